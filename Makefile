@@ -1,0 +1,37 @@
+# Everything a contributor or a curious stranger types. Everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: install demo test lint lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: install
+	$(BIN)/swarm demo $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The lock holds for every supported Python. CUDA libraries are left to torch itself: a host without a GPU has none.
+NOT_LOCKED := cuda-bindings cuda-pathfinder cuda-toolkit triton setuptools
+lock: install
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev --group lock \
+		$(NOT_LOCKED:%=--no-emit-package %) pyproject.toml | grep -v '^nvidia-' > requirements.lock
+
+clean:
+	rm -rf $(VENV)
