@@ -1,0 +1,110 @@
+"""Errors that a user may see: one sentence each, which says what to do next."""
+
+
+class SwarmError(Exception):
+    """Base of every error that is shown as one sentence, without a stack trace."""
+
+
+class ConfigError(SwarmError):
+    """A setting is wrong. `field` names it, `problem` says what is wrong with it and what would be right."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}."
+
+
+class IdentityError(SwarmError):
+    """A key file or peer id cannot be used. `subject` is the file or the id, `problem` says why and what to do."""
+
+    def __init__(self, subject: str, problem: str) -> None:
+        super().__init__(subject, problem)
+        self.subject = subject
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.problem}."
+
+
+class NoBootstrap(SwarmError):
+    """No bootstrap node answered; `tried` holds the addresses asked, none if none is configured."""
+
+    def __init__(self, tried: tuple[str, ...] = ()) -> None:
+        super().__init__(tried)
+        self.tried = tried
+
+    def __str__(self) -> str:
+        if not self.tried:
+            return (
+                "No bootstrap node is configured: name one with --bootstrap, SWARM_BOOTSTRAP or bootstrap.toml, "
+                "or start your own with `swarm-peer bootstrap`."
+            )
+        return (
+            f"No bootstrap node answers (tried {', '.join(self.tried)}): "
+            "check that it runs and that its address and your network are right."
+        )
+
+
+class DirectoryDown(SwarmError):
+    """The DHT cannot be used right now; `reason` says why. Often passes by itself, so owners may try again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The swarm's directory is not usable: {self.reason}."
+
+
+class InvalidRecord(SwarmError):
+    """A record of the DHT breaks the schema, or is not ours to publish; `reason` names the rule."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Not a valid directory record: {self.reason}."
+
+
+class ModelNotFound(SwarmError):
+    """There is no readable checkpoint under this name."""
+
+    def __init__(self, model: str, why: str = "it is neither a folder nor a model on the hub") -> None:
+        super().__init__(model, why)
+        self.model = model
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder or a Hugging Face model id."
+
+
+class UnsupportedModel(SwarmError):
+    """The checkpoint is there, but cannot be served layer by layer."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(model, why)
+        self.model = model
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"Model {self.model!r} is not supported: {self.why}. Choose another checkpoint."
+
+
+class SpanError(SwarmError):
+    """A span was asked for layers or positions that do not fit; a fault of the caller, never of the model.
+
+    Fields: `first`, `last` (the span's layers), `problem` (what does not fit, with the numbers).
+    """
+
+    def __init__(self, first: int, last: int, problem: str) -> None:
+        super().__init__(first, last, problem)
+        self.first = first
+        self.last = last
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"The span of layers [{self.first}, {self.last}) cannot run this: {self.problem}."
