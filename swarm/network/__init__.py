@@ -1,0 +1,1 @@
+"""What peers know of each other: signed, short-lived records in a Kademlia DHT."""

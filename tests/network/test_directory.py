@@ -1,0 +1,316 @@
+"""Real DHT nodes on loopback, and strangers that speak plain hivemind to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
+from hivemind.p2p import P2P, PeerID
+from hivemind.utils import MSGPackSerializer
+
+import swarm.network.node
+from swarm.config import Network
+from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
+from swarm.identity import Identity
+from swarm.network.directory import Directory, ModelEntry
+from swarm.network.records import PeerRecord, encode
+from swarm.network.validator import RecordValidator, _signed_bytes
+
+MODEL = "0" * 32
+LAYERS = 8
+
+
+def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
+    fields: dict[str, Any] = {
+        "peer_id": identity.peer_id,
+        "network": "test",
+        "model": "demo",
+        "fingerprint": MODEL,
+        "model_layers": LAYERS,
+        "first_layer": first,
+        "last_layer": last,
+        "dtype": "float32",
+        "addresses": ("127.0.0.1:9000",),
+        "certificate": identity.certificate_fingerprint,
+        "tokens_per_second": 1.0,
+        "free_cache_tokens": 1,
+        "state": "online",
+        "software": "0",
+        "protocol": 1,
+    }
+    return PeerRecord.model_validate(fields | changes)
+
+
+def daemons() -> list[int]:
+    """Process ids of our children that run libp2p's daemon."""
+    children = [
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    return [pid for pid in children if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+
+
+class Lab:
+    """A bootstrap node and whoever enters through it. Everything ends with the test."""
+
+    def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
+        self.stack = stack
+        self.bootstrap = bootstrap
+        self.network = Network("test", bootstrap.addresses)
+
+    async def join(self, identity: Identity | None = None, **options: Any) -> Directory:
+        joined = await Directory.join(identity or Identity.generate(), self.network, **options)
+        return await self.stack.enter_async_context(joined)
+
+    async def peer(self, **changes: Any) -> tuple[Identity, Directory]:
+        identity = Identity.generate()
+        directory = await self.join(identity)
+        await directory.publish(record_of(identity, **changes))
+        return identity, directory
+
+    async def stranger(self, validator: RecordValidatorBase | None, **options: Any) -> DHTNode:
+        return await plain_node(self.stack, self.network.bootstrap, validator, **options)
+
+
+async def plain_node(
+    stack: AsyncExitStack, bootstrap: tuple[str, ...], validator: RecordValidatorBase | None = None, **options: Any
+) -> DHTNode:
+    p2p = await P2P.create(initial_peers=bootstrap, nat_port_map=False, auto_nat=False)
+    stack.push_async_callback(p2p.shutdown)
+    return await DHTNode.create(p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options)
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    async with AsyncExitStack() as stack:
+        first = await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True)
+        yield Lab(stack, await stack.enter_async_context(first))
+    assert daemons() == []
+
+
+async def test_published_records_are_found_until_withdrawn(lab: Lab) -> None:
+    (a, directory_a), (b, directory_b) = await lab.peer(), await lab.peer(first=4, last=8)
+    client = await lab.join(client_mode=True)
+    assert client.addresses == ()
+    assert directory_a.addresses[0].endswith(a.peer_id)
+    assert await client.peers(MODEL, LAYERS) == [record_of(a), record_of(b, 4, 8)]
+    assert await client.models() == [ModelEntry("demo", MODEL, LAYERS, peers=2)]
+    assert await client.peers("1" * 32, LAYERS) == []
+
+    await directory_a.withdraw()
+    assert await client.peers(MODEL, LAYERS) == [record_of(b, 4, 8)]
+    assert await client.models() == [ModelEntry("demo", MODEL, LAYERS, peers=1)]
+    await directory_a.withdraw()  # nothing is left to withdraw
+    await directory_a.publish(record_of(a, state="draining"))
+    assert record_of(a, state="draining") in await directory_b.peers(MODEL, LAYERS)
+
+
+async def test_a_peer_that_moved_is_found_at_its_new_place_only(lab: Lab) -> None:
+    a, directory = await lab.peer(first=0, last=4)
+    await directory.publish(record_of(a, 3, 8))
+    assert await lab.bootstrap.peers(MODEL, LAYERS) == [record_of(a, 3, 8)]
+    await directory.publish(record_of(a, 0, 4))
+    assert await lab.bootstrap.peers(MODEL, LAYERS) == [record_of(a, 0, 4)]
+
+
+async def test_a_record_that_is_not_refreshed_disappears(lab: Lab) -> None:
+    identity = Identity.generate()
+    directory = await lab.join(identity)
+    await directory.publish(record_of(identity), lifetime_s=0.5)
+    assert await lab.bootstrap.peers(MODEL, LAYERS) == [record_of(identity)]
+
+    async def gone() -> bool:
+        return not await lab.bootstrap.peers(MODEL, LAYERS) and not await lab.bootstrap.models()
+
+    await eventually(gone)
+
+
+async def test_only_ones_own_record_can_be_published(lab: Lab) -> None:
+    with pytest.raises(InvalidRecord):
+        await lab.bootstrap.publish(record_of(Identity.generate()))
+
+
+class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
+    """Signs anything with its own key, believes everything."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def validate(self, record: DHTRecord) -> bool:
+        return True
+
+    def sign_value(self, record: DHTRecord) -> bytes:
+        signed = _signed_bytes(record.key, record.subkey, record.value, record.expiration_time)
+        return bytes(record.value + self.identity.sign(signed))
+
+
+@pytest.mark.parametrize("signs", [False, True])
+async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> None:
+    victim, _ = await lab.peer()
+    attacker = await lab.stranger(Forger(Identity.generate()) if signs else None)
+    lie = record_of(victim, state="offline")
+    accepted = await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True)
+    assert not accepted
+    # The attacker's own node serves the lie as well, and a reader that asks it does not believe it.
+    await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id)
+    reader = await lab.join(client_mode=True)
+    assert await reader.peers(MODEL, LAYERS) == [record_of(victim)]
+
+
+async def test_without_the_validator_the_same_attack_succeeds() -> None:
+    async with AsyncExitStack() as stack:
+        honest = await plain_node(stack, ())
+        address = tuple(map(str, await honest.get_visible_maddrs()))
+        attacker, victim = await plain_node(stack, address), Identity.generate()
+        truth, lie = record_of(victim), record_of(victim, state="offline")
+        assert await honest.store(truth.key(), encode(truth), time.time() + 60, subkey=victim.peer_id)
+        assert await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True)
+        found = await honest.get(truth.key(), latest=True)
+        assert found is not None
+        assert found.value[victim.peer_id].value == encode(lie)
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+async def test_a_valid_record_in_the_cache_hides_nobody(hardened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from anybody."""
+    if not hardened:
+        monkeypatch.setattr(swarm.network.node, "_harden", lambda *_: None)
+    async with AsyncExitStack() as stack:
+        first = await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True)
+        lab = Lab(stack, await stack.enter_async_context(first))
+        victim, mallory = Identity.generate(), Identity.generate()
+        directory = await lab.join(victim)
+        await directory.publish(record_of(victim))
+        attacker = await lab.stranger(None, client_mode=True)
+        spam, expiration = record_of(mallory), time.time() + 64
+        key, packed = DHTID.generate(spam.key()), MSGPackSerializer.dumps(encode(spam))
+        signer = RecordValidator("test", mallory)
+        value = signer.sign_value(
+            DHTRecord(key.to_bytes(), MSGPackSerializer.dumps(mallory.peer_id), packed, expiration)
+        )
+        for node in (lab.bootstrap, directory):
+            target = PeerID.from_base58(node.addresses[0].rsplit("/", 1)[1])
+            await attacker.protocol.call_store(target, [key], [value], expiration, [mallory.peer_id], in_cache=True)
+        found = {record.peer_id for record in await (await lab.join(client_mode=True)).peers(MODEL, LAYERS)}
+        assert mallory.peer_id in found
+        assert (victim.peer_id in found) == hardened
+
+
+async def test_no_bootstrap_node_is_said_at_once() -> None:
+    with pytest.raises(NoBootstrap, match="No bootstrap node is configured"):
+        await Directory.join(Identity.generate(), Network("test"))
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    started = time.monotonic()
+    with pytest.raises(NoBootstrap) as caught:
+        await Directory.join(Identity.generate(), Network("test", (nobody,)))
+    assert caught.value.tried == (nobody,)
+    assert time.monotonic() - started < 7
+    assert daemons() == []
+
+
+async def test_one_bootstrap_node_that_answers_is_enough(lab: Lab) -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    network = Network("test", (nobody, *lab.bootstrap.addresses))
+    async with await Directory.join(Identity.generate(), network) as directory:
+        assert await directory.models() == []
+
+
+async def test_a_port_in_use_is_said(lab: Lab) -> None:
+    port = int(lab.bootstrap.addresses[0].split("/")[4])
+    with pytest.raises(DirectoryDown, match=f"127.0.0.1:{port} .*in use"):
+        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True, port=port)
+
+
+@pytest.fixture
+async def silent_address() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A bootstrap node that takes connections and never says a word, and the event of a first connection."""
+    connected, over = asyncio.Event(), asyncio.Event()
+
+    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield f"/ip4/127.0.0.1/tcp/{port}/p2p/{Identity.generate().peer_id}", connected
+    over.set()
+    server.close()
+
+
+async def test_a_silent_bootstrap_node_is_given_up(silent_address: tuple[str, asyncio.Event]) -> None:
+    address, _ = silent_address
+    with pytest.raises(NoBootstrap):
+        await Directory.join(Identity.generate(), Network("test", (address,)), timeout_s=1.0)
+    assert daemons() == []
+
+
+async def test_a_cancelled_start_leaves_no_daemon(silent_address: tuple[str, asyncio.Event]) -> None:
+    address, connected = silent_address
+    joining = asyncio.create_task(Directory.join(Identity.generate(), Network("test", (address,))))
+    await asyncio.wait_for(connected.wait(), 5)
+    assert len(daemons()) == 1
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+    assert daemons() == []
+
+
+async def test_a_missing_daemon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind.p2p.p2p_daemon.P2PD_FILENAME", "no-such-daemon")
+    with pytest.raises(DirectoryDown, match="p2pd"):
+        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True)
+
+
+async def test_a_daemon_that_dies_is_noticed(lab: Lab) -> None:
+    _, directory = await lab.peer()
+    os.kill(directory._node.daemon._child.pid, signal.SIGKILL)
+    await directory._node.daemon._child.wait()
+    with pytest.raises(DirectoryDown, match="daemon"):
+        await directory.peers(MODEL, LAYERS)
+    with pytest.raises(DirectoryDown, match="daemon"):
+        await directory.withdraw()
+    await directory.close()
+    await directory.close()
+
+
+async def test_a_restarted_bootstrap_node_is_found_again(lab: Lab) -> None:
+    identity = Identity.generate()
+    first = await Directory.join(identity, Network("test"), bootstrap_node=True)
+    network = Network("test", first.addresses)
+    port = int(first.addresses[0].split("/")[4])
+    peer = Identity.generate()
+    async with await Directory.join(peer, network) as directory:
+        await directory.publish(record_of(peer))
+        await first.close()
+
+        async def alone() -> bool:
+            try:
+                await directory.publish(record_of(peer))
+            except DirectoryDown:
+                return True
+            return False
+
+        await eventually(alone, 20)
+        async with await Directory.join(identity, Network("test"), bootstrap_node=True, port=port) as second:
+
+            async def back() -> bool:
+                return not await alone() and await second.peers(MODEL, LAYERS) == [record_of(peer)]
+
+            await eventually(back, 20)

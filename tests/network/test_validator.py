@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.dht.validation import DHTRecord
+from hivemind.utils import MSGPackSerializer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.identity import Identity
+from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, models_key, span_key
+from swarm.network.validator import CLOCK_SKEW_S, RecordValidator
+
+NOW = 1000.0
+OWNER, OTHER = Identity.generate(), Identity.generate()
+LATEST = NOW + RECORD_LIFETIME_S + CLOCK_SKEW_S
+
+
+def validator(identity: Identity | None = None, *, now: float = NOW) -> RecordValidator:
+    return RecordValidator("test", identity, clock=lambda: now)
+
+
+def peer_record(identity: Identity = OWNER, **changes: Any) -> PeerRecord:
+    fields: dict[str, Any] = {
+        "peer_id": identity.peer_id,
+        "network": "test",
+        "model": "model",
+        "fingerprint": "0" * 32,
+        "model_layers": 8,
+        "first_layer": 2,
+        "last_layer": 4,
+        "dtype": "float32",
+        "addresses": ("127.0.0.1:9000",),
+        "certificate": "a" * 64,
+        "tokens_per_second": 1.0,
+        "free_cache_tokens": 1,
+        "state": "online",
+        "software": "0",
+        "protocol": 1,
+    }
+    return PeerRecord.model_validate(fields | changes)
+
+
+def signed(
+    record: PeerRecord | None = None,
+    *,
+    signer: Identity = OWNER,
+    key: str | None = None,
+    subkey: str | None = None,
+    value: Any = None,
+    expiration: float = NOW + 60,
+) -> DHTRecord:
+    """A record as it arrives over the network, signed by `signer` for the subkey it lies under."""
+    record = record or peer_record()
+    subkey = record.peer_id if subkey is None else subkey
+    packed = MSGPackSerializer.dumps(encode(record) if value is None else value)
+    key_id = DHTID.generate(key or record.key()).to_bytes()
+    bare = DHTRecord(key_id, MSGPackSerializer.dumps(signer.peer_id), packed, expiration)
+    unsigned = replace(bare, subkey=MSGPackSerializer.dumps(subkey))
+    if subkey == signer.peer_id:
+        return replace(unsigned, value=validator(signer).sign_value(bare))
+    # sign_value refuses foreign subkeys, a forger would not: sign just what a checker will compute
+    forger = RecordValidator("test", signer)
+    forger._identity = type("Forger", (), {"peer_id": subkey, "sign": staticmethod(signer.sign)})()
+    return replace(unsigned, value=forger.sign_value(unsigned))
+
+
+def test_the_owners_records_are_valid_in_both_places() -> None:
+    spot, entry = peer_record(), peer_record().model_record()
+    assert validator().validate(signed(spot))
+    listed = signed(spot, key=entry.key(), value=encode(entry))
+    assert validator().validate(listed)
+    assert MSGPackSerializer.loads(validator().strip_value(listed)) == encode(entry)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(replace(signed(), value=validator().strip_value(signed())), id="unsigned"),
+        pytest.param(signed(signer=OTHER), id="signed by another"),
+        pytest.param(signed(signer=OTHER, subkey=OTHER.peer_id), id="another's subkey, our content"),
+        pytest.param(
+            signed(peer_record(OTHER), signer=OWNER, subkey=OWNER.peer_id), id="our subkey, another's content"
+        ),
+        pytest.param(replace(signed(), expiration_time=NOW + 61), id="expiration changed"),
+        pytest.param(signed(expiration=LATEST + 1), id="lives too long"),
+        pytest.param(signed(expiration=float("inf")), id="lives for ever"),
+        pytest.param(signed(expiration=float("nan")), id="no expiration"),
+        pytest.param(signed(key=span_key("test", "0" * 32, 3)), id="under another span"),
+        pytest.param(signed(key=models_key("test")), id="a peer among the models"),
+        pytest.param(signed(key="unknown"), id="unknown key"),
+        pytest.param(signed(peer_record(network="elsewhere")), id="another network"),
+        pytest.param(signed(value=b"garbage"), id="malformed"),
+        pytest.param(signed(value={"not": "bytes"}), id="not bytes"),
+        pytest.param(replace(signed(), subkey=MSGPackSerializer.dumps(None)), id="a plain value"),
+        pytest.param(replace(signed(), subkey=b""), id="a whole dictionary"),
+        pytest.param(replace(signed(), subkey=b"\xda\x00\x34" + OWNER.peer_id.encode()), id="odd subkey encoding"),
+        pytest.param(replace(signed(), value=b""), id="empty"),
+        pytest.param(replace(signed(), value=7), id="not even bytes"),
+        pytest.param(replace(signed(), expiration_time="soon"), id="not even a time"),
+    ],
+)
+def test_what_is_refused(record: DHTRecord) -> None:
+    assert not validator().validate(record)
+    assert not validator(OWNER).validate(record)
+
+
+@given(st.binary(), st.binary(), st.binary(), st.floats())
+def test_hostile_fields_never_raise(key: bytes, subkey: bytes, value: bytes, expiration: float) -> None:
+    assert not validator().validate(DHTRecord(key, subkey, value, expiration))
+    assert not validator().validate(replace(signed(), value=value, expiration_time=expiration))
+
+
+def test_a_replayed_older_record_is_refused() -> None:
+    checker = validator()
+    older, newer = signed(expiration=NOW + 40), signed(peer_record(state="offline"), expiration=NOW + 60)
+    assert checker.validate(older)
+    assert checker.validate(newer)
+    assert not checker.validate(older)
+    assert checker.validate(newer)
+
+
+def test_a_forgery_does_not_outdate_the_real_record() -> None:
+    checker = validator()
+    assert not checker.validate(replace(signed(), expiration_time=NOW + 64))
+    assert checker.validate(signed())
+
+
+def test_memory_of_expired_records_is_given_back() -> None:
+    now = NOW
+    checker = RecordValidator("test", clock=lambda: now)
+    checker._prune_at = 1
+    assert checker.validate(signed())
+    now += 100
+    checker._prune_at = 1
+    assert checker.validate(signed(peer_record(OTHER), signer=OTHER, expiration=now + 60))
+    assert len(checker._newest) == 1
+
+
+def test_one_bad_record_does_not_hide_the_good_ones() -> None:
+    """The bad one is valid on the clock of the node that stores it, and not on the reader's, 4 s behind."""
+    stored = DictionaryDHTValue(maxsize=1)
+    ours = signed(expiration=NOW + 50)
+    theirs = signed(peer_record(OTHER), signer=OTHER, expiration=LATEST)
+    with stored.freeze():
+        stored.store(OWNER.peer_id, ours.value, ours.expiration_time)
+        stored.store(OTHER.peer_id, theirs.value, theirs.expiration_time)
+        stored.store(5, b"", LATEST)
+        stored.maxsize = "many"
+    assert validator().validate(theirs)
+    assert validator(now=NOW - 4).sift(ours.key, stored)
+    with stored.freeze():
+        assert dict(stored.items()) == {OWNER.peer_id: (ours.value, NOW + 50)}
+    assert stored.latest_expiration_time == NOW + 50
