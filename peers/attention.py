@@ -1,0 +1,162 @@
+"""Attention over a packed row: every session attends over its own keys and values, and nobody else's.
+
+Registered with transformers under the name PACKED, together with a mask function of that name which keeps the rule of a
+mask (causal, sliding, chunked) instead of drawing it, because every session needs its own drawing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import causal_mask_function
+
+from peers.cache import PackedCache
+
+PACKED = "swarm_packed"
+
+_running: ContextVar[PackedCache] = ContextVar("running")
+
+
+class NotPackable(Exception):
+    """This model's attention asks for something that the packed attention does not do. Never leaves `peers.span`."""
+
+
+@contextmanager
+def running(packed: PackedCache) -> Iterator[None]:
+    """While open, packed attention in this thread reads from `packed`."""
+    token = _running.set(packed)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+class MaskRule:
+    """Which positions may see which, for one kind of layer in one forward.
+
+    `allows(batch, head, query positions, key positions)` is broadcast over index tensors, as transformers defines it.
+    Drawn masks are kept, for all layers of a kind share them.
+    """
+
+    def __init__(self, allows: Callable[..., torch.Tensor]) -> None:
+        self._allows = allows
+        self._plain = allows is causal_mask_function
+        self._drawn: dict[tuple[int, int], torch.Tensor | None] = {}
+
+    def draw(self, session: int, start: int, count: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
+        """Additive mask [repeat * count, start + count] in the dtype of `like`: query heads of a group lie one after
+        another. None when the queries may see everything.
+        """
+        if count == 1 and self._plain:
+            return None
+        key = (session, repeat)
+        if key not in self._drawn:
+            end = start + count
+            positions = torch.arange(end, device=like.device)
+            allowed = self._allows(0, 0, positions[start:, None], positions[None, :])
+            mask = torch.zeros((count, end), dtype=like.dtype, device=like.device)
+            mask.masked_fill_(~allowed, float("-inf"))
+            self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
+        return self._drawn[key]
+
+
+_CAUSAL = MaskRule(causal_mask_function)
+
+
+def keep_rule(*args: Any, mask_function: Callable[..., torch.Tensor] = causal_mask_function, **kwargs: Any) -> MaskRule:
+    """The mask function: called by transformers once a forward for every kind of layer."""
+    if kwargs.get("attention_mask") is not None or kwargs.get("use_vmap"):
+        raise NotPackable("its masks depend on more than positions")
+    return MaskRule(mask_function)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: MaskRule | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function: query [1, heads, total, head dim] -> [1, total, heads, value dim].
+
+    `softcap` bounds scores (Gemma 2), `s_aux` [heads] are attention sinks (gpt-oss). Raises NotPackable.
+    """
+    packed = _running.get()
+    pending = packed.pending
+    if pending is None or key is not packed.returned or position_bias is not None:
+        raise NotPackable("its layers share or change keys after they were cached, or bias scores by position")
+    packed.pending = None
+    rule = _CAUSAL if attention_mask is None else attention_mask
+    if len(pending) == 1:
+        keys, values = pending[0]
+        mask = rule.draw(0, packed.starts[0], query.shape[2], query.shape[1] // keys.shape[0], query)
+        return attend(query, keys, values, mask, scaling, softcap, s_aux), None
+    outputs = []
+    for session, part in enumerate(query.split_with_sizes(packed.counts, dim=2)):
+        keys, values = pending[session]
+        mask = rule.draw(session, packed.starts[session], part.shape[2], part.shape[1] // keys.shape[0], part)
+        outputs.append(attend(part, keys, values, mask, scaling, softcap, s_aux))
+    return torch.cat(outputs, dim=1), None
+
+
+def attend(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One session: query [1, heads, n, d] over keys [kv heads, len, d], values [kv heads, len, v] -> [1, n, heads, v].
+
+    `mask` is additive, [heads / kv heads * n, len].
+    """
+    _, heads, count, head_dim = query.shape
+    groups = keys.shape[0]
+    # The query heads that share keys are laid one after another along the rows: no key is ever copied.
+    rows = query.reshape(1, groups, heads // groups * count, head_dim)
+    if softcap is None and sinks is None:
+        out = scaled_dot_product_attention(rows, keys.unsqueeze(0), values.unsqueeze(0), attn_mask=mask, scale=scaling)
+    else:
+        out = _attend_by_hand(rows, keys, values, mask, scaling, softcap, sinks)
+    if count == 1:
+        return out.reshape(1, 1, heads, -1)
+    return out.reshape(1, heads, count, -1).transpose(1, 2)
+
+
+def _attend_by_hand(
+    rows: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    scores = torch.matmul(rows, keys.transpose(1, 2)) * (rows.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores + mask
+    if sinks is None:
+        return torch.matmul(torch.softmax(scores, dim=-1, dtype=torch.float32).to(rows.dtype), values)
+    # A sink is a score without a value: it takes its share of the attention away.
+    groups = keys.shape[0]
+    sink = sinks.reshape(1, groups, -1, 1, 1).to(scores.dtype)
+    sink = sink.expand(1, groups, -1, rows.shape[2] // sink.shape[2], 1).reshape(1, groups, -1, 1)
+    shares = torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1, dtype=torch.float32)[..., :-1]
+    return torch.matmul(shares.to(rows.dtype), values)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, keep_rule)

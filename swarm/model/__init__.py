@@ -1,0 +1,1 @@
+"""Checkpoints and the parts of a model that are built from them."""

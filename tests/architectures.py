@@ -1,0 +1,125 @@
+"""Tiny random models of every architecture that the swarm promises to serve."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+LAYERS = 4
+VOCAB = 97
+REMOVED = object()  # takes a common setting away
+WINDOW = 5  # of sliding-window layers: shorter than every sequence in the tests
+
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}
+ALTERNATING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
+EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 4.0,
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model type with settings that exercise what is special about it."""
+
+    model_type: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> PreTrainedModel:
+        """Save a checkpoint with random weights; return the whole model (float32, with its own attention)."""
+        torch.manual_seed(11)
+        settings = {key: value for key, value in {**COMMON, **self.settings}.items() if value is not REMOVED}
+        config = AutoConfig.for_model(self.model_type, **settings)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        with torch.no_grad():
+            # Everything random, norms and biases and sinks too, and large enough that every part matters.
+            for name, parameter in model.named_parameters():
+                scale = 0.5 if "norm" in name or "ln" in name else 0.2
+                parameter.add_(torch.randn_like(parameter) * scale)
+        model.save_pretrained(folder, max_shard_size="20KB")
+        return model
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture("llama"),
+    "llama_tied": Architecture("llama", {"tie_word_embeddings": True}),
+    "mistral": Architecture("mistral", {"sliding_window": WINDOW}),
+    "qwen2": Architecture("qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 3}),
+    "qwen3": Architecture("qwen3", {"tie_word_embeddings": True}),
+    "gemma": Architecture("gemma", {"tie_word_embeddings": True}),
+    "gemma2": Architecture("gemma2", {**ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma3_text": Architecture("gemma3_text", {**ALTERNATING, "tie_word_embeddings": True}),
+    "phi": Architecture("phi"),
+    "phi3": Architecture("phi3", {"sliding_window": WINDOW}),
+    "phi3_longrope": Architecture(
+        "phi3",
+        {
+            "original_max_position_embeddings": 3,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 1.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [2.0, 3.0, 4.0, 5.0],
+                "original_max_position_embeddings": 3,
+            },
+        },
+    ),
+    "olmo": Architecture("olmo", {"clip_qkv": 2.0}),
+    "olmo2": Architecture("olmo2"),
+    "starcoder2": Architecture("starcoder2", {"sliding_window": WINDOW}),
+    "granite": Architecture("granite", GRANITE),
+    "cohere": Architecture("cohere", {"logit_scale": 0.3, "use_qk_norm": True, "tie_word_embeddings": True}),
+    "cohere2": Architecture("cohere2", {**ALTERNATING, "logit_scale": 0.3, "tie_word_embeddings": True}),
+    "mixtral": Architecture("mixtral", EXPERTS),
+    "qwen2_moe": Architecture(
+        "qwen2_moe",
+        {**EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [1], "decoder_sparse_step": 1},
+    ),
+    "qwen3_moe": Architecture("qwen3_moe", {**EXPERTS, "mlp_only_layers": [2], "decoder_sparse_step": 1}),
+    "stablelm": Architecture("stablelm", {"qk_layernorm": True, "use_qkv_bias": True}),
+    "gpt_neox": Architecture("gpt_neox"),
+    "falcon": Architecture("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "head_dim": REMOVED}),
+    "falcon_alibi": Architecture("falcon", {"alibi": True, "multi_query": True, "head_dim": REMOVED}),
+    "smollm3": Architecture("smollm3", {"no_rope_layer_interval": 2, "no_rope_layers": None}),
+    "glm4": Architecture("glm4"),
+    "nemotron": Architecture("nemotron"),
+    "exaone4": Architecture("exaone4", ALTERNATING),
+    "ministral": Architecture("ministral", ALTERNATING),
+    "gpt_oss": Architecture("gpt_oss", {**ALTERNATING, **EXPERTS}),
+    "helium": Architecture("helium"),
+    "seed_oss": Architecture("seed_oss"),
+    "bloom": Architecture("bloom", {"n_layer": LAYERS, "n_head": 4}),
+    "mamba": Architecture("mamba", {"state_size": 4, "conv_kernel": 2}),
+}
+
+# Architectures whose sessions cannot share one forward, and why. They are served all the same, one after another.
+UNPACKED: dict[str, str] = {
+    "bloom": "attends by its own code",
+    "falcon": "attends by its own code",
+    "falcon_alibi": "attends by its own code",
+    "phi3_longrope": "its rotary embedding turns all of a row by the row's largest position",
+}
+
+# Architectures that cannot be served at all, and why.
+UNSUPPORTED: dict[str, str] = {
+    "mamba": "it has a state instead of keys and values, and a state cannot be rolled back to any position",
+}

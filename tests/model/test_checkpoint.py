@@ -1,0 +1,192 @@
+"""A checkpoint says what it is, reads what it is asked for, and proves by its fingerprint which bytes it holds."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, LAYERS, VOCAB
+from safetensors.torch import load_file, save_file
+
+from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.model import checkpoint as module
+from swarm.model.checkpoint import Checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    ARCHITECTURES["llama"].save(tmp_path / "tiny-llama")
+    return tmp_path / "tiny-llama"
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_facts(folder: Path) -> None:
+    checkpoint = Checkpoint.open(str(folder))
+    assert checkpoint.name == "tiny-llama"
+    assert (checkpoint.num_layers, checkpoint.hidden_size, checkpoint.vocab_size) == (LAYERS, 32, VOCAB)
+    assert checkpoint.max_positions == 256
+    assert checkpoint.eos_token_ids == {2}
+    assert len(list(folder.glob("*.safetensors"))) > 1
+
+
+def test_eos_tokens_of_the_generation_configuration_count(folder: Path) -> None:
+    edit(folder / "generation_config.json", eos_token_id=[2, 5])
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5}
+    (folder / "generation_config.json").unlink()
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2}
+
+
+def test_tensors_are_read_by_name(folder: Path) -> None:
+    checkpoint = Checkpoint.open(str(folder))
+    everything = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    assert checkpoint.tensor_names() == sorted(everything)
+    names = ["model.norm.weight", "model.layers.3.mlp.up_proj.weight"]
+    loaded = checkpoint.load(names)
+    assert list(loaded) == names
+    for name, tensor in loaded.items():
+        torch.testing.assert_close(tensor, everything[name])
+    with pytest.raises(KeyError):
+        checkpoint.load(["model.layers.9.mlp.up_proj.weight"])
+
+
+def test_files_that_are_not_needed_are_not_opened(folder: Path) -> None:
+    checkpoint = Checkpoint.open(str(folder))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    for file in set(index.values()) - {index["model.norm.weight"]}:
+        (folder / file).unlink()
+    checkpoint.load(["model.norm.weight"])
+
+
+def test_same_bytes_same_model(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "other-name"
+    shutil.copytree(folder, copy)
+    edit(copy / "config.json", transformers_version="0.0.0", _name_or_path="somewhere")
+    fingerprint = Checkpoint.open(str(folder)).fingerprint
+    assert Checkpoint.open(str(copy)).fingerprint == fingerprint
+    assert len(fingerprint) == 32
+    int(fingerprint, 16)
+
+
+def test_other_weights_or_settings_are_another_model(folder: Path) -> None:
+    before = Checkpoint.open(str(folder)).fingerprint
+    file = sorted(folder.glob("*.safetensors"))[0]
+    content = load_file(file)
+    first = next(iter(content))
+    content[first] = content[first] + 1e-3
+    save_file(content, file, metadata={"format": "pt"})
+    changed = Checkpoint.open(str(folder)).fingerprint
+    assert changed != before
+    edit(folder / "config.json", rms_norm_eps=0.5)
+    assert Checkpoint.open(str(folder)).fingerprint not in (before, changed)
+
+
+def test_hashes_are_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fingerprint = Checkpoint.open(str(folder)).fingerprint
+    monkeypatch.setattr(module, "_remember_hash", lambda *_: pytest.fail("hashed again"))
+    assert Checkpoint.open(str(folder)).fingerprint == fingerprint
+
+
+def test_a_cache_that_cannot_be_used_costs_nothing_but_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = Checkpoint.open(str(folder)).fingerprint
+    (tmp_path / "cache" / "sha256.json").write_text("{broken")
+    assert Checkpoint.open(str(folder)).fingerprint == fingerprint
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "file"))
+    assert Checkpoint.open(str(folder)).fingerprint == fingerprint
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    for name in [str(tmp_path / "nothing"), "./nothing", str(tmp_path)]:
+        with pytest.raises(ModelNotFound) as caught:
+            Checkpoint.open(name)
+        assert caught.value.model == name
+        assert name in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(module.huggingface_hub.HfApi, "model_info", unreachable)
+    with pytest.raises(ModelNotFound, match="no route to host"):
+        Checkpoint.open("someone/some-model")
+
+
+def test_pickled_weights_are_never_opened(folder: Path) -> None:
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(UnsupportedModel, match="no safetensors"):
+        Checkpoint.open(str(folder)).tensor_names()
+
+
+@pytest.mark.parametrize("file", ["../secret.safetensors", "/etc/passwd", "weights.bin"])
+def test_an_index_cannot_point_outside_its_folder(folder: Path, file: str) -> None:
+    edit(folder / "model.safetensors.index.json", weight_map={"model.norm.weight": file})
+    with pytest.raises(UnsupportedModel, match="no safetensors file beside it"):
+        Checkpoint.open(str(folder)).tensor_names()
+
+
+def test_an_unknown_architecture(folder: Path) -> None:
+    edit(folder / "config.json", model_type="from_the_future")
+    with pytest.raises(UnsupportedModel, match="tiny-llama"):
+        Checkpoint.open(str(folder))
+
+
+def test_a_single_file_without_an_index(tmp_path: Path) -> None:
+    model = ARCHITECTURES["qwen3"].save(tmp_path / "sharded")
+    model.save_pretrained(tmp_path / "single")
+    checkpoint = Checkpoint.open(str(tmp_path / "single"))
+    assert checkpoint.tensor_names() == Checkpoint.open(str(tmp_path / "sharded")).tensor_names()
+    assert len(checkpoint.fingerprint) == 32
+
+
+class FakeHub:
+    """Answers for one repository, whose files lie in a folder, and notes what is downloaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.downloaded: list[str] = []
+
+    def model_info(self, api: object, repo: str, files_metadata: bool) -> SimpleNamespace:
+        assert (repo, files_metadata) == ("someone/tiny", True)
+        return SimpleNamespace(sha="c0ffee", siblings=[self._sibling(path) for path in sorted(self.folder.iterdir())])
+
+    def download(self, repo: str, file: str, revision: str) -> str:
+        assert (repo, revision) == ("someone/tiny", "c0ffee")
+        self.downloaded.append(file)
+        return str(self.folder / file)
+
+    @staticmethod
+    def _sibling(path: Path) -> SimpleNamespace:
+        large = path.suffix == ".safetensors"
+        lfs = SimpleNamespace(sha256=module.file_sha256(path)) if large else None
+        return SimpleNamespace(rfilename=path.name, lfs=lfs)
+
+
+def test_a_hub_model_is_fetched_as_far_as_it_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = FakeHub(folder)
+    monkeypatch.setattr(
+        module.huggingface_hub.HfApi, "model_info", lambda api, *args, **kw: hub.model_info(api, *args, **kw)
+    )
+    monkeypatch.setattr(module.huggingface_hub, "hf_hub_download", hub.download)
+    checkpoint = Checkpoint.open("someone/tiny")
+    assert checkpoint.name == "someone/tiny"
+    assert checkpoint.fingerprint == Checkpoint.open(str(folder)).fingerprint
+    assert not [file for file in hub.downloaded if file.endswith(".safetensors")]
+    checkpoint.load(["model.norm.weight"])
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    assert {file for file in hub.downloaded if file.endswith(".safetensors")} == {index["model.norm.weight"]}
