@@ -1,0 +1,158 @@
+"""What clients and peers say to each other. Every field is typed and bounded; a message that exists is valid.
+
+A client opens a session on every peer of its chain, each time naming the peer that comes next. Then
+frames travel around the loop::
+
+    client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
+
+`Cancel`, `Close`, `Ping` and `Fault` are said directly between a client and a peer.
+"""
+
+import enum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
+
+SESSION_ID_BYTES = 16  # random: who knows the id may speak in the session
+MAX_LAYERS = 1_000
+MAX_SESSION_TOKENS = 1 << 20
+MAX_VOCABULARY = 1 << 24
+MAX_HOPS = 64
+MAX_TEXT = 300  # of an error message
+
+SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
+Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
+Position = Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)]
+Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
+TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Message(BaseModel):
+    """Base of all messages: immutable, strict, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Hop(Message):
+    """Where the next peer of a chain is, and by which certificate it is known."""
+
+    peer_id: Annotated[str, Field(min_length=10, max_length=100)]
+    address: Annotated[str, Field(min_length=3, max_length=300)]
+    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Open(Message):
+    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to ``next``, or back to me."""
+
+    session: SessionId
+    fingerprint: Fingerprint
+    first: Layer
+    last: Layer
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_SESSION_TOKENS)]
+    next: Hop | None = None
+
+    @model_validator(mode="after")
+    def _span_is_not_empty(self) -> "Open":
+        if self.first >= self.last:
+            raise ValueError(f"layers {self.first}:{self.last} are no span")
+        return self
+
+
+class Opened(Message):
+    """The session is open, and the next peer answered."""
+
+    session: SessionId
+
+
+class Frame(Message):
+    """Positions ``start .. start + count`` of a session's stream, as token ids or as hidden states.
+
+    A newer epoch cuts the stream to ``start`` first; see `swarm.wire.stream`. The client wants the
+    final hidden states of the last ``tail`` positions back. ``compute_ms`` grows by one entry a stage.
+    """
+
+    session: SessionId
+    epoch: Epoch
+    start: Position
+    tail: Annotated[int, Field(ge=0, le=MAX_FRAME_TOKENS)]
+    tokens: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_FRAME_TOKENS)] | None = None
+    hidden: WireTensor | None = None
+    compute_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=MAX_HOPS)] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Frame":
+        if (self.tokens is None) == (self.hidden is None):
+            raise ValueError("a frame carries either tokens or hidden states")
+        if not self.count >= 1 or self.tail > self.count:
+            raise ValueError(f"tail {self.tail} does not fit {self.count} positions")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many positions the frame carries."""
+        if self.tokens is not None:
+            return len(self.tokens)
+        return self.hidden.tokens if self.hidden is not None else 0
+
+
+class Result(Message):
+    """The end of a frame's way: final hidden states ``[tail, hidden]`` of its last ``tail`` positions."""
+
+    session: SessionId
+    epoch: Epoch
+    start: Position
+    count: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
+    hidden: WireTensor
+    compute_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=MAX_HOPS)] = ()
+
+
+class Cancel(Message):
+    """Frames of epochs before ``epoch`` are stale: let them die in the queue."""
+
+    session: SessionId
+    epoch: Epoch
+
+
+class Close(Message):
+    """The session is over; free its memory."""
+
+    session: SessionId
+
+
+class Ping(Message):
+    """Are you there? How far away?"""
+
+    nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class Pong(Message):
+    """The answer to the ping of the same nonce."""
+
+    nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class FaultCode(str, enum.Enum):
+    """What went wrong, for programs."""
+
+    BAD_MESSAGE = "bad_message"  # it broke the protocol
+    NO_SESSION = "no_session"  # unknown or closed
+    WRONG_MODEL = "wrong_model"  # other weights are served here
+    WRONG_LAYERS = "wrong_layers"  # these layers are not served here
+    BUSY = "busy"  # no room now; try later or elsewhere
+    OUT_OF_ORDER = "out_of_order"  # the frame does not continue the stream
+    NEXT_UNREACHABLE = "next_unreachable"  # the next peer of the chain does not answer
+    DRAINING = "draining"  # the peer is about to leave
+    INTERNAL = "internal"  # the peer's own failure
+
+
+class Fault(Message):
+    """Something failed; with a session, that session is over. ``peer`` names a third peer if that one is to blame."""
+
+    code: FaultCode
+    text: Annotated[str, Field(max_length=MAX_TEXT)]
+    session: SessionId | None = None
+    peer: Annotated[str, Field(max_length=100)] | None = None

@@ -1,0 +1,54 @@
+"""Tensors as bytes: hidden states travel in the dtype that they were computed in, so nothing is rounded."""
+
+from math import prod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+MAX_FRAME_TOKENS = 256  # a window or a chunk of a prompt: longer prompts travel in chunks
+MAX_HIDDEN_SIZE = 32_768  # twice the widest open model today
+MAX_TENSOR_BYTES = 4 * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+_DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> Dtype:
+    """The name under which a dtype travels. Raises KeyError for one that does not."""
+    return _NAMES[dtype]
+
+
+class WireTensor(BaseModel):
+    """Hidden states ``[tokens, hidden]`` in row-major, little-endian bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dtype: Dtype
+    tokens: Annotated[int, Field(ge=0, le=MAX_FRAME_TOKENS)]
+    hidden: Annotated[int, Field(ge=1, le=MAX_HIDDEN_SIZE)]
+    data: Annotated[bytes, Field(max_length=MAX_TENSOR_BYTES)]
+
+    @model_validator(mode="after")
+    def _size_fits_shape(self) -> "WireTensor":
+        expected = prod((self.tokens, self.hidden, _DTYPES[self.dtype].itemsize))
+        if len(self.data) != expected:
+            raise ValueError(f"{len(self.data)} bytes given, {expected} expected from dtype and shape")
+        return self
+
+    @classmethod
+    def pack(cls, tensor: Tensor) -> "WireTensor":
+        """From a tensor ``[tokens, hidden]`` of a dtype that may travel, on any device."""
+        tokens, hidden = tensor.shape
+        raw = tensor.detach().cpu().contiguous().view(torch.uint8)
+        return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=raw.numpy().tobytes())
+
+    def unpack(self) -> Tensor:
+        """A CPU tensor ``[tokens, hidden]`` that owns its memory."""
+        if not self.tokens:
+            return torch.empty(0, self.hidden, dtype=_DTYPES[self.dtype])
+        flat = torch.frombuffer(bytearray(self.data), dtype=_DTYPES[self.dtype])
+        return flat.view(self.tokens, self.hidden)
