@@ -1,0 +1,1 @@
+"""Draft, verify, commit: pure functions and state machines. No I/O, no clock, no event loop in here."""

@@ -1,0 +1,191 @@
+"""The decoding loop as a pure state machine: what to send next, what is committed, when to flush.
+
+The sequence is the prompt and what was generated (*committed*), followed by drafted tokens (the
+*path*). Positions ``< sent`` are on their way through the chain or held by it. The model at position
+``i`` predicts position ``i + 1``, so judging starts with the answer at the last committed token::
+
+    committed            path
+    |p r o m p t|o u t|d1 d2 d3 ...
+                     ^ sent up to here, or further
+
+One frame in flight is the paper's synchronous scheme, an empty path is plain decoding, many frames
+in flight are streaming. At a miss everything beyond is void: the epoch rises, and the next frame
+starts where the chain's state is still right.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from swarm.decoding.verify import Decision, Rule
+from swarm.errors import SwarmError
+
+FinishReason = Literal["stop", "length"]
+
+
+class UnexpectedResult(SwarmError):
+    """A result that answers no frame of ours: the chain's fault."""
+
+    def __init__(self, got: tuple[int, int, int], expected: tuple[int, int, int] | None) -> None:
+        super().__init__(got, expected)
+        self.got, self.expected = got, expected
+
+    def __str__(self) -> str:
+        return f"the chain answered (start, count, tail) = {self.got} where {self.expected} was due"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens to send at positions ``start ...``; the predictions of the last ``tail`` of them are wanted back."""
+
+    epoch: int
+    start: int
+    tokens: tuple[int, ...]
+    tail: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.start, len(self.tokens), self.tail
+
+
+@dataclass
+class Counts:
+    """What happened so far, in tokens or loops."""
+
+    loops: int = 0  # answers that decided something
+    drafted: int = 0  # drafted tokens sent to the chain
+    accepted: int = 0  # of these, kept
+    flushes: int = 0  # misses that made positions held by the chain void
+
+
+class Decoder:
+    """One generation.
+
+    Args:
+        prompt: at least one token id.
+        rule: how drafted tokens are judged.
+        max_new_tokens: at least 1.
+        stop_ids: tokens that end the text.
+        window: at most so many drafted tokens a frame; 0 is plain decoding.
+        chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for each other.
+        depth: frames with drafted tokens in flight at most.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        rule: Rule,
+        *,
+        max_new_tokens: int,
+        stop_ids: frozenset[int] = frozenset(),
+        window: int = 0,
+        chunk: int = 256,
+        depth: int = 1,
+    ) -> None:
+        if not prompt or max_new_tokens < 1 or window < 0 or chunk <= window or depth < 1:
+            raise ValueError("prompt, max_new_tokens, chunk > window >= 0 and depth must be positive")
+        self.rule, self.stop_ids = rule, stop_ids
+        self.window, self.chunk, self.depth = window, chunk, depth
+        self.tokens = list(prompt)
+        self.path: list[int] = []
+        self.epoch = 0
+        self.sent = 0
+        self.counts = Counts()
+        self.finish_reason: FinishReason | None = None
+        self._limit = len(prompt) + max_new_tokens
+        self._in_flight: deque[Window] = deque()
+
+    # Drafting.
+
+    @property
+    def room(self) -> int:
+        """How many tokens may be drafted now, after ``tokens + path``."""
+        if self.finish_reason or self._busy or (self.path and self.path[-1] in self.stop_ids):
+            return 0
+        unsent = len(self.tokens) + len(self.path) - max(self.sent, len(self.tokens))
+        # The last token of the text need not be drafted: the target's answer to the one before brings it.
+        useful = self._limit - 1 - len(self.tokens) - len(self.path)
+        return max(0, min(self.window - unsent, useful))
+
+    def propose(self, drafted: Sequence[int]) -> None:
+        """Lengthen the path by drafted tokens, at most `room`; nothing behind a stop token is taken."""
+        for token in drafted[: self.room]:
+            self.path.append(token)
+            if token in self.stop_ids:
+                break
+
+    # Sending.
+
+    def next_window(self) -> Window | None:
+        """The next frame to send, or None if the chain has to answer first (or all is said)."""
+        committed = len(self.tokens)
+        if self.finish_reason or self._busy:
+            return None
+        end = committed + len(self.path)
+        if self.sent == end:
+            return None
+        if committed - self.sent > self.chunk:
+            end, tail = self.sent + self.chunk, 0
+        else:
+            end = min(end, self.sent + self.chunk)
+            tail = end - max(self.sent, committed - 1)
+        both = self.tokens[self.sent : end] + self.path[max(0, self.sent - committed) : max(0, end - committed)]
+        window = Window(self.epoch, self.sent, tuple(both), tail)
+        self.counts.drafted += end - max(self.sent, committed) if end > committed else 0
+        self.sent = end
+        self._in_flight.append(window)
+        return window
+
+    @property
+    def _busy(self) -> bool:
+        return sum(window.tail > 0 for window in self._in_flight) >= self.depth
+
+    # Judging.
+
+    def receive(self, epoch: int, start: int, count: int, logits: Tensor) -> list[Decision]:
+        """Judge the chain's answer to a frame; returns what it commits, in order.
+
+        Args:
+            logits: ``[tail, vocabulary]``, the predictions at the frame's last ``tail`` positions.
+
+        Raises:
+            UnexpectedResult: if no such frame is due. Answers of an older epoch are stale and ignored.
+        """
+        if epoch < self.epoch or self.finish_reason:
+            return []
+        got = (start, count, logits.shape[0])
+        due = self._in_flight[0] if self._in_flight else None
+        if due is None or epoch != due.epoch or got != due.key:
+            raise UnexpectedResult(got, due.key if due else None)
+        self._in_flight.popleft()
+        if not due.tail:
+            return []
+        self.counts.loops += 1
+        committed = []
+        for decision in self.rule.judge(logits, len(self.tokens), self.path[: due.tail]):
+            committed.append(decision)
+            self._commit(decision)
+            if self.finish_reason:
+                break
+        return committed
+
+    def _commit(self, decision: Decision) -> None:
+        """The one place where the sequence grows and the chain's state is declared void."""
+        self.tokens.append(decision.token)
+        if decision.kept:
+            self.path.pop(0)
+            self.counts.accepted += 1
+        else:
+            self.path.clear()
+            valid = len(self.tokens) - 1  # the chain never saw the token that was just chosen
+            if self.sent > valid:
+                self.sent, self.epoch = valid, self.epoch + 1
+                self._in_flight.clear()
+                self.counts.flushes += 1
+        if decision.token in self.stop_ids:
+            self.finish_reason = "stop"
+        elif len(self.tokens) >= self._limit:
+            self.finish_reason = "length"

@@ -1,0 +1,96 @@
+"""Choosing a token from logits, so that the choice depends on the logits and the seed alone.
+
+Temperature sampling by the Gumbel-max trick: the token with the largest ``logit / T + noise`` is a
+draw from the softmax. Our noise is a function of (seed, position, token) (Daliri, Musco and Suresh,
+"Coupling without Communication and Drafter-Invariant Speculative Decoding", 2024). So plain and
+speculative decoding with one seed choose the same tokens, strict verification is equality, and a
+drafter that uses the same noise agrees with the target more often.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swarm.errors import SwarmError
+
+MAX_SEED = (1 << 63) - 1
+
+
+class SamplingError(SwarmError):
+    """A sampling parameter is out of its range."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(name, value, allowed)
+        self.name, self.value, self.allowed = name, value, allowed
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value!r} is not possible; give {self.allowed}"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. ``temperature = 0`` is greedy; ``top_k = 0`` and ``top_p = 1`` keep every token.
+
+    Raises:
+        SamplingError: for a value out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 100.0:
+            raise SamplingError("temperature", self.temperature, "a number from 0 (greedy) to 100")
+        if self.top_k < 0:
+            raise SamplingError("top_k", self.top_k, "0 (all tokens) or a positive number of tokens")
+        if not 0.0 < self.top_p <= 1.0:
+            raise SamplingError("top_p", self.top_p, "a number above 0 and up to 1 (all tokens)")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SamplingError("seed", self.seed, f"an integer from 0 to {MAX_SEED}")
+
+    def choose(self, logits: Tensor, position: int) -> list[int]:
+        """The tokens that belong at ``position``, ``position + 1``, ...
+
+        Args:
+            logits: ``[n, vocabulary]`` of any float dtype, on any device; row ``i`` is the
+                prediction for position ``position + i`` of the sequence.
+        """
+        if self.temperature == 0.0:
+            choices: list[int] = logits.argmax(dim=-1).tolist()
+            return choices
+        scaled = restrict(logits.float().cpu() / self.temperature, self.top_k, self.top_p)
+        return [
+            int((row + gumbel_noise(self.seed, position + i, row.shape[0])).argmax()) for i, row in enumerate(scaled)
+        ]
+
+
+def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set all but the ``top_k`` likeliest tokens, and then all outside the smallest set of mass ``top_p``, to -inf.
+
+    ``logits`` is ``[n, vocabulary]``; ties at the edge of the top k stay in.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1.0:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(dim=-1)
+        mass_before = probabilities.cumsum(dim=-1) - probabilities
+        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)
+        logits = logits.masked_fill(outside, -torch.inf)
+    return logits
+
+
+def gumbel_noise(seed: int, position: int, vocabulary: int) -> Tensor:
+    """Standard Gumbel noise ``[vocabulary]`` in float32; entry ``t`` depends on (seed, position, t) alone.
+
+    Philox is a counter-based generator with a documented stream: the same on every machine.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, position]))
+    uniform = torch.from_numpy(generator.random(vocabulary, dtype=np.float32))
+    # random() may return 0, whose logarithm is infinite; the smallest step above it is 2^-24.
+    return -torch.log(-torch.log(uniform.clamp(min=2.0**-25)))

@@ -1,0 +1,1 @@
+"""Which chain of peers: pure functions over what is known."""
