@@ -1,0 +1,89 @@
+"""What a swarm looks like from here: models, their peers, and which layers are missing."""
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from swarm.config import Network
+from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
+from swarm.network.directory import Directory, ModelEntry
+from swarm.network.discovery import Connections
+from swarm.network.link import Dialer
+from swarm.network.records import PeerRecord
+from swarm.routing.chain import gaps
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """One peer by its record; ``rtt_ms`` is None if it does not answer."""
+
+    peer_id: str
+    layers: tuple[int, int]
+    dtype: str
+    tokens_per_second: float
+    free_cache_tokens: int
+    state: str
+    software: str
+    rtt_ms: float | None
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves."""
+
+    model: str
+    fingerprint: str
+    model_layers: int
+    peers: tuple[PeerStatus, ...]
+    missing: tuple[tuple[int, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
+    """The state of ``model`` (a folder or hub id; whole or not), or of every model of the network.
+
+    Raises:
+        NoBootstrap, DirectoryDown, ModelNotFound.
+    """
+    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
+        if model is None:
+            entries = await directory.models()
+        else:
+            checkpoint = await asyncio.get_running_loop().run_in_executor(None, Checkpoint.open, model)
+            entries = [ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)]
+        dialer = Dialer()
+        connections = Connections(dialer)
+        try:
+            return [await _look_at(entry, directory, connections) for entry in entries]
+        finally:
+            await connections.close()
+            await dialer.close()
+
+
+async def _look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
+    records = await directory.peers(entry.fingerprint, entry.model_layers)
+    reached = await connections.reach(records)
+    usable = [record for record in records if record.peer_id in reached and record.state == "online"]
+    return ModelStatus(
+        entry.model,
+        entry.fingerprint,
+        entry.model_layers,
+        tuple(_peer(r, reached[r.peer_id].rtt_ms if r.peer_id in reached else None) for r in records),
+        tuple(gaps(usable, entry.model_layers)),
+    )
+
+
+def _peer(record: PeerRecord, rtt_ms: float | None) -> PeerStatus:
+    return PeerStatus(
+        record.peer_id,
+        (record.first_layer, record.last_layer),
+        record.dtype,
+        record.tokens_per_second,
+        record.free_cache_tokens,
+        record.state,
+        record.software,
+        rtt_ms,
+    )
