@@ -1,0 +1,219 @@
+"""``swarm-peer``: what the owner of a computer types. Heavy libraries are imported inside the commands."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from swarm import __version__, console
+from swarm.cli import bootstrap_option, guard, network_option
+from swarm.demo import locate
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``A:B``: layers A, A + 1, ..., B - 1."""
+
+    name = "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        first, colon, last = str(value).partition(":")
+        if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+            self.fail(f"{value!r} is no span of layers; give A:B with A < B, such as 0:4", param, ctx)
+        return int(first), int(last)
+
+
+key_option = click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), help="Key file; the default is in the user's data folder."
+)
+ephemeral_option = click.option("--ephemeral", is_flag=True, help="A new identity for this run only.")
+until_eof_option = click.option("--until-eof", is_flag=True, help="Stop when standard input closes.", hidden=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="swarm-peer")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
+def app(verbose: bool) -> None:
+    """Lend this computer to a swarm."""
+    console.set_up_logging(verbose)
+
+
+@app.command()
+@click.argument("model")
+@click.option("--layers", type=LayerSpan(), required=True, help="The layers to serve, such as 0:4 for the first four.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
+@click.option("--announce", metavar="HOST:PORT", help="How others reach this peer, if not by the address it sees.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES]))
+@click.option(
+    "--cache-tokens",
+    default=65_536,
+    show_default=True,
+    type=click.IntRange(1, 1 << 40),
+    help="Positions of all sessions together for which this peer keeps keys and values.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads to compute with.")
+@click.option("--link-ms", default=0.0, help="Emulated one-way delay of this peer's links.", hidden=True)
+@key_option
+@ephemeral_option
+@until_eof_option
+@bootstrap_option
+@network_option
+def join(
+    model: str,
+    layers: tuple[int, int],
+    host: str,
+    port: int,
+    announce: str | None,
+    device: str,
+    dtype: str,
+    cache_tokens: int,
+    threads: int | None,
+    link_ms: float,
+    key: Path | None,
+    ephemeral: bool,
+    until_eof: bool,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+) -> None:
+    """Serve layers of MODEL (a local folder or a hub id) to the swarm."""
+    from swarm.config import load_network, state_dir
+    from swarm.errors import NoBootstrap
+
+    net = load_network(bootstrap=bootstrap, name=network)
+    if not net.bootstrap:
+        raise NoBootstrap()
+    import torch
+
+    from peers.device import choose_device
+    from peers.host import Options, serve
+    from peers.progress import loading_bar
+
+    if threads:
+        torch.set_num_threads(threads)
+    options = Options(
+        model=locate(model),
+        layers=layers,
+        network=net,
+        key_file=None if ephemeral else key or state_dir() / "peer.key",
+        host=host,
+        port=port,
+        announce=announce,
+        device=choose_device(device),
+        dtype=None if dtype == "auto" else getattr(torch, dtype),
+        cache_tokens=cache_tokens,
+        link_ms=link_ms,
+    )
+
+    async def run(stop: asyncio.Event) -> None:
+        with loading_bar() as progress:
+            await serve(options, stop, click.echo, progress)
+
+    _run_until_stopped(run, until_eof)
+
+
+@app.command()
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@click.option("--port", default=31337, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
+@key_option
+@ephemeral_option
+@until_eof_option
+@bootstrap_option
+@network_option
+def bootstrap(
+    host: str,
+    port: int,
+    as_json: bool,
+    key: Path | None,
+    ephemeral: bool,
+    until_eof: bool,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+) -> None:
+    """Run a bootstrap node: the address by which others find the swarm. It serves no layers and needs no GPU."""
+    from swarm.config import load_network, state_dir
+    from swarm.identity import Identity
+
+    net = load_network(bootstrap=bootstrap, name=network)
+    from swarm.network.directory import Directory
+
+    identity = Identity.generate() if ephemeral else Identity.load_or_create(key or state_dir() / "bootstrap.key")
+
+    async def run(stop: asyncio.Event) -> None:
+        async with await Directory.join(identity, net, host=host, port=port, bootstrap_node=True) as directory:
+            if as_json:
+                click.echo(json.dumps({"network": net.name, "addresses": directory.addresses}))
+            else:
+                click.echo(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
+                for address in directory.addresses:
+                    click.echo(f"  --bootstrap {address}")
+            await stop.wait()
+
+    _run_until_stopped(run, until_eof)
+
+
+@app.command()
+@bootstrap_option
+@network_option
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port that you mean to serve on.")
+def doctor(bootstrap: tuple[str, ...], network: str | None, port: int) -> None:
+    """Check whether this computer can serve, and say what to do if it cannot."""
+    from peers.doctor import examine, show
+
+    findings = asyncio.run(examine(bootstrap, network, port))
+    if not show(findings):
+        sys.exit(1)
+
+
+def _run_until_stopped(run: Any, until_eof: bool) -> None:
+    """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``."""
+
+    async def life() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if until_eof:
+            loop.add_reader(sys.stdin.fileno(), _on_input, loop, stop)
+        work: Coroutine[Any, Any, None] = run(stop)
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            # A stop while still starting up ends the work where it is; a serving peer leaves by itself.
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await asyncio.wait({task}, timeout=LEAVE_TIMEOUT_S)
+            task.cancel()
+            await task
+        except asyncio.CancelledError:
+            pass
+        finally:
+            stopped.cancel()
+
+    asyncio.run(life())
+
+
+LEAVE_TIMEOUT_S = 10.0
+
+
+def _on_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if not sys.stdin.buffer.read1(4096):  # type: ignore[union-attr]
+        loop.remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(guard(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Which device to compute on."""
+
+import torch
+
+from swarm.errors import SwarmError
+
+
+class NoSuchDevice(SwarmError):
+    """A device that torch does not have here."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name, self.why = name, why
+
+    def __str__(self) -> str:
+        return f"there is no device {self.name!r} here ({self.why}); give --device cpu or see `swarm-peer doctor`"
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, else the CPU. Raises `NoSuchDevice` for a device that cannot hold a tensor."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise NoSuchDevice(name, str(error).split("\n")[0]) from None
+    return device
