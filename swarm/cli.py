@@ -1,0 +1,145 @@
+"""``swarm``: what a user types. Heavy libraries are imported inside the commands, so that ``--help`` is quick."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from swarm import __version__, console
+from swarm.demo import locate
+
+if TYPE_CHECKING:
+    from swarm.results import Generation
+
+T = TypeVar("T")
+
+bootstrap_option = click.option(
+    "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
+)
+network_option = click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="swarm")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
+def app(verbose: bool) -> None:
+    """Run large language models on a swarm of volunteers' computers."""
+    console.set_up_logging(verbose)
+
+
+@app.command()
+@click.argument("model")
+@click.argument("prompt")
+@click.option("--draft", default="none", metavar="PATH|none", help="Draft model with the same tokenizer.")
+@click.option("--window", default=8, show_default=True, help="Drafted tokens a loop at most; 0 is plain decoding.")
+@click.option("--max-new-tokens", default=256, show_default=True, metavar="N")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens.")
+@click.option("--seed", type=int, help="Of the sampling; the same seed gives the same text.")
+@click.option("--link-ms", default=0.0, help="Emulated one-way delay of this client's link.", hidden=True)
+@bootstrap_option
+@network_option
+@json_option
+def generate(
+    model: str,
+    prompt: str,
+    draft: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    link_ms: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Continue PROMPT with MODEL (a local folder or a hub id)."""
+    from swarm.config import load_network
+
+    net = load_network(bootstrap=bootstrap, name=network)
+    from swarm.client import SwarmClient
+
+    async def run() -> "Generation":
+        drafter = None if draft == "none" else locate(draft)
+        async with SwarmClient(locate(model), draft=drafter, network=net, link_ms=link_ms) as client:
+            stream = client.stream(prompt, **options)
+            async for piece in stream:
+                if not as_json:
+                    console.show_piece(piece)
+            return stream.result
+
+    generation = _run(run())
+    if as_json:
+        click.echo(json.dumps(generation.as_dict()))
+    else:
+        console.show_summary(generation)
+
+
+@app.command()
+@click.argument("model", required=False)
+@bootstrap_option
+@network_option
+@json_option
+def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, as_json: bool) -> None:
+    """Show which peers serve which layers, of MODEL or of every model of the swarm."""
+    from swarm.config import load_network
+
+    net = load_network(bootstrap=bootstrap, name=network)
+    from swarm.status import look
+
+    reports = _run(look(net, locate(model) if model else None))
+    if as_json:
+        click.echo(json.dumps([report.as_dict() for report in reports]))
+    else:
+        console.show_status(net.name, reports)
+
+
+@app.command()
+@click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes.")
+@click.option(
+    "--link-ms", default=20.0, show_default=True, type=click.FloatRange(0, 1000), help="Emulated one-way link delay."
+)
+@click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
+@click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
+@json_option
+def demo(peers: int, link_ms: float, prompts: tuple[str, ...], window: int, as_json: bool) -> None:
+    """Start a swarm of peer processes on this machine and compare plain with speculative decoding on it."""
+    from swarm.demo.show import run_demo
+
+    _run(run_demo(peers, link_ms, prompts, window, as_json))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def main() -> None:
+    """The console script: errors become one sentence and exit code 1, Ctrl-C exit code 130."""
+    sys.exit(guard(app))
+
+
+def guard(command: Callable[..., Any]) -> int:
+    """Run a click command and give the exit code; shared with ``swarm-peer``."""
+    from swarm.errors import SwarmError
+
+    try:
+        command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SwarmError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from swarm.decoding.verify import Origin
+    from swarm.results import Generation, Piece
+    from swarm.status import ModelStatus
+
+STYLES: "dict[Origin, str]" = {"drafted": "green", "corrected": "yellow", "target": "bold"}
+LEGEND: "dict[Origin, str]" = {
+    "drafted": "drafted and kept",
+    "corrected": "draft corrected",
+    "target": "the target's own",
+}
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Warnings to standard error, and everything of ours with ``verbose``."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for package in ("swarm", "peers"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def show_piece(piece: "Piece") -> None:
+    """One piece of text as it comes; coloured by origin in a terminal."""
+    style: dict[str, Any] = {"fg": STYLES[piece.origin]} if piece.origin != "target" else {"bold": True}
+    click.echo(click.style(piece.text, **style) if sys.stdout.isatty() else piece.text, nl=False)
+    sys.stdout.flush()
+
+
+def show_summary(generation: "Generation") -> None:
+    """The end of the line, a legend in a terminal, and one line of figures on standard error."""
+    click.echo()
+    if sys.stdout.isatty() and generation.stats.drafted_tokens:
+        styled = [click.style(LEGEND[o], fg=STYLES[o]) for o in ("drafted", "corrected")]
+        click.echo("  ".join([*styled, click.style(LEGEND["target"], bold=True)]), err=True)
+    click.echo(summary(generation), err=True)
+
+
+def summary(generation: "Generation") -> str:
+    """One line: speed, loops, drafting, route."""
+    stats = generation.stats
+    parts = [
+        f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f} tokens/s)",
+        f"{stats.loops} loops of {stats.loop_ms:.0f} ms",
+    ]
+    if stats.drafted_tokens:
+        parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens kept")
+    route = " > ".join(f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route)
+    return ", ".join(parts) + f"; {stats.verification}; route {route}"
+
+
+def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
+    """A table a model, with a bar a peer."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not reports:
+        console.print(f"The network {network} is up, but nobody serves a model in it.")
+    for report in reports:
+        table = Table(title=f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})")
+        for column in ("peer", "layers", "span", "dtype", "tokens/s", "free cache", "state", "rtt ms"):
+            table.add_column(column, justify="right" if column in ("tokens/s", "free cache", "rtt ms") else "left")
+        for peer in report.peers:
+            table.add_row(
+                f"...{peer.peer_id[-8:]}",
+                _bar(peer.layers, report.model_layers),
+                f"{peer.layers[0]}:{peer.layers[1]}",
+                peer.dtype,
+                f"{peer.tokens_per_second:.0f}",
+                f"{peer.free_cache_tokens}",
+                peer.state if peer.rtt_ms is not None else "unreachable",
+                f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
+            )
+        console.print(table)
+        if report.missing:
+            spans = ", ".join(f"{a}:{b}" for a, b in report.missing)
+            console.print(f"[bold red]Layers {spans} are missing:[/] {report.model} cannot be used now.")
+        else:
+            console.print("All layers are served.")
+
+
+def _bar(layers: tuple[int, int], model_layers: int, width: int = 32) -> "Text":
+    """Where a span lies in the model, at most ``width`` characters wide; every span shows as one at least."""
+    from rich.text import Text
+
+    width = min(width, model_layers)
+    first = layers[0] * width // model_layers
+    last = max(first + 1, -(-layers[1] * width // model_layers))
+    return Text.assemble(("·" * first, "dim"), ("█" * (last - first), "cyan"), ("·" * (width - last), "dim"))

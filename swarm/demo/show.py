@@ -1,0 +1,145 @@
+"""``swarm demo``: start a swarm, decode three problems both ways, show a table, stop everything."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from swarm.client import SwarmClient
+from swarm.console import LEGEND, STYLES
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.compare import Comparison, compare
+from swarm.demo.local import LocalSwarm, even_spans
+from swarm.demo.problems import problems
+from swarm.model.checkpoint import Checkpoint
+from swarm.results import Generation, Piece
+
+PROMPTS = 3
+SEED = 7  # of the held-out problems that are shown
+MAX_NEW_TOKENS = 200
+
+
+async def run_demo(peers: int, link_ms: float, prompts: Sequence[str], window: int, as_json: bool) -> None:
+    """The whole demonstration; with ``as_json`` one object on standard output and nothing else."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    torch.set_num_threads(1)  # the peers need the other cores
+    console = Console(quiet=as_json)
+    prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
+    spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
+    console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
+    async with LocalSwarm(TARGET, spans, link_ms) as swarm:
+        client = SwarmClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=link_ms)
+        async with client:
+            chain = await client.find_chain()
+            route = "  >  ".join(f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}" for link in chain)
+            console.print(f"Found through the DHT: client  >  {route}  >  client")
+            console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.\n")
+            await client.generate(prompts[0], max_new_tokens=4, window=window)  # warm-up, not counted
+            comparisons = [await _show_comparison(console, client, prompt, window) for prompt in prompts]
+    if as_json:
+        print(json.dumps(_summary(comparisons, peers, link_ms, window)))
+    else:
+        console.print(_table(comparisons))
+        console.print(_verdict(comparisons))
+
+
+async def _show_comparison(console: Console, client: SwarmClient, prompt: str, window: int) -> Comparison:
+    """Decode a prompt both ways before the reader's eyes."""
+    texts = {"plain": Text(), "speculative": Text()}
+    console.print(Text(prompt, "dim"))
+    with Live(_panels(texts), console=console, refresh_per_second=12, transient=False) as live:
+
+        async def show(name: str, piece: Piece) -> None:
+            texts[name].append(piece.text, STYLES[piece.origin] if name == "speculative" else "")
+            live.update(_panels(texts))
+
+        comparison = await compare(client, prompt, window=window, max_new_tokens=MAX_NEW_TOKENS, show=show)
+        done = {
+            name: f"{name}: {g.stats.seconds:.1f} s, {g.stats.loops} loops"
+            for name, g in (("plain", comparison.plain), ("speculative", comparison.speculative))
+        }
+        live.update(_panels(texts, done))
+    return comparison
+
+
+def _panels(texts: dict[str, Text], titles: dict[str, str] | None = None) -> Group:
+    titles = titles or {}
+    panels = [Panel(text, title=titles.get(name, name), title_align="left") for name, text in texts.items()]
+    legend = Text("  ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND)
+    return Group(Columns(panels, equal=True, expand=True), legend)
+
+
+def _table(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(title="Plain against speculative decoding, same swarm, same prompts")
+    for column in (
+        "",
+        "decoding",
+        "tokens",
+        "tokens/s",
+        "loops",
+        "loop ms",
+        "kept a loop",
+        "bytes",
+        "speedup",
+        "of bound",
+    ):
+        table.add_column(column, justify="left" if column in ("", "decoding") else "right")
+    for number, comparison in enumerate(comparisons, 1):
+        for name, generation in (("plain", comparison.plain), ("speculative", comparison.speculative)):
+            stats = generation.stats
+            fast = name == "speculative"
+            table.add_row(
+                "" if fast else f"{number}",
+                name,
+                f"{stats.new_tokens}",
+                f"{stats.tokens_per_second:.1f}",
+                f"{stats.loops}",
+                f"{stats.loop_ms:.0f}",
+                f"{stats.mean_acceptance_length:.2f}",
+                f"{stats.bytes_sent + stats.bytes_received:,}",
+                f"{comparison.speedup:.2f}x" if fast else "1x",
+                f"{comparison.speedup / comparison.bound:.0%}" if fast else "",
+                end_section=fast,
+            )
+    return table
+
+
+def _verdict(comparisons: Sequence[Comparison]) -> str:
+    same = sum(c.plain.token_ids == c.speculative.token_ids for c in comparisons)
+    speedup = _overall(comparisons)
+    return (
+        f"Speculative decoding was [bold]{speedup:.2f}x[/] as fast overall, and {same} of {len(comparisons)} texts are "
+        "identical token for token.\n'of bound': share of 1 / ((1 - alpha) + alpha * tau / D), the most that any "
+        "speculation could reach here (docs/architecture.md)."
+    )
+
+
+def _overall(comparisons: Sequence[Comparison]) -> float:
+    """Speedup over all prompts together: tokens and seconds are summed first."""
+
+    def rate(generations: Sequence[Generation]) -> float:
+        return sum(g.stats.new_tokens for g in generations) / sum(g.stats.seconds for g in generations)
+
+    return rate([c.speculative for c in comparisons]) / rate([c.plain for c in comparisons])
+
+
+def _summary(comparisons: Sequence[Comparison], peers: int, link_ms: float, window: int) -> dict[str, object]:
+    return {
+        "peers": peers,
+        "link_ms": link_ms,
+        "link_emulated": True,
+        "window": window,
+        "prompts": [comparison.as_dict() for comparison in comparisons],
+        "speedup": _overall(comparisons),
+    }

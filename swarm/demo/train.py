@@ -1,0 +1,210 @@
+"""Train the demo models: ``python -m swarm.demo.train target`` and then ``... draft``.
+
+Both learn from problems made on the fly (`swarm.demo.problems`), no text twice. Matrices are
+optimised by Muon (Jordan et al. 2024), everything else by AdamW; the learning rate warms up, stays,
+and falls linearly to zero over the last part. Only solutions count for the loss: nobody has to
+predict a question.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from swarm.demo import MODELS
+from swarm.demo.problems import drills, problems
+from swarm.demo.tokenizer import train_tokenizer
+
+WARMUP_SHARE, DECAY_SHARE = 0.02, 0.6
+DRILL_SHARE = (0.5, 0.1)  # of the texts, at the start and at the end of training
+IGNORED = -100  # label of a token that does not count for the loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Shape and training of one model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    tokens: int
+    batch_tokens: int
+    matrix_lr: float
+    lr: float
+    seed: int
+
+
+RECIPES = {
+    "target": Recipe(192, 512, 8, 6, tokens=9_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=1),
+    "draft": Recipe(96, 256, 2, 3, tokens=2_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2),
+}
+
+
+def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """A model of the recipe's shape with random weights."""
+    torch.manual_seed(recipe.seed)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.intermediate,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            head_dim=recipe.hidden // recipe.heads,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int, float]]:
+    """Endless (token ids, number of leading ids that only serve as context); the share of drills falls."""
+    rng = random.Random(recipe.seed)
+    stories, sums = problems(recipe.seed, held_out=False), drills(recipe.seed)
+    seen = 0
+    while True:
+        progress = min(1.0, seen / recipe.tokens)
+        if rng.random() < DRILL_SHARE[0] + progress * (DRILL_SHARE[1] - DRILL_SHARE[0]):
+            ids, context = tokenizer(next(sums)).input_ids, 3
+        else:
+            problem = next(stories)
+            ids = tokenizer(problem.text).input_ids
+            context = len(tokenizer(problem.prompt).input_ids)
+        ids.append(tokenizer.eos_token_id)
+        seen += len(ids)
+        yield ids, context, progress
+
+
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Endless (input ids, labels, progress in 0..1), texts of like length together: [rows, length]."""
+    rng = random.Random(recipe.seed)
+    stream = examples(recipe, tokenizer)
+    while True:
+        pool = sorted(islice(stream, 16 * recipe.batch_tokens // 128), key=lambda example: len(example[0]))
+        groups: list[list[tuple[list[int], int, float]]] = [[]]
+        for example in pool:
+            if (len(groups[-1]) + 1) * len(example[0]) > recipe.batch_tokens:
+                groups.append([])
+            groups[-1].append(example)
+        rng.shuffle(groups)
+        progress = pool[0][2]
+        for group in groups:
+            length = max(len(ids) for ids, _, _ in group)
+            inputs = torch.full((len(group), length), tokenizer.pad_token_id)
+            labels = torch.full((len(group), length), IGNORED)
+            for row, (ids, context, _) in enumerate(group):
+                inputs[row, : len(ids)] = torch.tensor(ids)
+                labels[row, context : len(ids)] = torch.tensor(ids[context:])
+            yield inputs, labels, progress
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised (Jordan et al. 2024), in float32.
+
+    `torch.optim.Muon` iterates in bfloat16, which takes a CPU without bfloat16 units fifty times as long.
+    """
+
+    def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                average.lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalize(matrix.grad.lerp(average, group["momentum"]))
+                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                matrix.add_(update, alpha=-group["lr"] * scale)
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Roughly the nearest matrix with orthonormal rows or columns, by a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / (wide.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    orthogonal: Tensor = x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return orthogonal
+
+
+def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    return [
+        Muon(matrices, lr=recipe.matrix_lr),
+        torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def learning_rate(progress: float) -> float:
+    """Share of the peak learning rate at a point of training in 0..1: warm-up, plateau, linear fall to zero."""
+    return max(0.0, min(1.0, progress / WARMUP_SHARE, (1.0 - progress) / DECAY_SHARE))
+
+
+def train(recipe: Recipe, name: str, folder: Path, start: Path | None = None) -> None:
+    """Train a model by its recipe and save it, with its tokenizer, in ``folder``; ``start``: a model to go on from."""
+    tokenizer = AutoTokenizer.from_pretrained(start) if start else train_tokenizer()
+    model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build(recipe, tokenizer)
+    model.train()
+    print(f"{name}: {model.num_parameters():,} parameters, {recipe.tokens:,} tokens", flush=True)
+    optims = optimizers(model, recipe)
+    peaks = [group["lr"] for optim in optims for group in optim.param_groups]
+    seen, step, started, average = 0, 0, time.monotonic(), 0.0
+    for inputs, labels, _ in batches(recipe, tokenizer):
+        progress = seen / recipe.tokens
+        if progress >= 1.0:
+            break
+        for peak, group in zip(peaks, (g for optim in optims for g in optim.param_groups), strict=True):
+            group["lr"] = peak * max(learning_rate(progress), 1e-3)
+        loss = model(input_ids=inputs, labels=labels).loss
+        loss.backward()
+        for optim in optims:
+            optim.step()
+            optim.zero_grad()
+        seen, step = seen + inputs.numel(), step + 1
+        average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
+        if step % 25 == 0:
+            rate = seen / (time.monotonic() - started)
+            print(f"{progress:6.1%}  step {step}  loss {average:.4f}  {rate:,.0f} tokens/s", flush=True)
+        if step % 200 == 0:
+            save(model, tokenizer, folder)
+    save(model, tokenizer, folder)
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write weights and tokenizer as any Hugging Face loader reads them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=RECIPES)
+    parser.add_argument("--out", type=Path, default=MODELS)
+    parser.add_argument("--tokens", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from")
+    args = parser.parse_args()
+    changes = {key: value for key in ("tokens", "seed") if (value := getattr(args, key)) is not None}
+    train(replace(RECIPES[args.model], **changes), args.model, args.out / f"demo-{args.model}", args.start)
+
+
+if __name__ == "__main__":
+    main()
