@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from swarm.demo import MODELS
+from swarm.demo import MODELS, TARGET
 from swarm.demo.problems import drills, problems
 from swarm.demo.tokenizer import train_tokenizer
 
@@ -44,7 +44,7 @@ class Recipe:
 
 RECIPES = {
     "target": Recipe(192, 512, 8, 6, tokens=9_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=1),
-    "draft": Recipe(96, 256, 2, 3, tokens=2_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2),
+    "draft": Recipe(112, 256, 2, 4, tokens=6_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2),
 }
 
 
@@ -158,9 +158,14 @@ def learning_rate(progress: float) -> float:
     return max(0.0, min(1.0, progress / WARMUP_SHARE, (1.0 - progress) / DECAY_SHARE))
 
 
-def train(recipe: Recipe, name: str, folder: Path, start: Path | None = None) -> None:
-    """Train a model by its recipe and save it, with its tokenizer, in ``folder``; ``start``: a model to go on from."""
-    tokenizer = AutoTokenizer.from_pretrained(start) if start else train_tokenizer()
+def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) -> None:
+    """Train a model by its recipe and save it in ``models``; ``start`` is the folder of a model to go on from.
+
+    The draft gets the tokenizer of the target in ``models``, so the target is trained first.
+    """
+    folder = models / f"demo-{name}"
+    known = start or (models / TARGET if name == "draft" else None)
+    tokenizer = AutoTokenizer.from_pretrained(known) if known else train_tokenizer()
     model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build(recipe, tokenizer)
     model.train()
     print(f"{name}: {model.num_parameters():,} parameters, {recipe.tokens:,} tokens", flush=True)
@@ -203,7 +208,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
     args = parser.parse_args()
     changes = {key: value for key in ("tokens", "seed") if (value := getattr(args, key)) is not None}
-    train(replace(RECIPES[args.model], **changes), args.model, args.out / f"demo-{args.model}", args.start)
+    train(replace(RECIPES[args.model], **changes), args.model, args.out, args.start)
 
 
 if __name__ == "__main__":
