@@ -1,10 +1,13 @@
 """``swarm-peer``: what the owner of a computer types. Heavy libraries are imported inside the commands."""
 
 import asyncio
+import ipaddress
 import json
+import os
+import re
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,11 @@ import click
 from swarm import __version__, console
 from swarm.cli import bootstrap_option, guard, network_option
 from swarm.demo import locate
+from swarm.network.tasks import end
 
 DTYPES = ("float32", "bfloat16", "float16")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LEAVE_TIMEOUT_S = 10.0  # for withdrawing, telling clients, and ending the daemon
 
 
 class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -29,6 +35,33 @@ class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return int(first), int(last)
 
 
+class HostPort(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``host:port``, as others write it."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        match = re.fullmatch(r"[A-Za-z0-9.-]+:([0-9]{1,5})", str(value))
+        if not match or not 0 < int(match[1]) < 65536:
+            self.fail(f"{value!r} is no address; give HOST:PORT, such as peer.example.org:31330", param, ctx)
+        return str(value)
+
+
+class Ipv4(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An address of this computer; a name could stand for several."""
+
+    name = "ADDRESS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(ipaddress.IPv4Address(value))
+        except ValueError:
+            self.fail(f"{value!r} is no IPv4 address; give 0.0.0.0 for all of this computer's", param, ctx)
+
+
+host_option = click.option(
+    "--host", type=Ipv4(), default="0.0.0.0", show_default=True, help="Address to listen on; 0.0.0.0 is all."
+)
 key_option = click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Key file; the default is in the user's data folder."
 )
@@ -47,9 +80,9 @@ def app(verbose: bool) -> None:
 @app.command()
 @click.argument("model")
 @click.option("--layers", type=LayerSpan(), required=True, help="The layers to serve, such as 0:4 for the first four.")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@host_option
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
-@click.option("--announce", metavar="HOST:PORT", help="How others reach this peer, if not by the address it sees.")
+@click.option("--announce", type=HostPort(), help="How others reach this peer, if not by the address it sees.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES]))
 @click.option(
@@ -60,7 +93,7 @@ def app(verbose: bool) -> None:
     help="Positions of all sessions together for which this peer keeps keys and values.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads to compute with.")
-@click.option("--link-ms", default=0.0, help="Emulated one-way delay of this peer's links.", hidden=True)
+@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @key_option
 @ephemeral_option
 @until_eof_option
@@ -120,7 +153,7 @@ def join(
 
 
 @app.command()
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@host_option
 @click.option("--port", default=31337, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
 @key_option
@@ -173,41 +206,42 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int) -> None:
         sys.exit(1)
 
 
-def _run_until_stopped(run: Any, until_eof: bool) -> None:
-    """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``."""
+def _run_until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool) -> None:
+    """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``.
+
+    The second signal does what it would do without us: it ends the process at once.
+    """
 
     async def life() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+
+        def leave() -> None:
+            stop.set()
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, leave)
         if until_eof:
-            loop.add_reader(sys.stdin.fileno(), _on_input, loop, stop)
-        work: Coroutine[Any, Any, None] = run(stop)
-        task = asyncio.create_task(work)
+            loop.add_reader(sys.stdin.fileno(), _on_input, loop, leave)
+        work = asyncio.create_task(run(stop))
         stopped = asyncio.create_task(stop.wait())
         try:
-            # A stop while still starting up ends the work where it is; a serving peer leaves by itself.
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                await asyncio.wait({task}, timeout=LEAVE_TIMEOUT_S)
-            task.cancel()
-            await task
-        except asyncio.CancelledError:
-            pass
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work}, timeout=LEAVE_TIMEOUT_S)
+            if work.done():
+                work.result()
         finally:
-            stopped.cancel()
+            await end(work, stopped)
 
     asyncio.run(life())
 
 
-LEAVE_TIMEOUT_S = 10.0
-
-
-def _on_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    if not sys.stdin.buffer.read1(4096):  # type: ignore[union-attr]
+def _on_input(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
-        stop.set()
+        leave()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # read back: the "meta" device holds nothing
     except (RuntimeError, AssertionError) as error:
         raise NoSuchDevice(name, str(error).split("\n")[0]) from None
     return device

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from peers.budget import CacheBudget, CacheFull
@@ -11,6 +11,7 @@ from peers.onward import OnwardLinks
 from peers.scheduler import Scheduler
 from peers.session import PeerSession, SessionFault
 from swarm.network.link import Dialer, Link, LinkClosed
+from swarm.network.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.messages import (
     MAX_TEXT,
@@ -24,10 +25,13 @@ from swarm.wire.messages import (
     Opened,
     Ping,
     Pong,
+    SessionId,
 )
 
+MAX_LINKS = 1024
 MAX_SESSIONS = 256
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
+GOODBYE_TIMEOUT_S = 2.0  # for telling clients that this peer leaves
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +41,28 @@ class Handler:
 
     A link may belong to a client (it opens sessions) or to the peer before us in a chain (it sends
     frames). Both kinds may speak in any session whose id they know: an id is 16 random bytes.
+
+    Reading a link never waits for another link: one client that does not read would else hold up
+    all that share a link with it. What may take time happens in tasks of its own.
+
+    Args:
+        max_positions: the model's context, which no session may exceed; None if the model sets no limit.
     """
 
-    def __init__(self, scheduler: Scheduler, budget: CacheBudget, fingerprint: str, dialer: Dialer) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        budget: CacheBudget,
+        fingerprint: str,
+        dialer: Dialer,
+        max_positions: int | None = None,
+    ) -> None:
         self.draining = False
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
-        self._sessions: dict[bytes, PeerSession] = {}
-        self._promised: set[bytes] = set()  # sessions whose next peer is still being dialled
-        self._opening: dict[Link, set[asyncio.Task[None]]] = {}
+        self._max_positions = max_positions
+        self._sessions: dict[SessionId, PeerSession] = {}
+        self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
+        self._farewells: set[asyncio.Task[None]] = set()
         self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
@@ -60,68 +78,84 @@ class Handler:
 
     async def serve(self, link: Link) -> None:
         """Answer everything on one link until it is closed; then close what it has opened."""
-        self._opening[link] = set()
+        if self.draining or len(self._opening) >= MAX_LINKS:
+            await link.close()
+            return
+        self._opening[link] = {}
         try:
             async for message in link:
                 answer = self._answers.get(type(message))
                 if answer is None:
                     raise WireError(f"a peer takes no {type(message).__name__}")
                 await answer(link, message)
-        except LinkClosed:
-            log.debug("%s left", link.address)
         except WireError as error:
             log.warning("%s: %s", link.address, error)
             await _say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
         finally:
-            for task in self._opening.pop(link):
-                task.cancel()
+            # The books first, without waiting, so that they are right even if we are cancelled here.
+            openings = self._opening.pop(link).values()
             for session in [s for s in self._sessions.values() if s.opener is link]:
-                await self._end(session)
+                self._end(session)
+            await end(*openings)
             await link.close()
 
     async def close(self) -> None:
-        """End all sessions, telling their clients that this peer leaves."""
+        """End all sessions, telling their clients that this peer leaves, and close all links."""
+        self.draining = True
+        await end(*(task for openings in self._opening.values() for task in openings.values()))
         for session in list(self._sessions.values()):
-            await session.tell(SessionFault(FaultCode.DRAINING, "the peer leaves the swarm"))
-            await self._end(session)
+            self._fail(session, SessionFault(FaultCode.DRAINING, "the peer leaves the swarm"))
+        if self._farewells:
+            await asyncio.wait(self._farewells, timeout=GOODBYE_TIMEOUT_S)
         await self._onward.close()
+        await asyncio.gather(*(link.close() for link in self._opening))
+        await end(*self._farewells)
 
     # Opening and closing.
 
     async def _start_opening(self, link: Link, opening: Open) -> None:
         """In a task of its own: the next peer may be slow to answer, and others share this link."""
-        tasks = self._opening[link]
-        if len(tasks) >= MAX_OPENING_PER_LINK:
-            raise WireError(f"more than {MAX_OPENING_PER_LINK} sessions opening at once")
-        task = asyncio.create_task(self._open(link, opening))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        openings = self._opening[link]
+        if opening.session in openings:
+            await _refuse(link, opening, SessionFault(FaultCode.BAD_MESSAGE, "this session is being opened already"))
+        elif len(openings) >= MAX_OPENING_PER_LINK:
+            text = f"{MAX_OPENING_PER_LINK} sessions are being opened; try again later"
+            await _refuse(link, opening, SessionFault(FaultCode.BUSY, text))
+        else:
+            task = openings[opening.session] = asyncio.create_task(self._open(link, opening))
+            task.add_done_callback(lambda _: openings.pop(opening.session, None))
 
     async def _open(self, link: Link, opening: Open) -> None:
         try:
-            self._check(opening)
-            self._budget.reserve(opening.max_tokens)
+            await self._admit(link, opening)
         except SessionFault as fault:
             await _refuse(link, opening, fault)
-            return
         except CacheFull as error:
             await _refuse(link, opening, SessionFault(FaultCode.BUSY, str(error)))
-            return
-        self._promised.add(opening.session)
+        except Exception as error:
+            log.exception("a session could not be opened")
+            await _refuse(link, opening, SessionFault(FaultCode.INTERNAL, type(error).__name__))
+        else:
+            await _say(link, Opened(session=opening.session))
+
+    async def _admit(self, link: Link, opening: Open) -> None:
+        """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
+        self._check(opening)
+        self._budget.reserve(opening.max_tokens)
+        onward = None
         try:
             onward = await self._onward.to(opening.next) if opening.next else None
+            self._check(opening)  # while we waited, somebody else may have been quicker
+            cache = self._scheduler.span.new_cache(opening.first, opening.last)
+            session = PeerSession(opening, link, onward, cache, self._scheduler, self._fail)
+            self._sessions[opening.session] = session
         except BaseException as error:
             self._budget.release(opening.max_tokens)
-            if not isinstance(error, LinkClosed) or opening.next is None:
-                raise
-            await _refuse(link, opening, SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id))
-            return
-        finally:
-            self._promised.discard(opening.session)
-        cache = self._scheduler.span.new_cache(opening.first, opening.last)
-        session = PeerSession(opening, link, onward, cache, self._scheduler, self._session_over)
-        self._sessions[opening.session] = session
-        await _say(link, Opened(session=opening.session))
+            if onward is not None:
+                self._onward.release(onward)
+            if isinstance(error, LinkClosed) and opening.next is not None:
+                raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id) from None
+            raise
 
     def _check(self, opening: Open) -> None:
         span = self._scheduler.span
@@ -137,26 +171,46 @@ class Handler:
                 FaultCode.WRONG_LAYERS,
                 f"layers {opening.first}:{opening.last} asked for, {span.first}:{span.last} are served here",
             )
-        if opening.session in self._sessions or opening.session in self._promised:
+        if self._max_positions is not None and opening.max_tokens > self._max_positions:
+            raise SessionFault(FaultCode.BAD_MESSAGE, f"the model's context ends at {self._max_positions} tokens")
+        if opening.session in self._sessions:
             raise SessionFault(FaultCode.BAD_MESSAGE, "this session is open already")
-        if len(self._sessions) + len(self._promised) >= MAX_SESSIONS:
+        if len(self._sessions) >= MAX_SESSIONS:
             raise SessionFault(FaultCode.BUSY, f"{MAX_SESSIONS} sessions are open; try again later")
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
         if session is not None and session.opener is link:
-            await self._end(session)
+            self._end(session)
+        elif opening := self._opening[link].get(message.session):
+            opening.cancel()  # its client did not want to wait for the next peer
 
-    async def _end(self, session: PeerSession) -> None:
+    def _end(self, session: PeerSession) -> None:
         if self._forget(session):
+            self._in_background(session.close())
+
+    def _fail(self, session: PeerSession, fault: SessionFault) -> None:
+        async def farewell() -> None:
             await session.close()
+            await session.tell(fault)
+
+        if self._forget(session):
+            self._in_background(farewell())
 
     def _forget(self, session: PeerSession) -> bool:
         """Take the session off the books; False if that was done before."""
-        if self._sessions.pop(session.opening.session, None) is None:
+        if self._sessions.get(session.opening.session) is not session:
             return False
+        del self._sessions[session.opening.session]
         self._budget.release(session.opening.max_tokens)
+        if session.onward is not None:
+            self._onward.release(session.onward)
         return True
+
+    def _in_background(self, farewell: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(farewell)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
 
     # Frames, and what goes wrong with them.
 
@@ -168,7 +222,7 @@ class Handler:
         try:
             session.accept(frame)
         except SessionFault as fault:
-            await self._fail(session, fault)
+            self._fail(session, fault)
 
     async def _cancel(self, link: Link, message: Cancel) -> None:
         session = self._sessions.get(message.session)
@@ -178,28 +232,16 @@ class Handler:
     async def _pong(self, link: Link, ping: Ping) -> None:
         await _say(link, Pong(nonce=ping.nonce))
 
-    async def _session_over(self, session: PeerSession, fault: SessionFault) -> None:
-        """Called by a session's own task, which ends right after."""
-        if self._forget(session):
-            await session.tell(fault)
-
-    async def _fail(self, session: PeerSession, fault: SessionFault) -> None:
-        if self._forget(session):
-            await session.tell(fault)
-            await session.close()
-
-    async def _fault_from_next(self, fault: Fault) -> None:
+    def _fault_from_next(self, link: Link, fault: Fault) -> None:
         """The next peer refuses frames of a session: its client has to know."""
         session = self._sessions.get(fault.session or b"")
-        if session is not None and session.hop is not None:
-            await self._fail(session, SessionFault(fault.code, fault.text, session.hop.peer_id))
+        if session is not None and session.onward is link and session.hop is not None:
+            self._fail(session, SessionFault(fault.code, fault.text, session.hop.peer_id))
 
-    async def _next_lost(self, lost: Link) -> None:
+    def _next_lost(self, lost: Link) -> None:
         for session in [s for s in self._sessions.values() if s.onward is lost]:
             assert session.hop is not None
-            await self._fail(
-                session, SessionFault(FaultCode.NEXT_UNREACHABLE, "the link was lost", session.hop.peer_id)
-            )
+            self._fail(session, SessionFault(FaultCode.NEXT_UNREACHABLE, "the link was lost", session.hop.peer_id))
 
 
 async def _say(link: Link, message: Message) -> None:

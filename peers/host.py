@@ -7,11 +7,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from aiohttp import web
+from pydantic import ValidationError
 
 from peers.budget import CacheBudget
 from peers.handler import Handler
@@ -19,17 +19,18 @@ from peers.scheduler import Scheduler
 from peers.span import Span, Work
 from swarm import __version__
 from swarm.config import Network
-from swarm.errors import SwarmError
+from swarm.errors import ConfigError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.announcer import announce
 from swarm.network.directory import Directory
 from swarm.network.link import PATH, Dialer, accept
 from swarm.network.records import PeerRecord
+from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
 
-STOP_TIMEOUT_S = 5.0  # for withdrawing and for saying goodbye to clients
+WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
 MEASURED_STEPS = 16
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,21 @@ class CannotListen(SwarmError):
 
     def __str__(self) -> str:
         return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
+
+
+class DoesNotFit(SwarmError):
+    """The layers need more memory than the device has."""
+
+    def __init__(self, layers: tuple[int, int], device: str) -> None:
+        super().__init__(layers, device)
+        self.layers, self.device = layers, device
+
+    def __str__(self) -> str:
+        first, last = self.layers
+        return (
+            f"layers {first}:{last} do not fit the memory of {self.device}; "
+            f"serve fewer layers, such as --layers {first}:{first + max(1, (last - first) // 2)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,22 +94,21 @@ async def serve(
     Raises:
         SwarmError: for everything that an operator can put right.
     """
-    loop = asyncio.get_running_loop()
     identity = Identity.load_or_create(options.key_file) if options.key_file else Identity.generate()
-    checkpoint = await loop.run_in_executor(None, Checkpoint.open, options.model)
-    span = await loop.run_in_executor(None, partial(_load, checkpoint, options, progress))
-    tokens_per_second = await loop.run_in_executor(None, measure, span)
+    try:
+        checkpoint, span, tokens_per_second = await _load(options, stop, progress)
+    except _Stopped:
+        return
     budget = CacheBudget(options.cache_tokens)
     scheduler = Scheduler(span)
     async with contextlib.AsyncExitStack() as life:
-        await life.enter_async_context(_owned(scheduler.run()))
+        computing = await life.enter_async_context(_owned(scheduler.run()))
         dialer = Dialer(options.link_ms)
         life.push_async_callback(dialer.close)
-        handler = Handler(scheduler, budget, checkpoint.fingerprint, dialer)
+        handler = Handler(scheduler, budget, checkpoint.fingerprint, dialer, checkpoint.max_positions)
         port = await life.enter_async_context(_listening(options, identity, handler))
         life.push_async_callback(handler.close)
         address = options.announce or f"{_reachable(options.host)}:{port}"
-        directory = await life.enter_async_context(await Directory.join(identity, options.network, host=options.host))
 
         def record() -> PeerRecord:
             return PeerRecord(
@@ -114,8 +129,11 @@ async def serve(
                 protocol=PROTOCOL_VERSION,
             )
 
+        first_record = _checked(record)
+        directory = await life.enter_async_context(await Directory.join(identity, options.network, host=options.host))
         life.push_async_callback(_withdraw, directory)
-        await life.enter_async_context(_owned(announce(directory, record)))
+        await directory.publish(first_record)  # whoever reads that we serve can find us
+        announcing = await life.enter_async_context(_owned(announce(directory, record)))
         say(
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
             f"({span.nbytes / 1e6:.0f} MB, {options.device}, {tokens_per_second:.0f} tokens/s) "
@@ -123,7 +141,7 @@ async def serve(
         )
         if options.link_ms:
             say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
-        await stop.wait()
+        await _first_of(stop, computing, announcing)
         say("leaving: no new sessions, the record is withdrawn")
         handler.draining = True
 
@@ -144,21 +162,64 @@ def measure(span: Span) -> float:
     return 1.0 / sorted(times)[len(times) // 2]
 
 
-def _load(checkpoint: Checkpoint, options: Options, progress: Callable[[int, int], None] | None) -> Span:
-    dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
-    return Span.load(checkpoint, *options.layers, dtype=dtype, device=options.device, progress=progress)
+class _Stopped(Exception):
+    """The operator did not want to wait for the weights."""
+
+
+async def _load(
+    options: Options, stop: asyncio.Event, progress: Callable[[int, int], None] | None
+) -> tuple[Checkpoint, Span, float]:
+    """Checkpoint, span and its speed, in a thread. A set ``stop`` ends it at the next tensor."""
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        if progress is not None:
+            progress(done_bytes, total_bytes)
+
+    def load() -> tuple[Checkpoint, Span, float]:
+        checkpoint = Checkpoint.open(options.model)
+        dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
+        try:
+            span = Span.load(checkpoint, *options.layers, dtype=dtype, device=options.device, progress=report)
+            speed = measure(span)
+        except torch.OutOfMemoryError:
+            raise DoesNotFit(options.layers, str(options.device)) from None
+        _ = checkpoint.fingerprint  # reads all weights of a local folder, so not on the event loop
+        return checkpoint, span, speed
+
+    return await asyncio.get_running_loop().run_in_executor(None, load)
+
+
+def _checked(record: Callable[[], PeerRecord]) -> PeerRecord:
+    """Raises `ConfigError` if what we would announce is no valid record, which only our options can cause."""
+    try:
+        return record()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "record"
+        raise ConfigError(field, f"{first['input']!r} cannot be announced ({first['msg']})") from None
+
+
+async def _first_of(stop: asyncio.Event, *tasks: "asyncio.Task[None]") -> None:
+    """Wait for ``stop``. A task that ends before, which none of them should, raises what it died of."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()
+    finally:
+        await end(stopped)
 
 
 @contextlib.asynccontextmanager
-async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator["asyncio.Task[None]"]:
     """Run a coroutine beside; it is cancelled, and its end awaited, on the way out."""
     task = asyncio.create_task(work)
     try:
-        yield
+        yield task
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 @contextlib.asynccontextmanager
@@ -187,7 +248,7 @@ async def _listening(options: Options, identity: Identity, handler: Handler) -> 
 
 async def _withdraw(directory: Directory) -> None:
     try:
-        await asyncio.wait_for(directory.withdraw(), STOP_TIMEOUT_S)
+        await within(WITHDRAW_TIMEOUT_S, directory.withdraw())
     except (SwarmError, asyncio.TimeoutError) as error:
         log.warning("our record could not be withdrawn and will expire by itself: %s", error)
 

@@ -1,69 +1,83 @@
 """Links to the peers that come next: one a peer, shared by all sessions that go there."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from swarm.network.link import Dialer, Link, LinkClosed
+from swarm.network.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Fault, Hop
 
+MAX_IDLE = 16  # links kept for the next session that goes there; a client could make us open any number
+
 log = logging.getLogger(__name__)
+
+Where = tuple[str, str]  # address and certificate
 
 
 class OnwardLinks:
     """Opens links on demand and listens on them: a next peer only ever reports faults, or is lost.
 
+    Every `to` needs its `release`.
+
     Args:
-        faulted: called with every fault that a next peer reports.
+        faulted: called with every fault that a next peer reports, and the link it came over.
         lost: called when a link is closed.
     """
 
-    def __init__(
-        self,
-        dialer: Dialer,
-        faulted: Callable[[Fault], Awaitable[None]],
-        lost: Callable[[Link], Awaitable[None]],
-    ) -> None:
+    def __init__(self, dialer: Dialer, faulted: Callable[[Link, Fault], None], lost: Callable[[Link], None]) -> None:
         self._dialer, self._faulted, self._lost = dialer, faulted, lost
-        self._links: dict[tuple[str, str], Link] = {}
+        self._links: dict[Where, Link] = {}
+        self._users: dict[Link, int] = {}
         self._listeners: dict[Link, asyncio.Task[None]] = {}
-        self._dialing: dict[tuple[str, str], asyncio.Lock] = {}
+        self._dialing: WeakValueDictionary[Where, asyncio.Lock] = WeakValueDictionary()
 
     async def to(self, hop: Hop) -> Link:
         """The link to a peer. Raises `LinkClosed` if it does not answer."""
-        key = (hop.address, hop.certificate)
-        lock = self._dialing.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                link = self._links.get(key)
-                if link is None or link.closed:
-                    link = await self._dialer.connect(hop.address, hop.certificate)
-                    self._links[key] = link
-                    self._listeners[link] = asyncio.create_task(self._listen(key, link))
-                return link
-        finally:
-            if not lock.locked():
-                self._dialing.pop(key, None)
+        where = (hop.address, hop.certificate)
+        lock = self._dialing.setdefault(where, asyncio.Lock())
+        async with lock:
+            link = self._links.get(where)
+            if link is None or link.closed:
+                link = await self._dialer.connect(*where)
+                self._links[where], self._users[link] = link, 0
+                self._listeners[link] = asyncio.create_task(self._listen(link))
+        if link not in self._users:
+            raise LinkClosed(link.address, "it was lost at once")
+        self._users[link] += 1
+        return link
+
+    def release(self, link: Link) -> None:
+        """A session that got the link is over. The link waits for the next one, unless too many do."""
+        if link not in self._users:  # lost meanwhile
+            return
+        self._users[link] -= 1
+        idle = [each for each, users in self._users.items() if not users]
+        for old in idle[: max(0, len(idle) - MAX_IDLE)]:
+            self._forget(old)
+            self._listeners[old].cancel()
 
     async def close(self) -> None:
-        for listener in list(self._listeners.values()):
-            listener.cancel()
-        for link in list(self._links.values()):
-            await link.close()
+        await end(*self._listeners.values())
 
-    async def _listen(self, key: tuple[str, str], link: Link) -> None:
+    async def _listen(self, link: Link) -> None:
+        """Owns the link: it is closed when this ends, however that comes about."""
         try:
             async for message in link:
-                if isinstance(message, Fault):
-                    await self._faulted(message)
+                if not isinstance(message, Fault):
+                    raise WireError(f"a next peer says no {type(message).__name__}")
+                self._faulted(link, message)
         except WireError as error:
             log.warning("the next peer at %s: %s", link.address, error)
         finally:
-            if self._links.get(key) is link:
-                del self._links[key]
-            self._listeners.pop(link, None)
-        with contextlib.suppress(LinkClosed):
+            self._forget(link)
+            del self._listeners[link]
+            self._lost(link)
             await link.close()
-        await self._lost(link)
+
+    def _forget(self, link: Link) -> None:
+        """Let nobody get this link any more."""
+        self._links = {where: kept for where, kept in self._links.items() if kept is not link}
+        self._users.pop(link, None)

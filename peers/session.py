@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from peers.cache import KVCache
 from peers.scheduler import Computed, Scheduler
 from peers.span import Work
 from swarm.network.link import Link, LinkClosed
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Open, Result
+from swarm.network.tasks import end, within
+from swarm.wire.messages import MAX_HOPS, MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Result
 from swarm.wire.stream import OutOfOrder, Stream
 from swarm.wire.tensors import WireTensor
 
-MAX_INBOX = 64  # frames waiting for one session; a client that has more in flight breaks the protocol
+MAX_STALE_TOKENS = 2048  # waiting positions beyond a session's own: windows that a newer epoch has overtaken
+IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class PeerSession:
         opening: the message that opened it.
         opener: the client's link; faults and, from the last peer of a chain, results go there.
         onward: the link to the next peer, or None at the end of the chain.
-        over: called once when the session has failed, with its fault.
+        failed: called once, by the session's own task, when the session cannot go on.
     """
 
     def __init__(
@@ -45,12 +47,13 @@ class PeerSession:
         onward: Link | None,
         cache: KVCache,
         scheduler: Scheduler,
-        over: Callable[["PeerSession", SessionFault], Awaitable[None]],
+        failed: Callable[["PeerSession", SessionFault], None],
     ) -> None:
         self.opening, self.opener, self.onward = opening, opener, onward
         self.stream = Stream()
-        self._cache, self._scheduler, self._over = cache, scheduler, over
-        self._inbox: asyncio.Queue[Frame] = asyncio.Queue(MAX_INBOX)
+        self._cache, self._scheduler, self._failed = cache, scheduler, failed
+        self._inbox: asyncio.Queue[Frame] = asyncio.Queue()  # bounded by `_waiting_tokens`
+        self._waiting_tokens = 0
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -58,54 +61,74 @@ class PeerSession:
         return self.opening.next
 
     def accept(self, frame: Frame) -> None:
-        """Put a frame in the inbox. Raises `SessionFault` if it does not belong here."""
-        if frame.start + frame.count > self.opening.max_tokens:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"the session was opened for {self.opening.max_tokens} tokens")
-        try:
-            self._inbox.put_nowait(frame)
-        except asyncio.QueueFull:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"more than {MAX_INBOX} frames in flight") from None
+        """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""
+        self._check(frame)
+        # All chunks of a prompt may come at once, so what may wait grows with what the session has reserved.
+        if self._waiting_tokens + frame.count > self.opening.max_tokens + MAX_STALE_TOKENS:
+            raise SessionFault(FaultCode.BAD_MESSAGE, f"{self._waiting_tokens} positions are waiting already")
+        self._waiting_tokens += frame.count
+        self._inbox.put_nowait(frame)
 
     def cancel(self, epoch: int) -> None:
         """Let frames of older epochs die in the inbox."""
         self.stream.cancel(epoch)
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        """Stop computing. May be called twice, but not by the session's own task."""
+        await end(self._task)
+
+    async def tell(self, fault: SessionFault) -> None:
+        """Tell the client, if it is still there."""
+        message = Fault(code=fault.code, text=fault.text[:MAX_TEXT], session=self.opening.session, peer=fault.peer)
+        try:
+            await self.opener.send(message)
+        except LinkClosed:
+            log.debug("the client of a failed session is gone")
 
     async def _run(self) -> None:
         try:
             while True:
-                frame = await self._inbox.get()
-                inputs = self._inputs(frame)
+                frame = await self._next_frame()
                 if not self.stream.admit(frame.epoch, frame.start, frame.count):
                     continue
                 computed = await self._scheduler.compute(
-                    Work(self._cache, frame.start, inputs), (self.opening.first, self.opening.last)
+                    Work(self._cache, frame.start, _inputs(frame)), (self.opening.first, self.opening.last)
                 )
                 await self._pass_on(frame, computed)
         except SessionFault as fault:
-            await self._over(self, fault)
+            self._failed(self, fault)
         except OutOfOrder as error:
-            await self._over(self, SessionFault(FaultCode.OUT_OF_ORDER, str(error)))
+            self._failed(self, SessionFault(FaultCode.OUT_OF_ORDER, str(error)))
         except Exception as error:
             log.exception("a session failed")
-            await self._over(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
+            self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
 
-    def _inputs(self, frame: Frame) -> Tensor:
-        """What the span computes on: token ids ``[n]`` at the model's start, hidden states ``[n, hidden]`` after it."""
-        span = self._scheduler.span
-        if (frame.tokens is not None) != (self.opening.first == 0):
-            raise SessionFault(FaultCode.BAD_MESSAGE, "tokens go to layer 0, hidden states to later layers")
-        if frame.tokens is not None:
-            if max(frame.tokens) >= span.vocab_size:
-                raise SessionFault(FaultCode.BAD_MESSAGE, f"token ids must be below {span.vocab_size}")
-            return torch.tensor(frame.tokens)
-        assert frame.hidden is not None
-        if frame.hidden.hidden != span.hidden_size:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"hidden states must be {span.hidden_size} wide")
-        return frame.hidden.unpack()
+    async def _next_frame(self) -> Frame:
+        if self._inbox.empty():
+            try:
+                frame = await within(IDLE_TIMEOUT_S, self._inbox.get())
+            except asyncio.TimeoutError:
+                raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {IDLE_TIMEOUT_S:g} s") from None
+        else:
+            frame = self._inbox.get_nowait()
+        self._waiting_tokens -= frame.count
+        return frame
+
+    def _check(self, frame: Frame) -> None:
+        """Everything about a frame that does not depend on the frames before it."""
+        span, limit, problem = self._scheduler.span, self.opening.max_tokens, ""
+        if frame.start + frame.count > limit:
+            problem = f"the session was opened for {limit} tokens"
+        elif (frame.tokens is not None) != (self.opening.first == 0):
+            problem = "tokens go to layer 0, hidden states to later layers"
+        elif frame.tokens is not None and max(frame.tokens) >= span.vocab_size:
+            problem = f"token ids must be below {span.vocab_size}"
+        elif frame.hidden is not None and frame.hidden.hidden != span.hidden_size:
+            problem = f"hidden states must be {span.hidden_size} wide"
+        elif len(frame.compute_ms) >= MAX_HOPS:  # the next peer would refuse the frame, and us with it
+            problem = f"a frame passes {MAX_HOPS} peers at most"
+        if problem:
+            raise SessionFault(FaultCode.BAD_MESSAGE, problem)
 
     async def _pass_on(self, frame: Frame, computed: Computed) -> None:
         compute_ms = (*frame.compute_ms, computed.compute_ms)
@@ -133,10 +156,10 @@ class PeerSession:
             peer = self.hop.peer_id if self.hop else None
             raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), peer) from None
 
-    async def tell(self, fault: SessionFault) -> None:
-        """Tell the client, if it is still there."""
-        message = Fault(code=fault.code, text=fault.text[:300], session=self.opening.session, peer=fault.peer)
-        try:
-            await self.opener.send(message)
-        except LinkClosed:
-            log.debug("the client of a failed session is gone")
+
+def _inputs(frame: Frame) -> Tensor:
+    """What the span computes on: token ids ``[n]`` at the model's start, hidden states ``[n, hidden]`` after it."""
+    if frame.tokens is not None:
+        return torch.tensor(frame.tokens)
+    assert frame.hidden is not None  # a frame carries one of the two
+    return frame.hidden.unpack()

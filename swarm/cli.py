@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from swarm import __version__, console
 from swarm.demo import locate
 
 if TYPE_CHECKING:
+    from swarm.config import Network
     from swarm.results import Generation
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ def app(verbose: bool) -> None:
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens.")
 @click.option("--seed", type=int, help="Of the sampling; the same seed gives the same text.")
-@click.option("--link-ms", default=0.0, help="Emulated one-way delay of this client's link.", hidden=True)
+@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
 @json_option
@@ -58,7 +60,7 @@ def generate(
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     from swarm.config import load_network
 
-    net = load_network(bootstrap=bootstrap, name=network)
+    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
     from swarm.client import SwarmClient
 
     async def run() -> "Generation":
@@ -86,7 +88,7 @@ def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, a
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     from swarm.config import load_network
 
-    net = load_network(bootstrap=bootstrap, name=network)
+    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
     from swarm.status import look
 
     reports = _run(look(net, locate(model) if model else None))
@@ -103,16 +105,34 @@ def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, a
 )
 @click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
 @click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
+@click.option("--picture", metavar="FILE", help="Also draw the run as an SVG file.")
 @json_option
-def demo(peers: int, link_ms: float, prompts: tuple[str, ...], window: int, as_json: bool) -> None:
+def demo(peers: int, link_ms: float, prompts: tuple[str, ...], window: int, picture: str | None, as_json: bool) -> None:
     """Start a swarm of peer processes on this machine and compare plain with speculative decoding on it."""
     from swarm.demo.show import run_demo
 
-    _run(run_demo(peers, link_ms, prompts, window, as_json))
+    _run(run_demo(peers, link_ms, prompts, window, as_json, picture))
+
+
+def _entered_through(network: "Network") -> "Network":
+    """The network, if there is a way in: that it has none is said before anything heavy is loaded."""
+    from swarm.errors import NoBootstrap
+
+    if not network.bootstrap:
+        raise NoBootstrap()
+    return network
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    """Run to the end. SIGTERM ends it as Ctrl-C does: what was started, libp2p's daemon too, is stopped first."""
+
+    async def life() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    return asyncio.run(life())
 
 
 def main() -> None:
@@ -132,12 +152,9 @@ def guard(command: Callable[..., Any]) -> int:
     except SwarmError as error:
         click.echo(f"error: {error}", err=True)
         return 1
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         click.echo("stopped", err=True)
         return 130
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        sys.stderr.close()
-        return 141
     return 0
 
 

@@ -1,10 +1,10 @@
 """The SDK: ``async with SwarmClient(model) as client: print((await client.generate("...")).text)``."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from swarm.config import Network, load_network
 from swarm.decoding.sampling import Sampling
@@ -63,29 +63,29 @@ class SwarmClient:
         self._network = network or load_network(bootstrap=bootstrap)
 
     async def __aenter__(self) -> "SwarmClient":
-        self._thinker = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        loading = asyncio.get_running_loop().run_in_executor(
-            self._thinker, partial(ClientModels.load, self._model, self._draft)
-        )
-        try:
-            self._directory = await Directory.join(Identity.generate(), self._network, client_mode=True)
-            try:
-                self.models = await loading
-            except BaseException:
-                await self._directory.close()
-                raise
-        except BaseException:
-            self._thinker.shutdown(wait=False, cancel_futures=True)
-            raise
-        self._dialer = Dialer(self._link_ms)
-        self._connections = Connections(self._dialer)
+        async with contextlib.AsyncExitStack() as life:
+            self._thinker = ThreadPoolExecutor(1, thread_name_prefix="decode")
+            life.callback(self._thinker.shutdown, wait=False, cancel_futures=True)
+            loading = asyncio.get_running_loop().run_in_executor(self._thinker, self._load)
+            # Of two failures the first is told; the other must not be printed when it is collected.
+            loading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            directory = await Directory.join(Identity.generate(), self._network, client_mode=True)
+            self._directory = await life.enter_async_context(directory)
+            self.models = await loading
+            dialer = Dialer(self._link_ms)
+            life.push_async_callback(dialer.close)
+            self._connections = Connections(dialer)
+            life.push_async_callback(self._connections.close)
+            self._life = life.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._connections.close()
-        await self._dialer.close()
-        await self._directory.close()
-        self._thinker.shutdown(wait=False)
+        await self._life.aclose()
+
+    def _load(self) -> ClientModels:
+        models = ClientModels.load(self._model, self._draft)
+        _ = models.checkpoint.fingerprint  # reads all weights of a local folder: here, not on the event loop
+        return models
 
     def stream(
         self,

@@ -1,9 +1,10 @@
 """What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,7 @@ LEGEND: "dict[Origin, str]" = {
     "corrected": "draft corrected",
     "target": "the target's own",
 }
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -31,8 +33,7 @@ def set_up_logging(verbose: bool) -> None:
 
 def show_piece(piece: "Piece") -> None:
     """One piece of text as it comes; coloured by origin in a terminal."""
-    style: dict[str, Any] = {"fg": STYLES[piece.origin]} if piece.origin != "target" else {"bold": True}
-    click.echo(click.style(piece.text, **style) if sys.stdout.isatty() else piece.text, nl=False)
+    click.echo(_styled(CONTROLS.sub("", piece.text), piece.origin) if sys.stdout.isatty() else piece.text, nl=False)
     sys.stdout.flush()
 
 
@@ -40,8 +41,7 @@ def show_summary(generation: "Generation") -> None:
     """The end of the line, a legend in a terminal, and one line of figures on standard error."""
     click.echo()
     if sys.stdout.isatty() and generation.stats.drafted_tokens:
-        styled = [click.style(LEGEND[o], fg=STYLES[o]) for o in ("drafted", "corrected")]
-        click.echo("  ".join([*styled, click.style(LEGEND["target"], bold=True)]), err=True)
+        click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items()), err=True)
     click.echo(summary(generation), err=True)
 
 
@@ -62,12 +62,14 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
     """A table a model, with a bar a peer."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not reports:
         console.print(f"The network {network} is up, but nobody serves a model in it.")
     for report in reports:
-        table = Table(title=f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})")
+        title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
+        table = Table(title=Text(title))  # as Text, because a folder's name may look like markup
         for column in ("peer", "layers", "span", "dtype", "tokens/s", "free cache", "state", "rtt ms"):
             table.add_column(column, justify="right" if column in ("tokens/s", "free cache", "rtt ms") else "left")
         for peer in report.peers:
@@ -84,9 +86,15 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         console.print(table)
         if report.missing:
             spans = ", ".join(f"{a}:{b}" for a, b in report.missing)
-            console.print(f"[bold red]Layers {spans} are missing:[/] {report.model} cannot be used now.")
+            missing = (f"Layers {spans} are missing:", "bold red")
+            console.print(Text.assemble(missing, f" {report.model} cannot be used now."))
         else:
             console.print("All layers are served.")
+
+
+def _styled(text: str, origin: "Origin") -> str:
+    style = STYLES[origin]
+    return click.style(text, bold=True) if style == "bold" else click.style(text, fg=style)
 
 
 def _bar(layers: tuple[int, int], model_layers: int, width: int = 32) -> "Text":

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 from swarm.decoding.decoder import Decoder
@@ -45,20 +46,21 @@ class GenerationStream:
             raise RuntimeError("the generation is not finished: iterate to the end first")
         return self._result
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
+    async def __aiter__(self) -> AsyncGenerator[Piece, None]:
         request, models = self._request, self._models
         request.check_prompt(self._prompt, models.checkpoint)
         turn = _Turn(models, self._prompt, request)
         decoder = turn.decoder
         chain = await self._find_chain()
-        async with ChainSession(chain, models.checkpoint.fingerprint, turn.max_tokens) as session:
+        checkpoint = models.checkpoint
+        async with ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size) as session:
             turn.meter.start()
             while not decoder.finish_reason:
                 await self._think(turn.draft)
                 while window := decoder.next_window():
                     await session.send(window)
                 answer = await session.receive()
-                for decision in await self._think(lambda: turn.judge(answer)):  # noqa: B023 (awaited at once)
+                for decision in await self._think(partial(turn.judge, answer)):
                     yield turn.piece(decision)
         self._result = turn.sum_up(session, chain)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from swarm.decoding.sampling import Sampling
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
+from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
@@ -25,7 +26,7 @@ class RequestError(SwarmError):
 
 
 class PromptTooLong(SwarmError):
-    """Prompt and new tokens do not fit the model's context."""
+    """Prompt and new tokens do not fit the model's context, or the longest session that peers speak of."""
 
     def __init__(self, prompt_tokens: int, new_tokens: int, limit: int) -> None:
         super().__init__(prompt_tokens, new_tokens, limit)
@@ -60,8 +61,9 @@ class Request:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         if not prompt:
             raise RequestError("prompt", "", "a prompt of at least one token")
-        if not all(0 <= token < checkpoint.vocab_size for token in prompt):
-            raise RequestError("prompt", "token ids", f"token ids from 0 to {checkpoint.vocab_size - 1}")
-        limit = checkpoint.max_positions
-        if limit is not None and len(prompt) + self.max_new_tokens > limit:
+        for token in prompt:
+            if not 0 <= token < checkpoint.vocab_size:
+                raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
+        limit = min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)
+        if len(prompt) + self.max_new_tokens > limit:
             raise PromptTooLong(len(prompt), self.max_new_tokens, limit)

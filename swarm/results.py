@@ -41,7 +41,7 @@ class Stats:
     stage_compute_ms: tuple[float, ...]  # mean per loop, one entry a stage
     drafted_tokens: int
     accepted_tokens: int
-    rejections: int  # windows that held a miss
+    rejections: int  # drafted tokens that the target overruled, at most one a loop
     draft_acceptance_rate: float | None  # accepted / drafted
     mean_acceptance_length: float | None  # tokens committed a loop
     draft_ms_per_token: float | None
@@ -120,7 +120,7 @@ class Meter:
             stage_compute_ms=tuple(_mean(list(stage)) for stage in zip(*compute_ms, strict=False)),
             drafted_tokens=counts.drafted,
             accepted_tokens=counts.accepted,
-            rejections=counts.flushes,
+            rejections=counts.rejected,
             draft_acceptance_rate=counts.accepted / counts.drafted if counts.drafted else None,
             mean_acceptance_length=new_tokens / counts.loops if counts.loops else None,
             draft_ms_per_token=self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None,

@@ -14,13 +14,15 @@ from swarm.errors import SwarmError
 from swarm.network.connection import Arrival, Connection
 from swarm.network.link import LinkClosed
 from swarm.network.records import PeerRecord
+from swarm.network.tasks import within
 from swarm.routing.chain import Stage
-from swarm.wire.codec import WireError
-from swarm.wire.messages import SESSION_ID_BYTES, Close, Fault, FaultCode, Frame, Hop, Open, Opened, Result
+from swarm.wire.messages import SESSION_ID_BYTES, Close, Fault, Frame, Hop, Message, Open, Opened, Result
+from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
-RESULT_TIMEOUT_S = 60.0  # a long prompt on a slow chain; a dead peer is noticed by its link long before
-MAX_ARRIVALS = 256
+RESULT_TIMEOUT_S = 60.0  # a full frame on a slow chain; a dead peer is noticed by its link long before
+CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
+MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
 
 
 class ChainBroken(SwarmError):
@@ -64,48 +66,47 @@ class Answer:
 
 
 class ChainSession:
-    """The session on every peer of a chain. ``open`` / ``close`` come in pairs; use it as a context manager."""
+    """The session on every peer of a chain. ``open`` / ``close`` come in pairs; use it as a context manager.
 
-    def __init__(self, chain: Sequence[ChainLink], fingerprint: str, max_tokens: int) -> None:
-        self.chain, self.fingerprint, self.max_tokens = tuple(chain), fingerprint, max_tokens
+    Args:
+        hidden_size: the model's width; an answer of another width is a failure of the peer that sent it.
+    """
+
+    def __init__(
+        self, chain: Sequence[ChainLink], fingerprint: str, max_tokens: int, hidden_size: int | None = None
+    ) -> None:
+        self.chain, self.fingerprint = tuple(chain), fingerprint
+        self.max_tokens, self.hidden_size = max_tokens, hidden_size
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
-        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS)
-        self._sent_at: dict[tuple[int, int], float] = {}  # (epoch, start) of a window in flight
+        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS)
+        self._sent: dict[tuple[int, int], tuple[Window, float]] = {}  # windows in flight by (epoch, start), and when
 
     async def open(self) -> None:
-        """Open on all peers at once.
+        """Open on all peers at once, and wait until all have answered.
 
         Raises:
             ChainBroken: if one refuses or does not answer in time.
         """
         for link in self.chain:
             link.connection.subscribe(self.id, self._inbox)
+        # The address at which a peer answered us is the best one to give to the peer before it.
         hops = [
-            Hop(peer_id=c.record.peer_id, address=c.record.addresses[0], certificate=c.record.certificate)
+            Hop(peer_id=c.record.peer_id, address=c.connection.link.address, certificate=c.record.certificate)
             for c in self.chain
         ]
-        await asyncio.gather(
-            *(self._open_one(link, onward) for link, onward in zip(self.chain, [*hops[1:], None], strict=True))
-        )
         waiting = {link.stage.peer_id: link for link in self.chain}
-        deadline = time.monotonic() + OPEN_TIMEOUT_S
-        while waiting:
-            try:
-                arrival = await asyncio.wait_for(self._inbox.get(), deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                silent = next(iter(waiting.values()))
-                raise self._broken(silent.stage.peer_id, f"no answer in {OPEN_TIMEOUT_S:g} s") from None
-            if isinstance(arrival.message, Opened):
-                waiting.pop(arrival.peer_id, None)
-            else:
-                raise self._fault(arrival)
+        try:
+            await within(OPEN_TIMEOUT_S, self._open_all([*hops[1:], None], waiting))
+        except asyncio.TimeoutError:
+            silent = next(iter(waiting))
+            raise self._broken(silent, f"no answer in {OPEN_TIMEOUT_S:g} s") from None
 
     async def send(self, window: Window) -> None:
         """Send a window into the chain. Raises `ChainBroken` if its first peer is gone."""
         first = self.chain[0].connection
         frame = Frame(session=self.id, epoch=window.epoch, start=window.start, tail=window.tail, tokens=window.tokens)
-        self._sent_at[window.epoch, window.start] = time.perf_counter()
+        self._sent[window.epoch, window.start] = window, time.perf_counter()
         try:
             self.bytes_sent += await first.send(frame)
         except LinkClosed as error:
@@ -118,7 +119,7 @@ class ChainSession:
             ChainBroken: if a peer of the chain fails, or nothing comes for `RESULT_TIMEOUT_S`.
         """
         try:
-            arrival = await asyncio.wait_for(self._inbox.get(), RESULT_TIMEOUT_S)
+            arrival = await within(RESULT_TIMEOUT_S, self._inbox.get())
         except asyncio.TimeoutError:
             last = self.chain[-1].stage.peer_id
             raise self._broken(last, f"no result in {RESULT_TIMEOUT_S:g} s") from None
@@ -126,19 +127,22 @@ class ChainSession:
         if not isinstance(result, Result) or arrival.peer_id != self.chain[-1].stage.peer_id:
             raise self._fault(arrival)
         self.bytes_received += arrival.nbytes
-        sent_at = self._sent_at.pop((result.epoch, result.start), None)
-        if sent_at is None:
+        window, sent_at = self._sent.pop((result.epoch, result.start), (None, 0.0))
+        if window is None or (result.count, result.hidden.tokens) != (len(window.tokens), window.tail):
             raise self._broken(arrival.peer_id, "it answered what was not asked")
+        if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
+            raise self._broken(arrival.peer_id, f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}")
         loop_ms = (time.perf_counter() - sent_at) * 1e3
         return Answer(result.epoch, result.start, result.count, result.hidden.unpack(), loop_ms, result.compute_ms)
 
     async def close(self) -> None:
-        """Tell all peers that are still there; never fails."""
+        """Tell all peers that are still there; never fails, and takes `CLOSE_TIMEOUT_S` at most."""
         for link in self.chain:
             link.connection.unsubscribe(self.id)
-            if not link.connection.closed:
-                with contextlib.suppress(LinkClosed):
-                    await link.connection.send(Close(session=self.id))
+        there = [link.connection for link in self.chain if not link.connection.closed]
+        goodbyes = asyncio.gather(*(c.send(Close(session=self.id)) for c in there), return_exceptions=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(CLOSE_TIMEOUT_S, goodbyes)
 
     async def __aenter__(self) -> "ChainSession":
         try:
@@ -150,6 +154,17 @@ class ChainSession:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _open_all(self, onward: Sequence[Hop | None], waiting: dict[str, ChainLink]) -> None:
+        """Ask all peers at once, then take out of ``waiting`` who has answered, until nobody is left."""
+        asked = await asyncio.gather(*map(self._open_one, self.chain, onward), return_exceptions=True)
+        for error in filter(None, asked):
+            raise error
+        while waiting:
+            arrival = await self._inbox.get()
+            if not isinstance(arrival.message, Opened):
+                raise self._fault(arrival)
+            waiting.pop(arrival.peer_id, None)
 
     async def _open_one(self, link: ChainLink, onward: Hop | None) -> None:
         opening = Open(
@@ -169,13 +184,17 @@ class ChainSession:
         """What an arrival other than the expected one says about whom."""
         message = arrival.message
         if isinstance(message, Fault):
-            # Only a lost next peer is somebody else's failure, and then it must be one of the chain.
-            to_blame = message.peer if message.code is FaultCode.NEXT_UNREACHABLE and message.peer else arrival.peer_id
-            return self._broken(to_blame, message.text or message.code.value)
-        if isinstance(message, (LinkClosed, WireError)):
-            return self._broken(arrival.peer_id, message.why if isinstance(message, LinkClosed) else str(message))
-        return self._broken(arrival.peer_id, f"it sent {type(message).__name__} out of turn")
+            return self._broken(self._to_blame(arrival.peer_id, message), message.text or message.code.value)
+        if isinstance(message, LinkClosed):
+            return self._broken(arrival.peer_id, message.why)
+        said = f"it sent {type(message).__name__} out of turn" if isinstance(message, Message) else str(message)
+        return self._broken(arrival.peer_id, said)
+
+    def _to_blame(self, reporter: str, fault: Fault) -> str:
+        """A peer answers for itself, and may accuse only the one that it sends to."""
+        ids = [link.stage.peer_id for link in self.chain]
+        return reporter if fault.peer not in ids[ids.index(reporter) + 1 :][:1] else str(fault.peer)
 
     def _broken(self, peer_id: str, why: str) -> ChainBroken:
-        layers = next((link.layers for link in self.chain if link.stage.peer_id == peer_id), self.chain[0].layers)
+        layers = next(link.layers for link in self.chain if link.stage.peer_id == peer_id)
         return ChainBroken(peer_id, layers, why)

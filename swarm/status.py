@@ -7,11 +7,14 @@ from typing import Any
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.network.connection import Connection
 from swarm.network.directory import Directory, ModelEntry
-from swarm.network.discovery import Connections
+from swarm.network.discovery import MAX_CANDIDATES, Connections
 from swarm.network.link import Dialer
 from swarm.network.records import PeerRecord
 from swarm.routing.chain import gaps
+
+MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,9 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
     """
     async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
         if model is None:
-            entries = await directory.models()
+            entries = (await directory.models())[:MAX_MODELS]
         else:
-            checkpoint = await asyncio.get_running_loop().run_in_executor(None, Checkpoint.open, model)
-            entries = [ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)]
+            entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model)]
         dialer = Dialer()
         connections = Connections(dialer)
         try:
@@ -63,9 +65,17 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
             await dialer.close()
 
 
+def _entry(model: str) -> ModelEntry:
+    """In a thread: the fingerprint of a local folder reads all its weights."""
+    checkpoint = Checkpoint.open(model)
+    return ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)
+
+
 async def _look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
     records = await directory.peers(entry.fingerprint, entry.model_layers)
-    reached = await connections.reach(records)
+    reached: dict[str, Connection] = {}
+    for start in range(0, len(records), MAX_CANDIDATES):
+        reached |= await connections.reach(records[start : start + MAX_CANDIDATES])
     usable = [record for record in records if record.peer_id in reached and record.state == "online"]
     return ModelStatus(
         entry.model,

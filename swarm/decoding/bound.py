@@ -7,11 +7,12 @@ def speedup_bound(alpha: float, loop_ms: float, token_ms: float) -> float:
     Args:
         alpha: chance that a drafted token is kept.
         loop_ms: D, once around the chain with one token, compute included.
-        token_ms: tau, the slowest of drafting, one stage's compute and sending, per token.
+        token_ms: tau, the slowest of drafting, one stage's compute and sending, per token; above 0 like D.
     """
     return 1.0 / ((1.0 - alpha) + alpha * token_ms / loop_ms)
 
 
 def expected_tokens(alpha: float, window: int) -> float:
     """Tokens a loop with windows of ``window`` drafted tokens: ``(1 - alpha^(k + 1)) / (1 - alpha)``."""
-    return float(window + 1) if alpha == 1.0 else (1.0 - alpha ** (window + 1)) / (1.0 - alpha)
+    # Summed term by term: the closed form divides by zero at alpha = 1 and loses its digits near it.
+    return sum(alpha**kept for kept in range(window + 1))

@@ -23,6 +23,8 @@ from torch import Tensor
 from swarm.decoding.verify import Decision, Rule
 from swarm.errors import SwarmError
 
+MAX_IN_FLIGHT = 64  # frames: a long prompt must not fill every queue of the chain at once
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -56,8 +58,9 @@ class Counts:
     """What happened so far, in tokens or loops."""
 
     loops: int = 0  # answers that decided something
-    drafted: int = 0  # drafted tokens sent to the chain
+    drafted: int = 0  # drafted tokens taken into the path
     accepted: int = 0  # of these, kept
+    rejected: int = 0  # of these, overruled by the target: at most one a loop, as those behind it are void
     flushes: int = 0  # misses that made positions held by the chain void
 
 
@@ -71,7 +74,7 @@ class Decoder:
         stop_ids: tokens that end the text.
         window: at most so many drafted tokens a frame; 0 is plain decoding.
         chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for each other.
-        depth: frames with drafted tokens in flight at most.
+        depth: frames in flight at most that wait for a judgement; prompt chunks before the last don't count.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Decoder:
         """Lengthen the path by drafted tokens, at most `room`; nothing behind a stop token is taken."""
         for token in drafted[: self.room]:
             self.path.append(token)
+            self.counts.drafted += 1
             if token in self.stop_ids:
                 break
 
@@ -134,14 +138,15 @@ class Decoder:
             tail = end - max(self.sent, committed - 1)
         both = self.tokens[self.sent : end] + self.path[max(0, self.sent - committed) : max(0, end - committed)]
         window = Window(self.epoch, self.sent, tuple(both), tail)
-        self.counts.drafted += end - max(self.sent, committed) if end > committed else 0
         self.sent = end
         self._in_flight.append(window)
         return window
 
     @property
     def _busy(self) -> bool:
-        return sum(window.tail > 0 for window in self._in_flight) >= self.depth
+        """Whether the chain has to answer before more may be sent."""
+        judged = sum(window.tail > 0 for window in self._in_flight)
+        return judged >= self.depth or len(self._in_flight) >= MAX_IN_FLIGHT
 
     # Judging.
 
@@ -179,6 +184,7 @@ class Decoder:
             self.path.pop(0)
             self.counts.accepted += 1
         else:
+            self.counts.rejected += decision.drafted is not None
             self.path.clear()
             valid = len(self.tokens) - 1  # the chain never saw the token that was just chosen
             if self.sent > valid:

@@ -62,7 +62,10 @@ class Sampling:
         if self.temperature == 0.0:
             choices: list[int] = logits.argmax(dim=-1).tolist()
             return choices
-        scaled = restrict(logits.float().cpu() / self.temperature, self.top_k, self.top_p)
+        logits = logits.float().cpu()
+        # Measured from the best, so that a temperature near 0 makes the others small and never the best infinite.
+        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
+        scaled = restrict(scaled, self.top_k, self.top_p)
         return [
             int((row + gumbel_noise(self.seed, position + i, row.shape[0])).argmax()) for i, row in enumerate(scaled)
         ]
@@ -71,13 +74,14 @@ class Sampling:
 def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set all but the ``top_k`` likeliest tokens, and then all outside the smallest set of mass ``top_p``, to -inf.
 
-    ``logits`` is ``[n, vocabulary]``; ties at the edge of the top k stay in.
+    ``logits`` is ``[n, vocabulary]``; ties at the edge of the top k stay in, of those at the edge of
+    the top p the lowest ids do.
     """
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p < 1.0:
-        ordered, order = logits.sort(dim=-1, descending=True)
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = ordered.softmax(dim=-1)
         mass_before = probabilities.cumsum(dim=-1) - probabilities
         outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)

@@ -5,15 +5,19 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from swarm.config import Network
 from swarm.errors import SwarmError
+from swarm.network.tasks import end, within
 
 NETWORK = "swarm-demo"
 START_TIMEOUT_S = 90.0  # importing torch in nine processes on a small machine
-STOP_TIMEOUT_S = 8.0
+STOP_TIMEOUT_S = 12.0  # a peer gives itself ten
+MAX_COMPLAINTS = 50  # last lines of a process's standard error, for the message when it fails
 
 
 class ProcessFailed(SwarmError):
@@ -26,6 +30,13 @@ class ProcessFailed(SwarmError):
     def __str__(self) -> str:
         last = self.said.strip().splitlines()[-1:] or ["it said nothing"]
         return f"`swarm-peer {' '.join(self.command)}` ended with exit code {self.code}: {last[0]}"
+
+
+class NotStarted(SwarmError):
+    """The local swarm was not up in time."""
+
+    def __str__(self) -> str:
+        return f"the swarm was not up within {START_TIMEOUT_S:g} s: this machine may be too busy; try fewer --peers"
 
 
 class LocalSwarm:
@@ -42,12 +53,15 @@ class LocalSwarm:
     def __init__(self, model: str, spans: Sequence[tuple[int, int]], link_ms: float = 0.0) -> None:
         self.model, self.spans, self.link_ms = model, tuple(spans), link_ms
         self.peers: list[asyncio.subprocess.Process] = []
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._processes: list[_Process] = []
 
     async def __aenter__(self) -> "LocalSwarm":
+        """Raises `ProcessFailed` or `NotStarted`, after ending what was started."""
         try:
-            async with _deadline(START_TIMEOUT_S):
-                await self._start()
+            await within(START_TIMEOUT_S, self._start())
+        except asyncio.TimeoutError:
+            await self._stop()
+            raise NotStarted from None
         except BaseException:
             await self._stop()
             raise
@@ -63,19 +77,23 @@ class LocalSwarm:
 
     async def add_peer(self, first: int, last: int, *more: str) -> asyncio.subprocess.Process:
         """Start one more peer and wait until it serves."""
-        command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
-        process = await self._spawn([*command, "--bootstrap", self.bootstrap, *more])
-        self.peers.append(process)
-        return process
+        peer = await self._launch(first, last, *more)
+        await peer.up()
+        return peer.process
 
     async def _start(self) -> None:
         node = await self._spawn(["bootstrap", "--port", "0", "--json"])
-        addresses = json.loads(await self._first_line(node, ["bootstrap"]))["addresses"]
-        self.bootstrap: str = addresses[0]
-        peers = [await self.add_peer(first, last) for first, last in self.spans]
-        await asyncio.gather(*(self._first_line(peer, ["join", self.model]) for peer in peers))
+        self.bootstrap: str = json.loads(await node.up())["addresses"][0]
+        peers = [await self._launch(first, last) for first, last in self.spans]
+        await asyncio.gather(*(peer.up() for peer in peers))
 
-    async def _spawn(self, command: list[str]) -> asyncio.subprocess.Process:
+    async def _launch(self, first: int, last: int, *more: str) -> "_Process":
+        command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
+        peer = await self._spawn([*command, "--bootstrap", self.bootstrap, *more])
+        self.peers.append(peer.process)
+        return peer
+
+    async def _spawn(self, command: list[str]) -> "_Process":
         common = ["--host", "127.0.0.1", "--network", NETWORK, "--ephemeral", "--until-eof"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -89,56 +107,59 @@ class LocalSwarm:
             start_new_session=True,  # Ctrl-C in the terminal is for us alone: we end them in order
             env={**os.environ, "OMP_NUM_THREADS": "1"},  # they share this machine's cores
         )
-        self._processes.append(process)
-        return process
-
-    async def _first_line(self, process: asyncio.subprocess.Process, command: Sequence[str]) -> str:
-        """What a process says when it is up. Raises `ProcessFailed` if it ends instead."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = await process.stdout.readline()
-        if not line:
-            said = (await process.stderr.read()).decode(errors="replace")
-            raise ProcessFailed(command, await process.wait(), said)
-        return line.decode()
+        self._processes.append(_Process(process, command))
+        return self._processes[-1]
 
     async def _stop(self) -> None:
-        for process in self._processes:
+        for each in self._processes:
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        await asyncio.gather(*(_end(process) for process in self._processes))
+                each.process.terminate()
+        await asyncio.gather(*(each.end() for each in self._processes))
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    try:
-        await asyncio.wait_for(process.communicate(), STOP_TIMEOUT_S)
-    except asyncio.TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
+class _Process:
+    """One process and what it says: read all the time, since a full pipe would stop it in its tracks."""
+
+    def __init__(self, process: asyncio.subprocess.Process, command: Sequence[str]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process, self._command = process, command
+        self._first_line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._complaints: deque[str] = deque(maxlen=MAX_COMPLAINTS)
+        self._listening = [
+            asyncio.create_task(_each_line(process.stdout, self._hear)),
+            asyncio.create_task(_each_line(process.stderr, self._complaints.append)),
+        ]
+
+    async def up(self) -> str:
+        """What the process says when it is up. Raises `ProcessFailed` if it ends instead."""
+        out, err = self._listening
+        either: set[asyncio.Future[Any]] = {out, self._first_line}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._first_line.done():
+            return self._first_line.result()
+        await asyncio.wait({err})
+        raise ProcessFailed(self._command, await self.process.wait(), "".join(self._complaints))
+
+    async def end(self) -> None:
+        """Wait until the process, which was asked to, has left; kill it if it does not."""
+        try:
+            await within(STOP_TIMEOUT_S, self.process.wait())
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+        finally:
+            await end(*self._listening)
+
+    def _hear(self, line: str) -> None:
+        if not self._first_line.done():
+            self._first_line.set_result(line)
 
 
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancel the body after ``seconds`` and raise TimeoutError (asyncio.timeout, which Python 3.10 lacks)."""
-    task = asyncio.current_task()
-    assert task is not None
-    expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        task.cancel()
-
-    handle = asyncio.get_running_loop().call_later(seconds, expire)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if expired:
-            raise asyncio.TimeoutError from None
-        raise
-    finally:
-        handle.cancel()
+async def _each_line(stream: asyncio.StreamReader, tell: Callable[[str], object]) -> None:
+    while line := await stream.readline():
+        tell(line.decode(errors="replace"))
 
 
 def even_spans(layers: int, peers: int) -> list[tuple[int, int]]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import islice
 
 import torch
+from rich import box
 from rich.columns import Columns
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -21,20 +22,26 @@ from swarm.demo.compare import Comparison, compare
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
-from swarm.results import Generation, Piece
+from swarm.results import Generation, Piece, Stats
 
 PROMPTS = 3
 SEED = 7  # of the held-out problems that are shown
 MAX_NEW_TOKENS = 200
+PICTURE_WIDTH = 110  # columns
 
 
-async def run_demo(peers: int, link_ms: float, prompts: Sequence[str], window: int, as_json: bool) -> None:
-    """The whole demonstration; with ``as_json`` one object on standard output and nothing else."""
+async def run_demo(
+    peers: int, link_ms: float, prompts: Sequence[str], window: int, as_json: bool, picture: str | None = None
+) -> None:
+    """The whole demonstration; with ``as_json`` one object on standard output and nothing else.
+
+    ``picture`` names an SVG file that shows the run as a terminal would.
+    """
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     torch.set_num_threads(1)  # the peers need the other cores
-    console = Console(quiet=as_json)
+    console = Console(quiet=as_json, record=picture is not None, width=PICTURE_WIDTH if picture else None)
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
@@ -44,7 +51,8 @@ async def run_demo(peers: int, link_ms: float, prompts: Sequence[str], window: i
             chain = await client.find_chain()
             route = "  >  ".join(f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}" for link in chain)
             console.print(f"Found through the DHT: client  >  {route}  >  client")
-            console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.\n")
+            console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
+            console.print(_legend(), "\n")
             await client.generate(prompts[0], max_new_tokens=4, window=window)  # warm-up, not counted
             comparisons = [await _show_comparison(console, client, prompt, window) for prompt in prompts]
     if as_json:
@@ -52,6 +60,8 @@ async def run_demo(peers: int, link_ms: float, prompts: Sequence[str], window: i
     else:
         console.print(_table(comparisons))
         console.print(_verdict(comparisons))
+    if picture:
+        console.save_svg(picture, title="make demo")
 
 
 async def _show_comparison(console: Console, client: SwarmClient, prompt: str, window: int) -> Comparison:
@@ -70,49 +80,40 @@ async def _show_comparison(console: Console, client: SwarmClient, prompt: str, w
             for name, g in (("plain", comparison.plain), ("speculative", comparison.speculative))
         }
         live.update(_panels(texts, done))
+    console.print()
     return comparison
 
 
-def _panels(texts: dict[str, Text], titles: dict[str, str] | None = None) -> Group:
+def _panels(texts: dict[str, Text], titles: dict[str, str] | None = None) -> Columns:
     titles = titles or {}
     panels = [Panel(text, title=titles.get(name, name), title_align="left") for name, text in texts.items()]
-    legend = Text("  ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND)
-    return Group(Columns(panels, equal=True, expand=True), legend)
+    return Columns(panels, equal=True, expand=True)
+
+
+def _legend() -> Text:
+    return Text("Colours: ").append_text(Text(", ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND))
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
-    table = Table(title="Plain against speculative decoding, same swarm, same prompts")
-    for column in (
-        "",
-        "decoding",
-        "tokens",
-        "tokens/s",
-        "loops",
-        "loop ms",
-        "kept a loop",
-        "bytes",
-        "speedup",
-        "of bound",
-    ):
-        table.add_column(column, justify="left" if column in ("", "decoding") else "right")
+    table = Table(title="Plain and speculative decoding, same swarm, same prompts", box=box.SIMPLE_HEAD)
+    for column in ("", "", "tokens", "tok/s", "loops", "loop ms", "kept/loop", "kB", "speedup", "of bound"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for number, comparison in enumerate(comparisons, 1):
-        for name, generation in (("plain", comparison.plain), ("speculative", comparison.speculative)):
-            stats = generation.stats
-            fast = name == "speculative"
-            table.add_row(
-                "" if fast else f"{number}",
-                name,
-                f"{stats.new_tokens}",
-                f"{stats.tokens_per_second:.1f}",
-                f"{stats.loops}",
-                f"{stats.loop_ms:.0f}",
-                f"{stats.mean_acceptance_length:.2f}",
-                f"{stats.bytes_sent + stats.bytes_received:,}",
-                f"{comparison.speedup:.2f}x" if fast else "1x",
-                f"{comparison.speedup / comparison.bound:.0%}" if fast else "",
-                end_section=fast,
-            )
+        table.add_row(f"{number}", "plain", *_figures(comparison.plain.stats), "1.00x", "")
+        speedup, share = f"{comparison.speedup:.2f}x", f"{comparison.speedup / comparison.bound:.0%}"
+        table.add_row("", "spec.", *_figures(comparison.speculative.stats), speedup, share, end_section=True)
     return table
+
+
+def _figures(stats: Stats) -> tuple[str, ...]:
+    return (
+        f"{stats.new_tokens}",
+        f"{stats.tokens_per_second:.1f}",
+        f"{stats.loops}",
+        f"{stats.loop_ms:.0f}",
+        f"{stats.mean_acceptance_length or 0:.2f}",
+        f"{(stats.bytes_sent + stats.bytes_received) / 1e3:.1f}",
+    )
 
 
 def _verdict(comparisons: Sequence[Comparison]) -> str:

@@ -42,12 +42,15 @@ class DraftModel:
             DraftMismatch: if its vocabulary is not the target's.
         """
         try:
-            draft_tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise ModelNotFound(name, "it cannot be loaded as a draft model") from error
-        if draft_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise DraftMismatch(name, target.name)
+            # The vocabulary first: a draft that cannot serve need not be downloaded.
+            if AutoTokenizer.from_pretrained(name, trust_remote_code=False).get_vocab() != tokenizer.get_vocab():
+                raise DraftMismatch(name, target.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelNotFound(name, f"it cannot be loaded as a draft model ({why})") from error
         return cls(model.eval(), target.vocab_size)
 
     def drafter(self, sampling: Sampling, stop_ids: frozenset[int]) -> ModelDrafter:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from swarm.network.link import Link, LinkClosed
+from swarm.network.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Message, Ping, Pong, SessionId
 
@@ -28,35 +29,42 @@ class Connection:
         self.peer_id, self.link = peer_id, link
         self.rtt_ms = float("inf")
         self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}
-        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._pings: dict[int, asyncio.Future[bool]] = {}  # answered, or lost
         self._nonces = itertools.count()
+        self._ended: LinkClosed | WireError | None = None
         self._reader = asyncio.create_task(self._read())
 
     @property
     def closed(self) -> bool:
-        return self.link.closed or self._reader.done()
+        return self.link.closed or self._ended is not None
 
     def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
-        """Let messages of a session go to ``inbox``; when it is full, the link is not read on."""
+        """Let messages of a session go to ``inbox``. A peer that overfills it breaks the protocol."""
         self._inboxes[session] = inbox
+        if self._ended is not None:
+            _put_last(inbox, Arrival(self.peer_id, self._ended))
 
     def unsubscribe(self, session: SessionId) -> None:
         self._inboxes.pop(session, None)
 
     async def send(self, message: Message) -> int:
         """Send and return the size in bytes. Raises `LinkClosed`."""
-        before = self.link.bytes_sent
-        await self.link.send(message)
-        return self.link.bytes_sent - before
+        return await self.link.send(message)
 
     async def ping(self) -> float:
         """Measure and remember the round trip in ms. Raises `LinkClosed` without an answer in `PING_TIMEOUT_S`."""
         nonce = next(self._nonces) % (1 << 32)
-        answered = self._pings[nonce] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pings[nonce] = answered
         started = time.perf_counter()
-        try:
+
+        async def ask() -> bool:
             await self.link.send(Ping(nonce=nonce))
-            await asyncio.wait_for(answered, PING_TIMEOUT_S)
+            return await answered
+
+        try:
+            if self._ended is not None or not await within(PING_TIMEOUT_S, ask()):
+                raise LinkClosed(self.link.address, "the other side left")
         except asyncio.TimeoutError:
             raise LinkClosed(self.link.address, f"no answer in {PING_TIMEOUT_S:g} s") from None
         finally:
@@ -65,36 +73,49 @@ class Connection:
         return self.rtt_ms
 
     async def close(self) -> None:
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
+        """Close the link; sessions that still listen are told. May be called twice."""
+        await end(self._reader)
         await self.link.close()
 
     async def _read(self) -> None:
-        end: LinkClosed | WireError = LinkClosed(self.link.address, "the other side left")
+        ended: LinkClosed | WireError = LinkClosed(self.link.address, "we closed it")
         try:
             while True:
                 before = self.link.bytes_received
                 message = await self.link.receive()
-                await self._deliver(message, self.link.bytes_received - before)
+                self._deliver(message, self.link.bytes_received - before)
         except (LinkClosed, WireError) as error:
-            end = error
+            ended = error
         finally:
+            self._ended = ended
             for answered in self._pings.values():
                 if not answered.done():
-                    answered.set_exception(LinkClosed(self.link.address, "the other side left"))
-        for inbox in list(self._inboxes.values()):
-            await inbox.put(Arrival(self.peer_id, end))
+                    answered.set_result(False)
+            for inbox in self._inboxes.values():
+                _put_last(inbox, Arrival(self.peer_id, ended))
         await self.link.close()
 
-    async def _deliver(self, message: Message, nbytes: int) -> None:
+    def _deliver(self, message: Message, nbytes: int) -> None:
+        """Never waits: a session that nobody reads must not keep pings and other sessions waiting."""
         if isinstance(message, Pong):
             answered = self._pings.get(message.nonce)
             if answered is not None and not answered.done():
-                answered.set_result(None)
+                answered.set_result(True)
             return
         session = getattr(message, "session", None)
-        inbox = self._inboxes.get(session) if isinstance(session, bytes) else None
-        if inbox is not None:  # else it is late: its session is over
-            await inbox.put(Arrival(self.peer_id, message, nbytes))
-        elif session is None:  # a fault about the link itself: the next read ends it
+        if not isinstance(session, bytes):  # a fault about the link itself
             raise WireError(getattr(message, "text", "a message for nobody"))
+        inbox = self._inboxes.get(session)
+        if inbox is None:  # it is late: its session is over
+            return
+        try:
+            inbox.put_nowait(Arrival(self.peer_id, message, nbytes))
+        except asyncio.QueueFull:
+            raise WireError(f"more than {inbox.maxsize} messages that were not asked for") from None
+
+
+def _put_last(inbox: "asyncio.Queue[Arrival]", arrival: Arrival) -> None:
+    """The end must be heard, whatever it takes the place of."""
+    if inbox.full():
+        inbox.get_nowait()
+    inbox.put_nowait(arrival)

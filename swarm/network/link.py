@@ -7,27 +7,28 @@ delay, so that a swarm on one machine behaves as if there were an internet betwe
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import web
 
 from swarm.errors import SwarmError
+from swarm.network.tasks import end, within
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, decode, encode
 from swarm.wire.messages import Message
 
 PATH = "/swarm"
 CONNECT_TIMEOUT_S = 5.0
-SEND_TIMEOUT_S = 10.0  # a reader that slow is as good as gone
-HEARTBEAT_S = 4.0  # a silent link is given up after one and a half of these
-MAX_QUEUED = 256  # messages held back by an emulated delay
+SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as gone
+CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
+HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
+MAX_HELD = 256  # messages held back by an emulated delay
 
-log = logging.getLogger(__name__)
-
-AnyWebSocket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
+AnyWebSocket: TypeAlias = (
+    "aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any]"  # generic since aiohttp 3.14
+)
 
 
 class LinkClosed(SwarmError):
@@ -44,6 +45,8 @@ class LinkClosed(SwarmError):
 class Link:
     """Messages to and from one other member. Made by `Dialer.connect` or from an accepted WebSocket.
 
+    Any number of tasks may send, one may receive.
+
     Args:
         address: who is at the other end, for error messages.
         delay_ms: emulated one-way delay of what is sent from here.
@@ -53,23 +56,28 @@ class Link:
         self.address, self.delay_ms = address, delay_ms
         self.bytes_sent = self.bytes_received = 0
         self._socket = socket
-        self._held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_QUEUED)
+        # aiohttp's own close waits for what the other side has not read yet; only the transport can be cut off.
+        transport: Any = socket._writer.transport  # type: ignore[union-attr]
+        self._transport: asyncio.Transport = transport
+        self._lost = ""  # why nothing can be sent any more
+        self._senders = 0
+        self._held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_HELD)
         self._releaser = asyncio.create_task(self._release()) if delay_ms else None
 
-    async def send(self, message: Message) -> None:
-        """Send one message; waits while the other side is slow.
+    async def send(self, message: Message) -> int:
+        """Send one message and return its size in bytes; waits while the other side is slow.
 
         Raises:
             LinkClosed: if the link is or gets closed, or takes nothing for `SEND_TIMEOUT_S`.
         """
         data = encode(message)
-        self.bytes_sent += len(data)
+        if self.closed:
+            raise LinkClosed(self.address, self._lost or "it was closed")
         if self._releaser is None:
             await self._send_now(data)
-        elif self._releaser.done():
-            raise LinkClosed(self.address, "it was lost")
         else:
-            await self._held.put((time.monotonic() + self.delay_ms / 1e3, data))
+            await self._hold(data)
+        return len(data)
 
     async def receive(self) -> Message:
         """The next message.
@@ -78,30 +86,45 @@ class Link:
             LinkClosed: if the link is closed.
             WireError: if the other side sent something that is no message.
         """
-        received = await self._socket.receive()
+        try:
+            received = await self._socket.receive()
+        except RuntimeError as error:  # aiohttp does not let a closed socket be read again and again
+            raise LinkClosed(self.address, str(error)) from None
         if received.type is aiohttp.WSMsgType.BINARY:
             self.bytes_received += len(received.data)
             return decode(received.data)
         if received.type is aiohttp.WSMsgType.TEXT:
             raise WireError("text where bytes were due")
-        raise LinkClosed(self.address, "the other side left")
+        if isinstance(received.data, aiohttp.WebSocketError):
+            raise WireError(str(received.data))
+        if isinstance(received.data, Exception):
+            raise LinkClosed(self.address, str(received.data) or type(received.data).__name__)
+        raise LinkClosed(self.address, self._lost or "the other side left")
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> "Link":
         """All messages until the link is closed."""
-        with contextlib.suppress(LinkClosed):
-            while True:
-                yield await self.receive()
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.receive()
+        except LinkClosed:
+            raise StopAsyncIteration from None
 
     async def close(self) -> None:
-        """Close; what an emulated delay still holds back is lost. May be called twice."""
-        if self._releaser is not None:
-            self._releaser.cancel()
-        with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-            await asyncio.wait_for(self._socket.close(), 1.0)
+        """Close; what an emulated delay still holds back is lost. May be called twice, ends in `CLOSE_TIMEOUT_S`."""
+        self._lost = self._lost or "we closed it"
+        try:
+            if self._releaser is not None:
+                await end(self._releaser)
+            with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
+                await within(CLOSE_TIMEOUT_S, self._socket.close())
+        finally:
+            self._transport.abort()
 
     @property
     def closed(self) -> bool:
-        return self._socket.closed or (self._releaser is not None and self._releaser.done())
+        return bool(self._lost) or self._socket.closed
 
     async def __aenter__(self) -> "Link":
         return self
@@ -112,22 +135,46 @@ class Link:
         await self.close()
 
     async def _send_now(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self._senders += 1
+        if self._senders == 1:
+            self._watch(-1)
         try:
-            await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise LinkClosed(self.address, f"it took nothing for {SEND_TIMEOUT_S:g} s") from None
+            await self._socket.send_bytes(data)
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
-            raise LinkClosed(self.address, str(error) or type(error).__name__) from None
+            self._lost = self._lost or str(error) or type(error).__name__
+        finally:
+            self._senders -= 1
+            if not self._senders:
+                self._watchdog.cancel()
+        if self._lost:
+            raise LinkClosed(self.address, self._lost)
+
+    def _watch(self, left_before: int) -> None:
+        """While somebody sends: cut the link off if nothing has left. A thin link takes long, but it moves."""
+        unsent = self._transport.get_write_buffer_size()
+        left = self.bytes_sent - unsent
+        if unsent and left == left_before:
+            self._lost = f"it took nothing for {SEND_TIMEOUT_S:g} s"
+            self._transport.abort()
+        self._watchdog = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, self._watch, left)
+
+    async def _hold(self, data: bytes) -> None:
+        due = time.monotonic() + self.delay_ms / 1e3
+        while not self.closed:  # which the releaser sees to, if the other side takes nothing
+            with contextlib.suppress(asyncio.TimeoutError):
+                return await within(SEND_TIMEOUT_S, self._held.put((due, data)))
+        raise LinkClosed(self.address, self._lost)
 
     async def _release(self) -> None:
-        """Let each message go when its time has come, in order."""
-        try:
+        """Let each message go when its time has come, in order. Ends with the link."""
+        with contextlib.suppress(LinkClosed):
             while True:
                 due, data = await self._held.get()
                 await asyncio.sleep(due - time.monotonic())
                 await self._send_now(data)
-        except LinkClosed as error:
-            log.debug("%s", error)
+        while not self._held.empty():  # whoever waits for a place need not wait for nothing
+            self._held.get_nowait()
 
 
 class Dialer:
@@ -135,7 +182,14 @@ class Dialer:
 
     def __init__(self, delay_ms: float = 0.0) -> None:
         self.delay_ms = delay_ms
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S))
+        pinned_only = aiohttp.TraceConfig()
+        pinned_only.on_request_redirect.append(_refuse_redirect)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # a link keeps its connection; owners bound how many they have
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
+            trace_configs=[pinned_only],
+        )
 
     async def connect(self, address: str, certificate: str) -> Link:
         """A link to ``host:port``, which must show the certificate of that SHA-256 fingerprint (hex).
@@ -143,19 +197,19 @@ class Dialer:
         Raises:
             LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does.
         """
-        dial = self._http.ws_connect(
-            f"wss://{address}{PATH}",
-            ssl=aiohttp.Fingerprint(bytes.fromhex(certificate)),
-            max_msg_size=MAX_MESSAGE_BYTES,
-            heartbeat=HEARTBEAT_S,
-        )
         try:
-            socket = await asyncio.wait_for(dial, CONNECT_TIMEOUT_S)
+            dial = self._http.ws_connect(
+                f"wss://{address}{PATH}",
+                ssl=aiohttp.Fingerprint(bytes.fromhex(certificate)),
+                max_msg_size=MAX_MESSAGE_BYTES,
+                heartbeat=HEARTBEAT_S,
+            )
+            socket = await within(CONNECT_TIMEOUT_S, dial)
         except asyncio.TimeoutError:
             raise LinkClosed(address, f"no answer in {CONNECT_TIMEOUT_S:g} s") from None
         except aiohttp.ServerFingerprintMismatch:
             raise LinkClosed(address, "it shows another certificate than its record says") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no address at all
             raise LinkClosed(address, str(error) or type(error).__name__) from None
         return Link(socket, address, self.delay_ms)
 
@@ -168,3 +222,8 @@ async def accept(request: web.Request, delay_ms: float = 0.0) -> tuple[Link, web
     socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_S, compress=False)
     await socket.prepare(request)
     return Link(socket, request.remote or "somebody", delay_ms), socket
+
+
+async def _refuse_redirect(*_: object) -> None:
+    """A member answers for itself: following it elsewhere would leave the pinned certificate behind."""
+    raise aiohttp.ClientError("it sends us elsewhere")

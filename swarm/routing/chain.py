@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from swarm.errors import SwarmError
@@ -40,21 +39,22 @@ class MissingLayers(SwarmError):
             everything = f"0:{self.model_layers}"
             return f"no peer serves {self.model}; start one with `swarm-peer join {self.model} --layers {everything}`"
         spans = [f"{first}:{last}" for first, last in self.gaps]
+        answering = "1 peer answers" if self.peers == 1 else f"{self.peers} peers answer"
         return (
             f"nobody serves layers {', '.join(spans)} of {self.model} (it has {self.model_layers}; "
-            f"{self.peers} peers answer); start a peer with `swarm-peer join {self.model} --layers {spans[0]}`"
+            f"{answering}); start a peer with `swarm-peer join {self.model} --layers {spans[0]}`"
         )
 
 
 def gaps(peers: Sequence[Serves], model_layers: int) -> list[tuple[int, int]]:
     """The spans ``[a, b)`` of layers that no peer serves, in order."""
-    served = [False] * model_layers
-    for peer in peers:
-        served[peer.first_layer : peer.last_layer] = [True] * len(served[peer.first_layer : peer.last_layer])
-    edges = [i for i in range(model_layers + 1) if (i < model_layers and served[i]) != (i > 0 and served[i - 1])]
-    # Between edges the layers are alike; a gap runs from where service ends to where it starts again.
-    bounds = [0, *edges, model_layers]
-    return [(a, b) for a, b in pairwise(bounds) if a < b and not served[a]]
+    found = []
+    reached = 0
+    for first, last in [*sorted((peer.first_layer, peer.last_layer) for peer in peers), (model_layers, model_layers)]:
+        if reached < min(first, model_layers):
+            found.append((reached, min(first, model_layers)))
+        reached = max(reached, last)
+    return found
 
 
 def plan(
@@ -63,10 +63,12 @@ def plan(
     """The chain with the fewest peers, and among these the one with the least sum of round trips.
 
     Dynamic programming from the last layer to the first: the best way to finish from layer ``i`` is
-    the best over all peers that serve it and all layers at which they may hand over.
+    the best over all peers that serve it. Each goes on to the end of its span, for whatever can finish
+    from an earlier layer can finish from a later one with no more peers and no more round trips.
 
     Args:
         rtt_ms: measured round trip from the client to each peer; peers that are not in it are not used.
+        model: its name, for the error.
 
     Raises:
         MissingLayers: if the peers leave a gap.
@@ -80,7 +82,6 @@ def plan(
         for peer in usable:
             if not peer.first_layer <= layer < peer.last_layer:
                 continue
-            # Handing over earlier than at the end of a span never saves a peer.
             end = min(peer.last_layer, model_layers)
             hops, total_ms, rest = best[end]
             stage = Stage(peer.peer_id, layer, end)

@@ -7,12 +7,14 @@ from pydantic import ValidationError
 
 from swarm.errors import SwarmError
 from swarm.wire import messages
-from swarm.wire.messages import Message
-from swarm.wire.tensors import MAX_TENSOR_BYTES
+from swarm.wire.messages import Message, printable
+from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
-MAX_CONTAINER = 1024  # entries of any array or map: more than a frame's tokens, far less than a flood
+MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
+MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
+MAX_REASON = 120  # characters: some of them are the sender's own words
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__.lower(): kind
@@ -36,7 +38,7 @@ class WireError(SwarmError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = printable(reason[:MAX_REASON])
 
     def __str__(self) -> str:
         return f"not a valid message: {self.reason}"
@@ -59,8 +61,7 @@ def decode(data: bytes) -> Message:
         raise WireError(f"{len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
     kind, fields = _envelope(data)
     try:
-        # Python mode with strict types; tuples and enums are the two shapes that msgpack cannot say.
-        return kind.model_validate(_revive(kind, fields))
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "message"
@@ -68,20 +69,25 @@ def decode(data: bytes) -> Message:
 
 
 def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
+    count = _Containers()
     try:
         envelope = msgpack.unpackb(
             data,
-            max_array_len=MAX_CONTAINER,
-            max_map_len=MAX_CONTAINER,
+            max_array_len=MAX_ENTRIES,
+            max_map_len=MAX_ENTRIES,
             max_ext_len=0,
+            list_hook=count,
+            object_hook=count,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError(f"broken msgpack ({type(error).__name__})") from None
     if not isinstance(envelope, list) or len(envelope) != 3:
         raise WireError("no [version, kind, fields]")
     version, name, fields = envelope
+    if type(version) is not int:  # isinstance would let True pass as version 1
+        raise WireError("no protocol version")
     if version != PROTOCOL_VERSION:
-        raise WireError(f"protocol version {version!r:.20}, this side speaks {PROTOCOL_VERSION}; update the older side")
+        raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise WireError(f"unknown kind {name!r:.40}")
@@ -90,11 +96,14 @@ def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
     return kind, fields
 
 
-def _revive(kind: type[Message], fields: dict[str, Any]) -> dict[str, Any]:
-    """Lists become tuples and fault codes enums, which strict validation insists on."""
-    revived = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    if kind is messages.Fault:
-        codes = {code.value: code for code in messages.FaultCode}
-        code = revived.get("code")
-        revived["code"] = codes.get(code) if isinstance(code, str) else None
-    return revived
+class _Containers:
+    """Stops the unpacking of a message that holds more arrays and maps than any of ours."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, container: Any) -> Any:
+        self._seen += 1
+        if self._seen > MAX_CONTAINERS:
+            raise ValueError("too many containers")
+        return container

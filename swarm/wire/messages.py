@@ -9,9 +9,10 @@ frames travel around the loop::
 """
 
 import enum
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
@@ -22,13 +23,23 @@ MAX_VOCABULARY = 1 << 24
 MAX_HOPS = 64
 MAX_TEXT = 300  # of an error message
 
+
+def printable(text: str) -> str:
+    """``text`` with a space for every control character: what strangers say is shown in terminals and logs."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+
+
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
 Position = Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)]
 Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10,100}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+# strict=False where msgpack has no such type (tuples come as lists, enums as values). What is inside stays strict.
+TokenIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)]
+ComputeMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]
 
 
 class Message(BaseModel):
@@ -40,7 +51,7 @@ class Message(BaseModel):
 class Hop(Message):
     """Where the next peer of a chain is, and by which certificate it is known."""
 
-    peer_id: Annotated[str, Field(min_length=10, max_length=100)]
+    peer_id: PeerId
     address: Annotated[str, Field(min_length=3, max_length=300)]
     certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -79,16 +90,18 @@ class Frame(Message):
     epoch: Epoch
     start: Position
     tail: Annotated[int, Field(ge=0, le=MAX_FRAME_TOKENS)]
-    tokens: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_FRAME_TOKENS)] | None = None
+    tokens: TokenIds | None = None
     hidden: WireTensor | None = None
-    compute_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=MAX_HOPS)] = ()
+    compute_ms: ComputeMs = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Frame":
         if (self.tokens is None) == (self.hidden is None):
             raise ValueError("a frame carries either tokens or hidden states")
-        if not self.count >= 1 or self.tail > self.count:
-            raise ValueError(f"tail {self.tail} does not fit {self.count} positions")
+        if not self.count:
+            raise ValueError("a frame carries at least one position")
+        if self.tail > self.count:
+            raise ValueError(f"a tail of {self.tail} does not fit {self.count} positions")
         return self
 
     @property
@@ -107,7 +120,13 @@ class Result(Message):
     start: Position
     count: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
     hidden: WireTensor
-    compute_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=MAX_HOPS)] = ()
+    compute_ms: ComputeMs = ()
+
+    @model_validator(mode="after")
+    def _tail_fits(self) -> "Result":
+        if self.hidden.tokens > self.count:
+            raise ValueError(f"a tail of {self.hidden.tokens} does not fit {self.count} positions")
+        return self
 
 
 class Cancel(Message):
@@ -152,7 +171,7 @@ class FaultCode(str, enum.Enum):
 class Fault(Message):
     """Something failed; with a session, that session is over. ``peer`` names a third peer if that one is to blame."""
 
-    code: FaultCode
-    text: Annotated[str, Field(max_length=MAX_TEXT)]
+    code: Annotated[FaultCode, Field(strict=False)]
+    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
     session: SessionId | None = None
-    peer: Annotated[str, Field(max_length=100)] | None = None
+    peer: PeerId | None = None

@@ -1,0 +1,47 @@
+"""Waiting with a limit, and ending tasks for certain.
+
+`asyncio.wait_for` swallows, before Python 3.12, a cancellation that arrives together with the result: the
+loop around it then runs on, and whoever waits for its end waits for ever. These two do not.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+CANCEL_AGAIN_S = 2.0  # libraries that we call use `wait_for`: what has not ended by then is cancelled once more
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled when time is up or when we are.
+
+    Raises:
+        asyncio.TimeoutError: when ``seconds`` have passed.
+    """
+    task = asyncio.create_task(_result_of(work))  # a task of ours: what `gather` returns does not show a cancellation
+    done: set[asyncio.Task[T]] = set()
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            await end(task)
+    if not done and task.cancelled():
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+async def end(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks and wait until all are over. What they return or raise is dropped."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # taken note of, so that asyncio does not print it
+
+
+async def _result_of(work: Awaitable[T]) -> T:
+    return await work

@@ -1,0 +1,24 @@
+"""Every test has folders of its own, and no test leaves a process behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import children
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's keys, caches and settings."""
+    (tmp_path / "bootstrap.toml").write_text('network = "test"\nbootstrap = []\n')
+    monkeypatch.setenv("SWARM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SWARM_CONFIG", str(tmp_path / "bootstrap.toml"))
+    monkeypatch.delenv("SWARM_BOOTSTRAP", raising=False)
+    monkeypatch.delenv("SWARM_NETWORK", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_survives() -> Iterator[None]:
+    yield
+    assert children() == {}

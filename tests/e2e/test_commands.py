@@ -1,0 +1,112 @@
+"""The commands of the README, run as a user runs them."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from itertools import islice
+
+import pytest
+
+from swarm.blocking import BlockingClient
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.local import LocalSwarm
+from swarm.demo.problems import problems
+
+PROMPT = next(iter(problems(77, held_out=True))).prompt
+HANG_S = 120.0
+STATS = {
+    *("prompt_tokens", "new_tokens", "seconds", "tokens_per_second", "time_to_first_token_ms", "loops", "loop_ms"),
+    *("drafted_tokens", "accepted_tokens", "draft_acceptance_rate", "mean_acceptance_length"),
+    *("bytes_sent", "bytes_received", "verification", "finish_reason"),
+}
+
+
+async def test_generate_status_and_the_sdk_agree() -> None:
+    async with LocalSwarm(TARGET, [(0, 5), (3, 8)]) as swarm:
+        where = ("--bootstrap", swarm.bootstrap, "--network", swarm.network.name)
+        said = json.loads(await _swarm("generate", TARGET, PROMPT, "--draft", DRAFT, "--json", *where))
+        assert set(said) == {"text", "token_ids", "route", "stats"}
+        assert set(said["stats"]) >= STATS
+        assert said["stats"]["verification"] == "exact"
+        assert said["stats"]["finish_reason"] == "stop"
+        assert said["stats"]["drafted_tokens"] > said["stats"]["accepted_tokens"] > 0
+        # The second peer's span begins before the first one's ends: the chain enters it in the middle.
+        assert [stop["layers"] for stop in said["route"]] == [[0, 5], [5, 8]]
+        assert all(stop["rtt_ms"] > 0 and stop["peer_id"].startswith("12D3KooW") for stop in said["route"])
+
+        text = await _swarm("generate", TARGET, PROMPT, "--draft", "none", *where)
+        assert text == said["text"] + "\n"
+
+        (report,) = json.loads(await _swarm("status", "--json", *where))
+        assert (report["model"], report["model_layers"], report["missing"]) == (TARGET, 8, [])
+        assert [peer["layers"] for peer in report["peers"]] == [[0, 5], [3, 8]]
+        assert "All layers are served" in await _swarm("status", TARGET, *where)
+
+        generation, pieces = await asyncio.to_thread(_blocking, swarm)
+        assert generation == said["text"]
+        assert pieces == said["text"]
+
+
+def _blocking(swarm: LocalSwarm) -> tuple[str, str]:
+    with BlockingClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network) as client:
+        return client.generate(PROMPT).text, "".join(piece.text for piece in client.stream(PROMPT))
+
+
+async def test_demo_compares_plain_with_speculative_decoding_and_stops_everything() -> None:
+    prompts = [problem.prompt for problem in islice(problems(78, held_out=True), 2)]
+    arguments = [argument for prompt in prompts for argument in ("--prompt", prompt)]
+    said = json.loads(await _swarm("demo", "--peers", "4", "--link-ms", "20", "--json", *arguments))
+    assert said["link_emulated"] is True
+    assert len(said["prompts"]) == len(prompts)
+    for comparison in said["prompts"]:
+        assert comparison["identical"]
+        assert set(comparison["plain"]["stats"]) >= STATS
+        assert comparison["speculative"]["stats"]["loops"] < comparison["plain"]["stats"]["loops"]
+        # Five links of 20 ms: no loop can be shorter, or the delay would not be emulated at all.
+        assert comparison["plain"]["stats"]["loop_ms"] >= 100
+    assert said["speedup"] > 1
+    assert not _processes_of_the_demo()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "swarm.cli", "demo", "--peers", "2"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"Found through the DHT"), HANG_S)
+    process.send_signal(number)
+    _, err = await asyncio.wait_for(process.communicate(), HANG_S)
+    assert process.returncode == 130
+    assert "Traceback" not in err.decode()
+    assert not _processes_of_the_demo()
+
+
+def _processes_of_the_demo() -> list[str]:
+    """Command lines of living processes that a demonstration started."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as file:
+                command = file.read().replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "peers.cli" in command and "swarm-demo" in command:
+            found.append(command)
+    return found
+
+
+async def _swarm(*arguments: str) -> str:
+    """Standard output of a command that must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "swarm.cli", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), HANG_S)
+    assert process.returncode == 0, err.decode()
+    return out.decode()

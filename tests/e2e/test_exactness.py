@@ -1,0 +1,74 @@
+"""What a swarm says is, token for token, what the whole model says; and drafting changes nothing but the time."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import islice
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from swarm.client import SwarmClient
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.local import LocalSwarm, even_spans
+from swarm.demo.problems import problems
+from swarm.results import Generation
+
+PROMPTS = [problem.prompt for problem in islice(problems(2026, held_out=True), 50)]
+NEW_TOKENS = 96  # most solutions end before
+LAYERS = 8
+AT_ONCE = 5  # generations side by side: peers then compute several sessions in one forward
+
+
+@pytest.fixture(scope="module")
+def reference() -> list[tuple[int, ...]]:
+    """The new tokens that transformers gives, greedily, with the whole target model."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(TARGET))
+    model = AutoModelForCausalLM.from_pretrained(locate(TARGET), dtype=torch.float32)
+    texts = []
+    for prompt in PROMPTS:
+        inputs = tokenizer(prompt, return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        texts.append(tuple(output[0, inputs.input_ids.shape[1] :].tolist()))
+    return texts
+
+
+@pytest.mark.parametrize("peers", [1, 2, 4, 8])
+async def test_greedy_output_is_that_of_transformers(peers: int, reference: list[tuple[int, ...]]) -> None:
+    async with _swarm(peers) as swarm, _client(swarm) as client:
+        for window in (0, 1, 4, 8, 16):
+            generations = await _generate_all(client, window=window)
+            assert [g.token_ids for g in generations] == reference, f"window {window}"
+            assert [len(g.route) for g in generations] == [peers] * len(PROMPTS)
+            if window:
+                assert sum(g.stats.accepted_tokens for g in generations) > 0
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+async def test_sampled_output_is_the_same_with_and_without_drafting(temperature: float) -> None:
+    async with _swarm(2) as swarm, _client(swarm) as client:
+        plain = await _generate_all(client, window=0, temperature=temperature)
+        drafted = await _generate_all(client, window=8, temperature=temperature)
+        assert [g.token_ids for g in drafted] == [g.token_ids for g in plain]
+        assert sum(g.stats.loops for g in drafted) < sum(g.stats.loops for g in plain)
+        other = await client.generate(PROMPTS[0], temperature=temperature, seed=10_000, max_new_tokens=NEW_TOKENS)
+        assert other.token_ids != plain[0].token_ids
+
+
+def _swarm(peers: int) -> LocalSwarm:
+    return LocalSwarm(TARGET, even_spans(LAYERS, peers))
+
+
+def _client(swarm: LocalSwarm) -> SwarmClient:
+    return SwarmClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network)
+
+
+async def _generate_all(client: SwarmClient, **options: float) -> Sequence[Generation]:
+    """All prompts, each with a seed of its own, a few at a time."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(seed: int, prompt: str) -> Generation:
+        async with slots:
+            return await client.generate(prompt, max_new_tokens=NEW_TOKENS, seed=seed, **options)  # type: ignore[arg-type]
+
+    return await asyncio.gather(*(one(seed, prompt) for seed, prompt in enumerate(PROMPTS)))

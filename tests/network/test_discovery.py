@@ -1,0 +1,125 @@
+"""Finding out who answers, against real peers, dead addresses and peers that hang."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from support import Server, eventually, soon
+
+from swarm.identity import Identity
+from swarm.network import connection, discovery
+from swarm.network.discovery import Connections, candidates
+from swarm.network.link import Dialer, Link
+from swarm.wire.messages import Ping, Pong
+
+DEAD = "127.0.0.1:1"
+
+
+async def pong(link: Link) -> None:
+    async for message in link:
+        if isinstance(message, Ping):
+            await link.send(Pong(nonce=message.nonce))
+
+
+async def hang(link: Link) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[Connections]:
+    dialer = Dialer()
+    connections = Connections(dialer)
+    yield connections
+    await connections.close()
+    await dialer.close()
+
+
+async def test_peers_that_answer_are_reached_and_the_others_left_out(connections: Connections) -> None:
+    async with Server(pong) as good, Server(pong) as impostor:
+        records = [
+            good.record(),
+            impostor.record(certificate="0" * 64),
+            good.record(peer_id=Identity.generate().peer_id, addresses=(DEAD,)),
+        ]
+        reached = await soon(connections.reach(records))
+        assert list(reached) == [good.identity.peer_id]
+        assert reached[good.identity.peer_id].rtt_ms < float("inf")
+    assert await connections.reach([]) == {}
+
+
+async def test_the_next_address_is_tried_when_one_is_dead(connections: Connections) -> None:
+    async with Server(pong) as server:
+        reached = await soon(connections.reach([server.record(addresses=(DEAD, server.address))]))
+        assert reached[server.identity.peer_id].link.address == server.address
+
+
+async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(connections: Connections) -> None:
+    async with Server(pong) as server:
+        searches = [connections.reach([server.record()]) for _ in range(5)]
+        found = [reached[server.identity.peer_id] for reached in await soon(asyncio.gather(*searches))]
+        found.append((await soon(connections.reach([server.record()])))[server.identity.peer_id])
+        assert len(set(map(id, found))) == 1
+        assert len(server.links) == 1
+
+
+async def test_a_lost_connection_is_made_anew(connections: Connections) -> None:
+    async with Server(pong) as server:
+        (first,) = (await soon(connections.reach([server.record()]))).values()
+        server.links[0]._transport.abort()
+        await eventually(lambda: first.closed)
+        (second,) = (await soon(connections.reach([server.record()]))).values()
+        assert second is not first
+        assert not second.closed
+
+
+async def test_a_peer_that_hangs_keeps_nobody_waiting(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PING_TIMEOUT_S", 60)
+    monkeypatch.setattr(discovery, "REACH_TIMEOUT_S", 0.5)
+    async with Server(pong) as good, Server(hang) as bad:
+        reached = await soon(connections.reach([bad.record(), good.record()]))
+        assert list(reached) == [good.identity.peer_id]
+        assert list(connections._open) == [good.identity.peer_id]
+        await eventually(lambda: all(link._transport.is_closing() for link in bad.links))
+
+
+async def test_one_late_answer_does_not_end_the_sessions_on_a_connection(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = 1
+
+    async def tired(link: Link) -> None:
+        nonlocal answers
+        async for message in link:
+            if isinstance(message, Ping) and answers:
+                answers -= 1
+                await link.send(Pong(nonce=message.nonce))
+
+    async with Server(tired) as server:
+        (kept,) = (await soon(connections.reach([server.record()]))).values()
+        monkeypatch.setattr(connection, "PING_TIMEOUT_S", 0.05)
+        assert await soon(connections.reach([server.record()])) == {}
+        assert not kept.closed
+
+
+async def test_a_cancelled_search_leaves_no_connection(connections: Connections) -> None:
+    async with Server(hang) as server:
+        search = asyncio.create_task(connections.reach([server.record()]))
+        await eventually(lambda: bool(server.links))
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(search)
+        assert not connections._open
+        await eventually(lambda: server.links[0]._transport.is_closing())
+
+
+async def test_candidates_are_of_all_parts_of_a_model() -> None:
+    server = Server(pong)
+    server.address = DEAD
+    crowd = [server.record(peer_id=Identity.generate().peer_id, last_layer=2) for _ in range(20)]
+    late = server.record(peer_id=Identity.generate().peer_id, first_layer=2)
+    chosen = candidates([*crowd, late], at_most=10)
+    assert len(chosen) == 10
+    assert late in chosen
+    assert set(map(id, candidates([*crowd, late], at_most=50))) == set(map(id, [*crowd, late]))

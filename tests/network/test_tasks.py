@@ -1,0 +1,65 @@
+import asyncio
+import contextlib
+
+import pytest
+from support import soon
+
+from swarm.network import tasks
+from swarm.network.tasks import end, within
+
+
+async def test_what_takes_too_long_is_cancelled() -> None:
+    ended = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(asyncio.TimeoutError):
+        await within(0.01, slow())
+    assert ended.is_set()
+
+
+async def test_what_is_gathered_takes_too_long_like_anything_else() -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await within(0.01, asyncio.gather(asyncio.Event().wait(), return_exceptions=True))
+
+
+async def test_result_and_error_of_the_work_are_passed_on() -> None:
+    async def fail() -> None:
+        raise KeyError("mine")
+
+    assert await within(5, asyncio.sleep(0, "result")) == "result"
+    with pytest.raises(KeyError, match="mine"):
+        await within(5, fail())
+
+
+async def test_a_cancellation_that_comes_together_with_the_result_is_not_lost() -> None:
+    result = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(within(5, result))
+    await asyncio.sleep(0)  # it waits now
+    result.set_result("too late")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.01)
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            swallowed += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await soon(end(task))
+    assert task.cancelled()
+    assert swallowed == 2

@@ -1,0 +1,164 @@
+"""``swarm-peer`` as a process: what it says, how it stops, what it leaves behind."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from architectures import LAYERS
+from support import children, eventually, soon
+
+from peers.cli import app
+from swarm.cli import guard
+from swarm.config import Network
+from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
+from swarm.network.directory import Directory
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "peers.cli", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def first_line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    line: bytes = await soon(process.stdout.readline())
+    return line.decode()
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    out, err = await soon(process.communicate())
+    return process.returncode, out.decode(), err.decode()
+
+
+BOOTSTRAP = ("bootstrap", "--host", "127.0.0.1", "--port", "0", "--ephemeral")
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "end of input"])
+async def test_a_bootstrap_node_leaves_when_it_is_asked_to(how: str) -> None:
+    async with running(*BOOTSTRAP, "--json", "--until-eof") as process:
+        said = json.loads(await first_line(process))
+        assert said["network"] == "test"
+        assert said["addresses"][0].startswith("/ip4/127.0.0.1/tcp/")
+        (daemon,) = children(process.pid)
+        if how == "end of input":
+            assert process.stdin is not None
+            process.stdin.write(b"not the end\n")
+            process.stdin.close()
+        else:
+            process.send_signal(getattr(signal, how))
+        assert await ended(process) == (0, "", "")
+        await eventually(lambda: not Path(f"/proc/{daemon}").exists())
+
+
+async def test_the_key_of_a_bootstrap_node_is_kept(tmp_path: Path) -> None:
+    identity = Identity.load_or_create(tmp_path / "key")
+    async with running(*BOOTSTRAP[:-1], "--key", str(tmp_path / "key")) as process:
+        assert "of the network test" in await first_line(process)
+        assert (await first_line(process)).rstrip().endswith(f"/p2p/{identity.peer_id}")
+        process.terminate()
+        assert (await ended(process))[0] == 0
+
+
+async def test_a_peer_that_is_terminated_withdraws_and_leaves_nothing(tiny: Checkpoint) -> None:
+    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
+        where = ("--bootstrap", bootstrap.addresses[0], "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
+        async with running("join", str(tiny._source.path), "--layers", f"0:{LAYERS}", *where) as process:
+            assert "serving layers 0:4 of 4 of tiny" in await first_line(process)
+            assert len(await bootstrap.peers(tiny.fingerprint, LAYERS)) == 1
+            (daemon,) = children(process.pid)
+            process.terminate()
+            code, out, err = await ended(process)
+            assert (code, err) == (0, "")
+            assert "leaving" in out
+            assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
+            await eventually(lambda: not Path(f"/proc/{daemon}").exists())
+
+
+async def test_a_killed_peer_takes_its_daemon_with_it() -> None:
+    async with running(*BOOTSTRAP, "--json") as process:
+        await first_line(process)
+        (daemon,) = children(process.pid)
+        process.kill()
+        await soon(process.wait())
+        await eventually(lambda: not Path(f"/proc/{daemon}").exists())
+
+
+async def test_a_peer_without_a_bootstrap_node_says_so_before_it_loads_anything(tiny: Checkpoint) -> None:
+    async with running("join", str(tiny._source.path), "--layers", "0:1") as process:
+        code, out, err = await ended(process)
+        assert (code, out) == (1, "")
+        assert err.startswith("error: No bootstrap node is configured")
+        assert len(err.splitlines()) == 1
+
+
+async def test_a_port_that_is_taken_is_one_sentence() -> None:
+    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as first:
+        port = first.addresses[0].split("/")[4]
+        async with running(*BOOTSTRAP, "--port", port) as second:
+            code, _, err = await ended(second)
+            assert code == 1
+            assert "choose another port" in err
+            assert len(err.splitlines()) == 1
+
+
+async def test_the_doctor_ends_with_1_where_something_is_to_be_done() -> None:
+    async with running("doctor") as process:
+        code, out, err = await ended(process)
+        assert (code, err) == (1, "")
+        assert "No bootstrap node is configured" in out
+
+
+def run(*arguments: str) -> int:
+    def command(standalone_mode: bool) -> None:
+        app(list(arguments), prog_name="swarm-peer", standalone_mode=standalone_mode)
+
+    return guard(command)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("join", "bootstrap", "doctor"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("join",), "Missing argument 'MODEL'"),
+        (("join", "model"), "Missing option '--layers'"),
+        (("join", "model", "--layers", "4:4"), "no span of layers"),
+        (("join", "model", "--layers", "four"), "no span of layers"),
+        (("join", "model", "--layers", "0:4", "--announce", "here"), "no address; give HOST:PORT"),
+        (("join", "model", "--layers", "0:4", "--announce", "here:70000"), "no address; give HOST:PORT"),
+        (("join", "model", "--layers", "0:4", "--host", "localhost"), "no IPv4 address"),
+        (("join", "model", "--layers", "0:4", "--cache-tokens", "0"), "0 is not in the range"),
+        (("bootstrap", "--port", "70000"), "70000 is not in the range"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_options_end_with_code_2_and_one_sentence(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert words in last

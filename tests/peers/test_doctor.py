@@ -1,0 +1,105 @@
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from hivemind.dht import protocol
+
+from peers import doctor
+from peers.doctor import Finding, check_device, check_port, clock_finding, examine, show
+from swarm.config import Network
+from swarm.errors import NoBootstrap
+from swarm.identity import Identity
+from swarm.network.clock import clock_skew_s
+from swarm.network.directory import Directory
+
+
+@pytest.fixture
+async def bootstrap() -> AsyncIterator[Directory]:
+    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory:
+        yield directory
+
+
+def by_subject(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in findings}
+
+
+async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
+    findings = await examine(bootstrap.addresses, "test", 0)
+    assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network"]
+    assert show(findings)
+    said = capsys.readouterr().out
+    assert "FAIL" not in said
+    assert "no model yet" in said
+
+
+@pytest.mark.parametrize("skew_s", [-100.0, 0.0, 100.0])
+async def test_the_skew_to_the_bootstrap_nodes_is_measured(
+    bootstrap: Directory, skew_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = protocol.get_dht_time
+    monkeypatch.setattr(protocol, "get_dht_time", lambda: now() - skew_s)  # what the node says its time is
+    assert await clock_skew_s(Network("test", bootstrap.addresses)) == pytest.approx(skew_s, abs=1.0)
+
+
+async def test_nobody_tells_the_time() -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    with pytest.raises(NoBootstrap):
+        await clock_skew_s(Network("test", (nobody,)))
+
+
+async def test_a_clock_that_is_wrong_is_found_though_nobody_lets_us_in(
+    bootstrap: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = protocol.get_dht_time
+    monkeypatch.setattr(protocol, "get_dht_time", lambda: now() + 3600)
+    clock = by_subject(await examine(bootstrap.addresses, "test", 0))["clock"]
+    assert "behind" in clock.fact
+    assert "set the clock" in clock.remedy
+
+
+@pytest.mark.parametrize(("skew_s", "fine"), [(0.1, True), (-2.4, True), (2.6, False), (-5000.0, False)])
+def test_seconds_are_too_much(skew_s: float, fine: bool) -> None:
+    finding = clock_finding(skew_s)
+    assert (finding.remedy == "") == fine
+    assert ("ahead" in finding.fact) == (skew_s > 0)
+
+
+async def test_without_a_bootstrap_node_the_rest_is_checked_and_the_remedy_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    findings = await examine((), None, 0)
+    assert not show(findings)
+    assert "No bootstrap node is configured" in capsys.readouterr().out
+    assert [finding.subject for finding in findings if finding.remedy] == ["network"]
+
+
+async def test_a_bootstrap_node_that_does_not_answer_is_a_finding() -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    findings = by_subject(await examine((nobody,), None, 0))
+    assert "check that it runs" in findings["network"].remedy
+    assert "not compared" in findings["clock"].fact
+
+
+async def test_a_missing_daemon_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind.p2p.p2p_daemon.P2PD_FILENAME", "no-such-daemon")
+    assert "reinstall" in by_subject(await examine((), None, 0))["libp2p"].remedy
+
+
+def test_a_taken_port_is_a_finding() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        assert str(port) in check_port(port).fact
+        assert "--port" in check_port(port).remedy
+    assert check_port(0).remedy == ""
+
+
+def test_a_device_that_does_not_work_is_a_finding() -> None:
+    assert check_device("cpu").remedy == ""
+    assert "--device cpu" in check_device("cuda:99").remedy
+
+
+async def test_a_check_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch, bootstrap: Directory) -> None:
+    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.01)
+    assert "no answer" in by_subject(await examine(bootstrap.addresses, "test", 0))["network"].fact

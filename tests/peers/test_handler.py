@@ -1,0 +1,401 @@
+"""Peers on loopback: real links, a real span of a tiny Llama, and clients that behave well and badly."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+from architectures import LAYERS, VOCAB
+from support import (
+    Peer,
+    Server,
+    ask,
+    dialed,
+    eventually,
+    hidden_frame,
+    opening,
+    session_id,
+    soon,
+    tokens_frame,
+)
+
+from peers import handler as handlers
+from peers import session as sessions
+from peers.span import Span, Work
+from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
+from swarm.network.link import PATH, Link
+from swarm.wire.messages import (
+    MAX_HOPS,
+    Cancel,
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Hop,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Result,
+)
+
+MIDDLE = 2
+HIDDEN = 32
+
+
+@pytest.fixture(scope="module")
+def spans(tiny: Checkpoint) -> tuple[Span, Span, Span]:
+    """The lower half, the upper half, and the whole."""
+    return Span.load(tiny, 0, MIDDLE), Span.load(tiny, MIDDLE, LAYERS), Span.load(tiny, 0, LAYERS)
+
+
+@asynccontextmanager
+async def lone_peer(span: Span, tiny: Checkpoint, **options: Any) -> AsyncIterator[tuple[Peer, Link]]:
+    """A peer and a client's link to it. In the end nothing may be left of any session."""
+    async with Peer(span, tiny.fingerprint, **options) as peer:
+        async with dialed(peer.server) as link:
+            yield peer, link
+        await eventually(lambda: peer.idle)
+
+
+async def refused(link: Link, opening: Open) -> FaultCode:
+    fault = await ask(link, opening)
+    assert isinstance(fault, Fault)
+    assert fault.session == opening.session
+    return fault.code
+
+
+def expected(span: Span, *chunks: tuple[int, ...]) -> torch.Tensor:
+    tokens = torch.tensor([token for chunk in chunks for token in chunk])
+    return span.forward([Work(span.new_cache(), 0, tokens)])[0]
+
+
+def close_to(answer: Message, hidden: torch.Tensor) -> None:
+    assert isinstance(answer, Result), answer
+    torch.testing.assert_close(answer.hidden.unpack(), hidden, rtol=1e-4, atol=1e-4)
+
+
+async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    whole = spans[2]
+    async with lone_peer(whole, tiny) as (peer, link):
+        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id())
+        assert peer.budget.free_tokens == peer.budget.total_tokens - 64
+        first = await ask(link, tokens_frame(0, (3, 4, 5), tail=1))
+        close_to(first, expected(whole, (3, 4, 5))[-1:])
+        assert isinstance(first, Result)
+        assert (first.count, len(first.compute_ms)) == (3, 1)
+        close_to(await ask(link, tokens_frame(3, (6, 7))), expected(whole, (3, 4, 5), (6, 7))[-2:])
+        # A newer epoch goes back to where the stream and the epoch before it agree.
+        close_to(await ask(link, tokens_frame(2, (8,), epoch=1)), expected(whole, (3, 4), (8,))[-1:])
+        await link.send(Close(session=session_id()))
+        await eventually(lambda: peer.idle)
+        assert isinstance(await ask(link, tokens_frame(3, (9,), epoch=1)), Fault)
+
+
+async def test_two_peers_compute_what_one_computes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    lower, upper, whole = spans
+    async with (
+        lone_peer(lower, tiny) as (first, to_first),
+        lone_peer(upper, tiny) as (second, to_second),
+    ):
+        for link, message in (
+            (to_second, opening(tiny.fingerprint, MIDDLE, LAYERS)),
+            (to_first, opening(tiny.fingerprint, 0, MIDDLE, next=second.server.hop)),
+        ):
+            assert isinstance(await ask(link, message), Opened)
+        await to_first.send(tokens_frame(0, (3, 4, 5)))
+        answer = await soon(to_second.receive())
+        close_to(answer, expected(whole, (3, 4, 5)))
+        assert isinstance(answer, Result)
+        assert len(answer.compute_ms) == 2
+        assert first.handler.sessions == second.handler.sessions == 1
+
+
+async def test_a_part_of_the_span_may_be_asked_for(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    whole = spans[2]
+    async with lone_peer(whole, tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, 1, 3))
+        hidden = torch.randn(2, HIDDEN)
+        direct = whole.forward([Work(whole.new_cache(1, 3), 0, hidden)], 1, 3)[0]
+        close_to(await ask(link, hidden_frame(0, hidden)), direct)
+
+
+async def test_a_long_prompt_may_come_in_one_burst(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny, cache_tokens=256) as (_, link):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE, max_tokens=200))
+        for start in range(200):
+            await link.send(tokens_frame(start, (3,), tail=0))
+        answers = [await soon(link.receive()) for _ in range(200)]
+        assert [answer.start for answer in answers if isinstance(answer, Result)] == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"fingerprint": "f" * 32}, FaultCode.WRONG_MODEL),
+        ({"first": 1}, FaultCode.WRONG_LAYERS),
+        ({"last": LAYERS + 1}, FaultCode.WRONG_LAYERS),
+        ({"max_tokens": 300}, FaultCode.BAD_MESSAGE),
+        ({"max_tokens": 129}, FaultCode.BUSY),
+    ],
+    ids=lambda value: str(value),
+)
+async def test_sessions_that_cannot_be_are_refused(
+    spans: tuple[Span, ...], tiny: Checkpoint, change: dict[str, Any], code: FaultCode
+) -> None:
+    async with lone_peer(spans[1], tiny, cache_tokens=128) as (peer, link):
+        fields = {"fingerprint": tiny.fingerprint, "first": MIDDLE, "last": LAYERS} | change
+        assert await refused(link, opening(**fields)) == code
+        assert peer.idle
+
+
+async def test_a_session_is_opened_once(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link), dialed(peer.server) as other:
+        message = opening(tiny.fingerprint, 0, MIDDLE)
+        assert isinstance(await ask(link, message), Opened)
+        for again in (link, other):
+            assert await refused(again, message) == FaultCode.BAD_MESSAGE
+        assert peer.handler.sessions == 1
+        assert peer.budget.free_tokens == peer.budget.total_tokens - 64
+
+
+async def test_sessions_are_bounded_in_number(
+    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MAX_SESSIONS", 1)
+    async with lone_peer(spans[0], tiny) as (_, link):
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
+        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
+        assert await refused(link, second) == FaultCode.BUSY
+
+
+async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
+        peer.handler.draining = True
+        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
+        assert await refused(link, second) == FaultCode.DRAINING
+        assert isinstance(await ask(link, tokens_frame(0, (3,))), Result)
+        await peer.handler.close()
+        told = await soon(link.receive())
+        assert isinstance(told, Fault)
+        assert told.code == FaultCode.DRAINING
+        assert peer.idle
+
+
+BAD_FRAMES: dict[str, tuple[Frame, FaultCode]] = {
+    "gap": (tokens_frame(1, (3,)), FaultCode.OUT_OF_ORDER),
+    "too many tokens": (tokens_frame(60, (3, 4, 5, 6, 7)), FaultCode.BAD_MESSAGE),
+    "no such token": (tokens_frame(0, (VOCAB,)), FaultCode.BAD_MESSAGE),
+    "hidden states for layer 0": (hidden_frame(0, torch.zeros(1, HIDDEN)), FaultCode.BAD_MESSAGE),
+    "too many hops": (tokens_frame(0, (3,), compute_ms=(1.0,) * MAX_HOPS), FaultCode.BAD_MESSAGE),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+async def test_a_frame_that_breaks_the_rules_ends_its_session_only(
+    spans: tuple[Span, ...], tiny: Checkpoint, name: str
+) -> None:
+    frame, code = BAD_FRAMES[name]
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        for number in (0, 1):
+            await ask(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number)))
+        fault = await ask(link, frame)
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.session) == (code, session_id())
+        await eventually(lambda: peer.budget.free_tokens == peer.budget.total_tokens - 64)
+        assert isinstance(await ask(link, tokens_frame(0, (3,), session=session_id(1))), Result)
+
+
+async def test_hidden_states_of_another_width_are_refused(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[1], tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        fault = await ask(link, hidden_frame(0, torch.zeros(1, HIDDEN + 1)))
+        assert isinstance(fault, Fault)
+        assert "32 wide" in fault.text
+
+
+async def test_frames_of_no_session_are_answered(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (_, link):
+        fault = await ask(link, tokens_frame(0, (3,), session=session_id(9)))
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.session) == (FaultCode.NO_SESSION, session_id(9))
+
+
+async def test_stale_epochs_are_dropped_without_an_answer(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    whole = spans[2]
+    async with lone_peer(whole, tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, 0, LAYERS))
+        assert isinstance(await ask(link, tokens_frame(0, (3,), epoch=2)), Result)
+        await link.send(tokens_frame(0, (4,), epoch=1))
+        close_to(await ask(link, tokens_frame(1, (5,), epoch=2)), expected(whole, (3,), (5,))[-1:])
+
+
+async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as stranger:
+        await ask(link, opening(tiny.fingerprint, 0, LAYERS))
+        await stranger.send(Cancel(session=session_id(), epoch=9))  # not theirs to cancel
+        assert await ask(stranger, Ping(nonce=1)) == Pong(nonce=1)
+        await link.send(Cancel(session=session_id(), epoch=2))
+        await link.send(tokens_frame(0, (3,), epoch=1))
+        answer = await ask(link, tokens_frame(0, (4,), epoch=2))
+        assert isinstance(answer, Result)
+        assert answer.epoch == 2
+
+
+async def test_a_ping_is_answered_while_others_compute(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (_, link):
+        assert await ask(link, Ping(nonce=77)) == Pong(nonce=77)
+
+
+async def test_a_link_that_closes_frees_its_sessions(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        async with dialed(peer.server) as leaving:
+            for number in (1, 2):
+                await ask(leaving, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number)))
+            await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+            await leaving.send(tokens_frame(0, (3,) * 60, session=session_id(1)))
+            leaving._transport.abort()  # in the middle of everything
+        await eventually(lambda: peer.handler.sessions == 1)
+        assert peer.budget.free_tokens == peer.budget.total_tokens - 64
+        assert isinstance(await ask(link, tokens_frame(0, (3,))), Result)
+
+
+@pytest.mark.parametrize("garbage", [b"\xc1", b"", "text"])
+async def test_a_link_that_speaks_nonsense_is_told_and_closed(
+    spans: tuple[Span, ...], tiny: Checkpoint, garbage: bytes | str
+) -> None:
+    async with Peer(spans[0], tiny.fingerprint) as peer, aiohttp.ClientSession() as http:
+        pinned = aiohttp.Fingerprint(bytes.fromhex(peer.server.certificate))
+        async with http.ws_connect(f"wss://{peer.server.address}{PATH}", ssl=pinned) as socket:
+            await (socket.send_bytes(garbage) if isinstance(garbage, bytes) else socket.send_str(garbage))
+            assert b"bad_message" in (await soon(socket.receive())).data
+            assert (await soon(socket.receive())).type is aiohttp.WSMsgType.CLOSE
+        await eventually(lambda: not peer.handler._opening)
+
+
+async def test_what_a_peer_never_takes_closes_the_link(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (_, link):
+        fault = await ask(link, Pong(nonce=1))
+        assert isinstance(fault, Fault)
+        assert "takes no Pong" in fault.text
+
+
+async def test_an_idle_session_gives_its_cache_back(
+    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "IDLE_TIMEOUT_S", 0.05)
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.NO_SESSION
+        assert peer.idle
+
+
+# The next peer.
+
+NOBODY = Hop(peer_id=Identity.generate().peer_id, address="127.0.0.1:1", certificate="0" * 64)
+
+
+async def hang(link: Link) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_next_peer_that_is_not_there_is_named(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        fault = await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=NOBODY))
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, NOBODY.peer_id)
+        assert peer.idle
+
+
+async def test_a_next_peer_that_dies_is_named_at_once(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link), Server(hang) as following:
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.hop)), Opened)
+        following.links[0]._transport.abort()
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, following.identity.peer_id)
+        assert peer.idle
+
+
+async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    lower, upper, _ = spans
+    async with lone_peer(lower, tiny) as (peer, link), Peer(upper, tiny.fingerprint) as following:
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.server.hop))
+        fault = await ask(link, tokens_frame(0, (3,)))  # no session is open over there
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.peer) == (FaultCode.NO_SESSION, following.server.identity.peer_id)
+        assert peer.idle
+
+
+async def test_a_next_peer_has_no_say_in_sessions_of_others(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async def slander(link: Link) -> None:
+        await link.receive()
+        for number in (1, 2):
+            await link.send(Fault(code=FaultCode.INTERNAL, text="", session=session_id(number)))
+        await hang(link)
+
+    async with lone_peer(spans[0], tiny) as (peer, link), Server(hang) as good, Server(slander) as bad:
+        first = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(1), next=good.hop)
+        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2), next=bad.hop)
+        assert isinstance(await ask(link, first), Opened)
+        assert isinstance(await ask(link, second), Opened)
+        fault = await ask(link, tokens_frame(0, (3,), session=session_id(2)))
+        assert isinstance(fault, Fault)
+        assert fault.session == session_id(2)
+        assert set(peer.handler._sessions) == {session_id(1)}
+
+
+@pytest.mark.parametrize("how", ["close", "leave"])
+async def test_a_client_that_does_not_wait_for_the_next_peer_leaves_nothing(
+    spans: tuple[Span, ...], tiny: Checkpoint, how: str
+) -> None:
+    mute = await asyncio.start_server(lambda *_: hang(None), "127.0.0.1", 0)  # type: ignore[arg-type]
+    hop = NOBODY.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        await link.send(opening(tiny.fingerprint, 0, MIDDLE, next=hop))
+        await eventually(lambda: peer.budget.free_tokens < peer.budget.total_tokens)
+        await (link.send(Close(session=session_id())) if how == "close" else link.close())
+        await eventually(lambda: peer.idle)
+        assert not peer.handler.sessions
+    mute.close()
+
+
+async def test_openings_of_one_link_are_bounded(
+    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MAX_OPENING_PER_LINK", 1)
+    mute = await asyncio.start_server(lambda *_: hang(None), "127.0.0.1", 0)  # type: ignore[arg-type]
+    hop = NOBODY.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
+    async with lone_peer(spans[0], tiny) as (_, link):
+        await link.send(opening(tiny.fingerprint, 0, MIDDLE, next=hop))
+        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
+        assert await refused(link, second) == FaultCode.BUSY
+    mute.close()
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_with_it(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    """Frames of two clients come over one link of the peer before; faults for one must not delay the other."""
+    async with (
+        Peer(spans[1], tiny.fingerprint) as peer,
+        dialed(peer.server) as deaf,
+        dialed(peer.server) as good,
+        dialed(peer.server) as upstream,
+    ):
+        for link, number in ((deaf, 1), (good, 2)):
+            await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number)))
+        stuck = peer.handler._sessions[session_id(1)].opener
+        stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
+        # Beyond what was reserved: a fault that is found while the shared link is read.
+        await upstream.send(hidden_frame(64, torch.zeros(1, HIDDEN), session=session_id(1)))
+        await upstream.send(hidden_frame(0, torch.zeros(1, HIDDEN), session=session_id(2)))
+        assert isinstance(await soon(good.receive()), Result)

@@ -1,0 +1,198 @@
+"""Real links, spans and peers on loopback, for the tests of several modules."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from aiohttp import web
+from architectures import ARCHITECTURES, LAYERS
+
+from peers.budget import CacheBudget
+from peers.handler import Handler
+from peers.scheduler import Scheduler
+from peers.span import Span
+from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
+from swarm.network.link import PATH, Dialer, Link, accept
+from swarm.network.records import PeerRecord
+from swarm.network.tasks import end, within
+from swarm.wire.messages import Frame, Hop, Message, Open
+from swarm.wire.tensors import WireTensor
+
+PATIENCE_S = 20.0  # when a condition that must come true has failed to
+ENDED_STATES = {"Z", "X"}
+
+
+async def soon(work: Awaitable[Any]) -> Any:
+    """The result of something that must happen, or a failed test."""
+    return await within(PATIENCE_S, work)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that nobody announces."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.01)
+
+
+def children(of: int | None = None) -> dict[int, str]:
+    """Living child processes (with their children) of a process, by id, and their command lines."""
+    found = {}
+    for task in Path(f"/proc/{of or os.getpid()}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in map(int, task.read_text().split()):
+                if alive(pid):
+                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                    found |= children(pid)
+    return {pid: command for pid, command in found.items() if "resource_tracker" not in command}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ENDED_STATES
+
+
+def kill(pids: dict[int, str]) -> None:
+    """The last resort of a test that failed."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Server:
+    """Takes links at a real port and hands each to ``serve``; ends them all when it is left."""
+
+    def __init__(self, serve: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
+        self.identity = Identity.generate()
+        self.links: list[Link] = []
+        self._serve, self._delay_ms = serve, delay_ms
+
+    @property
+    def hop(self) -> Hop:
+        return Hop(peer_id=self.identity.peer_id, address=self.address, certificate=self.certificate)
+
+    @property
+    def certificate(self) -> str:
+        return self.identity.certificate_fingerprint
+
+    def record(self, **changes: Any) -> PeerRecord:
+        fields: dict[str, Any] = {
+            "peer_id": self.identity.peer_id,
+            "network": "test",
+            "model": "tiny",
+            "fingerprint": "0" * 32,
+            "model_layers": LAYERS,
+            "first_layer": 0,
+            "last_layer": LAYERS,
+            "dtype": "float32",
+            "addresses": (self.address,),
+            "certificate": self.certificate,
+            "tokens_per_second": 1.0,
+            "free_cache_tokens": 1,
+            "state": "online",
+            "software": "0",
+            "protocol": 1,
+        }
+        return PeerRecord.model_validate(fields | changes)
+
+    async def __aenter__(self) -> "Server":
+        async def take(request: web.Request) -> web.StreamResponse:
+            link, response = await accept(request, self._delay_ms)
+            self.links.append(link)
+            try:
+                await self._serve(link)
+            finally:
+                await link.close()
+            return response
+
+        app = web.Application()
+        app.router.add_get(PATH, take)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.identity.server_ssl_context()).start()
+        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(link.close() for link in self.links))
+        await self._runner.cleanup()
+
+
+def tiny_checkpoint(folder: Path) -> Checkpoint:
+    """A Llama of random weights, `LAYERS` layers deep."""
+    ARCHITECTURES["llama"].save(folder)
+    return Checkpoint.open(str(folder))
+
+
+class Peer:
+    """A peer without a directory: a real span behind a real port."""
+
+    def __init__(self, span: Span, fingerprint: str, cache_tokens: int = 256, max_positions: int = 256) -> None:
+        self.span, self.fingerprint = span, fingerprint
+        self.scheduler, self.budget, self.dialer = Scheduler(span), CacheBudget(cache_tokens), Dialer()
+        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions)
+        self.server = Server(self.handler.serve)
+
+    async def __aenter__(self) -> "Peer":
+        self._computing = asyncio.create_task(self.scheduler.run())
+        await self.server.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.handler.close()
+        await self.server.__aexit__()
+        await self.dialer.close()
+        await end(self._computing)
+
+    @property
+    def idle(self) -> bool:
+        return not self.handler.sessions and self.budget.free_tokens == self.budget.total_tokens
+
+
+@contextlib.asynccontextmanager
+async def dialed(server: Server, delay_ms: float = 0.0) -> AsyncIterator[Link]:
+    """A client's link to a server."""
+    dialer = Dialer(delay_ms)
+    try:
+        async with await dialer.connect(server.address, server.certificate) as link:
+            yield link
+    finally:
+        await dialer.close()
+
+
+async def ask(link: Link, message: Message) -> Message:
+    """Send, and take the next message as the answer."""
+    await link.send(message)
+    answer: Message = await soon(link.receive())
+    return answer
+
+
+def session_id(number: int = 0) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def opening(fingerprint: str, first: int, last: int, **changes: Any) -> Open:
+    fields: dict[str, Any] = {"session": session_id(), "fingerprint": fingerprint, "max_tokens": 64}
+    return Open(**(fields | {"first": first, "last": last} | changes))
+
+
+def tokens_frame(start: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
+    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "start": start, "tail": len(tokens)}
+    return Frame(**(fields | {"tokens": tokens} | changes))
+
+
+def hidden_frame(start: int, hidden: torch.Tensor, **changes: Any) -> Frame:
+    packed = WireTensor.pack(hidden)
+    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "start": start, "tail": packed.tokens}
+    return Frame(**(fields | {"hidden": packed} | changes))

@@ -1,0 +1,121 @@
+"""``swarm`` as a process: quick help, one sentence for every mistake, the right exit codes."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swarm.cli import app, guard
+from swarm.errors import NoBootstrap
+
+HANG_S = 60
+COMMANDS = ("generate", "status", "demo")
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+
+
+def swarm(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "swarm.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    script = """
+import sys
+sys.argv = ["swarm", "--help"]
+from swarm.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "transformers", "hivemind", "aiohttp", "numpy", "rich"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_version_is_said() -> None:
+    assert "swarm, version" in swarm("--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("generate",), "Missing argument 'MODEL'"),
+        (("generate", "model", "prompt", "--window", "many"), "'many' is not a valid integer"),
+        (("demo", "--peers", "9"), "9 is not in the range"),
+        (("demo", "--link-ms", "-1"), "-1.0 is not in the range"),
+        (("status", "--no-such-option"), "No such option"),
+        (("fly",), "No such command 'fly'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_options_end_with_code_2_and_one_sentence(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
+    assert guard(app) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert words in last
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("generate", "demo-target", "Hello")])
+def test_no_bootstrap_node_is_one_sentence(arguments: tuple[str, ...]) -> None:
+    done = swarm(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: No bootstrap node is configured")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/1.2.3.4/tcp/1"])
+def test_a_malformed_address_is_one_sentence(address: str) -> None:
+    done = swarm("status", "--bootstrap", address)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert "is not an address such as" in said
+
+
+def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
+    """Neither the model nor a bootstrap node is there: whichever is told, the other prints no stack trace."""
+    done = swarm("generate", str(tmp_path / "none"), "Hello", "--bootstrap", NOBODY)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def raising(error: BaseException) -> int:
+        def command(standalone_mode: bool) -> None:
+            raise error
+
+        return guard(command)
+
+    assert raising(NoBootstrap()) == 1
+    assert capsys.readouterr().err.startswith("error: No bootstrap")
+    assert raising(KeyboardInterrupt()) == 130
+    assert raising(asyncio.CancelledError()) == 130
+    with pytest.raises(ZeroDivisionError):  # a bug of ours is not hidden
+        raising(ZeroDivisionError())
+
+
+def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    script = """
+import sys
+import click
+from swarm.cli import guard
+@click.command()
+def talk():
+    while True:
+        click.echo("x" * 999)
+sys.exit(guard(talk))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(HANG_S) == 1

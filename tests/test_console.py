@@ -1,0 +1,157 @@
+"""Colours for a terminal, plain text for everything else, and nothing that a stranger could steer it with."""
+
+import io
+import logging
+import sys
+
+import click
+import pytest
+from rich.text import Text
+
+from swarm import console
+from swarm.console import LEGEND, STYLES, set_up_logging, show_piece, show_status, show_summary, summary
+from swarm.decoding.decoder import Counts
+from swarm.results import Generation, Meter, Piece, RouteStop
+from swarm.status import ModelStatus, PeerStatus
+
+PEER_A, PEER_B = "12D3KooW" + "a" * 40, "12D3KooW" + "b" * 40
+
+
+def generation(drafted=0, accepted=0):
+    ticks = iter([0.0, 2.0])
+    meter = Meter(lambda: next(ticks))
+    meter.start()
+    meter.loop(50.0, (1.0,), 10)
+    counts = Counts(loops=4, drafted=drafted, accepted=accepted)
+    facts = {"prompt_tokens": 5, "bytes_sent": 1, "bytes_received": 1, "seed": None, "finish_reason": "stop"}
+    route = (RouteStop(PEER_A, (0, 4), 1.0), RouteStop(PEER_B, (4, 8), 1.0))
+    return Generation("hello", (1, 2), route, meter.stats(counts, **facts))
+
+
+class Terminal(io.StringIO):
+    """Takes what is shown from now on; a terminal, as far as anybody can tell."""
+
+    def __init__(self, monkeypatch, name):
+        super().__init__()
+        monkeypatch.setattr(sys, name, self)
+
+    def isatty(self):
+        return True
+
+
+def test_in_a_terminal_pieces_are_coloured_by_origin(monkeypatch):
+    terminal = Terminal(monkeypatch, "stdout")
+    for origin in LEGEND:
+        show_piece(Piece(1, "abc", origin))
+    green, yellow, bold = (
+        click.style("abc", fg="green"),
+        click.style("abc", fg="yellow"),
+        click.style("abc", bold=True),
+    )
+    assert terminal.getvalue() == green + yellow + bold
+
+
+def test_elsewhere_pieces_are_plain_text(capsys):
+    for text, origin in (("abc", "drafted"), ("\n", "corrected"), ("", "target"), ("\x1b[1m\x00é", "target")):
+        show_piece(Piece(1, text, origin))
+    assert capsys.readouterr().out in ("abc\n\x1b[1m\x00é", "abc\n\x00é")  # click itself may drop colours in a pipe
+
+
+def test_the_text_cannot_steer_the_terminal(monkeypatch):
+    terminal = Terminal(monkeypatch, "stdout")
+    show_piece(Piece(1, "a\x1b]0;title\x07b\x9b2Jc\td\ne\r\x7f", "target"))
+    assert terminal.getvalue() == click.style("a]0;titleb2Jc\td\ne", bold=True)
+
+
+def test_every_origin_has_a_style_and_a_legend():
+    assert set(STYLES) == set(LEGEND) == {"drafted", "corrected", "target"}
+
+
+def test_the_summary_is_one_line_of_figures():
+    assert summary(generation(drafted=8, accepted=6)) == (
+        "10 tokens in 2.0 s (5.0 tokens/s), 4 loops of 50 ms, 6 of 8 drafted tokens kept; exact; "
+        "route 0:4 ...aaaaaa > 4:8 ...bbbbbb"
+    )
+    assert "drafted" not in summary(generation())
+
+
+def test_the_summary_goes_to_standard_error_and_only_the_newline_to_the_text(capsys):
+    show_summary(generation(drafted=8))
+    said = capsys.readouterr()
+    assert said.out == "\n"
+    assert said.err == summary(generation(drafted=8)) + "\n"
+
+
+def test_a_terminal_gets_a_legend_if_anything_was_drafted(monkeypatch):
+    Terminal(monkeypatch, "stdout")
+    figures = Terminal(monkeypatch, "stderr")
+    show_summary(generation())
+    assert len(figures.getvalue().splitlines()) == 1
+    show_summary(generation(drafted=8))
+    legend = figures.getvalue().splitlines()[1]
+    assert click.unstyle(legend) == "drafted and kept  draft corrected  the target's own"
+    assert legend.startswith(click.style("drafted and kept", fg="green"))
+
+
+def peer(peer_id, layers, rtt_ms=12.34):
+    return PeerStatus(peer_id, layers, "bfloat16", 123.4, 5000, "online", "0.1.0", rtt_ms)
+
+
+def status_of(*reports, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    show_status("testnet", reports)
+    return capsys.readouterr().out
+
+
+def test_status_shows_a_bar_a_peer_and_that_all_is_served(capsys, monkeypatch):
+    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 5)), peer(PEER_B, (4, 8))), ())
+    said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert "m  (8 layers, weights abababababab)" in said
+    assert "█████···" in said
+    assert "····████" in said
+    for fact in ("...aaaaaaaa", "0:5", "4:8", "bfloat16", "123", "5000", "online", "12.3", "All layers are served."):
+        assert fact in said
+
+
+def test_status_says_plainly_what_is_missing_and_who_does_not_answer(capsys, monkeypatch):
+    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (2, 4)), peer(PEER_B, (4, 8), None)), ((0, 2), (4, 8)))
+    said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert "Layers 0:2, 4:8 are missing: m cannot be used now." in said
+    assert "unreachable" in said
+
+
+def test_status_of_an_empty_network(capsys, monkeypatch):
+    said = status_of(capsys=capsys, monkeypatch=monkeypatch)
+    assert said == "The network testnet is up, but nobody serves a model in it.\n"
+
+
+def test_a_model_folder_may_be_named_like_markup(capsys, monkeypatch):
+    report = ModelStatus("[/bold] x", "ab" * 16, 8, (peer(PEER_A, (0, 4)),), ((4, 8),))
+    said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert said.count("[/bold] x") == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "model_layers", "bar"),
+    [
+        ((0, 8), 8, "████████"),
+        ((7, 8), 8, "·······█"),
+        ((0, 64), 64, "█" * 32),
+        ((32, 64), 64, "·" * 16 + "█" * 16),
+        ((63, 64), 64, "·" * 31 + "█"),
+        ((0, 1), 1000, "█" + "·" * 31),
+        ((999, 1000), 1000, "·" * 31 + "█"),
+    ],
+)
+def test_a_bar_shows_where_a_span_lies(layers, model_layers, bar):
+    shown = console._bar(layers, model_layers)
+    assert isinstance(shown, Text)
+    assert shown.plain == bar
+
+
+@pytest.mark.parametrize(("verbose", "level"), [(False, logging.WARNING), (True, logging.DEBUG)])
+def test_verbose_shows_everything_of_ours(verbose, level, monkeypatch):
+    for package in ("swarm", "peers"):
+        monkeypatch.setattr(logging.getLogger(package), "level", logging.NOTSET)
+    set_up_logging(verbose)
+    assert [logging.getLogger(package).level for package in ("swarm", "peers")] == [level, level]

@@ -1,0 +1,96 @@
+"""What is measured is summed up by the definitions that the field uses."""
+
+import json
+
+import pytest
+
+from swarm.decoding.decoder import Counts
+from swarm.results import Generation, Meter, RouteStop
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def meter(clock):
+    meter = Meter(clock)
+    meter.start()
+    return meter
+
+
+def sum_up(meter, counts, **changed):
+    facts = {"prompt_tokens": 5, "bytes_sent": 70, "bytes_received": 90, "seed": None, "finish_reason": "stop"}
+    return meter.stats(counts, **{**facts, **changed})
+
+
+def test_rates_of_a_speculative_generation(meter, clock):
+    for loop_ms, compute_ms, tokens in [(500.0, (50.0, 60.0), 3), (100.0, (4.0, 6.0), 5), (120.0, (6.0, 8.0), 2)]:
+        meter.drafted(4, 0.02)
+        clock.now += 1.0
+        meter.loop(loop_ms, compute_ms, tokens)
+    stats = sum_up(meter, Counts(loops=3, drafted=12, accepted=7, rejected=3, flushes=2), seed=9)
+    assert (stats.prompt_tokens, stats.new_tokens, stats.loops, stats.rejections) == (5, 10, 3, 3)
+    assert (stats.seconds, stats.time_to_first_token_ms) == (3.0, 1000.0)
+    assert stats.tokens_per_second == pytest.approx(10 / 3)
+    assert stats.draft_acceptance_rate == pytest.approx(7 / 12)
+    assert stats.mean_acceptance_length == pytest.approx(10 / 3)
+    assert stats.draft_ms_per_token == pytest.approx(5.0)
+    assert (stats.bytes_sent, stats.bytes_received, stats.seed) == (70, 90, 9)
+    assert (stats.verification, stats.finish_reason) == ("exact", "stop")
+
+
+def test_the_first_loop_carries_the_prompt_and_is_left_out_of_the_means(meter):
+    for loop_ms, compute_ms in [(500.0, (50.0, 60.0)), (100.0, (4.0, 6.0)), (120.0, (6.0, 8.0))]:
+        meter.loop(loop_ms, compute_ms, 1)
+    stats = sum_up(meter, Counts(loops=3))
+    assert stats.loop_ms == pytest.approx(110.0)
+    assert stats.stage_compute_ms == pytest.approx((5.0, 7.0))
+
+
+def test_a_single_loop_is_its_own_mean(meter, clock):
+    clock.now += 0.5
+    meter.loop(500.0, (50.0,), 1)
+    stats = sum_up(meter, Counts(loops=1))
+    assert (stats.loop_ms, stats.stage_compute_ms) == (500.0, (50.0,))
+
+
+def test_plain_decoding_has_no_draft_figures(meter, clock):
+    clock.now += 0.5
+    meter.loop(500.0, (50.0,), 1)
+    stats = sum_up(meter, Counts(loops=1))
+    assert (stats.draft_acceptance_rate, stats.draft_ms_per_token) == (None, None)
+    assert stats.mean_acceptance_length == 1.0
+
+
+def test_before_anything_happened_there_are_no_rates(meter):
+    stats = sum_up(meter, Counts())
+    assert (stats.seconds, stats.tokens_per_second, stats.time_to_first_token_ms, stats.loop_ms) == (0, 0, 0, 0)
+    assert (stats.mean_acceptance_length, stats.stage_compute_ms) == (None, ())
+
+
+def test_a_generation_is_plain_data_for_json(meter, clock):
+    clock.now += 0.5
+    meter.loop(500.0, (50.0,), 2)
+    stats = sum_up(meter, Counts(loops=1, drafted=1, accepted=1))
+    generation = Generation("ab", (7, 8), (RouteStop("peer", (0, 8), 1.5),), stats)
+    said = json.loads(json.dumps(generation.as_dict()))
+    assert (said["text"], said["token_ids"]) == ("ab", [7, 8])
+    assert said["route"] == [{"peer_id": "peer", "layers": [0, 8], "rtt_ms": 1.5}]
+    promised = {
+        *("prompt_tokens", "new_tokens", "seconds", "tokens_per_second", "time_to_first_token_ms", "loops", "loop_ms"),
+        *("drafted_tokens", "accepted_tokens", "draft_acceptance_rate", "mean_acceptance_length"),
+        *("bytes_sent", "bytes_received", "verification", "finish_reason"),
+    }
+    assert promised <= set(said["stats"])

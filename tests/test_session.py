@@ -1,0 +1,269 @@
+"""The client's side of a chain, against scripted peers behind real links."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import torch
+from support import Server, dialed, eventually, soon
+
+from swarm import session as sessions
+from swarm.decoding.decoder import Window
+from swarm.identity import Identity
+from swarm.network.connection import Connection
+from swarm.network.link import Link
+from swarm.routing.chain import Stage
+from swarm.session import ChainBroken, ChainLink, ChainSession
+from swarm.wire.messages import Close, Fault, FaultCode, Frame, Message, Open, Opened, Pong, Result
+from swarm.wire.tensors import WireTensor
+
+FINGERPRINT = "0" * 32
+HIDDEN = 8
+WINDOW = Window(0, 0, (3, 4, 5), 2)
+
+Script = Callable[[Link, Message], Awaitable[None]]
+
+
+def result(frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int) -> Result:
+    fields = {"epoch": frame.epoch, "start": frame.start, "count": frame.count} | changes
+    values = WireTensor.pack(torch.ones(frame.tail if tail is None else tail, hidden))
+    return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
+
+
+async def good(link: Link, message: Message) -> None:
+    if isinstance(message, Open):
+        await link.send(Opened(session=message.session))
+    elif isinstance(message, Frame):
+        await link.send(result(message))
+
+
+async def mute(link: Link, message: Message) -> None:
+    pass
+
+
+def refusing(code: FaultCode, peer: str | None = None) -> Script:
+    async def script(link: Link, message: Message) -> None:
+        if isinstance(message, Open):
+            await link.send(Fault(code=code, text="no", session=message.session, peer=peer))
+
+    return script
+
+
+def answering(answer: Callable[[Frame], Message]) -> Script:
+    """Opens willingly, then answers a frame so."""
+
+    async def script(link: Link, message: Message) -> None:
+        await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))
+
+    return script
+
+
+class Chain:
+    """One scripted peer a stage, one layer each; `heard` is what each was told."""
+
+    def __init__(self) -> None:
+        self.links: list[ChainLink] = []
+        self.servers: list[Server] = []
+        self.heard: list[list[Message]] = []
+
+    def session(self, **options: int) -> ChainSession:
+        return ChainSession(self.links, FINGERPRINT, 64, **options)
+
+    def peer(self, number: int) -> str:
+        return self.links[number].stage.peer_id
+
+
+@asynccontextmanager
+async def chain_of(*scripts: Script) -> AsyncIterator[Chain]:
+    chain = Chain()
+    async with AsyncExitStack() as stack:
+        for layer, script in enumerate(scripts):
+            heard: list[Message] = []
+
+            async def serve(link: Link, script: Script = script, heard: list[Message] = heard) -> None:
+                async for message in link:
+                    heard.append(message)
+                    await script(link, message)
+
+            server = await stack.enter_async_context(Server(serve))
+            connection = Connection(server.identity.peer_id, await stack.enter_async_context(dialed(server)))
+            stack.push_async_callback(connection.close)
+            # A record may name addresses that nobody answers at; what counts is where the peer did answer.
+            record = server.record(addresses=("127.0.0.1:1", server.address))
+            chain.links.append(ChainLink(Stage(server.identity.peer_id, layer, layer + 1), record, connection))
+            chain.servers.append(server)
+            chain.heard.append(heard)
+        yield chain
+
+
+def kinds(messages: Sequence[Message]) -> list[str]:
+    return [type(message).__name__ for message in messages]
+
+
+async def test_a_session_is_opened_on_every_peer_and_closed_again() -> None:
+    async with chain_of(good, good) as chain:
+        async with chain.session():
+            first, second = (heard[0] for heard in chain.heard)
+            assert isinstance(first, Open)
+            assert isinstance(second, Open)
+            assert (first.first, first.last, second.first, second.last) == (0, 1, 1, 2)
+            assert first.session == second.session
+            assert first.next is not None
+            assert first.next.address == chain.servers[1].address
+            assert second.next is None
+        await eventually(lambda: [kinds(heard) for heard in chain.heard] == [["Open", "Close"]] * 2)
+        assert not any(link.connection._inboxes for link in chain.links)
+
+
+async def test_a_window_is_sent_to_the_first_peer_and_answered_by_the_last() -> None:
+    async with chain_of(good) as chain, chain.session(hidden_size=HIDDEN) as session:
+        await session.send(WINDOW)
+        answer = await soon(session.receive())
+        assert (answer.epoch, answer.start, answer.count, answer.compute_ms) == (0, 0, 3, (1.0,))
+        assert answer.hidden.shape == (2, HIDDEN)
+        assert answer.loop_ms > 0
+        assert session.bytes_sent > 0
+        assert session.bytes_received > 2 * HIDDEN * 4
+
+
+async def test_a_prompt_of_many_chunks_may_be_answered_before_it_is_read() -> None:
+    async with chain_of(good) as chain, ChainSession(chain.links, FINGERPRINT, 1 << 18) as session:
+        for start in range(400):
+            await session.send(Window(0, start, (3,), 0))
+        for start in range(400):
+            assert (await soon(session.receive())).start == start
+
+
+@pytest.mark.parametrize("blamed", [0, 1])
+async def test_a_peer_that_refuses_is_named_and_the_others_are_told(blamed: int) -> None:
+    scripts = [good, good]
+    scripts[blamed] = refusing(FaultCode.BUSY)
+    async with chain_of(*scripts) as chain:
+        with pytest.raises(ChainBroken) as caught:
+            await soon(chain.session().open())
+        assert caught.value.peer_id == chain.peer(blamed)
+        assert caught.value.layers == (blamed, blamed + 1)
+        with pytest.raises(ChainBroken):
+            async with chain.session():
+                raise AssertionError("it was not opened")
+        await eventually(lambda: all("Close" in kinds(heard) for heard in chain.heard))
+        assert f"layers {blamed}:{blamed + 1}" in str(caught.value)
+
+
+async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> None:
+    async with chain_of(good, good, good) as chain:
+        for accused, blamed in ((chain.peer(1), 1), (chain.peer(2), 0), (Identity.generate().peer_id, 0), (None, 0)):
+            fault = Fault(code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused)
+            assert chain.session()._to_blame(chain.peer(0), fault) == chain.peer(blamed)
+        fault = Fault(code=FaultCode.INTERNAL, text="", session=b"0" * 16, peer=chain.peer(0))
+        assert chain.session()._to_blame(chain.peer(2), fault) == chain.peer(2)
+
+
+async def test_a_next_peer_that_is_unreachable_is_the_one_to_blame() -> None:
+    names: list[str] = []
+
+    async def blame_next(link: Link, message: Message) -> None:
+        await refusing(FaultCode.NEXT_UNREACHABLE, names[1])(link, message)
+
+    async with chain_of(blame_next, good) as chain:
+        names.extend(link.stage.peer_id for link in chain.links)
+        with pytest.raises(ChainBroken) as caught:
+            await soon(chain.session().open())
+        assert caught.value.peer_id == chain.peer(1)
+
+
+async def test_a_silent_peer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "OPEN_TIMEOUT_S", 0.2)
+    async with chain_of(good, mute) as chain:
+        with pytest.raises(ChainBroken, match="no answer") as caught:
+            await soon(chain.session().open())
+        assert caught.value.peer_id == chain.peer(1)
+
+
+async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "RESULT_TIMEOUT_S", 0.05)
+    async with chain_of(good) as chain, chain.session() as session:
+        with pytest.raises(ChainBroken, match="no result"):
+            await soon(session.receive())
+
+
+@pytest.mark.parametrize("moment", ["opening", "waiting", "sending"])
+@pytest.mark.parametrize("dying", [0, 1])
+async def test_a_peer_may_die_at_any_moment(moment: str, dying: int) -> None:
+    scripts = [good, good]
+    scripts[dying] = mute if moment == "opening" else good
+    async with chain_of(*scripts) as chain:
+        session = chain.session()
+
+        def die() -> None:
+            chain.servers[dying].links[0]._transport.abort()
+
+        async def live() -> None:
+            async with session:
+                if moment == "sending":
+                    die()
+                    await eventually(lambda: chain.links[dying].connection.closed)
+                    await session.send(WINDOW)
+                await session.receive()
+
+        living = asyncio.create_task(live())
+        if moment != "sending":
+            await eventually(lambda: len(chain.heard[dying]) == 1)
+            die()
+        with pytest.raises(ChainBroken) as caught:
+            await soon(living)
+        assert caught.value.peer_id == chain.peer(dying)
+
+
+WRONG_ANSWERS: dict[str, Callable[[Frame], Message]] = {
+    "another start": lambda frame: result(frame, start=7),
+    "another epoch": lambda frame: result(frame, epoch=7),
+    "another count": lambda frame: result(frame, count=200),
+    "a shorter tail": lambda frame: result(frame, tail=1),
+    "another width": lambda frame: result(frame, hidden=HIDDEN + 1),
+    "out of turn": lambda frame: Opened(session=frame.session),
+    "no answer at all": lambda frame: Pong(nonce=1) if frame.start else Close(session=frame.session),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+async def test_what_was_not_asked_for_is_the_peers_failure(name: str) -> None:
+    async with chain_of(answering(WRONG_ANSWERS[name])) as chain, chain.session(hidden_size=HIDDEN) as session:
+        await session.send(WINDOW)
+        with pytest.raises(ChainBroken):
+            await soon(session.receive())
+
+
+async def test_only_the_last_peer_may_answer() -> None:
+    async with chain_of(good, good) as chain, chain.session() as session:
+        await session.send(WINDOW)  # the first peer answers it, though it should send it on
+        with pytest.raises(ChainBroken) as caught:
+            await soon(session.receive())
+        assert caught.value.peer_id == chain.peer(0)
+
+
+async def test_a_cancelled_generation_says_goodbye() -> None:
+    async with chain_of(good, good) as chain:
+        opened = asyncio.Event()
+
+        async def generate() -> None:
+            async with chain.session() as session:
+                opened.set()
+                await session.receive()
+
+        generating = asyncio.create_task(generate())
+        await soon(opened.wait())
+        generating.cancel()
+        await asyncio.wait({generating})
+        assert generating.cancelled()
+        await eventually(lambda: all(kinds(heard) == ["Open", "Close"] for heard in chain.heard))
+
+
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "CLOSE_TIMEOUT_S", 0.05)
+    async with chain_of(good) as chain:
+        async with chain.session() as session:
+            link = chain.links[0].connection.link
+            monkeypatch.setattr(link, "send", lambda _: asyncio.Event().wait())
+        await soon(session.close())

@@ -1,0 +1,89 @@
+"""What a network looks like, from real records and peers that do or do not answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from architectures import LAYERS
+from support import Server, soon, tiny_checkpoint
+
+from swarm import status
+from swarm.config import Network
+from swarm.errors import ModelNotFound, NoBootstrap
+from swarm.identity import Identity
+from swarm.network.directory import Directory
+from swarm.network.link import Link
+from swarm.status import look
+from swarm.wire.messages import Ping, Pong
+
+
+async def pong(link: Link) -> None:
+    async for message in link:
+        if isinstance(message, Ping):
+            await link.send(Pong(nonce=message.nonce))
+
+
+class Lab:
+    def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
+        self.stack, self.network = stack, Network("test", bootstrap.addresses)
+
+    async def peer(self, first: int, last: int, *, answers: bool = True, **changes: str) -> str:
+        """A published record, and a port that answers pings, or none."""
+        server = Server(pong)
+        if answers:
+            await self.stack.enter_async_context(server)
+        else:
+            server.address = "127.0.0.1:1"
+        directory = await self.stack.enter_async_context(await Directory.join(server.identity, self.network))
+        await directory.publish(server.record(first_layer=first, last_layer=last, **changes))
+        return server.identity.peer_id
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    async with AsyncExitStack() as stack:
+        first = await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True)
+        yield Lab(stack, await stack.enter_async_context(first))
+
+
+async def test_an_empty_network_has_no_models(lab: Lab) -> None:
+    assert await soon(look(lab.network)) == []
+
+
+async def test_layers_count_as_served_only_if_their_peer_answers(lab: Lab) -> None:
+    good, dead = await lab.peer(0, 2), await lab.peer(2, LAYERS, answers=False)
+    leaving = await lab.peer(2, 3, state="draining")
+    (report,) = await soon(look(lab.network))
+    assert (report.model, report.model_layers, report.missing) == ("tiny", LAYERS, ((2, LAYERS),))
+    peers = {peer.peer_id: peer for peer in report.peers}
+    assert set(peers) == {good, dead, leaving}
+    assert peers[good].layers == (0, 2)
+    assert peers[good].rtt_ms is not None
+    assert peers[dead].rtt_ms is None
+    assert peers[leaving].state == "draining"
+    assert report.as_dict()["peers"][0]["peer_id"] == good
+
+
+async def test_a_model_may_be_asked_for_though_nobody_serves_it(lab: Lab, tmp_path: Path) -> None:
+    await lab.peer(0, LAYERS)  # of the same name, with other weights
+    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    (report,) = await soon(look(lab.network, str(tmp_path / "tiny")))
+    assert report.fingerprint == checkpoint.fingerprint
+    assert (report.peers, report.missing) == ((), ((0, LAYERS),))
+    with pytest.raises(ModelNotFound):
+        await soon(look(lab.network, str(tmp_path / "nothing")))
+
+
+async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MAX_CANDIDATES", 1)
+    for layer in range(LAYERS):
+        await lab.peer(layer, layer + 1)
+    (report,) = await soon(look(lab.network))
+    assert report.missing == ()
+    assert len(report.peers) == LAYERS
+
+
+async def test_no_bootstrap_node_is_an_error() -> None:
+    with pytest.raises(NoBootstrap):
+        await look(Network("test"))

@@ -1,0 +1,330 @@
+"""Bytes from outside become one valid message or a WireError, and nothing else."""
+
+import math
+import struct
+
+import msgpack
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from swarm.wire import messages
+from swarm.wire.codec import MAX_MESSAGE_BYTES, MAX_REASON, PROTOCOL_VERSION, WireError, decode, encode
+from swarm.wire.messages import Fault, FaultCode, Frame, Ping, Result
+from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
+
+SESSION = bytes(range(16))
+
+sessions = st.binary(min_size=16, max_size=16)
+epochs = st.integers(0, (1 << 31) - 1)
+positions = st.integers(0, messages.MAX_SESSION_TOKENS)
+compute_ms = st.lists(st.floats(0, 1e7), max_size=messages.MAX_HOPS).map(tuple)
+nonces = st.integers(0, (1 << 32) - 1)
+peer_ids = st.from_regex(r"[A-Za-z0-9]{10,100}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=messages.MAX_TEXT)
+hops = st.builds(
+    messages.Hop,
+    peer_id=peer_ids,
+    address=st.text(min_size=3, max_size=300),
+    certificate=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+)
+
+
+@st.composite
+def tensors(draw, min_tokens=0):
+    dtype = draw(st.sampled_from(["float32", "bfloat16", "float16"]))
+    tokens, hidden = draw(st.integers(min_tokens, 3)), draw(st.integers(1, 4))
+    size = tokens * hidden * (4 if dtype == "float32" else 2)
+    return WireTensor(dtype=dtype, tokens=tokens, hidden=hidden, data=draw(st.binary(min_size=size, max_size=size)))
+
+
+@st.composite
+def frames(draw):
+    token_ids = st.lists(st.integers(0, messages.MAX_VOCABULARY - 1), min_size=1, max_size=20).map(tuple)
+    carried = draw(st.one_of(token_ids, tensors(min_tokens=1)))
+    is_tensor = isinstance(carried, WireTensor)
+    return Frame(
+        session=draw(sessions),
+        epoch=draw(epochs),
+        start=draw(positions),
+        tail=draw(st.integers(0, carried.tokens if is_tensor else len(carried))),
+        compute_ms=draw(compute_ms),
+        **{"hidden" if is_tensor else "tokens": carried},
+    )
+
+
+@st.composite
+def results(draw):
+    hidden = draw(tensors())
+    count = draw(st.integers(max(1, hidden.tokens), MAX_FRAME_TOKENS))
+    return Result(
+        session=draw(sessions),
+        epoch=draw(epochs),
+        start=draw(positions),
+        count=count,
+        hidden=hidden,
+        compute_ms=draw(compute_ms),
+    )
+
+
+@st.composite
+def openings(draw):
+    first = draw(st.integers(0, messages.MAX_LAYERS - 1))
+    return messages.Open(
+        session=draw(sessions),
+        fingerprint=draw(st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
+        first=first,
+        last=draw(st.integers(first + 1, messages.MAX_LAYERS)),
+        max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
+        next=draw(st.none() | hops),
+    )
+
+
+KINDS = {
+    "open": openings(),
+    "opened": st.builds(messages.Opened, session=sessions),
+    "frame": frames(),
+    "result": results(),
+    "cancel": st.builds(messages.Cancel, session=sessions, epoch=epochs),
+    "close": st.builds(messages.Close, session=sessions),
+    "ping": st.builds(messages.Ping, nonce=nonces),
+    "pong": st.builds(messages.Pong, nonce=nonces),
+    "fault": st.builds(
+        Fault,
+        code=st.sampled_from(FaultCode),
+        text=texts,
+        session=st.none() | sessions,
+        peer=st.none() | peer_ids,
+    ),
+}
+any_message = st.one_of(*KINDS.values())
+any_data = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=40)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=12)),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10) | st.binary(max_size=4), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+def envelope(kind, fields, version=PROTOCOL_VERSION):
+    return msgpack.packb([version, kind, fields])
+
+
+def reason(data):
+    with pytest.raises(WireError) as caught:
+        decode(data)
+    return str(caught.value)
+
+
+def decode_or_refuse(data):
+    """What must hold for any bytes: a message, or a short printable reason."""
+    try:
+        outcome = decode(data)
+    except WireError as error:
+        outcome = error.reason
+    if isinstance(outcome, str):
+        assert len(outcome) <= MAX_REASON
+        assert outcome == messages.printable(outcome)
+    else:
+        assert decode(encode(outcome)) == outcome
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_message_comes_back_as_it_was(kind):
+    @settings(max_examples=40, deadline=None)
+    @given(KINDS[kind])
+    def check(message):
+        decoded = decode(encode(message))
+        assert decoded == message
+        assert type(decoded) is type(message)
+
+    check()
+
+
+def test_the_list_of_kinds_is_whole():
+    said = {kind for kind in messages.Message.__subclasses__() if kind is not messages.Hop}
+    assert {kind.__name__.lower() for kind in said} == set(KINDS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\xc1")
+def test_arbitrary_bytes_are_refused(data):
+    decode_or_refuse(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([1, True, 1.0, 2, None]), st.sampled_from(list(KINDS)) | any_data, any_data)
+def test_arbitrary_data_in_an_envelope_is_refused(version, kind, fields):
+    decode_or_refuse(envelope(kind, fields, version))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_message, st.data())
+def test_a_message_with_bytes_changed_is_a_message_or_refused(message, data):
+    raw = bytearray(encode(message))
+    for _ in range(data.draw(st.integers(1, 4))):
+        first = data.draw(st.integers(0, len(raw)))
+        raw[first : first + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    decode_or_refuse(bytes(raw))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_message, any_data, st.data())
+def test_a_message_with_a_field_changed_is_a_message_or_refused(message, value, data):
+    version, kind, fields = msgpack.unpackb(encode(message))
+    name = data.draw(st.sampled_from(sorted(fields)) | st.text(max_size=5))
+    fields[name] = value
+    decode_or_refuse(envelope(kind, fields, version))
+
+
+@pytest.mark.parametrize("version", [0, 2, -1, 1 << 63])
+def test_another_protocol_version_is_named(version):
+    expected = f"not a valid message: protocol version {version}, this side speaks 1; update the older side"
+    assert reason(envelope("ping", {"nonce": 1}, version)) == expected
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None, [1], b"1"])
+def test_only_an_integer_is_a_version(version):
+    assert "no protocol version" in reason(envelope("ping", {"nonce": 1}, version))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (msgpack.packb({"kind": "ping"}), "no [version, kind, fields]"),
+        (msgpack.packb([1, "ping"]), "no [version, kind, fields]"),
+        (msgpack.packb([1, "ping", {"nonce": 1}, 0]), "no [version, kind, fields]"),
+        (envelope("hop", {}), "unknown kind 'hop'"),
+        (envelope("Ping", {"nonce": 1}), "unknown kind 'Ping'"),
+        (envelope(7, {}), "unknown kind 7"),
+        (envelope("ping", [1]), "fields are no map of names"),
+        (envelope("ping", {b"nonce": 1}), "fields are no map of names"),
+        (envelope("ping", {}), "ping.nonce: Field required"),
+        (envelope("ping", {"nonce": 1, "more": 1}), "ping.more: Extra inputs are not permitted"),
+        (envelope("ping", {"nonce": -1}), "ping.nonce: Input should be greater than or equal to 0"),
+        (envelope("ping", {"nonce": True}), "ping.nonce: Input should be a valid integer"),
+        (envelope("ping", {"nonce": 1.0}), "ping.nonce: Input should be a valid integer"),
+        (envelope("close", {"session": bytes(15)}), "close.session: Data should have at least 16 bytes"),
+        (envelope("close", {"session": bytes(17)}), "close.session: Data should have at most 16 bytes"),
+        (envelope("close", {"session": "x" * 16}), "close.session: Input should be a valid bytes"),
+        (envelope("fault", {"code": "?", "text": ""}), "fault.code: Input should be 'bad_message'"),
+        (envelope("ping", {"nonce": msgpack.ExtType(5, b"1")}), "broken msgpack (ValueError)"),
+        (envelope("ping", {"nonce": 1}) + b"\x00", "broken msgpack (ExtraData)"),
+        (envelope("ping", {"nonce": 1})[:-1], "broken msgpack (ValueError)"),
+    ],
+)
+def test_a_refusal_says_where_and_why(data, why):
+    assert reason(data).startswith(f"not a valid message: {why}")
+
+
+def frame_fields(**changed):
+    return {"session": SESSION, "epoch": 0, "start": 0, "tail": 1, "tokens": [1, 2], **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"tokens": [1] * 257}, "broken msgpack"),  # longer than any array may be
+        ({"tokens": []}, "frame.tokens"),
+        ({"tokens": [1, True]}, "frame.tokens.1"),
+        ({"tokens": [1, -1]}, "frame.tokens.1"),
+        ({"tokens": [1, 2.0]}, "frame.tokens.1"),
+        ({"tokens": {"0": 1}}, "frame.tokens"),
+        ({"tokens": "12"}, "frame.tokens"),
+        ({"tokens": b"12"}, "frame.tokens"),
+        ({"compute_ms": [math.nan]}, "frame.compute_ms.0"),
+        ({"compute_ms": [math.inf]}, "frame.compute_ms.0"),
+        ({"compute_ms": [-1.0]}, "frame.compute_ms.0"),
+        ({"compute_ms": [False]}, "frame.compute_ms.0"),
+        ({"compute_ms": [1.0] * 65}, "frame.compute_ms"),
+        ({"tail": 3}, "frame.message"),
+        ({"hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(8)}}, "frame.message"),
+        ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(7)}}, "frame.hidden"),
+        ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2}}, "frame.hidden.data"),
+        ({"tokens": None, "hidden": [1, 2]}, "frame.hidden"),
+    ],
+)
+def test_a_frame_out_of_bounds_is_refused(changed, where):
+    decode(envelope("frame", frame_fields()))
+    assert reason(envelope("frame", frame_fields(**changed))).startswith(f"not a valid message: {where}")
+
+
+@pytest.mark.parametrize("depth", [10, 500, 1023, 5_000, 1_000_000])
+@pytest.mark.parametrize("place", ["version", "kind", "fields", "field"])
+def test_depth_bombs_are_refused(depth, place):
+    bomb = b"\x91" * depth + b"\x01"
+    data = {
+        "version": b"\x93" + bomb + b"\xa4ping\x80",
+        "kind": b"\x93\x01" + bomb + b"\x80",
+        "fields": b"\x93\x01\xa4ping" + bomb,
+        "field": b"\x93\x01\xa4ping\x81\xa5nonce" + bomb,
+    }[place]
+    assert reason(data).startswith("not a valid message: broken msgpack")
+
+
+def test_a_flood_of_small_containers_is_stopped_before_it_fills_the_memory():
+    flood = msgpack.packb([[{}] * 200] * 200)
+    assert reason(b"\x93\x01\xa4ping" + flood) == "not a valid message: broken msgpack (ValueError)"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\xdd" + struct.pack(">I", 0xFFFFFFFF),  # array
+        b"\xdf" + struct.pack(">I", 0xFFFFFFFF),  # map
+        b"\xc6" + struct.pack(">I", 0xFFFFFFFF),  # bytes
+        b"\xdb" + struct.pack(">I", 0xFFFFFFFF),  # text
+        b"\xc9" + struct.pack(">I", 0xFFFFFFFF) + b"\x05",  # extension
+        b"\xc7\x0c\xff" + b"\xff" * 12,  # a time that no clock shows
+    ],
+)
+def test_declared_lengths_are_not_believed(header):
+    for data in (header, b"\x93\x01\xa4ping" + header, b"\x93\x01\xa4ping\x81\xa5nonce" + header):
+        assert reason(data).startswith("not a valid message: broken msgpack")
+
+
+def test_a_message_longer_than_any_is_not_looked_at():
+    assert reason(bytes(MAX_MESSAGE_BYTES + 1)).endswith(f"bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+
+
+def test_the_largest_frame_fits():
+    hidden = torch.zeros(MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE)
+    frame = Frame(
+        session=SESSION,
+        epoch=(1 << 31) - 1,
+        start=messages.MAX_SESSION_TOKENS,
+        tail=MAX_FRAME_TOKENS,
+        hidden=WireTensor.pack(hidden),
+        compute_ms=(1e7,) * messages.MAX_HOPS,
+    )
+    data = encode(frame)
+    assert len(data) <= MAX_MESSAGE_BYTES
+    assert decode(data).count == MAX_FRAME_TOKENS
+
+
+def test_a_reason_is_short_and_cannot_steer_a_terminal():
+    name = "\x1b[2J" + "x" * 10_000
+    assert "\x1b" not in reason(envelope("ping", {"nonce": 1, name: 1}))
+    assert len(reason(envelope(name, {}))) < 200
+
+
+def test_a_windows_frame_is_small():
+    tokens = (messages.MAX_VOCABULARY - 1,) * 9
+    frame = Frame(session=SESSION, epoch=1_000, start=100_000, tail=9, tokens=tokens)
+    assert len(encode(frame)) <= 100 + 5 * len(tokens)
+
+
+def test_defaults_are_not_sent():
+    assert encode(Ping(nonce=7)) == b"\x93\x01\xa4ping\x81\xa5nonce\x07"
+    fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, start=0, tail=1, tokens=(1,))))[2]
+    assert set(fields) == {"session", "epoch", "start", "tail", "tokens"}

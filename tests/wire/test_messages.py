@@ -1,0 +1,117 @@
+"""A message that exists is valid."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from swarm.wire.messages import (
+    MAX_HOPS,
+    MAX_SESSION_TOKENS,
+    MAX_TEXT,
+    MAX_VOCABULARY,
+    Cancel,
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Hop,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Result,
+    printable,
+)
+from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
+
+SESSION = bytes(range(16))
+HIDDEN = WireTensor.pack(torch.zeros(2, 3))
+HOP = {"peer_id": "12D3KooWExample", "address": "203.0.113.9:4001", "certificate": "0f" * 32}
+
+VALID = {
+    Hop: HOP,
+    Open: {"session": SESSION, "fingerprint": "ab" * 16, "first": 0, "last": 8, "max_tokens": 100, "next": Hop(**HOP)},
+    Opened: {"session": SESSION},
+    Frame: {"session": SESSION, "epoch": 0, "start": 0, "tail": 1, "tokens": (1, 2)},
+    Result: {"session": SESSION, "epoch": 0, "start": 0, "count": 4, "hidden": HIDDEN},
+    Cancel: {"session": SESSION, "epoch": 1},
+    Close: {"session": SESSION},
+    Ping: {"nonce": 1},
+    Pong: {"nonce": 1},
+    Fault: {"code": FaultCode.BUSY, "text": "later", "session": SESSION, "peer": "12D3KooWExample"},
+}
+
+WRONG = [
+    *[(kind, {"session": wrong}) for kind in (Opened, Frame, Close) for wrong in (bytes(15), bytes(17), b"", "x" * 16)],
+    *[(Frame, {name: wrong}) for name in ("epoch", "start", "tail") for wrong in (-1, True, 1.0, "1", None)],
+    (Frame, {"epoch": 1 << 31}),
+    (Frame, {"start": MAX_SESSION_TOKENS + 1}),
+    (Frame, {"tail": 3}),
+    (Frame, {"tokens": ()}),
+    (Frame, {"tokens": None}),
+    (Frame, {"tokens": (1, -1)}),
+    (Frame, {"tokens": (1, True)}),
+    (Frame, {"tokens": (1, 2.0)}),
+    (Frame, {"tokens": (1, MAX_VOCABULARY)}),
+    (Frame, {"tokens": (1,) * (MAX_FRAME_TOKENS + 1)}),
+    (Frame, {"hidden": HIDDEN}),
+    (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),
+    (Frame, {"tokens": None, "hidden": HIDDEN, "tail": 3}),
+    *[(kind, {"compute_ms": (wrong,)}) for kind in (Frame, Result) for wrong in (math.nan, math.inf, -1.0, 1e8, True)],
+    (Frame, {"compute_ms": (1.0,) * (MAX_HOPS + 1)}),
+    (Result, {"count": 0}),
+    (Result, {"count": 1}),  # a tail of two does not fit
+    (Result, {"count": MAX_FRAME_TOKENS + 1}),
+    (Open, {"first": 8}),
+    (Open, {"first": -1}),
+    (Open, {"last": 1001}),
+    (Open, {"max_tokens": 0}),
+    (Open, {"max_tokens": MAX_SESSION_TOKENS + 1}),
+    (Open, {"fingerprint": "AB" * 16}),
+    (Open, {"fingerprint": "ab" * 16 + "\n"}),
+    (Open, {"next": "somewhere"}),
+    (Hop, {"peer_id": "short"}),
+    (Hop, {"peer_id": "12D3KooW\x1b[31m"}),
+    (Hop, {"address": "x" * 301}),
+    (Hop, {"certificate": "0f" * 31}),
+    (Ping, {"nonce": 1 << 32}),
+    (Pong, {"nonce": -1}),
+    (Fault, {"code": "no such code"}),
+    (Fault, {"text": "x" * (MAX_TEXT + 1)}),
+    (Fault, {"peer": "12D3KooW\x1b[31m"}),
+]
+
+
+@pytest.mark.parametrize("kind", VALID, ids=lambda kind: kind.__name__)
+def test_nothing_unknown_is_taken_and_nothing_changes_afterwards(kind):
+    message = kind(**VALID[kind])
+    with pytest.raises(ValidationError):
+        kind(**VALID[kind], surprise=1)
+    with pytest.raises(ValidationError):
+        setattr(message, next(iter(VALID[kind])), None)
+
+
+@pytest.mark.parametrize(("kind", "wrong"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+def test_a_field_out_of_bounds_makes_no_message(kind, wrong):
+    with pytest.raises(ValidationError):
+        kind(**{**VALID[kind], **wrong})
+
+
+def test_bounds_are_inside():
+    Frame(**{**VALID[Frame], "start": MAX_SESSION_TOKENS, "epoch": (1 << 31) - 1})
+    Frame(**{**VALID[Frame], "tokens": (MAX_VOCABULARY - 1,) * MAX_FRAME_TOKENS, "tail": MAX_FRAME_TOKENS})
+    Frame(**{**VALID[Frame], "compute_ms": (0.0,) * MAX_HOPS, "tail": 0})
+    Result(**{**VALID[Result], "count": 2})
+    Open(**{**VALID[Open], "first": 999, "last": 1000, "max_tokens": MAX_SESSION_TOKENS})
+
+
+def test_a_frame_counts_tokens_or_hidden_states():
+    assert Frame(**VALID[Frame]).count == 2
+    assert Frame(session=SESSION, epoch=0, start=0, tail=2, hidden=HIDDEN).count == 2
+
+
+def test_a_fault_cannot_steer_the_terminal_that_shows_it():
+    assert Fault(code=FaultCode.BUSY, text="come\nback \x1b[31mlater\x9b").text == "come back  [31mlater "
+    assert printable("naïve 日本") == "naïve 日本"
