@@ -24,6 +24,7 @@ CONNECT_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as gone
 CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
 HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
+TIMER_S = 0.001  # an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
 MAX_HELD = 256  # messages held back by an emulated delay
 
 AnyWebSocket: TypeAlias = (
@@ -161,6 +162,8 @@ class Link:
 
     async def _hold(self, data: bytes) -> None:
         due = time.monotonic() + self.delay_ms / 1e3
+        if not self._held.full():
+            return self._held.put_nowait((due, data))
         while not self.closed:  # which the releaser sees to, if the other side takes nothing
             with contextlib.suppress(asyncio.TimeoutError):
                 return await within(SEND_TIMEOUT_S, self._held.put((due, data)))
@@ -171,7 +174,9 @@ class Link:
         with contextlib.suppress(LinkClosed):
             while True:
                 due, data = await self._held.get()
-                await asyncio.sleep(due - time.monotonic())
+                await asyncio.sleep(due - time.monotonic() - TIMER_S)
+                while time.monotonic() < due:
+                    await asyncio.sleep(0)
                 await self._send_now(data)
         while not self._held.empty():  # whoever waits for a place need not wait for nothing
             self._held.get_nowait()

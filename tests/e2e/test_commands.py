@@ -1,13 +1,17 @@
 """The commands of the README, run as a user runs them."""
 
 import asyncio
+import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
+from support import alive
 
 from swarm.blocking import BlockingClient
 from swarm.demo import DRAFT, TARGET, locate
@@ -16,6 +20,7 @@ from swarm.demo.problems import problems
 
 PROMPT = next(iter(problems(77, held_out=True))).prompt
 HANG_S = 120.0
+MARK = "SWARM_TEST_MARK"
 STATS = {
     *("prompt_tokens", "new_tokens", "seconds", "tokens_per_second", "time_to_first_token_ms", "loops", "loop_ms"),
     *("drafted_tokens", "accepted_tokens", "draft_acceptance_rate", "mean_acceptance_length"),
@@ -57,7 +62,9 @@ def _blocking(swarm: LocalSwarm) -> tuple[str, str]:
 async def test_demo_compares_plain_with_speculative_decoding_and_stops_everything() -> None:
     prompts = [problem.prompt for problem in islice(problems(78, held_out=True), 2)]
     arguments = [argument for prompt in prompts for argument in ("--prompt", prompt)]
-    said = json.loads(await _swarm("demo", "--peers", "4", "--link-ms", "20", "--json", *arguments))
+    mark = secrets.token_hex(8)
+    options = ("--peers", "4", "--link-ms", "20", "--json")
+    said = json.loads(await _swarm("demo", *options, *arguments, env={MARK: mark}))
     assert said["link_emulated"] is True
     assert len(said["prompts"]) == len(prompts)
     for comparison in said["prompts"]:
@@ -67,45 +74,45 @@ async def test_demo_compares_plain_with_speculative_decoding_and_stops_everythin
         # Five links of 20 ms: no loop can be shorter, or the delay would not be emulated at all.
         assert comparison["plain"]["stats"]["loop_ms"] >= 100
     assert said["speedup"] > 1
-    assert not _processes_of_the_demo()
+    assert not _marked(mark)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
+    mark = secrets.token_hex(8)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "swarm.cli", "demo", "--peers", "2"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, MARK: mark},
     )
     assert process.stdout is not None
     await asyncio.wait_for(process.stdout.readuntil(b"Found through the DHT"), HANG_S)
+    assert len(_marked(mark)) > 3  # the demo, a bootstrap node and two peers, each with a daemon
     process.send_signal(number)
     _, err = await asyncio.wait_for(process.communicate(), HANG_S)
     assert process.returncode == 130
     assert "Traceback" not in err.decode()
-    assert not _processes_of_the_demo()
+    assert not _marked(mark)
 
 
-def _processes_of_the_demo() -> list[str]:
-    """Command lines of living processes that a demonstration started."""
+def _marked(mark: str) -> list[int]:
+    """Living processes that inherited an environment with our mark, whoever is their parent by now."""
     found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline") as file:
-                command = file.read().replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "peers.cli" in command and "swarm-demo" in command:
-            found.append(command)
-    return found
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it ended, or is not ours
+            if f"{MARK}={mark}".encode() in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return [pid for pid in found if alive(pid)]
 
 
-async def _swarm(*arguments: str) -> str:
+async def _swarm(*arguments: str, env: dict[str, str] | None = None) -> str:
     """Standard output of a command that must succeed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "swarm.cli", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(env or {})},
     )
     out, err = await asyncio.wait_for(process.communicate(), HANG_S)
     assert process.returncode == 0, err.decode()

@@ -49,6 +49,7 @@ async def half() -> AsyncIterator[LocalSwarm]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.xdist_group("half")
 class TestOneSentence:
     """Each failure against a real network, through the real command."""
 
