@@ -5,7 +5,7 @@ import pytest
 from swarm.config import Network, load_network, state_dir
 from swarm.errors import ConfigError
 
-ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any; the same in every process that collects the tests
+ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
 A, B, C = (f"/ip4/127.0.0.1/tcp/{port}/p2p/{ID}" for port in (4001, 4002, 4003))
 
 

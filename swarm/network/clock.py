@@ -8,14 +8,14 @@ from contextlib import suppress
 from statistics import median
 
 from hivemind.dht.protocol import DHTProtocol
-from hivemind.p2p import P2P, P2PDaemonError, PeerID
+from hivemind.p2p import P2P, PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
-from swarm.network.node import _create_daemon, _explain, _stop_daemon, quiet_hivemind
+from swarm.network.daemon import start_daemon, stop_daemon
 from swarm.network.tasks import within
 
 START_TIMEOUT_S = 6.0
@@ -28,33 +28,11 @@ async def clock_skew_s(network: Network) -> float:
     Works where joining fails because of the clock: it only asks what time it is.
     Raises NoBootstrap if no node tells its time, DirectoryDown if libp2p's daemon does not run.
     """
-    quiet_hivemind()
-    started: list[P2P] = []
-
-    class Daemon(P2P):  # type: ignore[misc, unused-ignore]
-        """Known to us before its process exists, so that it is ended however the start goes."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            started.append(self)
-
+    daemon = await start_daemon(Identity.generate(), network, client_mode=True, timeout_s=START_TIMEOUT_S)
     try:
-        daemon = await _create_daemon(
-            Daemon,
-            Identity.generate(),
-            network,
-            host="127.0.0.1",
-            port=0,
-            bootstrap_node=False,
-            client_mode=True,
-            timeout_s=START_TIMEOUT_S,
-        )
         answers = await asyncio.gather(*(_skew_s(daemon, address) for address in network.bootstrap))
-    except (P2PDaemonError, OSError) as error:
-        raise _explain(error, network.bootstrap) or error from error
     finally:
-        for each in started:
-            await _stop_daemon(each)
+        await stop_daemon(daemon)
     skews = [skew for skew in answers if skew is not None]
     if not skews:
         raise NoBootstrap(network.bootstrap)

@@ -12,7 +12,7 @@ from swarm.errors import InvalidRecord
 from swarm.network.records import MAX_RECORD_BYTES, PeerRecord, Record, decode, encode
 
 PEER_ID = (
-    "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any; the same in every process that collects the tests
+    "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
 )
 GOOD: dict[str, Any] = {
     "peer_id": PEER_ID,

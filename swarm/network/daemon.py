@@ -1,0 +1,118 @@
+"""libp2p's daemon, the one process that a node has beside its own: started as us, and ended for certain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hivemind.dht.protocol import ValidationError
+from hivemind.p2p import P2P, P2PDaemonError
+
+from swarm.config import Network
+from swarm.errors import DirectoryDown, NoBootstrap
+from swarm.identity import Identity, write_private
+
+_STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
+
+
+async def start_daemon(
+    identity: Identity,
+    network: Network,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    bootstrap_node: bool = False,
+    client_mode: bool = False,
+    timeout_s: float,
+) -> P2P:
+    """Start a daemon that listens on `host`:`port` (0: any port), or not at all in `client_mode`.
+
+    Raises NoBootstrap if the network's bootstrap nodes do not answer, DirectoryDown if the daemon does not run or the
+    port is taken. Leaves no process behind when it fails or is cancelled.
+    """
+    quiet_hivemind()
+    if port and not client_mode:
+        _check_port(host, port)
+    local = host == "127.0.0.1"
+    started: list[P2P] = []
+
+    class Daemon(P2P):  # type: ignore[misc, unused-ignore]
+        """hivemind's P2P, known to us before its process exists, so that a start cut short can be cleaned up."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    try:
+        # The daemon takes its key from a file only. The directory is private (0700) and gone once the daemon runs.
+        with tempfile.TemporaryDirectory(prefix="swarm-p2p-") as folder:
+            key_file = Path(folder, "key")
+            write_private(key_file, identity.libp2p_private_key)
+            return await Daemon.create(
+                initial_peers=network.bootstrap,
+                identity_path=str(key_file),
+                check_if_identity_free=False,  # that check reads RSA keys only
+                host_maddrs=None if client_mode else [f"/ip4/{host}/tcp/{port}"],
+                no_listen=client_mode,
+                dht_mode="client" if client_mode else "server",
+                force_reachability="public" if bootstrap_node and not local else None,
+                nat_port_map=not local,  # neither makes sense on loopback, both talk to the local network
+                auto_nat=not local,
+                startup_timeout=timeout_s,
+            )
+    except BaseException as error:
+        for daemon in started:
+            await stop_daemon(daemon)
+        if failure := explain(error, network.bootstrap):
+            raise failure from error
+        raise
+
+
+async def stop_daemon(daemon: P2P) -> None:
+    """End the process, by force if it hangs. Safe to call twice, and on one that never started."""
+    child = daemon._child
+    if child is None:
+        return
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            child.terminate()  # before the first await: whoever cancels us has ended the daemon all the same
+    closing = asyncio.ensure_future(daemon.shutdown())
+    done, _ = await asyncio.wait({closing}, timeout=_STOP_TIMEOUT_S)
+    if not done:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await asyncio.wait({closing}, timeout=_STOP_TIMEOUT_S)
+
+
+def explain(error: BaseException, bootstrap: tuple[str, ...]) -> Exception | None:
+    """The error to show instead of this failure to start, None for a programming error or a cancellation."""
+    if isinstance(error, asyncio.TimeoutError):
+        return NoBootstrap(bootstrap) if bootstrap else DirectoryDown("libp2p's daemon (p2pd) did not start in time")
+    if isinstance(error, P2PDaemonError | RuntimeError) and "bootstrap" in str(error):
+        return NoBootstrap(bootstrap)
+    if isinstance(error, P2PDaemonError | OSError):
+        return DirectoryDown(f"libp2p's daemon (p2pd) does not start ({error}), so run `swarm-peer doctor`")
+    if isinstance(error, ValidationError):
+        return DirectoryDown(f"a bootstrap node refuses this one ({error})")
+    return None
+
+
+def quiet_hivemind() -> None:
+    """Show errors of hivemind only: it reports every lost neighbour. HIVEMIND_LOGLEVEL brings the rest back."""
+    if "HIVEMIND_LOGLEVEL" not in os.environ:
+        logging.getLogger("hivemind").setLevel(logging.ERROR)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise DirectoryDown if `port` is taken: the daemon would share it with another daemon and lose half its calls."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former run don't matter
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DirectoryDown(f"cannot listen on {host}:{port} ({error.strerror}), choose another port") from error
