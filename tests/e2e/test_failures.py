@@ -49,7 +49,6 @@ async def half() -> AsyncIterator[LocalSwarm]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.xdist_group("half")
 class TestOneSentence:
     """Each failure against a real network, through the real command."""
 

@@ -11,9 +11,7 @@ from pydantic import ValidationError
 from swarm.errors import InvalidRecord
 from swarm.network.records import MAX_RECORD_BYTES, PeerRecord, Record, decode, encode
 
-PEER_ID = (
-    "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
-)
+PEER_ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
 GOOD: dict[str, Any] = {
     "peer_id": PEER_ID,
     "network": "test",
