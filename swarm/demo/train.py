@@ -69,7 +69,7 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
     )
 
 
-def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int, float]]:
+def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
     """Endless (token ids, number of leading ids that only serve as context); the share of drills falls."""
     rng = random.Random(recipe.seed)
     stories, sums = problems(recipe.seed, held_out=False), drills(recipe.seed)
@@ -84,30 +84,29 @@ def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tup
             context = len(tokenizer(problem.prompt).input_ids)
         ids.append(tokenizer.eos_token_id)
         seen += len(ids)
-        yield ids, context, progress
+        yield ids, context
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Endless (input ids, labels, progress in 0..1), texts of like length together: [rows, length]."""
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (input ids, labels), texts of like length together: [rows, length]."""
     rng = random.Random(recipe.seed)
     stream = examples(recipe, tokenizer)
     while True:
         pool = sorted(islice(stream, 16 * recipe.batch_tokens // 128), key=lambda example: len(example[0]))
-        groups: list[list[tuple[list[int], int, float]]] = [[]]
+        groups: list[list[tuple[list[int], int]]] = [[]]
         for example in pool:
             if (len(groups[-1]) + 1) * len(example[0]) > recipe.batch_tokens:
                 groups.append([])
             groups[-1].append(example)
         rng.shuffle(groups)
-        progress = pool[0][2]
         for group in groups:
-            length = max(len(ids) for ids, _, _ in group)
+            length = max(len(ids) for ids, _ in group)
             inputs = torch.full((len(group), length), tokenizer.pad_token_id)
             labels = torch.full((len(group), length), IGNORED)
-            for row, (ids, context, _) in enumerate(group):
+            for row, (ids, context) in enumerate(group):
                 inputs[row, : len(ids)] = torch.tensor(ids)
                 labels[row, context : len(ids)] = torch.tensor(ids[context:])
-            yield inputs, labels, progress
+            yield inputs, labels
 
 
 class Muon(torch.optim.Optimizer):
@@ -172,7 +171,7 @@ def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) ->
     optims = optimizers(model, recipe)
     peaks = [group["lr"] for optim in optims for group in optim.param_groups]
     seen, step, started, average = 0, 0, time.monotonic(), 0.0
-    for inputs, labels, _ in batches(recipe, tokenizer):
+    for inputs, labels in batches(recipe, tokenizer):
         progress = seen / recipe.tokens
         if progress >= 1.0:
             break
