@@ -92,7 +92,7 @@ def app(verbose: bool) -> None:
     type=click.IntRange(1, 1 << 40),
     help="Positions of all sessions together for which this peer keeps keys and values.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads to compute with.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @key_option
 @ephemeral_option
@@ -129,8 +129,6 @@ def join(
     from peers.host import Options, serve
     from peers.progress import loading_bar
 
-    if threads:
-        torch.set_num_threads(threads)
     options = Options(
         model=locate(model),
         layers=layers,
@@ -142,6 +140,7 @@ def join(
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
         cache_tokens=cache_tokens,
+        threads=threads,
         link_ms=link_ms,
     )
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from pydantic import ValidationError
 from peers.budget import CacheBudget
 from peers.handler import Handler
 from peers.scheduler import Scheduler
-from peers.span import Span, Work
+from peers.span import Span
+from peers.speed import measure, tune_threads
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, SwarmError
@@ -31,7 +31,6 @@ from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
 
 WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
-MEASURED_STEPS = 16
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ class Options:
     device: torch.device
     dtype: torch.dtype | None  # None: the checkpoint's on a GPU, float32 on a CPU
     cache_tokens: int
+    threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
 
 
@@ -146,22 +146,6 @@ async def serve(
         handler.draining = True
 
 
-def measure(span: Span) -> float:
-    """Tokens per second of plain decoding through the span, one session, by the median of a few steps."""
-    cache = span.new_cache()
-    times = []
-    for position in range(MEASURED_STEPS):
-        one = (
-            torch.zeros(1, dtype=torch.long) if span.first == 0 else torch.zeros(1, span.hidden_size, dtype=span.dtype)
-        )
-        started = time.perf_counter()
-        span.forward([Work(cache, position, one)])
-        if span.device.type == "cuda":
-            torch.cuda.synchronize(span.device)
-        times.append(time.perf_counter() - started)
-    return 1.0 / sorted(times)[len(times) // 2]
-
-
 class _Stopped(Exception):
     """The operator did not want to wait for the weights."""
 
@@ -182,13 +166,22 @@ async def _load(
         dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
         try:
             span = Span.load(checkpoint, *options.layers, dtype=dtype, device=options.device, progress=report)
-            speed = measure(span)
+            speed = _speed(span, options)
         except torch.OutOfMemoryError:
             raise DoesNotFit(options.layers, str(options.device)) from None
         _ = checkpoint.fingerprint  # reads all weights of a local folder, so not on the event loop
         return checkpoint, span, speed
 
     return await asyncio.get_running_loop().run_in_executor(None, load)
+
+
+def _speed(span: Span, options: Options) -> float:
+    """Tokens per second of the span, with the CPU threads that were asked for or are best."""
+    if options.device.type == "cpu" and not options.threads:
+        return tune_threads(span)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return measure(span)
 
 
 def _checked(record: Callable[[], PeerRecord]) -> PeerRecord:

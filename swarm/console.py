@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -21,6 +21,7 @@ LEGEND: "dict[Origin, str]" = {
     "corrected": "draft corrected",
     "target": "the target's own",
 }
+OTHER_COLUMNS = 66  # characters of a status table beside the bars of layers
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
 
 
@@ -69,13 +70,15 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         console.print(f"The network {network} is up, but nobody serves a model in it.")
     for report in reports:
         title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
-        table = Table(title=Text(title))  # as Text, because a folder's name may look like markup
-        for column in ("peer", "layers", "span", "dtype", "tokens/s", "free cache", "state", "rtt ms"):
-            table.add_column(column, justify="right" if column in ("tokens/s", "free cache", "rtt ms") else "left")
+        # As Text, because a folder's name may look like markup.
+        table = Table(title=Text(title), box=None, padding=(0, 2, 0, 0), title_justify="left")
+        for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "rtt ms"):
+            justify: Literal["left", "right"] = "right" if column in ("tok/s", "cache", "rtt ms") else "left"
+            table.add_column(column, justify=justify, no_wrap=True)
         for peer in report.peers:
             table.add_row(
-                f"...{peer.peer_id[-8:]}",
-                _bar(peer.layers, report.model_layers),
+                f"\u2026{peer.peer_id[-8:]}",
+                _bar(peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))),
                 f"{peer.layers[0]}:{peer.layers[1]}",
                 peer.dtype,
                 f"{peer.tokens_per_second:.0f}",

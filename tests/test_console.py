@@ -109,7 +109,7 @@ def test_status_shows_a_bar_a_peer_and_that_all_is_served(capsys, monkeypatch):
     assert "m  (8 layers, weights abababababab)" in said
     assert "█████···" in said
     assert "····████" in said
-    for fact in ("...aaaaaaaa", "0:5", "4:8", "bfloat16", "123", "5000", "online", "12.3", "All layers are served."):
+    for fact in ("\u2026aaaaaaaa", "0:5", "4:8", "bfloat16", "123", "5000", "online", "12.3", "All layers are served."):
         assert fact in said
 
 
