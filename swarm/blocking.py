@@ -5,7 +5,10 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import Unpack
+
 from swarm.client import SwarmClient
+from swarm.request import Options
 from swarm.results import Generation, Piece
 
 T = TypeVar("T")
@@ -38,11 +41,11 @@ class BlockingClient:
         finally:
             self._stop()
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end."""
         return self._wait(self._client.generate(prompt, **options))
 
-    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[Piece]:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
         """Generate piece by piece; leaving the loop early ends the generation."""
         pieces = self._client.stream(prompt, **options).__aiter__()
         try:

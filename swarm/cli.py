@@ -25,6 +25,33 @@ network_option = click.option("--network", metavar="NAME", help="Name of the net
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
+RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
+
+
+class Window(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``auto``, or a number of tokens."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "auto" and not str(value).isdecimal():
+            self.fail(f"{value!r} is no window; give auto, or a number of drafted tokens", param, ctx)
+        return value if value == "auto" else int(value)
+
+
+class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``ID=NATS``."""
+
+    name = "ID=NATS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
+        token, _, nats = str(value).partition("=")
+        try:
+            return int(token), float(nats)
+        except ValueError:
+            self.fail(f"{value!r} is no bias; give ID=NATS, such as 42=-5", param, ctx)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
@@ -36,13 +63,22 @@ def app(verbose: bool) -> None:
 @app.command()
 @click.argument("model")
 @click.argument("prompt")
-@click.option("--draft", default="none", metavar="PATH|none", help="Draft model with the same tokenizer.")
-@click.option("--window", default=8, show_default=True, help="Drafted tokens a loop at most; 0 is plain decoding.")
+@click.option("--draft", default="none", metavar="PATH|none", help="Draft model.")
+@click.option(
+    "--lookup", is_flag=True, help="Also draft by looking up what was said before; good for edits and quotes."
+)
+@click.option("--window", type=Window(), default="auto", show_default=True, help="Drafted tokens a loop; 0 is plain.")
+@click.option("--verify", default="strict", show_default=True, metavar="RULE", help=f"How drafts are judged: {RULES}.")
+@click.option("--key", multiple=True, metavar="REGEX", help="Tokens that match are judged strictly, whatever the rule.")
+@click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
 @click.option("--max-new-tokens", default=256, show_default=True, metavar="N")
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens.")
 @click.option("--seed", type=int, help="Of the sampling; the same seed gives the same text.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 discourages what was said before.")
+@click.option("--logit-bias", type=Bias(), multiple=True, help="Nats added to a token's logit; may be given often.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
@@ -55,6 +91,9 @@ def generate(
     network: str | None,
     link_ms: float,
     as_json: bool,
+    explain: bool,
+    key: tuple[str, ...],
+    logit_bias: tuple[tuple[int, float], ...],
     **options: Any,
 ) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
@@ -65,8 +104,11 @@ def generate(
 
     async def run() -> "Generation":
         drafter = None if draft == "none" else locate(draft)
-        async with SwarmClient(locate(model), draft=drafter, network=net, link_ms=link_ms) as client:
-            stream = client.stream(prompt, **options)
+        patterns = {f"matches {pattern}": pattern for pattern in key}
+        async with SwarmClient(
+            locate(model), draft=drafter, key_patterns=patterns, network=net, link_ms=link_ms
+        ) as client:
+            stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
             async for piece in stream:
                 if not as_json:
                     console.show_piece(piece)
@@ -74,9 +116,11 @@ def generate(
 
     generation = _run(run())
     if as_json:
-        click.echo(json.dumps(generation.as_dict()))
-    else:
-        console.show_summary(generation)
+        click.echo(json.dumps(generation.as_dict(explain)))
+        return
+    console.show_summary(generation)
+    if explain:
+        console.show_fates(generation.pieces)
 
 
 @app.command()

@@ -2,20 +2,20 @@
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from typing_extensions import Unpack
+
 from swarm.config import Network, load_network
-from swarm.decoding.sampling import Sampling
 from swarm.errors import SwarmError
 from swarm.generation import GenerationStream
 from swarm.identity import Identity
-from swarm.model.client import ClientModels
+from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
-from swarm.request import DEFAULT_NEW_TOKENS, DEFAULT_WINDOW, Request
+from swarm.request import Options, Request
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers, plan
 from swarm.session import ChainLink
@@ -42,6 +42,7 @@ class SwarmClient:
     Args:
         model: local folder or hub id; only the tokenizer, the final norm and the LM head are loaded.
         draft: local folder or hub id of a small model with the same tokenizer, or None to decode plainly.
+        key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
         bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the environment.
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
 
@@ -55,11 +56,12 @@ class SwarmClient:
         model: str,
         *,
         draft: str | None = None,
+        key_patterns: Mapping[str, str] = NO_PATTERNS,
         bootstrap: Sequence[str] = (),
         network: Network | None = None,
         link_ms: float = 0.0,
     ) -> None:
-        self._model, self._draft, self._link_ms = model, draft, link_ms
+        self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
 
     async def __aenter__(self) -> "SwarmClient":
@@ -83,59 +85,28 @@ class SwarmClient:
         await self._life.aclose()
 
     def _load(self) -> ClientModels:
-        models = ClientModels.load(self._model, self._draft)
+        models = ClientModels.load(self._model, self._draft, self._key_patterns)
         _ = models.checkpoint.fingerprint  # reads all weights of a local folder: here, not on the event loop
         return models
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
-        window: int = DEFAULT_WINDOW,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> GenerationStream:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         """Generate piece by piece: ``async for piece in client.stream(prompt): ...``.
 
         Args:
             prompt: text, or token ids.
-            window: drafted tokens a loop at most; 0, or no draft model, is plain decoding.
-            temperature: 0 is greedy.
-            seed: of the sampling noise; the same seed gives the same text, drafted or not. None draws one.
+            options: see `Options`.
 
         Raises:
-            RequestError, SamplingError: for values out of range, at once.
+            RequestError, SamplingError, RuleError: for values out of range, at once.
             PromptTooLong, MissingLayers, WrongWeights, ChainBroken: while iterating.
         """
-        sampling = Sampling(temperature, top_k, top_p, secrets.randbits(32) if seed is None else seed)
-        request = Request(max_new_tokens, window, sampling)
+        request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
         return GenerationStream(self.models, ids, request, self._thinker, self.find_chain)
 
-    async def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
-        window: int = DEFAULT_WINDOW,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> Generation:
+    async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""
-        stream = self.stream(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            window=window,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+        stream = self.stream(prompt, **options)
         async for _ in stream:
             pass
         return stream.result

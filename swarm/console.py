@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -11,13 +12,14 @@ import click
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from swarm.decoding.verify import Origin
+    from swarm.decoding.rules.rule import Origin
     from swarm.results import Generation, Piece
     from swarm.status import ModelStatus
 
-STYLES: "dict[Origin, str]" = {"drafted": "green", "corrected": "yellow", "target": "bold"}
+STYLES: "dict[Origin, str]" = {"drafted": "green", "relaxed": "magenta", "corrected": "yellow", "target": "bold"}
 LEGEND: "dict[Origin, str]" = {
     "drafted": "drafted and kept",
+    "relaxed": "kept by leniency",
     "corrected": "draft corrected",
     "target": "the target's own",
 }
@@ -42,7 +44,8 @@ def show_summary(generation: "Generation") -> None:
     """The end of the line, a legend in a terminal, and one line of figures on standard error."""
     click.echo()
     if sys.stdout.isatty() and generation.stats.drafted_tokens:
-        click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items()), err=True)
+        seen = {piece.origin for piece in generation.pieces}
+        click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen), err=True)
     click.echo(summary(generation), err=True)
 
 
@@ -55,8 +58,31 @@ def summary(generation: "Generation") -> str:
     ]
     if stats.drafted_tokens:
         parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens kept")
+    if stats.relaxed_tokens:
+        parts.append(f"{stats.relaxed_tokens} of these by leniency, for {stats.deficit_nats:.1f} nats")
+    if stats.draft_error:
+        parts.append(f"drafting failed ({stats.draft_error})")
     route = " > ".join(f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route)
     return ", ".join(parts) + f"; {stats.verification}; route {route}"
+
+
+def show_fates(pieces: "Sequence[Piece]") -> None:
+    """What became of every token: a line each, but one for all that were drafted and kept in a row."""
+    click.echo()
+    for origin, group in groupby(enumerate(pieces), key=lambda each: each[1].origin):
+        tokens = list(group)
+        for run in [tokens] if origin == "drafted" else [[token] for token in tokens]:
+            at, piece = run[0]
+            text = repr("".join(CONTROLS.sub("", each.text) for _, each in run))
+            click.echo(f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}")
+
+
+def _why(piece: "Piece") -> str:
+    if piece.origin in ("drafted", "target"):
+        return ""
+    said = "the target's choice was" if piece.origin == "relaxed" else "drafted was"
+    reason = f"key token: {piece.reason}" if piece.key else piece.reason
+    return f"  {said} {CONTROLS.sub('', piece.instead_of)!r}" + (f" ({reason})" if reason else "")
 
 
 def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:

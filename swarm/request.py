@@ -1,17 +1,27 @@
 """What may be asked of a client, checked once."""
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
+from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import Shaping
+from swarm.decoding.window import AutoWindow, FixedWindow, WindowControl
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
-DEFAULT_WINDOW = 8  # the paper's
 DEFAULT_NEW_TOKENS = 256
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+
+WindowSize = int | Literal["auto"]
 
 
 class RequestError(SwarmError):
@@ -39,6 +49,22 @@ class PromptTooLong(SwarmError):
         )
 
 
+class Options(TypedDict, total=False):
+    """The keyword arguments of `SwarmClient.generate` and `SwarmClient.stream`; all may be left out."""
+
+    max_new_tokens: int  # at least 1
+    window: WindowSize  # drafted tokens a loop at most; 0 is plain decoding; "auto" finds the fastest
+    verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
+    lookup: bool  # also draft by looking up what was said before; needs no draft model
+    temperature: float  # 0 is greedy
+    top_k: int  # 0 keeps all tokens
+    top_p: float
+    seed: int | None  # of the sampling noise; the same seed gives the same text. None draws one
+    repetition_penalty: float  # above 1 discourages what was said before
+    logit_bias: Mapping[int, float]  # token id to nats
+    stop: Sequence[str]  # the text ends before the first of these strings
+
+
 @dataclass(frozen=True)
 class Request:
     """How to generate.
@@ -48,14 +74,41 @@ class Request:
     """
 
     max_new_tokens: int = DEFAULT_NEW_TOKENS
-    window: int = DEFAULT_WINDOW  # drafted tokens a loop at most; 0 is plain decoding
+    window: WindowSize = "auto"
+    verification: Verification = field(default_factory=Verification)
+    lookup: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+    shaping: Shaping = field(default_factory=Shaping)
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise RequestError("max_new_tokens", self.max_new_tokens, "a positive number of tokens")
-        if not 0 <= self.window <= MAX_WINDOW:
-            raise RequestError("window", self.window, f"0 (plain decoding) to {MAX_WINDOW} drafted tokens")
+        if self.window != "auto" and not (isinstance(self.window, int) and 0 <= self.window <= MAX_WINDOW):
+            raise RequestError("window", self.window, f"auto, or 0 (plain decoding) to {MAX_WINDOW} drafted tokens")
+        if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
+            allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
+            raise RequestError("stop", self.stop, allowed)
+
+    @classmethod
+    def of(cls, options: Options) -> "Request":
+        """Read keyword arguments. Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range."""
+        given: dict[str, Any] = dict(options)
+        seed = given.pop("seed", None)
+        sampling = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
+        shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
+        stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
+        return cls(
+            verification=Verification.parse(given.pop("verify", "strict")),
+            sampling=Sampling(**sampling, seed=secrets.randbits(32) if seed is None else seed),
+            shaping=Shaping(**shaping, logit_bias=tuple(bias.items())),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            **given,
+        )
+
+    def window_control(self) -> WindowControl:
+        """What decides on the windows of one generation."""
+        return AutoWindow() if self.window == "auto" else FixedWindow(self.window)
 
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""

@@ -6,16 +6,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from swarm.decoding.decoder import Counts, FinishReason
-from swarm.decoding.verify import Origin
+from swarm.decoding.rules.rule import Origin
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One committed token. ``text`` may be empty while a character is not complete; ``origin`` says who chose it."""
+    """One committed token and its fate. ``text`` may be empty while a character is not complete."""
 
     token_id: int
     text: str
-    origin: Origin
+    origin: Origin  # who chose it
+    drafted_id: int | None = None  # what was drafted here, if anything
+    choice_id: int | None = None  # what the target would have said; differs from the token if that is relaxed
+    instead_of: str = ""  # the text of the token that lost: an overruled draft, or the choice that leniency passed over
+    deficit_nats: float = 0.0  # how much less likely a relaxed token is than the target's choice
+    key: bool = False  # a draft was overruled because a key token was at stake
+    reason: str = ""  # why a draft that missed the target's choice was kept, or was not
 
 
 @dataclass(frozen=True)
@@ -42,28 +48,42 @@ class Stats:
     drafted_tokens: int
     accepted_tokens: int
     rejections: int  # drafted tokens that the target overruled, at most one a loop
+    key_tokens: int  # of these, overruled because a key token was at stake
+    relaxed_tokens: int  # of the accepted ones, those where the target would have chosen another token
+    deficit_nats: float  # what these cost: the sum of log p(target's choice) - log p(token)
     draft_acceptance_rate: float | None  # accepted / drafted
     mean_acceptance_length: float | None  # tokens committed a loop
+    acceptance_by_position: tuple[float, ...]  # share kept of the drafted tokens judged at each place of the window
+    acceptance_histogram: tuple[int, ...]  # loops by the number of drafted tokens they kept, from 0 on
     draft_ms_per_token: float | None
     bytes_sent: int  # by the client, all frames of the session
     bytes_received: int
-    verification: Literal["exact"]
+    verification: Literal["exact", "relaxed"]
+    rule: str  # that judged, with its settings
+    draft_error: str | None  # of a drafter that failed; the rest was decoded plainly
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished generation. ``token_ids`` are the new tokens, a stop token included; ``text`` leaves that out."""
+    """A finished generation. ``token_ids`` are the new tokens, a stop token or string included; ``text`` leaves it out.
+
+    ``pieces`` says of every token where it comes from and why.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     route: tuple[RouteStop, ...]
     stats: Stats
+    pieces: tuple[Piece, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+    def as_dict(self, explain: bool = False) -> dict[str, Any]:
+        """Plain data for JSON; the pieces only if ``explain``."""
+        everything = asdict(self)
+        if not explain:
+            del everything["pieces"]
+        return everything
 
 
 @dataclass
@@ -104,6 +124,9 @@ class Meter:
         bytes_sent: int,
         bytes_received: int,
         seed: int | None,
+        exact: bool,
+        rule: str,
+        draft_error: str | None,
         finish_reason: FinishReason,
     ) -> Stats:
         """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
@@ -121,12 +144,21 @@ class Meter:
             drafted_tokens=counts.drafted,
             accepted_tokens=counts.accepted,
             rejections=counts.rejected,
+            key_tokens=counts.key,
+            relaxed_tokens=counts.relaxed,
+            deficit_nats=counts.deficit_nats,
             draft_acceptance_rate=counts.accepted / counts.drafted if counts.drafted else None,
             mean_acceptance_length=new_tokens / counts.loops if counts.loops else None,
+            acceptance_by_position=tuple(
+                kept / judged for kept, judged in zip(counts.kept_at, counts.judged_at, strict=True)
+            ),
+            acceptance_histogram=tuple(counts.histogram),
             draft_ms_per_token=self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None,
             bytes_sent=bytes_sent,
             bytes_received=bytes_received,
-            verification="exact",
+            verification="exact" if exact else "relaxed",
+            rule=rule,
+            draft_error=draft_error,
             seed=seed,
             finish_reason=finish_reason,
         )

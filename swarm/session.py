@@ -57,9 +57,7 @@ class ChainLink:
 class Answer:
     """The chain's answer to a window."""
 
-    epoch: int
-    start: int
-    count: int
+    window: Window
     hidden: Tensor  # [tail, hidden], final hidden states before the final norm
     loop_ms: float  # from sending the window to having the answer
     compute_ms: tuple[float, ...]  # of each stage
@@ -133,7 +131,7 @@ class ChainSession:
         if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
             raise self._broken(arrival.peer_id, f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}")
         loop_ms = (time.perf_counter() - sent_at) * 1e3
-        return Answer(result.epoch, result.start, result.count, result.hidden.unpack(), loop_ms, result.compute_ms)
+        return Answer(window, result.hidden.unpack(), loop_ms, result.compute_ms)
 
     async def close(self) -> None:
         """Tell all peers that are still there; never fails, and takes `CLOSE_TIMEOUT_S` at most."""

@@ -9,7 +9,7 @@ import pytest
 from rich.text import Text
 
 from swarm import console
-from swarm.console import LEGEND, STYLES, set_up_logging, show_piece, show_status, show_summary, summary
+from swarm.console import LEGEND, STYLES, set_up_logging, show_fates, show_piece, show_status, show_summary, summary
 from swarm.decoding.decoder import Counts
 from swarm.results import Generation, Meter, Piece, RouteStop
 from swarm.status import ModelStatus, PeerStatus
@@ -25,7 +25,9 @@ def generation(drafted=0, accepted=0):
     counts = Counts(loops=4, drafted=drafted, accepted=accepted)
     facts = {"prompt_tokens": 5, "bytes_sent": 1, "bytes_received": 1, "seed": None, "finish_reason": "stop"}
     route = (RouteStop(PEER_A, (0, 4), 1.0), RouteStop(PEER_B, (4, 8), 1.0))
-    return Generation("hello", (1, 2), route, meter.stats(counts, **facts))
+    facts |= {"exact": True, "rule": "strict", "draft_error": None}
+    pieces = tuple(Piece(1, "x", origin) for origin in LEGEND if drafted and origin != "relaxed")
+    return Generation("hello", (1, 2), route, meter.stats(counts, **facts), pieces)
 
 
 class Terminal(io.StringIO):
@@ -43,12 +45,13 @@ def test_in_a_terminal_pieces_are_coloured_by_origin(monkeypatch):
     terminal = Terminal(monkeypatch, "stdout")
     for origin in LEGEND:
         show_piece(Piece(1, "abc", origin))
-    green, yellow, bold = (
+    green, magenta, yellow, bold = (
         click.style("abc", fg="green"),
+        click.style("abc", fg="magenta"),
         click.style("abc", fg="yellow"),
         click.style("abc", bold=True),
     )
-    assert terminal.getvalue() == green + yellow + bold
+    assert terminal.getvalue() == green + magenta + yellow + bold
 
 
 def test_elsewhere_pieces_are_plain_text(capsys):
@@ -64,7 +67,7 @@ def test_the_text_cannot_steer_the_terminal(monkeypatch):
 
 
 def test_every_origin_has_a_style_and_a_legend():
-    assert set(STYLES) == set(LEGEND) == {"drafted", "corrected", "target"}
+    assert set(STYLES) == set(LEGEND) == {"drafted", "relaxed", "corrected", "target"}
 
 
 def test_the_summary_is_one_line_of_figures():
@@ -73,6 +76,24 @@ def test_the_summary_is_one_line_of_figures():
         "route 0:4 ...aaaaaa > 4:8 ...bbbbbb"
     )
     assert "drafted" not in summary(generation())
+
+
+def test_every_tokens_fate_is_told(capsys):
+    show_fates(
+        [
+            *(Piece(1, " four", "drafted", drafted_id=1), Piece(2, " and", "drafted", drafted_id=2)),
+            Piece(3, " so", "relaxed", 3, 4, " then", 0.25, reason="0.25 nats less likely"),
+            Piece(5, "7", "corrected", 6, 5, "8\x1b[1m", key=True, reason="number"),
+            Piece(9, "!", "target"),
+        ]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "    0  drafted    ' four and'",
+        "    2  relaxed    ' so'  the target's choice was ' then' (0.25 nats less likely)",
+        "    3  corrected  '7'  drafted was '8[1m' (key token: number)",
+        "    4  target     '!'",
+    ]
 
 
 def test_the_summary_goes_to_standard_error_and_only_the_newline_to_the_text(capsys):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from swarm.decoding.decoder import Decoder
+from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
-from swarm.decoding.verify import Strict
 from swarm.request import MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS

@@ -32,6 +32,7 @@ def meter(clock):
 
 def sum_up(meter, counts, **changed):
     facts = {"prompt_tokens": 5, "bytes_sent": 70, "bytes_received": 90, "seed": None, "finish_reason": "stop"}
+    facts |= {"exact": True, "rule": "strict", "draft_error": None}
     return meter.stats(counts, **{**facts, **changed})
 
 
@@ -80,12 +81,23 @@ def test_before_anything_happened_there_are_no_rates(meter):
     assert (stats.mean_acceptance_length, stats.stage_compute_ms) == (None, ())
 
 
+def test_what_a_rule_let_pass_is_told(meter):
+    counts = Counts(accepted=5, relaxed=2, deficit_nats=0.7, rejected=3, key=1)
+    counts.judged_at, counts.kept_at, counts.histogram = [4, 2], [3, 1], [1, 0, 2]
+    stats = sum_up(meter, counts, exact=False, rule="adaptive:tau=1", draft_error="it broke")
+    assert (stats.verification, stats.rule, stats.draft_error) == ("relaxed", "adaptive:tau=1", "it broke")
+    assert (stats.relaxed_tokens, stats.deficit_nats, stats.key_tokens, stats.rejections) == (2, 0.7, 1, 3)
+    assert (stats.acceptance_by_position, stats.acceptance_histogram) == ((0.75, 0.5), (1, 0, 2))
+
+
 def test_a_generation_is_plain_data_for_json(meter, clock):
     clock.now += 0.5
     meter.loop(500.0, (50.0,), 2)
     stats = sum_up(meter, Counts(loops=1, drafted=1, accepted=1))
     generation = Generation("ab", (7, 8), (RouteStop("peer", (0, 8), 1.5),), stats)
     said = json.loads(json.dumps(generation.as_dict()))
+    assert set(said) == {"text", "token_ids", "route", "stats"}
+    assert generation.as_dict(explain=True)["pieces"] == ()
     assert (said["text"], said["token_ids"]) == ("ab", [7, 8])
     assert said["route"] == [{"peer_id": "peer", "layers": [0, 8], "rtt_ms": 1.5}]
     promised = {

@@ -1,5 +1,7 @@
 """Pieces of text add up to the whole text, and no piece holds half a character."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from swarm.demo.tokenizer import train_tokenizer
-from swarm.text import CONTEXT, TextStream
+from swarm.text import CONTEXT, StopStrings, TextStream
 
 TEXT = "Mia has 12 eggs — naïve, 日本語, 🥚🏳️‍🌈!\n#### 12"
 
@@ -97,3 +99,35 @@ def test_a_word_after_a_context_keeps_its_space(words):
 
 def test_spaces_are_kept_through_a_long_text(words):
     assert "".join(stream(words, [1, 2] * 30, context=[2] * 30)) == " one two" * 30
+
+
+def cut(text, places):
+    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(
+    st.text("ab#", max_size=30),
+    st.lists(st.text("ab#", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(0, 100), max_size=8),
+)
+def test_a_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops, places):
+    watched = StopStrings(stops)
+    shown = ""
+    for piece in cut(text, places):
+        shown += watched.push(piece)
+        assert text.startswith(shown)
+    # The first to be complete ends the text, and of those complete with the same character the one that began first.
+    complete = min((text.find(stop) + len(stop) for stop in stops if stop in text), default=None)
+    assert watched.found == (complete is not None)
+    if complete is None:
+        assert shown + watched.flush() == text
+    else:
+        begun = min(complete - len(stop) for stop in stops if text[:complete].endswith(stop))
+        assert shown == text[:begun]
+
+
+def test_what_cannot_become_a_stop_string_is_shown_at_once():
+    watched = StopStrings(["####"])
+    assert [watched.push(piece) for piece in ("a#", "#b", "##", "##c", "d")] == ["a", "##b", "", "", ""]
+    assert watched.found

@@ -14,13 +14,15 @@ starts where the chain's state is still right.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
-from swarm.decoding.verify import Decision, Rule
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.rule import Decision, Rule
+from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.errors import SwarmError
 
 MAX_IN_FLIGHT = 64  # frames: a long prompt must not fill every queue of the chain at once
@@ -60,8 +62,35 @@ class Counts:
     loops: int = 0  # answers that decided something
     drafted: int = 0  # drafted tokens taken into the path
     accepted: int = 0  # of these, kept
-    rejected: int = 0  # of these, overruled by the target: at most one a loop, as those behind it are void
+    relaxed: int = 0  # of these, kept though the target would have said otherwise
+    deficit_nats: float = 0.0  # what the relaxed ones cost together
+    rejected: int = 0  # drafted tokens overruled by the target: at most one a loop, as those behind it are void
+    key: int = 0  # of these, overruled because a key token was at stake
     flushes: int = 0  # misses that made positions held by the chain void
+    judged_at: list[int] = field(default_factory=list)  # drafted tokens judged, by place since the last miss
+    kept_at: list[int] = field(default_factory=list)  # of these, kept
+    histogram: list[int] = field(default_factory=list)  # loops by the number of drafted tokens they kept
+
+    def count_loop(self, kept: int) -> None:
+        """Take note of an answer that decided something."""
+        self.loops += 1
+        self.histogram += [0] * (kept + 1 - len(self.histogram))
+        self.histogram[kept] += 1
+
+    def count(self, decision: Decision, place: int) -> None:
+        """Take note of what became of a position that was the ``place``-th drafted one in a row."""
+        if decision.drafted is None:
+            return
+        if place == len(self.judged_at):
+            self.judged_at.append(0)
+            self.kept_at.append(0)
+        self.judged_at[place] += 1
+        self.kept_at[place] += decision.kept
+        self.accepted += decision.kept
+        self.relaxed += decision.origin == "relaxed"
+        self.deficit_nats += decision.deficit_nats
+        self.rejected += not decision.kept
+        self.key += decision.key and not decision.kept
 
 
 class Decoder:
@@ -70,9 +99,11 @@ class Decoder:
     Args:
         prompt: at least one token id.
         rule: how drafted tokens are judged.
+        shaping: penalties and biases, applied to the target's logits before they are judged.
         max_new_tokens: at least 1.
-        stop_ids: tokens that end the text.
-        window: at most so many drafted tokens a frame; 0 is plain decoding.
+        stop_ids: tokens that end the text; drafts stop behind them.
+        ends_text: told every committed token in order; True ends the text, as a stop token does.
+        window: at most so many drafted tokens a frame; 0 is plain decoding. May be set between loops.
         chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for each other.
         depth: frames in flight at most that wait for a judgement; prompt chunks before the last don't count.
     """
@@ -83,21 +114,24 @@ class Decoder:
         rule: Rule,
         *,
         max_new_tokens: int,
+        shaping: Shaping = NO_SHAPING,
         stop_ids: frozenset[int] = frozenset(),
+        ends_text: Callable[[int], bool] = lambda _: False,
         window: int = 0,
         chunk: int = 256,
         depth: int = 1,
     ) -> None:
         if not prompt or max_new_tokens < 1 or window < 0 or chunk <= window or depth < 1:
             raise ValueError("prompt, max_new_tokens, chunk > window >= 0 and depth must be positive")
-        self.rule, self.stop_ids = rule, stop_ids
+        self.rule, self.shaping, self.stop_ids, self._ends_text = rule, shaping, stop_ids, ends_text
         self.window, self.chunk, self.depth = window, chunk, depth
         self.tokens = list(prompt)
-        self.path: list[int] = []
+        self.path: list[Drafted] = []
         self.epoch = 0
         self.sent = 0
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
+        self._run = 0  # drafted tokens kept in a row
         self._limit = len(prompt) + max_new_tokens
         self._in_flight: deque[Window] = deque()
 
@@ -106,19 +140,24 @@ class Decoder:
     @property
     def room(self) -> int:
         """How many tokens may be drafted now, after ``tokens + path``."""
-        if self.finish_reason or self._busy or (self.path and self.path[-1] in self.stop_ids):
+        if self.finish_reason or self._busy or (self.path and self.path[-1].token in self.stop_ids):
             return 0
         unsent = len(self.tokens) + len(self.path) - max(self.sent, len(self.tokens))
         # The last token of the text need not be drafted: the target's answer to the one before brings it.
         useful = self._limit - 1 - len(self.tokens) - len(self.path)
         return max(0, min(self.window - unsent, useful))
 
-    def propose(self, drafted: Sequence[int]) -> None:
+    @property
+    def sequence(self) -> list[int]:
+        """The tokens that the next draft continues: committed and drafted ones."""
+        return [*self.tokens, *(drafted.token for drafted in self.path)]
+
+    def propose(self, drafted: Sequence[Drafted]) -> None:
         """Lengthen the path by drafted tokens, at most `room`; nothing behind a stop token is taken."""
-        for token in drafted[: self.room]:
-            self.path.append(token)
+        for guess in drafted[: self.room]:
+            self.path.append(guess)
             self.counts.drafted += 1
-            if token in self.stop_ids:
+            if guess.token in self.stop_ids:
                 break
 
     # Sending.
@@ -136,8 +175,7 @@ class Decoder:
         else:
             end = min(end, self.sent + self.chunk)
             tail = end - max(self.sent, committed - 1)
-        both = self.tokens[self.sent : end] + self.path[max(0, self.sent - committed) : max(0, end - committed)]
-        window = Window(self.epoch, self.sent, tuple(both), tail)
+        window = Window(self.epoch, self.sent, tuple(self.sequence[self.sent : end]), tail)
         self.sent = end
         self._in_flight.append(window)
         return window
@@ -168,30 +206,34 @@ class Decoder:
         self._in_flight.popleft()
         if not due.tail:
             return []
-        self.counts.loops += 1
+        drafted = self.path[: due.tail]
+        shaped = self.shaping.apply(logits, self.tokens, [guess.token for guess in drafted])
         committed = []
-        for decision in self.rule.judge(logits, len(self.tokens), self.path[: due.tail]):
+        for decision in self.rule.judge(shaped, self.tokens, drafted):
             committed.append(decision)
             self._commit(decision)
             if self.finish_reason:
                 break
+        self.counts.count_loop(sum(decision.kept for decision in committed))
         return committed
 
     def _commit(self, decision: Decision) -> None:
         """The one place where the sequence grows and the chain's state is declared void."""
         self.tokens.append(decision.token)
+        self.counts.count(decision, self._run)
         if decision.kept:
+            self._run += 1
             self.path.pop(0)
-            self.counts.accepted += 1
         else:
-            self.counts.rejected += decision.drafted is not None
+            self._run = 0
             self.path.clear()
             valid = len(self.tokens) - 1  # the chain never saw the token that was just chosen
             if self.sent > valid:
                 self.sent, self.epoch = valid, self.epoch + 1
                 self._in_flight.clear()
                 self.counts.flushes += 1
-        if decision.token in self.stop_ids:
+        ended = self._ends_text(decision.token)
+        if ended or decision.token in self.stop_ids:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self._limit:
             self.finish_reason = "length"

@@ -8,6 +8,7 @@ drafter that uses the same noise agrees with the target more often.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ from torch import Tensor
 from swarm.errors import SwarmError
 
 MAX_SEED = (1 << 63) - 1
+
+
+class Stream(IntEnum):
+    """Independent noise for each purpose, so that one decision tells nothing about another."""
+
+    CHOICE = 0  # of a token, by the target and by the draft alike
+    ACCEPT = 1  # of a drafted token, by a rule that throws dice
+    REDRAW = 2  # of a token in the place of a refused one
 
 
 class SamplingError(SwarmError):
@@ -62,13 +71,30 @@ class Sampling:
         if self.temperature == 0.0:
             choices: list[int] = logits.argmax(dim=-1).tolist()
             return choices
+        return [self.draw(row, position + i) for i, row in enumerate(self._scaled(logits))]
+
+    def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
+        """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is ``[vocabulary]`` float32."""
+        return int((scores + gumbel_noise(self.seed, position, scores.shape[0], stream)).argmax())
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The distribution that `choose` draws from, ``[vocabulary]`` float32: all on the best token if greedy."""
+        if self.temperature == 0.0:
+            return torch.nn.functional.one_hot(logits.argmax().cpu(), logits.shape[-1]).float()
+        return self.log_probabilities(logits).exp()
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Logarithm of the distribution that `choose` draws from, ``[vocabulary]`` float32; -inf for tokens outside
+        top k and top p. Where sampling is greedy, of the softmax at temperature 1 over all tokens."""
+        if self.temperature == 0.0:
+            return logits.float().cpu().log_softmax(dim=-1)
+        return self._scaled(logits[None])[0].log_softmax(dim=-1)
+
+    def _scaled(self, logits: Tensor) -> Tensor:
         logits = logits.float().cpu()
         # Measured from the best, so that a temperature near 0 makes the others small and never the best infinite.
         scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
-        scaled = restrict(scaled, self.top_k, self.top_p)
-        return [
-            int((row + gumbel_noise(self.seed, position + i, row.shape[0])).argmax()) for i, row in enumerate(scaled)
-        ]
+        return restrict(scaled, self.top_k, self.top_p)
 
 
 def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -89,12 +115,18 @@ def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
-def gumbel_noise(seed: int, position: int, vocabulary: int) -> Tensor:
-    """Standard Gumbel noise ``[vocabulary]`` in float32; entry ``t`` depends on (seed, position, t) alone.
-
-    Philox is a counter-based generator with a documented stream: the same on every machine.
-    """
-    generator = np.random.Generator(np.random.Philox(key=[seed, position]))
-    uniform = torch.from_numpy(generator.random(vocabulary, dtype=np.float32))
+def gumbel_noise(seed: int, position: int, vocabulary: int, stream: Stream = Stream.CHOICE) -> Tensor:
+    """Standard Gumbel noise ``[vocabulary]`` in float32; entry ``t`` depends on (seed, position, stream, t) alone."""
+    noise = torch.from_numpy(_philox(seed, position, stream).random(vocabulary, dtype=np.float32))
     # random() may return 0, whose logarithm is infinite; the smallest step above it is 2^-24.
-    return -torch.log(-torch.log(uniform.clamp(min=2.0**-25)))
+    return -torch.log(-torch.log(noise.clamp(min=2.0**-25)))
+
+
+def uniform(seed: int, position: int, stream: Stream) -> float:
+    """A number from [0, 1) that depends on (seed, position, stream) alone."""
+    return float(_philox(seed, position, stream).random())
+
+
+def _philox(seed: int, position: int, stream: Stream) -> np.random.Generator:
+    """Philox is a counter-based generator with a documented stream: the same on every machine."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, stream]))

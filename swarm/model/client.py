@@ -1,61 +1,19 @@
 """What a client holds of the models: tokenizer, final norm and LM head of the target, and a whole draft model."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from swarm.decoding.draft import ModelDrafter
-from swarm.decoding.sampling import Sampling
-from swarm.errors import ModelNotFound, SwarmError
+from swarm.decoding.rules.lexicon import Lexicon
+from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft import DraftModel
 from swarm.model.head import Head
 
-
-class DraftMismatch(SwarmError):
-    """The draft model speaks another vocabulary than the target."""
-
-    def __init__(self, draft: str, target: str) -> None:
-        super().__init__(draft, target)
-        self.draft, self.target = draft, target
-
-    def __str__(self) -> str:
-        return (
-            f"{self.draft} cannot draft for {self.target}: their vocabularies differ; "
-            "give a draft model of the same family, or --draft none"
-        )
-
-
-@dataclass(frozen=True)
-class DraftModel:
-    """A small causal language model, shared by all generations of a client."""
-
-    model: PreTrainedModel
-    vocab_size: int  # of the target: what the draft's head has beyond is padding
-
-    @classmethod
-    def load(cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> "DraftModel":
-        """Load a draft model (local folder or hub id) whole.
-
-        Raises:
-            ModelNotFound: if there is no such model.
-            DraftMismatch: if its vocabulary is not the target's.
-        """
-        try:
-            # The vocabulary first: a draft that cannot serve need not be downloaded.
-            if AutoTokenizer.from_pretrained(name, trust_remote_code=False).get_vocab() != tokenizer.get_vocab():
-                raise DraftMismatch(name, target.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            why = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ModelNotFound(name, f"it cannot be loaded as a draft model ({why})") from error
-        return cls(model.eval(), target.vocab_size)
-
-    def drafter(self, sampling: Sampling, stop_ids: frozenset[int]) -> ModelDrafter:
-        """A drafter for one generation, with a cache of its own."""
-        return ModelDrafter(self.model, sampling, self.vocab_size, stop_ids)
+NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,10 +24,11 @@ class ClientModels:
     tokenizer: PreTrainedTokenizerBase
     head: Head
     draft: DraftModel | None
+    lexicon: Lexicon  # shared by all generations, so that every token is classified once
 
     @classmethod
-    def load(cls, model: str, draft: str | None) -> "ClientModels":
-        """Raises what `Checkpoint.open`, `Head.load` and `DraftModel.load` raise."""
+    def load(cls, model: str, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS) -> "ClientModels":
+        """Raises what `Checkpoint.open`, `Head.load`, `DraftModel.load` and `make_lexicon` raise."""
         checkpoint = Checkpoint.open(model)
         tokenizer = checkpoint.tokenizer()
         return cls(
@@ -77,4 +36,23 @@ class ClientModels:
             tokenizer,
             Head.load(checkpoint),
             DraftModel.load(draft, checkpoint, tokenizer) if draft else None,
+            make_lexicon(checkpoint, tokenizer, key_patterns),
         )
+
+
+def make_lexicon(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    patterns: Mapping[str, str] = NO_PATTERNS,
+    without: frozenset[str] = frozenset(),
+) -> Lexicon:
+    """The key tokens of a vocabulary. Raises `ConfigError` for a pattern that is no regular expression."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    try:
+        compiled = {name: re.compile(pattern) for name, pattern in patterns.items()}
+    except re.error as error:
+        raise ConfigError("key pattern", f"{error.pattern!r} is no regular expression ({error})") from None
+    return Lexicon(decode, checkpoint.eos_token_ids, frozenset(tokenizer.all_special_ids), compiled, without)

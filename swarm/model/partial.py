@@ -136,7 +136,7 @@ def build(
 
     promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
     try:
-        with _without_progress_bar():
+        with without_progress_bar():
             model, report = partial_class.from_pretrained(  # type: ignore[attr-defined]
                 None,
                 config=config,
@@ -245,7 +245,7 @@ def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> li
 
 
 @contextmanager
-def _without_progress_bar() -> Iterator[None]:
+def without_progress_bar() -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

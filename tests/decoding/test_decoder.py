@@ -6,6 +6,7 @@ its KV, and predicts by a function of the whole prefix, so that one wrong token 
 
 import zlib
 from collections import deque
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from swarm.decoding.decoder import Counts, Decoder, UnexpectedResult, Window
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
-from swarm.decoding.verify import Decision, Strict
 from swarm.wire.stream import Stream
 
 VOCABULARY = 6
@@ -97,18 +100,31 @@ def setups(draw):
     return target, prompt, settings
 
 
+def guesses(tokens):
+    return [Drafted(token) for token in tokens]
+
+
+def path_of(decoder):
+    return [guess.token for guess in decoder.path]
+
+
+def totals(counts):
+    """What is counted over the whole text, without what is counted by place."""
+    return replace(counts, judged_at=[], kept_at=[], histogram=[])
+
+
 def decoder_for(prompt, **settings):
     return Decoder(prompt, GREEDY, stop_ids=frozenset({STOP}), **settings)
 
 
 def propose(decoder, target, kind, count):
     """Propose up to ``count`` tokens, and check that what fits is taken."""
-    room, before = decoder.room, list(decoder.path)
+    room, before = decoder.room, path_of(decoder)
     drafted = draft(target, [*decoder.tokens, *before], kind, count)
-    decoder.propose(drafted)
+    decoder.propose(guesses(drafted))
     fitting = drafted[:room]
     taken = fitting[: fitting.index(STOP) + 1] if STOP in fitting else fitting
-    assert decoder.path == [*before, *taken]
+    assert path_of(decoder) == [*before, *taken]
 
 
 def receive(decoder, chain):
@@ -179,7 +195,7 @@ class DecoderAgainstChain(RuleBasedStateMachine):
         committed, epoch = len(decoder.tokens), decoder.epoch
         if window := decoder.next_window():
             assert window.epoch == epoch
-            assert window.tokens == tuple([*decoder.tokens, *decoder.path][window.start :][: len(window.tokens)])
+            assert window.tokens == tuple(decoder.sequence[window.start :][: len(window.tokens)])
             assert 1 <= len(window.tokens) <= decoder.chunk
             assert window.start + len(window.tokens) - max(window.start, committed) <= decoder.window
             # Predictions are asked for from the last committed token on, and never twice.
@@ -213,14 +229,14 @@ class DecoderAgainstChain(RuleBasedStateMachine):
 
     @invariant()
     def the_chain_holds_what_was_sent(self):
-        sequence = [*self.decoder.tokens, *self.decoder.path]
+        sequence = self.decoder.sequence
         assert self.chain.kv[: self.decoder.sent] == sequence[: self.decoder.sent]
         assert self.decoder.sent <= len(self.chain.kv)
 
     @invariant()
     def counts_add_up(self):
         counts = self.decoder.counts
-        assert counts == Counts(
+        assert totals(counts) == Counts(
             loops=self.judged,
             drafted=self.taken,
             accepted=sum(decision.kept for decision in self.decisions),
@@ -228,6 +244,10 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             flushes=self.decoder.epoch,
         )
         assert counts.accepted + counts.rejected + len(self.decoder.path) <= counts.drafted
+        assert sum(counts.histogram) == counts.loops
+        assert sum(kept * loops for kept, loops in enumerate(counts.histogram)) == counts.accepted
+        assert (sum(counts.judged_at), sum(counts.kept_at)) == (counts.accepted + counts.rejected, counts.accepted)
+        assert all(kept >= judged for kept, judged in zip(counts.kept_at, counts.judged_at[1:], strict=False))
 
     @invariant()
     def there_is_always_a_way_on(self):
@@ -257,20 +277,20 @@ def test_plain_decoding_takes_one_loop_a_token():
     target = Target(1, stops=False)
     decoder = decoder_for([1, 2, 3], max_new_tokens=9)
     run(decoder, Chain(target))
-    assert decoder.counts == Counts(loops=9)
+    assert totals(decoder.counts) == Counts(loops=9)
 
 
 def test_a_perfect_draft_commits_a_window_and_one_more_a_loop():
     decoder = decoder_for([1, 2, 3], max_new_tokens=18, window=8)
     run(decoder, Chain(Target(1, stops=False)))
-    assert decoder.counts == Counts(loops=2, drafted=16, accepted=16)
+    assert totals(decoder.counts) == Counts(loops=2, drafted=16, accepted=16)
 
 
 def test_a_draft_that_is_always_wrong_costs_no_token():
     decoder = decoder_for([1, 2, 3], max_new_tokens=5, window=2)
     run(decoder, Chain(Target(1, stops=False)), ("wrong",))
     # At the last token there is nothing left to draft.
-    assert decoder.counts == Counts(loops=5, drafted=7, rejected=4, flushes=4)
+    assert totals(decoder.counts) == Counts(loops=5, drafted=7, rejected=4, flushes=4)
 
 
 def test_a_long_prompt_travels_in_chunks_that_do_not_wait_for_each_other():
@@ -284,18 +304,18 @@ def test_a_long_prompt_travels_in_chunks_that_do_not_wait_for_each_other():
 
 def test_a_miss_flushes_what_the_chain_holds_beyond_it():
     decoder = decoder_for([1, 2], max_new_tokens=9, window=4)
-    decoder.propose([3, 4, 5, 1])
+    decoder.propose(guesses([3, 4, 5, 1]))
     window = decoder.next_window()
     assert window == Window(0, 0, (1, 2, 3, 4, 5, 1), 5)
     assert answer(decoder, window, 3, 2) == [Decision(3, 3), Decision(2, 4)]
-    assert (decoder.tokens, decoder.path) == ([1, 2, 3, 2], [])
+    assert (decoder.tokens, path_of(decoder)) == ([1, 2, 3, 2], [])
     assert decoder.next_window() == Window(1, 3, (2,), 1)
 
 
 def test_a_stop_token_within_a_window_ends_the_text_there():
     decoder = decoder_for([1, 2], max_new_tokens=9, window=4)
-    decoder.propose([3, STOP, 5, 1])
-    assert decoder.path == [3, STOP]
+    decoder.propose(guesses([3, STOP, 5, 1]))
+    assert path_of(decoder) == [3, STOP]
     assert decoder.room == 0
     decisions = answer(decoder, decoder.next_window(), 3, STOP, 4)
     assert [decision.token for decision in decisions] == [3, STOP]
@@ -310,27 +330,27 @@ def test_the_last_token_is_not_drafted_because_the_target_brings_it():
 
 def test_an_exact_chunk_of_prompt_leaves_the_drafts_for_the_next_frame():
     decoder = decoder_for([1, 2, 3], max_new_tokens=9, window=2, chunk=3)
-    decoder.propose([4, 5])
+    decoder.propose(guesses([4, 5]))
     window = decoder.next_window()
     assert window == Window(0, 0, (1, 2, 3), 1)
     assert answer(decoder, window, 4) == [Decision(4, 4)]
     assert decoder.next_window() == Window(0, 3, (4, 5), 2)
-    assert decoder.counts == Counts(loops=1, drafted=2, accepted=1)
+    assert totals(decoder.counts) == Counts(loops=1, drafted=2, accepted=1)
 
 
 def test_a_miss_on_a_draft_that_was_not_sent_flushes_nothing():
     decoder = decoder_for([1, 2, 3], max_new_tokens=9, window=2, chunk=3)
-    decoder.propose([4, 5])
+    decoder.propose(guesses([4, 5]))
     assert answer(decoder, decoder.next_window(), 1) == [Decision(1, 4)]
     assert decoder.next_window() == Window(0, 3, (1,), 1)
-    assert decoder.counts == Counts(loops=1, drafted=2, rejected=1)
+    assert totals(decoder.counts) == Counts(loops=1, drafted=2, rejected=1)
 
 
 def test_at_depth_windows_go_out_before_the_answers_come():
     decoder = decoder_for([1], max_new_tokens=20, window=2, depth=2)
-    decoder.propose([2, 3])
+    decoder.propose(guesses([2, 3]))
     first = decoder.next_window()
-    decoder.propose([4, 5])
+    decoder.propose(guesses([4, 5]))
     second = decoder.next_window()
     assert (first, second) == (Window(0, 0, (1, 2, 3), 3), Window(0, 3, (4, 5), 2))
     assert (decoder.room, decoder.next_window()) == (0, None)
@@ -340,9 +360,9 @@ def test_at_depth_windows_go_out_before_the_answers_come():
 
 def test_at_depth_the_answers_to_flushed_windows_are_ignored():
     decoder = decoder_for([1], max_new_tokens=20, window=2, depth=2)
-    decoder.propose([2, 3])
+    decoder.propose(guesses([2, 3]))
     first = decoder.next_window()
-    decoder.propose([4, 5])
+    decoder.propose(guesses([4, 5]))
     second = decoder.next_window()
     assert answer(decoder, first, 5) == [Decision(5, 2)]
     assert answer(decoder, second, 5, 1) == []
@@ -351,17 +371,17 @@ def test_at_depth_the_answers_to_flushed_windows_are_ignored():
 
 def test_the_rule_sees_no_more_drafts_than_there_are_predictions():
     class Recorder:
-        def judge(self, logits, position, drafted):
-            self.seen = len(logits), position, list(drafted)
-            return GREEDY.judge(logits, position, drafted)
+        def judge(self, logits, history, drafted):
+            self.seen = len(logits), list(history), [guess.token for guess in drafted]
+            return GREEDY.judge(logits, history, drafted)
 
     recorder = Recorder()
     decoder = Decoder([1], recorder, max_new_tokens=20, window=2, depth=2)
-    decoder.propose([2, 3])
+    decoder.propose(guesses([2, 3]))
     window = decoder.next_window()
-    decoder.propose([4, 5])
+    decoder.propose(guesses([4, 5]))
     answer(decoder, window, 2, 3, 4)
-    assert recorder.seen == (3, 1, [2, 3, 4])
+    assert recorder.seen == (3, [1], [2, 3, 4])
 
 
 def test_an_answer_to_no_frame_of_ours_is_the_chains_fault():

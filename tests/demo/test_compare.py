@@ -26,6 +26,13 @@ PLAIN = Stats(
     bytes_sent=100,
     bytes_received=100,
     verification="exact",
+    key_tokens=0,
+    relaxed_tokens=0,
+    deficit_nats=0.0,
+    acceptance_by_position=(),
+    acceptance_histogram=(),
+    rule="strict",
+    draft_error=None,
     seed=None,
     finish_reason="length",
 )

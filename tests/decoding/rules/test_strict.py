@@ -4,8 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
-from swarm.decoding.verify import Decision, Strict
 
 GREEDY = Strict(Sampling())
 
@@ -15,26 +17,31 @@ def rows(*choices, vocabulary=10):
     return torch.nn.functional.one_hot(torch.tensor(choices), vocabulary).float()
 
 
+def guesses(*tokens):
+    return [Drafted(token) for token in tokens]
+
+
 def test_a_decision_knows_who_chose():
     assert (Decision(5, 5).kept, Decision(5, 5).origin) == (True, "drafted")
     assert (Decision(5, 4).kept, Decision(5, 4).origin) == (False, "corrected")
+    assert (Decision(5, 5, choice=4).kept, Decision(5, 5, choice=4).origin) == (True, "relaxed")
     assert (Decision(5, None).kept, Decision(5, None).origin) == (False, "target")
 
 
 def test_all_kept_and_one_more_from_the_target():
-    assert GREEDY.judge(rows(3, 1, 4), 7, [3, 1]) == [Decision(3, 3), Decision(1, 1), Decision(4, None)]
+    assert GREEDY.judge(rows(3, 1, 4), [9] * 7, guesses(3, 1)) == [Decision(3, 3), Decision(1, 1), Decision(4, None)]
 
 
 def test_the_first_miss_is_corrected_and_ends_the_judgement():
-    assert GREEDY.judge(rows(3, 1, 4, 1), 7, [3, 2, 4]) == [Decision(3, 3), Decision(1, 2)]
+    assert GREEDY.judge(rows(3, 1, 4, 1), [9] * 7, guesses(3, 2, 4)) == [Decision(3, 3), Decision(1, 2)]
 
 
 def test_without_a_draft_the_target_chooses_one_token():
-    assert GREEDY.judge(rows(6, 2), 7, []) == [Decision(6, None)]
+    assert GREEDY.judge(rows(6, 2), [9] * 7, guesses()) == [Decision(6, None)]
 
 
 def test_drafts_up_to_the_last_row_leave_no_free_choice():
-    assert GREEDY.judge(rows(3, 1), 7, [3, 1]) == [Decision(3, 3), Decision(1, 1)]
+    assert GREEDY.judge(rows(3, 1), [9] * 7, guesses(3, 1)) == [Decision(3, 3), Decision(1, 1)]
 
 
 @settings(deadline=None)
@@ -50,4 +57,4 @@ def test_sampled_judgement_is_the_choice_position_by_position(data):
         expected.append(Decision(choice, drafted[i] if i < len(drafted) else None))
         if expected[-1].token != expected[-1].drafted:
             break
-    assert Strict(sampling).judge(logits, position, drafted) == expected
+    assert Strict(sampling).judge(logits, [9] * position, guesses(*drafted)) == expected

@@ -1,0 +1,1 @@
+"""Guessing what the target will say."""

@@ -1,0 +1,1 @@
+"""Rules that say which drafted tokens are kept (docs/verification.md)."""

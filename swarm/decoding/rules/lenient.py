@@ -1,0 +1,25 @@
+"""For comparison: lenience as in Leviathan et al. 2023, appendix A.5."""
+
+import math
+from dataclasses import dataclass
+
+from swarm.decoding.rules.relaxed import Miss, Verdict
+from swarm.decoding.rules.settings import Setting, check_settings
+from swarm.decoding.sampling import Stream, uniform
+
+
+@dataclass
+class Lenient:
+    """Lets a token pass with probability min(1, p / (l x q)); a guess without a distribution has q = 1."""
+
+    l: float = Setting(0.3, 1e-6, 1, "lenience: 1 is rejection sampling's test, the smaller the more passes")  # noqa: E741
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def verdict(self, miss: Miss) -> Verdict:
+        q = 1.0 if miss.draft is None else math.exp(float(miss.draft[miss.drafted.token]))
+        chance = min(1.0, math.exp(miss.log_p) / (self.l * q)) if q else 0.0
+        drawn = uniform(miss.sampling.seed, miss.position, Stream.ACCEPT)
+        return Verdict(drawn < chance, f"chance {chance:.2f}")

@@ -1,0 +1,27 @@
+"""Strict verification: a drafted token is kept if it is what the target chooses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.rule import Decision
+from swarm.decoding.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Equality with the target's own choice, which noise keyed by (seed, position, token) makes a function of the
+    logits. The output is what plain decoding gives, token for token, at any temperature."""
+
+    sampling: Sampling
+    exact = True
+
+    def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
+        decisions = []
+        for i, choice in enumerate(self.sampling.choose(logits[: len(drafted) + 1], len(history))):
+            decisions.append(Decision(choice, drafted[i].token if i < len(drafted) else None))
+            if not decisions[-1].kept:
+                break
+        return decisions

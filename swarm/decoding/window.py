@@ -1,0 +1,166 @@
+"""How many tokens to draft a loop: as many as give the most tokens per second, by what is measured.
+
+A loop with a window of k drafted tokens takes k drafts and the chain's time for k + 1 positions, which
+is fitted as ``fixed + slope * positions``. It brings ``1 + a1 + a1*a2 + ... + a1*...*ak`` tokens, where
+``ai`` is the chance that the i-th drafted token is kept if all before it were. Both change while a text
+is written, so old measurements fade.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+FADE = 0.95  # what a measurement still counts for one loop later: the last twenty loops decide
+FIRST_WINDOW = 4  # before anything is known
+MAX_AUTO_WINDOW = 32  # beyond, even a draft that is right 19 times in 20 rarely comes
+PROBE_EVERY = 24  # loops without drafts, until the draft gets another chance
+PROBE_WINDOW = 2
+PRIOR_ALPHA = 0.7  # until a draft has shown how good it is
+PRIOR_WEIGHT = 2.0  # measured in tokens
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one loop showed."""
+
+    positions: int  # tokens that the chain computed
+    loop_ms: float  # from sending them to having the answer
+    drafted: int  # of the positions, those that were drafted
+    kept: int  # of the drafted, those that were accepted
+    draft_ms: float  # that drafting took
+
+
+class WindowControl(Protocol):
+    """Says how many tokens to draft next."""
+
+    def size(self) -> int:
+        """Drafted tokens in the next window, at most."""
+        ...
+
+    def observe(self, loop: Loop) -> None:
+        """Learn from a loop. The one that carried the prompt is not shown."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedWindow:
+    """Always the same."""
+
+    window: int
+
+    def size(self) -> int:
+        return self.window
+
+    def observe(self, loop: Loop) -> None:
+        pass
+
+
+@dataclass
+class AutoWindow:
+    """Fits what it sees, and takes the window with the best expected tokens per second; 0 if drafting does not pay."""
+
+    most: int = MAX_AUTO_WINDOW
+    _line: "FadingLine" = field(default_factory=lambda: FadingLine())
+    _draft_ms: "FadingMean" = field(default_factory=lambda: FadingMean())
+    _judged: list[float] = field(default_factory=list)  # by depth, fading
+    _kept: list[float] = field(default_factory=list)
+    _idle: int = 0  # loops since the last draft
+
+    def size(self) -> int:
+        if self._draft_ms.value is None or not self._line:
+            return min(FIRST_WINDOW, self.most)
+        best = best_window(self._acceptance(), self._line.fixed, self._line.slope, self._draft_ms.value)
+        if best == 0 and self._idle >= PROBE_EVERY:
+            return min(PROBE_WINDOW, self.most)
+        return best
+
+    def observe(self, loop: Loop) -> None:
+        self._line.add(loop.positions, loop.loop_ms)
+        self._idle = 0 if loop.drafted else self._idle + 1
+        if not loop.drafted:
+            return
+        self._draft_ms.add(loop.draft_ms / loop.drafted)
+        self._judged = [count * FADE for count in self._judged]
+        self._kept = [count * FADE for count in self._kept]
+        for depth in range(min(loop.kept + 1, loop.drafted)):  # those behind the first miss were not judged
+            if depth == len(self._judged):
+                self._judged.append(0.0)
+                self._kept.append(0.0)
+            self._judged[depth] += 1
+            self._kept[depth] += depth < loop.kept
+
+    def _acceptance(self) -> list[float]:
+        """Chance that the drafted token at each depth is kept: measured there, leaning on what all depths show."""
+        alpha = (sum(self._kept) + PRIOR_ALPHA * PRIOR_WEIGHT) / (sum(self._judged) + PRIOR_WEIGHT)
+        seen = zip(self._kept, self._judged, strict=True)
+        chances = [(kept + alpha * PRIOR_WEIGHT) / (judged + PRIOR_WEIGHT) for kept, judged in seen]
+        return (chances + [alpha] * self.most)[: self.most]
+
+
+def best_window(acceptance: list[float], fixed_ms: float, slope_ms: float, draft_ms: float) -> int:
+    """The window with the most expected tokens per millisecond, 0 to ``len(acceptance)``; the smallest of equals.
+
+    Args:
+        acceptance: chance that the drafted token at each depth is kept, if all before it were.
+        fixed_ms, slope_ms: a loop with n positions takes ``fixed + slope * n``.
+        draft_ms: of one drafted token.
+    """
+    best, best_rate = 0, 0.0
+    tokens = reach = 1.0
+    for window, chance in enumerate([1.0, *acceptance]):
+        if window:
+            reach *= chance
+            tokens += reach
+        rate = tokens / max(window * draft_ms + fixed_ms + slope_ms * (window + 1), 1e-9)
+        if rate > best_rate:
+            best, best_rate = window, rate
+    return best
+
+
+@dataclass
+class FadingMean:
+    """A mean whose old values fade."""
+
+    _sum: float = 0.0
+    _weight: float = 0.0
+
+    @property
+    def value(self) -> float | None:
+        return self._sum / self._weight if self._weight else None
+
+    def add(self, value: float) -> None:
+        self._sum, self._weight = self._sum * FADE + value, self._weight * FADE + 1.0
+
+
+@dataclass
+class FadingLine:
+    """Least squares of ``y = fixed + slope * x``, both at least 0, whose old points fade.
+
+    The slope is drawn gently to 0: points at one and the same x say nothing about it.
+    """
+
+    _n: float = 0.0
+    _x: float = 0.0
+    _y: float = 0.0
+    _xx: float = 0.0
+    _xy: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self._n > 0
+
+    def add(self, x: float, y: float) -> None:
+        self._n, self._x, self._y = self._n * FADE + 1, self._x * FADE + x, self._y * FADE + y
+        self._xx, self._xy = self._xx * FADE + x * x, self._xy * FADE + x * y
+
+    @property
+    def slope(self) -> float:
+        mean_x, mean_y = self._x / self._n, self._y / self._n
+        spread = self._xx / self._n - mean_x * mean_x
+        together = self._xy / self._n - mean_x * mean_y
+        return min(max(0.0, together / (spread + RIDGE)), mean_y / mean_x)
+
+    @property
+    def fixed(self) -> float:
+        return max(0.0, self._y / self._n - self.slope * self._x / self._n)
+
+
+RIDGE = 0.25  # squared positions: as if every point had been off by half a position

@@ -1,0 +1,77 @@
+"""A whole draft model, and its way to the target's vocabulary."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from swarm.decoding.drafting.model import ModelDrafter
+from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation, Vocabulary
+from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import Shaping
+from swarm.errors import ModelNotFound, SwarmError
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.partial import without_progress_bar
+
+# Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those for the same
+# languages share more: the common words are in both. With less, the draft was made for other languages or spells in a
+# way that is not understood here, and most of its guesses cost a forward pass for nothing. Judged, not measured.
+MIN_COVERAGE = 0.25
+
+
+class DraftMismatch(SwarmError):
+    """The draft model speaks another vocabulary than the target; `overlap` is the share of the smaller in both."""
+
+    def __init__(self, draft: str, target: str, overlap: float) -> None:
+        super().__init__(draft, target, overlap)
+        self.draft, self.target, self.overlap = draft, target, overlap
+
+    def __str__(self) -> str:
+        return (
+            f"{self.draft} cannot draft for {self.target}: they share {self.overlap:.0%} of the smaller vocabulary, "
+            f"and drafting needs {MIN_COVERAGE:.0%}; give a draft model of the same family, or --draft none"
+        )
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """A small causal language model, shared by all generations of a client."""
+
+    model: PreTrainedModel
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> "DraftModel":
+        """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
+
+        Raises:
+            ModelNotFound: if there is no such model.
+            DraftMismatch: if less than MIN_COVERAGE of its vocabulary, or of the target's, is in both.
+        """
+        try:
+            # The vocabulary first: a draft that cannot serve need not be downloaded.
+            own = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            vocabulary = _vocabulary(name, own, target, tokenizer)
+            with without_progress_bar():
+                model = AutoModelForCausalLM.from_pretrained(
+                    name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+                )
+        except (OSError, ValueError, RuntimeError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelNotFound(name, f"it cannot be loaded as a draft model ({why})") from error
+        return cls(model.eval(), vocabulary)
+
+    def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> ModelDrafter:
+        """A drafter for one generation, with a cache of its own."""
+        return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids)
+
+
+def _vocabulary(
+    name: str, draft: PreTrainedTokenizerBase, target: Checkpoint, tokenizer: PreTrainedTokenizerBase
+) -> Vocabulary:
+    if draft.get_vocab() == tokenizer.get_vocab():
+        return SameVocabulary(target.vocab_size)
+    translation = Translation(draft, tokenizer, target.vocab_size)
+    if translation.overlap < MIN_COVERAGE:
+        raise DraftMismatch(name, target.name, translation.overlap)
+    return translation

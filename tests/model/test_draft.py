@@ -1,0 +1,143 @@
+"""Which draft models may draft for a target, and what they draft."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, VOCAB
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
+from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import NO_SHAPING
+from swarm.errors import ModelNotFound
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft import DraftMismatch, DraftModel
+
+WORDS = [f"w{i}" for i in range(VOCAB)]
+SAMPLED = Sampling(1.0, seed=3)
+
+
+def tokenizer_of(words):
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0")
+
+
+def save(folder: Path, architecture, words) -> str:
+    ARCHITECTURES[architecture].save(folder)
+    tokenizer_of(words).save_pretrained(folder)
+    return str(folder)
+
+
+def load(draft, target) -> DraftModel:
+    checkpoint = Checkpoint.open(target)
+    return DraftModel.load(draft, checkpoint, checkpoint.tokenizer())
+
+
+def drafter(draft, sampling=SAMPLED):
+    return draft.drafter(sampling, NO_SHAPING, frozenset())
+
+
+def tokens(drafted):
+    return [guess.token for guess in drafted]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("models") / "target", "llama", WORDS)
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("models") / "draft", "qwen3", WORDS)
+
+
+def test_a_draft_of_the_same_vocabulary_may_be_of_another_architecture(target, draft):
+    loaded = load(draft, target)
+    assert loaded.model.config.model_type == "qwen3"
+    assert not loaded.model.training
+    assert loaded.vocabulary == SameVocabulary(VOCAB)
+    assert len(drafter(loaded).draft([5, 6, 7], 4)) == 4
+
+
+def test_drafters_share_the_model_and_nothing_else(target, draft):
+    loaded = load(draft, target)
+    one, other = drafter(loaded), drafter(loaded)
+    expected = tokens(one.draft([5, 6, 7], 4))
+    other.draft([8, 9], 4)
+    assert one.model is other.model
+    assert tokens(one.draft([5, 6, 7], 4)) == expected
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])
+def test_the_same_network_with_other_ids_drafts_the_same_tokens(sampling, target, tmp_path):
+    order = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(4))  # row i of the draft was row order[i]
+    permuted = save(tmp_path / "permuted", "llama", [WORDS[i] for i in order.tolist()])
+    model = ARCHITECTURES["llama"].save(tmp_path / "permuted")
+    with torch.no_grad():
+        for rows in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+            rows.copy_(rows[order].clone())
+    model.save_pretrained(permuted)
+    translated, plain = load(permuted, target), load(target, target)
+    assert isinstance(translated.vocabulary, Translation)
+    assert translated.vocabulary.coverage == 1.0
+    one, other = drafter(translated, sampling), drafter(plain, sampling)
+    for sequence in ([5, 6, 7], [5, 6, 7, 8, 9, 10], [5, 6, 11], [12]):
+        drafted, expected = one.draft(sequence, 8), other.draft(sequence, 8)
+        assert tokens(drafted) == tokens(expected)
+        for guess, same in zip(drafted, expected, strict=True):
+            torch.testing.assert_close(guess.logits, same.logits)
+
+
+@pytest.mark.parametrize("words", [WORDS[:-1], [*WORDS[:-1], "other"], [*WORDS[:40], *(f"x{i}" for i in range(57))]])
+def test_a_draft_that_knows_other_words_drafts_those_that_both_know(words, target, tmp_path):
+    drafted = drafter(load(save(tmp_path / "draft", "qwen3", words), target)).draft([5, VOCAB - 1, 6], 20)
+    assert len(drafted) == 20
+    assert all(WORDS[token] in words for token in tokens(drafted))
+
+
+def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):
+    name = save(tmp_path / "draft", "llama", [*WORDS[:24], *(f"x{i}" for i in range(VOCAB - 24))])
+    with pytest.raises(DraftMismatch) as caught:
+        load(name, target)
+    assert (caught.value.draft, caught.value.target, caught.value.overlap) == (name, "target", 23 / (VOCAB - 1))
+    assert str(caught.value) == (
+        f"{name} cannot draft for target: they share 24% of the smaller vocabulary, "
+        "and drafting needs 25%; give a draft model of the same family, or --draft none"
+    )
+
+
+def test_a_mismatch_is_found_before_any_weight_is_read(target, tmp_path):
+    tokenizer_of(["w0", "x1", "x2"]).save_pretrained(tmp_path)
+    with pytest.raises(DraftMismatch):
+        load(str(tmp_path), target)
+
+
+def test_a_draft_that_is_not_there_is_said_to_be_missing(target, tmp_path):
+    with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model") as caught:
+        load(str(tmp_path / "nothing"), target)
+    assert caught.value.model == str(tmp_path / "nothing")
+
+
+def test_a_draft_without_safe_weights_is_not_loaded(target, draft, tmp_path):
+    for file in Path(draft).iterdir():
+        if "safetensors" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model"):
+        load(str(tmp_path), target)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_shows_no_progress_bar_and_leaves_the_setting_as_it_was(shown, target, draft, capfd):
+    before = transformers_logging.is_progress_bar_enabled()
+    switch = {True: transformers_logging.enable_progress_bar, False: transformers_logging.disable_progress_bar}
+    try:
+        switch[shown]()
+        load(draft, target)
+        assert transformers_logging.is_progress_bar_enabled() == shown
+    finally:
+        switch[before]()
+    assert "Loading weights" not in capfd.readouterr().err

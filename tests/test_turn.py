@@ -1,0 +1,230 @@
+"""The client's side of a generation against a whole model in the place of the chain, with drafters of every kind."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, VOCAB
+
+from swarm import turn as turn_module
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.lexicon import Lexicon
+from swarm.request import PromptTooLong, Request, RequestError
+from swarm.turn import Turn
+
+PROMPT = [5, 6, 7, 8]
+NEW = 40
+STOP = 3
+
+
+class Tokenizer:
+    """Every token is a letter and its number, so that texts can be taken apart."""
+
+    def decode(self, ids, **_):
+        return "".join(f"{'abcdefgh'[i % 8]}{i};" for i in ids)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    return ARCHITECTURES["llama"].save(tmp_path_factory.mktemp("models") / "target")
+
+
+def models(eos=frozenset(), draft=None):
+    checkpoint = SimpleNamespace(vocab_size=VOCAB, max_positions=512, eos_token_ids=frozenset(eos))
+    lexicon = Lexicon(Tokenizer().decode, frozenset(eos), without=frozenset({"number", "part of a word"}))
+    return SimpleNamespace(checkpoint=checkpoint, tokenizer=Tokenizer(), draft=draft, lexicon=lexicon)
+
+
+def options(**changed):
+    return Request.of({"max_new_tokens": NEW, "window": 4, **changed})
+
+
+@torch.inference_mode()
+def predictions(target, tokens):
+    return target(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
+
+
+def run(target, request, drafter=None, eos=frozenset()):
+    """Drive a turn to its end; the chain reads everything again for every window."""
+    turn = Turn(models(eos), PROMPT, request)
+    if drafter is not None:
+        turn.drafter = drafter
+    sent = []
+    while not turn.decoder.finish_reason:
+        turn.draft()
+        for window in list(iter(turn.decoder.next_window, None)):
+            sent[window.start :] = window.tokens
+            logits = predictions(target, sent)[len(sent) - window.tail :]
+            turn.judge(window, logits, 50.0, (1.0,))
+    return turn.sum_up()
+
+
+class Scripted:
+    """Drafts by a function of the right continuation; ``right`` is the whole new text."""
+
+    def __init__(self, right, distort):
+        self.right, self.distort, self.calls = right, distort, 0
+
+    def draft(self, sequence, count):
+        self.calls += 1
+        after = list(self.right[len(sequence) - len(PROMPT) :])[:count]
+        return [Drafted(token) for token in self.distort(after, self.calls, count)]
+
+
+DISTORTIONS = {
+    "always right": lambda after, call, count: after,
+    "always wrong": lambda after, call, count: [(token + 1) % VOCAB for token in after],
+    "now and then wrong": lambda after, call, count: [
+        (token + (i + call) % 3 // 2) % VOCAB for i, token in enumerate(after)
+    ],
+    "longer than asked": lambda after, call, count: [*after, *[9] * 30],
+    "shorter than asked": lambda after, call, count: after[: call % 2],
+    "with stop tokens inside": lambda after, call, count: [*after[:1], STOP, *after[2:]],
+}
+
+
+@pytest.fixture(scope="module")
+def plain(target):
+    """The new tokens of plain decoding, by request."""
+    known = {}
+
+    def of(eos=frozenset(), **changed):
+        key = repr((sorted(eos), sorted(changed.items())))
+        if key not in known:
+            known[key] = run(target, options(**{**changed, "window": 0}), eos=eos)
+        return known[key]
+
+    return of
+
+
+SAMPLING = [{}, {"temperature": 0.7, "seed": 3}, {"temperature": 1.0, "top_k": 9, "seed": 4, "repetition_penalty": 1.2}]
+
+
+@pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.7", "1.0 with a penalty"])
+@pytest.mark.parametrize("window", [1, 4, 16, "auto"])
+@pytest.mark.parametrize("kind", DISTORTIONS)
+def test_whatever_is_drafted_the_output_is_that_of_plain_decoding(kind, window, sampling, target, plain):
+    expected = plain(**sampling)
+    drafter = Scripted(expected.token_ids, DISTORTIONS[kind])
+    said = run(target, options(window=window, **sampling), drafter)
+    assert (said.token_ids, said.text) == (expected.token_ids, expected.text)
+    assert said.stats.finish_reason == "length"
+    if kind == "always right":
+        assert said.stats.accepted_tokens == said.stats.drafted_tokens > 0
+
+
+def test_plain_decoding_is_that_of_transformers_penalty_and_all(target, plain):
+    for penalty in (1.0, 1.3):
+        ids = torch.tensor([PROMPT])
+        reference = target.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW,
+            do_sample=False,
+            repetition_penalty=penalty,
+            eos_token_id=None,
+        )
+        assert list(plain(repetition_penalty=penalty).token_ids) == reference[0, len(PROMPT) :].tolist()
+
+
+def test_a_bias_bans_a_token_for_target_and_draft_alike(target, plain):
+    banned = plain().token_ids[3]
+    expected = plain(logit_bias={banned: -100})
+    assert banned not in expected.token_ids
+    drafter = Scripted(plain().token_ids, DISTORTIONS["always right"])
+    assert run(target, options(logit_bias={banned: -100}), drafter).token_ids == expected.token_ids
+
+
+def test_a_stop_token_ends_the_text_inside_a_window_too(target, plain):
+    eos = {plain().token_ids[9]}
+    expected = plain(eos)
+    assert len(expected.token_ids) <= 10
+    said = run(target, options(window=16), Scripted(plain().token_ids, DISTORTIONS["always right"]), eos)
+    assert (said.token_ids, said.text, said.stats.finish_reason) == (expected.token_ids, expected.text, "stop")
+
+
+def test_a_stop_string_spread_over_tokens_cuts_the_text_alike(target, plain):
+    whole = plain().text
+    at = whole.index(";", 20) - 1
+    stop = whole[at : at + 5]
+    expected = plain(stop=(stop,))
+    assert expected.text == whole[: whole.index(stop)]
+    assert expected.stats.finish_reason == "stop"
+    for window in (4, 16):
+        said = run(target, options(window=window, stop=stop), Scripted(plain().token_ids, DISTORTIONS["always right"]))
+        assert (said.text, said.token_ids) == (expected.text, expected.token_ids)
+
+
+def test_text_held_back_for_a_stop_string_that_never_came_is_not_lost(target, plain):
+    end = plain().text[-2:]
+    assert plain(stop=(end + "never",)).text == plain().text
+
+
+def test_a_drafter_that_fails_ends_drafting_and_not_the_generation(target, plain):
+    def fail(after, call, count):
+        if call == 3:
+            raise ZeroDivisionError("no more ideas")
+        return after
+
+    drafter = Scripted(plain().token_ids, fail)
+    said = run(target, options(), drafter)
+    assert said.token_ids == plain().token_ids
+    assert said.stats.draft_error == "ZeroDivisionError: no more ideas"
+    assert (drafter.calls, said.stats.accepted_tokens) == (3, 8)
+
+
+@pytest.mark.parametrize("window", [4, "auto"])
+def test_lookup_needs_no_model(window, target, plain):
+    assert run(target, options(lookup=True, window=window)).token_ids == plain().token_ids
+
+
+def test_lookup_goes_before_the_draft_model():
+    class Draft:
+        def drafter(self, *_):
+            return "the model's"
+
+    both = turn_module.make_drafter(models(draft=Draft()), options(lookup=True))
+    assert both.drafters[1] == "the model's"
+    assert turn_module.make_drafter(models(draft=Draft()), options()) == "the model's"
+    assert turn_module.make_drafter(models(draft=Draft()), options(window=0, lookup=True)) is None
+    assert turn_module.make_drafter(models(), options()) is None
+
+
+def test_relaxed_tokens_say_what_the_target_would_have_said(target, plain):
+    drafter = Scripted(plain().token_ids, DISTORTIONS["now and then wrong"])
+    said = run(target, options(verify="random:rate=1"), drafter)
+    relaxed = [piece for piece in said.pieces if piece.origin == "relaxed"]
+    assert len(relaxed) == said.stats.relaxed_tokens > 0
+    assert (said.stats.verification, said.stats.rule) == ("relaxed", "random:rate=1")
+    assert said.stats.deficit_nats == pytest.approx(sum(piece.deficit_nats for piece in relaxed))
+    tokens = [*PROMPT, *said.token_ids]
+    for at, piece in enumerate(said.pieces):
+        choice = int(predictions(target, tokens[: len(PROMPT) + at])[-1].argmax())
+        assert piece.choice_id == choice
+        if piece.origin == "relaxed":
+            assert piece.token_id == piece.drafted_id != choice
+            assert piece.instead_of == Tokenizer().decode([choice])
+        elif piece.origin == "corrected":
+            assert piece.instead_of == Tokenizer().decode([piece.drafted_id])
+
+
+def test_acceptance_adds_up(target, plain):
+    stats = run(target, options(), Scripted(plain().token_ids, DISTORTIONS["now and then wrong"])).stats
+    assert sum(stats.acceptance_histogram) == stats.loops
+    assert sum(kept * loops for kept, loops in enumerate(stats.acceptance_histogram)) == stats.accepted_tokens
+    assert 0 < len(stats.acceptance_by_position) <= 4
+    assert all(0 <= share <= 1 for share in stats.acceptance_by_position)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_text_may_end_inside_a_window(most, target, plain):
+    drafter = Scripted(plain().token_ids, DISTORTIONS["always right"])
+    said = run(target, options(max_new_tokens=most, window=16), drafter)
+    assert said.token_ids == plain().token_ids[:most]
+
+
+def test_prompts_that_cannot_be_are_refused():
+    with pytest.raises(RequestError, match="at least one token"):
+        Turn(models(), [], options())
+    with pytest.raises(PromptTooLong):
+        Turn(models(), [5] * 500, options())
