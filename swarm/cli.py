@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,6 +26,7 @@ network_option = click.option("--network", metavar="NAME", help="Name of the net
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
+FILE = click.Path(path_type=Path, dir_okay=False)
 RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
 
 
@@ -156,6 +158,67 @@ def demo(peers: int, link_ms: float, prompts: tuple[str, ...], window: int, pict
     from swarm.demo.show import run_demo
 
     _run(run_demo(peers, link_ms, prompts, window, as_json, picture))
+
+
+@app.command("eval")
+@click.option("--model", default="demo-target", show_default=True, help="The target: a folder or a hub id.")
+@click.option("--draft", default="demo-draft", show_default=True, help="The draft model.")
+@click.option("--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval.")
+@click.option("--data", type=FILE, help="File of questions, for gsm8k and humaneval.")
+@click.option("--train", type=FILE, help="File of worked examples to show before each question of gsm8k.")
+@click.option("--run-generated-code", is_flag=True, help="Allow humaneval to run what the model writes.")
+@click.option("--problems", default=100, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--rule", "rules", multiple=True, default=("adaptive",), show_default=True, help="May be given often.")
+@click.option("--tau", multiple=True, type=float, help="Also the adaptive rule at this tau; may be given often.")
+@click.option("--ablate", is_flag=True, help="Also without each signal, and without each class of key tokens.")
+@click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
+@click.option("--temperature", default=0.0, show_default=True)
+@click.option("--margin", default=1.0, show_default=True, help="Points of accuracy that may be lost.")
+@click.option("--workers", default=0, type=click.IntRange(0, 256), help="Processes; the default is half the cores.")
+@click.option("--plot", type=FILE, help="Draw accuracy over tokens a loop, as PNG or SVG.")
+@click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
+@bootstrap_option
+@network_option
+def evaluate(
+    model: str,
+    draft: str,
+    task: str,
+    data: Path | None,
+    train: Path | None,
+    run_generated_code: bool,
+    problems: int,
+    rules: tuple[str, ...],
+    tau: tuple[float, ...],
+    ablate: bool,
+    window: int,
+    temperature: float,
+    margin: float,
+    workers: int,
+    plot: Path | None,
+    as_: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+) -> None:
+    """Measure what verification rules do to answers and to speed: in process, or over a swarm with --bootstrap."""
+    from swarm.config import load_network
+    from swarm.eval.tasks import load_task
+
+    asked_task = load_task(task, problems, data=data, train=train, run_generated_code=run_generated_code)
+    from swarm.eval import command
+
+    asked = command.Asked(
+        model=locate(model),
+        draft=locate(draft),
+        rules=rules,
+        window=window,
+        temperature=temperature,
+        tau=tau,
+        ablate=ablate,
+        margin=margin / 100,
+        workers=workers,
+        network=load_network(bootstrap=bootstrap, name=network) if bootstrap else None,
+    )
+    command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
 
 
 def _entered_through(network: "Network") -> "Network":

@@ -1,0 +1,102 @@
+"""Decoding in this process: the same turn as over a swarm, with the whole target in the place of the chain."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from swarm.decoding.decoder import Window
+from swarm.eval.variant import Variant
+from swarm.model.client import ClientModels, make_lexicon
+from swarm.model.partial import without_progress_bar
+from swarm.request import Options, Request
+from swarm.results import Generation
+from swarm.turn import Turn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generation, and how likely the target finds it: the mean of log p over its tokens, None where not computed."""
+
+    generation: Generation
+    mean_log_p: float | None
+
+
+class Whole:
+    """A whole model that answers windows as a chain of peers does, rolling its cache back where one starts earlier."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+        self.model, self.vocab_size = model, vocab_size
+        self._cache = DynamicCache()  # without a config no layer forgets, so that every layer can be rolled back
+        self._length = 0
+
+    @torch.inference_mode()
+    def answer(self, window: Window) -> Tensor:
+        """The predictions ``[tail, vocabulary]`` for a window."""
+        if window.start < self._length:
+            self._cache.crop(window.start - self._length)
+        self._length = window.start + len(window.tokens)
+        ids = torch.tensor([window.tokens], device=self.model.device)
+        logits: Tensor = self.model(
+            input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=max(1, window.tail)
+        ).logits[0, :, : self.vocab_size]
+        return logits.float() if window.tail else logits[:0].float()
+
+
+class InProcess:
+    """Target and draft, whole, in this process. To be used from one thread."""
+
+    def __init__(self, model: str, draft: str | None) -> None:
+        """Raises what `ClientModels.load` raises."""
+        self.models = ClientModels.load(model, draft)
+        with without_progress_bar():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                model, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
+        self.target: PreTrainedModel = loaded.eval()
+        self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
+
+    def sample(self, prompt: str, variant: Variant, options: Options) -> Sample:
+        """Decode one prompt. Raises what `Turn` raises."""
+        ids = self.models.tokenizer(prompt).input_ids
+        generation = self._generate(ids, variant, Request.of(options))
+        return Sample(generation, self._mean_log_p(ids, generation.token_ids))
+
+    def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
+        turn = Turn(self._models_for(variant), prompt, request)
+        whole = Whole(self._draft_model if variant.who == "draft alone" else self.target, self.vocab_size)
+        turn.meter.start()
+        while not turn.decoder.finish_reason:
+            turn.draft()
+            for window in list(iter(turn.decoder.next_window, None)):
+                started = time.perf_counter()
+                logits = whole.answer(window)
+                took_ms = (time.perf_counter() - started) * 1e3
+                turn.judge(window, logits, took_ms, (took_ms,))
+        return turn.sum_up()
+
+    @torch.inference_mode()
+    def _mean_log_p(self, prompt: Sequence[int], new: Sequence[int]) -> float:
+        """Mean log p of the new tokens under the target, each given all before it, at temperature 1."""
+        ids = torch.tensor([[*prompt, *new]], device=self.target.device)
+        log_p = self.target(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        return float(log_p.gather(-1, ids[0, len(prompt) :, None]).mean())
+
+    def _models_for(self, variant: Variant) -> ClientModels:
+        if variant.without not in self._without:
+            lexicon = make_lexicon(self.models.checkpoint, self.models.tokenizer, without=variant.without)
+            self._without[variant.without] = replace(self.models, lexicon=lexicon)
+        return self._without[variant.without]
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return self.models.checkpoint.vocab_size
+
+    @property
+    def _draft_model(self) -> PreTrainedModel:
+        assert self.models.draft is not None
+        return self.models.draft.model

@@ -1,0 +1,88 @@
+"""An evaluation as a table, for a terminal or for a document, and as a plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from swarm.errors import SwarmError
+from swarm.eval.report import Row
+
+COLUMNS = (
+    *("", "right", "right, 95 %", "to plain", "to plain, 95 %", "p", "tokens/loop", "kept"),
+    *("relaxed/100", "nats/100", "log p", "length", "no stop"),
+)
+BRIEF = ("", "right", "to plain", "to plain, 95 %", "tokens/loop", "kept", "nats/100")
+WIDTH = 112
+
+
+class NoPlotting(SwarmError):
+    """matplotlib is an extra."""
+
+    def __str__(self) -> str:
+        return "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plot"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text."""
+    low, high = row.accuracy_interval
+    worse, better = row.difference_interval
+    return (
+        row.name,
+        f"{row.accuracy:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{100 * row.difference:+.1f}",
+        f"{100 * worse:+.1f} to {100 * better:+.1f}{'' if row.non_inferior else ' !'}",
+        f"{row.p_value:.2g}",
+        f"{row.tokens_per_loop:.2f} ({row.tokens_per_loop_interval[0]:.2f} to {row.tokens_per_loop_interval[1]:.2f})",
+        "-" if row.acceptance is None else f"{row.acceptance:.1%}",
+        f"{row.relaxed_per_100:.1f}",
+        f"{row.deficit_per_100:.2f}",
+        "-" if row.mean_log_p is None else f"{row.mean_log_p:.3f}",
+        f"{row.length_drift:+.1%}",
+        f"{row.no_stop:.1%}",
+    )
+
+
+def show_table(rows: Sequence[Row], margin: float) -> None:
+    """A table for a terminal, of the figures that matter most; the others are in the other formats."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in BRIEF:
+        table.add_column(column or "", justify="right" if column else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF))
+    console = Console()
+    console = Console(width=max(console.width, WIDTH))  # a narrow terminal breaks lines; nothing is left out
+    console.print(table)
+    console.print(f"'to plain' in points; ! where a loss of more than {100 * margin:g} points is not ruled out.")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same table for a document."""
+    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *map(cells, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plot(rows: Sequence[Row], file: Path) -> None:
+    """Accuracy over tokens a loop, with intervals, as PNG or SVG. Raises `NoPlotting` without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise NoPlotting from None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    for row in rows:
+        low, high = row.accuracy_interval
+        slow, fast = row.tokens_per_loop_interval
+        x, y = row.tokens_per_loop, 100 * row.accuracy
+        axes.errorbar(
+            [x], [y], xerr=[[x - slow], [fast - x]], yerr=[[y - 100 * low], [100 * high - y]], fmt="o", label=row.name
+        )
+    axes.set_xlabel("tokens per loop")
+    axes.set_ylabel("right answers, %")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
