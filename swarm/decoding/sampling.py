@@ -17,6 +17,9 @@ from torch import Tensor
 from swarm.errors import SwarmError
 
 MAX_SEED = (1 << 63) - 1
+LEAST_UNIFORM = 2.0**-25  # half the smallest step of a float32 random number
+LEAST_TEMPERATURE = 1e-30  # below, float32 has no number for it
+NOISE_SPREAD = 20.0  # between the least and the most that `_gumbel` gives: -2.9 and 16.7
 
 
 class Stream(IntEnum):
@@ -75,7 +78,10 @@ class Sampling:
 
     def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
         """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is ``[vocabulary]`` float32."""
-        return int((scores + gumbel_noise(self.seed, position, scores.shape[0], stream)).argmax())
+        # No noise lifts a token over one that leads by more than its whole spread: most need none worked out.
+        hopeful = (scores >= scores.max() - NOISE_SPREAD).nonzero()[:, 0]
+        noise = _gumbel(_uniforms(self.seed, position, len(scores), stream)[hopeful])
+        return int(hopeful[(scores[hopeful] + noise).argmax()])
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The distribution that `choose` draws from, ``[vocabulary]`` float32: all on the best token if greedy."""
@@ -93,7 +99,7 @@ class Sampling:
     def _scaled(self, logits: Tensor) -> Tensor:
         logits = logits.float().cpu()
         # Measured from the best, so that a temperature near 0 makes the others small and never the best infinite.
-        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
+        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / max(self.temperature, LEAST_TEMPERATURE)
         return restrict(scaled, self.top_k, self.top_p)
 
 
@@ -117,14 +123,21 @@ def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
 
 def gumbel_noise(seed: int, position: int, vocabulary: int, stream: Stream = Stream.CHOICE) -> Tensor:
     """Standard Gumbel noise ``[vocabulary]`` in float32; entry ``t`` depends on (seed, position, stream, t) alone."""
-    noise = torch.from_numpy(_philox(seed, position, stream).random(vocabulary, dtype=np.float32))
-    # random() may return 0, whose logarithm is infinite; the smallest step above it is 2^-24.
-    return -torch.log(-torch.log(noise.clamp(min=2.0**-25)))
+    return _gumbel(_uniforms(seed, position, vocabulary, stream))
 
 
 def uniform(seed: int, position: int, stream: Stream) -> float:
     """A number from [0, 1) that depends on (seed, position, stream) alone."""
     return float(_philox(seed, position, stream).random())
+
+
+def _uniforms(seed: int, position: int, count: int, stream: Stream) -> Tensor:
+    return torch.from_numpy(_philox(seed, position, stream).random(count, dtype=np.float32))
+
+
+def _gumbel(uniforms: Tensor) -> Tensor:
+    """Gumbel noise from numbers in [0, 1), which may be 0, whose logarithm is infinite."""
+    return -torch.log(-torch.log(uniforms.clamp(min=LEAST_UNIFORM)))
 
 
 def _philox(seed: int, position: int, stream: Stream) -> np.random.Generator:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swarm.decoding.rules.choose import Verification
-from swarm.request import Options
+from swarm.request import Options, WindowSize
 from swarm.results import Generation
 
 Who = Literal["swarm", "draft alone"]
@@ -24,7 +24,7 @@ class Variant:
 
     name: str
     verify: str = "strict"
-    window: int = 0
+    window: WindowSize = 0
     without: frozenset[str] = field(default_factory=frozenset)
     who: Who = "swarm"
 
@@ -52,7 +52,7 @@ def at_equal_gain(generations: Sequence[Generation], window: int) -> Variant:
     return ruled(f"random:rate={passed / max(1, passed + refused):.3f}", window)
 
 
-def ruled(verify: str, window: int, name: str = "") -> Variant:
+def ruled(verify: str, window: WindowSize, name: str = "") -> Variant:
     """A rule with a window. Raises `RuleError` for a rule that does not exist."""
     return Variant(name or str(Verification.parse(verify)), verify, window)
 

@@ -47,6 +47,16 @@ def test_a_uniform_of_exactly_zero_still_gives_finite_noise():
     assert noise[-1].item() == pytest.approx(-math.log(25 * math.log(2)), rel=1e-6)
 
 
+@given(SEEDS, POSITIONS, st.floats(0.1, 40), st.integers(2, 300))
+def test_the_draw_is_the_one_with_all_noise_worked_out(seed, position, spread, vocabulary):
+    scores = spread * logits_of(seed, 1, vocabulary)[0]
+    scores[::7] = -math.inf
+    scores[1] = 0.0
+    assert Sampling(1.0, seed=seed).draw(scores, position) == int(
+        (scores + gumbel_noise(seed, position, vocabulary)).argmax()
+    )
+
+
 def test_noise_is_finite_and_has_the_moments_of_a_gumbel_distribution():
     noise = torch.cat([gumbel_noise(3, position, 10_000) for position in range(100)]).double()
     assert noise.isfinite().all()

@@ -1,5 +1,6 @@
 """Decoding in process is decoding over a swarm without the swarm."""
 
+import os
 from itertools import islice
 
 import pytest
@@ -12,6 +13,7 @@ from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_g
 
 PROMPTS = [problem.prompt for problem in islice(problems(31, held_out=True), 3)]
 NEW = 60
+MANY = 200 if os.environ.get("SWARM_TEST_EVERY_WINDOW") else 6  # prompts, at three temperatures and four windows
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,16 @@ def test_plain_and_strict_are_what_transformers_says(prompt, engine):
     assert strict.generation.stats.loops < len(expected) / 2
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_strict_is_plain_for_the_same_seed(temperature, engine):
+    for seed, problem in enumerate(islice(problems(32, held_out=True), MANY)):
+        said = [
+            engine.sample(problem.prompt, variant, variant.options(temperature, seed, (), NEW)).generation.token_ids
+            for variant in (PLAIN, *(ruled("strict", window) for window in (1, 4, 8, "auto")))
+        ]
+        assert said.count(said[0]) == len(said), seed
+
+
 def test_the_draft_alone_is_the_draft(engine):
     said = sample(engine, DRAFT_ALONE).generation.token_ids
     assert said == greedy(engine.models.draft.model, engine, PROMPTS[0])
@@ -55,7 +67,10 @@ def test_how_likely_the_target_finds_a_text(engine):
 def test_a_class_of_key_tokens_can_be_switched_off(engine):
     generous = "adaptive:tau=20,budget=10000,gap=1,contrast=20,agreement=0"
     variants = [Variant("x", generous, 8, frozenset(off)) for off in (set(), {"number", "name"})]
-    by_class = [{p.reason for p in sample(engine, variant).generation.pieces if p.key} for variant in variants]
+    by_class = [
+        {piece.reason for prompt in PROMPTS for piece in sample(engine, variant, prompt).generation.pieces if piece.key}
+        for variant in variants
+    ]
     assert by_class[0] & {"number", "name"}
     assert not by_class[1] & {"number", "name"}
 
