@@ -74,12 +74,20 @@ class Sampling:
         if self.temperature == 0.0:
             choices: list[int] = logits.argmax(dim=-1).tolist()
             return choices
-        return [self.draw(row, position + i) for i, row in enumerate(self._scaled(logits))]
+        return [self._choose(row, position + i) for i, row in enumerate(logits.float().cpu())]
+
+    def _choose(self, row: Tensor, position: int) -> int:
+        if self.top_k or self.top_p < 1.0:
+            return self.draw(self._scaled(row[None])[0], position)
+        # The same, but only the tokens that may win are scaled.
+        hopeful = _within(row, NOISE_SPREAD * self.temperature)
+        noise = _gumbel(_uniforms(self.seed, position, len(row), Stream.CHOICE)[hopeful])
+        return int(hopeful[(self._scaled(row[None, hopeful])[0] + noise).argmax()])
 
     def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
         """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is ``[vocabulary]`` float32."""
         # No noise lifts a token over one that leads by more than its whole spread: most need none worked out.
-        hopeful = (scores >= scores.max() - NOISE_SPREAD).nonzero()[:, 0]
+        hopeful = _within(scores, NOISE_SPREAD)
         noise = _gumbel(_uniforms(self.seed, position, len(scores), stream)[hopeful])
         return int(hopeful[(scores[hopeful] + noise).argmax()])
 
@@ -129,6 +137,11 @@ def gumbel_noise(seed: int, position: int, vocabulary: int, stream: Stream = Str
 def uniform(seed: int, position: int, stream: Stream) -> float:
     """A number from [0, 1) that depends on (seed, position, stream) alone."""
     return float(_philox(seed, position, stream).random())
+
+
+def _within(scores: Tensor, distance: float) -> Tensor:
+    """Indices of the scores that are at most ``distance`` below the best."""
+    return (scores >= scores.max() - distance).nonzero()[:, 0]
 
 
 def _uniforms(seed: int, position: int, count: int, stream: Stream) -> Tensor:

@@ -57,6 +57,14 @@ def test_the_draw_is_the_one_with_all_noise_worked_out(seed, position, spread, v
     )
 
 
+@given(SEEDS, POSITIONS, st.sampled_from([1e-3, 0.3, 1.0, 20.0]), st.integers(2, 300))
+def test_the_choice_is_the_one_with_every_token_scaled(seed, position, temperature, vocabulary):
+    logits = 9 * logits_of(seed, 2, vocabulary)
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    expected = [int((row + gumbel_noise(seed, position + i, vocabulary)).argmax()) for i, row in enumerate(scaled)]
+    assert Sampling(temperature, seed=seed).choose(logits, position) == expected
+
+
 def test_noise_is_finite_and_has_the_moments_of_a_gumbel_distribution():
     noise = torch.cat([gumbel_noise(3, position, 10_000) for position in range(100)]).double()
     assert noise.isfinite().all()

@@ -85,7 +85,8 @@ class Relaxed:
 
     def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
         decisions: list[Decision] = []
-        for i, choice in enumerate(self.sampling.choose(logits[: len(drafted) + 1], len(history))):
+        for i, row in enumerate(logits[: len(drafted) + 1]):
+            (choice,) = self.sampling.choose(row[None], len(history) + i)
             if i == len(drafted):
                 decisions.append(Decision(choice, None))
                 break

@@ -20,7 +20,8 @@ class Strict:
 
     def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
         decisions = []
-        for i, choice in enumerate(self.sampling.choose(logits[: len(drafted) + 1], len(history))):
+        for i, row in enumerate(logits[: len(drafted) + 1]):
+            (choice,) = self.sampling.choose(row[None], len(history) + i)
             decisions.append(Decision(choice, drafted[i].token if i < len(drafted) else None))
             if not decisions[-1].kept:
                 break
