@@ -1,10 +1,15 @@
 """Every test has folders of its own, and no test leaves a process behind."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from support import children
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
