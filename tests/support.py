@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from aiohttp import web
-from architectures import ARCHITECTURES, LAYERS
+from architectures import ARCHITECTURES, LAYERS, VOCAB
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
 from peers.handler import Handler
@@ -25,6 +27,7 @@ from swarm.network.tasks import end, within
 from swarm.wire.messages import Frame, Hop, Message, Open
 from swarm.wire.tensors import WireTensor
 
+WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
 PATIENCE_S = 20.0  # when a condition that must come true has failed to
 ENDED_STATES = {"Z", "X"}
 
@@ -127,6 +130,12 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(link.close() for link in self.links))
         await self._runner.cleanup()
+
+
+def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
+    """One token a word; the first of WORDS, whatever its id, stands for unknown ones."""
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=WORDS[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=WORDS[0])
 
 
 def tiny_checkpoint(folder: Path) -> Checkpoint:

@@ -20,8 +20,6 @@ from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
 
-LEAST_RELAXED = 1  # relaxed tokens without which there is nothing to control for
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -53,8 +51,8 @@ def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
     samples = _decode(task, variants, asked)
     blind = [
         replace(at_equal_gain([s.generation for s in samples[rule]], asked.window), name=f"random, as much as {rule}")
-        for rule in (str(ruled(each, asked.window).name) for each in asked.rules)
-        if sum(s.generation.stats.relaxed_tokens for s in samples[rule]) >= LEAST_RELAXED
+        for rule in (ruled(each, asked.window).name for each in asked.rules)
+        if any(s.generation.stats.relaxed_tokens for s in samples[rule])
     ]
     return {**samples, **(_decode(task, blind, asked) if blind else {})}
 

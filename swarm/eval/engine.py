@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -68,7 +67,9 @@ class InProcess:
 
     def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
         turn = Turn(self._models_for(variant), prompt, request)
-        whole = Whole(self._draft_model if variant.who == "draft alone" else self.target, self.vocab_size)
+        whole = Whole(
+            self._draft_model if variant.who == "draft alone" else self.target, turn.models.checkpoint.vocab_size
+        )
         turn.meter.start()
         while not turn.decoder.finish_reason:
             turn.draft()
@@ -91,10 +92,6 @@ class InProcess:
             lexicon = make_lexicon(self.models.checkpoint, self.models.tokenizer, without=variant.without)
             self._without[variant.without] = replace(self.models, lexicon=lexicon)
         return self._without[variant.without]
-
-    @cached_property
-    def vocab_size(self) -> int:
-        return self.models.checkpoint.vocab_size
 
     @property
     def _draft_model(self) -> PreTrainedModel:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES, VOCAB
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from support import WORDS, tokenizer_of
 from transformers.utils import logging as transformers_logging
 
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
@@ -16,13 +15,7 @@ from swarm.errors import ModelNotFound
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.draft import DraftMismatch, DraftModel
 
-WORDS = [f"w{i}" for i in range(VOCAB)]
 SAMPLED = Sampling(1.0, seed=3)
-
-
-def tokenizer_of(words):
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w0"))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0")
 
 
 def save(folder: Path, architecture, words) -> str:
@@ -42,16 +35,6 @@ def drafter(draft, sampling=SAMPLED):
 
 def tokens(drafted):
     return [guess.token for guess in drafted]
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("models") / "target", "llama", WORDS)
-
-
-@pytest.fixture(scope="module")
-def draft(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("models") / "draft", "qwen3", WORDS)
 
 
 def test_a_draft_of_the_same_vocabulary_may_be_of_another_architecture(target, draft):
