@@ -1,10 +1,9 @@
 """Attention over a packed row: every session attends over its own keys and values, and nobody else's.
 
-Registered with transformers under the name PACKED, together with a mask function of that name which keeps the rule of a
-mask (causal, sliding, chunked) instead of drawing it, because every session needs its own drawing.
+Registered with transformers under the name PACKED, together with the mask function of `peers.masks`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,14 +14,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from peers.cache import PackedCache
+from peers.masks import MaskRule, NotPackable, keep_rule
 
 PACKED = "swarm_packed"
 
 _running: ContextVar[PackedCache] = ContextVar("running")
-
-
-class NotPackable(Exception):
-    """This model's attention asks for something that the packed attention does not do. Never leaves `peers.span`."""
 
 
 @contextmanager
@@ -33,45 +29,6 @@ def running(packed: PackedCache) -> Iterator[None]:
         yield
     finally:
         _running.reset(token)
-
-
-class MaskRule:
-    """Which positions may see which, for one kind of layer in one forward.
-
-    `allows(batch, head, query positions, key positions)` is broadcast over index tensors, as transformers defines it.
-    Drawn masks are kept, for all layers of a kind share them.
-    """
-
-    def __init__(self, allows: Callable[..., torch.Tensor]) -> None:
-        self._allows = allows
-        self._plain = allows is causal_mask_function
-        self._drawn: dict[tuple[int, int], torch.Tensor | None] = {}
-
-    def draw(self, session: int, start: int, count: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
-        """Additive mask [repeat * count, start + count] in the dtype of `like`: query heads of a group lie one after
-        another. None when the queries may see everything.
-        """
-        if count == 1 and self._plain:
-            return None
-        key = (session, repeat)
-        if key not in self._drawn:
-            end = start + count
-            positions = torch.arange(end, device=like.device)
-            allowed = self._allows(0, 0, positions[start:, None], positions[None, :])
-            mask = torch.zeros((count, end), dtype=like.dtype, device=like.device)
-            mask.masked_fill_(~allowed, float("-inf"))
-            self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
-        return self._drawn[key]
-
-
-_CAUSAL = MaskRule(causal_mask_function)
-
-
-def keep_rule(*args: Any, mask_function: Callable[..., torch.Tensor] = causal_mask_function, **kwargs: Any) -> MaskRule:
-    """The mask function: called by transformers once a forward for every kind of layer."""
-    if kwargs.get("attention_mask") is not None or kwargs.get("use_vmap"):
-        raise NotPackable("its masks depend on more than positions")
-    return MaskRule(mask_function)
 
 
 def packed_attention(
@@ -95,15 +52,15 @@ def packed_attention(
     if pending is None or key is not packed.returned or position_bias is not None:
         raise NotPackable("its layers share or change keys after they were cached, or bias scores by position")
     packed.pending = None
-    rule = _CAUSAL if attention_mask is None else attention_mask
+    rule = MaskRule(causal_mask_function) if attention_mask is None else attention_mask
     if len(pending) == 1:
         keys, values = pending[0]
-        mask = rule.draw(0, packed.starts[0], query.shape[2], query.shape[1] // keys.shape[0], query)
+        mask = rule.draw(0, packed.views[0], query.shape[1] // keys.shape[0], query)
         return attend(query, keys, values, mask, scaling, softcap, s_aux), None
     outputs = []
     for session, part in enumerate(query.split_with_sizes(packed.counts, dim=2)):
         keys, values = pending[session]
-        mask = rule.draw(session, packed.starts[session], part.shape[2], part.shape[1] // keys.shape[0], part)
+        mask = rule.draw(session, packed.views[session], part.shape[1] // keys.shape[0], part)
         outputs.append(attend(part, keys, values, mask, scaling, softcap, s_aux))
     return torch.cat(outputs, dim=1), None
 

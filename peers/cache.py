@@ -1,50 +1,80 @@
 """The keys and values of sessions: one `KVCache` a session, and the `PackedCache` that shows several to one forward."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import Cache
 
+from peers.device import upload
+from peers.masks import View
 from swarm.errors import SpanError
+from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.stream import Placement
 
 BLOCK_TOKENS = 64  # room grows in whole blocks, so that decoding does not allocate at every token
 
 
 class KVCache:
-    """Keys and values of one session in the layers [first, last), for `length` positions.
+    """Keys and values of one session in the layers [first, last): one row a token, `length` rows.
 
-    Rollback is `truncate`. Sliding-window layers keep all positions too (their mask applies the window), so a
-    rollback always finds what it goes back to. To be used by one thread at a time.
+    Rollback and pruning are `place`. Sliding-window layers keep all rows too (their mask applies the window), so a
+    rollback always finds what it goes back to. There is never room for more than `limit` rows, which is what the
+    session has reserved. To be used by one thread at a time.
     """
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first = first
-        self.last = last
+    def __init__(self, first: int, last: int, limit: int = MAX_SESSION_TOKENS) -> None:
+        self.first, self.last, self.limit = first, last, limit
         self.length = 0
+        self._placed: Placement | None = None  # and nothing has been computed since
         self._keys: list[torch.Tensor | None] = [None] * (last - first)  # [kv heads, room, head dim]
         self._values: list[torch.Tensor | None] = [None] * (last - first)
 
-    def truncate(self, length: int) -> None:
-        """Forget all positions from `length` on. Raises SpanError when that is negative or beyond the end."""
-        if not 0 <= length <= self.length:
-            raise SpanError(self.first, self.last, f"a cache of {self.length} positions cannot go back to {length}")
-        self.length = length
+    def fits(self, placement: Placement, count: int = 0) -> bool:
+        """Whether all rows that the placement keeps are there, and room for `count` behind them is within the limit."""
+        start, keep = placement.start, placement.keep
+        moved_to = start - len(keep)
+        kept = 0 <= moved_to <= start <= self.length and all(moved_to < row < self.length for row in keep)
+        return (kept or placement is self._placed) and start + count <= self.limit
+
+    def place(self, placement: Placement) -> None:
+        """Make the rows before `placement.start` those that it keeps, and forget all others. Copies only what moves.
+
+        The same placement may come again until `advance`, as it does after a forward that failed. Raises SpanError,
+        and changes nothing, where rows are not there.
+        """
+        if placement is self._placed:
+            return
+        start, keep = placement.start, placement.keep
+        if not self.fits(placement):
+            problem = f"a cache of {self.length} rows cannot keep {start}, {len(keep)} of them moved"
+            raise SpanError(self.first, self.last, problem)
+        written = [tensor for tensor in (*self._keys, *self._values) if tensor is not None]
+        if keep and written:
+            with torch.inference_mode():  # what a forward has made may not be written outside
+                rows = upload(torch.tensor(keep), written[0].device)
+                moving = [tensor.index_select(1, rows) for tensor in written]  # may run out of memory: before all else
+                for tensor, moved in zip(written, moving, strict=True):
+                    tensor[:, start - len(keep) : start] = moved
+        self.length, self._placed = start, placement
 
     def advance(self, tokens: int) -> None:
-        """Make the `tokens` positions that every layer has written part of the session."""
+        """Make the `tokens` rows that every layer has written part of the session."""
         self.length += tokens
+        self._placed = None
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values [kv heads, n, head dim] of absolute `layer` at the positions after `length`.
+        """Store keys and values [kv heads, n, head dim] of absolute `layer` in the rows after `length`.
 
         Returns views of everything up to the last of them, [kv heads, length + n, head dim]. Until `advance` the new
-        positions do not count, so a forward that fails half-way leaves the session as it was.
+        rows do not count, so a forward that fails half-way leaves the session as it was.
         """
         slot = layer - self.first
         start = self.length
         end = start + key.shape[1]
         keys, values = self._keys[slot], self._values[slot]
         if keys is None or values is None or keys.shape[1] < end:
-            keys = self._keys[slot] = _grown(keys, key, start, end)
-            values = self._values[slot] = _grown(values, value, start, end)
+            keys = self._keys[slot] = self._grown(keys, key, end)
+            values = self._values[slot] = self._grown(values, value, end)
         keys = keys[:, :end]
         values = values[:, :end]
         keys[:, start:] = key
@@ -58,35 +88,34 @@ class KVCache:
 
     @property
     def nbytes_per_token(self) -> int:
-        """Memory of one position in all layers; 0 before the first forward."""
+        """Memory of one row in all layers; 0 before the first forward."""
         return sum(tensor.nbytes // tensor.shape[1] for tensor in (*self._keys, *self._values) if tensor is not None)
 
-
-def _grown(old: torch.Tensor | None, new: torch.Tensor, used: int, needed: int) -> torch.Tensor:
-    """Room for `needed` positions and at least an eighth more than before, holding the `used` positions of `old`."""
-    # Growing by a share of the length keeps the copying per token constant; an eighth keeps the waste small.
-    room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
-    room = -(-room // BLOCK_TOKENS) * BLOCK_TOKENS
-    grown = new.new_empty((new.shape[0], room, new.shape[2]))
-    if old is not None:
-        grown[:, :used] = old[:, :used]
-    return grown
+    def _grown(self, old: torch.Tensor | None, new: torch.Tensor, needed: int) -> torch.Tensor:
+        """Room for `needed` rows and, within the limit, an eighth more than before, holding what `old` held."""
+        # Growing by a share of the length keeps the copying per token constant; an eighth keeps the waste small.
+        room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
+        room = min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
+        grown = new.new_empty((new.shape[0], room, new.shape[2]))
+        if old is not None:
+            grown[:, : self.length] = old[:, : self.length]
+        return grown
 
 
 class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     """What the layers see as their cache during one forward over the tokens of several sessions.
 
-    The row holds `counts[i]` tokens of `caches[i]`, side by side. `update` gives every session its own tokens and
+    The row holds `views[i].count` tokens of `caches[i]`, side by side. `update` gives every session its own tokens and
     leaves the sessions' full keys and values in `pending`, where `peers.attention` takes them.
     """
 
-    def __init__(self, caches: list[KVCache], counts: list[int]) -> None:
+    def __init__(self, caches: Sequence[KVCache], views: Sequence[View]) -> None:
         self.layers: list[object] = []  # the base class's methods find no layers of their own
         self.layer_class_to_replicate = None
         self.offloading = False
         self.caches = caches
-        self.counts = counts
-        self.starts = [cache.length for cache in caches]
+        self.views = views
+        self.counts = [view.count for view in views]
         self.pending: list[tuple[torch.Tensor, torch.Tensor]] | None = None
         self.returned: torch.Tensor | None = None
 
@@ -115,11 +144,11 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions before this forward; means something only with a single session."""
-        return self.starts[0]
+        return self.views[0].start
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self.starts[0]
+        return self.views[0].start
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """Length and offset of the keys, for the masks of a model that attends by its own code."""
-        return self.starts[0] + query_length, 0
+        return self.views[0].start + query_length, 0

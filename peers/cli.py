@@ -90,7 +90,7 @@ def app(verbose: bool) -> None:
     default=65_536,
     show_default=True,
     type=click.IntRange(1, 1 << 40),
-    help="Positions of all sessions together for which this peer keeps keys and values.",
+    help="Tokens of all sessions together for which this peer keeps keys and values.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from peers.budget import CacheBudget, CacheFull
+from peers.budget import MIN_RETRY_MS, CacheBudget, CacheFull
 from peers.onward import OnwardLinks
 from peers.scheduler import Scheduler
 from peers.session import PeerSession, SessionFault
@@ -27,6 +28,7 @@ from swarm.wire.messages import (
     Pong,
     SessionId,
 )
+from swarm.wire.stream import MAX_TAIL
 
 MAX_LINKS = 1024
 MAX_SESSIONS = 256
@@ -44,6 +46,11 @@ class Handler:
 
     Reading a link never waits for another link: one client that does not read would else hold up
     all that share a link with it. What may take time happens in tasks of its own.
+
+    Nothing here grows with what is sent. A link is read message by message, and what has not been read stays with its
+    sender; before reading on, answers are waited for, except those of `MAX_OPENING_PER_LINK` openings. The frames of a
+    session that wait are bounded by what it has reserved (`Inbox`), and whoever sends more loses the session. A session
+    computes no more before the next peer has taken its output. Sessions are bounded in number, and by the budget.
 
     Args:
         max_positions: the model's context, which no session may exceed; None if the model sets no limit.
@@ -63,6 +70,7 @@ class Handler:
         self._sessions: dict[SessionId, PeerSession] = {}
         self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
         self._farewells: set[asyncio.Task[None]] = set()
+        self._failed: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients have been told why
         self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
@@ -119,8 +127,7 @@ class Handler:
         if opening.session in openings:
             await _refuse(link, opening, SessionFault(FaultCode.BAD_MESSAGE, "this session is being opened already"))
         elif len(openings) >= MAX_OPENING_PER_LINK:
-            text = f"{MAX_OPENING_PER_LINK} sessions are being opened; try again later"
-            await _refuse(link, opening, SessionFault(FaultCode.BUSY, text))
+            await _refuse(link, opening, _busy(f"{MAX_OPENING_PER_LINK} sessions are being opened"))
         else:
             task = openings[opening.session] = asyncio.create_task(self._open(link, opening))
             task.add_done_callback(lambda _: openings.pop(opening.session, None))
@@ -131,26 +138,28 @@ class Handler:
         except SessionFault as fault:
             await _refuse(link, opening, fault)
         except CacheFull as error:
-            await _refuse(link, opening, SessionFault(FaultCode.BUSY, str(error)))
+            await _refuse(link, opening, SessionFault(FaultCode.BUSY, str(error), retry_ms=error.retry_ms))
         except Exception as error:
             log.exception("a session could not be opened")
             await _refuse(link, opening, SessionFault(FaultCode.INTERNAL, type(error).__name__))
         else:
-            await _say(link, Opened(session=opening.session))
+            await _say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
 
     async def _admit(self, link: Link, opening: Open) -> None:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
         self._check(opening)
-        self._budget.reserve(opening.max_tokens)
+        reserved = self._budget.reserve(opening.max_tokens)
         onward = None
         try:
             onward = await self._onward.to(opening.next) if opening.next else None
             self._check(opening)  # while we waited, somebody else may have been quicker
-            cache = self._scheduler.span.new_cache(opening.first, opening.last)
-            session = PeerSession(opening, link, onward, cache, self._scheduler, self._fail)
+            cache = self._scheduler.span.new_cache(opening.first, opening.last, opening.max_tokens)
+            session = PeerSession(
+                opening, link, onward, reserved, cache, self._scheduler, self._max_positions, self._fail
+            )
             self._sessions[opening.session] = session
         except BaseException as error:
-            self._budget.release(opening.max_tokens)
+            self._budget.release(reserved)
             if onward is not None:
                 self._onward.release(onward)
             if isinstance(error, LinkClosed) and opening.next is not None:
@@ -171,12 +180,16 @@ class Handler:
                 FaultCode.WRONG_LAYERS,
                 f"layers {opening.first}:{opening.last} asked for, {span.first}:{span.last} are served here",
             )
-        if self._max_positions is not None and opening.max_tokens > self._max_positions:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"the model's context ends at {self._max_positions} tokens")
+        if self._max_positions is not None and opening.max_tokens > self._max_positions + MAX_TAIL:
+            most = self._max_positions + MAX_TAIL  # branches share positions
+            text = (
+                f"the model's context ends at {self._max_positions} tokens; ask for {most} at most, branches included"
+            )
+            raise SessionFault(FaultCode.BAD_MESSAGE, text)
         if opening.session in self._sessions:
             raise SessionFault(FaultCode.BAD_MESSAGE, "this session is open already")
         if len(self._sessions) >= MAX_SESSIONS:
-            raise SessionFault(FaultCode.BUSY, f"{MAX_SESSIONS} sessions are open; try again later")
+            raise _busy(f"{MAX_SESSIONS} sessions are open")
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
@@ -195,6 +208,7 @@ class Handler:
             await session.tell(fault)
 
         if self._forget(session):
+            self._failed.append(session.opening.session)
             self._in_background(farewell())
 
     def _forget(self, session: PeerSession) -> bool:
@@ -202,7 +216,7 @@ class Handler:
         if self._sessions.get(session.opening.session) is not session:
             return False
         del self._sessions[session.opening.session]
-        self._budget.release(session.opening.max_tokens)
+        self._budget.release(session.reserved)
         if session.onward is not None:
             self._onward.release(session.onward)
         return True
@@ -217,7 +231,8 @@ class Handler:
     async def _frame(self, link: Link, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
         if session is None:
-            await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
+            if frame.session not in self._failed:  # else it was under way, and what matters has been said
+                await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
             return
         try:
             session.accept(frame)
@@ -250,5 +265,9 @@ async def _say(link: Link, message: Message) -> None:
 
 
 async def _refuse(link: Link, opening: Open, fault: SessionFault) -> None:
-    text = fault.text[:MAX_TEXT]
-    await _say(link, Fault(code=fault.code, text=text, session=opening.session, peer=fault.peer))
+    await _say(link, fault.message(opening))
+
+
+def _busy(why: str) -> SessionFault:
+    """With so many of them, one will end soon."""
+    return SessionFault(FaultCode.BUSY, f"{why}; try again later", retry_ms=MIN_RETRY_MS)

@@ -19,7 +19,7 @@ from peers.span import Span
 from peers.speed import measure, tune_threads
 from swarm import __version__
 from swarm.config import Network
-from swarm.errors import ConfigError, SwarmError
+from swarm.errors import ConfigError, DirectoryDown, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.announcer import announce
@@ -30,6 +30,7 @@ from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
 
+FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
 WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ async def serve(
         first_record = _checked(record)
         directory = await life.enter_async_context(await Directory.join(identity, options.network, host=options.host))
         life.push_async_callback(_withdraw, directory)
-        await directory.publish(first_record)  # whoever reads that we serve can find us
+        await _publish(directory, first_record)  # whoever reads that we serve can find us
         announcing = await life.enter_async_context(_owned(announce(directory, record)))
         say(
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
@@ -237,6 +238,17 @@ async def _listening(options: Options, identity: Identity, handler: Handler) -> 
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+async def _publish(directory: Directory, record: PeerRecord) -> None:
+    """Where many start at once, the nodes that should store a record may not know each other yet."""
+    for _ in range(FIRST_TRIES - 1):
+        try:
+            return await directory.publish(record)
+        except DirectoryDown as error:
+            log.warning("our record was not published, trying again: %s", error)
+            await asyncio.sleep(FIRST_PAUSE_S)
+    await directory.publish(record)
 
 
 async def _withdraw(directory: Directory) -> None:

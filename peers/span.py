@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from peers.attention import PACKED, NotPackable, running
+from peers.attention import PACKED, running
 from peers.cache import KVCache, PackedCache
+from peers.device import upload
+from peers.masks import NotPackable, View, matrix
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.partial import MODELS_OWN_ATTENTION, build, narrow, study
+from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.stream import Placement
 
 CHECK_TOKENS = 6  # enough for two chunks and a neighbour
 TOLERANCE = 1e-3  # of the self-check in float32, relative: float noise is far below, wrong masks are far above
@@ -21,14 +25,21 @@ LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})  # these turn all of 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """Tokens of one session for one forward, at the positions from `start` on.
+    """Tokens of one session for one forward, and where they go in its cache.
 
     `inputs` is LongTensor [n] of token ids where layer 0 is entered, else Tensor [n, hidden].
     """
 
     cache: KVCache
-    start: int
     inputs: torch.Tensor
+    placement: Placement
+
+    @classmethod
+    def behind(cls, cache: KVCache, inputs: torch.Tensor) -> "Work":
+        """Tokens that follow, one after the other, everything that the cache holds."""
+        start = cache.length
+        positions = tuple(range(start, start + inputs.shape[0]))
+        return cls(cache, inputs, Placement(start, (), positions, trunk=start, sees=None))
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Span:
 
     Attributes:
         packs: whether sessions share one forward. If not, `forward` does the same, one after another.
+        branches: whether a token may have several continuations. Without, each token sees all before it.
         nbytes: memory of the weights. nbytes_per_token: memory of one cached position in all layers.
     """
 
@@ -103,21 +115,32 @@ class Span:
         span._choose_attention(checkpoint)
         return span
 
-    def new_cache(self, first: int | None = None, last: int | None = None) -> KVCache:
+    @property
+    def branches(self) -> bool:
+        # What attends by its own code draws its own masks, and what turns a row by its largest position would let
+        # one branch turn another: the same models that cannot have neighbours.
+        return self.packs
+
+    def new_cache(self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS) -> KVCache:
         """An empty cache for a session that uses the layers [first, last) of this span; all of them by default.
 
-        Layers that the session never runs cost nothing, but it has to run the same ones every time.
+        Layers that the session never runs cost nothing, but it has to run the same ones every time. There will be
+        room for `limit` tokens at most.
         """
         route = self._route(first, last)
-        return KVCache(route.first, route.last)
+        return KVCache(route.first, route.last, limit)
 
     def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[torch.Tensor]:
-        """Run the layers [first, last) on every work: outputs [n, hidden], in order, raw from the last layer.
+        """Run the layers [first, last) on every work: outputs [n, hidden], in order, raw from the last layer, on the
+        CPU: when this returns, the device is done.
 
-        All works share these layers. Raises SpanError, before anything ran, when a work does not continue its cache.
+        All works share these layers. Raises SpanError, before anything is done, when a work does not fit its cache.
+        After any other failure the same works may be tried again.
         """
         route = self._route(first, last)
         self._check(batch, route)
+        for work in batch:
+            work.cache.place(work.placement)
         with torch.inference_mode():
             outputs = self._run(route, batch) if self.packs else [self._run(route, [work])[0] for work in batch]
         for work in batch:
@@ -131,8 +154,13 @@ class Span:
             problem = None
             if not work.cache.first <= route.first < route.last <= work.cache.last:
                 problem = f"the cache is for the layers [{work.cache.first}, {work.cache.last})"
-            elif work.start != work.cache.length:
-                problem = f"the work starts at position {work.start}, its cache ends at {work.cache.length}"
+            elif not work.cache.fits(work.placement, work.inputs.shape[0]):
+                problem = (
+                    f"the work starts at row {work.placement.start}, its cache ends at {work.cache.length} "
+                    f"and may hold {work.cache.limit}"
+                )
+            elif work.placement.sees is not None and not self.branches:
+                problem = "tokens of this model see all before them; it takes no branches"
             elif work.inputs.shape[1:] != shape or not work.inputs.shape[0]:
                 problem = f"inputs of shape {tuple(work.inputs.shape)} came instead of {('n', *shape)}"
             elif work.inputs.is_floating_point() != bool(route.first):
@@ -144,28 +172,31 @@ class Span:
             seen.add(id(work.cache))
 
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
-        counts = [work.inputs.shape[0] for work in batch]
-        packed = PackedCache([work.cache for work in batch], counts)
+        # All that the device has to be told is told here: no layer waits for it.
+        packed = PackedCache([work.cache for work in batch], [self._view(work) for work in batch])
+        inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
+        positions = torch.tensor([position for work in batch for position in work.placement.positions])
         with running(packed):
-            if len(batch) == 1:
-                return [self._forward(route, batch[0].inputs, self._positions(batch[0]), packed)]
-            inputs = torch.cat([work.inputs for work in batch])
-            positions = torch.cat([self._positions(work) for work in batch])
-            return list(self._forward(route, inputs, positions, packed).split_with_sizes(counts))
+            row = self._forward(route, upload(inputs, self.device), upload(positions, self.device), packed)
+        return list(row.split_with_sizes(packed.counts))
 
-    def _positions(self, work: Work) -> torch.Tensor:
-        return torch.arange(work.start, work.start + work.inputs.shape[0], device=self.device)
+    def _view(self, work: Work) -> View:
+        place, count = work.placement, work.inputs.shape[0]
+        if place.sees is None:
+            return View(place.start, count, place.start, None)
+        seen = matrix(place.sees, columns=place.start + count - place.trunk)
+        return View(place.start, count, place.trunk, upload(seen, self.device))
 
     def _forward(
         self, route: _Route, inputs: torch.Tensor, positions: torch.Tensor, packed: PackedCache | None
     ) -> torch.Tensor:
-        """The decoder's own forward over a row of inputs [total(, hidden)] -> [total, hidden]."""
+        """The decoder's own forward over a row of inputs [total(, hidden)] -> [total, hidden] on the CPU."""
         decoder = self._decoder
         decoder.config = route.config
         setattr(decoder, self._layers_name, route.layers)
         self._entering = route.first or -1  # token ids enter through the embedding, hidden states at the first layer
         self._leaving = route.last - 1
-        inputs = inputs.to(self.device).unsqueeze(0)
+        inputs = inputs.unsqueeze(0)
         key = "input_ids"
         if route.first:
             inputs = inputs.to(self.dtype)
@@ -182,7 +213,7 @@ class Span:
         finally:
             self._inputs = self._output = None
         assert output is not None  # the last layer's hook has run
-        return output[0]
+        return output[0].cpu()
 
     def _route(self, first: int | None, last: int | None) -> _Route:
         key = (self.first if first is None else first, self.last if last is None else last)
@@ -230,7 +261,7 @@ class Span:
         try:
             with torch.inference_mode():
                 positions = torch.arange(CHECK_TOKENS, device=self.device)
-                expected = self._forward(self._route(None, None), inputs, positions, None)
+                expected = self._forward(self._route(None, None), inputs.to(self.device), positions, None)
             self._attend_by(PACKED)
             why = self._differs(inputs, expected)
             if why:
@@ -248,12 +279,17 @@ class Span:
             self.packs = False
 
     def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
-        """Run `inputs` in two chunks, the second beside a neighbour; say what is wrong with the result, if anything."""
+        """Run `inputs` in two chunks, the second beside a neighbour and, if they may be, a branch that loses; say what
+        is wrong with the result, if anything.
+        """
         cache, neighbour = self.new_cache(), self.new_cache()
         cut = CHECK_TOKENS * 2 // 3
         try:
-            start = self.forward([Work(cache, 0, inputs[:cut])])[0]
-            rest = self.forward([Work(neighbour, 0, inputs[1:cut]), Work(cache, cut, inputs[cut:])])[1]
+            start = self.forward([Work.behind(cache, inputs[:cut])])[0]
+            chunk = Work.behind(cache, inputs[cut:])
+            if self.branches:
+                chunk = _beside(inputs[:1], chunk)
+            rest = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])[1][-len(inputs) + cut :]
         except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
             if not self.packs:
                 raise
@@ -263,6 +299,13 @@ class Span:
         if not error_norm <= (TOLERANCE if self.dtype == torch.float32 else ROUGH_TOLERANCE):
             return f"its layers give another result in chunks than in one piece (relative error {error_norm:.2g})"
         return None
+
+
+def _beside(branch: torch.Tensor, work: Work) -> Work:
+    """The work's tokens with one more before them, `branch` [1(, hidden)], that none of them sees."""
+    start, positions = work.placement.start, work.placement.positions
+    sees = (1, *((2 << i) - 2 for i in range(1, len(positions) + 1)))
+    return Work(work.cache, torch.cat((branch, work.inputs)), Placement(start, (), (start, *positions), start, sees))
 
 
 def _rope_types(config: Any) -> set[str]:

@@ -30,14 +30,14 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
 
 
-class Window(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``auto``, or a number of tokens."""
+class Auto(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``auto``, or a number."""
 
     name = "auto|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value != "auto" and not str(value).isdecimal():
-            self.fail(f"{value!r} is no window; give auto, or a number of drafted tokens", param, ctx)
+            self.fail(f"{value!r} is no number; give auto, or a number", param, ctx)
         return value if value == "auto" else int(value)
 
 
@@ -69,7 +69,9 @@ def app(verbose: bool) -> None:
 @click.option(
     "--lookup", is_flag=True, help="Also draft by looking up what was said before; good for edits and quotes."
 )
-@click.option("--window", type=Window(), default="auto", show_default=True, help="Drafted tokens a loop; 0 is plain.")
+@click.option("--window", type=Auto(), default="auto", show_default=True, help="Drafted tokens a frame; 0 is plain.")
+@click.option("--depth", type=Auto(), default="auto", show_default=True, help="Frames in flight; 1 waits for each.")
+@click.option("--branches", default=3, show_default=True, help="The draft's choices for one place that are sent along.")
 @click.option("--verify", default="strict", show_default=True, metavar="RULE", help=f"How drafts are judged: {RULES}.")
 @click.option("--key", multiple=True, metavar="REGEX", help="Tokens that match are judged strictly, whatever the rule.")
 @click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
@@ -150,14 +152,13 @@ def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, a
     "--link-ms", default=20.0, show_default=True, type=click.FloatRange(0, 1000), help="Emulated one-way link delay."
 )
 @click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
-@click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
 @click.option("--picture", metavar="FILE", help="Also draw the run as an SVG file.")
 @json_option
-def demo(peers: int, link_ms: float, prompts: tuple[str, ...], window: int, picture: str | None, as_json: bool) -> None:
-    """Start a swarm of peer processes on this machine and compare plain with speculative decoding on it."""
+def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | None, as_json: bool) -> None:
+    """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
     from swarm.demo.show import run_demo
 
-    _run(run_demo(peers, link_ms, prompts, window, as_json, picture))
+    _run(run_demo(peers, link_ms, prompts, as_json, picture))
 
 
 @app.command("eval")

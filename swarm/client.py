@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from swarm.config import Network, load_network
 from swarm.errors import SwarmError
-from swarm.generation import GenerationStream
+from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.directory import Directory
@@ -66,9 +66,8 @@ class SwarmClient:
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
-            self._thinker = ThreadPoolExecutor(1, thread_name_prefix="decode")
-            life.callback(self._thinker.shutdown, wait=False, cancel_futures=True)
-            loading = asyncio.get_running_loop().run_in_executor(self._thinker, self._load)
+            self._threads = Threads(self._thread(life, "draft"), self._thread(life, "judge"))
+            loading = asyncio.get_running_loop().run_in_executor(self._threads.judging, self._load)
             # Of two failures the first is told; the other must not be printed when it is collected.
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             directory = await Directory.join(Identity.generate(), self._network, client_mode=True)
@@ -83,6 +82,12 @@ class SwarmClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._life.aclose()
+
+    @staticmethod
+    def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:
+        thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        life.callback(thread.shutdown, wait=False, cancel_futures=True)
+        return thread
 
     def _load(self) -> ClientModels:
         models = ClientModels.load(self._model, self._draft, self._key_patterns)
@@ -102,7 +107,7 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        return GenerationStream(self.models, ids, request, self._thinker, self.find_chain)
+        return GenerationStream(self.models, ids, request, self._threads, self.find_chain)
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""

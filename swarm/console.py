@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from swarm.results import Generation, Piece
     from swarm.status import ModelStatus
 
-STYLES: "dict[Origin, str]" = {"drafted": "green", "relaxed": "magenta", "corrected": "yellow", "target": "bold"}
+STYLES: "dict[Origin, str]" = {
+    "drafted": "green",
+    "relaxed": "magenta",
+    "branch": "cyan",
+    "corrected": "yellow",
+    "target": "bold",
+}
 LEGEND: "dict[Origin, str]" = {
     "drafted": "drafted and kept",
     "relaxed": "kept by leniency",
+    "branch": "the draft's other choice",
     "corrected": "draft corrected",
     "target": "the target's own",
 }

@@ -7,10 +7,14 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from swarm.decoding.decoder import MAX_SENT_AHEAD
+from swarm.decoding.drafting.model import CHOICES
+from swarm.decoding.plan import MAX_DEPTH, Control
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
-from swarm.decoding.window import AutoWindow, FixedWindow, WindowControl
+from swarm.decoding.streaming import STREAM_BRANCHES, STREAM_WINDOW, Streaming
+from swarm.decoding.window import AutoWindow, FixedWindow
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.wire.messages import MAX_SESSION_TOKENS
@@ -22,6 +26,7 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 
 WindowSize = int | Literal["auto"]
+Depth = int | Literal["auto"]
 
 
 class RequestError(SwarmError):
@@ -53,7 +58,9 @@ class Options(TypedDict, total=False):
     """The keyword arguments of `SwarmClient.generate` and `SwarmClient.stream`; all may be left out."""
 
     max_new_tokens: int  # at least 1
-    window: WindowSize  # drafted tokens a loop at most; 0 is plain decoding; "auto" finds the fastest
+    window: WindowSize  # drafted tokens a frame at most; 0 is plain decoding; "auto" finds the fastest
+    depth: Depth  # frames in flight at most; 1 waits for every window; "auto" streams as far ahead as it pays
+    branches: int  # choices of the draft for one place that are sent at most where it streams; 1 is the first alone
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
     lookup: bool  # also draft by looking up what was said before; needs no draft model
     temperature: float  # 0 is greedy
@@ -75,6 +82,8 @@ class Request:
 
     max_new_tokens: int = DEFAULT_NEW_TOKENS
     window: WindowSize = "auto"
+    depth: Depth = "auto"
+    branches: int = STREAM_BRANCHES
     verification: Verification = field(default_factory=Verification)
     lookup: bool = False
     sampling: Sampling = field(default_factory=Sampling)
@@ -86,6 +95,10 @@ class Request:
             raise RequestError("max_new_tokens", self.max_new_tokens, "a positive number of tokens")
         if self.window != "auto" and not (isinstance(self.window, int) and 0 <= self.window <= MAX_WINDOW):
             raise RequestError("window", self.window, f"auto, or 0 (plain decoding) to {MAX_WINDOW} drafted tokens")
+        if self.depth != "auto" and not (isinstance(self.depth, int) and 1 <= self.depth <= MAX_DEPTH):
+            raise RequestError("depth", self.depth, f"auto, or 1 (wait for each) to {MAX_DEPTH} frames in flight")
+        if not 1 <= self.branches <= CHOICES:
+            raise RequestError("branches", self.branches, f"1 (the draft's first choice alone) to {CHOICES}")
         if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)
@@ -106,9 +119,19 @@ class Request:
             **given,
         )
 
-    def window_control(self) -> WindowControl:
-        """What decides on the windows of one generation."""
-        return AutoWindow() if self.window == "auto" else FixedWindow(self.window)
+    def control(self) -> Control:
+        """What decides how far one generation drafts and sends ahead."""
+        if self.window == 0:
+            return FixedWindow(0)
+        if self.depth == 1:
+            return AutoWindow() if self.window == "auto" else FixedWindow(self.window)
+        window = STREAM_WINDOW if self.window == "auto" else self.window
+        return Streaming(window, MAX_DEPTH if self.depth == "auto" else self.depth, self.branches)
+
+    @property
+    def tokens_ahead(self) -> int:
+        """Room for branches that are lost, beyond what the text itself takes, which a session has to reserve."""
+        return MAX_SENT_AHEAD if self.window and self.depth != 1 and self.branches > 1 else 0
 
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""

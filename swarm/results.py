@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from swarm.decoding.decoder import Counts, FinishReason
+from swarm.decoding.bound import time_bound_ms
+from swarm.decoding.counts import Counts
+from swarm.decoding.decoder import FinishReason
 from swarm.decoding.rules.rule import Origin
 
 
@@ -44,10 +46,13 @@ class Stats:
     time_to_first_token_ms: float
     loops: int  # answers of the chain that decided something
     loop_ms: float  # mean time from sending a window to its answer, the prompt's chunks left out
+    least_loop_ms: float  # the shortest of these
     stage_compute_ms: tuple[float, ...]  # mean per loop, one entry a stage
+    stage_queue_ms: tuple[float, ...]  # mean per loop that a stage let it wait for other sessions
     drafted_tokens: int
     accepted_tokens: int
-    rejections: int  # drafted tokens that the target overruled, at most one a loop
+    rejections: int  # drafted tokens that the target overruled
+    branch_tokens: int  # of these places, those where its own token had been sent ahead, as another choice of the draft
     key_tokens: int  # of these, overruled because a key token was at stake
     relaxed_tokens: int  # of the accepted ones, those where the target would have chosen another token
     deficit_nats: float  # what these cost: the sum of log p(target's choice) - log p(token)
@@ -56,6 +61,14 @@ class Stats:
     acceptance_by_position: tuple[float, ...]  # share kept of the drafted tokens judged at each place of the window
     acceptance_histogram: tuple[int, ...]  # loops by the number of drafted tokens they kept, from 0 on
     draft_ms_per_token: float | None
+    waits: int  # times that the text waited for a whole loop, which nothing that was sent ahead could spare it
+    frames: int  # sent around the loop, prompt chunks before the last left out
+    in_flight_mean: float  # frames on their way whenever one was sent, itself included
+    in_flight_max: int
+    flushes: int  # turns of the text that made void all that was sent ahead
+    wasted_tokens: int  # sent ahead, and not part of the text
+    positions_per_token: float | None  # computed by the peers for each new token, the prompt left out
+    bound_share: float | None  # speed over the most that any speculation could reach (`swarm.decoding.bound`)
     bytes_sent: int  # by the client, all frames of the session
     bytes_received: int
     verification: Literal["exact", "relaxed"]
@@ -86,6 +99,15 @@ class Generation:
         return everything
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an answer of the chain took."""
+
+    loop_ms: float  # from sending what it answers
+    compute_ms: tuple[float, ...]  # of each stage
+    queue_ms: tuple[float, ...] = ()  # of each stage: waiting for other sessions
+
+
 @dataclass
 class Meter:
     """Takes measurements while a generation runs; `Meter.stats` sums up. Times are seconds of `clock`."""
@@ -99,6 +121,8 @@ class Meter:
     draft_tokens: int = 0
     loops_ms: list[float] = field(default_factory=list)
     compute_ms: list[tuple[float, ...]] = field(default_factory=list)
+    queue_ms: list[tuple[float, ...]] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
 
     def start(self) -> None:
         self.started = self.first_token = self.last_token = self.clock()
@@ -107,14 +131,16 @@ class Meter:
         self.draft_tokens += tokens
         self.draft_seconds += seconds
 
-    def loop(self, loop_ms: float, compute_ms: tuple[float, ...], tokens: int) -> None:
-        """An answer came that commits ``tokens``."""
+    def loop(self, measured: Measured, positions: int, tokens: int) -> None:
+        """An answer at so many ``positions`` came that commits so many ``tokens``."""
         self.last_token = self.clock()
         if not self.new_tokens:
             self.first_token = self.last_token
         self.new_tokens += tokens
-        self.loops_ms.append(loop_ms)
-        self.compute_ms.append(compute_ms)
+        self.loops_ms.append(measured.loop_ms)
+        self.compute_ms.append(measured.compute_ms)
+        self.queue_ms.append(measured.queue_ms)
+        self.positions.append(positions)
 
     def stats(
         self,
@@ -131,7 +157,7 @@ class Meter:
     ) -> Stats:
         """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
         seconds, new_tokens = self.last_token - self.started, self.new_tokens
-        loops_ms, compute_ms = self.loops_ms[1:] or self.loops_ms, self.compute_ms[1:] or self.compute_ms
+        loops_ms = self.loops_ms[1:] or self.loops_ms
         return Stats(
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,
@@ -140,10 +166,13 @@ class Meter:
             time_to_first_token_ms=(self.first_token - self.started) * 1e3,
             loops=counts.loops,
             loop_ms=_mean(loops_ms),
-            stage_compute_ms=tuple(_mean(list(stage)) for stage in zip(*compute_ms, strict=False)),
+            least_loop_ms=min(loops_ms, default=0.0),
+            stage_compute_ms=_by_stage(self.compute_ms[1:] or self.compute_ms),
+            stage_queue_ms=_by_stage(self.queue_ms[1:] or self.queue_ms),
             drafted_tokens=counts.drafted,
             accepted_tokens=counts.accepted,
             rejections=counts.rejected,
+            branch_tokens=counts.branched,
             key_tokens=counts.key,
             relaxed_tokens=counts.relaxed,
             deficit_nats=counts.deficit_nats,
@@ -153,7 +182,15 @@ class Meter:
                 kept / judged for kept, judged in zip(counts.kept_at, counts.judged_at, strict=True)
             ),
             acceptance_histogram=tuple(counts.histogram),
-            draft_ms_per_token=self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None,
+            draft_ms_per_token=self._draft_ms,
+            waits=counts.waits,
+            frames=counts.frames,
+            in_flight_mean=counts.in_flight / counts.frames if counts.frames else 0.0,
+            in_flight_max=counts.most_in_flight,
+            flushes=counts.flushes,
+            wasted_tokens=counts.sent - counts.held,
+            positions_per_token=counts.sent / new_tokens if new_tokens else None,
+            bound_share=self._bound_share(counts),
             bytes_sent=bytes_sent,
             bytes_received=bytes_received,
             verification="exact" if exact else "relaxed",
@@ -162,6 +199,24 @@ class Meter:
             seed=seed,
             finish_reason=finish_reason,
         )
+
+    @property
+    def _draft_ms(self) -> float | None:
+        return self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None
+
+    def _bound_share(self, counts: Counts) -> float | None:
+        taken_ms = (self.last_token - self.started) * 1e3
+        if not counts.drafted or not self.loops_ms[1:] or not taken_ms:
+            return None
+        stages = zip(self.compute_ms[1:], self.positions[1:], strict=True)
+        stage_ms = _mean([max(compute, default=0.0) / positions for compute, positions in stages])
+        misses = counts.rejected - counts.branched
+        token_ms = max(self._draft_ms or 0.0, stage_ms)
+        return time_bound_ms(self.new_tokens, misses, min(self.loops_ms[1:]), token_ms) / taken_ms
+
+
+def _by_stage(loops: list[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(_mean(list(stage)) for stage in zip(*loops, strict=False))
 
 
 def _mean(values: list[float]) -> float:

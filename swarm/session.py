@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ from swarm.network.connection import Arrival, Connection
 from swarm.network.link import LinkClosed
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import within
+from swarm.results import Measured
 from swarm.routing.chain import Stage
-from swarm.wire.messages import SESSION_ID_BYTES, Close, Fault, Frame, Hop, Message, Open, Opened, Result
+from swarm.wire.messages import SESSION_ID_BYTES, Cancel, Close, Fault, Frame, Hop, Message, Open, Opened, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
@@ -55,16 +57,22 @@ class ChainLink:
 
 @dataclass(frozen=True)
 class Answer:
-    """The chain's answer to a window."""
+    """The chain's answer to a window, or to several in a row that a busy peer computed together."""
 
-    window: Window
+    epoch: int
+    first: int  # serial
+    count: int  # tokens
     hidden: Tensor  # [tail, hidden], final hidden states before the final norm
-    loop_ms: float  # from sending the window to having the answer
-    compute_ms: tuple[float, ...]  # of each stage
+    measured: Measured  # from sending the last of the windows
 
 
 class ChainSession:
     """The session on every peer of a chain. ``open`` / ``close`` come in pairs; use it as a context manager.
+
+    One task may send and another one receive.
+
+    Attributes:
+        branches: every peer takes several continuations of one token; known once it is open.
 
     Args:
         hidden_size: the model's width; an answer of another width is a failure of the peer that sent it.
@@ -77,8 +85,10 @@ class ChainSession:
         self.max_tokens, self.hidden_size = max_tokens, hidden_size
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
+        self.branches = True
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS)
-        self._sent: dict[tuple[int, int], tuple[Window, float]] = {}  # windows in flight by (epoch, start), and when
+        self._sent: deque[tuple[Window, float]] = deque()  # windows in flight, and when they were sent
+        self._epoch = 0  # of the last window
 
     async def open(self) -> None:
         """Open on all peers at once, and wait until all have answered.
@@ -101,37 +111,47 @@ class ChainSession:
             raise self._broken(silent, f"no answer in {OPEN_TIMEOUT_S:g} s") from None
 
     async def send(self, window: Window) -> None:
-        """Send a window into the chain. Raises `ChainBroken` if its first peer is gone."""
-        first = self.chain[0].connection
-        frame = Frame(session=self.id, epoch=window.epoch, start=window.start, tail=window.tail, tokens=window.tokens)
-        self._sent[window.epoch, window.start] = window, time.perf_counter()
-        try:
-            self.bytes_sent += await first.send(frame)
-        except LinkClosed as error:
-            raise self._broken(first.peer_id, error.why) from None
+        """Send a window into the chain. If it begins a new epoch, a cancel overtakes what is on its way.
+
+        Raises:
+            ChainBroken: if a peer is gone.
+        """
+        first, *others = (link.connection for link in self.chain)
+        frame = Frame(
+            session=self.id,
+            epoch=window.epoch,
+            root=window.root,
+            first=window.first,
+            tail=window.tail,
+            parents=window.parents,
+            tokens=window.tokens,
+        )
+        self._sent.append((window, time.perf_counter()))
+        await self._tell(first, frame)
+        if window.epoch > self._epoch:
+            self._epoch = window.epoch
+            await asyncio.gather(*(self._tell(each, Cancel(session=self.id, epoch=window.epoch)) for each in others))
 
     async def receive(self) -> Answer:
-        """The next answer.
+        """The next answer; those to windows of an older epoch are skipped.
 
         Raises:
             ChainBroken: if a peer of the chain fails, or nothing comes for `RESULT_TIMEOUT_S`.
         """
-        try:
-            arrival = await within(RESULT_TIMEOUT_S, self._inbox.get())
-        except asyncio.TimeoutError:
-            last = self.chain[-1].stage.peer_id
-            raise self._broken(last, f"no result in {RESULT_TIMEOUT_S:g} s") from None
-        result = arrival.message
-        if not isinstance(result, Result) or arrival.peer_id != self.chain[-1].stage.peer_id:
-            raise self._fault(arrival)
-        self.bytes_received += arrival.nbytes
-        window, sent_at = self._sent.pop((result.epoch, result.start), (None, 0.0))
-        if window is None or (result.count, result.hidden.tokens) != (len(window.tokens), window.tail):
-            raise self._broken(arrival.peer_id, "it answered what was not asked")
-        if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
-            raise self._broken(arrival.peer_id, f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}")
-        loop_ms = (time.perf_counter() - sent_at) * 1e3
-        return Answer(window, result.hidden.unpack(), loop_ms, result.compute_ms)
+        while True:
+            arrival = await self._next_arrival()
+            result = arrival.message
+            if not isinstance(result, Result) or arrival.peer_id != self.chain[-1].stage.peer_id:
+                raise self._fault(arrival)
+            self.bytes_received += arrival.nbytes
+            sent_at = self._answered(result)
+            if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
+                wide = f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}"
+                raise self._broken(arrival.peer_id, wide)
+            if result.epoch == self._epoch:
+                loop_ms = (time.perf_counter() - sent_at) * 1e3
+                measured = Measured(loop_ms, result.compute_ms, result.queue_ms)
+                return Answer(result.epoch, result.first, result.count, result.hidden.unpack(), measured)
 
     async def close(self) -> None:
         """Tell all peers that are still there; never fails, and takes `CLOSE_TIMEOUT_S` at most."""
@@ -153,6 +173,37 @@ class ChainSession:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _next_arrival(self) -> Arrival:
+        if not self._inbox.empty():
+            return self._inbox.get_nowait()
+        try:
+            return await within(RESULT_TIMEOUT_S, self._inbox.get())
+        except asyncio.TimeoutError:
+            last = self.chain[-1].stage.peer_id
+            raise self._broken(last, f"no result in {RESULT_TIMEOUT_S:g} s") from None
+
+    def _answered(self, result: Result) -> float:
+        """Strike off the windows that a result answers; returns when the last of them was sent.
+
+        Windows of older epochs may have died on their way, and need no answer.
+        """
+        while self._sent and self._sent[0][0].epoch < result.epoch:
+            self._sent.popleft()
+        tokens = tail = 0
+        sent_at = None
+        while self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens:
+            window, sent_at = self._sent.popleft()
+            tokens, tail = tokens + len(window.tokens), tail + window.tail
+        if sent_at is None or window.epoch != result.epoch or (tokens, tail) != (result.count, result.hidden.tokens):
+            raise self._broken(self.chain[-1].stage.peer_id, "it answered what was not asked")
+        return sent_at
+
+    async def _tell(self, connection: Connection, message: Message) -> None:
+        try:
+            self.bytes_sent += await connection.send(message)
+        except LinkClosed as error:
+            raise self._broken(connection.peer_id, error.why) from None
+
     async def _open_all(self, onward: Sequence[Hop | None], waiting: dict[str, ChainLink]) -> None:
         """Ask all peers at once, then take out of ``waiting`` who has answered, until nobody is left."""
         asked = await asyncio.gather(*map(self._open_one, self.chain, onward), return_exceptions=True)
@@ -162,6 +213,7 @@ class ChainSession:
             arrival = await self._inbox.get()
             if not isinstance(arrival.message, Opened):
                 raise self._fault(arrival)
+            self.branches = self.branches and arrival.message.branches
             waiting.pop(arrival.peer_id, None)
 
     async def _open_one(self, link: ChainLink, onward: Hop | None) -> None:
@@ -173,10 +225,7 @@ class ChainSession:
             max_tokens=self.max_tokens,
             next=onward,
         )
-        try:
-            await link.connection.send(opening)
-        except LinkClosed as error:
-            raise self._broken(link.stage.peer_id, error.why) from None
+        await self._tell(link.connection, opening)
 
     def _fault(self, arrival: Arrival) -> ChainBroken:
         """What an arrival other than the expected one says about whom."""

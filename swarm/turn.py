@@ -3,18 +3,20 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from swarm.decoding.decoder import Decoder, Window
+from swarm.decoding.decoder import Ask, Decoder, Window
 from swarm.decoding.drafting.combined import Cascade
-from swarm.decoding.drafting.drafter import Drafter
+from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.plan import Loop, Plan
 from swarm.decoding.rules.rule import Decision
-from swarm.decoding.window import Loop
+from swarm.decoding.tree import Node
 from swarm.model.client import ClientModels
 from swarm.request import Request
-from swarm.results import Generation, Meter, Piece, RouteStop
+from swarm.results import Generation, Measured, Meter, Piece, RouteStop
 from swarm.text import StopStrings, TextStream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -23,18 +25,31 @@ SURE_MATCH = 6  # tokens that must have occurred before, for a lookup to be pref
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What a drafter said to an `Ask`, or why it will say nothing any more."""
+
+    guesses: Sequence[Drafted] = ()
+    seconds: float = 0.0
+    error: str | None = None
+
+
 class Turn:
     """Drafts, says what to send, and judges what comes back.
 
-    To be used from one thread at a time. Raises `RequestError` or `PromptTooLong` for a prompt that the model cannot
-    take.
+    `draft` may run in a thread of its own, everything else belongs to one thread. Raises `RequestError` or
+    `PromptTooLong` for a prompt that the model cannot take.
+
+    Attributes:
+        branches: the chain takes several continuations of one token. May be denied before the first frame.
     """
 
     def __init__(self, models: ClientModels, prompt: Sequence[int], request: Request) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models, self.request, self.prompt = models, request, tuple(prompt)
-        self.max_tokens = len(prompt) + request.max_new_tokens
-        self.control = request.window_control()
+        self.max_tokens = len(prompt) + request.max_new_tokens + request.tokens_ahead
+        self.branches = True
+        self.control = request.control()
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),
@@ -42,6 +57,7 @@ class Turn:
             max_new_tokens=request.max_new_tokens,
             stop_ids=models.checkpoint.eos_token_ids,
             ends_text=self._write,
+            confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
         )
         self.drafter = make_drafter(models, request)
@@ -52,43 +68,94 @@ class Turn:
         self._stops = StopStrings(request.stop)
         self._written: list[str] = []  # the text of tokens that are committed and not yet pieces
         self._draft_ms = 0.0  # of what was drafted since the last answer
+        self._kept = 0  # drafted tokens, up to the last answer
 
-    def draft(self) -> None:
-        """Fill the path as far as the window control wants. A drafter that fails ends drafting, not the generation."""
+    # Drafting.
+
+    def ask(self) -> Ask | None:
+        """What to draft now, if anything: for `draft`, whose answer goes to `propose`."""
+        self._replan()
+        return self.decoder.ask()
+
+    def draft(self, ask: Ask) -> Draft:
+        """Draft what is asked for. Touches the drafter alone, and may run in a thread of its own."""
         if self.drafter is None:
-            return
-        self.decoder.window = self.control.size()
-        if not (room := self.decoder.room):
-            return
+            return Draft()
         started = time.perf_counter()
         try:
-            drafted = self.drafter.draft(self.decoder.sequence, room)
+            guesses = self.drafter.draft(ask.sequence, ask.count)
         except Exception as error:
             # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not tried again.
             log.warning("drafting failed, going on without: %r", error)
-            self.drafter, self.draft_error = None, f"{type(error).__name__}: {error}"
-            return
-        seconds = time.perf_counter() - started
-        self._draft_ms += seconds * 1e3
-        self.meter.drafted(len(drafted), seconds)
-        self.decoder.propose(drafted)
+            return Draft(error=f"{type(error).__name__}: {error}")
+        return Draft(guesses, time.perf_counter() - started)
 
-    def judge(self, window: Window, logits: Tensor, loop_ms: float, compute_ms: tuple[float, ...]) -> list[Piece]:
-        """What the chain's answer to a window commits; ``logits`` is ``[tail, vocabulary]``."""
-        decisions = self.decoder.receive(window.epoch, window.start, len(window.tokens), logits)
+    def propose(self, ask: Ask, draft: Draft) -> None:
+        """Take what was drafted. A drafter that fails ends drafting, not the generation."""
+        if draft.error is not None:
+            self.drafter, self.draft_error = None, draft.error
+        self._draft_ms += draft.seconds * 1e3
+        self.meter.drafted(len(draft.guesses), draft.seconds)
+        self.decoder.propose(ask, draft.guesses)
+
+    # Sending.
+
+    def next_window(self) -> Window | None:
+        """The next frame to send, or None if there is nothing to send now."""
+        self._replan()
+        return self.decoder.next_window()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the next frame should not wait for its turn: the text took another one."""
+        return self.decoder.urgent
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds to leave between two frames."""
+        return self.decoder.plan.pace_ms / 1e3
+
+    def _replan(self) -> None:
+        if self.drafter is None:
+            self.decoder.plan = Plan()
+            return
+        plan = self.control.plan()
+        self.decoder.plan = plan if self.branches else replace(plan, branches=1)
+
+    # Judging.
+
+    def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
+        """See `Decoder.take`: the rows of an answer that are worth turning into logits, for `judge`."""
+        return self.decoder.take(epoch, first, count, tail)
+
+    def judge(self, answered: Sequence[Node], logits: Tensor, measured: Measured) -> list[Piece]:
+        """What the chain's answers at some tokens commit; ``logits`` is ``[len(answered), vocabulary]``."""
+        decisions = self.decoder.judge(answered, logits)
         if not decisions:
             return []
-        self.meter.loop(loop_ms, compute_ms, len(decisions))
-        if window.start >= len(self.prompt):
-            drafted, kept = window.tail - 1, sum(decision.kept for decision in decisions)
-            self.control.observe(Loop(len(window.tokens), loop_ms, drafted, kept, self._draft_ms))
-        self._draft_ms = 0.0
+        self._learn(len(answered), measured, len(decisions))
         if self.decoder.finish_reason:
             self._written[-1] += self._stops.flush()
         pieces = [self._piece(*each) for each in zip(decisions, self._written, strict=True)]
         self._written.clear()
         self.pieces += pieces
         return pieces
+
+    def _learn(self, positions: int, measured: Measured, tokens: int) -> None:
+        self.meter.loop(measured, positions, tokens)
+        kept = self.decoder.counts.accepted
+        if self.pieces:  # the first answer carried the prompt
+            loop = Loop(
+                positions=positions,
+                loop_ms=measured.loop_ms,
+                drafted=positions - 1,
+                kept=kept - self._kept,
+                draft_ms=self._draft_ms,
+                stage_ms=max(measured.compute_ms, default=0.0),
+                queue_ms=max(measured.queue_ms, default=0.0),
+            )
+            self.control.observe(loop)
+        self._kept, self._draft_ms = kept, 0.0
 
     def sum_up(self, route: tuple[RouteStop, ...] = (), bytes_sent: int = 0, bytes_received: int = 0) -> Generation:
         """Everything, at the end."""

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from transformers import PreTrainedTokenizerFast
 from peers.budget import CacheBudget
 from peers.handler import Handler
 from peers.scheduler import Scheduler
-from peers.span import Span
+from peers.span import Span, Work
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.link import PATH, Dialer, Link, accept
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within
+from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.messages import Frame, Hop, Message, Open
 from swarm.wire.tensors import WireTensor
 
@@ -105,7 +107,7 @@ class Server:
             "free_cache_tokens": 1,
             "state": "online",
             "software": "0",
-            "protocol": 1,
+            "protocol": PROTOCOL_VERSION,
         }
         return PeerRecord.model_validate(fields | changes)
 
@@ -142,6 +144,29 @@ def tiny_checkpoint(folder: Path) -> Checkpoint:
     """A Llama of random weights, `LAYERS` layers deep."""
     ARCHITECTURES["llama"].save(folder)
     return Checkpoint.open(str(folder))
+
+
+class WatchedSpan:
+    """A span whose forwards can be held in the middle, and that notes what it is given."""
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.batches: list[list[int]] = []  # the tokens of each work
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.span, name)
+
+    def forward(self, batch: Sequence[Work], first: int, last: int) -> list[torch.Tensor]:
+        self.batches.append([len(work.inputs) for work in batch])
+        self.entered.set()
+        assert self.go_on.wait(PATIENCE_S)
+        return self.span.forward(batch, first, last)
 
 
 class Peer:
@@ -196,12 +221,14 @@ def opening(fingerprint: str, first: int, last: int, **changes: Any) -> Open:
     return Open(**(fields | {"first": first, "last": last} | changes))
 
 
-def tokens_frame(start: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
-    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "start": start, "tail": len(tokens)}
+def tokens_frame(first: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
+    """Tokens from serial ``first`` on, all of which are to be answered."""
+    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "first": first, "tail": len(tokens)}
     return Frame(**(fields | {"tokens": tokens} | changes))
 
 
-def hidden_frame(start: int, hidden: torch.Tensor, **changes: Any) -> Frame:
+def hidden_frame(first: int, hidden: torch.Tensor, **changes: Any) -> Frame:
+    """Hidden states of the tokens from serial ``first`` on, all of which are to be answered."""
     packed = WireTensor.pack(hidden)
-    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "start": start, "tail": packed.tokens}
+    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "first": first, "tail": packed.tokens}
     return Frame(**(fields | {"hidden": packed} | changes))

@@ -44,7 +44,7 @@ def test_version_is_said() -> None:
     ("arguments", "words"),
     [
         (("generate",), "Missing argument 'MODEL'"),
-        (("generate", "model", "prompt", "--window", "many"), "'many' is no window; give auto"),
+        (("generate", "model", "prompt", "--window", "many"), "'many' is no number; give auto"),
         (("generate", "model", "prompt", "--logit-bias", "5:1"), "'5:1' is no bias; give ID=NATS"),
         (("demo", "--peers", "9"), "9 is not in the range"),
         (("demo", "--link-ms", "-1"), "-1.0 is not in the range"),

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from swarm import console
 from swarm.console import LEGEND, STYLES, set_up_logging, show_fates, show_piece, show_status, show_summary, summary
-from swarm.decoding.decoder import Counts
-from swarm.results import Generation, Meter, Piece, RouteStop
+from swarm.decoding.counts import Counts
+from swarm.results import Generation, Measured, Meter, Piece, RouteStop
 from swarm.status import ModelStatus, PeerStatus
 
 PEER_A, PEER_B = "12D3KooW" + "a" * 40, "12D3KooW" + "b" * 40
@@ -21,7 +21,7 @@ def generation(drafted=0, accepted=0):
     ticks = iter([0.0, 2.0])
     meter = Meter(lambda: next(ticks))
     meter.start()
-    meter.loop(50.0, (1.0,), 10)
+    meter.loop(Measured(50.0, (1.0,)), 10, 10)
     counts = Counts(loops=4, drafted=drafted, accepted=accepted)
     facts = {"prompt_tokens": 5, "bytes_sent": 1, "bytes_received": 1, "seed": None, "finish_reason": "stop"}
     route = (RouteStop(PEER_A, (0, 4), 1.0), RouteStop(PEER_B, (4, 8), 1.0))
@@ -45,13 +45,14 @@ def test_in_a_terminal_pieces_are_coloured_by_origin(monkeypatch):
     terminal = Terminal(monkeypatch, "stdout")
     for origin in LEGEND:
         show_piece(Piece(1, "abc", origin))
-    green, magenta, yellow, bold = (
+    green, magenta, cyan, yellow, bold = (
         click.style("abc", fg="green"),
         click.style("abc", fg="magenta"),
+        click.style("abc", fg="cyan"),
         click.style("abc", fg="yellow"),
         click.style("abc", bold=True),
     )
-    assert terminal.getvalue() == green + magenta + yellow + bold
+    assert terminal.getvalue() == green + magenta + cyan + yellow + bold
 
 
 def test_elsewhere_pieces_are_plain_text(capsys):
@@ -67,7 +68,7 @@ def test_the_text_cannot_steer_the_terminal(monkeypatch):
 
 
 def test_every_origin_has_a_style_and_a_legend():
-    assert set(STYLES) == set(LEGEND) == {"drafted", "relaxed", "corrected", "target"}
+    assert set(STYLES) == set(LEGEND) == {"drafted", "relaxed", "branch", "corrected", "target"}
 
 
 def test_the_summary_is_one_line_of_figures():
@@ -110,7 +111,7 @@ def test_a_terminal_gets_a_legend_if_anything_was_drafted(monkeypatch):
     assert len(figures.getvalue().splitlines()) == 1
     show_summary(generation(drafted=8))
     legend = figures.getvalue().splitlines()[1]
-    assert click.unstyle(legend) == "drafted and kept  draft corrected  the target's own"
+    assert click.unstyle(legend) == "drafted and kept  the draft's other choice  draft corrected  the target's own"
     assert legend.startswith(click.style("drafted and kept", fg="green"))
 
 

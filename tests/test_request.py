@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from swarm.decoding.decoder import Decoder
-from swarm.decoding.rules.strict import Strict
-from swarm.decoding.sampling import Sampling
+from swarm.decoding.drafting.model import CHOICES
+from swarm.decoding.plan import MAX_DEPTH, Plan
+from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_WINDOW
 from swarm.request import MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -17,7 +17,13 @@ def checkpoint(vocab_size=100, max_positions=50):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_new_tokens", 0), ("max_new_tokens", -5), ("window", -1), ("window", MAX_WINDOW + 1)]
+    ("name", "value"),
+    [
+        *[("max_new_tokens", wrong) for wrong in (0, -5)],
+        *[("window", wrong) for wrong in (-1, MAX_WINDOW + 1)],
+        *[("depth", wrong) for wrong in (0, MAX_DEPTH + 1)],
+        *[("branches", wrong) for wrong in (0, CHOICES + 1)],
+    ],
 )
 def test_a_value_out_of_range_is_named(name, value):
     with pytest.raises(RequestError, match=f"^{name} = {value} is not possible; give ") as caught:
@@ -27,8 +33,22 @@ def test_a_value_out_of_range_is_named(name, value):
 
 def test_the_widest_window_fits_a_frame():
     request = Request(max_new_tokens=1, window=MAX_WINDOW)
-    decoder = Decoder([1], Strict(Sampling()), max_new_tokens=1, window=request.window, chunk=MAX_FRAME_TOKENS)
-    assert decoder.window == MAX_WINDOW
+    assert request.control().plan().window == MAX_WINDOW < MAX_FRAME_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan"),
+    [
+        ({"window": 0}, Plan()),
+        ({"window": 5, "depth": 1}, Plan(5)),
+        ({"window": 5, "depth": 3, "branches": 2}, Plan(5, 3, 2, IDLE_CHANCE)),
+        ({}, Plan(STREAM_WINDOW, MAX_DEPTH, STREAM_BRANCHES, IDLE_CHANCE)),
+    ],
+)
+def test_how_far_ahead_a_request_goes(changes, plan):
+    request = Request(**changes)
+    assert request.control().plan() == plan
+    assert bool(request.tokens_ahead) == (plan.branches > 1), "branches that are lost need room"
 
 
 def test_a_prompt_that_just_fits_is_taken():

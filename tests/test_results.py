@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from swarm.decoding.decoder import Counts
-from swarm.results import Generation, Meter, RouteStop
+from swarm.decoding.counts import Counts
+from swarm.results import Generation, Measured, Meter, RouteStop
 
 
 class Clock:
@@ -40,7 +40,7 @@ def test_rates_of_a_speculative_generation(meter, clock):
     for loop_ms, compute_ms, tokens in [(500.0, (50.0, 60.0), 3), (100.0, (4.0, 6.0), 5), (120.0, (6.0, 8.0), 2)]:
         meter.drafted(4, 0.02)
         clock.now += 1.0
-        meter.loop(loop_ms, compute_ms, tokens)
+        meter.loop(Measured(loop_ms, compute_ms), 5, tokens)
     stats = sum_up(meter, Counts(loops=3, drafted=12, accepted=7, rejected=3, flushes=2), seed=9)
     assert (stats.prompt_tokens, stats.new_tokens, stats.loops, stats.rejections) == (5, 10, 3, 3)
     assert (stats.seconds, stats.time_to_first_token_ms) == (3.0, 1000.0)
@@ -54,22 +54,38 @@ def test_rates_of_a_speculative_generation(meter, clock):
 
 def test_the_first_loop_carries_the_prompt_and_is_left_out_of_the_means(meter):
     for loop_ms, compute_ms in [(500.0, (50.0, 60.0)), (100.0, (4.0, 6.0)), (120.0, (6.0, 8.0))]:
-        meter.loop(loop_ms, compute_ms, 1)
+        meter.loop(Measured(loop_ms, compute_ms, (0.0, 2.0)), 1, 1)
     stats = sum_up(meter, Counts(loops=3))
     assert stats.loop_ms == pytest.approx(110.0)
+    assert stats.least_loop_ms == 100.0
     assert stats.stage_compute_ms == pytest.approx((5.0, 7.0))
+    assert stats.stage_queue_ms == pytest.approx((0.0, 2.0))
+
+
+def test_the_share_of_the_bound(meter, clock):
+    """Ten tokens of which two were drafted wrongly: three loops of 100 ms and seven tokens of 4 ms are the least."""
+    for positions, tokens in [(9, 1), (5, 4), (5, 5)]:
+        meter.drafted(5, 0.02)  # 4 ms a token; the slower stage takes 15 / 5 = 3
+        clock.now += 0.2
+        meter.loop(Measured(100.0, (10.0, 15.0)), positions, tokens)
+    counts = Counts(loops=3, drafted=15, accepted=6, rejected=3, branched=1, frames=4, sent=20, held=9, in_flight=10)
+    stats = sum_up(meter, counts)
+    assert stats.bound_share == pytest.approx((3 * 100 + 7 * 4) / 600)
+    assert (stats.branch_tokens, stats.wasted_tokens, stats.positions_per_token) == (1, 11, 2.0)
+    assert (stats.frames, stats.in_flight_mean) == (4, 2.5)
+    assert sum_up(meter, Counts(loops=3)).bound_share is None, "nothing was drafted"
 
 
 def test_a_single_loop_is_its_own_mean(meter, clock):
     clock.now += 0.5
-    meter.loop(500.0, (50.0,), 1)
+    meter.loop(Measured(500.0, (50.0,)), 1, 1)
     stats = sum_up(meter, Counts(loops=1))
     assert (stats.loop_ms, stats.stage_compute_ms) == (500.0, (50.0,))
 
 
 def test_plain_decoding_has_no_draft_figures(meter, clock):
     clock.now += 0.5
-    meter.loop(500.0, (50.0,), 1)
+    meter.loop(Measured(500.0, (50.0,)), 1, 1)
     stats = sum_up(meter, Counts(loops=1))
     assert (stats.draft_acceptance_rate, stats.draft_ms_per_token) == (None, None)
     assert stats.mean_acceptance_length == 1.0
@@ -92,7 +108,7 @@ def test_what_a_rule_let_pass_is_told(meter):
 
 def test_a_generation_is_plain_data_for_json(meter, clock):
     clock.now += 0.5
-    meter.loop(500.0, (50.0,), 2)
+    meter.loop(Measured(500.0, (50.0,)), 2, 2)
     stats = sum_up(meter, Counts(loops=1, drafted=1, accepted=1))
     generation = Generation("ab", (7, 8), (RouteStop("peer", (0, 8), 1.5),), stats)
     said = json.loads(json.dumps(generation.as_dict()))

@@ -20,13 +20,13 @@ from swarm.wire.tensors import WireTensor
 
 FINGERPRINT = "0" * 32
 HIDDEN = 8
-WINDOW = Window(0, 0, (3, 4, 5), 2)
+WINDOW = Window(0, 0, 1, (3, 4, 5), None, 2, 0)
 
 Script = Callable[[Link, Message], Awaitable[None]]
 
 
 def result(frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int) -> Result:
-    fields = {"epoch": frame.epoch, "start": frame.start, "count": frame.count} | changes
+    fields = {"epoch": frame.epoch, "first": frame.first, "count": frame.count} | changes
     values = WireTensor.pack(torch.ones(frame.tail if tail is None else tail, hidden))
     return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
 
@@ -40,6 +40,11 @@ async def good(link: Link, message: Message) -> None:
 
 async def mute(link: Link, message: Message) -> None:
     pass
+
+
+async def mute_frames(link: Link, message: Message) -> None:
+    if isinstance(message, Open):
+        await good(link, message)
 
 
 def refusing(code: FaultCode, peer: str | None = None) -> Script:
@@ -120,9 +125,10 @@ async def test_a_window_is_sent_to_the_first_peer_and_answered_by_the_last() -> 
     async with chain_of(good) as chain, chain.session(hidden_size=HIDDEN) as session:
         await session.send(WINDOW)
         answer = await soon(session.receive())
-        assert (answer.window, answer.compute_ms) == (WINDOW, (1.0,))
+        assert (answer.epoch, answer.first, answer.count) == (0, 1, 3)
         assert answer.hidden.shape == (2, HIDDEN)
-        assert answer.loop_ms > 0
+        assert answer.measured.compute_ms == (1.0,)
+        assert answer.measured.loop_ms > 0
         assert session.bytes_sent > 0
         assert session.bytes_received > 2 * HIDDEN * 4
 
@@ -130,9 +136,62 @@ async def test_a_window_is_sent_to_the_first_peer_and_answered_by_the_last() -> 
 async def test_a_prompt_of_many_chunks_may_be_answered_before_it_is_read() -> None:
     async with chain_of(good) as chain, ChainSession(chain.links, FINGERPRINT, 1 << 18) as session:
         for start in range(400):
-            await session.send(Window(0, start, (3,), 0))
+            await session.send(Window(0, start, start + 1, (3,), None, 0, start))
         for start in range(400):
-            assert (await soon(session.receive())).window.start == start
+            assert (await soon(session.receive())).first == start + 1
+
+
+def windows(*epochs: int) -> list[Window]:
+    """One token each, behind each other."""
+    return [Window(epoch, i, i + 1, (3,), None, 1, i) for i, epoch in enumerate(epochs)]
+
+
+async def test_a_new_epoch_is_told_to_every_peer_at_once() -> None:
+    async with chain_of(mute_frames, good, good) as chain, chain.session() as session:
+        for window in windows(0, 0, 1):
+            await session.send(window)
+        await eventually(lambda: [kinds(heard[1:]) for heard in chain.heard[1:]] == [["Cancel"]] * 2)
+        assert kinds(chain.heard[0][1:]) == ["Frame"] * 3, "the first peer sees it by the frame"
+        assert chain.heard[1][1].epoch == chain.heard[2][1].epoch == 1  # type: ignore[attr-defined]
+
+
+async def test_answers_to_windows_of_an_older_epoch_are_skipped_or_may_never_come() -> None:
+    dropped = [3]
+
+    async def forgetful(link: Link, message: Message) -> None:
+        if not (isinstance(message, Frame) and message.first in dropped):
+            await good(link, message)
+
+    async with chain_of(forgetful) as chain, chain.session() as session:
+        for window in windows(0, 0, 0, 2, 2):
+            await session.send(window)
+        answers = [await soon(session.receive()) for _ in range(2)]
+        assert [(answer.epoch, answer.first) for answer in answers] == [(2, 4), (2, 5)]
+
+
+async def test_windows_that_were_computed_together_are_answered_together() -> None:
+    async def merging(link: Link, message: Message) -> None:
+        if not isinstance(message, Frame):
+            await good(link, message)
+        elif message.first == 2:
+            await link.send(result(message, tail=2, first=1, count=2))
+
+    async with chain_of(merging) as chain, chain.session() as session:
+        for window in windows(0, 0):
+            await session.send(window)
+        answer = await soon(session.receive())
+        assert (answer.first, answer.count, answer.hidden.shape[0]) == (1, 2, 2)
+
+
+async def test_the_chain_takes_branches_if_every_peer_does() -> None:
+    async def linear(link: Link, message: Message) -> None:
+        if isinstance(message, Open):
+            await link.send(Opened(session=message.session, branches=False))
+
+    async with chain_of(good, good) as chain, chain.session() as session:
+        assert session.branches
+    async with chain_of(good, linear) as chain, chain.session() as session:
+        assert not session.branches
 
 
 @pytest.mark.parametrize("blamed", [0, 1])
@@ -217,13 +276,13 @@ async def test_a_peer_may_die_at_any_moment(moment: str, dying: int) -> None:
 
 
 WRONG_ANSWERS: dict[str, Callable[[Frame], Message]] = {
-    "another start": lambda frame: result(frame, start=7),
+    "another token": lambda frame: result(frame, first=7),
     "another epoch": lambda frame: result(frame, epoch=7),
     "another count": lambda frame: result(frame, count=200),
     "a shorter tail": lambda frame: result(frame, tail=1),
     "another width": lambda frame: result(frame, hidden=HIDDEN + 1),
     "out of turn": lambda frame: Opened(session=frame.session),
-    "no answer at all": lambda frame: Pong(nonce=1) if frame.start else Close(session=frame.session),
+    "no answer at all": lambda frame: Pong(nonce=1) if frame.first > 1 else Close(session=frame.session),
 }
 
 

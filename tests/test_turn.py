@@ -7,9 +7,11 @@ import torch
 from architectures import ARCHITECTURES, VOCAB
 
 from swarm import turn as turn_module
+from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.request import PromptTooLong, Request, RequestError
+from swarm.results import Measured
 from swarm.turn import Turn
 
 PROMPT = [5, 6, 7, 8]
@@ -32,11 +34,13 @@ def target(tmp_path_factory):
 def models(eos=frozenset(), draft=None):
     checkpoint = SimpleNamespace(vocab_size=VOCAB, max_positions=512, eos_token_ids=frozenset(eos))
     lexicon = Lexicon(Tokenizer().decode, frozenset(eos), without=frozenset({"number", "part of a word"}))
-    return SimpleNamespace(checkpoint=checkpoint, tokenizer=Tokenizer(), draft=draft, lexicon=lexicon)
+    return SimpleNamespace(
+        checkpoint=checkpoint, tokenizer=Tokenizer(), draft=draft, lexicon=lexicon, confidence=Confidence()
+    )
 
 
 def options(**changed):
-    return Request.of({"max_new_tokens": NEW, "window": 4, **changed})
+    return Request.of({"max_new_tokens": NEW, "window": 4, "depth": 1, **changed})
 
 
 @torch.inference_mode()
@@ -51,11 +55,13 @@ def run(target, request, drafter=None, eos=frozenset()):
         turn.drafter = drafter
     sent = []
     while not turn.decoder.finish_reason:
-        turn.draft()
-        for window in list(iter(turn.decoder.next_window, None)):
-            sent[window.start :] = window.tokens
-            logits = predictions(target, sent)[len(sent) - window.tail :]
-            turn.judge(window, logits, 50.0, (1.0,))
+        while ask := turn.ask():
+            turn.propose(ask, turn.draft(ask))
+        for window in list(iter(turn.next_window, None)):
+            sent[window.position :] = window.tokens
+            taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
+            logits = predictions(target, sent)[len(sent) - window.tail :][[row for row, _ in taken]]
+            turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
     return turn.sum_up()
 
 

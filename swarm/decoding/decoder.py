@@ -1,31 +1,37 @@
-"""The decoding loop as a pure state machine: what to send next, what is committed, when to flush.
+"""The decoding loop as a pure state machine: what to draft, what to send, what is committed, when to flush.
 
-The sequence is the prompt and what was generated (*committed*), followed by drafted tokens (the
-*path*). Positions ``< sent`` are on their way through the chain or held by it. The model at position
-``i`` predicts position ``i + 1``, so judging starts with the answer at the last committed token::
+The text is the prompt and what was generated; its last token is the *tip* of a tree of drafted tokens. What is sent
+is on its way through the chain or held by it, under serial numbers (`swarm.wire.stream`). The model's answer at a token
+says what follows it, so judging goes on as long as the tip has an answer::
 
-    committed            path
-    |p r o m p t|o u t|d1 d2 d3 ...
-                     ^ sent up to here, or further
+    p r o m p t o u t|d1 d2 d3 ...      the main line: the draft's first choices
+                    ^|   e3 e4 ...      where it was unsure, its second choice too
+                   tip
 
-One frame in flight is the paper's synchronous scheme, an empty path is plain decoding, many frames
-in flight are streaming. At a miss everything beyond is void: the epoch rises, and the next frame
-starts where the chain's state is still right.
+One frame in flight is the paper's synchronous scheme, an empty tree is plain decoding, many frames in flight are
+streaming. A rule decides on the token by the draft's first choice alone. If that token was sent ahead, be it as the
+first or as another choice, the stream goes on; else all that was sent ahead is void: the epoch rises.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from swarm.decoding.confidence import Confidence
+from swarm.decoding.counts import Counts
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.plan import MAX_DEPTH, Plan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
+from swarm.decoding.tree import Node, Tree
 from swarm.errors import SwarmError
 
-MAX_IN_FLIGHT = 64  # frames: a long prompt must not fill every queue of the chain at once
+MAX_TREE = 512  # living tokens behind the tip, most of them other choices that are never sent
+MAX_SENT_AHEAD = 128  # of these, that the chain holds or is sent: sessions reserve room for them
 
 FinishReason = Literal["stop", "length"]
 
@@ -38,74 +44,52 @@ class UnexpectedResult(SwarmError):
         self.got, self.expected = got, expected
 
     def __str__(self) -> str:
-        return f"the chain answered (start, count, tail) = {self.got} where {self.expected} was due"
+        return f"the chain answered (first, count, tail) = {self.got} where {self.expected} was due"
 
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens to send at positions ``start ...``; the predictions of the last ``tail`` of them are wanted back."""
+    """Tokens to send under the serials ``first ...``; the predictions of the last ``tail`` of them are wanted back.
+
+    ``epoch``, ``root`` and ``parents`` are those of `swarm.wire.stream`; ``position`` is the first token's in the text.
+    """
 
     epoch: int
-    start: int
+    root: int
+    first: int
     tokens: tuple[int, ...]
+    parents: tuple[int, ...] | None
     tail: int
-
-    @property
-    def key(self) -> tuple[int, int, int]:
-        return self.start, len(self.tokens), self.tail
+    position: int
 
 
-@dataclass
-class Counts:
-    """What happened so far, in tokens or loops."""
+@dataclass(frozen=True)
+class Ask:
+    """What to draft next: at most ``count`` tokens that may follow ``sequence``, which ends at ``node``."""
 
-    loops: int = 0  # answers that decided something
-    drafted: int = 0  # drafted tokens taken into the path
-    accepted: int = 0  # of these, kept
-    relaxed: int = 0  # of these, kept though the target would have said otherwise
-    deficit_nats: float = 0.0  # what the relaxed ones cost together
-    rejected: int = 0  # drafted tokens overruled by the target: at most one a loop, as those behind it are void
-    key: int = 0  # of these, overruled because a key token was at stake
-    flushes: int = 0  # misses that made positions held by the chain void
-    judged_at: list[int] = field(default_factory=list)  # drafted tokens judged, by place since the last miss
-    kept_at: list[int] = field(default_factory=list)  # of these, kept
-    histogram: list[int] = field(default_factory=list)  # loops by the number of drafted tokens they kept
+    node: Node
+    sequence: tuple[int, ...]
+    count: int
 
-    def count_loop(self, kept: int) -> None:
-        """Take note of an answer that decided something."""
-        self.loops += 1
-        self.histogram += [0] * (kept + 1 - len(self.histogram))
-        self.histogram[kept] += 1
 
-    def count(self, decision: Decision, place: int) -> None:
-        """Take note of what became of a position that was the ``place``-th drafted one in a row."""
-        if decision.drafted is None:
-            return
-        if place == len(self.judged_at):
-            self.judged_at.append(0)
-            self.kept_at.append(0)
-        self.judged_at[place] += 1
-        self.kept_at[place] += decision.kept
-        self.accepted += decision.kept
-        self.relaxed += decision.origin == "relaxed"
-        self.deficit_nats += decision.deficit_nats
-        self.rejected += not decision.kept
-        self.key += decision.key and not decision.kept
+@dataclass(frozen=True)
+class _Sent:
+    window: Window
+    nodes: tuple[Node, ...]  # whose answers are wanted
 
 
 class Decoder:
-    """One generation.
+    """One generation. Set `plan` at any time; the default decodes plainly.
 
     Args:
         prompt: at least one token id.
         rule: how drafted tokens are judged.
         shaping: penalties and biases, applied to the target's logits before they are judged.
         max_new_tokens: at least 1.
-        stop_ids: tokens that end the text; drafts stop behind them.
+        stop_ids: tokens that end the text; nothing is drafted behind them.
         ends_text: told every committed token in order; True ends the text, as a stop token does.
-        window: at most so many drafted tokens a frame; 0 is plain decoding. May be set between loops.
+        confidence: how likely drafts are kept; it learns.
         chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for each other.
-        depth: frames in flight at most that wait for a judgement; prompt chunks before the last don't count.
     """
 
     def __init__(
@@ -117,123 +101,192 @@ class Decoder:
         shaping: Shaping = NO_SHAPING,
         stop_ids: frozenset[int] = frozenset(),
         ends_text: Callable[[int], bool] = lambda _: False,
-        window: int = 0,
+        confidence: Confidence | None = None,
         chunk: int = 256,
-        depth: int = 1,
     ) -> None:
-        if not prompt or max_new_tokens < 1 or window < 0 or chunk <= window or depth < 1:
-            raise ValueError("prompt, max_new_tokens, chunk > window >= 0 and depth must be positive")
+        if not prompt or max_new_tokens < 1 or chunk < 2:
+            raise ValueError("give a prompt, max_new_tokens of at least 1, and chunks of at least 2")
         self.rule, self.shaping, self.stop_ids, self._ends_text = rule, shaping, stop_ids, ends_text
-        self.window, self.chunk, self.depth = window, chunk, depth
+        self.confidence = Confidence() if confidence is None else confidence
+        self.chunk = chunk
+        self.plan = Plan()
         self.tokens = list(prompt)
-        self.path: list[Drafted] = []
+        self.tree = Tree(Node(prompt[-1], len(prompt) - 1))
         self.epoch = 0
-        self.sent = 0
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
-        self._run = 0  # drafted tokens kept in a row
+        self._unread = list(prompt[:-1])  # of the prompt, what was not sent yet; its last token is the tip
         self._limit = len(prompt) + max_new_tokens
-        self._in_flight: deque[Window] = deque()
+        self._root = 0  # serial of the last committed token that was sent
+        self._serial = 0  # the last one given
+        self._run = 0  # drafted tokens kept in a row
+        self._in_flight: deque[_Sent] = deque()
+        self._asked: Ask | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether frames are sent while others are on their way."""
+        return self.plan.depth > 1
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the text took a turn that the chain does not know of yet."""
+        return not self.tree.tip.serial and self.finish_reason is None
 
     # Drafting.
 
-    @property
-    def room(self) -> int:
-        """How many tokens may be drafted now, after ``tokens + path``."""
-        if self.finish_reason or self._busy or (self.path and self.path[-1].token in self.stop_ids):
-            return 0
-        unsent = len(self.tokens) + len(self.path) - max(self.sent, len(self.tokens))
-        # The last token of the text need not be drafted: the target's answer to the one before brings it.
-        useful = self._limit - 1 - len(self.tokens) - len(self.path)
-        return max(0, min(self.window - unsent, useful))
+    def ask(self) -> Ask | None:
+        """What a drafter should be asked now, if anything. The answer goes to `propose`, even if it is nothing."""
+        ask = self._next_ask()
+        self._asked = ask or self._asked
+        return ask
 
-    @property
-    def sequence(self) -> list[int]:
-        """The tokens that the next draft continues: committed and drafted ones."""
-        return [*self.tokens, *(drafted.token for drafted in self.path)]
+    def propose(self, ask: Ask, drafted: Sequence[Drafted]) -> None:
+        """Let drafted tokens follow, at most as many as were asked for; nothing behind a stop token is taken."""
+        self._asked = None
+        ask.node.asked = True
+        if self.finish_reason or not ask.node.alive:
+            return  # the text took another turn meanwhile
+        taken = list(drafted[: ask.count])
+        stop = next((i for i, guess in enumerate(taken, 1) if guess.token in self.stop_ids), len(taken))
+        self.counts.drafted += stop
+        self.tree.grow(ask.node, taken[:stop], self.plan.branches, self.confidence)
 
-    def propose(self, drafted: Sequence[Drafted]) -> None:
-        """Lengthen the path by drafted tokens, at most `room`; nothing behind a stop token is taken."""
-        for guess in drafted[: self.room]:
-            self.path.append(guess)
-            self.counts.drafted += 1
-            if guess.token in self.stop_ids:
-                break
+    def _next_ask(self) -> Ask | None:
+        if self.finish_reason or self._asked or not self.plan.window or self._waits:
+            return None
+        likely = self.tree.likely(self.plan.least_chance)
+        node = max(filter(self._may_grow, likely), key=lambda node: node.reach, default=None)
+        count = 1 if self.streams else self.plan.window - len(self.tree.nodes)
+        if node is None or count < 1 or len(self.tree.nodes) >= MAX_TREE:
+            return None
+        sequence = (*self.tokens, *self.tree.path(node))
+        return Ask(node, sequence, min(count, self._limit - 2 - node.position))
+
+    def _may_grow(self, node: Node) -> bool:
+        # The last token of the text need not be drafted: the target's answer to the one before it brings it.
+        return not node.asked and node.position < self._limit - 2 and node.token not in self.stop_ids
 
     # Sending.
 
     def next_window(self) -> Window | None:
-        """The next frame to send, or None if the chain has to answer first (or all is said)."""
-        committed = len(self.tokens)
-        if self.finish_reason or self._busy:
+        """The next frame to send, or None if the chain or the drafter has to answer first (or all is said)."""
+        if self.finish_reason or self._waits:
             return None
-        end = committed + len(self.path)
-        if self.sent == end:
+        if len(self._unread) >= self.chunk:
+            return self._send(self.chunk, ())
+        if not self.streams and (self._asked or self._next_ask()):
             return None
-        if committed - self.sent > self.chunk:
-            end, tail = self.sent + self.chunk, 0
-        else:
-            end = min(end, self.sent + self.chunk)
-            tail = end - max(self.sent, committed - 1)
-        window = Window(self.epoch, self.sent, tuple(self.sequence[self.sent : end]), tail)
-        self.sent = end
-        self._in_flight.append(window)
-        return window
+        nodes = self._sendable()[: self.chunk - len(self._unread)]
+        return self._send(len(self._unread), nodes) if nodes else None
 
     @property
-    def _busy(self) -> bool:
+    def _waits(self) -> bool:
         """Whether the chain has to answer before more may be sent."""
-        judged = sum(window.tail > 0 for window in self._in_flight)
-        return judged >= self.depth or len(self._in_flight) >= MAX_IN_FLIGHT
+        judged = sum(bool(sent.nodes) for sent in self._in_flight)
+        return judged >= self.plan.depth or len(self._in_flight) >= MAX_DEPTH
+
+    def _sendable(self) -> list[Node]:
+        """The tip, if the chain does not know it, and the likeliest of the drafted tokens; parents come first."""
+        tip, *ahead = self.tree.likely(self.plan.least_chance)
+        unsent = [node for node in ahead if not node.serial]
+        unsent.sort(key=lambda node: -node.reach)  # no token is likelier than its parent, and the sort is stable
+        room = MAX_SENT_AHEAD - sum(node.serial > 0 for node in self.tree.nodes)
+        return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
+
+    def _send(self, unread: int, nodes: Sequence[Node]) -> Window:
+        """Give serials to so many unread tokens of the prompt and to ``nodes``, and count them as in flight."""
+        first, root, parents = self._serial + 1, self._root, [1] * unread
+        position = len(self.tokens) - 1 - len(self._unread) if unread else nodes[0].position
+        self._serial += unread
+        self._root = self._serial if unread else self._root
+        for node in nodes:
+            self._serial += 1
+            parents.append(self._serial - (self._root if node.parent is None else node.parent.serial))
+            node.serial = self._serial
+        if nodes and nodes[0] is self.tree.tip:
+            self._root = nodes[0].serial
+            self.counts.waits += 1
+            self.counts.held += 1
+        tokens = (*self._unread[:unread], *(node.token for node in nodes))
+        del self._unread[:unread]
+        follows = all(distance == 1 for distance in parents)
+        window = Window(self.epoch, root, first, tokens, None if follows else tuple(parents), len(nodes), position)
+        self._in_flight.append(_Sent(window, tuple(nodes)))
+        if nodes:
+            self.counts.count_frame(len(nodes), len(self._in_flight))
+        return window
 
     # Judging.
 
-    def receive(self, epoch: int, start: int, count: int, logits: Tensor) -> list[Decision]:
-        """Judge the chain's answer to a frame; returns what it commits, in order.
-
-        Args:
-            logits: ``[tail, vocabulary]``, the predictions at the frame's last ``tail`` positions.
+    def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
+        """Take the chain's answer to one frame or several consecutive ones: which of its ``tail`` rows are worth
+        judging, and whose they are. To be handed to `judge` before the next answer is taken.
 
         Raises:
-            UnexpectedResult: if no such frame is due. Answers of an older epoch are stale and ignored.
+            UnexpectedResult: if no such frames are due. Answers of an older epoch are stale and ignored.
         """
         if epoch < self.epoch or self.finish_reason:
             return []
-        got = (start, count, logits.shape[0])
-        due = self._in_flight[0] if self._in_flight else None
-        if due is None or epoch != due.epoch or got != due.key:
-            raise UnexpectedResult(got, due.key if due else None)
-        self._in_flight.popleft()
-        if not due.tail:
-            return []
-        drafted = self.path[: due.tail]
-        shaped = self.shaping.apply(logits, self.tokens, [guess.token for guess in drafted])
-        committed = []
-        for decision in self.rule.judge(shaped, self.tokens, drafted):
-            committed.append(decision)
-            self._commit(decision)
-            if self.finish_reason:
-                break
-        self.counts.count_loop(sum(decision.kept for decision in committed))
+        due: list[_Sent] = []
+        while self._in_flight and sum(len(sent.window.tokens) for sent in due) < count:
+            due.append(self._in_flight.popleft())
+        nodes = [node for sent in due for node in sent.nodes]
+        head = due[0].window if due else None
+        expected = (head.first, sum(len(sent.window.tokens) for sent in due), len(nodes)) if head else None
+        if head is None or head.epoch != epoch or expected != (first, count, tail):
+            raise UnexpectedResult((first, count, tail), expected)
+        return [(row, node) for row, node in enumerate(nodes) if node.alive]
+
+    def judge(self, answered: Sequence[Node], logits: Tensor) -> list[Decision]:
+        """What the target's answers commit, in order.
+
+        Args:
+            answered: the nodes that `take` gave.
+            logits: ``[len(answered), vocabulary]``, the predictions of what follows each.
+        """
+        for node, row in zip(answered, logits, strict=True):
+            node.logits = row
+        committed: list[Decision] = []
+        while self.tree.tip.logits is not None and not self.finish_reason:
+            for decision in self._decide():
+                committed.append(self._commit(decision))
+                if self.finish_reason:
+                    break
+        if committed:
+            self.counts.count_loop(sum(decision.kept for decision in committed))
         return committed
 
-    def _commit(self, decision: Decision) -> None:
-        """The one place where the sequence grows and the chain's state is declared void."""
+    def _decide(self) -> list[Decision]:
+        """Judge the main line as far as the target has answered."""
+        line = list(self.tree.tip.line())
+        answered = next((i for i, node in enumerate(line) if node.logits is None), len(line))
+        drafted = [node.drafted for node in line[1 : answered + 1] if node.drafted]
+        rows = torch.stack([node.logits for node in line[:answered] if node.logits is not None])
+        shaped = self.shaping.apply(rows, self.tokens, [guess.token for guess in drafted[: answered - 1]])
+        return self.rule.judge(shaped, self.tokens, drafted)
+
+    def _commit(self, decision: Decision) -> Decision:
+        """The one place where the text grows and what was sent ahead is declared void."""
+        choices = self.tree.tip.children
+        place = next((rank for rank, child in enumerate(choices) if child.token == decision.token), None)
+        self.confidence.observe([child.sure for child in choices], place)
+        sent_ahead = any(child.serial for child in choices)
+        tip = self.tree.advance(decision.token)
+        decision = replace(decision, branch=bool(place and tip.serial))
         self.tokens.append(decision.token)
         self.counts.count(decision, self._run)
-        if decision.kept:
-            self._run += 1
-            self.path.pop(0)
-        else:
-            self._run = 0
-            self.path.clear()
-            valid = len(self.tokens) - 1  # the chain never saw the token that was just chosen
-            if self.sent > valid:
-                self.sent, self.epoch = valid, self.epoch + 1
-                self._in_flight.clear()
-                self.counts.flushes += 1
+        self._run = self._run + 1 if decision.kept else 0
+        if tip.serial:
+            self._root = tip.serial
+            self.counts.held += 1
+        elif sent_ahead:
+            self.epoch += 1
+            self._in_flight.clear()
+            self.counts.flushes += 1
         ended = self._ends_text(decision.token)
         if ended or decision.token in self.stop_ids:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self._limit:
             self.finish_reason = "length"
+        return decision

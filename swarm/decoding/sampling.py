@@ -76,6 +76,19 @@ class Sampling:
             return [best_of(row) for row in logits.float().cpu()]
         return [self.draw(row, position + i) for i, row in enumerate(self._scaled(logits))]
 
+    def rank(self, logits: Tensor, position: int, count: int) -> list[tuple[int, float]]:
+        """The token of `choose` and the next best ones, ``count`` at most, and how sure each is: its share of the
+        softmax of the scores that decided, noise included. ``logits`` is ``[vocabulary]``; the noise being the
+        target's too, a clear lead of the draft is one that the target rarely turns around.
+        """
+        scores = logits.float().cpu()
+        if self.temperature:
+            scores = self._scaled(scores[None])[0] + gumbel_noise(self.seed, position, len(scores))
+        best = best_of(scores)
+        sure, tokens = scores.softmax(dim=-1).topk(min(count, len(scores)))
+        others = [each for each in zip(tokens.tolist(), sure.tolist(), strict=True) if each[0] != best and each[1]]
+        return [(best, float(sure[0])), *others[: count - 1]]
+
     def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
         """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is ``[vocabulary]`` float32."""
         return best_of(scores + gumbel_noise(self.seed, position, len(scores), stream))

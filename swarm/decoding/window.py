@@ -1,4 +1,4 @@
-"""How many tokens to draft a loop: as many as give the most tokens per second, by what is measured.
+"""How many tokens to draft a loop that is waited for: as many as give the most tokens per second, by what is measured.
 
 A loop with a window of k drafted tokens takes k drafts and the chain's time for k + 1 positions, which
 is fitted as ``fixed + slope * positions``. It brings ``1 + a1 + a1*a2 + ... + a1*...*ak`` tokens, where
@@ -7,9 +7,10 @@ is written, so old measurements fade.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
-FADE = 0.95  # what a measurement still counts for one loop later: the last twenty loops decide
+from swarm.decoding.fading import FADE, FadingLine, FadingMean
+from swarm.decoding.plan import Loop, Plan
+
 FIRST_WINDOW = 4  # before anything is known
 MAX_AUTO_WINDOW = 32  # beyond, even a draft that is right 19 times in 20 rarely comes
 PROBE_EVERY = 24  # loops without drafts, until the draft gets another chance
@@ -19,36 +20,13 @@ PRIOR_WEIGHT = 2.0  # measured in tokens
 
 
 @dataclass(frozen=True)
-class Loop:
-    """What one loop showed."""
-
-    positions: int  # tokens that the chain computed
-    loop_ms: float  # from sending them to having the answer
-    drafted: int  # of the positions, those that were drafted
-    kept: int  # of the drafted, those that were accepted
-    draft_ms: float  # that drafting took
-
-
-class WindowControl(Protocol):
-    """Says how many tokens to draft next."""
-
-    def size(self) -> int:
-        """Drafted tokens in the next window, at most."""
-        ...
-
-    def observe(self, loop: Loop) -> None:
-        """Learn from a loop. The one that carried the prompt is not shown."""
-        ...
-
-
-@dataclass(frozen=True)
 class FixedWindow:
-    """Always the same."""
+    """Always the same, and waited for."""
 
     window: int
 
-    def size(self) -> int:
-        return self.window
+    def plan(self) -> Plan:
+        return Plan(self.window)
 
     def observe(self, loop: Loop) -> None:
         pass
@@ -59,13 +37,16 @@ class AutoWindow:
     """Fits what it sees, and takes the window with the best expected tokens per second; 0 if drafting does not pay."""
 
     most: int = MAX_AUTO_WINDOW
-    _line: "FadingLine" = field(default_factory=lambda: FadingLine())
-    _draft_ms: "FadingMean" = field(default_factory=lambda: FadingMean())
+    _line: FadingLine = field(default_factory=FadingLine)
+    _draft_ms: FadingMean = field(default_factory=FadingMean)
     _judged: list[float] = field(default_factory=list)  # by depth, fading
     _kept: list[float] = field(default_factory=list)
     _idle: int = 0  # loops since the last draft
 
-    def size(self) -> int:
+    def plan(self) -> Plan:
+        return Plan(self._size())
+
+    def _size(self) -> int:
         if self._draft_ms.value is None or not self._line:
             return min(FIRST_WINDOW, self.most)
         best = best_window(self._acceptance(), self._line.fixed, self._line.slope, self._draft_ms.value)
@@ -114,53 +95,3 @@ def best_window(acceptance: list[float], fixed_ms: float, slope_ms: float, draft
         if rate > best_rate:
             best, best_rate = window, rate
     return best
-
-
-@dataclass
-class FadingMean:
-    """A mean whose old values fade."""
-
-    _sum: float = 0.0
-    _weight: float = 0.0
-
-    @property
-    def value(self) -> float | None:
-        return self._sum / self._weight if self._weight else None
-
-    def add(self, value: float) -> None:
-        self._sum, self._weight = self._sum * FADE + value, self._weight * FADE + 1.0
-
-
-@dataclass
-class FadingLine:
-    """Least squares of ``y = fixed + slope * x``, both at least 0, whose old points fade.
-
-    The slope is drawn gently to 0: points at one and the same x say nothing about it.
-    """
-
-    _n: float = 0.0
-    _x: float = 0.0
-    _y: float = 0.0
-    _xx: float = 0.0
-    _xy: float = 0.0
-
-    def __bool__(self) -> bool:
-        return self._n > 0
-
-    def add(self, x: float, y: float) -> None:
-        self._n, self._x, self._y = self._n * FADE + 1, self._x * FADE + x, self._y * FADE + y
-        self._xx, self._xy = self._xx * FADE + x * x, self._xy * FADE + x * y
-
-    @property
-    def slope(self) -> float:
-        mean_x, mean_y = self._x / self._n, self._y / self._n
-        spread = self._xx / self._n - mean_x * mean_x
-        together = self._xy / self._n - mean_x * mean_y
-        return min(max(0.0, together / (spread + RIDGE)), mean_y / mean_x)
-
-    @property
-    def fixed(self) -> float:
-        return max(0.0, self._y / self._n - self.slope * self._x / self._n)
-
-
-RIDGE = 0.25  # squared positions: as if every point had been off by half a position

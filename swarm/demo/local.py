@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from swarm.config import Network
 from swarm.errors import SwarmError
@@ -39,6 +39,28 @@ class NotStarted(SwarmError):
         return f"the swarm was not up within {START_TIMEOUT_S:g} s: this machine may be too busy; try fewer --peers"
 
 
+class Hosts(Protocol):
+    """Where processes run. Host 0 is the client's, host 1 the bootstrap node's, and every peer has one of its own."""
+
+    def address(self, host: int) -> str:
+        """The IPv4 address by which the others reach it."""
+        ...
+
+    def inside(self, host: int, command: Sequence[str]) -> list[str]:
+        """The command that runs ``command`` there."""
+        ...
+
+
+class ThisMachine:
+    """All on one host, over loopback."""
+
+    def address(self, host: int) -> str:
+        return "127.0.0.1"
+
+    def inside(self, host: int, command: Sequence[str]) -> list[str]:
+        return list(command)
+
+
 class LocalSwarm:
     """Starts processes on entering and ends every one of them on leaving, however that comes about.
 
@@ -48,10 +70,14 @@ class LocalSwarm:
         model: name or folder.
         spans: one peer for each, serving layers ``[a, b)``.
         link_ms: emulated one-way delay of every message that a peer sends.
+        hosts: where they run.
     """
 
-    def __init__(self, model: str, spans: Sequence[tuple[int, int]], link_ms: float = 0.0) -> None:
+    def __init__(
+        self, model: str, spans: Sequence[tuple[int, int]], link_ms: float = 0.0, hosts: Hosts | None = None
+    ) -> None:
         self.model, self.spans, self.link_ms = model, tuple(spans), link_ms
+        self._hosts = hosts or ThisMachine()
         self.peers: list[asyncio.subprocess.Process] = []
         self._processes: list[_Process] = []
 
@@ -82,25 +108,21 @@ class LocalSwarm:
         return peer.process
 
     async def _start(self) -> None:
-        node = await self._spawn(["bootstrap", "--port", "0", "--json"])
+        node = await self._spawn(1, ["bootstrap", "--port", "0", "--json"])
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]
         peers = [await self._launch(first, last) for first, last in self.spans]
         await asyncio.gather(*(peer.up() for peer in peers))
 
     async def _launch(self, first: int, last: int, *more: str) -> "_Process":
         command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
-        peer = await self._spawn([*command, "--bootstrap", self.bootstrap, *more])
+        peer = await self._spawn(2 + len(self.peers), [*command, "--bootstrap", self.bootstrap, *more])
         self.peers.append(peer.process)
         return peer
 
-    async def _spawn(self, command: list[str]) -> "_Process":
-        common = ["--host", "127.0.0.1", "--network", NETWORK, "--ephemeral", "--until-eof"]
+    async def _spawn(self, host: int, command: list[str]) -> "_Process":
+        common = ["--host", self._hosts.address(host), "--network", NETWORK, "--ephemeral", "--until-eof"]
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "peers.cli",
-            *command,
-            *common,
+            *self._hosts.inside(host, [sys.executable, "-m", "peers.cli", *command, *common]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

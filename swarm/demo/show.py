@@ -1,4 +1,4 @@
-"""``swarm demo``: start a swarm, decode three problems both ways, show a table, stop everything."""
+"""``swarm demo``: start a swarm, decode three problems in three ways, show a table, stop everything."""
 
 import asyncio
 import json
@@ -15,10 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from swarm.bench.compare import Comparison, compare
+from swarm.bench.ways import BRANCHES, PAPERS_WINDOW, PLAIN
 from swarm.client import SwarmClient
 from swarm.console import LEGEND, STYLES
 from swarm.demo import DRAFT, TARGET, locate
-from swarm.demo.compare import Comparison, compare
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
@@ -28,10 +29,11 @@ PROMPTS = 3
 SEED = 7  # of the held-out problems that are shown
 MAX_NEW_TOKENS = 200
 PICTURE_WIDTH = 110  # columns
+WAYS = (PLAIN, PAPERS_WINDOW, BRANCHES)
 
 
 async def run_demo(
-    peers: int, link_ms: float, prompts: Sequence[str], window: int, as_json: bool, picture: str | None = None
+    peers: int, link_ms: float, prompts: Sequence[str], as_json: bool, picture: str | None = None
 ) -> None:
     """The whole demonstration; with ``as_json`` one object on standard output and nothing else.
 
@@ -53,10 +55,10 @@ async def run_demo(
             console.print(f"Found through the DHT: client  >  {route}  >  client")
             console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
             console.print(_legend(), "\n")
-            await client.generate(prompts[0], max_new_tokens=4, window=window)  # warm-up, not counted
-            comparisons = [await _show_comparison(console, client, prompt, window) for prompt in prompts]
+            await client.generate(prompts[0], max_new_tokens=8)  # warm-up, not counted
+            comparisons = [await _show_comparison(console, client, prompt) for prompt in prompts]
     if as_json:
-        print(json.dumps(_summary(comparisons, peers, link_ms, window)))
+        print(json.dumps(_summary(comparisons, peers, link_ms)))
     else:
         console.print(_table(comparisons))
         console.print(_verdict(comparisons))
@@ -64,21 +66,18 @@ async def run_demo(
         console.save_svg(picture, title="make demo")
 
 
-async def _show_comparison(console: Console, client: SwarmClient, prompt: str, window: int) -> Comparison:
-    """Decode a prompt both ways before the reader's eyes."""
-    texts = {"plain": Text(), "speculative": Text()}
+async def _show_comparison(console: Console, client: SwarmClient, prompt: str) -> Comparison:
+    """Decode a prompt in every way before the reader's eyes."""
+    texts = {way.name: Text() for way in WAYS}
     console.print(Text(prompt, "dim"))
     with Live(_panels(texts), console=console, refresh_per_second=12, transient=False) as live:
 
         async def show(name: str, piece: Piece) -> None:
-            texts[name].append(piece.text, STYLES[piece.origin] if name == "speculative" else "")
+            texts[name].append(piece.text, STYLES[piece.origin] if name != PLAIN.name else "")
             live.update(_panels(texts))
 
-        comparison = await compare(client, prompt, window=window, max_new_tokens=MAX_NEW_TOKENS, show=show)
-        done = {
-            name: f"{name}: {g.stats.seconds:.1f} s, {g.stats.loops} loops"
-            for name, g in (("plain", comparison.plain), ("speculative", comparison.speculative))
-        }
+        comparison = await compare(client, prompt, WAYS, max_new_tokens=MAX_NEW_TOKENS, show=show)
+        done = {way: f"{way}: {generation.stats.seconds:.1f} s" for way, generation in comparison.ways.items()}
         live.update(_panels(texts, done))
     console.print()
     return comparison
@@ -95,13 +94,20 @@ def _legend() -> Text:
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
-    table = Table(title="Plain and speculative decoding, same swarm, same prompts", box=box.SIMPLE_HEAD)
-    for column in ("", "", "tokens", "tok/s", "loops", "loop ms", "kept/loop", "kB", "speedup", "of bound"):
+    table = Table(title="Three ways of decoding, same swarm, same prompts", box=box.SIMPLE_HEAD)
+    for column in ("", "", "tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for number, comparison in enumerate(comparisons, 1):
-        table.add_row(f"{number}", "plain", *_figures(comparison.plain.stats), "1.00x", "")
-        speedup, share = f"{comparison.speedup:.2f}x", f"{comparison.speedup / comparison.bound:.0%}"
-        table.add_row("", "spec.", *_figures(comparison.speculative.stats), speedup, share, end_section=True)
+        for way, generation in comparison.ways.items():
+            share = comparison.bound_share(way)
+            table.add_row(
+                f"{number}" if generation is comparison.plain else "",
+                way,
+                *_figures(generation.stats),
+                f"{comparison.speedup(way):.2f}x",
+                "" if share is None else f"{share:.0%}",
+                end_section=way == BRANCHES.name,
+            )
     return table
 
 
@@ -109,38 +115,38 @@ def _figures(stats: Stats) -> tuple[str, ...]:
     return (
         f"{stats.new_tokens}",
         f"{stats.tokens_per_second:.1f}",
-        f"{stats.loops}",
         f"{stats.loop_ms:.0f}",
-        f"{stats.mean_acceptance_length or 0:.2f}",
+        f"{stats.in_flight_mean:.1f}",
+        f"{stats.positions_per_token or 0:.1f}",
         f"{(stats.bytes_sent + stats.bytes_received) / 1e3:.1f}",
     )
 
 
 def _verdict(comparisons: Sequence[Comparison]) -> str:
-    same = sum(c.plain.token_ids == c.speculative.token_ids for c in comparisons)
-    speedup = _overall(comparisons)
+    same = sum(all(map(comparison.agrees, comparison.ways)) for comparison in comparisons)
+    window, streaming = (_overall(comparisons, way.name) for way in (PAPERS_WINDOW, BRANCHES))
     return (
-        f"Speculative decoding was [bold]{speedup:.2f}x[/] as fast overall, and {same} of {len(comparisons)} texts are "
-        "identical token for token.\n'of bound': share of 1 / ((1 - alpha) + alpha * tau / D), the most that any "
-        "speculation could reach here (docs/architecture.md)."
+        f"Overall [bold]{streaming:.2f}x[/] as fast as plain decoding by streaming, {window:.2f}x a window at a time. "
+        f"{same} of {len(comparisons)} texts are identical token for token in all ways.\n"
+        "'in flight': frames on their way at once; 'work': positions that the peers computed for each token; "
+        "'of bound': share of the most that any speculation could reach here (docs/architecture.md)."
     )
 
 
-def _overall(comparisons: Sequence[Comparison]) -> float:
+def _overall(comparisons: Sequence[Comparison], way: str) -> float:
     """Speedup over all prompts together: tokens and seconds are summed first."""
 
     def rate(generations: Sequence[Generation]) -> float:
         return sum(g.stats.new_tokens for g in generations) / sum(g.stats.seconds for g in generations)
 
-    return rate([c.speculative for c in comparisons]) / rate([c.plain for c in comparisons])
+    return rate([c.ways[way] for c in comparisons]) / rate([c.plain for c in comparisons])
 
 
-def _summary(comparisons: Sequence[Comparison], peers: int, link_ms: float, window: int) -> dict[str, object]:
+def _summary(comparisons: Sequence[Comparison], peers: int, link_ms: float) -> dict[str, object]:
     return {
         "peers": peers,
         "link_ms": link_ms,
         "link_emulated": True,
-        "window": window,
         "prompts": [comparison.as_dict() for comparison in comparisons],
-        "speedup": _overall(comparisons),
+        "speedup": {way.name: _overall(comparisons, way.name) for way in WAYS},
     }

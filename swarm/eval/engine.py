@@ -13,7 +13,7 @@ from swarm.eval.variant import Variant
 from swarm.model.client import ClientModels, make_lexicon
 from swarm.model.partial import without_progress_bar
 from swarm.request import Options, Request
-from swarm.results import Generation
+from swarm.results import Generation, Measured
 from swarm.turn import Turn
 
 
@@ -36,9 +36,9 @@ class Whole:
     @torch.inference_mode()
     def answer(self, window: Window) -> Tensor:
         """The predictions ``[tail, vocabulary]`` for a window."""
-        if window.start < self._length:
-            self._cache.crop(window.start - self._length)
-        self._length = window.start + len(window.tokens)
+        if window.position < self._length:
+            self._cache.crop(window.position - self._length)
+        self._length = window.position + len(window.tokens)
         ids = torch.tensor([window.tokens], device=self.model.device)
         logits: Tensor = self.model(
             input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=max(1, window.tail)
@@ -72,12 +72,15 @@ class InProcess:
         )
         turn.meter.start()
         while not turn.decoder.finish_reason:
-            turn.draft()
-            for window in list(iter(turn.decoder.next_window, None)):
+            while ask := turn.ask():
+                turn.propose(ask, turn.draft(ask))
+            for window in list(iter(turn.next_window, None)):
                 started = time.perf_counter()
                 logits = whole.answer(window)
                 took_ms = (time.perf_counter() - started) * 1e3
-                turn.judge(window, logits, took_ms, (took_ms,))
+                taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
+                rows, nodes = [row for row, _ in taken], [node for _, node in taken]
+                turn.judge(nodes, logits[rows], Measured(took_ms, (took_ms,)))
         return turn.sum_up()
 
     @torch.inference_mode()

@@ -32,6 +32,7 @@ class Variant:
         return Options(
             verify=self.verify,
             window=self.window,
+            depth=1,  # tokens a loop are told apart only where every window is waited for
             temperature=temperature,
             seed=seed,
             stop=stop,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ class ClientModels:
     head: Head
     draft: DraftModel | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
+    confidence: Confidence  # in the draft, learned by all generations together
 
     @classmethod
     def load(cls, model: str, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS) -> "ClientModels":
@@ -37,6 +39,7 @@ class ClientModels:
             Head.load(checkpoint),
             DraftModel.load(draft, checkpoint, tokenizer) if draft else None,
             make_lexicon(checkpoint, tokenizer, key_patterns),
+            Confidence(),
         )
 
 

@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
-Position = Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)]
+Serial = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a token in its session's stream; see `swarm.wire.stream`
 Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
@@ -39,7 +39,9 @@ PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10,100}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 # strict=False where msgpack has no such type (tuples come as lists, enums as values). What is inside stays strict.
 TokenIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)]
-ComputeMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]
+Distance = Annotated[int, Field(ge=1, lt=1 << 31)]  # how many serials before a token its parent is
+Distances = Annotated[tuple[Distance, ...], Field(strict=False, max_length=MAX_FRAME_TOKENS)]
+StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]  # one entry a stage
 
 
 class Message(BaseModel):
@@ -74,58 +76,67 @@ class Open(Message):
 
 
 class Opened(Message):
-    """The session is open, and the next peer answered."""
+    """The session is open, and the next peer answered. ``branches``: a token may have several continuations."""
 
     session: SessionId
+    branches: bool = True
 
 
 class Frame(Message):
-    """Positions ``start .. start + count`` of a session's stream, as token ids or as hidden states.
+    """Tokens of a session's stream from serial ``first`` on, as token ids or as hidden states.
 
-    A newer epoch cuts the stream to ``start`` first; see `swarm.wire.stream`. The client wants the
-    final hidden states of the last ``tail`` positions back. ``compute_ms`` grows by one entry a stage.
+    What an epoch, a root and parents mean is told in `swarm.wire.stream`; without ``parents`` each token follows the
+    one before it. The client wants the final hidden states of the last ``tail`` tokens back. ``compute_ms`` and
+    ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
     """
 
     session: SessionId
     epoch: Epoch
-    start: Position
+    root: Serial = 0
+    first: Annotated[Serial, Field(ge=1)]
     tail: Annotated[int, Field(ge=0, le=MAX_FRAME_TOKENS)]
+    parents: Distances | None = None
     tokens: TokenIds | None = None
     hidden: WireTensor | None = None
-    compute_ms: ComputeMs = ()
+    compute_ms: StageMs = ()
+    queue_ms: StageMs = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Frame":
         if (self.tokens is None) == (self.hidden is None):
             raise ValueError("a frame carries either tokens or hidden states")
         if not self.count:
-            raise ValueError("a frame carries at least one position")
+            raise ValueError("a frame carries at least one token")
         if self.tail > self.count:
-            raise ValueError(f"a tail of {self.tail} does not fit {self.count} positions")
+            raise ValueError(f"a tail of {self.tail} does not fit {self.count} tokens")
+        if self.parents is not None and len(self.parents) != self.count:
+            raise ValueError(f"{len(self.parents)} parents for {self.count} tokens")
         return self
 
     @property
     def count(self) -> int:
-        """How many positions the frame carries."""
+        """How many tokens the frame carries."""
         if self.tokens is not None:
             return len(self.tokens)
         return self.hidden.tokens if self.hidden is not None else 0
 
 
 class Result(Message):
-    """The end of a frame's way: final hidden states ``[tail, hidden]`` of its last ``tail`` positions."""
+    """The end of the way of ``count`` tokens from serial ``first`` on, be they one frame or several that were
+    computed together: final hidden states ``[tail, hidden]`` of the last ``tail`` of them."""
 
     session: SessionId
     epoch: Epoch
-    start: Position
+    first: Annotated[Serial, Field(ge=1)]
     count: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
     hidden: WireTensor
-    compute_ms: ComputeMs = ()
+    compute_ms: StageMs = ()
+    queue_ms: StageMs = ()
 
     @model_validator(mode="after")
     def _tail_fits(self) -> "Result":
         if self.hidden.tokens > self.count:
-            raise ValueError(f"a tail of {self.hidden.tokens} does not fit {self.count} positions")
+            raise ValueError(f"a tail of {self.hidden.tokens} does not fit {self.count} tokens")
         return self
 
 
@@ -169,9 +180,13 @@ class FaultCode(str, enum.Enum):
 
 
 class Fault(Message):
-    """Something failed; with a session, that session is over. ``peer`` names a third peer if that one is to blame."""
+    """Something failed; with a session, that session is over.
+
+    ``peer`` names a third peer if that one is to blame. A peer that is busy says when to try again (``retry_ms``).
+    """
 
     code: Annotated[FaultCode, Field(strict=False)]
     text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
     session: SessionId | None = None
     peer: PeerId | None = None
+    retry_ms: Milliseconds | None = None

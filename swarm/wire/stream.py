@@ -1,49 +1,149 @@
-"""Frames are positions of a stream: one rule for rollback, cancellation, retransmission and idempotence."""
+"""What a session holds on one peer: a tree of tokens, told by numbers that are given once and never again.
 
-from dataclasses import dataclass
+Every token that is sent in a session gets the next *serial* number, from 1 on; 0 stands for the beginning, before
+all tokens. A token follows a *parent*, and sees its ancestors and nothing else. So text that may come to pass
+can be sent ahead, several continuations side by side, and one rule serves for rollback, cancellation,
+retransmission and branches:
+
+- A frame of an older epoch is stale, and whoever holds it may drop it, computed or not. A newer epoch forgets all
+  that does not lead to the frame's ``root``, which is therefore a token that has been answered, or the beginning:
+  only that is sure to be held by every peer.
+- Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor follows
+  from it is forgotten.
+- A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
+- Frames of one epoch that follow each other may be joined to one; it has the root of the first of them.
+
+Serials outlive everything that a peer forgets or never computed: two peers of a chain of which one has dropped
+stale frames still mean the same by them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from swarm.errors import SwarmError
+
+BEGINNING = 0  # the serial before all tokens
+MAX_TAIL = 1024  # tokens behind the root; masks grow with it
 
 
 class OutOfOrder(SwarmError):
     """A frame does not continue the stream: the sender's fault."""
 
-    def __init__(self, epoch: int, start: int, stream: "Stream") -> None:
-        super().__init__(epoch, start)
-        self.epoch, self.start = epoch, start
-        self.stream_epoch, self.stream_length = stream.epoch, stream.length
+    def __init__(self, epoch: int, first: int, problem: str) -> None:
+        super().__init__(epoch, first, problem)
+        self.epoch, self.first, self.problem = epoch, first, problem
 
     def __str__(self) -> str:
-        return (
-            f"a frame of epoch {self.epoch} starts at {self.start}, "
-            f"but the stream of epoch {self.stream_epoch} has {self.stream_length} positions"
-        )
+        return f"a frame of epoch {self.epoch} whose first token is number {self.first}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame's tokens go: into the rows behind ``start``, as rows count what a session holds.
+
+    Attributes:
+        keep: rows that move to the end of the rows before ``start``, which is where ``start - len(keep)`` begins;
+            ascending, and never forward. All others from there on are forgotten. Empty where forgetting the rows
+            from ``start`` on is all that there is to do.
+        positions: of each token in the text: the number of its ancestors.
+        trunk: rows from 0 on that every token of the frame sees.
+        sees: None where each token sees all rows before its own. Else, for each token, the rows behind the trunk
+            that it sees, itself included: bit ``i`` stands for row ``trunk + i``.
+    """
+
+    start: int
+    keep: tuple[int, ...]
+    positions: tuple[int, ...]
+    trunk: int
+    sees: tuple[int, ...] | None
 
 
 @dataclass
 class Stream:
-    """Where a session's stream stands on one peer: its epoch and how many positions it holds."""
+    """Where a session stands on one peer. A failing `admit` changes nothing."""
 
     epoch: int = 0
-    length: int = 0
     floor: int = 0  # epochs below are stale, because the client said so ahead of its frames
+    root: int = BEGINNING
+    last: int = BEGINNING  # the highest serial seen
+    trunk: int = 0  # rows that lead to the root, its own included: there, row and position are the same
+    # The tokens behind the trunk, one a row: their serials, and what they see. Bit i of the latter: it is, or follows
+    # from, the token of row `trunk + i`. So the highest bit but its own is its parent.
+    _serials: list[int] = field(default_factory=list)
+    _sees: list[int] = field(default_factory=list)
 
-    def admit(self, epoch: int, start: int, count: int) -> bool:
-        """Place ``count`` positions from ``start`` on.
+    @property
+    def length(self) -> int:
+        """Rows held."""
+        return self.trunk + len(self._serials)
 
-        An older epoch is stale and answered with False. A newer one cuts the stream to ``start``
-        (the caller cuts its KV likewise). Within an epoch frames follow each other without a gap.
-
-        Raises:
-            OutOfOrder: if the frame would leave a gap or, within its epoch, repeat positions.
-        """
-        if epoch < max(self.epoch, self.floor):
-            return False
-        if start > self.length or (epoch == self.epoch and start != self.length):
-            raise OutOfOrder(epoch, start, self)
-        self.epoch, self.length = epoch, start + count
-        return True
+    def stale(self, epoch: int) -> bool:
+        """Whether frames of this epoch come too late."""
+        return epoch < max(self.epoch, self.floor)
 
     def cancel(self, epoch: int) -> None:
         """Frames of epochs before ``epoch`` are stale from now on, whether or not a newer one has come."""
         self.floor = max(self.floor, epoch)
+
+    def admit(
+        self, epoch: int, root: int, first: int, count: int, parents: Sequence[int] | None = None
+    ) -> Placement | None:
+        """Place the ``count`` tokens from serial ``first`` on; None for a stale frame.
+
+        Args:
+            parents: how many serials before its own each token's parent is; None if each follows the one before it.
+
+        Raises:
+            OutOfOrder: if the frame does not continue what is held.
+        """
+        if self.stale(epoch):
+            return None
+        if first <= self.last or (epoch == self.epoch and first != self.last + 1):
+            raise OutOfOrder(epoch, first, f"the last one in epoch {self.epoch} was {self.last}")
+        trunk, keep, serials, sees = self._forget(epoch, root, first)
+        held = len(serials)
+        if held + count > MAX_TAIL:
+            raise OutOfOrder(epoch, first, f"more than {MAX_TAIL} tokens lie behind its root")
+        sight = {root: 0} | dict(zip(serials, sees, strict=True))
+        for serial, distance in enumerate(parents or (1,) * count, first):
+            seen = sight.get(serial - distance)
+            if seen is None:
+                raise OutOfOrder(epoch, first, f"the parent of number {serial}, {serial - distance}, is not held")
+            sight[serial] = seen | 1 << len(serials)
+            serials.append(serial)
+            sees.append(sight[serial])
+        self.epoch, self.root, self.last, self.trunk = epoch, root, first + count - 1, trunk
+        self._serials, self._sees = serials, sees
+        new = sees[held:]
+        return Placement(
+            start=trunk + held,
+            keep=keep,
+            positions=tuple(trunk + seen.bit_count() - 1 for seen in new),
+            trunk=trunk,
+            sees=None if all(seen == (2 << i) - 1 for i, seen in enumerate(new, held)) else tuple(new),
+        )
+
+    def _forget(self, epoch: int, root: int, first: int) -> tuple[int, tuple[int, ...], list[int], list[int]]:
+        """The new trunk, the rows that move, and the tokens that stay behind the trunk: serials, and what they see."""
+        newer = epoch > self.epoch
+        if root == self.root:
+            return (self.trunk, (), [], []) if newer else (self.trunk, (), [*self._serials], [*self._sees])
+        if root not in self._serials:
+            raise OutOfOrder(epoch, first, f"its root, number {root}, is not held")
+        at, end = self._serials.index(root), len(self._serials)
+        leads = [i for i in range(at + 1) if self._sees[at] >> i & 1]
+        follows = [] if newer else [i for i in range(at + 1, end) if self._sees[i] >> at & 1]
+        keep = tuple(self.trunk + i for place, i in enumerate((*leads, *follows)) if i != place)
+        return self.trunk + len(leads), keep, [self._serials[i] for i in follows], _among(follows, self._sees, at + 1)
+
+
+def _among(follows: Sequence[int], sees: Sequence[int], after: int) -> list[int]:
+    """What the tokens ``follows``, whose indices are ``after`` or more, see of each other: bit i means the i-th."""
+    if len(follows) == len(sees) - after:  # all of them, as nearly always
+        return [seen >> after for seen in sees[after:]]
+    index = {i: place for place, i in enumerate(follows)}
+    among: list[int] = []
+    for place, i in enumerate(follows):
+        parent = index.get((sees[i] ^ 1 << i).bit_length() - 1)
+        among.append((0 if parent is None else among[parent]) | 1 << place)
+    return among

@@ -43,8 +43,11 @@ class WireTensor(BaseModel):
     def pack(cls, tensor: Tensor) -> "WireTensor":
         """From a tensor ``[tokens, hidden]`` of a dtype that may travel, on any device."""
         tokens, hidden = tensor.shape
-        raw = tensor.detach().cpu().contiguous().view(torch.uint8)
-        return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=raw.numpy().tobytes())
+        # numpy knows no bfloat16. As few of torch's operations as can be: each lets go of the interpreter, and a
+        # thread that computes may be slow to give it back.
+        known = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+        data = known.numpy(force=True).tobytes()
+        return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=data)
 
     def unpack(self) -> Tensor:
         """A CPU tensor ``[tokens, hidden]`` that owns its memory."""

@@ -213,3 +213,20 @@ def test_a_parameter_out_of_range_is_named(name, value):
 def test_the_ends_of_the_ranges_are_inside():
     Sampling(temperature=100.0, top_k=0, top_p=1.0, seed=0)
     assert Sampling(0.5, top_k=10**9, top_p=1e-9, seed=MAX_SEED).choose(LOGITS, 1 << 20) == [0]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, seed=3), Sampling(1.0, top_k=3, seed=4)])
+def test_the_choices_in_order_begin_with_the_chosen_one(sampling):
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 3
+    for position in range(20):
+        ranked = sampling.rank(logits, position, 4)
+        assert ranked[0][0] == sampling.choose(logits[None], position)[0]
+        sure = [each for _, each in ranked]
+        assert sure == sorted(sure, reverse=True)
+        assert 0 < sum(sure) <= 1 + 1e-6
+        assert len({token for token, _ in ranked}) == len(ranked) == (3 if sampling.top_k else 4)
+
+
+def test_the_order_of_equals_does_not_matter():
+    assert Sampling().rank(torch.zeros(5), 0, 3)[0] == (0, pytest.approx(0.2))
+    assert len(Sampling().rank(torch.zeros(2), 0, 4)) == 2

@@ -13,13 +13,20 @@ from swarm.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
+from swarm.request import Options
 from swarm.results import Generation
 
 PROMPTS = [problem.prompt for problem in islice(problems(2026, held_out=True), 50)]
 NEW_TOKENS = 20  # of every prompt on every chain: misses, rollbacks and digits all occur in the first sentence
-WINDOWS = (0, 1, 4, 8, 16)
-# Every prompt with every window on every chain takes a quarter of an hour on two cores. Usually the windows take turns.
-EVERY_WINDOW = bool(os.environ.get("SWARM_TEST_EVERY_WINDOW"))
+WAYS: Sequence[Options] = (
+    {"window": 0},
+    *({"window": window, "depth": 1} for window in (1, 4, 8, 16)),
+    {"branches": 1},
+    {"branches": 2, "depth": 4},
+    {},
+)
+# Every prompt in every way on every chain takes a quarter of an hour on two cores. Usually the ways take turns.
+EVERY_WAY = bool(os.environ.get("SWARM_TEST_EVERY_WINDOW"))
 TO_THE_END = 200  # tokens: every solution ends before
 LAYERS = 8
 AT_ONCE = 5  # generations side by side: peers then compute several sessions in one forward
@@ -41,14 +48,16 @@ def reference() -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("peers", [1, 2, 4, 8])
 async def test_greedy_output_is_that_of_transformers(peers: int, reference: list[tuple[int, ...]]) -> None:
     async with _swarm(peers) as swarm, _client(swarm) as client:
-        for shift in range(len(WINDOWS) if EVERY_WINDOW else 1):
-            windows = [WINDOWS[(i + shift) % len(WINDOWS)] for i in range(len(PROMPTS))]
-            generations = await _generate_all(client, windows)
+        for shift in range(len(WAYS) if EVERY_WAY else 1):
+            ways = [WAYS[(i + shift) % len(WAYS)] for i in range(len(PROMPTS))]
+            generations = await _generate_all(client, ways)
             assert [g.token_ids for g in generations] == [tokens[:NEW_TOKENS] for tokens in reference]
             assert [len(g.route) for g in generations] == [peers] * len(PROMPTS)
-            assert all((g.stats.drafted_tokens > 0) == (w > 0) for g, w in zip(generations, windows, strict=True))
+            drafted = [g.stats.drafted_tokens > 0 for g in generations]
+            assert drafted == [way.get("window", "auto") != 0 for way in ways]
         if peers == 4:  # and once to the end of every text
-            generations = await _generate_all(client, [8] * len(PROMPTS), max_new_tokens=TO_THE_END)
+            generations = await _generate_all(client, [{}] * len(PROMPTS), max_new_tokens=TO_THE_END)
+            assert sum(g.stats.branch_tokens for g in generations) > 0
             assert [g.token_ids for g in generations] == reference
             assert {g.stats.finish_reason for g in generations} == {"stop"}
 
@@ -56,8 +65,9 @@ async def test_greedy_output_is_that_of_transformers(peers: int, reference: list
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 async def test_sampled_output_is_the_same_with_and_without_drafting(temperature: float) -> None:
     async with _swarm(2) as swarm, _client(swarm) as client:
-        plain = await _generate_all(client, [0] * len(PROMPTS), temperature=temperature)
-        drafted = await _generate_all(client, [8] * len(PROMPTS), temperature=temperature)
+        plain = await _generate_all(client, [{"window": 0}] * len(PROMPTS), temperature=temperature)
+        waiting_and_streaming: Sequence[Options] = [{"window": 8, "depth": 1}, {}] * (len(PROMPTS) // 2)
+        drafted = await _generate_all(client, waiting_and_streaming, temperature=temperature)
         assert [g.token_ids for g in drafted] == [g.token_ids for g in plain]
         assert sum(g.stats.loops for g in drafted) < sum(g.stats.loops for g in plain)
         other = await client.generate(PROMPTS[0], temperature=temperature, seed=10_000, max_new_tokens=NEW_TOKENS)
@@ -73,19 +83,14 @@ def _client(swarm: LocalSwarm) -> SwarmClient:
 
 
 async def _generate_all(
-    client: SwarmClient, windows: Sequence[int], *, temperature: float = 0.0, max_new_tokens: int = NEW_TOKENS
+    client: SwarmClient, ways: Sequence[Options], *, temperature: float = 0.0, max_new_tokens: int = NEW_TOKENS
 ) -> Sequence[Generation]:
-    """All prompts, each with a window and a seed of its own, a few at a time."""
+    """All prompts, each in a way and with a seed of its own, a few at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(seed: int) -> Generation:
         async with slots:
-            return await client.generate(
-                PROMPTS[seed],
-                window=windows[seed],
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-            )
+            fixed: Options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+            return await client.generate(PROMPTS[seed], **{**ways[seed], **fixed})
 
     return await asyncio.gather(*(one(seed) for seed in range(len(PROMPTS))))

@@ -14,10 +14,11 @@ import torch
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.plan import Loop
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.decoding.sampling import Sampling, gumbel_noise
-from swarm.decoding.window import AutoWindow, Loop
+from swarm.decoding.window import AutoWindow
 
 VOCABULARY, WINDOW, PROMPT, REPEATS = 151_936, 8, 64, 15
 RULES = [("strict", 0.0), ("strict", 1.0), ("adaptive", 0.0), ("adaptive", 1.0), ("rejection", 1.0)]
@@ -81,7 +82,7 @@ def main() -> None:
 
     def steer() -> None:
         control.observe(Loop(WINDOW + 1, loop_ms, WINDOW, 5, 10.0))
-        control.size()
+        control.plan()
 
     ms = milliseconds(steer)
     print(f"window control: {ms:.3f} ms, {ms / loop_ms:.3%} of the loop")

@@ -1,19 +1,20 @@
-"""A session's cache: it grows in blocks, goes back, and keeps what it held."""
+"""A session's cache: it grows in blocks up to its limit, goes back, moves rows, and keeps what it held."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peers.attention import MaskRule, attend
 from peers.cache import BLOCK_TOKENS, KVCache, PackedCache
+from peers.masks import View
 from swarm.errors import SpanError
+from swarm.wire.stream import Placement
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
 
 
 def states(count: int, base: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of `count` positions that can be told apart."""
+    """Keys and values of `count` tokens that can be told apart."""
     positions = torch.arange(base, base + count, dtype=torch.float32)[None, :, None]
     return positions.expand(HEADS, count, KEY_DIM), -positions.expand(HEADS, count, VALUE_DIM)
 
@@ -24,6 +25,10 @@ def append(cache: KVCache, count: int, base: int) -> tuple[torch.Tensor, torch.T
     cache.advance(count)
     keys, values = written[-1]
     return keys - (cache.last - 1), values + (cache.last - 1)
+
+
+def placement(start: int, *keep: int) -> Placement:
+    return Placement(start, keep, (), start, None)
 
 
 def test_it_grows_in_blocks_and_keeps_what_it_held() -> None:
@@ -37,35 +42,78 @@ def test_it_grows_in_blocks_and_keeps_what_it_held() -> None:
     assert cache.nbytes == cache.nbytes_per_token * 3 * BLOCK_TOKENS
 
 
+def test_it_never_has_more_room_than_it_may() -> None:
+    limit = 20 * BLOCK_TOKENS + 7
+    cache = KVCache(0, 1, limit)
+    for step in range(limit):
+        append(cache, 1, step)
+        room = cache.nbytes // cache.nbytes_per_token
+        assert room % BLOCK_TOKENS == 0 or room == limit
+        assert cache.length <= room <= limit
+    assert not cache.fits(placement(limit), 1)
+    assert cache.fits(placement(limit - 1), 1)
+
+
 def test_an_empty_cache_holds_nothing() -> None:
     cache = KVCache(0, 4)
     assert (cache.length, cache.nbytes, cache.nbytes_per_token) == (0, 0, 0)
+    cache.place(placement(0))
+    assert (cache.length, cache.nbytes) == (0, 0)
 
 
 def test_going_back_is_setting_a_length() -> None:
     cache = KVCache(0, 2)
     append(cache, 10, 0)
-    cache.truncate(6)
+    cache.place(placement(6))
     keys, _ = append(cache, 2, 100)
     assert keys[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 100, 101]
 
 
-@pytest.mark.parametrize("length", [-1, 4])
-def test_going_back_to_where_nothing_was_is_refused(length: int) -> None:
+def test_rows_that_are_kept_move_together_in_all_layers() -> None:
+    cache = KVCache(4, 7)
+    append(cache, 10, 0)
+    cache.place(placement(7, 4, 5, 8, 9))
+    key, value = states(1, 100)
+    for layer in range(4, 7):
+        keys, values = cache.write(layer, key, value)
+        assert (keys[1, :-1, 0] - layer).tolist() == [0, 1, 2, 4, 5, 8, 9]
+        assert (values[0, :-1, 5] + layer).tolist() == [0, -1, -2, -4, -5, -8, -9]
+
+
+def test_what_was_placed_may_be_placed_again_until_something_was_computed() -> None:
+    """As after a forward that failed: rows that have moved are not moved twice."""
+    cache = KVCache(0, 1)
+    append(cache, 6, 0)
+    placed = placement(3, 3, 5)
+    for _ in range(2):
+        assert cache.fits(placed, 1)
+        cache.place(placed)
+    keys, _ = append(cache, 1, 100)
+    assert keys[0, :, 0].tolist() == [0, 3, 5, 100]
+    assert not cache.fits(placed)
+
+
+@pytest.mark.parametrize(
+    ("start", "keep"), [(-1, ()), (4, ()), (3, (3,)), (1, (0,)), (2, (0, 1)), (1, (1, 2)), (2, (2, 3))]
+)
+def test_rows_that_are_not_there_or_would_move_forward_are_refused(start: int, keep: tuple[int, ...]) -> None:
     cache = KVCache(0, 1)
     append(cache, 3, 0)
-    with pytest.raises(SpanError, match="cannot go back"):
-        cache.truncate(length)
+    assert not cache.fits(placement(start, *keep))
+    with pytest.raises(SpanError, match="cannot keep"):
+        cache.place(placement(start, *keep))
     assert cache.length == 3
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 90), st.floats(0, 1)), max_size=12))
-def test_it_behaves_as_a_list(steps: list[tuple[int, float]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 90), st.floats(0, 1), st.sets(st.integers(0, 40), max_size=9)), max_size=9))
+def test_it_behaves_as_a_list(steps: list[tuple[int, float, set[int]]]) -> None:
     cache, model = KVCache(0, 1), []
-    for base, (count, keep) in enumerate(steps):
-        model = model[: int(keep * len(model))]
-        cache.truncate(len(model))
+    for base, (count, share, further) in enumerate(steps):
+        kept = int(share * len(model))
+        keep = sorted(kept + 1 + more for more in further if kept + 1 + more < len(model))
+        cache.place(placement(kept + len(keep), *keep))
+        model = model[:kept] + [model[row] for row in keep]
         model += [1000 * base + index for index in range(count)]
         keys, values = append(cache, count, 1000 * base)
         assert keys[0, :, 0].tolist() == model
@@ -75,52 +123,9 @@ def test_it_behaves_as_a_list(steps: list[tuple[int, float]]) -> None:
 def test_a_packed_row_is_dealt_out_to_its_sessions() -> None:
     first, second = KVCache(0, 1), KVCache(0, 1)
     append(first, 3, 0)
-    packed = PackedCache([first, second], [1, 2])
+    packed = PackedCache([first, second], [View(3, 1, 3, None), View(0, 2, 0, None)])
     key, value = states(3, 50)
     packed.update(key[None], value[None], 0)
     assert packed.pending is not None
     assert [keys[0, :, 0].tolist() for keys, _ in packed.pending] == [[0, 1, 2, 50], [51, 52]]
     assert (first.length, second.length) == (3, 0)
-
-
-def plain_attention(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    start: int,
-    window: int,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    """Attention as the papers write it: head by head, row by row."""
-    heads, count = query.shape[1:3]
-    out = torch.empty(1, count, heads, values.shape[-1])
-    for head in range(heads):
-        group = head * keys.shape[0] // heads
-        for row in range(count):
-            seen = slice(max(0, start + row + 1 - window), start + row + 1)
-            scores = keys[group, seen] @ query[0, head, row] * 0.3
-            if softcap is not None:
-                scores = softcap * torch.tanh(scores / softcap)
-            if sinks is not None:
-                scores = torch.cat([scores, sinks[head : head + 1]])
-            shares = torch.softmax(scores, dim=0)[: seen.stop - seen.start]
-            out[0, row, head] = shares @ values[group, seen]
-    return out
-
-
-@pytest.mark.parametrize("softcap", [None, 1.5])
-@pytest.mark.parametrize("sinks", [False, True])
-@pytest.mark.parametrize("window", [3, 1000])
-@pytest.mark.parametrize("count", [1, 4])
-def test_attention_of_one_session(softcap: float | None, sinks: bool, window: int, count: int) -> None:
-    generator = torch.Generator().manual_seed(3)
-    start, heads = 5, 6
-    query = torch.randn(1, heads, count, KEY_DIM, generator=generator)
-    keys = torch.randn(HEADS, start + count, KEY_DIM, generator=generator)
-    values = torch.randn(HEADS, start + count, VALUE_DIM, generator=generator)
-    sink = torch.randn(heads, generator=generator) if sinks else None
-    rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window))
-    mask = rule.draw(0, start, count, heads // HEADS, query)
-    got = attend(query, keys, values, mask, 0.3, softcap, sink)
-    torch.testing.assert_close(got, plain_attention(query, keys, values, start, window, softcap, sink))

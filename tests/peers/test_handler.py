@@ -43,6 +43,7 @@ from swarm.wire.messages import (
     Pong,
     Result,
 )
+from swarm.wire.stream import MAX_TAIL
 
 MIDDLE = 2
 HIDDEN = 32
@@ -70,9 +71,15 @@ async def refused(link: Link, opening: Open) -> FaultCode:
     return fault.code
 
 
+async def told_to_come_back(link: Link, opening: Open) -> bool:
+    fault = await ask(link, opening)
+    assert isinstance(fault, Fault)
+    return fault.code == FaultCode.BUSY and fault.retry_ms is not None
+
+
 def expected(span: Span, *chunks: tuple[int, ...]) -> torch.Tensor:
     tokens = torch.tensor([token for chunk in chunks for token in chunk])
-    return span.forward([Work(span.new_cache(), 0, tokens)])[0]
+    return span.forward([Work.behind(span.new_cache(), tokens)])[0]
 
 
 def close_to(answer: Message, hidden: torch.Tensor) -> None:
@@ -85,16 +92,25 @@ async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span
     async with lone_peer(whole, tiny) as (peer, link):
         assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id())
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
-        first = await ask(link, tokens_frame(0, (3, 4, 5), tail=1))
+        first = await ask(link, tokens_frame(1, (3, 4, 5), tail=1))
         close_to(first, expected(whole, (3, 4, 5))[-1:])
         assert isinstance(first, Result)
-        assert (first.count, len(first.compute_ms)) == (3, 1)
-        close_to(await ask(link, tokens_frame(3, (6, 7))), expected(whole, (3, 4, 5), (6, 7))[-2:])
-        # A newer epoch goes back to where the stream and the epoch before it agree.
-        close_to(await ask(link, tokens_frame(2, (8,), epoch=1)), expected(whole, (3, 4), (8,))[-1:])
+        assert (first.count, len(first.compute_ms), len(first.queue_ms)) == (3, 1, 1)
+        close_to(await ask(link, tokens_frame(4, (6, 7), root=3)), expected(whole, (3, 4, 5), (6, 7))[-2:])
+        # A newer epoch goes back to its root.
+        back = tokens_frame(6, (8,), root=4, parents=(2,), epoch=1)
+        close_to(await ask(link, back), expected(whole, (3, 4, 5, 6), (8,))[-1:])
         await link.send(Close(session=session_id()))
         await eventually(lambda: peer.idle)
-        assert isinstance(await ask(link, tokens_frame(3, (9,), epoch=1)), Fault)
+        assert isinstance(await ask(link, tokens_frame(7, (9,), epoch=1)), Fault)
+
+
+async def open_both(to_first: Link, first: Peer, to_second: Link, second: Peer) -> None:
+    for link, message in (
+        (to_second, opening(second.fingerprint, MIDDLE, LAYERS)),
+        (to_first, opening(first.fingerprint, 0, MIDDLE, next=second.server.hop)),
+    ):
+        assert isinstance(await ask(link, message), Opened)
 
 
 async def test_two_peers_compute_what_one_computes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
@@ -103,17 +119,44 @@ async def test_two_peers_compute_what_one_computes(spans: tuple[Span, ...], tiny
         lone_peer(lower, tiny) as (first, to_first),
         lone_peer(upper, tiny) as (second, to_second),
     ):
-        for link, message in (
-            (to_second, opening(tiny.fingerprint, MIDDLE, LAYERS)),
-            (to_first, opening(tiny.fingerprint, 0, MIDDLE, next=second.server.hop)),
-        ):
-            assert isinstance(await ask(link, message), Opened)
-        await to_first.send(tokens_frame(0, (3, 4, 5)))
+        await open_both(to_first, first, to_second, second)
+        await to_first.send(tokens_frame(1, (3, 4, 5)))
         answer = await soon(to_second.receive())
         close_to(answer, expected(whole, (3, 4, 5)))
         assert isinstance(answer, Result)
-        assert len(answer.compute_ms) == 2
+        assert len(answer.compute_ms) == len(answer.queue_ms) == 2
         assert first.handler.sessions == second.handler.sessions == 1
+
+
+async def test_branches_go_through_two_peers_and_losing_ones_are_forgotten_on_both(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    lower, upper, whole = spans
+    async with (
+        lone_peer(lower, tiny) as (first, to_first),
+        lone_peer(upper, tiny) as (second, to_second),
+    ):
+        await open_both(to_first, first, to_second, second)
+        await to_first.send(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))  # 3, and behind it 4, or 5 and 6
+        first_answer = await soon(to_second.receive())
+        paths = ((3,), (3, 4), (3, 5), (3, 5, 6))
+        close_to(first_answer, torch.cat([expected(whole, path)[-1:] for path in paths]))
+        await to_first.send(tokens_frame(5, (7,), root=3))
+        close_to(await soon(to_second.receive()), expected(whole, (3, 5, 6, 7))[-1:])
+        caches = [peer.handler._sessions[session_id()]._cache for peer in (first, second)]
+        assert [cache.length for cache in caches] == [4, 4]
+
+
+async def test_a_model_that_takes_no_branches_says_so_when_a_session_is_opened(
+    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Span, "branches", False)
+    async with lone_peer(spans[2], tiny) as (_, link):
+        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id(), branches=False)
+        assert isinstance(await ask(link, tokens_frame(1, (3, 4))), Result)
+        fault = await ask(link, tokens_frame(3, (5, 6), parents=(1, 2)))
+        assert isinstance(fault, Fault)
+        assert (fault.code, "takes no branches" in fault.text) == (FaultCode.BAD_MESSAGE, True)
 
 
 async def test_a_part_of_the_span_may_be_asked_for(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
@@ -121,17 +164,17 @@ async def test_a_part_of_the_span_may_be_asked_for(spans: tuple[Span, ...], tiny
     async with lone_peer(whole, tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 1, 3))
         hidden = torch.randn(2, HIDDEN)
-        direct = whole.forward([Work(whole.new_cache(1, 3), 0, hidden)], 1, 3)[0]
-        close_to(await ask(link, hidden_frame(0, hidden)), direct)
+        direct = whole.forward([Work.behind(whole.new_cache(1, 3), hidden)], 1, 3)[0]
+        close_to(await ask(link, hidden_frame(1, hidden)), direct)
 
 
 async def test_a_long_prompt_may_come_in_one_burst(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
     async with lone_peer(spans[0], tiny, cache_tokens=256) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, max_tokens=200))
-        for start in range(200):
-            await link.send(tokens_frame(start, (3,), tail=0))
+        for first in range(1, 201):
+            await link.send(tokens_frame(first, (3,), tail=0))
         answers = [await soon(link.receive()) for _ in range(200)]
-        assert [answer.start for answer in answers if isinstance(answer, Result)] == list(range(200))
+        assert [answer.first for answer in answers if isinstance(answer, Result)] == list(range(1, 201))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +183,7 @@ async def test_a_long_prompt_may_come_in_one_burst(spans: tuple[Span, ...], tiny
         ({"fingerprint": "f" * 32}, FaultCode.WRONG_MODEL),
         ({"first": 1}, FaultCode.WRONG_LAYERS),
         ({"last": LAYERS + 1}, FaultCode.WRONG_LAYERS),
-        ({"max_tokens": 300}, FaultCode.BAD_MESSAGE),
+        ({"max_tokens": 256 + MAX_TAIL + 1}, FaultCode.BAD_MESSAGE),
         ({"max_tokens": 129}, FaultCode.BUSY),
     ],
     ids=lambda value: str(value),
@@ -170,8 +213,7 @@ async def test_sessions_are_bounded_in_number(
     monkeypatch.setattr(handlers, "MAX_SESSIONS", 1)
     async with lone_peer(spans[0], tiny) as (_, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
-        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
-        assert await refused(link, second) == FaultCode.BUSY
+        assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
 
 
 async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
@@ -180,7 +222,7 @@ async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Chec
         peer.handler.draining = True
         second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
         assert await refused(link, second) == FaultCode.DRAINING
-        assert isinstance(await ask(link, tokens_frame(0, (3,))), Result)
+        assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
         await peer.handler.close()
         told = await soon(link.receive())
         assert isinstance(told, Fault)
@@ -189,11 +231,11 @@ async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Chec
 
 
 BAD_FRAMES: dict[str, tuple[Frame, FaultCode]] = {
-    "gap": (tokens_frame(1, (3,)), FaultCode.OUT_OF_ORDER),
-    "too many tokens": (tokens_frame(60, (3, 4, 5, 6, 7)), FaultCode.BAD_MESSAGE),
-    "no such token": (tokens_frame(0, (VOCAB,)), FaultCode.BAD_MESSAGE),
-    "hidden states for layer 0": (hidden_frame(0, torch.zeros(1, HIDDEN)), FaultCode.BAD_MESSAGE),
-    "too many hops": (tokens_frame(0, (3,), compute_ms=(1.0,) * MAX_HOPS), FaultCode.BAD_MESSAGE),
+    "gap": (tokens_frame(2, (3,)), FaultCode.OUT_OF_ORDER),
+    "too many tokens": (tokens_frame(1, (3,) * 65), FaultCode.BAD_MESSAGE),
+    "no such token": (tokens_frame(1, (VOCAB,)), FaultCode.BAD_MESSAGE),
+    "hidden states for layer 0": (hidden_frame(1, torch.zeros(1, HIDDEN)), FaultCode.BAD_MESSAGE),
+    "too many hops": (tokens_frame(1, (3,), compute_ms=(1.0,) * MAX_HOPS), FaultCode.BAD_MESSAGE),
 }
 
 
@@ -209,20 +251,20 @@ async def test_a_frame_that_breaks_the_rules_ends_its_session_only(
         assert isinstance(fault, Fault)
         assert (fault.code, fault.session) == (code, session_id())
         await eventually(lambda: peer.budget.free_tokens == peer.budget.total_tokens - 64)
-        assert isinstance(await ask(link, tokens_frame(0, (3,), session=session_id(1))), Result)
+        assert isinstance(await ask(link, tokens_frame(1, (3,), session=session_id(1))), Result)
 
 
 async def test_hidden_states_of_another_width_are_refused(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
     async with lone_peer(spans[1], tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
-        fault = await ask(link, hidden_frame(0, torch.zeros(1, HIDDEN + 1)))
+        fault = await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN + 1)))
         assert isinstance(fault, Fault)
         assert "32 wide" in fault.text
 
 
 async def test_frames_of_no_session_are_answered(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
     async with lone_peer(spans[0], tiny) as (_, link):
-        fault = await ask(link, tokens_frame(0, (3,), session=session_id(9)))
+        fault = await ask(link, tokens_frame(1, (3,), session=session_id(9)))
         assert isinstance(fault, Fault)
         assert (fault.code, fault.session) == (FaultCode.NO_SESSION, session_id(9))
 
@@ -231,9 +273,9 @@ async def test_stale_epochs_are_dropped_without_an_answer(spans: tuple[Span, ...
     whole = spans[2]
     async with lone_peer(whole, tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
-        assert isinstance(await ask(link, tokens_frame(0, (3,), epoch=2)), Result)
-        await link.send(tokens_frame(0, (4,), epoch=1))
-        close_to(await ask(link, tokens_frame(1, (5,), epoch=2)), expected(whole, (3,), (5,))[-1:])
+        assert isinstance(await ask(link, tokens_frame(1, (3,), epoch=2)), Result)
+        await link.send(tokens_frame(2, (4,), epoch=1))
+        close_to(await ask(link, tokens_frame(2, (5,), epoch=2)), expected(whole, (3,), (5,))[-1:])
 
 
 async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
@@ -242,8 +284,8 @@ async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(spans: tuple
         await stranger.send(Cancel(session=session_id(), epoch=9))  # not theirs to cancel
         assert await ask(stranger, Ping(nonce=1)) == Pong(nonce=1)
         await link.send(Cancel(session=session_id(), epoch=2))
-        await link.send(tokens_frame(0, (3,), epoch=1))
-        answer = await ask(link, tokens_frame(0, (4,), epoch=2))
+        await link.send(tokens_frame(1, (3,), epoch=1))
+        answer = await ask(link, tokens_frame(1, (4,), epoch=2))
         assert isinstance(answer, Result)
         assert answer.epoch == 2
 
@@ -259,11 +301,11 @@ async def test_a_link_that_closes_frees_its_sessions(spans: tuple[Span, ...], ti
             for number in (1, 2):
                 await ask(leaving, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number)))
             await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
-            await leaving.send(tokens_frame(0, (3,) * 60, session=session_id(1)))
+            await leaving.send(tokens_frame(1, (3,) * 60, session=session_id(1)))
             leaving._transport.abort()  # in the middle of everything
         await eventually(lambda: peer.handler.sessions == 1)
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
-        assert isinstance(await ask(link, tokens_frame(0, (3,))), Result)
+        assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
 
 
 @pytest.mark.parametrize("garbage", [b"\xc1", b"", "text"])
@@ -329,7 +371,7 @@ async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(spans: tuple[
     lower, upper, _ = spans
     async with lone_peer(lower, tiny) as (peer, link), Peer(upper, tiny.fingerprint) as following:
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.server.hop))
-        fault = await ask(link, tokens_frame(0, (3,)))  # no session is open over there
+        fault = await ask(link, tokens_frame(1, (3,)))  # no session is open over there
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NO_SESSION, following.server.identity.peer_id)
         assert peer.idle
@@ -347,7 +389,7 @@ async def test_a_next_peer_has_no_say_in_sessions_of_others(spans: tuple[Span, .
         second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2), next=bad.hop)
         assert isinstance(await ask(link, first), Opened)
         assert isinstance(await ask(link, second), Opened)
-        fault = await ask(link, tokens_frame(0, (3,), session=session_id(2)))
+        fault = await ask(link, tokens_frame(1, (3,), session=session_id(2)))
         assert isinstance(fault, Fault)
         assert fault.session == session_id(2)
         assert set(peer.handler._sessions) == {session_id(1)}
@@ -376,8 +418,7 @@ async def test_openings_of_one_link_are_bounded(
     hop = NOBODY.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
     async with lone_peer(spans[0], tiny) as (_, link):
         await link.send(opening(tiny.fingerprint, 0, MIDDLE, next=hop))
-        second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
-        assert await refused(link, second) == FaultCode.BUSY
+        assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
     mute.close()
 
 
@@ -395,7 +436,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
             await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number)))
         stuck = peer.handler._sessions[session_id(1)].opener
         stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
-        # Beyond what was reserved: a fault that is found while the shared link is read.
-        await upstream.send(hidden_frame(64, torch.zeros(1, HIDDEN), session=session_id(1)))
-        await upstream.send(hidden_frame(0, torch.zeros(1, HIDDEN), session=session_id(2)))
+        # Of another width: a fault that is found while the shared link is read.
+        await upstream.send(hidden_frame(1, torch.zeros(1, HIDDEN + 1), session=session_id(1)))
+        await upstream.send(hidden_frame(1, torch.zeros(1, HIDDEN), session=session_id(2)))
         assert isinstance(await soon(good.receive()), Result)

@@ -4,21 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
 from architectures import LAYERS
-from support import Server, dialed, eventually, opening, soon, tokens_frame
+from support import Server, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
 
 from peers import session as sessions
-from peers.cache import KVCache
-from peers.scheduler import Scheduler
+from peers.budget import CacheBudget
+from peers.inbox import MAX_LOST_TOKENS
+from peers.scheduler import Computed, Scheduler
 from peers.session import PeerSession, SessionFault
 from peers.span import Span, Work
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.link import Link
 from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Result
+
+MAX_POSITIONS = 40
 
 
 @dataclass
@@ -35,6 +39,11 @@ class Other:
         message: Message = await soon(self.heard.get())
         return message
 
+    async def result(self) -> Result:
+        message = await self.next()
+        assert isinstance(message, Result)
+        return message
+
 
 @dataclass
 class Stage:
@@ -45,7 +54,36 @@ class Stage:
     following: Other
     to_client: Link
     onward: Link | None
+    span: WatchedSpan
+    scheduler: Scheduler
     faults: list[SessionFault]
+
+    async def fault(self) -> SessionFault:
+        await eventually(lambda: bool(self.faults))
+        return self.faults[0]
+
+    async def busy(self) -> "asyncio.Task[Computed | None]":
+        """Let the compute thread be occupied by somebody else until `go_on` is set."""
+        self.span.entered.clear()
+        self.span.go_on.clear()
+        busy = asyncio.create_task(self.scheduler.compute(Neighbour(self.span.span)))
+        await eventually(self.span.entered.is_set)
+        return busy
+
+    async def waits_for_its_turn(self) -> None:
+        await eventually(lambda: bool(self.scheduler._waiting))
+
+
+@dataclass
+class Neighbour:
+    """One token of somebody else."""
+
+    span: Span
+    layers: tuple[int, int] = (0, LAYERS)
+    tokens: int = 1
+
+    def begin(self) -> Work:
+        return Work.behind(self.span.new_cache(), torch.tensor([3]))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +93,8 @@ def span(tiny: Checkpoint) -> Span:
 
 @asynccontextmanager
 async def stage(span: Span, *, last: bool = True, max_tokens: int = 32) -> AsyncIterator[Stage]:
-    client, following, faults = Other(), Other(), []
-    scheduler = Scheduler(span)
+    client, following, faults, watched = Other(), Other(), [], WatchedSpan(span)
+    scheduler = Scheduler(watched)  # type: ignore[arg-type]
     computing = asyncio.create_task(scheduler.run())
     async with (
         Server(client.listen) as at_client,
@@ -64,17 +102,19 @@ async def stage(span: Span, *, last: bool = True, max_tokens: int = 32) -> Async
         dialed(at_client) as to_client,
         dialed(at_next) as to_next,
     ):
-        hop = None if last else at_next.hop
         onward = None if last else to_next
         session = PeerSession(
-            opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=hop),
+            opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=None if last else at_next.hop),
             to_client,
             onward,
-            span.new_cache(),
+            CacheBudget(max_tokens).reserve(max_tokens),
+            span.new_cache(limit=max_tokens),
             scheduler,
+            MAX_POSITIONS,
             lambda _, fault: faults.append(fault),
         )
-        yield Stage(session, client, following, to_client, onward, faults)
+        yield Stage(session, client, following, to_client, onward, watched, scheduler, faults)
+        watched.go_on.set()
         await session.close()
         await session.close()
     await end(computing)
@@ -82,70 +122,185 @@ async def stage(span: Span, *, last: bool = True, max_tokens: int = 32) -> Async
 
 async def test_the_last_peer_answers_the_client(span: Span) -> None:
     async with stage(span) as each:
-        each.session.accept(tokens_frame(0, (3, 4, 5), tail=2))
-        result = await each.client.next()
-        assert isinstance(result, Result)
-        assert (result.start, result.count, result.hidden.tokens, len(result.compute_ms)) == (0, 3, 2, 1)
+        each.session.accept(tokens_frame(1, (3, 4, 5), tail=2))
+        result = await each.client.result()
+        assert (result.first, result.count, result.hidden.tokens) == (1, 3, 2)
+        assert len(result.compute_ms) == len(result.queue_ms) == 1
         assert not each.faults
 
 
 async def test_another_peer_sends_on_what_it_computed(span: Span) -> None:
     async with stage(span, last=False) as each:
-        each.session.accept(tokens_frame(0, (3, 4), tail=1))
+        each.session.accept(tokens_frame(1, (3, 4, 5), tail=1, parents=(1, 1, 2)))
         frame = await each.following.next()
         assert isinstance(frame, Frame)
-        assert (frame.tokens, frame.count, frame.tail, len(frame.compute_ms)) == (None, 2, 1, 1)
+        assert (frame.tokens, frame.count, frame.tail, frame.parents) == (None, 3, 1, (1, 1, 2))
+        assert len(frame.compute_ms) == len(frame.queue_ms) == 1
         assert each.client.heard.empty()
 
 
-async def test_frames_wait_in_order_and_stale_ones_die(span: Span) -> None:
+async def test_what_has_come_until_its_turn_is_computed_and_answered_as_one(span: Span) -> None:
     async with stage(span) as each:
-        each.session.accept(tokens_frame(0, (3,), epoch=0))
-        each.session.accept(tokens_frame(1, (4,), epoch=0))
-        each.session.accept(tokens_frame(1, (5,), epoch=1))
-        each.session.accept(tokens_frame(2, (6,), epoch=0))
-        each.session.accept(tokens_frame(2, (7,), epoch=1))
-        answers = [await each.client.next() for _ in range(4)]
-        assert [(a.epoch, a.start) for a in answers if isinstance(a, Result)] == [(0, 0), (0, 1), (1, 1), (1, 2)]
-        assert each.session._waiting_tokens == 0
+        busy = await each.busy()
+        each.session.accept(tokens_frame(1, (3, 4)))
+        await each.waits_for_its_turn()
+        each.session.accept(tokens_frame(3, (5,), root=1))
+        each.session.accept(tokens_frame(4, (6,), root=2))
+        each.span.go_on.set()
+        result = await each.client.result()
+        assert (result.first, result.count, result.hidden.tokens) == (1, 4, 4)
+        expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 4, 5, 6]))])[0]
+        torch.testing.assert_close(result.hidden.unpack(), expected, rtol=1e-4, atol=1e-4)
+        assert each.span.sizes == [1, 1]
+        await soon(busy)
 
 
-async def test_a_cancel_reaches_frames_that_wait(span: Span) -> None:
+async def test_a_prompts_chunks_are_computed_one_by_one(span: Span) -> None:
     async with stage(span) as each:
-        each.session.accept(tokens_frame(0, (3,), epoch=0))
+        for first in (1, 6, 11):
+            each.session.accept(tokens_frame(first, (3,) * 5, tail=0))
+        each.session.accept(tokens_frame(16, (3,)))
+        assert [((r := await each.client.result()).first, r.count) for _ in range(4)] == [
+            (1, 5),
+            (6, 5),
+            (11, 5),
+            (16, 1),
+        ]
+
+
+async def test_joining_frames_never_breaks_a_limit_that_they_keep_one_by_one(span: Span) -> None:
+    """The second one's root makes room for it, by pruning what lost."""
+    async with stage(span, max_tokens=6) as each:
+        each.session.accept(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 2)))
+        each.session.accept(tokens_frame(5, (7, 8, 9), root=2))
+        assert [(await each.client.result()).count for _ in range(2)] == [4, 3]
+        assert not each.faults
+
+
+async def test_a_newer_epoch_makes_what_waits_stale_at_once(span: Span) -> None:
+    async with stage(span) as each:
+        each.session.accept(tokens_frame(1, (3, 4)))
+        await each.client.result()
+        busy = await each.busy()
+        each.session.accept(tokens_frame(3, (5, 6, 7), root=2))
+        await each.waits_for_its_turn()
+        each.session.accept(tokens_frame(6, (8,), root=1, parents=(5,), epoch=1))
+        each.session.accept(tokens_frame(9, (9,), root=2))
+        each.span.go_on.set()
+        result = await each.client.result()
+        assert (result.epoch, result.first, result.count) == (1, 6, 1)
+        assert each.span.batches == [[2], [1], [1]]
+        assert each.client.heard.empty()
+        await soon(busy)
+
+
+async def test_a_cancel_leaves_nothing_of_what_waits(span: Span) -> None:
+    async with stage(span) as each:
+        busy = await each.busy()
+        each.session.accept(tokens_frame(1, (3,)))
+        await each.waits_for_its_turn()
         each.session.cancel(3)
-        each.session.accept(tokens_frame(0, (3,), epoch=3))
-        result = await each.client.next()
-        assert isinstance(result, Result)
-        assert result.epoch == 3
+        each.span.go_on.set()
+        await soon(busy)
+        await eventually(lambda: not each.scheduler._waiting)
+        each.session.accept(tokens_frame(2, (3,), parents=(2,), epoch=3))
+        assert (await each.client.result()).epoch == 3
+        assert each.span.sizes == [1, 1]
+
+
+async def test_what_became_stale_while_it_was_computed_is_not_passed_on(span: Span) -> None:
+    async with stage(span, last=False) as each:
+        each.span.go_on.clear()
+        each.session.accept(tokens_frame(1, (3, 4)))
+        await eventually(each.span.entered.is_set)
+        each.session.cancel(1)
+        each.span.go_on.set()
+        each.session.accept(tokens_frame(3, (5,), parents=(3,), epoch=1))
+        frame = await each.following.next()
+        assert isinstance(frame, Frame)
+        assert frame.epoch == 1
+        assert each.span.sizes == [1, 1]
+
+
+async def test_waiting_for_others_is_told_and_waiting_for_oneself_is_not(span: Span) -> None:
+    async with stage(span) as each:
+        busy = await each.busy()
+        each.session.accept(tokens_frame(1, (3,), tail=0))
+        await each.waits_for_its_turn()
+        await asyncio.sleep(0.1)
+        each.span.go_on.set()
+        assert (await each.client.result()).queue_ms[0] >= 100
+        await soon(busy)
+        each.span.entered.clear()
+        each.span.go_on.clear()
+        each.session.accept(tokens_frame(2, (3,), tail=0))
+        await eventually(each.span.entered.is_set)
+        each.session.accept(tokens_frame(3, (3,), tail=0))
+        await asyncio.sleep(0.1)
+        each.span.go_on.set()
+        for _ in range(2):
+            assert (await each.client.result()).queue_ms[0] < 100
 
 
 async def test_frames_that_do_not_belong_are_not_taken(span: Span) -> None:
-    async with stage(span, max_tokens=4) as each:
-        with pytest.raises(SessionFault, match="opened for 4 tokens"):
-            each.session.accept(tokens_frame(3, (3, 4)))
+    async with stage(span) as each:
         with pytest.raises(SessionFault, match="must be below"):
-            each.session.accept(tokens_frame(0, (span.vocab_size,)))
-        assert each.session._waiting_tokens == 0
+            each.session.accept(tokens_frame(1, (span.vocab_size,)))
+        with pytest.raises(SessionFault, match="64 peers at most"):
+            each.session.accept(tokens_frame(1, (3,), queue_ms=(0.0,) * 64))
+        assert not each.session.tokens
 
 
-async def test_what_may_wait_grows_with_the_session_and_is_bounded(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_STALE_TOKENS", 5)
+@pytest.mark.parametrize(
+    ("frames", "max_tokens", "why"),
+    [
+        ([tokens_frame(1, (3,) * 5)], 4, "opened for 4 tokens, and this makes 5"),
+        ([tokens_frame(1, (3, 4, 5), parents=(1, 2, 3))], 2, "makes 3, losing branches included"),
+        ([tokens_frame(1, (3,) * MAX_POSITIONS), tokens_frame(41, (4,), root=40)], 64, "context ends at 40 tokens"),
+    ],
+)
+async def test_more_than_there_is_room_for_is_the_clients_fault(
+    span: Span, frames: list[Frame], max_tokens: int, why: str
+) -> None:
+    async with stage(span, max_tokens=max_tokens) as each:
+        for frame in frames:
+            each.session.accept(frame)
+        fault = await each.fault()
+        assert fault.code == FaultCode.BAD_MESSAGE
+        assert why in fault.text
+
+
+async def test_losing_branches_take_room_and_no_positions(span: Span) -> None:
+    async with stage(span, max_tokens=MAX_POSITIONS + 2) as each:
+        each.session.accept(tokens_frame(1, (3,) * (MAX_POSITIONS - 1), tail=0))
+        each.session.accept(tokens_frame(MAX_POSITIONS, (3, 4, 5), root=MAX_POSITIONS - 1, parents=(1, 2, 3)))
+        assert [(await each.client.result()).count for _ in range(2)] == [MAX_POSITIONS - 1, 3]
+
+
+async def test_branches_are_refused_where_the_model_takes_none(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Span, "branches", False)
+    async with stage(span) as each:
+        each.session.accept(tokens_frame(1, (3, 4), parents=(1, 1)))
+        assert (await each.client.result()).count == 2
+        each.session.accept(tokens_frame(3, (5, 6), parents=(1, 2)))
+        fault = await each.fault()
+        assert (fault.code, "takes no branches" in fault.text) == (FaultCode.BAD_MESSAGE, True)
+
+
+async def test_a_client_that_does_not_wait_for_answers_is_cut_off(span: Span) -> None:
     async with stage(span, max_tokens=10) as each:
-        for epoch in range(3):
-            each.session.accept(tokens_frame(0, (3,) * 5, epoch=epoch))
-        with pytest.raises(SessionFault, match="15 positions are waiting already"):
-            each.session.accept(tokens_frame(0, (3,), epoch=3))
-        for _ in range(3):
-            assert isinstance(await each.client.next(), Result)
-        each.session.accept(tokens_frame(0, (3,) * 5, epoch=3))
+        each.span.go_on.clear()
+        for first in range(1, 11 + MAX_LOST_TOKENS):
+            each.session.accept(tokens_frame(first, (3,), tail=0))
+        with pytest.raises(SessionFault, match="266 tokens wait already") as caught:
+            each.session.accept(tokens_frame(11 + MAX_LOST_TOKENS, (3,), tail=0))
+        assert caught.value.code == FaultCode.BAD_MESSAGE
 
 
 async def test_a_gap_is_the_senders_fault(span: Span) -> None:
     async with stage(span) as each:
         each.session.accept(tokens_frame(4, (3,)))
-        await eventually(lambda: bool(each.faults))
-        assert each.faults[0].code == FaultCode.OUT_OF_ORDER
+        assert (await each.fault()).code == FaultCode.OUT_OF_ORDER
 
 
 async def test_a_failing_computation_is_our_own_fault(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,19 +310,30 @@ async def test_a_failing_computation_is_our_own_fault(span: Span, monkeypatch: p
             raise ZeroDivisionError
 
         monkeypatch.setattr(span, "forward", fail)
-        each.session.accept(tokens_frame(0, (3,)))
-        await eventually(lambda: bool(each.faults))
-        assert each.faults[0].code == FaultCode.INTERNAL
-        assert "ZeroDivisionError" in each.faults[0].text
+        each.session.accept(tokens_frame(1, (3,)))
+        fault = await each.fault()
+        assert fault.code == FaultCode.INTERNAL
+        assert "ZeroDivisionError" in fault.text
+
+
+async def test_silence_ends_the_session_but_not_while_it_computes(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "IDLE_TIMEOUT_S", 0.05)
+    async with stage(span) as each:
+        each.span.go_on.clear()
+        each.session.accept(tokens_frame(1, (3,)))
+        await asyncio.sleep(0.1)
+        assert not each.faults
+        each.span.go_on.set()
+        assert (await each.client.result()).count == 1
+        assert (await each.fault()).code == FaultCode.NO_SESSION
 
 
 async def test_a_client_that_is_gone_ends_the_session(span: Span) -> None:
     async with stage(span) as each:
         each.to_client._transport.abort()
         await each.to_client.close()
-        each.session.accept(tokens_frame(0, (3,)))
-        await eventually(lambda: bool(each.faults))
-        assert each.faults[0].code == FaultCode.NO_SESSION
+        each.session.accept(tokens_frame(1, (3,)))
+        assert (await each.fault()).code == FaultCode.NO_SESSION
         await soon(each.session.tell(each.faults[0]))  # nobody hears it, nothing happens
 
 
@@ -175,28 +341,23 @@ async def test_a_next_peer_that_is_gone_is_named(span: Span) -> None:
     async with stage(span, last=False) as each:
         assert each.onward is not None
         await each.onward.close()
-        each.session.accept(tokens_frame(0, (3,)))
-        await eventually(lambda: bool(each.faults))
-        fault = each.faults[0]
+        each.session.accept(tokens_frame(1, (3,)))
+        fault = await each.fault()
         assert isinstance(each.session.hop, Hop)
         assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, each.session.hop.peer_id)
         await each.session.tell(fault)
         told = await each.client.next()
-        assert isinstance(told, Fault)
-        assert told.peer == fault.peer
+        assert told == Fault(code=fault.code, text=fault.text, session=session_id(), peer=fault.peer)
 
 
 async def test_closing_in_the_middle_of_a_computation_does_not_wait_for_it(span: Span) -> None:
     async with stage(span, max_tokens=64) as each:
-        for start in range(0, 60, 20):
-            each.session.accept(tokens_frame(start, (3,) * 20))
-        await asyncio.sleep(0)
+        each.span.go_on.clear()
+        each.session.accept(tokens_frame(1, (3,) * 20))
+        await eventually(each.span.entered.is_set)
         await soon(each.session.close())
         assert each.session._task.done()
         assert not each.faults
-        cache = span.new_cache()  # the thread goes on unharmed
-        assert (await soon(each.session._scheduler.compute(_one(cache), (0, LAYERS)))).output.shape[0] == 1
-
-
-def _one(cache: KVCache) -> Work:
-    return Work(cache, 0, torch.tensor([3]))
+        each.span.go_on.set()
+        after: Any = await soon(each.scheduler.compute(Neighbour(span)))  # the thread goes on unharmed
+        assert after.output.shape[0] == 1

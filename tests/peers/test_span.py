@@ -1,17 +1,23 @@
-"""Spans and head together are the whole model, for every architecture: in chunks, after rollbacks, packed, in part."""
+"""Spans and head together are the whole model, for every architecture: in chunks, after rollbacks, packed, in part,
+and along every path of a tree of tokens.
+"""
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, LAYERS, UNPACKED, UNSUPPORTED, VOCAB
+from architectures import ARCHITECTURES, LAYERS, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from peers.cache import KVCache
 from peers.span import Span, Work
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
+from swarm.wire.stream import Placement, Stream
 
 BOUND = 1e-5  # of the error of a logit, relative to the largest logit
 
@@ -25,6 +31,23 @@ def tokens(count: int, seed: int) -> torch.Tensor:
     return torch.randint(3, VOCAB, (count,), generator=torch.Generator().manual_seed(seed))
 
 
+class Session:
+    """A session on the spans of a chain, and the tree that it holds there."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self.caches = [span.new_cache() for span in spans]
+        self.stream = Stream()
+
+    def place(
+        self, count: int, epoch: int = 0, root: int | None = None, parents: Sequence[int] | None = None
+    ) -> Placement:
+        stream = self.stream
+        root = stream.root if root is None else root
+        placed = stream.admit(max(epoch, stream.epoch), root, stream.last + 1, count, parents)
+        assert placed is not None
+        return placed
+
+
 class Chain:
     """Two spans and the head, as a swarm would run them; sessions are made by `open`."""
 
@@ -33,15 +56,17 @@ class Chain:
         self.spans = [Span.load(checkpoint, 0, middle), Span.load(checkpoint, middle, LAYERS)]
         self.head = Head.load(checkpoint)
 
-    def open(self) -> list[KVCache]:
-        return [span.new_cache() for span in self.spans]
+    def open(self) -> Session:
+        return Session(self.spans)
 
-    def run(self, *works: tuple[list[KVCache], torch.Tensor]) -> list[torch.Tensor]:
-        """One forward of all works through both spans; logits [n, vocab] of each."""
-        values = [inputs for _, inputs in works]
+    def run(self, *works: tuple[Session, torch.Tensor]) -> list[torch.Tensor]:
+        """One forward of tokens that follow what their sessions hold; logits [n, vocab] of each."""
+        return self.run_placed(*((session, inputs, session.place(len(inputs))) for session, inputs in works))
+
+    def run_placed(self, *works: tuple[Session, torch.Tensor, Placement]) -> list[torch.Tensor]:
+        values = [inputs for _, inputs, _ in works]
         for stage, span in enumerate(self.spans):
-            caches = [session[stage] for session, _ in works]
-            batch = [Work(cache, cache.length, value) for cache, value in zip(caches, values, strict=True)]
+            batch = [Work(s.caches[stage], value, p) for (s, _, p), value in zip(works, values, strict=True)]
             values = span.forward(batch)
         return [self.head.logits(value) for value in values]
 
@@ -61,7 +86,7 @@ def assert_equal_logits(got: torch.Tensor, expected: torch.Tensor) -> None:
 def test_two_spans_and_the_head_are_the_whole_model(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path / "model")
     chain = Chain(Checkpoint.open(str(tmp_path / "model")))
-    assert [span.packs for span in chain.spans] == [name not in UNPACKED] * 2
+    assert [(span.packs, span.branches) for span in chain.spans] == [(name not in UNPACKED,) * 2] * 2
 
     text = tokens(10, seed=1)
     session = chain.open()
@@ -70,12 +95,11 @@ def test_two_spans_and_the_head_are_the_whole_model(name: str, tmp_path: Path) -
     assert_equal_logits(got, whole_logits(model, text))
 
     # Roll back two positions and go on with other tokens, together with a younger session.
-    for cache in session:
-        cache.truncate(8)
     other = torch.cat([text[:8], tokens(3, seed=2)])
     neighbour, neighbour_text = chain.open(), tokens(3, seed=3)
     chain.run((neighbour, neighbour_text[:1]))
-    ours, theirs = chain.run((session, other[8:]), (neighbour, neighbour_text[1:]))
+    back = session.place(3, epoch=1, root=8, parents=(3, 1, 1))
+    ours, theirs = chain.run_placed((session, other[8:], back), (neighbour, neighbour_text[1:], neighbour.place(2)))
     assert_equal_logits(ours, whole_logits(model, other)[8:])
     assert_equal_logits(theirs, whole_logits(model, neighbour_text)[1:])
 
@@ -89,6 +113,94 @@ def test_two_spans_and_the_head_are_the_whole_model(name: str, tmp_path: Path) -
         assert_equal_logits(theirs, whole_logits(model, neighbour_text)[-1:])
     assert_equal_logits(ours, expected[-2:-1])
     assert_equal_logits(chain.run((session, other[-1:]))[0], expected[-1:])
+
+
+class Tree:
+    """Tokens that a session holds behind its prompt, in a random tree."""
+
+    def __init__(self, session: Session, prompt: torch.Tensor, rng: random.Random) -> None:
+        self.session, self.rng, self.root = session, rng, len(prompt)
+        self.paths = {self.root: prompt.tolist()}  # by serial: the tokens that lead to it, its own included
+
+    def grow(self) -> tuple[torch.Tensor, Placement]:
+        """Some tokens that follow any of the last ones; now and then behind a later root, without what that loses."""
+        if self.rng.random() < 0.4:
+            depth = len(self.paths[self.root]) + 1
+            self.root = self.rng.choice([serial for serial, path in self.paths.items() if len(path) <= depth])
+            stem = self.paths[self.root]
+            self.paths = {serial: path for serial, path in self.paths.items() if path[: len(stem)] == stem}
+        first = self.session.stream.last + 1
+        new = tokens(self.rng.randint(1, 4), seed=first)
+        parents = []
+        for serial, token in enumerate(new.tolist(), first):
+            parent = self.rng.choice(list(self.paths)[-5:])
+            parents.append(serial - parent)
+            self.paths[serial] = [*self.paths[parent], token]
+        return new, self.session.place(len(new), root=self.root, parents=parents)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in UNSUPPORTED | UNPACKED])
+def test_every_token_of_a_tree_gets_what_its_path_alone_gives(name: str, tmp_path: Path) -> None:
+    """In several frames with prunes between, beside a neighbour; the paths are longer than a sliding window."""
+    model = ARCHITECTURES[name].save(tmp_path / "model")
+    chain = Chain(Checkpoint.open(str(tmp_path / "model")))
+    session, neighbour = chain.open(), chain.open()
+    prompt, neighbours = tokens(WINDOW + 2, seed=7), tokens(10, seed=8)
+    chain.run((session, prompt))
+    tree, moved, theirs = Tree(session, prompt, random.Random(23)), 0, []
+    for token in neighbours:
+        new, placed = tree.grow()
+        moved += len(placed.keep)
+        ours, of_neighbour = chain.run_placed((session, new, placed), (neighbour, token[None], neighbour.place(1)))
+        for logits, path in zip(ours, list(tree.paths.values())[-len(new) :], strict=True):
+            assert_equal_logits(logits, whole_logits(model, torch.tensor(path))[-1])
+        theirs.append(of_neighbour)
+    assert moved > 10
+    assert_equal_logits(torch.cat(theirs), whole_logits(model, neighbours))
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations that would let the host wait for a device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = op.overloadpacket.__name__
+        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if name in self.WAITING or by_mask:
+            self.seen.append(name)
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral", "gpt_oss"])
+def test_no_layer_waits_for_the_device(name: str, tmp_path: Path) -> None:
+    ARCHITECTURES[name].save(tmp_path / "model")
+    chain = Chain(Checkpoint.open(str(tmp_path / "model")))
+    session, neighbour = chain.open(), chain.open()
+    chain.run((session, tokens(8, seed=1)))
+    fork = session.place(4, root=8, parents=(1, 2, 1, 2))  # two branches: 9, and 10 with 11 and 12 behind it
+    with Waits() as waits:
+        assert bool(torch.ones(1).any())  # it does notice
+        behind = [Work.behind(neighbour.caches[0], tokens(3, seed=2))]
+        chain.spans[0].forward([Work(session.caches[0], tokens(4, seed=3), fork), *behind])
+        pruned = session.place(1, root=10, parents=(1,))
+        assert pruned.keep
+        chain.spans[0].forward([Work(session.caches[0], tokens(1, seed=4), pruned)])
+    assert waits.seen == ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_a_model_that_takes_no_branches_says_so(name: str, tmp_path: Path) -> None:
+    ARCHITECTURES[name].save(tmp_path / "model")
+    span = Span.load(Checkpoint.open(str(tmp_path / "model")), 0, 2)
+    session = Session([span])
+    placed = session.place(3, parents=(1, 1, 2))
+    with pytest.raises(SpanError, match="takes no branches"):
+        span.forward([Work(session.caches[0], tokens(3, seed=1), placed)])
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -108,11 +220,11 @@ def test_a_chain_may_enter_and_leave_a_span_in_the_middle(name: str, tmp_path: P
     full = span.new_cache()
     caches = [span.new_cache(0, 1), span.new_cache(1, 3), tail.new_cache(3, 4)]
     for start, end in [(0, 6), (6, 9)]:
-        hidden = span.forward([Work(caches[0], start, text[start:end])], 0, 1)[0]
-        hidden = span.forward([Work(caches[1], start, hidden)], 1, 3)[0]
-        hidden = tail.forward([Work(caches[2], start, hidden)], 3, 4)[0]
+        hidden = span.forward([Work.behind(caches[0], text[start:end])], 0, 1)[0]
+        hidden = span.forward([Work.behind(caches[1], hidden)], 1, 3)[0]
+        hidden = tail.forward([Work.behind(caches[2], hidden)], 3, 4)[0]
         assert_equal_logits(head.logits(hidden), expected[start:end])
-        hidden = span.forward([Work(full, start, text[start:end])])[0]
+        hidden = span.forward([Work.behind(full, text[start:end])])[0]
         assert_equal_logits(head.logits(hidden), expected[start:end])
 
 
@@ -122,32 +234,49 @@ def span(tmp_path: Path) -> Span:
     return Span.load(Checkpoint.open(str(tmp_path / "model")), 0, 2)
 
 
-def test_a_work_must_continue_its_cache(span: Span) -> None:
-    cache = span.new_cache()
-    span.forward([Work(cache, 0, tokens(3, seed=1))])
-    with pytest.raises(SpanError, match="starts at position 5, its cache ends at 3"):
-        span.forward([Work(cache, 5, tokens(1, seed=1))])
+def test_a_work_must_fit_its_cache(span: Span) -> None:
+    cache = span.new_cache(limit=4)
+    span.forward([Work.behind(cache, tokens(3, seed=1))])
+    one = tokens(1, seed=1)
+    with pytest.raises(SpanError, match="starts at row 5, its cache ends at 3"):
+        span.forward([Work(cache, one, Placement(5, (), (5,), 5, None))])
+    with pytest.raises(SpanError, match="its cache ends at 3 and may hold 4"):
+        span.forward([Work.behind(cache, tokens(2, seed=1))])
     with pytest.raises(SpanError, match="twice"):
-        span.forward([Work(cache, 3, tokens(1, seed=1)), Work(cache, 3, tokens(1, seed=1))])
+        span.forward([Work.behind(cache, one), Work.behind(cache, one)])
     with pytest.raises(SpanError, match="token ids"):
-        span.forward([Work(cache, 3, torch.randn(1))])
+        span.forward([Work.behind(cache, torch.randn(1))])
     with pytest.raises(SpanError, match="hidden states"):
-        span.forward([Work(span.new_cache(1, 2), 0, torch.zeros((1, 32), dtype=torch.long))], 1, 2)
+        span.forward([Work.behind(span.new_cache(1, 2), torch.zeros((1, 32), dtype=torch.long))], 1, 2)
     with pytest.raises(SpanError, match="the cache is for the layers"):
-        span.forward([Work(span.new_cache(1, 2), 0, tokens(1, seed=1))])
+        span.forward([Work.behind(span.new_cache(1, 2), one)])
     with pytest.raises(SpanError, match="not all in it"):
         span.new_cache(1, 3)
     assert cache.length == 3
 
 
+def test_a_forward_that_fails_may_be_tried_again(span: Span) -> None:
+    cache, other = span.new_cache(), span.new_cache()
+    text = tokens(6, seed=1)
+    span.forward([Work.behind(cache, text)])
+    work = Work(cache, text[3:], Placement(3, (4, 5), (3, 4, 5), 3, None))  # the text is now its tokens 0, 4 and 5
+    with pytest.raises(IndexError):
+        span.forward([work, Work.behind(other, torch.tensor([VOCAB]))])
+    rest = span.forward([work])[0]
+    assert (cache.length, other.length) == (6, 0)
+    again = span.new_cache()
+    span.forward([Work.behind(again, text)])
+    torch.testing.assert_close(rest, span.forward([Work(again, text[3:], work.placement)])[0])
+
+
 def test_a_forward_that_fails_leaves_the_session_as_it_was(span: Span) -> None:
     cache = span.new_cache()
     text = tokens(5, seed=1)
-    before = span.forward([Work(cache, 0, text[:3])])[0]
+    before = span.forward([Work.behind(cache, text[:3])])[0]
     with pytest.raises(IndexError):
-        span.forward([Work(cache, 3, torch.tensor([VOCAB]))])
-    rest = span.forward([Work(cache, 3, text[3:])])[0]
-    expected = span.forward([Work(span.new_cache(), 0, text)])[0]
+        span.forward([Work.behind(cache, torch.tensor([VOCAB]))])
+    rest = span.forward([Work.behind(cache, text[3:])])[0]
+    expected = span.forward([Work.behind(span.new_cache(), text)])[0]
     torch.testing.assert_close(torch.cat([before, rest]), expected)
 
 
@@ -195,8 +324,8 @@ def test_a_span_in_16_bits(tmp_path: Path) -> None:
     assert half.dtype == torch.bfloat16
     assert half.nbytes_per_token * 2 == exact.nbytes_per_token
     text = tokens(6, seed=1)
-    expected = exact.forward([Work(exact.new_cache(), 0, text)])[0]
-    got = half.forward([Work(half.new_cache(), 0, text)])[0]
+    expected = exact.forward([Work.behind(exact.new_cache(), text)])[0]
+    got = half.forward([Work.behind(half.new_cache(), text)])[0]
     assert got.dtype == torch.bfloat16
     assert (got.float() - expected).norm() / expected.norm() < 0.05
 

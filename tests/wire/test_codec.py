@@ -15,11 +15,13 @@ from swarm.wire.messages import Fault, FaultCode, Frame, Ping, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
 
 SESSION = bytes(range(16))
+HEAD = b"\x93" + bytes([PROTOCOL_VERSION])  # of every message: an array of three, and its first entry
 
 sessions = st.binary(min_size=16, max_size=16)
 epochs = st.integers(0, (1 << 31) - 1)
-positions = st.integers(0, messages.MAX_SESSION_TOKENS)
-compute_ms = st.lists(st.floats(0, 1e7), max_size=messages.MAX_HOPS).map(tuple)
+serials = st.integers(0, (1 << 31) - 1)
+firsts = st.integers(1, (1 << 31) - 1)
+stage_ms = st.lists(st.floats(0, 1e7), max_size=messages.MAX_HOPS).map(tuple)
 nonces = st.integers(0, (1 << 32) - 1)
 peer_ids = st.from_regex(r"[A-Za-z0-9]{10,100}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=messages.MAX_TEXT)
@@ -44,12 +46,17 @@ def frames(draw):
     token_ids = st.lists(st.integers(0, messages.MAX_VOCABULARY - 1), min_size=1, max_size=20).map(tuple)
     carried = draw(st.one_of(token_ids, tensors(min_tokens=1)))
     is_tensor = isinstance(carried, WireTensor)
+    count = carried.tokens if is_tensor else len(carried)
+    distances = st.lists(firsts, min_size=count, max_size=count).map(tuple)
     return Frame(
         session=draw(sessions),
         epoch=draw(epochs),
-        start=draw(positions),
-        tail=draw(st.integers(0, carried.tokens if is_tensor else len(carried))),
-        compute_ms=draw(compute_ms),
+        root=draw(serials),
+        first=draw(firsts),
+        tail=draw(st.integers(0, count)),
+        parents=draw(st.none() | distances),
+        compute_ms=draw(stage_ms),
+        queue_ms=draw(stage_ms),
         **{"hidden" if is_tensor else "tokens": carried},
     )
 
@@ -61,10 +68,11 @@ def results(draw):
     return Result(
         session=draw(sessions),
         epoch=draw(epochs),
-        start=draw(positions),
+        first=draw(firsts),
         count=count,
         hidden=hidden,
-        compute_ms=draw(compute_ms),
+        compute_ms=draw(stage_ms),
+        queue_ms=draw(stage_ms),
     )
 
 
@@ -83,7 +91,7 @@ def openings(draw):
 
 KINDS = {
     "open": openings(),
-    "opened": st.builds(messages.Opened, session=sessions),
+    "opened": st.builds(messages.Opened, session=sessions, branches=st.booleans()),
     "frame": frames(),
     "result": results(),
     "cancel": st.builds(messages.Cancel, session=sessions, epoch=epochs),
@@ -96,6 +104,7 @@ KINDS = {
         text=texts,
         session=st.none() | sessions,
         peer=st.none() | peer_ids,
+        retry_ms=st.none() | st.floats(0, 1e7),
     ),
 }
 any_message = st.one_of(*KINDS.values())
@@ -163,7 +172,11 @@ def test_arbitrary_bytes_are_refused(data):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([1, True, 1.0, 2, None]), st.sampled_from(list(KINDS)) | any_data, any_data)
+@given(
+    st.sampled_from([PROTOCOL_VERSION, True, float(PROTOCOL_VERSION), PROTOCOL_VERSION + 1, None]),
+    st.sampled_from(list(KINDS)) | any_data,
+    any_data,
+)
 def test_arbitrary_data_in_an_envelope_is_refused(version, kind, fields):
     decode_or_refuse(envelope(kind, fields, version))
 
@@ -187,10 +200,10 @@ def test_a_message_with_a_field_changed_is_a_message_or_refused(message, value, 
     decode_or_refuse(envelope(kind, fields, version))
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 1 << 63])
+@pytest.mark.parametrize("version", [0, PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, -1, 1 << 63])
 def test_another_protocol_version_is_named(version):
-    expected = f"not a valid message: protocol version {version}, this side speaks 1; update the older side"
-    assert reason(envelope("ping", {"nonce": 1}, version)) == expected
+    said = f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side"
+    assert reason(envelope("ping", {"nonce": 1}, version)) == f"not a valid message: {said}"
 
 
 @pytest.mark.parametrize("version", [True, 1.0, "1", None, [1], b"1"])
@@ -202,8 +215,8 @@ def test_only_an_integer_is_a_version(version):
     ("data", "why"),
     [
         (msgpack.packb({"kind": "ping"}), "no [version, kind, fields]"),
-        (msgpack.packb([1, "ping"]), "no [version, kind, fields]"),
-        (msgpack.packb([1, "ping", {"nonce": 1}, 0]), "no [version, kind, fields]"),
+        (msgpack.packb([PROTOCOL_VERSION, "ping"]), "no [version, kind, fields]"),
+        (msgpack.packb([PROTOCOL_VERSION, "ping", {"nonce": 1}, 0]), "no [version, kind, fields]"),
         (envelope("hop", {}), "unknown kind 'hop'"),
         (envelope("Ping", {"nonce": 1}), "unknown kind 'Ping'"),
         (envelope(7, {}), "unknown kind 7"),
@@ -228,7 +241,7 @@ def test_a_refusal_says_where_and_why(data, why):
 
 
 def frame_fields(**changed):
-    return {"session": SESSION, "epoch": 0, "start": 0, "tail": 1, "tokens": [1, 2], **changed}
+    return {"session": SESSION, "epoch": 0, "first": 1, "tail": 1, "tokens": [1, 2], **changed}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +260,13 @@ def frame_fields(**changed):
         ({"compute_ms": [-1.0]}, "frame.compute_ms.0"),
         ({"compute_ms": [False]}, "frame.compute_ms.0"),
         ({"compute_ms": [1.0] * 65}, "frame.compute_ms"),
+        ({"queue_ms": [1.0] * 65}, "frame.queue_ms"),
+        ({"first": 0}, "frame.first"),
+        ({"root": 1 << 31}, "frame.root"),
+        ({"parents": [1, 0]}, "frame.parents.1"),
+        ({"parents": [1, 1 << 31]}, "frame.parents.1"),
+        ({"parents": [1, True]}, "frame.parents.1"),
+        ({"parents": [1]}, "frame.message"),
         ({"tail": 3}, "frame.message"),
         ({"hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(8)}}, "frame.message"),
         ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(7)}}, "frame.hidden"),
@@ -265,16 +285,16 @@ def test_depth_bombs_are_refused(depth, place):
     bomb = b"\x91" * depth + b"\x01"
     data = {
         "version": b"\x93" + bomb + b"\xa4ping\x80",
-        "kind": b"\x93\x01" + bomb + b"\x80",
-        "fields": b"\x93\x01\xa4ping" + bomb,
-        "field": b"\x93\x01\xa4ping\x81\xa5nonce" + bomb,
+        "kind": HEAD + bomb + b"\x80",
+        "fields": HEAD + b"\xa4ping" + bomb,
+        "field": HEAD + b"\xa4ping\x81\xa5nonce" + bomb,
     }[place]
     assert reason(data).startswith("not a valid message: broken msgpack")
 
 
 def test_a_flood_of_small_containers_is_stopped_before_it_fills_the_memory():
     flood = msgpack.packb([[{}] * 200] * 200)
-    assert reason(b"\x93\x01\xa4ping" + flood) == "not a valid message: broken msgpack (ValueError)"
+    assert reason(HEAD + b"\xa4ping" + flood) == "not a valid message: broken msgpack (ValueError)"
 
 
 @pytest.mark.parametrize(
@@ -289,7 +309,7 @@ def test_a_flood_of_small_containers_is_stopped_before_it_fills_the_memory():
     ],
 )
 def test_declared_lengths_are_not_believed(header):
-    for data in (header, b"\x93\x01\xa4ping" + header, b"\x93\x01\xa4ping\x81\xa5nonce" + header):
+    for data in (header, HEAD + b"\xa4ping" + header, HEAD + b"\xa4ping\x81\xa5nonce" + header):
         assert reason(data).startswith("not a valid message: broken msgpack")
 
 
@@ -302,10 +322,13 @@ def test_the_largest_frame_fits():
     frame = Frame(
         session=SESSION,
         epoch=(1 << 31) - 1,
-        start=messages.MAX_SESSION_TOKENS,
+        root=(1 << 31) - 1,
+        first=(1 << 31) - 1,
         tail=MAX_FRAME_TOKENS,
+        parents=((1 << 31) - 1,) * MAX_FRAME_TOKENS,
         hidden=WireTensor.pack(hidden),
         compute_ms=(1e7,) * messages.MAX_HOPS,
+        queue_ms=(1e7,) * messages.MAX_HOPS,
     )
     data = encode(frame)
     assert len(data) <= MAX_MESSAGE_BYTES
@@ -320,11 +343,13 @@ def test_a_reason_is_short_and_cannot_steer_a_terminal():
 
 def test_a_windows_frame_is_small():
     tokens = (messages.MAX_VOCABULARY - 1,) * 9
-    frame = Frame(session=SESSION, epoch=1_000, start=100_000, tail=9, tokens=tokens)
+    frame = Frame(session=SESSION, epoch=1_000, root=100_000, first=100_010, tail=9, tokens=tokens)
     assert len(encode(frame)) <= 100 + 5 * len(tokens)
+    branching = frame.model_copy(update={"parents": (1, 1, 1, 1, 1, 1, 7, 8, 100)})
+    assert len(encode(branching)) <= 100 + 6 * len(tokens) + 10
 
 
 def test_defaults_are_not_sent():
-    assert encode(Ping(nonce=7)) == b"\x93\x01\xa4ping\x81\xa5nonce\x07"
-    fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, start=0, tail=1, tokens=(1,))))[2]
-    assert set(fields) == {"session", "epoch", "start", "tail", "tokens"}
+    assert encode(Ping(nonce=7)) == HEAD + b"\xa4ping\x81\xa5nonce\x07"
+    fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, first=1, tail=1, tokens=(1,))))[2]
+    assert set(fields) == {"session", "epoch", "first", "tail", "tokens"}

@@ -34,8 +34,8 @@ VALID = {
     Hop: HOP,
     Open: {"session": SESSION, "fingerprint": "ab" * 16, "first": 0, "last": 8, "max_tokens": 100, "next": Hop(**HOP)},
     Opened: {"session": SESSION},
-    Frame: {"session": SESSION, "epoch": 0, "start": 0, "tail": 1, "tokens": (1, 2)},
-    Result: {"session": SESSION, "epoch": 0, "start": 0, "count": 4, "hidden": HIDDEN},
+    Frame: {"session": SESSION, "epoch": 0, "first": 1, "tail": 1, "tokens": (1, 2)},
+    Result: {"session": SESSION, "epoch": 0, "first": 1, "count": 4, "hidden": HIDDEN},
     Cancel: {"session": SESSION, "epoch": 1},
     Close: {"session": SESSION},
     Ping: {"nonce": 1},
@@ -45,9 +45,13 @@ VALID = {
 
 WRONG = [
     *[(kind, {"session": wrong}) for kind in (Opened, Frame, Close) for wrong in (bytes(15), bytes(17), b"", "x" * 16)],
-    *[(Frame, {name: wrong}) for name in ("epoch", "start", "tail") for wrong in (-1, True, 1.0, "1", None)],
-    (Frame, {"epoch": 1 << 31}),
-    (Frame, {"start": MAX_SESSION_TOKENS + 1}),
+    *[(Frame, {name: wrong}) for name in ("epoch", "root", "first", "tail") for wrong in (-1, True, 1.0, "1", None)],
+    *[(Frame, {name: 1 << 31}) for name in ("epoch", "root", "first")],
+    *[(kind, {"first": 0}) for kind in (Frame, Result)],  # the beginning is no token
+    *[
+        (Frame, {"parents": wrong})
+        for wrong in ((), (1,), (1, 1, 1), (1, 0), (1, -1), (1, 1.0), (1, True), (1, 1 << 31))
+    ],
     (Frame, {"tail": 3}),
     (Frame, {"tokens": ()}),
     (Frame, {"tokens": None}),
@@ -59,8 +63,13 @@ WRONG = [
     (Frame, {"hidden": HIDDEN}),
     (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),
     (Frame, {"tokens": None, "hidden": HIDDEN, "tail": 3}),
-    *[(kind, {"compute_ms": (wrong,)}) for kind in (Frame, Result) for wrong in (math.nan, math.inf, -1.0, 1e8, True)],
-    (Frame, {"compute_ms": (1.0,) * (MAX_HOPS + 1)}),
+    *[
+        (kind, {name: (wrong,)})
+        for kind in (Frame, Result)
+        for name in ("compute_ms", "queue_ms")
+        for wrong in (math.nan, math.inf, -1.0, 1e8, True)
+    ],
+    *[(Frame, {name: (1.0,) * (MAX_HOPS + 1)}) for name in ("compute_ms", "queue_ms")],
     (Result, {"count": 0}),
     (Result, {"count": 1}),  # a tail of two does not fit
     (Result, {"count": MAX_FRAME_TOKENS + 1}),
@@ -81,6 +90,8 @@ WRONG = [
     (Fault, {"code": "no such code"}),
     (Fault, {"text": "x" * (MAX_TEXT + 1)}),
     (Fault, {"peer": "12D3KooW\x1b[31m"}),
+    *[(Fault, {"retry_ms": wrong}) for wrong in (-1.0, math.nan, True)],
+    (Opened, {"branches": 1}),
 ]
 
 
@@ -100,16 +111,17 @@ def test_a_field_out_of_bounds_makes_no_message(kind, wrong):
 
 
 def test_bounds_are_inside():
-    Frame(**{**VALID[Frame], "start": MAX_SESSION_TOKENS, "epoch": (1 << 31) - 1})
+    most = (1 << 31) - 1
+    Frame(**{**VALID[Frame], "epoch": most, "root": most, "first": most, "parents": (1, most)})
     Frame(**{**VALID[Frame], "tokens": (MAX_VOCABULARY - 1,) * MAX_FRAME_TOKENS, "tail": MAX_FRAME_TOKENS})
-    Frame(**{**VALID[Frame], "compute_ms": (0.0,) * MAX_HOPS, "tail": 0})
+    Frame(**{**VALID[Frame], "compute_ms": (0.0,) * MAX_HOPS, "queue_ms": (1e7,) * MAX_HOPS, "tail": 0})
     Result(**{**VALID[Result], "count": 2})
     Open(**{**VALID[Open], "first": 999, "last": 1000, "max_tokens": MAX_SESSION_TOKENS})
 
 
 def test_a_frame_counts_tokens_or_hidden_states():
     assert Frame(**VALID[Frame]).count == 2
-    assert Frame(session=SESSION, epoch=0, start=0, tail=2, hidden=HIDDEN).count == 2
+    assert Frame(session=SESSION, epoch=0, first=1, tail=2, hidden=HIDDEN).count == 2
 
 
 def test_a_fault_cannot_steer_the_terminal_that_shows_it():

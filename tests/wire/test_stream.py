@@ -1,86 +1,246 @@
-"""One rule for rollback, cancellation, retransmission and idempotence."""
+"""One rule for rollback, cancellation, retransmission and branches: a tree of tokens, and where their rows lie."""
+
+import copy
+from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from swarm.wire.stream import OutOfOrder, Stream
+from swarm.wire import stream as streams
+from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
+
+
+def line(count: int, trunk: int = 0) -> Stream:
+    """A stream of ``count`` tokens, one after the other, of which the first ``trunk`` lead to the root."""
+    stream = Stream()
+    if trunk:
+        assert stream.admit(0, 0, 1, trunk)
+    assert stream.admit(0, trunk, trunk + 1, count - trunk)
+    return stream
+
+
+def fork() -> Stream:
+    """``0 - 1 - 2 - 3`` and, beside, ``1 - 4 - 5``; the rows are those numbers less one."""
+    stream = Stream()
+    assert stream.admit(0, 0, 1, 5, (1, 1, 1, 3, 1))
+    return stream
+
+
+def refused(stream: Stream, *frame: object) -> str:
+    """What is said of a frame that does not continue the stream, which stays as it was."""
+    before = copy.deepcopy(stream)
+    with pytest.raises(OutOfOrder) as caught:
+        stream.admit(*frame)  # type: ignore[arg-type]
+    assert stream == before
+    assert (caught.value.epoch, caught.value.first) == (frame[0], frame[2])
+    assert str(caught.value).startswith(f"a frame of epoch {frame[0]} whose first token is number {frame[2]}: ")
+    return caught.value.problem
 
 
 def test_frames_of_one_epoch_follow_each_other():
     stream = Stream()
-    assert stream.admit(0, 0, 5)
-    assert stream.admit(0, 5, 3)
-    assert (stream.epoch, stream.length) == (0, 8)
+    assert stream.admit(0, 0, 1, 5) == Placement(0, (), (0, 1, 2, 3, 4), 0, None)
+    assert stream.admit(0, 0, 6, 2) == Placement(5, (), (5, 6), 0, None)
+    assert (stream.length, stream.last, stream.trunk) == (7, 7, 0)
 
 
-def test_a_newer_epoch_cuts_the_stream_to_its_start():
-    stream = Stream(epoch=1, length=10)
-    assert stream.admit(2, 6, 1)
-    assert (stream.epoch, stream.length) == (2, 7)
+def test_a_later_root_makes_the_trunk_longer_and_moves_nothing():
+    stream = line(5)
+    assert stream.admit(0, 4, 6, 2) == Placement(5, (), (5, 6), 4, None)
+    assert (stream.length, stream.trunk) == (7, 4)
 
 
-def test_a_newer_epoch_may_skip_epochs_and_may_cut_nothing_or_everything():
-    stream = Stream(epoch=1, length=10)
-    assert stream.admit(7, 10, 2)
-    assert stream.admit(9, 0, 3)
-    assert (stream.epoch, stream.length) == (9, 3)
+def test_a_newer_epoch_goes_back_to_its_root():
+    stream = line(10)
+    assert stream.admit(2, 6, 11, 2, (5, 1)) == Placement(6, (), (6, 7), 6, None)
+    assert (stream.epoch, stream.length) == (2, 8)
+
+
+def test_a_newer_epoch_may_go_back_to_the_old_root():
+    assert line(10, trunk=4).admit(1, 4, 11, 2, (7, 1)) == Placement(4, (), (4, 5), 4, None)
+    assert line(3).admit(1, 0, 4, 1, (4,)) == Placement(0, (), (0,), 0, None)
+
+
+def test_a_newer_epoch_may_skip_epochs_and_serials():
+    """A peer never hears of frames that have died before it."""
+    assert line(10).admit(7, 10, 30, 2, (20, 1)) == Placement(10, (), (10, 11), 10, None)
+    assert refused(line(10), 7, 10, 30, 2) == "the parent of number 30, 29, is not held"
+
+
+def test_branches_see_their_own_ancestors():
+    stream = Stream()
+    placed = stream.admit(0, 0, 1, 5, (1, 1, 1, 3, 1))
+    assert placed == Placement(0, (), (0, 1, 2, 1, 2), 0, (0b00001, 0b00011, 0b00111, 0b01001, 0b11001))
+    assert stream.admit(0, 0, 6, 2, (3, 2)) == Placement(5, (), (3, 3), 0, (0b100111, 0b1011001))
+
+
+def test_one_frame_may_hold_a_line_though_the_rows_before_it_do_not():
+    assert fork().admit(0, 0, 6, 1) == Placement(5, (), (3,), 0, (0b111001,))
+    assert fork().admit(0, 5, 6, 1) == Placement(3, (3, 4), (3,), 3, None)
+
+
+def test_the_losing_branch_is_pruned_and_the_rows_behind_it_move():
+    stream = fork()
+    assert stream.admit(0, 4, 6, 1) == Placement(3, (3, 4), (3,), 2, None)
+    assert (stream.length, stream.trunk) == (4, 2)
+
+
+def test_rows_that_stay_where_they_are_are_not_kept_by_name():
+    assert fork().admit(0, 2, 6, 1, (3,)) == Placement(3, (), (3,), 2, None)
+    # 1 - 2 with the children 3 and 4, and 3 with the children 5 and 6: only what lies behind 4 moves.
+    stream = Stream()
+    assert stream.admit(0, 0, 1, 6, (1, 1, 1, 2, 2, 3))
+    assert stream.admit(0, 3, 7, 2, (2, 2)) == Placement(5, (4, 5), (4, 4), 3, (0b101, 0b1010))
+
+
+def test_a_newer_epoch_may_go_back_to_a_branch():
+    stream = fork()
+    assert stream.admit(1, 5, 6, 1) == Placement(3, (3, 4), (3,), 3, None)
+    assert (stream.length, stream.trunk) == (4, 3)
 
 
 def test_an_older_epoch_is_stale_and_changes_nothing():
-    stream = Stream(epoch=3, length=10)
-    for start in (0, 10, 99):
-        assert not stream.admit(2, start, 4)
-    assert stream == Stream(epoch=3, length=10)
-
-
-@pytest.mark.parametrize(("epoch", "start"), [(3, 11), (3, 9), (3, 0), (4, 11)])
-def test_a_gap_or_a_repetition_is_a_fault_that_changes_nothing(epoch, start):
-    stream = Stream(epoch=3, length=10)
-    with pytest.raises(OutOfOrder) as caught:
-        stream.admit(epoch, start, 1)
-    error = caught.value
-    assert (error.epoch, error.start, error.stream_epoch, error.stream_length) == (epoch, start, 3, 10)
-    assert str(error) == (f"a frame of epoch {epoch} starts at {start}, but the stream of epoch 3 has 10 positions")
-    assert stream == Stream(epoch=3, length=10)
+    stream = line(3)
+    assert stream.admit(3, 3, 4, 2)
+    before = copy.deepcopy(stream)
+    for first in (1, 6, 99):
+        assert stream.admit(2, 3, first, 4) is None
+    assert stream == before
 
 
 def test_a_cancelled_epoch_is_stale_before_the_newer_one_comes():
-    stream = Stream(epoch=1, length=10)
+    stream = line(10)
     stream.cancel(3)
-    assert not stream.admit(1, 10, 1)
-    assert not stream.admit(2, 5, 1)
-    assert stream.admit(3, 5, 1)
-    assert (stream.epoch, stream.length) == (3, 6)
+    assert stream.stale(2)
+    assert stream.admit(2, 10, 11, 1) is None
+    assert not stream.stale(3)
+    assert stream.admit(3, 10, 11, 1)
 
 
-def test_a_cancel_that_was_overtaken_allows_nothing_again():
-    stream = Stream(epoch=1, length=10)
-    stream.cancel(4)
-    stream.cancel(2)
-    assert not stream.admit(3, 5, 1)
+def test_a_late_cancel_takes_nothing_back_and_allows_nothing_again():
+    stream = line(10)
+    assert stream.admit(5, 10, 11, 1)
+    for epoch in (4, 7, 2):
+        stream.cancel(epoch)
+    assert stream.stale(6)
+    assert not stream.stale(7)
 
 
-def test_a_late_cancel_takes_nothing_back():
-    stream = Stream(epoch=5, length=10)
-    stream.cancel(4)
-    stream.cancel(2)
-    assert stream.admit(5, 10, 1)
+@pytest.mark.parametrize(("epoch", "first"), [(0, 5), (0, 3), (0, 1), (1, 3), (1, 1)])
+def test_a_gap_or_a_repetition_is_a_fault(epoch, first):
+    assert refused(line(3), epoch, 0, first, 1) == "the last one in epoch 0 was 3"
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12), st.integers(1, 4))))
-def test_whatever_comes_the_stream_has_no_gap_and_epochs_only_rise(frames):
-    stream, held = Stream(), []
-    for epoch, start, count in frames:
-        before = stream.epoch
-        try:
-            admitted = stream.admit(epoch, start, count)
-        except OutOfOrder:
-            continue
-        if admitted:
-            assert start <= len(held)
-            held[start:] = [(epoch, start + i) for i in range(count)]
-        assert stream.length == len(held)
-        assert stream.epoch >= before
-    assert [position for _, position in held] == list(range(len(held)))
-    assert [epoch for epoch, _ in held] == sorted(epoch for epoch, _ in held)
+@pytest.mark.parametrize(("stream", "root"), [(fork(), 6), (line(5, trunk=3), 2), (line(5, trunk=3), 0)])
+def test_a_root_that_is_not_held_is_a_fault(stream, root):
+    for epoch in (0, 1):
+        assert refused(stream, epoch, root, 6, 1) == f"its root, number {root}, is not held"
+
+
+def test_a_parent_that_is_not_held_is_a_fault():
+    assert refused(fork(), 0, 0, 6, 2, (1, 9)) == "the parent of number 7, -2, is not held"
+    assert refused(fork(), 0, 4, 6, 1, (3,)) == "the parent of number 6, 3, is not held"  # pruned by this very frame
+    assert refused(fork(), 0, 2, 6, 1, (5,)) == "the parent of number 6, 1, is not held"  # before the root
+    assert refused(fork(), 1, 2, 6, 1) == "the parent of number 6, 5, is not held"  # forgotten with its epoch
+
+
+def test_what_lies_behind_the_root_is_bounded():
+    stream = line(MAX_TAIL)
+    assert refused(stream, 0, 0, MAX_TAIL + 1, 1) == f"more than {MAX_TAIL} tokens lie behind its root"
+    assert stream.admit(0, 1, MAX_TAIL + 1, 1)
+    assert "lie behind its root" in refused(stream, 0, 1, MAX_TAIL + 2, 1)
+    assert stream.admit(1, MAX_TAIL, MAX_TAIL + 2, MAX_TAIL, (2, *(1,) * (MAX_TAIL - 1)))
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as the text has it: those that it follows, from the first on, and itself."""
+
+    path: tuple[int, ...]
+
+    @property
+    def serial(self) -> int:
+        return self.path[-1]
+
+
+class Held(RuleBasedStateMachine):
+    """`Stream` beside the set of tokens that its rule speaks of, and the rows of somebody who does what it says."""
+
+    @initialize(tail=st.sampled_from([6, 12, MAX_TAIL]))
+    def begin(self, tail: int) -> None:
+        streams.MAX_TAIL = tail  # small enough to be met
+        self.tail = tail
+        self.stream = Stream()
+        self.root: tuple[int, ...] = ()  # the path to it
+        self.tokens: list[Token] = []  # in the order in which they came
+        self.rows: list[Token] = []
+
+    def teardown(self) -> None:
+        streams.MAX_TAIL = MAX_TAIL
+
+    def paths(self, root: tuple[int, ...], tokens: list[Token]) -> list[tuple[int, ...]]:
+        """Of everything that may be a parent."""
+        return [root, *(token.path for token in tokens if len(token.path) > len(root))]
+
+    @rule(data=st.data(), newer=st.booleans(), skip=st.integers(1, 3))
+    def send(self, data: st.DataObject, newer: bool, skip: int) -> None:
+        # Near the old root, mostly: else nearly all is forgotten every time.
+        roots = self.paths(self.root, self.tokens)
+        root = data.draw(st.sampled_from(roots[:3]) | st.sampled_from(roots), label="root")
+        epoch = max(self.stream.epoch + skip * newer, self.stream.floor)
+        newer = epoch > self.stream.epoch
+        first = self.stream.last + (skip if newer else 1)
+        leads = [token for token in self.tokens if root[: len(token.path)] == token.path]
+        follows = [t for t in self.tokens if t.path[: len(root)] == root and t.path != root and not newer]
+        new: list[Token] = []
+        for serial in range(first, first + data.draw(st.integers(1, 5), label="count")):
+            parent = data.draw(st.sampled_from(self.paths(root, follows + new)), label="parent")
+            new.append(Token((*parent, serial)))
+        parents = tuple(token.serial - (token.path[-2] if token.path[1:] else 0) for token in new)
+        frame = (epoch, root[-1] if root else 0, first, len(new), None if set(parents) == {1} else parents)
+        if len(follows) + len(new) > self.tail:
+            refused(self.stream, *frame)
+            return
+        placed = self.stream.admit(*frame)
+        assert placed is not None
+        self.root, self.tokens = root, leads + follows + new
+        self.move(placed, new)
+
+    def move(self, placed: Placement, new: list[Token]) -> None:
+        to = placed.start - len(placed.keep)
+        assert all(row > to + i for i, row in enumerate(placed.keep))
+        assert list(placed.keep) == sorted(set(placed.keep))
+        self.rows[to:] = [self.rows[row] for row in placed.keep] + new
+        for i, (token, position) in enumerate(zip(new, placed.positions, strict=True)):
+            assert position == len(token.path) - 1
+            if placed.sees is None:
+                seen = self.rows[: placed.start + i + 1]
+            else:
+                behind = [row for n, row in enumerate(self.rows[placed.trunk :]) if placed.sees[i] >> n & 1]
+                seen = self.rows[: placed.trunk] + behind
+            assert tuple(each.serial for each in seen) == token.path
+
+    @precondition(lambda self: self.stream.epoch)
+    @rule(data=st.data())
+    def send_late(self, data: st.DataObject) -> None:
+        before = copy.deepcopy(self.stream)
+        epoch = data.draw(st.integers(0, max(self.stream.epoch, self.stream.floor) - 1))
+        assert self.stream.admit(epoch, 0, data.draw(st.integers(1, 99)), 1) is None
+        assert self.stream == before
+
+    @rule(epoch=st.integers(0, 20))
+    def cancel(self, epoch: int) -> None:
+        self.stream.cancel(epoch)
+
+    @invariant()
+    def holds_what_leads_to_its_root_and_follows_from_it(self) -> None:
+        if hasattr(self, "stream"):
+            assert self.rows == self.tokens
+            assert self.stream.length == len(self.tokens)
+            assert self.stream.trunk == len(self.root)
+
+
+Held.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestHeld = Held.TestCase

@@ -11,17 +11,25 @@ from torch import Tensor
 class Drafted:
     """A guessed token, in the target's vocabulary.
 
-    ``logits`` ``[vocabulary]`` are the draft's own, shaped as the target's are (`Shaping`), before temperature;
-    None if the guess came from no distribution, such as a copy out of the prompt.
+    Attributes:
+        logits: ``[vocabulary]``, the draft's own, shaped as the target's are (`Shaping`), before temperature;
+            None if the guess came from no distribution, such as a copy out of the prompt.
+        sure: how sure the draft is of the token, 0 to 1 (`Sampling.rank`); None if it cannot say.
+        others: its next choices, the best first, and how sure it is of each.
     """
 
     token: int
     logits: Tensor | None = None
+    sure: float | None = None
+    others: tuple[tuple[int, float], ...] = ()
 
 
 class Drafter(Protocol):
     """Guesses the continuation of a sequence."""
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """At most ``count`` tokens that may follow ``sequence``. Called from one thread at a time."""
+        """At most ``count`` tokens that may follow ``sequence``. Called from one thread at a time.
+
+        Sequences of consecutive calls may go back and branch off: a drafter keeps what they share.
+        """
         ...

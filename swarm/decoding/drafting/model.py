@@ -14,6 +14,8 @@ from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 
+CHOICES = 4  # of the draft at a place that are told; plans take fewer
+
 
 class ModelDrafter:
     """Drafts with a Hugging Face model, by the target's own shaping and sampling noise, token for token.
@@ -54,8 +56,8 @@ class ModelDrafter:
         unread, history = ids[keep:], list(sequence)
         for _ in range(min(count, self._context - len(ids))):
             logits = self.shaping.apply(self.vocabulary.project(self._read(unread)), history)
-            token = self.sampling.choose(logits, len(history))[0]
-            drafted.append(Drafted(token, logits[0]))
+            (token, sure), *others = self.sampling.rank(logits[0], len(history), CHOICES)
+            drafted.append(Drafted(token, logits[0], sure, tuple(others)))
             if token in self.stop_ids:
                 break
             history.append(token)
@@ -77,7 +79,9 @@ class ModelDrafter:
             del self._seen[length:]
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: list[int], b: Sequence[int]) -> int:
     """How many leading tokens two sequences share."""
-    # No Python runs for each token: a drafter asks this of the whole sequence in every call.
+    # No Python runs for each token: a drafter asks this of the whole sequence in every call, mostly to go on.
+    if a == list(b[: len(a)]):
+        return len(a)
     return next(compress(count(), map(ne, a, b)), min(len(a), len(b)))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
 
-Origin = Literal["drafted", "relaxed", "corrected", "target"]
+Origin = Literal["drafted", "relaxed", "branch", "corrected", "target"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Decision:
         deficit_nats: what that costs: log p(choice) - log p(token), at least 0.
         reason: of a draft that missed the target's choice: why it was kept all the same, or why not.
         key: whether the reason is that the token is a key token.
+        branch: the token was sent ahead as another choice of the draft's; the decoder knows.
     """
 
     token: int
@@ -29,6 +30,7 @@ class Decision:
     deficit_nats: float = 0.0
     reason: str = ""
     key: bool = False
+    branch: bool = False
 
     @property
     def kept(self) -> bool:
@@ -36,11 +38,11 @@ class Decision:
 
     @property
     def origin(self) -> Origin:
-        """*drafted* and kept, *relaxed* though the target would say otherwise, *corrected* by the target, or the
-        *target*'s own where nothing was drafted."""
+        """*drafted* and kept, *relaxed* though the target would say otherwise, a *branch* that the draft had thought
+        of too, *corrected* by the target, or the *target*'s own where nothing was drafted."""
         if self.kept:
             return "drafted" if self.choice is None else "relaxed"
-        return "target" if self.drafted is None else "corrected"
+        return "branch" if self.branch else "target" if self.drafted is None else "corrected"
 
 
 class Rule(Protocol):

@@ -1,0 +1,118 @@
+"""Frames of one session that wait for their turn. What has gathered till then is computed as one frame."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from swarm.wire.messages import Frame
+from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
+
+MAX_JOINED_TOKENS = 64  # of several frames computed as one: a slow stage gets larger batches, not a longer queue
+# Beyond what the session has reserved: tokens may wait that the client knows to be lost already.
+MAX_LOST_TOKENS = MAX_FRAME_TOKENS
+
+
+class Overfull(Exception):
+    """The sender does not wait for answers."""
+
+    def __init__(self, waiting_tokens: int, limit: int) -> None:
+        super().__init__(waiting_tokens, limit)
+        self.waiting_tokens, self.limit = waiting_tokens, limit
+
+    def __str__(self) -> str:
+        return f"{self.waiting_tokens} tokens wait already, {self.limit} may; send less before answers have come"
+
+
+class Inbox:
+    """Waiting frames, all of one epoch.
+
+    This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let all of them wait,
+    for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what waits on a peer is bounded by the tokens
+    that it has cache for, whatever anybody sends.
+    """
+
+    def __init__(self, reserved_tokens: int) -> None:
+        self.limit = reserved_tokens + MAX_LOST_TOKENS
+        self.tokens = 0
+        self._frames: deque[Frame] = deque()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, frame: Frame) -> None:
+        """Frames of older epochs that wait are dropped. Raises `Overfull` if there is no room left."""
+        self.cancel(frame.epoch)
+        if self.tokens + frame.count > self.limit:
+            raise Overfull(self.tokens, self.limit)
+        self.tokens += frame.count
+        self._frames.append(frame)
+
+    def cancel(self, epoch: int) -> None:
+        """Drop what is of an epoch before ``epoch``."""
+        if self._frames and self._frames[0].epoch < epoch:
+            self._frames.clear()
+            self.tokens = 0
+
+    def next_tokens(self, room: int) -> int:
+        """How many tokens `take` would give; 0 if nothing waits."""
+        return sum(frame.count for frame in self._next(room))
+
+    def take(self, room: int) -> Frame:
+        """The first frame, joined with as many that follow as make no more than ``room`` tokens together."""
+        frames = self._next(room)
+        for frame in frames:
+            self._frames.popleft()
+            self.tokens -= frame.count
+        return join(frames)
+
+    def _next(self, room: int) -> list[Frame]:
+        joined: list[Frame] = []
+        tokens = 0
+        for frame in self._frames:
+            tokens += frame.count
+            if joined and (tokens > min(room, MAX_JOINED_TOKENS) or not follows(joined[-1], frame)):
+                break
+            joined.append(frame)
+        return joined
+
+
+def follows(before: Frame, frame: Frame) -> bool:
+    """Whether two frames of an epoch may be joined: the second goes on where the first ends, and all of their tokens
+    are to be answered, which a prompt's are not."""
+    return (
+        frame.first == before.first + before.count
+        and before.tail == before.count
+        and frame.tail == frame.count
+        and _form(before) == _form(frame)
+    )
+
+
+def join(frames: Sequence[Frame]) -> Frame:
+    """One frame for several of which each `follows` the one before. It has the root of the first: those of the others
+    come into effect with the next frame."""
+    if len(frames) == 1:
+        return frames[0]
+    branching = any(frame.parents for frame in frames)
+    parents = tuple(distance for frame in frames for distance in frame.parents or (1,) * frame.count)
+    tokens = tuple(token for frame in frames for token in frame.tokens or ())
+    return frames[0].model_copy(
+        update={
+            "tail": sum(frame.count for frame in frames),
+            "parents": parents if branching else None,
+            "tokens": tokens or None,
+            "hidden": _joined([frame.hidden for frame in frames if frame.hidden is not None]),
+            "compute_ms": tuple(map(max, zip(*(frame.compute_ms for frame in frames), strict=True))),
+            "queue_ms": tuple(map(max, zip(*(frame.queue_ms for frame in frames), strict=True))),
+        }
+    )
+
+
+def _form(frame: Frame) -> tuple[str | None, int, int]:
+    """What frames must have in common to be one."""
+    return frame.hidden.dtype if frame.hidden else None, len(frame.compute_ms), len(frame.queue_ms)
+
+
+def _joined(parts: Sequence[WireTensor]) -> WireTensor | None:
+    if not parts:
+        return None
+    tokens, data = sum(part.tokens for part in parts), b"".join(part.data for part in parts)
+    return WireTensor(dtype=parts[0].dtype, tokens=tokens, hidden=parts[0].hidden, data=data)

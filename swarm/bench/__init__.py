@@ -1,0 +1,1 @@
+"""How fast a swarm decodes, in every way that it knows, measured side by side."""

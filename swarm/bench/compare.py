@@ -1,0 +1,85 @@
+"""The same prompt decoded in several ways on the same swarm, and how close each comes to the bound."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swarm.bench.ways import PLAIN, Way
+from swarm.client import SwarmClient
+from swarm.decoding.bound import time_bound_ms
+from swarm.request import Options
+from swarm.results import Generation, Piece, Stats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt, decoded plainly and in other ways, by their names."""
+
+    prompt: str
+    ways: dict[str, Generation]
+
+    @property
+    def plain(self) -> Generation:
+        return self.ways[PLAIN.name]
+
+    def agrees(self, way: str) -> bool:
+        """Whether it says what plain decoding says, token for token, as far as both go."""
+        said, plain = self.ways[way].token_ids, self.plain.token_ids
+        both = min(len(said), len(plain))
+        return said[:both] == plain[:both]
+
+    def speedup(self, way: str) -> float:
+        """Over plain decoding."""
+        return self.ways[way].stats.tokens_per_second / self.plain.stats.tokens_per_second
+
+    def bound_share(self, way: str) -> float | None:
+        """Speed over the most that any speculation could reach with this draft and on this chain, whose loop is that
+        of plain decoding; None where nothing was drafted."""
+        stats = self.ways[way].stats
+        if not stats.drafted_tokens:
+            return None
+        misses = stats.rejections - stats.branch_tokens
+        bound_ms = time_bound_ms(stats.new_tokens, misses, self.plain.stats.loop_ms, token_ms(stats))
+        return bound_ms / (stats.seconds * 1e3)
+
+    def as_dict(self) -> dict[str, Any]:
+        more = {way: {"speedup": self.speedup(way), "bound_share": self.bound_share(way)} for way in self.ways}
+        ways = {way: {**generation.as_dict(), **more[way]} for way, generation in self.ways.items()}
+        return {"prompt": self.prompt, "ways": ways, "identical": all(map(self.agrees, self.ways))}
+
+
+async def _unseen(way: str, piece: Piece) -> None:
+    pass
+
+
+async def compare(
+    client: SwarmClient,
+    prompt: str,
+    ways: Sequence[Way],
+    *,
+    max_new_tokens: int,
+    plain_tokens: int | None = None,
+    show: Callable[[str, Piece], Awaitable[None]] = _unseen,
+) -> Comparison:
+    """Decode ``prompt`` in one way after the other.
+
+    Args:
+        ways: the plain one among them.
+        plain_tokens: a shorter text for the plain way, whose speed does not depend on it.
+        show: gets every piece with the name of its way.
+    """
+    generations = {}
+    for way in ways:
+        most = plain_tokens if way is PLAIN and plain_tokens else max_new_tokens
+        options: Options = {**way.options, "max_new_tokens": most}
+        stream = client.stream(prompt, **options)
+        async for piece in stream:
+            await show(way.name, piece)
+        generations[way.name] = stream.result
+    return Comparison(prompt, generations)
+
+
+def token_ms(stats: Stats) -> float:
+    """tau of the bound: drafting one token, or one token in the slowest stage, whichever takes longer."""
+    positions = max(1.0, (stats.positions_per_token or 1.0) * stats.new_tokens / stats.frames)
+    return max(stats.draft_ms_per_token or 0.0, max(stats.stage_compute_ms, default=0.0) / positions)

@@ -1,0 +1,96 @@
+"""Masks: the model's rule, along rows and along the paths of a tree."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.masking_utils import and_masks, causal_mask_function, chunked_overlay, sliding_window_overlay
+
+from peers.masks import MaskRule, NotPackable, View, keep_rule, matrix
+
+NO_PADDING = torch.zeros(1, dtype=torch.long)
+RULES = {
+    "causal": causal_mask_function,
+    "sliding": and_masks(sliding_window_overlay(3), causal_mask_function),
+    "chunked": and_masks(chunked_overlay(3, NO_PADDING), causal_mask_function),
+}
+
+
+def allowed(name: str, view: View, repeat: int = 1) -> list[list[bool]]:
+    mask = MaskRule(RULES[name]).draw(0, view, repeat, torch.empty(0))
+    if mask is None:
+        return [[True] * (view.start + view.count)] * view.count
+    assert set(mask.flatten().tolist()) <= {0.0, float("-inf")}
+    return (mask == 0).tolist()
+
+
+def by_hand(name: str, view: View) -> list[list[bool]]:
+    """Token by token: which rows lead to it, which place each has on that way, and what the rule says of the two."""
+    rows = []
+    for token in range(view.count):
+        if view.seen is None:
+            seen = list(range(view.start + token + 1))
+        else:
+            seen = [*range(view.trunk), *(view.trunk + i for i, sees in enumerate(view.seen[token].tolist()) if sees)]
+        positions = torch.arange(len(seen))
+        says = RULES[name](0, 0, positions[-1], positions).tolist()
+        rows.append([row in seen and says[seen.index(row)] for row in range(view.start + view.count)])
+    return rows
+
+
+@st.composite
+def views(draw: st.DrawFn) -> View:
+    """A tree of some held and some new tokens behind a trunk."""
+    trunk, held, count = draw(st.integers(0, 7)), draw(st.integers(0, 6)), draw(st.integers(1, 6))
+    sees: list[int] = []
+    for i in range(held + count):
+        parent = draw(st.integers(-1, i - 1))
+        sees.append((0 if parent < 0 else sees[parent]) | 1 << i)
+    return View(trunk + held, count, trunk, matrix(sees[held:], held + count))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_tree_is_seen_along_its_paths(name: str) -> None:
+    @settings(max_examples=100, deadline=None)
+    @given(views())
+    def check(view: View) -> None:
+        assert allowed(name, view) == by_hand(name, view)
+
+    check()
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 5), (6, 1), (6, 4)])
+def test_a_line_is_seen_along_its_rows(name: str, start: int, count: int) -> None:
+    view = View(start, count, start, None)
+    assert allowed(name, view) == by_hand(name, view)
+
+
+def test_one_token_that_sees_everything_needs_no_mask() -> None:
+    like = torch.empty(0)
+    assert MaskRule(causal_mask_function).draw(0, View(9, 1, 9, None), 2, like) is None
+    assert MaskRule(RULES["sliding"]).draw(0, View(9, 1, 9, None), 2, like) is not None
+    assert MaskRule(causal_mask_function).draw(0, View(9, 1, 8, matrix([0b10], 2)), 2, like) is not None
+
+
+def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_group() -> None:
+    rule, like = MaskRule(causal_mask_function), torch.empty(0, dtype=torch.bfloat16)
+    view = View(2, 3, 2, None)
+    mask = rule.draw(0, view, 2, like)
+    assert mask is not None
+    assert mask.dtype == torch.bfloat16
+    assert torch.equal(mask[:3], mask[3:])
+    assert rule.draw(0, view, 2, like) is mask
+    assert rule.draw(1, view, 2, like) is not mask
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, (1 << 70) - 1), min_size=1, max_size=5), st.integers(70, 80))
+def test_bits_become_a_matrix(numbers: list[int], columns: int) -> None:
+    assert matrix(numbers, columns).tolist() == [[bool(n >> i & 1) for i in range(columns)] for n in numbers]
+
+
+@pytest.mark.parametrize("asked", [{"attention_mask": torch.ones(1)}, {"use_vmap": True}])
+def test_a_rule_that_depends_on_more_than_positions_is_not_kept(asked: dict[str, object]) -> None:
+    with pytest.raises(NotPackable):
+        keep_rule(**asked)
