@@ -1,0 +1,95 @@
+"""Where laboratory runs take place: a swarm of processes in an emulated internet, and a client process in it.
+
+Where no emulated internet is possible (no root), the members hold back their own messages instead: that knows a delay,
+but no jitter, loss or bandwidth, and takes no time of the kernel's TCP.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from lab.internet import Internet
+from lab.links import Link
+
+from swarm.demo import TARGET
+from swarm.demo.local import LocalSwarm, ThisMachine, even_spans
+
+LAYERS = 8  # of the demo target
+CLIENT = Path(__file__).with_name("client.py")
+ANSWER_TIMEOUT_S = 600.0
+MAX_ANSWER_BYTES = 1 << 24
+
+
+class Ground:
+    """A swarm with one client, whose links can be changed between requests."""
+
+    def __init__(self, swarm: LocalSwarm, client: asyncio.subprocess.Process, internet: Internet | None) -> None:
+        self.swarm, self.internet, self._client = swarm, internet, client
+
+    def set_links(self, link: Link) -> None:
+        """Between the client and all peers, and among these; the bootstrap node stays near."""
+        assert self.internet is not None
+        hosts = [0, *range(2, 2 + len(self.swarm.spans))]
+        for i, a in enumerate(hosts):
+            for b in hosts[i + 1 :]:
+                self.internet.set_link(a, b, link)
+
+    async def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Let the client do something (`lab.client`)."""
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        self._client.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        await self._client.stdin.drain()
+        line = await asyncio.wait_for(self._client.stdout.readline(), ANSWER_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def lateness_ms(self) -> float:
+        """How late the carrier of the packets was at worst; 0 without one."""
+        if self.internet is None:
+            return 0.0
+        return max(each.worst_late_ms for each in self.internet.statistics().values())
+
+
+@asynccontextmanager
+async def ground(peers: int, link_ms: float | None = None) -> AsyncIterator[Ground]:
+    """A swarm of so many peers over the whole demo target.
+
+    Args:
+        link_ms: None for an emulated internet, whose links take no time until `Ground.set_links`; else the one-way
+            delay of messages by which every member emulates its links itself.
+    """
+    with Internet(2 + peers) if link_ms is None else nullcontext() as internet:
+        hosts = internet or ThisMachine()
+        async with LocalSwarm(TARGET, even_spans(LAYERS, peers), link_ms or 0.0, hosts) as swarm:
+            command = [sys.executable, str(CLIENT), swarm.bootstrap, str(link_ms or 0.0)]
+            async with _process(hosts.inside(0, command)) as client:
+                yield Ground(swarm, client, internet)
+
+
+@asynccontextmanager
+async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=MAX_ANSWER_BYTES,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readline(), ANSWER_TIMEOUT_S)  # it is up
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 15.0)
+        except asyncio.TimeoutError:
+            process.kill()
+            await process.wait()
