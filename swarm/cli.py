@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -159,6 +160,50 @@ def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | No
     from swarm.demo.show import run_demo
 
     _run(run_demo(peers, link_ms, prompts, as_json, picture))
+
+
+@app.command()
+@click.argument("model")
+@click.option("--draft", required=True, metavar="PATH", help="Draft model.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Instead of word problems; may be given often."
+)
+@click.option("--count", default=3, show_default=True, type=click.IntRange(1, 1000), help="Word problems.")
+@click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(2), metavar="N")
+@click.option("--plain-tokens", default=32, show_default=True, type=click.IntRange(2), help="Length of plain texts.")
+@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
+@bootstrap_option
+@network_option
+def bench(
+    model: str,
+    draft: str,
+    prompts: tuple[str, ...],
+    count: int,
+    max_new_tokens: int,
+    plain_tokens: int,
+    link_ms: float,
+    as_: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+) -> None:
+    """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
+    from swarm.config import load_network
+
+    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    from swarm.bench import command
+    from swarm.demo.problems import problems  # any language model can go on with word problems
+
+    asked = command.Asked(
+        model=locate(model),
+        draft=locate(draft),
+        network=net,
+        prompts=prompts or tuple(problem.prompt for problem in islice(problems(seed=6, held_out=True), count)),
+        max_new_tokens=max_new_tokens,
+        plain_tokens=plain_tokens,
+        link_ms=link_ms,
+    )
+    command.show(_run(command.measure(asked)), as_)
 
 
 @app.command("eval")

@@ -21,6 +21,7 @@ class Figures:
     tokens_per_second: float
     time_to_first_token_ms: float
     loop_ms: float
+    stages_ms: float  # of a loop, computed by all stages together
     waits: float  # times that the text waited for a whole loop
     frames: float  # that the client sent
     bytes_sent: float
@@ -53,6 +54,7 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> Figures:
         tokens_per_second=mid(lambda s: s.tokens_per_second),
         time_to_first_token_ms=mid(lambda s: s.time_to_first_token_ms),
         loop_ms=mid(lambda s: s.loop_ms),
+        stages_ms=mid(lambda s: sum(s.stage_compute_ms)),
         waits=mid(lambda s: s.waits / s.new_tokens),
         frames=mid(lambda s: s.frames / s.new_tokens),
         bytes_sent=mid(lambda s: s.bytes_sent / s.new_tokens),

@@ -25,6 +25,10 @@ SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as g
 CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
 HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
 TIMER_S = 0.001  # an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
+# TCP takes a connection that was silent for its retransmission timeout (200 ms and more) for a new one and begins with
+# ten packets again; a frame of more then waits a whole round trip on every link. So a busy link is never silent so long.
+WARM_PAUSE_S = 0.08
+WARM_FOR_S = 3.0  # after the last message: longer than any loop, shorter than a person's pause
 MAX_HELD = 256  # messages held back by an emulated delay
 
 AnyWebSocket: TypeAlias = (
@@ -62,6 +66,8 @@ class Link:
         self._transport: asyncio.Transport = transport
         self._lost = ""  # why nothing can be sent any more
         self._senders = 0
+        self._sent_at = -WARM_FOR_S  # when the last message left, on the event loop's clock
+        self._warmer: asyncio.Task[None] | None = None  # while messages leave now and then
         self._held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_HELD)
         self._releaser = asyncio.create_task(self._release()) if delay_ms else None
 
@@ -116,8 +122,7 @@ class Link:
         """Close; what an emulated delay still holds back is lost. May be called twice, ends in `CLOSE_TIMEOUT_S`."""
         self._lost = self._lost or "we closed it"
         try:
-            if self._releaser is not None:
-                await end(self._releaser)
+            await end(*filter(None, (self._releaser, self._warmer)))
             with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
                 await within(CLOSE_TIMEOUT_S, self._socket.close())
         finally:
@@ -136,6 +141,9 @@ class Link:
         await self.close()
 
     async def _send_now(self, data: bytes) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        if self._warmer is None or self._warmer.done():
+            self._warmer = asyncio.create_task(self._keep_warm())
         self.bytes_sent += len(data)
         self._senders += 1
         if self._senders == 1:
@@ -159,6 +167,15 @@ class Link:
             self._lost = f"it took nothing for {SEND_TIMEOUT_S:g} s"
             self._transport.abort()
         self._watchdog = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, self._watch, left)
+
+    async def _keep_warm(self) -> None:
+        """Break silence with a ping, until nothing was said for a while."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError, RuntimeError, aiohttp.ClientError):
+            while not self.closed and loop.time() - self._sent_at < WARM_FOR_S:
+                await asyncio.sleep(WARM_PAUSE_S)
+                if loop.time() - self._sent_at >= WARM_PAUSE_S:
+                    await self._socket.ping()
 
     async def _hold(self, data: bytes) -> None:
         due = time.monotonic() + self.delay_ms / 1e3

@@ -51,17 +51,20 @@ def _best_window(cell: Cell) -> Figures:
 
 def _matrix_tables(cells: Sequence[Cell]) -> list[str]:
     lines = [
-        "| peers | delay | plain loop | best window | streaming | branches | adaptive | branches / best window | "
-        "waits saved by branches |",
-        "|" + " ---: |" * 9,
+        "| peers | delay | plain loop | over links and stages | best window | streaming | branches | adaptive "
+        "| branches / best window | branches / streaming | waits saved |",
+        "|" + " ---: |" * 11,
     ]
     for cell in cells:
         best, streaming, branches = _best_window(cell), _named(cell, STREAMING.name), _named(cell, BRANCHES.name)
+        plain = _named(cell, PLAIN.name)
+        least_ms = (cell["peers"] + 1) * cell["delay_ms"] + plain.stages_ms
         lines.append(
-            f"| {cell['peers']} | {cell['delay_ms']:g} ms | {_named(cell, PLAIN.name).loop_ms:.0f} ms "
+            f"| {cell['peers']} | {cell['delay_ms']:g} ms | {plain.loop_ms:.0f} ms | {plain.loop_ms / least_ms:.3f} "
             f"| {best.speedup:.2f}x ({best.way.rpartition(' ')[2]}) | {streaming.speedup:.2f}x "
             f"| {branches.speedup:.2f}x | {_named(cell, ADAPTIVE.name).speedup:.2f}x "
-            f"| {branches.speedup / best.speedup:.2f} | {1 - branches.waits:.0%} |"
+            f"| {branches.speedup / best.speedup:.2f} | {branches.speedup / streaming.speedup:.2f} "
+            f"| {1 - branches.waits:.0%} |"
         )
     for cell in cells:
         lines += ["", f"### {cell['peers']} peers, {cell['delay_ms']:g} ms, {cell['prompts']} prompts", ""]

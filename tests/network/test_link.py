@@ -256,3 +256,27 @@ async def test_more_links_than_an_http_pool_can_be_open_at_once(dialer: Dialer) 
         await opened[-1].send(Pong(nonce=7))
         assert await soon(opened[-1].receive()) == Pong(nonce=7)
         await asyncio.gather(*(link.close() for link in opened))
+
+
+async def test_a_busy_link_is_never_silent_for_long_and_an_idle_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "WARM_PAUSE_S", 0.01)
+    monkeypatch.setattr(links, "WARM_FOR_S", 0.3)
+    async with Server(silent) as server, dialed(server) as link:
+        pings = 0
+        ping = link._socket.ping
+
+        async def count() -> None:
+            nonlocal pings
+            pings += 1
+            await ping()
+
+        monkeypatch.setattr(link._socket, "ping", count)
+        await asyncio.sleep(0.05)
+        assert pings == 0, "nothing was ever said"
+        await link.send(Ping(nonce=1))
+        await eventually(lambda: pings > 3)
+        assert link._warmer is not None
+        await eventually(link._warmer.done)
+        before = pings
+        await link.send(Ping(nonce=2))
+        await eventually(lambda: pings > before)

@@ -1,0 +1,69 @@
+"""``swarm bench``: a user's own swarm, in every way of decoding, side by side."""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import Progress
+
+from swarm.bench.compare import Comparison, compare
+from swarm.bench.figures import Figures, all_figures
+from swarm.bench.show import markdown, show_table
+from swarm.bench.ways import ADAPTIVE, BRANCHES, PAPERS_WINDOW, PLAIN, STREAMING, Way, window_of
+from swarm.client import SwarmClient
+from swarm.config import Network
+from swarm.request import Options
+
+WARM_UP_TOKENS = 8  # of each way, not counted: links, caches and what is learned of the draft
+WAYS: tuple[Way, ...] = (PLAIN, PAPERS_WINDOW, window_of(16), STREAMING, BRANCHES, ADAPTIVE)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured.
+
+    Args:
+        plain_tokens: length of the plain texts, which take longest and whose speed does not depend on it.
+    """
+
+    model: str
+    draft: str
+    network: Network
+    prompts: tuple[str, ...]
+    max_new_tokens: int
+    plain_tokens: int
+    link_ms: float = 0.0  # emulated one-way delay of what the client sends
+
+
+async def measure(asked: Asked) -> list[Comparison]:
+    """Each prompt in all ways before the next. Raises what `SwarmClient` raises."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
+        job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
+        async with SwarmClient(asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms) as client:
+            for way in WAYS:
+                options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
+                await client.generate(asked.prompts[0], **options)
+            comparisons = []
+            for prompt in asked.prompts:
+                comparisons.append(
+                    await compare(
+                        client, prompt, WAYS, max_new_tokens=asked.max_new_tokens, plain_tokens=asked.plain_tokens
+                    )
+                )
+                if bar is not None and job is not None:
+                    bar.advance(job)
+            return comparisons
+
+
+def show(comparisons: Sequence[Comparison], as_: str) -> None:
+    """Print the figures as ``table``, ``markdown`` or ``json``."""
+    rows: list[Figures] = all_figures(comparisons, WAYS)
+    if as_ == "json":
+        print(json.dumps({"ways": [row.as_dict() for row in rows], "prompts": [c.as_dict() for c in comparisons]}))
+    elif as_ == "markdown":
+        print(markdown(rows))
+    else:
+        show_table(rows)
