@@ -112,8 +112,8 @@ class Turn:
 
     @property
     def pace_s(self) -> float:
-        """Seconds to leave between two frames."""
-        return self.decoder.plan.pace_ms / 1e3
+        """Seconds to leave between the last frame and the next one."""
+        return self.decoder.pause_ms / 1e3
 
     def _replan(self) -> None:
         if self.drafter is None:

@@ -120,6 +120,7 @@ class Decoder:
         self._root = 0  # serial of the last committed token that was sent
         self._serial = 0  # the last one given
         self._run = 0  # drafted tokens kept in a row
+        self._frames_ahead = 0  # sent since the text took a turn
         self._in_flight: deque[_Sent] = deque()
         self._asked: Ask | None = None
 
@@ -132,6 +133,11 @@ class Decoder:
     def urgent(self) -> bool:
         """Whether the text took a turn that the chain does not know of yet."""
         return not self.tree.tip.serial and self.finish_reason is None
+
+    @property
+    def pause_ms(self) -> float:
+        """To leave between the last frame and the next one."""
+        return max(self.plan.pace_ms, min(self.plan.calm_ms, self.plan.pace_ms * (1 + self._frames_ahead)))
 
     # Drafting.
 
@@ -204,7 +210,9 @@ class Decoder:
             self._serial += 1
             parents.append(self._serial - (self._root if node.parent is None else node.parent.serial))
             node.serial = self._serial
+        self._frames_ahead += 1
         if nodes and nodes[0] is self.tree.tip:
+            self._frames_ahead = 0
             self._root = nodes[0].serial
             self.counts.waits += 1
             self.counts.held += 1

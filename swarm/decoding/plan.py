@@ -16,7 +16,8 @@ class Plan:
             paper's scheme); with more, what is drafted is sent while earlier frames are on their way.
         branches: choices of the draft for one place that are sent at most; 1 is the first one alone.
         least_chance: tokens that the text gets to less likely are neither sent nor continued.
-        pace_ms: between two frames, unless the text took another turn.
+        pace_ms: between two frames at least, unless the text took another turn.
+        calm_ms: what that grows to, by one pace with every frame that follows: the first ones carry what is likeliest.
     """
 
     window: int = 0
@@ -24,6 +25,7 @@ class Plan:
     branches: int = 1
     least_chance: float = 0.0
     pace_ms: float = 0.0
+    calm_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from swarm.decoding.plan import MAX_DEPTH, Loop, Plan
 
 STREAM_WINDOW = 16  # drafted tokens a frame: a frame is short, so that its first token need not wait for its last
 STREAM_BRANCHES = 3  # beyond the third choice of a draft, the target rarely agrees
-LOOP_FRAMES = 20  # frames a loop at most: more would make every peer work more often, and the text 1 % faster
+LOOP_FRAMES = 20  # frames a loop, in the long run: more would make peers work more often, and the text 1 % faster
 IDLE_CHANCE = 0.04  # worth sending when nobody waits: lower, the peers' work grows much faster than the speed
 BUSY_CHANCE = 0.7  # when others wait most of the time
 BUSY_SHARE = 0.2  # of a loop spent in queues, which is "most of the time"
@@ -38,7 +38,8 @@ class Streaming:
             depth=self.depth,
             branches=self.branches if share <= BRANCH_SHARE else 1,
             least_chance=IDLE_CHANCE + (BUSY_CHANCE - IDLE_CHANCE) * min(1.0, share / BUSY_SHARE),
-            pace_ms=max(self._stage_ms.value or 0.0, (self._loop_ms.value or 0.0) / LOOP_FRAMES),
+            pace_ms=self._stage_ms.value or 0.0,
+            calm_ms=(self._loop_ms.value or 0.0) / LOOP_FRAMES,
         )
 
     def observe(self, loop: Loop) -> None:

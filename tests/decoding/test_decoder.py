@@ -434,6 +434,18 @@ def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
     assert decoder.next_window() is None
 
 
+def test_frames_follow_closely_after_a_turn_and_then_calm_down():
+    decoder = decoder_for([1], Plan(window=1, depth=64, pace_ms=2.0, calm_ms=7.0), max_new_tokens=20)
+    pauses = []
+    for token in (2, 3, 4, 5):
+        decoder.next_window()
+        pauses.append(decoder.pause_ms)
+        propose(decoder, [token])
+    assert pauses == [2.0, 4.0, 6.0, 7.0]
+    decoder.plan = Plan(window=1, depth=64, pace_ms=30.0, calm_ms=7.0)
+    assert decoder.pause_ms == 30.0, "never faster than the slowest stage"
+
+
 def test_a_draft_that_comes_too_late_is_dropped():
     decoder = decoder_for([1], STREAM, max_new_tokens=20)
     window = decoder.next_window()
