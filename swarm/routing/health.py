@@ -1,0 +1,83 @@
+"""What a client has seen of peers itself: failures, and how long their layers really take.
+
+Local only. It is never told to others, who could not check it, and nobody else's word counts here.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from time import monotonic
+
+FIRST_BACKOFF_S = 5.0  # after the first failure; it doubles with every further one
+MOST_BACKOFF_S = 600.0
+FORGET_S = 1800.0  # a peer that did not fail for so long is as good as new
+FADE = 0.8  # what an older measurement still counts for the next one
+MAX_REMEMBERED = 4096  # peers; those seen longest ago are forgotten first
+
+
+@dataclass
+class _Seen:
+    failures: int = 0
+    failed_at: float = 0.0
+    layer_ms: float | None = None
+    queue_ms: float = 0.0
+
+
+class Health:
+    """One client's book on peers. Times are seconds of ``clock``."""
+
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, block: Collection[str] = (), allow: Collection[str] = ()
+    ):
+        """``block``: peers that are never used. ``allow``: if any are named, only these are used."""
+        self._clock, self._block, self._allow = clock, frozenset(block), frozenset(allow)
+        self._seen: dict[str, _Seen] = {}
+
+    def failed(self, peer_id: str) -> None:
+        """It broke a session or did not answer: leave it alone for a while, twice as long as the last time."""
+        seen = self._of(peer_id)
+        if self._clock() - seen.failed_at > FORGET_S:
+            seen.failures = 0
+        seen.failures, seen.failed_at = seen.failures + 1, self._clock()
+
+    def served(self, peer_id: str, layers: int, compute_ms: float, queue_ms: float) -> None:
+        """A loop went through it: so long it computed so many layers, and let the frame wait for others."""
+        seen = self._of(peer_id)
+        per_layer = compute_ms / max(1, layers)
+        seen.layer_ms = per_layer if seen.layer_ms is None else FADE * seen.layer_ms + (1 - FADE) * per_layer
+        seen.queue_ms = FADE * seen.queue_ms + (1 - FADE) * queue_ms
+
+    def recovered(self, peer_id: str) -> None:
+        """A whole generation went well with it."""
+        if peer_id in self._seen:
+            self._seen[peer_id].failures = 0
+
+    def usable(self, peer_id: str) -> bool:
+        """Whether it may be part of a chain now."""
+        if peer_id in self._block or (self._allow and peer_id not in self._allow):
+            return False
+        return self.retry_in_s(peer_id) <= 0
+
+    def retry_in_s(self, peer_id: str) -> float:
+        """How long it is still left alone; 0 or less if it is not."""
+        seen = self._seen.get(peer_id)
+        if seen is None or not seen.failures:
+            return 0.0
+        backoff_s = min(FIRST_BACKOFF_S * 2 ** (seen.failures - 1), MOST_BACKOFF_S)
+        return seen.failed_at + backoff_s - self._clock()
+
+    def layer_ms(self, peer_id: str) -> float | None:
+        """What one of its layers took, as measured; None if nothing went through it yet."""
+        seen = self._seen.get(peer_id)
+        return seen.layer_ms if seen else None
+
+    def queue_ms(self, peer_id: str) -> float:
+        """What frames waited there for others, lately."""
+        seen = self._seen.get(peer_id)
+        return seen.queue_ms if seen else 0.0
+
+    def _of(self, peer_id: str) -> _Seen:
+        seen = self._seen.pop(peer_id, None) or _Seen()
+        while len(self._seen) >= MAX_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[peer_id] = seen  # at the end: seen last
+        return seen

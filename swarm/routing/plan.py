@@ -1,0 +1,186 @@
+"""The chain with the shortest loop: which peers, and where each hands over to the next.
+
+What a loop costs is the sum of what the frame meets on its way: half a round trip from the client to the first peer,
+at every peer a fixed part (its overhead, and others that wait there) and a part for each layer, the links between
+peers, and half a round trip back. Exact by dynamic programming over (layer, peer), in whole arrays: all peers that
+serve a layer are looked at together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.routing.chain import MissingLayers, Stage, gaps
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_REVISITS = 16  # times that a plan is split because it came back to a peer that it had left
+# Of all that serve a layer, only the nearest and fastest are looked at: ten thousand peers make no better chain.
+MAX_PER_LAYER = 64
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A peer that may be part of a chain, as far as the client knows it; it serves ``[first_layer, last_layer)``.
+
+    Attributes:
+        rtt_ms: round trip between the client and the peer.
+        fixed_ms: that every frame takes there besides its layers, others' frames that it waits for included.
+        layer_ms: that one layer takes for one frame.
+        neighbours_ms: one-way times to other peers that it has measured, by their ids.
+    """
+
+    peer_id: str
+    first_layer: int
+    last_layer: int
+    rtt_ms: float
+    fixed_ms: float = 0.0
+    layer_ms: float = 0.0
+    neighbours_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chain, and the loop that it promises."""
+
+    stages: tuple[Stage, ...]
+    loop_ms: float
+
+
+def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the model") -> Plan:
+    """The chain whose loop is the shortest; of equals, the one whose peers come first in ``candidates``.
+
+    A link between two peers takes what either has measured, the less of both, and at most half of both round trips: a
+    frame could always go by way of the client.
+
+    Args:
+        model: its name, for the error.
+
+    Raises:
+        MissingLayers: if the candidates leave a gap.
+    """
+    if missing := gaps(candidates, model_layers):
+        raise MissingLayers(model, missing, model_layers, len(candidates))
+    best = _Search(_likely(candidates, model_layers), model_layers).best(MAX_REVISITS)
+    assert best is not None  # there is no gap
+    return best
+
+
+def _likely(candidates: Sequence[Candidate], model_layers: int) -> list[Candidate]:
+    """Those that are among the nearest and fastest for some layer, in order."""
+    if len(candidates) <= MAX_PER_LAYER:
+        return list(candidates)
+    first = np.array([c.first_layer for c in candidates])
+    last = np.array([c.last_layer for c in candidates])
+    score = np.array([c.rtt_ms + c.fixed_ms + c.layer_ms * (c.last_layer - c.first_layer) for c in candidates])
+    kept = np.zeros(len(candidates), dtype=bool)
+    for layer in range(model_layers):
+        here = np.flatnonzero((first <= layer) & (layer < last))
+        if len(here) > MAX_PER_LAYER:
+            here = here[np.argpartition(score[here], MAX_PER_LAYER)[:MAX_PER_LAYER]]
+        kept[here] = True
+    return [candidate for candidate, likely in zip(candidates, kept, strict=True) if likely]
+
+
+class _Links:
+    """Measured one-way times between candidates, by their indices, sorted by where they lead."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        index = {candidate.peer_id: i for i, candidate in enumerate(candidates)}
+        known: dict[tuple[int, int], float] = {}
+        for i, candidate in enumerate(candidates):
+            for peer_id, ms in candidate.neighbours_ms.items():
+                j = index.get(peer_id, i)
+                if j != i:
+                    for pair in ((i, j), (j, i)):
+                        known[pair] = min(ms, known.get(pair, ms))
+        pairs = sorted(known, key=lambda pair: pair[1])
+        self.source = np.array([source for source, _ in pairs], dtype=np.int64)
+        self.ms = np.array([known[pair] for pair in pairs], dtype=np.float64)
+        targets = np.array([target for _, target in pairs], dtype=np.int64)
+        self.targets, self.starts = np.unique(targets, return_index=True)
+
+
+class _Search:
+    """Finds the best chain in which no peer is left and entered again: a session lives once on a peer."""
+
+    def __init__(self, candidates: Sequence[Candidate], model_layers: int) -> None:
+        self._candidates, self._layers, self._links = candidates, model_layers, _Links(candidates)
+        self._half = np.array([c.rtt_ms / 2 for c in candidates])
+        self._fixed = np.array([c.fixed_ms for c in candidates])
+        self._layer = np.array([c.layer_ms for c in candidates])
+        self._first = np.array([c.first_layer for c in candidates])
+        self._last = np.array([min(c.last_layer, model_layers) for c in candidates])
+        # Layers before which a peer may be entered: from the one on, up to the other.
+        self._from, self._before = self._first.copy(), self._last.copy()
+
+    def best(self, splits: int) -> Plan | None:
+        """The best chain, or None if there is none. Where it comes back to a peer, that peer may be entered only before
+        the layer where it came back, or only from there on, and the better of both is taken."""
+        found = self._shortest()
+        if found is None:
+            return None
+        ids = [stage.peer_id for stage in found.stages]
+        again = next((i for i, peer_id in enumerate(ids) if peer_id in ids[:i]), None)
+        if again is None or not splits:
+            return found
+        peer = next(i for i, c in enumerate(self._candidates) if c.peer_id == ids[again])
+        plans = []
+        for bound in (self._before, self._from):
+            before = bound[peer]
+            bound[peer] = found.stages[again].first
+            plans.append(self.best(splits - 1))
+            bound[peer] = before
+        return min(filter(None, plans), key=lambda each: each.loop_ms, default=None)
+
+    def _shortest(self) -> Plan | None:
+        size, layers = len(self._candidates), self._layers
+        run = np.full(size, np.inf)  # the frame has passed all layers so far, and is at this peer
+        entered_from = np.full((layers, size), -1, dtype=np.int64)  # the peer before; itself where it just goes on
+        for layer in range(layers):
+            here = np.flatnonzero((self._first <= layer) & (layer < self._last))
+            if not len(here):
+                return None
+            enter, source = self._enter(layer, run, here)
+            enter = np.where((self._from[here] <= layer) & (layer < self._before[here]), enter, np.inf)
+            going_on = run[here] <= enter + self._fixed[here]
+            entered_from[layer, here] = np.where(going_on, here, source)
+            passed = np.where(going_on, run[here], enter + self._fixed[here]) + self._layer[here]
+            run = np.full(size, np.inf)
+            run[here] = passed
+        total = run + self._half
+        end = int(total.argmin())
+        return Plan(self._trace(entered_from, end), float(total[end])) if np.isfinite(total[end]) else None
+
+    def _enter(self, layer: int, run: Floats, here: Ints) -> tuple[Floats, Ints]:
+        """What it costs at least to get to each peer of ``here`` before ``layer``, and from where: -1 is the client."""
+        if layer == 0:
+            return self._half[here], np.full(len(here), -1, dtype=np.int64)
+        by_client = run + self._half
+        nearest = int(by_client.argmin())
+        enter, source = by_client[nearest] + self._half[here], np.full(len(here), nearest, dtype=np.int64)
+        if not len(self._links.targets):
+            return enter, source
+        over_links = np.full(len(run), np.inf)
+        costs = run[self._links.source] + self._links.ms
+        over_links[self._links.targets] = np.minimum.reduceat(costs, self._links.starts)
+        better = over_links[here] < enter
+        for i in np.flatnonzero(better):
+            group = int(np.searchsorted(self._links.targets, here[i]))
+            start = self._links.starts[group]
+            end = self._links.starts[group + 1] if group + 1 < len(self._links.starts) else len(costs)
+            source[i] = self._links.source[start + int(costs[start:end].argmin())]
+        return np.where(better, over_links[here], enter), source
+
+    def _trace(self, entered_from: Ints, end: int) -> tuple[Stage, ...]:
+        """The stages of the chain that ends at a peer, back from there."""
+        stages, peer, last = [], end, self._layers
+        for layer in range(self._layers - 1, -1, -1):
+            source = int(entered_from[layer, peer])
+            if source != peer:
+                stages.append(Stage(self._candidates[peer].peer_id, layer, last))
+                peer, last = source, layer
+        return tuple(reversed(stages))

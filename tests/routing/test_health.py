@@ -1,0 +1,84 @@
+"""A peer that fails is left alone, twice as long every time; what it really takes replaces what it says."""
+
+import pytest
+
+from swarm.routing import health as module
+from swarm.routing.health import FIRST_BACKOFF_S, FORGET_S, MOST_BACKOFF_S, Health
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def health(clock):
+    return Health(clock)
+
+
+def test_nobody_is_suspected_at_first(health):
+    assert health.usable("a")
+    assert health.layer_ms("a") is None
+    assert health.queue_ms("a") == 0
+
+
+def test_the_pause_doubles_with_every_failure_up_to_a_limit(health, clock):
+    pauses = []
+    for _ in range(12):
+        health.failed("a")
+        pauses.append(health.retry_in_s("a"))
+        assert not health.usable("a")
+        clock.now += pauses[-1]
+        assert health.usable("a")
+    assert pauses[:3] == [FIRST_BACKOFF_S, 2 * FIRST_BACKOFF_S, 4 * FIRST_BACKOFF_S]
+    assert pauses[-1] == MOST_BACKOFF_S
+
+
+def test_success_wipes_the_slate_and_so_does_time(health, clock):
+    for _ in range(3):
+        health.failed("a")
+    health.recovered("a")
+    assert health.usable("a")
+    health.failed("a")
+    assert health.retry_in_s("a") == FIRST_BACKOFF_S
+    clock.now += FORGET_S + 1
+    health.failed("a")
+    assert health.retry_in_s("a") == FIRST_BACKOFF_S
+
+
+def test_only_the_one_that_failed_is_left_alone(health):
+    health.failed("a")
+    assert health.usable("b")
+
+
+def test_measurements_fade(health):
+    health.served("a", 4, 8.0, 0.0)
+    assert health.layer_ms("a") == 2.0
+    for _ in range(40):
+        health.served("a", 4, 40.0, 5.0)
+    assert health.layer_ms("a") == pytest.approx(10.0, rel=0.01)
+    assert health.queue_ms("a") == pytest.approx(5.0, rel=0.01)
+
+
+def test_lists_of_the_users_own(clock):
+    assert not Health(clock, block=["a"]).usable("a")
+    only = Health(clock, allow=["a"])
+    assert only.usable("a")
+    assert not only.usable("b")
+    both = Health(clock, allow=["a", "b"], block=["b"])
+    assert not both.usable("b")
+
+
+def test_the_book_is_bounded(health, monkeypatch):
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
+    for peer in "abcd":
+        health.failed(peer)
+    assert health.usable("a"), "seen longest ago"
+    assert not health.usable("d")
