@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from peers.budget import MIN_RETRY_MS, CacheBudget, CacheFull
+from peers.history import HistoryBudget
 from peers.onward import OnwardLinks
+from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
-from peers.session import PeerSession, SessionFault
+from peers.session import PeerSession
 from swarm.network.link import Dialer, Link, LinkClosed
 from swarm.network.tasks import end
 from swarm.wire.codec import WireError
@@ -26,10 +28,13 @@ from swarm.wire.messages import (
     Opened,
     Ping,
     Pong,
+    Probe,
+    Reroute,
     SessionId,
 )
 from swarm.wire.stream import MAX_TAIL
 
+HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all sessions together
 MAX_LINKS = 1024
 MAX_SESSIONS = 256
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
@@ -54,6 +59,7 @@ class Handler:
 
     Args:
         max_positions: the model's context, which no session may exceed; None if the model sets no limit.
+        history_bytes: for what has been sent on, in case that a next peer fails.
     """
 
     def __init__(
@@ -63,8 +69,10 @@ class Handler:
         fingerprint: str,
         dialer: Dialer,
         max_positions: int | None = None,
+        history_bytes: int = HISTORY_BYTES,
     ) -> None:
         self.draining = False
+        self._histories = HistoryBudget(history_bytes)
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
         self._sessions: dict[SessionId, PeerSession] = {}
@@ -77,6 +85,8 @@ class Handler:
             Open: self._start_opening,
             Close: self._close_session,
             Cancel: self._cancel,
+            Reroute: self._reroute,
+            Probe: self._probe,
             Ping: self._pong,
         }
 
@@ -102,7 +112,7 @@ class Handler:
         finally:
             # The books first, without waiting, so that they are right even if we are cancelled here.
             openings = self._opening.pop(link).values()
-            for session in [s for s in self._sessions.values() if s.opener is link]:
+            for session in [s for s in self._sessions.values() if s.outlet.opener is link]:
                 self._end(session)
             await end(*openings)
             await link.close()
@@ -149,15 +159,22 @@ class Handler:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
         self._check(opening)
         reserved = self._budget.reserve(opening.max_tokens)
-        onward = None
+        onward, span = None, self._scheduler.span
         try:
             onward = await self._onward.to(opening.next) if opening.next else None
             self._check(opening)  # while we waited, somebody else may have been quicker
-            cache = self._scheduler.span.new_cache(opening.first, opening.last, opening.max_tokens)
-            session = PeerSession(
-                opening, link, onward, reserved, cache, self._scheduler, self._max_positions, self._fail
+            history = None
+            if opening.next:
+                history = self._histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
+            self._sessions[opening.session] = PeerSession(
+                opening,
+                Outlet(opening, link, self._onward, onward, history),
+                reserved,
+                span.new_cache(opening.first, opening.last, opening.max_tokens),
+                self._scheduler,
+                self._max_positions,
+                self._fail,
             )
-            self._sessions[opening.session] = session
         except BaseException as error:
             self._budget.release(reserved)
             if onward is not None:
@@ -193,7 +210,7 @@ class Handler:
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.opener is link:
+        if session is not None and session.outlet.opener is link:
             self._end(session)
         elif opening := self._opening[link].get(message.session):
             opening.cancel()  # its client did not want to wait for the next peer
@@ -205,7 +222,7 @@ class Handler:
     def _fail(self, session: PeerSession, fault: SessionFault) -> None:
         async def farewell() -> None:
             await session.close()
-            await session.tell(fault)
+            await session.outlet.tell(fault)
 
         if self._forget(session):
             self._failed.append(session.opening.session)
@@ -217,8 +234,7 @@ class Handler:
             return False
         del self._sessions[session.opening.session]
         self._budget.release(session.reserved)
-        if session.onward is not None:
-            self._onward.release(session.onward)
+        self._histories.close(session.outlet.history)
         return True
 
     def _in_background(self, farewell: Coroutine[Any, Any, None]) -> None:
@@ -241,22 +257,41 @@ class Handler:
 
     async def _cancel(self, link: Link, message: Cancel) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.opener is link:
+        if session is not None and session.outlet.opener is link:
             session.cancel(message.epoch)
+
+    async def _reroute(self, link: Link, message: Reroute) -> None:
+        session = self._sessions.get(message.session)
+        if session is None or session.outlet.opener is not link:
+            await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
+        elif message.epoch <= session.stream.epoch or session.outlet.hop is None:
+            self._fail(
+                session, SessionFault(FaultCode.BAD_MESSAGE, "a reroute of an old epoch, or where nothing follows")
+            )
+        else:
+            session.reroute(message)
+
+    async def _probe(self, link: Link, message: Probe) -> None:
+        session = self._sessions.get(message.session)
+        if session is not None and session.outlet.opener is link:
+            await _say(link, session.standing())
+        else:
+            await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
 
     async def _pong(self, link: Link, ping: Ping) -> None:
         await _say(link, Pong(nonce=ping.nonce))
 
     def _fault_from_next(self, link: Link, fault: Fault) -> None:
-        """The next peer refuses frames of a session: its client has to know."""
+        """The next peer refuses frames of a session: its client has to know, and may name another one."""
         session = self._sessions.get(fault.session or b"")
-        if session is not None and session.onward is link and session.hop is not None:
-            self._fail(session, SessionFault(fault.code, fault.text, session.hop.peer_id))
+        if session is not None and session.outlet.link is link and session.outlet.hop is not None:
+            self._in_background(session.outlet.lose(SessionFault(fault.code, fault.text, session.outlet.hop.peer_id)))
 
     def _next_lost(self, lost: Link) -> None:
-        for session in [s for s in self._sessions.values() if s.onward is lost]:
-            assert session.hop is not None
-            self._fail(session, SessionFault(FaultCode.NEXT_UNREACHABLE, "the link was lost", session.hop.peer_id))
+        for session in [s for s in self._sessions.values() if s.outlet.link is lost]:
+            assert session.outlet.hop is not None
+            why = SessionFault(FaultCode.NEXT_UNREACHABLE, "the link was lost", session.outlet.hop.peer_id)
+            self._in_background(session.outlet.lose(why))
 
 
 async def _say(link: Link, message: Message) -> None:

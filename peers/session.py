@@ -10,30 +10,17 @@ from torch import Tensor
 from peers.budget import Reservation
 from peers.cache import KVCache
 from peers.inbox import Inbox, Overfull
-from peers.scheduler import Computed, Scheduler
+from peers.outlet import Outlet, SessionFault
+from peers.scheduler import Scheduler
 from peers.span import Work
-from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
-from swarm.wire.messages import MAX_HOPS, MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Result
+from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
-from swarm.wire.tensors import WireTensor
 
+REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
 IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
 
 log = logging.getLogger(__name__)
-
-
-class SessionFault(Exception):
-    """The session cannot go on; tells its client why."""
-
-    def __init__(self, code: FaultCode, text: str, peer: str | None = None, retry_ms: float | None = None) -> None:
-        super().__init__(code, text, peer, retry_ms)
-        self.code, self.text, self.peer, self.retry_ms = code, text, peer, retry_ms
-
-    def message(self, opening: Open) -> Fault:
-        """As it is said to the client."""
-        text = self.text[:MAX_TEXT]
-        return Fault(code=self.code, text=text, session=opening.session, peer=self.peer, retry_ms=self.retry_ms)
 
 
 class PeerSession:
@@ -41,8 +28,7 @@ class PeerSession:
 
     Args:
         opening: the message that opened it.
-        opener: the client's link; faults and, from the last peer of a chain, results go there.
-        onward: the link to the next peer, or None at the end of the chain.
+        outlet: where outputs go; the session closes it.
         reserved: its part of the cache budget, which whoever takes the session off the books gives back.
         max_positions: the model's context; None if the model sets no limit.
         failed: called once, by the session's own task, when the session cannot go on.
@@ -51,26 +37,21 @@ class PeerSession:
     def __init__(
         self,
         opening: Open,
-        opener: Link,
-        onward: Link | None,
+        outlet: Outlet,
         reserved: Reservation,
         cache: KVCache,
         scheduler: Scheduler,
         max_positions: int | None,
         failed: Callable[["PeerSession", SessionFault], None],
     ) -> None:
-        self.opening, self.opener, self.onward, self.reserved = opening, opener, onward, reserved
+        self.opening, self.outlet, self.reserved = opening, outlet, reserved
         self.stream = Stream()
         self._cache, self._scheduler, self._failed = cache, scheduler, failed
         self._max_positions = max_positions
         self._inbox = Inbox(opening.max_tokens)
         self._arrived = asyncio.Event()
-        self._frame: Frame | None = None  # that is being computed and passed on
+        self._reroute: Reroute | None = None  # that is to be followed
         self._task = asyncio.create_task(self._run())
-
-    @property
-    def hop(self) -> Hop | None:
-        return self.opening.next
 
     @property
     def layers(self) -> tuple[int, int]:
@@ -93,16 +74,22 @@ class PeerSession:
         self.stream.cancel(epoch)
         self._inbox.cancel(epoch)
 
+    def reroute(self, reroute: Reroute) -> None:
+        """Go on to another next peer as soon as what is being computed is done; never waits."""
+        self.cancel(reroute.epoch)
+        self._reroute = reroute
+        self._arrived.set()
+
+    def standing(self) -> Standing:
+        """How far the session has come here."""
+        return Standing(
+            session=self.opening.session, epoch=self.stream.epoch, last=self.stream.last, passed=self.outlet.passed
+        )
+
     async def close(self) -> None:
         """Stop computing. May be called twice, but not by the session's own task."""
         await end(self._task)
-
-    async def tell(self, fault: SessionFault) -> None:
-        """Tell the client, if it is still there."""
-        try:
-            await self.opener.send(fault.message(self.opening))
-        except LinkClosed:
-            log.debug("the client of a failed session is gone")
+        self.outlet.close()
 
     # What the scheduler asks for.
 
@@ -112,10 +99,13 @@ class PeerSession:
 
     def begin(self) -> Work:
         """Place the next frame in the stream. Raises `SessionFault` or `OutOfOrder` if it has no place there."""
-        self._frame = frame = self._inbox.take(self._room)
-        placement = self.stream.admit(frame.epoch, frame.root, frame.first, frame.count, frame.parents)
+        frame = self._inbox.take(self._room)
+        placement = self.stream.admit(
+            frame.epoch, frame.root, frame.first, frame.count, frame.parents, frame.replay is not None
+        )
         assert placement is not None  # nothing that waits is stale
         self._check_place(placement, frame.count)
+        self._begun = frame, placement
         return Work(self._cache, _inputs(frame), placement)
 
     @property
@@ -127,10 +117,13 @@ class PeerSession:
     async def _run(self) -> None:
         try:
             while True:
-                await self._arrival()
-                computed = await self._scheduler.compute(self)
-                if computed is not None:
-                    await self._pass_on(computed)
+                await self._something_to_do()
+                if self._reroute is not None:
+                    reroute, self._reroute = self._reroute, None
+                    await self._follow(reroute)
+                elif (computed := await self._scheduler.compute(self)) is not None:
+                    frame, placement = self._begun
+                    await self.outlet.send(frame, placement, computed, not self.stream.stale(frame.epoch))
         except SessionFault as fault:
             self._failed(self, fault)
         except OutOfOrder as error:
@@ -139,19 +132,26 @@ class PeerSession:
             log.exception("a session failed")
             self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
 
-    async def _arrival(self) -> None:
-        """Wait until there is a frame."""
+    async def _something_to_do(self) -> None:
+        """Wait until there is a frame and somebody to send it on to, or a reroute."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + IDLE_TIMEOUT_S
-        while not len(self._inbox):  # it may have come and been cancelled
-            if loop.time() >= deadline:
-                raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {IDLE_TIMEOUT_S:g} s")
+        started = loop.time()
+        while self._reroute is None and (not len(self._inbox) or self.outlet.lost):
+            patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
+            if loop.time() >= started + patience_s:
+                raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
             self._arrived.clear()
-            timer = loop.call_at(deadline, self._arrived.set)
+            timer = loop.call_at(started + patience_s, self._arrived.set)
             try:
                 await self._arrived.wait()
             finally:
                 timer.cancel()
+
+    async def _follow(self, reroute: Reroute) -> None:
+        """Go back to what has been answered, and on to another next peer."""
+        placement = self.stream.cut(reroute.epoch, reroute.root)
+        self._cache.place(placement)
+        await self.outlet.reroute(reroute, placement)
 
     def _check(self, frame: Frame) -> None:
         """Everything about a frame that does not depend on the frames before it."""
@@ -178,36 +178,6 @@ class PeerSession:
             problem = "this model takes no branches: each token must follow the one sent before it"
         if problem:
             raise SessionFault(FaultCode.BAD_MESSAGE, problem)
-
-    async def _pass_on(self, computed: Computed) -> None:
-        frame = self._frame
-        assert frame is not None  # it has been computed
-        if self.stream.stale(frame.epoch):
-            return
-        compute_ms = (*frame.compute_ms, computed.compute_ms)
-        queue_ms = (*frame.queue_ms, computed.queue_ms)
-        try:
-            if self.onward is not None:
-                update = {"tokens": None, "hidden": WireTensor.pack(computed.output)}
-                times = {"compute_ms": compute_ms, "queue_ms": queue_ms}
-                await self.onward.send(frame.model_copy(update=update | times))
-            else:
-                await self.opener.send(
-                    Result(
-                        session=frame.session,
-                        epoch=frame.epoch,
-                        first=frame.first,
-                        count=frame.count,
-                        hidden=WireTensor.pack(computed.output[frame.count - frame.tail :]),
-                        compute_ms=compute_ms,
-                        queue_ms=queue_ms,
-                    )
-                )
-        except LinkClosed as error:
-            if self.onward is None:
-                raise SessionFault(FaultCode.NO_SESSION, "the client is gone") from None
-            peer = self.hop.peer_id if self.hop else None
-            raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), peer) from None
 
 
 def _inputs(frame: Frame) -> Tensor:

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from typing_extensions import Unpack
 
+from swarm.chain import ChainLink
 from swarm.config import Network, load_network
-from swarm.errors import SwarmError
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
@@ -17,23 +17,8 @@ from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
 from swarm.request import Options, Request
 from swarm.results import Generation
-from swarm.routing.chain import MissingLayers, plan
-from swarm.session import ChainLink
-
-
-class WrongWeights(SwarmError):
-    """The swarm serves a model of this name, but other weights."""
-
-    def __init__(self, model: str, ours: str, theirs: Sequence[str]) -> None:
-        super().__init__(model, ours, theirs)
-        self.model, self.ours, self.theirs = model, ours, tuple(theirs)
-
-    def __str__(self) -> str:
-        theirs = ", ".join(fingerprint[:12] for fingerprint in self.theirs)
-        return (
-            f"the swarm serves {self.model} with other weights than yours (fingerprint {theirs}, yours is "
-            f"{self.ours[:12]}); use the same model folder or revision as its peers"
-        )
+from swarm.router import Router
+from swarm.routing.health import Health
 
 
 class SwarmClient:
@@ -45,6 +30,8 @@ class SwarmClient:
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
         bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the environment.
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
+        block: ids of peers that are never used.
+        allow: if any are named, only these peers are used.
 
     Raises:
         ConfigError: for a malformed address or network name, at once.
@@ -60,7 +47,10 @@ class SwarmClient:
         bootstrap: Sequence[str] = (),
         network: Network | None = None,
         link_ms: float = 0.0,
+        block: Collection[str] = (),
+        allow: Collection[str] = (),
     ) -> None:
+        self._health = Health(block=block, allow=allow)
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
 
@@ -75,8 +65,10 @@ class SwarmClient:
             self.models = await loading
             dialer = Dialer(self._link_ms)
             life.push_async_callback(dialer.close)
-            self._connections = Connections(dialer)
-            life.push_async_callback(self._connections.close)
+            connections = Connections(dialer)
+            life.push_async_callback(connections.close)
+            checkpoint = self.models.checkpoint
+            self._router = Router(self._directory, connections, checkpoint, self._model, self._health)
             self._life = life.pop_all()
         return self
 
@@ -103,11 +95,11 @@ class SwarmClient:
 
         Raises:
             RequestError, SamplingError, RuleError: for values out of range, at once.
-            PromptTooLong, MissingLayers, WrongWeights, ChainBroken: while iterating.
+            PromptTooLong, MissingLayers, WrongWeights, SwarmIncomplete: while iterating.
         """
         request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        return GenerationStream(self.models, ids, request, self._threads, self.find_chain)
+        return GenerationStream(self.models, ids, request, self._threads, self._router)
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""
@@ -117,28 +109,10 @@ class SwarmClient:
         return stream.result
 
     async def find_chain(self) -> list[ChainLink]:
-        """The chain that a generation would take now: of the peers that answer, the fewest, then the nearest.
+        """The chain that a generation would take now: of the peers that answer, those with the shortest loop.
 
         Raises:
             MissingLayers: if these peers leave layers out.
             WrongWeights: if the model is served, but with other weights.
         """
-        checkpoint = self.models.checkpoint
-        records = await self._directory.peers(checkpoint.fingerprint, checkpoint.num_layers)
-        usable = {record.peer_id: record for record in records if record.state == "online"}
-        reached = await self._connections.reach(list(usable.values()))
-        rtt_ms = {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
-        try:
-            stages = plan(list(usable.values()), checkpoint.num_layers, rtt_ms, self._model)
-        except MissingLayers:
-            if not usable:
-                await self._blame_weights()
-            raise
-        return [ChainLink(stage, usable[stage.peer_id], reached[stage.peer_id]) for stage in stages]
-
-    async def _blame_weights(self) -> None:
-        """Nobody serves our fingerprint: say so if somebody serves the model's name."""
-        checkpoint = self.models.checkpoint
-        others = [m.fingerprint for m in await self._directory.models() if m.model == checkpoint.name]
-        if others:
-            raise WrongWeights(self._model, checkpoint.fingerprint, others)
+        return await self._router.chain()

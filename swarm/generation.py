@@ -5,16 +5,24 @@ the likeliest of it go around the loop at the pace that the chain can take. And 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 
+from swarm.chain import ChainBroken, ChainSilent
+from swarm.decoding.decoder import Resume
+from swarm.failover import NO_FAILURE, Mender, SwarmIncomplete
 from swarm.model.client import ClientModels
 from swarm.network.tasks import end
 from swarm.request import Request
-from swarm.results import Generation, Piece, RouteStop
-from swarm.session import Answer, ChainLink, ChainSession
+from swarm.results import Failover, Generation, Piece, RouteStop
+from swarm.router import Router
+from swarm.session import Answer, ChainSession
 from swarm.turn import Turn
+
+OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
 
 @dataclass(frozen=True)
@@ -29,46 +37,88 @@ class GenerationStream:
     """An async iterator of pieces; afterwards `result` sums up. Iterate once.
 
     Args:
-        find_chain: chooses the chain when the generation starts.
+        router: chooses the chain, and peers that take the place of others.
     """
 
     def __init__(
-        self,
-        models: ClientModels,
-        prompt: Sequence[int],
-        request: Request,
-        threads: Threads,
-        find_chain: Callable[[], Awaitable[list[ChainLink]]],
+        self, models: ClientModels, prompt: Sequence[int], request: Request, threads: Threads, router: Router
     ) -> None:
         self._models, self._prompt, self._request = models, tuple(prompt), request
-        self._threads, self._find_chain = threads, find_chain
+        self._threads, self._router = threads, router
         self._result: Generation | None = None
 
     @property
     def result(self) -> Generation:
-        """The finished generation. Raises RuntimeError before the iterator is exhausted."""
+        """The finished generation, or after a `SwarmIncomplete` what there is of it.
+
+        Raises:
+            RuntimeError: before the iterator is exhausted.
+        """
         if self._result is None:
             raise RuntimeError("the generation is not finished: iterate to the end first")
         return self._result
 
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
         turn = Turn(self._models, self._prompt, self._request)
-        chain = await self._find_chain()
+        session = await self._open(turn)
+        repairs = _Repairs(session, self._router, self._request.patience_s)
+        turn.meter.start()
+        try:
+            while not turn.decoder.finish_reason:
+                try:
+                    async with aclosing(self._run(turn, session, repairs)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                except (ChainBroken, ChainSilent) as failure:
+                    await repairs.mend(failure, turn.decoder.resume)
+            self._result = self._sum_up(turn, session, repairs)
+        except SwarmIncomplete:
+            turn.decoder.finish_reason = "swarm_incomplete"
+            self._result = self._sum_up(turn, session, repairs)
+            raise
+        finally:
+            await session.close()
+        self._router.learn(self._result.route, self._result.stats)
+
+    async def _open(self, turn: Turn) -> ChainSession:
+        """A session on a chain; one that cannot be opened is given up for another one."""
         checkpoint = self._models.checkpoint
-        async with ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size) as session:
-            turn.branches = session.branches
-            turn.meter.start()
-            ahead = _Ahead(turn, session, self._threads.drafting)
+        avoid: set[str] = set()
+        while True:
+            chain = await self._router.chain(avoid)
+            session = ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size)
             try:
-                while not turn.decoder.finish_reason:
-                    answer = await ahead.answer()
-                    for piece in await self._judge(turn, answer):
-                        yield piece
-                    ahead.go_on()
-            finally:
-                await ahead.close()
-        route = tuple(RouteStop(c.stage.peer_id, c.layers, c.connection.rtt_ms) for c in chain)
-        self._result = turn.sum_up(route, session.bytes_sent, session.bytes_received)
+                await session.open()
+            except ChainBroken as failure:
+                await session.close()
+                avoid.add(failure.peer_id)
+                if failure.code not in NO_FAILURE:
+                    self._router.failed(failure.peer_id)
+                if len(avoid) >= OPEN_TRIES:
+                    raise
+            except BaseException:
+                await session.close()
+                raise
+            else:
+                turn.branches = session.branches
+                return session
+
+    async def _run(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> AsyncGenerator[Piece, None]:
+        """Decode until the text ends or the chain breaks."""
+        ahead = _Ahead(turn, session, self._threads.drafting)
+        try:
+            while not turn.decoder.finish_reason:
+                answer = await ahead.answer()
+                repairs.answered()
+                for piece in await self._judge(turn, answer):
+                    yield piece
+                ahead.go_on()
+        finally:
+            await ahead.close()
+
+    def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
+        route = tuple(RouteStop(c.peer_id, c.layers, c.connection.rtt_ms) for c in session.chain)
+        return turn.sum_up(route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
 
     async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
         taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])
@@ -79,6 +129,38 @@ class GenerationStream:
         loop = asyncio.get_running_loop()
         logits = await loop.run_in_executor(self._threads.judging, self._models.head.logits, hidden)
         return turn.judge(nodes, logits, answer.measured)
+
+
+class _Repairs:
+    """Repairs of one generation's chain, and what each took."""
+
+    def __init__(self, session: ChainSession, router: Router, patience_s: float) -> None:
+        self.failovers: list[Failover] = []
+        self._mender = Mender(session, router, patience_s)
+        self._heard_at = time.perf_counter()
+
+    def answered(self) -> None:
+        """An answer came: the pause of a failover before it is over."""
+        before, self._heard_at = self._heard_at, time.perf_counter()
+        if self.failovers and not self.failovers[-1].pause_ms:
+            self.failovers[-1] = replace(self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3)
+
+    async def mend(self, failure: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> None:
+        """Raises `SwarmIncomplete`."""
+        noticed_at = time.perf_counter()
+        repair = await self._mender.mend(failure, resume)
+        if repair is None:
+            return
+        self.failovers.append(
+            Failover(
+                peers=repair.peers,
+                layers=repair.layers,
+                noticed_ms=(noticed_at - self._heard_at) * 1e3,
+                repair_ms=(time.perf_counter() - noticed_at) * 1e3,
+                pause_ms=0.0,  # until the next answer
+                replayed_tokens=repair.replayed_tokens,
+            )
+        )
 
 
 class _Ahead:

@@ -22,6 +22,7 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
 DEFAULT_NEW_TOKENS = 256
+DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 
@@ -70,6 +71,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
     stop: Sequence[str]  # the text ends before the first of these strings
+    patience_s: float  # how long peers that failed may be missing, before the generation is given up
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
+    patience_s: float = DEFAULT_PATIENCE_S
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -99,6 +102,8 @@ class Request:
             raise RequestError("depth", self.depth, f"auto, or 1 (wait for each) to {MAX_DEPTH} frames in flight")
         if not 1 <= self.branches <= CHOICES:
             raise RequestError("branches", self.branches, f"1 (the draft's first choice alone) to {CHOICES}")
+        if not 0 <= self.patience_s <= MAX_PATIENCE_S:
+            raise RequestError("patience_s", self.patience_s, f"seconds from 0 to {MAX_PATIENCE_S:g}")
         if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)

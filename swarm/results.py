@@ -36,6 +36,18 @@ class RouteStop:
 
 
 @dataclass(frozen=True)
+class Failover:
+    """Peers that failed while a text was generated, and what it took to go on without them."""
+
+    peers: tuple[str, ...]  # that failed
+    layers: tuple[int, int]  # the span [a, b) that was given to others
+    noticed_ms: float  # from the last answer to knowing that something failed
+    repair_ms: float  # from then on until the new peers held what the old ones did
+    pause_ms: float  # from the last answer before to the first one after
+    replayed_tokens: int
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a generation took. Rates are None where nothing was drafted or decided."""
 
@@ -74,6 +86,7 @@ class Stats:
     verification: Literal["exact", "relaxed"]
     rule: str  # that judged, with its settings
     draft_error: str | None  # of a drafter that failed; the rest was decoded plainly
+    failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
 
@@ -154,6 +167,7 @@ class Meter:
         rule: str,
         draft_error: str | None,
         finish_reason: FinishReason,
+        failovers: tuple[Failover, ...] = (),
     ) -> Stats:
         """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
         seconds, new_tokens = self.last_token - self.started, self.new_tokens
@@ -196,6 +210,7 @@ class Meter:
             verification="exact" if exact else "relaxed",
             rule=rule,
             draft_error=draft_error,
+            failovers=failovers,
             seed=seed,
             finish_reason=finish_reason,
         )

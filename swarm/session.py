@@ -1,58 +1,45 @@
-"""One generation over one chain of peers: windows out, results in."""
+"""One generation's session on every peer of a chain: windows out, results in."""
 
 import asyncio
 import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
+from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Window
-from swarm.errors import SwarmError
-from swarm.network.connection import Arrival, Connection
+from swarm.network.connection import Arrival
 from swarm.network.link import LinkClosed
-from swarm.network.records import PeerRecord
 from swarm.network.tasks import within
 from swarm.results import Measured
-from swarm.routing.chain import Stage
-from swarm.wire.messages import SESSION_ID_BYTES, Cancel, Close, Fault, Frame, Hop, Message, Open, Opened, Result
+from swarm.wire.messages import (
+    SESSION_ID_BYTES,
+    Cancel,
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Hop,
+    Message,
+    Open,
+    Opened,
+    Result,
+)
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
-RESULT_TIMEOUT_S = 60.0  # a full frame on a slow chain; a dead peer is noticed by its link long before
+PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
+HANG_LOOPS, LEAST_HANG_S = 3.0, 1.0  # after so many loops, and so long, without an answer, something hangs
 CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
+FADE = 0.8  # what older loops still count for how long the next one may take
 
-
-class ChainBroken(SwarmError):
-    """A peer of the chain failed; what was generated before is lost to this call but not wrong."""
-
-    def __init__(self, peer_id: str, layers: tuple[int, int], why: str) -> None:
-        super().__init__(peer_id, layers, why)
-        self.peer_id, self.layers, self.why = peer_id, layers, why
-
-    def __str__(self) -> str:
-        first, last = self.layers
-        return (
-            f"the peer ...{self.peer_id[-8:]} (layers {first}:{last}) failed: {self.why}; "
-            "run the command again, another route will be chosen if there is one"
-        )
-
-
-@dataclass(frozen=True)
-class ChainLink:
-    """One stage of a chain with the connection to its peer."""
-
-    stage: Stage
-    record: PeerRecord
-    connection: Connection
-
-    @property
-    def layers(self) -> tuple[int, int]:
-        return self.stage.first, self.stage.last
+Expected = TypeVar("Expected", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -69,9 +56,10 @@ class Answer:
 class ChainSession:
     """The session on every peer of a chain. ``open`` / ``close`` come in pairs; use it as a context manager.
 
-    One task may send and another one receive.
+    One task may send and another one receive. While peers are replaced (`swarm.failover`) neither may.
 
     Attributes:
+        chain: its peers now.
         branches: every peer takes several continuations of one token; known once it is open.
 
     Args:
@@ -87,28 +75,59 @@ class ChainSession:
         self.bytes_sent = self.bytes_received = 0
         self.branches = True
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS)
+        self._joined: dict[str, ChainLink] = {}  # all whose messages we take
+        self._next: dict[str, str] = {}  # who sends to whom
         self._sent: deque[tuple[Window, float]] = deque()  # windows in flight, and when they were sent
         self._epoch = 0  # of the last window
+        self._heard_at = 0.0
+        self._loop_s: float | None = None  # fading mean, once a loop of decoding was measured
+
+    # Who takes part.
 
     async def open(self) -> None:
-        """Open on all peers at once, and wait until all have answered.
+        """Open on all peers of the chain at once, and wait until all have answered.
 
         Raises:
             ChainBroken: if one refuses or does not answer in time.
         """
-        for link in self.chain:
+        await self.join(self.chain)
+
+    async def join(self, links: Sequence[ChainLink], onward: Hop | None = None) -> None:
+        """Open on peers that follow each other; what the last one computes goes to ``onward``, or back to us.
+
+        Raises:
+            ChainBroken: if one refuses or does not answer in time.
+        """
+        for link in links:
+            self._joined[link.peer_id] = link
             link.connection.subscribe(self.id, self._inbox)
-        # The address at which a peer answered us is the best one to give to the peer before it.
-        hops = [
-            Hop(peer_id=c.record.peer_id, address=c.connection.link.address, certificate=c.record.certificate)
-            for c in self.chain
-        ]
-        waiting = {link.stage.peer_id: link for link in self.chain}
-        try:
-            await within(OPEN_TIMEOUT_S, self._open_all([*hops[1:], None], waiting))
-        except asyncio.TimeoutError:
-            silent = next(iter(waiting))
-            raise self._broken(silent, f"no answer in {OPEN_TIMEOUT_S:g} s") from None
+        hops = [*(link.hop for link in links[1:]), onward]
+        for link, hop in zip(links, hops, strict=True):
+            self.leads(link, hop)
+        opened = asyncio.gather(*map(self._open, links, hops), return_exceptions=True)
+        for error in filter(None, await opened):
+            raise error
+        for message in await self.expect(Opened, links, OPEN_TIMEOUT_S):
+            self.branches = self.branches and message.branches
+
+    def leads(self, link: ChainLink, onward: Hop | None) -> None:
+        """Take note of who comes next to a peer: only that one may it accuse."""
+        self._next.pop(link.peer_id, None)
+        if onward is not None:
+            self._next[link.peer_id] = onward.peer_id
+
+    def leave(self, links: Collection[ChainLink]) -> None:
+        """Hear nothing any more of peers that are no longer part of the chain."""
+        for link in links:
+            self._joined.pop(link.peer_id, None)
+            link.connection.unsubscribe(self.id)
+
+    def go_on(self, chain: Sequence[ChainLink], epoch: int) -> None:
+        """The chain is another one from now on; nothing that was sent in an older epoch is waited for."""
+        self.chain, self._epoch = tuple(chain), epoch
+        self._sent.clear()
+
+    # Windows and answers.
 
     async def send(self, window: Window) -> None:
         """Send a window into the chain. If it begins a new epoch, a cancel overtakes what is on its way.
@@ -116,7 +135,7 @@ class ChainSession:
         Raises:
             ChainBroken: if a peer is gone.
         """
-        first, *others = (link.connection for link in self.chain)
+        first, *others = self.chain
         frame = Frame(
             session=self.id,
             epoch=window.epoch,
@@ -127,37 +146,53 @@ class ChainSession:
             tokens=window.tokens,
         )
         self._sent.append((window, time.perf_counter()))
-        await self._tell(first, frame)
+        await self.tell(first, frame)
         if window.epoch > self._epoch:
             self._epoch = window.epoch
-            await asyncio.gather(*(self._tell(each, Cancel(session=self.id, epoch=window.epoch)) for each in others))
+            cancel = Cancel(session=self.id, epoch=window.epoch)
+            await asyncio.gather(*(self.tell(each, cancel) for each in others))
 
     async def receive(self) -> Answer:
         """The next answer; those to windows of an older epoch are skipped.
 
         Raises:
-            ChainBroken: if a peer of the chain fails, or nothing comes for `RESULT_TIMEOUT_S`.
+            ChainBroken: if a peer of the chain fails.
+            ChainSilent: if nothing comes for too long.
         """
         while True:
-            arrival = await self._next_arrival()
+            arrival = await self._arrival()
             result = arrival.message
-            if not isinstance(result, Result) or arrival.peer_id != self.chain[-1].stage.peer_id:
-                raise self._fault(arrival)
+            if not isinstance(result, Result):
+                raise self.fault(arrival)
+            if arrival.peer_id != self.chain[-1].peer_id:
+                raise self.broken(arrival.peer_id, "it answered, and is not the last one")
             self.bytes_received += arrival.nbytes
             sent_at = self._answered(result)
             if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
                 wide = f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}"
-                raise self._broken(arrival.peer_id, wide)
-            if result.epoch == self._epoch:
-                loop_ms = (time.perf_counter() - sent_at) * 1e3
-                measured = Measured(loop_ms, result.compute_ms, result.queue_ms)
+                raise self.broken(arrival.peer_id, wide)
+            if sent_at is not None:
+                loop_s = time.perf_counter() - sent_at
+                if result.hidden.tokens == result.count:  # a prompt's loops say nothing of decoding
+                    self._loop_s = loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
+                measured = Measured(loop_s * 1e3, result.compute_ms, result.queue_ms)
                 return Answer(result.epoch, result.first, result.count, result.hidden.unpack(), measured)
+
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take."""
+        return PROMPT_TIMEOUT_S if self._loop_s is None else max(HANG_LOOPS * self._loop_s, LEAST_HANG_S)
+
+    @property
+    def last_sent(self) -> int:
+        """The serial of the last token that was sent in the current epoch; 0 if there was none."""
+        return next((w.first + len(w.tokens) - 1 for w, _ in reversed(self._sent) if w.epoch == self._epoch), 0)
 
     async def close(self) -> None:
         """Tell all peers that are still there; never fails, and takes `CLOSE_TIMEOUT_S` at most."""
-        for link in self.chain:
-            link.connection.unsubscribe(self.id)
-        there = [link.connection for link in self.chain if not link.connection.closed]
+        joined = list(self._joined.values())
+        self.leave(joined)
+        there = [link.connection for link in joined if not link.connection.closed]
         goodbyes = asyncio.gather(*(c.send(Close(session=self.id)) for c in there), return_exceptions=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await within(CLOSE_TIMEOUT_S, goodbyes)
@@ -173,50 +208,68 @@ class ChainSession:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _next_arrival(self) -> Arrival:
-        if not self._inbox.empty():
-            return self._inbox.get_nowait()
+    # Other messages.
+
+    async def tell(self, link: ChainLink, message: Message) -> None:
+        """Say something to one peer. Raises `ChainBroken` if it is gone."""
         try:
-            return await within(RESULT_TIMEOUT_S, self._inbox.get())
-        except asyncio.TimeoutError:
-            last = self.chain[-1].stage.peer_id
-            raise self._broken(last, f"no result in {RESULT_TIMEOUT_S:g} s") from None
-
-    def _answered(self, result: Result) -> float:
-        """Strike off the windows that a result answers; returns when the last of them was sent.
-
-        Windows of older epochs may have died on their way, and need no answer.
-        """
-        while self._sent and self._sent[0][0].epoch < result.epoch:
-            self._sent.popleft()
-        tokens = tail = 0
-        sent_at = None
-        while self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens:
-            window, sent_at = self._sent.popleft()
-            tokens, tail = tokens + len(window.tokens), tail + window.tail
-        if sent_at is None or window.epoch != result.epoch or (tokens, tail) != (result.count, result.hidden.tokens):
-            raise self._broken(self.chain[-1].stage.peer_id, "it answered what was not asked")
-        return sent_at
-
-    async def _tell(self, connection: Connection, message: Message) -> None:
-        try:
-            self.bytes_sent += await connection.send(message)
+            self.bytes_sent += await link.connection.send(message)
         except LinkClosed as error:
-            raise self._broken(connection.peer_id, error.why) from None
+            raise self.broken(link.peer_id, error.why) from None
 
-    async def _open_all(self, onward: Sequence[Hop | None], waiting: dict[str, ChainLink]) -> None:
-        """Ask all peers at once, then take out of ``waiting`` who has answered, until nobody is left."""
-        asked = await asyncio.gather(*map(self._open_one, self.chain, onward), return_exceptions=True)
-        for error in filter(None, asked):
-            raise error
-        while waiting:
-            arrival = await self._inbox.get()
-            if not isinstance(arrival.message, Opened):
-                raise self._fault(arrival)
-            self.branches = self.branches and arrival.message.branches
-            waiting.pop(arrival.peer_id, None)
+    async def expect(self, kind: type[Expected], links: Sequence[ChainLink], seconds: float) -> list[Expected]:
+        """One message of a kind from each of some peers, in their order.
 
-    async def _open_one(self, link: ChainLink, onward: Hop | None) -> None:
+        Raises:
+            ChainBroken: if one of them fails, or any other peer that takes part, or one does not answer in time.
+        """
+        heard = await self.poll(kind, links, seconds, stop_at_faults=True)
+        for link in links:
+            answer = heard.get(link.peer_id) or self.broken(link.peer_id, f"no answer in {seconds:g} s")
+            if isinstance(answer, ChainBroken):
+                raise answer
+        return [message for link in links if isinstance(message := heard[link.peer_id], kind)]
+
+    async def poll(
+        self, kind: type[Expected], links: Sequence[ChainLink], seconds: float, stop_at_faults: bool = False
+    ) -> dict[str, Expected | ChainBroken]:
+        """What peers answer within a time, by their ids: a message of a kind, or that they failed. Whoever says nothing
+        is left out. Results that come meanwhile are dropped: nothing is in flight that is still wanted."""
+        heard: dict[str, Expected | ChainBroken] = {}
+
+        async def gather() -> None:
+            while any(link.peer_id not in heard for link in links):
+                arrival = await self._inbox.get()
+                if isinstance(arrival.message, Result) or not self._concerns(arrival):
+                    continue
+                if isinstance(arrival.message, kind):
+                    heard[arrival.peer_id] = arrival.message
+                    continue
+                failure = self.fault(arrival)
+                if stop_at_faults:
+                    raise failure
+                heard[failure.peer_id] = failure
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(seconds, gather())
+        return heard
+
+    def fault(self, arrival: Arrival) -> ChainBroken:
+        """What an arrival other than the expected one says about whom."""
+        message = arrival.message
+        if isinstance(message, Fault):
+            blamed = self._to_blame(arrival.peer_id, message)
+            code = message.code if blamed == arrival.peer_id else None
+            return self.broken(blamed, message.text or message.code.value, code)
+        if isinstance(message, LinkClosed):
+            return self.broken(arrival.peer_id, message.why)
+        said = f"it sent {type(message).__name__} out of turn" if isinstance(message, Message) else str(message)
+        return self.broken(arrival.peer_id, said)
+
+    def broken(self, peer_id: str, why: str, code: FaultCode | None = None) -> ChainBroken:
+        return ChainBroken(peer_id, self._joined[peer_id].layers, why, code)
+
+    async def _open(self, link: ChainLink, onward: Hop | None) -> None:
         opening = Open(
             session=self.id,
             fingerprint=self.fingerprint,
@@ -225,23 +278,57 @@ class ChainSession:
             max_tokens=self.max_tokens,
             next=onward,
         )
-        await self._tell(link.connection, opening)
+        await self.tell(link, opening)
 
-    def _fault(self, arrival: Arrival) -> ChainBroken:
-        """What an arrival other than the expected one says about whom."""
-        message = arrival.message
-        if isinstance(message, Fault):
-            return self._broken(self._to_blame(arrival.peer_id, message), message.text or message.code.value)
-        if isinstance(message, LinkClosed):
-            return self._broken(arrival.peer_id, message.why)
-        said = f"it sent {type(message).__name__} out of turn" if isinstance(message, Message) else str(message)
-        return self._broken(arrival.peer_id, said)
+    async def _arrival(self) -> Arrival:
+        """The next message of a peer that takes part; raises `ChainSilent` when that takes too long."""
+        while True:
+            try:
+                arrival = self._inbox.get_nowait()
+            except asyncio.QueueEmpty:
+                arrival = await self._wait()
+            if self._concerns(arrival):
+                self._heard_at = time.perf_counter()
+                return arrival
+
+    def _concerns(self, arrival: Arrival) -> bool:
+        """Whether it is news: not from a peer that has left, nor about one."""
+        about = arrival.message.peer if isinstance(arrival.message, Fault) else None
+        return arrival.peer_id in self._joined and (about is None or about in self._joined)
+
+    async def _wait(self) -> Arrival:
+        while True:
+            try:
+                return await within(self._left_s(), self._inbox.get())
+            except asyncio.TimeoutError:
+                if self._left_s() <= 0:
+                    raise ChainSilent(self.patience_s) from None
+
+    def _left_s(self) -> float:
+        """How long the next answer may still take; as long as ever while nothing is in flight."""
+        oldest = next((sent_at for window, sent_at in self._sent if window.epoch == self._epoch), None)
+        if oldest is None:
+            return self.patience_s
+        return max(oldest, self._heard_at) + self.patience_s - time.perf_counter()
+
+    def _answered(self, result: Result) -> float | None:
+        """Strike off the windows that a result answers; returns when the last of them was sent, None if it is stale.
+
+        Windows of older epochs may have died on their way, and need no answer.
+        """
+        if result.epoch < self._epoch and (not self._sent or result.epoch < self._sent[0][0].epoch):
+            return None
+        while self._sent and self._sent[0][0].epoch < result.epoch:
+            self._sent.popleft()
+        tokens = tail = 0
+        sent_at = None
+        while self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens:
+            window, sent_at = self._sent.popleft()
+            tokens, tail = tokens + len(window.tokens), tail + window.tail
+        if sent_at is None or window.epoch != result.epoch or (tokens, tail) != (result.count, result.hidden.tokens):
+            raise self.broken(self.chain[-1].peer_id, "it answered what was not asked")
+        return sent_at if result.epoch == self._epoch else None
 
     def _to_blame(self, reporter: str, fault: Fault) -> str:
         """A peer answers for itself, and may accuse only the one that it sends to."""
-        ids = [link.stage.peer_id for link in self.chain]
-        return reporter if fault.peer not in ids[ids.index(reporter) + 1 :][:1] else str(fault.peer)
-
-    def _broken(self, peer_id: str, why: str) -> ChainBroken:
-        layers = next(link.layers for link in self.chain if link.stage.peer_id == peer_id)
-        return ChainBroken(peer_id, layers, why)
+        return fault.peer if fault.peer is not None and self._next.get(reporter) == fault.peer else reporter

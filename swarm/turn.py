@@ -16,7 +16,7 @@ from swarm.decoding.rules.rule import Decision
 from swarm.decoding.tree import Node
 from swarm.model.client import ClientModels
 from swarm.request import Request
-from swarm.results import Generation, Measured, Meter, Piece, RouteStop
+from swarm.results import Failover, Generation, Measured, Meter, Piece, RouteStop
 from swarm.text import StopStrings, TextStream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -157,7 +157,13 @@ class Turn:
             self.control.observe(loop)
         self._kept, self._draft_ms = kept, 0.0
 
-    def sum_up(self, route: tuple[RouteStop, ...] = (), bytes_sent: int = 0, bytes_received: int = 0) -> Generation:
+    def sum_up(
+        self,
+        route: tuple[RouteStop, ...] = (),
+        bytes_sent: int = 0,
+        bytes_received: int = 0,
+        failovers: tuple[Failover, ...] = (),
+    ) -> Generation:
         """Everything, at the end."""
         sampling, decoder = self.request.sampling, self.decoder
         assert decoder.finish_reason is not None
@@ -174,6 +180,7 @@ class Turn:
                 exact=decoder.rule.exact,
                 rule=str(self.request.verification),
                 draft_error=self.draft_error,
+                failovers=failovers,
                 finish_reason=decoder.finish_reason,
             ),
             pieces=tuple(self.pieces),

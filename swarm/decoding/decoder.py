@@ -33,7 +33,7 @@ from swarm.errors import SwarmError
 MAX_TREE = 512  # living tokens behind the tip, most of them other choices that are never sent
 MAX_SENT_AHEAD = 128  # of these, that the chain holds or is sent: sessions reserve room for them
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "swarm_incomplete"]
 
 
 class UnexpectedResult(SwarmError):
@@ -70,6 +70,18 @@ class Ask:
     node: Node
     sequence: tuple[int, ...]
     count: int
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What a peer has to hold so that the text can go on: ``tokens``, of which the last one has the serial ``root``.
+
+    ``epoch`` is that of the next window.
+    """
+
+    epoch: int
+    root: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,9 @@ class Decoder:
         self.finish_reason: FinishReason | None = None
         self._unread = list(prompt[:-1])  # of the prompt, what was not sent yet; its last token is the tip
         self._limit = len(prompt) + max_new_tokens
-        self._root = 0  # serial of the last committed token that was sent
+        # Serial of the last token that every peer will hold whatever fails: the last one of the text that was answered,
+        # and before there is one, the end of the last whole chunk of the prompt.
+        self._root = 0
         self._serial = 0  # the last one given
         self._run = 0  # drafted tokens kept in a row
         self._frames_ahead = 0  # sent since the text took a turn
@@ -202,18 +216,18 @@ class Decoder:
 
     def _send(self, unread: int, nodes: Sequence[Node]) -> Window:
         """Give serials to so many unread tokens of the prompt and to ``nodes``, and count them as in flight."""
-        first, root, parents = self._serial + 1, self._root, [1] * unread
+        first, root = self._serial + 1, self._root
+        parents = [first - root, *[1] * (unread - 1)] if unread else []
         position = len(self.tokens) - 1 - len(self._unread) if unread else nodes[0].position
         self._serial += unread
-        self._root = self._serial if unread else self._root
+        before = self._serial if unread else root  # what the tip follows
         for node in nodes:
             self._serial += 1
-            parents.append(self._serial - (self._root if node.parent is None else node.parent.serial))
+            parents.append(self._serial - (before if node.parent is None else node.parent.serial))
             node.serial = self._serial
         self._frames_ahead += 1
         if nodes and nodes[0] is self.tree.tip:
             self._frames_ahead = 0
-            self._root = nodes[0].serial
             self.counts.waits += 1
             self.counts.held += 1
         tokens = (*self._unread[:unread], *(node.token for node in nodes))
@@ -221,9 +235,25 @@ class Decoder:
         follows = all(distance == 1 for distance in parents)
         window = Window(self.epoch, root, first, tokens, None if follows else tuple(parents), len(nodes), position)
         self._in_flight.append(_Sent(window, tuple(nodes)))
-        if nodes:
+        if not nodes:
+            self._root = self._serial
+        else:
             self.counts.count_frame(len(nodes), len(self._in_flight))
         return window
+
+    def resume(self) -> Resume:
+        """Some peer has forgotten everything: all that was not answered is void, and will be sent again. Drafts stay.
+
+        What was answered lies with all other peers: every token before the last one, once there was an answer at all.
+        """
+        self.epoch += 1
+        self._in_flight.clear()
+        for node in (self.tree.tip, *self.tree.nodes):
+            node.serial = 0
+        if not self.counts.loops:
+            self._root, self._unread = 0, self.tokens[:-1]
+            return Resume(self.epoch, 0, ())
+        return Resume(self.epoch, self._root, tuple(self.tokens[:-1]))
 
     # Judging.
 
@@ -280,13 +310,13 @@ class Decoder:
         place = next((rank for rank, child in enumerate(choices) if child.token == decision.token), None)
         self.confidence.observe([child.sure for child in choices], place)
         sent_ahead = any(child.serial for child in choices)
+        self._root = self.tree.tip.serial
         tip = self.tree.advance(decision.token)
         decision = replace(decision, branch=bool(place and tip.serial))
         self.tokens.append(decision.token)
         self.counts.count(decision, self._run)
         self._run = self._run + 1 if decision.kept else 0
         if tip.serial:
-            self._root = tip.serial
             self.counts.held += 1
         elif sent_ahead:
             self.epoch += 1

@@ -35,7 +35,7 @@ class MissingLayers(SwarmError):
         self.model, self.gaps, self.model_layers, self.peers = model, tuple(gaps), model_layers, peers
 
     def __str__(self) -> str:
-        if not self.peers:
+        if not self.peers and self.gaps == ((0, self.model_layers),):
             everything = f"0:{self.model_layers}"
             return f"no peer serves {self.model}; start one with `swarm-peer join {self.model} --layers {everything}`"
         spans = [f"{first}:{last}" for first, last in self.gaps]

@@ -62,7 +62,7 @@ class Health:
         seen = self._seen.get(peer_id)
         if seen is None or not seen.failures:
             return 0.0
-        backoff_s = min(FIRST_BACKOFF_S * 2 ** (seen.failures - 1), MOST_BACKOFF_S)
+        backoff_s = min(FIRST_BACKOFF_S * 2.0 ** (seen.failures - 1), MOST_BACKOFF_S)
         return seen.failed_at + backoff_s - self._clock()
 
     def layer_ms(self, peer_id: str) -> float | None:

@@ -10,7 +10,7 @@ from swarm.wire import messages
 from swarm.wire.messages import Message, printable
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -24,6 +24,10 @@ _KINDS: dict[str, type[Message]] = {
         messages.Frame,
         messages.Result,
         messages.Cancel,
+        messages.Reroute,
+        messages.Rerouted,
+        messages.Probe,
+        messages.Standing,
         messages.Close,
         messages.Ping,
         messages.Pong,

@@ -5,7 +5,7 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Ping` and `Fault` are said directly between a client and a peer.
+`Cancel`, `Close`, `Reroute`, `Probe`, `Ping` and `Fault` are said directly between a client and a peer.
 """
 
 import enum
@@ -41,6 +41,7 @@ Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 TokenIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)]
 Distance = Annotated[int, Field(ge=1, lt=1 << 31)]  # how many serials before a token its parent is
 Distances = Annotated[tuple[Distance, ...], Field(strict=False, max_length=MAX_FRAME_TOKENS)]
+Hops = Annotated[int, Field(ge=0, le=MAX_HOPS)]
 StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]  # one entry a stage
 
 
@@ -88,6 +89,9 @@ class Frame(Message):
     What an epoch, a root and parents mean is told in `swarm.wire.stream`; without ``parents`` each token follows the
     one before it. The client wants the final hidden states of the last ``tail`` tokens back. ``compute_ms`` and
     ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
+
+    A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and kept, passed on to so
+    many more peers, and answered to nobody.
     """
 
     session: SessionId
@@ -98,6 +102,7 @@ class Frame(Message):
     parents: Distances | None = None
     tokens: TokenIds | None = None
     hidden: WireTensor | None = None
+    replay: Hops | None = None
     compute_ms: StageMs = ()
     queue_ms: StageMs = ()
 
@@ -109,6 +114,8 @@ class Frame(Message):
             raise ValueError("a frame carries at least one token")
         if self.tail > self.count:
             raise ValueError(f"a tail of {self.tail} does not fit {self.count} tokens")
+        if self.replay is not None and self.tail:
+            raise ValueError("nobody is answered what is replayed")
         if self.parents is not None and len(self.parents) != self.count:
             raise ValueError(f"{len(self.parents)} parents for {self.count} tokens")
         return self
@@ -147,6 +154,39 @@ class Cancel(Message):
     epoch: Epoch
 
 
+class Reroute(Message):
+    """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to ``root``, which has
+    been answered, and replay what is left to the new one, and through it to ``replay`` more."""
+
+    session: SessionId
+    epoch: Epoch
+    root: Serial
+    next: Hop
+    replay: Hops = 0
+
+
+class Rerouted(Message):
+    """The answer to the reroute of the same epoch: everything has been replayed."""
+
+    session: SessionId
+    epoch: Epoch
+
+
+class Probe(Message):
+    """How far has the session come at your place?"""
+
+    session: SessionId
+
+
+class Standing(Message):
+    """The answer to a probe: the last token that came and was begun, and the last one whose output was sent on."""
+
+    session: SessionId
+    epoch: Epoch
+    last: Serial
+    passed: Serial
+
+
 class Close(Message):
     """The session is over; free its memory."""
 
@@ -174,13 +214,14 @@ class FaultCode(str, enum.Enum):
     WRONG_LAYERS = "wrong_layers"  # these layers are not served here
     BUSY = "busy"  # no room now; try later or elsewhere
     OUT_OF_ORDER = "out_of_order"  # the frame does not continue the stream
-    NEXT_UNREACHABLE = "next_unreachable"  # the next peer of the chain does not answer
+    NEXT_UNREACHABLE = "next_unreachable"  # the next peer does not answer; a running session waits for a reroute
+    NO_HISTORY = "no_history"  # outputs were not kept, so nothing can be replayed
     DRAINING = "draining"  # the peer is about to leave
     INTERNAL = "internal"  # the peer's own failure
 
 
 class Fault(Message):
-    """Something failed; with a session, that session is over.
+    """Something failed; with a session, that session is over, unless it can go on by a `Reroute`.
 
     ``peer`` names a third peer if that one is to blame. A peer that is busy says when to try again (``retry_ms``).
     """

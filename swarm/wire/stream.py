@@ -9,7 +9,7 @@ retransmission and branches:
   that does not lead to the frame's ``root``, which is therefore a token that has been answered, or the beginning:
   only that is sure to be held by every peer.
 - Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor follows
-  from it is forgotten.
+  from it is forgotten. Only behind a replay, or a cut, serials are missing: they were given in older epochs.
 - A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
 - Frames of one epoch that follow each other may be joined to one; it has the root of the first of them.
 
@@ -17,10 +17,11 @@ Serials outlive everything that a peer forgets or never computed: two peers of a
 stale frames still mean the same by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from swarm.errors import SwarmError
+from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 BEGINNING = 0  # the serial before all tokens
 MAX_TAIL = 1024  # tokens behind the root; masks grow with it
@@ -71,6 +72,7 @@ class Stream:
     # from, the token of row `trunk + i`. So the highest bit but its own is its parent.
     _serials: list[int] = field(default_factory=list)
     _sees: list[int] = field(default_factory=list)
+    _resumed: bool = False  # the next frame of this epoch may leave a gap
 
     @property
     def length(self) -> int:
@@ -86,7 +88,13 @@ class Stream:
         self.floor = max(self.floor, epoch)
 
     def admit(
-        self, epoch: int, root: int, first: int, count: int, parents: Sequence[int] | None = None
+        self,
+        epoch: int,
+        root: int,
+        first: int,
+        count: int,
+        parents: Sequence[int] | None = None,
+        replay: bool = False,
     ) -> Placement | None:
         """Place the ``count`` tokens from serial ``first`` on; None for a stale frame.
 
@@ -98,7 +106,8 @@ class Stream:
         """
         if self.stale(epoch):
             return None
-        if first <= self.last or (epoch == self.epoch and first != self.last + 1):
+        gap = epoch == self.epoch and first != self.last + 1 and not self._resumed
+        if gap or first <= self.last:
             raise OutOfOrder(epoch, first, f"the last one in epoch {self.epoch} was {self.last}")
         trunk, keep, serials, sees = self._forget(epoch, root, first)
         held = len(serials)
@@ -113,7 +122,7 @@ class Stream:
             serials.append(serial)
             sees.append(sight[serial])
         self.epoch, self.root, self.last, self.trunk = epoch, root, first + count - 1, trunk
-        self._serials, self._sees = serials, sees
+        self._serials, self._sees, self._resumed = serials, sees, replay
         new = sees[held:]
         return Placement(
             start=trunk + held,
@@ -123,9 +132,24 @@ class Stream:
             sees=None if all(seen == (2 << i) - 1 for i, seen in enumerate(new, held)) else tuple(new),
         )
 
+    def cut(self, epoch: int, root: int) -> Placement:
+        """Begin a newer epoch by forgetting all that does not lead to ``root``; no token comes.
+
+        Raises:
+            OutOfOrder: if the epoch is not newer, or the root is not held.
+        """
+        if self.stale(epoch) or epoch == self.epoch:
+            raise OutOfOrder(epoch, self.last + 1, f"epoch {self.epoch} is not older")
+        trunk, keep, serials, sees = self._forget(epoch, root, self.last + 1)
+        self.epoch, self.root, self.trunk = epoch, root, trunk
+        self._serials, self._sees, self._resumed = serials, sees, True
+        return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
+
     def _forget(self, epoch: int, root: int, first: int) -> tuple[int, tuple[int, ...], list[int], list[int]]:
         """The new trunk, the rows that move, and the tokens that stay behind the trunk: serials, and what they see."""
         newer = epoch > self.epoch
+        if newer and root == BEGINNING:
+            return 0, (), [], []
         if root == self.root:
             return (self.trunk, (), [], []) if newer else (self.trunk, (), [*self._serials], [*self._sees])
         if root not in self._serials:
@@ -135,6 +159,21 @@ class Stream:
         follows = [] if newer else [i for i in range(at + 1, end) if self._sees[i] >> at & 1]
         keep = tuple(self.trunk + i for place, i in enumerate((*leads, *follows)) if i != place)
         return self.trunk + len(leads), keep, [self._serials[i] for i in follows], _among(follows, self._sees, at + 1)
+
+
+def replayed(root: int, rows: int) -> Iterator[tuple[int, slice, int, tuple[int, ...] | None]]:
+    """How ``rows`` tokens, one after the other from the beginning of the text on, are told once more to a peer that
+    holds none of them, so that the last one has the serial ``root``.
+
+    Yields, for each frame: the serial of its first token, which of the tokens it carries, its root, and its parents.
+    """
+    before, first = BEGINNING, root - rows + 1
+    for start in range(0, rows, MAX_FRAME_TOKENS):
+        count = min(MAX_FRAME_TOKENS, rows - start)
+        parents = None if first == before + 1 else (first - before, *[1] * (count - 1))
+        yield first, slice(start, start + count), before, parents
+        first += count
+        before = first - 1
 
 
 def _among(follows: Sequence[int], sees: Sequence[int], after: int) -> list[int]:

@@ -1,0 +1,61 @@
+"""What a client knows of the peers of one chain, and how it says that one of them failed."""
+
+from dataclasses import dataclass
+
+from swarm.errors import SwarmError
+from swarm.network.connection import Connection
+from swarm.network.records import PeerRecord
+from swarm.routing.chain import Stage
+from swarm.wire.messages import FaultCode, Hop
+
+
+class ChainBroken(SwarmError):
+    """A peer of the chain failed. ``code`` is what it said itself, if it said anything."""
+
+    def __init__(self, peer_id: str, layers: tuple[int, int], why: str, code: FaultCode | None = None) -> None:
+        super().__init__(peer_id, layers, why, code)
+        self.peer_id, self.layers, self.why, self.code = peer_id, layers, why, code
+
+    def __str__(self) -> str:
+        first, last = self.layers
+        return (
+            f"the peer ...{self.peer_id[-8:]} (layers {first}:{last}) failed: {self.why}; "
+            "run the command again, another route will be chosen if there is one"
+        )
+
+
+class ChainSilent(SwarmError):
+    """No answer came for much longer than a loop takes, and nobody said that anything failed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the chain has not answered for {self.seconds:.1f} s; run the command again"
+
+
+@dataclass(frozen=True)
+class ChainLink:
+    """One stage of a chain with the connection to its peer."""
+
+    stage: Stage
+    record: PeerRecord
+    connection: Connection
+
+    @property
+    def peer_id(self) -> str:
+        return self.stage.peer_id
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        return self.stage.first, self.stage.last
+
+    @property
+    def hop(self) -> Hop:
+        """How the peer before it reaches it: the address at which it answered us is the best one there is."""
+        return Hop(
+            peer_id=self.record.peer_id,
+            address=self.connection.link.address,
+            certificate=self.record.certificate,
+        )

@@ -1,0 +1,222 @@
+"""Repairing a chain while a generation runs on it: who has failed, who takes the place, and what they are given.
+
+The peer before the failed ones keeps what it sent on. It is told who follows now and replays to the new peers, which
+compute it in one pass; nothing before them is computed again, and nothing travels through the client. Only what the
+first peer of a chain held is replayed by the client, from the text itself. Where nothing was kept, the gap grows
+towards the client until it can be filled.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from swarm.chain import ChainBroken, ChainLink, ChainSilent
+from swarm.decoding.decoder import Resume
+from swarm.errors import SwarmError
+from swarm.routing.chain import MissingLayers
+from swarm.session import ChainSession
+from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
+from swarm.wire.stream import replayed
+
+PROBE_TIMEOUT_S = 1.0  # a peer answers a probe on its event loop, whatever it computes
+LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
+REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
+PAUSE_S = 0.5  # between two looks for peers to take the place
+NO_FAILURE = frozenset({FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY})  # it only said how it is
+
+log = logging.getLogger(__name__)
+
+
+class SwarmIncomplete(SwarmError):
+    """No peers can take the place of those that failed; what was generated until then is kept."""
+
+    def __init__(self, missing: str, patience_s: float) -> None:
+        super().__init__(missing, patience_s)
+        self.missing, self.patience_s = missing, patience_s
+
+    def __str__(self) -> str:
+        return (
+            f"peers have failed and nobody took their place within {self.patience_s:g} s ({self.missing}); "
+            "go on later with the prompt and all tokens so far as the prompt, and the same seed"
+        )
+
+
+class Finder(Protocol):
+    """What has to be known of the swarm."""
+
+    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+        """Peers that serve layers ``[first, last)`` together, one after the other. Raises `MissingLayers`."""
+        ...
+
+    def failed(self, peer_id: str) -> None:
+        """Take note that a peer failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done."""
+
+    peers: tuple[str, ...]  # that are not part of the chain any more
+    layers: tuple[int, int]  # the span [a, b) from the first to the last of them
+    replayed_tokens: int
+
+
+class Mender:
+    """Repairs one session's chain.
+
+    Args:
+        patience_s: how long peers may be missing before `SwarmIncomplete` is raised.
+    """
+
+    def __init__(self, session: ChainSession, finder: Finder, patience_s: float) -> None:
+        self._session, self._finder, self._patience_s = session, finder, patience_s
+
+    async def mend(self, why: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> Repair | None:
+        """Replace whoever failed; None if nobody did, and the chain only takes long.
+
+        Args:
+            resume: what new peers have to hold; asked once for every attempt.
+
+        Raises:
+            SwarmIncomplete: if nobody takes the place in time.
+        """
+        broken = await self._who(why)
+        if not broken:
+            return None
+        deadline = time.monotonic() + self._patience_s
+        avoid, lost = set(broken), [link for link in self._session.chain if link.peer_id in broken]
+        while True:
+            held = resume()
+            try:
+                await self._replace(broken, avoid, held)
+                layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
+                return Repair(tuple(link.peer_id for link in lost), layers, len(held.tokens))
+            except ChainBroken as again:
+                log.warning("while a chain was repaired: %s", again)
+                self._blame(again)
+                lost += [link for link in self._session.chain if link.peer_id == again.peer_id and link not in lost]
+                broken.add(again.peer_id)
+                if again.code is not FaultCode.NO_HISTORY:
+                    avoid.add(again.peer_id)
+                missing: str = again.why
+            except MissingLayers as error:
+                await asyncio.sleep(PAUSE_S)
+                missing = str(error)
+            if time.monotonic() > deadline:
+                raise SwarmIncomplete(missing, self._patience_s)
+
+    # Who has failed.
+
+    async def _who(self, why: ChainBroken | ChainSilent) -> set[str]:
+        """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
+        that does not get on with what it was given, if there is one."""
+        broken = set()
+        if isinstance(why, ChainBroken):
+            self._blame(why)
+            broken.add(why.peer_id)
+        first = await self._look(broken)
+        if broken or isinstance(why, ChainBroken):
+            return broken
+        await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.patience_s / 3))
+        second = await self._look(broken)
+        if not broken and first == second and (stuck := self._stuck(second)):
+            self._finder.failed(stuck)
+            broken.add(stuck)
+        return broken
+
+    async def _look(self, broken: set[str]) -> dict[str, Standing]:
+        """How far every peer has come; those that do not tell are added to ``broken``."""
+        asked = [link for link in self._session.chain if link.peer_id not in broken]
+        for link in asked:
+            with suppress(ChainBroken):
+                await self._session.tell(link, Probe(session=self._session.id))
+        heard = await self._session.poll(Standing, asked, PROBE_TIMEOUT_S)
+        standings = {}
+        for link in asked:
+            standing = heard.get(link.peer_id)
+            if isinstance(standing, Standing):
+                standings[link.peer_id] = standing
+            else:
+                self._blame(standing or self._session.broken(link.peer_id, "it does not answer"))
+                broken.add(link.peer_id)
+        return standings
+
+    def _stuck(self, standings: dict[str, Standing]) -> str | None:
+        """The first peer that was sent more than it has sent on: it hangs, or the link to it does."""
+        due = self._session.last_sent
+        for link in self._session.chain:
+            standing = standings[link.peer_id]
+            if standing.passed < due:
+                return link.peer_id
+            due = standing.passed
+        return None
+
+    def _blame(self, failure: ChainBroken) -> None:
+        if failure.code not in NO_FAILURE:
+            self._finder.failed(failure.peer_id)
+
+    # Who takes the place.
+
+    async def _replace(self, broken: set[str], avoid: set[str], held: Resume) -> None:
+        """Fill every gap of the chain. What has been filled stays so if a later gap cannot be."""
+        session = self._session
+        session.leave([link for link in session.chain if link.peer_id in broken])
+        while gap := _first_gap(session.chain, broken):
+            start, end = gap
+            first, last = session.chain[start].stage.first, session.chain[end - 1].stage.last
+            before = session.chain[start - 1] if start else None
+            behind = session.chain[end] if end < len(session.chain) else None
+            new = await self._finder.span(first, last, avoid)
+            try:
+                await session.join(new, behind.hop if behind else None)
+                await self._hand_over(before, new, held)
+            except BaseException:
+                await self._dismiss(new)
+                raise
+            session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
+
+    async def _hand_over(self, before: ChainLink | None, new: list[ChainLink], held: Resume) -> None:
+        """Let the new peers have what the old ones held."""
+        session, further = self._session, len(new) - 1
+        if before is not None:
+            hop = new[0].hop
+            session.leads(before, hop)
+            reroute = Reroute(session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further)
+            await session.tell(before, reroute)
+            await session.expect(Rerouted, [before], REPLAY_TIMEOUT_S)
+            return
+        for serial, which, root, parents in replayed(held.root, len(held.tokens)):
+            frame = Frame(
+                session=session.id,
+                epoch=held.epoch,
+                root=root,
+                first=serial,
+                tail=0,
+                parents=parents,
+                tokens=held.tokens[which],
+                replay=further,
+            )
+            await session.tell(new[0], frame)
+
+    async def _dismiss(self, links: list[ChainLink]) -> None:
+        self._session.leave(links)
+        for link in links:
+            with suppress(SwarmError):
+                await link.connection.send(Close(session=self._session.id))
+
+
+def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:
+    """Where in the chain the first peers in a row are that failed: from, and up to."""
+    start = 0
+    for failed, links in groupby(chain, lambda link: link.peer_id in broken):
+        end = start + len(list(links))
+        if failed:
+            return start, end
+        start = end
+    return None
