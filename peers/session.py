@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from peers.budget import Reservation
-from peers.cache import KVCache
 from peers.inbox import Inbox, Overfull
 from peers.scheduler import Computed, Scheduler
-from peers.span import Work
+from swarm.model.cache import KVCache
+from swarm.model.span import Work
 from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
 from swarm.wire.messages import MAX_HOPS, MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Result
