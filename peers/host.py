@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from peers.budget import CacheBudget
 from peers.handler import Handler
 from peers.scheduler import Scheduler
-from peers.span import Span
 from peers.speed import measure, tune_threads
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.directory import Directory
 from swarm.network.link import PATH, Dialer, accept

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from peers.span import Span, Work
+from swarm.model.span import Span, Work
 
 MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single tokens of others waiting
 MAX_DECODE_TOKENS = 64  # what is longer is a chunk of a prompt: it may hold up others, so only one at a time

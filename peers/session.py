@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from peers.budget import Reservation
-from peers.cache import KVCache
 from peers.inbox import Inbox, Overfull
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
-from peers.span import Work
+from swarm.model.cache import KVCache
+from swarm.model.span import Work
 from swarm.network.tasks import end
 from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from peers.span import Span, Work
+from swarm.model.span import Span, Work
 
 MEASURED_STEPS = 16
 LEAST_STEPS = 3  # the first ones warm up

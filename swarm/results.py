@@ -72,7 +72,7 @@ class Stats:
     mean_acceptance_length: float | None  # tokens committed a loop
     acceptance_by_position: tuple[float, ...]  # share kept of the drafted tokens judged at each place of the window
     acceptance_histogram: tuple[int, ...]  # loops by the number of drafted tokens they kept, from 0 on
-    draft_ms_per_token: float | None
+    draft_ms_per_token: float | None  # until a drafted line is one token longer, however many lines grow with it
     waits: int  # times that the text waited for a whole loop, which nothing that was sent ahead could spare it
     frames: int  # sent around the loop, prompt chunks before the last left out
     in_flight_mean: float  # frames on their way whenever one was sent, itself included
@@ -141,6 +141,8 @@ class Meter:
         self.started = self.first_token = self.last_token = self.clock()
 
     def drafted(self, tokens: int, seconds: float) -> None:
+        """A line became so many ``tokens`` longer, and others perhaps with it. What they cost together counts, and not
+        a share of it: each token waits for the one before it, so that is the pace of the text at best (tau)."""
         self.draft_tokens += tokens
         self.draft_seconds += seconds
 

@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Draft:
-    """What a drafter said to an `Ask`, or why it will say nothing any more."""
+    """What a drafter said to an `Ask`, for each of its nodes, or why it will say nothing any more."""
 
-    guesses: Sequence[Drafted] = ()
+    guesses: Sequence[Sequence[Drafted]] = ()
     seconds: float = 0.0
     error: str | None = None
 
@@ -83,7 +83,7 @@ class Turn:
             return Draft()
         started = time.perf_counter()
         try:
-            guesses = self.drafter.draft(ask.sequence, ask.count)
+            guesses = self.drafter.draft_each(ask.text, ask.paths, ask.count)
         except Exception as error:
             # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not tried again.
             log.warning("drafting failed, going on without: %r", error)
@@ -95,7 +95,7 @@ class Turn:
         if draft.error is not None:
             self.drafter, self.draft_error = None, draft.error
         self._draft_ms += draft.seconds * 1e3
-        self.meter.drafted(len(draft.guesses), draft.seconds)
+        self.meter.drafted(max(map(len, draft.guesses), default=0), draft.seconds)
         self.decoder.propose(ask, draft.guesses)
 
     # Sending.

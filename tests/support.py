@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerFast
 from peers.budget import CacheBudget
 from peers.handler import Handler
 from peers.scheduler import Scheduler
-from peers.span import Span, Work
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span, Work
 from swarm.network.link import PATH, Dialer, Link, accept
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within

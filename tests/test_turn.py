@@ -1,18 +1,24 @@
 """The client's side of a generation against a whole model in the place of the chain, with drafters of every kind."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, VOCAB
+from simulated import SimulatedChain
 
 from swarm import turn as turn_module
 from swarm.decoding.confidence import Confidence
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.rules.lexicon import Lexicon
+from swarm.decoding.streaming import STREAM_LEAVES
+from swarm.model.branching import BranchingModel
+from swarm.model.draft import DraftModel
 from swarm.request import PromptTooLong, Request, RequestError
 from swarm.results import Measured
-from swarm.turn import Turn
+from swarm.turn import Draft, Turn
 
 PROMPT = [5, 6, 7, 8]
 NEW = 40
@@ -65,7 +71,7 @@ def run(target, request, drafter=None, eos=frozenset()):
     return turn.sum_up()
 
 
-class Scripted:
+class Scripted(Drafter):
     """Drafts by a function of the right continuation; ``right`` is the whole new text."""
 
     def __init__(self, right, distort):
@@ -177,6 +183,62 @@ def test_a_drafter_that_fails_ends_drafting_and_not_the_generation(target, plain
     assert said.token_ids == plain().token_ids
     assert said.stats.draft_error == "ZeroDivisionError: no more ideas"
     assert (drafter.calls, said.stats.accepted_tokens) == (3, 8)
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory):
+    """A model that agrees with the target now and then, and reads trees."""
+    model = ARCHITECTURES["llama"].save(tmp_path_factory.mktemp("models") / "draft")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+    return DraftModel(model, SameVocabulary(VOCAB), BranchingModel.of(model))
+
+
+def stream(target, request, draft, seed):
+    """Drive a turn over a chain of two peers whose frames and answers fall as luck will have it."""
+    turn, chain, rng = Turn(models(draft=draft), PROMPT, request), SimulatedChain(), random.Random(seed)
+    asked = []
+    while not turn.decoder.finish_reason:
+        for _ in range(rng.randint(0, 4)):
+            if ask := turn.ask():
+                asked.append(len(ask.nodes))
+                turn.propose(ask, turn.draft(ask))
+        if rng.random() < 0.7 and (window := turn.next_window()):
+            chain.send(window)
+        for number in (0, 1):
+            if chain.waiting[number] and rng.random() < 0.5:
+                chain.step(number)
+        if chain.answers and rng.random() < 0.5:
+            epoch, first, count, texts = chain.answers.popleft()
+            if taken := turn.take(epoch, first, count, len(texts)):
+                logits = torch.stack([predictions(target, list(texts[row]))[-1] for row, _ in taken])
+                turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
+    return turn.sum_up(), asked
+
+
+@pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.7", "1.0 with a penalty"])
+@pytest.mark.parametrize("lookup", [False, True], ids=["model", "lookup and model"])
+def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_says(
+    lookup, sampling, target, draft, plain
+):
+    expected = plain(**sampling)
+    for seed in range(3):
+        said, asked = stream(target, options(window="auto", depth="auto", lookup=lookup, **sampling), draft, seed)
+        assert said.token_ids == expected.token_ids
+        assert said.stats.draft_error is None
+        assert said.stats.accepted_tokens > 0
+        assert 1 < max(asked) <= STREAM_LEAVES
+
+
+def test_what_is_drafted_together_takes_its_time_once(draft):
+    turn = Turn(models(draft=draft), PROMPT, options(window="auto", depth="auto"))
+    turn.propose(turn.ask(), Draft([[Drafted(9, None, 0.5, ((10, 0.2), (11, 0.1)))]], seconds=0.002))
+    ask = turn.ask()
+    assert len(ask.nodes) == 3
+    turn.propose(ask, Draft([[Drafted(12)], [], [Drafted(13)]], seconds=0.004))
+    assert (turn.meter.draft_tokens, turn.meter.draft_seconds) == (2, pytest.approx(0.006))
+    assert turn.decoder.counts.drafted == 3
 
 
 @pytest.mark.parametrize("window", [4, "auto"])

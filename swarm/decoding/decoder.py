@@ -16,6 +16,8 @@ first or as another choice, the stream goes on; else all that was sent ahead is 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
+from itertools import chain, repeat
 from typing import Literal
 
 import torch
@@ -65,10 +67,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Ask:
-    """What to draft next: at most ``count`` tokens that may follow ``sequence``, which ends at ``node``."""
+    """What to draft next: at most ``count`` tokens behind each of some nodes.
 
-    node: Node
-    sequence: tuple[int, ...]
+    Attributes:
+        nodes: at least one, the likeliest first.
+        text: what is committed.
+        paths: the tokens behind the text up to each of the nodes, its own included: none up to the tip.
+    """
+
+    nodes: tuple[Node, ...]
+    text: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
     count: int
 
 
@@ -161,31 +170,33 @@ class Decoder:
         self._asked = ask or self._asked
         return ask
 
-    def propose(self, ask: Ask, drafted: Sequence[Drafted]) -> None:
-        """Let drafted tokens follow, at most as many as were asked for; nothing behind a stop token is taken."""
+    def propose(self, ask: Ask, drafted: Sequence[Sequence[Drafted]]) -> None:
+        """Let drafted tokens follow the nodes of ``ask``, in their order, at most as many behind each as were asked
+        for; nothing behind a stop token is taken. Where nothing is said of the last nodes, nothing follows them."""
         self._asked = None
-        ask.node.asked = True
-        if self.finish_reason or not ask.node.alive:
-            return  # the text took another turn meanwhile
-        taken = list(drafted[: ask.count])
-        stop = next((i for i, guess in enumerate(taken, 1) if guess.token in self.stop_ids), len(taken))
+        for node, guesses in zip(ask.nodes, chain(drafted, repeat(())), strict=False):
+            if node.alive and not self.finish_reason:  # else the text took another turn meanwhile
+                self._grow(node, guesses[: ask.count])
+
+    def _grow(self, node: Node, guesses: Sequence[Drafted]) -> None:
+        stop = next((i for i, guess in enumerate(guesses, 1) if guess.token in self.stop_ids), len(guesses))
         self.counts.drafted += stop
-        self.tree.grow(ask.node, taken[:stop], self.plan.branches, self.confidence)
+        self.tree.grow(node, guesses[:stop], self.plan.branches, self.confidence)
 
     def _next_ask(self) -> Ask | None:
         if self.finish_reason or self._asked or not self.plan.window or self._waits:
             return None
-        likely = self.tree.likely(self.plan.least_chance)
-        node = max(filter(self._may_grow, likely), key=lambda node: node.reach, default=None)
-        count = 1 if self.streams else self.plan.window - len(self.tree.nodes)
-        if node is None or count < 1 or len(self.tree.nodes) >= MAX_TREE:
+        likely = self.tree.likely(self.tree.open, self.plan.least_chance)
+        leaves, count = (self.plan.leaves, 1) if self.streams else (1, self.plan.window - len(self.tree.nodes))
+        nodes = nlargest(leaves, filter(self._may_grow, likely), key=lambda node: node.reach)
+        if not nodes or count < 1 or len(self.tree.nodes) >= MAX_TREE:
             return None
-        sequence = (*self.tokens, *self.tree.path(node))
-        return Ask(node, sequence, min(count, self._limit - 2 - node.position))
+        paths = tuple(tuple(self.tree.path(node)) for node in nodes)
+        return Ask(tuple(nodes), tuple(self.tokens), paths, min(count, self._limit - 2 - nodes[0].position))
 
     def _may_grow(self, node: Node) -> bool:
         # The last token of the text need not be drafted: the target's answer to the one before it brings it.
-        return not node.asked and node.position < self._limit - 2 and node.token not in self.stop_ids
+        return node.position < self._limit - 2 and node.token not in self.stop_ids
 
     # Sending.
 
@@ -208,10 +219,9 @@ class Decoder:
 
     def _sendable(self) -> list[Node]:
         """The tip, if the chain does not know it, and the likeliest of the drafted tokens; parents come first."""
-        tip, *ahead = self.tree.likely(self.plan.least_chance)
-        unsent = [node for node in ahead if not node.serial]
+        tip, room = self.tree.tip, MAX_SENT_AHEAD - self.tree.sent
+        unsent = self.tree.likely(self.tree.unsent, self.plan.least_chance)
         unsent.sort(key=lambda node: -node.reach)  # no token is likelier than its parent, and the sort is stable
-        room = MAX_SENT_AHEAD - sum(node.serial > 0 for node in self.tree.nodes)
         return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
 
     def _send(self, unread: int, nodes: Sequence[Node]) -> Window:
@@ -221,10 +231,10 @@ class Decoder:
         position = len(self.tokens) - 1 - len(self._unread) if unread else nodes[0].position
         self._serial += unread
         before = self._serial if unread else root  # what the tip follows
+        self.tree.send(nodes, self._serial + 1)
         for node in nodes:
             self._serial += 1
             parents.append(self._serial - (before if node.parent is None else node.parent.serial))
-            node.serial = self._serial
         self._frames_ahead += 1
         if nodes and nodes[0] is self.tree.tip:
             self._frames_ahead = 0
@@ -248,8 +258,7 @@ class Decoder:
         """
         self.epoch += 1
         self._in_flight.clear()
-        for node in (self.tree.tip, *self.tree.nodes):
-            node.serial = 0
+        self.tree.unsend()
         if not self.counts.loops:
             self._root, self._unread = 0, self.tokens[:-1]
             return Resume(self.epoch, 0, ())

@@ -15,6 +15,7 @@ class Plan:
         depth: frames that wait for an answer at most. With 1, a window is drafted whole, sent, and waited for (the
             paper's scheme); with more, what is drafted is sent while earlier frames are on their way.
         branches: choices of the draft for one place that are sent at most; 1 is the first one alone.
+        leaves: places of the tree that are drafted at once at most, if several frames may wait; else one.
         least_chance: tokens that the text gets to less likely are neither sent nor continued.
         pace_ms: between two frames at least, unless the text took another turn.
         calm_ms: what that grows to, by one pace with every frame that follows: the first ones carry what is likeliest.
@@ -23,6 +24,7 @@ class Plan:
     window: int = 0
     depth: int = 1
     branches: int = 1
+    leaves: int = 1
     least_chance: float = 0.0
     pace_ms: float = 0.0
     calm_ms: float = 0.0

@@ -7,6 +7,7 @@ speculative decoding with one seed choose the same tokens, strict verification i
 drafter that uses the same noise agrees with the target more often.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -76,18 +77,21 @@ class Sampling:
             return [best_of(row) for row in logits.float().cpu()]
         return [self.draw(row, position + i) for i, row in enumerate(self._scaled(logits))]
 
-    def rank(self, logits: Tensor, position: int, count: int) -> list[tuple[int, float]]:
-        """The token of `choose` and the next best ones, ``count`` at most, and how sure each is: its share of the
-        softmax of the scores that decided, noise included. ``logits`` is ``[vocabulary]``; the noise being the
-        target's too, a clear lead of the draft is one that the target rarely turns around.
+    def rank(self, logits: Tensor, positions: Sequence[int], count: int) -> list[list[tuple[int, float]]]:
+        """For each of ``positions``, the token of `choose` and the next best ones, ``count`` at most, and how sure each
+        is: its share of the softmax of the scores that decided, noise included. The noise being the target's too, a
+        clear lead of the draft is one that the target rarely turns around.
+
+        Args:
+            logits: ``[len(positions), vocabulary]``, the predictions for these positions.
         """
         scores = logits.float().cpu()
         if self.temperature:
-            scores = self._scaled(scores[None])[0] + gumbel_noise(self.seed, position, len(scores))
-        best = best_of(scores)
-        sure, tokens = scores.softmax(dim=-1).topk(min(count, len(scores)))
-        others = [each for each in zip(tokens.tolist(), sure.tolist(), strict=True) if each[0] != best and each[1]]
-        return [(best, float(sure[0])), *others[: count - 1]]
+            noise = [gumbel_noise(self.seed, position, scores.shape[-1]) for position in positions]
+            scores = self._scaled(scores) + torch.stack(noise)
+        sure, tokens = scores.softmax(dim=-1).topk(min(count, scores.shape[-1]))
+        best = scores.numpy().argmax(axis=-1).tolist()
+        return [_best_first(*row)[:count] for row in zip(best, tokens.tolist(), sure.tolist(), strict=True)]
 
     def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
         """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is ``[vocabulary]`` float32."""
@@ -111,6 +115,12 @@ class Sampling:
         # Measured from the best, so that a temperature near 0 makes the others small and never the best infinite.
         scaled = (logits - logits.amax(dim=-1, keepdim=True)) / max(self.temperature, LEAST_TEMPERATURE)
         return restrict(scaled, self.top_k, self.top_p)
+
+
+def _best_first(best: int, tokens: Sequence[int], sure: Sequence[float]) -> list[tuple[int, float]]:
+    """The likeliest tokens that are possible, with ``best``, of equals the first, before all others."""
+    others = [each for each in zip(tokens, sure, strict=True) if each[0] != best and each[1]]
+    return [(best, sure[0]), *others]
 
 
 def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:

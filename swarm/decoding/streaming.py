@@ -13,6 +13,7 @@ from swarm.decoding.plan import MAX_DEPTH, Loop, Plan
 
 STREAM_WINDOW = 16  # drafted tokens a frame: a frame is short, so that its first token need not wait for its last
 STREAM_BRANCHES = 3  # beyond the third choice of a draft, the target rarely agrees
+STREAM_LEAVES = 8  # places of the tree that are drafted in one forward of the draft model
 LOOP_FRAMES = 20  # frames a loop, in the long run: more would make peers work more often, and the text 1 % faster
 IDLE_CHANCE = 0.04  # worth sending when nobody waits: lower, the peers' work grows much faster than the speed
 BUSY_CHANCE = 0.7  # when others wait most of the time
@@ -36,6 +37,7 @@ class Streaming:
         return Plan(
             window=self.window,
             depth=self.depth,
+            leaves=STREAM_LEAVES,
             branches=self.branches if share <= BRANCH_SHARE else 1,
             least_chance=IDLE_CHANCE + (BUSY_CHANCE - IDLE_CHANCE) * min(1.0, share / BUSY_SHARE),
             pace_ms=self._stage_ms.value or 0.0,

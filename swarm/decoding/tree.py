@@ -6,7 +6,7 @@ committed, the tip moves to it, and all that does not follow from it is dead.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -27,7 +27,6 @@ class Node:
         serial: under which the chain holds it; 0 before it is sent.
         logits: ``[vocabulary]``, what the target says to follow; None before it has answered.
         alive: the text may still get here, or has just got here.
-        asked: a drafter has been asked what follows.
     """
 
     def __init__(self, token: int, position: int, parent: "Node | None" = None) -> None:
@@ -37,7 +36,6 @@ class Node:
         self.sure: float | None = None
         self.serial = 0
         self.logits: Tensor | None = None
-        self.asked = False
         self.alive = True
         self.children: list[Node] = []  # the draft's first choice first
 
@@ -55,22 +53,37 @@ class Node:
 
 
 class Tree:
-    """The tip and all that may follow it."""
+    """The tip and all that may follow it. In every list, parents come before their children.
+
+    Attributes:
+        nodes: behind the tip.
+        unsent: of these, those that have no serial.
+        open: of these and the tip, those that may be continued: `grow` has not been told what follows them.
+    """
 
     def __init__(self, tip: Node) -> None:
         self.tip = tip
-        self.nodes: list[Node] = []  # behind the tip, every parent before its children
+        self.nodes: list[Node] = []
+        self.unsent: list[Node] = []
+        self.open = [tip]
 
-    def likely(self, least_chance: float) -> list[Node]:
-        """The tip, and the nodes behind it that the text gets to with at least this chance."""
+    @property
+    def sent(self) -> int:
+        """How many nodes behind the tip have a serial."""
+        return len(self.nodes) - len(self.unsent)
+
+    def likely(self, nodes: Iterable[Node], least_chance: float) -> list[Node]:
+        """Of these nodes, those that the text gets to with at least this chance."""
         least = self.tip.reach + math.log(max(least_chance, LEAST_CHANCE))
-        return [self.tip, *(node for node in self.nodes if node.reach >= least)]
+        return [node for node in nodes if node.reach >= least]
 
-    def grow(self, node: Node, drafted: Sequence[Drafted], branches: int, confidence: Confidence) -> int:
-        """Let drafted tokens follow ``node``, one after the other, each with ``branches - 1`` alternatives at most;
-        returns how many tokens that makes."""
-        before = len(self.nodes)
-        for guess in drafted:
+    def grow(self, node: Node, drafted: Sequence[Drafted], branches: int, confidence: Confidence) -> None:
+        """Let drafted tokens follow an open node, one after the other, each with ``branches - 1`` alternatives at
+        most. It is not open any more, even if nothing follows."""
+        self.open.remove(node)
+        for behind, guess in enumerate(drafted):
+            if behind:
+                self.open.remove(node)
             choices = [(guess.token, guess.sure), *guess.others[: branches - 1]]
             for rank, (token, sure) in enumerate(choices):
                 child = Node(token, node.position + 1, node)
@@ -78,9 +91,21 @@ class Tree:
                 node.children.append(child)
             node.children[0].drafted = guess
             self.nodes += node.children
-            node.asked = True
+            self.unsent += node.children
+            self.open += node.children
             node = node.children[0]
-        return len(self.nodes) - before
+
+    def send(self, nodes: Iterable[Node], first: int) -> None:
+        """Give consecutive serials to nodes that have none."""
+        for serial, node in enumerate(nodes, first):
+            node.serial = serial
+        self.unsent = [node for node in self.unsent if not node.serial]
+
+    def unsend(self) -> None:
+        """Nothing is held by the chain any more: take all serials back, the tip's too."""
+        for node in (self.tip, *self.nodes):
+            node.serial = 0
+        self.unsent = [*self.nodes]
 
     def advance(self, token: int) -> Node:
         """Commit ``token`` behind the tip; returns the new tip, a new node if the token was not drafted there."""
@@ -89,6 +114,7 @@ class Tree:
         if tip is None:
             tip = Node(token, old.position + 1)
             tip.reach = old.reach
+            self.open.append(tip)
         for child in old.children:
             if child is not tip:
                 _bury(child)
@@ -96,6 +122,8 @@ class Tree:
         old.alive, old.children, tip.parent = False, [], None
         self.tip = tip
         self.nodes = [node for node in self.nodes if node.alive and node is not tip]
+        self.unsent = [node for node in self.unsent if node.alive and node is not tip]
+        self.open = [node for node in self.open if node.alive]
         return tip
 
     def path(self, node: Node) -> list[int]:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from swarm.decoding.drafting.drafter import Drafter
 from swarm.decoding.drafting.model import ModelDrafter
+from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation, Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
 from swarm.errors import ModelNotFound, SwarmError
+from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.partial import without_progress_bar
 
@@ -35,10 +38,15 @@ class DraftMismatch(SwarmError):
 
 @dataclass(frozen=True)
 class DraftModel:
-    """A small causal language model, shared by all generations of a client."""
+    """A small causal language model, shared by all generations of a client.
+
+    Attributes:
+        branching: the same weights, reading trees; None for a model that cannot.
+    """
 
     model: PreTrainedModel
     vocabulary: Vocabulary
+    branching: BranchingModel | None
 
     @classmethod
     def load(cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> "DraftModel":
@@ -59,11 +67,14 @@ class DraftModel:
         except (OSError, ValueError, RuntimeError) as error:
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelNotFound(name, f"it cannot be loaded as a draft model ({why})") from error
-        return cls(model.eval(), vocabulary)
+        model.eval()
+        return cls(model, vocabulary, BranchingModel.of(model))
 
-    def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> ModelDrafter:
+    def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """A drafter for one generation, with a cache of its own."""
-        return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids)
+        if self.branching is None:
+            return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids)
+        return TreeDrafter(self.branching.reader(), sampling, self.vocabulary, shaping, stop_ids)
 
 
 def _vocabulary(

@@ -25,8 +25,8 @@ SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as g
 CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
 HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
 TIMER_S = 0.001  # an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
-# TCP takes a connection that was silent for its retransmission timeout (200 ms and more) for a new one and begins
-# with ten packets again; a larger frame then waits a round trip on every link. A busy link is never silent so long.
+# TCP takes a connection that was silent for its retransmission timeout (200 ms and more) for a new one and begins with
+# ten packets again; a frame of more then waits a whole round trip on every link. A busy link is never that silent.
 WARM_PAUSE_S = 0.08
 WARM_FOR_S = 3.0  # after the last message: longer than any loop, shorter than a person's pause
 MAX_HELD = 256  # messages held back by an emulated delay

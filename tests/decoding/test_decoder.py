@@ -1,6 +1,7 @@
 """Speculative decoding gives what plain decoding gives, whatever is drafted and however frames and answers fall."""
 
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,11 +62,13 @@ def guess(target, text, kind):
 
 
 def draft(target, ask, kind, count):
-    text, drafted = list(ask.sequence), []
-    for _ in range(count):
-        drafted.append(guess(target, text, kind))
-        text.append(drafted[-1].token)
-    return drafted
+    """So many tokens behind each of the nodes."""
+    lines = [([*ask.text, *path], []) for path in ask.paths]
+    for text, drafted in lines:
+        for _ in range(count):
+            drafted.append(guess(target, text, kind))
+            text.append(drafted[-1].token)
+    return [drafted for _, drafted in lines]
 
 
 KINDS = ["right", "wrong", "second", "mostly", "random", "stop"]
@@ -74,6 +77,7 @@ plans = st.builds(
     window=st.integers(0, 8),
     depth=st.sampled_from([1, 1, 2, 3, 64]),
     branches=st.integers(1, 3),
+    leaves=st.sampled_from([1, 1, 2, 5]),
     least_chance=st.sampled_from([0.0, 0.05, 0.5]),
 )
 
@@ -163,14 +167,17 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def ask(self):
         self.asked = self.decoder.ask()
         if self.asked:
-            assert list(self.asked.sequence[: len(self.decoder.tokens)]) == self.decoder.tokens
+            assert list(self.asked.text) == self.decoder.tokens
+            assert [self.decoder.tree.path(node) for node in self.asked.nodes] == list(map(list, self.asked.paths))
+            assert 1 <= len(set(self.asked.nodes)) == len(self.asked.nodes) <= self.decoder.plan.leaves
             assert self.asked.count >= 1
+            assert 1 in (self.asked.count, len(self.asked.nodes)), "a line, or one token behind each of several"
             assert self.decoder.ask() is None, "one question at a time"
 
     @precondition(lambda self: self.asked)
-    @rule(kind=st.sampled_from(KINDS), count=st.integers(0, 6))
-    def propose(self, kind, count):
-        self.decoder.propose(self.asked, draft(self.target, self.asked, kind, count))
+    @rule(kind=st.sampled_from(KINDS), count=st.integers(0, 6), told=st.integers(0, 5))
+    def propose(self, kind, count, told):
+        self.decoder.propose(self.asked, draft(self.target, self.asked, kind, count)[:told])
         self.asked = None
 
     @rule()
@@ -220,6 +227,14 @@ class DecoderAgainstChain(RuleBasedStateMachine):
         assert counts.held <= counts.sent
 
     @invariant()
+    def the_tree_knows_what_was_sent_and_what_may_grow(self):
+        tree = self.decoder.tree
+        assert tree.unsent == [node for node in tree.nodes if not node.serial]
+        assert tree.sent == sum(node.serial > 0 for node in tree.nodes)
+        assert all(node is tree.tip or node in tree.nodes for node in tree.open)
+        assert not any(node.children for node in tree.open)
+
+    @invariant()
     def there_is_always_a_way_on(self):
         decoder, chain = self.decoder, self.chain
         unsent = decoder.urgent or self.asked
@@ -255,7 +270,7 @@ def propose(decoder, tokens, *others):
     """Answer what the decoder asks for, token by token if it asks so."""
     left = list(tokens)
     while left and (ask := decoder.ask()):
-        decoder.propose(ask, guesses(left[: ask.count], *others))
+        decoder.propose(ask, [guesses(left[: ask.count], *others)])
         del left[: ask.count]
 
 
@@ -317,16 +332,16 @@ def test_a_window_that_is_waited_for_is_drafted_before_it_is_sent():
     decoder = decoder_for([1, 2], Plan(window=3), max_new_tokens=9)
     assert decoder.next_window() is None
     ask = decoder.ask()
-    assert (ask.sequence, ask.count) == ((1, 2), 3)
+    assert (ask.text, ask.paths, ask.count) == ((1, 2), ((),), 3)
     assert decoder.next_window() is None
-    decoder.propose(ask, guesses([3, 4, 5]))
+    decoder.propose(ask, [guesses([3, 4, 5])])
     assert decoder.next_window() == Window(0, 0, 1, (1, 2, 3, 4, 5), None, 4, 0)
     assert decoder.ask() is None
 
 
 def test_a_drafter_that_has_nothing_to_say_holds_nothing_up():
     decoder = decoder_for([1, 2], Plan(window=3), max_new_tokens=9)
-    decoder.propose(decoder.ask(), guesses([3]))
+    decoder.propose(decoder.ask(), [guesses([3])])
     decoder.propose(decoder.ask(), [])
     assert decoder.next_window().tokens == (1, 2, 3)
 
@@ -409,8 +424,8 @@ def test_the_second_choice_goes_along_and_saves_the_stream():
     assert answer(decoder, first, 3) == [Decision(3, 2, branch=True)]
     assert (decoder.counts.flushes, decoder.counts.waits, decoder.urgent) == (0, 1, False)
     ask = decoder.ask()
-    assert ask.sequence == (1, 3), "the text goes on there"
-    decoder.propose(ask, guesses([4]))
+    assert (ask.text, ask.paths) == ((1, 3), ((),)), "the text goes on there"
+    decoder.propose(ask, [guesses([4])])
     third = decoder.next_window()
     assert (third.root, third.tokens, third.parents) == (3, (4,), None)
     assert [row for row, _ in decoder.take(0, 2, 2, 2)] == [1], "the answer behind the other choice is worth nothing"
@@ -428,8 +443,8 @@ def test_a_second_choice_that_was_not_sent_saves_nothing():
 def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
     decoder = decoder_for([1], Plan(window=8, depth=8, branches=3, least_chance=0.3), max_new_tokens=20)
     decoder.next_window()
-    decoder.propose(decoder.ask(), [Drafted(2, None, 0.5, ((3, 0.45), (4, 0.05)))])
-    assert decoder.ask().sequence == (1, 2)
+    decoder.propose(decoder.ask(), [[Drafted(2, None, 0.5, ((3, 0.45), (4, 0.05)))]])
+    assert decoder.ask().paths == ((2,),)
     assert decoder.next_window().tokens == (2, 3)
     assert decoder.next_window() is None
 
@@ -451,9 +466,39 @@ def test_a_draft_that_comes_too_late_is_dropped():
     window = decoder.next_window()
     ask = decoder.ask()
     answer(decoder, window, 2)
-    decoder.propose(ask, guesses([3]))
+    decoder.propose(ask, [guesses([3])])
     assert decoder.tree.nodes == []
-    assert decoder.ask().sequence == (1, 2)
+    assert decoder.ask().text == (1, 2)
+
+
+def test_the_likeliest_places_are_drafted_at_once():
+    decoder = decoder_for([1], replace(STREAM, leaves=3), max_new_tokens=20)
+    ask = decoder.ask()
+    assert ask.paths == ((),), "there is but one place yet"
+    decoder.propose(ask, [guesses([2], 3, 4)])
+    ask = decoder.ask()
+    assert (ask.text, ask.paths, ask.count) == ((1,), ((2,), (3,), (4,)), 1)
+    decoder.propose(ask, [guesses([5], 1), [], guesses([1])])
+    assert [decoder.tree.path(node) for node in decoder.tree.nodes[3:]] == [[2, 5], [2, 1], [4, 1]]
+    assert decoder.ask().paths == ((2, 5), (2, 1), (4, 1)), "behind token 3 the drafter has nothing to say"
+
+
+def test_of_several_drafts_those_that_come_too_late_are_dropped():
+    decoder = decoder_for([1], replace(STREAM, leaves=3), max_new_tokens=20)
+    window = decoder.next_window()
+    decoder.propose(decoder.ask(), [guesses([2], 3, 4)])
+    ask = decoder.ask()
+    answer(decoder, window, 3)
+    decoder.propose(ask, [guesses([5]), guesses([1]), guesses([5])])
+    assert [decoder.tree.path(node) for node in decoder.tree.nodes] == [[1]]
+    assert decoder.counts.drafted == 2
+
+
+def test_a_window_that_is_waited_for_is_one_line():
+    decoder = decoder_for([1], Plan(window=6, branches=3, leaves=3), max_new_tokens=20)
+    decoder.propose(decoder.ask(), [guesses([2], 3, 4)])
+    ask = decoder.ask()
+    assert (ask.paths, ask.count) == (((2,),), 3)
 
 
 def test_the_rule_sees_no_more_drafts_than_there_are_predictions():

@@ -217,10 +217,11 @@ def test_the_ends_of_the_ranges_are_inside():
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, seed=3), Sampling(1.0, top_k=3, seed=4)])
 def test_the_choices_in_order_begin_with_the_chosen_one(sampling):
-    logits = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 3
-    for position in range(20):
-        ranked = sampling.rank(logits, position, 4)
-        assert ranked[0][0] == sampling.choose(logits[None], position)[0]
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(1)) * 3
+    positions = list(range(7, 27))
+    for row, position, ranked in zip(logits, positions, sampling.rank(logits, positions, 4), strict=True):
+        assert ranked[0][0] == sampling.choose(row[None], position)[0]
+        assert ranked == sampling.rank(row[None], [position], 4)[0], "rows do not depend on each other"
         sure = [each for _, each in ranked]
         assert sure == sorted(sure, reverse=True)
         assert 0 < sum(sure) <= 1 + 1e-6
@@ -228,5 +229,5 @@ def test_the_choices_in_order_begin_with_the_chosen_one(sampling):
 
 
 def test_the_order_of_equals_does_not_matter():
-    assert Sampling().rank(torch.zeros(5), 0, 3)[0] == (0, pytest.approx(0.2))
-    assert len(Sampling().rank(torch.zeros(2), 0, 4)) == 2
+    assert Sampling().rank(torch.zeros(1, 5), [0], 3)[0][0] == (0, pytest.approx(0.2))
+    assert len(Sampling().rank(torch.zeros(1, 2), [0], 4)[0]) == 2

@@ -47,11 +47,25 @@ def test_only_as_many_choices_as_there_may_be_branches():
     assert tokens(tree.nodes) == [2, 3]
 
 
+def test_what_may_be_continued_and_what_may_be_sent(tree):
+    two, five, three, six = tree.nodes
+    assert tree.open == [three, six]
+    assert (tree.unsent, tree.sent) == ([two, five, three, six], 0)
+    tree.send([two, three], first=4)
+    assert (two.serial, three.serial, tree.unsent, tree.sent) == (4, 5, [five, six], 2)
+    tree.grow(six, [], branches=2, confidence=Sure())
+    assert tree.open == [three], "nobody is asked again what follows 6"
+    tree.advance(2)
+    assert (tree.open, tree.unsent, tree.sent) == ([three], [], 1)
+    tip = tree.advance(9)
+    assert (tree.open, tree.unsent, tree.sent) == ([tip], [], 0)
+
+
 def test_the_chance_of_a_place_is_that_of_all_on_the_way(tree):
     chances = [math.exp(node.reach - tree.tip.reach) for node in tree.nodes]
     assert chances == pytest.approx([0.8, 0.1, 0.4, 0.09])
-    assert tokens(tree.likely(0.3)) == [1, 2, 3]
-    assert tokens(tree.likely(0.0)) == [1, 2, 5, 3, 6]
+    assert tokens(tree.likely([tree.tip, *tree.nodes], 0.3)) == [1, 2, 3]
+    assert tokens(tree.likely([tree.tip, *tree.nodes], 0.0)) == [1, 2, 5, 3, 6]
 
 
 def test_the_first_choice_is_committed_and_the_others_die(tree):

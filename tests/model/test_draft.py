@@ -8,6 +8,8 @@ from architectures import ARCHITECTURES, VOCAB
 from support import WORDS, tokenizer_of
 from transformers.utils import logging as transformers_logging
 
+from swarm.decoding.drafting.model import ModelDrafter
+from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
@@ -50,8 +52,18 @@ def test_drafters_share_the_model_and_nothing_else(target, draft):
     one, other = drafter(loaded), drafter(loaded)
     expected = tokens(one.draft([5, 6, 7], 4))
     other.draft([8, 9], 4)
-    assert one.model is other.model
+    assert one.reader.model is other.reader.model
     assert tokens(one.draft([5, 6, 7], 4)) == expected
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("gemma2", TreeDrafter), ("falcon", ModelDrafter)])
+def test_a_model_that_takes_branches_drafts_them_together(architecture, kind, target, tmp_path):
+    loaded = load(save(tmp_path / "draft", architecture, WORDS), target)
+    drafting, plain = drafter(loaded), ModelDrafter(loaded.model, SAMPLED, loaded.vocabulary)
+    assert type(drafting) is kind
+    paths = [[8], [], [9, 10]]
+    for guesses, path in zip(drafting.draft_each([5, 6, 7], paths, 3), paths, strict=True):
+        assert tokens(guesses) == tokens(plain.draft([5, 6, 7, *path], 3))
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])

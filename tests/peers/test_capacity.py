@@ -10,11 +10,11 @@ from architectures import LAYERS
 from support import Peer, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
 
 from peers.budget import MAX_RETRY_MS, MIN_RETRY_MS
-from peers.cache import KVCache
 from peers.handler import MAX_OPENING_PER_LINK
 from peers.session import PeerSession
-from peers.span import Span
+from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
 from swarm.network.link import Link
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 

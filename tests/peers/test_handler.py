@@ -24,9 +24,9 @@ from support import (
 
 from peers import handler as handlers
 from peers import session as sessions
-from peers.span import Span, Work
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span, Work
 from swarm.network.link import PATH, Link
 from swarm.wire.messages import (
     MAX_HOPS,

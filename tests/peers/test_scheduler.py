@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import WatchedSpan, eventually, soon, tiny_checkpoint
 
-from peers.cache import KVCache
 from peers.scheduler import MAX_BATCH_TOKENS, MAX_DECODE_TOKENS, Computed, Scheduler
-from peers.span import Span, Work
+from swarm.model.cache import KVCache
+from swarm.model.span import Span, Work
 from swarm.network.tasks import end
 from swarm.wire.stream import Placement
 from swarm.wire.tensors import MAX_FRAME_TOKENS

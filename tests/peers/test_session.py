@@ -16,8 +16,8 @@ from peers.budget import CacheBudget
 from peers.inbox import MAX_LOST_TOKENS
 from peers.scheduler import Computed, Scheduler
 from peers.session import PeerSession, SessionFault
-from peers.span import Span, Work
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span, Work
 from swarm.network.link import Link
 from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Result

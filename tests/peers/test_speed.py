@@ -7,9 +7,9 @@ import torch
 from architectures import LAYERS
 
 from peers import speed
-from peers.span import Span
 from peers.speed import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
 
 
 @pytest.fixture(autouse=True)

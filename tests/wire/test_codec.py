@@ -353,3 +353,18 @@ def test_defaults_are_not_sent():
     assert encode(Ping(nonce=7)) == HEAD + b"\xa4ping\x81\xa5nonce\x07"
     fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, first=1, tail=1, tokens=(1,))))[2]
     assert set(fields) == {"session", "epoch", "first", "tail", "tokens"}
+
+
+def test_a_clients_frame_takes_at_most_32_bytes_a_drafted_token_and_100_more():
+    largest = (1 << 31) - 1  # what no generation gets to
+    for count in (1, 16, MAX_FRAME_TOKENS):
+        frame = Frame(
+            session=SESSION,
+            epoch=largest,
+            root=largest - 1,
+            first=largest,
+            tail=count,
+            tokens=(messages.MAX_VOCABULARY - 1,) * count,
+            parents=(largest,) * count,
+        )
+        assert len(encode(frame)) <= 100 + 32 * count

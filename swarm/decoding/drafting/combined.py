@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 
 
-class Cascade:
+class Cascade(Drafter):
     """Asks its drafters in turn; each goes on where the one before it had no more to say.
 
     So the cheapest comes first: with a `LookupDrafter` before a `ModelDrafter`, the model is asked only for what is
@@ -20,9 +20,20 @@ class Cascade:
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """See `Drafter.draft`."""
-        drafted: list[Drafted] = []
+        return self.draft_each(sequence, [()], count)[0]
+
+    def draft_each(self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int) -> list[list[Drafted]]:
+        """See `Drafter.draft_each`."""
+        drafted: list[list[Drafted]] = [[] for _ in paths]
         for drafter in self.drafters:
-            if len(drafted) >= count or (drafted and drafted[-1].token in self.stop_ids):
+            short = [i for i, guesses in enumerate(drafted) if self._may_grow(guesses, count)]
+            if not short:
                 break
-            drafted += drafter.draft([*sequence, *(guess.token for guess in drafted)], count - len(drafted))
+            longer = [(*paths[i], *(guess.token for guess in drafted[i])) for i in short]
+            missing = count - min(len(drafted[i]) for i in short)
+            for i, more in zip(short, drafter.draft_each(text, longer, missing), strict=True):
+                drafted[i] += more[: count - len(drafted[i])]
         return drafted
+
+    def _may_grow(self, drafted: list[Drafted], count: int) -> bool:
+        return len(drafted) < count and not (drafted and drafted[-1].token in self.stop_ids)

@@ -25,11 +25,18 @@ class Drafted:
 
 
 class Drafter(Protocol):
-    """Guesses the continuation of a sequence."""
+    """Guesses the continuation of a sequence. Called from one thread at a time.
+
+    Sequences of consecutive calls may go back and branch off: a drafter keeps what they share.
+    """
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """At most ``count`` tokens that may follow ``sequence``. Called from one thread at a time.
-
-        Sequences of consecutive calls may go back and branch off: a drafter keeps what they share.
-        """
+        """At most ``count`` tokens that may follow ``sequence``."""
         ...
+
+    def draft_each(self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int) -> list[list[Drafted]]:
+        """At most ``count`` tokens that may follow ``text`` and each of ``paths`` behind it.
+
+        One after the other, unless a drafter knows better. What is in ``text`` is certain.
+        """
+        return [self.draft([*text, *path], count) for path in paths]

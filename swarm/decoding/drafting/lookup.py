@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.model import common_prefix
 
 
-class LookupDrafter:
+class LookupDrafter(Drafter):
     """Copies out of prompt and output (Saxena 2023, "Prompt Lookup Decoding").
 
     The longest run of last tokens that occurred before is looked up, and what followed its latest occurrence is

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -17,7 +17,7 @@ from swarm.decoding.shaping import NO_SHAPING, Shaping
 CHOICES = 4  # of the draft at a place that are told; plans take fewer
 
 
-class ModelDrafter:
+class ModelDrafter(Drafter):
     """Drafts with a Hugging Face model, by the target's own shaping and sampling noise, token for token.
 
     Keeps the keys and values of the sequence it saw last, so that a call costs one forward pass for
@@ -56,7 +56,7 @@ class ModelDrafter:
         unread, history = ids[keep:], list(sequence)
         for _ in range(min(count, self._context - len(ids))):
             logits = self.shaping.apply(self.vocabulary.project(self._read(unread)), history)
-            (token, sure), *others = self.sampling.rank(logits[0], len(history), CHOICES)
+            [((token, sure), *others)] = self.sampling.rank(logits, [len(history)], CHOICES)
             drafted.append(Drafted(token, logits[0], sure, tuple(others)))
             if token in self.stop_ids:
                 break

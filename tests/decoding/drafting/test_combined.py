@@ -3,11 +3,11 @@
 import pytest
 
 from swarm.decoding.drafting.combined import Cascade
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
 
 
-class Scripted:
+class Scripted(Drafter):
     """Drafts what it is given to say, and keeps what it was asked."""
 
     def __init__(self, *words):
@@ -39,6 +39,21 @@ def test_nothing_is_asked_behind_a_stop_token():
     first, second = Scripted(7, 2), Scripted(1)
     assert tokens(Cascade([first, second], frozenset({2})).draft([5], 4)) == [7, 2]
     assert second.asked == []
+
+
+def test_each_of_several_paths_goes_to_the_next_for_what_it_misses():
+    class Together(Scripted):
+        def draft_each(self, text, paths, count):
+            self.asked.append((list(text), [list(path) for path in paths], count))
+            return [[Drafted(word) for word in self.words[:count]] for _ in paths]
+
+    model = Together(8, 9)
+    cascade = Cascade([LookupDrafter(stop_ids=frozenset({4})), model], frozenset({4}))
+    drafted = cascade.draft_each([1, 2, 3, 4, 1, 5], [[1, 2], [], [6]], 2)
+    assert list(map(tokens, drafted)) == [[3, 4], [8, 9], [8, 9]]
+    assert model.asked == [([1, 2, 3, 4, 1, 5], [[], [6]], 2)]
+    drafted = Cascade([LookupDrafter(), model]).draft_each([1, 2, 3], [[1, 2], [7]], 1)
+    assert list(map(tokens, drafted)) == [[3], [8]]
 
 
 def test_nothing_asked_nothing_drafted():

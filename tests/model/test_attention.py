@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from peers.attention import attend
-from peers.masks import MaskRule, View
+from swarm.model.attention import attend
+from swarm.model.masks import MaskRule, View
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
 

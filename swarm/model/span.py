@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from peers.attention import PACKED, running
-from peers.cache import KVCache, PackedCache
-from peers.device import upload
-from peers.masks import NotPackable, View, matrix
 from swarm.errors import SpanError, UnsupportedModel
+from swarm.model.attention import PACKED, running
+from swarm.model.cache import KVCache, PackedCache
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.device import upload
+from swarm.model.masks import NotPackable, View
 from swarm.model.partial import MODELS_OWN_ATTENTION, build, narrow, study
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.stream import Placement
@@ -173,19 +173,13 @@ class Span:
 
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
         # All that the device has to be told is told here: no layer waits for it.
-        packed = PackedCache([work.cache for work in batch], [self._view(work) for work in batch])
+        views = [View.of(work.placement, work.inputs.shape[0], self.device) for work in batch]
+        packed = PackedCache([work.cache for work in batch], views)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
         positions = torch.tensor([position for work in batch for position in work.placement.positions])
         with running(packed):
             row = self._forward(route, upload(inputs, self.device), upload(positions, self.device), packed)
         return list(row.split_with_sizes(packed.counts))
-
-    def _view(self, work: Work) -> View:
-        place, count = work.placement, work.inputs.shape[0]
-        if place.sees is None:
-            return View(place.start, count, place.start, None)
-        seen = matrix(place.sees, columns=place.start + count - place.trunk)
-        return View(place.start, count, place.trunk, upload(seen, self.device))
 
     def _forward(
         self, route: _Route, inputs: torch.Tensor, positions: torch.Tensor, packed: PackedCache | None
@@ -275,7 +269,7 @@ class Span:
             raise UnsupportedModel(checkpoint.name, why) from error
         if why:
             raise UnsupportedModel(checkpoint.name, why)
-        if _rope_types(self._config) & LENGTH_DEPENDENT_ROPE:
+        if turns_by_length(self._config):
             self.packs = False
 
     def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
@@ -308,7 +302,8 @@ def _beside(branch: torch.Tensor, work: Work) -> Work:
     return Work(work.cache, torch.cat((branch, work.inputs)), Placement(start, (), (start, *positions), start, sees))
 
 
-def _rope_types(config: Any) -> set[str]:
+def turns_by_length(config: Any) -> bool:
+    """Whether a model's rotary embedding turns all of a row by the row's largest position."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(entry for entry in rope.values() if isinstance(entry, dict))]
-    return {kind["rope_type"] for kind in kinds if isinstance(kind.get("rope_type"), str)}
+    return any(kind.get("rope_type") in LENGTH_DEPENDENT_ROPE for kind in kinds)

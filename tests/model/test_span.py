@@ -13,10 +13,10 @@ from architectures import ARCHITECTURES, LAYERS, UNPACKED, UNSUPPORTED, VOCAB, W
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from peers.span import Span, Work
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
+from swarm.model.span import Span, Work
 from swarm.wire.stream import Placement, Stream
 
 BOUND = 1e-5  # of the error of a logit, relative to the largest logit

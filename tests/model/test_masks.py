@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.masking_utils import and_masks, causal_mask_function, chunked_overlay, sliding_window_overlay
 
-from peers.masks import MaskRule, NotPackable, View, keep_rule, matrix
+from swarm.model.masks import MaskRule, NotPackable, View, keep_rule, matrix
 
 NO_PADDING = torch.zeros(1, dtype=torch.long)
 RULES = {

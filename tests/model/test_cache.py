@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peers.cache import BLOCK_TOKENS, KVCache, PackedCache
-from peers.masks import View
 from swarm.errors import SpanError
+from swarm.model.cache import BLOCK_TOKENS, KVCache, PackedCache
+from swarm.model.masks import View
 from swarm.wire.stream import Placement
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6

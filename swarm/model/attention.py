@@ -1,6 +1,6 @@
 """Attention over a packed row: every session attends over its own keys and values, and nobody else's.
 
-Registered with transformers under the name PACKED, together with the mask function of `peers.masks`.
+Registered with transformers under the name PACKED, together with the mask function of `swarm.model.masks`.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
-from peers.cache import PackedCache
-from peers.masks import MaskRule, NotPackable, keep_rule
+from swarm.model.cache import PackedCache
+from swarm.model.masks import MaskRule, NotPackable, keep_rule
 
 PACKED = "swarm_packed"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import Cache
 
-from peers.device import upload
-from peers.masks import View
 from swarm.errors import SpanError
+from swarm.model.device import upload
+from swarm.model.masks import View
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.stream import Placement
 
@@ -106,7 +106,7 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     """What the layers see as their cache during one forward over the tokens of several sessions.
 
     The row holds `views[i].count` tokens of `caches[i]`, side by side. `update` gives every session its own tokens and
-    leaves the sessions' full keys and values in `pending`, where `peers.attention` takes them.
+    leaves the sessions' full keys and values in `pending`, where `swarm.model.attention` takes them.
     """
 
     def __init__(self, caches: Sequence[KVCache], views: Sequence[View]) -> None:
@@ -123,7 +123,8 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store [1, kv heads, total, head dim]. With a single session, returns all its keys and values, so that a
-        model which attends by its own code can do so; else returns what came, for only `peers.attention` can go on.
+        model which attends by its own code can do so; else returns what came, for only `swarm.model.attention` can go
+        on.
         """
         if len(self.caches) == 1:
             keys, values = self.caches[0].write(layer_idx, key_states[0], value_states[0])

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from transformers.masking_utils import causal_mask_function
 
+from swarm.model.device import upload
+from swarm.wire.stream import Placement
+
 
 class NotPackable(Exception):
-    """This model's attention asks for something that the packed attention does not do. Never leaves `peers.span`."""
+    """This model's attention asks for something that the packed attention does not do. Never leaves `swarm.model`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,14 @@ class View:
     count: int
     trunk: int
     seen: torch.Tensor | None
+
+    @classmethod
+    def of(cls, placement: Placement, count: int, device: torch.device) -> "View":
+        """What `count` tokens see that go where the placement says."""
+        start, trunk = placement.start, placement.trunk
+        if placement.sees is None:
+            return cls(start, count, start, None)
+        return cls(start, count, trunk, upload(matrix(placement.sees, columns=start + count - trunk), device))
 
 
 def matrix(sees: Sequence[int], columns: int) -> torch.Tensor:

@@ -1,0 +1,78 @@
+"""A whole model that reads trees: which models can, and that it is the same model all the while.
+
+(What it says along every path of a tree is tested with the drafter that asks it.)
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
+from transformers import PreTrainedModel
+
+from swarm.errors import SpanError
+from swarm.model.branching import BranchingModel
+from swarm.wire.stream import Placement, Stream
+
+TEXT = [5, 6, 7, 8, 9, 10, 11, 12]
+
+
+@torch.inference_mode()
+def alone(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+    """What the model says to the last of some tokens."""
+    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_it_is_the_model_or_it_is_none(name: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[name].save(tmp_path)
+    branching = BranchingModel.of(model)
+    assert (branching is None) == (name in UNPACKED | UNSUPPORTED)
+    if branching is None:
+        return
+    reader, stream = branching.reader(), Stream()
+    assert (reader.known, reader.context) == (VOCAB, 256)
+    reader.read(TEXT[:6], stream.admit(0, 0, 1, 6), [5])
+    # Behind the text so far: its next tokens, and one that loses in between.
+    said = reader.read([TEXT[6], 20, TEXT[7]], stream.admit(0, 6, 7, 3, (1, 2, 2)), [2, 1])
+    torch.testing.assert_close(said[0], alone(model, TEXT), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(said[1], alone(model, [*TEXT[:6], 20]), rtol=1e-4, atol=1e-4)
+    # Once more, with the branch that won alone.
+    said = reader.read([30], stream.admit(0, 9, 10, 1, (1,)), [0])
+    torch.testing.assert_close(said[0], alone(model, [*TEXT, 30]), rtol=1e-4, atol=1e-4)
+    assert reader.cache.length == 9  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> PreTrainedModel:
+    return ARCHITECTURES["llama_tied"].save(tmp_path)
+
+
+def test_the_weights_are_in_memory_once_and_the_model_stays_as_it_is(model: PreTrainedModel) -> None:
+    implementation, before = model.config._attn_implementation, alone(model, TEXT)
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    twin = branching._model
+    for mine, theirs in ((model.parameters, twin.parameters), (model.buffers, twin.buffers)):
+        assert {tensor.data_ptr() for tensor in theirs()} == {tensor.data_ptr() for tensor in mine()}
+    assert twin.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.config._attn_implementation == implementation
+    assert torch.equal(alone(model, TEXT), before)
+
+
+def test_readers_do_not_touch_each_other(model: PreTrainedModel) -> None:
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    line = [Placement(start, (), (start,), start, None) for start in range(4)]
+    one, other = branching.reader(), branching.reader()
+    for token, placed in zip(TEXT[:4], line, strict=True):
+        said = one.read([token], placed, [0])
+        other.read([token + 20], placed, [0])
+    torch.testing.assert_close(said[0], alone(model, TEXT[:4]), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_are_not_there_are_refused(model: PreTrainedModel) -> None:
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    with pytest.raises(SpanError, match="cannot keep"):
+        branching.reader().read([5], Placement(3, (), (3,), 3, None), [0])
