@@ -10,9 +10,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from swarm.decoding.fading import FadingMean
 from swarm.model.span import Span, Work
 
 MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single tokens of others waiting
+LATELY_S = 30.0
 MAX_DECODE_TOKENS = 64  # what is longer is a chunk of a prompt: it may hold up others, so only one at a time
 
 
@@ -80,7 +82,14 @@ class Scheduler:
         self._computing: list[_Begun] = []
         self._arrived = asyncio.Event()
         self._over = False
+        self._queue_ms, self._served_at = FadingMean(), float("-inf")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+
+    @property
+    def queue_ms(self) -> float:
+        """What turns have lately waited for others; 0 if there was none for a while."""
+        lately = time.perf_counter() - self._served_at < LATELY_S
+        return self._queue_ms.value or 0.0 if lately else 0.0
 
     async def compute(self, job: Job) -> Computed | None:
         """Wait for the job's turn and compute what it has by then; None if it has nothing any more.
@@ -152,6 +161,8 @@ class Scheduler:
     def _settle(self, outcomes: list[Computed | Exception]) -> None:
         for begun, outcome in zip(self._computing, outcomes, strict=True):
             begun.turn.settle(outcome)
+            self._queue_ms.add(begun.queue_ms)
+            self._served_at = time.perf_counter()
         self._computing = []  # it would keep the caches of sessions that are over
 
     def _compute(self, batch: list[_Begun]) -> list[Computed | Exception]:

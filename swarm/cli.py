@@ -84,6 +84,9 @@ def app(verbose: bool) -> None:
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 discourages what was said before.")
 @click.option("--logit-bias", type=Bias(), multiple=True, help="Nats added to a token's logit; may be given often.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option(
+    "--patience", "patience_s", default=30.0, show_default=True, metavar="S", help="Seconds to wait for missing peers."
+)
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
@@ -102,44 +105,60 @@ def generate(
     **options: Any,
 ) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
-    from swarm.config import load_network
+    from swarm.config import load_network, state_dir
 
     net = _entered_through(load_network(bootstrap=bootstrap, name=network))
     from swarm.client import SwarmClient
+    from swarm.failover import SwarmIncomplete
 
-    async def run() -> "Generation":
+    async def run() -> "tuple[Generation, SwarmIncomplete | None]":
         drafter = None if draft == "none" else locate(draft)
         patterns = {f"matches {pattern}": pattern for pattern in key}
         async with SwarmClient(
-            locate(model), draft=drafter, key_patterns=patterns, network=net, link_ms=link_ms
+            locate(model), draft=drafter, key_patterns=patterns, network=net, link_ms=link_ms, cache=state_dir()
         ) as client:
             stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
-            async for piece in stream:
-                if not as_json:
-                    console.show_piece(piece)
-            return stream.result
+            try:
+                async for piece in stream:
+                    if not as_json:
+                        console.show_piece(piece)
+            except SwarmIncomplete as error:
+                return stream.result, error
+            return stream.result, None
 
-    generation = _run(run())
+    generation, failure = _run(run())
     if as_json:
         click.echo(json.dumps(generation.as_dict(explain)))
-        return
-    console.show_summary(generation)
-    if explain:
-        console.show_fates(generation.pieces)
+    else:
+        console.show_summary(generation)
+        if explain:
+            console.show_fates(generation.pieces)
+    if failure is not None:
+        raise failure
 
 
 @app.command()
 @click.argument("model", required=False)
+@click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
 @bootstrap_option
 @network_option
 @json_option
-def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, as_json: bool) -> None:
+def status(model: str | None, route: bool, bootstrap: tuple[str, ...], network: str | None, as_json: bool) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
+    if route and not model:
+        raise click.UsageError("--route shows the chain for one model: name it, as in `swarm status MODEL --route`")
     from swarm.config import load_network
 
     net = _entered_through(load_network(bootstrap=bootstrap, name=network))
-    from swarm.status import look
+    from swarm.status import look, routes
 
+    if route and model:
+        choices = _run(routes(net, locate(model)))
+        if as_json:
+            click.echo(json.dumps([choice.as_dict() for choice in choices]))
+        else:
+            console.show_routes(choices)
+        return
     reports = _run(look(net, locate(model) if model else None))
     if as_json:
         click.echo(json.dumps([report.as_dict() for report in reports]))

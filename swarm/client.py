@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 from typing_extensions import Unpack
 
 from swarm.chain import ChainLink
 from swarm.config import Network, load_network
 from swarm.generation import GenerationStream, Threads
+from swarm.errors import DirectoryDown, NoBootstrap
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
+from swarm.network.addressbook import AddressBook
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
@@ -32,6 +36,7 @@ class SwarmClient:
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
+        cache: a folder where peers and nodes that were good are noted for the next start; None notes nothing.
 
     Raises:
         ConfigError: for a malformed address or network name, at once.
@@ -49,10 +54,12 @@ class SwarmClient:
         link_ms: float = 0.0,
         block: Collection[str] = (),
         allow: Collection[str] = (),
+        cache: Path | None = None,
     ) -> None:
         self._health = Health(block=block, allow=allow)
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
+        self._book = AddressBook(cache, self._network.name) if cache else None
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
@@ -60,20 +67,42 @@ class SwarmClient:
             loading = asyncio.get_running_loop().run_in_executor(self._threads.judging, self._load)
             # Of two failures the first is told; the other must not be printed when it is collected.
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            directory = await Directory.join(Identity.generate(), self._network, client_mode=True)
-            self._directory = await life.enter_async_context(directory)
+            self._directory = await life.enter_async_context(await self._enter())
             self.models = await loading
             dialer = Dialer(self._link_ms)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
             life.push_async_callback(connections.close)
             checkpoint = self.models.checkpoint
-            self._router = Router(self._directory, connections, checkpoint, self._model, self._health)
+            known = self._book.peers(checkpoint.fingerprint) if self._book else ()
+            self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known)
+            life.push_async_callback(self._remember)
             self._life = life.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._life.aclose()
+
+    async def _enter(self) -> Directory:
+        """Enter the DHT: through nodes that let us in before, if no bootstrap node does."""
+        try:
+            return await Directory.join(Identity.generate(), self._network, client_mode=True)
+        except NoBootstrap:
+            nodes = self._book.nodes() if self._book else ()
+            if not nodes:
+                raise
+            known = replace(self._network, bootstrap=nodes)
+            return await Directory.join(Identity.generate(), known, client_mode=True)
+
+    async def _remember(self) -> None:
+        """Note who was good, for the next start."""
+        if self._book is None:
+            return
+        try:
+            nodes = await self._directory.contacts()
+        except DirectoryDown:
+            nodes = []
+        self._book.remember(nodes, self.models.checkpoint.fingerprint, self._router.good)
 
     @staticmethod
     def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:

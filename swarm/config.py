@@ -107,6 +107,15 @@ def _read(file: Path) -> Network:
         raise ConfigError(f"{file}: {error.field}", error.problem) from error
 
 
+def is_multiaddr(address: str) -> bool:
+    """Whether a bootstrap node can be named so."""
+    try:
+        _check_multiaddr(address)
+    except ConfigError:
+        return False
+    return True
+
+
 def _check_multiaddr(address: str) -> None:
     """Accept /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID: a bootstrap node is reached directly, never over a relay."""
     wrong = ConfigError("bootstrap", f"{address!r} is not an address such as {_EXAMPLE}")

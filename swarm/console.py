@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from swarm.decoding.rules.rule import Origin
     from swarm.results import Generation, Piece
+    from swarm.router import Choice
     from swarm.status import ModelStatus
 
 STYLES: "dict[Origin, str]" = {
@@ -67,6 +68,9 @@ def summary(generation: "Generation") -> str:
         parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens kept")
     if stats.relaxed_tokens:
         parts.append(f"{stats.relaxed_tokens} of these by leniency, for {stats.deficit_nats:.1f} nats")
+    if stats.failovers:
+        worst_ms = max(failover.pause_ms for failover in stats.failovers)
+        parts.append(f"peers replaced {len(stats.failovers)} times, with pauses of {worst_ms:.0f} ms at most")
     if stats.draft_error:
         parts.append(f"drafting failed ({stats.draft_error})")
     route = " > ".join(f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route)
@@ -126,6 +130,28 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
             console.print(Text.assemble(missing, f" {report.model} cannot be used now."))
         else:
             console.print("All layers are served.")
+
+
+def show_routes(choices: "Sequence[Choice]") -> None:
+    """A table a chain: what its loop is expected to take, and what that is made of."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for choice, name in zip(choices, ("The chain", "The runner-up"), strict=False):
+        title = f"{name}: a loop of {choice.plan.loop_ms:.1f} ms is expected"
+        table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
+        table.add_column("peer")
+        for column in ("layers", "rtt ms", "waits ms", "computes ms"):
+            table.add_column(column, justify="right")
+        for stage in choice.plan.stages:
+            peer = choice.candidates[stage.peer_id]
+            computes_ms = peer.layer_ms * (stage.last - stage.first)
+            figures = (f"{each:.1f}" for each in (peer.rtt_ms, peer.fixed_ms, computes_ms))
+            table.add_row(f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures)
+        console.print(table)
+    if len(choices) == 1:
+        console.print("There is no other: each of these peers is needed.")
 
 
 def _styled(text: str, origin: "Origin") -> str:

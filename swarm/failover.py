@@ -18,6 +18,7 @@ from typing import Protocol
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Resume
 from swarm.errors import SwarmError
+from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
 from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
@@ -27,7 +28,10 @@ PROBE_TIMEOUT_S = 1.0  # a peer answers a probe on its event loop, whatever it c
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 PAUSE_S = 0.5  # between two looks for peers to take the place
-NO_FAILURE = frozenset({FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY})  # it only said how it is
+# A peer that says so is in order; perhaps it is we who are not.
+NO_FAILURE = frozenset(
+    {FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY, FaultCode.WRONG_LAYERS, FaultCode.BAD_MESSAGE}
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class SwarmIncomplete(SwarmError):
     def __init__(self, missing: str, patience_s: float) -> None:
         super().__init__(missing, patience_s)
         self.missing, self.patience_s = missing, patience_s
+        self.generation: Generation | None = None  # what there is, once it is summed up
 
     def __str__(self) -> str:
         return (

@@ -11,16 +11,18 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from swarm.chain import ChainBroken, ChainSilent
+from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Resume
-from swarm.failover import NO_FAILURE, Mender, SwarmIncomplete
+from swarm.failover import NO_FAILURE, PAUSE_S, Mender, SwarmIncomplete
 from swarm.model.client import ClientModels
 from swarm.network.tasks import end
 from swarm.request import Request
 from swarm.results import Failover, Generation, Piece, RouteStop
 from swarm.router import Router
+from swarm.routing.chain import MissingLayers
 from swarm.session import Answer, ChainSession
 from swarm.turn import Turn
+from swarm.wire.messages import FaultCode
 
 OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
@@ -72,36 +74,49 @@ class GenerationStream:
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.mend(failure, turn.decoder.resume)
             self._result = self._sum_up(turn, session, repairs)
-        except SwarmIncomplete:
+        except SwarmIncomplete as error:
             turn.decoder.finish_reason = "swarm_incomplete"
-            self._result = self._sum_up(turn, session, repairs)
+            error.generation = self._result = self._sum_up(turn, session, repairs)
             raise
         finally:
             await session.close()
         self._router.learn(self._result.route, self._result.stats)
 
     async def _open(self, turn: Turn) -> ChainSession:
-        """A session on a chain; one that cannot be opened is given up for another one."""
-        checkpoint = self._models.checkpoint
+        """A session on a chain; one that cannot be opened is given up for another one.
+
+        Where peers that the directory names do not answer, or have no room, others may soon: that is waited for.
+        """
+        deadline = time.monotonic() + self._request.patience_s
         avoid: set[str] = set()
+        failures, refused = 0, None
         while True:
-            chain = await self._router.chain(avoid)
-            session = ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size)
             try:
-                await session.open()
+                return await self._open_on(await self._router.chain(avoid), turn)
+            except MissingLayers as missing:
+                if not missing.expected or time.monotonic() > deadline:
+                    raise refused or missing from None
+                await asyncio.sleep(PAUSE_S)
+                avoid.clear()
             except ChainBroken as failure:
-                await session.close()
+                refused = failure
                 avoid.add(failure.peer_id)
                 if failure.code not in NO_FAILURE:
                     self._router.failed(failure.peer_id)
-                if len(avoid) >= OPEN_TRIES:
+                failures += failure.code is not FaultCode.BUSY
+                if failures >= OPEN_TRIES:
                     raise
-            except BaseException:
-                await session.close()
-                raise
-            else:
-                turn.branches = session.branches
-                return session
+
+    async def _open_on(self, chain: Sequence[ChainLink], turn: Turn) -> ChainSession:
+        checkpoint = self._models.checkpoint
+        session = ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size)
+        try:
+            await session.open()
+        except BaseException:
+            await session.close()
+            raise
+        turn.branches = session.branches
+        return session
 
     async def _run(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""

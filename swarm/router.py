@@ -1,8 +1,10 @@
 """Which peers: what the directory says, what they answer, and what was seen of them, put together into chains."""
 
+import random
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from swarm.chain import ChainLink
 from swarm.errors import SwarmError
@@ -10,11 +12,11 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
-from swarm.network.records import PeerRecord
+from swarm.network.records import PeerRecord, neighbour_key
 from swarm.results import RouteStop, Stats
-from swarm.routing.chain import MissingLayers, Stage
+from swarm.routing.chain import MissingLayers, Stage, gaps
 from swarm.routing.health import Health
-from swarm.routing.plan import Candidate, Plan, plan
+from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
 
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
@@ -35,12 +37,44 @@ class WrongWeights(SwarmError):
         )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A chain, and why.
+
+    Attributes:
+        candidates: of all its peers, by their ids: what the prediction is made of.
+    """
+
+    plan: Plan
+    candidates: Mapping[str, Candidate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        peers = [
+            {"peer_id": stage.peer_id, "layers": (stage.first, stage.last), **_figures(self.candidates[stage.peer_id])}
+            for stage in self.plan.stages
+        ]
+        return {"loop_ms": self.plan.loop_ms, "peers": peers}
+
+
+def _figures(candidate: Candidate) -> dict[str, float]:
+    return {"rtt_ms": candidate.rtt_ms, "queue_ms": candidate.fixed_ms, "layer_ms": candidate.layer_ms}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """All peers that may be used for some layers, which are counted from the first of them on."""
+
+    candidates: Sequence[Candidate]
+    reached: Mapping[str, Connection]
+
+
 class Router:
     """Finds chains for one model.
 
     Args:
         model: its name as the user gave it, for errors.
-        clock: seconds.
+        known: records of peers that were good before, to begin with.
     """
 
     def __init__(
@@ -50,13 +84,21 @@ class Router:
         checkpoint: Checkpoint,
         model: str,
         health: Health,
+        known: Sequence[PeerRecord] = (),
     ) -> None:
         self.health = health
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
-        self._records: dict[str, PeerRecord] = {}
-        self._looked_at = float("-inf")
+        self._records = {record.peer_id: record for record in known}
+        self._looked_at = time.monotonic() if known else float("-inf")
         self._last: Plan | None = None
+
+    @property
+    def good(self) -> list[PeerRecord]:
+        """The records of all peers that are in order, as far as we know; those of the last chain come first."""
+        chosen = {stage.peer_id for stage in self._last.stages} if self._last else set()
+        good = [r for r in self._records.values() if r.state == "online" and self.health.usable(r.peer_id)]
+        return sorted(good, key=lambda record: record.peer_id not in chosen)
 
     async def chain(self, avoid: Collection[str] = ()) -> list[ChainLink]:
         """The chain with the shortest loop, by all that is known now; the last one again if it is nearly as good.
@@ -66,12 +108,31 @@ class Router:
             WrongWeights: if the model is served, but with other weights.
         """
         try:
-            links, self._last = await self._plan(0, self._checkpoint.num_layers, avoid, self._last)
+            known = await self._know(0, self._checkpoint.num_layers, avoid)
         except MissingLayers:
             if not self._records:
                 await self._blame_weights()
             raise
-        return links
+        self._last = self._stay(plan(known.candidates, self._checkpoint.num_layers), known.candidates)
+        return self._links(self._last, known, 0)
+
+    async def choices(self) -> list[Choice]:
+        """The chain that is the best now, and the best of those without one of its peers, if there is one.
+
+        Raises:
+            MissingLayers, WrongWeights: as `chain`.
+        """
+        layers = self._checkpoint.num_layers
+        await self.chain()
+        known = await self._know(0, layers, ())
+        by_id = {candidate.peer_id: candidate for candidate in known.candidates}
+        best = plan(known.candidates, layers)
+        second = runner_up(best, known.candidates, layers)
+        return [
+            Choice(each, {stage.peer_id: by_id[stage.peer_id] for stage in each.stages})
+            for each in (best, second)
+            if each is not None
+        ]
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
         """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them.
@@ -79,8 +140,8 @@ class Router:
         Raises:
             MissingLayers: if there are none.
         """
-        links, _ = await self._plan(first, last, avoid)
-        return links
+        known = await self._know(first, last, avoid)
+        return self._links(plan(known.candidates, last - first), known, first)
 
     def failed(self, peer_id: str) -> None:
         """A peer broke a session or did not answer."""
@@ -94,65 +155,77 @@ class Router:
             self.health.served(stop.peer_id, last - first, compute_ms, queue_ms)
             self.health.recovered(stop.peer_id)
 
-    async def _plan(
-        self, first: int, last: int, avoid: Collection[str], before: Plan | None = None
-    ) -> tuple[list[ChainLink], Plan]:
-        """Plan with what is known; ask the directory again if that leaves a gap."""
+    async def _know(self, first: int, last: int, avoid: Collection[str]) -> _Known:
+        """Everybody that answers and serves some of the layers; the directory is asked again if that leaves a gap."""
         age_s = time.monotonic() - self._looked_at
-        for fresh in (age_s > FRESH_S, True):
-            if fresh:
+        for look in (age_s > FRESH_S, True):
+            if look:
                 await self._look()
-            usable = [r for r in self._records.values() if self._usable(r, first, last, avoid)]
-            reached = await self._connections.reach(usable)
-            for record in usable:
-                if record.peer_id not in reached:
-                    self.health.failed(record.peer_id)
-            candidates = [
-                self._candidate(record, reached[record.peer_id], first, last)
-                for record in usable
-                if record.peer_id in reached
-            ]
-            try:
-                found = plan(candidates, last - first, self._model)
-                break
-            except MissingLayers as missing:
-                if fresh:
-                    raise _shifted(missing, first, self._checkpoint.num_layers) from None
-        if before is not None and (again := _cost_of(before, candidates)) is not None:
-            found = replace(before, loop_ms=again) if again <= STICKY * found.loop_ms else found
-        links = [
-            ChainLink(
-                Stage(stage.peer_id, stage.first + first, stage.last + first),
-                self._records[stage.peer_id],
-                reached[stage.peer_id],
-            )
-            for stage in found.stages
-        ]
-        return links, found
+            known = await self._reach(first, last, avoid)
+            missing = gaps(known.candidates, last - first)
+            if not missing:
+                return known
+        spans = [(a + first, b + first) for a, b in missing]
+        nobody = gaps(self._serving(first, last), self._checkpoint.num_layers)
+        expected = not any(a < end and start < b for a, b in nobody for start, end in spans)
+        raise MissingLayers(self._model, spans, self._checkpoint.num_layers, len(known.candidates), expected)
 
     async def _look(self) -> None:
         checkpoint = self._checkpoint
         found = await self._directory.peers(checkpoint.fingerprint, checkpoint.num_layers)
-        self._records = {record.peer_id: record for record in found if record.state == "online"}
+        self._records = {record.peer_id: record for record in found}
         self._looked_at = time.monotonic()
 
-    def _usable(self, record: PeerRecord, first: int, last: int, avoid: Collection[str]) -> bool:
-        serves = record.first_layer < last and first < record.last_layer
-        return serves and record.peer_id not in avoid and self.health.usable(record.peer_id)
+    def _serving(self, first: int, last: int) -> list[PeerRecord]:
+        """Whoever serves some of these layers, or will when it has loaded them."""
+        return [r for r in self._records.values() if r.first_layer < last and first < r.last_layer]
 
-    def _candidate(self, record: PeerRecord, connection: Connection, first: int, last: int) -> Candidate:
-        """A peer's part of layers ``[first, last)``, counted from ``first`` on. What was measured replaces what the peer
-        says of itself."""
-        measured = self.health.layer_ms(record.peer_id)
-        announced = 1e3 / max(record.tokens_per_second, 1e-3) / (record.last_layer - record.first_layer)
+    async def _reach(self, first: int, last: int, avoid: Collection[str]) -> _Known:
+        usable = [
+            record
+            for record in self._serving(first, last)
+            if record.state == "online" and record.peer_id not in avoid and self.health.usable(record.peer_id)
+        ]
+        reached = await self._connections.reach(usable)
+        for record in usable:
+            if record.peer_id not in reached:
+                self.health.failed(record.peer_id)
+        there = [record for record in usable if record.peer_id in reached]
+        random.shuffle(there)  # of equals, clients take different ones
+        ids = {neighbour_key(record.peer_id): record.peer_id for record in there}
+        return _Known([self._candidate(r, reached[r.peer_id].rtt_ms, ids, first, last) for r in there], reached)
+
+    def _candidate(self, record: PeerRecord, rtt_ms: float, ids: Mapping[str, str], first: int, last: int) -> Candidate:
+        """A peer's part of layers ``[first, last)``, counted from ``first`` on. What was measured replaces what the
+        peer says of itself."""
+        layers = record.last_layer - record.first_layer
+        layer_ms, queue_ms = self.health.layer_ms(record.peer_id), self.health.queue_ms(record.peer_id)
         return Candidate(
             record.peer_id,
             max(record.first_layer - first, 0),
             min(record.last_layer, last) - first,
-            rtt_ms=connection.rtt_ms,
-            fixed_ms=self.health.queue_ms(record.peer_id),
-            layer_ms=announced if measured is None else measured,
+            rtt_ms=rtt_ms,
+            fixed_ms=record.queue_ms if queue_ms is None else queue_ms,
+            layer_ms=1e3 / max(record.tokens_per_second, 1e-3) / layers if layer_ms is None else layer_ms,
+            neighbours_ms={ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids},
         )
+
+    def _stay(self, found: Plan, candidates: Sequence[Candidate]) -> Plan:
+        """The last chain, if it is still there and nearly as good as the one that was found."""
+        again = cost(self._last.stages, candidates) if self._last else None
+        if self._last is None or again is None or again > STICKY * found.loop_ms:
+            return found
+        return replace(self._last, loop_ms=again)
+
+    def _links(self, found: Plan, known: _Known, first: int) -> list[ChainLink]:
+        return [
+            ChainLink(
+                Stage(stage.peer_id, stage.first + first, stage.last + first),
+                self._records[stage.peer_id],
+                known.reached[stage.peer_id],
+            )
+            for stage in found.stages
+        ]
 
     async def _blame_weights(self) -> None:
         """Nobody serves our fingerprint: say so if somebody serves the model's name."""
@@ -160,20 +233,3 @@ class Router:
         others = [m.fingerprint for m in await self._directory.models() if m.model == checkpoint.name]
         if others:
             raise WrongWeights(self._model, checkpoint.fingerprint, others)
-
-
-def _shifted(missing: MissingLayers, first: int, model_layers: int) -> MissingLayers:
-    gaps = [(a + first, b + first) for a, b in missing.gaps]
-    return MissingLayers(missing.model, gaps, model_layers, missing.peers)
-
-
-def _cost_of(before: Plan, candidates: Sequence[Candidate]) -> float | None:
-    """What the loop of an earlier plan would take now; None if one of its peers is not there any more."""
-    by_id: Mapping[str, Candidate] = {candidate.peer_id: candidate for candidate in candidates}
-    stages = []
-    for stage in before.stages:
-        candidate = by_id.get(stage.peer_id)
-        if candidate is None or candidate.first_layer > stage.first or candidate.last_layer < stage.last:
-            return None
-        stages.append(replace(candidate, first_layer=stage.first, last_layer=stage.last))
-    return plan(stages, before.stages[-1].last).loop_ms

@@ -12,7 +12,9 @@ from swarm.network.directory import Directory, ModelEntry
 from swarm.network.discovery import MAX_CANDIDATES, Connections
 from swarm.network.link import Dialer
 from swarm.network.records import PeerRecord
+from swarm.router import Choice, Router
 from swarm.routing.chain import gaps
+from swarm.routing.health import Health
 
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 
@@ -43,6 +45,25 @@ class ModelStatus:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+async def routes(network: Network, model: str) -> list[Choice]:
+    """The chain that a new client would take now, and the runner-up.
+
+    Raises:
+        NoBootstrap, DirectoryDown, ModelNotFound, MissingLayers, WrongWeights.
+    """
+    loop = asyncio.get_running_loop()
+    checkpoint = await loop.run_in_executor(None, Checkpoint.open, model)
+    await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
+    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
+        dialer = Dialer()
+        connections = Connections(dialer)
+        try:
+            return await Router(directory, connections, checkpoint, model, Health()).choices()
+        finally:
+            await connections.close()
+            await dialer.close()
 
 
 async def look(network: Network, model: str | None = None) -> list[ModelStatus]:

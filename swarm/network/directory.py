@@ -142,6 +142,10 @@ class Directory:
             entries.append(ModelEntry(model, fingerprint, model_layers, peers=claim.total()))
         return sorted(entries, key=lambda entry: (-entry.peers, entry.model))
 
+    async def contacts(self) -> list[str]:
+        """Multiaddrs of nodes through which this network can be entered as well, bootstrap nodes among them."""
+        return await _within(LOOKUP_TIMEOUT_S, self._node.contacts())
+
     async def close(self) -> None:
         """Leave the DHT and end the daemon. Safe to call twice. Withdraw first, or readers wait for the expiration."""
         await self._node.stop()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from weakref import WeakValueDictionary
 
@@ -55,6 +55,11 @@ class Connections:
         finally:
             await end(*attempts)
         return {connection.peer_id: connection for connection in reached}
+
+    async def keep(self, peer_ids: Collection[str]) -> None:
+        """Close the connections to all others."""
+        others = [self._open.pop(peer_id) for peer_id in [*self._open] if peer_id not in peer_ids]
+        await asyncio.gather(*(connection.close() for connection in others))
 
     async def close(self) -> None:
         self._closed = True

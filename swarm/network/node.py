@@ -96,6 +96,16 @@ class Node:
         """How many other nodes this one knows."""
         return len(self.dht.protocol.routing_table.uid_to_peer_id)
 
+    async def contacts(self) -> list[str]:
+        """Multiaddrs of nodes that this one is connected to, as others could enter through them."""
+        known = set(self.dht.protocol.routing_table.uid_to_peer_id.values())
+        return [
+            f"{address}/p2p/{peer.peer_id}"
+            for peer in await self.daemon.list_peers()
+            if peer.peer_id in known
+            for address in peer.addrs
+        ]
+
     def check(self) -> None:
         """Raises DirectoryDown if the daemon is gone. hivemind then keeps quiet and stores records with itself."""
         child = self.daemon._child

@@ -19,14 +19,17 @@ from swarm.identity import public_key_of
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB: room for 3000 peers a key
+MAX_NEIGHBOURS = 16
 MAX_MODEL_LAYERS = 1000  # one lookup per possible first layer
 
 State = Literal["joining", "online", "draining", "offline"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]  # printed in terminals: no controls
+NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z")]
 Address = Annotated[str, Field(max_length=128)]
+Neighbour = Annotated[tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)]
 
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):([1-9][0-9]{0,4})")
 
@@ -63,6 +66,9 @@ class PeerRecord(_Record):
     certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]  # SHA-256 of the TLS certificate's DER
     tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
     free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
+    queue_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # that a frame has lately waited for other sessions' frames
+    # One-way times to peers that may come before or after in a chain: `neighbour_key`, tenths of ms.
+    neighbours: Annotated[tuple[Neighbour, ...], Field(strict=False, max_length=MAX_NEIGHBOURS)] = ()
     software: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{1,32}\z")]
     protocol: Annotated[int, Field(ge=1, le=65535)]
 
@@ -103,6 +109,11 @@ class ModelRecord(_Record):
 
 Record = PeerRecord | ModelRecord
 _ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
+def neighbour_key(peer_id: str) -> str:
+    """What stands for a peer id among the neighbours of a record. Who shares it with another only confuses two times."""
+    return peer_id[-10:]
 
 
 def span_key(network: str, fingerprint: str, first_layer: int) -> str:

@@ -1,6 +1,6 @@
-"""Choosing peers whose spans, one after the other, cover a model."""
+"""Stages of a chain, and which layers of a model nobody serves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,10 +28,18 @@ class Stage:
 
 
 class MissingLayers(SwarmError):
-    """No chain of the known peers covers the model."""
+    """No chain of the known peers covers the model.
 
-    def __init__(self, model: str, gaps: Sequence[tuple[int, int]], model_layers: int, peers: int) -> None:
-        super().__init__(model, gaps, model_layers, peers)
+    Attributes:
+        expected: the directory names peers for the missing layers, which do not answer or are still loading: it may be
+            worth while to wait.
+    """
+
+    def __init__(
+        self, model: str, gaps: Sequence[tuple[int, int]], model_layers: int, peers: int, expected: bool = False
+    ) -> None:
+        super().__init__(model, gaps, model_layers, peers, expected)
+        self.expected = expected
         self.model, self.gaps, self.model_layers, self.peers = model, tuple(gaps), model_layers, peers
 
     def __str__(self) -> str:
@@ -55,36 +63,3 @@ def gaps(peers: Sequence[Serves], model_layers: int) -> list[tuple[int, int]]:
             found.append((reached, min(first, model_layers)))
         reached = max(reached, last)
     return found
-
-
-def plan(
-    peers: Sequence[Serves], model_layers: int, rtt_ms: Mapping[str, float], model: str = "the model"
-) -> list[Stage]:
-    """The chain with the fewest peers, and among these the one with the least sum of round trips.
-
-    Dynamic programming from the last layer to the first: the best way to finish from layer ``i`` is
-    the best over all peers that serve it. Each goes on to the end of its span, for whatever can finish
-    from an earlier layer can finish from a later one with no more peers and no more round trips.
-
-    Args:
-        rtt_ms: measured round trip from the client to each peer; peers that are not in it are not used.
-        model: its name, for the error.
-
-    Raises:
-        MissingLayers: if the peers leave a gap.
-    """
-    usable = [peer for peer in peers if peer.peer_id in rtt_ms]
-    if missing := gaps(usable, model_layers):
-        raise MissingLayers(model, missing, model_layers, len(usable))
-    best: list[tuple[int, float, list[Stage]]] = [(0, 0.0, [])] * (model_layers + 1)
-    for layer in reversed(range(model_layers)):
-        candidates = []
-        for peer in usable:
-            if not peer.first_layer <= layer < peer.last_layer:
-                continue
-            end = min(peer.last_layer, model_layers)
-            hops, total_ms, rest = best[end]
-            stage = Stage(peer.peer_id, layer, end)
-            candidates.append((hops + 1, total_ms + rtt_ms[peer.peer_id], [stage, *rest]))
-        best[layer] = min(candidates, key=lambda candidate: candidate[:2])
-    return best[0][2]

@@ -70,10 +70,10 @@ class Health:
         seen = self._seen.get(peer_id)
         return seen.layer_ms if seen else None
 
-    def queue_ms(self, peer_id: str) -> float:
-        """What frames waited there for others, lately."""
+    def queue_ms(self, peer_id: str) -> float | None:
+        """What frames waited there for others, lately; None if nothing went through it yet."""
         seen = self._seen.get(peer_id)
-        return seen.queue_ms if seen else 0.0
+        return seen.queue_ms if seen and seen.layer_ms is not None else None
 
     def _of(self, peer_id: str) -> _Seen:
         seen = self._seen.pop(peer_id, None) or _Seen()

@@ -7,7 +7,7 @@ serve a layer are looked at together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,29 @@ def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the m
     best = _Search(_likely(candidates, model_layers), model_layers).best(MAX_REVISITS)
     assert best is not None  # there is no gap
     return best
+
+
+def cost(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> float | None:
+    """What the loop of a chain takes, by these candidates; None if one of its peers is not among them any more, or
+    serves its layers no longer."""
+    by_id = {candidate.peer_id: candidate for candidate in candidates}
+    parts = []
+    for stage in stages:
+        candidate = by_id.get(stage.peer_id)
+        if candidate is None or candidate.first_layer > stage.first or candidate.last_layer < stage.last:
+            return None
+        parts.append(replace(candidate, first_layer=stage.first, last_layer=stage.last))
+    return plan(parts, stages[-1].last).loop_ms
+
+
+def runner_up(best: Plan, candidates: Sequence[Candidate], model_layers: int) -> Plan | None:
+    """The best plan without one of the peers of ``best``; None if it needs them all."""
+    others = []
+    for stage in best.stages:
+        rest = [candidate for candidate in candidates if candidate.peer_id != stage.peer_id]
+        if not gaps(rest, model_layers):
+            others.append(plan(rest, model_layers))
+    return min(others, key=lambda each: each.loop_ms, default=None)
 
 
 def _likely(candidates: Sequence[Candidate], model_layers: int) -> list[Candidate]:
