@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from swarm.chain import ChainLink
 from swarm.config import Network, load_network
-from swarm.generation import GenerationStream, Threads
 from swarm.errors import DirectoryDown, NoBootstrap
+from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.addressbook import AddressBook

@@ -48,6 +48,13 @@ class GenerationStream:
         self._models, self._prompt, self._request = models, tuple(prompt), request
         self._threads, self._router = threads, router
         self._result: Generation | None = None
+        self._session: ChainSession | None = None
+
+    @property
+    def route(self) -> tuple[RouteStop, ...]:
+        """The chain as it is now; empty before it is found."""
+        chain = self._session.chain if self._session else ()
+        return tuple(RouteStop(link.peer_id, link.layers, link.connection.rtt_ms) for link in chain)
 
     @property
     def result(self) -> Generation:
@@ -62,7 +69,7 @@ class GenerationStream:
 
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
         turn = Turn(self._models, self._prompt, self._request)
-        session = await self._open(turn)
+        session = self._session = await self._open(turn)
         repairs = _Repairs(session, self._router, self._request.patience_s)
         turn.meter.start()
         try:
@@ -132,8 +139,7 @@ class GenerationStream:
             await ahead.close()
 
     def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
-        route = tuple(RouteStop(c.peer_id, c.layers, c.connection.rtt_ms) for c in session.chain)
-        return turn.sum_up(route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
+        return turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
 
     async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
         taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])

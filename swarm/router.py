@@ -4,13 +4,13 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from swarm.chain import ChainLink
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
-from swarm.network.directory import Directory
+from swarm.network.directory import ModelEntry
 from swarm.network.discovery import Connections
 from swarm.network.records import PeerRecord, neighbour_key
 from swarm.results import RouteStop, Stats
@@ -69,6 +69,13 @@ class _Known:
     reached: Mapping[str, Connection]
 
 
+class Listing(Protocol):
+    """What has to be known of a `Directory`."""
+
+    async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]: ...
+    async def models(self) -> list[ModelEntry]: ...
+
+
 class Router:
     """Finds chains for one model.
 
@@ -79,7 +86,7 @@ class Router:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: Listing,
         connections: Connections,
         checkpoint: Checkpoint,
         model: str,

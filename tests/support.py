@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
-from peers.handler import Handler
+from peers.handler import HISTORY_BYTES, Handler
 from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -172,10 +172,17 @@ class WatchedSpan:
 class Peer:
     """A peer without a directory: a real span behind a real port."""
 
-    def __init__(self, span: Span, fingerprint: str, cache_tokens: int = 256, max_positions: int = 256) -> None:
+    def __init__(
+        self,
+        span: Span,
+        fingerprint: str,
+        cache_tokens: int = 256,
+        max_positions: int = 256,
+        history_bytes: int = HISTORY_BYTES,
+    ) -> None:
         self.span, self.fingerprint = span, fingerprint
         self.scheduler, self.budget, self.dialer = Scheduler(span), CacheBudget(cache_tokens), Dialer()
-        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions)
+        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes)
         self.server = Server(self.handler.serve)
 
     async def __aenter__(self) -> "Peer":
@@ -188,6 +195,16 @@ class Peer:
         await self.server.__aexit__()
         await self.dialer.close()
         await end(self._computing)
+
+    async def die(self) -> None:
+        """Vanish without a word, as a process that is killed: the kernel closes what it held."""
+        for link in (*self.server.links, *self.handler._onward._users):
+            link._transport.abort()
+        await self.__aexit__()
+
+    @property
+    def id(self) -> str:
+        return self.server.identity.peer_id
 
     @property
     def idle(self) -> bool:

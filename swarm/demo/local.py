@@ -103,21 +103,29 @@ class LocalSwarm:
 
     async def add_peer(self, first: int, last: int, *more: str) -> asyncio.subprocess.Process:
         """Start one more peer and wait until it serves."""
-        peer = await self._launch(first, last, *more)
+        peer = await self._launch(2 + len(self.peers), first, last, *more)
+        self.peers.append(peer.process)
         await peer.up()
         return peer.process
+
+    async def replace_peer(self, number: int) -> None:
+        """Kill one of the first peers without a word, start another one in its place and wait until it serves."""
+        with contextlib.suppress(ProcessLookupError):
+            self.peers[number].kill()
+        peer = await self._launch(2 + number, *self.spans[number])
+        self.peers[number] = peer.process
+        await peer.up()
 
     async def _start(self) -> None:
         node = await self._spawn(1, ["bootstrap", "--port", "0", "--json"])
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]
-        peers = [await self._launch(first, last) for first, last in self.spans]
+        peers = [await self._launch(host, *span) for host, span in enumerate(self.spans, 2)]
+        self.peers = [peer.process for peer in peers]
         await asyncio.gather(*(peer.up() for peer in peers))
 
-    async def _launch(self, first: int, last: int, *more: str) -> "_Process":
+    async def _launch(self, host: int, first: int, last: int, *more: str) -> "_Process":
         command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
-        peer = await self._spawn(2 + len(self.peers), [*command, "--bootstrap", self.bootstrap, *more])
-        self.peers.append(peer.process)
-        return peer
+        return await self._spawn(host, [*command, "--bootstrap", self.bootstrap, *more])
 
     async def _spawn(self, host: int, command: list[str]) -> "_Process":
         common = ["--host", self._hosts.address(host), "--network", NETWORK, "--ephemeral", "--until-eof"]

@@ -25,6 +25,7 @@ from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import NETWORK
 from swarm.demo.problems import problems
+from swarm.failover import SwarmIncomplete
 
 SEED = 41  # of the held-out problems
 WARM_UP_TOKENS = 12
@@ -63,11 +64,33 @@ async def side_by_side(client: SwarmClient, way: dict[str, Any], sessions: int, 
     }
 
 
+async def write(client: SwarmClient, skip: int, prompts: int, max_new_tokens: int) -> dict[str, Any]:
+    """Texts of just so many tokens, one after the other, and what happened to the chain meanwhile."""
+    endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
+    texts = []
+    for prompt in _prompts(skip + prompts)[skip:]:
+        error = None
+        try:
+            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless)
+        except SwarmIncomplete as incomplete:
+            assert incomplete.generation is not None
+            text, error = incomplete.generation, str(incomplete)
+        texts.append(
+            {
+                "token_ids": text.token_ids,
+                "tokens_per_second": text.stats.tokens_per_second,
+                "failovers": [asdict(failover) for failover in text.stats.failovers],
+                "error": error,
+            }
+        )
+    return {"texts": texts}
+
+
 def _prompts(count: int) -> list[str]:
     return [problem.prompt for problem in islice(problems(SEED, held_out=True), count)]
 
 
-DO = {"compare": compare_ways, "side_by_side": side_by_side}
+DO = {"compare": compare_ways, "side_by_side": side_by_side, "write": write}
 
 
 async def main(bootstrap: str, link_ms: float) -> None:

@@ -57,16 +57,18 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(peers: int, link_ms: float | None = None) -> AsyncIterator[Ground]:
-    """A swarm of so many peers over the whole demo target.
+async def ground(peers: int, link_ms: float | None = None, coverage: int = 1) -> AsyncIterator[Ground]:
+    """A swarm of so many peers over the demo target.
 
     Args:
+        coverage: peers that serve each layer.
         link_ms: None for an emulated internet, whose links take no time until `Ground.set_links`; else the one-way
             delay of messages by which every member emulates its links itself.
     """
     with Internet(2 + peers) if link_ms is None else nullcontext() as internet:
         hosts = internet or ThisMachine()
-        async with LocalSwarm(TARGET, even_spans(LAYERS, peers), link_ms or 0.0, hosts) as swarm:
+        spans = even_spans(LAYERS, peers // coverage) * coverage
+        async with LocalSwarm(TARGET, spans, link_ms or 0.0, hosts) as swarm:
             command = [sys.executable, str(CLIENT), swarm.bootstrap, str(link_ms or 0.0)]
             async with _process(hosts.inside(0, command)) as client:
                 yield Ground(swarm, client, internet)

@@ -1,0 +1,132 @@
+"""Texts are written while peers are killed, or links cut: ``python tests/lab/chaos.py [--cut] [--generations N] ...``.
+
+Eight peers serve every layer of the demo target twice, over an emulated internet of 20 ms links. First every text is
+written undisturbed; then once more while every few seconds a peer is killed without a word and another one started in
+its place, or a link is cut without being closed and restored later. Says of every text whether it is the same.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab.ground import Ground, ground
+from lab.internet import Internet
+from lab.links import Link
+
+from swarm.network.tasks import end
+
+PEERS, COVERAGE, DELAY_MS = 8, 2, 20.0
+MAX_CHUNK = 3  # texts a request, so that progress is seen
+
+
+@asynccontextmanager
+async def killing(place: Ground, every_s: float, chance: random.Random) -> AsyncIterator[list[str]]:
+    """Kill a peer every so often, and start another one at its place."""
+    done: list[str] = []
+    replacing: dict[int, asyncio.Task[None]] = {}
+
+    async def strike() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            alive = [i for i in range(PEERS) if i not in replacing or replacing[i].done()]
+            number = chance.choice(alive)
+            replacing[number] = asyncio.create_task(place.swarm.replace_peer(number))
+            done.append(f"peer {number} killed")
+
+    async with _beside(strike()):
+        yield done
+    await asyncio.gather(*replacing.values())
+
+
+@asynccontextmanager
+async def cutting(place: Ground, every_s: float, chance: random.Random) -> AsyncIterator[list[str]]:
+    """Cut a link every so often, for nearly as long: packets vanish, and nobody is told."""
+    done: list[str] = []
+    internet = place.internet
+    assert internet is not None
+    pairs = list(combinations([0, *range(2, 2 + PEERS)], 2))  # the client and the peers; 1 is the bootstrap node
+
+    async def strike() -> None:
+        while True:
+            a, b = chance.choice(pairs)
+            internet.cut(a, b)
+            done.append(f"link {a}-{b} cut")
+            try:
+                await asyncio.sleep(every_s)
+            finally:
+                internet.restore(a, b)
+
+    async with _beside(strike()):
+        yield done
+
+
+@asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        failed = task.done() and not task.cancelled()
+        await end(task)
+        if failed:
+            task.result()
+
+
+async def write(place: Ground, texts: int, tokens: int) -> list[dict[str, Any]]:
+    """Generate so many texts, each of just so many tokens."""
+    written: list[dict[str, Any]] = []
+    while len(written) < texts:
+        count = min(MAX_CHUNK, texts - len(written))
+        answer = await place.ask("write", skip=len(written), prompts=count, max_new_tokens=tokens)
+        written += answer["texts"]
+    return written
+
+
+async def run(generations: int, tokens: int, every_s: float, cut: bool, seed: int) -> int:
+    async with ground(PEERS, coverage=COVERAGE) as place:
+        place.set_links(Link(delay_ms=DELAY_MS))
+        expected = await write(place, generations, tokens)
+        async with (cutting if cut else killing)(place, every_s, random.Random(seed)) as strikes:
+            written = await write(place, generations, tokens)
+    same = [a["token_ids"] == b["token_ids"] for a, b in zip(expected, written, strict=True)]
+    for number, (text, is_same) in enumerate(zip(written, same, strict=True)):
+        for failover in text["failovers"]:
+            print(f"text {number}: {failover}")
+        if not is_same:
+            print(f"text {number}: NOT the same; {text['error'] or 'it was written to its end'}")
+    failovers = [failover for text in written for failover in text["failovers"]]
+    print(f"{len(strikes)} strikes, every {every_s:g} s: {', '.join(strikes)}")
+    print(f"{sum(same)} of {generations} texts of {tokens} tokens are the same; {len(failovers)} failovers")
+    for part in ("noticed_ms", "repair_ms", "pause_ms"):
+        values = sorted(failover[part] for failover in failovers)
+        if values:
+            print(f"{part}: median {median(values):.0f}, most {values[-1]:.0f}")
+    speed = [median(text["tokens_per_second"] for text in each if not text["error"]) for each in (expected, written)]
+    print(f"median speed: {speed[0]:.1f} tokens/s undisturbed, {speed[1]:.1f} disturbed")
+    return 0 if all(same) else 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Texts are written while peers are killed, or links cut.")
+    parser.add_argument("--generations", type=int, default=30)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--every", type=float, default=5.0, metavar="S")
+    parser.add_argument("--cut", action="store_true", help="cut links instead of killing peers")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if why := Internet.possible():
+        sys.exit(f"no emulated internet here: {why}")
+    sys.exit(asyncio.run(run(asked.generations, asked.tokens, asked.every, asked.cut, asked.seed)))
+
+
+if __name__ == "__main__":
+    main()
