@@ -1,7 +1,7 @@
 """What a client remembers from one start to the next: DHT nodes that let it in, and peers that served it well.
 
-One JSON file a network. Nothing in it is trusted more than what the DHT says: whoever is named there has to answer, with
-the certificate that its record names.
+One JSON file a network. Nothing in it is trusted more than what the DHT says: whoever is named there has to answer,
+with the certificate that its record names.
 """
 
 import contextlib

@@ -112,7 +112,7 @@ _ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discrimin
 
 
 def neighbour_key(peer_id: str) -> str:
-    """What stands for a peer id among the neighbours of a record. Who shares it with another only confuses two times."""
+    """What stands for a peer id among the neighbours of a record. Where two share it, only their times are mixed up."""
     return peer_id[-10:]
 
 

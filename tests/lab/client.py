@@ -69,12 +69,13 @@ async def write(client: SwarmClient, skip: int, prompts: int, max_new_tokens: in
     endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
     texts = []
     for prompt in _prompts(skip + prompts)[skip:]:
-        error = None
+        stream, error = client.stream(prompt, max_new_tokens=max_new_tokens, logit_bias=endless), None
         try:
-            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless)
+            async for _ in stream:
+                pass
         except SwarmIncomplete as incomplete:
-            assert incomplete.generation is not None
-            text, error = incomplete.generation, str(incomplete)
+            error = str(incomplete)
+        text = stream.result
         texts.append(
             {
                 "token_ids": text.token_ids,
