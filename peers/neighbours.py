@@ -5,11 +5,10 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from swarm.errors import DirectoryDown
 from swarm.network.connection import Connection
-from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
 from swarm.network.link import LinkClosed
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
@@ -37,6 +36,12 @@ def likely(records: Sequence[PeerRecord], mine: PeerRecord, known: Sequence[str]
     return near + random.sample(others, min(len(others), MAX_NEIGHBOURS - len(near)))
 
 
+class Listing(Protocol):
+    """What has to be known of a `Directory`."""
+
+    async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]: ...
+
+
 class Neighbours:
     """Measures now and then, until cancelled.
 
@@ -44,7 +49,7 @@ class Neighbours:
         mine: this peer's own record.
     """
 
-    def __init__(self, directory: Directory, connections: Connections, mine: Callable[[], PeerRecord]) -> None:
+    def __init__(self, directory: Listing, connections: Connections, mine: Callable[[], PeerRecord]) -> None:
         self._directory, self._connections, self._mine = directory, connections, mine
         self._one_way_ms: dict[str, float] = {}  # the nearest first
 

@@ -8,13 +8,13 @@ import pytest
 from architectures import LAYERS
 from support import Server, soon, tiny_checkpoint
 
-from swarm import status
+from swarm import console, status
 from swarm.config import Network
 from swarm.errors import ModelNotFound, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.directory import Directory
 from swarm.network.link import Link
-from swarm.status import look
+from swarm.status import look, routes
 from swarm.wire.messages import Ping, Pong
 
 
@@ -82,6 +82,20 @@ async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.Mo
     (report,) = await soon(look(lab.network))
     assert report.missing == ()
     assert len(report.peers) == LAYERS
+
+
+async def test_the_route_and_the_runner_up_are_explained(lab: Lab, tmp_path: Path) -> None:
+    weights = {"fingerprint": tiny_checkpoint(tmp_path / "tiny").fingerprint}
+    lower = [await lab.peer(0, 2, **weights) for _ in range(2)]
+    upper = await lab.peer(2, LAYERS, **weights)
+    best, second = await soon(routes(lab.network, str(tmp_path / "tiny")))
+    chains = [[stage.peer_id for stage in choice.plan.stages] for choice in (best, second)]
+    assert sorted(chains) == sorted([[peer_id, upper] for peer_id in lower])
+    assert 0 < best.plan.loop_ms <= second.plan.loop_ms
+    told = best.as_dict()
+    assert [peer["layers"] for peer in told["peers"]] == [(0, 2), (2, LAYERS)]
+    assert all(peer["rtt_ms"] > 0 and peer["layer_ms"] > 0 for peer in told["peers"])
+    console.show_routes([best, second])
 
 
 async def test_no_bootstrap_node_is_an_error() -> None:

@@ -79,6 +79,7 @@ class LocalSwarm:
         self.model, self.spans, self.link_ms = model, tuple(spans), link_ms
         self._hosts = hosts or ThisMachine()
         self.peers: list[asyncio.subprocess.Process] = []
+        self.peer_ids: list[str] = []  # theirs
         self._processes: list[_Process] = []
 
     async def __aenter__(self) -> "LocalSwarm":
@@ -105,7 +106,7 @@ class LocalSwarm:
         """Start one more peer and wait until it serves."""
         peer = await self._launch(2 + len(self.peers), first, last, *more)
         self.peers.append(peer.process)
-        await peer.up()
+        self.peer_ids.append(_last_word(await peer.up()))
         return peer.process
 
     async def replace_peer(self, number: int) -> None:
@@ -114,14 +115,14 @@ class LocalSwarm:
             self.peers[number].kill()
         peer = await self._launch(2 + number, *self.spans[number])
         self.peers[number] = peer.process
-        await peer.up()
+        self.peer_ids[number] = _last_word(await peer.up())
 
     async def _start(self) -> None:
         node = await self._spawn(1, ["bootstrap", "--port", "0", "--json"])
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]
         peers = [await self._launch(host, *span) for host, span in enumerate(self.spans, 2)]
         self.peers = [peer.process for peer in peers]
-        await asyncio.gather(*(peer.up() for peer in peers))
+        self.peer_ids = [_last_word(said) for said in await asyncio.gather(*(peer.up() for peer in peers))]
 
     async def _launch(self, host: int, first: int, last: int, *more: str) -> "_Process":
         command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
@@ -190,6 +191,11 @@ class _Process:
 async def _each_line(stream: asyncio.StreamReader, tell: Callable[[str], object]) -> None:
     while line := await stream.readline():
         tell(line.decode(errors="replace"))
+
+
+def _last_word(said: str) -> str:
+    """A peer's first sentence ends with its id."""
+    return said.split()[-1]
 
 
 def even_spans(layers: int, peers: int) -> list[tuple[int, int]]:

@@ -93,12 +93,12 @@ class TestOneSentence:
         assert "missing" in ended.out
 
 
-async def test_a_peer_that_dies_ends_the_generation_with_a_sentence() -> None:
+async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_with_a_sentence() -> None:
     """With the only peer for layers 4 to 7 killed in the middle, nothing hangs and what was said stays said."""
     async with LocalSwarm(TARGET, [(0, 4), (4, 8)], link_ms=30.0) as swarm:
         process = await asyncio.create_subprocess_exec(
             *_command("generate", TARGET, "Problem: ", "--max-new-tokens", "400", "--network", swarm.network.name),
-            *("--bootstrap", swarm.bootstrap, "--link-ms", "30"),
+            *("--bootstrap", swarm.bootstrap, "--link-ms", "30", "--patience", "2"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -53,6 +53,16 @@ async def test_the_next_address_is_tried_when_one_is_dead(connections: Connectio
         assert reached[server.identity.peer_id].link.address == server.address
 
 
+async def test_connections_that_are_not_kept_are_closed(connections: Connections) -> None:
+    async with Server(pong) as one, Server(pong) as other:
+        reached = await soon(connections.reach([one.record(), other.record()]))
+        await soon(connections.keep({one.identity.peer_id}))
+        assert not reached[one.identity.peer_id].closed
+        assert reached[other.identity.peer_id].closed
+        again = await soon(connections.reach([other.record()]))
+        assert not again[other.identity.peer_id].closed
+
+
 async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(connections: Connections) -> None:
     async with Server(pong) as server:
         searches = [connections.reach([server.record()]) for _ in range(5)]

@@ -25,6 +25,8 @@ GOOD: dict[str, Any] = {
     "certificate": "a" * 64,
     "tokens_per_second": 12.5,
     "free_cache_tokens": 4096,
+    "queue_ms": 1.5,
+    "neighbours": (("A" * 10, 204),),
     "state": "online",
     "software": "0.1.0",
     "protocol": 1,

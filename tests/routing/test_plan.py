@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.routing.chain import MissingLayers, Stage
-from swarm.routing.plan import MAX_PER_LAYER, Candidate, plan
+from swarm.routing.plan import MAX_PER_LAYER, Candidate, cost, plan, runner_up
 
 
 def every_chain(candidates, layers, layer=0, used=()):
@@ -128,3 +128,39 @@ def test_a_gap_is_named():
     with pytest.raises(MissingLayers) as caught:
         plan([Candidate("a", 0, 3, 1.0)], 8, model="m")
     assert (caught.value.gaps, caught.value.peers) == (((3, 8),), 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(swarms())
+def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swarm):
+    layers, candidates, measured = swarm
+    chains = list(every_chain(candidates, layers))
+    if not chains:
+        return
+    best = plan(candidates, layers)
+    used = {stage.peer_id for stage in best.stages}
+    others = [chain for chain in chains if used - {stage.peer_id for stage in chain}]
+    second = runner_up(best, candidates, layers)
+    if not others:
+        assert second is None
+    else:
+        assert list(second.stages) in others
+        assert second.loop_ms == pytest.approx(min(loop_ms(chain, candidates, measured) for chain in others))
+
+
+@settings(max_examples=300, deadline=None)
+@given(swarms(), st.randoms())
+def test_the_cost_of_any_chain_is_what_its_loop_takes(swarm, rng):
+    layers, candidates, measured = swarm
+    chains = list(every_chain(candidates, layers))
+    if chains:
+        chain = rng.choice(chains)
+        assert cost(chain, candidates) == pytest.approx(loop_ms(chain, candidates, measured))
+
+
+def test_a_chain_whose_peer_is_gone_or_serves_less_costs_nothing_that_could_be_told():
+    chain = [Stage("a", 0, 2), Stage("b", 2, 4)]
+    both = [Candidate("a", 0, 2, 10.0), Candidate("b", 2, 4, 10.0)]
+    assert cost(chain, both) == 20.0
+    assert cost(chain, both[:1]) is None
+    assert cost(chain, [both[0], Candidate("b", 3, 4, 10.0)]) is None

@@ -1,0 +1,103 @@
+"""Real processes that are killed or stopped while a text is written: it is the same as if nothing had happened."""
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
+
+import pytest
+import pytest_asyncio
+
+from swarm.client import SwarmClient
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.local import LocalSwarm
+from swarm.demo.problems import problems
+from swarm.failover import SwarmIncomplete
+from swarm.results import Generation
+
+SPANS = [(0, 4), (4, 8)]
+LINK_MS = 20.0
+NEW = 60
+PROMPTS = [problem.prompt for problem in islice(problems(seed=43, held_out=True), 4)]
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def swarm() -> AsyncIterator[LocalSwarm]:
+    """Every layer twice."""
+    async with LocalSwarm(TARGET, SPANS * 2, LINK_MS) as swarm:
+        yield swarm
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(swarm: LocalSwarm) -> AsyncIterator[SwarmClient]:
+    options = {"draft": locate(DRAFT), "network": swarm.network, "link_ms": LINK_MS}
+    async with SwarmClient(locate(TARGET), **options) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def expected(client: SwarmClient) -> list[Generation]:
+    """Undisturbed."""
+    return [await client.generate(prompt, max_new_tokens=NEW) for prompt in PROMPTS]
+
+
+async def write(
+    swarm: LocalSwarm, client: SwarmClient, prompt: str, stage: int, strike: Callable[[int], None], **options: float
+) -> Generation:
+    """Generate, and in the middle let something happen to the process that serves a stage."""
+    stream, said = client.stream(prompt, max_new_tokens=NEW, **options), 0
+    async for _ in stream:
+        said += 1
+        if said == NEW // 4:
+            strike(swarm.peer_ids.index(stream.route[stage].peer_id))
+    return stream.result
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+async def test_a_peer_is_killed(stage: int, swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]) -> None:
+    killed = []
+
+    def kill(number: int) -> None:
+        killed.append(number)
+        swarm.peers[number].kill()
+
+    text = await write(swarm, client, PROMPTS[stage], stage, kill)
+    assert text.token_ids == expected[stage].token_ids
+    assert [failover.layers for failover in text.stats.failovers] == [SPANS[stage]]
+    await swarm.replace_peer(killed[0])
+
+
+async def test_a_peer_hangs(swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]) -> None:
+    """It is stopped: its links stay open, and nothing comes out of them."""
+    stopped = []
+
+    def stop(number: int) -> None:
+        stopped.append(number)
+        swarm.peers[number].send_signal(signal.SIGSTOP)
+
+    try:
+        text = await write(swarm, client, PROMPTS[2], 1, stop)
+    finally:
+        swarm.peers[stopped[0]].send_signal(signal.SIGCONT)
+    assert text.token_ids == expected[2].token_ids
+    assert [failover.layers for failover in text.stats.failovers] == [SPANS[1]]
+
+
+async def test_nobody_is_left_and_the_text_is_continued_later(
+    swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]
+) -> None:
+    def kill_both(_: int) -> None:
+        for number in (1, 3):
+            swarm.peers[number].kill()
+
+    with pytest.raises(SwarmIncomplete) as caught:
+        await write(swarm, client, PROMPTS[3], 1, kill_both, patience_s=2.0)
+    assert "layers 4:8" in str(caught.value)
+    begun = caught.value.generation
+    assert begun is not None
+    assert begun.stats.finish_reason == "swarm_incomplete"
+    await swarm.replace_peer(1)
+    prompt = client.models.tokenizer(PROMPTS[3]).input_ids
+    rest = await client.generate([*prompt, *begun.token_ids], max_new_tokens=NEW - len(begun.token_ids))
+    assert begun.token_ids + rest.token_ids == expected[3].token_ids
