@@ -18,15 +18,17 @@ from typing import Protocol
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Resume
 from swarm.errors import SwarmError
+from swarm.network.tasks import within
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
-from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import Cancel, Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 1.0  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
+GOODBYE_TIMEOUT_S = 0.5  # a peer that takes nothing is told nothing
 PAUSE_S = 0.5  # between two looks for peers to take the place
 # A peer that says so is in order; perhaps it is we who are not.
 NO_FAILURE = frozenset(
@@ -171,7 +173,7 @@ class Mender:
     async def _replace(self, broken: set[str], avoid: set[str], held: Resume) -> None:
         """Fill every gap of the chain. What has been filled stays so if a later gap cannot be."""
         session = self._session
-        session.leave([link for link in session.chain if link.peer_id in broken])
+        await self._dismiss([link for link in session.chain if link.peer_id in broken])
         while gap := _first_gap(session.chain, broken):
             start, end = gap
             first, last = session.chain[start].stage.first, session.chain[end - 1].stage.last
@@ -180,11 +182,18 @@ class Mender:
             new = await self._finder.span(first, last, avoid)
             try:
                 await session.join(new, behind.hop if behind else None)
+                await self._forget_older(new, held.epoch)
                 await self._hand_over(before, new, held)
             except BaseException:
                 await self._dismiss(new)
                 raise
             session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
+            broken -= {link.peer_id for link in new}  # one that only had kept nothing may be there again
+
+    async def _forget_older(self, links: list[ChainLink], epoch: int) -> None:
+        """What was on its way to peers that were part of the chain before means nothing to their new session."""
+        for link in links:
+            await self._session.tell(link, Cancel(session=self._session.id, epoch=epoch))
 
     async def _hand_over(self, before: ChainLink | None, new: list[ChainLink], held: Resume) -> None:
         """Let the new peers have what the old ones held."""
@@ -210,10 +219,11 @@ class Mender:
             await session.tell(new[0], frame)
 
     async def _dismiss(self, links: list[ChainLink]) -> None:
+        """Hear nothing more of them, and let them know, if they are still there."""
         self._session.leave(links)
         for link in links:
-            with suppress(SwarmError):
-                await link.connection.send(Close(session=self._session.id))
+            with suppress(SwarmError, asyncio.TimeoutError):
+                await within(GOODBYE_TIMEOUT_S, link.connection.send(Close(session=self._session.id)))
 
 
 def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:
