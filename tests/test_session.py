@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from support import Server, dialed, eventually, soon
 
 from swarm import session as sessions
+from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Window
 from swarm.identity import Identity
-from swarm.network.connection import Connection
+from swarm.network.connection import Arrival, Connection
 from swarm.network.link import Link
 from swarm.routing.chain import Stage
-from swarm.session import ChainBroken, ChainLink, ChainSession
-from swarm.wire.messages import Close, Fault, FaultCode, Frame, Message, Open, Opened, Pong, Result
+from swarm.session import ChainSession
+from swarm.wire.messages import Close, Fault, FaultCode, Frame, Message, Open, Opened, Pong, Probe, Result, Standing
 from swarm.wire.tensors import WireTensor
 
 FINGERPRINT = "0" * 32
@@ -211,12 +213,12 @@ async def test_a_peer_that_refuses_is_named_and_the_others_are_told(blamed: int)
 
 
 async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> None:
-    async with chain_of(good, good, good) as chain:
+    async with chain_of(good, good, good) as chain, chain.session() as session:
         for accused, blamed in ((chain.peer(1), 1), (chain.peer(2), 0), (Identity.generate().peer_id, 0), (None, 0)):
             fault = Fault(code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused)
-            assert chain.session()._to_blame(chain.peer(0), fault) == chain.peer(blamed)
+            assert session.fault(Arrival(chain.peer(0), fault)).peer_id == chain.peer(blamed)
         fault = Fault(code=FaultCode.INTERNAL, text="", session=b"0" * 16, peer=chain.peer(0))
-        assert chain.session()._to_blame(chain.peer(2), fault) == chain.peer(2)
+        assert session.fault(Arrival(chain.peer(2), fault)).peer_id == chain.peer(2)
 
 
 async def test_a_next_peer_that_is_unreachable_is_the_one_to_blame() -> None:
@@ -241,10 +243,81 @@ async def test_a_silent_peer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "RESULT_TIMEOUT_S", 0.05)
-    async with chain_of(good) as chain, chain.session() as session:
-        with pytest.raises(ChainBroken, match="no result"):
+    monkeypatch.setattr(sessions, "PROMPT_TIMEOUT_S", 0.05)
+    async with chain_of(mute_frames) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        with pytest.raises(ChainSilent):
             await soon(session.receive())
+
+
+async def test_while_nothing_is_on_its_way_no_answer_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PROMPT_TIMEOUT_S", 0.05)
+    async with chain_of(good) as chain, chain.session() as session:
+        receiving = asyncio.create_task(session.receive())
+        await asyncio.sleep(0.2)
+        assert not receiving.done()
+        await session.send(WINDOW)
+        assert (await soon(receiving)).first == 1
+
+
+async def test_how_long_an_answer_may_take_follows_from_the_loops_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.0)
+    async with chain_of(good) as chain, chain.session() as session:
+        assert session.patience_s == sessions.PROMPT_TIMEOUT_S
+        await session.send(WINDOW)  # of three tokens, of which two are answered: it carries the prompt
+        await soon(session.receive())
+        assert session.patience_s == sessions.PROMPT_TIMEOUT_S
+        for window in windows(0, 0, 0)[1:]:
+            await session.send(replace(window, first=window.first + 2))
+            measured = (await soon(session.receive())).measured
+        assert session.patience_s > measured.loop_ms / 1e3
+        assert session.patience_s < sessions.PROMPT_TIMEOUT_S
+
+
+async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:
+    async with chain_of(mute_frames, mute_frames, good) as chain:
+        old, new, last = chain.links
+        session = ChainSession([old, last], FINGERPRINT, 64)
+        async with session:
+            await session.send(WINDOW)
+            session.leave([old])
+            await session.join([new], last.hop)
+            session.go_on([new, last], epoch=3)
+            await chain.servers[0].links[0].send(Fault(code=FaultCode.INTERNAL, text="", session=session.id))
+            await (
+                chain.servers[2]
+                .links[0]
+                .send(Fault(code=FaultCode.NEXT_UNREACHABLE, text="", session=session.id, peer=chain.peer(0)))
+            )
+            receiving = asyncio.create_task(session.receive())
+            await session.send(Window(3, 0, 9, (3,), None, 1, 0))
+            assert session.last_sent == 9
+            await eventually(lambda: "Frame" in kinds(chain.heard[1]))
+            assert not receiving.done()
+            frame = next(message for message in chain.heard[1] if isinstance(message, Frame))
+            await chain.servers[2].links[0].send(result(frame))
+            assert (await soon(receiving)).first == 9
+        await eventually(lambda: kinds(chain.heard[1])[-1] == "Close")
+
+
+async def test_what_peers_say_when_asked_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tell_standing(link: Link, message: Message) -> None:
+        await good(link, message)
+        if isinstance(message, Probe):
+            await link.send(Standing(session=message.session, epoch=1, last=7, passed=5))
+
+    async def refuse_probe(link: Link, message: Message) -> None:
+        await good(link, message)
+        if isinstance(message, Probe):
+            await link.send(Fault(code=FaultCode.NO_SESSION, text="", session=message.session))
+
+    async with chain_of(tell_standing, refuse_probe, good) as chain, chain.session() as session:
+        for link in chain.links:
+            await session.tell(link, Probe(session=session.id))
+        heard = await soon(session.poll(Standing, chain.links, 0.2))
+        assert isinstance(heard[chain.peer(0)], Standing)
+        assert isinstance(heard[chain.peer(1)], ChainBroken)
+        assert chain.peer(2) not in heard
 
 
 @pytest.mark.parametrize("moment", ["opening", "waiting", "sending"])

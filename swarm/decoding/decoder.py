@@ -252,8 +252,8 @@ class Decoder:
         return window
 
     def resume(self) -> Resume:
-        """Some peer has forgotten everything: all that was not answered is void, and will be sent again. Drafts stay, and
-        what a drafter was asked for may be asked for again.
+        """Some peer has forgotten everything: all that was not answered is void, and will be sent again. Drafts stay,
+        and what a drafter was asked for may be asked for again.
 
         What was answered lies with all other peers: every token before the last one, once there was an answer at all.
         """

@@ -26,7 +26,7 @@ def health(clock):
 def test_nobody_is_suspected_at_first(health):
     assert health.usable("a")
     assert health.layer_ms("a") is None
-    assert health.queue_ms("a") == 0
+    assert health.queue_ms("a") is None
 
 
 def test_the_pause_doubles_with_every_failure_up_to_a_limit(health, clock):
