@@ -25,7 +25,7 @@ from swarm.session import ChainSession
 from swarm.wire.messages import Cancel, Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
-PROBE_TIMEOUT_S = 1.0  # a peer answers a probe on its event loop, whatever it computes
+PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 GOODBYE_TIMEOUT_S = 0.5  # a peer that takes nothing is told nothing
@@ -84,45 +84,9 @@ class Mender:
     def __init__(self, session: ChainSession, finder: Finder, patience_s: float) -> None:
         self._session, self._finder, self._patience_s = session, finder, patience_s
 
-    async def mend(self, why: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> Repair | None:
-        """Replace whoever failed; None if nobody did, and the chain only takes long.
-
-        Args:
-            resume: what new peers have to hold; asked once for every attempt.
-
-        Raises:
-            SwarmIncomplete: if nobody takes the place in time.
-        """
-        broken = await self._who(why)
-        if not broken:
-            return None
-        deadline = time.monotonic() + self._patience_s
-        avoid, lost = set(broken), [link for link in self._session.chain if link.peer_id in broken]
-        while True:
-            held = resume()
-            try:
-                await self._replace(broken, avoid, held)
-                layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
-                return Repair(tuple(link.peer_id for link in lost), layers, len(held.tokens))
-            except ChainBroken as again:
-                log.warning("while a chain was repaired: %s", again)
-                self._blame(again)
-                lost += [link for link in self._session.chain if link.peer_id == again.peer_id and link not in lost]
-                broken.add(again.peer_id)
-                if again.code is not FaultCode.NO_HISTORY:
-                    avoid.add(again.peer_id)
-                missing: str = again.why
-            except MissingLayers as error:
-                await asyncio.sleep(PAUSE_S)
-                missing = str(error)
-            if time.monotonic() > deadline:
-                raise SwarmIncomplete(missing, self._patience_s)
-
-    # Who has failed.
-
-    async def _who(self, why: ChainBroken | ChainSilent) -> set[str]:
+    async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
         """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
-        that does not get on with what it was given, if there is one."""
+        that does not get on with what it was given. Nobody, if the chain only takes long."""
         broken = set()
         if isinstance(why, ChainBroken):
             self._blame(why)
@@ -167,6 +131,38 @@ class Mender:
     def _blame(self, failure: ChainBroken) -> None:
         if failure.code not in NO_FAILURE:
             self._finder.failed(failure.peer_id)
+
+    async def mend(self, broken: set[str], resume: Callable[[], Resume]) -> Repair:
+        """Replace those that failed.
+
+        Args:
+            resume: what new peers have to hold; asked once for every attempt.
+
+        Raises:
+            SwarmIncomplete: if nobody takes the place in time.
+        """
+        deadline = time.monotonic() + self._patience_s
+        broken, avoid, lost = set(broken), set(broken), [link for link in self._session.chain if link.peer_id in broken]
+        while True:
+            held = resume()
+            try:
+                await self._replace(broken, avoid, held)
+                layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
+                return Repair(tuple(link.peer_id for link in lost), layers, len(held.tokens))
+            except ChainBroken as again:
+                log.warning("while a chain was repaired: %s", again)
+                self._blame(again)
+                lost += [link for link in self._session.chain if link.peer_id == again.peer_id and link not in lost]
+                broken.add(again.peer_id)
+                if again.code is not FaultCode.NO_HISTORY:
+                    avoid.add(again.peer_id)
+                missing: str = again.why
+            except MissingLayers as error:
+                await asyncio.sleep(PAUSE_S)
+                missing = str(error)
+                avoid.clear()  # who failed is left alone for a while in any case, and may only have been slow
+            if time.monotonic() > deadline:
+                raise SwarmIncomplete(missing, self._patience_s)
 
     # Who takes the place.
 

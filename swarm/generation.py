@@ -168,10 +168,11 @@ class _Repairs:
 
     async def mend(self, failure: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> None:
         """Raises `SwarmIncomplete`."""
-        noticed_at = time.perf_counter()
-        repair = await self._mender.mend(failure, resume)
-        if repair is None:
+        broken = await self._mender.who(failure)
+        if not broken:
             return
+        noticed_at = time.perf_counter()
+        repair = await self._mender.mend(broken, resume)
         self.failovers.append(
             Failover(
                 peers=repair.peers,

@@ -34,7 +34,7 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
 PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
-HANG_LOOPS, LEAST_HANG_S = 3.0, 1.0  # after so many loops, and so long, without an answer, something hangs
+HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5  # after so many loops, and so long, without an answer, something may hang
 CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
 FADE = 0.8  # what older loops still count for how long the next one may take
@@ -75,6 +75,7 @@ class ChainSession:
         self.bytes_sent = self.bytes_received = 0
         self.branches = True
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS)
+        self._set_aside: deque[Arrival] = deque(maxlen=MAX_ARRIVALS)  # results that came while others were waited for
         self._joined: dict[str, ChainLink] = {}  # all whose messages we take
         self._next: dict[str, str] = {}  # who sends to whom
         self._sent: deque[tuple[Window, float]] = deque()  # windows in flight, and when they were sent
@@ -126,6 +127,7 @@ class ChainSession:
         """The chain is another one from now on; nothing that was sent in an older epoch is waited for."""
         self.chain, self._epoch = tuple(chain), epoch
         self._sent.clear()
+        self._set_aside.clear()
 
     # Windows and answers.
 
@@ -234,13 +236,16 @@ class ChainSession:
         self, kind: type[Expected], links: Sequence[ChainLink], seconds: float, stop_at_faults: bool = False
     ) -> dict[str, Expected | ChainBroken]:
         """What peers answer within a time, by their ids: a message of a kind, or that they failed. Whoever says nothing
-        is left out. Results that come meanwhile are dropped: nothing is in flight that is still wanted."""
+        is left out. Results that come meanwhile are kept for `receive`."""
         heard: dict[str, Expected | ChainBroken] = {}
 
         async def gather() -> None:
             while any(link.peer_id not in heard for link in links):
                 arrival = await self._inbox.get()
-                if isinstance(arrival.message, Result) or not self._concerns(arrival):
+                if not self._concerns(arrival):
+                    continue
+                if isinstance(arrival.message, Result):
+                    self._set_aside.append(arrival)
                     continue
                 if isinstance(arrival.message, kind):
                     heard[arrival.peer_id] = arrival.message
@@ -252,6 +257,7 @@ class ChainSession:
 
         with contextlib.suppress(asyncio.TimeoutError):
             await within(seconds, gather())
+        self._heard_at = time.perf_counter()
         return heard
 
     def fault(self, arrival: Arrival) -> ChainBroken:
@@ -283,9 +289,11 @@ class ChainSession:
     async def _arrival(self) -> Arrival:
         """The next message of a peer that takes part; raises `ChainSilent` when that takes too long."""
         while True:
-            try:
+            if self._set_aside:
+                arrival = self._set_aside.popleft()
+            elif not self._inbox.empty():
                 arrival = self._inbox.get_nowait()
-            except asyncio.QueueEmpty:
+            else:
                 arrival = await self._wait()
             if self._concerns(arrival):
                 self._heard_at = time.perf_counter()

@@ -11,6 +11,7 @@ import pytest
 from architectures import ARCHITECTURES, LAYERS
 from support import WORDS, Peer, WatchedSpan, eventually, soon, tiny_checkpoint, tokenizer_of
 
+from swarm import failover
 from swarm import session as sessions
 from swarm.failover import SwarmIncomplete
 from swarm.generation import GenerationStream, Threads
@@ -239,6 +240,20 @@ async def test_a_peer_that_hangs_and_still_answers(
         text = await soon(swarm.write(hanging(stage)))
         assert text.token_ids == expected
         assert [f.layers for f in text.stats.failovers] == [STAGES[stage]]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+async def test_nobody_is_replaced_because_an_answer_takes_long(
+    way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no patience at all every loop is a false alarm: all peers are asked, and the answer that came is taken."""
+    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.0)
+    monkeypatch.setattr(sessions, "HANG_LOOPS", 0.1)
+    monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.05)
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        text = await soon(swarm.write(**way))
+        assert text.token_ids == expected
+        assert text.stats.failovers == ()
 
 
 async def test_a_peer_that_fails_while_it_is_given_what_the_last_one_held(

@@ -25,7 +25,9 @@ from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import NETWORK
 from swarm.demo.problems import problems
+from swarm.errors import SwarmError
 from swarm.failover import SwarmIncomplete
+from swarm.results import Generation
 
 SEED = 41  # of the held-out problems
 WARM_UP_TOKENS = 12
@@ -69,18 +71,19 @@ async def write(client: SwarmClient, skip: int, prompts: int, max_new_tokens: in
     endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
     texts = []
     for prompt in _prompts(skip + prompts)[skip:]:
-        stream, error = client.stream(prompt, max_new_tokens=max_new_tokens, logit_bias=endless), None
+        text: Generation | None = None
+        error = None
         try:
-            async for _ in stream:
-                pass
+            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless)
         except SwarmIncomplete as incomplete:
-            error = str(incomplete)
-        text = stream.result
+            text, error = incomplete.generation, str(incomplete)
+        except SwarmError as failure:
+            error = str(failure)
         texts.append(
             {
-                "token_ids": text.token_ids,
-                "tokens_per_second": text.stats.tokens_per_second,
-                "failovers": [asdict(failover) for failover in text.stats.failovers],
+                "token_ids": text.token_ids if text else (),
+                "tokens_per_second": text.stats.tokens_per_second if text else 0.0,
+                "failovers": [asdict(failover) for failover in text.stats.failovers] if text else [],
                 "error": error,
             }
         )
