@@ -142,12 +142,13 @@ class Router:
         ]
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
-        """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them.
+        """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them. Of those
+        that are known already, if that is enough: a generation waits for them.
 
         Raises:
             MissingLayers: if there are none.
         """
-        known = await self._know(first, last, avoid)
+        known = await self._know(first, last, avoid, fresh_s=float("inf"))
         return self._links(plan(known.candidates, last - first), known, first)
 
     def failed(self, peer_id: str) -> None:
@@ -162,10 +163,11 @@ class Router:
             self.health.served(stop.peer_id, last - first, compute_ms, queue_ms)
             self.health.recovered(stop.peer_id)
 
-    async def _know(self, first: int, last: int, avoid: Collection[str]) -> _Known:
-        """Everybody that answers and serves some of the layers; the directory is asked again if that leaves a gap."""
+    async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float = FRESH_S) -> _Known:
+        """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or if
+        what it said is older than ``fresh_s``."""
         age_s = time.monotonic() - self._looked_at
-        for look in (age_s > FRESH_S, True):
+        for look in (age_s > fresh_s, True):
             if look:
                 await self._look()
             known = await self._reach(first, last, avoid)
