@@ -142,8 +142,8 @@ class Router:
         ]
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
-        """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them. Of those
-        that are known already, if that is enough: a generation waits for them.
+        """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them. Of
+        those that are known already, if that is enough: a generation waits for them.
 
         Raises:
             MissingLayers: if there are none.
@@ -164,8 +164,8 @@ class Router:
             self.health.recovered(stop.peer_id)
 
     async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float = FRESH_S) -> _Known:
-        """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or if
-        what it said is older than ``fresh_s``."""
+        """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or
+        if what it said is older than ``fresh_s``."""
         age_s = time.monotonic() - self._looked_at
         for look in (age_s > fresh_s, True):
             if look:
