@@ -1,7 +1,9 @@
 """Peers that nobody tells which layers to serve, as real processes: they cover the model, and close its gaps."""
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -20,21 +22,46 @@ LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
 
 
-async def test_peers_without_layers_cover_the_model_twice_and_again_after_three_are_killed(tmp_path: Path) -> None:
+async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     Architecture("llama", {"num_hidden_layers": LAYERS}).save(folder)
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
         network = Network("test", (bootstrap.addresses[0],))
-        async with peers(folder, network) as processes:
+        async with peers(folder, network) as swarm:
             started = time.monotonic()
             await until(lambda status: min(coverage(status)) >= 2, folder, network)
-            print(f"double coverage {time.monotonic() - started:.1f} s after {PEERS} processes were started")
+            done, up = time.monotonic(), min(peer.said[0][0] for peer in swarm)
+            print(f"double coverage {done - started:.1f} s after {PEERS} processes were started", end=", ")
+            print(f"{done - up:.1f} s after the first of them had found its layers")
 
-            for process in processes[:KILLED]:
-                process.send_signal(signal.SIGKILL)
+            gone = swarm[0].layers
+            doomed = sorted(swarm, key=lambda peer: peer.layers != gone)[:KILLED]
+            assert [peer.layers for peer in doomed][:2] == [gone, gone]
+            for peer in doomed:
+                peer.process.send_signal(signal.SIGKILL)
             killed = time.monotonic()
+            await until(lambda status: min(coverage(status)) < 1, folder, network)
             await until(lambda status: min(coverage(status)) >= 1, folder, network)
             print(f"whole again {time.monotonic() - killed:.1f} s after {KILLED} were killed")
+
+
+class Peer:
+    """A process, and what it has said when."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[tuple[float, str]] = []
+        self.listening = asyncio.create_task(self._listen())
+
+    @property
+    def layers(self) -> str:
+        """The last that it said that it serves."""
+        return re.findall(r"serving layers (\d+:\d+)", " ".join(line for _, line in self.said))[-1]
+
+    async def _listen(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            self.said.append((time.monotonic(), line.decode().strip()))
 
 
 def coverage(status: ModelStatus) -> list[int]:
@@ -54,22 +81,22 @@ async def until(condition: Callable[[ModelStatus], bool], folder: Path, network:
 
 
 @asynccontextmanager
-async def peers(folder: Path, network: Network) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+async def peers(folder: Path, network: Network) -> AsyncIterator[list[Peer]]:
     arguments = (str(folder), "--max-layers", str(CAPACITY), "--threads", "1", "--host", "127.0.0.1", "--ephemeral")
     where = ("--bootstrap", network.bootstrap[0], "--network", network.name, "--until-eof")
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "peers.cli", "join", *arguments, *where),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for _ in range(PEERS)
-    ]
+    started = []
     try:
-        yield processes
+        for _ in range(PEERS):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "peers.cli", "join", *arguments, *where),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            started.append(Peer(process))
+        yield started
     finally:
-        for process in processes:
-            if process.returncode is None:
-                process.terminate()
-        await asyncio.gather(*(process.wait() for process in processes))
+        for peer in started:
+            with contextlib.suppress(ProcessLookupError):
+                peer.process.terminate()
+        await asyncio.gather(*(peer.process.wait() for peer in started), *(peer.listening for peer in started))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, LAYERS
+from architectures import ARCHITECTURES, LAYERS, UNSUPPORTED
 
 from peers import memory as memories
 from peers.memory import CACHE_TOKENS, DoesNotFit, Memory, Needs, Room, cgroup_bytes_left, free_bytes
@@ -29,7 +29,7 @@ def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) 
     return Room("model", Memory(CPU), needs, has_bytes, cache_tokens)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(UNSUPPORTED)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_needs_are_what_spans_take(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     ARCHITECTURES[name].save(tmp_path)
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused_with_numbers() -> None:
     error = caught.value
     assert (error.layers, error.has_bytes, error.capacity) == ((2, 8), 40 * MB, 3)
     assert error.needs_bytes == 60 * MB + 6 * 4096 * 100 + 2 * MB
-    assert "layers 2:8 of model need 68 MB" in str(error)
+    assert "layers 2:8 of model need 67 MB" in str(error)
     assert "cpu has 42 MB" in str(error)
     assert "--layers 2:5" in str(error)
 
