@@ -15,8 +15,10 @@ from architectures import Architecture
 
 from swarm.config import Network
 from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
 from swarm.network.directory import Directory
-from swarm.status import ModelStatus, look
+from swarm.network.discovery import Connections
+from swarm.network.link import Dialer
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
@@ -25,11 +27,12 @@ PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
 async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     Architecture("llama", {"num_hidden_layers": LAYERS}).save(folder)
+    fingerprint = Checkpoint.open(str(folder)).fingerprint
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
-        network = Network("test", (bootstrap.addresses[0],))
-        async with peers(folder, network) as swarm:
+        view = View(bootstrap, fingerprint)
+        async with peers(folder, bootstrap) as swarm:
             started = time.monotonic()
-            await until(lambda status: min(coverage(status)) >= 2, folder, network)
+            await view.until(lambda counts: min(counts) >= 2)
             done, up = time.monotonic(), min(peer.said[0][0] for peer in swarm)
             print(f"double coverage {done - started:.1f} s after {PEERS} processes were started", end=", ")
             print(f"{done - up:.1f} s after the first of them had found its layers")
@@ -40,9 +43,35 @@ async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_pa
             for peer in doomed:
                 peer.process.send_signal(signal.SIGKILL)
             killed = time.monotonic()
-            await until(lambda status: min(coverage(status)) < 1, folder, network)
-            await until(lambda status: min(coverage(status)) >= 1, folder, network)
+            await view.until(lambda counts: min(counts) == 0)
+            await view.until(lambda counts: min(counts) >= 1)
             print(f"whole again {time.monotonic() - killed:.1f} s after {KILLED} were killed")
+
+
+class View:
+    """What a client could use: peers that are online and answer."""
+
+    def __init__(self, directory: Directory, fingerprint: str) -> None:
+        self._directory, self._fingerprint = directory, fingerprint
+
+    async def until(self, condition: Callable[[list[int]], bool]) -> None:
+        """Wait until the numbers of peers that serve each layer are right."""
+        deadline = time.monotonic() + PATIENCE_S
+        dialer = Dialer()
+        connections = Connections(dialer)
+        try:
+            while not condition(counts := await self._counts(connections)):
+                assert time.monotonic() < deadline, f"it did not come to this: {counts}"
+                await asyncio.sleep(0.2)
+        finally:
+            await connections.close()
+            await dialer.close()
+
+    async def _counts(self, connections: Connections) -> list[int]:
+        records = await self._directory.peers(self._fingerprint, LAYERS)
+        reached = await connections.reach([record for record in records if record.state == "online"])
+        spans = [(r.first_layer, r.last_layer) for r in records if r.peer_id in reached]
+        return [sum(first <= layer < last for first, last in spans) for layer in range(LAYERS)]
 
 
 class Peer:
@@ -64,26 +93,10 @@ class Peer:
             self.said.append((time.monotonic(), line.decode().strip()))
 
 
-def coverage(status: ModelStatus) -> list[int]:
-    """How many peers serve each layer, of those that are online and answer."""
-    spans = [peer.layers for peer in status.peers if peer.state == "online" and peer.rtt_ms is not None]
-    return [sum(first <= layer < last for first, last in spans) for layer in range(LAYERS)]
-
-
-async def until(condition: Callable[[ModelStatus], bool], folder: Path, network: Network) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        (status,) = await look(network, str(folder))
-        if condition(status):
-            return
-        assert time.monotonic() < deadline, f"it did not come to this: {status}"
-        await asyncio.sleep(0.5)
-
-
 @asynccontextmanager
-async def peers(folder: Path, network: Network) -> AsyncIterator[list[Peer]]:
+async def peers(folder: Path, bootstrap: Directory) -> AsyncIterator[list[Peer]]:
     arguments = (str(folder), "--max-layers", str(CAPACITY), "--threads", "1", "--host", "127.0.0.1", "--ephemeral")
-    where = ("--bootstrap", network.bootstrap[0], "--network", network.name, "--until-eof")
+    where = ("--bootstrap", bootstrap.addresses[0], "--network", "test", "--until-eof")
     started = []
     try:
         for _ in range(PEERS):
