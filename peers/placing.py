@@ -16,6 +16,7 @@ from swarm.network.records import PeerRecord
 from swarm.routing.placement import Serving, Span, better_span, choose_span
 
 CLAIM_PAUSE_S = 1.0  # until a claim can be seen by all who look; up to twice that
+LOOK_TRIES = 3  # to read the directory at first, before we give up
 CLAIM_ROUNDS = 6  # a place that is contested for longer is taken, and looked at again later
 CONFIRM_PAUSE_S = 4.0  # at most, before a peer that wants to move looks again: of several, one goes first
 LOOK_EVERY_S = 10.0  # a peer thinks about moving, on average
@@ -55,11 +56,15 @@ class Placing:
 
     async def choose(self) -> Span:
         """The layers that the swarm lacks most; claimed. Raises `DirectoryDown`."""
-        seen = await self._census.take() or []
+        seen = await self._first_look()
         speed = usual_speed(seen)
         span = choose_span(as_serving(seen), self._model_layers, self._capacity, speed, self._rng)
         for _ in range(CLAIM_ROUNDS):
-            seen = await self._claim_and_look(span, seen)
+            try:
+                seen = await self._claim_and_look(span, seen)
+            except DirectoryDown as error:
+                log.warning("whether others claim the same layers is found out later: %s", error)
+                return span
             better = self._better(seen, Serving(self._peer_id, *span, speed))
             if better is None:
                 return span
@@ -88,6 +93,16 @@ class Placing:
     def pause_s(self) -> float:
         """How long to serve before looking again."""
         return LOOK_EVERY_S * max(1.0, self._census.peers / CROWD) * self._rng.uniform(0.5, 1.5)
+
+    async def _first_look(self) -> list[PeerRecord]:
+        """Where many start at once, the nodes that store records may be too busy to answer at first."""
+        for _ in range(LOOK_TRIES - 1):
+            try:
+                return await self._census.take() or []
+            except DirectoryDown as error:
+                log.warning("the directory could not be read, trying again: %s", error)
+                await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
+        return await self._census.take() or []
 
     async def _wish(self, mine: Serving) -> Span | None:
         return self._move(await self._census.take((mine.first_layer, mine.last_layer)), mine)

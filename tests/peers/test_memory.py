@@ -1,7 +1,9 @@
 """What layers take is known before they are loaded, and what there is, is not more than we may use."""
 
+import resource
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from architectures import ARCHITECTURES, LAYERS, UNSUPPORTED
@@ -100,6 +102,16 @@ def test_what_the_owner_gives_is_a_bound() -> None:
     assert Memory(CPU, 3 * MB).free(held=MB) == 2 * MB
     assert Memory(CPU, 3 * MB).free(held=4 * MB) == 0
     assert 0 < Memory(CPU).free() < free_bytes(CPU)
+
+
+def test_a_limited_address_space_counts() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    room_bytes = 256 * MB
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room_bytes, before[1]))
+    try:
+        assert 0 < free_bytes(CPU) <= room_bytes
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def group(folder: Path, **files: str) -> None:

@@ -48,7 +48,7 @@ class Board:
 
     records: dict[str, PeerRecord] = field(default_factory=dict)
     claims: list[tuple[str, Span]] = field(default_factory=list)
-    down: bool = False
+    down: int = 0  # how many more times nobody can look
     deaf: bool = False
 
     def put(self, peer_id: str, span: Span, state: str = "online") -> None:
@@ -78,6 +78,7 @@ class _View:
     async def take(self, mine: Span | None = None) -> list[PeerRecord] | None:
         await asyncio.sleep(0.001)
         if self._board.down:
+            self._board.down -= 1
             raise DirectoryDown("unplugged")
         others = [record for record in self._board.records.values() if record.peer_id != self._peer_id]
         return None if self._board.deaf else others
@@ -143,10 +144,13 @@ async def test_nobody_answers_so_nothing_is_decided() -> None:
 
 
 async def test_without_a_directory_a_peer_stays_and_a_new_one_fails() -> None:
-    board = Board(down=True)
+    board = Board(down=1)
     assert await soon(board.placing(IDS[0]).reconsider(0, 2, 1.0)) is None
+    board.down = placing.LOOK_TRIES
     with pytest.raises(DirectoryDown):
         await soon(board.placing(IDS[0]).choose())
+    board.down = 1
+    assert await soon(board.placing(IDS[0]).choose())
 
 
 async def test_a_big_swarm_looks_less_often() -> None:

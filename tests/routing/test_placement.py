@@ -146,6 +146,17 @@ def test_a_crowd_in_one_place_spreads(seed):
     assert min(rates) > 0.6 * max(rates)
 
 
+def test_when_half_of_a_mixed_swarm_dies_a_few_moves_even_it_out():
+    rng, layers, peers = random.Random(5), 80, []
+    for _ in range(300):
+        join(peers, layers, rng.choice((2, 3, 4, 6, 8)), rng.lognormvariate(4, 0.7), rng)
+    assert min(throughput(peers, layers)) > 0.85 * sum(throughput(peers, layers)) / layers
+    left = [peer for peer in peers if rng.random() < 0.5]
+    capacities = [peer.last_layer - peer.first_layer for peer in left]
+    assert settle(left, layers, capacities, rng) < len(left) // 2
+    assert min(throughput(left, layers)) > 0.7 * sum(throughput(left, layers)) / layers
+
+
 def test_a_small_difference_in_speed_moves_nobody():
     rng = random.Random(0)
     peers = [Serving(f"peer{i}", first, first + 4, 100.0 + i) for i, first in enumerate((0, 0, 0, 4, 4))]
