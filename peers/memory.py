@@ -72,7 +72,7 @@ class Needs:
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
         """Read off the model's skeleton and its configuration. Raises UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
-        heads = int(config.num_attention_heads)
+        heads = int(getattr(config, "num_attention_heads", None) or 1)  # without any it is refused when it is loaded
         # A configuration file may hold what its model does not know.
         shares = "num_key_value_heads" in type(config)().to_dict()
         kv_heads = int((shares and config.num_key_value_heads) or heads)

@@ -44,6 +44,12 @@ def test_needs_are_what_spans_take(name: str, dtype: torch.dtype, tmp_path: Path
         assert span.nbytes_per_token <= needs.cache_bytes * (last - first) <= 4 * span.nbytes_per_token
 
 
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_needs_of_what_is_refused_later_are_no_error(name: str, tmp_path: Path) -> None:
+    ARCHITECTURES[name].save(tmp_path)
+    assert Needs.of(Checkpoint.open(str(tmp_path)), torch.float32, CPU).cache_bytes > 0
+
+
 def test_so_many_layers_fit_wherever_they_lie() -> None:
     cache = 4096 * 100
     assert room(5 * MB + 3 * 10 * MB + 3 * cache + 2 * MB).capacity() == 3
