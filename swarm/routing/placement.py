@@ -43,7 +43,7 @@ def throughput(peers: Sequence[Serving], model_layers: int) -> list[float]:
 def choose_span(
     peers: Sequence[Serving], model_layers: int, capacity: int, tokens_per_second: float, rng: random.Random
 ) -> Span:
-    """The span of ``capacity`` layers (all, if the model has no more) that helps the weakest layers most.
+    """The span of ``capacity`` layers (at least 1; all, if the model has no more) that helps the weakest layers most.
 
     Of equals, those that leave the least for others to fill in; of these, those that begin and end where others do;
     of these, one by lot, so that peers who choose at the same time spread.
