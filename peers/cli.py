@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -33,6 +33,20 @@ class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
             self.fail(f"{value!r} is no span of layers; give A:B with A < B, such as 0:4", param, ctx)
         return int(first), int(last)
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An amount of memory, such as ``4GB``, ``512MB`` or ``1.5GiB``."""
+
+    name = "BYTES"
+    UNITS: ClassVar = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMG]i?B)", str(value), re.IGNORECASE)
+        nbytes = float(match[1]) * self.UNITS[match[2].upper()] if match else 0
+        if nbytes < 1:
+            self.fail(f"{value!r} is no amount of memory; give a number with its unit, such as 4GB", param, ctx)
+        return int(nbytes)
 
 
 class HostPort(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -79,7 +93,14 @@ def app(verbose: bool) -> None:
 
 @app.command()
 @click.argument("model")
-@click.option("--layers", type=LayerSpan(), required=True, help="The layers to serve, such as 0:4 for the first four.")
+@click.option(
+    "--layers",
+    type=LayerSpan(),
+    help="The layers to serve, such as 0:4 for the first four; without, those that the swarm needs most, and others "
+    "when it needs them more.",
+)
+@click.option("--max-layers", type=click.IntRange(1), help="Serve no more layers than this, if more would fit.")
+@click.option("--memory", type=Bytes(), help="Memory to use at most, such as 4GB; the default is what is free.")
 @host_option
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
 @click.option("--announce", type=HostPort(), help="How others reach this peer, if not by the address it sees.")
@@ -87,10 +108,16 @@ def app(verbose: bool) -> None:
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES]))
 @click.option(
     "--cache-tokens",
-    default=65_536,
-    show_default=True,
     type=click.IntRange(1, 1 << 40),
-    help="Tokens of all sessions together for which this peer keeps keys and values.",
+    help="Tokens of all sessions together for which this peer keeps keys and values; the default is 65536, or what "
+    "there is room for.",
+)
+@click.option(
+    "--grace",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="Seconds that running sessions get when this peer leaves, before they have to go on with another one.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
@@ -101,13 +128,16 @@ def app(verbose: bool) -> None:
 @network_option
 def join(
     model: str,
-    layers: tuple[int, int],
+    layers: tuple[int, int] | None,
+    max_layers: int | None,
+    memory: int | None,
     host: str,
     port: int,
     announce: str | None,
     device: str,
     dtype: str,
-    cache_tokens: int,
+    cache_tokens: int | None,
+    grace: float,
     threads: int | None,
     link_ms: float,
     key: Path | None,
@@ -116,7 +146,11 @@ def join(
     bootstrap: tuple[str, ...],
     network: str | None,
 ) -> None:
-    """Serve layers of MODEL (a local folder or a hub id) to the swarm."""
+    """Serve layers of MODEL (a local folder or a hub id) to the swarm.
+
+    How many fit is worked out before anything is loaded. SIGTERM and Ctrl-C let the peer leave in order; a second one
+    ends it at once.
+    """
     from swarm.config import load_network, state_dir
     from swarm.errors import NoBootstrap
 
@@ -140,6 +174,9 @@ def join(
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
         cache_tokens=cache_tokens,
+        memory=memory,
+        max_layers=max_layers,
+        grace_s=grace,
         threads=threads,
         link_ms=link_ms,
     )
@@ -148,7 +185,7 @@ def join(
         with loading_bar() as progress:
             await serve(options, stop, click.echo, progress)
 
-    _run_until_stopped(run, until_eof)
+    _run_until_stopped(run, until_eof, LEAVE_TIMEOUT_S + grace)
 
 
 @app.command()
@@ -205,7 +242,9 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int) -> None:
         sys.exit(1)
 
 
-def _run_until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool) -> None:
+def _run_until_stopped(
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool, leave_s: float = LEAVE_TIMEOUT_S
+) -> None:
     """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``.
 
     The second signal does what it would do without us: it ends the process at once.
@@ -228,7 +267,7 @@ def _run_until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({work}, timeout=LEAVE_TIMEOUT_S)
+            await asyncio.wait({work}, timeout=leave_s)
             if work.done():
                 work.result()
         finally:

@@ -14,7 +14,7 @@ from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
 from peers.session import PeerSession
 from swarm.network.link import Dialer, Link, LinkClosed
-from swarm.network.tasks import end
+from swarm.network.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import (
     MAX_TEXT,
@@ -57,21 +57,27 @@ class Handler:
     session that wait are bounded by what it has reserved (`Inbox`), and whoever sends more loses the session. A session
     computes no more before the next peer has taken its output. Sessions are bounded in number, and by the budget.
 
+    Layers can be taken up and put down; without any, pings are answered and sessions refused.
+
     Args:
+        scheduler, budget: of the layers to begin with; None for none.
         max_positions: the model's context, which no session may exceed; None if the model sets no limit.
         history_bytes: for what has been sent on, in case that a next peer fails.
     """
 
     def __init__(
         self,
-        scheduler: Scheduler,
-        budget: CacheBudget,
+        scheduler: Scheduler | None,
+        budget: CacheBudget | None,
         fingerprint: str,
         dialer: Dialer,
         max_positions: int | None = None,
         history_bytes: int = HISTORY_BYTES,
     ) -> None:
-        self.draining = False
+        self.draining = False  # no new sessions
+        self._closing = False
+        self._idle = asyncio.Event()  # there are no sessions
+        self._idle.set()
         self._histories = HistoryBudget(history_bytes)
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
@@ -96,7 +102,7 @@ class Handler:
 
     async def serve(self, link: Link) -> None:
         """Answer everything on one link until it is closed; then close what it has opened."""
-        if self.draining or len(self._opening) >= MAX_LINKS:
+        if self._closing or len(self._opening) >= MAX_LINKS:
             await link.close()
             return
         self._opening[link] = {}
@@ -117,14 +123,30 @@ class Handler:
             await end(*openings)
             await link.close()
 
-    async def close(self) -> None:
-        """End all sessions, telling their clients that this peer leaves, and close all links."""
+    def take_up(self, scheduler: Scheduler, budget: CacheBudget) -> None:
+        """Serve these layers from now on. The ones before have been put down."""
+        self._scheduler, self._budget, self.draining = scheduler, budget, False
+
+    async def put_down(self, grace_s: float = 0.0) -> None:
+        """Serve no layers any more. Sessions that run may end by themselves for a while; then their clients are told
+        that they have to go on with another peer."""
         self.draining = True
-        await end(*(task for openings in self._opening.values() for task in openings.values()))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(grace_s, self._idle.wait())
+        openings = [task for openings in self._opening.values() for task in openings.values()]
+        if openings:  # they notice by themselves, and say so
+            await asyncio.wait(openings, timeout=GOODBYE_TIMEOUT_S)
+        await end(*openings)
         for session in list(self._sessions.values()):
-            self._fail(session, SessionFault(FaultCode.DRAINING, "the peer leaves the swarm"))
+            self._fail(session, SessionFault(FaultCode.DRAINING, "the peer gives up these layers"))
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=GOODBYE_TIMEOUT_S)
+        self._scheduler = self._budget = None
+
+    async def close(self) -> None:
+        """End all sessions, telling their clients that this peer leaves, and close all links."""
+        self._closing = True
+        await self.put_down()
         await self._onward.close()
         await asyncio.gather(*(link.close() for link in self._opening))
         await end(*self._farewells)
@@ -153,13 +175,14 @@ class Handler:
             log.exception("a session could not be opened")
             await _refuse(link, opening, SessionFault(FaultCode.INTERNAL, type(error).__name__))
         else:
+            assert self._scheduler is not None  # the session is open
             await _say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
 
     async def _admit(self, link: Link, opening: Open) -> None:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
-        self._check(opening)
-        reserved = self._budget.reserve(opening.max_tokens)
-        onward, span = None, self._scheduler.span
+        scheduler, budget = self._check(opening)
+        reserved = budget.reserve(opening.max_tokens)
+        onward, span = None, scheduler.span
         try:
             onward = await self._onward.to(opening.next) if opening.next else None
             self._check(opening)  # while we waited, somebody else may have been quicker
@@ -171,22 +194,24 @@ class Handler:
                 Outlet(opening, link, self._onward, onward, history),
                 reserved,
                 span.new_cache(opening.first, opening.last, opening.max_tokens),
-                self._scheduler,
+                scheduler,
                 self._max_positions,
                 self._fail,
             )
+            self._idle.clear()
         except BaseException as error:
-            self._budget.release(reserved)
+            budget.release(reserved)
             if onward is not None:
                 self._onward.release(onward)
             if isinstance(error, LinkClosed) and opening.next is not None:
                 raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id) from None
             raise
 
-    def _check(self, opening: Open) -> None:
+    def _check(self, opening: Open) -> tuple[Scheduler, CacheBudget]:
+        """What the session will use. Raises `SessionFault` if it cannot be served."""
+        if self.draining or self._scheduler is None or self._budget is None:
+            raise SessionFault(FaultCode.DRAINING, "the peer gives up its layers, or has not loaded any yet")
         span = self._scheduler.span
-        if self.draining:
-            raise SessionFault(FaultCode.DRAINING, "the peer is about to leave the swarm")
         if opening.fingerprint != self._fingerprint:
             raise SessionFault(
                 FaultCode.WRONG_MODEL,
@@ -207,6 +232,7 @@ class Handler:
             raise SessionFault(FaultCode.BAD_MESSAGE, "this session is open already")
         if len(self._sessions) >= MAX_SESSIONS:
             raise _busy(f"{MAX_SESSIONS} sessions are open")
+        return self._scheduler, self._budget
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
@@ -233,6 +259,9 @@ class Handler:
         if self._sessions.get(session.opening.session) is not session:
             return False
         del self._sessions[session.opening.session]
+        if not self._sessions:
+            self._idle.set()
+        assert self._budget is not None  # there was a session
         self._budget.release(session.reserved)
         self._histories.close(session.outlet.history)
         return True

@@ -1,8 +1,9 @@
-"""A peer's life: load, measure, listen, announce, serve, drain."""
+"""A peer: listens, enters the network, and lives its life there until it is told to stop."""
 
 import asyncio
 import contextlib
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -12,20 +13,21 @@ import torch
 from aiohttp import web
 from pydantic import ValidationError
 
-from peers.budget import CacheBudget
+from peers.census import Census
 from peers.handler import Handler
-from peers.scheduler import Scheduler
-from peers.speed import measure, tune_threads
+from peers.life import Life, Offer
+from peers.loading import Loader
+from peers.memory import Memory, Room, in_words
 from swarm import __version__
 from swarm.config import Network
-from swarm.errors import ConfigError, DirectoryDown, SwarmError
+from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.directory import Directory
 from swarm.network.link import PATH, Dialer, accept
-from swarm.network.records import PeerRecord
+from swarm.network.records import REFRESH_INTERVAL_S, PeerRecord
 from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
@@ -47,27 +49,12 @@ class CannotListen(SwarmError):
         return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
 
 
-class DoesNotFit(SwarmError):
-    """The layers need more memory than the device has."""
-
-    def __init__(self, layers: tuple[int, int], device: str) -> None:
-        super().__init__(layers, device)
-        self.layers, self.device = layers, device
-
-    def __str__(self) -> str:
-        first, last = self.layers
-        return (
-            f"layers {first}:{last} do not fit the memory of {self.device}; "
-            f"serve fewer layers, such as --layers {first}:{first + max(1, (last - first) // 2)}"
-        )
-
-
 @dataclass(frozen=True)
 class Options:
     """What `swarm-peer join` was asked to do."""
 
     model: str
-    layers: tuple[int, int]
+    layers: tuple[int, int] | None  # None: those that the swarm needs most
     network: Network
     key_file: Path | None  # None: a new identity for this run only
     host: str  # to listen on
@@ -75,7 +62,10 @@ class Options:
     announce: str | None  # "host:port" that others can reach, if it is not what we listen on
     device: torch.device
     dtype: torch.dtype | None  # None: the checkpoint's on a GPU, float32 on a CPU
-    cache_tokens: int
+    cache_tokens: int | None = None  # None: as many as there is room for, up to a default
+    memory: int | None = None  # bytes that may be used; None: what is free
+    max_layers: int | None = None  # where the swarm's need chooses them
+    grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
     threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
 
@@ -96,20 +86,13 @@ async def serve(
         SwarmError: for everything that an operator can put right.
     """
     identity = Identity.load_or_create(options.key_file) if options.key_file else Identity.generate()
-    try:
-        checkpoint, span, tokens_per_second = await _load(options, stop, progress)
-    except _Stopped:
-        return
-    budget = CacheBudget(options.cache_tokens)
-    scheduler = Scheduler(span)
-    async with contextlib.AsyncExitStack() as life:
-        computing = await life.enter_async_context(_owned(scheduler.run()))
+    checkpoint, dtype, room = await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
+    capacity = min(room.capacity(), options.max_layers or room.model_layers) if options.layers is None else 0
+    async with contextlib.AsyncExitStack() as stack:
         dialer = Dialer(options.link_ms)
-        life.push_async_callback(dialer.close)
-        handler = Handler(scheduler, budget, checkpoint.fingerprint, dialer, checkpoint.max_positions)
-        port = await life.enter_async_context(_listening(options, identity, handler))
-        life.push_async_callback(handler.close)
-        address = options.announce or f"{_reachable(options.host)}:{port}"
+        stack.push_async_callback(dialer.close)
+        handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions)
+        offer = Offer(options.layers or (0, 1))
 
         def record() -> PeerRecord:
             return PeerRecord(
@@ -118,71 +101,76 @@ async def serve(
                 model=checkpoint.name,
                 fingerprint=checkpoint.fingerprint,
                 model_layers=checkpoint.num_layers,
-                first_layer=span.first,
-                last_layer=span.last,
-                dtype=dtype_name(span.dtype),
+                first_layer=offer.layers[0],
+                last_layer=offer.layers[1],
+                dtype=dtype_name(dtype),
                 addresses=(address,),
                 certificate=identity.certificate_fingerprint,
-                tokens_per_second=tokens_per_second,
-                free_cache_tokens=budget.free_tokens,
-                state="online",
+                tokens_per_second=offer.tokens_per_second,
+                free_cache_tokens=offer.budget.free_tokens,
+                state=offer.state,
                 software=__version__,
                 protocol=PROTOCOL_VERSION,
             )
 
-        first_record = _checked(record)
-        directory = await life.enter_async_context(await Directory.join(identity, options.network, host=options.host))
-        life.push_async_callback(_withdraw, directory)
-        await _publish(directory, first_record)  # whoever reads that we serve can find us
-        announcing = await life.enter_async_context(_owned(announce(directory, record)))
-        say(
-            f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
-            f"({span.nbytes / 1e6:.0f} MB, {options.device}, {tokens_per_second:.0f} tokens/s) "
-            f"at {address} as {identity.peer_id}"
+        def serving(span: Span) -> None:
+            say(
+                f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
+                f"({in_words(span.nbytes)}, {options.device}, {offer.tokens_per_second:.0f} tokens/s, "
+                f"cache for {offer.budget.total_tokens} tokens) at {address} as {identity.peer_id}"
+            )
+            if options.link_ms:
+                say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
+
+        life = Life(
+            offer,
+            handler,
+            Loader(checkpoint, dtype, room, options.threads, progress),
+            room,
+            lambda: _publish(directory, record),
+            options.grace_s,
+            say,
+            serving,
         )
-        if options.link_ms:
-            say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
-        await _first_of(stop, computing, announcing)
+        stack.push_async_callback(life.close)
+        port = await stack.enter_async_context(_listening(options, identity, handler))
+        stack.push_async_callback(handler.close)
+        address = options.announce or f"{_reachable(options.host)}:{port}"
+        _checked(record)
+        directory = await stack.enter_async_context(await Directory.join(identity, options.network, host=options.host))
+        stack.push_async_callback(_withdraw, directory)
+        if options.layers is None:
+            census = Census(directory, dialer, checkpoint.fingerprint, checkpoint.num_layers, identity.peer_id)
+            work = life.run_free(identity.peer_id, census, capacity, random.Random())
+        else:
+            work = life.run(options.layers)
+        living = await stack.enter_async_context(_owned(work))
+        announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
+        await _first_of(stop, living, announcing)
         say("leaving: no new sessions, the record is withdrawn")
-        handler.draining = True
+        await end(living, announcing)
+        await life.leave()
 
 
-class _Stopped(Exception):
-    """The operator did not want to wait for the weights."""
+def _prepare(options: Options) -> tuple[Checkpoint, torch.dtype, Room]:
+    """In a thread: the fingerprint of a local folder reads all its weights. Raises `DoesNotFit`, among others."""
+    checkpoint = Checkpoint.open(options.model)
+    dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
+    room = Room.measure(checkpoint, dtype, Memory(options.device, options.memory), options.cache_tokens)
+    if options.layers is not None:
+        first, last = options.layers
+        if not 0 <= first < last <= checkpoint.num_layers:
+            raise SpanError(first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})")
+        room.check(options.layers)
+    _ = checkpoint.fingerprint
+    return checkpoint, dtype, room
 
 
-async def _load(
-    options: Options, stop: asyncio.Event, progress: Callable[[int, int], None] | None
-) -> tuple[Checkpoint, Span, float]:
-    """Checkpoint, span and its speed, in a thread. A set ``stop`` ends it at the next tensor."""
-
-    def report(done_bytes: int, total_bytes: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        if progress is not None:
-            progress(done_bytes, total_bytes)
-
-    def load() -> tuple[Checkpoint, Span, float]:
-        checkpoint = Checkpoint.open(options.model)
-        dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
-        try:
-            span = Span.load(checkpoint, *options.layers, dtype=dtype, device=options.device, progress=report)
-            speed = _speed(span, options)
-        except torch.OutOfMemoryError:
-            raise DoesNotFit(options.layers, str(options.device)) from None
-        _ = checkpoint.fingerprint  # reads all weights of a local folder, so not on the event loop
-        return checkpoint, span, speed
-
-    return await asyncio.get_running_loop().run_in_executor(None, load)
-
-
-def _speed(span: Span, options: Options) -> float:
-    """Tokens per second of the span, with the CPU threads that were asked for or are best."""
-    if options.device.type == "cpu" and not options.threads:
-        return tune_threads(span)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    return measure(span)
+async def _announce(known: asyncio.Event, directory: Directory, record: Callable[[], PeerRecord]) -> None:
+    """Keep the record alive, once there is one."""
+    await known.wait()
+    await asyncio.sleep(REFRESH_INTERVAL_S)
+    await announce(directory, record)
 
 
 def _checked(record: Callable[[], PeerRecord]) -> PeerRecord:
@@ -240,15 +228,15 @@ async def _listening(options: Options, identity: Identity, handler: Handler) -> 
         await runner.cleanup()
 
 
-async def _publish(directory: Directory, record: PeerRecord) -> None:
+async def _publish(directory: Directory, record: Callable[[], PeerRecord]) -> None:
     """Where many start at once, the nodes that should store a record may not know each other yet."""
     for _ in range(FIRST_TRIES - 1):
         try:
-            return await directory.publish(record)
+            return await directory.publish(record())
         except DirectoryDown as error:
             log.warning("our record was not published, trying again: %s", error)
             await asyncio.sleep(FIRST_PAUSE_S)
-    await directory.publish(record)
+    await directory.publish(record())
 
 
 async def _withdraw(directory: Directory) -> None:

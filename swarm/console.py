@@ -127,7 +127,7 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         if report.missing:
             spans = ", ".join(f"{a}:{b}" for a, b in report.missing)
             missing = (f"Layers {spans} are missing:", "bold red")
-            console.print(Text.assemble(missing, f" {report.model} cannot be used now."))
+            console.print(Text.assemble(missing, f" {report.model} cannot be used now.{_coming(report)}"))
         else:
             console.print("All layers are served.")
 
@@ -152,6 +152,14 @@ def show_routes(choices: "Sequence[Choice]") -> None:
         console.print(table)
     if len(choices) == 1:
         console.print("There is no other: each of these peers is needed.")
+
+
+def _coming(report: "ModelStatus") -> str:
+    """Which of the missing layers are being loaded, in words."""
+    joining = [peer.layers for peer in report.peers if peer.state == "joining" and peer.rtt_ms is not None]
+    coming = [(max(a, c), min(b, d)) for a, b in report.missing for c, d in joining if max(a, c) < min(b, d)]
+    spans = ", ".join(f"{a}:{b}" for a, b in sorted(set(coming)))
+    return f" Layers {spans} are being loaded." if spans else ""
 
 
 def _styled(text: str, origin: "Origin") -> str:

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from dataclasses import replace
 
 import click
 import pytest
@@ -140,6 +141,14 @@ def test_status_says_plainly_what_is_missing_and_who_does_not_answer(capsys, mon
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
     assert "Layers 0:2, 4:8 are missing: m cannot be used now." in said
     assert "unreachable" in said
+
+
+def test_status_says_which_of_the_missing_layers_are_on_their_way(capsys, monkeypatch):
+    joining = replace(peer(PEER_B, (3, 6)), state="joining")
+    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 4)), joining), ((4, 8),))
+    said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert "joining" in said
+    assert "Layers 4:8 are missing: m cannot be used now. Layers 4:6 are being loaded." in said
 
 
 def test_status_of_an_empty_network(capsys, monkeypatch):

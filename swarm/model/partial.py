@@ -42,7 +42,9 @@ class Anatomy:
 
     Fields: `model_class`; `decoder`, the module whose forward runs the layers; `layers`, its list of layers;
     `embedding` and `head`, the modules that run before the first and after the last layer, in order of execution;
-    `tied`, the embedding whose weights the head uses, or None.
+    `tied`, the embedding whose weights the head uses, or None; `layer_numel` and `embedding_numel`, how many weights
+    each layer and the embedding stage have; `largest_numel`, how many the largest tensor of these has; `sinks`, whether
+    the layers attend to learned sinks.
     """
 
     model_class: type[PreTrainedModel]
@@ -51,6 +53,10 @@ class Anatomy:
     embedding: tuple[str, ...]
     head: tuple[str, ...]
     tied: str | None
+    layer_numel: tuple[int, ...]
+    embedding_numel: int
+    largest_numel: int
+    sinks: bool
 
 
 def study(checkpoint: Checkpoint) -> Anatomy:
@@ -69,6 +75,7 @@ def study(checkpoint: Checkpoint) -> Anatomy:
         raise UnsupportedModel(checkpoint.name, f"it cannot be built as a causal language model ({error})") from error
     layers = _find_layers(model, checkpoint)
     decoder = layers.rpartition(".")[0]
+    weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
     order = _order_of_execution(model, decoder, layers)
     tied = None
     if config.tie_word_embeddings and model.get_output_embeddings() is not None:
@@ -76,7 +83,20 @@ def study(checkpoint: Checkpoint) -> Anatomy:
     boundary = order.index(layers) if layers in order else 0
     if boundary == 0 or boundary == len(order) - 1:
         raise UnsupportedModel(checkpoint.name, "its parts before and after the layers could not be told apart")
-    return Anatomy(type(model), decoder, layers, tuple(order[:boundary]), tuple(order[boundary + 1 :]), tied)
+    embedding = tuple(order[:boundary])
+    entry = [parameter.numel() for name in embedding for parameter in model.get_submodule(name).parameters()]
+    return Anatomy(
+        type(model),
+        decoder,
+        layers,
+        embedding,
+        tuple(order[boundary + 1 :]),
+        tied,
+        layer_numel=tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights),
+        embedding_numel=sum(entry),
+        largest_numel=max([*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]),
+        sinks=any("sink" in name for layer in weights for name in layer),
+    )
 
 
 def build(

@@ -95,7 +95,8 @@ class Link:
         """
         try:
             received = await self._socket.receive()
-        except RuntimeError as error:  # aiohttp does not let a closed socket be read again and again
+        # aiohttp answers pings while it reads, and does not let a closed socket be read again and again.
+        except (ConnectionError, RuntimeError) as error:
             raise LinkClosed(self.address, str(error)) from None
         if received.type is aiohttp.WSMsgType.BINARY:
             self.bytes_received += len(received.data)

@@ -13,7 +13,7 @@ import pytest
 from architectures import LAYERS
 from support import children, eventually, soon
 
-from peers.cli import app
+from peers.cli import Bytes, app
 from swarm.cli import guard
 from swarm.config import Network
 from swarm.identity import Identity
@@ -127,6 +127,13 @@ async def test_the_doctor_ends_with_1_where_something_is_to_be_done() -> None:
         assert "No bootstrap node is configured" in out
 
 
+@pytest.mark.parametrize(
+    ("text", "nbytes"), [("4GB", 4_000_000_000), ("1.5GiB", 3 << 29), ("512 MB", 512_000_000), ("1kb", 1000)]
+)
+def test_memory_is_given_with_a_unit(text: str, nbytes: int) -> None:
+    assert Bytes().convert(text, None, None) == nbytes
+
+
 def run(*arguments: str) -> int:
     def command(standalone_mode: bool) -> None:
         app(list(arguments), prog_name="swarm-peer", standalone_mode=standalone_mode)
@@ -144,7 +151,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "words"),
     [
         (("join",), "Missing argument 'MODEL'"),
-        (("join", "model"), "Missing option '--layers'"),
+        (("join", "model", "--memory", "4"), "no amount of memory; give a number with its unit"),
+        (("join", "model", "--memory", "0GB"), "no amount of memory; give a number with its unit"),
+        (("join", "model", "--max-layers", "0"), "0 is not in the range"),
         (("join", "model", "--layers", "4:4"), "no span of layers"),
         (("join", "model", "--layers", "four"), "no span of layers"),
         (("join", "model", "--layers", "0:4", "--announce", "here"), "no address; give HOST:PORT"),

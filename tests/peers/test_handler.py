@@ -24,10 +24,13 @@ from support import (
 
 from peers import handler as handlers
 from peers import session as sessions
+from peers.budget import CacheBudget
+from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.link import PATH, Link
+from swarm.network.tasks import end
 from swarm.wire.messages import (
     MAX_HOPS,
     Cancel,
@@ -228,6 +231,47 @@ async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Chec
         assert isinstance(told, Fault)
         assert told.code == FaultCode.DRAINING
         assert peer.idle
+
+
+async def test_a_draining_peer_still_answers_pings(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, _):
+        peer.handler.draining = True
+        async with dialed(peer.server) as another:
+            assert await ask(another, Ping(nonce=1)) == Pong(nonce=1)
+
+
+async def test_sessions_may_end_by_themselves_before_layers_are_put_down(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
+        resting = asyncio.create_task(peer.handler.put_down(grace_s=60.0))
+        assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
+        await link.send(Close(session=session_id()))
+        await soon(resting)
+        assert peer.idle
+
+
+async def test_other_layers_are_taken_up_while_links_stay_open(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
+        await soon(peer.handler.put_down())
+        told = await soon(link.receive())
+        assert isinstance(told, Fault)
+        assert told.code == FaultCode.DRAINING
+        assert peer.idle
+        assert await refused(link, opening(tiny.fingerprint, 0, MIDDLE)) == FaultCode.DRAINING
+
+        scheduler, budget = Scheduler(spans[1]), CacheBudget(100)
+        computing = asyncio.create_task(scheduler.run())
+        peer.handler.take_up(scheduler, budget)
+        assert await refused(link, opening(tiny.fingerprint, 0, MIDDLE)) == FaultCode.WRONG_LAYERS
+        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        assert isinstance(await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN))), Result)
+        assert budget.free_tokens == 36
+        await peer.handler.close()
+        assert budget.free_tokens == 100
+        await end(computing)
 
 
 BAD_FRAMES: dict[str, tuple[Frame, FaultCode]] = {

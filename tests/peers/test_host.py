@@ -1,8 +1,12 @@
 """A peer's whole life in this process, with a real bootstrap node."""
 
 import asyncio
+import gc
+import re
 import socket
+import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +14,23 @@ from typing import Any
 import pytest
 import torch
 from architectures import LAYERS
-from support import eventually, soon, tiny_checkpoint
+from support import PATIENCE_S, ask, eventually, opening, session_id, soon, tiny_checkpoint
 
-from peers import host
+from peers import host, memory, placing
 from peers.host import CannotListen, Options, serve
+from peers.memory import DoesNotFit
+from peers.scheduler import Scheduler
 from swarm.config import Network
 from swarm.errors import ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
+from swarm.network.records import PeerRecord
 from swarm.network.tasks import end
+from swarm.wire.messages import Close, Opened
 
 
 @pytest.fixture
@@ -83,12 +92,110 @@ async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Direc
     assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
-async def test_a_stop_while_loading_ends_it(tiny: Checkpoint) -> None:
+async def test_a_stop_while_loading_ends_it(tiny: Checkpoint, bootstrap: Directory) -> None:
     stop = asyncio.Event()
     said: list[str] = []
-    # It needs no network, for it never comes so far.
-    await soon(serve(options(tiny), stop, said.append, lambda *_: stop.set()))
-    assert said == []
+    loop = asyncio.get_running_loop()
+    await soon(serve(options(tiny, bootstrap), stop, said.append, lambda *_: loop.call_soon_threadsafe(stop.set)))
+    assert not any("serving" in sentence for sentence in said)
+    assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
+
+
+async def test_layers_are_announced_before_they_are_loaded(tiny: Checkpoint, bootstrap: Directory) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    seen: list[PeerRecord] = []
+
+    def look(done: int, total: int) -> None:  # in the thread that loads
+        if not seen:
+            found = asyncio.run_coroutine_threadsafe(bootstrap.peers(tiny.fingerprint, LAYERS), loop)
+            seen.extend(found.result(timeout=20))
+            loop.call_soon_threadsafe(stop.set)
+
+    await soon(serve(options(tiny, bootstrap), stop, lambda _: None, look))
+    assert [(record.first_layer, record.last_layer, record.state) for record in seen] == [(1, 3, "joining")]
+
+
+@asynccontextmanager
+async def living(asked: Options) -> AsyncIterator[list[str]]:
+    """A peer, and what it says, from when it serves."""
+    said: list[str] = []
+    life = asyncio.create_task(serve(asked, asyncio.Event(), said.append))
+    try:
+        await eventually(lambda: any("serving" in sentence for sentence in said) or life.done())
+        yield said
+    finally:
+        await end(life)
+
+
+def served(said: list[str]) -> tuple[int, int]:
+    """The layers that a peer has said last that it serves."""
+    first, last = re.findall(r"serving layers (\d+):(\d+)", "\n".join(said))[-1]
+    return int(first), int(last)
+
+
+def spans_in_memory() -> int:
+    gc.collect()
+    return sum(type(each) is Span for each in gc.get_objects())
+
+
+async def test_peers_without_layers_find_those_that_are_missing(tiny: Checkpoint, bootstrap: Directory) -> None:
+    free = options(tiny, bootstrap, layers=None, max_layers=LAYERS // 2)
+    async with living(free) as one, living(free) as two:
+        assert {served(one), served(two)} == {(0, 2), (2, 4)}
+        assert "which the swarm needs most; 2 fit here" in one[0]
+        found = await bootstrap.peers(tiny.fingerprint, LAYERS)
+        assert [record.state for record in found] == ["online"] * 2
+
+
+@pytest.mark.parametrize("room_for_both", [True, False])
+async def test_a_peer_moves_to_layers_that_have_gone_missing(
+    tiny: Checkpoint, bootstrap: Directory, monkeypatch: pytest.MonkeyPatch, room_for_both: bool
+) -> None:
+    monkeypatch.setattr(placing, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.2)
+    monkeypatch.setattr(memory.Room, "takes_also", lambda *_: room_for_both)
+    free = options(tiny, bootstrap, layers=None, max_layers=2)
+    async with living(free) as mover, AsyncExitStack() as others:
+        before = served(mover)
+        other = {(0, 2): (2, 4), (2, 4): (0, 2)}[before]
+        async with living(options(tiny, bootstrap, layers=before)):
+            await others.enter_async_context(living(options(tiny, bootstrap, layers=other)))
+            assert served(mover) == before
+            await others.aclose()
+            await eventually(lambda: served(mover) == other)
+            assert f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}" in "\n".join(mover)
+            found = await bootstrap.peers(tiny.fingerprint, LAYERS)
+            assert {(r.first_layer, r.last_layer, r.state) for r in found} == {(*before, "online"), (*other, "online")}
+            await eventually(lambda: spans_in_memory() == 2)
+
+
+async def test_running_sessions_get_a_grace_in_which_the_record_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
+    stop, said = asyncio.Event(), list[str]()
+    life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
+    await eventually(lambda: bool(said) or life.done())
+    (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
+    dialer = Dialer()
+    async with await dialer.connect(record.addresses[0], record.certificate) as link:
+        assert isinstance(await ask(link, opening(tiny.fingerprint, 1, 3)), Opened)
+        stop.set()
+        deadline = time.monotonic() + PATIENCE_S
+        while [record.state for record in await bootstrap.peers(tiny.fingerprint, LAYERS)] != ["draining"]:
+            assert time.monotonic() < deadline
+        assert not life.done()
+        await link.send(Close(session=session_id()))
+        await soon(life)
+    await dialer.close()
+    assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
+
+
+async def test_layers_that_do_not_fit_are_said_before_anything_is_loaded(tiny: Checkpoint) -> None:
+    error = await failure(options(tiny, memory=60_000, cache_tokens=64))
+    assert isinstance(error, DoesNotFit)
+    assert error.layers == (1, 3)
+    assert error.has_bytes == 60_000 < error.needs_bytes
+    error = await failure(options(tiny, layers=None, memory=1_000))
+    assert isinstance(error, DoesNotFit)
+    assert "one layer of tiny" in str(error)
 
 
 async def test_a_peer_whose_compute_thread_dies_does_not_go_on(
@@ -97,7 +204,7 @@ async def test_a_peer_whose_compute_thread_dies_does_not_go_on(
     async def die(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(host.Scheduler, "run", die)
+    monkeypatch.setattr(Scheduler, "run", die)
     with pytest.raises(ZeroDivisionError):
         await soon(serve(options(tiny, bootstrap), asyncio.Event(), lambda _: None))
     assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
