@@ -123,6 +123,11 @@ class Handler:
             await end(*openings)
             await link.close()
 
+    @property
+    def queue_ms(self) -> float:
+        """What frames have lately waited here for other sessions."""
+        return self._scheduler.queue_ms if self._scheduler else 0.0
+
     def take_up(self, scheduler: Scheduler, budget: CacheBudget) -> None:
         """Serve these layers from now on. The ones before have been put down."""
         self._scheduler, self._budget, self.draining = scheduler, budget, False

@@ -18,6 +18,7 @@ from peers.handler import Handler
 from peers.life import Life, Offer
 from peers.loading import Loader
 from peers.memory import Memory, Room, in_words
+from peers.neighbours import Neighbours
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
@@ -93,6 +94,8 @@ async def serve(
         stack.push_async_callback(dialer.close)
         handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions)
         offer = Offer(options.layers or (0, 1))
+        neighbours = Neighbours(dialer)
+        stack.push_async_callback(neighbours.close)
 
         def record() -> PeerRecord:
             return PeerRecord(
@@ -107,6 +110,8 @@ async def serve(
                 addresses=(address,),
                 certificate=identity.certificate_fingerprint,
                 tokens_per_second=offer.tokens_per_second,
+                queue_ms=handler.queue_ms,
+                neighbours=neighbours.announced,
                 free_cache_tokens=offer.budget.free_tokens,
                 state=offer.state,
                 software=__version__,
@@ -146,9 +151,10 @@ async def serve(
             work = life.run(options.layers)
         living = await stack.enter_async_context(_owned(work))
         announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
-        await _first_of(stop, living, announcing)
+        measuring = await stack.enter_async_context(_owned(neighbours.run(directory, record)))
+        await _first_of(stop, living, announcing, measuring)
         say("leaving: no new sessions, the record is withdrawn")
-        await end(living, announcing)
+        await end(living, announcing, measuring)
         await life.leave()
 
 

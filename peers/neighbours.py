@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 from swarm.errors import DirectoryDown
 from swarm.network.connection import Connection
 from swarm.network.discovery import Connections
-from swarm.network.link import LinkClosed
+from swarm.network.link import Dialer, LinkClosed
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 
 FIRST_PAUSE_S = 2.0  # others that start with us are there by then
@@ -43,14 +43,10 @@ class Listing(Protocol):
 
 
 class Neighbours:
-    """Measures now and then, until cancelled.
+    """Measures now and then, while `run` is running. Close it at the end."""
 
-    Args:
-        mine: this peer's own record.
-    """
-
-    def __init__(self, directory: Listing, connections: Connections, mine: Callable[[], PeerRecord]) -> None:
-        self._directory, self._connections, self._mine = directory, connections, mine
+    def __init__(self, dialer: Dialer) -> None:
+        self._connections = Connections(dialer)
         self._one_way_ms: dict[str, float] = {}  # the nearest first
 
     @property
@@ -58,24 +54,27 @@ class Neighbours:
         """As a record carries them."""
         return tuple((neighbour_key(id_), min(round(ms * 10), MAX_TENTHS)) for id_, ms in self._one_way_ms.items())
 
-    async def run(self) -> NoReturn:
+    async def run(self, directory: Listing, mine: Callable[[], PeerRecord]) -> NoReturn:
+        """Until cancelled; ``mine`` is this peer's own record."""
         await asyncio.sleep(FIRST_PAUSE_S)
         while True:
             try:
-                await self.measure()
+                await self.measure(directory, mine())
             except DirectoryDown as error:
                 log.info("the neighbours were not measured: %s", error)
             await asyncio.sleep(PAUSE_S * random.uniform(0.8, 1.2))
 
-    async def measure(self) -> None:
+    async def measure(self, directory: Listing, mine: PeerRecord) -> None:
         """Raises `DirectoryDown`."""
-        mine = self._mine()
-        records = await self._directory.peers(mine.fingerprint, mine.model_layers)
+        records = await directory.peers(mine.fingerprint, mine.model_layers)
         reached = await self._connections.reach(likely(records, mine, list(self._one_way_ms)))
         measured = await asyncio.gather(*map(_one_way_ms, reached.values()))
         found = {id_: ms for id_, ms in zip(reached, measured, strict=True) if ms is not None}
         self._one_way_ms = dict(sorted(found.items(), key=lambda each: each[1]))
         await self._connections.keep(self._one_way_ms)
+
+    async def close(self) -> None:
+        await self._connections.close()
 
 
 async def _one_way_ms(connection: Connection) -> float | None:

@@ -7,7 +7,6 @@ import pytest
 from support import Server, soon
 
 from peers.neighbours import Neighbours, likely
-from swarm.network.discovery import Connections
 from swarm.network.link import Dialer, Link
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 from swarm.wire.messages import Ping, Pong
@@ -34,11 +33,11 @@ class Listing:
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
+async def neighbours() -> AsyncIterator[Neighbours]:
     dialer = Dialer()
-    connections = Connections(dialer)
-    yield connections
-    await connections.close()
+    neighbours = Neighbours(dialer)
+    yield neighbours
+    await neighbours.close()
     await dialer.close()
 
 
@@ -63,22 +62,20 @@ def test_the_nearest_stay_and_the_others_are_drawn_by_lot() -> None:
     assert len(seen) == len(many)
 
 
-async def test_who_answers_is_announced_with_its_time(connections: Connections) -> None:
+async def test_who_answers_is_announced_with_its_time(neighbours: Neighbours) -> None:
     async with AsyncExitStack() as stack:
         near = await stack.enter_async_context(Server(pong))
         far = await stack.enter_async_context(Server(pong, delay_ms=30.0))
         mine, dead = record(0, 2), record(2, 4)
         there = [server.record(first_layer=2, last_layer=4) for server in (far, near)]
-        neighbours = Neighbours(Listing([mine, dead, *there]), connections, lambda: mine)
         assert neighbours.announced == ()
-        await soon(neighbours.measure())
+        await soon(neighbours.measure(Listing([mine, dead, *there]), mine))
         (first, near_tenths), (second, far_tenths) = neighbours.announced
         assert (first, second) == tuple(neighbour_key(server.identity.peer_id) for server in (near, far))
         assert near_tenths < far_tenths
         assert far_tenths >= 150  # half of the way there and back, of which only the way back is held up
         assert mine.model_copy(update={"neighbours": neighbours.announced})
         # Who is gone is not announced again, and no connection to it is kept.
-        neighbours._directory = Listing([mine, there[1]])
-        await soon(neighbours.measure())
+        await soon(neighbours.measure(Listing([mine, there[1]]), mine))
         assert [key for key, _ in neighbours.announced] == [neighbour_key(near.identity.peer_id)]
-        assert set(connections._open) == {near.identity.peer_id}
+        assert set(neighbours._connections._open) == {near.identity.peer_id}
