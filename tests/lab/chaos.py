@@ -53,7 +53,10 @@ async def cutting(place: Ground, every_s: float, chance: random.Random) -> Async
     done: list[str] = []
     internet = place.internet
     assert internet is not None
-    pairs = list(combinations([0, *range(2, 2 + PEERS)], 2))  # the client and the peers; 1 is the bootstrap node
+    pairs = [(0, 2 + number) for number in range(PEERS)]  # the client is host 0
+    for (i, a), (j, b) in combinations(enumerate(place.swarm.spans), 2):
+        if a[1] == b[0]:  # they may follow each other in a chain
+            pairs.append((2 + i, 2 + j))
 
     async def strike() -> None:
         while True:
