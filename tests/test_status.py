@@ -12,6 +12,7 @@ from swarm import status
 from swarm.config import Network
 from swarm.errors import ModelNotFound, NoBootstrap
 from swarm.identity import Identity
+from swarm.network import berth
 from swarm.network.directory import Directory
 from swarm.network.link import Link
 from swarm.status import look
@@ -82,6 +83,20 @@ async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.Mo
     (report,) = await soon(look(lab.network))
     assert report.missing == ()
     assert len(report.peers) == LAYERS
+
+
+async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "ENOUGH_PEERS", 1)
+    monkeypatch.setattr(berth, "CAPACITY", 4)
+    for _ in range(6):
+        await lab.peer(0, LAYERS)
+    (report,) = await soon(look(lab.network))
+    assert report.missing == ()
+    assert report.estimated_peers is not None
+    assert 4 <= report.estimated_peers <= 8
+    monkeypatch.setattr(status, "ENOUGH_PEERS", 10)
+    (report,) = await soon(look(lab.network))
+    assert (report.estimated_peers, len(report.peers)) == (None, 6)
 
 
 async def test_no_bootstrap_node_is_an_error() -> None:

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from swarm.network.connection import Connection
@@ -19,13 +20,23 @@ REACH_TIMEOUT_S = 6.0  # for a search as a whole: a record with many dead addres
 log = logging.getLogger(__name__)
 
 
-def candidates(records: Sequence[PeerRecord], at_most: int = MAX_CANDIDATES) -> list[PeerRecord]:
+class HasFirstLayer(Protocol):
+    @property
+    def first_layer(self) -> int: ...
+
+
+R = TypeVar("R", bound=HasFirstLayer)
+
+
+def candidates(
+    records: Sequence[R], at_most: int = MAX_CANDIDATES, lot: Callable[[Sequence[R], int], list[R]] = random.sample
+) -> list[R]:
     """A choice that is fair to every part of a model: one peer of each first layer after the other, by lot.
 
     The first records of a sorted list would all be of the first layers, and anybody may publish many of those.
     """
-    by_layer: defaultdict[int, list[PeerRecord]] = defaultdict(list)
-    for record in random.sample(records, len(records)):
+    by_layer: defaultdict[int, list[R]] = defaultdict(list)
+    for record in lot(records, len(records)):
         by_layer[record.first_layer].append(record)
     turns = zip_longest(*by_layer.values())
     return [record for turn in turns for record in turn if record is not None][:at_most]

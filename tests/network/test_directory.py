@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,7 +23,9 @@ import swarm.network.node
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
-from swarm.network.directory import Directory, ModelEntry
+from swarm.network.berth import CROWD, LISTED
+from swarm.network.directory import Directory
+from swarm.network.lookup import ModelEntry, covers
 from swarm.network.records import PeerRecord, encode
 from swarm.network.validator import RecordValidator, _signed_bytes
 
@@ -144,6 +147,54 @@ async def test_a_record_that_is_not_refreshed_disappears(lab: Lab) -> None:
 async def test_only_ones_own_record_can_be_published(lab: Lab) -> None:
     with pytest.raises(InvalidRecord):
         await lab.bootstrap.publish(record_of(Identity.generate()))
+
+
+class Crowd(RecordValidator):
+    """Signs for many identities, so that few nodes can be used by many peers."""
+
+    def __init__(self, identities: list[Identity]) -> None:
+        super().__init__("test")
+        self._signers = {identity.peer_id: RecordValidator("test", identity) for identity in identities}
+
+    def sign_value(self, record: DHTRecord) -> bytes:
+        return self._signers[MSGPackSerializer.loads(record.subkey)].sign_value(record)
+
+
+async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> None:
+    peers = [Identity.generate() for _ in range(240)]
+    nodes = [await lab.join() for _ in range(4)]
+    directories = []
+    for i, peer in enumerate(peers):
+        node = nodes[i % len(nodes)]._node
+        node.dht.protocol.record_validator = Crowd(peers)
+        directories.append(Directory(peer, lab.network, node))
+    for start in range(0, len(peers), 12):
+        some = range(start, min(start + 12, len(peers)))
+        await asyncio.gather(*(directories[i].publish(record_of(peers[i], i % 3 * 2, i % 3 * 2 + 4)) for i in some))
+    depths = Counter(len(key.rsplit("/", 1)[1]) for d in directories for key in d._published if "models" not in key)
+    sizes = Counter(key for d in directories for key in d._published)
+    assert max(depths) >= 2
+    assert max(sizes.values()) <= CROWD
+
+    client = await lab.join(client_mode=True)
+    everybody = await client.survey(MODEL, LAYERS, enough=1000)
+    assert (everybody.total, everybody.complete) == (240, True)
+    assert {record.peer_id for record in everybody.records} == {peer.peer_id for peer in peers}
+    assert list(everybody.records) == sorted(everybody.records, key=lambda r: (r.first_layer, r.last_layer, r.peer_id))
+    for _ in range(5):
+        some = await client.survey(MODEL, LAYERS, enough=1)
+        assert not some.complete
+        assert len(some.records) < 240
+        assert 60 < some.total < 720
+        assert covers(some.records, LAYERS)
+    (entry,) = await client.models()
+    assert LISTED <= entry.peers < 4 * LISTED
+    assert entry.crowd == "8 peers or more"
+
+    leaving = directories[0]
+    await leaving.withdraw()
+    after = await client.survey(MODEL, LAYERS, enough=1000)
+    assert (after.total, len(after.records)) == (239, 239)
 
 
 class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
