@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 from architectures import LAYERS
+from crowd import crowd
 from support import Server, soon, tiny_checkpoint
 
 from swarm import status
 from swarm.config import Network
 from swarm.errors import ModelNotFound, NoBootstrap
 from swarm.identity import Identity
-from swarm.network import berth
 from swarm.network.directory import Directory
 from swarm.network.link import Link
+from swarm.network.shards import CAPACITY
 from swarm.status import look
 from swarm.wire.messages import Ping, Pong
 
@@ -86,17 +87,18 @@ async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.Mo
 
 
 async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = await lab.stack.enter_async_context(await Directory.join(Identity.generate(), lab.network))
+    servers = [Server(pong) for _ in range(CAPACITY + 20)]
+    for server, directory in zip(servers, crowd([shared], lab.network, [s.identity for s in servers]), strict=True):
+        server.address = "127.0.0.1:1"
+        await directory.publish(server.record())
+    (report,) = await soon(look(lab.network))
+    assert (report.estimated_peers, len(report.peers)) == (None, len(servers))
     monkeypatch.setattr(status, "ENOUGH_PEERS", 1)
-    monkeypatch.setattr(berth, "CAPACITY", 4)
-    for _ in range(6):
-        await lab.peer(0, LAYERS)
     (report,) = await soon(look(lab.network))
-    assert report.missing == ()
     assert report.estimated_peers is not None
-    assert 4 <= report.estimated_peers <= 8
-    monkeypatch.setattr(status, "ENOUGH_PEERS", 10)
-    (report,) = await soon(look(lab.network))
-    assert (report.estimated_peers, len(report.peers)) == (None, 6)
+    assert CAPACITY <= report.estimated_peers <= CAPACITY + 40
+    assert len(report.peers) < len(servers)
 
 
 async def test_no_bootstrap_node_is_an_error() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 
 from swarm.network.shards import CAPACITY, LIST_CAPACITY, MAX_DEPTH, rank_of
 
-LOOK_INTERVAL_S = 60.0
+LOOK_INTERVAL_S = 120.0
 FIRST_LOOK_S = 20.0  # after a settlement: others may have chosen the same key in the same moment
 ROOM = CAPACITY * 3 // 4  # with fewer records, others move up to a key
 CROWD = CAPACITY * 3 // 2  # with more records, some move down

@@ -126,7 +126,7 @@ def covers(peers: Iterable[Spans], model_layers: int) -> bool:
     reached = 0
     for first, last in sorted((peer.first_layer, peer.last_layer) for peer in peers):
         if first > reached:
-            return False
+            break
         reached = max(reached, last)
     return reached >= model_layers
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-BLOCKS = 16
-MAX_DEPTH = 10  # 16 trees of 2047 keys with 16 records each: room for half a million peers of one model
-CAPACITY = 16  # records that a key is meant to hold; see `swarm.network.berth`
-SIGNPOST = CAPACITY // 4  # from so many records on there may be others below: after departures a key is not full
+# Every node that is asked for a key names its neighbours: even an empty key costs a reader 15 to 30 KB, as much as five
+# to ten records. More blocks would spread readers over more nodes, and cost them more.
+BLOCKS = 4
+MAX_DEPTH = 12  # 4 trees of 8191 keys with 32 records each: room for a million peers of one model
+CAPACITY = 32  # records that a key is meant to hold; see `swarm.network.berth`
+SIGNPOST = CAPACITY * 3 // 8  # from so many records on others may lie below: after departures a key is not full
 LIST_CAPACITY = 128  # the same for keys of the list of models, whose entries are smaller
-LIST_SIGNPOST = LIST_CAPACITY // 4
+LIST_SIGNPOST = LIST_CAPACITY * 3 // 8
 
 
 class Shard(NamedTuple):

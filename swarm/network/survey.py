@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 from swarm.network.shards import MAX_DEPTH, SIGNPOST, Shard
 
-STRIDE = 2  # keys of a way that are read at once: a key without records costs less than a round of waiting
-BATCH = 32  # keys beside the ways that are read at once
-MAX_SHARDS = 256  # that one survey reads: all ways to the end take 16 * 11
+STRIDE = 2  # keys of a way that are read at once below a full one: one in vain costs less than a round of waiting
+BATCH = 16  # keys beside the ways that are read at once
+MAX_SHARDS = 128  # that one survey reads: all ways to the end take 4 * 13
 
 T = TypeVar("T")
 
@@ -80,7 +80,8 @@ class Survey(Generic[T]):
     def sample(self) -> Sample[T]:
         """Of every tree a choice in which no peer is more than twice as likely to be as another one.
 
-        Records of upper keys, which more readers read, are thinned for it. If what was read satisfies and the thinned choice does not, nothing is thinned.
+        Records of upper keys, which more readers read, are thinned for it. If what was read satisfies and the thinned
+        choice does not, nothing is thinned.
         """
         kept: list[tuple[T, float]] = []
         for tree in self._trees:
@@ -107,8 +108,9 @@ class Survey(Generic[T]):
             if depth == MAX_DEPTH or not self._leads_on(shard):
                 return []
             depth += 1
-        deepest = min(depth + STRIDE, MAX_DEPTH + 1) if depth else 1
-        return [Shard(tree, self._ways[tree][:each]) for each in range(depth, deepest)]
+        last = Shard(tree, self._ways[tree][: depth - 1])
+        stride = STRIDE if depth and len(self._read[last]) >= 2 * self._signpost else 1
+        return [Shard(tree, self._ways[tree][:each]) for each in range(depth, min(depth + stride, MAX_DEPTH + 1))]
 
     def _beside(self) -> list[Shard]:
         """Keys that were not read though there may be records."""

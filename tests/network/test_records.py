@@ -136,14 +136,14 @@ def test_a_record_is_bounded() -> None:
 def test_a_record_knows_its_keys() -> None:
     record = PeerRecord.model_validate(GOOD)
     way = way_of(PEER_ID)
-    assert record.key() == f"swarm/test/{'0' * 32}/2/"
-    assert record.key(3) == f"swarm/test/{'0' * 32}/2/{way[:3]}"
+    assert record.key() == f"swarm/test/{'0' * 32}/1/"
+    assert record.key(3) == f"swarm/test/{'0' * 32}/1/{way[:3]}"
     assert keys(record) == tuple(record.key(depth) for depth in range(MAX_DEPTH + 1))
     entry = record.model_record()
     assert entry.key() == "swarm/test/models/"
     assert entry.key(2) == f"swarm/test/models/{way_of('0' * 32)[:2]}"
     deep = GOOD | {"model_layers": 1000, "first_layer": 900, "last_layer": 901}
-    assert (record.block, PeerRecord.model_validate(deep).block) == (2, 14)
+    assert (record.block, PeerRecord.model_validate(deep).block) == (1, 3)
 
 
 def test_a_usual_record_leaves_room_for_what_peers_will_say_later() -> None:
