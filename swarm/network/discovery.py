@@ -39,7 +39,8 @@ def candidates(records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.
     So whole chains are among them if there are any, and mostly of few peers. The first records of a sorted list would
     all be of the first layers, and anybody may publish many of those.
     """
-    left, chosen = rng.sample(records, len(records)), []
+    left = rng.sample(records, len(records))
+    chosen: list[S] = []
     while left and len(chosen) < at_most:
         way = _way_through(left)
         chosen += way
@@ -50,7 +51,8 @@ def candidates(records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.
 
 def _way_through(records: Sequence[S]) -> list[S]:
     """Peers one after the other, from the first layer that is served to the last; of the first few the farthest."""
-    way, reached = [], 0
+    way: list[S] = []
+    reached = 0
     while ahead := [record for record in records if record.last_layer > reached]:
         reached = max(reached, min(record.first_layer for record in ahead))
         here = [record for record in ahead if record.first_layer <= reached]

@@ -124,7 +124,7 @@ class Spans(Protocol):
 def covers(peers: Iterable[Spans], model_layers: int) -> bool:
     """Whether every layer is served by one of them."""
     reached = 0
-    for first, last in sorted((peer.first_layer, peer.last_layer) for peer in peers):
+    for first, last in sorted({(peer.first_layer, peer.last_layer) for peer in peers}):
         if first > reached:
             break
         reached = max(reached, last)

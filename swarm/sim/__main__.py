@@ -18,10 +18,17 @@ SIZES = (100, 1_000, 10_000)
 @click.option("--layers", default=80, show_default=True, type=click.IntRange(1, 1000), help="Of the model.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--clients", default=200, show_default=True, type=click.IntRange(0, 10_000))
+@click.option("--departing", default=0.3, show_default=True, type=click.FloatRange(0, 1), help="Share that leaves.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder for pictures.")
 @click.pass_context
 def main(
-    context: click.Context, peers: tuple[int, ...], layers: int, seed: int, clients: int, plots: Path | None
+    context: click.Context,
+    peers: tuple[int, ...],
+    layers: int,
+    seed: int,
+    clients: int,
+    departing: float,
+    plots: Path | None,
 ) -> None:
     """Let peers come, serve a model, leave all at once and heal; print what was measured as tables.
 
@@ -31,7 +38,7 @@ def main(
         return
     stories = []
     for count in peers or SIZES:
-        scenario = Scenario(count, seed=seed, model_layers=layers, clients=clients)
+        scenario = Scenario(count, seed=seed, model_layers=layers, clients=clients, departing=departing)
         stories.append(run(scenario, lambda share, count=count: _progress(count, share)))  # type: ignore[misc]
     click.echo(err=True)
     click.echo(markdown(stories))

@@ -37,7 +37,7 @@ def plot(stories: Sequence[Story], folder: Path) -> None:
         axes.grid(alpha=0.3)
     peers.set_ylabel("peers of the weakest layer, over\nas many as each would have")
     speed.set_ylabel("weakest layer's speed over the mean")
-    speed.set_xlabel("minutes (grey: all have come; red: 30 % leave without a word)")
+    speed.set_xlabel("minutes (grey: all have come; red: many leave without a word)")
     peers.legend()
     figure.savefig(folder / "scale-coverage.png", dpi=110)
 

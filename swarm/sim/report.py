@@ -64,12 +64,8 @@ def first(story: Story, since_s: float, true: Callable[[Moment], bool]) -> float
 
 
 def whole_after_departure_s(story: Story) -> float | None:
-    """From the departure until every layer is served, and stays so until the end."""
-    after = [moment for moment in story.moments if moment.at_s >= story.scenario.departure_s]
-    gaps = [moment for moment in after if moment.missing_layers]
-    if not gaps:
-        return 0.0
-    return first(story, story.scenario.departure_s, lambda m: m.at_s > gaps[-1].at_s)
+    """From the departure until every layer is served again."""
+    return first(story, story.scenario.departure_s, lambda moment: not moment.missing_layers)
 
 
 def balance(moment: Moment) -> float:
@@ -93,6 +89,11 @@ def _per_node_s(story: Story, value: float) -> float:
     return value / story.scenario.peers / story.scenario.steady_s
 
 
+def _median(values: Iterable[float]) -> str:
+    values = list(values)
+    return f"{median(values):,.0f}" if values else "-"
+
+
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} s"
 
@@ -111,10 +112,10 @@ DIRECTORY: tuple[Column, ...] = (
     ("keys in use", lambda s: f"{_before(s).keys:,}"),
     ("most records a key, ever", lambda s: f"{s.largest_key}"),
     ("old: in the fullest key", lambda s: f"{s.old_largest_key:,}"),
-    ("old: in the list of models", lambda s: f"{s.scenario.peers:,}"),
-    ("now", lambda s: f"{s.listed}"),
-    ("look-ups a discovery", lambda s: f"{median(f.cost.lookups for f in s.log.found):.0f}"),
-    ("records", lambda s: f"{median(f.cost.records for f in s.log.found):,.0f}"),
+    ("entries in the list of models", lambda s: f"{s.listed}"),
+    ("old", lambda s: f"{s.scenario.peers:,}"),
+    ("look-ups a discovery", lambda s: f"{_median(f.cost.lookups for f in s.log.found)}"),
+    ("records", lambda s: f"{_median(f.cost.records for f in s.log.found)}"),
     ("KB", lambda s: f"{discovery_kb(s):,.0f}"),
     ("old: KB", lambda s: f"{old_discovery_kb(s.scenario.peers, s.scenario.model_layers):,.0f}"),
     ("estimate of peers over truth, 90 %", lambda s: _percent_range(s.estimates)),
@@ -132,7 +133,7 @@ COVERAGE: tuple[Column, ...] = (
     ("whole after the first came", lambda s: _seconds(first(s, 0.0, lambda m: not m.missing_layers))),
     ("weakest layer: peers", lambda s: f"{_before(s).fewest_peers}"),
     ("its speed over the mean", lambda s: f"{balance(_before(s)):.2f}"),
-    ("30 % leave: peers", lambda s: f"{_after(s, 5.1).fewest_peers}"),
+    ("many have left: peers", lambda s: f"{_after(s, 5.1).fewest_peers}"),
     ("speed over the mean", lambda s: f"{balance(_after(s, 5.1)):.2f}"),
     ("whole again", lambda s: _seconds(whole_after_departure_s(s))),
     ("after 2 min", lambda s: f"{balance(_after(s, 120)):.2f}"),
@@ -145,7 +146,7 @@ COVERAGE: tuple[Column, ...] = (
 )
 LOOPS: tuple[Column, ...] = (
     ("peers", lambda s: f"{s.scenario.peers:,}"),
-    ("loop, ms", lambda s: f"{median(f.loop_ms for f in s.log.found if f.loop_ms):.0f}"),
+    ("loop, ms", lambda s: f"{_median(f.loop_ms for f in s.log.found if f.loop_ms)}"),
     ("over that of who knows all peers", lambda s: _share(ratios(s), 0.5)),
     ("90 %", lambda s: _share(ratios(s), 0.9)),
     ("over that of who knows all links, too", lambda s: _share(ratios(s, best=True), 0.5)),

@@ -137,7 +137,7 @@ def _watch(swarm: Swarm, story: Story, progress: Callable[[float], None]) -> Pro
                 len(swarm.members),
                 int(swarm.peers_of.min()),
                 int((swarm.peers_of == 0).sum()),
-                float(swarm.speed_of.min()),
+                float(np.where(swarm.peers_of > 0, swarm.speed_of, 0.0).min()),
                 float(swarm.speed_of.mean()),
                 max(sizes, default=0),
                 len(sizes),

@@ -28,9 +28,7 @@ def story():
 
 def test_the_same_seed_tells_the_same_story(story):
     again = run(SMALL)
-    assert again.moments == story.moments
-    assert again.log == story.log
-    assert run(Scenario(20, seed=2, joining_s=60, steady_s=60, healing_s=60, clients=0)).moments != []
+    assert again == story
 
 
 def test_all_layers_are_served_once_all_have_come_and_after_many_left(story):
@@ -68,13 +66,10 @@ def test_peers_do_not_move_about(story):
 
 def test_a_report_has_all_figures(story, tmp_path):
     text = markdown([story])
-    assert text.count("| 100 |") == 4
+    assert sum(line.startswith("| 100 |") for line in text.splitlines()) == 4
     assert "nan" not in text
     assert 400 < record_bytes() < 1024 - 300
     assert 0 < discovery_kb(story) < old_discovery_kb(100, 80)
     plot([story], tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "scale-coverage.png",
-        "scale-discovery.png",
-        "scale-loops.png",
-    }
+    pictures = {f"scale-{name}.png" for name in ("coverage", "discovery", "loops")}
+    assert {file.name for file in tmp_path.glob("*.png")} == pictures
