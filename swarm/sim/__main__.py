@@ -19,6 +19,7 @@ SIZES = (100, 1_000, 10_000)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--clients", default=200, show_default=True, type=click.IntRange(0, 10_000))
 @click.option("--departing", default=0.3, show_default=True, type=click.FloatRange(0, 1), help="Share that leaves.")
+@click.option("--remember", default=0, show_default=True, help="Near peers that a client pings again; not built yet.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder for pictures.")
 @click.pass_context
 def main(
@@ -28,6 +29,7 @@ def main(
     seed: int,
     clients: int,
     departing: float,
+    remember: int,
     plots: Path | None,
 ) -> None:
     """Let peers come, serve a model, leave all at once and heal; print what was measured as tables.
@@ -38,7 +40,9 @@ def main(
         return
     stories = []
     for count in peers or SIZES:
-        scenario = Scenario(count, seed=seed, model_layers=layers, clients=clients, departing=departing)
+        scenario = Scenario(
+            count, seed=seed, model_layers=layers, clients=clients, departing=departing, remembered=remember
+        )
         stories.append(run(scenario, lambda share, count=count: _progress(count, share)))  # type: ignore[misc]
     click.echo(err=True)
     click.echo(markdown(stories))

@@ -25,6 +25,7 @@ class Found:
     """One search for a chain. Loops are None where there was none; the best possible is worked out for some only."""
 
     at_s: float
+    generation: int  # of this client, from 0
     cost: Cost
     pinged: int
     dead: int  # of those that were pinged
@@ -46,18 +47,23 @@ class Log:
 class Client:
     """One client, with its own book on peers."""
 
-    def __init__(self, swarm: Swarm, log: Log, thorough: bool) -> None:
-        """``thorough``: also work out what the best possible loop would have been."""
-        self._swarm, self._log, self._thorough = swarm, log, thorough
+    def __init__(self, swarm: Swarm, log: Log, thorough: bool, remembers: int = 0) -> None:
+        """
+        Args:
+            thorough: also work out what the best possible loop would have been.
+            remembers: so many of the nearest peers are pinged again, in addition to those of the next look.
+        """
+        self._swarm, self._log, self._thorough, self._remembers = swarm, log, thorough, remembers
         self._place = Place.choose(swarm.rng)
         self._health = Health(clock=lambda: swarm.now_s)
-        self._records: Sequence[Entry] = ()
+        self._records: list[Entry] = []
+        self._near: list[Entry] = []
         self._looked_at_s = float("-inf")
 
     def live(self) -> Process:
         """A few generations with pauses between them."""
         for number in range(GENERATIONS):
-            chain = self._search(compare=number == 0)
+            chain = self._search(number if number in (0, GENERATIONS - 1) else None)
             if chain is None:
                 yield PAUSE_S
                 continue
@@ -71,7 +77,8 @@ class Client:
                         break
             yield PAUSE_S * self._swarm.rng.uniform(0.5, 1.5)
 
-    def _search(self, compare: bool) -> Plan | None:
+    def _search(self, number: int | None = None) -> Plan | None:
+        """Look if it is time to, ping, plan; with the ``number`` of a generation, compare with the best."""
         cost = Cost()
         if self._swarm.now_s - self._looked_at_s > FRESH_S:
             self._look(cost)
@@ -83,19 +90,23 @@ class Client:
             chain = self._plan(reached)
         if chain is not None:
             self._swarm.chains_through.update(stage.peer_id for stage in chain.stages)
-        if compare:
-            self._log.found.append(self._compared(chain, cost, len(reached) + dead, dead))
+        if number is not None:
+            self._log.found.append(self._compared(number, chain, cost, len(reached) + dead, dead))
         return chain
 
     def _look(self, cost: Cost) -> None:
-        self._records = [entry for entry in self._swarm.survey(cost).records if entry.online]
+        found = [entry for entry in self._swarm.survey(cost).records if entry.online]
+        known = {entry.peer_id for entry in found}
+        self._records = [*found, *(entry for entry in self._near if entry.peer_id not in known)]
         self._looked_at_s = self._swarm.now_s
 
     def _reach(self, avoid: Collection[str] = ()) -> tuple[list[Candidate], int]:
         """Those that answer a ping, and how many do not."""
         usable = [e for e in self._records if e.peer_id not in avoid and self._health.usable(e.peer_id)]
+        near = {entry.peer_id for entry in self._near}
+        others = candidates([entry for entry in usable if entry.peer_id not in near], rng=self._swarm.rng)
         answering, dead = [], 0
-        for entry in candidates(usable, rng=self._swarm.rng):
+        for entry in [*(entry for entry in usable if entry.peer_id in near), *others]:
             member = self._swarm.members.get(entry.peer_id)
             if member is None or not member.online:
                 self._health.failed(entry.peer_id)
@@ -107,6 +118,9 @@ class Client:
                 rtt_ms = 2 * one_way_ms(self._place, member.place)
                 span = entry.first_layer, entry.last_layer
                 answering.append(Candidate(entry.peer_id, *span, rtt_ms, layer_ms=layer_ms))
+        nearest = sorted(answering, key=lambda each: each.rtt_ms)[: self._remembers]
+        near = {candidate.peer_id for candidate in nearest}
+        self._near = [entry for entry in usable if entry.peer_id in near]
         return answering, dead
 
     def _plan(self, reached: Sequence[Candidate]) -> Plan | None:
@@ -126,20 +140,23 @@ class Client:
         if repaired is not None:
             self._log.repaired += 1
             return repaired
-        return self._search(compare=False)
+        return self._search()
 
-    def _compared(self, chain: Plan | None, cost: Cost, pinged: int, dead: int) -> Found:
+    def _compared(self, number: int, chain: Plan | None, cost: Cost, pinged: int, dead: int) -> Found:
         members = self._swarm.members
         if chain is None:
-            return Found(self._swarm.now_s, cost, pinged, dead, None, None, None)
+            return Found(self._swarm.now_s, number, cost, pinged, dead, None, None, None)
         online = [member for member in members.values() if member.online]
         everybody = [
             Candidate(m.peer_id, m.first, m.last, 2 * one_way_ms(self._place, m.place), layer_ms=m.layer_ms)
             for m in online
         ]
         known = loop_ms(self._place, plan(everybody, self._swarm.model_layers).stages, members)
-        best = best_possible_ms(self._place, online, self._swarm.model_layers) if self._thorough else None
-        return Found(self._swarm.now_s, cost, pinged, dead, loop_ms(self._place, chain.stages, members), known, best)
+        best = (
+            best_possible_ms(self._place, online, self._swarm.model_layers) if self._thorough and not number else None
+        )
+        real = loop_ms(self._place, chain.stages, members)
+        return Found(self._swarm.now_s, number, cost, pinged, dead, real, known, best)
 
 
 def loop_ms(client: Place, stages: Sequence[Stage], members: Mapping[str, Member]) -> float:

@@ -34,6 +34,7 @@ class Scenario:
     departing: float = 0.3  # share of the peers
     clients: int = 200  # in the steady time and after it
     thorough_clients: int = 20  # for whom the best possible loop is worked out
+    remembered: int = 0  # peers that a client pings again because they were near; 0 as real clients do today
 
     @property
     def departure_s(self) -> float:
@@ -88,7 +89,8 @@ def run(scenario: Scenario, progress: Callable[[float], None] = lambda _: None) 
     for number in range(scenario.clients):
         thorough = number % max(1, scenario.clients // max(1, scenario.thorough_clients)) == 0
         begins_s = rng.uniform(scenario.joining_s, scenario.end_s)
-        events.start(_client(swarm, story.log, thorough and scenario.thorough_clients > 0), begins_s)
+        client = Client(swarm, story.log, thorough and scenario.thorough_clients > 0, scenario.remembered)
+        events.start(client.live(), begins_s)
 
     events.run(scenario.joining_s)
     story.joined, swarm.dht.total = swarm.dht.total, Cost()
@@ -122,10 +124,6 @@ def _arrival(swarm: Swarm) -> Process:
     yield from peer.live()
     if peer.over:
         swarm.events.start(_arrival(swarm), rng.expovariate(1 / RETURN_S))
-
-
-def _client(swarm: Swarm, log: Log, thorough: bool) -> Process:
-    yield from Client(swarm, log, thorough).live()
 
 
 def _watch(swarm: Swarm, story: Story, progress: Callable[[float], None]) -> Process:
