@@ -91,8 +91,11 @@ class Directory:
         async with self._publishing:
             if self._announcement is None or not self._announcement.is_for(record):
                 self._announcement = Announcement(record, self._rng)
-            while keys := self._announcement.wanted(time.monotonic()):
-                self._announcement.saw(await self._find(keys), time.monotonic())
+            try:
+                await self._look_around(self._announcement)
+            except DirectoryDown:
+                if not self._published:
+                    raise  # otherwise our record is refreshed where it lies
             await self._replace(self._announcement.stores(record), lifetime_s)
 
     async def withdraw(self) -> None:
@@ -137,6 +140,10 @@ class Directory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _look_around(self, announcement: Announcement) -> None:
+        while keys := announcement.wanted(time.monotonic()):
+            announcement.saw(await self._find(keys), time.monotonic())
 
     async def _replace(self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Write our records, each under its key, in place of all that were written before."""
