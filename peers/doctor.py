@@ -122,5 +122,5 @@ async def _network(network: Network) -> Finding:
     async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
         took_s = time.monotonic() - started
         models = await directory.models()
-    served = ", ".join(f"{m.model} by {m.peers} peers" for m in models[:10]) or "no model yet"
+    served = ", ".join(f"{m.model} by {m.crowd}" for m in models[:10]) or "no model yet"
     return Finding("network", f"{network.name} entered in {took_s:.1f} s; it serves {served}")

@@ -124,6 +124,9 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
                 f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
             )
         console.print(table)
+        if report.estimated_peers is not None:
+            about = _rounded(report.estimated_peers)
+            console.print(f"A sample of {len(report.peers)} peers; there are about {about:,}.")
         if report.missing:
             spans = ", ".join(f"{a}:{b}" for a, b in report.missing)
             missing = (f"Layers {spans} are missing:", "bold red")
@@ -160,6 +163,11 @@ def _coming(report: "ModelStatus") -> str:
     coming = [(max(a, c), min(b, d)) for a, b in report.missing for c, d in joining if max(a, c) < min(b, d)]
     spans = ", ".join(f"{a}:{b}" for a, b in sorted(set(coming)))
     return f" Layers {spans} are being loaded." if spans else ""
+
+
+def _rounded(number: int) -> int:
+    """Two digits: an estimate has no more."""
+    return round(number, 2 - len(str(number)))
 
 
 def _styled(text: str, origin: "Origin") -> str:

@@ -10,8 +10,8 @@ from swarm.chain import ChainLink
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
-from swarm.network.directory import ModelEntry
 from swarm.network.discovery import Connections
+from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord, neighbour_key
 from swarm.results import RouteStop, Stats
 from swarm.routing.chain import MissingLayers, Stage, gaps

@@ -8,15 +8,17 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
-from swarm.network.directory import Directory, ModelEntry
+from swarm.network.directory import Directory
 from swarm.network.discovery import MAX_CANDIDATES, Connections
 from swarm.network.link import Dialer
+from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.router import Choice, Router
 from swarm.routing.chain import gaps
 from swarm.routing.health import Health
 
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
+ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class PeerStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves."""
+    """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves.
+
+    Of a large swarm ``peers`` are a sample, and ``estimated_peers`` is about how many there are; else it is None.
+    """
 
     model: str
     fingerprint: str
     model_layers: int
     peers: tuple[PeerStatus, ...]
     missing: tuple[tuple[int, int], ...]
+    estimated_peers: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,7 +99,8 @@ def _entry(model: str) -> ModelEntry:
 
 
 async def _look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
-    records = await directory.peers(entry.fingerprint, entry.model_layers)
+    sample = await directory.survey(entry.fingerprint, entry.model_layers, ENOUGH_PEERS)
+    records = sample.records
     reached: dict[str, Connection] = {}
     for start in range(0, len(records), MAX_CANDIDATES):
         reached |= await connections.reach(records[start : start + MAX_CANDIDATES])
@@ -104,6 +111,7 @@ async def _look_at(entry: ModelEntry, directory: Directory, connections: Connect
         entry.model_layers,
         tuple(_peer(r, reached[r.peer_id].rtt_ms if r.peer_id in reached else None) for r in records),
         tuple(gaps(usable, entry.model_layers)),
+        None if sample.complete else sample.total,
     )
 
 

@@ -156,6 +156,13 @@ def test_status_of_an_empty_network(capsys, monkeypatch):
     assert said == "The network testnet is up, but nobody serves a model in it.\n"
 
 
+def test_status_of_a_large_swarm_says_that_it_is_a_sample(capsys, monkeypatch):
+    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 8)),), (), estimated_peers=1234)
+    said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert "A sample of 1 peers; there are about 1,200." in said
+    assert "about" not in status_of(replace(report, estimated_peers=None), capsys=capsys, monkeypatch=monkeypatch)
+
+
 def test_a_model_folder_may_be_named_like_markup(capsys, monkeypatch):
     report = ModelStatus("[/bold] x", "ab" * 16, 8, (peer(PEER_A, (0, 4)),), ((4, 8),))
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)

@@ -18,9 +18,9 @@ from swarm.generation import GenerationStream, Threads
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import ClientModels
 from swarm.model.span import Span
-from swarm.network.directory import ModelEntry
 from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
+from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.request import Request
 from swarm.results import Generation

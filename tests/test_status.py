@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from architectures import LAYERS
+from crowd import crowd
 from support import Server, soon, tiny_checkpoint
 
 from swarm import console, status
@@ -14,6 +15,7 @@ from swarm.errors import ModelNotFound, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.directory import Directory
 from swarm.network.link import Link
+from swarm.network.shards import CAPACITY
 from swarm.status import look, routes
 from swarm.wire.messages import Ping, Pong
 
@@ -96,6 +98,21 @@ async def test_the_route_and_the_runner_up_are_explained(lab: Lab, tmp_path: Pat
     assert [peer["layers"] for peer in told["peers"]] == [(0, 2), (2, LAYERS)]
     assert all(peer["rtt_ms"] > 0 and peer["layer_ms"] > 0 for peer in told["peers"])
     console.show_routes([best, second])
+
+
+async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = await lab.stack.enter_async_context(await Directory.join(Identity.generate(), lab.network))
+    servers = [Server(pong) for _ in range(CAPACITY + 20)]
+    for server, directory in zip(servers, crowd([shared], lab.network, [s.identity for s in servers]), strict=True):
+        server.address = "127.0.0.1:1"
+        await directory.publish(server.record())
+    (report,) = await soon(look(lab.network))
+    assert (report.estimated_peers, len(report.peers)) == (None, len(servers))
+    monkeypatch.setattr(status, "ENOUGH_PEERS", 1)
+    (report,) = await soon(look(lab.network))
+    assert report.estimated_peers is not None
+    assert CAPACITY <= report.estimated_peers <= CAPACITY + 40
+    assert len(report.peers) < len(servers)
 
 
 async def test_no_bootstrap_node_is_an_error() -> None:

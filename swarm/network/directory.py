@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
+from swarm.network.announcement import Announcement
+from swarm.network.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
 from swarm.network.node import Node
-from swarm.network.records import (
-    MAX_MODEL_LAYERS,
-    RECORD_LIFETIME_S,
-    ModelRecord,
-    PeerRecord,
-    Record,
-    decode,
-    encode,
-    models_key,
-    span_key,
-)
+from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode
+from swarm.network.survey import Sample
 
 JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
 PUBLISH_TIMEOUT_S = 10.0
@@ -37,16 +29,6 @@ _ASK_EVERYBODY = float("nan")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """One model that the swarm serves, wholly or in part, and by how many peers."""
-
-    model: str
-    fingerprint: str
-    model_layers: int
-    peers: int
-
-
 class Directory:
     """One node's view of the DHT. Made by `join`, ended by `close` (or `async with`); one event loop only.
 
@@ -57,8 +39,10 @@ class Directory:
         self._identity = identity
         self._network = network
         self._node = node
-        self._published: PeerRecord | None = None
-        self._expiration = 0.0  # of the last record published, for its successor must be later
+        self._rng = random.Random()
+        self._announcement: Announcement | None = None
+        self._published: Mapping[str, Record] = {}  # what was written last, by key
+        self._expiration = 0.0  # of what was written last, for its successor must be later
         self._publishing = asyncio.Lock()
 
     @classmethod
@@ -99,48 +83,51 @@ class Directory:
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
 
-        If the span has moved, the old place says so at once. Raises InvalidRecord if the record is not ours.
+        Before that, now and then, look where it should lie. If it moves, the old place says so at once. Raises
+        InvalidRecord if the record is not ours.
         """
         if record.peer_id != self._identity.peer_id or record.network != self._network.name:
             raise InvalidRecord(f"{record.peer_id} in {record.network} is not this node")
         async with self._publishing:
-            before = self._published
-            expiration = max(time.time() + lifetime_s, self._expiration + 2 * _TICK_S)
-            self._expiration, self._published = expiration, record
-            stores: list[tuple[Record, float]] = [(record, expiration), (record.model_record(), expiration)]
-            if before and before.key() != record.key():
-                stores.append((before.model_copy(update={"state": "offline"}), expiration - _TICK_S))
-            await self._store(stores)
+            if self._announcement is None or not self._announcement.is_for(record):
+                self._announcement = Announcement(record, self._rng)
+            try:
+                await self._look_around(self._announcement)
+            except DirectoryDown:
+                if not self._published:
+                    raise  # otherwise our record is refreshed where it lies
+            await self._replace(self._announcement.stores(record), lifetime_s)
 
     async def withdraw(self) -> None:
-        """Tell readers that we are gone, by an "offline" record that outlives the published one. Once is enough."""
-        if self._published:
-            await self.publish(self._published.model_copy(update={"state": "offline"}))
-            self._published = None
+        """Tell readers that we are gone, by "offline" records that outlive the published ones. Once is enough."""
+        async with self._publishing:
+            if self._published:
+                await self._replace({key: _offline(record) for key, record in self._published.items()})
+            self._announcement, self._published = None, {}
 
     async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
-        """Every peer that serves layers of this model and is not offline, in order of their spans."""
-        keys = [
-            span_key(self._network.name, fingerprint, first) for first in range(min(model_layers, MAX_MODEL_LAYERS))
-        ]
-        newest: dict[str, tuple[float, PeerRecord]] = {}
-        for record, expiration in await self._find(keys):
-            if isinstance(record, PeerRecord) and expiration > newest.get(record.peer_id, (0.0, None))[0]:
-                newest[record.peer_id] = (expiration, record)
-        online = [r for _, r in newest.values() if r.state != "offline" and r.model_layers == model_layers]
-        return sorted(online, key=lambda record: (record.first_layer, record.last_layer, record.peer_id))
+        """The peers that serve layers of this model and are not offline, in order of their spans.
+
+        All of them in a small swarm, a sample in a large one.
+        """
+        return list((await self.survey(fingerprint, model_layers)).records)
+
+    async def survey(self, fingerprint: str, model_layers: int, enough: int = ENOUGH_PEERS) -> Sample[PeerRecord]:
+        """The same, and how many peers there are. Complete if there are fewer than ``enough``.
+
+        What is read is bounded, however large the swarm is. If all layers are served, the sample serves them, too.
+        """
+        lookup = PeerLookup(self._network.name, fingerprint, model_layers, enough, self._rng)
+        while keys := lookup.wanted():
+            lookup.saw(await self._find(keys))
+        return lookup.sample()
 
     async def models(self) -> list[ModelEntry]:
-        """What the network serves, most peers first. Where peers disagree on a fingerprint, the majority names it."""
-        claims: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
-        for record, _ in await self._find([models_key(self._network.name)]):
-            if isinstance(record, ModelRecord) and record.state != "offline":
-                claims[record.fingerprint][record.model, record.model_layers] += 1
-        entries = []
-        for fingerprint, claim in claims.items():
-            (model, model_layers), _ = claim.most_common(1)[0]
-            entries.append(ModelEntry(model, fingerprint, model_layers, peers=claim.total()))
-        return sorted(entries, key=lambda entry: (-entry.peers, entry.model))
+        """What the network serves, most peers first. In a network of very many models some are left out."""
+        lookup = ModelLookup(self._network.name, self._rng)
+        while keys := lookup.wanted():
+            lookup.saw(await self._find(keys))
+        return lookup.models()
 
     async def contacts(self) -> list[str]:
         """Multiaddrs of nodes through which this network can be entered as well, bootstrap nodes among them."""
@@ -158,16 +145,25 @@ class Directory:
     ) -> None:
         await self.close()
 
-    async def _store(self, stores: list[tuple[Record, float]]) -> None:
-        keys = [record.key() for record, _ in stores]
+    async def _look_around(self, announcement: Announcement) -> None:
+        while keys := announcement.wanted(time.monotonic()):
+            announcement.saw(await self._find(keys), time.monotonic())
+
+    async def _replace(self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S) -> None:
+        """Write our records, each under its key, in place of all that were written before."""
+        gone = {key: _offline(record) for key, record in self._published.items() if key not in records}
+        expiration = max(time.time() + lifetime_s, self._expiration + 2 * _TICK_S)
+        self._expiration, self._published = expiration, records
+        stores = {**records, **gone}
         await self._reach_out()
         accepted = await _within(
             PUBLISH_TIMEOUT_S,
             self._node.dht.store_many(
-                keys=keys,
-                values=[encode(record) for record, _ in stores],
-                expiration_time=[expiration for _, expiration in stores],
-                subkeys=[self._identity.peer_id] * len(keys),
+                keys=list(stores),
+                values=[encode(record) for record in stores.values()],
+                # Of two records of a peer, readers believe the one that expires later.
+                expiration_time=[expiration - _TICK_S if key in gone else expiration for key in stores],
+                subkeys=[self._identity.peer_id] * len(stores),
                 exclude_self=self._node.dht.protocol.client_mode,
             ),
         )
@@ -175,18 +171,12 @@ class Directory:
         if not all(accepted.values()):
             raise DirectoryDown("our record was not accepted by the nodes that should store it")
 
-    async def _find(self, keys: list[str]) -> Iterator[tuple[Record, float]]:
+    async def _find(self, keys: list[str]) -> Found:
+        """What lies under these keys now."""
         await self._reach_out()
         found = await _within(LOOKUP_TIMEOUT_S, self._node.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE))
         self._node.check()
-        now = time.time()
-        return (
-            (record, entry.expiration_time)
-            for under_key in found.values()
-            if under_key is not None and isinstance(under_key.value, dict)
-            for entry in under_key.value.values()
-            if entry.expiration_time > now and (record := _decoded(entry.value)) is not None
-        )
+        return {key: _current(under_key) for key, under_key in found.items()}
 
     async def _reach_out(self) -> None:
         """Make sure that somebody else hears us, or raise."""
@@ -201,6 +191,22 @@ async def _within(timeout_s: float, awaitable: Awaitable[_T]) -> _T:
         return await asyncio.wait_for(awaitable, timeout_s)
     except asyncio.TimeoutError as error:
         raise DirectoryDown(f"the other nodes did not answer within {timeout_s:.0f} s") from error
+
+
+def _offline(record: Record) -> Record:
+    return record.model_copy(update={"state": "offline"})
+
+
+def _current(under_key: Any) -> list[tuple[Record, float]]:
+    """What is well formed and not out of date in hivemind's answer about one key."""
+    if under_key is None or not isinstance(under_key.value, dict):
+        return []
+    now = time.time()
+    return [
+        (record, entry.expiration_time)
+        for entry in under_key.value.values()
+        if entry.expiration_time > now and (record := _decoded(entry.value)) is not None
+    ]
 
 
 def _decoded(value: object) -> Record | None:

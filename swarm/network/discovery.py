@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Collection, Sequence
-from itertools import zip_longest
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from swarm.network.connection import Connection
@@ -14,21 +13,53 @@ from swarm.network.records import PeerRecord
 from swarm.network.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
+CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
 REACH_TIMEOUT_S = 6.0  # for a search as a whole: a record with many dead addresses keeps nobody waiting longer
+
+_BY_LOT = random.Random()
 
 log = logging.getLogger(__name__)
 
 
-def candidates(records: Sequence[PeerRecord], at_most: int = MAX_CANDIDATES) -> list[PeerRecord]:
-    """A choice that is fair to every part of a model: one peer of each first layer after the other, by lot.
+class Spans(Protocol):
+    """Anything that serves layers ``[first_layer, last_layer)``."""
 
-    The first records of a sorted list would all be of the first layers, and anybody may publish many of those.
+    @property
+    def first_layer(self) -> int: ...
+    @property
+    def last_layer(self) -> int: ...
+
+
+S = TypeVar("S", bound=Spans)
+
+
+def candidates(records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.Random = _BY_LOT) -> list[S]:
+    """A choice that is fair to every part of a model: one way through it after the other, each by lot.
+
+    So whole chains are among them if there are any, and mostly of few peers. The first records of a sorted list would
+    all be of the first layers, and anybody may publish many of those.
     """
-    by_layer: defaultdict[int, list[PeerRecord]] = defaultdict(list)
-    for record in random.sample(records, len(records)):
-        by_layer[record.first_layer].append(record)
-    turns = zip_longest(*by_layer.values())
-    return [record for turn in turns for record in turn if record is not None][:at_most]
+    left = rng.sample(records, len(records))
+    chosen: list[S] = []
+    while left and len(chosen) < at_most:
+        way = _way_through(left)
+        chosen += way
+        taken = set(map(id, way))
+        left = [record for record in left if id(record) not in taken]
+    return chosen[:at_most]
+
+
+def _way_through(records: Sequence[S]) -> list[S]:
+    """Peers one after the other, from the first layer that is served to the last; of the first few the farthest."""
+    way: list[S] = []
+    reached = 0
+    while ahead := [record for record in records if record.last_layer > reached]:
+        reached = max(reached, min(record.first_layer for record in ahead))
+        here = [record for record in ahead if record.first_layer <= reached]
+        farthest = max(here[:CHOICES], key=lambda record: record.last_layer)
+        way.append(farthest)
+        reached = farthest.last_layer
+    return way
 
 
 class Connections:

@@ -1,8 +1,8 @@
 """The two records that a peer keeps in the DHT, their bytes, and the keys they live under.
 
-A PeerRecord says which layers the peer serves and how to reach it. It is stored once, under the key of its model and
-first layer. A ModelRecord is the same peer's entry in the list of models, so that a stranger can ask what is served.
-In both places the subkey is the peer's id.
+A PeerRecord says which layers the peer serves and how to reach it. It is stored once, under one of the keys of its
+model, block of layers and peer id. A ModelRecord is a peer's entry in the list of models, so that a stranger can ask
+what is served; a few peers of each model keep one. In both places the subkey is the peer's id.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from swarm.errors import IdentityError, InvalidRecord
 from swarm.identity import public_key_of
+from swarm.network.shards import MAX_DEPTH, Shard, block_of, models_key, span_key, way_of
 
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
-MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB: room for 3000 peers a key
+MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
-MAX_MODEL_LAYERS = 1000  # one lookup per possible first layer
+MAX_MODEL_LAYERS = 1000
 
 State = Literal["joining", "online", "draining", "offline"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -87,9 +88,14 @@ class PeerRecord(_Record):
             raise ValueError(f"no span [{self.first_layer}, {self.last_layer}) in {self.model_layers} layers")
         return self
 
-    def key(self) -> str:
-        """The DHT key this record belongs under."""
-        return span_key(self.network, self.fingerprint, self.first_layer)
+    @property
+    def block(self) -> int:
+        """The block of layers that the span begins in."""
+        return block_of(self.first_layer, self.model_layers)
+
+    def key(self, depth: int = 0) -> str:
+        """The DHT key this record may lie under, so far below the root."""
+        return span_key(self.network, self.fingerprint, Shard(self.block, way_of(self.peer_id)[:depth]))
 
     def model_record(self) -> ModelRecord:
         """The entry in the list of models that goes with this record."""
@@ -102,9 +108,9 @@ class ModelRecord(_Record):
 
     kind: Literal["model"] = "model"
 
-    def key(self) -> str:
-        """The DHT key this record belongs under."""
-        return models_key(self.network)
+    def key(self, depth: int = 0) -> str:
+        """The DHT key this record may lie under, so far below the root."""
+        return models_key(self.network, way_of(self.fingerprint)[:depth])
 
 
 Record = PeerRecord | ModelRecord
@@ -116,14 +122,9 @@ def neighbour_key(peer_id: str) -> str:
     return peer_id[-10:]
 
 
-def span_key(network: str, fingerprint: str, first_layer: int) -> str:
-    """Where the peers are found whose span of this model starts at `first_layer`."""
-    return f"swarm/{network}/{fingerprint}/{first_layer}"
-
-
-def models_key(network: str) -> str:
-    """Where the list of models of a network is found."""
-    return f"swarm/{network}/models"
+def keys(record: Record) -> tuple[str, ...]:
+    """Every DHT key that this record may lie under, from the root down."""
+    return tuple(record.key(depth) for depth in range(MAX_DEPTH + 1))
 
 
 def encode(record: Record) -> bytes:

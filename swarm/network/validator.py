@@ -17,7 +17,7 @@ from hivemind.utils.timed_storage import get_dht_time
 
 from swarm.errors import InvalidRecord
 from swarm.identity import Identity, verify
-from swarm.network.records import MAX_RECORD_BYTES, RECORD_LIFETIME_S, decode
+from swarm.network.records import MAX_RECORD_BYTES, RECORD_LIFETIME_S, decode, keys
 
 CLOCK_SKEW_S = 5.0  # hivemind itself refuses a node whose clock is 3 s off
 SIGNATURE_BYTES = 64
@@ -97,7 +97,7 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         return (
             record.network == self._network
             and subkey == _subkey(record.peer_id)
-            and key == DHTID.generate(record.key()).to_bytes()
+            and any(key == DHTID.generate(allowed).to_bytes() for allowed in keys(record))
             and verify(record.peer_id, _signed_bytes(key, subkey, packed, expiration), signature)
         )
 

@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import crowd
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
@@ -22,7 +24,9 @@ import swarm.network.node
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
-from swarm.network.directory import Directory, ModelEntry
+from swarm.network.berth import CROWD, LISTED
+from swarm.network.directory import Directory
+from swarm.network.lookup import ModelEntry, covers
 from swarm.network.records import PeerRecord, encode
 from swarm.network.validator import RecordValidator, _signed_bytes
 
@@ -144,6 +148,38 @@ async def test_a_record_that_is_not_refreshed_disappears(lab: Lab) -> None:
 async def test_only_ones_own_record_can_be_published(lab: Lab) -> None:
     with pytest.raises(InvalidRecord):
         await lab.bootstrap.publish(record_of(Identity.generate()))
+
+
+async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> None:
+    peers = [Identity.generate() for _ in range(240)]
+    directories = crowd([await lab.join() for _ in range(4)], lab.network, peers)
+    for start in range(0, len(peers), 12):
+        some = range(start, min(start + 12, len(peers)))
+        await asyncio.gather(*(directories[i].publish(record_of(peers[i], i % 3 * 2, i % 3 * 2 + 4)) for i in some))
+    depths = Counter(len(key.rsplit("/", 1)[1]) for d in directories for key in d._published if "models" not in key)
+    sizes = Counter(key for d in directories for key in d._published)
+    assert set(depths) == {0, 1}
+    assert max(sizes.values()) <= CROWD
+
+    client = await lab.join(client_mode=True)
+    everybody = await client.survey(MODEL, LAYERS, enough=1000)
+    assert (everybody.total, everybody.complete) == (240, True)
+    assert {record.peer_id for record in everybody.records} == {peer.peer_id for peer in peers}
+    assert list(everybody.records) == sorted(everybody.records, key=lambda r: (r.first_layer, r.last_layer, r.peer_id))
+    for _ in range(5):
+        some = await client.survey(MODEL, LAYERS, enough=1)
+        assert not some.complete
+        assert len(some.records) < 240
+        assert 60 < some.total < 720
+        assert covers(some.records, LAYERS)
+    (entry,) = await client.models()
+    assert LISTED <= entry.peers < 4 * LISTED
+    assert entry.crowd == "8 peers or more"
+
+    leaving = directories[0]
+    await leaving.withdraw()
+    after = await client.survey(MODEL, LAYERS, enough=1000)
+    assert (after.total, len(after.records)) == (239, 239)
 
 
 class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from swarm.errors import InvalidRecord
-from swarm.network.records import MAX_RECORD_BYTES, PeerRecord, Record, decode, encode
+from swarm.network.records import MAX_RECORD_BYTES, PeerRecord, Record, decode, encode, keys
+from swarm.network.shards import MAX_DEPTH, way_of
 
 PEER_ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
 GOOD: dict[str, Any] = {
@@ -136,5 +137,17 @@ def test_a_record_is_bounded() -> None:
 
 def test_a_record_knows_its_keys() -> None:
     record = PeerRecord.model_validate(GOOD)
-    assert record.key() == f"swarm/test/{'0' * 32}/2"
-    assert record.model_record().key() == "swarm/test/models"
+    way = way_of(PEER_ID)
+    assert record.key() == f"swarm/test/{'0' * 32}/1/"
+    assert record.key(3) == f"swarm/test/{'0' * 32}/1/{way[:3]}"
+    assert keys(record) == tuple(record.key(depth) for depth in range(MAX_DEPTH + 1))
+    entry = record.model_record()
+    assert entry.key() == "swarm/test/models/"
+    assert entry.key(2) == f"swarm/test/models/{way_of('0' * 32)[:2]}"
+    deep = GOOD | {"model_layers": 1000, "first_layer": 900, "last_layer": 901}
+    assert (record.block, PeerRecord.model_validate(deep).block) == (1, 3)
+
+
+def test_a_usual_record_leaves_room_for_what_peers_will_say_later() -> None:
+    record = PeerRecord.model_validate(GOOD | {"model": "organisation/some-model-70B-instruct"})
+    assert len(encode(record)) + 300 < MAX_RECORD_BYTES

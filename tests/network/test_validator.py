@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.identity import Identity
-from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, models_key, span_key
+from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, keys
+from swarm.network.shards import Shard, models_key, span_key, way_of
 from swarm.network.validator import CLOCK_SKEW_S, RecordValidator
 
 NOW = 1000.0
@@ -69,12 +70,18 @@ def signed(
     return replace(unsigned, value=forger.sign_value(unsigned))
 
 
-def test_the_owners_records_are_valid_in_both_places() -> None:
+BLOCK, WAY = peer_record().block, way_of(OWNER.peer_id)
+ASIDE = Shard(BLOCK, WAY[:5]).sibling.path
+
+
+def test_the_owners_records_are_valid_in_all_their_places() -> None:
     spot, entry = peer_record(), peer_record().model_record()
-    assert validator().validate(signed(spot))
-    listed = signed(spot, key=entry.key(), value=encode(entry))
-    assert validator().validate(listed)
-    assert MSGPackSerializer.loads(validator().strip_value(listed)) == encode(entry)
+    for key in keys(spot):
+        assert validator().validate(signed(spot, key=key))
+    for key in keys(entry):
+        listed = signed(spot, key=key, value=encode(entry))
+        assert validator().validate(listed)
+        assert MSGPackSerializer.loads(validator().strip_value(listed)) == encode(entry)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,10 @@ def test_the_owners_records_are_valid_in_both_places() -> None:
         pytest.param(signed(expiration=LATEST + 1), id="lives too long"),
         pytest.param(signed(expiration=float("inf")), id="lives for ever"),
         pytest.param(signed(expiration=float("nan")), id="no expiration"),
-        pytest.param(signed(key=span_key("test", "0" * 32, 3)), id="under another span"),
+        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK + 1))), id="under another block"),
+        pytest.param(signed(key=span_key("test", "1" * 32, Shard(BLOCK))), id="under another model"),
+        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK, ASIDE))), id="aside of its way"),
+        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK, WAY + "0"))), id="below the last key"),
         pytest.param(signed(key=models_key("test")), id="a peer among the models"),
         pytest.param(signed(key="unknown"), id="unknown key"),
         pytest.param(signed(peer_record(network="elsewhere")), id="another network"),

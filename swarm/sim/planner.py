@@ -1,0 +1,50 @@
+"""How long the planner takes."""
+
+import random
+from collections.abc import Sequence
+from statistics import median
+from time import perf_counter
+
+from swarm.routing.plan import Candidate, plan
+from swarm.sim.world import Place, one_way_ms
+
+SPANS = (4, 8, 16)
+NEIGHBOURS = 16  # that each peer has measured
+REPEATS = 15
+
+
+def records(count: int, model_layers: int, seed: int = 0) -> list[Candidate]:
+    """Candidates anywhere in the world, each with links to a few others."""
+    rng = random.Random(seed)
+    client, places = Place.choose(rng), [Place.choose(rng) for _ in range(count)]
+    made = []
+    for i, place in enumerate(places):
+        length = min(rng.choice(SPANS), model_layers)
+        first = min(max(rng.randint(-length, model_layers), 0), model_layers - length)
+        near = rng.sample(range(count), min(NEIGHBOURS, count))
+        links = {f"p{j}": one_way_ms(place, places[j]) for j in near if j != i}
+        rtt_ms, layer_ms = 2 * one_way_ms(client, place), 0.5 * rng.lognormvariate(0, 0.6)
+        span = first, first + length
+        made.append(Candidate(f"p{i}", *span, rtt_ms, layer_ms=layer_ms, neighbours_ms=links))
+    return made
+
+
+def plan_ms(candidates: Sequence[Candidate], model_layers: int) -> list[float]:
+    """Milliseconds of some plans over all of these."""
+    taken = []
+    for _ in range(REPEATS):
+        began = perf_counter()
+        plan(candidates, model_layers)
+        taken.append(1e3 * (perf_counter() - began))
+    return taken
+
+
+def benchmark(counts: Sequence[int], model_layers: int) -> str:
+    """A line a size."""
+    lines = []
+    for count in counts:
+        taken = plan_ms(records(count, model_layers), model_layers)
+        lines.append(
+            f"{count:>7,} records, {model_layers} layers: {median(taken):.1f} ms a plan (slowest {max(taken):.1f} ms)"
+        )
+    return "\n".join(lines)
