@@ -110,6 +110,8 @@ class GenerationStream:
                 avoid.add(failure.peer_id)
                 if failure.code not in NO_FAILURE:
                     self._router.failed(failure.peer_id)
+                if failure.code in (FaultCode.WRONG_LAYERS, FaultCode.DRAINING):
+                    self._router.outdated(failure.peer_id)
                 failures += failure.code is not FaultCode.BUSY
                 if failures >= OPEN_TRIES:
                     raise

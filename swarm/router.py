@@ -1,5 +1,6 @@
 """Which peers: what the directory says, what they answer, and what was seen of them, put together into chains."""
 
+import asyncio
 import random
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -10,15 +11,18 @@ from swarm.chain import ChainLink
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
-from swarm.network.discovery import Connections
+from swarm.network.discovery import Connections, candidates
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord, neighbour_key
+from swarm.network.survey import Sample
 from swarm.results import RouteStop, Stats
 from swarm.routing.chain import MissingLayers, Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
 
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
+NEAREST = 64  # of the peers that answered before are asked again, besides a sample of the others
+MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
 
@@ -72,7 +76,7 @@ class _Known:
 class Listing(Protocol):
     """What has to be known of a `Directory`."""
 
-    async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]: ...
+    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]: ...
     async def models(self) -> list[ModelEntry]: ...
 
 
@@ -99,6 +103,7 @@ class Router:
         self._records = {record.peer_id: record for record in known}
         self._looked_at = time.monotonic() if known else float("-inf")
         self._last: Plan | None = None
+        self._rtt_ms: dict[str, float] = {}  # of peers that answered when they were asked last
 
     @property
     def good(self) -> list[PeerRecord]:
@@ -121,6 +126,8 @@ class Router:
                 await self._blame_weights()
             raise
         self._last = self._stay(plan(known.candidates, self._checkpoint.num_layers), known.candidates)
+        near, _ = self._nearest(list(self._records.values()))
+        await self._connections.keep({*(r.peer_id for r in near), *(stage.peer_id for stage in self._last.stages)})
         return self._links(self._last, known, 0)
 
     async def choices(self) -> list[Choice]:
@@ -155,6 +162,10 @@ class Router:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)
 
+    def outdated(self, peer_id: str) -> None:
+        """A peer is not as its record says: it is not used before the directory has been asked again."""
+        self._records.pop(peer_id, None)
+
     def learn(self, route: Sequence[RouteStop], stats: Stats) -> None:
         """A generation over these peers went well."""
         stages = zip(route, stats.stage_compute_ms, stats.stage_queue_ms, strict=False)
@@ -181,9 +192,19 @@ class Router:
 
     async def _look(self) -> None:
         checkpoint = self._checkpoint
-        found = await self._directory.peers(checkpoint.fingerprint, checkpoint.num_layers)
-        self._records = {record.peer_id: record for record in found}
+        found = await self._directory.survey(checkpoint.fingerprint, checkpoint.num_layers)
+        before, self._records = self._records, {record.peer_id: record for record in found.records}
+        if not found.complete:  # of a large swarm: those who were near are there still, most likely
+            near, _ = self._nearest(list(before.values()))
+            self._records = {record.peer_id: record for record in near} | self._records
         self._looked_at = time.monotonic()
+
+    def _nearest(self, records: Sequence[PeerRecord]) -> tuple[list[PeerRecord], list[PeerRecord]]:
+        """The nearest of those that have answered before, and all others."""
+        measured = [record for record in records if record.peer_id in self._rtt_ms]
+        near = sorted(measured, key=lambda record: self._rtt_ms[record.peer_id])[:NEAREST]
+        ids = {record.peer_id for record in near}
+        return near, [record for record in records if record.peer_id not in ids]
 
     def _serving(self, first: int, last: int) -> list[PeerRecord]:
         """Whoever serves some of these layers, or will when it has loaded them."""
@@ -195,10 +216,19 @@ class Router:
             for record in self._serving(first, last)
             if record.state == "online" and record.peer_id not in avoid and self.health.usable(record.peer_id)
         ]
-        reached = await self._connections.reach(usable)
-        for record in usable:
+        near, others = self._nearest(usable)
+        others = candidates(others)
+        reached = {
+            peer_id: connection
+            for some in await asyncio.gather(self._connections.reach(near), self._connections.reach(others))
+            for peer_id, connection in some.items()
+        }
+        for record in (*near, *others):
             if record.peer_id not in reached:
                 self.health.failed(record.peer_id)
+                self._rtt_ms.pop(record.peer_id, None)
+        self._rtt_ms |= {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
+        self._rtt_ms = dict(sorted(self._rtt_ms.items(), key=lambda each: each[1])[:MAX_MEASURED])
         there = [record for record in usable if record.peer_id in reached]
         random.shuffle(there)  # of equals, clients take different ones
         ids = {neighbour_key(record.peer_id): record.peer_id for record in there}

@@ -22,6 +22,7 @@ from swarm.network.discovery import Connections
 from swarm.network.link import Dialer
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
+from swarm.network.survey import Sample
 from swarm.request import Request
 from swarm.results import Generation
 from swarm.router import Router
@@ -88,8 +89,9 @@ class Swarm:
             peer = Peer(span, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
             self.up.append(await peer.__aenter__())
 
-    async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
-        return [self._record(peer) for peer in self.up]
+    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
+        records = tuple(self._record(peer) for peer in self.up)
+        return Sample(records, (1.0,) * len(records), len(records), True)
 
     async def models(self) -> list[ModelEntry]:
         return []
@@ -276,7 +278,7 @@ async def test_a_peer_that_fails_while_it_is_given_what_the_last_one_held(
 
         text = await soon(swarm.write(strike))
         assert text.token_ids == expected
-        assert [failover.layers for failover in text.stats.failovers] == [(1, 3)]
+        assert {failover.layers for failover in text.stats.failovers} == {(1, 3)}
 
 
 async def test_a_peer_that_leaves_is_replaced_and_not_blamed(

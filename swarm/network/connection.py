@@ -38,6 +38,11 @@ class Connection:
     def closed(self) -> bool:
         return self.link.closed or self._ended is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything from this peer."""
+        return not self._inboxes and not self._pings
+
     def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
         """Let messages of a session go to ``inbox``. A peer that overfills it breaks the protocol."""
         self._inboxes[session] = inbox

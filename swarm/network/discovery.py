@@ -88,8 +88,9 @@ class Connections:
         return {connection.peer_id: connection for connection in reached}
 
     async def keep(self, peer_ids: Collection[str]) -> None:
-        """Close the connections to all others."""
-        others = [self._open.pop(peer_id) for peer_id in [*self._open] if peer_id not in peer_ids]
+        """Close the connections to all others that no session uses."""
+        idle = [peer_id for peer_id, connection in self._open.items() if peer_id not in peer_ids and connection.idle]
+        others = [self._open.pop(peer_id) for peer_id in idle]
         await asyncio.gather(*(connection.close() for connection in others))
 
     async def close(self) -> None:
