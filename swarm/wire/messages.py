@@ -91,7 +91,7 @@ class Frame(Message):
     ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
 
     A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and kept, passed on to so
-    many more peers, and answered to nobody.
+    many more peers, and answered to nobody. No newer epoch makes it stale.
     """
 
     session: SessionId
@@ -156,7 +156,8 @@ class Cancel(Message):
 
 class Reroute(Message):
     """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to ``root``, which has
-    been answered, and replay what is left to the new one, and through it to ``replay`` more."""
+    been answered, and replay what is left to the new one, and through it to ``replay`` more. A newer one takes the
+    place of one that is under way."""
 
     session: SessionId
     epoch: Epoch
@@ -179,7 +180,8 @@ class Probe(Message):
 
 
 class Standing(Message):
-    """The answer to a probe: the last token that came and was begun, and the last one whose output was sent on."""
+    """The answer to a probe: the last token that came and was begun, and the last one whose output went where it
+    should."""
 
     session: SessionId
     epoch: Epoch

@@ -10,6 +10,7 @@ retransmission and branches:
   only that is sure to be held by every peer.
 - Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor follows
   from it is forgotten. Only behind a replay, or a cut, serials are missing: they were given in older epochs.
+- What is replayed has been answered, and stays true in newer epochs: no cancel makes it stale.
 - A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
 - Frames of one epoch that follow each other may be joined to one; it has the root of the first of them.
 
@@ -79,9 +80,13 @@ class Stream:
         """Rows held."""
         return self.trunk + len(self._serials)
 
-    def stale(self, epoch: int) -> bool:
+    def stale(self, epoch: int, replay: bool = False) -> bool:
         """Whether frames of this epoch come too late."""
-        return epoch < max(self.epoch, self.floor)
+        return epoch < (self.epoch if replay else max(self.epoch, self.floor))
+
+    def holds(self, root: int) -> bool:
+        """Whether a frame of a newer epoch may name this root."""
+        return root in (BEGINNING, self.root) or root in self._serials
 
     def cancel(self, epoch: int) -> None:
         """Frames of epochs before ``epoch`` are stale from now on, whether or not a newer one has come."""
@@ -100,11 +105,12 @@ class Stream:
 
         Args:
             parents: how many serials before its own each token's parent is; None if each follows the one before it.
+            replay: the tokens are told once more, to a peer that takes the place of another one.
 
         Raises:
             OutOfOrder: if the frame does not continue what is held.
         """
-        if self.stale(epoch):
+        if self.stale(epoch, replay):
             return None
         gap = epoch == self.epoch and first != self.last + 1 and not self._resumed
         if gap or first <= self.last:
