@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
-from peers.handler import Handler
+from peers.handler import HISTORY_BYTES, Handler
 from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -172,10 +172,17 @@ class WatchedSpan:
 class Peer:
     """A peer without a directory: a real span behind a real port."""
 
-    def __init__(self, span: Span, fingerprint: str, cache_tokens: int = 256, max_positions: int = 256) -> None:
+    def __init__(
+        self,
+        span: Span,
+        fingerprint: str,
+        cache_tokens: int = 256,
+        max_positions: int = 256,
+        history_bytes: int = HISTORY_BYTES,
+    ) -> None:
         self.span, self.fingerprint = span, fingerprint
         self.scheduler, self.budget, self.dialer = Scheduler(span), CacheBudget(cache_tokens), Dialer()
-        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions)
+        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes)
         self.server = Server(self.handler.serve)
 
     async def __aenter__(self) -> "Peer":
@@ -191,7 +198,9 @@ class Peer:
 
     @property
     def idle(self) -> bool:
-        return not self.handler.sessions and self.budget.free_tokens == self.budget.total_tokens
+        cache, histories = self.budget, self.handler.histories
+        given_back = (cache.free_tokens, histories.free_bytes) == (cache.total_tokens, histories.total_bytes)
+        return not self.handler.sessions and given_back
 
 
 @contextlib.asynccontextmanager
