@@ -79,7 +79,7 @@ class Handler:
         self._sessions: dict[SessionId, PeerSession] = {}
         self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
         self._farewells: set[asyncio.Task[None]] = set()
-        self._failed: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients have been told why
+        self._over: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients know
         self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
@@ -226,7 +226,6 @@ class Handler:
             await session.outlet.tell(fault)
 
         if self._forget(session):
-            self._failed.append(session.opening.session)
             self._in_background(farewell())
 
     def _forget(self, session: PeerSession) -> bool:
@@ -234,6 +233,7 @@ class Handler:
         if self._sessions.get(session.opening.session) is not session:
             return False
         del self._sessions[session.opening.session]
+        self._over.append(session.opening.session)
         self._budget.release(session.reserved)
         self.histories.close(session.outlet.history)
         return True
@@ -248,7 +248,7 @@ class Handler:
     async def _frame(self, link: Link, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
         if session is None:
-            if frame.session not in self._failed:  # else it was under way, and what matters has been said
+            if frame.session not in self._over:  # else it was under way, and what matters has been said
                 await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
             return
         try:

@@ -23,7 +23,7 @@ class Overfull(Exception):
 
 
 class Inbox:
-    """Waiting frames, all of one epoch; and before them what is replayed, which no newer epoch makes stale.
+    """Waiting frames, all of one epoch; and before them what is replayed, which outlives newer epochs.
 
     This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let all of them wait,
     for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what waits on a peer is bounded by the tokens
@@ -46,7 +46,7 @@ class Inbox:
 
     def put(self, frame: Frame) -> None:
         """Frames of older epochs that wait are dropped. Raises `Overfull` if there is no room left."""
-        self.cancel(frame.epoch)
+        self.cancel(frame.epoch, replays=False)
         if self.tokens + frame.count > self.limit:
             raise Overfull(self.tokens, self.limit)
         if frame.replay is None:
@@ -57,8 +57,10 @@ class Inbox:
             return
         self.tokens += frame.count
 
-    def cancel(self, epoch: int) -> None:
-        """Drop what is of an epoch before ``epoch``."""
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Drop what is of an epoch before ``epoch``; what is replayed only if ``replays``."""
+        while replays and self._replays and self._replays[0].epoch < epoch:
+            self.tokens -= self._replays.popleft().count
         if self._frames and self._frames[0].epoch < epoch:
             self.tokens -= sum(frame.count for frame in self._frames)
             self._frames.clear()

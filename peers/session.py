@@ -52,6 +52,7 @@ class PeerSession:
     ) -> None:
         self.opening, self.outlet, self.reserved = opening, outlet, reserved
         self.stream = Stream()
+        self.stream.cancel(opening.epoch)
         self._cache, self._scheduler, self._failed = cache, scheduler, failed
         self._max_positions = max_positions
         self._inbox = Inbox(opening.max_tokens)
@@ -70,17 +71,18 @@ class PeerSession:
         self._check(frame)
         if self.stream.stale(frame.epoch, frame.replay is not None):
             return
-        self.cancel(frame.epoch)
+        self.cancel(frame.epoch, replays=False)
         try:
             self._inbox.put(frame)
         except Overfull as error:
             raise SessionFault(FaultCode.BAD_MESSAGE, str(error)) from None
         self._arrived.set()
 
-    def cancel(self, epoch: int) -> None:
-        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave."""
-        self.stream.cancel(epoch)
-        self._inbox.cancel(epoch)
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave; and
+        what is replayed only if ``replays``."""
+        self.stream.cancel(epoch, replays)
+        self._inbox.cancel(epoch, replays)
 
     def reroute(self, reroute: Reroute) -> None:
         """Go on to another next peer as soon as what is being computed is done, and the root is held; never waits.
@@ -91,7 +93,7 @@ class PeerSession:
             raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
         if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
             raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
-        self.cancel(reroute.epoch)
+        self.cancel(reroute.epoch, replays=False)
         self.outlet.close()  # it is lost, until the reroute is followed
         if self._passing is not None:
             self._passing.cancel()

@@ -76,10 +76,10 @@ class SimulatedChain:
         self.sent.append(window)
         self.waiting[0].append(window)
 
-    def cancel(self, epoch):
+    def cancel(self, epoch, replays=True):
         """What a client says to every peer: older epochs are stale."""
         for peer in self.peers:
-            peer.stream.cancel(epoch)
+            peer.stream.cancel(epoch, replays)
 
     def step(self, number):
         """Let a peer compute the frame that has waited longest there."""

@@ -155,7 +155,7 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def begin(self, setup, plan, peers):
         self.target, self.prompt, self.settings = setup
         self.decoder, self.chain = decoder_for(self.prompt, plan, **self.settings), SimulatedChain(peers)
-        self.asked, self.resumed = None, 0
+        self.asked, self.resumed, self.known = None, 0, 0
         self.decisions = []
 
     @rule(plan=plans)
@@ -189,9 +189,9 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             assert window.first == (
                 self.chain.sent[-1].first + len(self.chain.sent[-1].tokens) if self.chain.sent else 1
             )
-            new_epoch = self.chain.sent and window.epoch > self.chain.sent[-1].epoch
             self.chain.send(window)
-            if new_epoch:
+            if window.epoch > self.known:  # else all peers know of it by what they were told when some were replaced
+                self.known = window.epoch
                 self.chain.cancel(window.epoch)
             assert sum(node.serial > 0 for node in decoder.tree.nodes) <= MAX_SENT_AHEAD
 
@@ -204,12 +204,12 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     @rule(failed=st.sets(st.integers(0, 3), min_size=1, max_size=3), cancelled=st.booleans())
     def replace_peers(self, failed, cancelled):
         resume = self.decoder.resume()
-        self.resumed += 1
+        self.resumed, self.known = self.resumed + 1, resume.epoch
         assert resume.epoch == self.decoder.epoch
         assert list(resume.tokens) in ([], self.decoder.tokens[:-1])
         self.chain.replace({number % len(self.chain.peers) for number in failed}, resume)
         if cancelled:
-            self.chain.cancel(resume.epoch)
+            self.chain.cancel(resume.epoch, replays=False)
 
     @precondition(lambda self: len(self.chain.answers) > 1)
     @rule()

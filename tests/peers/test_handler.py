@@ -106,7 +106,10 @@ async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span
         close_to(await ask(link, back), expected(whole, (3, 4, 5, 6), (8,))[-1:])
         await link.send(Close(session=session_id()))
         await eventually(lambda: peer.idle)
-        assert isinstance(await ask(link, tokens_frame(7, (9,), epoch=1)), Fault)
+        await link.send(tokens_frame(7, (9,), epoch=1))  # late: nobody need be told
+        fault = await ask(link, Probe(session=session_id()))
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.NO_SESSION
 
 
 async def open_both(to_first: Link, first: Peer, to_second: Link, second: Peer) -> None:

@@ -121,12 +121,21 @@ def test_what_is_replayed_comes_first_and_outlives_newer_epochs() -> None:
     replays = [tokens_frame(1, (3, 4), tail=0, replay=0, epoch=1), tokens_frame(3, (5,), tail=0, replay=0, epoch=1)]
     late, frame = tokens_frame(9, (6,), epoch=1), tokens_frame(10, (7,), epoch=2)
     box = inbox(replays[0], late, replays[1], frame)
-    box.cancel(3)
+    box.cancel(3, replays=False)
     assert (len(box), box.replays, box.tokens) == (2, 2, 3)
     box.put(tokens_frame(11, (8,), epoch=3))
     assert (box.next_tokens(ROOM), box.next_tokens(0)) == (2, 2)
     assert [box.take(ROOM) for _ in range(3)] == [*replays, tokens_frame(11, (8,), epoch=3)]
     assert (len(box), box.replays, box.tokens) == (0, 0, 0)
+
+
+def test_what_is_replayed_goes_when_its_epoch_is_cancelled() -> None:
+    replays = [tokens_frame(1, (3, 4), tail=0, replay=0, epoch=epoch) for epoch in (1, 2)]
+    box = inbox(*replays, tokens_frame(9, (6,), epoch=2))
+    box.cancel(2)
+    assert (box.replays, box.tokens) == (1, 3)
+    box.cancel(3)
+    assert (len(box), box.tokens) == (0, 0)
 
 
 def test_the_epochs_of_what_is_replayed_never_fall() -> None:
@@ -141,7 +150,7 @@ def test_what_is_replayed_counts_as_all_that_waits() -> None:
     box = Inbox(10)
     for first in (1, 134):
         box.put(tokens_frame(first, (3,) * 133, tail=0, replay=0))
-    box.cancel(9)
+    box.cancel(9, replays=False)
     with pytest.raises(Overfull):
         box.put(tokens_frame(267, (3,), epoch=9))
 

@@ -223,6 +223,28 @@ async def test_the_same_place_may_be_taken_again_and_again(span: Span, tiny: Che
         torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
 
 
+async def test_a_peer_that_was_left_may_come_back(span: Span, tiny: Checkpoint) -> None:
+    """What was on its way to it, over the link that it shares with what comes now, means nothing any more."""
+    async with chain(tiny, 0, 2, 3, 4) as client:
+        await begun(client)
+        first, middle = client.stages[:2]
+        await client.send(LOST)
+        await middle.link.send(Close(session=session_id()))
+        await client.send(LOST.model_copy(update={"first": 13, "parents": (5, 1, 7)}))
+        hop = middle.peer.server.hop
+        message = opening(tiny.fingerprint, 2, 3, next=client.stages[2].peer.server.hop, epoch=1)
+        await middle.link.send(message)
+        assert isinstance(await soon(middle.link.receive()), Opened)
+        await first.link.send(Reroute(session=session_id(), epoch=1, root=ROOT, next=hop))
+        assert await client.heard(0) == Rerouted(session=session_id(), epoch=1)
+        frame = AGAIN.model_copy(update={"first": 16, "parents": (8, 1, 10)})
+        await client.send(frame)
+        while isinstance(result := await client.heard(), Result) and result.epoch == 0:
+            pass  # of what had passed before
+        assert isinstance(result, Result), result
+        torch.testing.assert_close(result.hidden.unpack(), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+
+
 async def test_a_peer_without_a_history_is_replaced_together_with_the_failed_one(span: Span, tiny: Checkpoint) -> None:
     async with chain(tiny, 0, 1, 3, 4, history_bytes=100) as client:
         await begun(client)

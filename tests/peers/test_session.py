@@ -107,7 +107,9 @@ def span(tiny: Checkpoint) -> Span:
 
 
 @asynccontextmanager
-async def stage(span: Span, *, last: bool = True, max_tokens: int = 32, kept: bool = True) -> AsyncIterator[Stage]:
+async def stage(
+    span: Span, *, last: bool = True, max_tokens: int = 32, kept: bool = True, epoch: int = 0
+) -> AsyncIterator[Stage]:
     client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
     scheduler, dialer = Scheduler(watched), Dialer()  # type: ignore[arg-type]
     links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
@@ -118,7 +120,8 @@ async def stage(span: Span, *, last: bool = True, max_tokens: int = 32, kept: bo
         Server(other.listen) as at_other,
         dialed(at_client) as to_client,
     ):
-        opened = opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=None if last else at_next.hop)
+        hop = None if last else at_next.hop
+        opened = opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=hop, epoch=epoch)
         onward = None if last else await links.to(at_next.hop)
         session = PeerSession(
             opened,
@@ -608,14 +611,38 @@ async def test_a_newer_epoch_takes_back_nothing_of_what_is_replayed(span: Span) 
         each.session.accept(replayed_frame(8, (3, 4), parents=(8, 1)))
         await each.waits_for_its_turn()
         each.session.accept(tokens_frame(11, (9,), root=9, parents=(2,), epoch=4))
-        each.session.cancel(6)
-        each.session.accept(replayed_frame(10, (5,), root=9))  # the cancel has overtaken it
         each.session.accept(tokens_frame(15, (6,), root=10, parents=(5,), epoch=6))
+        each.session.accept(replayed_frame(10, (5,), root=9))  # late, whatever the way that it took
         each.span.go_on.set()
         result = await each.client.result()
         assert (result.epoch, result.first, result.count) == (6, 15, 1)
         assert each.session.stream.length == 4
         await soon(busy)
+
+
+async def test_a_cancel_takes_back_what_is_replayed_too(span: Span) -> None:
+    """A peer that is left and comes back is told everything anew; what was on its way to it is void."""
+    async with stage(span) as each:
+        busy = await each.busy()
+        each.session.accept(replayed_frame(8, (3, 4), parents=(8, 1)))
+        await each.waits_for_its_turn()
+        each.session.cancel(5)
+        each.session.accept(replayed_frame(10, (5,), root=9))
+        each.session.accept(replayed_frame(8, (3, 4, 5), parents=(8, 1, 1), epoch=5))
+        each.session.accept(tokens_frame(15, (6,), root=10, parents=(5,), epoch=5))
+        each.span.go_on.set()
+        assert (await each.client.result()).first == 15
+        assert each.session.stream.length == 4
+        await soon(busy)
+
+
+async def test_a_session_may_begin_with_a_later_epoch(span: Span) -> None:
+    async with stage(span, epoch=5) as each:
+        each.session.accept(tokens_frame(1, (9,), epoch=4))
+        each.session.accept(replayed_frame(1, (9,), epoch=4))
+        each.session.accept(tokens_frame(1, (3,), epoch=5))
+        assert (await each.client.result()).epoch == 5
+        assert each.span.batches == [[1]]
 
 
 async def test_a_reroute_waits_until_what_it_is_about_has_come(span: Span) -> None:

@@ -88,6 +88,7 @@ def openings(draw):
         last=draw(st.integers(first + 1, messages.MAX_LAYERS)),
         max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
         next=draw(st.none() | hops),
+        epoch=draw(epochs),
     )
 
 

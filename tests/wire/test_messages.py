@@ -36,7 +36,15 @@ HOP = {"peer_id": "12D3KooWExample", "address": "203.0.113.9:4001", "certificate
 
 VALID = {
     Hop: HOP,
-    Open: {"session": SESSION, "fingerprint": "ab" * 16, "first": 0, "last": 8, "max_tokens": 100, "next": Hop(**HOP)},
+    Open: {
+        "session": SESSION,
+        "fingerprint": "ab" * 16,
+        "first": 0,
+        "last": 8,
+        "max_tokens": 100,
+        "next": Hop(**HOP),
+        "epoch": 3,
+    },
     Opened: {"session": SESSION},
     Frame: {"session": SESSION, "epoch": 0, "first": 1, "tail": 1, "tokens": (1, 2)},
     Result: {"session": SESSION, "epoch": 0, "first": 1, "count": 4, "hidden": HIDDEN},
@@ -77,7 +85,7 @@ WRONG = [
     *[(kind, {"replay": wrong}) for kind in (Frame, Reroute) for wrong in (-1, True, 1.0, MAX_HOPS + 1)],
     (Reroute, {"replay": None}),
     (Reroute, {"next": None}),
-    *[(kind, {"epoch": wrong}) for kind in (Reroute, Rerouted, Standing) for wrong in (-1, 1 << 31, None)],
+    *[(kind, {"epoch": wrong}) for kind in (Open, Reroute, Rerouted, Standing) for wrong in (-1, 1 << 31, None)],
     *[(Reroute, {"root": wrong}) for wrong in (-1, 1 << 31, None)],
     *[(Standing, {name: wrong}) for name in ("last", "passed") for wrong in (-1, 1 << 31, None)],
     (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),

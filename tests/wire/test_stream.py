@@ -180,15 +180,20 @@ def test_behind_a_cut_serials_may_be_missing_once():
     assert refused(stream, 1, 4, 12, 1, (2,)) == "the last one in epoch 1 was 10"
 
 
-def test_a_cancel_does_not_reach_what_is_replayed():
+def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
     stream = Stream()
-    stream.cancel(7)
+    stream.cancel(7, replays=False)
     assert (stream.stale(3), stream.stale(3, replay=True)) == (True, False)
     assert stream.admit(3, 0, 1, 4) is None
     assert stream.admit(3, 0, 5, 4, (5, 1, 1, 1), replay=True)
     assert stream.admit(3, 8, 9, 1) is None
     assert stream.admit(2, 0, 9, 4, replay=True) is None, "an older one is stale all the same"
     assert stream.admit(7, 8, 20, 1, (12,)) == Placement(4, (), (4,), 4, None)
+    stream = Stream()
+    stream.cancel(7)
+    stream.cancel(2)
+    assert (stream.stale(6, replay=True), stream.stale(7, replay=True)) == (True, False)
+    assert stream.admit(6, 0, 1, 4, replay=True) is None
 
 
 @pytest.mark.parametrize(("root", "rows"), [(0, 0), (5, 5), (900, 1), (900, MAX_FRAME_TOKENS), (900, 899), (900, 900)])
@@ -257,7 +262,7 @@ class Held(RuleBasedStateMachine):
 
     @rule(data=st.data(), newer=st.booleans(), skip=st.integers(1, 3))
     def send(self, data: st.DataObject, newer: bool, skip: int) -> None:
-        epoch = max(self.stream.epoch + skip * newer, self.stream.floor)
+        epoch = max(self.stream.epoch + skip * newer, self.stream.ahead)
         newer = epoch > self.stream.epoch
         root = self.draw_root(data, newer)
         first = self.stream.last + (skip if newer or self.resumed else 1)
@@ -280,16 +285,16 @@ class Held(RuleBasedStateMachine):
     @rule(data=st.data(), skip=st.integers(1, 3))
     def cut(self, data: st.DataObject, skip: int) -> None:
         root = self.draw_root(data, newer=True)
-        placed = self.stream.cut(max(self.stream.epoch + skip, self.stream.floor), root[-1] if root else 0)
+        placed = self.stream.cut(max(self.stream.epoch + skip, self.stream.ahead), root[-1] if root else 0)
         self.root, self.tokens, self.resumed = root, self.leads(root), True
         self.move(placed, [])
 
     @rule(data=st.data(), skip=st.integers(1, 3), cancel=st.integers(0, 2))
     def let_another_peer_take_the_place(self, data: st.DataObject, skip: int, cancel: int) -> None:
         """It is told the way to a root under serials of which only the last one is as it was."""
-        root, epoch = self.draw_root(data, newer=True), max(self.stream.epoch + skip, self.stream.floor)
+        root, epoch = self.draw_root(data, newer=True), max(self.stream.epoch + skip, self.stream.ahead)
         self.stream, self.root, self.rows, self.resumed = Stream(), (), [], bool(root)
-        self.stream.cancel(epoch + cancel)
+        self.stream.cancel(epoch + cancel, replays=False)
         last = root[-1] if root else 0
         self.tokens = [
             Token(tuple(range(last - len(root) + 1, end + 1))) for end in range(last - len(root) + 1, last + 1)
@@ -328,7 +333,7 @@ class Held(RuleBasedStateMachine):
     @rule(data=st.data())
     def send_late(self, data: st.DataObject) -> None:
         before = copy.deepcopy(self.stream)
-        epoch = data.draw(st.integers(0, max(self.stream.epoch, self.stream.floor) - 1))
+        epoch = data.draw(st.integers(0, max(self.stream.epoch, self.stream.ahead) - 1))
         assert self.stream.admit(epoch, 0, data.draw(st.integers(1, 99)), 1) is None
         assert self.stream == before
 
