@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
 from architectures import LAYERS
+from stage import Other
 from support import Server, dialed, opening, session_id, soon, tokens_frame
 
 from peers.history import History
@@ -15,7 +16,7 @@ from peers.onward import OnwardLinks
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Computed
 from swarm.identity import Identity
-from swarm.network.link import Dialer, Link
+from swarm.network.link import Dialer
 from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Reroute, Rerouted, Result
 from swarm.wire.stream import Placement, Stream
@@ -23,26 +24,6 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 HIDDEN = 4
 NOBODY = Hop(peer_id=Identity.generate().peer_id, address="127.0.0.1:1", certificate="0" * 64)
-
-
-@dataclass
-class Other:
-    """The other end of a link: keeps what it hears."""
-
-    heard: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
-
-    async def listen(self, link: Link) -> None:
-        async for message in link:
-            self.heard.put_nowait(message)
-
-    async def next(self) -> Message:
-        message: Message = await soon(self.heard.get())
-        return message
-
-    async def frame(self) -> Frame:
-        message = await self.next()
-        assert isinstance(message, Frame), message
-        return message
 
 
 @dataclass
