@@ -55,7 +55,8 @@ class Handler:
     Nothing here grows with what is sent. A link is read message by message, and what has not been read stays with its
     sender; before reading on, answers are waited for, except those of `MAX_OPENING_PER_LINK` openings. The frames of a
     session that wait are bounded by what it has reserved (`Inbox`), and whoever sends more loses the session. A session
-    computes no more before the next peer has taken its output. Sessions are bounded in number, and by the budget.
+    computes no more before the next peer has taken its output. Sessions are bounded in number and by the cache budget,
+    and what they keep of their outputs by a budget of its own.
 
     Layers can be taken up and put down; without any, pings are answered and sessions refused.
 
@@ -78,13 +79,13 @@ class Handler:
         self._closing = False
         self._idle = asyncio.Event()  # there are no sessions
         self._idle.set()
-        self._histories = HistoryBudget(history_bytes)
+        self.histories = HistoryBudget(history_bytes)
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
         self._sessions: dict[SessionId, PeerSession] = {}
         self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
         self._farewells: set[asyncio.Task[None]] = set()
-        self._failed: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients have been told why
+        self._over: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients know
         self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
@@ -187,13 +188,12 @@ class Handler:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
         scheduler, budget = self._check(opening)
         reserved = budget.reserve(opening.max_tokens)
-        onward, span = None, scheduler.span
+        onward, history, span = None, None, scheduler.span
         try:
-            onward = await self._onward.to(opening.next) if opening.next else None
-            self._check(opening)  # while we waited, somebody else may have been quicker
-            history = None
-            if opening.next:
-                history = self._histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
+            if opening.next is not None:
+                onward = await self._onward.to(opening.next)
+                self._check(opening)  # while we waited, somebody else may have been quicker
+                history = self.histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
             self._sessions[opening.session] = PeerSession(
                 opening,
                 Outlet(opening, link, self._onward, onward, history),
@@ -206,6 +206,7 @@ class Handler:
             self._idle.clear()
         except BaseException as error:
             budget.release(reserved)
+            self.histories.close(history)
             if onward is not None:
                 self._onward.release(onward)
             if isinstance(error, LinkClosed) and opening.next is not None:
@@ -256,7 +257,6 @@ class Handler:
             await session.outlet.tell(fault)
 
         if self._forget(session):
-            self._failed.append(session.opening.session)
             self._in_background(farewell())
 
     def _forget(self, session: PeerSession) -> bool:
@@ -264,11 +264,12 @@ class Handler:
         if self._sessions.get(session.opening.session) is not session:
             return False
         del self._sessions[session.opening.session]
+        self._over.append(session.opening.session)
         if not self._sessions:
             self._idle.set()
         assert self._budget is not None  # there was a session
         self._budget.release(session.reserved)
-        self._histories.close(session.outlet.history)
+        self.histories.close(session.outlet.history)
         return True
 
     def _in_background(self, farewell: Coroutine[Any, Any, None]) -> None:
@@ -281,7 +282,7 @@ class Handler:
     async def _frame(self, link: Link, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
         if session is None:
-            if frame.session not in self._failed:  # else it was under way, and what matters has been said
+            if frame.session not in self._over:  # else it was under way, and what matters has been said
                 await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
             return
         try:
@@ -295,37 +296,44 @@ class Handler:
             session.cancel(message.epoch)
 
     async def _reroute(self, link: Link, message: Reroute) -> None:
-        session = self._sessions.get(message.session)
-        if session is None or session.outlet.opener is not link:
-            await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
-        elif message.epoch <= session.stream.epoch or session.outlet.hop is None:
-            self._fail(
-                session, SessionFault(FaultCode.BAD_MESSAGE, "a reroute of an old epoch, or where nothing follows")
-            )
-        else:
+        session = await self._clients_own(link, message)
+        if session is None:
+            return
+        try:
             session.reroute(message)
+        except SessionFault as fault:
+            self._fail(session, fault)
 
     async def _probe(self, link: Link, message: Probe) -> None:
+        session = await self._clients_own(link, message)
+        if session is not None:
+            await _say(link, session.standing())
+
+    async def _clients_own(self, link: Link, message: Reroute | Probe) -> PeerSession | None:
+        """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
         if session is not None and session.outlet.opener is link:
-            await _say(link, session.standing())
-        else:
-            await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
+            return session
+        await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
+        return None
 
     async def _pong(self, link: Link, ping: Ping) -> None:
         await _say(link, Pong(nonce=ping.nonce))
 
     def _fault_from_next(self, link: Link, fault: Fault) -> None:
-        """The next peer refuses frames of a session: its client has to know, and may name another one."""
         session = self._sessions.get(fault.session or b"")
-        if session is not None and session.outlet.link is link and session.outlet.hop is not None:
-            self._in_background(session.outlet.lose(SessionFault(fault.code, fault.text, session.outlet.hop.peer_id)))
+        if session is not None:
+            self._lose_next(session, link, fault.code, fault.text)
 
-    def _next_lost(self, lost: Link) -> None:
-        for session in [s for s in self._sessions.values() if s.outlet.link is lost]:
-            assert session.outlet.hop is not None
-            why = SessionFault(FaultCode.NEXT_UNREACHABLE, "the link was lost", session.outlet.hop.peer_id)
-            self._in_background(session.outlet.lose(why))
+    def _next_lost(self, link: Link) -> None:
+        for session in self._sessions.values():
+            self._lose_next(session, link, FaultCode.NEXT_UNREACHABLE, "the link was lost")
+
+    def _lose_next(self, session: PeerSession, link: Link, code: FaultCode, text: str) -> None:
+        """If this was the session's next peer, its client has to know, and may name another one."""
+        fault = session.lose(link, code, text)
+        if fault is not None:
+            self._in_background(session.outlet.tell(fault))
 
 
 async def _say(link: Link, message: Message) -> None:

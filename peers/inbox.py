@@ -23,7 +23,7 @@ class Overfull(Exception):
 
 
 class Inbox:
-    """Waiting frames, all of one epoch.
+    """Waiting frames, all of one epoch; and before them what is replayed, which outlives newer epochs.
 
     This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let all of them wait,
     for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what waits on a peer is bounded by the tokens
@@ -33,38 +33,55 @@ class Inbox:
     def __init__(self, reserved_tokens: int) -> None:
         self.limit = reserved_tokens + MAX_LOST_TOKENS
         self.tokens = 0
+        self._replays: deque[Frame] = deque()  # of epochs that never fall
         self._frames: deque[Frame] = deque()
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._replays) + len(self._frames)
+
+    @property
+    def replays(self) -> int:
+        """How many of the frames are replayed."""
+        return len(self._replays)
 
     def put(self, frame: Frame) -> None:
         """Frames of older epochs that wait are dropped. Raises `Overfull` if there is no room left."""
-        self.cancel(frame.epoch)
+        self.cancel(frame.epoch, replays=False)
         if self.tokens + frame.count > self.limit:
             raise Overfull(self.tokens, self.limit)
+        if frame.replay is None:
+            self._frames.append(frame)
+        elif not self._replays or frame.epoch >= self._replays[-1].epoch:
+            self._replays.append(frame)
+        else:
+            return
         self.tokens += frame.count
-        self._frames.append(frame)
 
-    def cancel(self, epoch: int) -> None:
-        """Drop what is of an epoch before ``epoch``."""
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Drop what is of an epoch before ``epoch``; what is replayed only if ``replays``."""
+        while replays and self._replays and self._replays[0].epoch < epoch:
+            self.tokens -= self._replays.popleft().count
         if self._frames and self._frames[0].epoch < epoch:
+            self.tokens -= sum(frame.count for frame in self._frames)
             self._frames.clear()
-            self.tokens = 0
 
     def next_tokens(self, room: int) -> int:
         """How many tokens `take` would give; 0 if nothing waits."""
         return sum(frame.count for frame in self._next(room))
 
     def take(self, room: int) -> Frame:
-        """The first frame, joined with as many that follow as make no more than ``room`` tokens together."""
+        """The first frame, joined with as many that follow as make no more than ``room`` tokens together. What is
+        replayed comes first, and is never joined."""
         frames = self._next(room)
+        waiting = self._replays or self._frames
         for frame in frames:
-            self._frames.popleft()
+            waiting.popleft()
             self.tokens -= frame.count
         return join(frames)
 
     def _next(self, room: int) -> list[Frame]:
+        if self._replays:
+            return [self._replays[0]]
         joined: list[Frame] = []
         tokens = 0
         for frame in self._frames:

@@ -2,11 +2,13 @@
 
 import logging
 
+from torch import Tensor
+
 from peers.history import History
 from peers.onward import OnwardLinks
 from peers.scheduler import Computed
 from swarm.network.link import Link, LinkClosed
-from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
+from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Open, Reroute, Rerouted, Result
 from swarm.wire.stream import BEGINNING, Placement, replayed
 from swarm.wire.tensors import WireTensor
 
@@ -14,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionFault(Exception):
-    """The session cannot go on; tells its client why."""
+    """Something that a session's client has to know; where it is raised, the session cannot go on."""
 
     def __init__(self, code: FaultCode, text: str, peer: str | None = None, retry_ms: float | None = None) -> None:
         super().__init__(code, text, peer, retry_ms)
@@ -30,84 +32,91 @@ class Outlet:
     """One session's way on. Whoever made it calls `close`.
 
     A next peer that is lost does not end the session: its client is told, and may name another one, which is then
-    given what the lost one held.
+    given what the lost one held. All that is awaited here may be cancelled: what `keep` was told is not lost by it.
 
-    Args:
+    Attributes:
         opener: the client's link; faults and, at the end of the chain, results go there.
-        links: to next peers.
-        link: the one to the next peer, or None at the end of the chain.
-        history: what has been sent on; None if it is not kept.
+        hop: the next peer; None at the end of the chain.
+        link: the one to it; None at the end of the chain, and while the next peer is lost.
+        history: what has been computed; None if it is not kept.
+        passed: the last serial whose output has gone where it should.
     """
 
     def __init__(
         self, opening: Open, opener: Link, links: OnwardLinks, link: Link | None, history: History | None
     ) -> None:
-        self.opening, self.opener, self.link = opening, opener, link
-        self.hop = opening.next
-        self.passed = BEGINNING  # the last serial whose output was sent on
-        self._links, self.history = links, history
+        self.opening, self.opener, self.hop, self.link, self.history = opening, opener, opening.next, link, history
+        self.passed = BEGINNING
+        self._links = links
 
     @property
     def lost(self) -> bool:
         """Whether there is nobody to send to, until a reroute."""
         return self.hop is not None and self.link is None
 
-    async def send(self, frame: Frame, placement: Placement, computed: Computed, wanted: bool) -> None:
-        """Send on what was computed for a frame, if it is still wanted.
+    def keep(self, placement: Placement, output: Tensor | None = None) -> None:
+        """Let the history follow the cache: what the placement keeps and, behind it, the output ``[tokens, hidden]``
+        that was computed."""
+        if self.history is not None:
+            self.history.place(placement)
+            if output is not None:
+                self.history.add(output)
+
+    async def send(self, frame: Frame, computed: Computed) -> None:
+        """Send on what was computed for a frame, if there is somebody to send it to.
 
         Raises:
             SessionFault: if the client is gone.
         """
-        if self.history is not None:
-            self.history.add(placement, computed.output)
-        if not wanted or frame.replay == 0 or self.lost:
-            return
         times = {
             "compute_ms": (*frame.compute_ms, computed.compute_ms),
             "queue_ms": (*frame.queue_ms, computed.queue_ms),
         }
-        if self.link is not None:
-            hidden = WireTensor.pack(computed.output)
-            replay = None if frame.replay is None else frame.replay - 1
-            await self._pass(frame.model_copy(update={"tokens": None, "hidden": hidden, "replay": replay, **times}))
+        if self.hop is not None:
+            if frame.replay != 0:
+                hidden = WireTensor.pack(computed.output)
+                replay = None if frame.replay is None else frame.replay - 1
+                await self._pass(frame.model_copy(update={"tokens": None, "hidden": hidden, "replay": replay, **times}))
         elif frame.replay is None:
-            tail = WireTensor.pack(computed.output[frame.count - frame.tail :])
+            hidden = WireTensor.pack(computed.output[frame.count - frame.tail :])
             await self._answer(
                 Result(
-                    session=frame.session, epoch=frame.epoch, first=frame.first, count=frame.count, hidden=tail, **times
+                    session=frame.session,
+                    epoch=frame.epoch,
+                    first=frame.first,
+                    count=frame.count,
+                    hidden=hidden,
+                    **times,
                 )
             )
-        self.passed = frame.first + frame.count - 1
+        if not self.lost:
+            self.passed = frame.first + frame.count - 1
 
-    async def lose(self, why: SessionFault) -> None:
-        """The next peer failed: let the client know, who may name another one."""
-        if self.link is None:
-            return
-        self._links.release(self.link)
-        self.link = None
-        await self.tell(why)
-
-    async def reroute(self, reroute: Reroute, placement: Placement) -> None:
-        """Go on to another peer, after giving it all that the placement keeps.
+    async def reroute(self, reroute: Reroute) -> None:
+        """Go on to another peer, after giving it all that is kept; the session keeps its outputs. The client is told
+        when that is done, or that the new peer failed.
 
         Raises:
-            SessionFault: if nothing was kept. A new peer that fails is reported as a lost one.
+            SessionFault: if the client is gone.
         """
-        if self.history is None:
-            raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sent on")
-        self.history.place(placement)
-        if self.link is not None:
-            self._links.release(self.link)
-        self.link, self.hop = None, reroute.next
+        self.close()
+        self.hop = reroute.next
         try:
             self.link = await self._links.to(reroute.next)
         except LinkClosed as error:
-            await self.tell(_unreachable(reroute.next, str(error)))
+            await self.tell(SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), reroute.next.peer_id))
             return
-        await self._replay(reroute, self.history)
+        await self._replay(reroute)
         if not self.lost:
             self.passed = reroute.root
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
+
+    def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
+        """Send nothing more over ``link``. Returns what the client has to know; None if another one is in use."""
+        if self.hop is None or self.link is not link:
+            return None
+        self.close()
+        return SessionFault(code, text, self.hop.peer_id)
 
     async def tell(self, fault: SessionFault) -> None:
         """Tell the client, if it is still there."""
@@ -117,12 +126,16 @@ class Outlet:
             log.debug("the client of a failed session is gone")
 
     def close(self) -> None:
+        """Give the link back. May be called twice."""
         if self.link is not None:
             self._links.release(self.link)
             self.link = None
 
-    async def _replay(self, reroute: Reroute, history: History) -> None:
-        for first, rows, root, parents in replayed(reroute.root, history.length):
+    async def _replay(self, reroute: Reroute) -> None:
+        assert self.history is not None  # else the session takes no reroute
+        for first, rows, root, parents in replayed(reroute.root, self.history.length):
+            if self.lost:
+                return
             await self._pass(
                 Frame(
                     session=reroute.session,
@@ -131,27 +144,24 @@ class Outlet:
                     first=first,
                     tail=0,
                     parents=parents,
-                    hidden=WireTensor.pack(history.rows(rows)),
+                    hidden=WireTensor.pack(self.history.rows(rows)),
                     replay=reroute.replay,
                 )
             )
 
     async def _pass(self, frame: Frame) -> None:
-        link, hop = self.link, self.hop
-        if link is None or hop is None:  # lost meanwhile
+        link = self.link
+        if link is None:
             return
         try:
             await link.send(frame)
         except LinkClosed as error:
-            if self.link is link:
-                await self.lose(_unreachable(hop, str(error)))
+            fault = self.lose(link, FaultCode.NEXT_UNREACHABLE, str(error))
+            if fault is not None:
+                await self.tell(fault)
 
     async def _answer(self, message: Result | Rerouted) -> None:
         try:
             await self.opener.send(message)
         except LinkClosed:
             raise SessionFault(FaultCode.NO_SESSION, "the client is gone") from None
-
-
-def _unreachable(hop: Hop, why: str) -> SessionFault:
-    return SessionFault(FaultCode.NEXT_UNREACHABLE, why, hop.peer_id)

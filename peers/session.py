@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,14 +11,16 @@ from torch import Tensor
 from peers.budget import Reservation
 from peers.inbox import Inbox, Overfull
 from peers.outlet import Outlet, SessionFault
-from peers.scheduler import Scheduler
+from peers.scheduler import Computed, Scheduler
 from swarm.model.cache import KVCache
 from swarm.model.span import Work
+from swarm.network.link import Link
 from swarm.network.tasks import end
 from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
 
 REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
+MAX_REROUTES = 256  # of one session: each of them makes us send all that is kept
 IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ log = logging.getLogger(__name__)
 
 class PeerSession:
     """Layers ``[first, last)`` for one client. To the scheduler it is a `Job`.
+
+    While its next peer is lost, a session takes frames and computes none of them, but what is replayed to it: the peer
+    that takes the place needs all of that.
 
     Args:
         opening: the message that opened it.
@@ -46,11 +52,14 @@ class PeerSession:
     ) -> None:
         self.opening, self.outlet, self.reserved = opening, outlet, reserved
         self.stream = Stream()
+        self.stream.cancel(opening.epoch)
         self._cache, self._scheduler, self._failed = cache, scheduler, failed
         self._max_positions = max_positions
         self._inbox = Inbox(opening.max_tokens)
         self._arrived = asyncio.Event()
         self._reroute: Reroute | None = None  # that is to be followed
+        self._reroutes = 0  # that were
+        self._passing: asyncio.Task[None] | None = None  # what is said to others, which may take time
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -60,25 +69,43 @@ class PeerSession:
     def accept(self, frame: Frame) -> None:
         """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""
         self._check(frame)
-        if self.stream.stale(frame.epoch):
+        if self.stream.stale(frame.epoch, frame.replay is not None):
             return
-        self.cancel(frame.epoch)
+        self.cancel(frame.epoch, replays=False)
         try:
             self._inbox.put(frame)
         except Overfull as error:
             raise SessionFault(FaultCode.BAD_MESSAGE, str(error)) from None
         self._arrived.set()
 
-    def cancel(self, epoch: int) -> None:
-        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave."""
-        self.stream.cancel(epoch)
-        self._inbox.cancel(epoch)
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave; and
+        what is replayed only if ``replays``."""
+        self.stream.cancel(epoch, replays)
+        self._inbox.cancel(epoch, replays)
 
     def reroute(self, reroute: Reroute) -> None:
-        """Go on to another next peer as soon as what is being computed is done; never waits."""
-        self.cancel(reroute.epoch)
+        """Go on to another next peer as soon as what is being computed is done, and the root is held; never waits.
+        Whatever is on its way to the old one is given up. Raises `SessionFault` if that cannot be."""
+        if self.outlet.hop is None:
+            raise SessionFault(FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace")
+        if self.outlet.history is None:
+            raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
+        if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
+            raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
+        self.cancel(reroute.epoch, replays=False)
+        self.outlet.close()  # it is lost, until the reroute is followed
+        if self._passing is not None:
+            self._passing.cancel()
         self._reroute = reroute
         self._arrived.set()
+
+    def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
+        """Send nothing more over a link that failed. Returns what the client has to know, if it was ours."""
+        fault = self.outlet.lose(link, code, text)
+        if fault is not None:
+            self._arrived.set()
+        return fault
 
     def standing(self) -> Standing:
         """How far the session has come here."""
@@ -95,7 +122,7 @@ class PeerSession:
 
     @property
     def tokens(self) -> int:
-        return self._inbox.next_tokens(self._room)
+        return self._inbox.next_tokens(self._room) if self._may_compute else 0
 
     def begin(self) -> Work:
         """Place the next frame in the stream. Raises `SessionFault` or `OutOfOrder` if it has no place there."""
@@ -114,16 +141,27 @@ class PeerSession:
         stream, rows = self.stream, self.opening.max_tokens
         return min(rows - stream.length, MAX_TAIL - (stream.length - stream.trunk))
 
+    @property
+    def _may_compute(self) -> bool:
+        """Whether there is a frame, and somebody to send it on to; what is replayed, others will need in any case."""
+        return bool(self._inbox.replays if self.outlet.lost else len(self._inbox))
+
+    @property
+    def _may_follow(self) -> bool:
+        """Whether there is a reroute, and all has been computed that is to be replayed."""
+        reroute, stream = self._reroute, self.stream
+        return reroute is not None and (stream.holds(reroute.root) or reroute.root <= stream.last)
+
+    # What its task does.
+
     async def _run(self) -> None:
         try:
             while True:
                 await self._something_to_do()
-                if self._reroute is not None:
-                    reroute, self._reroute = self._reroute, None
-                    await self._follow(reroute)
+                if not self._may_compute:
+                    await self._follow()
                 elif (computed := await self._scheduler.compute(self)) is not None:
-                    frame, placement = self._begun
-                    await self.outlet.send(frame, placement, computed, not self.stream.stale(frame.epoch))
+                    await self._pass_on(computed)
         except SessionFault as fault:
             self._failed(self, fault)
         except OutOfOrder as error:
@@ -133,25 +171,51 @@ class PeerSession:
             self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
 
     async def _something_to_do(self) -> None:
-        """Wait until there is a frame and somebody to send it on to, or a reroute."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        while self._reroute is None and (not len(self._inbox) or self.outlet.lost):
+        """Wait until there is something to compute or a reroute to follow. Raises `SessionFault` after a silence."""
+        loop, silent = asyncio.get_running_loop(), False
+        while not (self._may_compute or self._may_follow):
             patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
-            if loop.time() >= started + patience_s:
+            if silent:
                 raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
             self._arrived.clear()
-            timer = loop.call_at(started + patience_s, self._arrived.set)
+            timer = loop.call_later(patience_s, self._arrived.set)
             try:
                 await self._arrived.wait()
             finally:
                 timer.cancel()
+            silent = loop.time() >= timer.when()
 
-    async def _follow(self, reroute: Reroute) -> None:
+    async def _follow(self) -> None:
         """Go back to what has been answered, and on to another next peer."""
+        reroute, self._reroute = self._reroute, None
+        assert reroute is not None  # what else is there to do
+        self._reroutes += 1
+        if self._reroutes > MAX_REROUTES:
+            raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times")
         placement = self.stream.cut(reroute.epoch, reroute.root)
         self._cache.place(placement)
-        await self.outlet.reroute(reroute, placement)
+        self.outlet.keep(placement)
+        await self._interruptibly(self.outlet.reroute(reroute))
+
+    async def _pass_on(self, computed: Computed) -> None:
+        """Keep what was computed, and send it on if it is still wanted."""
+        frame, placement = self._begun
+        self.outlet.keep(placement, computed.output)
+        if not self.stream.stale(frame.epoch, frame.replay is not None):
+            await self._interruptibly(self.outlet.send(frame, computed))
+
+    async def _interruptibly(self, saying: Coroutine[Any, Any, None]) -> None:
+        """Wait until it has been said, or a reroute makes it pointless."""
+        self._passing = passing = asyncio.create_task(saying)
+        try:
+            await asyncio.wait({passing})
+        except asyncio.CancelledError:
+            await end(passing)
+            raise
+        finally:
+            self._passing = None
+        if not passing.cancelled():
+            passing.result()
 
     def _check(self, frame: Frame) -> None:
         """Everything about a frame that does not depend on the frames before it."""

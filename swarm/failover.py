@@ -22,7 +22,7 @@ from swarm.network.tasks import within
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
-from swarm.wire.messages import Cancel, Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
@@ -177,19 +177,13 @@ class Mender:
             behind = session.chain[end] if end < len(session.chain) else None
             new = await self._finder.span(first, last, avoid)
             try:
-                await session.join(new, behind.hop if behind else None)
-                await self._forget_older(new, held.epoch)
+                await session.join(new, behind.hop if behind else None, held.epoch)
                 await self._hand_over(before, new, held)
             except BaseException:
                 await self._dismiss(new)
                 raise
             session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
             broken -= {link.peer_id for link in new}  # one that only had kept nothing may be there again
-
-    async def _forget_older(self, links: list[ChainLink], epoch: int) -> None:
-        """What was on its way to peers that were part of the chain before means nothing to their new session."""
-        for link in links:
-            await self._session.tell(link, Cancel(session=self._session.id, epoch=epoch))
 
     async def _hand_over(self, before: ChainLink | None, new: list[ChainLink], held: Resume) -> None:
         """Let the new peers have what the old ones held."""
@@ -199,7 +193,8 @@ class Mender:
             session.leads(before, hop)
             reroute = Reroute(session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further)
             await session.tell(before, reroute)
-            await session.expect(Rerouted, [before], REPLAY_TIMEOUT_S)
+            while (await session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[0].epoch < held.epoch:
+                pass  # the answer to an earlier one
             return
         for serial, which, root, parents in replayed(held.root, len(held.tokens)):
             frame = Frame(

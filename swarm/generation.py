@@ -215,6 +215,7 @@ class _Ahead:
 
     async def close(self) -> None:
         await end(*self._tasks)
+        self._turn.decoder.withdraw()
 
     async def _draft(self) -> None:
         loop = asyncio.get_running_loop()

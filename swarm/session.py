@@ -93,8 +93,11 @@ class ChainSession:
         """
         await self.join(self.chain)
 
-    async def join(self, links: Sequence[ChainLink], onward: Hop | None = None) -> None:
+    async def join(self, links: Sequence[ChainLink], onward: Hop | None = None, epoch: int = 0) -> None:
         """Open on peers that follow each other; what the last one computes goes to ``onward``, or back to us.
+
+        Args:
+            epoch: what may still be on its way from older ones means nothing to them.
 
         Raises:
             ChainBroken: if one refuses or does not answer in time.
@@ -105,7 +108,9 @@ class ChainSession:
         hops = [*(link.hop for link in links[1:]), onward]
         for link, hop in zip(links, hops, strict=True):
             self.leads(link, hop)
-        opened = asyncio.gather(*map(self._open, links, hops), return_exceptions=True)
+        opened = asyncio.gather(
+            *(self._open(link, hop, epoch) for link, hop in zip(links, hops, strict=True)), return_exceptions=True
+        )
         for error in filter(None, await opened):
             raise error
         for message in await self.expect(Opened, links, OPEN_TIMEOUT_S):
@@ -275,7 +280,7 @@ class ChainSession:
     def broken(self, peer_id: str, why: str, code: FaultCode | None = None) -> ChainBroken:
         return ChainBroken(peer_id, self._joined[peer_id].layers, why, code)
 
-    async def _open(self, link: ChainLink, onward: Hop | None) -> None:
+    async def _open(self, link: ChainLink, onward: Hop | None, epoch: int) -> None:
         opening = Open(
             session=self.id,
             fingerprint=self.fingerprint,
@@ -283,6 +288,7 @@ class ChainSession:
             last=link.stage.last,
             max_tokens=self.max_tokens,
             next=onward,
+            epoch=epoch,
         )
         await self.tell(link, opening)
 

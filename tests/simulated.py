@@ -1,13 +1,24 @@
-"""A chain of two peers without any model or network, for the tests of what runs on the client.
+"""A chain of peers without any model or network, for the tests of what runs on the client.
 
 Each peer places every window by the rule of `swarm.wire.stream` and keeps, in the place of keys and values, the whole
-text up to each token. So a row that should have been forgotten, or a token that sees the wrong ones, shows.
+text up to each token. So a row that should have been forgotten, or a token that sees the wrong ones, shows. A peer that
+has forgotten everything is given it again as `swarm.failover` and `peers` do it.
 """
 
 from collections import deque
+from dataclasses import dataclass
+from itertools import groupby
 
-from swarm.decoding.decoder import Window
-from swarm.wire.stream import Stream
+from swarm.decoding.decoder import Resume, Window
+from swarm.wire.stream import Stream, replayed
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a peer is told once more, and so many behind it."""
+
+    window: Window
+    further: int
 
 
 class SimulatedPeer:
@@ -17,15 +28,13 @@ class SimulatedPeer:
         self.stream = Stream()
         self.rows = []
 
-    def place(self, window: Window):
+    def place(self, window: Window, replay=False):
         """The texts up to each token of the window, or None if it is stale."""
-        placed = self.stream.admit(window.epoch, window.root, window.first, len(window.tokens), window.parents)
+        count = len(window.tokens)
+        placed = self.stream.admit(window.epoch, window.root, window.first, count, window.parents, replay)
         if placed is None:
             return None
-        base = placed.start - len(placed.keep)
-        assert list(placed.keep) == sorted(placed.keep)
-        assert all(row >= base for row in placed.keep)
-        self.rows = [*self.rows[:base], *(self.rows[row] for row in placed.keep)]
+        self._keep(placed)
         for i, (token, position) in enumerate(zip(window.tokens, placed.positions, strict=True)):
             seen = self._seen(placed, i)
             text = tuple(self.rows[row][-1] for row in seen)
@@ -33,7 +42,19 @@ class SimulatedPeer:
             assert len(text) == position
             self.rows.append((*text, token))
         assert len(self.rows) == self.stream.length
-        return self.rows[len(self.rows) - len(window.tokens) :]
+        return self.rows[len(self.rows) - count :]
+
+    def cut(self, epoch, root):
+        """Go back to ``root``; returns the text up to it."""
+        self._keep(self.stream.cut(epoch, root))
+        assert len(self.rows) == self.stream.length
+        return self.rows[-1] if self.rows else ()
+
+    def _keep(self, placed):
+        base = placed.start - len(placed.keep)
+        assert list(placed.keep) == sorted(placed.keep)
+        assert all(row >= base for row in placed.keep)
+        self.rows = [*self.rows[:base], *(self.rows[row] for row in placed.keep)]
 
     def _seen(self, placed, i):
         if placed.sees is None:
@@ -43,11 +64,11 @@ class SimulatedPeer:
 
 
 class SimulatedChain:
-    """Two peers with frames waiting before and between them. An answer is (epoch, first, count, texts)."""
+    """Peers with frames waiting before and between them. An answer is (epoch, first, count, texts)."""
 
-    def __init__(self):
-        self.peers = [SimulatedPeer(), SimulatedPeer()]
-        self.waiting = [deque(), deque()]
+    def __init__(self, peers=2):
+        self.peers = [SimulatedPeer() for _ in range(peers)]
+        self.waiting = [deque() for _ in range(peers)]
         self.answers = deque()
         self.sent = []
 
@@ -55,26 +76,31 @@ class SimulatedChain:
         self.sent.append(window)
         self.waiting[0].append(window)
 
-    def cancel(self, epoch):
+    def cancel(self, epoch, replays=True):
         """What a client says to every peer: older epochs are stale."""
         for peer in self.peers:
-            peer.stream.cancel(epoch)
+            peer.stream.cancel(epoch, replays)
 
     def step(self, number):
         """Let a peer compute the frame that has waited longest there."""
-        window = self.waiting[number].popleft()
-        texts = self.peers[number].place(window)
+        frame = self.waiting[number].popleft()
+        if isinstance(frame, Replay):
+            assert self.peers[number].place(frame.window, replay=True) is not None, "what is replayed is never stale"
+            if frame.further:
+                self.waiting[number + 1].append(Replay(frame.window, frame.further - 1))
+            return
+        texts = self.peers[number].place(frame)
         if texts is None:
             return  # stale: it dies here
-        if number == 0:
-            self.waiting[1].append(window)
+        if number + 1 < len(self.peers):
+            self.waiting[number + 1].append(frame)
         else:
-            self.answers.append((window.epoch, window.first, len(window.tokens), texts[len(texts) - window.tail :]))
+            self.answers.append((frame.epoch, frame.first, len(frame.tokens), texts[len(texts) - frame.tail :]))
 
     def flow(self):
         """Let everything that waits be computed."""
-        for number in (0, 1):
-            while self.waiting[number]:
+        for number, waiting in enumerate(self.waiting):
+            while waiting:
                 self.step(number)
 
     def merge(self):
@@ -83,3 +109,39 @@ class SimulatedChain:
         if epoch == other and len(texts) == count and len(others) == more:
             del self.answers[1]
             self.answers[0] = epoch, first, count + more, [*texts, *others]
+
+    def replace(self, failed, resume: Resume):
+        """Peers of these numbers have forgotten everything: whoever comes before them replays, or the client does.
+
+        What waits at all others goes on as if nothing had happened. A peer that was still to be told something by one
+        of the forgetful is one of them.
+        """
+        failed = set(failed)
+        for number in range(1, len(self.peers)):
+            if number - 1 in failed and number not in failed:
+                self._compute_replays(number)
+                if not self.peers[number].stream.holds(resume.root):
+                    failed.add(number)
+        for number in failed:
+            self.peers[number] = SimulatedPeer()
+        for is_failed, run in groupby(range(len(self.peers)), lambda number: number in failed):
+            numbers = list(run)
+            if is_failed:
+                self._hand_over(numbers[0], len(numbers) - 1, resume)
+
+    def _hand_over(self, number, further, resume):
+        for before in range(number):
+            self._compute_replays(before)
+        for lost in range(number, number + further + 1):
+            self.waiting[lost].clear()
+        if number:
+            text = self.peers[number - 1].cut(resume.epoch, resume.root)
+            assert text == resume.tokens, "the peer before holds what has been answered, and nothing else"
+        for first, which, root, parents in replayed(resume.root, len(resume.tokens)):
+            window = Window(resume.epoch, root, first, resume.tokens[which], parents, 0, which.start)
+            self.waiting[number].append(Replay(window, further))
+
+    def _compute_replays(self, number):
+        """A reroute waits for what a peer itself is still to be told."""
+        while any(isinstance(frame, Replay) for frame in self.waiting[number]):
+            self.step(number)

@@ -208,7 +208,9 @@ class Peer:
 
     @property
     def idle(self) -> bool:
-        return not self.handler.sessions and self.budget.free_tokens == self.budget.total_tokens
+        cache, histories = self.budget, self.handler.histories
+        given_back = (cache.free_tokens, histories.free_bytes) == (cache.total_tokens, histories.total_bytes)
+        return not self.handler.sessions and given_back
 
 
 @contextlib.asynccontextmanager

@@ -172,11 +172,18 @@ class Decoder:
 
     def propose(self, ask: Ask, drafted: Sequence[Sequence[Drafted]]) -> None:
         """Let drafted tokens follow the nodes of ``ask``, in their order, at most as many behind each as were asked
-        for; nothing behind a stop token is taken. Where nothing is said of the last nodes, nothing follows them."""
+        for; nothing behind a stop token is taken. Where nothing is said of the last nodes, nothing follows them.
+        What is proposed to a question that was withdrawn is dropped."""
+        if ask is not self._asked:
+            return
         self._asked = None
         for node, guesses in zip(ask.nodes, chain(drafted, repeat(())), strict=False):
             if node.alive and not self.finish_reason:  # else the text took another turn meanwhile
                 self._grow(node, guesses[: ask.count])
+
+    def withdraw(self) -> None:
+        """Whoever was asked what to draft will not answer: the same may be asked again."""
+        self._asked = None
 
     def _grow(self, node: Node, guesses: Sequence[Drafted]) -> None:
         stop = next((i for i, guess in enumerate(guesses, 1) if guess.token in self.stop_ids), len(guesses))
@@ -252,14 +259,15 @@ class Decoder:
         return window
 
     def resume(self) -> Resume:
-        """Some peer has forgotten everything: all that was not answered is void, and will be sent again. Drafts stay,
-        and what a drafter was asked for may be asked for again.
+        """Some peer has forgotten everything: all that was not answered is void, and will be sent again. Drafts stay.
 
         What was answered lies with all other peers: every token before the last one, once there was an answer at all.
+        A drafter that was asked something need not answer any more.
         """
+        self.withdraw()
         self.epoch += 1
-        self._asked = None
         self._in_flight.clear()
+        self.counts.held -= bool(self.tree.tip.serial)  # it will be sent, and counted, once more
         self.tree.unsend()
         if not self.counts.loops:
             self._root, self._unread = 0, self.tokens[:-1]

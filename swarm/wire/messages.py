@@ -60,7 +60,10 @@ class Hop(Message):
 
 
 class Open(Message):
-    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to ``next``, or back to me."""
+    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to ``next``, or back to me.
+
+    Frames of epochs before ``epoch`` are stale: a peer may have been part of the session before, and been left.
+    """
 
     session: SessionId
     fingerprint: Fingerprint
@@ -68,6 +71,7 @@ class Open(Message):
     last: Layer
     max_tokens: Annotated[int, Field(ge=1, le=MAX_SESSION_TOKENS)]
     next: Hop | None = None
+    epoch: Epoch = 0
 
     @model_validator(mode="after")
     def _span_is_not_empty(self) -> "Open":
@@ -91,7 +95,7 @@ class Frame(Message):
     ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
 
     A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and kept, passed on to so
-    many more peers, and answered to nobody.
+    many more peers, and answered to nobody. It outlives newer epochs, but not a `Cancel`.
     """
 
     session: SessionId
@@ -156,7 +160,8 @@ class Cancel(Message):
 
 class Reroute(Message):
     """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to ``root``, which has
-    been answered, and replay what is left to the new one, and through it to ``replay`` more."""
+    been answered, and replay what is left to the new one, and through it to ``replay`` more. A newer one takes the
+    place of one that is under way."""
 
     session: SessionId
     epoch: Epoch
@@ -179,7 +184,8 @@ class Probe(Message):
 
 
 class Standing(Message):
-    """The answer to a probe: the last token that came and was begun, and the last one whose output was sent on."""
+    """The answer to a probe: the last token that came and was begun, and the last one whose output went where it
+    should."""
 
     session: SessionId
     epoch: Epoch

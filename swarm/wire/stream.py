@@ -10,6 +10,7 @@ retransmission and branches:
   only that is sure to be held by every peer.
 - Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor follows
   from it is forgotten. Only behind a replay, or a cut, serials are missing: they were given in older epochs.
+- What is replayed has been answered, and stays true in newer epochs: only the client's own word makes it stale.
 - A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
 - Frames of one epoch that follow each other may be joined to one; it has the root of the first of them.
 
@@ -65,6 +66,7 @@ class Stream:
 
     epoch: int = 0
     floor: int = 0  # epochs below are stale, because the client said so ahead of its frames
+    ahead: int = 0  # and below this one, all but what is replayed: a newer epoch has been heard of
     root: int = BEGINNING
     last: int = BEGINNING  # the highest serial seen
     trunk: int = 0  # rows that lead to the root, its own included: there, row and position are the same
@@ -79,13 +81,20 @@ class Stream:
         """Rows held."""
         return self.trunk + len(self._serials)
 
-    def stale(self, epoch: int) -> bool:
+    def stale(self, epoch: int, replay: bool = False) -> bool:
         """Whether frames of this epoch come too late."""
-        return epoch < max(self.epoch, self.floor)
+        return epoch < max(self.epoch, self.floor if replay else self.ahead)
 
-    def cancel(self, epoch: int) -> None:
-        """Frames of epochs before ``epoch`` are stale from now on, whether or not a newer one has come."""
-        self.floor = max(self.floor, epoch)
+    def holds(self, root: int) -> bool:
+        """Whether a frame of a newer epoch may name this root."""
+        return root in (BEGINNING, self.root) or root in self._serials
+
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Frames of epochs before ``epoch`` are stale from now on, whether or not a newer one has come; what is
+        replayed only if ``replays``."""
+        self.ahead = max(self.ahead, epoch)
+        if replays:
+            self.floor = max(self.floor, epoch)
 
     def admit(
         self,
@@ -100,11 +109,12 @@ class Stream:
 
         Args:
             parents: how many serials before its own each token's parent is; None if each follows the one before it.
+            replay: the tokens are told once more, to a peer that takes the place of another one.
 
         Raises:
             OutOfOrder: if the frame does not continue what is held.
         """
-        if self.stale(epoch):
+        if self.stale(epoch, replay):
             return None
         gap = epoch == self.epoch and first != self.last + 1 and not self._resumed
         if gap or first <= self.last:

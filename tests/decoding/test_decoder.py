@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from simulated import SimulatedChain
 
-from swarm.decoding.decoder import MAX_SENT_AHEAD, Decoder, UnexpectedResult, Window
+from swarm.decoding.decoder import MAX_SENT_AHEAD, Decoder, Resume, UnexpectedResult, Window
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.plan import Plan
 from swarm.decoding.rules.rule import Decision
@@ -151,11 +151,11 @@ def test_the_output_is_that_of_plain_decoding(setup, plan, kinds, longer):
 class DecoderAgainstChain(RuleBasedStateMachine):
     """Drafts, frames and answers in any interleaving that a client could bring about, and plans that change."""
 
-    @initialize(setup=setups(), plan=plans)
-    def begin(self, setup, plan):
+    @initialize(setup=setups(), plan=plans, peers=st.integers(1, 4))
+    def begin(self, setup, plan, peers):
         self.target, self.prompt, self.settings = setup
-        self.decoder, self.chain = decoder_for(self.prompt, plan, **self.settings), SimulatedChain()
-        self.asked = None
+        self.decoder, self.chain = decoder_for(self.prompt, plan, **self.settings), SimulatedChain(peers)
+        self.asked, self.resumed, self.known = None, 0, 0
         self.decisions = []
 
     @rule(plan=plans)
@@ -189,16 +189,27 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             assert window.first == (
                 self.chain.sent[-1].first + len(self.chain.sent[-1].tokens) if self.chain.sent else 1
             )
-            new_epoch = self.chain.sent and window.epoch > self.chain.sent[-1].epoch
             self.chain.send(window)
-            if new_epoch:
+            if window.epoch > self.known:  # else all peers know of it by what they were told when some were replaced
+                self.known = window.epoch
                 self.chain.cancel(window.epoch)
             assert sum(node.serial > 0 for node in decoder.tree.nodes) <= MAX_SENT_AHEAD
 
-    @rule(number=st.sampled_from([0, 1]))
+    @rule(number=st.integers(0, 3))
     def compute(self, number):
-        if self.chain.waiting[number]:
+        if number < len(self.chain.peers) and self.chain.waiting[number]:
             self.chain.step(number)
+
+    @precondition(lambda self: not self.decoder.finish_reason)
+    @rule(failed=st.sets(st.integers(0, 3), min_size=1, max_size=3), cancelled=st.booleans())
+    def replace_peers(self, failed, cancelled):
+        resume = self.decoder.resume()
+        self.resumed, self.known = self.resumed + 1, resume.epoch
+        assert resume.epoch == self.decoder.epoch
+        assert list(resume.tokens) in ([], self.decoder.tokens[:-1])
+        self.chain.replace({number % len(self.chain.peers) for number in failed}, resume)
+        if cancelled:
+            self.chain.cancel(resume.epoch, replays=False)
 
     @precondition(lambda self: len(self.chain.answers) > 1)
     @rule()
@@ -219,7 +230,7 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def counts_add_up(self):
         counts = self.decoder.counts
         assert counts.accepted == sum(decision.kept for decision in self.decisions)
-        assert counts.flushes == self.decoder.epoch
+        assert counts.flushes + self.resumed == self.decoder.epoch
         assert sum(counts.histogram) == counts.loops
         assert sum(kept * loops for kept, loops in enumerate(counts.histogram)) == counts.accepted
         assert (sum(counts.judged_at), sum(counts.kept_at)) == (counts.accepted + counts.rejected, counts.accepted)
@@ -238,7 +249,7 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def there_is_always_a_way_on(self):
         decoder, chain = self.decoder, self.chain
         unsent = decoder.urgent or self.asked
-        flying = [*chain.waiting[0], *chain.waiting[1]]
+        flying = [frame for waiting in chain.waiting for frame in waiting if isinstance(frame, Window)]
         awaited = any(window.epoch == decoder.epoch for window in flying)
         awaited = awaited or any(epoch == decoder.epoch for epoch, *_ in chain.answers)
         assert decoder.finish_reason or unsent or awaited
@@ -259,6 +270,41 @@ class DecoderAgainstChain(RuleBasedStateMachine):
 
 TestDecoderAgainstChain = DecoderAgainstChain.TestCase
 TestDecoderAgainstChain.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    setups(),
+    plans,
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
+    st.lists(st.sets(st.integers(0, 2), max_size=3), min_size=1, max_size=6),
+)
+def test_peers_that_forget_everything_change_nothing_of_what_is_said(setup, plan, kinds, failures):
+    """They do so after some windows of each turn were sent, and part of the chain has computed them."""
+    target, prompt, settings = setup
+    decoder, chain = decoder_for(prompt, plan, **settings), SimulatedChain(3)
+    turn = 0
+    while not decoder.finish_reason:
+        asks = 0
+        while (ask := decoder.ask()) and asks < 4:
+            decoder.propose(ask, draft(target, ask, kinds[turn % len(kinds)], ask.count))
+            asks += 1
+        decoder.withdraw()
+        while window := decoder.next_window():
+            chain.send(window)
+        failed = failures[turn] if turn < len(failures) else set()
+        if failed:
+            for number in range(turn % 3):
+                while chain.waiting[number]:
+                    chain.step(number)
+            chain.replace(failed, decoder.resume())
+        else:
+            chain.flow()
+            while chain.answers and not decoder.finish_reason:
+                receive(decoder, chain, target)
+        turn += 1
+    check_the_end(decoder, target, prompt, settings["max_new_tokens"])
+    assert decoder.counts.held <= decoder.counts.sent
 
 
 def guesses(tokens, *others):
@@ -325,7 +371,7 @@ def test_the_prompt_goes_out_at_once_where_frames_need_not_wait():
     assert decoder.next_window() == Window(0, 0, 1, (1, 2), None, 1, 0)
     propose(decoder, [3, 4])
     window = decoder.next_window()
-    assert (window.tokens[0], window.root, window.first) == (3, 2, 3)
+    assert (window.tokens[0], window.root, window.first) == (3, 0, 3), "only what was answered is a root"
 
 
 def test_a_window_that_is_waited_for_is_drafted_before_it_is_sent():
@@ -427,7 +473,7 @@ def test_the_second_choice_goes_along_and_saves_the_stream():
     assert (ask.text, ask.paths) == ((1, 3), ((),)), "the text goes on there"
     decoder.propose(ask, [guesses([4])])
     third = decoder.next_window()
-    assert (third.root, third.tokens, third.parents) == (3, (4,), None)
+    assert (third.root, third.tokens, third.parents) == (1, (4,), None)
     assert [row for row, _ in decoder.take(0, 2, 2, 2)] == [1], "the answer behind the other choice is worth nothing"
 
 
@@ -459,6 +505,63 @@ def test_frames_follow_closely_after_a_turn_and_then_calm_down():
     assert pauses == [2.0, 4.0, 6.0, 7.0]
     decoder.plan = Plan(window=1, depth=64, pace_ms=30.0, calm_ms=7.0)
     assert decoder.pause_ms == 30.0, "never faster than the slowest stage"
+
+
+def test_before_the_first_answer_the_prompt_is_sent_again():
+    decoder = decoder_for([1, 2, 3, 4, 5, 1, 2], max_new_tokens=5, chunk=3)
+    first, second = decoder.next_window(), decoder.next_window()
+    answer(decoder, first)
+    assert second.root == 3
+    assert decoder.resume() == Resume(1, 0, ())
+    assert [decoder.next_window() for _ in range(4)] == [
+        Window(1, 0, 7, (1, 2, 3), (7, 1, 1), 0, 0),
+        Window(1, 9, 10, (4, 5, 1), None, 0, 3),
+        last := Window(1, 12, 13, (2,), None, 1, 6),
+        None,
+    ]
+    assert decoder.take(0, second.first, 3, 0) == [], "what was in flight is stale"
+    for window in (Window(1, 0, 7, (1, 2, 3), (7, 1, 1), 0, 0), Window(1, 9, 10, (4, 5, 1), None, 0, 3)):
+        assert answer(decoder, window) == []
+    assert answer(decoder, last, 4) == [Decision(4, None)]
+
+
+def test_what_was_answered_is_replayed_and_what_was_not_is_sent_again():
+    decoder = decoder_for([1, 2], STREAM, max_new_tokens=20)
+    first = decoder.next_window()
+    propose(decoder, [3, 4], 5)
+    second = decoder.next_window()
+    assert (second.root, second.tokens, second.parents) == (0, (3, 4, 5, 5), (1, 1, 3, 3))
+    assert answer(decoder, first, 3) == [Decision(3, 3)]
+    assert decoder.resume() == Resume(1, 2, (1, 2))
+    assert decoder.urgent
+    assert decoder.take(second.epoch, second.first, 4, 4) == []
+    again = decoder.next_window()
+    assert (again.epoch, again.root, again.first) == (1, 2, 7)
+    assert (again.tokens, again.parents) == ((3, 4, 5), (5, 1, 2)), "the tip, and the drafts that may still follow it"
+    assert answer(decoder, again, 5)[0] == Decision(5, 4, branch=True)
+    assert decoder.counts.held == 3, "the last token of the prompt, and two more, each but once"
+
+
+def test_one_who_resumes_twice_goes_back_to_the_same_place():
+    decoder = decoder_for([1, 2], max_new_tokens=9)
+    answer(decoder, decoder.next_window(), 3)
+    answer(decoder, decoder.next_window(), 4)
+    assert decoder.resume() == Resume(1, 3, (1, 2, 3))
+    assert decoder.resume() == Resume(2, 3, (1, 2, 3))
+    assert decoder.next_window() == Window(2, 3, 4, (4,), None, 1, 3)
+
+
+def test_a_question_that_was_withdrawn_may_be_asked_again():
+    decoder = decoder_for([1], Plan(window=2), max_new_tokens=20)
+    late = decoder.ask()
+    assert (decoder.ask(), decoder.next_window()) == (None, None)
+    decoder.resume()
+    ask = decoder.ask()
+    assert ask == late
+    decoder.propose(late, [guesses([4, 4])])
+    assert decoder.tree.nodes == []
+    decoder.propose(ask, [guesses([2, 3])])
+    assert decoder.next_window().tokens == (1, 2, 3)
 
 
 def test_a_draft_that_comes_too_late_is_dropped():

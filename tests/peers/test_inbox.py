@@ -75,6 +75,8 @@ HIDDEN = hidden_frame(1, torch.zeros(2, 4))
         (FIRST, tokens_frame(4, (5,))),  # a gap, which is a fault when it is admitted
         (FIRST, tokens_frame(3, (5, 6), tail=1)),  # a prompt
         (tokens_frame(1, (3, 4), tail=0), tokens_frame(3, (5,))),
+        (tokens_frame(1, (3, 4), tail=0, replay=0), tokens_frame(3, (5,))),  # what is replayed
+        (tokens_frame(1, (3, 4), tail=0, replay=0), tokens_frame(3, (5,), tail=0, replay=0)),
         (FIRST, tokens_frame(3, (5,), compute_ms=(1.0,))),  # it has come another way
         (FIRST, tokens_frame(3, (5,), queue_ms=(1.0,))),
         (HIDDEN, hidden_frame(3, torch.zeros(1, 4, dtype=torch.bfloat16))),
@@ -113,6 +115,44 @@ def test_a_cancel_drops_what_waits_of_older_epochs_only() -> None:
     assert box.tokens == 2
     box.cancel(3)
     assert (len(box), box.tokens, box.next_tokens(ROOM)) == (0, 0, 0)
+
+
+def test_what_is_replayed_comes_first_and_outlives_newer_epochs() -> None:
+    replays = [tokens_frame(1, (3, 4), tail=0, replay=0, epoch=1), tokens_frame(3, (5,), tail=0, replay=0, epoch=1)]
+    late, frame = tokens_frame(9, (6,), epoch=1), tokens_frame(10, (7,), epoch=2)
+    box = inbox(replays[0], late, replays[1], frame)
+    box.cancel(3, replays=False)
+    assert (len(box), box.replays, box.tokens) == (2, 2, 3)
+    box.put(tokens_frame(11, (8,), epoch=3))
+    assert (box.next_tokens(ROOM), box.next_tokens(0)) == (2, 2)
+    assert [box.take(ROOM) for _ in range(3)] == [*replays, tokens_frame(11, (8,), epoch=3)]
+    assert (len(box), box.replays, box.tokens) == (0, 0, 0)
+
+
+def test_what_is_replayed_goes_when_its_epoch_is_cancelled() -> None:
+    replays = [tokens_frame(1, (3, 4), tail=0, replay=0, epoch=epoch) for epoch in (1, 2)]
+    box = inbox(*replays, tokens_frame(9, (6,), epoch=2))
+    box.cancel(2)
+    assert (box.replays, box.tokens) == (1, 3)
+    box.cancel(3)
+    assert (len(box), box.tokens) == (0, 0)
+
+
+def test_the_epochs_of_what_is_replayed_never_fall() -> None:
+    newer, older = tokens_frame(1, (3,), tail=0, replay=0, epoch=2), tokens_frame(2, (4,), tail=0, replay=0, epoch=1)
+    box = inbox(tokens_frame(1, (9,), epoch=1), newer, older)
+    assert (box.replays, box.tokens) == (1, 1)
+    assert box.take(ROOM) == newer
+    assert len(box) == 0, "what waited of an older epoch than a replay is stale"
+
+
+def test_what_is_replayed_counts_as_all_that_waits() -> None:
+    box = Inbox(10)
+    for first in (1, 134):
+        box.put(tokens_frame(first, (3,) * 133, tail=0, replay=0))
+    box.cancel(9, replays=False)
+    with pytest.raises(Overfull):
+        box.put(tokens_frame(267, (3,), epoch=9))
 
 
 def test_what_may_wait_grows_with_what_is_reserved_and_is_bounded() -> None:

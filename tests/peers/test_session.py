@@ -1,123 +1,25 @@
 """One session, with real links to the client before it and the peer after it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from architectures import LAYERS
-from support import Server, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
+from stage import MAX_POSITIONS, Neighbour, stage
+from support import eventually, soon, tokens_frame
 
 from peers import session as sessions
-from peers.budget import CacheBudget
 from peers.inbox import MAX_LOST_TOKENS
-from peers.scheduler import Computed, Scheduler
-from peers.session import PeerSession, SessionFault
+from peers.outlet import SessionFault
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import Link
-from swarm.network.tasks import end
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Result
-
-MAX_POSITIONS = 40
-
-
-@dataclass
-class Other:
-    """The other end of a link: keeps what it hears."""
-
-    heard: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
-
-    async def listen(self, link: Link) -> None:
-        async for message in link:
-            self.heard.put_nowait(message)
-
-    async def next(self) -> Message:
-        message: Message = await soon(self.heard.get())
-        return message
-
-    async def result(self) -> Result:
-        message = await self.next()
-        assert isinstance(message, Result)
-        return message
-
-
-@dataclass
-class Stage:
-    """A session between a client and, perhaps, a next peer."""
-
-    session: PeerSession
-    client: Other
-    following: Other
-    to_client: Link
-    onward: Link | None
-    span: WatchedSpan
-    scheduler: Scheduler
-    faults: list[SessionFault]
-
-    async def fault(self) -> SessionFault:
-        await eventually(lambda: bool(self.faults))
-        return self.faults[0]
-
-    async def busy(self) -> "asyncio.Task[Computed | None]":
-        """Let the compute thread be occupied by somebody else until `go_on` is set."""
-        self.span.entered.clear()
-        self.span.go_on.clear()
-        busy = asyncio.create_task(self.scheduler.compute(Neighbour(self.span.span)))
-        await eventually(self.span.entered.is_set)
-        return busy
-
-    async def waits_for_its_turn(self) -> None:
-        await eventually(lambda: bool(self.scheduler._waiting))
-
-
-@dataclass
-class Neighbour:
-    """One token of somebody else."""
-
-    span: Span
-    layers: tuple[int, int] = (0, LAYERS)
-    tokens: int = 1
-
-    def begin(self) -> Work:
-        return Work.behind(self.span.new_cache(), torch.tensor([3]))
+from swarm.wire.messages import FaultCode, Frame
 
 
 @pytest.fixture(scope="module")
 def span(tiny: Checkpoint) -> Span:
     return Span.load(tiny, 0, LAYERS)
-
-
-@asynccontextmanager
-async def stage(span: Span, *, last: bool = True, max_tokens: int = 32) -> AsyncIterator[Stage]:
-    client, following, faults, watched = Other(), Other(), [], WatchedSpan(span)
-    scheduler = Scheduler(watched)  # type: ignore[arg-type]
-    computing = asyncio.create_task(scheduler.run())
-    async with (
-        Server(client.listen) as at_client,
-        Server(following.listen) as at_next,
-        dialed(at_client) as to_client,
-        dialed(at_next) as to_next,
-    ):
-        onward = None if last else to_next
-        session = PeerSession(
-            opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=None if last else at_next.hop),
-            to_client,
-            onward,
-            CacheBudget(max_tokens).reserve(max_tokens),
-            span.new_cache(limit=max_tokens),
-            scheduler,
-            MAX_POSITIONS,
-            lambda _, fault: faults.append(fault),
-        )
-        yield Stage(session, client, following, to_client, onward, watched, scheduler, faults)
-        watched.go_on.set()
-        await session.close()
-        await session.close()
-    await end(computing)
 
 
 async def test_the_last_peer_answers_the_client(span: Span) -> None:
@@ -334,20 +236,7 @@ async def test_a_client_that_is_gone_ends_the_session(span: Span) -> None:
         await each.to_client.close()
         each.session.accept(tokens_frame(1, (3,)))
         assert (await each.fault()).code == FaultCode.NO_SESSION
-        await soon(each.session.tell(each.faults[0]))  # nobody hears it, nothing happens
-
-
-async def test_a_next_peer_that_is_gone_is_named(span: Span) -> None:
-    async with stage(span, last=False) as each:
-        assert each.onward is not None
-        await each.onward.close()
-        each.session.accept(tokens_frame(1, (3,)))
-        fault = await each.fault()
-        assert isinstance(each.session.hop, Hop)
-        assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, each.session.hop.peer_id)
-        await each.session.tell(fault)
-        told = await each.client.next()
-        assert told == Fault(code=fault.code, text=fault.text, session=session_id(), peer=fault.peer)
+        await soon(each.session.outlet.tell(each.faults[0]))  # nobody hears it, nothing happens
 
 
 async def test_closing_in_the_middle_of_a_computation_does_not_wait_for_it(span: Span) -> None:

@@ -48,13 +48,15 @@ def frames(draw):
     is_tensor = isinstance(carried, WireTensor)
     count = carried.tokens if is_tensor else len(carried)
     distances = st.lists(firsts, min_size=count, max_size=count).map(tuple)
+    replay = draw(st.none() | st.integers(0, messages.MAX_HOPS))
     return Frame(
         session=draw(sessions),
         epoch=draw(epochs),
         root=draw(serials),
         first=draw(firsts),
-        tail=draw(st.integers(0, count)),
+        tail=draw(st.integers(0, count if replay is None else 0)),
         parents=draw(st.none() | distances),
+        replay=replay,
         compute_ms=draw(stage_ms),
         queue_ms=draw(stage_ms),
         **{"hidden" if is_tensor else "tokens": carried},
@@ -86,6 +88,7 @@ def openings(draw):
         last=draw(st.integers(first + 1, messages.MAX_LAYERS)),
         max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
         next=draw(st.none() | hops),
+        epoch=draw(epochs),
     )
 
 
@@ -95,6 +98,17 @@ KINDS = {
     "frame": frames(),
     "result": results(),
     "cancel": st.builds(messages.Cancel, session=sessions, epoch=epochs),
+    "reroute": st.builds(
+        messages.Reroute,
+        session=sessions,
+        epoch=epochs,
+        root=serials,
+        next=hops,
+        replay=st.integers(0, messages.MAX_HOPS),
+    ),
+    "rerouted": st.builds(messages.Rerouted, session=sessions, epoch=epochs),
+    "probe": st.builds(messages.Probe, session=sessions),
+    "standing": st.builds(messages.Standing, session=sessions, epoch=epochs, last=serials, passed=serials),
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),
     "pong": st.builds(messages.Pong, nonce=nonces),
@@ -268,6 +282,9 @@ def frame_fields(**changed):
         ({"parents": [1, True]}, "frame.parents.1"),
         ({"parents": [1]}, "frame.message"),
         ({"tail": 3}, "frame.message"),
+        ({"replay": 0}, "frame.message"),
+        ({"replay": -1, "tail": 0}, "frame.replay"),
+        ({"replay": True, "tail": 0}, "frame.replay"),
         ({"hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(8)}}, "frame.message"),
         ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(7)}}, "frame.hidden"),
         ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2}}, "frame.hidden.data"),
@@ -330,9 +347,10 @@ def test_the_largest_frame_fits():
         compute_ms=(1e7,) * messages.MAX_HOPS,
         queue_ms=(1e7,) * messages.MAX_HOPS,
     )
-    data = encode(frame)
-    assert len(data) <= MAX_MESSAGE_BYTES
-    assert decode(data).count == MAX_FRAME_TOKENS
+    for each in (frame, frame.model_copy(update={"tail": 0, "replay": messages.MAX_HOPS})):
+        data = encode(each)
+        assert len(data) <= MAX_MESSAGE_BYTES
+        assert decode(data) == each
 
 
 def test_a_reason_is_short_and_cannot_steer_a_terminal():

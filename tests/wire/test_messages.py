@@ -21,7 +21,11 @@ from swarm.wire.messages import (
     Opened,
     Ping,
     Pong,
+    Probe,
+    Reroute,
+    Rerouted,
     Result,
+    Standing,
     printable,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
@@ -32,11 +36,23 @@ HOP = {"peer_id": "12D3KooWExample", "address": "203.0.113.9:4001", "certificate
 
 VALID = {
     Hop: HOP,
-    Open: {"session": SESSION, "fingerprint": "ab" * 16, "first": 0, "last": 8, "max_tokens": 100, "next": Hop(**HOP)},
+    Open: {
+        "session": SESSION,
+        "fingerprint": "ab" * 16,
+        "first": 0,
+        "last": 8,
+        "max_tokens": 100,
+        "next": Hop(**HOP),
+        "epoch": 3,
+    },
     Opened: {"session": SESSION},
     Frame: {"session": SESSION, "epoch": 0, "first": 1, "tail": 1, "tokens": (1, 2)},
     Result: {"session": SESSION, "epoch": 0, "first": 1, "count": 4, "hidden": HIDDEN},
     Cancel: {"session": SESSION, "epoch": 1},
+    Reroute: {"session": SESSION, "epoch": 1, "root": 5, "next": Hop(**HOP), "replay": 1},
+    Rerouted: {"session": SESSION, "epoch": 1},
+    Probe: {"session": SESSION},
+    Standing: {"session": SESSION, "epoch": 1, "last": 7, "passed": 5},
     Close: {"session": SESSION},
     Ping: {"nonce": 1},
     Pong: {"nonce": 1},
@@ -44,7 +60,11 @@ VALID = {
 }
 
 WRONG = [
-    *[(kind, {"session": wrong}) for kind in (Opened, Frame, Close) for wrong in (bytes(15), bytes(17), b"", "x" * 16)],
+    *[
+        (kind, {"session": wrong})
+        for kind in (Opened, Frame, Reroute, Probe)
+        for wrong in (bytes(15), bytes(17), b"", "x" * 16)
+    ],
     *[(Frame, {name: wrong}) for name in ("epoch", "root", "first", "tail") for wrong in (-1, True, 1.0, "1", None)],
     *[(Frame, {name: 1 << 31}) for name in ("epoch", "root", "first")],
     *[(kind, {"first": 0}) for kind in (Frame, Result)],  # the beginning is no token
@@ -61,6 +81,13 @@ WRONG = [
     (Frame, {"tokens": (1, MAX_VOCABULARY)}),
     (Frame, {"tokens": (1,) * (MAX_FRAME_TOKENS + 1)}),
     (Frame, {"hidden": HIDDEN}),
+    (Frame, {"replay": 0}),  # nobody is answered, so there is no tail
+    *[(kind, {"replay": wrong}) for kind in (Frame, Reroute) for wrong in (-1, True, 1.0, MAX_HOPS + 1)],
+    (Reroute, {"replay": None}),
+    (Reroute, {"next": None}),
+    *[(kind, {"epoch": wrong}) for kind in (Open, Reroute, Rerouted, Standing) for wrong in (-1, 1 << 31, None)],
+    *[(Reroute, {"root": wrong}) for wrong in (-1, 1 << 31, None)],
+    *[(Standing, {name: wrong}) for name in ("last", "passed") for wrong in (-1, 1 << 31, None)],
     (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),
     (Frame, {"tokens": None, "hidden": HIDDEN, "tail": 3}),
     *[
@@ -115,6 +142,8 @@ def test_bounds_are_inside():
     Frame(**{**VALID[Frame], "epoch": most, "root": most, "first": most, "parents": (1, most)})
     Frame(**{**VALID[Frame], "tokens": (MAX_VOCABULARY - 1,) * MAX_FRAME_TOKENS, "tail": MAX_FRAME_TOKENS})
     Frame(**{**VALID[Frame], "compute_ms": (0.0,) * MAX_HOPS, "queue_ms": (1e7,) * MAX_HOPS, "tail": 0})
+    Frame(**{**VALID[Frame], "replay": MAX_HOPS, "tail": 0})
+    Reroute(**{**VALID[Reroute], "epoch": most, "root": most, "replay": MAX_HOPS})
     Result(**{**VALID[Result], "count": 2})
     Open(**{**VALID[Open], "first": 999, "last": 1000, "max_tokens": MAX_SESSION_TOKENS})
 

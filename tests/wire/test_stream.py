@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from swarm.wire import stream as streams
-from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
+from swarm.wire.stream import BEGINNING, MAX_TAIL, OutOfOrder, Placement, Stream, replayed
+from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 
 def line(count: int, trunk: int = 0) -> Stream:
@@ -28,11 +29,11 @@ def fork() -> Stream:
     return stream
 
 
-def refused(stream: Stream, *frame: object) -> str:
+def refused(stream: Stream, *frame: object, replay: bool = False) -> str:
     """What is said of a frame that does not continue the stream, which stays as it was."""
     before = copy.deepcopy(stream)
     with pytest.raises(OutOfOrder) as caught:
-        stream.admit(*frame)  # type: ignore[arg-type]
+        stream.admit(*frame, replay=replay)  # type: ignore[arg-type]
     assert stream == before
     assert (caught.value.epoch, caught.value.first) == (frame[0], frame[2])
     assert str(caught.value).startswith(f"a frame of epoch {frame[0]} whose first token is number {frame[2]}: ")
@@ -133,10 +134,84 @@ def test_a_gap_or_a_repetition_is_a_fault(epoch, first):
     assert refused(line(3), epoch, 0, first, 1) == "the last one in epoch 0 was 3"
 
 
-@pytest.mark.parametrize(("stream", "root"), [(fork(), 6), (line(5, trunk=3), 2), (line(5, trunk=3), 0)])
+@pytest.mark.parametrize(("stream", "root"), [(fork(), 6), (line(5, trunk=3), 2)])
 def test_a_root_that_is_not_held_is_a_fault(stream, root):
+    assert not stream.holds(root)
     for epoch in (0, 1):
         assert refused(stream, epoch, root, 6, 1) == f"its root, number {root}, is not held"
+
+
+def test_only_a_newer_epoch_goes_back_to_the_beginning():
+    stream = line(5, trunk=3)
+    assert refused(stream, 0, BEGINNING, 6, 1) == "its root, number 0, is not held"
+    assert stream.admit(1, BEGINNING, 6, 2, (6, 1)) == Placement(0, (), (0, 1), 0, None)
+    assert (stream.length, stream.trunk) == (2, 0)
+
+
+def test_a_cut_begins_an_epoch_without_a_token():
+    stream = fork()
+    assert all(map(stream.holds, range(6)))
+    assert stream.cut(2, 5) == Placement(3, (3, 4), (), 3, None)
+    assert (stream.epoch, stream.root, stream.last, stream.length, stream.trunk) == (2, 5, 5, 3, 3)
+    assert [serial for serial in range(7) if stream.holds(serial)] == [BEGINNING, 5]
+    assert stream.stale(1)
+
+
+def test_a_cut_may_go_back_to_the_old_root_or_the_beginning():
+    assert line(5, trunk=3).cut(1, 3) == Placement(3, (), (), 3, None)
+    assert line(5, trunk=3).cut(1, BEGINNING) == Placement(0, (), (), 0, None)
+
+
+@pytest.mark.parametrize(("epoch", "root"), [(0, 3), (1, 3), (2, 2), (2, 9)])
+def test_a_cut_that_is_not_newer_or_has_no_root_changes_nothing(epoch, root):
+    stream = line(5, trunk=3)
+    stream.cancel(2)
+    before = copy.deepcopy(stream)
+    with pytest.raises(OutOfOrder):
+        stream.cut(epoch, root)
+    assert stream == before
+
+
+def test_behind_a_cut_serials_may_be_missing_once():
+    stream = line(5)
+    stream.cut(1, 4)
+    assert refused(stream, 1, 4, 5, 1) == "the last one in epoch 1 was 5", "given before"
+    assert stream.admit(1, 4, 9, 2, (5, 1)) == Placement(4, (), (4, 5), 4, None)
+    assert refused(stream, 1, 4, 12, 1, (2,)) == "the last one in epoch 1 was 10"
+
+
+def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
+    stream = Stream()
+    stream.cancel(7, replays=False)
+    assert (stream.stale(3), stream.stale(3, replay=True)) == (True, False)
+    assert stream.admit(3, 0, 1, 4) is None
+    assert stream.admit(3, 0, 5, 4, (5, 1, 1, 1), replay=True)
+    assert stream.admit(3, 8, 9, 1) is None
+    assert stream.admit(2, 0, 9, 4, replay=True) is None, "an older one is stale all the same"
+    assert stream.admit(7, 8, 20, 1, (12,)) == Placement(4, (), (4,), 4, None)
+    stream = Stream()
+    stream.cancel(7)
+    stream.cancel(2)
+    assert (stream.stale(6, replay=True), stream.stale(7, replay=True)) == (True, False)
+    assert stream.admit(6, 0, 1, 4, replay=True) is None
+
+
+@pytest.mark.parametrize(("root", "rows"), [(0, 0), (5, 5), (900, 1), (900, MAX_FRAME_TOKENS), (900, 899), (900, 900)])
+def test_what_is_replayed_ends_at_its_root(root, rows):
+    stream, told = Stream(), []
+    for first, which, before, parents in replayed(root, rows):
+        placed = stream.admit(3, before, first, which.stop - which.start, parents, replay=True)
+        assert placed is not None
+        assert (placed.start, placed.keep, placed.sees) == (which.start, (), None)
+        told += range(rows)[which]
+    assert told == list(range(rows))
+    assert (stream.length, stream.last) == (rows, root)
+    assert stream.admit(3, root, 1000, 1, (1000 - root,)) == Placement(rows, (), (rows,), rows, None)
+
+
+def test_a_replay_is_told_in_frames_that_may_travel():
+    frames = list(replayed(2000, 2 * MAX_FRAME_TOKENS + 1))
+    assert [which.stop - which.start for _, which, _, _ in frames] == [MAX_FRAME_TOKENS, MAX_FRAME_TOKENS, 1]
 
 
 def test_a_parent_that_is_not_held_is_a_fault():
@@ -168,17 +243,18 @@ class Token:
 class Held(RuleBasedStateMachine):
     """`Stream` beside the set of tokens that its rule speaks of, and the rows of somebody who does what it says."""
 
-    @initialize(tail=st.sampled_from([6, 12, MAX_TAIL]))
-    def begin(self, tail: int) -> None:
-        streams.MAX_TAIL = tail  # small enough to be met
+    @initialize(tail=st.sampled_from([6, 12, MAX_TAIL]), frame=st.sampled_from([2, 5]))
+    def begin(self, tail: int, frame: int) -> None:
+        streams.MAX_TAIL, streams.MAX_FRAME_TOKENS = tail, frame  # small enough to be met
         self.tail = tail
+        self.resumed = False  # behind a cut or a replay
         self.stream = Stream()
         self.root: tuple[int, ...] = ()  # the path to it
         self.tokens: list[Token] = []  # in the order in which they came
         self.rows: list[Token] = []
 
     def teardown(self) -> None:
-        streams.MAX_TAIL = MAX_TAIL
+        streams.MAX_TAIL, streams.MAX_FRAME_TOKENS = MAX_TAIL, MAX_FRAME_TOKENS
 
     def paths(self, root: tuple[int, ...], tokens: list[Token]) -> list[tuple[int, ...]]:
         """Of everything that may be a parent."""
@@ -186,13 +262,11 @@ class Held(RuleBasedStateMachine):
 
     @rule(data=st.data(), newer=st.booleans(), skip=st.integers(1, 3))
     def send(self, data: st.DataObject, newer: bool, skip: int) -> None:
-        # Near the old root, mostly: else nearly all is forgotten every time.
-        roots = self.paths(self.root, self.tokens)
-        root = data.draw(st.sampled_from(roots[:3]) | st.sampled_from(roots), label="root")
-        epoch = max(self.stream.epoch + skip * newer, self.stream.floor)
+        epoch = max(self.stream.epoch + skip * newer, self.stream.ahead)
         newer = epoch > self.stream.epoch
-        first = self.stream.last + (skip if newer else 1)
-        leads = [token for token in self.tokens if root[: len(token.path)] == token.path]
+        root = self.draw_root(data, newer)
+        first = self.stream.last + (skip if newer or self.resumed else 1)
+        leads = self.leads(root)
         follows = [t for t in self.tokens if t.path[: len(root)] == root and t.path != root and not newer]
         new: list[Token] = []
         for serial in range(first, first + data.draw(st.integers(1, 5), label="count")):
@@ -205,8 +279,41 @@ class Held(RuleBasedStateMachine):
             return
         placed = self.stream.admit(*frame)
         assert placed is not None
-        self.root, self.tokens = root, leads + follows + new
+        self.root, self.tokens, self.resumed = root, leads + follows + new, False
         self.move(placed, new)
+
+    @rule(data=st.data(), skip=st.integers(1, 3))
+    def cut(self, data: st.DataObject, skip: int) -> None:
+        root = self.draw_root(data, newer=True)
+        placed = self.stream.cut(max(self.stream.epoch + skip, self.stream.ahead), root[-1] if root else 0)
+        self.root, self.tokens, self.resumed = root, self.leads(root), True
+        self.move(placed, [])
+
+    @rule(data=st.data(), skip=st.integers(1, 3), cancel=st.integers(0, 2))
+    def let_another_peer_take_the_place(self, data: st.DataObject, skip: int, cancel: int) -> None:
+        """It is told the way to a root under serials of which only the last one is as it was."""
+        root, epoch = self.draw_root(data, newer=True), max(self.stream.epoch + skip, self.stream.ahead)
+        self.stream, self.root, self.rows, self.resumed = Stream(), (), [], bool(root)
+        self.stream.cancel(epoch + cancel, replays=False)
+        last = root[-1] if root else 0
+        self.tokens = [
+            Token(tuple(range(last - len(root) + 1, end + 1))) for end in range(last - len(root) + 1, last + 1)
+        ]
+        for first, which, before, parents in replayed(last, len(root)):
+            new = self.tokens[which]
+            placed = self.stream.admit(epoch, before, first, len(new), parents, replay=True)
+            assert placed is not None
+            self.root = self.tokens[which.start - 1].path if which.start else ()
+            self.move(placed, new)
+
+    def draw_root(self, data: st.DataObject, newer: bool) -> tuple[int, ...]:
+        """Near the old root, mostly: else nearly all is forgotten every time."""
+        roots = self.paths(self.root, self.tokens)
+        seldom = [(), *roots] if newer else roots
+        return data.draw(st.sampled_from(roots[:3]) | st.sampled_from(seldom), label="root")
+
+    def leads(self, root: tuple[int, ...]) -> list[Token]:
+        return [token for token in self.tokens if root[: len(token.path)] == token.path]
 
     def move(self, placed: Placement, new: list[Token]) -> None:
         to = placed.start - len(placed.keep)
@@ -226,7 +333,7 @@ class Held(RuleBasedStateMachine):
     @rule(data=st.data())
     def send_late(self, data: st.DataObject) -> None:
         before = copy.deepcopy(self.stream)
-        epoch = data.draw(st.integers(0, max(self.stream.epoch, self.stream.floor) - 1))
+        epoch = data.draw(st.integers(0, max(self.stream.epoch, self.stream.ahead) - 1))
         assert self.stream.admit(epoch, 0, data.draw(st.integers(1, 99)), 1) is None
         assert self.stream == before
 

@@ -1,0 +1,134 @@
+"""One session on one peer between real links: to its client, to the next peer, and to one that may take its place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import torch
+from architectures import LAYERS
+from support import Server, WatchedSpan, dialed, eventually, opening, session_id, soon
+
+from peers.budget import CacheBudget
+from peers.history import History
+from peers.onward import OnwardLinks
+from peers.outlet import Outlet, SessionFault
+from peers.scheduler import Computed, Scheduler
+from peers.session import PeerSession
+from swarm.model.span import Span, Work
+from swarm.network.link import Dialer, Link
+from swarm.network.tasks import end
+from swarm.wire.messages import Frame, Hop, Message, Reroute, Result
+
+MAX_POSITIONS = 40
+
+
+@dataclass
+class Other:
+    """The other end of a link: keeps what it hears."""
+
+    heard: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
+
+    async def listen(self, link: Link) -> None:
+        async for message in link:
+            self.heard.put_nowait(message)
+
+    async def next(self) -> Message:
+        message: Message = await soon(self.heard.get())
+        return message
+
+    async def result(self) -> Result:
+        message = await self.next()
+        assert isinstance(message, Result), message
+        return message
+
+    async def frame(self) -> Frame:
+        message = await self.next()
+        assert isinstance(message, Frame), message
+        return message
+
+
+@dataclass
+class Stage:
+    """A session between a client and, perhaps, a next peer, and another one that may take its place."""
+
+    session: PeerSession
+    client: Other
+    following: Other
+    other: Other
+    other_hop: Hop
+    to_client: Link
+    onward: Link | None
+    links: OnwardLinks
+    span: WatchedSpan
+    scheduler: Scheduler
+    faults: list[SessionFault]
+
+    async def fault(self) -> SessionFault:
+        await eventually(lambda: bool(self.faults))
+        return self.faults[0]
+
+    async def busy(self) -> "asyncio.Task[Computed | None]":
+        """Let the compute thread be occupied by somebody else until `go_on` is set."""
+        self.span.entered.clear()
+        self.span.go_on.clear()
+        busy = asyncio.create_task(self.scheduler.compute(Neighbour(self.span.span)))
+        await eventually(self.span.entered.is_set)
+        return busy
+
+    def reroute(self, epoch: int, root: int, hop: Hop | None = None) -> None:
+        message = Reroute(session=session_id(), epoch=epoch, root=root, next=hop or self.other_hop)
+        self.session.reroute(message)
+
+    async def waits_for_its_turn(self) -> None:
+        await eventually(lambda: bool(self.scheduler._waiting))
+
+
+@dataclass
+class Neighbour:
+    """One token of somebody else."""
+
+    span: Span
+    layers: tuple[int, int] = (0, LAYERS)
+    tokens: int = 1
+
+    def begin(self) -> Work:
+        return Work.behind(self.span.new_cache(), torch.tensor([3]))
+
+
+@asynccontextmanager
+async def stage(
+    span: Span, *, last: bool = True, max_tokens: int = 32, kept: bool = True, epoch: int = 0
+) -> AsyncIterator[Stage]:
+    client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
+    scheduler, dialer = Scheduler(watched), Dialer()  # type: ignore[arg-type]
+    links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
+    computing = asyncio.create_task(scheduler.run())
+    async with (
+        Server(client.listen) as at_client,
+        Server(following.listen) as at_next,
+        Server(other.listen) as at_other,
+        dialed(at_client) as to_client,
+    ):
+        hop = None if last else at_next.hop
+        opened = opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=hop, epoch=epoch)
+        onward = None if last else await links.to(at_next.hop)
+        session = PeerSession(
+            opened,
+            Outlet(opened, to_client, links, onward, History(max_tokens) if kept and not last else None),
+            CacheBudget(max_tokens).reserve(max_tokens),
+            span.new_cache(limit=max_tokens),
+            scheduler,
+            MAX_POSITIONS,
+            lambda _, fault: faults.append(fault),
+        )
+        yield Stage(
+            session, client, following, other, at_other.hop, to_client, onward, links, watched, scheduler, faults
+        )
+        watched.go_on.set()
+        await session.close()
+        await session.close()
+        assert not any(links._users.values()), "every link is given back"
+        await links.close()
+        await dialer.close()
+    await end(computing)
