@@ -27,7 +27,8 @@ from peers import session as sessions
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import PATH, Link
+from swarm.network.link import Link
+from swarm.network.websocket import PATH
 from swarm.wire.messages import (
     MAX_HOPS,
     Cancel,
