@@ -24,6 +24,7 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 network_option = click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml.")
+lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
@@ -87,6 +88,7 @@ def app(verbose: bool) -> None:
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
+@lan_option
 @json_option
 def generate(
     model: str,
@@ -94,6 +96,7 @@ def generate(
     draft: str,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
     link_ms: float,
     as_json: bool,
     explain: bool,
@@ -104,7 +107,7 @@ def generate(
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     from swarm.config import load_network
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.client import SwarmClient
 
     async def run() -> "Generation":
@@ -132,12 +135,13 @@ def generate(
 @click.argument("model", required=False)
 @bootstrap_option
 @network_option
+@lan_option
 @json_option
-def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, as_json: bool) -> None:
+def status(model: str | None, bootstrap: tuple[str, ...], network: str | None, lan: bool, as_json: bool) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     from swarm.config import load_network
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.status import look
 
     reports = _run(look(net, locate(model) if model else None))
@@ -175,6 +179,7 @@ def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | No
 @click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
 @bootstrap_option
 @network_option
+@lan_option
 def bench(
     model: str,
     draft: str,
@@ -186,11 +191,12 @@ def bench(
     as_: str,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
 ) -> None:
     """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
     from swarm.config import load_network
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can go on with word problems
 
@@ -267,10 +273,15 @@ def evaluate(
     command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
 
 
-def _entered_through(network: "Network") -> "Network":
-    """The network, if there is a way in: that it has none is said before anything heavy is loaded."""
+def entered_through(network: "Network", lan: bool) -> "Network":
+    """The network, if there is a way in: that it has none is said before anything heavy is loaded. With ``lan`` one is
+    also looked for on the local network."""
     from swarm.errors import NoBootstrap
 
+    if lan:
+        from swarm.network.lan import search
+
+        network = search(network)
     if not network.bootstrap:
         raise NoBootstrap()
     return network
