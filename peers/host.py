@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from aiohttp import web
 from pydantic import ValidationError
 
 from peers.budget import CacheBudget
 from peers.handler import Handler
+from peers.listener import listening
+from peers.reach import Reach, asked, own_address
 from peers.scheduler import Scheduler
 from peers.speed import measure, tune_threads
 from swarm import __version__
@@ -23,8 +23,8 @@ from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.announcer import announce
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
-from swarm.network.link import PATH, Dialer, accept
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
@@ -34,17 +34,6 @@ FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
 WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
 
 log = logging.getLogger(__name__)
-
-
-class CannotListen(SwarmError):
-    """The port is taken, or not ours to take."""
-
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(host, port, why)
-        self.host, self.port, self.why = host, port, why
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
 
 
 class DoesNotFit(SwarmError):
@@ -107,9 +96,18 @@ async def serve(
         dialer = Dialer(options.link_ms)
         life.push_async_callback(dialer.close)
         handler = Handler(scheduler, budget, checkpoint.fingerprint, dialer, checkpoint.max_positions)
-        port = await life.enter_async_context(_listening(options, identity, handler))
+        port = await life.enter_async_context(
+            listening(identity, options.host, options.port, handler.serve, options.link_ms)
+        )
         life.push_async_callback(handler.close)
-        address = options.announce or f"{_reachable(options.host)}:{port}"
+        reach = Reach(
+            options.network,
+            options.announce or own_address(options.host, port),
+            identity.certificate_fingerprint,
+            handler.serve,
+            exact=options.announce is not None,
+            delay_ms=options.link_ms,
+        )
 
         def record() -> PeerRecord:
             return PeerRecord(
@@ -121,7 +119,7 @@ async def serve(
                 first_layer=span.first,
                 last_layer=span.last,
                 dtype=dtype_name(span.dtype),
-                addresses=(address,),
+                addresses=reach.addresses,
                 certificate=identity.certificate_fingerprint,
                 tokens_per_second=tokens_per_second,
                 free_cache_tokens=budget.free_tokens,
@@ -130,19 +128,25 @@ async def serve(
                 protocol=PROTOCOL_VERSION,
             )
 
-        first_record = _checked(record)
-        directory = await life.enter_async_context(await Directory.join(identity, options.network, host=options.host))
+        _check(record)
+        await life.enter_async_context(asked(reach, say))
+        life.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
+        entering = Directory.join(identity, options.network, host=options.host, client_mode=not reach.is_direct)
+        directory = await life.enter_async_context(await entering)
+        dialer.streams = directory.streams
+        await reach.enter(directory)
         life.push_async_callback(_withdraw, directory)
-        await _publish(directory, first_record)  # whoever reads that we serve can find us
+        await _publish(directory, record())  # whoever reads that we serve can find us
         announcing = await life.enter_async_context(_owned(announce(directory, record)))
+        reaching = await life.enter_async_context(_owned(reach.keep(directory)))
         say(
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
             f"({span.nbytes / 1e6:.0f} MB, {options.device}, {tokens_per_second:.0f} tokens/s) "
-            f"at {address} as {identity.peer_id}"
+            f"at {' and '.join(reach.addresses)} as {identity.peer_id}"
         )
         if options.link_ms:
             say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
-        await _first_of(stop, computing, announcing)
+        await _first_of(stop, computing, announcing, reaching)
         say("leaving: no new sessions, the record is withdrawn")
         handler.draining = True
 
@@ -185,10 +189,10 @@ def _speed(span: Span, options: Options) -> float:
     return measure(span)
 
 
-def _checked(record: Callable[[], PeerRecord]) -> PeerRecord:
+def _check(record: Callable[[], PeerRecord]) -> None:
     """Raises `ConfigError` if what we would announce is no valid record, which only our options can cause."""
     try:
-        return record()
+        record()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "record"
@@ -216,30 +220,6 @@ async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator["asynci
         await end(task)
 
 
-@contextlib.asynccontextmanager
-async def _listening(options: Options, identity: Identity, handler: Handler) -> AsyncIterator[int]:
-    """Take links on ``options.host``; yields the port."""
-
-    async def take(request: web.Request) -> web.StreamResponse:
-        link, response = await accept(request, options.link_ms)
-        await handler.serve(link)
-        return response
-
-    app = web.Application()
-    app.router.add_get(PATH, take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, options.host, options.port, ssl_context=identity.server_ssl_context())
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(options.host, options.port, error.strerror or str(error)) from None
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
 async def _publish(directory: Directory, record: PeerRecord) -> None:
     """Where many start at once, the nodes that should store a record may not know each other yet."""
     for _ in range(FIRST_TRIES - 1):
@@ -256,15 +236,3 @@ async def _withdraw(directory: Directory) -> None:
         await within(WITHDRAW_TIMEOUT_S, directory.withdraw())
     except (SwarmError, asyncio.TimeoutError) as error:
         log.warning("our record could not be withdrawn and will expire by itself: %s", error)
-
-
-def _reachable(host: str) -> str:
-    """The address of ours that others can dial: the one by which we would reach the internet, if we listen on all."""
-    if host != "0.0.0.0":
-        return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route (RFC 5737 test address)
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

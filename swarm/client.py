@@ -12,9 +12,9 @@ from swarm.config import Network, load_network
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer
 from swarm.request import Options, Request
 from swarm.results import Generation
 from swarm.router import Router
@@ -63,7 +63,7 @@ class SwarmClient:
             directory = await Directory.join(Identity.generate(), self._network, client_mode=True)
             self._directory = await life.enter_async_context(directory)
             self.models = await loading
-            dialer = Dialer(self._link_ms)
+            dialer = Dialer(self._link_ms, self._directory.streams)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
             life.push_async_callback(connections.close)

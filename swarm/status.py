@@ -2,24 +2,26 @@
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory, ModelEntry
 from swarm.network.discovery import MAX_CANDIDATES, Connections
-from swarm.network.link import Dialer
 from swarm.network.records import PeerRecord
 from swarm.routing.chain import gaps
 
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 
+Path = Literal["direct", "relay"]
+
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer by its record; ``rtt_ms`` is None if it does not answer."""
+    """One peer by its record; ``rtt_ms`` is None if it does not answer. ``path`` is how it answers: direct or relay."""
 
     peer_id: str
     layers: tuple[int, int]
@@ -29,6 +31,7 @@ class PeerStatus:
     state: str
     software: str
     rtt_ms: float | None
+    path: Path | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
             entries = (await directory.models())[:MAX_MODELS]
         else:
             entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model)]
-        dialer = Dialer()
+        dialer = Dialer(streams=directory.streams)
         connections = Connections(dialer)
         try:
             return [await _look_at(entry, directory, connections) for entry in entries]
@@ -81,12 +84,15 @@ async def _look_at(entry: ModelEntry, directory: Directory, connections: Connect
         entry.model,
         entry.fingerprint,
         entry.model_layers,
-        tuple(_peer(r, reached[r.peer_id].rtt_ms if r.peer_id in reached else None) for r in records),
+        tuple(_peer(record, reached.get(record.peer_id)) for record in records),
         tuple(gaps(usable, entry.model_layers)),
     )
 
 
-def _peer(record: PeerRecord, rtt_ms: float | None) -> PeerStatus:
+def _peer(record: PeerRecord, connection: Connection | None) -> PeerStatus:
+    path: Path | None = None
+    if connection is not None:
+        path = "relay" if connection.link.relayed else "direct"
     return PeerStatus(
         record.peer_id,
         (record.first_layer, record.last_layer),
@@ -95,5 +101,6 @@ def _peer(record: PeerRecord, rtt_ms: float | None) -> PeerStatus:
         record.free_cache_tokens,
         record.state,
         record.software,
-        rtt_ms,
+        connection.rtt_ms if connection is not None else None,
+        path,
     )

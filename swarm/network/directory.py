@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
+from hivemind.p2p import P2P
+
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
@@ -25,6 +27,7 @@ from swarm.network.records import (
     models_key,
     span_key,
 )
+from swarm.network.stream import Streams
 
 JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
 PUBLISH_TIMEOUT_S = 10.0
@@ -60,6 +63,7 @@ class Directory:
         self._published: PeerRecord | None = None
         self._expiration = 0.0  # of the last record published, for its successor must be later
         self._publishing = asyncio.Lock()
+        self.streams = Streams(node.daemon)  # links over our libp2p daemon
 
     @classmethod
     async def join(
@@ -95,6 +99,11 @@ class Directory:
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs under which this node can be named as a bootstrap node, loopback last. Empty for a client."""
         return self._node.addresses
+
+    @property
+    def daemon(self) -> P2P:
+        """libp2p's daemon of this node."""
+        return self._node.daemon
 
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
@@ -144,6 +153,7 @@ class Directory:
 
     async def close(self) -> None:
         """Leave the DHT and end the daemon. Safe to call twice. Withdraw first, or readers wait for the expiration."""
+        await self.streams.close()
         await self._node.stop()
 
     async def __aenter__(self) -> Directory:
