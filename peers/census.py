@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable
 from statistics import median
 
 from swarm.network.connection import Connection
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections, candidates
-from swarm.network.link import Dialer
 from swarm.network.records import PeerRecord
 from swarm.routing.placement import Serving, Span
 

@@ -1,6 +1,7 @@
 """``swarm-peer``: what the owner of a computer types. Heavy libraries are imported inside the commands."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import click
 
 from swarm import __version__, console
-from swarm.cli import bootstrap_option, guard, network_option
+from swarm.cli import bootstrap_option, entered_through, guard, lan_option, network_option
 from swarm.demo import locate
 from swarm.network.tasks import end
 
@@ -126,6 +127,7 @@ def app(verbose: bool) -> None:
 @until_eof_option
 @bootstrap_option
 @network_option
+@lan_option
 def join(
     model: str,
     layers: tuple[int, int] | None,
@@ -145,6 +147,7 @@ def join(
     until_eof: bool,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
 ) -> None:
     """Serve layers of MODEL (a local folder or a hub id) to the swarm.
 
@@ -152,11 +155,8 @@ def join(
     ends it at once.
     """
     from swarm.config import load_network, state_dir
-    from swarm.errors import NoBootstrap
 
-    net = load_network(bootstrap=bootstrap, name=network)
-    if not net.bootstrap:
-        raise NoBootstrap()
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     import torch
 
     from peers.device import choose_device
@@ -197,6 +197,7 @@ def join(
 @until_eof_option
 @bootstrap_option
 @network_option
+@click.option("--lan", is_flag=True, help="Let computers on the local network find this node without its address.")
 def bootstrap(
     host: str,
     port: int,
@@ -206,18 +207,31 @@ def bootstrap(
     until_eof: bool,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
 ) -> None:
     """Run a bootstrap node: the address by which others find the swarm. It serves no layers and needs no GPU."""
     from swarm.config import load_network, state_dir
     from swarm.identity import Identity
 
     net = load_network(bootstrap=bootstrap, name=network)
+    from swarm.network.dialback import answering
     from swarm.network.directory import Directory
+    from swarm.network.lan import announced
+    from swarm.network.relaying import join_and_relay
 
     identity = Identity.generate() if ephemeral else Identity.load_or_create(key or state_dir() / "bootstrap.key")
 
+    async def enter() -> Directory:
+        if ipaddress.IPv4Address(host).is_loopback:  # whoever gets here needs no relay
+            return await Directory.join(identity, net, host=host, port=port, bootstrap_node=True)
+        return await join_and_relay(identity, net, host=host, port=port)
+
     async def run(stop: asyncio.Event) -> None:
-        async with await Directory.join(identity, net, host=host, port=port, bootstrap_node=True) as directory:
+        async with (
+            await enter() as directory,
+            answering(directory.daemon),
+            announced(net.name, directory.addresses) if lan else contextlib.nullcontext(),
+        ):
             if as_json:
                 click.echo(json.dumps({"network": net.name, "addresses": directory.addresses}))
             else:
@@ -233,11 +247,12 @@ def bootstrap(
 @bootstrap_option
 @network_option
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port that you mean to serve on.")
-def doctor(bootstrap: tuple[str, ...], network: str | None, port: int) -> None:
+@click.option("--announce", type=HostPort(), help="How others shall reach this computer, if you mean to say so.")
+def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce: str | None) -> None:
     """Check whether this computer can serve, and say what to do if it cannot."""
     from peers.doctor import examine, show
 
-    findings = asyncio.run(examine(bootstrap, network, port))
+    findings = asyncio.run(examine(bootstrap, network, port, announce))
     if not show(findings):
         sys.exit(1)
 

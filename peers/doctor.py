@@ -9,11 +9,16 @@ from dataclasses import dataclass
 import click
 
 from peers.device import NoSuchDevice, choose_device
+from peers.listener import CannotListen, listening
+from peers.reach import Verdict, judge, own_address
 from swarm.config import Network, load_network
 from swarm.errors import NoBootstrap, SwarmError
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
+from swarm.network.dialback import Question
 from swarm.network.directory import Directory
+from swarm.network.link import Link
+from swarm.network.relay import Relay
 from swarm.network.tasks import within
 
 MAX_SKEW_S = 2.5  # nodes refuse each other from 3 s on, and clocks drift
@@ -22,14 +27,17 @@ CHECK_TIMEOUT_S = 20.0  # each check bounds its own steps; this bounds what nobo
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; ``remedy`` says what to do and is empty if all is well."""
+    """What one check found; ``remedy`` says what to do and is empty if all is well, ``advice`` what could be better."""
 
     subject: str
     fact: str
     remedy: str = ""
+    advice: str = ""
 
 
-async def examine(bootstrap: Sequence[str], network: str | None, port: int) -> list[Finding]:
+async def examine(
+    bootstrap: Sequence[str], network: str | None, port: int, announce: str | None = None
+) -> list[Finding]:
     """All checks, in the order in which an operator would put things right."""
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
@@ -38,7 +46,12 @@ async def examine(bootstrap: Sequence[str], network: str | None, port: int) -> l
             raise NoBootstrap()
     except SwarmError as error:
         return [*findings, Finding("clock", "not compared with others"), Finding("network", "not known", str(error))]
-    return [*findings, await _bounded("clock", _clock(net)), await _bounded("network", _network(net))]
+    return [
+        *findings,
+        await _bounded("clock", _clock(net)),
+        await _bounded("network", _network(net)),
+        await _bounded("reach", _reach(net, port, announce)),
+    ]
 
 
 def show(findings: Sequence[Finding]) -> bool:
@@ -46,8 +59,8 @@ def show(findings: Sequence[Finding]) -> bool:
     for finding in findings:
         mark = click.style("ok  ", fg="green") if not finding.remedy else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {finding.subject:<8} {finding.fact}")
-        if finding.remedy:
-            click.echo(f"      {'':<8} -> {finding.remedy}")
+        if finding.remedy or finding.advice:
+            click.echo(f"      {'':<8} -> {finding.remedy or finding.advice}")
     return not any(finding.remedy for finding in findings)
 
 
@@ -124,3 +137,44 @@ async def _network(network: Network) -> Finding:
         models = await directory.models()
     served = ", ".join(f"{m.model} by {m.crowd}" for m in models[:10]) or "no model yet"
     return Finding("network", f"{network.name} entered in {took_s:.1f} s; it serves {served}")
+
+
+async def _reach(network: Network, port: int, announce: str | None) -> Finding:
+    """Listen for a moment, as a peer would, and ask the bootstrap nodes to dial back."""
+    identity = Identity.generate()
+    try:
+        async with listening(identity, "0.0.0.0", port, _say_nothing) as listened:
+            address = announce or own_address("0.0.0.0", listened)
+            question = Question(
+                address=address, certificate=identity.certificate_fingerprint, exact=announce is not None
+            )
+            relay = await Relay.start(network)
+            try:
+                return reach_finding(judge(await relay.ask(question), address), address)
+            finally:
+                await relay.stop()
+    except CannotListen as error:
+        return Finding("reach", "not tried", str(error))
+
+
+def reach_finding(verdict: Verdict, address: str) -> Finding:
+    """What it means for a peer that would announce ``address``."""
+    port = address.rpartition(":")[2]
+    if not verdict.verified:
+        seen = f"; this computer is seen at {', '.join(verdict.seen)}" if verdict.seen else ""
+        return Finding("reach", f"no bootstrap node tried to dial {address}{seen}: it would be announced unverified")
+    if verdict.direct and verdict.whole:
+        return Finding("reach", f"others get through to {' and '.join(verdict.direct)}")
+    who = f"only some get through to {' and '.join(verdict.direct)}" if verdict.direct else "nobody gets through"
+    where = f" (seen at {', '.join(verdict.seen)})" if verdict.seen else ""
+    return Finding(
+        "reach",
+        f"{who}{where}: a peer here comes in through a relay, which works and costs one more hop",
+        advice=f"to be dialled directly, forward TCP port {port} on the router to this computer and join with --port "
+        f"{port}; where the way in has another address, name it with --announce HOST:PORT",
+    )
+
+
+async def _say_nothing(link: Link) -> None:
+    async for _ in link:
+        pass

@@ -13,7 +13,8 @@ from peers.onward import OnwardLinks
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
 from peers.session import PeerSession
-from swarm.network.link import Dialer, Link, LinkClosed
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import (

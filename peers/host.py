@@ -4,21 +4,21 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from aiohttp import web
 from pydantic import ValidationError
 
 from peers.census import Census
 from peers.handler import Handler
 from peers.life import Life, Offer
+from peers.listener import listening
 from peers.loading import Loader
 from peers.memory import Memory, Room, in_words
 from peers.neighbours import Neighbours
+from peers.reach import Reach, asked, own_address
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
@@ -26,8 +26,8 @@ from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.announcer import announce
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
-from swarm.network.link import PATH, Dialer, accept
 from swarm.network.records import REFRESH_INTERVAL_S, PeerRecord
 from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
@@ -37,17 +37,6 @@ FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
 WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
 
 log = logging.getLogger(__name__)
-
-
-class CannotListen(SwarmError):
-    """The port is taken, or not ours to take."""
-
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(host, port, why)
-        self.host, self.port, self.why = host, port, why
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ async def serve(
                 first_layer=offer.layers[0],
                 last_layer=offer.layers[1],
                 dtype=dtype_name(dtype),
-                addresses=(address,),
+                addresses=reach.addresses,
                 certificate=identity.certificate_fingerprint,
                 tokens_per_second=offer.tokens_per_second,
                 queue_ms=handler.queue_ms,
@@ -122,7 +111,8 @@ async def serve(
             say(
                 f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
                 f"({in_words(span.nbytes)}, {options.device}, {offer.tokens_per_second:.0f} tokens/s, "
-                f"cache for {offer.budget.total_tokens} tokens) at {address} as {identity.peer_id}"
+                f"cache for {offer.budget.total_tokens} tokens) "
+                f"at {' and '.join(reach.addresses)} as {identity.peer_id}"
             )
             if options.link_ms:
                 say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
@@ -138,11 +128,25 @@ async def serve(
             serving,
         )
         stack.push_async_callback(life.close)
-        port = await stack.enter_async_context(_listening(options, identity, handler))
+        port = await stack.enter_async_context(
+            listening(identity, options.host, options.port, handler.serve, options.link_ms)
+        )
         stack.push_async_callback(handler.close)
-        address = options.announce or f"{_reachable(options.host)}:{port}"
-        _checked(record)
-        directory = await stack.enter_async_context(await Directory.join(identity, options.network, host=options.host))
+        reach = Reach(
+            options.network,
+            options.announce or own_address(options.host, port),
+            identity.certificate_fingerprint,
+            handler.serve,
+            exact=options.announce is not None,
+            delay_ms=options.link_ms,
+        )
+        _check(record)
+        await stack.enter_async_context(asked(reach, say))
+        stack.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
+        entering = Directory.join(identity, options.network, host=options.host, client_mode=not reach.is_direct)
+        directory = await stack.enter_async_context(await entering)
+        dialer.streams = directory.streams
+        await reach.enter(directory)
         stack.push_async_callback(_withdraw, directory)
         if options.layers is None:
             census = Census(directory, dialer, checkpoint.fingerprint, checkpoint.num_layers, identity.peer_id)
@@ -152,9 +156,10 @@ async def serve(
         living = await stack.enter_async_context(_owned(work))
         announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
         measuring = await stack.enter_async_context(_owned(neighbours.run(directory, record)))
-        await _first_of(stop, living, announcing, measuring)
+        reaching = await stack.enter_async_context(_owned(reach.keep(directory)))
+        await _first_of(stop, living, announcing, measuring, reaching)
         say("leaving: no new sessions, the record is withdrawn")
-        await end(living, announcing, measuring)
+        await end(living, announcing, measuring, reaching)
         await life.leave()
 
 
@@ -179,10 +184,10 @@ async def _announce(known: asyncio.Event, directory: Directory, record: Callable
     await announce(directory, record)
 
 
-def _checked(record: Callable[[], PeerRecord]) -> PeerRecord:
+def _check(record: Callable[[], PeerRecord]) -> None:
     """Raises `ConfigError` if what we would announce is no valid record, which only our options can cause."""
     try:
-        return record()
+        record()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "record"
@@ -210,30 +215,6 @@ async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator["asynci
         await end(task)
 
 
-@contextlib.asynccontextmanager
-async def _listening(options: Options, identity: Identity, handler: Handler) -> AsyncIterator[int]:
-    """Take links on ``options.host``; yields the port."""
-
-    async def take(request: web.Request) -> web.StreamResponse:
-        link, response = await accept(request, options.link_ms)
-        await handler.serve(link)
-        return response
-
-    app = web.Application()
-    app.router.add_get(PATH, take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, options.host, options.port, ssl_context=identity.server_ssl_context())
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(options.host, options.port, error.strerror or str(error)) from None
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
 async def _publish(directory: Directory, record: Callable[[], PeerRecord]) -> None:
     """Where many start at once, the nodes that should store a record may not know each other yet."""
     for _ in range(FIRST_TRIES - 1):
@@ -250,15 +231,3 @@ async def _withdraw(directory: Directory) -> None:
         await within(WITHDRAW_TIMEOUT_S, directory.withdraw())
     except (SwarmError, asyncio.TimeoutError) as error:
         log.warning("our record could not be withdrawn and will expire by itself: %s", error)
-
-
-def _reachable(host: str) -> str:
-    """The address of ours that others can dial: the one by which we would reach the internet, if we listen on all."""
-    if host != "0.0.0.0":
-        return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route (RFC 5737 test address)
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

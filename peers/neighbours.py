@@ -9,8 +9,9 @@ from typing import NoReturn, Protocol
 
 from swarm.errors import DirectoryDown
 from swarm.network.connection import Connection
+from swarm.network.dialer import Dialer
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer, LinkClosed
+from swarm.network.link import LinkClosed
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 
 FIRST_PAUSE_S = 2.0  # others that start with us are there by then

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from swarm.network.link import Dialer, Link, LinkClosed
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Fault, Hop

@@ -24,6 +24,7 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 network_option = click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml.")
+lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
@@ -90,6 +91,7 @@ def app(verbose: bool) -> None:
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
+@lan_option
 @json_option
 def generate(
     model: str,
@@ -97,6 +99,7 @@ def generate(
     draft: str,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
     link_ms: float,
     as_json: bool,
     explain: bool,
@@ -107,7 +110,7 @@ def generate(
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     from swarm.config import load_network, state_dir
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.client import SwarmClient
     from swarm.failover import SwarmIncomplete
 
@@ -142,14 +145,17 @@ def generate(
 @click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
 @bootstrap_option
 @network_option
+@lan_option
 @json_option
-def status(model: str | None, route: bool, bootstrap: tuple[str, ...], network: str | None, as_json: bool) -> None:
+def status(
+    model: str | None, route: bool, bootstrap: tuple[str, ...], network: str | None, lan: bool, as_json: bool
+) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
         raise click.UsageError("--route shows the chain for one model: name it, as in `swarm status MODEL --route`")
     from swarm.config import load_network
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.status import look, routes
 
     if route and model:
@@ -194,6 +200,7 @@ def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | No
 @click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
 @bootstrap_option
 @network_option
+@lan_option
 def bench(
     model: str,
     draft: str,
@@ -205,11 +212,12 @@ def bench(
     as_: str,
     bootstrap: tuple[str, ...],
     network: str | None,
+    lan: bool,
 ) -> None:
     """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
     from swarm.config import load_network
 
-    net = _entered_through(load_network(bootstrap=bootstrap, name=network))
+    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can go on with word problems
 
@@ -286,10 +294,15 @@ def evaluate(
     command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
 
 
-def _entered_through(network: "Network") -> "Network":
-    """The network, if there is a way in: that it has none is said before anything heavy is loaded."""
+def entered_through(network: "Network", lan: bool) -> "Network":
+    """The network, if there is a way in: that it has none is said before anything heavy is loaded. With ``lan`` one is
+    also looked for on the local network."""
     from swarm.errors import NoBootstrap
 
+    if lan:
+        from swarm.network.lan import search
+
+        network = search(network)
     if not network.bootstrap:
         raise NoBootstrap()
     return network

@@ -16,9 +16,9 @@ from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.addressbook import AddressBook
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer
 from swarm.request import Options, Request
 from swarm.results import Generation
 from swarm.router import Router
@@ -69,7 +69,7 @@ class SwarmClient:
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._directory = await life.enter_async_context(await self._enter())
             self.models = await loading
-            dialer = Dialer(self._link_ms)
+            dialer = Dialer(self._link_ms, self._directory.streams)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
             life.push_async_callback(connections.close)

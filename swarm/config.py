@@ -44,7 +44,7 @@ class Network:
         if len(self.bootstrap) > MAX_BOOTSTRAP_NODES:
             raise ConfigError("bootstrap", f"{len(self.bootstrap)} addresses, at most {MAX_BOOTSTRAP_NODES} are used")
         for address in self.bootstrap:
-            _check_multiaddr(address)
+            check_multiaddr(address)
 
 
 def load_network(
@@ -110,14 +110,17 @@ def _read(file: Path) -> Network:
 def is_multiaddr(address: str) -> bool:
     """Whether a bootstrap node can be named so."""
     try:
-        _check_multiaddr(address)
+        check_multiaddr(address)
     except ConfigError:
         return False
     return True
 
 
-def _check_multiaddr(address: str) -> None:
-    """Accept /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID: a bootstrap node is reached directly, never over a relay."""
+def check_multiaddr(address: str) -> None:
+    """Accept /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID: a bootstrap node is reached directly, never over a relay.
+
+    Raises ConfigError on anything else.
+    """
     wrong = ConfigError("bootstrap", f"{address!r} is not an address such as {_EXAMPLE}")
     parts = address.split("/")
     if len(parts) != 7 or parts[0] or parts[3] != "tcp" or parts[5] != "p2p":

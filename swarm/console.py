@@ -31,7 +31,7 @@ LEGEND: "dict[Origin, str]" = {
     "corrected": "draft corrected",
     "target": "the target's own",
 }
-OTHER_COLUMNS = 66  # characters of a status table beside the bars of layers
+OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
 
 
@@ -109,7 +109,7 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
         # As Text, because a folder's name may look like markup.
         table = Table(title=Text(title), box=None, padding=(0, 2, 0, 0), title_justify="left")
-        for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "rtt ms"):
+        for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt ms"):
             justify: Literal["left", "right"] = "right" if column in ("tok/s", "cache", "rtt ms") else "left"
             table.add_column(column, justify=justify, no_wrap=True)
         for peer in report.peers:
@@ -121,6 +121,7 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
                 f"{peer.tokens_per_second:.0f}",
                 f"{peer.free_cache_tokens}",
                 peer.state if peer.rtt_ms is not None else "unreachable",
+                peer.path or "-",
                 f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
             )
         console.print(table)

@@ -2,15 +2,15 @@
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import MAX_CANDIDATES, Connections
-from swarm.network.link import Dialer
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.router import Choice, Router
@@ -20,10 +20,12 @@ from swarm.routing.health import Health
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
 
+Path = Literal["direct", "relay"]
+
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer by its record; ``rtt_ms`` is None if it does not answer."""
+    """One peer by its record; ``rtt_ms`` is None if it does not answer. ``path`` is how it answers: direct or relay."""
 
     peer_id: str
     layers: tuple[int, int]
@@ -33,6 +35,7 @@ class PeerStatus:
     state: str
     software: str
     rtt_ms: float | None
+    path: Path | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
             entries = (await directory.models())[:MAX_MODELS]
         else:
             entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model)]
-        dialer = Dialer()
+        dialer = Dialer(streams=directory.streams)
         connections = Connections(dialer)
         try:
             return [await _look_at(entry, directory, connections) for entry in entries]
@@ -109,13 +112,16 @@ async def _look_at(entry: ModelEntry, directory: Directory, connections: Connect
         entry.model,
         entry.fingerprint,
         entry.model_layers,
-        tuple(_peer(r, reached[r.peer_id].rtt_ms if r.peer_id in reached else None) for r in records),
+        tuple(_peer(record, reached.get(record.peer_id)) for record in records),
         tuple(gaps(usable, entry.model_layers)),
         None if sample.complete else sample.total,
     )
 
 
-def _peer(record: PeerRecord, rtt_ms: float | None) -> PeerStatus:
+def _peer(record: PeerRecord, connection: Connection | None) -> PeerStatus:
+    path: Path | None = None
+    if connection is not None:
+        path = "relay" if connection.link.relayed else "direct"
     return PeerStatus(
         record.peer_id,
         (record.first_layer, record.last_layer),
@@ -124,5 +130,6 @@ def _peer(record: PeerRecord, rtt_ms: float | None) -> PeerStatus:
         record.free_cache_tokens,
         record.state,
         record.software,
-        rtt_ms,
+        connection.rtt_ms if connection is not None else None,
+        path,
     )

@@ -16,7 +16,8 @@ from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Computed, Scheduler
 from peers.session import PeerSession
 from swarm.model.span import Span, Work
-from swarm.network.link import Dialer, Link
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link
 from swarm.network.tasks import end
 from swarm.wire.messages import Frame, Hop, Message, Reroute, Result
 

@@ -22,9 +22,11 @@ from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import PATH, Dialer, Link, accept
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within
+from swarm.network.websocket import PATH, accept
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.messages import Frame, Hop, Message, Open
 from swarm.wire.tensors import WireTensor

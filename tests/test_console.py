@@ -116,8 +116,9 @@ def test_a_terminal_gets_a_legend_if_anything_was_drafted(monkeypatch):
     assert legend.startswith(click.style("drafted and kept", fg="green"))
 
 
-def peer(peer_id, layers, rtt_ms=12.34):
-    return PeerStatus(peer_id, layers, "bfloat16", 123.4, 5000, "online", "0.1.0", rtt_ms)
+def peer(peer_id, layers, rtt_ms=12.34, path="direct"):
+    path = path if rtt_ms is not None else None
+    return PeerStatus(peer_id, layers, "bfloat16", 123.4, 5000, "online", "0.1.0", rtt_ms, path)
 
 
 def status_of(*reports, capsys, monkeypatch):
@@ -127,8 +128,10 @@ def status_of(*reports, capsys, monkeypatch):
 
 
 def test_status_shows_a_bar_a_peer_and_that_all_is_served(capsys, monkeypatch):
-    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 5)), peer(PEER_B, (4, 8))), ())
+    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 5)), peer(PEER_B, (4, 8), path="relay")), ())
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
+    assert "direct" in said
+    assert "relay" in said
     assert "m  (8 layers, weights abababababab)" in said
     assert "█████···" in said
     assert "····████" in said

@@ -18,8 +18,8 @@ from swarm.generation import GenerationStream, Threads
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import ClientModels
 from swarm.model.span import Span
+from swarm.network.dialer import Dialer
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.network.survey import Sample

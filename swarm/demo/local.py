@@ -184,7 +184,8 @@ class _Process:
             await end(*self._listening)
 
     def _hear(self, line: str) -> None:
-        if not self._first_line.done():
+        says_more = self._command[0] == "join" and not line.startswith("serving ")  # on its way to be up
+        if not self._first_line.done() and not says_more:
             self._first_line.set_result(line)
 
 

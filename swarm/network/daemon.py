@@ -18,6 +18,15 @@ from swarm.errors import DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
 
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
+# What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not used; a link through
+# a relay that meets a limit is cut, which whoever uses it takes for a failure and repairs.
+RELAY_LIMITS = {
+    "relayMaxReservations": 256,  # places
+    "relayMaxCircuits": 64,  # links at a time to one place
+    "relayDataLimit": 4 << 30,  # bytes each way over one link: an hour at 10 Mbit/s
+    "relayTimeLimit": "2h",
+    "relayBufferSize": 256 << 10,  # bytes each way and link; libp2p's daemon would take 16 MiB
+}
 
 
 async def start_daemon(
@@ -28,9 +37,12 @@ async def start_daemon(
     port: int = 0,
     bootstrap_node: bool = False,
     client_mode: bool = False,
+    relays: tuple[str, ...] = (),
     timeout_s: float,
 ) -> P2P:
     """Start a daemon that listens on `host`:`port` (0: any port), or not at all in `client_mode`.
+
+    A bootstrap node relays for others. With `relays` (multiaddrs) the daemon asks these nodes for a place.
 
     Raises NoBootstrap if the network's bootstrap nodes do not answer, DirectoryDown if the daemon does not run or the
     port is taken. Leaves no process behind when it fails or is cancelled.
@@ -48,6 +60,13 @@ async def start_daemon(
             super().__init__()
             started.append(self)
 
+        @staticmethod
+        def _make_process_args(*args: object, **kwargs: object) -> list[str]:
+            lends = {"relayService": 1, **RELAY_LIMITS} if bootstrap_node else {"relayService": 0}
+            # Without discovery it asks the relays that it is given at once, else it looks around for 15 s and more.
+            made: list[str] = P2P._make_process_args(*args, **kwargs, **lends, relayDiscovery=0)
+            return made
+
     try:
         # The daemon takes its key from a file only. The directory is private (0700) and gone once the daemon runs.
         with tempfile.TemporaryDirectory(prefix="swarm-p2p-") as folder:
@@ -60,7 +79,9 @@ async def start_daemon(
                 host_maddrs=None if client_mode else [f"/ip4/{host}/tcp/{port}"],
                 no_listen=client_mode,
                 dht_mode="client" if client_mode else "server",
-                force_reachability="public" if bootstrap_node and not local else None,
+                force_reachability="public" if bootstrap_node else "private" if relays else None,
+                use_auto_relay=bool(relays),
+                trusted_relays=relays,
                 nat_port_map=not local,  # neither makes sense on loopback, both talk to the local network
                 auto_nat=not local,
                 startup_timeout=timeout_s,

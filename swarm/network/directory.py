@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from hivemind.p2p import P2P
+
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
@@ -16,6 +18,7 @@ from swarm.network.announcement import Announcement
 from swarm.network.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
 from swarm.network.node import Node
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode
+from swarm.network.stream import Streams
 from swarm.network.survey import Sample
 
 JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
@@ -44,6 +47,7 @@ class Directory:
         self._published: Mapping[str, Record] = {}  # what was written last, by key
         self._expiration = 0.0  # of what was written last, for its successor must be later
         self._publishing = asyncio.Lock()
+        self.streams = Streams(node.daemon)  # links over our libp2p daemon
 
     @classmethod
     async def join(
@@ -79,6 +83,11 @@ class Directory:
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs under which this node can be named as a bootstrap node, loopback last. Empty for a client."""
         return self._node.addresses
+
+    @property
+    def daemon(self) -> P2P:
+        """libp2p's daemon of this node."""
+        return self._node.daemon
 
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
@@ -135,6 +144,7 @@ class Directory:
 
     async def close(self) -> None:
         """Leave the DHT and end the daemon. Safe to call twice. Withdraw first, or readers wait for the expiration."""
+        await self.streams.close()
         await self._node.stop()
 
     async def __aenter__(self) -> Directory:

@@ -8,12 +8,14 @@ from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from swarm.network.connection import Connection
-from swarm.network.link import Dialer, LinkClosed
+from swarm.network.dialer import Dialer
+from swarm.network.link import LinkClosed
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
 CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
+HEAD_START_S = 1.0  # of an address over the next one: a computer behind NAT does not say that it cannot be dialled
 REACH_TIMEOUT_S = 6.0  # for a search as a whole: a record with many dead addresses keeps nobody waiting longer
 
 _BY_LOT = random.Random()
@@ -107,10 +109,30 @@ class Connections:
                 return known if await _answers(known) else None
             if known is not None:
                 await self._open.pop(record.peer_id).close()
-            for address in record.addresses:
-                if connection := await self._connect(record, address):
-                    return connection
-            return None
+            return await self._dial(record)
+
+    async def _dial(self, record: PeerRecord) -> Connection | None:
+        """A new connection over the first address of the record that answers; better ones get a head start."""
+        attempts: list[asyncio.Task[Connection | None]] = []
+        chosen: Connection | None = None
+        left = list(record.addresses)
+        try:
+            while not self._closed and chosen is None and (left or not all(attempt.done() for attempt in attempts)):
+                if left:
+                    attempts.append(asyncio.create_task(self._connect(record, left.pop(0))))
+                pending = [attempt for attempt in attempts if not attempt.done()]
+                patience = HEAD_START_S if left else None
+                await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                chosen = next((c for attempt in attempts if attempt.done() and (c := attempt.result())), None)
+            if chosen is not None and not self._closed:
+                self._open[record.peer_id] = chosen
+            return self._open.get(record.peer_id)
+        finally:
+            await end(*attempts)
+            for attempt in attempts:
+                other = None if attempt.cancelled() else attempt.result()
+                if other is not None and other is not self._open.get(record.peer_id):
+                    await other.close()
 
     async def _connect(self, record: PeerRecord, address: str) -> Connection | None:
         try:
@@ -118,15 +140,13 @@ class Connections:
         except LinkClosed as error:
             log.info("peer ...%s: %s", record.peer_id[-8:], error)
             return None
-        connection = Connection(record.peer_id, link)
+        connection, answered = Connection(record.peer_id, link), False
         try:
-            if await _answers(connection) and not self._closed:
-                self._open[record.peer_id] = connection
-                return connection
+            answered = await _answers(connection)
         finally:
-            if self._open.get(record.peer_id) is not connection:
+            if not answered:
                 await connection.close()
-        return None
+        return connection if answered else None
 
 
 async def _answers(connection: Connection) -> bool:

@@ -1,25 +1,22 @@
-"""Links: one TLS WebSocket between two members of the swarm, carrying messages both ways.
+"""Links: messages both ways between two members of the swarm. What every transport promises, and what all share.
 
-The other side is known by the fingerprint of its certificate, which its signed record vouches for.
-For demonstrations a link can hold every message back for a while before it leaves: an *emulated*
+`swarm.network.websocket` carries them directly, `swarm.network.stream` through libp2p, and `swarm.network.dialer` opens
+both. For demonstrations a link can hold every message back for a while before it leaves: an *emulated*
 delay, so that a swarm on one machine behaves as if there were an internet between its members.
 """
 
+import abc
 import asyncio
 import contextlib
 import time
 from types import TracebackType
-from typing import Any, TypeAlias
-
-import aiohttp
-from aiohttp import web
+from typing import ClassVar
 
 from swarm.errors import SwarmError
 from swarm.network.tasks import end, within
-from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, decode, encode
+from swarm.wire.codec import decode, encode
 from swarm.wire.messages import Message
 
-PATH = "/swarm"
 CONNECT_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as gone
 CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
@@ -30,10 +27,6 @@ TIMER_S = 0.001  # an event loop's timers are late by up to this much: the rest 
 WARM_PAUSE_S = 0.08
 WARM_FOR_S = 3.0  # after the last message: longer than any loop, shorter than a person's pause
 MAX_HELD = 256  # messages held back by an emulated delay
-
-AnyWebSocket: TypeAlias = (
-    "aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any]"  # generic since aiohttp 3.14
-)
 
 
 class LinkClosed(SwarmError):
@@ -47,29 +40,54 @@ class LinkClosed(SwarmError):
         return f"the link to {self.address} is closed: {self.why}"
 
 
-class Link:
-    """Messages to and from one other member. Made by `Dialer.connect` or from an accepted WebSocket.
+class Link(abc.ABC):
+    """Messages to and from one other member. Made by `Dialer.connect`, or by the side that accepts.
 
-    Any number of tasks may send, one may receive.
+    Any number of tasks may send, one may receive. Nothing is kept here that the other side does not take: senders wait,
+    and what is not received stays with its sender. A link on which nothing is heard for one and a half `HEARTBEAT_S`
+    while somebody receives is lost.
+
+    A transport says how bytes are written and read, and how silence is broken.
 
     Args:
-        address: who is at the other end, for error messages.
+        transport: what the bytes leave by, to be cut off where a goodbye takes too long.
+        address: who is at the other end: where it was dialled, or for error messages.
         delay_ms: emulated one-way delay of what is sent from here.
     """
 
-    def __init__(self, socket: AnyWebSocket, address: str, delay_ms: float = 0.0) -> None:
+    relayed: ClassVar[bool]  # it goes by way of a third computer
+
+    def __init__(self, transport: asyncio.WriteTransport, address: str, delay_ms: float = 0.0) -> None:
         self.address, self.delay_ms = address, delay_ms
         self.bytes_sent = self.bytes_received = 0
-        self._socket = socket
-        # aiohttp's own close waits for what the other side has not read yet; only the transport can be cut off.
-        transport: Any = socket._writer.transport  # type: ignore[union-attr]
-        self._transport: asyncio.Transport = transport
+        self._transport = transport
         self._lost = ""  # why nothing can be sent any more
         self._senders = 0
         self._sent_at = -WARM_FOR_S  # when the last message left, on the event loop's clock
         self._warmer: asyncio.Task[None] | None = None  # while messages leave now and then
         self._held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_HELD)
         self._releaser = asyncio.create_task(self._release()) if delay_ms else None
+
+    @abc.abstractmethod
+    async def _write(self, message: bytes) -> None:
+        """Let a message leave; waits while the other side is slow. Raises ConnectionError or RuntimeError."""
+
+    @abc.abstractmethod
+    async def _read(self) -> bytes:
+        """The next message. Raises LinkClosed, WireError. Cancelling it loses nothing."""
+
+    @abc.abstractmethod
+    async def _sign(self) -> None:
+        """Say something that is no message. Raises ConnectionError or RuntimeError."""
+
+    @abc.abstractmethod
+    async def _say_goodbye(self) -> None:
+        """Close in order. Raises ConnectionError or RuntimeError."""
+
+    @property
+    @abc.abstractmethod
+    def _is_shut(self) -> bool:
+        """Whether the transport says by itself that it is closed."""
 
     async def send(self, message: Message) -> int:
         """Send one message and return its size in bytes; waits while the other side is slow.
@@ -93,21 +111,9 @@ class Link:
             LinkClosed: if the link is closed.
             WireError: if the other side sent something that is no message.
         """
-        try:
-            received = await self._socket.receive()
-        # aiohttp answers pings while it reads, and does not let a closed socket be read again and again.
-        except (ConnectionError, RuntimeError) as error:
-            raise LinkClosed(self.address, str(error)) from None
-        if received.type is aiohttp.WSMsgType.BINARY:
-            self.bytes_received += len(received.data)
-            return decode(received.data)
-        if received.type is aiohttp.WSMsgType.TEXT:
-            raise WireError("text where bytes were due")
-        if isinstance(received.data, aiohttp.WebSocketError):
-            raise WireError(str(received.data))
-        if isinstance(received.data, Exception):
-            raise LinkClosed(self.address, str(received.data) or type(received.data).__name__)
-        raise LinkClosed(self.address, self._lost or "the other side left")
+        data = await self._read()
+        self.bytes_received += len(data)
+        return decode(data)
 
     def __aiter__(self) -> "Link":
         """All messages until the link is closed."""
@@ -125,13 +131,13 @@ class Link:
         try:
             await end(*filter(None, (self._releaser, self._warmer)))
             with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
-                await within(CLOSE_TIMEOUT_S, self._socket.close())
+                await within(CLOSE_TIMEOUT_S, self._say_goodbye())
         finally:
             self._transport.abort()
 
     @property
     def closed(self) -> bool:
-        return bool(self._lost) or self._socket.closed
+        return bool(self._lost) or self._is_shut
 
     async def __aenter__(self) -> "Link":
         return self
@@ -150,8 +156,8 @@ class Link:
         if self._senders == 1:
             self._watch(-1)
         try:
-            await self._socket.send_bytes(data)
-        except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
+            await self._write(data)
+        except (ConnectionError, RuntimeError) as error:
             self._lost = self._lost or str(error) or type(error).__name__
         finally:
             self._senders -= 1
@@ -165,18 +171,21 @@ class Link:
         unsent = self._transport.get_write_buffer_size()
         left = self.bytes_sent - unsent
         if unsent and left == left_before:
-            self._lost = f"it took nothing for {SEND_TIMEOUT_S:g} s"
-            self._transport.abort()
+            self._cut(f"it took nothing for {SEND_TIMEOUT_S:g} s")
         self._watchdog = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, self._watch, left)
 
+    def _cut(self, why: str) -> None:
+        self._lost = self._lost or why
+        self._transport.abort()
+
     async def _keep_warm(self) -> None:
-        """Break silence with a ping, until nothing was said for a while."""
+        """Break silence, until nothing was said for a while."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ConnectionError, RuntimeError, aiohttp.ClientError):
+        with contextlib.suppress(ConnectionError, RuntimeError):
             while not self.closed and loop.time() - self._sent_at < WARM_FOR_S:
                 await asyncio.sleep(WARM_PAUSE_S)
                 if loop.time() - self._sent_at >= WARM_PAUSE_S:
-                    await self._socket.ping()
+                    await self._sign()
 
     async def _hold(self, data: bytes) -> None:
         due = time.monotonic() + self.delay_ms / 1e3
@@ -198,55 +207,3 @@ class Link:
                 await self._send_now(data)
         while not self._held.empty():  # whoever waits for a place need not wait for nothing
             self._held.get_nowait()
-
-
-class Dialer:
-    """Opens links. One per process; close it at the end."""
-
-    def __init__(self, delay_ms: float = 0.0) -> None:
-        self.delay_ms = delay_ms
-        pinned_only = aiohttp.TraceConfig()
-        pinned_only.on_request_redirect.append(_refuse_redirect)
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # a link keeps its connection; owners bound how many they have
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
-            trace_configs=[pinned_only],
-        )
-
-    async def connect(self, address: str, certificate: str) -> Link:
-        """A link to ``host:port``, which must show the certificate of that SHA-256 fingerprint (hex).
-
-        Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does.
-        """
-        try:
-            dial = self._http.ws_connect(
-                f"wss://{address}{PATH}",
-                ssl=aiohttp.Fingerprint(bytes.fromhex(certificate)),
-                max_msg_size=MAX_MESSAGE_BYTES,
-                heartbeat=HEARTBEAT_S,
-            )
-            socket = await within(CONNECT_TIMEOUT_S, dial)
-        except asyncio.TimeoutError:
-            raise LinkClosed(address, f"no answer in {CONNECT_TIMEOUT_S:g} s") from None
-        except aiohttp.ServerFingerprintMismatch:
-            raise LinkClosed(address, "it shows another certificate than its record says") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no address at all
-            raise LinkClosed(address, str(error) or type(error).__name__) from None
-        return Link(socket, address, self.delay_ms)
-
-    async def close(self) -> None:
-        await self._http.close()
-
-
-async def accept(request: web.Request, delay_ms: float = 0.0) -> tuple[Link, web.StreamResponse]:
-    """The serving side of `Dialer.connect`: the link, and what the web handler returns when the link is done."""
-    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_S, compress=False)
-    await socket.prepare(request)
-    return Link(socket, request.remote or "somebody", delay_ms), socket
-
-
-async def _refuse_redirect(*_: object) -> None:
-    """A member answers for itself: following it elsewhere would leave the pinned certificate behind."""
-    raise aiohttp.ClientError("it sends us elsewhere")

@@ -7,7 +7,6 @@ what is served; a few peers of each model keep one. In both places the subkey is
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import msgpack
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from swarm.errors import IdentityError, InvalidRecord
 from swarm.identity import public_key_of
+from swarm.network.address import MAX_ADDRESS, check_address
 from swarm.network.shards import MAX_DEPTH, Shard, block_of, models_key, span_key, way_of
 
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
@@ -29,10 +29,8 @@ NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]  # printed in terminals: no controls
 NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z")]
-Address = Annotated[str, Field(max_length=128)]
+Address = Annotated[str, Field(max_length=MAX_ADDRESS)]
 Neighbour = Annotated[tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)]
-
-_HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):([1-9][0-9]{0,4})")
 
 
 class _Record(BaseModel):
@@ -63,7 +61,7 @@ class PeerRecord(_Record):
     last_layer: int
     dtype: Dtype
     # strict=False: msgpack has lists only. The strings inside stay strict.
-    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]  # "host:port"
+    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]  # best first
     certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]  # SHA-256 of the TLS certificate's DER
     tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
     free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
@@ -75,11 +73,9 @@ class PeerRecord(_Record):
 
     @field_validator("addresses")
     @classmethod
-    def _are_host_and_port(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    def _can_be_dialled(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         for address in addresses:
-            match = _HOST_PORT.fullmatch(address)
-            if not match or int(match[1]) > 65535:
-                raise ValueError(f"{address!r} is not host:port")
+            check_address(address)
         return addresses
 
     @model_validator(mode="after")

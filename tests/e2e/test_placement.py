@@ -16,9 +16,9 @@ from architectures import Architecture
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed

@@ -4,8 +4,8 @@
 
 PLAN is JSON: ``{"hosts": {namespace: address, ...}, "link": {...}, "seed": 0}``. Its standard input is a socket to the
 owner. When every host's device is held it says ``{}``; then each line of JSON is a command and is answered by one line:
-``{"do": "set_link", "pairs": [[from, to], ...], "link": {...}}``, ``{"do": "cut" | "restore", "pairs": [...]}`` or
-``{"do": "statistics"}``. When the socket closes, it ends.
+``{"do": "set_link", "pairs": [[from, to], ...], "link": {...}}``, ``{"do": "cut" | "restore", "pairs": [...]}``,
+``{"do": "hide" | "open", "host": 0}`` or ``{"do": "statistics"}``. When the socket closes, it ends.
 
 One thread and one `select` do it all, with the real-time scheduler where that is allowed, since the peers of an
 experiment load every core.
@@ -29,6 +29,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from lab.links import Link, Wire
+from lab.nat import Nat
 
 DEVICE = "internet"
 MTU = 1500  # the internet's: slow start and loss go by packets, so larger ones would flatter every link
@@ -62,6 +63,7 @@ class Carrier:
         self._host_of_device = {device: host for host, device in enumerate(devices)}
         self._host_of_address = {address: host for host, address in enumerate(addresses)}
         self._due: list[tuple[float, int, int]] = []  # a heap of (when, from, to), also of what a cut has taken since
+        self._nats: dict[int, Nat] = {}  # of hosts that are behind one
         self._owner = owner
         self._commands = owner.makefile("rb", buffering=0)  # a line held in a buffer would wake no `select`
         self._watched = [*devices, owner.fileno()]
@@ -95,6 +97,8 @@ class Carrier:
             destination = self._host_of_address.get(packet[16:20])
             if destination is None or destination == source:
                 continue  # nobody lives there
+            if source in self._nats:
+                self._nats[source].goes_out(packet)
             due = self._wires[source, destination].send(packet, time.monotonic())
             if due is not None:
                 heappush(self._due, (due, source, destination))
@@ -102,8 +106,10 @@ class Carrier:
     def _hand_over(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, source, destination = heappop(self._due)
+            nat = self._nats.get(destination)
             for packet in self._wires[source, destination].receive(now):
-                os.write(self._devices[destination], packet)
+                if nat is None or nat.lets_in(packet):
+                    os.write(self._devices[destination], packet)
 
     def _obey(self) -> None:
         line = self._commands.readline()
@@ -122,6 +128,10 @@ class Carrier:
             case "restore":
                 for wire in wires:
                     wire.restore()
+            case "hide":
+                self._nats.setdefault(command["host"], Nat())
+            case "open":
+                self._nats.pop(command["host"], None)
             case "statistics":
                 self._answer({"wires": [[*pair, *astuple(wire.statistics)] for pair, wire in self._wires.items()]})
                 return

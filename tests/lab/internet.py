@@ -119,6 +119,14 @@ class Internet:
     def restore(self, a: int, b: int, both_ways: bool = True) -> None:
         self._ask({"do": "restore", "pairs": self._pairs(a, b, both_ways)})
 
+    def hide(self, host: int) -> None:
+        """Put a host behind a router that lets in answers only, until `open`. It knows of nothing that went before."""
+        self._ask({"do": "hide", "host": self._known(host)})
+
+    def open(self, host: int) -> None:
+        """Let everything in to a host again."""
+        self._ask({"do": "open", "host": self._known(host)})
+
     def statistics(self) -> dict[tuple[int, int], Statistics]:
         """By (from, to), for every ordered pair of hosts."""
         wires = self._ask({"do": "statistics"})["wires"]

@@ -8,8 +8,9 @@ from support import Server, eventually, soon
 
 from swarm.identity import Identity
 from swarm.network import connection, discovery
+from swarm.network.dialer import Dialer
 from swarm.network.discovery import Connections, candidates
-from swarm.network.link import Dialer, Link
+from swarm.network.link import Link
 from swarm.wire.messages import Ping, Pong
 
 DEAD = "127.0.0.1:1"

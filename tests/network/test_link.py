@@ -11,7 +11,9 @@ from support import PATIENCE_S, Server, dialed, eventually, session_id, soon
 
 import swarm.network.link as links
 from swarm.identity import Identity
-from swarm.network.link import PATH, Dialer, Link, LinkClosed
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link, LinkClosed
+from swarm.network.websocket import PATH
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.messages import Fault, FaultCode, Message, Ping, Pong
 

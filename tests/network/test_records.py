@@ -13,6 +13,7 @@ from swarm.network.records import MAX_RECORD_BYTES, PeerRecord, Record, decode, 
 from swarm.network.shards import MAX_DEPTH, way_of
 
 PEER_ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
+PLACE = f"/ip4/203.0.113.255/tcp/31337/p2p/{PEER_ID}/p2p-circuit/p2p/{PEER_ID}"
 GOOD: dict[str, Any] = {
     "peer_id": PEER_ID,
     "network": "test",
@@ -58,6 +59,12 @@ def test_a_record_comes_back_as_it_was(
     both: list[Record] = [record, record.model_record()]
     for one in both:
         assert decode(encode(one)) == one
+
+
+def test_direct_addresses_and_places_fit_a_record_together() -> None:
+    addresses = ("203.0.113.255:65535", "192.168.100.100:65535", PLACE, PLACE)
+    record = PeerRecord.model_validate(GOOD | {"addresses": addresses, "model": "m" * 96, "tokens_per_second": 1e8 / 3})
+    assert decode(encode(record)) == record
 
 
 @given(st.binary(max_size=2 * MAX_RECORD_BYTES))
@@ -111,6 +118,9 @@ def test_odd_msgpack_is_invalid(bytes_: bytes) -> None:
         {"addresses": ("127.0.0.1:65536",)},
         {"addresses": ("evil host:1",)},
         {"addresses": ("127.0.0.1:1\n",)},
+        {"addresses": (PLACE.rpartition("/")[0],)},
+        {"addresses": (PLACE.replace("/tcp/", "/udp/"),)},
+        {"addresses": (PLACE[:-1] + "0",)},
         {"addresses": (b"127.0.0.1:1",)},
         {"certificate": "a" * 63},
         {"tokens_per_second": math.inf},

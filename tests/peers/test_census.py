@@ -10,7 +10,8 @@ from support import Server, soon
 from peers import census as censuses
 from peers.census import Census, as_serving, usual_speed
 from swarm.identity import Identity
-from swarm.network.link import Dialer, Link
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link
 from swarm.network.records import PeerRecord
 from swarm.routing.placement import Serving
 from swarm.wire.messages import Ping, Pong

@@ -5,17 +5,22 @@ import pytest
 from hivemind.dht import protocol
 
 from peers import doctor
-from peers.doctor import Finding, check_device, check_port, clock_finding, examine, show
+from peers.doctor import Finding, check_device, check_port, clock_finding, examine, reach_finding, show
+from peers.reach import judge
 from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
+from swarm.network.dialback import Answer, answering
 from swarm.network.directory import Directory
 
 
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory:
+    async with (
+        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory,
+        answering(directory.daemon),
+    ):
         yield directory
 
 
@@ -25,11 +30,12 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
 
 async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
     findings = await examine(bootstrap.addresses, "test", 0)
-    assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network"]
+    assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network", "reach"]
     assert show(findings)
     said = capsys.readouterr().out
     assert "FAIL" not in said
     assert "no model yet" in said
+    assert "others get through to" in said
 
 
 @pytest.mark.parametrize("skew_s", [-100.0, 0.0, 100.0])
@@ -98,6 +104,22 @@ def test_a_taken_port_is_a_finding() -> None:
 def test_a_device_that_does_not_work_is_a_finding() -> None:
     assert check_device("cpu").remedy == ""
     assert "--device cpu" in check_device("cuda:99").remedy
+
+
+async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(bootstrap: Directory) -> None:
+    reach = by_subject(await examine(bootstrap.addresses, "test", 0, "192.0.2.1:31330"))["reach"]
+    assert "192.0.2.1:31330" in reach.fact
+    assert "unverified" in reach.fact
+    assert not reach.remedy
+
+
+def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = judge([Answer(seen=("203.0.113.5",), tried="203.0.113.5:31330")], "192.168.1.7:31330")
+    finding = reach_finding(verdict, "192.168.1.7:31330")
+    assert show([finding])
+    said = capsys.readouterr().out
+    for word in ("203.0.113.5", "relay", "forward TCP port 31330", "--announce"):
+        assert word in said
 
 
 async def test_a_check_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch, bootstrap: Directory) -> None:

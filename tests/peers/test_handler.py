@@ -29,8 +29,9 @@ from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import PATH, Link
+from swarm.network.link import Link
 from swarm.network.tasks import end
+from swarm.network.websocket import PATH
 from swarm.wire.messages import (
     MAX_HOPS,
     Cancel,

@@ -16,8 +16,9 @@ import torch
 from architectures import LAYERS
 from support import PATIENCE_S, ask, eventually, opening, session_id, soon, tiny_checkpoint
 
-from peers import host, memory, placing
-from peers.host import CannotListen, Options, serve
+from peers import memory, placing
+from peers.host import Options, serve
+from peers.listener import CannotListen
 from peers.memory import DoesNotFit
 from peers.scheduler import Scheduler
 from swarm.config import Network
@@ -25,9 +26,9 @@ from swarm.errors import ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
-from swarm.network.link import Dialer
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end
 from swarm.wire.messages import Close, Opened
@@ -241,8 +242,3 @@ async def test_a_name_that_records_cannot_carry_is_said(tmp_path: Path) -> None:
     error = await failure(options(checkpoint, model=str(tmp_path / "my model")))
     assert isinstance(error, ConfigError)
     assert "my model" in str(error)
-
-
-def test_an_address_that_others_can_dial_is_announced() -> None:
-    assert host._reachable("127.0.0.1") == "127.0.0.1"
-    assert host._reachable("0.0.0.0") != "0.0.0.0"

@@ -7,7 +7,8 @@ import pytest
 from support import Server, soon
 
 from peers.neighbours import Neighbours, likely
-from swarm.network.link import Dialer, Link
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 from swarm.wire.messages import Ping, Pong
 

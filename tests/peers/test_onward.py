@@ -9,7 +9,8 @@ from support import Server, eventually, session_id, soon
 
 from peers import onward
 from peers.onward import OnwardLinks
-from swarm.network.link import Dialer, Link, LinkClosed
+from swarm.network.dialer import Dialer
+from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Hop, Pong
 

@@ -16,7 +16,7 @@ from peers.onward import OnwardLinks
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Computed
 from swarm.identity import Identity
-from swarm.network.link import Dialer
+from swarm.network.dialer import Dialer
 from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Reroute, Rerouted, Result
 from swarm.wire.stream import Placement, Stream
