@@ -46,6 +46,7 @@ PLAIN = Stats(
     acceptance_histogram=(),
     rule="strict",
     draft_error=None,
+    failovers=(),
     seed=None,
     finish_reason="length",
 )

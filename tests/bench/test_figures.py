@@ -29,6 +29,7 @@ def generation(tokens_per_second, tokens=(1, 2, 3, 4)):
         exact=True,
         rule="strict",
         draft_error=None,
+        failovers=(),
         finish_reason="length",
     )
     return Generation("", tuple(tokens), (), stats)
