@@ -6,7 +6,7 @@ import pytest
 
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.plan import MAX_DEPTH, Plan
-from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_WINDOW
+from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
 from swarm.request import MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -41,8 +41,8 @@ def test_the_widest_window_fits_a_frame():
     [
         ({"window": 0}, Plan()),
         ({"window": 5, "depth": 1}, Plan(5)),
-        ({"window": 5, "depth": 3, "branches": 2}, Plan(5, 3, 2, IDLE_CHANCE)),
-        ({}, Plan(STREAM_WINDOW, MAX_DEPTH, STREAM_BRANCHES, IDLE_CHANCE)),
+        ({"window": 5, "depth": 3, "branches": 2}, Plan(5, 3, 2, STREAM_LEAVES, IDLE_CHANCE)),
+        ({}, Plan(STREAM_WINDOW, MAX_DEPTH, STREAM_BRANCHES, STREAM_LEAVES, IDLE_CHANCE)),
     ],
 )
 def test_how_far_ahead_a_request_goes(changes, plan):
