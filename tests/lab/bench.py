@@ -29,11 +29,11 @@ from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, Way, window_o
 PEERS, DELAYS_MS = (2, 4, 8), (5.0, 20.0, 50.0)
 THOROUGH = {(4, 20.0), (4, 50.0), (8, 50.0)}  # peers and delay where more windows and prompts are tried
 PROMPTS, MORE_PROMPTS = 3, 5
-NEW_TOKENS, PLAIN_TOKENS = 64, 20
+NEW_TOKENS, PLAIN_TOKENS = 64, 16
 SESSIONS = (1, 4, 16)
 SESSION_TOKENS = 48
 FEW: tuple[Way, ...] = (PLAIN, window_of(8), window_of(16), STREAMING, BRANCHES, ADAPTIVE)
-MANY: tuple[Way, ...] = (PLAIN, *map(window_of, (8, 12, 16, 24)), STREAMING, BRANCHES, ADAPTIVE)
+MANY: tuple[Way, ...] = (PLAIN, *map(window_of, (8, 16, 24)), STREAMING, BRANCHES, ADAPTIVE)
 WEATHERS = {
     "5 ms jitter": {"jitter_ms": 5.0},
     "1 % loss": {"loss": 0.01},
