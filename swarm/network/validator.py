@@ -50,9 +50,9 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
             return False
         if not isinstance(expiration, float) or not expiration <= self._clock() + RECORD_LIFETIME_S + CLOCK_SKEW_S:
             return False  # too far ahead, or not a number
-        seen_expiration, seen_value = self._newest.get((key, subkey), (float("-inf"), b""))
-        if expiration <= seen_expiration:
-            return expiration == seen_expiration and value == seen_value
+        newest = self._newest.get((key, subkey))
+        if newest is not None and expiration <= newest[0]:
+            return (expiration, value) == newest
         if not self._is_genuine(key, subkey, value, expiration):
             return False
         self._remember(key, subkey, value, expiration)

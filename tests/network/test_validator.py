@@ -8,7 +8,7 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swarm.identity import Identity
@@ -120,6 +120,7 @@ def test_what_is_refused(record: DHTRecord) -> None:
 
 
 @given(st.binary(), st.binary(), st.binary(), st.floats())
+@example(b"", b"", b"", float("-inf"))
 def test_hostile_fields_never_raise(key: bytes, subkey: bytes, value: bytes, expiration: float) -> None:
     assert not validator().validate(DHTRecord(key, subkey, value, expiration))
     assert not validator().validate(replace(signed(), value=value, expiration_time=expiration))
