@@ -37,8 +37,10 @@ async def test_generate_status_and_the_sdk_agree() -> None:
         assert said["stats"]["verification"] == "exact"
         assert said["stats"]["finish_reason"] == "stop"
         assert said["stats"]["drafted_tokens"] > said["stats"]["accepted_tokens"] > 0
-        # The second peer's span begins before the first one's ends: the chain enters it in the middle.
-        assert [stop["layers"] for stop in said["route"]] == [[0, 5], [5, 8]]
+        # The second peer's span begins before the first one's ends: the chain leaves one or enters one in the middle.
+        (begin, hand_over), (taken_over, end) = (stop["layers"] for stop in said["route"])
+        assert (begin, end) == (0, 8)
+        assert 3 <= hand_over == taken_over <= 5
         assert all(stop["rtt_ms"] > 0 and stop["peer_id"].startswith("12D3KooW") for stop in said["route"])
 
         text = await _swarm("generate", TARGET, PROMPT, "--draft", "none", *where)

@@ -1,10 +1,9 @@
 import pytest
 
-from swarm.identity import Identity
 from swarm.network.address import MAX_ADDRESS, Place, check_address, is_place, join, split
 
-RELAY = f"/ip4/203.0.113.5/tcp/31337/p2p/{Identity.generate().peer_id}"
-PEER = Identity.generate().peer_id
+RELAY = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+PEER = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"
 
 
 @pytest.mark.parametrize("relay", [RELAY, RELAY.replace("ip4/203.0.113.5", "dns4/relay.example.org")])
