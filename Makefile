@@ -17,8 +17,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install
 	$(BIN)/swarm demo $(ARGS)
 
+# Tests of modules run two at a time; those of whole swarms, which start many processes, one after the other.
 test: install
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 # The emulated internet takes Linux and root; without, members hold back their own messages.
 bench: install

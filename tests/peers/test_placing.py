@@ -86,8 +86,8 @@ class _View:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "CLAIM_PAUSE_S", 0.02)
-    monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.05)
+    monkeypatch.setattr(placing, "CLAIM_PAUSE_S", 0.2)
+    monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.4)
 
 
 @pytest.mark.parametrize("seed", range(5))
