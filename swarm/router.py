@@ -11,7 +11,7 @@ from swarm.chain import ChainLink
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
-from swarm.network.discovery import Connections, candidates
+from swarm.network.discovery import NEAREST, Connections, candidates
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord, neighbour_key
 from swarm.network.survey import Sample
@@ -21,7 +21,6 @@ from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
 
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
-NEAREST = 64  # of the peers that answered before are asked again, besides a sample of the others
 MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 

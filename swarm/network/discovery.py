@@ -14,6 +14,7 @@ from swarm.network.records import PeerRecord
 from swarm.network.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
+NEAREST = 64  # of those that answered earlier searches are pinged again, besides them
 CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
 HEAD_START_S = 1.0  # of an address over the next one: a computer behind NAT does not say that it cannot be dialled
 REACH_TIMEOUT_S = 6.0  # for a search as a whole: a record with many dead addresses keeps nobody waiting longer

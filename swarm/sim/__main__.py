@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from swarm.errors import SwarmError
+from swarm.network.discovery import NEAREST
 from swarm.sim.planner import benchmark
 from swarm.sim.report import markdown
 from swarm.sim.scenario import Scenario, run
@@ -19,7 +20,7 @@ SIZES = (100, 1_000, 10_000)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--clients", default=200, show_default=True, type=click.IntRange(0, 10_000))
 @click.option("--departing", default=0.3, show_default=True, type=click.FloatRange(0, 1), help="Share that leaves.")
-@click.option("--remember", default=0, show_default=True, help="Near peers that a client pings again; not built yet.")
+@click.option("--remember", default=NEAREST, show_default=True, help="Near peers that a client pings again.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder for pictures.")
 @click.pass_context
 def main(

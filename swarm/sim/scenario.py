@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from swarm.network.discovery import NEAREST
 from swarm.sim.clients import Client, Log
 from swarm.sim.dht import Cost
 from swarm.sim.events import Process
@@ -34,7 +35,7 @@ class Scenario:
     departing: float = 0.3  # share of the peers
     clients: int = 200  # in the steady time and after it
     thorough_clients: int = 20  # for whom the best possible loop is worked out
-    remembered: int = 0  # peers that a client pings again because they were near; 0 as real clients do today
+    remembered: int = NEAREST  # peers that a client pings again because they were near
 
     @property
     def departure_s(self) -> float:
