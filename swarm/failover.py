@@ -71,6 +71,7 @@ class Repair:
 
     peers: tuple[str, ...]  # that are not part of the chain any more
     layers: tuple[int, int]  # the span [a, b) from the first to the last of them
+    waited_ms: float  # for peers to appear, while there were none
     replayed_tokens: int
 
 
@@ -143,12 +144,13 @@ class Mender:
         """
         deadline = time.monotonic() + self._patience_s
         broken, avoid, lost = set(broken), set(broken), [link for link in self._session.chain if link.peer_id in broken]
+        waited_s = 0.0
         while True:
-            held = resume()
+            held, begun_at = resume(), time.monotonic()
             try:
                 await self._replace(broken, avoid, held)
                 layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
-                return Repair(tuple(link.peer_id for link in lost), layers, len(held.tokens))
+                return Repair(tuple(link.peer_id for link in lost), layers, waited_s * 1e3, len(held.tokens))
             except ChainBroken as again:
                 log.warning("while a chain was repaired: %s", again)
                 self._blame(again)
@@ -161,6 +163,7 @@ class Mender:
                 await asyncio.sleep(PAUSE_S)
                 missing = str(error)
                 avoid.clear()  # who failed is left alone for a while in any case, and may only have been slow
+                waited_s += time.monotonic() - begun_at
             if time.monotonic() > deadline:
                 raise SwarmIncomplete(missing, self._patience_s)
 

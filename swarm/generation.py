@@ -180,7 +180,8 @@ class _Repairs:
                 peers=repair.peers,
                 layers=repair.layers,
                 noticed_ms=(noticed_at - self._heard_at) * 1e3,
-                repair_ms=(time.perf_counter() - noticed_at) * 1e3,
+                waited_ms=repair.waited_ms,
+                repair_ms=(time.perf_counter() - noticed_at) * 1e3 - repair.waited_ms,
                 pause_ms=0.0,  # until the next answer
                 replayed_tokens=repair.replayed_tokens,
             )

@@ -42,7 +42,8 @@ class Failover:
     peers: tuple[str, ...]  # that failed
     layers: tuple[int, int]  # the span [a, b) that was given to others
     noticed_ms: float  # from the last answer to knowing that something failed
-    repair_ms: float  # from then on until the new peers held what the old ones did
+    waited_ms: float  # for peers to appear, while nobody else served these layers
+    repair_ms: float  # without that, until the new peers held what the old ones did
     pause_ms: float  # from the last answer before to the first one after
     replayed_tokens: int
 

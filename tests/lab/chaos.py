@@ -109,8 +109,10 @@ async def run(generations: int, tokens: int, every_s: float, cut: bool, seed: in
     failovers = [failover for text in written for failover in text["failovers"]]
     print(f"{len(strikes)} strikes, every {every_s:g} s: {', '.join(strikes)}")
     print(f"{sum(same)} of {generations} texts of {tokens} tokens are the same; {len(failovers)} failovers")
+    at_once = [failover for failover in failovers if not failover["waited_ms"]]
+    print(f"for {len(failovers) - len(at_once)} of them peers had to be waited for; of the {len(at_once)} others:")
     for part in ("noticed_ms", "repair_ms", "pause_ms"):
-        values = sorted(failover[part] for failover in failovers)
+        values = sorted(failover[part] for failover in at_once)
         if values:
             print(f"{part}: median {median(values):.0f}, most {values[-1]:.0f}")
     speed = [median(text["tokens_per_second"] for text in each if not text["error"]) for each in (expected, written)]
