@@ -33,7 +33,7 @@ class Census:
     def __init__(self, directory: Directory, dialer: Dialer, fingerprint: str, model_layers: int, peer_id: str) -> None:
         self._directory, self._dialer = directory, dialer
         self._fingerprint, self._model_layers, self._peer_id = fingerprint, model_layers, peer_id
-        self.peers = 0  # that the directory named when it was last asked
+        self.peers = 0  # in the swarm, when the directory was last asked
 
     async def take(self, mine: Span | None = None) -> list[PeerRecord] | None:
         """Records of those who serve layers or are about to, without those that turned out to be gone.
@@ -43,9 +43,9 @@ class Census:
         Args:
             mine: layers that are served here: whoever serves the same has to be there before they are given up.
         """
-        found = await self._directory.peers(self._fingerprint, self._model_layers)
-        self.peers = len(found)
-        left = {r.peer_id: r for r in found if r.peer_id != self._peer_id and r.state in ("online", "joining")}
+        found = await self._directory.survey(self._fingerprint, self._model_layers)
+        self.peers = found.total
+        left = {r.peer_id: r for r in found.records if r.peer_id != self._peer_id and r.state in ("online", "joining")}
         asked: set[str] = set()
         answered = 0
         connections = Connections(self._dialer)

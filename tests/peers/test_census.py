@@ -13,6 +13,7 @@ from swarm.identity import Identity
 from swarm.network.dialer import Dialer
 from swarm.network.link import Link
 from swarm.network.records import PeerRecord
+from swarm.network.survey import Sample
 from swarm.routing.placement import Serving
 from swarm.wire.messages import Ping, Pong
 
@@ -29,8 +30,8 @@ class Records:
     def __init__(self) -> None:
         self.found: list[PeerRecord] = []
 
-    async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
-        return self.found
+    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
+        return Sample(tuple(self.found), (1.0,) * len(self.found), len(self.found), True)
 
 
 class Lab:
