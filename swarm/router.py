@@ -1,6 +1,7 @@
 """Which peers: what the directory says, what they answer, and what was seen of them, put together into chains."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from swarm.chain import ChainLink
-from swarm.errors import SwarmError
+from swarm.errors import DirectoryDown, SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
 from swarm.network.discovery import NEAREST, Connections, candidates
@@ -23,6 +24,8 @@ from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
 MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
+
+log = logging.getLogger(__name__)
 
 
 class WrongWeights(SwarmError):
@@ -84,7 +87,7 @@ class Router:
 
     Args:
         model: its name as the user gave it, for errors.
-        known: records of peers that were good before, to begin with.
+        known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
     """
 
     def __init__(
@@ -100,9 +103,9 @@ class Router:
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
-        self._looked_at = time.monotonic() if known else float("-inf")
+        self._looked_at = float("-inf")
         self._last: Plan | None = None
-        self._rtt_ms: dict[str, float] = {}  # of peers that answered when they were asked last
+        self._rtt_ms = {record.peer_id: 0.0 for record in known}  # of peers that answered when they were asked last
 
     @property
     def good(self) -> list[PeerRecord]:
@@ -191,7 +194,13 @@ class Router:
 
     async def _look(self) -> None:
         checkpoint = self._checkpoint
-        found = await self._directory.survey(checkpoint.fingerprint, checkpoint.num_layers)
+        try:
+            found = await self._directory.survey(checkpoint.fingerprint, checkpoint.num_layers)
+        except DirectoryDown as error:
+            if not self._records:
+                raise
+            log.warning("going on with the peers that are known: %s", error)
+            return
         before, self._records = self._records, {record.peer_id: record for record in found.records}
         if not found.complete:  # of a large swarm: those who were near are there still, most likely
             near, _ = self._nearest(list(before.values()))

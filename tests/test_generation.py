@@ -13,6 +13,7 @@ from support import WORDS, Peer, WatchedSpan, eventually, soon, tiny_checkpoint,
 
 from swarm import failover
 from swarm import session as sessions
+from swarm.errors import DirectoryDown
 from swarm.failover import SwarmIncomplete
 from swarm.generation import GenerationStream, Threads
 from swarm.model.checkpoint import Checkpoint
@@ -81,7 +82,11 @@ class Swarm:
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer()
         self._connections = Connections(self._dialer)
-        self.router = Router(self, self._connections, checkpoint, "tiny", self.health)
+        self.know(())
+
+    def know(self, records: Sequence[PeerRecord]) -> None:
+        """Begin anew, as a client that knew these peers before."""
+        self.router = Router(self, self._connections, self._checkpoint, "tiny", self.health, records)
 
     async def add(self, *spans: tuple[int, int], **options: int) -> None:
         for first, last in spans:
@@ -367,4 +372,19 @@ async def test_missing_layers_are_waited_for_only_if_somebody_is_said_to_serve_t
             await soon(swarm.write(patience_s=0.2))
         assert caught.value.expected
         asyncio.get_running_loop().call_later(0.5, swarm.states.clear)
+        assert (await soon(swarm.write())).token_ids == expected
+
+
+async def test_a_directory_that_is_down_is_no_hindrance_while_peers_are_known(
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(*_: object) -> None:
+        raise DirectoryDown("unplugged")
+
+    async with swarm_of(make, *STAGES) as swarm:
+        records = (await swarm.survey("", 0)).records
+        monkeypatch.setattr(swarm, "survey", down)
+        with pytest.raises(DirectoryDown):
+            await soon(swarm.write())
+        swarm.know(records)
         assert (await soon(swarm.write())).token_ids == expected
