@@ -152,7 +152,7 @@ class Mender:
                 layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
                 return Repair(tuple(link.peer_id for link in lost), layers, waited_s * 1e3, len(held.tokens))
             except ChainBroken as again:
-                log.warning("while a chain was repaired: %s", again)
+                log.info("while a chain was repaired, peer ...%s failed: %s", again.peer_id[-8:], again.why)
                 self._blame(again)
                 lost += [link for link in self._session.chain if link.peer_id == again.peer_id and link not in lost]
                 broken.add(again.peer_id)

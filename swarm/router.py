@@ -14,7 +14,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
 from swarm.network.discovery import NEAREST, Connections, candidates
 from swarm.network.lookup import ModelEntry
-from swarm.network.records import PeerRecord, neighbour_key
+from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
 from swarm.network.survey import Sample
 from swarm.results import RouteStop, Stats
 from swarm.routing.chain import MissingLayers, Stage, gaps
@@ -104,6 +104,7 @@ class Router:
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
         self._looked_at = float("-inf")
+        self._named_at = dict.fromkeys(self._records, float("-inf"))  # when the directory last named each of them
         self._last: Plan | None = None
         self._rtt_ms = {record.peer_id: 0.0 for record in known}  # of peers that answered when they were asked last
 
@@ -122,7 +123,7 @@ class Router:
             WrongWeights: if the model is served, but with other weights.
         """
         try:
-            known = await self._know(0, self._checkpoint.num_layers, avoid)
+            known = await self._know(0, self._checkpoint.num_layers, avoid, FRESH_S)
         except MissingLayers:
             if not self._records:
                 await self._blame_weights()
@@ -140,7 +141,7 @@ class Router:
         """
         layers = self._checkpoint.num_layers
         await self.chain()
-        known = await self._know(0, layers, ())
+        known = await self._know(0, layers, (), FRESH_S)
         by_id = {candidate.peer_id: candidate for candidate in known.candidates}
         best = plan(known.candidates, layers)
         second = runner_up(best, known.candidates, layers)
@@ -176,7 +177,7 @@ class Router:
             self.health.served(stop.peer_id, last - first, compute_ms, queue_ms)
             self.health.recovered(stop.peer_id)
 
-    async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float = FRESH_S) -> _Known:
+    async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float) -> _Known:
         """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or
         if what it said is older than ``fresh_s``."""
         age_s = time.monotonic() - self._looked_at
@@ -201,11 +202,14 @@ class Router:
                 raise
             log.warning("going on with the peers that are known: %s", error)
             return
-        before, self._records = self._records, {record.peer_id: record for record in found.records}
-        if not found.complete:  # of a large swarm: those who were near are there still, most likely
-            near, _ = self._nearest(list(before.values()))
-            self._records = {record.peer_id: record for record in near} | self._records
-        self._looked_at = time.monotonic()
+        self._looked_at = now = time.monotonic()
+        self._named_at |= {record.peer_id: now for record in found.records}
+        # Where many nodes leave at once, records get lost though their peers are there: they are believed as long as
+        # they would have lived. Of a large swarm a look shows a part: those who were near are there still, most likely.
+        lately = [r for r in self._records.values() if now - self._named_at[r.peer_id] < RECORD_LIFETIME_S]
+        near = [] if found.complete else self._nearest(list(self._records.values()))[0]
+        self._records = {record.peer_id: record for record in (*near, *lately, *found.records)}
+        self._named_at = {peer_id: self._named_at[peer_id] for peer_id in self._records}
 
     def _nearest(self, records: Sequence[PeerRecord]) -> tuple[list[PeerRecord], list[PeerRecord]]:
         """The nearest of those that have answered before, and all others."""

@@ -11,7 +11,7 @@ import pytest
 from architectures import ARCHITECTURES, LAYERS
 from support import WORDS, Peer, WatchedSpan, eventually, soon, tiny_checkpoint, tokenizer_of
 
-from swarm import failover
+from swarm import failover, router
 from swarm import session as sessions
 from swarm.errors import DirectoryDown
 from swarm.failover import SwarmIncomplete
@@ -388,3 +388,19 @@ async def test_a_directory_that_is_down_is_no_hindrance_while_peers_are_known(
             await soon(swarm.write())
         swarm.know(records)
         assert (await soon(swarm.write())).token_ids == expected
+
+
+async def test_records_that_got_lost_in_the_directory_are_believed_for_a_while(
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgetful(*_: object) -> Sample[PeerRecord]:
+        return Sample((), (), 0, True)
+
+    monkeypatch.setattr(router, "FRESH_S", 0.0)
+    async with swarm_of(make, *STAGES) as swarm:
+        await soon(swarm.write())
+        monkeypatch.setattr(swarm, "survey", forgetful)
+        assert (await soon(swarm.write())).token_ids == expected
+        monkeypatch.setattr(router, "RECORD_LIFETIME_S", 0.0)
+        with pytest.raises(MissingLayers):
+            await soon(swarm.write())
