@@ -192,6 +192,96 @@ async def test_whoever_is_killed_the_text_is_the_same(
         assert all(f.pause_ms >= f.repair_ms > 0 for f in text.stats.failovers)
 
 
+def when_all_stand_by(strike: Strike, count: int = len(STAGES)) -> Strike:
+    async def wait(swarm: Swarm, stream: GenerationStream) -> None:
+        await eventually(lambda: len(stream.standby) == count)
+        await strike(swarm, stream)
+
+    return wait
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+@pytest.mark.parametrize(
+    ("stages", "stood_by"),
+    [((0,), True), ((1,), True), ((2,), True), ((0, 2), True), ((0, 1), False), ((1, 2), False), ((0, 1, 2), False)],
+)
+async def test_whoever_stands_by_takes_the_place(
+    stages: tuple[int, ...], stood_by: bool, way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        text = await soon(swarm.write(when_all_stand_by(killing(*stages)), standby=True, **way))
+        assert text.token_ids == expected
+        gone = [peer_id for failover in text.stats.failovers for peer_id in failover.peers]
+        assert len(gone) == len(set(gone)) == len(stages)
+        if stood_by:
+            assert [(f.standby, f.replayed_tokens) for f in text.stats.failovers] == [(True, 0)]
+
+
+async def test_others_stand_by_for_those_that_took_a_place(
+    make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async with swarm_of(make, *STAGES * 3) as swarm:
+        stream, said = swarm.stream(window=0, standby=True), 0
+        async for _ in stream:
+            said += 1
+            if said % 8 == 4:
+                await when_all_stand_by(killing(said // 8 % 3))(swarm, stream)
+        assert stream.result.token_ids == expected
+        assert [failover.standby for failover in stream.result.stats.failovers] == [True] * 4
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with those for whom they stand by"])
+async def test_those_that_stand_by_die(
+    together: bool, way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+        ids = {stop.peer_id for stop in stream.standby} | ({stream.route[1].peer_id} if together else set())
+        for peer in [peer for peer in swarm.up if peer.id in ids]:
+            swarm.up.remove(peer)
+            await peer.die()
+
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        await swarm.add((1, 3))  # so that somebody is left
+        text = await soon(swarm.write(when_all_stand_by(strike), standby=True, **way))
+        assert text.token_ids == expected
+        assert [f.layers for f in text.stats.failovers] == ([(1, 3)] if together else [])
+        assert not any(f.standby for f in text.stats.failovers)
+
+
+async def test_stages_for_which_there_is_no_room_elsewhere_go_without(
+    make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async with swarm_of(make, *STAGES, (1, 2), (2, 3)) as swarm:
+        await swarm.add((0, 1), cache_tokens=10)
+        await swarm.add((2, 4))
+        text = await soon(swarm.write(when_all_stand_by(killing(2), 1), standby=True))
+        assert text.token_ids == expected
+        assert [failover.standby for failover in text.stats.failovers] == [True]
+
+
+async def test_one_that_stands_by_elsewhere_is_taken_if_it_is_the_only_one(
+    make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    """It cannot stand by for two, and stands by for the one that stays."""
+    async with swarm_of(make, *STAGES) as swarm:
+
+        async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+            (spare,) = stream.standby
+            place = next(place for place, stop in enumerate(stream.route) if stop.layers != spare.layers)
+            await killing(place)(swarm, stream)
+
+        stream, said = swarm.stream(standby=True), 0
+        async for _ in stream:
+            said += 1
+            if said == 1:
+                await swarm.add((0, 4))
+            if said == NEW // 3:
+                await when_all_stand_by(strike, 1)(swarm, stream)
+        assert stream.result.token_ids == expected
+        assert [failover.standby for failover in stream.result.stats.failovers] == [False]
+
+
 @pytest.mark.parametrize("at", [1, NEW - 1])
 async def test_at_the_first_and_at_the_last_token(
     at: int, make: Callable[[], Swarm], expected: tuple[int, ...]
