@@ -200,12 +200,16 @@ class Mender:
         await self._standby.follow(broken, held)
 
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
-        """Peers for the layers of a gap; if need be, those that stand by elsewhere. Raises `MissingLayers`."""
+        """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are part of the chain:
+        one of these refuses, the gap grows by its layers, and then it may serve all of them. Raises `MissingLayers`."""
         first, last = gap[0].stage.first, gap[-1].stage.last
-        if others := self._standby.peer_ids:
-            with suppress(MissingLayers):
-                return await self._finder.span(first, last, avoid | others)
+        chain = {link.peer_id for link in self._session.chain}
+        with suppress(MissingLayers):
+            return await self._finder.span(first, last, avoid | chain | self._standby.peer_ids)
+        if self._standby.peer_ids:
             await self._standby.leave_all()
+            with suppress(MissingLayers):
+                return await self._finder.span(first, last, avoid | chain)
         return await self._finder.span(first, last, avoid)
 
     async def _step_in(self, before: ChainLink | None, spare: Spare, held: Resume) -> None:

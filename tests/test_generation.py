@@ -11,7 +11,7 @@ import pytest
 from architectures import ARCHITECTURES, LAYERS
 from support import WORDS, Peer, WatchedSpan, eventually, soon, tiny_checkpoint, tokenizer_of
 
-from swarm import failover
+from swarm import failover, standby
 from swarm import session as sessions
 from swarm.failover import SwarmIncomplete
 from swarm.generation import GenerationStream, Threads
@@ -249,37 +249,74 @@ async def test_those_that_stand_by_die(
         assert not any(f.standby for f in text.stats.failovers)
 
 
-async def test_stages_for_which_there_is_no_room_elsewhere_go_without(
-    make: Callable[[], Swarm], expected: tuple[int, ...]
+@pytest.mark.parametrize("stage", range(3))
+async def test_the_place_of_one_that_hangs_is_taken_too(
+    stage: int, make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with swarm_of(make, *STAGES, (1, 2), (2, 3)) as swarm:
-        await swarm.add((0, 1), cache_tokens=10)
-        await swarm.add((2, 4))
-        text = await soon(swarm.write(when_all_stand_by(killing(2), 1), standby=True))
+    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.2)
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        text = await soon(swarm.write(when_all_stand_by(hanging(stage)), standby=True))
         assert text.token_ids == expected
-        assert [failover.standby for failover in text.stats.failovers] == [True]
+        assert [(f.layers, f.standby) for f in text.stats.failovers] == [(STAGES[stage], True)]
+
+
+@pytest.mark.parametrize("stage", range(3))
+async def test_one_that_stands_by_and_hangs_holds_nobody_up(
+    stage: int, make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+        ids = {stop.peer_id for stop in stream.standby if stop.layers == STAGES[stage]}
+        for peer in swarm.up:
+            if peer.id in ids:
+                peer.span.go_on.clear()
+
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        text = await soon(swarm.write(when_all_stand_by(strike), standby=True))
+        assert text.token_ids == expected
+        assert text.stats.failovers == ()
+
+
+async def write_joined_by(
+    swarm: Swarm, spans: list[tuple[int, int]], strike: Strike, small: Sequence[tuple[int, int]] = ()
+) -> Generation:
+    """Peers of these spans come when the text has begun, some of them too small for any session; as soon as one stands
+    by, something happens."""
+    stream, said = swarm.stream(standby=True), 0
+    async for _ in stream:
+        said += 1
+        if said == 1:
+            await swarm.add(*spans)
+            await swarm.add(*small, cache_tokens=10)
+        if said == NEW // 3:
+            await when_all_stand_by(strike, 1)(swarm, stream)
+    return stream.result
+
+
+async def test_stages_for_which_there_is_nobody_go_without(
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither parts of a stage help, nor peers without room."""
+    monkeypatch.setattr(standby, "SEEK_S", 0.2)
+    async with swarm_of(make, *STAGES) as swarm:
+        text = await soon(write_joined_by(swarm, [(1, 2), (2, 3), (2, 4)], killing(2), small=[(0, 1)]))
+        assert text.token_ids == expected
+        assert [(f.layers, f.standby) for f in text.stats.failovers] == [((3, 4), True)]
 
 
 async def test_one_that_stands_by_elsewhere_is_taken_if_it_is_the_only_one(
-    make: Callable[[], Swarm], expected: tuple[int, ...]
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot stand by for two, and stands by for the one that stays."""
+    monkeypatch.setattr(standby, "SEEK_S", 0.2)
+
+    async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+        (spare,) = stream.standby
+        place = next(place for place, stop in enumerate(stream.route) if stop.layers != spare.layers)
+        await killing(place)(swarm, stream)
+
     async with swarm_of(make, *STAGES) as swarm:
-
-        async def strike(swarm: Swarm, stream: GenerationStream) -> None:
-            (spare,) = stream.standby
-            place = next(place for place, stop in enumerate(stream.route) if stop.layers != spare.layers)
-            await killing(place)(swarm, stream)
-
-        stream, said = swarm.stream(standby=True), 0
-        async for _ in stream:
-            said += 1
-            if said == 1:
-                await swarm.add((0, 4))
-            if said == NEW // 3:
-                await when_all_stand_by(strike, 1)(swarm, stream)
-        assert stream.result.token_ids == expected
-        assert [failover.standby for failover in stream.result.stats.failovers] == [False]
+        text = await soon(write_joined_by(swarm, [(0, 4)], strike))
+        assert text.token_ids == expected
+        assert [failover.standby for failover in text.stats.failovers] == [False]
 
 
 @pytest.mark.parametrize("at", [1, NEW - 1])
