@@ -183,7 +183,7 @@ class Mender:
             start, end = gap
             await self._standby.follow(broken, held)
             before = session.chain[start - 1] if start else None
-            if spare := await self._standby.take(session.chain[start]):
+            if spare := await self._standby.take(session.chain[start], broken):
                 end, new = start + 1, [spare.link]
                 filling = self._step_in(before, spare, held)
             else:

@@ -72,10 +72,10 @@ class Spare:
     failure: str = ""
     asked: tuple[int, int] = (0, 0)  # serials that were answered when it was asked the last two times
 
-    @property
-    def usable(self) -> bool:
-        """Whether it could take the place now."""
-        return self.ready and not self.failure and time.monotonic() - self.since < HEARD_S
+    def could_step_in(self, broken: Collection[str] = ()) -> bool:
+        """Whether it could take the place now; that its onward peer is one of those that failed is no obstacle."""
+        up_to_date = self.ready and not self.failure and time.monotonic() - self.since < HEARD_S
+        return up_to_date and (self.reaches or (self.onward is not None and self.onward.peer_id in broken))
 
 
 class Standby:
@@ -100,7 +100,7 @@ class Standby:
     @property
     def ready(self) -> tuple[ChainLink, ...]:
         """Whoever could take a place now."""
-        return tuple(spare.link for spare in self._spares.values() if spare.usable)
+        return tuple(spare.link for spare in self._spares.values() if spare.could_step_in())
 
     @property
     def peer_ids(self) -> set[str]:
@@ -146,18 +146,18 @@ class Standby:
                 continue
             behind = chain[place + 1] if place + 1 < len(chain) else None
             if behind is not None and behind.peer_id not in broken and behind.hop != spare.onward:
-                spare.onward, spare.reaches, spare.ready = behind.hop, False, False
+                spare.onward, spare.reaches = behind.hop, False
                 await self._tell(spare, goes_on_to(behind.hop, self._session, held))
 
-    async def take(self, member: ChainLink) -> Spare | None:
-        """Whoever can take the place of a peer now; it is not one that stands by any more. Whoever stands by and
-        cannot is left."""
+    async def take(self, member: ChainLink, broken: Collection[str]) -> Spare | None:
+        """Whoever can take the place of a peer now, which is one of these that failed; it is not one that stands by any
+        more. Whoever stands by and cannot is left."""
         while not self._news.empty():
             self._hear(self._news.get_nowait())
         spare = self._spares.get(member.peer_id)
         if spare is None:
             return None
-        if not spare.usable:
+        if not spare.could_step_in(broken):
             await self._leave(spare)
             return None
         del self._spares[member.peer_id]
@@ -241,10 +241,10 @@ class Standby:
         elif isinstance(message, Rerouted):
             spare.reaches = True
         elif isinstance(message, Standing):
-            spare.ready = spare.reaches and message.last >= spare.asked[0]
-            spare.since = time.monotonic() if spare.ready else spare.since
+            spare.ready = message.last >= spare.asked[0]
+            spare.since = time.monotonic() if spare.ready and spare.reaches else spare.since
         elif isinstance(message, Fault) and spare.opened and spare.onward and message.peer == spare.onward.peer_id:
-            spare.reaches = spare.ready = False  # if that one has failed, it is replaced, and we say by whom
+            spare.reaches = False  # if that one has failed, it is replaced, and we say by whom
         else:
             spare.failure = message.text if isinstance(message, Fault) else str(message)
 
