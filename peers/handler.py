@@ -25,6 +25,7 @@ from swarm.wire.messages import (
     FaultCode,
     Frame,
     Message,
+    Mirror,
     Open,
     Opened,
     Ping,
@@ -94,6 +95,7 @@ class Handler:
             Close: self._close_session,
             Cancel: self._cancel,
             Reroute: self._reroute,
+            Mirror: self._mirror,
             Probe: self._probe,
             Ping: self._pong,
         }
@@ -305,12 +307,17 @@ class Handler:
         except SessionFault as fault:
             self._fail(session, fault)
 
+    async def _mirror(self, link: Link, message: Mirror) -> None:
+        session = await self._clients_own(link, message)
+        if session is not None:
+            session.mirror(message)
+
     async def _probe(self, link: Link, message: Probe) -> None:
         session = await self._clients_own(link, message)
         if session is not None:
             await _say(link, session.standing())
 
-    async def _clients_own(self, link: Link, message: Reroute | Probe) -> PeerSession | None:
+    async def _clients_own(self, link: Link, message: Reroute | Mirror | Probe) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
         if session is not None and session.outlet.opener is link:

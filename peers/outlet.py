@@ -1,15 +1,18 @@
 """Where a session's outputs go: to the next peer, whoever that is, or at the end of the chain back to the client."""
 
+import asyncio
 import logging
 
 from torch import Tensor
 
+from peers import retelling
 from peers.history import History
 from peers.onward import OnwardLinks
 from peers.scheduler import Computed
+from swarm.network.feed import Feed
 from swarm.network.link import Link, LinkClosed
-from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Open, Reroute, Rerouted, Result
-from swarm.wire.stream import BEGINNING, Placement, replayed
+from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
+from swarm.wire.stream import BEGINNING, Placement, Stream, replayed
 from swarm.wire.tensors import WireTensor
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ class Outlet:
     A next peer that is lost does not end the session: its client is told, and may name another one, which is then
     given what the lost one held. All that is awaited here may be cancelled: what `keep` was told is not lost by it.
 
+    Another peer may stand by for the next one. It is told the same in the background; if that fails, nobody is told.
+
     Attributes:
         opener: the client's link; faults and, at the end of the chain, results go there.
         hop: the next peer; None at the end of the chain.
@@ -48,6 +53,8 @@ class Outlet:
         self.opening, self.opener, self.hop, self.link, self.history = opening, opener, opening.next, link, history
         self.passed = BEGINNING
         self._links = links
+        self._standby: tuple[Hop, Feed[Link]] | None = None
+        self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
 
     @property
     def lost(self) -> bool:
@@ -73,10 +80,14 @@ class Outlet:
             "queue_ms": (*frame.queue_ms, computed.queue_ms),
         }
         if self.hop is not None:
-            if frame.replay != 0:
-                hidden = WireTensor.pack(computed.output)
-                replay = None if frame.replay is None else frame.replay - 1
-                await self._pass(frame.model_copy(update={"tokens": None, "hidden": hidden, "replay": replay, **times}))
+            replay = None if frame.replay is None else frame.replay - 1
+            if replay != -1 or self._standby is not None:
+                frame = frame.model_copy(update={"tokens": None, "hidden": WireTensor.pack(computed.output)})
+            if self._standby is not None:  # it hears before the next peer does: it holds whatever has been answered
+                again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
+                self._standby[1].put(frame.model_copy(update=again))
+            if replay != -1:
+                await self._pass(frame.model_copy(update={"replay": replay, **times}))
         elif frame.replay is None:
             hidden = WireTensor.pack(computed.output[frame.count - frame.tail :])
             await self._answer(
@@ -93,29 +104,40 @@ class Outlet:
             self.passed = frame.first + frame.count - 1
 
     async def reroute(self, reroute: Reroute) -> None:
-        """Go on to another peer, after giving it all that is kept; the session keeps its outputs. The client is told
-        when that is done, or that the new peer failed.
+        """Go on to another peer, after giving it all that is kept, unless it holds that already; the session keeps its
+        outputs. The client is told when that is done, or that the new peer failed.
 
         Raises:
             SessionFault: if the client is gone.
         """
-        self.close()
+        self.let_go()
         self.hop = reroute.next
         try:
-            self.link = await self._links.to(reroute.next)
+            self.link = await self._way_to(reroute)
         except LinkClosed as error:
             await self.tell(SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), reroute.next.peer_id))
             return
-        await self._replay(reroute)
+        if reroute.replay is not None:
+            await self._replay(reroute, reroute.replay)
         if not self.lost:
             self.passed = reroute.root
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
+    def mirror(self, hop: Hop | None, stream: Stream) -> None:
+        """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream`` holds, and then what
+        is sent on. With None, or without a history, nobody stands by any more. Never waits."""
+        self._stand_down()
+        if hop is not None and self.history is not None:
+            everything = retelling.as_it_stands(self.opening.session, stream, self.history)
+            self._standby = hop, Feed(lambda: self._links.to(hop), self._links.release, everything)
+
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over ``link``. Returns what the client has to know; None if another one is in use."""
+        if self._standby is not None and self._standby[1].uses(link):
+            self._stand_down()
         if self.hop is None or self.link is not link:
             return None
-        self.close()
+        self.let_go()
         return SessionFault(code, text, self.hop.peer_id)
 
     async def tell(self, fault: SessionFault) -> None:
@@ -125,29 +147,46 @@ class Outlet:
         except LinkClosed:
             log.debug("the client of a failed session is gone")
 
-    def close(self) -> None:
-        """Give the link back. May be called twice."""
+    def let_go(self) -> None:
+        """Give the link to the next peer back. May be called twice."""
         if self.link is not None:
             self._links.release(self.link)
             self.link = None
 
-    async def _replay(self, reroute: Reroute) -> None:
+    async def close(self) -> None:
+        """Give all links back. May be called twice."""
+        self.let_go()
+        self._stand_down()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _stand_down(self) -> None:
+        if self._standby is not None:
+            closing = asyncio.create_task(self._standby[1].close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._standby = None
+
+    async def _way_to(self, reroute: Reroute) -> Link:
+        """A link to the next peer; if it stood by, the one over which it was told everything, once that is done.
+        Raises `LinkClosed`."""
+        hop = reroute.next
+        if self._standby is not None and self._standby[0] == hop and reroute.replay is None:
+            try:
+                return await self._standby[1].finish()
+            finally:
+                self._stand_down()
+        if self._standby is not None and self._standby[0] == hop:
+            self._stand_down()
+        return await self._links.to(hop)
+
+    async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
-        for first, rows, root, parents in replayed(reroute.root, self.history.length):
+        told = replayed(reroute.root, self.history.length)
+        for frame in retelling.frames(reroute.session, reroute.epoch, told, self.history.rows, further):
             if self.lost:
                 return
-            await self._pass(
-                Frame(
-                    session=reroute.session,
-                    epoch=reroute.epoch,
-                    root=root,
-                    first=first,
-                    tail=0,
-                    parents=parents,
-                    hidden=WireTensor.pack(self.history.rows(rows)),
-                    replay=reroute.replay,
-                )
-            )
+            await self._pass(frame)
 
     async def _pass(self, frame: Frame) -> None:
         link = self.link

@@ -16,11 +16,11 @@ from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.link import Link
 from swarm.network.tasks import end
-from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Open, Reroute, Standing
+from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Mirror, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
 
 REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
-MAX_REROUTES = 256  # of one session: each of them makes us send all that is kept
+MAX_REROUTES = 256  # of one session, mirrors included: each of them makes us send all that is kept
 IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class PeerSession:
         self._arrived = asyncio.Event()
         self._reroute: Reroute | None = None  # that is to be followed
         self._reroutes = 0  # that were
+        self._mirror: Mirror | None = None  # that is to be begun
         self._passing: asyncio.Task[None] | None = None  # what is said to others, which may take time
         self._task = asyncio.create_task(self._run())
 
@@ -89,15 +90,22 @@ class PeerSession:
         Whatever is on its way to the old one is given up. Raises `SessionFault` if that cannot be."""
         if self.outlet.hop is None:
             raise SessionFault(FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace")
-        if self.outlet.history is None:
-            raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
-        if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
-            raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
+        if reroute.replay is not None:
+            if self.outlet.history is None:
+                raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
+            if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
+                raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
         self.cancel(reroute.epoch, replays=False)
-        self.outlet.close()  # it is lost, until the reroute is followed
+        self.outlet.let_go()  # the next peer is lost, until the reroute is followed
         if self._passing is not None:
             self._passing.cancel()
         self._reroute = reroute
+        self._arrived.set()
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Let another peer stand by for the next one as soon as what is being computed is done; never waits. Where it
+        cannot be, nothing happens."""
+        self._mirror = mirror
         self._arrived.set()
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
@@ -116,7 +124,7 @@ class PeerSession:
     async def close(self) -> None:
         """Stop computing. May be called twice, but not by the session's own task."""
         await end(self._task)
-        self.outlet.close()
+        await self.outlet.close()
 
     # What the scheduler asks for.
 
@@ -150,7 +158,9 @@ class PeerSession:
     def _may_follow(self) -> bool:
         """Whether there is a reroute, and all has been computed that is to be replayed."""
         reroute, stream = self._reroute, self.stream
-        return reroute is not None and (stream.holds(reroute.root) or reroute.root <= stream.last)
+        if reroute is None:
+            return False
+        return reroute.replay is None or stream.holds(reroute.root) or reroute.root <= stream.last
 
     # What its task does.
 
@@ -158,7 +168,9 @@ class PeerSession:
         try:
             while True:
                 await self._something_to_do()
-                if not self._may_compute:
+                if self._mirror is not None:
+                    self._begin_mirror()
+                elif not self._may_compute:
                     await self._follow()
                 elif (computed := await self._scheduler.compute(self)) is not None:
                     await self._pass_on(computed)
@@ -171,9 +183,9 @@ class PeerSession:
             self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
 
     async def _something_to_do(self) -> None:
-        """Wait until there is something to compute or a reroute to follow. Raises `SessionFault` after a silence."""
+        """Wait until there is something to compute, or a peer to turn to. Raises `SessionFault` after a silence."""
         loop, silent = asyncio.get_running_loop(), False
-        while not (self._may_compute or self._may_follow):
+        while not (self._may_compute or self._may_follow or self._mirror):
             patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
             if silent:
                 raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
@@ -192,10 +204,19 @@ class PeerSession:
         self._reroutes += 1
         if self._reroutes > MAX_REROUTES:
             raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times")
-        placement = self.stream.cut(reroute.epoch, reroute.root)
-        self._cache.place(placement)
-        self.outlet.keep(placement)
+        if reroute.replay is not None:
+            placement = self.stream.cut(reroute.epoch, reroute.root)
+            self._cache.place(placement)
+            self.outlet.keep(placement)
         await self._interruptibly(self.outlet.reroute(reroute))
+
+    def _begin_mirror(self) -> None:
+        """What is kept and what the stream holds are the same now: nothing is being computed."""
+        mirror, self._mirror = self._mirror, None
+        assert mirror is not None  # else it is not begun
+        self._reroutes += mirror.to is not None
+        if self.outlet.hop is not None and self._reroutes <= MAX_REROUTES:
+            self.outlet.mirror(mirror.to, self.stream)
 
     async def _pass_on(self, computed: Computed) -> None:
         """Keep what was computed, and send it on if it is still wanted."""

@@ -88,6 +88,7 @@ def app(verbose: bool) -> None:
 @click.option(
     "--patience", "patience_s", default=30.0, show_default=True, metavar="S", help="Seconds to wait for missing peers."
 )
+@click.option("--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option

@@ -3,13 +3,13 @@
 The peer before the failed ones keeps what it sent on. It is told who follows now and replays to the new peers, which
 compute it in one pass; nothing before them is computed again, and nothing travels through the client. Only what the
 first peer of a chain held is replayed by the client, from the text itself. Where nothing was kept, the gap grows
-towards the client until it can be filled.
+towards the client until it can be filled. A peer that stood by (`swarm.standby`) needs no replay.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,16 +18,19 @@ from typing import Protocol
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Resume
 from swarm.errors import SwarmError
+from swarm.network.link import LinkClosed
 from swarm.network.tasks import within
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
-from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
+from swarm.standby import Spare, Standby, goes_on_to
+from swarm.wire.messages import Close, FaultCode, Frame, Hop, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
+HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 GOODBYE_TIMEOUT_S = 0.5  # a peer that takes nothing is told nothing
 PAUSE_S = 0.5  # between two looks for peers to take the place
 # A peer that says so is in order; perhaps it is we who are not.
@@ -73,17 +76,20 @@ class Repair:
     layers: tuple[int, int]  # the span [a, b) from the first to the last of them
     waited_ms: float  # for peers to appear, while there were none
     replayed_tokens: int
+    standby: bool  # peers that stood by took all the places
 
 
 class Mender:
     """Repairs one session's chain.
 
     Args:
+        standby: peers that may take a place at once.
         patience_s: how long peers may be missing before `SwarmIncomplete` is raised.
     """
 
-    def __init__(self, session: ChainSession, finder: Finder, patience_s: float) -> None:
-        self._session, self._finder, self._patience_s = session, finder, patience_s
+    def __init__(self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float) -> None:
+        self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
+        self._replayed = False  # in the repair that is under way
 
     async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
         """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
@@ -143,6 +149,8 @@ class Mender:
             SwarmIncomplete: if nobody takes the place in time.
         """
         deadline = time.monotonic() + self._patience_s
+        self._replayed = False
+        await self._standby.rest()
         broken, avoid, lost = set(broken), set(broken), [link for link in self._session.chain if link.peer_id in broken]
         waited_s = 0.0
         while True:
@@ -150,7 +158,8 @@ class Mender:
             try:
                 await self._replace(broken, avoid, held)
                 layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
-                return Repair(tuple(link.peer_id for link in lost), layers, waited_s * 1e3, len(held.tokens))
+                peers, replayed_tokens = tuple(link.peer_id for link in lost), len(held.tokens) * self._replayed
+                return Repair(peers, layers, waited_s * 1e3, replayed_tokens, standby=not self._replayed)
             except ChainBroken as again:
                 log.info("while a chain was repaired, peer ...%s failed: %s", again.peer_id[-8:], again.why)
                 self._blame(again)
@@ -175,18 +184,67 @@ class Mender:
         await self._dismiss([link for link in session.chain if link.peer_id in broken])
         while gap := _first_gap(session.chain, broken):
             start, end = gap
-            first, last = session.chain[start].stage.first, session.chain[end - 1].stage.last
+            await self._standby.follow(broken, held)
             before = session.chain[start - 1] if start else None
-            behind = session.chain[end] if end < len(session.chain) else None
-            new = await self._finder.span(first, last, avoid)
+            if spare := await self._standby.take(session.chain[start], broken):
+                end, new = start + 1, [spare.link]
+                filling = self._step_in(before, spare, held)
+            else:
+                behind = session.chain[end].hop if end < len(session.chain) else None
+                new = await self._span(session.chain[start:end], avoid)
+                filling = self._bring_in(before, new, behind, held)
             try:
-                await session.join(new, behind.hop if behind else None, held.epoch)
-                await self._hand_over(before, new, held)
+                await filling
             except BaseException:
                 await self._dismiss(new)
                 raise
             session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
             broken -= {link.peer_id for link in new}  # one that only had kept nothing may be there again
+        await self._standby.follow(broken, held)
+
+    async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
+        """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are part of the chain:
+        one of these refuses, the gap grows by its layers, and then it may serve all of them. Raises `MissingLayers`."""
+        first, last = gap[0].stage.first, gap[-1].stage.last
+        chain = {link.peer_id for link in self._session.chain}
+        with suppress(MissingLayers):
+            return await self._finder.span(first, last, avoid | chain | self._standby.peer_ids)
+        if self._standby.peer_ids:
+            await self._standby.leave_all()
+            with suppress(MissingLayers):
+                return await self._finder.span(first, last, avoid | chain)
+        return await self._finder.span(first, last, avoid)
+
+    async def _step_in(self, before: ChainLink | None, spare: Spare, held: Resume) -> None:
+        """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
+        session, link = self._session, spare.link
+        session.admit(link, spare.onward)
+        late = session.broken(link.peer_id, "it stood by, and was not told everything")
+        if spare.feed is not None:
+            try:
+                await within(HAND_OVER_TIMEOUT_S, spare.feed.finish())
+            except (LinkClosed, asyncio.TimeoutError):
+                raise late from None
+            finally:
+                await spare.feed.close()
+        if before is not None:
+            session.leads(before, link.hop)
+            await session.tell(before, goes_on_to(link.hop, session, held))
+            try:
+                await within(HAND_OVER_TIMEOUT_S, self._rerouted(before, held))
+            except asyncio.TimeoutError:
+                raise late from None
+
+    async def _bring_in(self, before: ChainLink | None, new: list[ChainLink], behind: Hop | None, held: Resume) -> None:
+        """Let new peers take a place, and have what the old ones held."""
+        self._replayed = True
+        await self._session.join(new, behind, held.epoch)
+        await self._hand_over(before, new, held)
+
+    async def _rerouted(self, before: ChainLink, held: Resume) -> None:
+        """Wait until a peer has followed a reroute. Raises `ChainBroken`."""
+        while (await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[0].epoch < held.epoch:
+            pass  # the answer to an earlier one
 
     async def _hand_over(self, before: ChainLink | None, new: list[ChainLink], held: Resume) -> None:
         """Let the new peers have what the old ones held."""
@@ -196,8 +254,7 @@ class Mender:
             session.leads(before, hop)
             reroute = Reroute(session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further)
             await session.tell(before, reroute)
-            while (await session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[0].epoch < held.epoch:
-                pass  # the answer to an earlier one
+            await self._rerouted(before, held)
             return
         for serial, which, root, parents in replayed(held.root, len(held.tokens)):
             frame = Frame(

@@ -21,6 +21,7 @@ from swarm.results import Failover, Generation, Piece, RouteStop
 from swarm.router import Router
 from swarm.routing.chain import MissingLayers
 from swarm.session import Answer, ChainSession
+from swarm.standby import Standby
 from swarm.turn import Turn
 from swarm.wire.messages import FaultCode
 
@@ -49,12 +50,17 @@ class GenerationStream:
         self._threads, self._router = threads, router
         self._result: Generation | None = None
         self._session: ChainSession | None = None
+        self._standby: Standby | None = None
+
+    @property
+    def standby(self) -> tuple[RouteStop, ...]:
+        """Whoever stands by now, and could take a place in the chain at once."""
+        return _stops(self._standby.ready if self._standby else ())
 
     @property
     def route(self) -> tuple[RouteStop, ...]:
         """The chain as it is now; empty before it is found."""
-        chain = self._session.chain if self._session else ()
-        return tuple(RouteStop(link.peer_id, link.layers, link.connection.rtt_ms) for link in chain)
+        return _stops(self._session.chain if self._session else ())
 
     @property
     def result(self) -> Generation:
@@ -70,12 +76,13 @@ class GenerationStream:
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
         turn = Turn(self._models, self._prompt, self._request)
         session = self._session = await self._open(turn)
-        repairs = _Repairs(session, self._router, self._request.patience_s)
+        standby = self._standby = Standby(session, self._router, self._request.standby)
+        repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s))
         turn.meter.start()
         try:
             while not turn.decoder.finish_reason:
                 try:
-                    async with aclosing(self._run(turn, session, repairs)) as pieces:
+                    async with aclosing(self._run(turn, session, repairs, standby)) as pieces:
                         async for piece in pieces:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
@@ -86,6 +93,7 @@ class GenerationStream:
             error.generation = self._result = self._sum_up(turn, session, repairs)
             raise
         finally:
+            await standby.close()
             await session.close()
         self._router.learn(self._result.route, self._result.stats)
 
@@ -127,14 +135,19 @@ class GenerationStream:
         turn.branches = session.branches
         return session
 
-    async def _run(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> AsyncGenerator[Piece, None]:
+    async def _run(
+        self, turn: Turn, session: ChainSession, repairs: "_Repairs", standby: Standby
+    ) -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""
-        ahead = _Ahead(turn, session, self._threads.drafting)
+        ahead = _Ahead(turn, session, standby, self._threads.drafting)
         try:
             while not turn.decoder.finish_reason:
                 answer = await ahead.answer()
                 repairs.answered()
-                for piece in await self._judge(turn, answer):
+                pieces = await self._judge(turn, answer)
+                if pieces:
+                    standby.answered(answer)
+                for piece in pieces:
                     yield piece
                 ahead.go_on()
         finally:
@@ -154,12 +167,16 @@ class GenerationStream:
         return turn.judge(nodes, logits, answer.measured)
 
 
+def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:
+    return tuple(RouteStop(link.peer_id, link.layers, link.connection.rtt_ms) for link in links)
+
+
 class _Repairs:
     """Repairs of one generation's chain, and what each took."""
 
-    def __init__(self, session: ChainSession, router: Router, patience_s: float) -> None:
+    def __init__(self, mender: Mender) -> None:
         self.failovers: list[Failover] = []
-        self._mender = Mender(session, router, patience_s)
+        self._mender = mender
         self._heard_at = time.perf_counter()
 
     def answered(self) -> None:
@@ -184,6 +201,7 @@ class _Repairs:
                 repair_ms=(time.perf_counter() - noticed_at) * 1e3 - repair.waited_ms,
                 pause_ms=0.0,  # until the next answer
                 replayed_tokens=repair.replayed_tokens,
+                standby=repair.standby,
             )
         )
 
@@ -191,8 +209,8 @@ class _Repairs:
 class _Ahead:
     """The two tasks that run ahead of the answers: drafting and sending. Close it at the end."""
 
-    def __init__(self, turn: Turn, session: ChainSession, drafting: Executor) -> None:
-        self._turn, self._session, self._thread = turn, session, drafting
+    def __init__(self, turn: Turn, session: ChainSession, standby: Standby, drafting: Executor) -> None:
+        self._turn, self._session, self._standby, self._thread = turn, session, standby, drafting
         self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.create_task(self._draft()), asyncio.create_task(self._send())]
 
@@ -235,6 +253,7 @@ class _Ahead:
             if not self._turn.urgent and (early := ready - loop.time()) > 0:
                 loop.call_later(early, self._may_send.set)
             elif window := self._turn.next_window():
+                self._standby.sent(window)
                 await self._session.send(window)
                 ready = loop.time() + self._turn.pace_s
                 self._may_draft.set()

@@ -72,6 +72,7 @@ class Options(TypedDict, total=False):
     logit_bias: Mapping[int, float]  # token id to nats
     stop: Sequence[str]  # the text ends before the first of these strings
     patience_s: float  # how long peers that failed may be missing, before the generation is given up
+    standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Request:
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
     patience_s: float = DEFAULT_PATIENCE_S
+    standby: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

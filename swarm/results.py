@@ -46,6 +46,7 @@ class Failover:
     repair_ms: float  # without that, until the new peers held what the old ones did
     pause_ms: float  # from the last answer before to the first one after
     replayed_tokens: int
+    standby: bool = False  # peers that stood by took all the places, so that nothing was replayed
 
 
 @dataclass(frozen=True)

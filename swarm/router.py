@@ -161,6 +161,15 @@ class Router:
         known = await self._know(first, last, avoid, fresh_s=float("inf"))
         return self._links(plan(known.candidates, last - first), known, first)
 
+    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+        """The best peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if there is none."""
+        try:
+            known = await self._know(first, last, avoid, fresh_s=float("inf"))
+        except MissingLayers:
+            return None
+        whole = [each for each in known.candidates if (each.first_layer, each.last_layer) == (0, last - first)]
+        return self._links(plan(whole, last - first), known, first)[0] if whole else None
+
     def failed(self, peer_id: str) -> None:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)

@@ -28,7 +28,9 @@ from swarm.wire.messages import (
     Message,
     Open,
     Opened,
+    Rerouted,
     Result,
+    Standing,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -37,6 +39,7 @@ PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt 
 HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5  # after so many loops, and so long, without an answer, something may hang
 CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
+LATE = (Standing, Rerouted)  # answers that may come when nobody waits for them any more
 FADE = 0.8  # what older loops still count for how long the next one may take
 
 Expected = TypeVar("Expected", bound=Message)
@@ -102,19 +105,23 @@ class ChainSession:
         Raises:
             ChainBroken: if one refuses or does not answer in time.
         """
-        for link in links:
-            self._joined[link.peer_id] = link
-            link.connection.subscribe(self.id, self._inbox)
         hops = [*(link.hop for link in links[1:]), onward]
         for link, hop in zip(links, hops, strict=True):
-            self.leads(link, hop)
+            self.admit(link, hop)
         opened = asyncio.gather(
-            *(self._open(link, hop, epoch) for link, hop in zip(links, hops, strict=True)), return_exceptions=True
+            *(self.tell(link, self.opening(link, hop, epoch)) for link, hop in zip(links, hops, strict=True)),
+            return_exceptions=True,
         )
         for error in filter(None, await opened):
             raise error
         for message in await self.expect(Opened, links, OPEN_TIMEOUT_S):
             self.branches = self.branches and message.branches
+
+    def admit(self, link: ChainLink, onward: Hop | None) -> None:
+        """Hear a peer from now on, on which the session is open or about to be; it goes on to ``onward``."""
+        self._joined[link.peer_id] = link
+        link.connection.subscribe(self.id, self._inbox)
+        self.leads(link, onward)
 
     def leads(self, link: ChainLink, onward: Hop | None) -> None:
         """Take note of who comes next to a peer: only that one may it accuse."""
@@ -255,6 +262,8 @@ class ChainSession:
                 if isinstance(arrival.message, kind):
                     heard[arrival.peer_id] = arrival.message
                     continue
+                if isinstance(arrival.message, LATE):
+                    continue
                 failure = self.fault(arrival)
                 if stop_at_faults:
                     raise failure
@@ -280,8 +289,9 @@ class ChainSession:
     def broken(self, peer_id: str, why: str, code: FaultCode | None = None) -> ChainBroken:
         return ChainBroken(peer_id, self._joined[peer_id].layers, why, code)
 
-    async def _open(self, link: ChainLink, onward: Hop | None, epoch: int) -> None:
-        opening = Open(
+    def opening(self, link: ChainLink, onward: Hop | None, epoch: int) -> Open:
+        """What opens the session on one peer."""
+        return Open(
             session=self.id,
             fingerprint=self.fingerprint,
             first=link.stage.first,
@@ -290,7 +300,6 @@ class ChainSession:
             next=onward,
             epoch=epoch,
         )
-        await self.tell(link, opening)
 
     async def _arrival(self) -> Arrival:
         """The next message of a peer that takes part; raises `ChainSilent` when that takes too long."""
@@ -301,7 +310,7 @@ class ChainSession:
                 arrival = self._inbox.get_nowait()
             else:
                 arrival = await self._wait()
-            if self._concerns(arrival):
+            if self._concerns(arrival) and not isinstance(arrival.message, LATE):
                 self._heard_at = time.perf_counter()
                 return arrival
 

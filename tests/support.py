@@ -149,7 +149,10 @@ def tiny_checkpoint(folder: Path) -> Checkpoint:
 
 
 class WatchedSpan:
-    """A span whose forwards can be held in the middle, and that notes what it is given."""
+    """A span whose forwards can be held in the middle, and that notes what it is given. Several peers may have the same
+    one, though each computes in a thread of its own."""
+
+    _one_at_a_time = threading.Lock()
 
     def __init__(self, span: Span) -> None:
         self.span = span
@@ -168,7 +171,8 @@ class WatchedSpan:
         self.batches.append([len(work.inputs) for work in batch])
         self.entered.set()
         assert self.go_on.wait(PATIENCE_S)
-        return self.span.forward(batch, first, last)
+        with self._one_at_a_time:
+            return self.span.forward(batch, first, last)
 
 
 class Peer:

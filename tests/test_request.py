@@ -80,3 +80,8 @@ def test_without_a_limit_of_the_model_the_longest_session_is_the_limit(max_posit
     with pytest.raises(PromptTooLong) as caught:
         Request(max_new_tokens=MAX_SESSION_TOKENS - 1).check_prompt([1, 2], model)
     assert caught.value.limit == MAX_SESSION_TOKENS
+
+
+def test_nobody_stands_by_unless_asked_for():
+    assert not Request.of({}).standby
+    assert Request.of({"standby": True}).standby

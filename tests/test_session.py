@@ -17,7 +17,20 @@ from swarm.network.connection import Arrival, Connection
 from swarm.network.link import Link
 from swarm.routing.chain import Stage
 from swarm.session import ChainSession
-from swarm.wire.messages import Close, Fault, FaultCode, Frame, Message, Open, Opened, Pong, Probe, Result, Standing
+from swarm.wire.messages import (
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Message,
+    Open,
+    Opened,
+    Pong,
+    Probe,
+    Rerouted,
+    Result,
+    Standing,
+)
 from swarm.wire.tensors import WireTensor
 
 FINGERPRINT = "0" * 32
@@ -346,6 +359,22 @@ async def test_a_peer_may_die_at_any_moment(moment: str, dying: int) -> None:
         with pytest.raises(ChainBroken) as caught:
             await soon(living)
         assert caught.value.peer_id == chain.peer(dying)
+
+
+async def test_what_was_asked_before_may_be_answered_late() -> None:
+    async def late(link: Link, message: Message) -> None:
+        if isinstance(message, Frame):
+            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+            await link.send(Rerouted(session=message.session, epoch=0))
+        await good(link, message)
+
+    async with chain_of(late) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        assert (await soon(session.receive())).first == WINDOW.first
+        await session.send(replace(WINDOW, first=4))
+        heard = await soon(session.poll(Opened, chain.links, 0.05))
+        assert not heard
+        assert (await soon(session.receive())).first == 4
 
 
 WRONG_ANSWERS: dict[str, Callable[[Frame], Message]] = {

@@ -26,6 +26,7 @@ _KINDS: dict[str, type[Message]] = {
         messages.Cancel,
         messages.Reroute,
         messages.Rerouted,
+        messages.Mirror,
         messages.Probe,
         messages.Standing,
         messages.Close,

@@ -5,7 +5,7 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `Probe`, `Ping` and `Fault` are said directly between a client and a peer.
+`Cancel`, `Close`, `Reroute`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly between a client and a peer.
 """
 
 import enum
@@ -161,13 +161,15 @@ class Cancel(Message):
 class Reroute(Message):
     """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to ``root``, which has
     been answered, and replay what is left to the new one, and through it to ``replay`` more. A newer one takes the
-    place of one that is under way."""
+    place of one that is under way.
+
+    With ``replay=None`` the new one holds all of that already, because it stood by (`Mirror`): just go on there."""
 
     session: SessionId
     epoch: Epoch
     root: Serial
     next: Hop
-    replay: Hops = 0
+    replay: Hops | None = 0
 
 
 class Rerouted(Message):
@@ -175,6 +177,17 @@ class Rerouted(Message):
 
     session: SessionId
     epoch: Epoch
+
+
+class Mirror(Message):
+    """``to`` stands by for the peer after you: replay to it all that you hold, and then whatever you send on, every
+    frame with ``replay=0``. Only one may stand by, the last that was named; with None nobody does any more.
+
+    This is done as well as it can be and never disturbs the session, so it is not answered: how far the one that
+    stands by has come is known by a `Probe` there."""
+
+    session: SessionId
+    to: Hop | None = None
 
 
 class Probe(Message):

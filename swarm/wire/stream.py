@@ -9,7 +9,7 @@ retransmission and branches:
   that does not lead to the frame's ``root``, which is therefore a token that has been answered, or the beginning:
   only that is sure to be held by every peer.
 - Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor follows
-  from it is forgotten. Only behind a replay, or a cut, serials are missing: they were given in older epochs.
+  from it is forgotten. Around a replay, or behind a cut, serials are missing, none of which is needed.
 - What is replayed has been answered, and stays true in newer epochs: only the client's own word makes it stale.
 - A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
 - Frames of one epoch that follow each other may be joined to one; it has the root of the first of them.
@@ -26,6 +26,9 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 BEGINNING = 0  # the serial before all tokens
 MAX_TAIL = 1024  # tokens behind the root; masks grow with it
+
+# A frame that tells tokens once more: the serial of its first one, which of the rows it carries, its root, its parents.
+Retold = tuple[int, slice, int, tuple[int, ...] | None]
 
 
 class OutOfOrder(SwarmError):
@@ -116,7 +119,8 @@ class Stream:
         """
         if self.stale(epoch, replay):
             return None
-        gap = epoch == self.epoch and first != self.last + 1 and not self._resumed
+        resumed = self._resumed or (replay and self.last == BEGINNING)
+        gap = epoch == self.epoch and first != self.last + 1 and not resumed
         if gap or first <= self.last:
             raise OutOfOrder(epoch, first, f"the last one in epoch {self.epoch} was {self.last}")
         trunk, keep, serials, sees = self._forget(epoch, root, first)
@@ -155,6 +159,25 @@ class Stream:
         self._serials, self._sees, self._resumed = serials, sees, True
         return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
 
+    def retold(self) -> Iterator[Retold]:
+        """How all that is held is told once more, within the current epoch, to a peer that holds none of it: first the
+        trunk, as `replayed` does, then what lies behind it under the serials that it has."""
+        yield from replayed(self.root, self.trunk)
+        serials, start = self._serials, 0
+        while start < len(serials):
+            end = start + 1
+            while end < min(len(serials), start + MAX_FRAME_TOKENS) and serials[end] == serials[end - 1] + 1:
+                end += 1
+            distances = tuple(serials[i] - self._parent(i) for i in range(start, end))
+            which = slice(self.trunk + start, self.trunk + end)
+            yield serials[start], which, self.root, None if set(distances) == {1} else distances
+            start = end
+
+    def _parent(self, index: int) -> int:
+        """The serial of the parent of a token behind the trunk."""
+        ancestors = self._sees[index] ^ 1 << index
+        return self._serials[ancestors.bit_length() - 1] if ancestors else self.root
+
     def _forget(self, epoch: int, root: int, first: int) -> tuple[int, tuple[int, ...], list[int], list[int]]:
         """The new trunk, the rows that move, and the tokens that stay behind the trunk: serials, and what they see."""
         newer = epoch > self.epoch
@@ -171,12 +194,9 @@ class Stream:
         return self.trunk + len(leads), keep, [self._serials[i] for i in follows], _among(follows, self._sees, at + 1)
 
 
-def replayed(root: int, rows: int) -> Iterator[tuple[int, slice, int, tuple[int, ...] | None]]:
+def replayed(root: int, rows: int) -> Iterator[Retold]:
     """How ``rows`` tokens, one after the other from the beginning of the text on, are told once more to a peer that
-    holds none of them, so that the last one has the serial ``root``.
-
-    Yields, for each frame: the serial of its first token, which of the tokens it carries, its root, and its parents.
-    """
+    holds none of them, so that the last one has the serial ``root``."""
     before, first = BEGINNING, root - rows + 1
     for start in range(0, rows, MAX_FRAME_TOKENS):
         count = min(MAX_FRAME_TOKENS, rows - start)

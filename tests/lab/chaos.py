@@ -1,4 +1,4 @@
-"""Texts are written while peers are killed, or links cut: ``python tests/lab/chaos.py [--cut] [--generations N] ...``.
+"""Texts are written while peers are killed, or links cut: ``python tests/lab/chaos.py [--cut] [--standby] ...``.
 
 Eight peers serve every layer of the demo target twice, over an emulated internet of 20 ms links. First every text is
 written undisturbed; then once more while every few seconds a peer is killed without a word and another one started in
@@ -84,22 +84,22 @@ async def _beside(work: Any) -> AsyncIterator[None]:
             task.result()
 
 
-async def write(place: Ground, texts: int, tokens: int) -> list[dict[str, Any]]:
+async def write(place: Ground, texts: int, tokens: int, standby: bool) -> list[dict[str, Any]]:
     """Generate so many texts, each of just so many tokens."""
     written: list[dict[str, Any]] = []
     while len(written) < texts:
         count = min(MAX_CHUNK, texts - len(written))
-        answer = await place.ask("write", skip=len(written), prompts=count, max_new_tokens=tokens)
+        answer = await place.ask("write", skip=len(written), prompts=count, max_new_tokens=tokens, standby=standby)
         written += answer["texts"]
     return written
 
 
-async def run(generations: int, tokens: int, every_s: float, cut: bool, seed: int) -> int:
+async def run(generations: int, tokens: int, every_s: float, cut: bool, standby: bool, seed: int) -> int:
     async with ground(PEERS, coverage=COVERAGE) as place:
         place.set_links(Link(delay_ms=DELAY_MS))
-        expected = await write(place, generations, tokens)
+        expected = await write(place, generations, tokens, standby)
         async with (cutting if cut else killing)(place, every_s, random.Random(seed)) as strikes:
-            written = await write(place, generations, tokens)
+            written = await write(place, generations, tokens, standby)
     same = [a["token_ids"] == b["token_ids"] for a, b in zip(expected, written, strict=True)]
     for number, (text, is_same) in enumerate(zip(written, same, strict=True)):
         for failover in text["failovers"]:
@@ -111,10 +111,12 @@ async def run(generations: int, tokens: int, every_s: float, cut: bool, seed: in
     print(f"{sum(same)} of {generations} texts of {tokens} tokens are the same; {len(failovers)} failovers")
     at_once = [failover for failover in failovers if not failover["waited_ms"]]
     print(f"for {len(failovers) - len(at_once)} of them peers had to be waited for; of the {len(at_once)} others:")
-    for part in ("noticed_ms", "repair_ms", "pause_ms"):
-        values = sorted(failover[part] for failover in at_once)
-        if values:
-            print(f"{part}: median {median(values):.0f}, most {values[-1]:.0f}")
+    for standing_by in (False, True):
+        for part in ("noticed_ms", "repair_ms", "pause_ms"):
+            values = sorted(failover[part] for failover in at_once if failover["standby"] == standing_by)
+            if values:
+                who = f"{len(values)} with a peer that stood by" if standing_by else f"{len(values)} without"
+                print(f"{who}: {part}: median {median(values):.0f}, most {values[-1]:.0f}")
     speed = [median(text["tokens_per_second"] for text in each if not text["error"]) for each in (expected, written)]
     print(f"median speed: {speed[0]:.1f} tokens/s undisturbed, {speed[1]:.1f} disturbed")
     return 0 if all(same) else 1
@@ -126,11 +128,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--every", type=float, default=5.0, metavar="S")
     parser.add_argument("--cut", action="store_true", help="cut links instead of killing peers")
+    parser.add_argument("--standby", action="store_true", help="let peers stand by")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if why := Internet.possible():
         sys.exit(f"no emulated internet here: {why}")
-    sys.exit(asyncio.run(run(asked.generations, asked.tokens, asked.every, asked.cut, asked.seed)))
+    sys.exit(asyncio.run(run(asked.generations, asked.tokens, asked.every, asked.cut, asked.standby, asked.seed)))
 
 
 if __name__ == "__main__":

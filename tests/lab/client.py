@@ -66,7 +66,9 @@ async def side_by_side(client: SwarmClient, way: dict[str, Any], sessions: int, 
     }
 
 
-async def write(client: SwarmClient, skip: int, prompts: int, max_new_tokens: int) -> dict[str, Any]:
+async def write(
+    client: SwarmClient, skip: int, prompts: int, max_new_tokens: int, standby: bool = False
+) -> dict[str, Any]:
     """Texts of just so many tokens, one after the other, and what happened to the chain meanwhile."""
     endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
     texts = []
@@ -74,7 +76,7 @@ async def write(client: SwarmClient, skip: int, prompts: int, max_new_tokens: in
         text: Generation | None = None
         error = None
         try:
-            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless)
+            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless, standby=standby)
         except SwarmIncomplete as incomplete:
             text, error = incomplete.generation, str(incomplete)
         except SwarmError as failure:

@@ -73,8 +73,8 @@ async def place(*, last: bool = False, history: History | None = None) -> AsyncI
         link = None if last else await links.to(at_next.hop)
         outlet = Outlet(opened, to_client, links, link, history)
         yield Place(outlet, links, client, following, other, at_next.hop, at_other.hop)
-        outlet.close()
-        outlet.close()
+        await outlet.close()
+        await outlet.close()
         assert not any(links._users.values()), "every link is given back"
         await links.close()
         await dialer.close()
@@ -231,7 +231,7 @@ async def test_a_reroute_that_is_given_up_leaves_no_link_in_use() -> None:
         await soon(entered.wait())
         assert each.links._users[link] == 2
         await end(rerouting)
-        each.outlet.close()
+        await each.outlet.close()
         assert each.links._users[link] == 1
         each.links.release(link)
 

@@ -17,6 +17,7 @@ from swarm.wire.messages import (
     FaultCode,
     Frame,
     Hop,
+    Mirror,
     Open,
     Opened,
     Ping,
@@ -51,6 +52,7 @@ VALID = {
     Cancel: {"session": SESSION, "epoch": 1},
     Reroute: {"session": SESSION, "epoch": 1, "root": 5, "next": Hop(**HOP), "replay": 1},
     Rerouted: {"session": SESSION, "epoch": 1},
+    Mirror: {"session": SESSION, "to": Hop(**HOP)},
     Probe: {"session": SESSION},
     Standing: {"session": SESSION, "epoch": 1, "last": 7, "passed": 5},
     Close: {"session": SESSION},
@@ -62,7 +64,7 @@ VALID = {
 WRONG = [
     *[
         (kind, {"session": wrong})
-        for kind in (Opened, Frame, Reroute, Probe)
+        for kind in (Opened, Frame, Reroute, Mirror, Probe)
         for wrong in (bytes(15), bytes(17), b"", "x" * 16)
     ],
     *[(Frame, {name: wrong}) for name in ("epoch", "root", "first", "tail") for wrong in (-1, True, 1.0, "1", None)],
@@ -83,7 +85,7 @@ WRONG = [
     (Frame, {"hidden": HIDDEN}),
     (Frame, {"replay": 0}),  # nobody is answered, so there is no tail
     *[(kind, {"replay": wrong}) for kind in (Frame, Reroute) for wrong in (-1, True, 1.0, MAX_HOPS + 1)],
-    (Reroute, {"replay": None}),
+    (Mirror, {"to": "somewhere"}),
     (Reroute, {"next": None}),
     *[(kind, {"epoch": wrong}) for kind in (Open, Reroute, Rerouted, Standing) for wrong in (-1, 1 << 31, None)],
     *[(Reroute, {"root": wrong}) for wrong in (-1, 1 << 31, None)],

@@ -209,6 +209,23 @@ def test_what_is_replayed_ends_at_its_root(root, rows):
     assert stream.admit(3, root, 1000, 1, (1000 - root,)) == Placement(rows, (), (rows,), rows, None)
 
 
+def test_what_stands_is_told_with_its_branches_and_gaps():
+    stream = fork()
+    assert stream.admit(0, 1, 6, 2, (2, 1))  # 4 - 6 - 7
+    assert stream.admit(0, 4, 8, 1, (3,))  # 5 - 8; 2 and 3 are gone
+    assert list(stream.retold()) == [
+        (3, slice(0, 2), 0, (3, 1)),
+        (5, slice(2, 6), 4, (1, 2, 1, 3)),
+    ]
+    assert list(Stream().retold()) == []
+    assert list(fork().retold()) == [(1, slice(0, 5), 0, (1, 1, 1, 3, 1))]
+    gaps = fork()
+    gaps.cut(1, 5)
+    assert gaps.admit(1, 5, 9, 1, (4,))
+    assert gaps.admit(1, 5, 10, 1)
+    assert list(gaps.retold()) == [(3, slice(0, 3), 0, (3, 1, 1)), (9, slice(3, 5), 5, (4, 1))]
+
+
 def test_a_replay_is_told_in_frames_that_may_travel():
     frames = list(replayed(2000, 2 * MAX_FRAME_TOKENS + 1))
     assert [which.stop - which.start for _, which, _, _ in frames] == [MAX_FRAME_TOKENS, MAX_FRAME_TOKENS, 1]
@@ -328,6 +345,28 @@ class Held(RuleBasedStateMachine):
                 behind = [row for n, row in enumerate(self.rows[placed.trunk :]) if placed.sees[i] >> n & 1]
                 seen = self.rows[: placed.trunk] + behind
             assert tuple(each.serial for each in seen) == token.path
+
+    @rule(skip=st.integers(0, 2))
+    def let_another_peer_hold_the_same(self, skip: int) -> None:
+        """It stands by from now on: the serials that lead to the root are told as if they followed each other."""
+        before, self.stream = self.stream, Stream()
+        self.stream.cancel(before.epoch - min(skip, before.epoch))
+        told = list(before.retold())
+        for first, which, root, parents in told:
+            count = which.stop - which.start
+            assert count <= streams.MAX_FRAME_TOKENS
+            placed = self.stream.admit(before.epoch, root, first, count, parents, replay=True)
+            assert placed is not None
+            assert (placed.start, placed.keep) == (which.start, ())
+        if not told:
+            self.stream = before
+            return
+        at, root = len(self.root), before.root
+        renamed = (*range(root - at + 1, root + 1),)
+        self.tokens = [Token(renamed[: len(t.path)] + t.path[at:]) for t in self.tokens]
+        self.root = renamed[: min(at, which.start)]  # what the last frame tells lies behind its root
+        self.rows, self.resumed = list(self.tokens), True
+        self.stream.cancel(before.ahead, replays=False)
 
     @precondition(lambda self: self.stream.epoch)
     @rule(data=st.data())
