@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -57,10 +58,11 @@ def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any)
 
 def daemons() -> list[int]:
     """Process ids of our children that run libp2p's daemon."""
-    children = [
-        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    ]
-    return [pid for pid in children if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
+    pids = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread is over
+            pids += map(int, (task / "children").read_text().split())
+    return [pid for pid in pids if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
