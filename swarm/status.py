@@ -1,6 +1,8 @@
 """What a swarm looks like from here: models, their peers, and which layers are missing."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -65,14 +67,8 @@ async def routes(network: Network, model: str) -> list[Choice]:
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model)
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
-    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
-        dialer = Dialer()
-        connections = Connections(dialer)
-        try:
-            return await Router(directory, connections, checkpoint, model, Health()).choices()
-        finally:
-            await connections.close()
-            await dialer.close()
+    async with _entered(network) as (directory, connections):
+        return await Router(directory, connections, checkpoint, model, Health()).choices()
 
 
 async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
@@ -81,15 +77,22 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
     Raises:
         NoBootstrap, DirectoryDown, ModelNotFound.
     """
-    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
+    async with _entered(network) as (directory, connections):
         if model is None:
             entries = (await directory.models())[:MAX_MODELS]
         else:
             entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model)]
+        return [await _look_at(entry, directory, connections) for entry in entries]
+
+
+@contextlib.asynccontextmanager
+async def _entered(network: Network) -> AsyncIterator[tuple[Directory, Connections]]:
+    """The directory of a network, and connections to its peers, direct or through relays."""
+    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
         dialer = Dialer(streams=directory.streams)
         connections = Connections(dialer)
         try:
-            return [await _look_at(entry, directory, connections) for entry in entries]
+            yield directory, connections
         finally:
             await connections.close()
             await dialer.close()
