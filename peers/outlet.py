@@ -171,13 +171,12 @@ class Outlet:
         """A link to the next peer; if it stood by, the one over which it was told everything, once that is done.
         Raises `LinkClosed`."""
         hop = reroute.next
-        if self._standby is not None and self._standby[0] == hop and reroute.replay is None:
+        if self._standby is not None and self._standby[0] == hop:
             try:
-                return await self._standby[1].finish()
+                if reroute.replay is None:
+                    return await self._standby[1].finish()
             finally:
                 self._stand_down()
-        if self._standby is not None and self._standby[0] == hop:
-            self._stand_down()
         return await self._links.to(hop)
 
     async def _replay(self, reroute: Reroute, further: int) -> None:

@@ -1,12 +1,17 @@
 """What a client knows of the peers of one chain, and how it says that one of them failed."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from swarm.errors import SwarmError
 from swarm.network.connection import Connection
 from swarm.network.records import PeerRecord
+from swarm.network.tasks import within
 from swarm.routing.chain import Stage
-from swarm.wire.messages import FaultCode, Hop
+from swarm.wire.messages import FaultCode, Hop, Message
+
+GOODBYE_TIMEOUT_S = 0.5
 
 
 class ChainBroken(SwarmError):
@@ -33,6 +38,12 @@ class ChainSilent(SwarmError):
 
     def __str__(self) -> str:
         return f"the chain has not answered for {self.seconds:.1f} s; run the command again"
+
+
+async def take_leave(connection: Connection, message: Message) -> None:
+    """Say a last word to a peer. Never fails; one that takes nothing is told nothing."""
+    with suppress(SwarmError, asyncio.TimeoutError):
+        await within(GOODBYE_TIMEOUT_S, connection.send(message))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from swarm.chain import ChainBroken, ChainLink, ChainSilent
+from swarm.chain import ChainBroken, ChainLink, ChainSilent, take_leave
 from swarm.decoding.decoder import Resume
 from swarm.errors import SwarmError
 from swarm.network.link import LinkClosed
@@ -31,7 +31,6 @@ PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it c
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
-GOODBYE_TIMEOUT_S = 0.5  # a peer that takes nothing is told nothing
 PAUSE_S = 0.5  # between two looks for peers to take the place
 # A peer that says so is in order; perhaps it is we who are not.
 NO_FAILURE = frozenset(
@@ -273,8 +272,7 @@ class Mender:
         """Hear nothing more of them, and let them know, if they are still there."""
         self._session.leave(links)
         for link in links:
-            with suppress(SwarmError, asyncio.TimeoutError):
-                await within(GOODBYE_TIMEOUT_S, link.connection.send(Close(session=self._session.id)))
+            await take_leave(link.connection, Close(session=self._session.id))
 
 
 def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:

@@ -122,12 +122,7 @@ class Router:
             MissingLayers: if the peers that answer leave layers out.
             WrongWeights: if the model is served, but with other weights.
         """
-        try:
-            known = await self._know(0, self._checkpoint.num_layers, avoid, FRESH_S)
-        except MissingLayers:
-            if not self._records:
-                await self._blame_weights()
-            raise
+        known = await self._know_all(avoid)
         self._last = self._stay(plan(known.candidates, self._checkpoint.num_layers), known.candidates)
         near, _ = self._nearest(list(self._records.values()))
         await self._connections.keep({*(r.peer_id for r in near), *(stage.peer_id for stage in self._last.stages)})
@@ -140,8 +135,7 @@ class Router:
             MissingLayers, WrongWeights: as `chain`.
         """
         layers = self._checkpoint.num_layers
-        await self.chain()
-        known = await self._know(0, layers, (), FRESH_S)
+        known = await self._know_all()
         by_id = {candidate.peer_id: candidate for candidate in known.candidates}
         best = plan(known.candidates, layers)
         second = runner_up(best, known.candidates, layers)
@@ -185,6 +179,15 @@ class Router:
             first, last = stop.layers
             self.health.served(stop.peer_id, last - first, compute_ms, queue_ms)
             self.health.recovered(stop.peer_id)
+
+    async def _know_all(self, avoid: Collection[str] = ()) -> _Known:
+        """Everybody that answers. Raises `MissingLayers`, or `WrongWeights` where that is the reason."""
+        try:
+            return await self._know(0, self._checkpoint.num_layers, avoid, FRESH_S)
+        except MissingLayers:
+            if not self._records:
+                await self._blame_weights()
+            raise
 
     async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float) -> _Known:
         """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or

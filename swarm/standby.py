@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.chain import ChainBroken, ChainLink
+from swarm.chain import ChainBroken, ChainLink, take_leave
 from swarm.decoding.decoder import Resume, Window
-from swarm.errors import SwarmError
 from swarm.network.connection import Arrival, Connection
 from swarm.network.feed import Feed
 from swarm.network.link import LinkClosed
@@ -41,7 +40,6 @@ LOOK_S = 0.5  # between two looks at how far everybody has come
 SEEK_S = 10.0  # between two searches for a peer that could stand by for a stage
 CATCH_UP_S = 60.0  # whoever is not up to date for so long is left
 HEARD_S = 5.0  # whoever said nothing for so long may hang
-GOODBYE_TIMEOUT_S = 0.5  # a peer that takes nothing is told nothing
 MAX_NEWS = 256
 
 log = logging.getLogger(__name__)
@@ -275,8 +273,7 @@ class Standby:
         if spare.fed and spare.feeder in self._session.chain:
             goodbyes.append((spare.feeder, Mirror(session=self._session.id)))
         for link, message in goodbyes:
-            with suppress(SwarmError, asyncio.TimeoutError):
-                await within(GOODBYE_TIMEOUT_S, link.connection.send(message))
+            await take_leave(link.connection, message)
 
 
 def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:
