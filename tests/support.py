@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from aiohttp import web
 from architectures import ARCHITECTURES, LAYERS, VOCAB
+from records import peer_record
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -28,7 +29,7 @@ from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within
 from swarm.network.websocket import PATH, accept
 from swarm.wire.codec import PROTOCOL_VERSION
-from swarm.wire.messages import Frame, Hop, Message, Open
+from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 
 WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
@@ -77,6 +78,19 @@ def kill(pids: dict[int, str]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+async def pong(link: Link) -> None:
+    """Serve a link by answering pings."""
+    async for message in link:
+        if isinstance(message, Ping):
+            await link.send(Pong(nonce=message.nonce))
+
+
+async def listen(link: Link) -> None:
+    """Serve a link by hearing all that is said."""
+    async for _ in link:
+        pass
+
+
 class Server:
     """Takes links at a real port and hands each to ``serve``; ends them all when it is left."""
 
@@ -94,24 +108,15 @@ class Server:
         return self.identity.certificate_fingerprint
 
     def record(self, **changes: Any) -> PeerRecord:
-        fields: dict[str, Any] = {
-            "peer_id": self.identity.peer_id,
-            "network": "test",
+        ours: dict[str, Any] = {
             "model": "tiny",
-            "fingerprint": "0" * 32,
             "model_layers": LAYERS,
-            "first_layer": 0,
             "last_layer": LAYERS,
-            "dtype": "float32",
             "addresses": (self.address,),
             "certificate": self.certificate,
-            "tokens_per_second": 1.0,
-            "free_cache_tokens": 1,
-            "state": "online",
-            "software": "0",
             "protocol": PROTOCOL_VERSION,
         }
-        return PeerRecord.model_validate(fields | changes)
+        return peer_record(self.identity.peer_id, **(ours | changes))
 
     async def __aenter__(self) -> "Server":
         async def take(request: web.Request) -> web.StreamResponse:

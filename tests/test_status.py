@@ -7,23 +7,15 @@ from pathlib import Path
 import pytest
 from architectures import LAYERS
 from crowd import crowd
-from support import Server, soon, tiny_checkpoint
+from support import Server, pong, soon, tiny_checkpoint
 
 from swarm import console, status
 from swarm.config import Network
 from swarm.errors import ModelNotFound, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.directory import Directory
-from swarm.network.link import Link
 from swarm.network.shards import CAPACITY
 from swarm.status import look, routes
-from swarm.wire.messages import Ping, Pong
-
-
-async def pong(link: Link) -> None:
-    async for message in link:
-        if isinstance(message, Ping):
-            await link.send(Pong(nonce=message.nonce))
 
 
 class Lab:

@@ -2,6 +2,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from records import peer_record
+
 from swarm.identity import Identity
 from swarm.network.announcement import Announcement
 from swarm.network.berth import LISTED
@@ -12,24 +14,7 @@ US = Identity.generate()
 
 
 def record_of(identity: Identity = US, **changes: Any) -> PeerRecord:
-    fields: dict[str, Any] = {
-        "peer_id": identity.peer_id,
-        "network": "test",
-        "model": "demo",
-        "fingerprint": "0" * 32,
-        "model_layers": 8,
-        "first_layer": 0,
-        "last_layer": 4,
-        "dtype": "float32",
-        "addresses": ("127.0.0.1:9000",),
-        "certificate": "a" * 64,
-        "tokens_per_second": 1.0,
-        "free_cache_tokens": 1,
-        "state": "online",
-        "software": "0",
-        "protocol": 1,
-    }
-    return PeerRecord.model_validate(fields | changes)
+    return peer_record(identity.peer_id, **changes)
 
 
 def settled(under: Mapping[str, Sequence[Record]], record: PeerRecord | None = None) -> tuple[Announcement, list[str]]:

@@ -7,21 +7,15 @@ import msgpack
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.p2p import PeerID
-from support import Server, soon
+from support import Server, listen, soon
 
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network import dialback
 from swarm.network.dialback import Answer, Question, Turnstile, answering, ask, choose, seen_at
 from swarm.network.directory import Directory
-from swarm.network.link import Link
 
 PEER = Identity.generate().peer_id
-
-
-async def listen(link: Link) -> None:
-    async for _ in link:
-        pass
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils import MSGPackSerializer
+from records import peer_record
 
 import swarm.network.node
 from swarm.config import Network
@@ -36,24 +37,8 @@ LAYERS = 8
 
 
 def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
-    fields: dict[str, Any] = {
-        "peer_id": identity.peer_id,
-        "network": "test",
-        "model": "demo",
-        "fingerprint": MODEL,
-        "model_layers": LAYERS,
-        "first_layer": first,
-        "last_layer": last,
-        "dtype": "float32",
-        "addresses": ("127.0.0.1:9000",),
-        "certificate": identity.certificate_fingerprint,
-        "tokens_per_second": 1.0,
-        "free_cache_tokens": 1,
-        "state": "online",
-        "software": "0",
-        "protocol": 1,
-    }
-    return PeerRecord.model_validate(fields | changes)
+    ours = {"first_layer": first, "last_layer": last, "certificate": identity.certificate_fingerprint}
+    return peer_record(identity.peer_id, **(ours | {"fingerprint": MODEL, "model_layers": LAYERS} | changes))
 
 
 def daemons() -> list[int]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, eventually, soon
+from support import Server, eventually, pong, soon
 
 from swarm.identity import Identity
 from swarm.network import connection, discovery
@@ -14,12 +14,6 @@ from swarm.network.link import Link
 from swarm.wire.messages import Ping, Pong
 
 DEAD = "127.0.0.1:1"
-
-
-async def pong(link: Link) -> None:
-    async for message in link:
-        if isinstance(message, Ping):
-            await link.send(Pong(nonce=message.nonce))
 
 
 async def hang(link: Link) -> None:

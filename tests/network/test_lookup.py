@@ -3,6 +3,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from records import peer_record
 
 from swarm.identity import Identity
 from swarm.network.berth import LISTED
@@ -14,24 +15,7 @@ A, B, C = (Identity.generate().peer_id for _ in range(3))
 
 
 def record_of(peer_id: str, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
-    fields: dict[str, Any] = {
-        "peer_id": peer_id,
-        "network": "test",
-        "model": "demo",
-        "fingerprint": "0" * 32,
-        "model_layers": 8,
-        "first_layer": first,
-        "last_layer": last,
-        "dtype": "float32",
-        "addresses": ("127.0.0.1:9000",),
-        "certificate": "a" * 64,
-        "tokens_per_second": 1.0,
-        "free_cache_tokens": 1,
-        "state": "online",
-        "software": "0",
-        "protocol": 1,
-    }
-    return PeerRecord.model_validate(fields | changes)
+    return peer_record(peer_id, **({"first_layer": first, "last_layer": last} | changes))
 
 
 def under(*records: tuple[Record, float]) -> Found:

@@ -10,6 +10,7 @@ from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 from hypothesis import example, given
 from hypothesis import strategies as st
+from records import peer_record
 
 from swarm.identity import Identity
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, keys
@@ -25,25 +26,8 @@ def validator(identity: Identity | None = None, *, now: float = NOW) -> RecordVa
     return RecordValidator("test", identity, clock=lambda: now)
 
 
-def peer_record(identity: Identity = OWNER, **changes: Any) -> PeerRecord:
-    fields: dict[str, Any] = {
-        "peer_id": identity.peer_id,
-        "network": "test",
-        "model": "model",
-        "fingerprint": "0" * 32,
-        "model_layers": 8,
-        "first_layer": 2,
-        "last_layer": 4,
-        "dtype": "float32",
-        "addresses": ("127.0.0.1:9000",),
-        "certificate": "a" * 64,
-        "tokens_per_second": 1.0,
-        "free_cache_tokens": 1,
-        "state": "online",
-        "software": "0",
-        "protocol": 1,
-    }
-    return PeerRecord.model_validate(fields | changes)
+def record_of(identity: Identity = OWNER, **changes: Any) -> PeerRecord:
+    return peer_record(identity.peer_id, **({"first_layer": 2} | changes))
 
 
 def signed(
@@ -56,7 +40,7 @@ def signed(
     expiration: float = NOW + 60,
 ) -> DHTRecord:
     """A record as it arrives over the network, signed by `signer` for the subkey it lies under."""
-    record = record or peer_record()
+    record = record or record_of()
     subkey = record.peer_id if subkey is None else subkey
     packed = MSGPackSerializer.dumps(encode(record) if value is None else value)
     key_id = DHTID.generate(key or record.key()).to_bytes()
@@ -70,12 +54,12 @@ def signed(
     return replace(unsigned, value=forger.sign_value(unsigned))
 
 
-BLOCK, WAY = peer_record().block, way_of(OWNER.peer_id)
+BLOCK, WAY = record_of().block, way_of(OWNER.peer_id)
 ASIDE = Shard(BLOCK, WAY[:5]).sibling.path
 
 
 def test_the_owners_records_are_valid_in_all_their_places() -> None:
-    spot, entry = peer_record(), peer_record().model_record()
+    spot, entry = record_of(), record_of().model_record()
     for key in keys(spot):
         assert validator().validate(signed(spot, key=key))
     for key in keys(entry):
@@ -90,9 +74,7 @@ def test_the_owners_records_are_valid_in_all_their_places() -> None:
         pytest.param(replace(signed(), value=validator().strip_value(signed())), id="unsigned"),
         pytest.param(signed(signer=OTHER), id="signed by another"),
         pytest.param(signed(signer=OTHER, subkey=OTHER.peer_id), id="another's subkey, our content"),
-        pytest.param(
-            signed(peer_record(OTHER), signer=OWNER, subkey=OWNER.peer_id), id="our subkey, another's content"
-        ),
+        pytest.param(signed(record_of(OTHER), signer=OWNER, subkey=OWNER.peer_id), id="our subkey, another's content"),
         pytest.param(replace(signed(), expiration_time=NOW + 61), id="expiration changed"),
         pytest.param(signed(expiration=LATEST + 1), id="lives too long"),
         pytest.param(signed(expiration=float("inf")), id="lives for ever"),
@@ -103,7 +85,7 @@ def test_the_owners_records_are_valid_in_all_their_places() -> None:
         pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK, WAY + "0"))), id="below the last key"),
         pytest.param(signed(key=models_key("test")), id="a peer among the models"),
         pytest.param(signed(key="unknown"), id="unknown key"),
-        pytest.param(signed(peer_record(network="elsewhere")), id="another network"),
+        pytest.param(signed(record_of(network="elsewhere")), id="another network"),
         pytest.param(signed(value=b"garbage"), id="malformed"),
         pytest.param(signed(value={"not": "bytes"}), id="not bytes"),
         pytest.param(replace(signed(), subkey=MSGPackSerializer.dumps(None)), id="a plain value"),
@@ -128,7 +110,7 @@ def test_hostile_fields_never_raise(key: bytes, subkey: bytes, value: bytes, exp
 
 def test_a_replayed_older_record_is_refused() -> None:
     checker = validator()
-    older, newer = signed(expiration=NOW + 40), signed(peer_record(state="offline"), expiration=NOW + 60)
+    older, newer = signed(expiration=NOW + 40), signed(record_of(state="offline"), expiration=NOW + 60)
     assert checker.validate(older)
     assert checker.validate(newer)
     assert not checker.validate(older)
@@ -148,7 +130,7 @@ def test_memory_of_expired_records_is_given_back() -> None:
     assert checker.validate(signed())
     now += 100
     checker._prune_at = 1
-    assert checker.validate(signed(peer_record(OTHER), signer=OTHER, expiration=now + 60))
+    assert checker.validate(signed(record_of(OTHER), signer=OTHER, expiration=now + 60))
     assert len(checker._newest) == 1
 
 
@@ -156,7 +138,7 @@ def test_one_bad_record_does_not_hide_the_good_ones() -> None:
     """The bad one is valid on the clock of the node that stores it, and not on the reader's, 4 s behind."""
     stored = DictionaryDHTValue(maxsize=1)
     ours = signed(expiration=NOW + 50)
-    theirs = signed(peer_record(OTHER), signer=OTHER, expiration=LATEST)
+    theirs = signed(record_of(OTHER), signer=OTHER, expiration=LATEST)
     with stored.freeze():
         stored.store(OWNER.peer_id, ours.value, ours.expiration_time)
         stored.store(OTHER.peer_id, theirs.value, theirs.expiration_time)

@@ -5,23 +5,15 @@ from contextlib import AsyncExitStack
 
 import pytest
 from architectures import LAYERS
-from support import Server, soon
+from support import Server, pong, soon
 
 from peers import census as censuses
 from peers.census import Census, as_serving, usual_speed
 from swarm.identity import Identity
 from swarm.network.dialer import Dialer
-from swarm.network.link import Link
 from swarm.network.records import PeerRecord
 from swarm.network.survey import Sample
 from swarm.routing.placement import Serving
-from swarm.wire.messages import Ping, Pong
-
-
-async def pong(link: Link) -> None:
-    async for message in link:
-        if isinstance(message, Ping):
-            await link.send(Pong(nonce=message.nonce))
 
 
 class Records:

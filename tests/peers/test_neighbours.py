@@ -4,19 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from support import Server, soon
+from support import Server, pong, soon
 
 from peers.neighbours import Neighbours, likely
 from swarm.network.dialer import Dialer
-from swarm.network.link import Link
 from swarm.network.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
-from swarm.wire.messages import Ping, Pong
-
-
-async def pong(link: Link) -> None:
-    async for message in link:
-        if isinstance(message, Ping):
-            await link.send(Pong(nonce=message.nonce))
 
 
 def record(first: int, last: int) -> PeerRecord:

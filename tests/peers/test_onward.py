@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from support import Server, eventually, session_id, soon
+from support import Server, eventually, listen, session_id, soon
 
 from peers import onward
 from peers.onward import OnwardLinks
@@ -15,11 +15,6 @@ from swarm.network.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Hop, Pong
 
 FAULT = Fault(code=FaultCode.INTERNAL, text="it hurts", session=session_id())
-
-
-async def listen(link: Link) -> None:
-    async for _ in link:
-        pass
 
 
 class Heard:

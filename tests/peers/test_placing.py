@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+from records import peer_record
 from support import soon
 
 from peers import placing
@@ -17,28 +18,12 @@ from swarm.routing.placement import Span
 LAYERS = 8
 CAPACITY = 2
 IDS = sorted(Identity.generate().peer_id for _ in range(8))
-CERTIFICATE = "0" * 64
 
 
 def record_of(peer_id: str, span: Span, state: str = "online", speed: float = 1.0) -> PeerRecord:
-    return PeerRecord.model_validate(
-        {
-            "peer_id": peer_id,
-            "network": "test",
-            "model": "tiny",
-            "fingerprint": "0" * 32,
-            "model_layers": LAYERS,
-            "first_layer": span[0],
-            "last_layer": span[1],
-            "dtype": "float32",
-            "addresses": ("127.0.0.1:1",),
-            "certificate": CERTIFICATE,
-            "tokens_per_second": speed,
-            "free_cache_tokens": 1,
-            "state": state,
-            "software": "0",
-            "protocol": 1,
-        }
+    first, last = span
+    return peer_record(
+        peer_id, model_layers=LAYERS, first_layer=first, last_layer=last, tokens_per_second=speed, state=state
     )
 
 
@@ -86,8 +71,8 @@ class _View:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "CLAIM_PAUSE_S", 0.2)
-    monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.4)
+    monkeypatch.setattr(placing, "CLAIM_PAUSE_S", 0.02)
+    monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.05)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,10 +94,12 @@ async def test_whoever_has_precedence_keeps_its_claim() -> None:
     board = Board()
     for i, first in enumerate((0, 2, 4)):
         board.put(IDS[i], (first, first + 2))
+    board.records[IDS[2]] = record_of(IDS[2], (4, 6), speed=0.5)  # the second best place: no lot is drawn
     low, high = board.placing(IDS[3]), board.placing(IDS[4])
     spans = await soon(asyncio.gather(low.choose(), high.choose()))
     assert spans[0] == (6, 8)
     assert spans[1] != (6, 8)
+    assert spans[1] == (4, 6)
 
 
 async def test_of_two_that_could_close_a_gap_one_moves() -> None:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, soon
+from support import Server, listen, soon
 
 from peers import reach as module
 from peers.reach import Reach, Unreachable, Verdict, asked, judge, own_address
@@ -15,15 +15,9 @@ from swarm.network.address import is_place
 from swarm.network.dialback import Answer, answering
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
-from swarm.network.link import Link
 
 OURS = "192.168.1.7:31330"
 OUTSIDE = "9.9.9.9:31330"  # of the open internet, as no address for documentation is
-
-
-async def listen(link: Link) -> None:
-    async for _ in link:
-        pass
 
 
 @pytest.fixture
