@@ -14,17 +14,8 @@ def frames(
     session: SessionId, epoch: int, told: Iterable[Retold], rows: Callable[[slice], Tensor], replay: int
 ) -> Iterator[Frame]:
     """Frames with the outputs of these ``rows``, made one by one as they are asked for."""
-    for first, which, root, parents in told:
-        yield Frame(
-            session=session,
-            epoch=epoch,
-            root=root,
-            first=first,
-            tail=0,
-            parents=parents,
-            hidden=WireTensor.pack(rows(which)),
-            replay=replay,
-        )
+    for each in told:
+        yield Frame.again(session, epoch, each, replay, hidden=WireTensor.pack(rows(each[1])))
 
 
 def as_it_stands(session: SessionId, stream: Stream, history: History) -> Iterator[Frame]:

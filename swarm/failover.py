@@ -255,18 +255,9 @@ class Mender:
             await session.tell(before, reroute)
             await self._rerouted(before, held)
             return
-        for serial, which, root, parents in replayed(held.root, len(held.tokens)):
-            frame = Frame(
-                session=session.id,
-                epoch=held.epoch,
-                root=root,
-                first=serial,
-                tail=0,
-                parents=parents,
-                tokens=held.tokens[which],
-                replay=further,
-            )
-            await session.tell(new[0], frame)
+        for told in replayed(held.root, len(held.tokens)):
+            tokens = held.tokens[told[1]]
+            await session.tell(new[0], Frame.again(session.id, held.epoch, told, further, tokens=tokens))
 
     async def _dismiss(self, links: list[ChainLink]) -> None:
         """Hear nothing more of them, and let them know, if they are still there."""

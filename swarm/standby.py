@@ -296,27 +296,14 @@ class _Said:
         if placement is not None:
             start, keep = placement.start, placement.keep
             self._tokens[start - len(keep) :] = [*(self._tokens[row] for row in keep), *window.tokens]
-        return self._frame(window.epoch, window.root, window.first, window.tokens, window.parents)
+        told = window.first, slice(0, count), window.root, window.parents
+        return Frame.again(self._session, window.epoch, told, 0, tokens=window.tokens)
 
     def as_it_stands(self) -> Iterator[Frame]:
         """Frames that tell it all once more."""
         told: Sequence[Retold] = list(self._stream.retold())
         tokens, epoch = tuple(self._tokens), self._stream.epoch
-        return (self._frame(epoch, root, first, tokens[which], parents) for first, which, root, parents in told)
-
-    def _frame(
-        self, epoch: int, root: int, first: int, tokens: tuple[int, ...], parents: tuple[int, ...] | None
-    ) -> Frame:
-        return Frame(
-            session=self._session,
-            epoch=epoch,
-            root=root,
-            first=first,
-            tail=0,
-            parents=parents,
-            tokens=tokens,
-            replay=0,
-        )
+        return (Frame.again(self._session, epoch, each, 0, tokens=tokens[each[1]]) for each in told)
 
 
 class _Counted:

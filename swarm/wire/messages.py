@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from swarm.wire.stream import Retold
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
 SESSION_ID_BYTES = 16  # random: who knows the id may speak in the session
@@ -123,6 +124,31 @@ class Frame(Message):
         if self.parents is not None and len(self.parents) != self.count:
             raise ValueError(f"{len(self.parents)} parents for {self.count} tokens")
         return self
+
+    @classmethod
+    def again(
+        cls,
+        session: bytes,
+        epoch: int,
+        told: Retold,
+        replay: int,
+        *,
+        tokens: tuple[int, ...] | None = None,
+        hidden: WireTensor | None = None,
+    ) -> "Frame":
+        """A replay of what ``told`` places: token ids, or hidden states."""
+        first, _, root, parents = told
+        return cls(
+            session=session,
+            epoch=epoch,
+            root=root,
+            first=first,
+            tail=0,
+            parents=parents,
+            tokens=tokens,
+            hidden=hidden,
+            replay=replay,
+        )
 
     @property
     def count(self) -> int:
