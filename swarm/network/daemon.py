@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import tempfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ from hivemind.p2p import P2P, P2PDaemonError
 from swarm.config import Network
 from swarm.errors import DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
+from swarm.network.tasks import within
 
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
 # What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not used; a link through
@@ -96,18 +98,27 @@ async def start_daemon(
 
 async def stop_daemon(daemon: P2P) -> None:
     """End the process, by force if it hangs. Safe to call twice, and on one that never started."""
-    child = daemon._child
+    child, daemon._child = daemon._child, None  # so that hivemind does not signal it as well, see `_signal`
     if child is None:
         return
+    _signal(child, signal.SIGTERM)  # before the first await: whoever cancels us has ended the daemon all the same
+    await daemon.shutdown()  # of the tasks and sockets on our side, so that the daemon's last complaints are not shown
+    try:
+        await within(_STOP_TIMEOUT_S, child.wait())
+    except asyncio.TimeoutError:
+        _signal(child, signal.SIGKILL)
+        with suppress(asyncio.TimeoutError):  # no more can be done about a process that outlives that
+            await within(_STOP_TIMEOUT_S, child.wait())
+
+
+def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Not by `child.send_signal`, which looks whether the process has ended and so takes its exit from asyncio.
+
+    asyncio's watcher then warns about an "unknown child process" on whoever's terminal this is.
+    """
     if child.returncode is None:
         with suppress(ProcessLookupError):
-            child.terminate()  # before the first await: whoever cancels us has ended the daemon all the same
-    closing = asyncio.ensure_future(daemon.shutdown())
-    done, _ = await asyncio.wait({closing}, timeout=_STOP_TIMEOUT_S)
-    if not done:
-        with suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.wait({closing}, timeout=_STOP_TIMEOUT_S)
+            os.kill(child.pid, number)
 
 
 def explain(error: BaseException, bootstrap: tuple[str, ...]) -> Exception | None:
