@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -33,10 +33,14 @@ class Network:
     """A network's name and the bootstrap nodes through which it is entered.
 
     Nodes of differently named networks ignore each other's records. Raises ConfigError on a field that cannot work.
+
+    Attributes:
+        key: 32 bytes that every member of a private swarm has; None for a swarm that anybody may join.
     """
 
     name: str
     bootstrap: tuple[str, ...] = ()
+    key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):

@@ -78,6 +78,7 @@ class GenerationStream:
         session = self._session = await self._open(turn)
         standby = self._standby = Standby(session, self._router, self._request.standby)
         repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s))
+        watching = asyncio.create_task(self._router.watch())
         turn.meter.start()
         try:
             while not turn.decoder.finish_reason:
@@ -93,6 +94,7 @@ class GenerationStream:
             error.generation = self._result = self._sum_up(turn, session, repairs)
             raise
         finally:
+            await end(watching)
             await standby.close()
             await session.close()
         self._router.learn(self._result.route, self._result.stats)

@@ -1,6 +1,7 @@
 """Which peers: what the directory says, what they answer, and what was seen of them, put together into chains."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -21,6 +22,8 @@ from swarm.routing.chain import MissingLayers, Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
 
+WATCH_S = 5.0  # between looks at the directory while a text is written
+WATCH_LARGE_S = 60.0  # where a look shows only a part of the swarm: there are spares enough
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
 MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
@@ -103,7 +106,8 @@ class Router:
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
-        self._looked_at = float("-inf")
+        self._looked_at, self._pause_s = float("-inf"), WATCH_S
+        self._watching = asyncio.Lock()
         self._named_at = dict.fromkeys(self._records, float("-inf"))  # when the directory last named each of them
         self._last: Plan | None = None
         self._rtt_ms = {record.peer_id: 0.0 for record in known}  # of peers that answered when they were asked last
@@ -164,6 +168,18 @@ class Router:
         whole = [each for each in known.candidates if (each.first_layer, each.last_layer) == (0, last - first)]
         return self._links(plan(whole, last - first), known, first)[0] if whole else None
 
+    async def watch(self) -> None:
+        """Look around again and again, until cancelled, so that whoever takes another peer's place is known beforehand,
+        and connected. Those who watch at the same time share their looks."""
+        while True:
+            async with self._watching:
+                left_s = self._looked_at + self._pause_s - time.monotonic()
+                if left_s <= 0:
+                    with contextlib.suppress(DirectoryDown):  # peers that are known are good all the same
+                        await self._look()
+                    await self._reach(0, self._checkpoint.num_layers, ())
+            await asyncio.sleep(left_s if left_s > 0 else self._pause_s)
+
     def failed(self, peer_id: str) -> None:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)
@@ -215,6 +231,7 @@ class Router:
             log.warning("going on with the peers that are known: %s", error)
             return
         self._looked_at = now = time.monotonic()
+        self._pause_s = WATCH_S if found.complete else WATCH_LARGE_S
         self._named_at |= {record.peer_id: now for record in found.records}
         # Where many nodes leave at once, records get lost though their peers are there: they are believed as long as
         # they would have lived. Of a large swarm a look shows a part: those who were near are there still, most likely.

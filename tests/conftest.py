@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pocket import expected, make, material
 from support import children
+
+__all__ = ["expected", "make", "material"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
 torch.set_num_threads(1)

@@ -1,166 +1,21 @@
 """Generations over real peers on loopback that fail in every way: the text is the same as if none had."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
-from architectures import ARCHITECTURES, LAYERS
-from support import WORDS, Peer, WatchedSpan, eventually, soon, tiny_checkpoint, tokenizer_of
+from pocket import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
+from support import Peer, eventually, soon
 
-from swarm import failover, router, standby
+from swarm import failover, standby
 from swarm import session as sessions
-from swarm.errors import DirectoryDown
 from swarm.failover import SwarmIncomplete
-from swarm.generation import GenerationStream, Threads
-from swarm.model.checkpoint import Checkpoint
-from swarm.model.client import ClientModels
-from swarm.model.span import Span
-from swarm.network.dialer import Dialer
-from swarm.network.discovery import Connections
-from swarm.network.lookup import ModelEntry
-from swarm.network.records import PeerRecord
-from swarm.network.survey import Sample
-from swarm.request import Request
+from swarm.generation import GenerationStream
 from swarm.results import Generation
-from swarm.router import Router
 from swarm.routing.chain import MissingLayers
-from swarm.routing.health import Health
 
-PROMPT = [5, 6, 7, 8, 9]
-NEW = 32
-STAGES = [(0, 1), (1, 3), (3, 4)]
 WAYS = [{"window": 0}, {"window": 4, "depth": 1}, {}]
 WAY_NAMES = ["plain", "window of 4", "streaming"]
-
-Strike = Callable[["Swarm", GenerationStream], Awaitable[None]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(folder: Path) -> Checkpoint:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWARM_CACHE", str(folder / "cache"))
-        checkpoint = tiny_checkpoint(folder / "target")
-        assert checkpoint.fingerprint
-    tokenizer_of(WORDS).save_pretrained(folder / "target")
-    return checkpoint
-
-
-@pytest.fixture(scope="module")
-def models(checkpoint: Checkpoint, folder: Path) -> ClientModels:
-    """The target's own weights, a little off, draft for it."""
-    model = ARCHITECTURES["llama"].save(folder / "draft")
-    for parameter in model.parameters():
-        parameter.data.add_(0.02 * parameter.data.std() * parameter.data.sign())
-    model.save_pretrained(folder / "draft")
-    tokenizer_of(WORDS).save_pretrained(folder / "draft")
-    return ClientModels.load(str(folder / "target"), str(folder / "draft"))
-
-
-@pytest.fixture(scope="module")
-def spans(checkpoint: Checkpoint) -> dict[tuple[int, int], Span]:
-    all_spans = [(first, last) for first in range(LAYERS) for last in range(first + 1, LAYERS + 1)]
-    return {span: Span.load(checkpoint, *span) for span in all_spans}
-
-
-class Swarm:
-    """Peers, and a client that needs no DHT to know of them."""
-
-    def __init__(self, checkpoint: Checkpoint, spans: dict[tuple[int, int], Span], models: ClientModels) -> None:
-        self._checkpoint, self._spans, self._models = checkpoint, spans, models
-        self.up: list[Peer] = []
-        self.states: dict[str, str] = {}  # by peer id, if it is another one than online
-        self.health = Health()
-        self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._dialer = Dialer()
-        self._connections = Connections(self._dialer)
-        self.know(())
-
-    def know(self, records: Sequence[PeerRecord]) -> None:
-        """Begin anew, as a client that knew these peers before."""
-        self.router = Router(self, self._connections, self._checkpoint, "tiny", self.health, records)
-
-    async def add(self, *spans: tuple[int, int], **options: int) -> None:
-        for first, last in spans:
-            span = WatchedSpan(self._spans[first, last])
-            peer = Peer(span, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
-            self.up.append(await peer.__aenter__())
-
-    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
-        records = tuple(self._record(peer) for peer in self.up)
-        return Sample(records, (1.0,) * len(records), len(records), True)
-
-    async def models(self) -> list[ModelEntry]:
-        return []
-
-    def _record(self, peer: Peer) -> PeerRecord:
-        return peer.server.record(
-            first_layer=peer.span.first,
-            last_layer=peer.span.last,
-            fingerprint=self._checkpoint.fingerprint,
-            state=self.states.get(peer.id, "online"),
-            tokens_per_second=1000.0,
-        )
-
-    def serving(self, stream: GenerationStream, stage: int) -> Peer:
-        """Who serves a stage of a running generation."""
-        peer_id = stream.route[stage].peer_id
-        return next(peer for peer in self.up if peer.id == peer_id)
-
-    def stream(self, prompt: Sequence[int] = PROMPT, **options: Any) -> GenerationStream:
-        request = Request.of({"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options})
-        return GenerationStream(self._models, prompt, request, self._threads, self.router)
-
-    async def write(self, strike: Strike | None = None, at: int = NEW // 3, **options: Any) -> Generation:
-        """Generate, and let something happen after so many tokens."""
-        stream, said = self.stream(**options), 0
-        async for _ in stream:
-            said += 1
-            if said == at and strike is not None:
-                await strike(self, stream)
-        return stream.result
-
-    async def close(self) -> None:
-        for peer in self.up:
-            peer.span.go_on.set()
-        await self._connections.close()
-        await self._dialer.close()
-        for peer in self.up:
-            await eventually(lambda peer=peer: peer.idle)
-            await peer.__aexit__()
-
-
-@asynccontextmanager
-async def swarm_of(make: Callable[[], Swarm], *spans: tuple[int, int], **options: int) -> AsyncIterator[Swarm]:
-    """In the end nothing may be left of any session on any peer that lives."""
-    swarm = make()
-    await swarm.add(*spans, **options)
-    yield swarm
-    await swarm.close()
-
-
-@pytest.fixture
-def make(checkpoint: Checkpoint, spans: dict[tuple[int, int], Span], models: ClientModels) -> Callable[[], Swarm]:
-    return lambda: Swarm(checkpoint, spans, models)
-
-
-@pytest.fixture(scope="module")
-def expected(checkpoint: Checkpoint, spans: dict[tuple[int, int], Span], models: ClientModels) -> tuple[int, ...]:
-    """What an undisturbed chain says."""
-
-    async def write() -> Generation:
-        async with swarm_of(lambda: Swarm(checkpoint, spans, models), *STAGES) as swarm:
-            return await swarm.write()
-
-    return asyncio.run(write()).token_ids
 
 
 def killing(*stages: int) -> Strike:
@@ -500,34 +355,3 @@ async def test_missing_layers_are_waited_for_only_if_somebody_is_said_to_serve_t
         assert caught.value.expected
         asyncio.get_running_loop().call_later(0.5, swarm.states.clear)
         assert (await soon(swarm.write())).token_ids == expected
-
-
-async def test_a_directory_that_is_down_is_no_hindrance_while_peers_are_known(
-    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def down(*_: object) -> None:
-        raise DirectoryDown("unplugged")
-
-    async with swarm_of(make, *STAGES) as swarm:
-        records = (await swarm.survey("", 0)).records
-        monkeypatch.setattr(swarm, "survey", down)
-        with pytest.raises(DirectoryDown):
-            await soon(swarm.write())
-        swarm.know(records)
-        assert (await soon(swarm.write())).token_ids == expected
-
-
-async def test_records_that_got_lost_in_the_directory_are_believed_for_a_while(
-    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def forgetful(*_: object) -> Sample[PeerRecord]:
-        return Sample((), (), 0, True)
-
-    monkeypatch.setattr(router, "FRESH_S", 0.0)
-    async with swarm_of(make, *STAGES) as swarm:
-        await soon(swarm.write())
-        monkeypatch.setattr(swarm, "survey", forgetful)
-        assert (await soon(swarm.write())).token_ids == expected
-        monkeypatch.setattr(router, "RECORD_LIFETIME_S", 0.0)
-        with pytest.raises(MissingLayers):
-            await soon(swarm.write())

@@ -49,6 +49,9 @@ class Link(abc.ABC):
 
     A transport says how bytes are written and read, and how silence is broken.
 
+    Attributes:
+        peer_id: of the other side, once it has proved it; "" before.
+
     Args:
         transport: what the bytes leave by, to be cut off where a goodbye takes too long.
         address: who is at the other end: where it was dialled, or for error messages.
@@ -59,6 +62,7 @@ class Link(abc.ABC):
 
     def __init__(self, transport: asyncio.WriteTransport, address: str, delay_ms: float = 0.0) -> None:
         self.address, self.delay_ms = address, delay_ms
+        self.peer_id = ""
         self.bytes_sent = self.bytes_received = 0
         self._transport = transport
         self._lost = ""  # why nothing can be sent any more

@@ -1,0 +1,168 @@
+"""A swarm that fits into a test: real peers on loopback, and a client that needs no DHT to know of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from architectures import ARCHITECTURES, LAYERS
+from support import WORDS, Peer, WatchedSpan, eventually, tiny_checkpoint, tokenizer_of
+
+from swarm.generation import GenerationStream, Threads
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.client import ClientModels
+from swarm.model.span import Span
+from swarm.network.dialer import Dialer
+from swarm.network.discovery import Connections
+from swarm.network.lookup import ModelEntry
+from swarm.network.records import PeerRecord
+from swarm.network.survey import Sample
+from swarm.request import Request
+from swarm.results import Generation
+from swarm.router import Router
+from swarm.routing.health import Health
+
+PROMPT = [5, 6, 7, 8, 9]
+NEW = 32
+STAGES = [(0, 1), (1, 3), (3, 4)]
+
+Strike = Callable[["Swarm", GenerationStream], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Of which swarms are made: loaded once.
+
+    Attributes:
+        models: of the client; the target's own weights, a little off, draft for it.
+    """
+
+    checkpoint: Checkpoint
+    spans: Mapping[tuple[int, int], Span]
+    models: ClientModels
+
+    @classmethod
+    def load(cls, folder: Path) -> "Material":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SWARM_CACHE", str(folder / "cache"))
+            checkpoint = tiny_checkpoint(folder / "target")
+            assert checkpoint.fingerprint
+        draft = ARCHITECTURES["llama"].save(folder / "draft")
+        for parameter in draft.parameters():
+            parameter.data.add_(0.02 * parameter.data.std() * parameter.data.sign())
+        draft.save_pretrained(folder / "draft")
+        for each in ("target", "draft"):
+            tokenizer_of(WORDS).save_pretrained(folder / each)
+        spans = [(first, last) for first in range(LAYERS) for last in range(first + 1, LAYERS + 1)]
+        models = ClientModels.load(str(folder / "target"), str(folder / "draft"))
+        return cls(checkpoint, {span: Span.load(checkpoint, *span) for span in spans}, models)
+
+
+class Swarm:
+    """Peers and a client.
+
+    Attributes:
+        up: the peers.
+        states: of peers, by their ids, that are in another state than online.
+    """
+
+    def __init__(self, material: Material) -> None:
+        self._checkpoint, self._spans, self._models = material.checkpoint, material.spans, material.models
+        self.up: list[Peer] = []
+        self.states: dict[str, str] = {}
+        self.health = Health()
+        self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        self._dialer = Dialer()
+        self._connections = Connections(self._dialer)
+        self.know(())
+
+    def know(self, records: Sequence[PeerRecord]) -> None:
+        """Begin anew, as a client that knew these peers before."""
+        self.router = Router(self, self._connections, self._checkpoint, "tiny", self.health, records)
+
+    async def add(self, *spans: tuple[int, int], **options: int) -> None:
+        for first, last in spans:
+            span = WatchedSpan(self._spans[first, last])
+            peer = Peer(span, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
+            self.up.append(await peer.__aenter__())
+
+    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
+        records = tuple(self._record(peer) for peer in self.up)
+        return Sample(records, (1.0,) * len(records), len(records), True)
+
+    async def models(self) -> list[ModelEntry]:
+        return []
+
+    def _record(self, peer: Peer) -> PeerRecord:
+        return peer.server.record(
+            first_layer=peer.span.first,
+            last_layer=peer.span.last,
+            fingerprint=self._checkpoint.fingerprint,
+            state=self.states.get(peer.id, "online"),
+            tokens_per_second=1000.0,
+        )
+
+    def connected(self, peer: Peer) -> bool:
+        """Whether the client has a connection to it, in use or not."""
+        return peer.id in self._connections.open
+
+    def serving(self, stream: GenerationStream, stage: int) -> Peer:
+        """Who serves a stage of a running generation."""
+        peer_id = stream.route[stage].peer_id
+        return next(peer for peer in self.up if peer.id == peer_id)
+
+    def stream(self, prompt: Sequence[int] = PROMPT, **options: Any) -> GenerationStream:
+        request = Request.of({"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options})
+        return GenerationStream(self._models, prompt, request, self._threads, self.router)
+
+    async def write(self, strike: Strike | None = None, at: int = NEW // 3, **options: Any) -> Generation:
+        """Generate, and let something happen after so many tokens."""
+        stream, said = self.stream(**options), 0
+        async for _ in stream:
+            said += 1
+            if said == at and strike is not None:
+                await strike(self, stream)
+        return stream.result
+
+    async def close(self) -> None:
+        for peer in self.up:
+            peer.span.go_on.set()
+        await self._connections.close()
+        await self._dialer.close()
+        for peer in self.up:
+            await eventually(lambda peer=peer: peer.idle)
+            await peer.__aexit__()
+
+
+@asynccontextmanager
+async def swarm_of(make: Callable[[], Swarm], *spans: tuple[int, int], **options: int) -> AsyncIterator[Swarm]:
+    """In the end nothing may be left of any session on any peer that lives."""
+    swarm = make()
+    await swarm.add(*spans, **options)
+    yield swarm
+    await swarm.close()
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return Material.load(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def make(material: Material) -> Callable[[], Swarm]:
+    return lambda: Swarm(material)
+
+
+@pytest.fixture(scope="session")
+def expected(material: Material) -> tuple[int, ...]:
+    """What an undisturbed chain says."""
+
+    async def write() -> Generation:
+        async with swarm_of(lambda: Swarm(material), *STAGES) as swarm:
+            return await swarm.write()
+
+    return asyncio.run(write()).token_ids
