@@ -17,9 +17,11 @@ from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
 from swarm.network.dialback import Question
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.link import Link
 from swarm.network.relay import Relay
 from swarm.network.tasks import within
+from swarm.wire.hello import Member
 
 MAX_SKEW_S = 2.5  # nodes refuse each other from 3 s on, and clocks drift
 CHECK_TIMEOUT_S = 20.0  # each check bounds its own steps; this bounds what nobody thought of
@@ -143,7 +145,7 @@ async def _reach(network: Network, port: int, announce: str | None) -> Finding:
     """Listen for a moment, as a peer would, and ask the bootstrap nodes to dial back."""
     identity = Identity.generate()
     try:
-        async with listening(identity, "0.0.0.0", port, _say_nothing) as listened:
+        async with listening(Door(Member(identity, network)), "0.0.0.0", port, _say_nothing) as listened:
             address = announce or own_address("0.0.0.0", listened)
             question = Question(
                 address=address, certificate=identity.certificate_fingerprint, exact=announce is not None

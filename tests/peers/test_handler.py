@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 import torch
 from architectures import LAYERS, VOCAB
@@ -29,9 +28,8 @@ from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import Link
+from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
-from swarm.network.websocket import PATH
 from swarm.wire.messages import (
     MAX_HOPS,
     Cancel,
@@ -364,12 +362,13 @@ async def test_a_link_that_closes_frees_its_sessions(spans: tuple[Span, ...], ti
 async def test_a_link_that_speaks_nonsense_is_told_and_closed(
     spans: tuple[Span, ...], tiny: Checkpoint, garbage: bytes | str
 ) -> None:
-    async with Peer(spans[0], tiny.fingerprint) as peer, aiohttp.ClientSession() as http:
-        pinned = aiohttp.Fingerprint(bytes.fromhex(peer.server.certificate))
-        async with http.ws_connect(f"wss://{peer.server.address}{PATH}", ssl=pinned) as socket:
-            await (socket.send_bytes(garbage) if isinstance(garbage, bytes) else socket.send_str(garbage))
-            assert b"bad_message" in (await soon(socket.receive())).data
-            assert (await soon(socket.receive())).type is aiohttp.WSMsgType.CLOSE
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        await (link.send_bytes(garbage) if isinstance(garbage, bytes) else link._socket.send_str(garbage))
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.BAD_MESSAGE
+        with pytest.raises(LinkClosed):
+            await soon(link.receive())
         await eventually(lambda: not peer.handler._opening)
 
 

@@ -174,7 +174,8 @@ def test_every_message_comes_back_as_it_was(kind):
 
 
 def test_the_list_of_kinds_is_whole():
-    said = {kind for kind in messages.Message.__subclasses__() if kind is not messages.Hop}
+    ours = [kind for kind in messages.Message.__subclasses__() if kind.__module__ == messages.__name__]
+    said = {kind for kind in ours if kind is not messages.Hop}
     assert {kind.__name__.lower() for kind in said} == set(KINDS)
 
 
