@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import click
@@ -11,7 +11,7 @@ import click
 from peers.device import NoSuchDevice, choose_device
 from peers.listener import CannotListen, listening
 from peers.reach import Verdict, judge, own_address
-from swarm.config import Network, load_network
+from swarm.config import Network
 from swarm.errors import NoBootstrap, SwarmError
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
@@ -37,13 +37,11 @@ class Finding:
     advice: str = ""
 
 
-async def examine(
-    bootstrap: Sequence[str], network: str | None, port: int, announce: str | None = None
-) -> list[Finding]:
-    """All checks, in the order in which an operator would put things right."""
+async def examine(load: Callable[[], Network], port: int, announce: str | None = None) -> list[Finding]:
+    """All checks, in the order in which an operator would put things right; ``load`` says in which network."""
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
-        net = load_network(bootstrap=bootstrap, name=network)
+        net = load()
         if not net.bootstrap:
             raise NoBootstrap()
     except SwarmError as error:

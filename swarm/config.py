@@ -14,7 +14,6 @@ from typing import Any
 
 import platformdirs
 
-import swarm
 from swarm.errors import ConfigError, IdentityError
 from swarm.identity import public_key_of, read_private, write_private
 
@@ -150,7 +149,7 @@ def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
     named = file or (Path(env["SWARM_CONFIG"]).expanduser() if env.get("SWARM_CONFIG") else None)
     if named:
         return named  # asked for, so it must exist: a silent fallback would join the wrong network
-    package = Path(swarm.__file__).parent
+    package = Path(__file__).parent
     candidates = [
         Path("bootstrap.toml"),
         Path(platformdirs.user_config_dir("swarm", appauthor=False), "bootstrap.toml"),

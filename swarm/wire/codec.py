@@ -27,6 +27,8 @@ _KINDS: dict[str, type[Message]] = {
         messages.Cancel,
         messages.Reroute,
         messages.Rerouted,
+        messages.Heed,
+        messages.Heeding,
         messages.Mirror,
         messages.Probe,
         messages.Standing,

@@ -112,7 +112,9 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
         tasks, before = 0, alive()
         for start in range(0, 1000, MAX_OPENING_PER_LINK):
             ids = [session_id(number) for number in range(start, min(start + MAX_OPENING_PER_LINK, 1000))]
-            await send(to_second, (opening(tiny.fingerprint, MIDDLE, LAYERS, session=id) for id in ids))
+            await send(
+                to_second, (opening(tiny.fingerprint, MIDDLE, LAYERS, session=id, previous=first.id) for id in ids)
+            )
             assert all(isinstance(answer, Opened) for answer in await hear(to_second, len(ids)))
             hop = second.server.hop
             await send(to_first, (opening(tiny.fingerprint, 0, MIDDLE, session=id, next=hop) for id in ids))

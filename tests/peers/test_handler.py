@@ -17,6 +17,7 @@ from support import (
     hidden_frame,
     opening,
     session_id,
+    somebody,
     soon,
     tokens_frame,
 )
@@ -116,7 +117,7 @@ async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span
 
 async def open_both(to_first: Link, first: Peer, to_second: Link, second: Peer) -> None:
     for link, message in (
-        (to_second, opening(second.fingerprint, MIDDLE, LAYERS)),
+        (to_second, opening(second.fingerprint, MIDDLE, LAYERS, previous=first.id)),
         (to_first, opening(first.fingerprint, 0, MIDDLE, next=second.server.hop)),
     ):
         assert isinstance(await ask(link, message), Opened)
@@ -459,7 +460,7 @@ async def test_another_peer_takes_the_place_of_the_next_one(spans: tuple[Span, .
             await to_first.send(tokens_frame(1, (3, 4)))
             assert isinstance(await soon(to_second.receive()), Result)
         assert isinstance(await soon(to_first.receive()), Fault)
-        assert isinstance(await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        assert isinstance(await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS, previous=first.id)), Opened)
         assert await ask(to_first, reroute(third.server.hop)) == Rerouted(session=session_id(), epoch=1)
         await to_first.send(tokens_frame(3, (5,), root=2, epoch=1))
         close_to(await soon(to_third.receive()), expected(whole, (3, 4), (5,))[-1:])
@@ -594,14 +595,16 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
     """Frames of two clients come over one link of the peer before; faults for one must not delay the other."""
+    before = somebody()
     async with (
         Peer(spans[1], tiny.fingerprint) as peer,
         dialed(peer.server) as deaf,
         dialed(peer.server) as good,
-        dialed(peer.server) as upstream,
+        dialed(peer.server, me=before) as upstream,
     ):
         for link, number in ((deaf, 1), (good, 2)):
-            await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number)))
+            message = opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number), previous=before.peer_id)
+            await ask(link, message)
         stuck = peer.handler._sessions[session_id(1)].outlet.opener
         stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
         # Of another width: a fault that is found while the shared link is read.
