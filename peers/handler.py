@@ -248,7 +248,7 @@ class Handler:
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             self._end(session)
         elif opening := self._opening[link].get(message.session):
             opening.cancel()  # its client did not want to wait for the next peer
@@ -298,7 +298,7 @@ class Handler:
 
     async def _cancel(self, link: Link, message: Cancel) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             session.cancel(message.epoch)
 
     async def _reroute(self, link: Link, message: Reroute) -> None:
@@ -328,7 +328,7 @@ class Handler:
     async def _clients_own(self, link: Link, message: Reroute | Heed | Mirror | Probe) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             return session
         await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
         return None

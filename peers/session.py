@@ -68,9 +68,13 @@ class PeerSession:
     def layers(self) -> tuple[int, int]:
         return self.opening.first, self.opening.last
 
+    def obeys(self, link: Link) -> bool:
+        """Whether commands may come over a link: only of whoever opened the session."""
+        return link is self.outlet.opener
+
     def hears(self, link: Link) -> bool:
         """Whether frames may come over a link: of our client, or of a peer that it has named."""
-        return link is self.outlet.opener or link.peer_id in self._speakers
+        return self.obeys(link) or link.peer_id in self._speakers
 
     def heed(self, heed: Heed) -> Heeding:
         """Take frames from other peers from now on; returns what to answer."""
