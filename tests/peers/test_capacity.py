@@ -125,7 +125,7 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
             await eventually(lambda: first.idle and second.idle)
             await eventually(lambda: not first.handler._farewells and not second.handler._farewells)
             tasks = tasks or len(asyncio.all_tasks())
-        assert len(asyncio.all_tasks()) == tasks
+        assert len(asyncio.all_tasks()) <= tasks  # links that are silent by now have one less
         for peer in (first, second):
             assert not any(peer.handler._opening.values())
             assert not peer.budget._held
