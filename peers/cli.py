@@ -228,6 +228,7 @@ def bootstrap(
     from swarm.network.relaying import join_and_relay
 
     identity = Identity.generate() if ephemeral else Identity.load_or_create(key or state_dir() / "bootstrap.key")
+    net.check_member(identity.peer_id)
 
     async def enter() -> Directory:
         if ipaddress.IPv4Address(host).is_loopback:  # whoever gets here needs no relay

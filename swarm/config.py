@@ -74,6 +74,11 @@ class Network:
         """Whether the list of members, if there is one, names this id."""
         return self.members is None or peer_id in self.members
 
+    def check_member(self, peer_id: str) -> None:
+        """Raises ConfigError if we, who have this id, may not take part."""
+        if not self.admits(peer_id):
+            raise ConfigError("members", f"the list does not name us; add {peer_id} to it, on the other computers too")
+
 
 def load_network(
     *,

@@ -103,9 +103,13 @@ class Server:
     """Takes links at a real port and hands each to ``serve``; ends them all when it is left."""
 
     def __init__(
-        self, serve: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0, network: Network = NETWORK
+        self,
+        serve: Callable[[Link], Awaitable[None]],
+        delay_ms: float = 0.0,
+        network: Network = NETWORK,
+        identity: Identity | None = None,
     ) -> None:
-        self.identity = Identity.generate()
+        self.identity = identity or Identity.generate()
         self.door = Door(Member(self.identity, network))
         self._life = contextlib.AsyncExitStack()
         self.links: list[Link] = []  # whose hellos are over

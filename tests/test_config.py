@@ -131,7 +131,11 @@ def test_a_private_swarms_key_and_members_come_from_files(file: Path, tmp_path: 
     file.write_text('members = "members.txt"\n')
     listed = load_network(file=file, env={})
     assert listed.admits(ID)
-    assert not listed.admits(Identity.generate().peer_id)
+    listed.check_member(ID)
+    stranger = Identity.generate().peer_id
+    assert not listed.admits(stranger)
+    with pytest.raises(ConfigError, match=f"does not name us; add {stranger}"):
+        listed.check_member(stranger)
     (tmp_path / "nobody.txt").write_text("")
     assert load_network(file=file, env={}, members_file=tmp_path / "nobody.txt").members == frozenset()
 

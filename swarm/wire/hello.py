@@ -119,10 +119,13 @@ def decode(data: bytes, kind: type[Kind]) -> Kind:
 
 @dataclass(frozen=True)
 class Member:
-    """Who we are on links: one identity in one network."""
+    """Who we are on links: one identity in one network. Raises ConfigError if its list of members does not name us."""
 
     identity: Identity
     network: Network
+
+    def __post_init__(self) -> None:
+        self.network.check_member(self.identity.peer_id)
 
     @property
     def peer_id(self) -> str:

@@ -95,7 +95,7 @@ async def test_strangers_get_no_link_to_a_private_swarm(tmp_path: Path) -> None:
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
         await refused(swarm, swarm.alice, replace(swarm.network, key=None), "--network-key")
         await refused(swarm, swarm.alice, replace(swarm.network, key=b"x" * 32), "network's key")
-        await refused(swarm, Identity.generate(), swarm.network, "not on the list")
+        await refused(swarm, Identity.generate(), replace(swarm.network, members=None), "not on the list")
         await refused(swarm, swarm.alice, replace(swarm.network, name="other"), "not 'other'")
         await an_older_version(swarm)
         await a_replay(swarm)

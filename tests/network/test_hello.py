@@ -48,9 +48,9 @@ async def test_links_of_a_private_network_are_for_its_members() -> None:
 
 
 async def test_links_from_and_to_those_who_are_not_listed_are_refused() -> None:
-    me = somebody()
-    listed = Network("test", members=frozenset({me.peer_id}))
-    async with Server(pong, network=listed) as server:
+    me, theirs = somebody(), Identity.generate()
+    listed = Network("test", members=frozenset({me.peer_id, theirs.peer_id}))
+    async with Server(pong, network=listed, identity=theirs) as server:
         async with dialed(server, me=me) as link:
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
         with pytest.raises(LinkClosed, match=r"it refuses us: .* not on the list"):
@@ -58,7 +58,7 @@ async def test_links_from_and_to_those_who_are_not_listed_are_refused() -> None:
                 pass
         before = len(server.links)
         with pytest.raises(LinkClosed, match="not on our list"):
-            async with dialed(server, me=Member(me.identity, listed)):
+            async with dialed(server, me=Member(me.identity, Network("test", members=frozenset({me.peer_id})))):
                 pass
         assert len(server.links) == before
 
@@ -195,12 +195,13 @@ async def test_a_record_with_somebody_elses_address_leads_to_nobody(
 @pytest.mark.parametrize("defended", [True, False])
 @pytest.mark.parametrize("how", ["no key", "not on the list"])
 async def test_a_stranger_gets_no_link(how: str, defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = PRIVATE if how == "no key" else Network("test", members=frozenset({somebody().peer_id}))
+    theirs = Identity.generate()
+    network = PRIVATE if how == "no key" else Network("test", members=frozenset({theirs.peer_id}))
     if not defended:
         monkeypatch.setattr(said, "has_key", lambda *_: True)
         monkeypatch.setattr(Network, "admits", lambda *_: True)
     me = somebody()
-    async with Server(pong, network=network) as server, bare(server) as link:
+    async with Server(pong, network=network, identity=theirs) as server, bare(server) as link:
         start = Hello(nonce=bytes(32), versions=said.SUPPORTED_VERSIONS, network="test", peer_id=me.peer_id)
         await link.send_bytes(said.encode(start))
         answer = await soon(link.receive_bytes())
