@@ -141,8 +141,9 @@ class ChainSession:
 
     async def heed(self, link: ChainLink, *speakers: str) -> None:
         """Have a peer take frames from these peers, and no longer from others. Raises `ChainBroken` if it is gone."""
-        if self._speakers.names(link.peer_id, speakers):
+        if not self._speakers.knows(link.peer_id, speakers):
             await self.tell(link, Heed(session=self.id, speakers=speakers))
+            self._speakers.told(link.peer_id, speakers)
 
     async def heeded(self, link: ChainLink, speaker: str) -> None:
         """Wait until a peer has confirmed that it takes frames from another one. Raises `ChainBroken`."""

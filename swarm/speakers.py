@@ -12,11 +12,13 @@ class Speakers:
         """The session is opened on a peer that takes frames from one other peer, or from us alone."""
         self._told[peer_id] = self._confirmed[peer_id] = () if previous is None else (previous,)
 
-    def names(self, peer_id: str, speakers: tuple[str, ...]) -> bool:
-        """A peer shall take frames from these; returns whether it has to be told."""
-        news = self._told.get(peer_id) != speakers
+    def knows(self, peer_id: str, speakers: tuple[str, ...]) -> bool:
+        """Whether a peer was told, last of all, to take frames from these."""
+        return self._told.get(peer_id) == speakers
+
+    def told(self, peer_id: str, speakers: tuple[str, ...]) -> None:
+        """A peer has been told so."""
         self._told[peer_id] = speakers
-        return news
 
     def confirms(self, peer_id: str, speakers: tuple[str, ...]) -> None:
         """A peer says that it does."""
