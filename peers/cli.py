@@ -15,12 +15,17 @@ from typing import Any, ClassVar
 import click
 
 from swarm import __version__, console
-from swarm.cli import bootstrap_option, entered_through, guard, lan_option, network_option
+from swarm.cli import guard
 from swarm.demo import locate
 from swarm.network.tasks import end
+from swarm.options import FILE, bootstrap_option, entered_through, lan_option, named_network, network_option
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OPEN_TO_ALL = (
+    "This network is open: anybody may join it, and whoever serves layers can read what passes through them. For one "
+    "of your own, make a key with `swarm-peer new-network-key FILE` and give it to all members (--network-key FILE)."
+)
 LEAVE_TIMEOUT_S = 10.0  # for withdrawing, telling clients, and ending the daemon
 
 
@@ -154,9 +159,9 @@ def join(
     How many fit is worked out before anything is loaded. SIGTERM and Ctrl-C let the peer leave in order; a second one
     ends it at once.
     """
-    from swarm.config import load_network, state_dir
+    from swarm.config import state_dir
 
-    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
+    net = entered_through(named_network(bootstrap, network), lan)
     import torch
 
     from peers.device import choose_device
@@ -180,6 +185,9 @@ def join(
         threads=threads,
         link_ms=link_ms,
     )
+
+    if net.is_open:
+        click.echo(OPEN_TO_ALL)
 
     async def run(stop: asyncio.Event) -> None:
         with loading_bar() as progress:
@@ -210,16 +218,17 @@ def bootstrap(
     lan: bool,
 ) -> None:
     """Run a bootstrap node: the address by which others find the swarm. It serves no layers and needs no GPU."""
-    from swarm.config import load_network, state_dir
+    from swarm.config import state_dir
     from swarm.identity import Identity
 
-    net = load_network(bootstrap=bootstrap, name=network)
+    net = named_network(bootstrap, network)
     from swarm.network.dialback import answering
     from swarm.network.directory import Directory
     from swarm.network.lan import announced
     from swarm.network.relaying import join_and_relay
 
     identity = Identity.generate() if ephemeral else Identity.load_or_create(key or state_dir() / "bootstrap.key")
+    net.check_member(identity.peer_id)
 
     async def enter() -> Directory:
         if ipaddress.IPv4Address(host).is_loopback:  # whoever gets here needs no relay
@@ -238,9 +247,22 @@ def bootstrap(
                 click.echo(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
                 for address in directory.addresses:
                     click.echo(f"  --bootstrap {address}")
+                if net.is_open:
+                    click.echo(OPEN_TO_ALL)
             await stop.wait()
 
     _run_until_stopped(run, until_eof)
+
+
+@app.command()
+@click.argument("file", type=FILE)
+def new_network_key(file: Path) -> None:
+    """Make the key of a private network, in FILE. Whoever has it may join; give it to members over a safe way only."""
+    from swarm.config import create_network_key
+
+    create_network_key(file)
+    click.echo(f"{file} holds a new network key. Every member names it: --network-key, SWARM_NETWORK_KEY_FILE, or")
+    click.echo("network_key_file in bootstrap.toml.")
 
 
 @app.command()
@@ -252,7 +274,7 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce:
     """Check whether this computer can serve, and say what to do if it cannot."""
     from peers.doctor import examine, show
 
-    findings = asyncio.run(examine(bootstrap, network, port, announce))
+    findings = asyncio.run(examine(lambda: named_network(bootstrap, network), port, announce))
     if not show(findings):
         sys.exit(1)
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import click
@@ -11,15 +11,17 @@ import click
 from peers.device import NoSuchDevice, choose_device
 from peers.listener import CannotListen, listening
 from peers.reach import Verdict, judge, own_address
-from swarm.config import Network, load_network
+from swarm.config import Network
 from swarm.errors import NoBootstrap, SwarmError
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
 from swarm.network.dialback import Question
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.link import Link
 from swarm.network.relay import Relay
 from swarm.network.tasks import within
+from swarm.wire.hello import Member
 
 MAX_SKEW_S = 2.5  # nodes refuse each other from 3 s on, and clocks drift
 CHECK_TIMEOUT_S = 20.0  # each check bounds its own steps; this bounds what nobody thought of
@@ -35,13 +37,11 @@ class Finding:
     advice: str = ""
 
 
-async def examine(
-    bootstrap: Sequence[str], network: str | None, port: int, announce: str | None = None
-) -> list[Finding]:
-    """All checks, in the order in which an operator would put things right."""
+async def examine(load: Callable[[], Network], port: int, announce: str | None = None) -> list[Finding]:
+    """All checks, in the order in which an operator would put things right; ``load`` says in which network."""
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
-        net = load_network(bootstrap=bootstrap, name=network)
+        net = load()
         if not net.bootstrap:
             raise NoBootstrap()
     except SwarmError as error:
@@ -143,7 +143,7 @@ async def _reach(network: Network, port: int, announce: str | None) -> Finding:
     """Listen for a moment, as a peer would, and ask the bootstrap nodes to dial back."""
     identity = Identity.generate()
     try:
-        async with listening(identity, "0.0.0.0", port, _say_nothing) as listened:
+        async with listening(Door(Member(identity, network)), "0.0.0.0", port, _say_nothing) as listened:
             address = announce or own_address("0.0.0.0", listened)
             question = Question(
                 address=address, certificate=identity.certificate_fingerprint, exact=announce is not None

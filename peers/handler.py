@@ -24,6 +24,7 @@ from swarm.wire.messages import (
     Fault,
     FaultCode,
     Frame,
+    Heed,
     Message,
     Mirror,
     Open,
@@ -49,7 +50,8 @@ class Handler:
     """All sessions of one peer.
 
     A link may belong to a client (it opens sessions) or to the peer before us in a chain (it sends
-    frames). Both kinds may speak in any session whose id they know: an id is 16 random bytes.
+    frames). A session takes commands from the link that opened it alone, and frames from there and from the peers that
+    its client has named; a link has proved whose it is.
 
     Reading a link never waits for another link: one client that does not read would else hold up
     all that share a link with it. What may take time happens in tasks of its own.
@@ -95,6 +97,7 @@ class Handler:
             Close: self._close_session,
             Cancel: self._cancel,
             Reroute: self._reroute,
+            Heed: self._heed,
             Mirror: self._mirror,
             Probe: self._probe,
             Ping: self._pong,
@@ -245,7 +248,7 @@ class Handler:
 
     async def _close_session(self, link: Link, message: Close) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             self._end(session)
         elif opening := self._opening[link].get(message.session):
             opening.cancel()  # its client did not want to wait for the next peer
@@ -284,7 +287,7 @@ class Handler:
 
     async def _frame(self, link: Link, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
-        if session is None:
+        if session is None or not session.hears(link):
             if frame.session not in self._over:  # else it was under way, and what matters has been said
                 await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
             return
@@ -295,7 +298,7 @@ class Handler:
 
     async def _cancel(self, link: Link, message: Cancel) -> None:
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             session.cancel(message.epoch)
 
     async def _reroute(self, link: Link, message: Reroute) -> None:
@@ -307,6 +310,11 @@ class Handler:
         except SessionFault as fault:
             self._fail(session, fault)
 
+    async def _heed(self, link: Link, message: Heed) -> None:
+        session = await self._clients_own(link, message)
+        if session is not None:
+            await _say(link, session.heed(message))
+
     async def _mirror(self, link: Link, message: Mirror) -> None:
         session = await self._clients_own(link, message)
         if session is not None:
@@ -317,10 +325,10 @@ class Handler:
         if session is not None:
             await _say(link, session.standing())
 
-    async def _clients_own(self, link: Link, message: Reroute | Mirror | Probe) -> PeerSession | None:
+    async def _clients_own(self, link: Link, message: Reroute | Heed | Mirror | Probe) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
-        if session is not None and session.outlet.opener is link:
+        if session is not None and session.obeys(link):
             return session
         await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
         return None

@@ -28,9 +28,11 @@ from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.records import REFRESH_INTERVAL_S, PeerRecord
 from swarm.network.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
+from swarm.wire.hello import Member
 from swarm.wire.tensors import dtype_name
 
 FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
@@ -79,7 +81,8 @@ async def serve(
     checkpoint, dtype, room = await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
     capacity = min(room.capacity(), options.max_layers or room.model_layers) if options.layers is None else 0
     async with contextlib.AsyncExitStack() as stack:
-        dialer = Dialer(options.link_ms)
+        me = Member(identity, options.network)
+        dialer, door = Dialer(me, options.link_ms), Door(me)
         stack.push_async_callback(dialer.close)
         handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions)
         offer = Offer(options.layers or (0, 1))
@@ -129,13 +132,13 @@ async def serve(
         )
         stack.push_async_callback(life.close)
         port = await stack.enter_async_context(
-            listening(identity, options.host, options.port, handler.serve, options.link_ms)
+            listening(door, options.host, options.port, handler.serve, options.link_ms)
         )
         stack.push_async_callback(handler.close)
         reach = Reach(
             options.network,
             options.announce or own_address(options.host, port),
-            identity.certificate_fingerprint,
+            door,
             handler.serve,
             exact=options.announce is not None,
             delay_ms=options.link_ms,

@@ -15,7 +15,7 @@ MAX_IDLE = 16  # links kept for the next session that goes there; a client could
 
 log = logging.getLogger(__name__)
 
-Where = tuple[str, str]  # address and certificate
+Where = tuple[str, str, str]  # address, certificate and peer id
 
 
 class OnwardLinks:
@@ -37,7 +37,7 @@ class OnwardLinks:
 
     async def to(self, hop: Hop) -> Link:
         """The link to a peer. Raises `LinkClosed` if it does not answer."""
-        where = (hop.address, hop.certificate)
+        where = (hop.address, hop.certificate, hop.peer_id)
         lock = self._dialing.setdefault(where, asyncio.Lock())
         async with lock:
             link = self._links.get(where)

@@ -13,6 +13,7 @@ from swarm.errors import SwarmError
 from swarm.network.address import join, split
 from swarm.network.dialback import Answer, Question, ask
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.link import Link
 from swarm.network.relay import Relay
 
@@ -73,6 +74,7 @@ class Reach:
     Args:
         address: "host:port" that we take for ours.
         exact: the operator named it; no other one is tried.
+        door: by which links come in.
         serve: has every link that comes over a relay.
         delay_ms: emulated one-way delay of what is sent over these.
     """
@@ -81,14 +83,15 @@ class Reach:
         self,
         network: Network,
         address: str,
-        certificate: str,
+        door: Door,
         serve: Callable[[Link], Awaitable[None]],
         *,
         exact: bool = False,
         delay_ms: float = 0.0,
     ) -> None:
         self.address = address
-        self._network, self._serve, self._delay_ms = network, serve, delay_ms
+        self._network, self._door, self._serve, self._delay_ms = network, door, serve, delay_ms
+        certificate = door.me.identity.certificate_fingerprint
         self._question = Question(address=address, certificate=certificate, exact=exact)
         self._direct: tuple[str, ...] = (address,)
         self._places: tuple[str, ...] = ()
@@ -113,7 +116,7 @@ class Reach:
         if _is_loopback(self.address):
             return  # only this computer has it: there is nobody to ask
         self._relay = await Relay.start(self._network)
-        await self._relay.streams.serve(self._serve, self._delay_ms)
+        await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
         if not verdict.verified:
@@ -179,7 +182,7 @@ class Reach:
         except SwarmError as error:
             log.warning("no way in through a relay either: %s", error)
         else:
-            await self._relay.streams.serve(self._serve, self._delay_ms)
+            await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
             self._places = await self._relay.wait_for_place(directory.streams, PLACE_TIMEOUT_S)
 
 

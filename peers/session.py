@@ -16,7 +16,7 @@ from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.link import Link
 from swarm.network.tasks import end
-from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Mirror, Open, Reroute, Standing
+from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Heed, Heeding, Mirror, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
 
 REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
@@ -53,6 +53,7 @@ class PeerSession:
         self.opening, self.outlet, self.reserved = opening, outlet, reserved
         self.stream = Stream()
         self.stream.cancel(opening.epoch)
+        self._speakers = frozenset(filter(None, (opening.previous,)))
         self._cache, self._scheduler, self._failed = cache, scheduler, failed
         self._max_positions = max_positions
         self._inbox = Inbox(opening.max_tokens)
@@ -66,6 +67,19 @@ class PeerSession:
     @property
     def layers(self) -> tuple[int, int]:
         return self.opening.first, self.opening.last
+
+    def obeys(self, link: Link) -> bool:
+        """Whether commands may come over a link: only of whoever opened the session."""
+        return link is self.outlet.opener
+
+    def hears(self, link: Link) -> bool:
+        """Whether frames may come over a link: of our client, or of a peer that it has named."""
+        return self.obeys(link) or link.peer_id in self._speakers
+
+    def heed(self, heed: Heed) -> Heeding:
+        """Take frames from other peers from now on; returns what to answer."""
+        self._speakers = frozenset(heed.speakers)
+        return Heeding(session=heed.session, speakers=heed.speakers)
 
     def accept(self, frame: Frame) -> None:
         """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""

@@ -13,22 +13,25 @@ import click
 
 from swarm import __version__, console
 from swarm.demo import locate
+from swarm.options import (
+    FILE,
+    bootstrap_option,
+    entered_through,
+    identity_option,
+    lan_option,
+    named_identity,
+    named_network,
+    network_option,
+)
 
 if TYPE_CHECKING:
-    from swarm.config import Network
     from swarm.results import Generation
 
 T = TypeVar("T")
 
-bootstrap_option = click.option(
-    "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
-)
-network_option = click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml.")
-lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
 
 
@@ -90,6 +93,7 @@ def app(verbose: bool) -> None:
 )
 @click.option("--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@identity_option
 @bootstrap_option
 @network_option
 @lan_option
@@ -109,9 +113,9 @@ def generate(
     **options: Any,
 ) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
-    from swarm.config import load_network, state_dir
+    from swarm.config import state_dir
 
-    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
+    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
     from swarm.client import SwarmClient
     from swarm.failover import SwarmIncomplete
 
@@ -119,7 +123,13 @@ def generate(
         drafter = None if draft == "none" else locate(draft)
         patterns = {f"matches {pattern}": pattern for pattern in key}
         async with SwarmClient(
-            locate(model), draft=drafter, key_patterns=patterns, network=net, link_ms=link_ms, cache=state_dir()
+            locate(model),
+            draft=drafter,
+            key_patterns=patterns,
+            network=net,
+            link_ms=link_ms,
+            identity=identity,
+            cache=state_dir(),
         ) as client:
             stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
             try:
@@ -144,6 +154,7 @@ def generate(
 @app.command()
 @click.argument("model", required=False)
 @click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
+@identity_option
 @bootstrap_option
 @network_option
 @lan_option
@@ -154,19 +165,17 @@ def status(
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
         raise click.UsageError("--route shows the chain for one model: name it, as in `swarm status MODEL --route`")
-    from swarm.config import load_network
-
-    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
+    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
     from swarm.status import look, routes
 
     if route and model:
-        choices = _run(routes(net, locate(model)))
+        choices = _run(routes(net, locate(model), identity))
         if as_json:
             click.echo(json.dumps([choice.as_dict() for choice in choices]))
         else:
             console.show_routes(choices)
         return
-    reports = _run(look(net, locate(model) if model else None))
+    reports = _run(look(net, locate(model) if model else None, identity))
     if as_json:
         click.echo(json.dumps([report.as_dict() for report in reports]))
     else:
@@ -199,6 +208,7 @@ def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | No
 @click.option("--plain-tokens", default=32, show_default=True, type=click.IntRange(2), help="Length of plain texts.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
+@identity_option
 @bootstrap_option
 @network_option
 @lan_option
@@ -216,9 +226,7 @@ def bench(
     lan: bool,
 ) -> None:
     """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
-    from swarm.config import load_network
-
-    net = entered_through(load_network(bootstrap=bootstrap, name=network), lan)
+    net = entered_through(named_network(bootstrap, network), lan)
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can go on with word problems
 
@@ -230,6 +238,7 @@ def bench(
         max_new_tokens=max_new_tokens,
         plain_tokens=plain_tokens,
         link_ms=link_ms,
+        identity=named_identity(),
     )
     command.show(_run(command.measure(asked)), as_)
 
@@ -251,6 +260,7 @@ def bench(
 @click.option("--workers", default=0, type=click.IntRange(0, 256), help="Processes; the default is half the cores.")
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens a loop, as PNG or SVG.")
 @click.option("--format", "as_", default="table", show_default=True, type=click.Choice(["table", "markdown", "json"]))
+@identity_option
 @bootstrap_option
 @network_option
 def evaluate(
@@ -274,7 +284,6 @@ def evaluate(
     network: str | None,
 ) -> None:
     """Measure what verification rules do to answers and to speed: in process, or over a swarm with --bootstrap."""
-    from swarm.config import load_network
     from swarm.eval.tasks import load_task
 
     asked_task = load_task(task, problems, data=data, train=train, run_generated_code=run_generated_code)
@@ -290,23 +299,10 @@ def evaluate(
         ablate=ablate,
         margin=margin / 100,
         workers=workers,
-        network=load_network(bootstrap=bootstrap, name=network) if bootstrap else None,
+        network=named_network(bootstrap, network) if bootstrap else None,
+        identity=named_identity(),
     )
     command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
-
-
-def entered_through(network: "Network", lan: bool) -> "Network":
-    """The network, if there is a way in: that it has none is said before anything heavy is loaded. With ``lan`` one is
-    also looked for on the local network."""
-    from swarm.errors import NoBootstrap
-
-    if lan:
-        from swarm.network.lan import search
-
-        network = search(network)
-    if not network.bootstrap:
-        raise NoBootstrap()
-    return network
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

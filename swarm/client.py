@@ -23,6 +23,7 @@ from swarm.request import Options, Request
 from swarm.results import Generation
 from swarm.router import Router
 from swarm.routing.health import Health
+from swarm.wire.hello import Member
 
 
 class SwarmClient:
@@ -36,6 +37,7 @@ class SwarmClient:
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
+        identity: who we are; by default somebody new each time. A swarm with a list of members knows its clients by it.
         cache: a folder where peers and nodes that were good are noted for the next start; None notes nothing.
 
     Raises:
@@ -54,11 +56,13 @@ class SwarmClient:
         link_ms: float = 0.0,
         block: Collection[str] = (),
         allow: Collection[str] = (),
+        identity: Identity | None = None,
         cache: Path | None = None,
     ) -> None:
         self._health = Health(block=block, allow=allow)
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
+        self._me = Member(identity or Identity.generate(), self._network)
         self._book = AddressBook(cache, self._network.name) if cache else None
 
     async def __aenter__(self) -> "SwarmClient":
@@ -69,7 +73,7 @@ class SwarmClient:
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._directory = await life.enter_async_context(await self._enter())
             self.models = await loading
-            dialer = Dialer(self._link_ms, self._directory.streams)
+            dialer = Dialer(self._me, self._link_ms, self._directory.streams)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
             life.push_async_callback(connections.close)
@@ -86,13 +90,13 @@ class SwarmClient:
     async def _enter(self) -> Directory:
         """Enter the DHT: through nodes that let us in before, if no bootstrap node does."""
         try:
-            return await Directory.join(Identity.generate(), self._network, client_mode=True)
+            return await Directory.join(self._me.identity, self._network, client_mode=True)
         except NoBootstrap:
             nodes = self._book.nodes() if self._book else ()
             if not nodes:
                 raise
             known = replace(self._network, bootstrap=nodes)
-            return await Directory.join(Identity.generate(), known, client_mode=True)
+            return await Directory.join(self._me.identity, known, client_mode=True)
 
     async def _remember(self) -> None:
         """Note who was good, for the next start."""

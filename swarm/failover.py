@@ -24,7 +24,7 @@ from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
 from swarm.standby import Spare, Standby, goes_on_to
-from swarm.wire.messages import Close, FaultCode, Frame, Hop, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
@@ -185,11 +185,12 @@ class Mender:
             start, end = gap
             await self._standby.follow(broken, held)
             before = session.chain[start - 1] if start else None
+            behind = session.chain[end] if end < len(session.chain) else None
             if spare := await self._standby.take(session.chain[start], broken):
+                behind = behind if end == start + 1 else None  # it has failed, too
                 end, new = start + 1, [spare.link]
-                filling = self._step_in(before, spare, held)
+                filling = self._step_in(before, spare, behind, held)
             else:
-                behind = session.chain[end].hop if end < len(session.chain) else None
                 new = await self._span(session.chain[start:end], avoid)
                 filling = self._bring_in(before, new, behind, held)
             try:
@@ -200,6 +201,7 @@ class Mender:
             session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
             broken -= {link.peer_id for link in new}  # one that only had kept nothing may be there again
         await self._standby.follow(broken, held)
+        await self._standby.name_speakers()
 
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
         """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are part of the chain:
@@ -214,11 +216,13 @@ class Mender:
                 return await self._finder.span(first, last, avoid | chain)
         return await self._finder.span(first, last, avoid)
 
-    async def _step_in(self, before: ChainLink | None, spare: Spare, held: Resume) -> None:
+    async def _step_in(self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: Resume) -> None:
         """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
         session, link = self._session, spare.link
         session.admit(link, spare.onward)
         late = session.broken(link.peer_id, "it stood by, and was not told everything")
+        if behind is not None:
+            await session.heed(behind, spare.member, link.peer_id)
         if spare.feed is not None:
             try:
                 await within(HAND_OVER_TIMEOUT_S, spare.feed.finish())
@@ -233,12 +237,21 @@ class Mender:
                 await within(HAND_OVER_TIMEOUT_S, self._rerouted(before, held))
             except asyncio.TimeoutError:
                 raise late from None
+        if behind is not None:
+            await session.heeded(behind, link.peer_id)
 
-    async def _bring_in(self, before: ChainLink | None, new: list[ChainLink], behind: Hop | None, held: Resume) -> None:
+    async def _bring_in(
+        self, before: ChainLink | None, new: list[ChainLink], behind: ChainLink | None, held: Resume
+    ) -> None:
         """Let new peers take a place, and have what the old ones held."""
-        self._replayed = True
-        await self._session.join(new, behind, held.epoch)
+        session, self._replayed = self._session, True
+        previous, onward = before.peer_id if before else None, behind.hop if behind else None
+        if behind is not None:
+            await session.heed(behind, new[-1].peer_id)
+        await session.join(new, onward, held.epoch, previous)
         await self._hand_over(before, new, held)
+        if behind is not None:
+            await session.heeded(behind, new[-1].peer_id)
 
     async def _rerouted(self, before: ChainLink, held: Resume) -> None:
         """Wait until a peer has followed a reroute. Raises `ChainBroken`."""

@@ -17,6 +17,7 @@ from swarm.network.connection import Arrival
 from swarm.network.link import LinkClosed
 from swarm.network.tasks import within
 from swarm.results import Measured
+from swarm.speakers import Speakers
 from swarm.wire.messages import (
     SESSION_ID_BYTES,
     Cancel,
@@ -24,6 +25,8 @@ from swarm.wire.messages import (
     Fault,
     FaultCode,
     Frame,
+    Heed,
+    Heeding,
     Hop,
     Message,
     Open,
@@ -35,11 +38,12 @@ from swarm.wire.messages import (
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
+HEED_TIMEOUT_S = 3.0  # for a peer to confirm whom it listens to
 PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
 HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5  # after so many loops, and so long, without an answer, something may hang
 CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
-LATE = (Standing, Rerouted)  # answers that may come when nobody waits for them any more
+LATE = (Standing, Rerouted, Heeding)  # answers that may come when nobody waits for them any more
 FADE = 0.8  # what older loops still count for how long the next one may take
 
 Expected = TypeVar("Expected", bound=Message)
@@ -81,6 +85,7 @@ class ChainSession:
         self._set_aside: deque[Arrival] = deque(maxlen=MAX_ARRIVALS)  # results that came while others were waited for
         self._joined: dict[str, ChainLink] = {}  # all whose messages we take
         self._next: dict[str, str] = {}  # who sends to whom
+        self._speakers = Speakers()
         self._sent: deque[tuple[Window, float]] = deque()  # windows in flight, and when they were sent
         self._epoch = 0  # of the last window
         self._heard_at = 0.0
@@ -96,20 +101,25 @@ class ChainSession:
         """
         await self.join(self.chain)
 
-    async def join(self, links: Sequence[ChainLink], onward: Hop | None = None, epoch: int = 0) -> None:
+    async def join(
+        self, links: Sequence[ChainLink], onward: Hop | None = None, epoch: int = 0, previous: str | None = None
+    ) -> None:
         """Open on peers that follow each other; what the last one computes goes to ``onward``, or back to us.
 
         Args:
+            previous: the peer that sends to the first of them; None if we do.
             epoch: what may still be on its way from older ones means nothing to them.
 
         Raises:
             ChainBroken: if one refuses or does not answer in time.
         """
         hops = [*(link.hop for link in links[1:]), onward]
-        for link, hop in zip(links, hops, strict=True):
+        before = [previous, *(link.peer_id for link in links[:-1])]
+        places = list(zip(links, hops, before, strict=True))
+        for link, hop, _ in places:
             self.admit(link, hop)
         opened = asyncio.gather(
-            *(self.tell(link, self.opening(link, hop, epoch)) for link, hop in zip(links, hops, strict=True)),
+            *(self.tell(link, self.opening(link, hop, each, epoch)) for link, hop, each in places),
             return_exceptions=True,
         )
         for error in filter(None, await opened):
@@ -128,6 +138,17 @@ class ChainSession:
         self._next.pop(link.peer_id, None)
         if onward is not None:
             self._next[link.peer_id] = onward.peer_id
+
+    async def heed(self, link: ChainLink, *speakers: str) -> None:
+        """Have a peer take frames from these peers, and no longer from others. Raises `ChainBroken` if it is gone."""
+        if not self._speakers.knows(link.peer_id, speakers):
+            await self.tell(link, Heed(session=self.id, speakers=speakers))
+            self._speakers.told(link.peer_id, speakers)
+
+    async def heeded(self, link: ChainLink, speaker: str) -> None:
+        """Wait until a peer has confirmed that it takes frames from another one. Raises `ChainBroken`."""
+        while not self._speakers.hears(link.peer_id, speaker):
+            await self.expect(Heeding, [link], HEED_TIMEOUT_S)
 
     def leave(self, links: Collection[ChainLink]) -> None:
         """Hear nothing any more of peers that are no longer part of the chain."""
@@ -289,8 +310,9 @@ class ChainSession:
     def broken(self, peer_id: str, why: str, code: FaultCode | None = None) -> ChainBroken:
         return ChainBroken(peer_id, self._joined[peer_id].layers, why, code)
 
-    def opening(self, link: ChainLink, onward: Hop | None, epoch: int) -> Open:
-        """What opens the session on one peer."""
+    def opening(self, link: ChainLink, onward: Hop | None, previous: str | None, epoch: int) -> Open:
+        """What opens the session on one peer, which takes frames from us and the peer ``previous``."""
+        self._speakers.opens(link.peer_id, previous)
         return Open(
             session=self.id,
             fingerprint=self.fingerprint,
@@ -298,6 +320,7 @@ class ChainSession:
             last=link.stage.last,
             max_tokens=self.max_tokens,
             next=onward,
+            previous=previous,
             epoch=epoch,
         )
 
@@ -315,7 +338,9 @@ class ChainSession:
                 return arrival
 
     def _concerns(self, arrival: Arrival) -> bool:
-        """Whether it is news: not from a peer that has left, nor about one."""
+        """Whether it is news: not from a peer that has left, nor about one. Whom it heeds is noted here."""
+        if isinstance(arrival.message, Heeding):
+            self._speakers.confirms(arrival.peer_id, arrival.message.speakers)
         about = arrival.message.peer if isinstance(arrival.message, Fault) else None
         return arrival.peer_id in self._joined and (about is None or about in self._joined)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from swarm.chain import ChainBroken, ChainLink, take_leave
@@ -161,6 +162,13 @@ class Standby:
         del self._spares[member.peer_id]
         return spare
 
+    async def name_speakers(self) -> None:
+        """Have every peer of the chain take frames from the one before, and from whoever stands by for that one: it can
+        then take the place at once. Raises `ChainBroken`."""
+        for before, link in pairwise(self._session.chain):
+            spare = self._spares.get(before.peer_id)
+            await self._session.heed(link, before.peer_id, *((spare.link.peer_id,) if spare is not None else ()))
+
     async def leave_all(self) -> None:
         """Their peers are needed elsewhere."""
         for spare in list(self._spares.values()):
@@ -182,6 +190,8 @@ class Standby:
         """Find out how those come on that stand by."""
         while True:
             await self._look()
+            with suppress(ChainBroken):  # then the chain is about to be repaired
+                await self.name_speakers()
             await self._listen()
 
     async def _seek_for(self, place: int) -> None:
@@ -202,7 +212,8 @@ class Standby:
         spare = Spare(link, chain[place].peer_id, feeder, onward, time.monotonic())
         self._spares[spare.member] = spare
         link.connection.subscribe(self._session.id, self._news)
-        await self._tell(spare, self._session.opening(link, onward, self._epoch))
+        previous = feeder.peer_id if feeder is not None else None
+        await self._tell(spare, self._session.opening(link, onward, previous, self._epoch))
 
     async def _look(self) -> None:
         """Ask everybody how far it has come, and leave those that failed."""

@@ -18,6 +18,7 @@ from swarm.network.records import PeerRecord
 from swarm.router import Choice, Router
 from swarm.routing.chain import gaps
 from swarm.routing.health import Health
+from swarm.wire.hello import Member
 
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
@@ -58,7 +59,7 @@ class ModelStatus:
         return asdict(self)
 
 
-async def routes(network: Network, model: str) -> list[Choice]:
+async def routes(network: Network, model: str, identity: Identity | None = None) -> list[Choice]:
     """The chain that a new client would take now, and the runner-up.
 
     Raises:
@@ -67,17 +68,17 @@ async def routes(network: Network, model: str) -> list[Choice]:
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model)
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
-    async with _entered(network) as (directory, connections):
+    async with _entered(network, identity or Identity.generate()) as (directory, connections):
         return await Router(directory, connections, checkpoint, model, Health()).choices()
 
 
-async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
+async def look(network: Network, model: str | None = None, identity: Identity | None = None) -> list[ModelStatus]:
     """The state of ``model`` (a folder or hub id; whole or not), or of every model of the network.
 
     Raises:
         NoBootstrap, DirectoryDown, ModelNotFound.
     """
-    async with _entered(network) as (directory, connections):
+    async with _entered(network, identity or Identity.generate()) as (directory, connections):
         if model is None:
             entries = (await directory.models())[:MAX_MODELS]
         else:
@@ -86,10 +87,10 @@ async def look(network: Network, model: str | None = None) -> list[ModelStatus]:
 
 
 @contextlib.asynccontextmanager
-async def _entered(network: Network) -> AsyncIterator[tuple[Directory, Connections]]:
+async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[Directory, Connections]]:
     """The directory of a network, and connections to its peers, direct or through relays."""
-    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
-        dialer = Dialer(streams=directory.streams)
+    async with await Directory.join(identity, network, client_mode=True) as directory:
+        dialer = Dialer(Member(identity, network), streams=directory.streams)
         connections = Connections(dialer)
         try:
             yield directory, connections

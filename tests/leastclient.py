@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from support import Peer, dialed, eventually, opening, session_id, soon, tokens_frame
+from support import Peer, ask, dialed, eventually, opening, session_id, soon, tokens_frame
 
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.link import Link
-from swarm.wire.messages import Close, Fault, Frame, Message, Opened, Reroute, Result
+from swarm.wire.messages import Close, Fault, Frame, Heed, Heeding, Message, Opened, Reroute, Result
 from swarm.wire.stream import replayed
 
 # The text goes on behind token 5 with 21 and 22; 20, 31 and 41 are branches that lose.
@@ -53,11 +53,24 @@ class Chain:
             stages.append(Stage(peer, link, first, last))
         return stages
 
-    async def open(self, stages: list[Stage], behind: Stage | None) -> None:
-        for stage, following in zip(stages, [*stages[1:], behind], strict=True):
-            hop = following.peer.server.hop if following else None
-            await stage.link.send(opening(self._tiny.fingerprint, stage.first, stage.last, next=hop))
+    async def open(
+        self, stages: list[Stage], behind: Stage | None, before: Stage | None = None, beside: Stage | None = None
+    ) -> None:
+        """Open on peers between two others, or beside one that goes on."""
+        for previous, stage, following in zip([before, *stages], stages, [*stages[1:], behind], strict=False):
+            hop, speaker = following.peer.server.hop if following else None, previous.peer.id if previous else None
+            message = opening(self._tiny.fingerprint, stage.first, stage.last, next=hop, previous=speaker)
+            await stage.link.send(message)
             assert isinstance(await soon(stage.link.receive()), Opened)
+        if behind is not None:
+            await self.heed(behind, *filter(None, (beside, stages[-1])))
+
+    async def heed(self, stage: Stage, *speakers: Stage) -> None:
+        """Let a peer take frames from these."""
+        ids = tuple(speaker.peer.id for speaker in speakers)
+        assert await ask(stage.link, Heed(session=session_id(), speakers=ids)) == Heeding(
+            session=session_id(), speakers=ids
+        )
 
     async def send(self, frame: Frame) -> None:
         await self.stages[0].link.send(frame)
@@ -78,7 +91,7 @@ class Chain:
         """Put new peers in the place of some. What the peer before them answers."""
         new = await self.start(*cuts)
         behind = self.stages[end] if end < len(self.stages) else None
-        await self.open(new, behind)
+        await self.open(new, behind, self.stages[start - 1] if start else None)
         self.stages[start:end] = new
         further = len(new) - 1
         if start:

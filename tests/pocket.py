@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from architectures import ARCHITECTURES, LAYERS
-from support import WORDS, Peer, WatchedSpan, eventually, tiny_checkpoint, tokenizer_of
+from support import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
 
 from swarm.generation import GenerationStream, Threads
 from swarm.model.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health()
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._dialer = Dialer()
+        self._dialer = Dialer(somebody())
         self._connections = Connections(self._dialer)
         self.know(())
 

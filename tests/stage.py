@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from architectures import LAYERS
-from support import Server, WatchedSpan, dialed, eventually, opening, session_id, soon
+from support import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
 
 from peers.budget import CacheBudget
 from peers.history import History
@@ -102,7 +102,7 @@ async def stage(
     span: Span, *, last: bool = True, max_tokens: int = 32, kept: bool = True, epoch: int = 0
 ) -> AsyncIterator[Stage]:
     client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
-    scheduler, dialer = Scheduler(watched), Dialer()  # type: ignore[arg-type]
+    scheduler, dialer = Scheduler(watched), Dialer(somebody())  # type: ignore[arg-type]
     links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
     computing = asyncio.create_task(scheduler.run())
     async with (

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from aiohttp import web
 from architectures import ARCHITECTURES, LAYERS, VOCAB
 from records import peer_record
 from tokenizers import Tokenizer, models
@@ -19,21 +18,25 @@ from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
 from peers.handler import HISTORY_BYTES, Handler
+from peers.listener import listening
 from peers.scheduler import Scheduler
+from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.dialer import Dialer
+from swarm.network.hello import Door
 from swarm.network.link import Link
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import end, within
-from swarm.network.websocket import PATH, accept
 from swarm.wire.codec import PROTOCOL_VERSION
+from swarm.wire.hello import Member
 from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 
 WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
 PATIENCE_S = 20.0  # when a condition that must come true has failed to
+NETWORK = Network("test")
 ENDED_STATES = {"Z", "X"}
 
 
@@ -91,17 +94,35 @@ async def listen(link: Link) -> None:
         pass
 
 
+def somebody(network: Network = NETWORK) -> Member:
+    """A member of a network whom nobody has met before."""
+    return Member(Identity.generate(), network)
+
+
 class Server:
     """Takes links at a real port and hands each to ``serve``; ends them all when it is left."""
 
-    def __init__(self, serve: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
-        self.identity = Identity.generate()
-        self.links: list[Link] = []
+    def __init__(
+        self,
+        serve: Callable[[Link], Awaitable[None]],
+        delay_ms: float = 0.0,
+        network: Network = NETWORK,
+        identity: Identity | None = None,
+    ) -> None:
+        self.identity = identity or Identity.generate()
+        self.door = Door(Member(self.identity, network))
+        self._life = contextlib.AsyncExitStack()
+        self.links: list[Link] = []  # whose hellos are over
         self._serve, self._delay_ms = serve, delay_ms
 
     @property
     def hop(self) -> Hop:
         return Hop(peer_id=self.identity.peer_id, address=self.address, certificate=self.certificate)
+
+    @property
+    def where(self) -> tuple[str, str, str]:
+        """What a dialer connects to."""
+        return self.address, self.certificate, self.identity.peer_id
 
     @property
     def certificate(self) -> str:
@@ -119,26 +140,24 @@ class Server:
         return peer_record(self.identity.peer_id, **(ours | changes))
 
     async def __aenter__(self) -> "Server":
-        async def take(request: web.Request) -> web.StreamResponse:
-            link, response = await accept(request, self._delay_ms)
+        async def take(link: Link) -> None:
             self.links.append(link)
             try:
                 await self._serve(link)
             finally:
                 await link.close()
-            return response
 
-        app = web.Application()
-        app.router.add_get(PATH, take)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.identity.server_ssl_context()).start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        port = await self._life.enter_async_context(listening(self.door, "127.0.0.1", 0, take, self._delay_ms))
+        self.address = f"127.0.0.1:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(link.close() for link in self.links))
-        await self._runner.cleanup()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Listen no more. May be called twice."""
+        await self._life.aclose()
 
 
 def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
@@ -192,9 +211,10 @@ class Peer:
         history_bytes: int = HISTORY_BYTES,
     ) -> None:
         self.span, self.fingerprint = span, fingerprint
-        self.scheduler, self.budget, self.dialer = Scheduler(span), CacheBudget(cache_tokens), Dialer()
+        self.scheduler, self.budget = Scheduler(span), CacheBudget(cache_tokens)
+        self.server = Server(lambda link: self.handler.serve(link))
+        self.dialer = Dialer(self.server.door.me)
         self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes)
-        self.server = Server(self.handler.serve)
 
     async def __aenter__(self) -> "Peer":
         self._computing = asyncio.create_task(self.scheduler.run())
@@ -225,11 +245,11 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def dialed(server: Server, delay_ms: float = 0.0) -> AsyncIterator[Link]:
+async def dialed(server: Server, delay_ms: float = 0.0, me: Member | None = None) -> AsyncIterator[Link]:
     """A client's link to a server."""
-    dialer = Dialer(delay_ms)
+    dialer = Dialer(me or somebody(), delay_ms)
     try:
-        async with await dialer.connect(server.address, server.certificate) as link:
+        async with await dialer.connect(*server.where) as link:
             yield link
     finally:
         await dialer.close()

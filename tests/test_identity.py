@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+import swarm.identity as identities
+from swarm.config import create_network_key, load_network_key
 from swarm.errors import IdentityError
 from swarm.identity import Identity, public_key_of, verify
 
@@ -99,3 +101,26 @@ async def test_a_tls_client_sees_this_certificate() -> None:
         seen.set_result((session.version(), session.getpeercert(binary_form=True)))
         writer.close()
     assert await seen == ("TLSv1.3", identity.certificate_der)
+
+
+@pytest.mark.threat("readable-key")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("kind", ["identity", "network key"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_key_that_others_can_read_is_refused(
+    kind: str, mode: int, defended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(identities, "OTHERS", 0)
+    path = tmp_path / "secret.key"
+    make, load = {
+        "identity": (Identity.load_or_create, Identity.load_or_create),
+        "network key": (create_network_key, load_network_key),
+    }[kind]
+    make(path)
+    path.chmod(mode)
+    if defended:
+        with pytest.raises(IdentityError, match=f"chmod 600 {path}"):
+            load(path)
+    else:
+        load(path)

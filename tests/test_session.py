@@ -22,6 +22,8 @@ from swarm.wire.messages import (
     Fault,
     FaultCode,
     Frame,
+    Heed,
+    Heeding,
     Message,
     Open,
     Opened,
@@ -128,6 +130,7 @@ async def test_a_session_is_opened_on_every_peer_and_closed_again() -> None:
             assert isinstance(first, Open)
             assert isinstance(second, Open)
             assert (first.first, first.last, second.first, second.last) == (0, 1, 1, 2)
+            assert (first.previous, second.previous) == (None, chain.peer(0))
             assert first.session == second.session
             assert first.next is not None
             assert first.next.address == chain.servers[1].address
@@ -428,3 +431,53 @@ async def test_closing_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: 
             link = chain.links[0].connection.link
             monkeypatch.setattr(link, "send", lambda _: asyncio.Event().wait())
         await soon(session.close())
+
+
+async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(link: Link, message: Message) -> None:
+        if isinstance(message, Heed):
+            await go_on.wait()
+            await link.send(Heeding(session=message.session, speakers=message.speakers))
+        else:
+            await good(link, message)
+
+    async with chain_of(good, slow) as chain, chain.session() as session:
+        last, new = chain.links[1], Identity.generate().peer_id
+        await soon(session.heeded(last, chain.peer(0)))  # as it was opened
+        await session.heed(last, chain.peer(0), new)
+        await session.heed(last, chain.peer(0), new)
+        waiting = asyncio.create_task(session.heeded(last, new))
+        await asyncio.wait({waiting}, timeout=0.05)
+        assert not waiting.done()
+        go_on.set()
+        await soon(waiting)
+        assert kinds(chain.heard[1]) == ["Open", "Heed"]
+
+
+async def test_who_does_not_say_that_it_heeds_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "HEED_TIMEOUT_S", 0.05)
+    async with chain_of(good, good) as chain, chain.session() as session:
+        new = Identity.generate().peer_id
+        await session.heed(chain.links[1], new)
+        with pytest.raises(ChainBroken, match="no answer") as caught:
+            await soon(session.heeded(chain.links[1], new))
+        assert caught.value.peer_id == chain.peer(1)
+
+
+async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() -> None:
+    async def heeding(link: Link, message: Message) -> None:
+        if isinstance(message, Heed):
+            await link.send(Heeding(session=message.session, speakers=message.speakers))
+        elif isinstance(message, Probe):
+            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+        else:
+            await good(link, message)
+
+    async with chain_of(good, heeding) as chain, chain.session() as session:
+        new = Identity.generate().peer_id
+        await session.heed(chain.links[1], new)
+        await session.tell(chain.links[1], Probe(session=session.id))
+        await session.expect(Standing, [chain.links[1]], 20.0)
+        await soon(session.heeded(chain.links[1], new))

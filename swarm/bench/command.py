@@ -14,6 +14,7 @@ from swarm.bench.show import markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PAPERS_WINDOW, PLAIN, STREAMING, Way, window_of
 from swarm.client import SwarmClient
 from swarm.config import Network
+from swarm.identity import Identity
 from swarm.request import Options
 
 WARM_UP_TOKENS = 8  # of each way, not counted: links, caches and what is learned of the draft
@@ -35,6 +36,7 @@ class Asked:
     max_new_tokens: int
     plain_tokens: int
     link_ms: float = 0.0  # emulated one-way delay of what the client sends
+    identity: Identity | None = None  # None: somebody new
 
 
 async def measure(asked: Asked) -> list[Comparison]:
@@ -42,7 +44,9 @@ async def measure(asked: Asked) -> list[Comparison]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
         job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
-        async with SwarmClient(asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms) as client:
+        async with SwarmClient(
+            asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms, identity=asked.identity
+        ) as client:
             for way in WAYS:
                 options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
                 await client.generate(asked.prompts[0], **options)

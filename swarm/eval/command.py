@@ -19,6 +19,7 @@ from swarm.eval.run import Plan, run_in_process, run_over_swarm
 from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
+from swarm.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Asked:
     margin: float  # 0 to 1
     workers: int
     network: Network | None  # over a swarm, instead of in process
+    identity: Identity | None = None  # there; None: somebody new
 
 
 def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
@@ -89,5 +91,5 @@ def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, 
 async def _over_swarm(
     plan: Plan, asked: Asked, network: Network, progress: Callable[[int], None]
 ) -> dict[str, list[Sample]]:
-    async with SwarmClient(asked.model, draft=asked.draft, network=network) as client:
+    async with SwarmClient(asked.model, draft=asked.draft, network=network, identity=asked.identity) as client:
         return await run_over_swarm(plan, client, progress)

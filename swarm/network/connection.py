@@ -27,7 +27,7 @@ class Connection:
 
     def __init__(self, peer_id: str, link: Link) -> None:
         self.peer_id, self.link = peer_id, link
-        self.rtt_ms = float("inf")
+        self.rtt_ms = link.rtt_ms
         self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}
         self._pings: dict[int, asyncio.Future[bool]] = {}  # answered, or lost
         self._nonces = itertools.count()

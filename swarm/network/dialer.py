@@ -1,9 +1,11 @@
-"""Opens links to addresses of either form."""
+"""Opens links to addresses of either form, to peers that prove who they are."""
 
 from swarm.network.address import is_place
+from swarm.network.hello import introduce
 from swarm.network.link import Link, LinkClosed
 from swarm.network.stream import Streams
 from swarm.network.websocket import WebSockets
+from swarm.wire.hello import Member
 
 
 class Dialer:
@@ -13,25 +15,31 @@ class Dialer:
         streams: for places at relays; None as long as there is no libp2p daemon. Its owner closes it.
 
     Args:
+        me: who says hello.
         delay_ms: emulated one-way delay of what is sent over the links.
     """
 
-    def __init__(self, delay_ms: float = 0.0, streams: Streams | None = None) -> None:
-        self.delay_ms, self.streams = delay_ms, streams
+    def __init__(self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None) -> None:
+        self.me, self.delay_ms, self.streams = me, delay_ms, streams
         self._websockets = WebSockets()
 
-    async def connect(self, address: str, certificate: str) -> Link:
-        """A link to whoever is at an address: at ``host:port`` it must show the certificate of that SHA-256 fingerprint
-        (hex), at a relay prove the id that is part of the address.
+    async def connect(self, address: str, certificate: str, peer_id: str) -> Link:
+        """A link to a peer, which has proved its id: at ``host:port`` it must also show the certificate of that SHA-256
+        fingerprint (hex), at a relay be the libp2p node of the address.
 
         Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does.
+            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does, or it does not take us in.
         """
+        link = await self._open(address, certificate)
+        await introduce(link, self.me, peer_id)
+        return link
+
+    async def close(self) -> None:
+        await self._websockets.close()
+
+    async def _open(self, address: str, certificate: str) -> Link:
         if not is_place(address):
             return await self._websockets.open(address, certificate, self.delay_ms)
         if self.streams is None:
             raise LinkClosed(address, "it is at a relay, and we have no libp2p daemon to go there")
         return await self.streams.open(address, self.delay_ms)
-
-    async def close(self) -> None:
-        await self._websockets.close()

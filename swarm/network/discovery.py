@@ -1,4 +1,4 @@
-"""From records to peers that answer: what the DHT promises is checked by a ping before it is used."""
+"""From records to peers that answer: what the DHT promises is checked by a hello or a ping before it is used."""
 
 import asyncio
 import logging
@@ -81,7 +81,7 @@ class Connections:
         return self._open.keys()
 
     async def reach(self, records: Sequence[PeerRecord]) -> dict[str, Connection]:
-        """Connections, by peer id, to those peers that answer a ping now; the others are left out.
+        """Connections, by peer id, to those peers that answer now; the others are left out.
 
         At most `MAX_CANDIDATES` are asked, and none is waited for longer than `REACH_TIMEOUT_S`.
         """
@@ -141,18 +141,11 @@ class Connections:
                     await other.close()
 
     async def _connect(self, record: PeerRecord, address: str) -> Connection | None:
-        try:
-            link = await self._dialer.connect(address, record.certificate)
+        try:  # the hello says as much as a ping
+            return Connection(record.peer_id, await self._dialer.connect(address, record.certificate, record.peer_id))
         except LinkClosed as error:
             log.info("peer ...%s: %s", record.peer_id[-8:], error)
             return None
-        connection, answered = Connection(record.peer_id, link), False
-        try:
-            answered = await _answers(connection)
-        finally:
-            if not answered:
-                await connection.close()
-        return connection if answered else None
 
 
 async def _answers(connection: Connection) -> bool:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from swarm.errors import SwarmError
 from swarm.network.tasks import end, within
-from swarm.wire.codec import decode, encode
+from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, decode, encode
 from swarm.wire.messages import Message
 
 CONNECT_TIMEOUT_S = 5.0
@@ -51,6 +51,8 @@ class Link(abc.ABC):
 
     Attributes:
         peer_id: of the other side, once it has proved it; "" before.
+        rtt_ms: the round trip of the hello, where we dialled; infinite before.
+        binding: what this channel is known by at both of its ends, and no other channel; see `swarm.wire.hello`.
 
     Args:
         transport: what the bytes leave by, to be cut off where a goodbye takes too long.
@@ -60,9 +62,11 @@ class Link(abc.ABC):
 
     relayed: ClassVar[bool]  # it goes by way of a third computer
 
-    def __init__(self, transport: asyncio.WriteTransport, address: str, delay_ms: float = 0.0) -> None:
-        self.address, self.delay_ms = address, delay_ms
-        self.peer_id = ""
+    def __init__(
+        self, transport: asyncio.WriteTransport, address: str, delay_ms: float = 0.0, binding: bytes = b""
+    ) -> None:
+        self.address, self.delay_ms, self.binding = address, delay_ms, binding
+        self.peer_id, self.rtt_ms = "", float("inf")
         self.bytes_sent = self.bytes_received = 0
         self._transport = transport
         self._lost = ""  # why nothing can be sent any more
@@ -77,8 +81,9 @@ class Link(abc.ABC):
         """Let a message leave; waits while the other side is slow. Raises ConnectionError or RuntimeError."""
 
     @abc.abstractmethod
-    async def _read(self) -> bytes:
-        """The next message. Raises LinkClosed, WireError. Cancelling it loses nothing."""
+    async def _read(self, most: int) -> bytes:
+        """The next message; longer ones than ``most`` may be refused before they have come as a whole. Raises
+        LinkClosed, WireError. Cancelling it loses nothing."""
 
     @abc.abstractmethod
     async def _sign(self) -> None:
@@ -99,14 +104,7 @@ class Link(abc.ABC):
         Raises:
             LinkClosed: if the link is or gets closed, or takes nothing for `SEND_TIMEOUT_S`.
         """
-        data = encode(message)
-        if self.closed:
-            raise LinkClosed(self.address, self._lost or "it was closed")
-        if self._releaser is None:
-            await self._send_now(data)
-        else:
-            await self._hold(data)
-        return len(data)
+        return await self.send_bytes(encode(message))
 
     async def receive(self) -> Message:
         """The next message.
@@ -115,9 +113,25 @@ class Link(abc.ABC):
             LinkClosed: if the link is closed.
             WireError: if the other side sent something that is no message.
         """
-        data = await self._read()
+        return decode(await self.receive_bytes())
+
+    async def send_bytes(self, data: bytes) -> int:
+        """`send` what is a message already."""
+        if self.closed:
+            raise LinkClosed(self.address, self._lost or "it was closed")
+        if self._releaser is None:
+            await self._send_now(data)
+        else:
+            await self._hold(data)
+        return len(data)
+
+    async def receive_bytes(self, most: int = MAX_MESSAGE_BYTES) -> bytes:
+        """The next message as it came, which may be so long. Raises as `receive`."""
+        data = await self._read(most)
+        if len(data) > most:
+            raise WireError(f"{len(data)} bytes, at most {most} are allowed")
         self.bytes_received += len(data)
-        return decode(data)
+        return data
 
     def __aiter__(self) -> "Link":
         """All messages until the link is closed."""

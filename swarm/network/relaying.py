@@ -15,11 +15,14 @@ from swarm.config import Network
 from swarm.errors import SwarmError
 from swarm.identity import Identity
 from swarm.network.daemon import start_daemon, stop_daemon
+from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.link import Link, LinkClosed
 from swarm.network.relay import START_TIMEOUT_S, Relay
 from swarm.network.stream import Streams
 from swarm.network.tasks import within
+from swarm.wire.hello import Member
 from swarm.wire.messages import SESSION_ID_BYTES, Frame
 from swarm.wire.tensors import WireTensor
 
@@ -52,25 +55,28 @@ async def relays_well(network: Network) -> bool:
     """Whether a large message comes back over a link through the network's bootstrap node."""
     async with contextlib.AsyncExitStack() as life:
         try:
+            me = Member(Identity.generate(), network)
             relay = await Relay.start(network)
             life.push_async_callback(relay.stop)
-            await relay.streams.serve(_echo)
+            await relay.streams.serve(Door(me), _echo)
             daemon = await start_daemon(Identity.generate(), network, client_mode=True, timeout_s=START_TIMEOUT_S)
             life.push_async_callback(stop_daemon, daemon)
             streams = Streams(daemon)
             life.push_async_callback(streams.close)
             places = await relay.wait_for_place(streams, PLACE_TIMEOUT_S)
-            return bool(places) and await within(TRIAL_TIMEOUT_S, _comes_back(streams, places[0]))
+            dialer = Dialer(me, streams=streams)
+            life.push_async_callback(dialer.close)
+            return bool(places) and await within(TRIAL_TIMEOUT_S, _comes_back(dialer, places[0]))
         except (SwarmError, asyncio.TimeoutError) as error:
             log.info("the relay was tried: %s", error)
             return False
 
 
-async def _comes_back(streams: Streams, place: str) -> bool:
+async def _comes_back(dialer: Dialer, place: str) -> bool:
     data = bytes(4 * TRIAL_TOKENS * TRIAL_HIDDEN)
     hidden = WireTensor(dtype="float32", tokens=TRIAL_TOKENS, hidden=TRIAL_HIDDEN, data=data)
     large = Frame(session=bytes(SESSION_ID_BYTES), epoch=0, first=1, tail=0, hidden=hidden)
-    async with await streams.open(place) as link:
+    async with await dialer.connect(place, "", dialer.me.peer_id) as link:
         await link.send(large)
         return await link.receive() == large
 

@@ -15,9 +15,10 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.network import link as links
 from swarm.network.address import Place
+from swarm.network.hello import RELAYED, Door
 from swarm.network.link import HEARTBEAT_S, Link, LinkClosed
 from swarm.network.tasks import end, within
-from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
+from swarm.wire.codec import WireError
 
 PROTOCOL = "swarm/link/1"
 READ_BYTES = 1 << 16  # taken from the daemon at a time
@@ -33,9 +34,14 @@ class StreamLink(Link):
     relayed = True
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str, delay_ms: float = 0.0
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        address: str,
+        delay_ms: float = 0.0,
+        binding: bytes = b"",
     ) -> None:
-        super().__init__(writer.transport, address, delay_ms)
+        super().__init__(writer.transport, address, delay_ms, binding)
         self._reader, self._writer = reader, writer
         self._got = bytearray()  # the beginning of what has not been received yet: a message and `READ_BYTES` at most
         self._turn = asyncio.Lock()  # of senders: each has one message in the buffer, or none
@@ -51,21 +57,21 @@ class StreamLink(Link):
             self._writer.writelines((_LENGTH.pack(len(message)), message))
             await self._writer.drain()
 
-    async def _read(self) -> bytes:
+    async def _read(self, most: int) -> bytes:
         while True:
-            message = self._complete()
+            message = self._complete(most)
             if message:
                 return message
             if message is None:
                 await self._get_more()
 
-    def _complete(self) -> bytes | None:
+    def _complete(self, most: int) -> bytes | None:
         """The first message that has come, empty for a sign of life; None if it has not come as a whole."""
         if len(self._got) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._got)
-        if length > MAX_MESSAGE_BYTES:
-            raise WireError(f"{length} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+        if length > most:
+            raise WireError(f"{length} bytes, at most {most} are allowed")
         end = _LENGTH.size + length
         if len(self._got) < end:
             return None
@@ -135,16 +141,26 @@ class Streams:
             self._leave(dialling)
             raise LinkClosed(address, f"no answer in {links.CONNECT_TIMEOUT_S:g} s")
         try:
-            return StreamLink(*dialling.result(), address, delay_ms)
+            return StreamLink(*dialling.result(), address, delay_ms, self._binding(self._own_id, place.peer_id))
         except (P2PDaemonError, OSError, EOFError, ValueError) as error:
             raise LinkClosed(address, _first_line(error)) from None
 
-    async def serve(self, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
-        """Let ``handle`` have every link that comes; it is closed when ``handle`` returns."""
+    async def serve(self, door: Door, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
+        """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle`` returns."""
 
         async def take(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            async with StreamLink(reader, writer, f"...{str(info.peer_id)[-8:]}", delay_ms) as link:
-                await handle(link)
+            caller = str(info.peer_id)
+            binding = self._binding(caller, self._own_id)
+            async with StreamLink(reader, writer, f"...{caller[-8:]}", delay_ms, binding) as link:
+                visit = door.enter(RELAYED)
+                if visit is None:
+                    return
+                try:
+                    admitted = await door.admits(link)
+                finally:
+                    visit.end()
+                if admitted:
+                    await handle(link)
 
         await self._daemon.add_binary_stream_handler(PROTOCOL, take)
 
@@ -160,6 +176,15 @@ class Streams:
 
     async def close(self) -> None:
         await end(*self._late)
+
+    @property
+    def _own_id(self) -> str:
+        return str(self._daemon.peer_id)
+
+    @staticmethod
+    def _binding(caller: str, called: str) -> bytes:
+        """libp2p has proved both ids, which no other two daemons have."""
+        return f"libp2p:{caller}/{called}".encode()
 
     async def _dial(self, place: Place) -> Opened:
         peer = PeerID.from_base58(place.peer_id)

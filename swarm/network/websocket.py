@@ -26,17 +26,18 @@ class WebSocketLink(Link):
 
     relayed = False
 
-    def __init__(self, socket: AnyWebSocket, address: str, delay_ms: float = 0.0) -> None:
+    def __init__(self, socket: AnyWebSocket, address: str, delay_ms: float = 0.0, certificate: str = "") -> None:
         # aiohttp's own close waits for what the other side has not read yet; only the transport can be cut off.
         transport: Any = socket._writer.transport  # type: ignore[union-attr]
-        super().__init__(transport, address, delay_ms)
+        binding = b"tls-server-end-point:" + certificate.encode()  # RFC 5929: only the server has its key
+        super().__init__(transport, address, delay_ms, binding)
         self._socket = socket
 
     async def _write(self, message: bytes) -> None:
         with _errors_of_connections():
             await self._socket.send_bytes(message)
 
-    async def _read(self) -> bytes:
+    async def _read(self, most: int) -> bytes:
         try:
             received = await self._socket.receive()
         # aiohttp answers pings while it reads, and does not let a closed socket be read again and again.
@@ -97,7 +98,7 @@ class WebSockets:
             raise LinkClosed(address, "it shows another certificate than its record says") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no address at all
             raise LinkClosed(address, str(error) or type(error).__name__) from None
-        return WebSocketLink(socket, address, delay_ms)
+        return WebSocketLink(socket, address, delay_ms, certificate)
 
     async def close(self) -> None:
         await self._http.close()
@@ -105,17 +106,26 @@ class WebSockets:
     async def _dial(self, address: str, certificate: str) -> AnyWebSocket:
         return await self._http.ws_connect(
             f"wss://{address}{PATH}",
-            ssl=aiohttp.Fingerprint(bytes.fromhex(certificate)),
+            ssl=_pinned(certificate),
             max_msg_size=MAX_MESSAGE_BYTES,
             heartbeat=HEARTBEAT_S,
         )
 
 
-async def accept(request: web.Request, delay_ms: float = 0.0) -> tuple[Link, web.StreamResponse]:
-    """The serving side of `WebSockets.open`: the link, and what the web handler returns when the link is done."""
+def _pinned(certificate: str) -> aiohttp.Fingerprint:
+    """No authority and no name is asked: the other side shows this certificate, or is hung up on."""
+    return aiohttp.Fingerprint(bytes.fromhex(certificate))
+
+
+async def accept(request: web.Request, certificate: str, delay_ms: float = 0.0) -> tuple[Link, web.StreamResponse]:
+    """The serving side of `WebSockets.open`: the link, and what the web handler returns when the link is done.
+
+    Args:
+        certificate: the fingerprint of the one that we show.
+    """
     socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_S, compress=False)
     await socket.prepare(request)
-    return WebSocketLink(socket, request.remote or "somebody", delay_ms), socket
+    return WebSocketLink(socket, request.remote or "somebody", delay_ms, certificate), socket
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from swarm.wire import messages
 from swarm.wire.messages import Message, printable
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
+SUPPORTED_VERSIONS = (PROTOCOL_VERSION,)  # offered when a link begins: see `swarm.wire.hello`
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -26,6 +27,8 @@ _KINDS: dict[str, type[Message]] = {
         messages.Cancel,
         messages.Reroute,
         messages.Rerouted,
+        messages.Heed,
+        messages.Heeding,
         messages.Mirror,
         messages.Probe,
         messages.Standing,
@@ -73,7 +76,8 @@ def decode(data: bytes) -> Message:
         raise WireError(f"{_NAMES[kind]}.{where}: {first['msg']}") from None
 
 
-def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
+def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
+    """Version, kind and fields of a message of any version; what they are is not looked at. Raises `WireError`."""
     count = _Containers()
     try:
         envelope = msgpack.unpackb(
@@ -91,13 +95,20 @@ def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
     version, name, fields = envelope
     if type(version) is not int:  # isinstance would let True pass as version 1
         raise WireError("no protocol version")
-    if version != PROTOCOL_VERSION:
-        raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
-    kind = _KINDS.get(name) if isinstance(name, str) else None
-    if kind is None:
+    if not isinstance(name, str):
         raise WireError(f"unknown kind {name!r:.40}")
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise WireError("fields are no map of names")
+    return version, name, fields
+
+
+def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
+    version, name, fields = unpack(data)
+    if version != PROTOCOL_VERSION:
+        raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise WireError(f"unknown kind {name!r:.40}")
     return kind, fields
 
 

@@ -5,7 +5,9 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly between a client and a peer.
+`Cancel`, `Close`, `Reroute`, `Heed`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly between a client and a
+peer: whoever opened a session commands it, over the same link. Its frames come over that link too, or from the peers
+that its client names, which have proved who they are (`swarm.wire.hello`).
 """
 
 import enum
@@ -17,12 +19,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from swarm.wire.stream import Retold
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
-SESSION_ID_BYTES = 16  # random: who knows the id may speak in the session
+SESSION_ID_BYTES = 16  # random
 MAX_LAYERS = 1_000
 MAX_SESSION_TOKENS = 1 << 20
 MAX_VOCABULARY = 1 << 24
 MAX_HOPS = 64
 MAX_TEXT = 300  # of an error message
+MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
 
 def printable(text: str) -> str:
@@ -37,6 +40,7 @@ Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10,100}$")]
+Speakers = Annotated[tuple[PeerId, ...], Field(strict=False, max_length=MAX_SPEAKERS)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 # strict=False where msgpack has no such type (tuples come as lists, enums as values). What is inside stays strict.
 TokenIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)]
@@ -63,7 +67,8 @@ class Hop(Message):
 class Open(Message):
     """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to ``next``, or back to me.
 
-    Frames of epochs before ``epoch`` are stale: a peer may have been part of the session before, and been left.
+    Frames come from the peer ``previous``, or from me alone. Frames of epochs before ``epoch`` are stale: a peer may
+    have been part of the session before, and been left.
     """
 
     session: SessionId
@@ -72,6 +77,7 @@ class Open(Message):
     last: Layer
     max_tokens: Annotated[int, Field(ge=1, le=MAX_SESSION_TOKENS)]
     next: Hop | None = None
+    previous: PeerId | None = None
     epoch: Epoch = 0
 
     @model_validator(mode="after")
@@ -203,6 +209,21 @@ class Rerouted(Message):
 
     session: SessionId
     epoch: Epoch
+
+
+class Heed(Message):
+    """Beside mine, take frames from these peers from now on, and from nobody else: the peer before you is another one,
+    or may soon be."""
+
+    session: SessionId
+    speakers: Speakers
+
+
+class Heeding(Message):
+    """The answer to a `Heed` of the same speakers."""
+
+    session: SessionId
+    speakers: Speakers
 
 
 class Mirror(Message):

@@ -19,6 +19,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
+from swarm.wire.hello import Member
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
@@ -57,7 +58,7 @@ class View:
     async def until(self, condition: Callable[[list[int]], bool]) -> None:
         """Wait until the numbers of peers that serve each layer are right."""
         deadline = time.monotonic() + PATIENCE_S
-        dialer = Dialer()
+        dialer = Dialer(Member(Identity.generate(), Network("test")))
         connections = Connections(dialer)
         try:
             while not condition(counts := await self._counts(connections)):

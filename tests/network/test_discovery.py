@@ -4,25 +4,33 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, eventually, pong, soon
+from support import Server, eventually, listen, pong, somebody, soon
 
 from swarm.identity import Identity
-from swarm.network import connection, discovery
+from swarm.network import connection, discovery, hello
 from swarm.network.dialer import Dialer
 from swarm.network.discovery import Connections, candidates
 from swarm.network.link import Link
-from swarm.wire.messages import Ping, Pong
 
 DEAD = "127.0.0.1:1"
 
 
-async def hang(link: Link) -> None:
-    await asyncio.Event().wait()
+class Hanging(Server):
+    """Takes links, and never says hello."""
+
+    def __init__(self) -> None:
+        super().__init__(pong)
+        self.door.admits = self._hang  # type: ignore[method-assign]
+
+    async def _hang(self, link: Link) -> bool:
+        self.links.append(link)
+        await asyncio.Event().wait()
+        return False
 
 
 @pytest.fixture
 async def connections() -> AsyncIterator[Connections]:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     connections = Connections(dialer)
     yield connections
     await connections.close()
@@ -80,9 +88,9 @@ async def test_a_lost_connection_is_made_anew(connections: Connections) -> None:
 async def test_a_peer_that_hangs_keeps_nobody_waiting(
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PING_TIMEOUT_S", 60)
+    monkeypatch.setattr(hello, "HELLO_TIMEOUT_S", 60)
     monkeypatch.setattr(discovery, "REACH_TIMEOUT_S", 0.5)
-    async with Server(pong) as good, Server(hang) as bad:
+    async with Server(pong) as good, Hanging() as bad:
         reached = await soon(connections.reach([bad.record(), good.record()]))
         assert list(reached) == [good.identity.peer_id]
         assert list(connections._open) == [good.identity.peer_id]
@@ -92,16 +100,7 @@ async def test_a_peer_that_hangs_keeps_nobody_waiting(
 async def test_one_late_answer_does_not_end_the_sessions_on_a_connection(
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = 1
-
-    async def tired(link: Link) -> None:
-        nonlocal answers
-        async for message in link:
-            if isinstance(message, Ping) and answers:
-                answers -= 1
-                await link.send(Pong(nonce=message.nonce))
-
-    async with Server(tired) as server:
+    async with Server(listen) as server:
         (kept,) = (await soon(connections.reach([server.record()]))).values()
         monkeypatch.setattr(connection, "PING_TIMEOUT_S", 0.05)
         assert await soon(connections.reach([server.record()])) == {}
@@ -109,7 +108,7 @@ async def test_one_late_answer_does_not_end_the_sessions_on_a_connection(
 
 
 async def test_a_cancelled_search_leaves_no_connection(connections: Connections) -> None:
-    async with Server(hang) as server:
+    async with Hanging() as server:
         search = asyncio.create_task(connections.reach([server.record()]))
         await eventually(lambda: bool(server.links))
         search.cancel()

@@ -4,10 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import aiohttp
 import pytest
 from aiohttp import web
-from support import PATIENCE_S, Server, dialed, eventually, session_id, soon
+from support import PATIENCE_S, Server, dialed, eventually, session_id, somebody, soon
 
 import swarm.network.link as links
 from swarm.identity import Identity
@@ -16,6 +15,8 @@ from swarm.network.link import Link, LinkClosed
 from swarm.network.websocket import PATH
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.messages import Fault, FaultCode, Message, Ping, Pong
+
+NOBODY = Identity.generate().peer_id
 
 
 async def echo(link: Link) -> None:
@@ -29,30 +30,32 @@ async def silent(link: Link) -> None:
 
 @pytest.fixture
 async def dialer() -> AsyncIterator[Dialer]:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     yield dialer
     await dialer.close()
 
 
 async def test_messages_travel_both_ways_and_are_counted() -> None:
     async with Server(echo) as server, dialed(server) as link:
+        before = link.bytes_sent, link.bytes_received  # by the hello
         for nonce in (1, 2):
             assert await link.send(Ping(nonce=nonce)) == len(encode(Ping(nonce=nonce)))
         assert [await soon(link.receive()), await soon(link.receive())] == [Ping(nonce=1), Ping(nonce=2)]
-        assert link.bytes_sent == link.bytes_received == 2 * len(encode(Ping(nonce=1)))
+        both = 2 * len(encode(Ping(nonce=1)))
+        assert (link.bytes_sent, link.bytes_received) == (before[0] + both, before[1] + both)
 
 
 async def test_another_certificate_than_the_pinned_one_is_refused(dialer: Dialer) -> None:
     async with Server(echo) as server:
         with pytest.raises(LinkClosed, match="another certificate"):
-            await dialer.connect(server.address, Identity.generate().certificate_fingerprint)
+            await dialer.connect(server.address, Identity.generate().certificate_fingerprint, server.identity.peer_id)
         assert not server.links
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no address", "[::", "127.0.0.1:http"])
 async def test_nobody_at_an_address_is_one_kind_of_error(dialer: Dialer, address: str) -> None:
     with pytest.raises(LinkClosed) as caught:
-        await dialer.connect(address, "0" * 64)
+        await dialer.connect(address, "0" * 64, NOBODY)
     assert caught.value.address == address
 
 
@@ -69,7 +72,7 @@ async def test_whoever_takes_the_connection_and_says_nothing_is_given_up(
     mute = await asyncio.start_server(hold, "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]
     with pytest.raises(LinkClosed, match="no answer"):
-        await soon(dialer.connect(f"127.0.0.1:{port}", "0" * 64))
+        await soon(dialer.connect(f"127.0.0.1:{port}", "0" * 64, NOBODY))
     over.set()
     mute.close()
 
@@ -83,7 +86,8 @@ async def with_web_server(handler: Callable[[web.Request], Awaitable[web.StreamR
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=identity.server_ssl_context()).start()
-        await dialer.connect(f"127.0.0.1:{runner.addresses[0][1]}", identity.certificate_fingerprint)
+        address = f"127.0.0.1:{runner.addresses[0][1]}"
+        await dialer.connect(address, identity.certificate_fingerprint, identity.peer_id)
     finally:
         await runner.cleanup()
 
@@ -128,11 +132,9 @@ async def test_what_is_no_message_is_the_senders_fault(garbage: bytes | str) -> 
         except Exception as error:
             outcome.set_result(error)
 
-    async with Server(read) as server, aiohttp.ClientSession() as http:
-        pinned = aiohttp.Fingerprint(bytes.fromhex(server.certificate))
-        async with http.ws_connect(f"wss://{server.address}{PATH}", ssl=pinned) as socket:
-            await (socket.send_bytes(garbage) if isinstance(garbage, bytes) else socket.send_str(garbage))
-            assert isinstance(await soon(outcome), WireError)
+    async with Server(read) as server, dialed(server) as link:
+        await (link.send_bytes(garbage) if isinstance(garbage, bytes) else link._socket.send_str(garbage))
+        assert isinstance(await soon(outcome), WireError)
 
 
 @pytest.mark.parametrize("delay_ms", [0.0, 30.0])
@@ -254,7 +256,7 @@ async def test_a_link_that_is_cancelled_while_closing_is_cut_off() -> None:
 
 async def test_more_links_than_an_http_pool_can_be_open_at_once(dialer: Dialer) -> None:
     async with Server(echo) as server:
-        opened = [await dialer.connect(server.address, server.certificate) for _ in range(110)]
+        opened = [await dialer.connect(*server.where) for _ in range(110)]
         await opened[-1].send(Pong(nonce=7))
         assert await soon(opened[-1].receive()) == Pong(nonce=7)
         await asyncio.gather(*(link.close() for link in opened))
@@ -264,6 +266,7 @@ async def test_a_busy_link_is_never_silent_for_long_and_an_idle_one_may_be(monke
     monkeypatch.setattr(links, "WARM_PAUSE_S", 0.01)
     monkeypatch.setattr(links, "WARM_FOR_S", 0.3)
     async with Server(silent) as server, dialed(server) as link:
+        await eventually(link._warmer.done)  # the hello is long ago
         pings = 0
         ping = link._socket.ping
 

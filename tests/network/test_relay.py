@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 import torch
 from support import ask as ask_link
-from support import eventually, hidden_frame, soon
+from support import eventually, hidden_frame, somebody, soon
 
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.address import Place
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 from swarm.network.link import Link, LinkClosed
 from swarm.network.relay import Relay
 from swarm.network.relaying import join_and_relay, relays_well
@@ -36,14 +37,15 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
         async for message in link:
             await link.send(message)
 
+    me = somebody(network)
     relay = await Relay.start(network)
     client = await Directory.join(Identity.generate(), network, client_mode=True)
-    dialer = Dialer(streams=client.streams)
+    dialer = Dialer(somebody(network), streams=client.streams)
     try:
-        await relay.streams.serve(echo)
+        await relay.streams.serve(Door(me), echo)
         (place,) = await soon(relay.wait_for_place(client.streams, PLACE_TIMEOUT_S))
         assert Place.parse(place).relay in bootstrap.addresses
-        link = await soon(dialer.connect(place, "0" * 64))
+        link = await soon(dialer.connect(place, "0" * 64, me.peer_id))
         assert link.relayed
         assert link.address == place
         assert await ask_link(link, Ping(nonce=1)) == Ping(nonce=1)
@@ -54,10 +56,10 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
 
         imposed = str(Place(Place.parse(place).relay, NOBODY))
         with pytest.raises(LinkClosed) as caught:
-            await soon(dialer.connect(imposed, "0" * 64))
+            await soon(dialer.connect(imposed, "0" * 64, NOBODY))
         assert "\n" not in str(caught.value)
 
-        again = await soon(dialer.connect(place, "0" * 64))
+        again = await soon(dialer.connect(place, "0" * 64, me.peer_id))
         await relay.stop()
         await relay.stop()
         assert not await soon(client.streams.leads(Place.parse(place)))
@@ -71,9 +73,9 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
 
 
 async def test_without_a_daemon_no_relay_is_dialled() -> None:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     with pytest.raises(LinkClosed, match="no libp2p daemon"):
-        await dialer.connect(str(Place(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64)
+        await dialer.connect(str(Place(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY)
     await dialer.close()
 
 

@@ -112,7 +112,9 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
         tasks, before = 0, alive()
         for start in range(0, 1000, MAX_OPENING_PER_LINK):
             ids = [session_id(number) for number in range(start, min(start + MAX_OPENING_PER_LINK, 1000))]
-            await send(to_second, (opening(tiny.fingerprint, MIDDLE, LAYERS, session=id) for id in ids))
+            await send(
+                to_second, (opening(tiny.fingerprint, MIDDLE, LAYERS, session=id, previous=first.id) for id in ids)
+            )
             assert all(isinstance(answer, Opened) for answer in await hear(to_second, len(ids)))
             hop = second.server.hop
             await send(to_first, (opening(tiny.fingerprint, 0, MIDDLE, session=id, next=hop) for id in ids))
@@ -123,7 +125,7 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
             await eventually(lambda: first.idle and second.idle)
             await eventually(lambda: not first.handler._farewells and not second.handler._farewells)
             tasks = tasks or len(asyncio.all_tasks())
-        assert len(asyncio.all_tasks()) == tasks
+        assert len(asyncio.all_tasks()) <= tasks  # links that are silent by now have one less
         for peer in (first, second):
             assert not any(peer.handler._opening.values())
             assert not peer.budget._held

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from architectures import LAYERS
-from support import Server, pong, soon
+from support import Server, pong, somebody, soon
 
 from peers import census as censuses
 from peers.census import Census, as_serving, usual_speed
@@ -46,7 +46,7 @@ class Lab:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     async with AsyncExitStack() as stack:
         yield Lab(stack, dialer)
     await dialer.close()

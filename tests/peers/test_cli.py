@@ -15,7 +15,8 @@ from support import children, eventually, soon
 
 from peers.cli import Bytes, app
 from swarm.cli import guard
-from swarm.config import Network
+from swarm.config import Network, create_network_key, load_network_key
+from swarm.errors import IdentityError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.directory import Directory
@@ -82,6 +83,7 @@ async def test_a_peer_that_is_terminated_withdraws_and_leaves_nothing(tiny: Chec
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
         where = ("--bootstrap", bootstrap.addresses[0], "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
         async with running("join", str(tiny._source.path), "--layers", f"0:{LAYERS}", *where) as process:
+            assert "anybody may join" in await first_line(process)
             assert "serving layers 0:4 of 4 of tiny" in await first_line(process)
             assert len(await bootstrap.peers(tiny.fingerprint, LAYERS)) == 1
             (daemon,) = children(process.pid)
@@ -144,7 +146,7 @@ def run(*arguments: str) -> int:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("join", "bootstrap", "doctor"))
+    assert all(name in said for name in ("join", "bootstrap", "doctor", "new-network-key"))
 
 
 @pytest.mark.parametrize(
@@ -171,3 +173,22 @@ def test_wrong_options_end_with_code_2_and_one_sentence(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert words in last
+
+
+def test_a_network_key_is_made_once_and_only_for_its_owner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "network.key"
+    app(["new-network-key", str(path)], standalone_mode=False)
+    assert "--network-key" in capsys.readouterr().out
+    key = load_network_key(path)
+    with pytest.raises(IdentityError, match="is there already"):
+        app(["new-network-key", str(path)], standalone_mode=False)
+    assert load_network_key(path) == key
+
+
+async def test_a_network_key_that_others_can_read_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "network.key"
+    create_network_key(path)
+    path.chmod(0o644)
+    async with running(*BOOTSTRAP, "--network-key", str(path)) as process:
+        code, _, err = await ended(process)
+        assert (code, err) == (1, f"error: {path}: others can read this private key, so run `chmod 600 {path}`.\n")

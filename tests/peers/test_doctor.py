@@ -1,5 +1,5 @@
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from hivemind.dht import protocol
@@ -7,7 +7,7 @@ from hivemind.dht import protocol
 from peers import doctor
 from peers.doctor import Finding, check_device, check_port, clock_finding, examine, reach_finding, show
 from peers.reach import judge
-from swarm.config import Network
+from swarm.config import Network, load_network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
@@ -24,12 +24,16 @@ async def bootstrap() -> AsyncIterator[Directory]:
         yield directory
 
 
+def named(bootstrap: Sequence[str], name: str | None) -> Callable[[], Network]:
+    return lambda: load_network(bootstrap=bootstrap, name=name)
+
+
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.subject: finding for finding in findings}
 
 
 async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
-    findings = await examine(bootstrap.addresses, "test", 0)
+    findings = await examine(named(bootstrap.addresses, "test"), 0)
     assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network", "reach"]
     assert show(findings)
     said = capsys.readouterr().out
@@ -58,7 +62,7 @@ async def test_a_clock_that_is_wrong_is_found_though_nobody_lets_us_in(
 ) -> None:
     now = protocol.get_dht_time
     monkeypatch.setattr(protocol, "get_dht_time", lambda: now() + 3600)
-    clock = by_subject(await examine(bootstrap.addresses, "test", 0))["clock"]
+    clock = by_subject(await examine(named(bootstrap.addresses, "test"), 0))["clock"]
     assert "behind" in clock.fact
     assert "set the clock" in clock.remedy
 
@@ -73,7 +77,7 @@ def test_seconds_are_too_much(skew_s: float, fine: bool) -> None:
 async def test_without_a_bootstrap_node_the_rest_is_checked_and_the_remedy_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    findings = await examine((), None, 0)
+    findings = await examine(named((), None), 0)
     assert not show(findings)
     assert "No bootstrap node is configured" in capsys.readouterr().out
     assert [finding.subject for finding in findings if finding.remedy] == ["network"]
@@ -81,14 +85,14 @@ async def test_without_a_bootstrap_node_the_rest_is_checked_and_the_remedy_said(
 
 async def test_a_bootstrap_node_that_does_not_answer_is_a_finding() -> None:
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
-    findings = by_subject(await examine((nobody,), None, 0))
+    findings = by_subject(await examine(named((nobody,), None), 0))
     assert "check that it runs" in findings["network"].remedy
     assert "not compared" in findings["clock"].fact
 
 
 async def test_a_missing_daemon_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind.p2p.p2p_daemon.P2PD_FILENAME", "no-such-daemon")
-    assert "reinstall" in by_subject(await examine((), None, 0))["libp2p"].remedy
+    assert "reinstall" in by_subject(await examine(named((), None), 0))["libp2p"].remedy
 
 
 def test_a_taken_port_is_a_finding() -> None:
@@ -107,7 +111,7 @@ def test_a_device_that_does_not_work_is_a_finding() -> None:
 
 
 async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(bootstrap: Directory) -> None:
-    reach = by_subject(await examine(bootstrap.addresses, "test", 0, "192.0.2.1:31330"))["reach"]
+    reach = by_subject(await examine(named(bootstrap.addresses, "test"), 0, "192.0.2.1:31330"))["reach"]
     assert "192.0.2.1:31330" in reach.fact
     assert "unverified" in reach.fact
     assert not reach.remedy
@@ -124,4 +128,4 @@ def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureF
 
 async def test_a_check_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch, bootstrap: Directory) -> None:
     monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.01)
-    assert "no answer" in by_subject(await examine(bootstrap.addresses, "test", 0))["network"].fact
+    assert "no answer" in by_subject(await examine(named(bootstrap.addresses, "test"), 0))["network"].fact

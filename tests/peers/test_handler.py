@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 import torch
 from architectures import LAYERS, VOCAB
@@ -18,6 +17,7 @@ from support import (
     hidden_frame,
     opening,
     session_id,
+    somebody,
     soon,
     tokens_frame,
 )
@@ -29,9 +29,8 @@ from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import Link
+from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
-from swarm.network.websocket import PATH
 from swarm.wire.messages import (
     MAX_HOPS,
     Cancel,
@@ -118,7 +117,7 @@ async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span
 
 async def open_both(to_first: Link, first: Peer, to_second: Link, second: Peer) -> None:
     for link, message in (
-        (to_second, opening(second.fingerprint, MIDDLE, LAYERS)),
+        (to_second, opening(second.fingerprint, MIDDLE, LAYERS, previous=first.id)),
         (to_first, opening(first.fingerprint, 0, MIDDLE, next=second.server.hop)),
     ):
         assert isinstance(await ask(link, message), Opened)
@@ -364,12 +363,13 @@ async def test_a_link_that_closes_frees_its_sessions(spans: tuple[Span, ...], ti
 async def test_a_link_that_speaks_nonsense_is_told_and_closed(
     spans: tuple[Span, ...], tiny: Checkpoint, garbage: bytes | str
 ) -> None:
-    async with Peer(spans[0], tiny.fingerprint) as peer, aiohttp.ClientSession() as http:
-        pinned = aiohttp.Fingerprint(bytes.fromhex(peer.server.certificate))
-        async with http.ws_connect(f"wss://{peer.server.address}{PATH}", ssl=pinned) as socket:
-            await (socket.send_bytes(garbage) if isinstance(garbage, bytes) else socket.send_str(garbage))
-            assert b"bad_message" in (await soon(socket.receive())).data
-            assert (await soon(socket.receive())).type is aiohttp.WSMsgType.CLOSE
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        await (link.send_bytes(garbage) if isinstance(garbage, bytes) else link._socket.send_str(garbage))
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.BAD_MESSAGE
+        with pytest.raises(LinkClosed):
+            await soon(link.receive())
         await eventually(lambda: not peer.handler._opening)
 
 
@@ -460,7 +460,7 @@ async def test_another_peer_takes_the_place_of_the_next_one(spans: tuple[Span, .
             await to_first.send(tokens_frame(1, (3, 4)))
             assert isinstance(await soon(to_second.receive()), Result)
         assert isinstance(await soon(to_first.receive()), Fault)
-        assert isinstance(await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        assert isinstance(await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS, previous=first.id)), Opened)
         assert await ask(to_first, reroute(third.server.hop)) == Rerouted(session=session_id(), epoch=1)
         await to_first.send(tokens_frame(3, (5,), root=2, epoch=1))
         close_to(await soon(to_third.receive()), expected(whole, (3, 4), (5,))[-1:])
@@ -595,14 +595,16 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
     """Frames of two clients come over one link of the peer before; faults for one must not delay the other."""
+    before = somebody()
     async with (
         Peer(spans[1], tiny.fingerprint) as peer,
         dialed(peer.server) as deaf,
         dialed(peer.server) as good,
-        dialed(peer.server) as upstream,
+        dialed(peer.server, me=before) as upstream,
     ):
         for link, number in ((deaf, 1), (good, 2)):
-            await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number)))
+            message = opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number), previous=before.peer_id)
+            await ask(link, message)
         stuck = peer.handler._sessions[session_id(1)].outlet.opener
         stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
         # Of another width: a fault that is found while the shared link is read.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import LAYERS
-from support import PATIENCE_S, ask, eventually, opening, session_id, soon, tiny_checkpoint
+from support import PATIENCE_S, ask, eventually, opening, session_id, somebody, soon, tiny_checkpoint
 
 from peers import memory, placing
 from peers.host import Options, serve
@@ -71,7 +71,7 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
     assert record.peer_id in said[0]
     assert progress[-1][0] == progress[-1][1] > 0
 
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     connections = Connections(dialer)
     reached = await soon(connections.reach([record]))
     assert list(reached) == [record.peer_id]
@@ -175,8 +175,8 @@ async def test_running_sessions_get_a_grace_in_which_the_record_says_so(tiny: Ch
     life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
     await eventually(lambda: bool(said) or life.done())
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
-    dialer = Dialer()
-    async with await dialer.connect(record.addresses[0], record.certificate) as link:
+    dialer = Dialer(somebody())
+    async with await dialer.connect(record.addresses[0], record.certificate, record.peer_id) as link:
         assert isinstance(await ask(link, opening(tiny.fingerprint, 1, 3)), Opened)
         stop.set()
         deadline = time.monotonic() + PATIENCE_S

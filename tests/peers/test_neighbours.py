@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from support import Server, pong, soon
+from support import Server, pong, somebody, soon
 
 from peers.neighbours import Neighbours, likely
 from swarm.network.dialer import Dialer
@@ -27,7 +27,7 @@ class Listing:
 
 @pytest.fixture
 async def neighbours() -> AsyncIterator[Neighbours]:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     neighbours = Neighbours(dialer)
     yield neighbours
     await neighbours.close()

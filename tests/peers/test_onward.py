@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from support import Server, eventually, listen, session_id, soon
+from support import Server, eventually, listen, session_id, somebody, soon
 
 from peers import onward
 from peers.onward import OnwardLinks
@@ -30,7 +30,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def links(heard: Heard) -> AsyncIterator[OnwardLinks]:
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     links = OnwardLinks(dialer, lambda link, fault: heard.faults.append((link, fault)), heard.lost.append)
     yield links
     await links.close()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import LAYERS
 from stage import Other
-from support import Server, dialed, opening, session_id, soon, tokens_frame
+from support import Server, dialed, opening, session_id, somebody, soon, tokens_frame
 
 from peers.history import History
 from peers.onward import OnwardLinks
@@ -61,7 +61,7 @@ def placement(start: int, *keep: int) -> Placement:
 @asynccontextmanager
 async def place(*, last: bool = False, history: History | None = None) -> AsyncIterator[Place]:
     client, following, other = Other(), Other(), Other()
-    dialer = Dialer()
+    dialer = Dialer(somebody())
     links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
     async with (
         Server(client.listen) as at_client,

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, listen, soon
+from support import Server, listen, somebody, soon
 
 from peers import reach as module
 from peers.reach import Reach, Unreachable, Verdict, asked, judge, own_address
@@ -15,6 +15,7 @@ from swarm.network.address import is_place
 from swarm.network.dialback import Answer, answering
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
+from swarm.network.hello import Door
 
 OURS = "192.168.1.7:31330"
 OUTSIDE = "9.9.9.9:31330"  # of the open internet, as no address for documentation is
@@ -56,7 +57,7 @@ def test_what_works_for_some_only_is_not_enough() -> None:
 
 async def test_nobody_is_asked_about_loopback() -> None:
     talk: list[str] = []
-    reach = Reach(Network("test"), "127.0.0.1:1", "0" * 64, listen)
+    reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), listen)
     async with asked(reach, talk.append):
         assert reach.addresses == ("127.0.0.1:1",)
         assert reach.is_direct
@@ -67,7 +68,7 @@ async def test_nobody_is_asked_about_loopback() -> None:
 async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> None:
     talk: list[str] = []
     async with Server(listen) as server:
-        reach = Reach(Network("test", bootstrap.addresses), server.address, server.certificate, listen)
+        reach = Reach(Network("test", bootstrap.addresses), server.address, server.door, listen)
         async with asked(reach, talk.append):
             assert reach.addresses == (server.address,)
             assert reach._relay is None
@@ -78,7 +79,7 @@ async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> N
 async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None:
     talk: list[str] = []
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as mute:
-        reach = Reach(Network("test", mute.addresses), "127.0.0.1:1", "0" * 64, listen)
+        reach = Reach(Network("test", mute.addresses), "127.0.0.1:1", Door(somebody()), listen)
         async with asked(reach, talk.append):
             assert reach.addresses == ("127.0.0.1:1",)
         assert "unverified" in talk[0]
@@ -88,16 +89,16 @@ async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None
 async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes(bootstrap: Directory) -> None:
     network, talk = Network("test", bootstrap.addresses), list[str]()
     async with Server(listen) as server, entered(network) as directory:
-        reach = Reach(network, server.address, server.certificate, listen)
-        await server._runner.cleanup()
+        reach = Reach(network, server.address, server.door, listen)
+        await server.stop()
         async with asked(reach, talk.append):
             assert "127.0.0.1" in talk[0]
             assert not reach.is_direct
             await soon(reach.enter(directory))
             (place,) = reach.addresses
             assert is_place(place)
-            dialer = Dialer(streams=directory.streams)
-            link = await soon(dialer.connect(place, server.certificate))
+            dialer = Dialer(somebody(), streams=directory.streams)
+            link = await soon(dialer.connect(*(place, *server.where[1:])))
             assert link.relayed
             await link.close()
             await dialer.close()
@@ -105,7 +106,7 @@ async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes
             reach._question = reach._question.model_copy(update={"address": await _listening_again(server)})
             await soon(reach.ask_again(directory))
             assert reach.addresses == (server.address, place)
-            await server._runner.cleanup()
+            await server.stop()
             await soon(reach.ask_again(directory))
             assert reach.addresses == (server.address, place), "once may be chance"
             await soon(reach.ask_again(directory))
@@ -132,9 +133,9 @@ async def _listening_again(server: Server) -> str:
 async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: Directory) -> None:
     network = Network("test", bootstrap.addresses)
     async with Server(listen) as server, entered(network) as directory:
-        reach = Reach(network, server.address, server.certificate, listen)
+        reach = Reach(network, server.address, server.door, listen)
         async with asked(reach, quiet):
-            await server._runner.cleanup()
+            await server.stop()
             for _ in range(module.MAX_FAILED):
                 await soon(reach.ask_again(directory))
             (place,) = reach.addresses
@@ -145,7 +146,10 @@ async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: D
 async def test_no_way_in_at_all_is_said(bootstrap: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PLACE_TIMEOUT_S", 0.0)
     network = Network("test", bootstrap.addresses)
-    async with entered(network) as directory, asked(Reach(network, "127.0.0.1:1", "0" * 64, listen), quiet) as reach:
+    async with (
+        entered(network) as directory,
+        asked(Reach(network, "127.0.0.1:1", Door(somebody()), listen), quiet) as reach,
+    ):
         await reach._relay.stop()
         with pytest.raises(Unreachable, match="forward port 1"):
             await soon(reach.enter(directory))
@@ -156,7 +160,7 @@ async def test_no_way_in_at_all_is_said(bootstrap: Directory, monkeypatch: pytes
 async def test_no_bootstrap_node_is_said() -> None:
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap):
-        async with asked(Reach(Network("test", (nobody,)), "127.0.0.1:1", "0" * 64, listen), quiet):
+        async with asked(Reach(Network("test", (nobody,)), "127.0.0.1:1", Door(somebody()), listen), quiet):
             pass
 
 

@@ -87,7 +87,7 @@ async def test_the_same_place_may_be_taken_again_and_again(span: Span, tiny: Che
         for epoch in range(1, 5):
             await client.die(1)
             new = await client.start(1, 3)
-            await client.open(new, client.stages[2])
+            await client.open(new, client.stages[2], client.stages[0])
             client.stages[1:2] = new
             hop = new[0].peer.server.hop
             await client.stages[0].link.send(Reroute(session=session_id(), epoch=epoch, root=ROOT, next=hop))
@@ -105,7 +105,8 @@ async def test_a_peer_that_was_left_may_come_back(span: Span, tiny: Checkpoint) 
         await middle.link.send(Close(session=session_id()))
         await client.send(LOST.model_copy(update={"first": 13, "parents": (5, 1, 7)}))
         hop = middle.peer.server.hop
-        message = opening(tiny.fingerprint, 2, 3, next=client.stages[2].peer.server.hop, epoch=1)
+        onward, previous = client.stages[2].peer.server.hop, first.peer.id
+        message = opening(tiny.fingerprint, 2, 3, next=onward, previous=previous, epoch=1)
         await middle.link.send(message)
         assert isinstance(await soon(middle.link.receive()), Opened)
         await first.link.send(Reroute(session=session_id(), epoch=1, root=ROOT, next=hop))
@@ -140,7 +141,8 @@ async def test_a_new_peer_without_enough_room_says_so_and_another_one_takes_the_
         await begun(client)
         await client.die(1)
         small = (await client.start(1, 3))[0]
-        message = opening(tiny.fingerprint, 1, 3, max_tokens=5, next=client.stages[2].peer.server.hop)
+        onward, previous = client.stages[2].peer.server.hop, client.stages[0].peer.id
+        message = opening(tiny.fingerprint, 1, 3, max_tokens=5, next=onward, previous=previous)
         await small.link.send(message)
         assert isinstance(await soon(small.link.receive()), Opened)
         before = client.stages[0].link
@@ -151,7 +153,7 @@ async def test_a_new_peer_without_enough_room_says_so_and_another_one_takes_the_
         assert await client.heard(0) == Rerouted(session=session_id(), epoch=1), "it was sent, and no more is known"
         await eventually(lambda: small.peer.idle)
         new = await client.start(1, 3)
-        await client.open(new, client.stages[2])
+        await client.open(new, client.stages[2], client.stages[0])
         client.stages[1:2] = new
         await before.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=new[0].peer.server.hop))
         assert await client.heard(0) == Rerouted(session=session_id(), epoch=2)
@@ -164,7 +166,7 @@ async def test_a_new_peer_that_dies_while_it_is_given_what_it_needs_is_replaced(
         await begun(client)
         await client.die(1)
         client.stages[1:2] = await client.start(1, 2, 3)
-        await client.open(client.stages[1:3], client.stages[3])
+        await client.open(client.stages[1:3], client.stages[3], client.stages[0])
         hop = client.stages[1].peer.server.hop
         second = client.stages[2]
         dead = asyncio.create_task(client.die(2))  # in the middle of it, or before, or behind
@@ -174,7 +176,7 @@ async def test_a_new_peer_that_dies_while_it_is_given_what_it_needs_is_replaced(
         await soon(dead)
         client.stages[2:3] = await client.start(2, 3)
         assert client.stages[2] is not second
-        await client.open(client.stages[2:3], client.stages[3])
+        await client.open(client.stages[2:3], client.stages[3], client.stages[1])
         hop = client.stages[2].peer.server.hop
         await client.stages[1].link.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=hop))
         assert await client.heard(1) == Rerouted(session=session_id(), epoch=2)

@@ -49,7 +49,8 @@ async def spare(client: Chain, place: int, **options: int) -> AsyncIterator[Stag
     """A peer that stands by for one of a chain; in the end nothing may be left there."""
     member = client.stages[place]
     (new,) = await client.start(member.first, member.last, **options)
-    await client.open([new], client.stages[place + 1] if place + 1 < len(client.stages) else None)
+    behind = client.stages[place + 1] if place + 1 < len(client.stages) else None
+    await client.open([new], behind, client.stages[place - 1], member)
     await client.stages[place - 1].link.send(Mirror(session=session_id(), to=new.peer.server.hop))
     yield new
     await new.link.send(Close(session=session_id()))
@@ -126,6 +127,7 @@ async def test_the_failed_peers_spare_goes_on_to_another_peer(span: Span, tiny: 
             assert await soon(middle.link.receive()) == Rerouted(session=session_id(), epoch=1)
             await goes_on(client, span)
             await reaches(middle, 16)
+            await client.heed(last, client.stages[1], middle)
             await client.die(1)
             client.stages[1] = middle
             message = Reroute(session=session_id(), epoch=2, root=13, next=middle.peer.server.hop, replay=None)
@@ -163,10 +165,11 @@ async def test_one_that_fails_disturbs_nobody(
         if how == "it is too slow":
             monkeypatch.setattr(feed, "MAX_BEHIND_TOKENS", 0)
         if how == "it has no room":
-            await new.link.send(opening(tiny.fingerprint, 1, 3, max_tokens=3, next=client.stages[2].peer.server.hop))
+            onward, previous = client.stages[2].peer.server.hop, before.peer.id
+            await new.link.send(opening(tiny.fingerprint, 1, 3, max_tokens=3, next=onward, previous=previous))
             await soon(new.link.receive())
         elif how != "it is unknown":
-            await client.open([new], client.stages[2])
+            await client.open([new], client.stages[2], before, client.stages[1])
         await before.link.send(Mirror(session=session_id(), to=new.peer.server.hop))
         if how != "it is unknown":  # which is soon noticed
             await eventually(lambda: outlet._standby is not None)
@@ -199,7 +202,7 @@ async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(span: 
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
         (new,) = await client.start(1, 3)
-        await client.open([new], client.stages[2])
+        await client.open([new], client.stages[2], client.stages[0])
         await client.die(1)
         assert await take_over(client, 1, new) == Rerouted(session=session_id(), epoch=1)
         await client.send(AGAIN)
@@ -207,7 +210,7 @@ async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(span: 
         assert isinstance(fault, Fault)
         assert fault.code == FaultCode.OUT_OF_ORDER
         (other,) = await client.start(1, 3)
-        await client.open([other], client.stages[2])
+        await client.open([other], client.stages[2], client.stages[0])
         client.stages[1] = other
         hop = other.peer.server.hop
         await client.stages[0].link.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=hop))
