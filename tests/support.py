@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
 from peers.handler import HISTORY_BYTES, Handler
+from peers.limits import Limits
 from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -190,10 +191,13 @@ class Peer:
         cache_tokens: int = 256,
         max_positions: int = 256,
         history_bytes: int = HISTORY_BYTES,
+        limits: Limits | None = None,
     ) -> None:
         self.span, self.fingerprint = span, fingerprint
         self.scheduler, self.budget, self.dialer = Scheduler(span), CacheBudget(cache_tokens), Dialer()
-        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes)
+        self.handler = Handler(
+            self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes, limits
+        )
         self.server = Server(self.handler.serve)
 
     async def __aenter__(self) -> "Peer":

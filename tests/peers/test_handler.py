@@ -25,6 +25,7 @@ from support import (
 from peers import handler as handlers
 from peers import session as sessions
 from peers.budget import CacheBudget
+from peers.limits import Limits
 from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -218,11 +219,8 @@ async def test_a_session_is_opened_once(spans: tuple[Span, ...], tiny: Checkpoin
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
 
 
-async def test_sessions_are_bounded_in_number(
-    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handlers, "MAX_SESSIONS", 1)
-    async with lone_peer(spans[0], tiny) as (_, link):
+async def test_sessions_are_bounded_in_number(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny, limits=Limits(sessions=1)) as (_, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
         assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
 
