@@ -20,6 +20,7 @@ from swarm.network.link import Link
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2
+HURRIED = Limits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))  # no client opens so many so fast
 
 
 @pytest.fixture(scope="module")
