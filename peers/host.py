@@ -188,14 +188,22 @@ async def _announce(known: asyncio.Event, directory: Directory, record: Callable
 
 
 async def _tell_refusals(admission: Admission, say: Callable[[str], None]) -> None:
-    """One line for each minute in which something was refused."""
+    """One line for each minute in which something was refused, and a last one."""
     told = admission.refusals.copy()
-    while True:
-        await asyncio.sleep(REFUSALS_S)
+
+    def tell() -> None:
+        nonlocal told
         now = admission.refusals.copy()
         if refused := summary(told, now):
-            say(f"refused in the last {REFUSALS_S:g} s: {refused}")
+            say(f"refused in the last {REFUSALS_S:g} s or less: {refused}")
         told = now
+
+    try:
+        while True:
+            await asyncio.sleep(REFUSALS_S)
+            tell()
+    finally:
+        tell()
 
 
 def _check(record: Callable[[], PeerRecord]) -> None:
