@@ -5,6 +5,7 @@ remembered of keys is bounded, and the key that was used least recently is forgo
 as any stranger does, so whoever makes up new keys wins no more by it than the keys already give.
 """
 
+import functools
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
@@ -183,6 +184,7 @@ class Wanting:
         return any(each != key and now - since < self._for_s for each, since in self._since.items())
 
 
+@functools.lru_cache(MAX_KEYS)
 def network_of(address: str) -> str:
     """By what an address is counted: an IPv4 address by itself, an IPv6 one by its /64, anything else as it is."""
     try:

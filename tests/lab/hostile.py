@@ -28,7 +28,7 @@ from swarm.wire.tensors import WireTensor
 
 NICENESS = 19
 FIRST_SOURCE = 66  # 127.0.0.66 and on: all of 127/8 is ours
-HELD_LINKS, HOARDS, HALF_HANDSHAKES = 200, 50, 100
+HELD_LINKS, HOARDS, HALF_HANDSHAKES = 600, 30, 100
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Target:
     last: int
     fingerprint: str
     hidden: int
+    context: int
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Hostile:
 
     async def open_and_close(self, to: Target) -> None:
         async with await self.link(to) as link:
-            for _ in range(10):
+            for _ in range(100):
                 opening = self.opening(to, 64)
                 await link.send(opening)
                 await link.send(Close(session=opening.session))
@@ -107,7 +108,8 @@ class Hostile:
     async def hoard(self, to: Target) -> None:
         link = await self.link(to)
         self.links.append(link)
-        await link.send(self.opening(to, 16_384))
+        for _ in range(16):
+            await link.send(self.opening(to, to.context))
         if len(self.links) > HOARDS:
             await self.links.pop(0).close()
 
@@ -115,19 +117,21 @@ class Hostile:
         link = await self.link(to)
         opening = self.opening(to, 256)
         await link.send(opening)
+        await link.receive()
         await link.send(self.frame(opening, to, 1))
         link._transport.abort()
         await link.close()
 
     async def ping(self, to: Target) -> None:
         async with await self.link(to) as link:
-            for nonce in range(200):
+            for nonce in range(6000):
                 await link.send(Ping(nonce=nonce))
 
     async def flood(self, to: Target) -> None:
         async with await self.link(to) as link:
-            opening = self.opening(to, 1024)
+            opening = self.opening(to, to.context)
             await link.send(opening)
+            await link.receive()
             for epoch in range(100):
                 await link.send(self.frame(opening, to, 1 + 16 * epoch, epoch))
 
@@ -150,9 +154,10 @@ class Hostile:
 
     async def read_nothing(self, to: Target) -> None:
         link = await self.link(to)
-        link._transport.pause_reading()  # type: ignore[attr-defined]
-        opening = self.opening(to, 4096)
+        opening = self.opening(to, to.context)
         await link.send(opening)
+        await link.receive()
+        link._transport.pause_reading()  # type: ignore[attr-defined]
         for epoch in range(100):
             await link.send(self.frame(opening, to, 1 + 16 * epoch, epoch))
             await asyncio.sleep(0.05)
@@ -163,7 +168,9 @@ class Hostile:
         async with await self.link(to) as link:
             opening = self.opening(to, 256)
             await link.send(opening)
+            await link.receive()
             await link.send(self.frame(opening, to, 1, value=float("nan")))
+            await link.receive()
 
     async def have_dialled(self, to: Target) -> None:
         async with await self.link(to) as link:
@@ -176,13 +183,13 @@ class Hostile:
 
 # How often a second each is done.
 ATTACKS: list[tuple[Callable[[Hostile, Target], Awaitable[None]], float]] = [
-    (Hostile.open_and_close, 2.0),
+    (Hostile.open_and_close, 1.0),
     (Hostile.hoard, 1.0),
     (Hostile.vanish, 1.0),
-    (Hostile.ping, 0.5),
+    (Hostile.ping, 0.04),
     (Hostile.flood, 0.5),
-    (Hostile.speak_nonsense, 1.0),
-    (Hostile.take_links, 2.0),
+    (Hostile.speak_nonsense, 8.0),
+    (Hostile.take_links, 6.0),
     (Hostile.half_a_handshake, 2.0),
     (Hostile.read_nothing, 0.2),
     (Hostile.send_no_numbers, 0.5),

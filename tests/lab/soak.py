@@ -90,6 +90,7 @@ async def attacked(swarm: LocalSwarm, sent: Counter[str]) -> AsyncIterator[async
             "last": record.last_layer,
             "fingerprint": record.fingerprint,
             "hidden": checkpoint.hidden_size,
+            "context": checkpoint.max_positions or 2048,
         }
         for record in records
     ]
