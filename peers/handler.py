@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from peers.budget import MIN_RETRY_MS, CacheBudget, CacheFull
+from peers.admission import Admission, Refused
+from peers.budget import CacheBudget, CacheFull, Reservation
 from peers.history import HistoryBudget
-from peers.onward import OnwardLinks
+from peers.limits import Limits
+from peers.onward import OnwardLinks, TooManyDials
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
 from peers.session import PeerSession
@@ -38,8 +40,7 @@ from swarm.wire.messages import (
 from swarm.wire.stream import MAX_TAIL
 
 HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all sessions together
-MAX_LINKS = 1024
-MAX_SESSIONS = 256
+MAX_OVER = 256  # sessions that are over and remembered
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
 GOODBYE_TIMEOUT_S = 2.0  # for telling clients that this peer leaves
 
@@ -59,8 +60,8 @@ class Handler:
     Nothing here grows with what is sent. A link is read message by message, and what has not been read stays with its
     sender; before reading on, answers are waited for, except those of `MAX_OPENING_PER_LINK` openings. The frames of a
     session that wait are bounded by what it has reserved (`Inbox`), and whoever sends more loses the session. A session
-    computes no more before the next peer has taken its output. Sessions are bounded in number and by the cache budget,
-    and what they keep of their outputs by a budget of its own.
+    computes no more before the next peer has taken its output. What sessions keep of their outputs has a budget, too.
+    How much one client may have, and how fast it may speak, is up to the `Admission`, which counts what it refuses.
 
     Layers can be taken up and put down; without any, pings are answered and sessions refused.
 
@@ -68,6 +69,7 @@ class Handler:
         scheduler, budget: of the layers to begin with; None for none.
         max_positions: the model's context, which no session may exceed; None if the model sets no limit.
         history_bytes: for what has been sent on, in case that a next peer fails.
+        limits: of one client, one address, and all together.
     """
 
     def __init__(
@@ -78,19 +80,21 @@ class Handler:
         dialer: Dialer,
         max_positions: int | None = None,
         history_bytes: int = HISTORY_BYTES,
+        limits: Limits | None = None,
     ) -> None:
         self.draining = False  # no new sessions
         self._closing = False
         self._idle = asyncio.Event()  # there are no sessions
         self._idle.set()
+        self.admission = Admission(limits)
         self.histories = HistoryBudget(history_bytes)
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
         self._sessions: dict[SessionId, PeerSession] = {}
         self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
         self._farewells: set[asyncio.Task[None]] = set()
-        self._over: deque[SessionId] = deque(maxlen=MAX_SESSIONS)  # lately: their clients know
-        self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost)
+        self._over: deque[SessionId] = deque(maxlen=MAX_OVER)  # lately: their clients know
+        self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost, self.admission)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
             Open: self._start_opening,
@@ -109,21 +113,28 @@ class Handler:
 
     async def serve(self, link: Link) -> None:
         """Answer everything on one link until it is closed; then close what it has opened."""
-        if self._closing or len(self._opening) >= MAX_LINKS:
+        if self._closing or not self.admission.enter(link):
             await link.close()
             return
         self._opening[link] = {}
         try:
+            received = link.bytes_received
             async for message in link:
                 answer = self._answers.get(type(message))
                 if answer is None:
                     raise WireError(f"a peer takes no {type(message).__name__}")
                 await answer(link, message)
+                if self.admission.banned(link):
+                    break
+                await self.admission.pace(link, link.bytes_received - received, self._forwards(link, message))
+                received = link.bytes_received
         except WireError as error:
             log.warning("%s: %s", link.address, error)
+            self.admission.faulted(FaultCode.BAD_MESSAGE, link)
             await _say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
         finally:
             # The books first, without waiting, so that they are right even if we are cancelled here.
+            self.admission.leave(link)
             openings = self._opening.pop(link).values()
             for session in [s for s in self._sessions.values() if s.outlet.opener is link]:
                 self._end(session)
@@ -168,10 +179,15 @@ class Handler:
     async def _start_opening(self, link: Link, opening: Open) -> None:
         """In a task of its own: the next peer may be slow to answer, and others share this link."""
         openings = self._opening[link]
+        try:
+            await self.admission.opening(link)
+        except Refused as refused:
+            await _say(link, refused.message(opening))
+            return
         if opening.session in openings:
-            await _refuse(link, opening, SessionFault(FaultCode.BAD_MESSAGE, "this session is being opened already"))
+            await _say(link, SessionFault(FaultCode.BAD_MESSAGE, "it is being opened already").message(opening))
         elif len(openings) >= MAX_OPENING_PER_LINK:
-            await _refuse(link, opening, _busy(f"{MAX_OPENING_PER_LINK} sessions are being opened"))
+            await _say(link, self.admission.refuse("openings", "many are being opened").message(opening))
         else:
             task = openings[opening.session] = asyncio.create_task(self._open(link, opening))
             task.add_done_callback(lambda _: openings.pop(opening.session, None))
@@ -180,25 +196,23 @@ class Handler:
         try:
             await self._admit(link, opening)
         except SessionFault as fault:
-            await _refuse(link, opening, fault)
-        except CacheFull as error:
-            await _refuse(link, opening, SessionFault(FaultCode.BUSY, str(error), retry_ms=error.retry_ms))
+            await _say(link, fault.message(opening))
         except Exception as error:
             log.exception("a session could not be opened")
-            await _refuse(link, opening, SessionFault(FaultCode.INTERNAL, type(error).__name__))
+            await _say(link, SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening))
         else:
             assert self._scheduler is not None  # the session is open
             await _say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
 
     async def _admit(self, link: Link, opening: Open) -> None:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
-        scheduler, budget = self._check(opening)
-        reserved = budget.reserve(opening.max_tokens)
+        scheduler, budget = self._check(link, opening)
+        reserved = self._reserve(link, budget, opening.max_tokens)
         onward, history, span = None, None, scheduler.span
         try:
             if opening.next is not None:
-                onward = await self._onward.to(opening.next)
-                self._check(opening)  # while we waited, somebody else may have been quicker
+                onward = await self._onward.to(opening.next, link)
+                self._check(link, opening)  # while we waited, somebody else may have been quicker
                 history = self.histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
             self._sessions[opening.session] = PeerSession(
                 opening,
@@ -209,17 +223,39 @@ class Handler:
                 self._max_positions,
                 self._fail,
             )
+            self.admission.reserve(link, opening.max_tokens)
             self._idle.clear()
         except BaseException as error:
             budget.release(reserved)
             self.histories.close(history)
             if onward is not None:
                 self._onward.release(onward)
+            if isinstance(error, TooManyDials):
+                raise Refused("dials", error.why, error.wait_s) from None
             if isinstance(error, LinkClosed) and opening.next is not None:
                 raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id) from None
             raise
 
-    def _check(self, opening: Open) -> tuple[Scheduler, CacheBudget]:
+    def _reserve(self, link: Link, budget: CacheBudget, tokens: int) -> Reservation:
+        """If there is no room, what was lent to others has to be given back; then there may be."""
+        try:
+            return budget.reserve(tokens)
+        except CacheFull as error:
+            refused = self.admission.no_room(link, error)
+            self._take_back(budget)
+            if tokens > budget.free_tokens:
+                raise refused from None
+            return budget.reserve(tokens)
+
+    def _take_back(self, budget: CacheBudget) -> None:
+        """End sessions of those that hold more than their share, the longest silent first."""
+        now, limits = asyncio.get_running_loop().time(), self.admission.limits
+        for session in sorted(self._sessions.values(), key=lambda session: session.heard_at):
+            lent = now - session.heard_at > limits.lent_silent_s or now - session.since > limits.lent_s
+            if lent and self.admission.over_share(session.outlet.opener, budget.total_tokens):
+                self._fail(session, self.admission.refuse("lent", "others want the room that you hold"))
+
+    def _check(self, link: Link, opening: Open) -> tuple[Scheduler, CacheBudget]:
         """What the session will use. Raises `SessionFault` if it cannot be served."""
         if self.draining or self._scheduler is None or self._budget is None:
             raise SessionFault(FaultCode.DRAINING, "the peer gives up its layers, or has not loaded any yet")
@@ -242,8 +278,7 @@ class Handler:
             raise SessionFault(FaultCode.BAD_MESSAGE, text)
         if opening.session in self._sessions:
             raise SessionFault(FaultCode.BAD_MESSAGE, "this session is open already")
-        if len(self._sessions) >= MAX_SESSIONS:
-            raise _busy(f"{MAX_SESSIONS} sessions are open")
+        self.admission.check(link, opening.max_tokens, self._budget.total_tokens)
         return self._scheduler, self._budget
 
     async def _close_session(self, link: Link, message: Close) -> None:
@@ -257,12 +292,14 @@ class Handler:
         if self._forget(session):
             self._in_background(session.close())
 
-    def _fail(self, session: PeerSession, fault: SessionFault) -> None:
+    def _fail(self, session: PeerSession, fault: SessionFault, by_client: bool = False) -> None:
         async def farewell() -> None:
             await session.close()
             await session.outlet.tell(fault)
 
         if self._forget(session):
+            by_client = by_client or session.opening.first == 0  # where the model starts, nobody else sends
+            self.admission.faulted(fault.code, session.outlet.opener if by_client else None)
             self._in_background(farewell())
 
     def _forget(self, session: PeerSession) -> bool:
@@ -275,6 +312,7 @@ class Handler:
             self._idle.set()
         assert self._budget is not None  # there was a session
         self._budget.release(session.reserved)
+        self.admission.release(session.outlet.opener, session.opening.max_tokens)
         self.histories.close(session.outlet.history)
         return True
 
@@ -294,7 +332,19 @@ class Handler:
         try:
             session.accept(frame)
         except SessionFault as fault:
-            self._fail(session, fault)
+            by_client = link is session.outlet.opener
+            if by_client or fault.code is not FaultCode.NOT_FINITE:
+                self._fail(session, fault, by_client)
+            else:  # the session is sound, and goes on with another peer in the place of that one
+                session.cancel(frame.epoch + 1, replays=False)
+                self.admission.faulted(fault.code, None)
+                fault.peer = link.peer_id or None
+                self._in_background(session.outlet.tell(fault))
+
+    def _forwards(self, link: Link, message: Message) -> bool:
+        """Whether a message is a frame that a peer sends on for a client."""
+        session = self._sessions.get(message.session) if isinstance(message, Frame) else None
+        return session is not None and session.outlet.opener is not link
 
     async def _cancel(self, link: Link, message: Cancel) -> None:
         session = self._sessions.get(message.session)
@@ -355,12 +405,3 @@ class Handler:
 async def _say(link: Link, message: Message) -> None:
     with contextlib.suppress(LinkClosed):  # whoever left needs no answer
         await link.send(message)
-
-
-async def _refuse(link: Link, opening: Open, fault: SessionFault) -> None:
-    await _say(link, fault.message(opening))
-
-
-def _busy(why: str) -> SessionFault:
-    """With so many of them, one will end soon."""
-    return SessionFault(FaultCode.BUSY, f"{why}; try again later", retry_ms=MIN_RETRY_MS)

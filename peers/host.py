@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from peers.admission import Admission, summary
 from peers.census import Census
 from peers.handler import Handler
 from peers.life import Life, Offer
@@ -36,6 +37,7 @@ from swarm.wire.hello import Member
 from swarm.wire.tensors import dtype_name
 
 FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
+REFUSALS_S = 60.0  # between two lines about what was refused
 WITHDRAW_TIMEOUT_S = 4.0  # the record expires by itself where this does not work
 
 log = logging.getLogger(__name__)
@@ -160,6 +162,7 @@ async def serve(
         announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
         measuring = await stack.enter_async_context(_owned(neighbours.run(directory, record)))
         reaching = await stack.enter_async_context(_owned(reach.keep(directory)))
+        await stack.enter_async_context(_owned(_tell_refusals(handler.admission, say)))
         await _first_of(stop, living, announcing, measuring, reaching)
         say("leaving: no new sessions, the record is withdrawn")
         await end(living, announcing, measuring, reaching)
@@ -185,6 +188,25 @@ async def _announce(known: asyncio.Event, directory: Directory, record: Callable
     await known.wait()
     await asyncio.sleep(REFRESH_INTERVAL_S)
     await announce(directory, record)
+
+
+async def _tell_refusals(admission: Admission, say: Callable[[str], None]) -> None:
+    """One line for each minute in which something was refused, and a last one."""
+    told = admission.refusals.copy()
+
+    def tell() -> None:
+        nonlocal told
+        now = admission.refusals.copy()
+        if refused := summary(told, now):
+            say(f"refused in the last {REFUSALS_S:g} s or less: {refused}")
+        told = now
+
+    try:
+        while True:
+            await asyncio.sleep(REFUSALS_S)
+            tell()
+    finally:
+        tell()
 
 
 def _check(record: Callable[[], PeerRecord]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from swarm.network.dialer import Dialer
@@ -18,6 +19,26 @@ log = logging.getLogger(__name__)
 Where = tuple[str, str, str]  # address, certificate and peer id
 
 
+class Dials(Protocol):
+    """How often a client may have us dial in vain."""
+
+    def dial(self, link: Link) -> float:
+        """Seconds that the client behind a link has to wait before we dial for it; 0 if it need not."""
+        ...
+
+    def dialled(self, link: Link) -> None:
+        """Somebody answered."""
+        ...
+
+
+class TooManyDials(LinkClosed):
+    """A client had us dial too many peers that did not answer."""
+
+    def __init__(self, address: str, wait_s: float) -> None:
+        super().__init__(address, "too many peers that you named lately did not answer")
+        self.wait_s = wait_s
+
+
 class OnwardLinks:
     """Opens links on demand and listens on them: a next peer only ever reports faults, or is lost.
 
@@ -26,28 +47,46 @@ class OnwardLinks:
     Args:
         faulted: called with every fault that a next peer reports, and the link it came over.
         lost: called when a link is closed.
+        dials: None if there is no limit.
     """
 
-    def __init__(self, dialer: Dialer, faulted: Callable[[Link, Fault], None], lost: Callable[[Link], None]) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        faulted: Callable[[Link, Fault], None],
+        lost: Callable[[Link], None],
+        dials: Dials | None = None,
+    ) -> None:
+        self._dials = dials
         self._dialer, self._faulted, self._lost = dialer, faulted, lost
         self._links: dict[Where, Link] = {}
         self._users: dict[Link, int] = {}
         self._listeners: dict[Link, asyncio.Task[None]] = {}
         self._dialing: WeakValueDictionary[Where, asyncio.Lock] = WeakValueDictionary()
 
-    async def to(self, hop: Hop) -> Link:
-        """The link to a peer. Raises `LinkClosed` if it does not answer."""
+    async def to(self, hop: Hop, opener: Link | None = None) -> Link:
+        """The link to a peer, which the client behind ``opener`` named. Raises `LinkClosed` if it does not answer, and
+        `TooManyDials`."""
         where = (hop.address, hop.certificate, hop.peer_id)
         lock = self._dialing.setdefault(where, asyncio.Lock())
         async with lock:
             link = self._links.get(where)
             if link is None or link.closed:
-                link = await self._dialer.connect(*where)
+                link = await self._dial(where, opener)
                 self._links[where], self._users[link] = link, 0
                 self._listeners[link] = asyncio.create_task(self._listen(link))
         if link not in self._users:
             raise LinkClosed(link.address, "it was lost at once")
         self._users[link] += 1
+        return link
+
+    async def _dial(self, where: Where, opener: Link | None) -> Link:
+        if self._dials is None or opener is None:
+            return await self._dialer.connect(*where)
+        if wait_s := self._dials.dial(opener):
+            raise TooManyDials(where[0], wait_s)
+        link = await self._dialer.connect(*where)
+        self._dials.dialled(opener)
         return link
 
     def release(self, link: Link) -> None:

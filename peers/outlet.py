@@ -73,7 +73,7 @@ class Outlet:
         """Send on what was computed for a frame, if there is somebody to send it to.
 
         Raises:
-            SessionFault: if the client is gone.
+            SessionFault: if the client is gone, or what was computed must not be sent.
         """
         times = {
             "compute_ms": (*frame.compute_ms, computed.compute_ms),
@@ -82,14 +82,14 @@ class Outlet:
         if self.hop is not None:
             replay = None if frame.replay is None else frame.replay - 1
             if replay != -1 or self._standby is not None:
-                frame = frame.model_copy(update={"tokens": None, "hidden": WireTensor.pack(computed.output)})
+                frame = frame.model_copy(update={"tokens": None, "hidden": _packed(computed.output)})
             if self._standby is not None:  # it hears before the next peer does: it holds whatever has been answered
                 again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
                 self._standby[1].put(frame.model_copy(update=again))
             if replay != -1:
                 await self._pass(frame.model_copy(update={"replay": replay, **times}))
         elif frame.replay is None:
-            hidden = WireTensor.pack(computed.output[frame.count - frame.tail :])
+            hidden = _packed(computed.output[frame.count - frame.tail :])
             await self._answer(
                 Result(
                     session=frame.session,
@@ -129,7 +129,7 @@ class Outlet:
         self._stand_down()
         if hop is not None and self.history is not None:
             everything = retelling.as_it_stands(self.opening.session, stream, self.history)
-            self._standby = hop, Feed(lambda: self._links.to(hop), self._links.release, everything)
+            self._standby = hop, Feed(lambda: self._links.to(hop, self.opener), self._links.release, everything)
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over ``link``. Returns what the client has to know; None if another one is in use."""
@@ -177,7 +177,7 @@ class Outlet:
                     return await self._standby[1].finish()
             finally:
                 self._stand_down()
-        return await self._links.to(hop)
+        return await self._links.to(hop, self.opener)
 
     async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
@@ -203,3 +203,11 @@ class Outlet:
             await self.opener.send(message)
         except LinkClosed:
             raise SessionFault(FaultCode.NO_SESSION, "the client is gone") from None
+
+
+def _packed(output: Tensor) -> WireTensor:
+    """Raises `SessionFault` for what is no number: the next peer would blame us for it, and rightly."""
+    packed = WireTensor.pack(output)
+    if not packed.is_finite:
+        raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")
+    return packed

@@ -18,10 +18,12 @@ from swarm.network.link import Link
 from swarm.network.tasks import end
 from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Heed, Heeding, Mirror, Open, Reroute, Standing
 from swarm.wire.stream import MAX_TAIL, OutOfOrder, Placement, Stream
+from swarm.wire.tensors import WireTensor, dtype_name
 
 REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
 MAX_REROUTES = 256  # of one session, mirrors included: each of them makes us send all that is kept
 IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
+LONGEST_LIFE_S = 3600.0  # of a session; its client may open it again, here or elsewhere, and replay
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class PeerSession:
         self._reroutes = 0  # that were
         self._mirror: Mirror | None = None  # that is to be begun
         self._passing: asyncio.Task[None] | None = None  # what is said to others, which may take time
+        self.since = self.heard_at = asyncio.get_running_loop().time()  # on the event loop's clock
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -83,9 +86,10 @@ class PeerSession:
 
     def accept(self, frame: Frame) -> None:
         """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""
-        self._check(frame)
         if self.stream.stale(frame.epoch, frame.replay is not None):
             return
+        self._check(frame)
+        self.heard_at = asyncio.get_running_loop().time()
         self.cancel(frame.epoch, replays=False)
         try:
             self._inbox.put(frame)
@@ -182,6 +186,7 @@ class PeerSession:
         try:
             while True:
                 await self._something_to_do()
+                self._check_life()
                 if self._mirror is not None:
                     self._begin_mirror()
                 elif not self._may_compute:
@@ -200,6 +205,7 @@ class PeerSession:
         """Wait until there is something to compute, or a peer to turn to. Raises `SessionFault` after a silence."""
         loop, silent = asyncio.get_running_loop(), False
         while not (self._may_compute or self._may_follow or self._mirror):
+            self._check_life()
             patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
             if silent:
                 raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
@@ -210,6 +216,10 @@ class PeerSession:
             finally:
                 timer.cancel()
             silent = loop.time() >= timer.when()
+
+    def _check_life(self) -> None:
+        if asyncio.get_running_loop().time() - self.since > LONGEST_LIFE_S:
+            raise SessionFault(FaultCode.BUSY, f"a session lasts {LONGEST_LIFE_S:g} s at most; open it again")
 
     async def _follow(self) -> None:
         """Go back to what has been answered, and on to another next peer."""
@@ -265,6 +275,8 @@ class PeerSession:
             problem = f"a frame passes {MAX_HOPS} peers at most"
         if problem:
             raise SessionFault(FaultCode.BAD_MESSAGE, problem)
+        if frame.hidden is not None and not _fits(frame.hidden, span.dtype):
+            raise SessionFault(FaultCode.NOT_FINITE, f"hidden states are not finite in {span.dtype}")
 
     def _check_place(self, placement: Placement, count: int) -> None:
         """What depends on the frames before: room, the model's context, and branches where there can be none."""
@@ -285,3 +297,10 @@ def _inputs(frame: Frame) -> Tensor:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
     return frame.hidden.unpack()
+
+
+def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:
+    """Whether all values are finite, in the dtype that computes, too, which may know no such large ones."""
+    if not hidden.is_finite:
+        return False
+    return hidden.dtype == dtype_name(dtype) or WireTensor.pack(hidden.unpack().to(dtype)).is_finite

@@ -378,5 +378,9 @@ class ChainSession:
         return sent_at if result.epoch == self._epoch else None
 
     def _to_blame(self, reporter: str, fault: Fault) -> str:
-        """A peer answers for itself, and may accuse only the one that it sends to."""
+        """A peer answers for itself, and may accuse only the one that it sends to; or the one that sends to it, of
+        hidden states that are not finite."""
+        if fault.code is FaultCode.NOT_FINITE:
+            before = next((link.peer_id for link in self.chain if self._next.get(link.peer_id) == reporter), reporter)
+            return before if fault.peer in (None, before) else reporter
         return fault.peer if fault.peer is not None and self._next.get(reporter) == fault.peer else reporter

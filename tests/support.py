@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from peers.budget import CacheBudget
 from peers.handler import HISTORY_BYTES, Handler
+from peers.limits import Limits
 from peers.listener import listening
 from peers.scheduler import Scheduler
 from swarm.config import Network
@@ -209,12 +210,15 @@ class Peer:
         cache_tokens: int = 256,
         max_positions: int = 256,
         history_bytes: int = HISTORY_BYTES,
+        limits: Limits | None = None,
     ) -> None:
         self.span, self.fingerprint = span, fingerprint
         self.scheduler, self.budget = Scheduler(span), CacheBudget(cache_tokens)
         self.server = Server(lambda link: self.handler.serve(link))
         self.dialer = Dialer(self.server.door.me)
-        self.handler = Handler(self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes)
+        self.handler = Handler(
+            self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes, limits
+        )
 
     async def __aenter__(self) -> "Peer":
         self._computing = asyncio.create_task(self.scheduler.run())

@@ -2,17 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from pocket import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
 from support import Peer, eventually, soon
 
+from peers import outlet as outlets
+from peers import session as peer_sessions
+from peers.scheduler import Computed
 from swarm import failover, standby
 from swarm import session as sessions
 from swarm.failover import SwarmIncomplete
 from swarm.generation import GenerationStream
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
+from swarm.wire.messages import Frame
+from swarm.wire.tensors import WireTensor
 
 WAYS = [{"window": 0}, {"window": 4, "depth": 1}, {}]
 WAY_NAMES = ["plain", "window of 4", "streaming"]
@@ -355,3 +361,55 @@ async def test_missing_layers_are_waited_for_only_if_somebody_is_said_to_serve_t
         assert caught.value.expected
         asyncio.get_running_loop().call_later(0.5, swarm.states.clear)
         assert (await soon(swarm.write())).token_ids == expected
+
+
+def ageing(*stages: int) -> Strike:
+    """Sessions that have lasted as long as a peer lets one."""
+
+    async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+        for stage in stages:
+            for session in swarm.serving(stream, stage).handler._sessions.values():
+                session.since -= peer_sessions.LONGEST_LIFE_S
+
+    return strike
+
+
+@pytest.mark.threat("endless-session")
+@pytest.mark.parametrize("copies", [1, 2], ids=["the same peers", "others are there"])
+@pytest.mark.parametrize("stages", [(0,), (1,), (2,), (0, 1, 2)])
+async def test_a_text_outlives_the_longest_life_of_its_sessions(
+    stages: tuple[int, ...], copies: int, make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async with swarm_of(make, *STAGES * copies) as swarm:
+        text = await soon(swarm.write(ageing(*stages)))
+        assert text.token_ids == expected
+        assert text.stats.failovers
+        assert all(map(swarm.health.usable, (peer.id for peer in swarm.up))), "nobody is to blame"
+
+
+@pytest.mark.threat("not-finite")
+async def test_a_peer_that_sends_what_is_no_number_is_replaced(
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one behind it says so, and keeps its session."""
+    culprit: list[Peer] = []
+
+    async def strike(swarm: Swarm, stream: GenerationStream) -> None:
+        peer = swarm.serving(stream, 1)
+        culprit.append(peer)
+        for session in peer.handler._sessions.values():
+            send = session.outlet.send
+
+            async def spoilt(frame: Frame, computed: Computed, send: Any = send) -> None:
+                computed.output[-1, 0] = float("nan")
+                with monkeypatch.context() as patch:
+                    patch.setattr(outlets, "_packed", WireTensor.pack)
+                    await send(frame, computed)
+
+            monkeypatch.setattr(session.outlet, "send", spoilt)
+
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        text = await soon(swarm.write(strike))
+        assert text.token_ids == expected
+        assert {peer_id for failover in text.stats.failovers for peer_id in failover.peers} == {culprit[0].id}
+        assert [peer.id for peer in swarm.up if not swarm.health.usable(peer.id)] == [culprit[0].id]

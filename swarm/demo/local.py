@@ -17,6 +17,7 @@ from swarm.network.tasks import end, within
 NETWORK = "swarm-demo"
 START_TIMEOUT_S = 90.0  # importing torch in nine processes on a small machine
 STOP_TIMEOUT_S = 12.0  # a peer gives itself ten
+MAX_SAID = 100  # last lines of a process's standard output
 MAX_COMPLAINTS = 50  # last lines of a process's standard error, for the message when it fails
 
 
@@ -81,6 +82,11 @@ class LocalSwarm:
         self.peers: list[asyncio.subprocess.Process] = []
         self.peer_ids: list[str] = []  # theirs
         self._processes: list[_Process] = []
+
+    @property
+    def said(self) -> list[str]:
+        """What all processes have lately printed, line by line."""
+        return [line for process in self._processes for line in process.said]
 
     async def __aenter__(self) -> "LocalSwarm":
         """Raises `ProcessFailed` or `NotStarted`, after ending what was started."""
@@ -157,6 +163,7 @@ class _Process:
         self.process, self._command = process, command
         self._first_line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._complaints: deque[str] = deque(maxlen=MAX_COMPLAINTS)
+        self.said: deque[str] = deque(maxlen=MAX_SAID)
         self._listening = [
             asyncio.create_task(_each_line(process.stdout, self._hear)),
             asyncio.create_task(_each_line(process.stderr, self._complaints.append)),
@@ -184,6 +191,7 @@ class _Process:
             await end(*self._listening)
 
     def _hear(self, line: str) -> None:
+        self.said.append(line)
         says_more = self._command[0] == "join" and not line.startswith("serving ")  # on its way to be up
         if not self._first_line.done() and not says_more:
             self._first_line.set_result(line)

@@ -279,6 +279,7 @@ class FaultCode(str, enum.Enum):
     WRONG_MODEL = "wrong_model"  # other weights are served here
     WRONG_LAYERS = "wrong_layers"  # these layers are not served here
     BUSY = "busy"  # no room now; try later or elsewhere
+    NOT_FINITE = "not_finite"  # hidden states that are no numbers came from the peer before; the session is still there
     OUT_OF_ORDER = "out_of_order"  # the frame does not continue the stream
     NEXT_UNREACHABLE = "next_unreachable"  # the next peer does not answer; a running session waits for a reroute
     NO_HISTORY = "no_history"  # outputs were not kept, so nothing can be replayed
@@ -289,7 +290,8 @@ class FaultCode(str, enum.Enum):
 class Fault(Message):
     """Something failed; with a session, that session is over, unless it can go on by a `Reroute`.
 
-    ``peer`` names a third peer if that one is to blame. A peer that is busy says when to try again (``retry_ms``).
+    ``peer`` names a third peer if that one is to blame: the next one, or with `NOT_FINITE` the one before. A peer that
+    is busy says when to try again (``retry_ms``).
     """
 
     code: Annotated[FaultCode, Field(strict=False)]

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Annotated, Literal
 
+import numpy
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -14,6 +15,12 @@ MAX_TENSOR_BYTES = 4 * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# The exponent's bits, shifted left by one to drop the sign: all are set in what is infinite or no number.
+_NOT_FINITE: dict[Dtype, tuple[str, int]] = {
+    "float32": ("<u4", 0xFF000000),
+    "bfloat16": ("<u2", 0xFF00),
+    "float16": ("<u2", 0xF800),
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -48,6 +55,12 @@ class WireTensor(BaseModel):
         known = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
         data = known.numpy(force=True).tobytes()
         return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=data)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every value is a number, and none is infinite; asked of the bytes, whatever device made them."""
+        kind, least = _NOT_FINITE[self.dtype]
+        return not self.data or int((numpy.frombuffer(self.data, kind) << 1).max()) < least
 
     def unpack(self) -> Tensor:
         """A CPU tensor ``[tokens, hidden]`` that owns its memory."""

@@ -1,6 +1,8 @@
 """A checkpoint says what it is, reads what it is asked for, and proves by its fingerprint which bytes it holds."""
 
+import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, LAYERS, VOCAB
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, dynamic_module_utils
 
 from swarm.errors import ModelNotFound, UnsupportedModel
 from swarm.model import checkpoint as module
@@ -190,3 +193,63 @@ def test_a_hub_model_is_fetched_as_far_as_it_is_needed(folder: Path, monkeypatch
     checkpoint.load(["model.norm.weight"])
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert {file for file in hub.downloaded if file.endswith(".safetensors")} == {index["model.norm.weight"]}
+
+
+class Payload:
+    """What runs when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.threat("pickled-weights")
+@pytest.mark.parametrize("defended", [True, False])
+def test_pickled_weights_are_not_opened(
+    defended: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "it-ran"
+    for file in folder.glob("model*.safetensors*"):
+        file.unlink()
+    torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
+    if not defended:  # a reader as others have one
+        torch.load(folder / "pytorch_model.bin", weights_only=False)
+    with pytest.raises(UnsupportedModel, match="safetensors"):
+        Checkpoint.open(str(folder)).tensor_names()
+    assert trace.exists() != defended
+
+
+@pytest.mark.threat("pickled-weights")
+def test_an_index_cannot_name_pickled_weights(folder: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "it-ran"
+    torch.save({"model.norm.weight": Payload(trace)}, folder / "pytorch_model.bin")
+    index = folder / "model.safetensors.index.json"
+    edit(index, weight_map={"model.norm.weight": "pytorch_model.bin"})
+    with pytest.raises(UnsupportedModel, match="no safetensors file"):
+        Checkpoint.open(str(folder)).load(["model.norm.weight"])
+    assert not trace.exists()
+
+
+@pytest.mark.threat("remote-code")
+@pytest.mark.parametrize("defended", [True, False])
+def test_code_that_comes_with_a_model_is_not_run(
+    defended: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "it-ran"
+    (folder / "configuration_evil.py").write_text(
+        "import os\nfrom transformers import LlamaConfig\n"
+        f"os.mkdir({str(trace)!r})\n"
+        "class EvilConfig(LlamaConfig):\n    model_type = 'evil'\n"
+    )
+    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "configuration_evil.EvilConfig"})
+    if not defended:
+        monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+        trusting = functools.partial(AutoConfig.from_pretrained, trust_remote_code=True)
+        monkeypatch.setattr(module.AutoConfig, "from_pretrained", lambda where, **_: trusting(where))
+        Checkpoint.open(str(folder))
+    else:
+        with pytest.raises(UnsupportedModel):
+            Checkpoint.open(str(folder))
+    assert trace.exists() != defended

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
 import pytest
 from aiohttp import web
 from support import PATIENCE_S, Server, dialed, eventually, session_id, somebody, soon
 
 import swarm.network.link as links
+import swarm.network.websocket as websockets
 from swarm.identity import Identity
 from swarm.network.dialer import Dialer
 from swarm.network.link import Link, LinkClosed
@@ -285,3 +287,45 @@ async def test_a_busy_link_is_never_silent_for_long_and_an_idle_one_may_be(monke
         before = pings
         await link.send(Ping(nonce=2))
         await eventually(lambda: pings > before)
+
+
+@pytest.mark.threat("oversized-message")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_message_that_says_it_is_too_long_is_not_waited_for(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its head is sent."""
+    if not defended:
+        monkeypatch.setattr(websockets, "MAX_MESSAGE_BYTES", 1 << 31)
+    errors: list[Exception] = []
+
+    async def note(link: Link) -> None:
+        try:
+            async for message in link:
+                await link.send(message)
+        except WireError as error:
+            errors.append(error)
+
+    async with Server(note) as server, dialed(server) as link:
+        await link.send(Ping(nonce=1))
+        assert await soon(link.receive()) == Ping(nonce=1)
+        head = b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4)  # binary, masked, 64-bit length
+        link._transport.write(head + bytes(1000))
+        if defended:
+            await eventually(lambda: bool(errors))
+        else:
+            await asyncio.sleep(0.1)
+            assert not errors, "it waits for the rest"
+
+
+@pytest.mark.threat("inflated-message")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_nobody_agrees_to_compression(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of zeros is a kilobyte on the wire, if the listening side agrees to it."""
+    if not defended:
+        response = web.WebSocketResponse
+        monkeypatch.setattr(web, "WebSocketResponse", lambda **options: response(**{**options, "compress": True}))
+    async with Server(silent) as server, aiohttp.ClientSession() as http:
+        pinned = aiohttp.Fingerprint(bytes.fromhex(server.certificate))
+        async with http.ws_connect(f"wss://{server.address}{PATH}", ssl=pinned, compress=15) as socket:
+            assert bool(socket.compress) != defended

@@ -11,6 +11,7 @@ from support import Peer, WatchedSpan, dialed, eventually, opening, session_id, 
 
 from peers.budget import MAX_RETRY_MS, MIN_RETRY_MS
 from peers.handler import MAX_OPENING_PER_LINK
+from peers.limits import Limits, Rate
 from peers.session import PeerSession
 from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from swarm.network.link import Link
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2
+HURRIED = Limits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))  # no client opens so many so fast
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +106,8 @@ async def test_a_client_that_floods_is_cut_off_and_its_neighbour_is_not(
 
 async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span], tiny: Checkpoint) -> None:
     async with (
-        Peer(spans[0], tiny.fingerprint, cache_tokens=4096) as first,
-        Peer(spans[1], tiny.fingerprint, cache_tokens=4096) as second,
+        Peer(spans[0], tiny.fingerprint, cache_tokens=4096, limits=HURRIED) as first,
+        Peer(spans[1], tiny.fingerprint, cache_tokens=4096, limits=HURRIED) as second,
         dialed(first.server) as to_first,
         dialed(second.server) as to_second,
     ):

@@ -1,6 +1,8 @@
 """Peers on loopback: real links, a real span of a tiny Llama, and clients that behave well and badly."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +13,7 @@ from architectures import LAYERS, VOCAB
 from support import (
     Peer,
     Server,
+    WatchedSpan,
     ask,
     dialed,
     eventually,
@@ -23,12 +26,15 @@ from support import (
 )
 
 from peers import handler as handlers
+from peers import outlet as outlets
 from peers import session as sessions
 from peers.budget import CacheBudget
+from peers.limits import Limits
 from peers.scheduler import Scheduler
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
+from swarm.network import link as links
 from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
 from swarm.wire.messages import (
@@ -50,7 +56,8 @@ from swarm.wire.messages import (
     Result,
     Standing,
 )
-from swarm.wire.stream import MAX_TAIL
+from swarm.wire.stream import MAX_TAIL, Stream
+from swarm.wire.tensors import WireTensor
 
 MIDDLE = 2
 HIDDEN = 32
@@ -217,11 +224,8 @@ async def test_a_session_is_opened_once(spans: tuple[Span, ...], tiny: Checkpoin
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
 
 
-async def test_sessions_are_bounded_in_number(
-    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handlers, "MAX_SESSIONS", 1)
-    async with lone_peer(spans[0], tiny) as (_, link):
+async def test_sessions_are_bounded_in_number(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+    async with lone_peer(spans[0], tiny, limits=Limits(sessions=1)) as (_, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
         assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
 
@@ -611,3 +615,177 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
         await upstream.send(hidden_frame(1, torch.zeros(1, HIDDEN + 1), session=session_id(1)))
         await upstream.send(hidden_frame(1, torch.zeros(1, HIDDEN), session=session_id(2)))
         assert isinstance(await soon(good.receive()), Result)
+
+
+# What must not reach the computation.
+
+
+@asynccontextmanager
+async def watched(span: Span, tiny: Checkpoint) -> AsyncIterator[tuple[WatchedSpan, Peer, Link]]:
+    """A peer in the middle of a chain, which is seen computing, and the link of the peer before it."""
+    seen = WatchedSpan(span)
+    async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server) as before:  # type: ignore[arg-type]
+        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        yield seen, peer, before
+
+
+def spoilt(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    hidden = torch.zeros(3, HIDDEN, dtype=dtype)
+    hidden[1, 5] = value
+    return hidden
+
+
+@pytest.mark.threat("wrong-tensor")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_hidden_states_of_another_width_are_not_computed(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(sessions.PeerSession, "_check", lambda *_: None)
+    async with lone_peer(WatchedSpan(spans[1]), tiny) as (peer, link):  # type: ignore[arg-type]
+        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        fault = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN + 1)))
+        assert isinstance(fault, Fault)
+        assert fault.code == (FaultCode.BAD_MESSAGE if defended else FaultCode.INTERNAL)
+        assert bool(peer.span.batches) != defended  # type: ignore[attr-defined]
+
+
+@pytest.mark.threat("not-finite")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+async def test_what_is_no_number_is_not_computed(
+    value: float, defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(sessions, "_fits", lambda *_: True)
+    async with watched(spans[1], tiny) as (seen, _, before):
+        await before.send(hidden_frame(1, spoilt(value)))
+        await before.send(Ping(nonce=1))
+        assert await soon(before.receive()) == Pong(nonce=1)
+        if not defended:
+            await eventually(lambda: bool(seen.batches))
+        assert bool(seen.batches) != defended
+
+
+@pytest.mark.threat("not-finite")
+async def test_the_session_outlives_a_peer_that_sends_what_is_no_number(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    async with lone_peer(spans[1], tiny) as (peer, link), dialed(peer.server) as before:
+        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        await before.send(hidden_frame(1, spoilt(float("nan"))))
+        await before.send(hidden_frame(4, torch.zeros(1, HIDDEN)))  # what follows it has no place
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.session) == (FaultCode.NOT_FINITE, session_id())
+        assert isinstance(await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN), epoch=1)), Result)
+        assert peer.handler.admission.refusals == {"not_finite": 1}
+
+
+async def test_what_is_too_large_for_the_dtype_that_computes_is_refused(tiny: Checkpoint) -> None:
+    narrow = Span.load(tiny, MIDDLE, LAYERS, dtype=torch.float16)
+    async with lone_peer(narrow, tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        assert isinstance(await ask(link, hidden_frame(1, spoilt(6e4))), Result)
+        fault = await ask(link, hidden_frame(4, spoilt(1e6)))
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.NOT_FINITE
+
+
+@pytest.mark.threat("not-finite")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_peer_does_not_pass_on_what_it_failed_to_compute(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(outlets, "_packed", WireTensor.pack)
+    seen = WatchedSpan(spans[1])
+    monkeypatch.setattr(seen, "forward", lambda batch, *_: [torch.full((3, HIDDEN), torch.nan) for _ in batch], False)
+    async with lone_peer(seen, tiny) as (_, link):  # type: ignore[arg-type]
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        answer = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN)))
+        if defended:
+            assert isinstance(answer, Fault)
+            assert answer.code == FaultCode.INTERNAL
+        else:
+            assert isinstance(answer, Result)
+            assert answer.hidden.unpack().isnan().all()
+
+
+@pytest.mark.threat("out-of-order")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_frame_that_continues_nothing_ends_its_session_alone(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:  # whatever its serial says, it is placed behind what is held
+        admit = Stream.admit
+
+        def anywhere(stream: Stream, epoch: int, root: int, first: int, *others: Any) -> Any:
+            return admit(stream, epoch, root, stream.last + 1, *others)
+
+        monkeypatch.setattr(Stream, "admit", anywhere)
+    async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as neighbour:
+        await ask(link, opening(tiny.fingerprint, 0, LAYERS))
+        await ask(neighbour, opening(tiny.fingerprint, 0, LAYERS, session=session_id(2)))
+        await ask(link, tokens_frame(1, (3, 4)))
+        answer = await ask(link, tokens_frame(9, (5,)))
+        assert isinstance(answer, Fault) == defended
+        if isinstance(answer, Fault):
+            assert answer.code == FaultCode.OUT_OF_ORDER
+            assert peer.handler.admission.refusals == {"out_of_order": 1}
+        assert isinstance(await ask(neighbour, tokens_frame(1, (3,), session=session_id(2))), Result)
+
+
+@pytest.mark.threat("endless-session")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("limit", ["IDLE_TIMEOUT_S", "LONGEST_LIFE_S"])
+async def test_a_session_is_kept_for_ever(
+    limit: str, defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+        assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
+        monkeypatch.setattr(sessions, limit, 0.0 if defended else 1e9)
+        answer = await ask(link, tokens_frame(2, (3,)))
+        if limit == "IDLE_TIMEOUT_S" and isinstance(answer, Result) and defended:
+            answer = await soon(link.receive())
+        assert isinstance(answer, Fault) == defended
+        if isinstance(answer, Fault):
+            assert answer.code == (FaultCode.NO_SESSION if limit == "IDLE_TIMEOUT_S" else FaultCode.BUSY)
+            assert peer.idle
+
+
+@pytest.mark.threat("slow-reader")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_client_that_never_reads_is_cut_off(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results pile up in the kernel, and then its session computes no more."""
+    monkeypatch.setattr(links, "SEND_TIMEOUT_S", 0.2 if defended else 1e6)
+    seen = WatchedSpan(spans[2])
+    async with Peer(seen, tiny.fingerprint, 1 << 16, 1 << 16) as peer:  # type: ignore[arg-type]
+        async with dialed(peer.server) as link, dialed(peer.server) as neighbour:
+            await ask(link, opening(tiny.fingerprint, 0, LAYERS, max_tokens=1 << 15))
+            link._transport.pause_reading()  # type: ignore[attr-defined]
+            ours = next(each for each in peer.server.links if each in {s.outlet.opener for s in _sessions(peer)})
+            for end_of_it, size in ((ours, socket.SO_SNDBUF), (link, socket.SO_RCVBUF)):
+                end_of_it._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, size, 1 << 14)
+            for number in range(60):
+                if ours.closed:
+                    break
+                first = 1 + 250 * number
+                frame = tokens_frame(first, (3,) * 250, parents=(first, *(1,) * 249), epoch=number)
+                with contextlib.suppress(LinkClosed):
+                    await link.send(frame)
+                await asyncio.sleep(0.02)
+            if defended:
+                await eventually(lambda: ours.closed)
+            assert ours.closed == defended
+            assert len(seen.batches) < 60, "nothing is computed for whom nothing reaches"
+            assert await ask(neighbour, Ping(nonce=1)) == Pong(nonce=1)
+            link._transport.abort()
+        await eventually(lambda: peer.idle)
+
+
+def _sessions(peer: Peer) -> list[sessions.PeerSession]:
+    return list(peer.handler._sessions.values())

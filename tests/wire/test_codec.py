@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarm.wire import messages
+from swarm.wire import codec, messages
 from swarm.wire.codec import MAX_MESSAGE_BYTES, MAX_REASON, PROTOCOL_VERSION, WireError, decode, encode
 from swarm.wire.messages import Fault, FaultCode, Frame, Ping, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
@@ -392,3 +392,35 @@ def test_a_clients_frame_takes_at_most_32_bytes_a_drafted_token_and_100_more():
             parents=(largest,) * count,
         )
         assert len(encode(frame)) <= 100 + 32 * count
+
+
+@pytest.mark.threat("malformed-bytes")
+@pytest.mark.parametrize("defended", [True, False])
+def test_a_message_of_many_containers_is_not_unpacked(defended, monkeypatch):
+    built = []
+
+    class Counted(codec._Containers):
+        def __call__(self, container):
+            built.append(1)
+            return super().__call__(container)
+
+    monkeypatch.setattr(codec, "_Containers", Counted)
+    if not defended:
+        monkeypatch.setattr(codec, "MAX_CONTAINERS", 1 << 30)
+    bomb = msgpack.packb([PROTOCOL_VERSION, "ping", {"nonce": 1, "more": [[[]] * 200] * 200}])
+    with pytest.raises(WireError):
+        decode(bomb)
+    assert len(built) == (codec.MAX_CONTAINERS + 1 if defended else 40_203)
+
+
+@pytest.mark.threat("malformed-bytes")
+@pytest.mark.parametrize("defended", [True, False])
+def test_a_field_that_is_out_of_bounds_is_not_believed(defended, monkeypatch):
+    if not defended:
+        monkeypatch.setattr(Ping, "model_validate", lambda fields: Ping.model_construct(**fields))
+    data = msgpack.packb([PROTOCOL_VERSION, "ping", {"nonce": 1 << 40}])
+    if defended:
+        with pytest.raises(WireError):
+            decode(data)
+    else:
+        assert decode(data).nonce == 1 << 40

@@ -74,3 +74,27 @@ def test_only_dtypes_of_hidden_states_travel():
     assert [dtype_name(dtype) for dtype in DTYPES] == ["float32", "bfloat16", "float16"]
     with pytest.raises(KeyError):
         dtype_name(torch.int64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_seen_in_the_bytes(dtype, value):
+    most = torch.finfo(dtype)
+    tensor = torch.tensor([[0.0, -0.0, most.max, most.min], [most.tiny, -1.0, most.smallest_normal, 2.0]], dtype=dtype)
+    assert WireTensor.pack(tensor).is_finite
+    for place in range(tensor.numel()):
+        spoilt = tensor.clone()
+        spoilt.view(-1)[place] = value
+        assert not WireTensor.pack(spoilt).is_finite
+    assert WireTensor.pack(tensor[:0]).is_finite
+
+
+@pytest.mark.threat("wrong-tensor")
+@pytest.mark.parametrize("defended", [True, False])
+def test_bytes_that_do_not_fill_the_shape_are_refused(defended):
+    short = {"dtype": "float32", "tokens": 2, "hidden": 3, "data": bytes(16)}
+    if defended:
+        with pytest.raises(ValidationError):
+            WireTensor(**short)
+    else:
+        assert WireTensor.model_construct(**short).tokens == 2, "unchecked, it would say that it is larger than it is"
