@@ -623,9 +623,10 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
 @asynccontextmanager
 async def watched(span: Span, tiny: Checkpoint) -> AsyncIterator[tuple[WatchedSpan, Peer, Link]]:
     """A peer in the middle of a chain, which is seen computing, and the link of the peer before it."""
-    seen = WatchedSpan(span)
-    async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server) as before:  # type: ignore[arg-type]
-        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+    seen, previous = WatchedSpan(span), somebody()
+    async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server, me=previous) as before:  # type: ignore[arg-type]
+        message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
+        assert isinstance(await ask(link, message), Opened)
         yield seen, peer, before
 
 
@@ -671,8 +672,10 @@ async def test_what_is_no_number_is_not_computed(
 async def test_the_session_outlives_a_peer_that_sends_what_is_no_number(
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
-    async with lone_peer(spans[1], tiny) as (peer, link), dialed(peer.server) as before:
-        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+    previous = somebody()
+    async with lone_peer(spans[1], tiny) as (peer, link), dialed(peer.server, me=previous) as before:
+        message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
+        assert isinstance(await ask(link, message), Opened)
         await before.send(hidden_frame(1, spoilt(float("nan"))))
         await before.send(hidden_frame(4, torch.zeros(1, HIDDEN)))  # what follows it has no place
         fault = await soon(link.receive())
