@@ -5,16 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 import swarm
 from swarm.errors import ConfigError, IdentityError
-from swarm.identity import public_key_of
+from swarm.identity import public_key_of, read_private, write_private
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,8 +25,11 @@ else:
 
 DEFAULT_NETWORK = "swarm-main"
 MAX_BOOTSTRAP_NODES = 64  # all are asked at once when a node starts
+MAX_MEMBERS = 100_000
+NETWORK_KEY_BYTES = 32
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_SETTINGS = ("network", "bootstrap", "network_key_file", "members")
 _EXAMPLE = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooW…"
 
 
@@ -36,11 +41,13 @@ class Network:
 
     Attributes:
         key: 32 bytes that every member of a private swarm has; None for a swarm that anybody may join.
+        members: peer ids of all who may take part; None for everybody.
     """
 
     name: str
     bootstrap: tuple[str, ...] = ()
     key: bytes | None = field(default=None, repr=False)
+    members: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -49,28 +56,88 @@ class Network:
             raise ConfigError("bootstrap", f"{len(self.bootstrap)} addresses, at most {MAX_BOOTSTRAP_NODES} are used")
         for address in self.bootstrap:
             check_multiaddr(address)
+        if self.key is not None and len(self.key) != NETWORK_KEY_BYTES:
+            raise ConfigError("network key", f"{len(self.key)} bytes, but it has {NETWORK_KEY_BYTES}")
+        if len(self.members or ()) > MAX_MEMBERS:
+            raise ConfigError("members", f"more than {MAX_MEMBERS} peer ids; give the swarm a network key instead")
+        for peer_id in self.members or ():
+            try:
+                public_key_of(peer_id)
+            except IdentityError as error:
+                raise ConfigError("members", f"{peer_id[:80]!r} is not a peer id (12D3KooW…)") from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may take part."""
+        return self.key is None and self.members is None
+
+    def admits(self, peer_id: str) -> bool:
+        """Whether the list of members, if there is one, names this id."""
+        return self.members is None or peer_id in self.members
 
 
 def load_network(
     *,
     bootstrap: Sequence[str] = (),
     name: str | None = None,
+    key_file: Path | None = None,
+    members_file: Path | None = None,
     file: Path | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> Network:
     """The network to join: the file's values, replaced by the environment's, replaced by the arguments.
 
-    Environment: SWARM_BOOTSTRAP (multiaddrs separated by commas or spaces), SWARM_NETWORK, SWARM_CONFIG (the file).
-    The file is the argument, or SWARM_CONFIG, or the first that exists of ./bootstrap.toml, the user's
-    configuration folder, and the one shipped with the project. Raises ConfigError on anything malformed.
+    Environment: SWARM_BOOTSTRAP (multiaddrs separated by commas or spaces), SWARM_NETWORK, SWARM_NETWORK_KEY_FILE,
+    SWARM_MEMBERS_FILE, SWARM_CONFIG (the file). The file is the argument, or SWARM_CONFIG, or the first that exists of
+    ./bootstrap.toml, the user's configuration folder, and the one shipped with the project. Raises ConfigError on
+    anything malformed, IdentityError if the network's key cannot be used.
     """
     chosen = _config_file(file, env)
-    in_file = _read(chosen) if chosen else Network(DEFAULT_NETWORK)
+    content = _read(chosen) if chosen else {}
+    folder = chosen.parent if chosen else Path()
     from_env = tuple(re.split(r"[,\s]+", env.get("SWARM_BOOTSTRAP", "").strip(", \t\n")))
-    return Network(
-        name=name or env.get("SWARM_NETWORK") or in_file.name,
-        bootstrap=tuple(bootstrap) or tuple(filter(None, from_env)) or in_file.bootstrap,
-    )
+    given_bootstrap = tuple(bootstrap) or tuple(filter(None, from_env))
+    given_name = name or env.get("SWARM_NETWORK")
+    key_file = key_file or _path(env.get("SWARM_NETWORK_KEY_FILE"))
+    members_file = members_file or _path(env.get("SWARM_MEMBERS_FILE"))
+    if key_file is None and "network_key_file" in content:
+        key_file = folder / Path(content["network_key_file"]).expanduser()
+    members = content.get("members")
+    if members_file is None and isinstance(members, str):
+        members_file = folder / Path(members).expanduser()
+    key = load_network_key(key_file) if key_file else None
+    listed = _load_members(members_file) if members_file else frozenset(members) if members is not None else None
+    try:
+        in_file = Network(
+            content.get("network", DEFAULT_NETWORK),
+            tuple(content.get("bootstrap", ())),
+            key,
+            listed,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{chosen or members_file}: {error.field}", error.problem) from error
+    return replace(in_file, name=given_name or in_file.name, bootstrap=given_bootstrap or in_file.bootstrap)
+
+
+def load_network_key(path: Path) -> bytes:
+    """The key of a private swarm, from a file of 64 hex digits. Raises IdentityError if it cannot be used."""
+    try:
+        text = read_private(path)
+    except OSError as error:
+        raise IdentityError(str(path), f"cannot read this network key ({error.strerror or error})") from error
+    if not re.fullmatch(rb"[0-9a-fA-F]{64}\s*", text):
+        raise IdentityError(str(path), "not a network key; make one with `swarm-peer new-network-key FILE`")
+    return bytes.fromhex(text.decode())
+
+
+def create_network_key(path: Path) -> None:
+    """Put a new key there (mode 0600). Raises IdentityError if the file exists, or cannot be written."""
+    try:
+        write_private(path, secrets.token_hex(NETWORK_KEY_BYTES).encode() + b"\n")
+    except FileExistsError:
+        raise IdentityError(str(path), "is there already; name a new file, or move this one away") from None
+    except OSError as error:
+        raise IdentityError(str(path), f"cannot write a key here ({error.strerror or error})") from error
 
 
 def state_dir(env: Mapping[str, str] = os.environ) -> Path:
@@ -93,22 +160,40 @@ def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read(file: Path) -> Network:
+def _read(file: Path) -> dict[str, Any]:
+    """The settings in a file, each of the right type."""
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(str(file), f"cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), f"not valid TOML ({error})") from error
-    if unknown := sorted(content.keys() - {"network", "bootstrap"}):
-        raise ConfigError(str(file), f"unknown setting {unknown[0]!r}, known are network and bootstrap")
-    bootstrap = content.get("bootstrap", [])
-    if not isinstance(bootstrap, list) or not all(isinstance(address, str) for address in bootstrap):
+    if unknown := sorted(content.keys() - set(_SETTINGS)):
+        raise ConfigError(str(file), f"unknown setting {unknown[0]!r}, known are {', '.join(_SETTINGS)}")
+    if not _are_strings(content.get("bootstrap", [])):
         raise ConfigError(str(file), "bootstrap must be a list of strings")
+    if not isinstance(content.get("network_key_file", ""), str):
+        raise ConfigError(str(file), "network_key_file must be the name of a file")
+    if not isinstance(members := content.get("members", []), str) and not _are_strings(members):
+        raise ConfigError(str(file), "members must be a list of peer ids, or the name of a file of them")
+    return content
+
+
+def _load_members(file: Path) -> frozenset[str]:
+    """One peer id a line; what follows a # is for people."""
     try:
-        return Network(content.get("network", DEFAULT_NETWORK), tuple(bootstrap))
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error.field}", error.problem) from error
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("members", f"{file} cannot be read ({error})") from error
+    return frozenset(filter(None, (line.partition("#")[0].strip() for line in lines)))
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name).expanduser() if name else None
 
 
 def is_multiaddr(address: str) -> bool:

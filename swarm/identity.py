@@ -31,6 +31,9 @@ _PEER_ID_CHARS = 52
 _PRIVATE_KEY_PREFIX = bytes.fromhex("08011240")  # protobuf PrivateKey {1: Ed25519, 2: 64 bytes}
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
+MAX_KEY_BYTES = 4096
+OTHERS = 0o077  # what a key file's mode grants to anybody but its owner
+
 # The certificate must be the same bytes after every restart, so nothing in it comes from a clock or from chance.
 # Who trusts it trusts its fingerprint in a short-lived signed record, so a long validity gives nothing away.
 _VALID_FROM = datetime(2020, 1, 1, tzinfo=timezone.utc)
@@ -64,10 +67,7 @@ class Identity:
 
     @classmethod
     def _load(cls, path: Path) -> Identity:
-        with path.open("rb") as file:
-            if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
-                raise IdentityError(str(path), f"others can read this private key, so run `chmod 600 {path}`")
-            pem = file.read(4096)  # a key takes 119 bytes
+        pem = read_private(path)
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -148,6 +148,17 @@ def verify(peer_id: str, data: bytes, signature: bytes) -> bool:
     except (IdentityError, InvalidSignature):
         return False
     return True
+
+
+def read_private(path: Path) -> bytes:
+    """The beginning of a file that holds a secret; every kind of key takes less than `MAX_KEY_BYTES`.
+
+    Raises IdentityError if others may read it too, and OSError.
+    """
+    with path.open("rb") as file:
+        if os.name == "posix" and os.fstat(file.fileno()).st_mode & OTHERS:
+            raise IdentityError(str(path), f"others can read this private key, so run `chmod 600 {path}`")
+        return file.read(MAX_KEY_BYTES)
 
 
 def write_private(path: Path, content: bytes) -> None:

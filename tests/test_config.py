@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from swarm.config import Network, load_network, state_dir
-from swarm.errors import ConfigError
+from swarm.config import Network, create_network_key, load_network, load_network_key, state_dir
+from swarm.errors import ConfigError, IdentityError
+from swarm.identity import Identity
 
 ID = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"  # any, but always the same one
 A, B, C = (f"/ip4/127.0.0.1/tcp/{port}/p2p/{ID}" for port in (4001, 4002, 4003))
@@ -88,6 +89,9 @@ def test_a_network_name_is_short_and_plain(name: str) -> None:
         ('bootstrap = "one"', "list of strings"),
         ("bootstrap = [1]", "list of strings"),
         ("bootstraps = []", "unknown setting 'bootstraps'"),
+        ("network_key_file = 5", "name of a file"),
+        ("members = 5", "list of peer ids"),
+        ('members = ["me"]', "not a peer id"),
     ],
 )
 def test_a_broken_file_is_named(file: Path, content: str, problem: str) -> None:
@@ -105,3 +109,54 @@ def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
 def test_state_lives_where_the_user_says(tmp_path: Path) -> None:
     assert state_dir({"SWARM_HOME": str(tmp_path)}) == tmp_path
     assert state_dir({}).name == "swarm"
+
+
+def test_a_private_swarms_key_and_members_come_from_files(file: Path, tmp_path: Path) -> None:
+    keys = [tmp_path / f"{each}.key" for each in ("in-file", "in-env", "argument")]
+    for path in keys:
+        create_network_key(path)
+    assert keys[0].stat().st_mode & 0o777 == 0o600
+    made = [load_network_key(path) for path in keys]
+    assert len(set(made)) == 3
+    file.write_text(f'network_key_file = "in-file.key"\nmembers = ["{ID}"]\n')
+    in_file = load_network(file=file, env={})
+    assert (in_file.key, in_file.members) == (made[0], {ID})
+    assert repr(made[0]) not in repr(in_file)
+    env = {"SWARM_NETWORK_KEY_FILE": str(keys[1])}
+    assert load_network(file=file, env=env).key == made[1]
+    assert load_network(file=file, env=env, key_file=keys[2]).key == made[2]
+    assert load_network(env={"SWARM_CONFIG": str(file)}).is_open is False
+
+    (tmp_path / "members.txt").write_text(f"# the office\n{ID}  # mine\n\n")
+    file.write_text('members = "members.txt"\n')
+    listed = load_network(file=file, env={})
+    assert listed.admits(ID)
+    assert not listed.admits(Identity.generate().peer_id)
+    (tmp_path / "nobody.txt").write_text("")
+    assert load_network(file=file, env={}, members_file=tmp_path / "nobody.txt").members == frozenset()
+
+
+def test_without_a_key_and_a_list_anybody_may_join(file: Path) -> None:
+    network = load_network(file=file, env={})
+    assert network.is_open
+    assert network.admits(ID)
+
+
+def test_a_network_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "network.key"
+    with pytest.raises(IdentityError, match="cannot read"):
+        load_network_key(path)
+    create_network_key(path)
+    with pytest.raises(IdentityError, match="is there already"):
+        create_network_key(path)
+    path.chmod(0o640)
+    with pytest.raises(IdentityError, match="chmod 600"):
+        load_network_key(path)
+    path.chmod(0o600)
+    path.write_text("secret")
+    with pytest.raises(IdentityError, match="new-network-key"):
+        load_network_key(path)
+    with pytest.raises(ConfigError, match="32"):
+        Network("net", key=b"short")
+    with pytest.raises(ConfigError, match="peer id"):
+        Network("net", members=frozenset({"me"}))
