@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
@@ -13,6 +14,9 @@ from swarm.config import Network
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.daemon import explain, start_daemon, stop_daemon
+from swarm.network.gate import node_id_of
+from swarm.network.nodes import Routes, enter
+from swarm.network.shelf import Shelf
 from swarm.network.tasks import within
 from swarm.network.validator import RecordValidator
 
@@ -46,10 +50,10 @@ class Node:
         Raises NoBootstrap if none of them answers within `timeout_s`, DirectoryDown if the daemon does not run, the
         port is taken or the others refuse us. Leaves no process behind when it fails or is cancelled.
         """
-        validator = RecordValidator(network.name, identity)
+        validator = RecordValidator(network.name, identity, admits=network.admits)
         daemon: P2P | None = None
 
-        async def enter() -> tuple[P2P, DHTNode, tuple[str, ...]]:
+        async def begin() -> tuple[P2P, DHTNode, tuple[str, ...]]:
             nonlocal daemon
             daemon = await start_daemon(
                 identity,
@@ -63,11 +67,10 @@ class Node:
             maddrs = [] if client_mode else [str(address) for address in await daemon.get_visible_maddrs()]
             dht = await DHTNode.create(
                 p2p=daemon,
-                initial_peers=network.bootstrap,
+                node_id=node_id_of(daemon.peer_id),
                 client_mode=client_mode,
                 record_validator=validator,
                 wait_timeout=_RPC_TIMEOUT_S,
-                bootstrap_timeout=2.5,  # how long silent bootstrap nodes are waited for once one has answered
                 num_workers=16,
                 blacklist_time=_BAN_S,
                 backoff_rate=1.0,  # a node that was down for an hour is welcome as soon as it is back
@@ -78,17 +81,18 @@ class Node:
                 cache_refresh_before_expiry=0,
                 reuse_get_requests=False,
             )
+            _harden(dht, validator, network)
+            await enter(dht, network.bootstrap)
             return daemon, dht, tuple(sorted(maddrs, key=lambda address: "/127.0.0.1/" in address))
 
         try:
-            running, dht, addresses = await within(timeout_s, enter())
+            running, dht, addresses = await within(timeout_s, begin())
         except BaseException as error:
             if daemon is not None:
                 await stop_daemon(daemon)
             if failure := explain(error, network.bootstrap):
                 raise failure from error
             raise
-        _harden(dht, validator)
         return cls(running, dht, network.bootstrap, addresses)
 
     @property
@@ -134,11 +138,21 @@ class Node:
         await stop_daemon(self.daemon)
 
 
-def _harden(dht: DHTNode, validator: RecordValidator) -> None:
-    """Close two holes in hivemind's node that no validator alone can. The tests show the attacks."""
+def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:
+    """Close holes in hivemind's node that no validator alone can. The tests show the attacks."""
     protocol = dht.protocol
     # One bad record under a key must not hide the good ones.
     protocol._validate_dictionary = validator.sift
     # A node prefers its cache to what it stores, key by key, and strangers may write to the cache: one valid record
     # there would hide all the others. With one storage for both, such a write is an ordinary store.
-    protocol.cache = protocol.storage
+    protocol.cache = protocol.storage = Shelf()
+    routes = protocol.routing_table = Routes(dht.node_id, protocol.bucket_size, 5, network.admits)
+    update = protocol.update_routing_table
+
+    async def update_if_fits(node_id: DHTID | None, peer_id: PeerID, responded: bool = True) -> None:
+        if node_id is None or not responded or routes.fits(node_id, peer_id):
+            await update(node_id, peer_id, responded)
+
+    protocol.update_routing_table = (
+        update_if_fits  # else it looks through all records for those of a node it won't keep
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from crowd import crowd
+from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, plain_node, record_of
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
@@ -31,61 +32,6 @@ from swarm.network.directory import Directory
 from swarm.network.lookup import ModelEntry, covers
 from swarm.network.records import PeerRecord, encode
 from swarm.network.validator import RecordValidator, _signed_bytes
-
-MODEL = "0" * 32
-LAYERS = 8
-
-
-def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
-    ours = {"first_layer": first, "last_layer": last, "certificate": identity.certificate_fingerprint}
-    return peer_record(identity.peer_id, **(ours | {"fingerprint": MODEL, "model_layers": LAYERS} | changes))
-
-
-def daemons() -> list[int]:
-    """Process ids of our children that run libp2p's daemon."""
-    pids = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # the thread is over
-            pids += map(int, (task / "children").read_text().split())
-    return [pid for pid in pids if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.02)
-
-
-class Lab:
-    """A bootstrap node and whoever enters through it. Everything ends with the test."""
-
-    def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
-        self.stack = stack
-        self.bootstrap = bootstrap
-        self.network = Network("test", bootstrap.addresses)
-
-    async def join(self, identity: Identity | None = None, **options: Any) -> Directory:
-        joined = await Directory.join(identity or Identity.generate(), self.network, **options)
-        return await self.stack.enter_async_context(joined)
-
-    async def peer(self, **changes: Any) -> tuple[Identity, Directory]:
-        identity = Identity.generate()
-        directory = await self.join(identity)
-        await directory.publish(record_of(identity, **changes))
-        return identity, directory
-
-    async def stranger(self, validator: RecordValidatorBase | None, **options: Any) -> DHTNode:
-        return await plain_node(self.stack, self.network.bootstrap, validator, **options)
-
-
-async def plain_node(
-    stack: AsyncExitStack, bootstrap: tuple[str, ...], validator: RecordValidatorBase | None = None, **options: Any
-) -> DHTNode:
-    p2p = await P2P.create(initial_peers=bootstrap, nat_port_map=False, auto_nat=False)
-    stack.push_async_callback(p2p.shutdown)
-    return await DHTNode.create(p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options)
-
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
@@ -167,20 +113,6 @@ async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> Non
     await leaving.withdraw()
     after = await client.survey(MODEL, LAYERS, enough=1000)
     assert (after.total, len(after.records)) == (239, 239)
-
-
-class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
-    """Signs anything with its own key, believes everything."""
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-
-    def validate(self, record: DHTRecord) -> bool:
-        return True
-
-    def sign_value(self, record: DHTRecord) -> bytes:
-        signed = _signed_bytes(record.key, record.subkey, record.value, record.expiration_time)
-        return bytes(record.value + self.identity.sign(signed))
 
 
 @pytest.mark.parametrize("signs", [False, True])
