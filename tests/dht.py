@@ -53,10 +53,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float 
 class Lab:
     """A bootstrap node and whoever enters through it. Everything ends with the test."""
 
-    def __init__(self, stack: AsyncExitStack, bootstrap: Directory, network: Network = Network("test")) -> None:
+    def __init__(self, stack: AsyncExitStack, bootstrap: Directory, network: Network | None = None) -> None:
         self.stack = stack
         self.bootstrap = bootstrap
-        self.network = replace(network, bootstrap=bootstrap.addresses)
+        self.network = replace(network or Network("test"), bootstrap=bootstrap.addresses)
 
     async def join(self, identity: Identity | None = None, **options: Any) -> Directory:
         joined = await Directory.join(identity or Identity.generate(), self.network, **options)

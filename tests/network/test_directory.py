@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
 from crowd import crowd
 from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, plain_node, record_of
-from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
-from hivemind.dht.validation import DHTRecord, RecordValidatorBase
-from hivemind.p2p import P2P, PeerID
+from hivemind.dht.validation import DHTRecord
+from hivemind.p2p import PeerID
 from hivemind.utils import MSGPackSerializer
-from records import peer_record
 
 import swarm.network.node
 from swarm.config import Network
@@ -30,8 +25,9 @@ from swarm.identity import Identity
 from swarm.network.berth import CROWD, LISTED
 from swarm.network.directory import Directory
 from swarm.network.lookup import ModelEntry, covers
-from swarm.network.records import PeerRecord, encode
-from swarm.network.validator import RecordValidator, _signed_bytes
+from swarm.network.records import encode
+from swarm.network.validator import RecordValidator
+
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
