@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -55,6 +55,7 @@ class Directory:
         identity: Identity,
         network: Network,
         *,
+        known: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         bootstrap_node: bool = False,
@@ -64,13 +65,15 @@ class Directory:
         """Enter the network's DHT, listening on `host`:`port` (0: any port) unless in `client_mode`.
 
         A `bootstrap_node` may be the first of its network. A client looks up, but neither stores for others nor is
-        called by them. Raises NoBootstrap within `timeout_s` if no bootstrap node answers or none is configured.
+        called by them. Nodes that are `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case
+        those lie. Raises NoBootstrap within `timeout_s` if no bootstrap node answers or none is configured.
         """
         if not network.bootstrap and not bootstrap_node:
             raise NoBootstrap()
         node = await Node.start(
             identity,
             network,
+            known=known,
             host=host,
             port=port,
             bootstrap_node=bootstrap_node,

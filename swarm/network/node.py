@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2P, PeerID
-from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.config import Network
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.daemon import explain, start_daemon, stop_daemon
 from swarm.network.gate import node_id_of
-from swarm.network.nodes import Routes, enter
+from swarm.network.nodes import Routes, enter, meet
 from swarm.network.shelf import Shelf
-from swarm.network.tasks import within
+from swarm.network.tasks import end, within
 from swarm.network.validator import RecordValidator
 
 _RPC_TIMEOUT_S = 3.0  # a DHT request over a slow link, relay included
@@ -32,6 +32,7 @@ class Node:
     dht: DHTNode
     bootstrap: tuple[str, ...]
     addresses: tuple[str, ...]  # multiaddrs with our peer id, loopback last
+    meeting: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     async def start(
@@ -39,6 +40,7 @@ class Node:
         identity: Identity,
         network: Network,
         *,
+        known: Sequence[str] = (),
         host: str,
         port: int,
         bootstrap_node: bool,
@@ -46,6 +48,8 @@ class Node:
         timeout_s: float,
     ) -> Node:
         """Start the daemon under our identity and enter the DHT through the network's bootstrap nodes.
+
+        Nodes that are `known` are greeted besides, without waiting for them.
 
         Raises NoBootstrap if none of them answers within `timeout_s`, DirectoryDown if the daemon does not run, the
         port is taken or the others refuse us. Leaves no process behind when it fails or is cancelled.
@@ -93,7 +97,10 @@ class Node:
             if failure := explain(error, network.bootstrap):
                 raise failure from error
             raise
-        return cls(running, dht, network.bootstrap, addresses)
+        node = cls(running, dht, network.bootstrap, addresses)
+        if known:
+            node.meeting.append(asyncio.create_task(meet(dht, known)))
+        return node
 
     @property
     def neighbours(self) -> int:
@@ -124,17 +131,12 @@ class Node:
         """
         if self.neighbours or not self.bootstrap:
             return
-        await asyncio.gather(*(self._greet(Multiaddr(address)) for address in self.bootstrap))
-
-    async def _greet(self, address: Multiaddr) -> None:
-        peer = PeerID.from_base58(address["p2p"])
-        node_id = await self.dht.protocol.call_ping(peer)  # answers None on failure, within its own timeout
-        if node_id is not None:
-            await self.dht.protocol.update_routing_table(node_id, peer)  # call_ping does it too, but later
+        await meet(self.dht, self.bootstrap)
 
     async def stop(self) -> None:
         """End the daemon. Safe to call twice, and after a failure."""
         self.dht.is_alive = False
+        await end(*self.meeting)
         await stop_daemon(self.daemon)
 
 

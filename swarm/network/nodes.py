@@ -16,6 +16,7 @@ from swarm.network.gate import node_id_of
 from swarm.network.tasks import end, within
 
 STRAGGLERS_S = 2.5  # how long silent bootstrap nodes are waited for once one has answered, and the search for our place
+CONNECT_TIMEOUT_S = 5.0  # to a node that may be gone
 
 
 class Routes(RoutingTable):  # type: ignore[misc, unused-ignore]
@@ -51,7 +52,7 @@ async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
     peers = {PeerID.from_base58(Multiaddr(address)["p2p"]) for address in bootstrap}
     if not peers:
         return
-    greetings = [asyncio.create_task(_greet(dht, peer)) for peer in peers]
+    greetings = [asyncio.create_task(_greet(dht, peer, validate=True)) for peer in peers]
     try:
         for greeting in asyncio.as_completed(greetings):
             if await greeting is True:
@@ -69,10 +70,22 @@ async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
         await within(STRAGGLERS_S, dht.find_nearest_nodes([dht.node_id]))
 
 
-async def _greet(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
+async def meet(dht: DHTNode, addresses: Iterable[str]) -> None:
+    """Greet nodes that may be gone, all at once. Who answers is known from then on."""
+    await asyncio.gather(*(_meet_one(dht, address) for address in addresses))
+
+
+async def _meet_one(dht: DHTNode, address: str) -> None:
+    peer = PeerID.from_base58(Multiaddr(address)["p2p"])
+    with suppress(Exception):  # whatever is wrong with it, we do without it
+        await within(CONNECT_TIMEOUT_S, dht.p2p._client.connect(peer, [Multiaddr(address.rpartition("/p2p/")[0])]))
+    await _greet(dht, peer, validate=False)
+
+
+async def _greet(dht: DHTNode, peer: PeerID, validate: bool) -> bool | ValidationError:
     """Whether a node lets us in."""
     try:
-        node_id = await dht.protocol.call_ping(peer, validate=True, strict=True)
+        node_id = await dht.protocol.call_ping(peer, validate=validate)  # None on failure, within its own timeout
     except ValidationError as error:
         return error
     if node_id is None:
