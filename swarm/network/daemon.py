@@ -69,6 +69,7 @@ async def start_daemon(
 
         def __init__(self) -> None:
             super().__init__()
+            self.gate = gate
             started.append(self)
 
         async def _add_protobuf_unary_handler(

@@ -18,6 +18,7 @@ from hivemind.proto import dht_pb2
 
 from swarm.config import Network
 from swarm.network.allowance import Allowance
+from swarm.network.density import Density
 from swarm.network.seal import Call, Seal
 from swarm.network.shelf import MAX_KEY_BYTES
 
@@ -43,7 +44,7 @@ def node_id_of(peer: PeerID) -> DHTID:
 
 
 class Gate:
-    """The gate of one node.
+    """The gate of one node. `density` is what it sees of the others' ids.
 
     Args:
         clock: seconds, never turned back.
@@ -56,6 +57,7 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
+        self.density = Density()
         self._network = network
         self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
         self._at_once: Counter[str] = Counter()
@@ -90,8 +92,9 @@ class Gate:
         if len(answer) > max(1, len(message.keys)) * _ANSWER_BYTES:
             raise Refused(f"an answer of {len(answer)} bytes")
         found = parse(answer)
-        for result in found.results:
+        for key, result in zip(message.keys, found.results, strict=False):
             _sift(result)
+            self.density.saw(key, result.nearest_node_ids)
         return found
 
     @contextlib.contextmanager

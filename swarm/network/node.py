@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import P2P, PeerID
+from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.config import Network
 from swarm.errors import DirectoryDown
@@ -21,6 +25,14 @@ from swarm.network.tasks import end, within
 from swarm.network.validator import RecordValidator
 
 _RPC_TIMEOUT_S = 3.0  # a DHT request over a slow link, relay included
+# Records lie on the 5 nodes nearest to their key; searching a few more finds those five for certain.
+_BEAM_SIZE = 8
+# The same at a crowded key.
+_WIDE_BEAM_SIZE = 40
+_WIDE_REPLICAS = 32
+_GAUGE_INTERVAL_S = 600.0
+# "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie about it.
+_ASK_EVERYBODY = float("nan")
 _BAN_S = 5.0  # how long searches avoid a node that did not answer
 
 
@@ -33,6 +45,7 @@ class Node:
     bootstrap: tuple[str, ...]
     addresses: tuple[str, ...]  # multiaddrs with our peer id, loopback last
     meeting: list[asyncio.Task[None]] = field(default_factory=list)
+    gauged_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     async def start(
@@ -54,7 +67,6 @@ class Node:
         Raises NoBootstrap if none of them answers within `timeout_s`, DirectoryDown if the daemon does not run, the
         port is taken or the others refuse us. Leaves no process behind when it fails or is cancelled.
         """
-        validator = RecordValidator(network.name, identity, admits=network.admits)
         daemon: P2P | None = None
 
         async def begin() -> tuple[P2P, DHTNode, tuple[str, ...]]:
@@ -69,24 +81,8 @@ class Node:
                 timeout_s=timeout_s,
             )
             maddrs = [] if client_mode else [str(address) for address in await daemon.get_visible_maddrs()]
-            dht = await DHTNode.create(
-                p2p=daemon,
-                node_id=node_id_of(daemon.peer_id),
-                client_mode=client_mode,
-                record_validator=validator,
-                wait_timeout=_RPC_TIMEOUT_S,
-                num_workers=16,
-                blacklist_time=_BAN_S,
-                backoff_rate=1.0,  # a node that was down for an hour is welcome as soon as it is back
-                # hivemind's caches answer with what was true a while ago; a dead peer must not linger.
-                cache_locally=False,
-                cache_nearest=0,
-                cache_on_store=False,
-                cache_refresh_before_expiry=0,
-                reuse_get_requests=False,
-            )
-            _harden(dht, validator, network)
-            await enter(dht, network.bootstrap)
+            dht = await start_dht(daemon, identity, network, client_mode)
+            await enter(dht, network.bootstrap, [DHTID.from_bytes(daemon.gate.density.place)])
             return daemon, dht, tuple(sorted(maddrs, key=lambda address: "/127.0.0.1/" in address))
 
         try:
@@ -101,6 +97,48 @@ class Node:
         if known:
             node.meeting.append(asyncio.create_task(meet(dht, known)))
         return node
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
+        """What lies under these keys. Where nodes crowd around one, more of them are asked."""
+        found: dict[str, ValueWithExpiration[DictionaryDHTValue] | None]
+        found = await self.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE)
+        if crowded := self._crowded(keys):
+            found |= await self.dht.get_many(crowded, _ASK_EVERYBODY, beam_size=_WIDE_BEAM_SIZE)
+        return found
+
+    async def store(self, records: Mapping[str, bytes], expirations: Mapping[str, float], subkey: str) -> bool:
+        """Store what is to lie under these keys. Where nodes crowd around one, more of them get it.
+
+        False if some was not accepted.
+        """
+
+        async def store_at(dht: DHTNode, keys: Sequence[str]) -> bool:
+            accepted = await dht.store_many(
+                keys=list(keys),
+                values=[records[key] for key in keys],
+                expiration_time=[expirations[key] for key in keys],
+                subkeys=[subkey] * len(keys),
+                exclude_self=dht.protocol.client_mode,
+            )
+            return all(accepted.values())
+
+        good = await store_at(self.dht, list(records))
+        if crowded := self._crowded(records):
+            wide = copy.copy(self.dht)
+            wide.num_replicas = _WIDE_REPLICAS
+            good = await store_at(wide, crowded)
+        return good
+
+    async def gauge(self) -> None:
+        """See anew how densely nodes stand, if that was long ago."""
+        if time.monotonic() - self.gauged_at > _GAUGE_INTERVAL_S:
+            self.gauged_at = time.monotonic()
+            density = self.daemon.gate.density
+            density.move()
+            await self.dht.find_nearest_nodes([DHTID.from_bytes(density.place)])
+
+    def _crowded(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if self.daemon.gate.density.crowded(DHTID.generate(key).to_bytes())]
 
     @property
     def neighbours(self) -> int:
@@ -138,6 +176,29 @@ class Node:
         self.dht.is_alive = False
         await end(*self.meeting)
         await stop_daemon(self.daemon)
+
+
+async def start_dht(daemon: P2P, identity: Identity, network: Network, client_mode: bool) -> DHTNode:
+    """hivemind's node over a running daemon, hardened, that knows nobody yet."""
+    validator = RecordValidator(network.name, identity, admits=network.admits)
+    dht = await DHTNode.create(
+        p2p=daemon,
+        node_id=node_id_of(daemon.peer_id),
+        client_mode=client_mode,
+        record_validator=validator,
+        wait_timeout=_RPC_TIMEOUT_S,
+        num_workers=16,
+        blacklist_time=_BAN_S,
+        backoff_rate=1.0,  # a node that was down for an hour is welcome as soon as it is back
+        # hivemind's caches answer with what was true a while ago; a dead peer must not linger.
+        cache_locally=False,
+        cache_nearest=0,
+        cache_on_store=False,
+        cache_refresh_before_expiry=0,
+        reuse_get_requests=False,
+    )
+    _harden(dht, validator, network)
+    return dht
 
 
 def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:

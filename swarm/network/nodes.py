@@ -43,8 +43,8 @@ class Routes(RoutingTable):  # type: ignore[misc, unused-ignore]
         return to_ping
 
 
-async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
-    """Greet the bootstrap nodes, all at once, and find our place among the others.
+async def enter(dht: DHTNode, bootstrap: Iterable[str], also: Iterable[DHTID] = ()) -> None:
+    """Greet the bootstrap nodes, all at once, and find our place among the others; `also` who is at other places.
 
     One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let us in, RuntimeError
     if none answers. Done in place of `DHTNode.create`, where one that refuses us is enough.
@@ -67,7 +67,7 @@ async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
     if True not in answers:
         raise RuntimeError("bootstrap failed: none of the nodes answers")
     with suppress(asyncio.TimeoutError):  # others tell us later
-        await within(STRAGGLERS_S, dht.find_nearest_nodes([dht.node_id]))
+        await within(STRAGGLERS_S, dht.find_nearest_nodes([dht.node_id, *also]))
 
 
 async def meet(dht: DHTNode, addresses: Iterable[str]) -> None:
