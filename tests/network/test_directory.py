@@ -111,6 +111,7 @@ async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> Non
     assert (after.total, len(after.records)) == (239, 239)
 
 
+@pytest.mark.threat("forged-record")
 @pytest.mark.parametrize("signs", [False, True])
 async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> None:
     victim, _ = await lab.peer()
@@ -124,6 +125,7 @@ async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> No
     assert await reader.peers(MODEL, LAYERS) == [record_of(victim)]
 
 
+@pytest.mark.threat("forged-record")
 async def test_without_the_validator_the_same_attack_succeeds() -> None:
     async with AsyncExitStack() as stack:
         honest = await plain_node(stack, ())
@@ -137,6 +139,7 @@ async def test_without_the_validator_the_same_attack_succeeds() -> None:
         assert found.value[victim.peer_id].value == encode(lie)
 
 
+@pytest.mark.threat("hiding-record")
 @pytest.mark.parametrize("hardened", [True, False])
 async def test_a_valid_record_in_the_cache_hides_nobody(hardened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from anybody."""
