@@ -7,11 +7,13 @@ do not have it.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import msgpack
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
 from hivemind.proto import dht_pb2
@@ -20,7 +22,7 @@ from swarm.config import Network
 from swarm.network.allowance import Allowance
 from swarm.network.density import Density
 from swarm.network.seal import Call, Seal
-from swarm.network.shelf import MAX_KEY_BYTES
+from swarm.network.shelf import MAX_KEY_BYTES, MAX_RECORDS
 
 PING, STORE, FIND = (f"DHTProtocol.rpc_{name}" for name in ("ping", "store", "find"))
 MAX_AT_ONCE = 512  # calls that are answered
@@ -124,7 +126,7 @@ Work = Callable[[Any], Awaitable[Any]]
 
 def _sift(result: dht_pb2.FindResult) -> None:
     """Drop values that are too large, and nodes that are not where they must be."""
-    if len(result.value) > MAX_KEY_BYTES:
+    if len(result.value) > MAX_KEY_BYTES or _count(result) > MAX_RECORDS:
         result.type = dht_pb2.NOT_FOUND
         result.value = b""
     named = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:MAX_NEIGHBOURS]
@@ -132,3 +134,19 @@ def _sift(result: dht_pb2.FindResult) -> None:
     del result.nearest_node_ids[:], result.nearest_peer_ids[:]
     result.nearest_node_ids.extend(node_id for node_id, _ in good)
     result.nearest_peer_ids.extend(peer for _, peer in good)
+
+
+def _count(result: dht_pb2.FindResult) -> float:
+    """How many records are in it, before hivemind makes objects of them; infinity if it makes no sense."""
+    if result.type == dht_pb2.NOT_FOUND:
+        return 0
+    try:
+        dictionary = msgpack.unpackb(result.value)
+        records = msgpack.Unpacker()
+        records.feed(dictionary.data)
+        records.read_array_header()
+        records.skip()
+        records.skip()
+        return int(records.read_array_header())
+    except (ValueError, AttributeError, msgpack.UnpackException):
+        return math.inf

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from dht import LAYERS, MODEL, Forger, laboratory, peer_id_of, record_of, signed_value
 from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
 from hivemind.proto import dht_pb2
+from hivemind.utils import MSGPackSerializer
 
 from swarm.config import Network
 from swarm.errors import NoBootstrap
@@ -209,12 +211,28 @@ async def test_a_node_is_where_its_id_says(defended: bool, monkeypatch: pytest.M
     assert len(result.nearest_node_ids) == len(result.nearest_peer_ids) == (20 if defended else 30)
 
 
+def records(count: int) -> dht_pb2.FindResult:
+    made = DictionaryDHTValue()
+    with made.freeze():
+        for number in range(count):
+            made.store(number, b"", 1e10)
+    return dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=MSGPackSerializer.dumps(made))
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"x", b"\x90", MSGPackSerializer.dumps([1, 2]), b"\xc7\x01\x50\x90", b"\x93" * 99]
+)
+async def test_answers_that_make_no_sense_are_nothing(value: bytes) -> None:
+    (result,) = (await answered([dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=value)])).results
+    assert result.type == dht_pb2.NOT_FOUND
+
+
 @pytest.mark.threat("flooded-key")
 async def test_what_is_too_large_is_not_read() -> None:
     large = dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=bytes(gate.MAX_KEY_BYTES + 1))
-    small = dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=b"x")
-    first, second = (await answered([large, small], keys=2)).results
-    assert (first.type, first.value) == (dht_pb2.NOT_FOUND, b"")
-    assert second == small
+    results = (await answered([large, records(256), records(257)], keys=3)).results
+    assert (results[0].type, results[0].value) == (dht_pb2.NOT_FOUND, b"")
+    assert results[1] == records(256)
+    assert results[2].type == dht_pb2.NOT_FOUND
     with pytest.raises(Refused, match="bytes"):
         await answered([large] * 8, keys=1)
