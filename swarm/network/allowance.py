@@ -19,7 +19,7 @@ class Allowance:
         self._since = clock()
 
     def take(self, key: Hashable, amount: float = 1.0) -> bool:
-        """Take it, if it is there as a whole."""
+        """Take it, if it is there as a whole. An `amount` of 0 asks whether more was charged than there is."""
         now = self._clock()
         if not self._since <= now < self._since + self._seconds:
             self._taken, self._since = {}, now
@@ -28,3 +28,7 @@ class Allowance:
             return False
         self._taken[key] = taken
         return True
+
+    def charge(self, key: Hashable, amount: float) -> None:
+        """Take it from a key that has taken before, even if it is not there."""
+        self._taken[key] = self._taken.get(key, 0.0) + amount

@@ -32,6 +32,9 @@ MAX_KEYS_TO_STORE = 1024  # in one call: a new node is told all that it should s
 # Signatures cost time to check: 1 MiB of small records is half a second. A peer needs 10 KiB a minute for its own ones.
 STORE_BYTES = 64 << 10  # from one caller in a minute; more, as above to a new node, comes out of what all share
 SHARED_STORE_BYTES = 8 << 20
+MAX_CALLS = 3000  # of one caller in a minute; a reader of a small swarm sends some hundred
+# To one caller in a minute; then no more until the next one. A reader of a small swarm gets some 2 MiB.
+SENT_BYTES = 32 << 20
 MAX_NEIGHBOURS = 20  # that one answer names for a key
 _ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
 
@@ -63,6 +66,8 @@ class Gate:
         self._network = network
         self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
         self._at_once: Counter[str] = Counter()
+        self._calls = Allowance(MAX_CALLS, 60.0, clock)
+        self._sent = Allowance(SENT_BYTES, 60.0, clock)
         self._stores = Allowance(STORE_BYTES, 60.0, clock)
         self._shared_stores = Allowance(SHARED_STORE_BYTES, 60.0, clock)
 
@@ -74,9 +79,12 @@ class Gate:
                 request, nonce = self._seal.open_request(call, request)
             if call.name in (STORE, FIND) and not self._network.admits(call.caller):
                 raise Refused("this peer id is not on the list of members")
+            if not self._calls.take(call.caller) or not self._sent.take(call.caller, 0):
+                raise Refused("too many calls; try again in a minute")
             message = parse(request)
             self._check(call, message)
             answer: bytes = (await work(message)).SerializeToString()
+            self._sent.charge(call.caller, len(answer))
             return answer if self._seal is None else self._seal.answer(call, nonce, answer)
 
     async def ask(

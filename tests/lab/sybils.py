@@ -46,11 +46,11 @@ async def measure(nodes: int, trials: int, counts: list[int]) -> None:
 
 def key_rate() -> float:
     """Key pairs and their places a second, on one core."""
-    began, made = time.perf_counter(), 0
-    while time.perf_counter() - began < 2.0:
+    began, made = time.process_time(), 0
+    while time.process_time() - began < 2.0:
         node_id_of(PeerID.from_base58(Identity.generate().peer_id))
         made += 1
-    return made / (time.perf_counter() - began)
+    return made / (time.process_time() - began)
 
 
 @click.command()

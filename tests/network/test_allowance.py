@@ -21,3 +21,14 @@ def test_new_keys_get_nothing_while_memory_is_full(monkeypatch: pytest.MonkeyPat
     assert [allowance.take(key) for key in "abca"] == [True, True, False, True]
     now = 61.0
     assert allowance.take("c")
+
+
+def test_who_was_charged_too_much_gets_nothing_until_later() -> None:
+    now = 0.0
+    allowance = Allowance(2, 60.0, lambda: now)
+    assert allowance.take("a", 0)
+    allowance.charge("a", 5)
+    assert not allowance.take("a", 0)
+    assert allowance.take("b", 0)
+    now = 60.0
+    assert allowance.take("a", 0)

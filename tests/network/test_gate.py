@@ -104,13 +104,13 @@ class Work:
     """Counts what is worked on; goes on when it may."""
 
     def __init__(self) -> None:
-        self.done, self.go_on = 0, asyncio.Event()
+        self.done, self.go_on, self.answer = 0, asyncio.Event(), dht_pb2.StoreResponse()
         self.go_on.set()
 
     async def __call__(self, message: Any) -> Any:
         self.done += 1
         await self.go_on.wait()
-        return dht_pb2.StoreResponse()
+        return self.answer
 
 
 def store_request(size: int, keys: int = 1) -> bytes:
@@ -170,6 +170,24 @@ async def test_one_call_asks_for_so_much(defended: bool, monkeypatch: pytest.Mon
     assert await send(ours, work, store_request(1, keys=1025)) != defended
     assert work.done == (0 if defended else 2)
     assert await send(ours, work, dht_pb2.FindRequest(keys=[b"k"] * 16).SerializeToString(), name=FIND)
+
+
+@defended_or_not
+@pytest.mark.threat("flooded-key")
+@pytest.mark.parametrize(("bound", "amount", "passes"), [("MAX_CALLS", 7, 7), ("SENT_BYTES", 35, 4)])
+async def test_a_caller_asks_so_often_and_gets_so_much(
+    defended: bool, bound: str, amount: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, bound, amount if defended else 1 << 40)
+    now, work = 0.0, Work()
+    work.answer = dht_pb2.StoreResponse(store_ok=[True] * 8)
+    assert len(work.answer.SerializeToString()) == 10
+    ours = Gate(Network("test"), clock=lambda: now)
+    passed = [await send(ours, work, store_request(1)) for _ in range(20)]
+    assert sum(passed) == work.done == (passes if defended else 20)
+    assert await send(ours, work, store_request(1), caller="alice")
+    now = 60.0
+    assert await send(ours, work, store_request(1))
 
 
 async def test_strangers_cost_no_work() -> None:
