@@ -12,7 +12,7 @@ from collections.abc import Iterable
 ID_BYTES = 20
 NEAR = 8  # nodes at a key that are looked at: as many as a reader asks
 AROUND = 16  # nodes at the place that nobody knows
-CROWDED = 4.0  # times as dense; by chance that is so at one key of some hundred
+CROWDED = 4.0  # times as dense; by chance that is so at one key of 700
 MAX_KEYS = 1024  # remembered
 
 
