@@ -163,7 +163,7 @@ def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
 def _read(file: Path) -> dict[str, Any]:
     """The settings in a file, each of the right type."""
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(str(file), f"cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
