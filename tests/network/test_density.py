@@ -18,9 +18,10 @@ def nearest(key: bytes, nodes: list[bytes], count: int) -> list[bytes]:
     return sorted(nodes, key=lambda node: where ^ int.from_bytes(node, "big"))[:count]
 
 
-def seen(nodes: list[bytes], keys: list[bytes]) -> Density:
+def seen(nodes: list[bytes], keys: list[bytes], rng: random.Random) -> Density:
     """By somebody who searches this network for these keys, and asks two nodes each."""
     ours = Density()
+    ours.place = rng.randbytes(ID_BYTES)
     for key in (ours.place, *keys):
         named = nearest(key, nodes, 20)
         ours.saw(key, named[::2])
@@ -41,12 +42,12 @@ def test_honest_nodes_are_rarely_suspected_and_crowds_mostly(network: int) -> No
     suspected = noticed = 0
     for _ in range(100):
         nodes, key = ids(network, rng), hashlib.sha1(rng.randbytes(8)).digest()
-        suspected += seen(nodes, [key]).crowded(key)
+        suspected += seen(nodes, [key], rng).crowded(key)
         # The attacker's nodes are at the key, not where nobody knows that we look.
         sybils = grind(key, nearest(key, nodes, 1)[0], NEAR, rng)
-        noticed += seen([*nodes, *sybils], [key]).crowded(key)
+        noticed += seen([*nodes, *sybils], [key], rng).crowded(key)
     assert suspected <= 3
-    assert noticed >= 75
+    assert noticed >= 65  # 79 % among 20 honest nodes, 92 % among 2000
 
 
 def test_nothing_is_said_of_what_was_not_seen() -> None:
@@ -64,7 +65,7 @@ def test_another_place_makes_it_look_anew() -> None:
     rng = random.Random(2)
     key = rng.randbytes(ID_BYTES)
     nodes = ids(1000, rng)
-    ours = seen(nodes + grind(key, nearest(key, nodes, 1)[0], 20, rng), [key])
+    ours = seen(nodes + grind(key, nearest(key, nodes, 1)[0], 20, rng), [key], rng)
     before = ours.place
     assert ours.crowded(key)
     ours.move()
@@ -75,6 +76,6 @@ def test_another_place_makes_it_look_anew() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(density, "MAX_KEYS", 4)
     rng = random.Random(3)
-    ours = seen(ids(1000, rng), ids(10, rng))
+    ours = seen(ids(1000, rng), ids(10, rng), rng)
     assert len(ours._near) == 4
     assert len(ours._near[ours.place]) == AROUND
