@@ -88,11 +88,11 @@ class SwarmClient:
         await self._life.aclose()
 
     async def _enter(self) -> Directory:
-        """Enter the DHT: through nodes that let us in before, if no bootstrap node does."""
+        """Enter the DHT: through nodes that let us in before, if no bootstrap node does; and greet those anyway."""
+        nodes = self._book.nodes() if self._book else ()
         try:
-            return await Directory.join(self._me.identity, self._network, client_mode=True)
+            return await Directory.join(self._me.identity, self._network, known=nodes, client_mode=True)
         except NoBootstrap:
-            nodes = self._book.nodes() if self._book else ()
             if not nodes:
                 raise
             known = replace(self._network, bootstrap=nodes)

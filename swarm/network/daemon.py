@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
 import socket
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from google.protobuf.message import Message
 from hivemind.dht.protocol import ValidationError
-from hivemind.p2p import P2P, P2PDaemonError
+from hivemind.p2p import P2P, P2PContext, P2PDaemonError, PeerID
 
 from swarm.config import Network
 from swarm.errors import DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
+from swarm.network.gate import Gate
+from swarm.network.seal import Call
 from swarm.network.tasks import within
 
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
@@ -54,13 +59,40 @@ async def start_daemon(
         _check_port(host, port)
     local = host == "127.0.0.1"
     started: list[P2P] = []
+    gate = Gate(network)
 
     class Daemon(P2P):  # type: ignore[misc, unused-ignore]
-        """hivemind's P2P, known to us before its process exists, so that a start cut short can be cleaned up."""
+        """hivemind's P2P, all of whose calls go through our gate.
+
+        Known to us before its process exists, so that a start cut short can be cleaned up.
+        """
 
         def __init__(self) -> None:
             super().__init__()
+            self.gate = gate
             started.append(self)
+
+        async def _add_protobuf_unary_handler(
+            self,
+            handle_name: str,
+            handler: Callable[..., Awaitable[Message]],
+            kind: type[Message],
+            balanced: bool = False,
+        ) -> None:
+            async def answer(request: bytes, remote_id: PeerID) -> bytes:
+                call = Call(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
+                context = P2PContext(handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id)
+                return await gate.answer(call, request, kind.FromString, lambda message: handler(message, context))
+
+            await self._client.add_unary_handler(handle_name, answer, balanced=balanced)
+
+        async def _call_unary_protobuf_handler(
+            self, peer_id: PeerID, handle_name: str, message: Message, kind: type[Message]
+        ) -> Message:
+            call = Call(handle_name, self.peer_id.to_base58(), peer_id.to_base58())
+            send = functools.partial(self._client.call_unary_handler, peer_id, handle_name)
+            answer: Message = await gate.ask(call, message, send, kind.FromString)
+            return answer
 
         @staticmethod
         def _make_process_args(*args: object, **kwargs: object) -> list[str]:

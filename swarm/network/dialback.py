@@ -101,6 +101,7 @@ class Responder:
         self._daemon, self._websockets = daemon, websockets
         self._at_once = 0
         self._turnstile = Turnstile(MAX_PER_MINUTE, 60.0, clock)
+        self._names = Turnstile(MAX_PER_MINUTE, 60.0, clock)  # that are looked up for one asker
 
     async def answer(self, asked: BytesValue, context: object) -> BytesValue:
         """hivemind's handler. What it raises is told to the asker."""
@@ -113,11 +114,12 @@ class Responder:
             for address in peer.addrs
         )
         answer = Answer(seen=tuple(seen)[:8])
-        host = await self._allowed(question, seen)
-        if host is not None and not self.closed and self._at_once < MAX_AT_ONCE and self._turnstile.let_pass(host):
+        if seen and not self.closed and self._at_once < MAX_AT_ONCE:
             self._at_once += 1
             try:
-                answer = await self._try(answer, host, split(question.address)[1], question)
+                host = await self._allowed(question, seen)
+                if host is not None and self._turnstile.let_pass(host):
+                    answer = await self._try(answer, host, split(question.address)[1], question)
             finally:
                 self._at_once -= 1
         return BytesValue(value=msgpack.packb(answer.model_dump()))
@@ -136,14 +138,12 @@ class Responder:
     async def _allowed(self, question: Question, seen: Collection[str]) -> str | None:
         """The IP address to dial, None if none may be."""
         host, port = split(question.address)
-        try:
-            infos = await within(
-                RESOLVE_TIMEOUT_S,
-                asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM),
-            )
-        except (OSError, asyncio.TimeoutError):
-            infos = []
-        named = [str(info[4][0]) for info in infos]
+        named = [host] if _is_ip(host) else []
+        if not named and self._names.let_pass(next(iter(seen))):
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                loop = asyncio.get_running_loop()
+                infos = await within(RESOLVE_TIMEOUT_S, loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+                named = [str(info[4][0]) for info in infos]
         return choose(named, seen, question.exact, _is_ours)
 
 
@@ -212,6 +212,12 @@ def _decoded(kind: type[_T], data: bytes) -> _T:
         return kind.model_validate(msgpack.unpackb(data))
     except (ValidationError, msgpack.UnpackException, TypeError) as error:
         raise ValueError(f"not a valid {kind.__name__.lower()} ({type(error).__name__})") from None
+
+
+def _is_ip(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
 
 
 def _is_ours(address: str) -> bool:

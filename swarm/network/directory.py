@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,10 +25,6 @@ JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
 PUBLISH_TIMEOUT_S = 10.0
 LOOKUP_TIMEOUT_S = 8.0
 _TICK_S = 0.001  # the least by which one expiration is later than another
-# Records lie on the 5 nodes nearest to their key; searching a few more finds those five for certain.
-_BEAM_SIZE = 8
-# "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie about it.
-_ASK_EVERYBODY = float("nan")
 _T = TypeVar("_T")
 
 
@@ -55,6 +51,7 @@ class Directory:
         identity: Identity,
         network: Network,
         *,
+        known: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         bootstrap_node: bool = False,
@@ -64,13 +61,15 @@ class Directory:
         """Enter the network's DHT, listening on `host`:`port` (0: any port) unless in `client_mode`.
 
         A `bootstrap_node` may be the first of its network. A client looks up, but neither stores for others nor is
-        called by them. Raises NoBootstrap within `timeout_s` if no bootstrap node answers or none is configured.
+        called by them. Nodes that are `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case
+        those lie. Raises NoBootstrap within `timeout_s` if no bootstrap node answers or none is configured.
         """
         if not network.bootstrap and not bootstrap_node:
             raise NoBootstrap()
         node = await Node.start(
             identity,
             network,
+            known=known,
             host=host,
             port=port,
             bootstrap_node=bootstrap_node,
@@ -166,25 +165,19 @@ class Directory:
         self._expiration, self._published = expiration, records
         stores = {**records, **gone}
         await self._reach_out()
-        accepted = await _within(
-            PUBLISH_TIMEOUT_S,
-            self._node.dht.store_many(
-                keys=list(stores),
-                values=[encode(record) for record in stores.values()],
-                # Of two records of a peer, readers believe the one that expires later.
-                expiration_time=[expiration - _TICK_S if key in gone else expiration for key in stores],
-                subkeys=[self._identity.peer_id] * len(stores),
-                exclude_self=self._node.dht.protocol.client_mode,
-            ),
-        )
+        await _within(LOOKUP_TIMEOUT_S, self._node.gauge())
+        # Of two records of a peer, readers believe the one that expires later.
+        expirations = {key: expiration - _TICK_S if key in gone else expiration for key in stores}
+        values = {key: encode(record) for key, record in stores.items()}
+        accepted = await _within(PUBLISH_TIMEOUT_S, self._node.store(values, expirations, self._identity.peer_id))
         self._node.check()
-        if not all(accepted.values()):
+        if not accepted:
             raise DirectoryDown("our record was not accepted by the nodes that should store it")
 
     async def _find(self, keys: list[str]) -> Found:
         """What lies under these keys now."""
         await self._reach_out()
-        found = await _within(LOOKUP_TIMEOUT_S, self._node.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE))
+        found = await _within(LOOKUP_TIMEOUT_S, self._node.find(keys))
         self._node.check()
         return {key: _current(under_key) for key, under_key in found.items()}
 

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from swarm.config import MAX_BOOTSTRAP_NODES, Network
@@ -99,7 +100,7 @@ async def find(network: str, timeout_s: float = FIND_S, interfaces: Sequence[str
 def search(network: Network) -> Network:
     """The network, entered also through the nodes that are found here; blocks for `FIND_S`. Raises NoLan."""
     found = asyncio.run(find(network.name))
-    return Network(network.name, tuple(dict.fromkeys((*network.bootstrap, *found)))[:MAX_BOOTSTRAP_NODES])
+    return replace(network, bootstrap=tuple(dict.fromkeys((*network.bootstrap, *found)))[:MAX_BOOTSTRAP_NODES])
 
 
 def _addresses(properties: dict[str, str | None], network: str) -> list[str]:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import copy
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import P2P, PeerID
-from hivemind.utils.multiaddr import Multiaddr
+from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.config import Network
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.daemon import explain, start_daemon, stop_daemon
-from swarm.network.tasks import within
+from swarm.network.gate import node_id_of
+from swarm.network.nodes import Routes, enter, meet
+from swarm.network.shelf import Shelf
+from swarm.network.tasks import end, within
 from swarm.network.validator import RecordValidator
 
 _RPC_TIMEOUT_S = 3.0  # a DHT request over a slow link, relay included
+# Records lie on the 5 nodes nearest to their key; searching a few more finds those five for certain.
+_BEAM_SIZE = 8
+# The same at a crowded key.
+_WIDE_BEAM_SIZE = 40
+_WIDE_REPLICAS = 32
+_GAUGE_INTERVAL_S = 600.0
+# "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie about it.
+_ASK_EVERYBODY = float("nan")
 _BAN_S = 5.0  # how long searches avoid a node that did not answer
 
 
@@ -28,6 +44,8 @@ class Node:
     dht: DHTNode
     bootstrap: tuple[str, ...]
     addresses: tuple[str, ...]  # multiaddrs with our peer id, loopback last
+    meeting: list[asyncio.Task[None]] = field(default_factory=list)
+    gauged_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     async def start(
@@ -35,6 +53,7 @@ class Node:
         identity: Identity,
         network: Network,
         *,
+        known: Sequence[str] = (),
         host: str,
         port: int,
         bootstrap_node: bool,
@@ -43,13 +62,14 @@ class Node:
     ) -> Node:
         """Start the daemon under our identity and enter the DHT through the network's bootstrap nodes.
 
+        Nodes that are `known` are greeted besides, without waiting for them.
+
         Raises NoBootstrap if none of them answers within `timeout_s`, DirectoryDown if the daemon does not run, the
         port is taken or the others refuse us. Leaves no process behind when it fails or is cancelled.
         """
-        validator = RecordValidator(network.name, identity)
         daemon: P2P | None = None
 
-        async def enter() -> tuple[P2P, DHTNode, tuple[str, ...]]:
+        async def begin() -> tuple[P2P, DHTNode, tuple[str, ...]]:
             nonlocal daemon
             daemon = await start_daemon(
                 identity,
@@ -61,35 +81,64 @@ class Node:
                 timeout_s=timeout_s,
             )
             maddrs = [] if client_mode else [str(address) for address in await daemon.get_visible_maddrs()]
-            dht = await DHTNode.create(
-                p2p=daemon,
-                initial_peers=network.bootstrap,
-                client_mode=client_mode,
-                record_validator=validator,
-                wait_timeout=_RPC_TIMEOUT_S,
-                bootstrap_timeout=2.5,  # how long silent bootstrap nodes are waited for once one has answered
-                num_workers=16,
-                blacklist_time=_BAN_S,
-                backoff_rate=1.0,  # a node that was down for an hour is welcome as soon as it is back
-                # hivemind's caches answer with what was true a while ago; a dead peer must not linger.
-                cache_locally=False,
-                cache_nearest=0,
-                cache_on_store=False,
-                cache_refresh_before_expiry=0,
-                reuse_get_requests=False,
-            )
+            dht = await start_dht(daemon, identity, network, client_mode)
+            await enter(dht, network.bootstrap, [DHTID.from_bytes(daemon.gate.density.place)])
             return daemon, dht, tuple(sorted(maddrs, key=lambda address: "/127.0.0.1/" in address))
 
         try:
-            running, dht, addresses = await within(timeout_s, enter())
+            running, dht, addresses = await within(timeout_s, begin())
         except BaseException as error:
             if daemon is not None:
                 await stop_daemon(daemon)
             if failure := explain(error, network.bootstrap):
                 raise failure from error
             raise
-        _harden(dht, validator)
-        return cls(running, dht, network.bootstrap, addresses)
+        node = cls(running, dht, network.bootstrap, addresses)
+        if known:
+            node.meeting.append(asyncio.create_task(meet(dht, known)))
+        return node
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
+        """What lies under these keys. Where nodes crowd around one, more of them are asked."""
+        found: dict[str, ValueWithExpiration[DictionaryDHTValue] | None]
+        found = await self.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE)
+        if crowded := self._crowded(keys):
+            found |= await self.dht.get_many(crowded, _ASK_EVERYBODY, beam_size=_WIDE_BEAM_SIZE)
+        return found
+
+    async def store(self, records: Mapping[str, bytes], expirations: Mapping[str, float], subkey: str) -> bool:
+        """Store what is to lie under these keys. Where nodes crowd around one, more of them get it.
+
+        False if some was not accepted.
+        """
+
+        async def store_at(dht: DHTNode, keys: Sequence[str]) -> bool:
+            accepted = await dht.store_many(
+                keys=list(keys),
+                values=[records[key] for key in keys],
+                expiration_time=[expirations[key] for key in keys],
+                subkeys=[subkey] * len(keys),
+                exclude_self=dht.protocol.client_mode,
+            )
+            return all(accepted.values())
+
+        good = await store_at(self.dht, list(records))
+        if crowded := self._crowded(records):
+            wide = copy.copy(self.dht)
+            wide.num_replicas = _WIDE_REPLICAS
+            good = await store_at(wide, crowded)
+        return good
+
+    async def gauge(self) -> None:
+        """See anew how densely nodes stand, if that was long ago."""
+        if time.monotonic() - self.gauged_at > _GAUGE_INTERVAL_S:
+            self.gauged_at = time.monotonic()
+            density = self.daemon.gate.density
+            density.move()
+            await self.dht.find_nearest_nodes([DHTID.from_bytes(density.place)])
+
+    def _crowded(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if self.daemon.gate.density.crowded(DHTID.generate(key).to_bytes())]
 
     @property
     def neighbours(self) -> int:
@@ -120,25 +169,53 @@ class Node:
         """
         if self.neighbours or not self.bootstrap:
             return
-        await asyncio.gather(*(self._greet(Multiaddr(address)) for address in self.bootstrap))
-
-    async def _greet(self, address: Multiaddr) -> None:
-        peer = PeerID.from_base58(address["p2p"])
-        node_id = await self.dht.protocol.call_ping(peer)  # answers None on failure, within its own timeout
-        if node_id is not None:
-            await self.dht.protocol.update_routing_table(node_id, peer)  # call_ping does it too, but later
+        await meet(self.dht, self.bootstrap)
 
     async def stop(self) -> None:
         """End the daemon. Safe to call twice, and after a failure."""
         self.dht.is_alive = False
+        await end(*self.meeting)
         await stop_daemon(self.daemon)
 
 
-def _harden(dht: DHTNode, validator: RecordValidator) -> None:
-    """Close two holes in hivemind's node that no validator alone can. The tests show the attacks."""
+async def start_dht(daemon: P2P, identity: Identity, network: Network, client_mode: bool) -> DHTNode:
+    """hivemind's node over a running daemon, hardened, that knows nobody yet."""
+    validator = RecordValidator(network.name, identity, admits=network.admits)
+    dht = await DHTNode.create(
+        p2p=daemon,
+        node_id=node_id_of(daemon.peer_id),
+        client_mode=client_mode,
+        record_validator=validator,
+        wait_timeout=_RPC_TIMEOUT_S,
+        num_workers=16,
+        blacklist_time=_BAN_S,
+        backoff_rate=1.0,  # a node that was down for an hour is welcome as soon as it is back
+        # hivemind's caches answer with what was true a while ago; a dead peer must not linger.
+        cache_locally=False,
+        cache_nearest=0,
+        cache_on_store=False,
+        cache_refresh_before_expiry=0,
+        reuse_get_requests=False,
+    )
+    _harden(dht, validator, network)
+    return dht
+
+
+def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:
+    """Close holes in hivemind's node that no validator alone can. The tests show the attacks."""
     protocol = dht.protocol
     # One bad record under a key must not hide the good ones.
     protocol._validate_dictionary = validator.sift
     # A node prefers its cache to what it stores, key by key, and strangers may write to the cache: one valid record
     # there would hide all the others. With one storage for both, such a write is an ordinary store.
-    protocol.cache = protocol.storage
+    protocol.cache = protocol.storage = Shelf()
+    routes = protocol.routing_table = Routes(dht.node_id, protocol.bucket_size, 5, network.admits)
+    update = protocol.update_routing_table
+
+    async def update_if_fits(node_id: DHTID | None, peer_id: PeerID, responded: bool = True) -> None:
+        if node_id is None or not responded or routes.fits(node_id, peer_id):
+            await update(node_id, peer_id, responded)
+
+    protocol.update_routing_table = (
+        update_if_fits  # else it looks through all records for those of a node it won't keep
+    )

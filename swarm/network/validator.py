@@ -18,10 +18,12 @@ from hivemind.utils.timed_storage import get_dht_time
 from swarm.errors import InvalidRecord
 from swarm.identity import Identity, verify
 from swarm.network.records import MAX_RECORD_BYTES, RECORD_LIFETIME_S, decode, keys
+from swarm.network.shelf import MAX_RECORDS
 
 CLOCK_SKEW_S = 5.0  # hivemind itself refuses a node whose clock is 3 s off
 SIGNATURE_BYTES = 64
 _MAX_VALUE_BYTES = MAX_RECORD_BYTES + SIGNATURE_BYTES + 3  # 3: msgpack's header of a byte string
+_MAX_REMEMBERED = 65_536
 _PURPOSE = b"swarm directory record 1\0"  # the same key signs other things elsewhere
 
 
@@ -31,10 +33,20 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
     With an identity it signs that peer's records; without one it only checks. Keeps the newest value seen of every
     record, so that a replayed older one is refused: besides turning back time for readers, a replay would make
     hivemind's storage drop the newer record at the older one's expiration.
+
+    Args:
+        admits: whose records are allowed, by peer id.
     """
 
-    def __init__(self, network: str, identity: Identity | None = None, clock: Callable[[], float] = get_dht_time):
+    def __init__(
+        self,
+        network: str,
+        identity: Identity | None = None,
+        clock: Callable[[], float] = get_dht_time,
+        admits: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._network = network
+        self._admits = admits
         self._identity = identity
         self._clock = clock
         self._newest: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
@@ -78,8 +90,13 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         """
         dictionary.maxsize = float("inf")  # both came over the network, unchecked
         with dictionary.freeze():
-            for subkey, (value, expiration) in list(dictionary.items()):
-                if not isinstance(subkey, str) or not self.validate(DHTRecord(key, _subkey(subkey), value, expiration)):
+            for number, (subkey, (value, expiration)) in enumerate(list(dictionary.items())):
+                few = number < MAX_RECORDS  # an honest node has no more, and every signature takes time to check
+                if (
+                    not few
+                    or not isinstance(subkey, str)
+                    or not self.validate(DHTRecord(key, _subkey(subkey), value, expiration))
+                ):
                     del dictionary[subkey]
             newest = max((expiration for _, (_, expiration) in dictionary.items()), default=float("-inf"))
         dictionary.latest_expiration_time = newest
@@ -97,6 +114,7 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         return (
             record.network == self._network
             and subkey == _subkey(record.peer_id)
+            and self._admits(record.peer_id)
             and any(key == DHTID.generate(allowed).to_bytes() for allowed in keys(record))
             and verify(record.peer_id, _signed_bytes(key, subkey, packed, expiration), signature)
         )
@@ -104,7 +122,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
     def _remember(self, key: bytes, subkey: bytes, value: bytes, expiration: float) -> None:
         if len(self._newest) >= self._prune_at:
             now = self._clock()
-            self._newest = {where: newest for where, newest in self._newest.items() if newest[0] > now}
+            current = [(where, newest) for where, newest in self._newest.items() if newest[0] > now]
+            self._newest = dict(current[-_MAX_REMEMBERED // 2 :])
             self._prune_at = max(1024, 2 * len(self._newest))  # so pruning costs a constant per record
         self._newest[key, subkey] = (expiration, value)
 

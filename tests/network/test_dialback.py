@@ -14,6 +14,8 @@ from swarm.identity import Identity
 from swarm.network import dialback
 from swarm.network.dialback import Answer, Question, Turnstile, answering, ask, choose, seen_at
 from swarm.network.directory import Directory
+from swarm.network.link import LinkClosed
+from swarm.network.websocket import WebSockets
 
 PEER = Identity.generate().peer_id
 
@@ -143,3 +145,45 @@ def test_a_turnstile_full_of_keys_lets_no_new_one_pass(monkeypatch: pytest.Monke
     now = 61.0
     assert turnstile.let_pass("c")
     assert list(turnstile._passed) == ["c"]
+
+
+@pytest.mark.threat("far-dial-back")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_nobody_has_a_bootstrap_node_dial_somebody_else(
+    bootstrap: Directory, asker: Directory, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(dialback, "choose", lambda named, *_: named[0])
+    dialled: list[str] = []
+
+    async def dial(_: object, address: str, __: str) -> None:
+        dialled.append(address)
+        raise LinkClosed("not for this test")
+
+    monkeypatch.setattr(WebSockets, "open", dial)
+    for exact in (True, False):
+        question = Question(address="192.0.2.1:80", certificate="0" * 64, exact=exact)
+        await soon(ask(asker.daemon, bootstrap.addresses, question))
+    assert ("192.0.2.1:80" in dialled) != defended
+
+
+@pytest.mark.threat("far-dial-back")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_names_are_looked_up_a_few_times_only(
+    bootstrap: Directory, asker: Directory, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs a domain would have us send as many packets to its name servers."""
+    if not defended:
+        monkeypatch.setattr(Turnstile, "let_pass", lambda *_: True)
+    names: list[object] = []
+
+    async def look_up(host: object, *_: object, **__: object) -> list[object]:
+        names.append(host)
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    times = 2 * dialback.MAX_PER_MINUTE
+    for number in range(times):
+        question = Question(address=f"host{number}.example:80", certificate="0" * 64, exact=True)
+        await soon(ask(asker.daemon, bootstrap.addresses, question))
+    assert len(names) == (dialback.MAX_PER_MINUTE if defended else times)

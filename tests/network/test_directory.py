@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
 from crowd import crowd
-from hivemind.dht.node import DHTNode
+from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, plain_node, record_of
 from hivemind.dht.routing import DHTID
-from hivemind.dht.validation import DHTRecord, RecordValidatorBase
-from hivemind.p2p import P2P, PeerID
+from hivemind.dht.validation import DHTRecord
+from hivemind.p2p import PeerID
 from hivemind.utils import MSGPackSerializer
-from records import peer_record
 
 import swarm.network.node
 from swarm.config import Network
@@ -29,62 +25,8 @@ from swarm.identity import Identity
 from swarm.network.berth import CROWD, LISTED
 from swarm.network.directory import Directory
 from swarm.network.lookup import ModelEntry, covers
-from swarm.network.records import PeerRecord, encode
-from swarm.network.validator import RecordValidator, _signed_bytes
-
-MODEL = "0" * 32
-LAYERS = 8
-
-
-def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
-    ours = {"first_layer": first, "last_layer": last, "certificate": identity.certificate_fingerprint}
-    return peer_record(identity.peer_id, **(ours | {"fingerprint": MODEL, "model_layers": LAYERS} | changes))
-
-
-def daemons() -> list[int]:
-    """Process ids of our children that run libp2p's daemon."""
-    pids = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # the thread is over
-            pids += map(int, (task / "children").read_text().split())
-    return [pid for pid in pids if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.02)
-
-
-class Lab:
-    """A bootstrap node and whoever enters through it. Everything ends with the test."""
-
-    def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
-        self.stack = stack
-        self.bootstrap = bootstrap
-        self.network = Network("test", bootstrap.addresses)
-
-    async def join(self, identity: Identity | None = None, **options: Any) -> Directory:
-        joined = await Directory.join(identity or Identity.generate(), self.network, **options)
-        return await self.stack.enter_async_context(joined)
-
-    async def peer(self, **changes: Any) -> tuple[Identity, Directory]:
-        identity = Identity.generate()
-        directory = await self.join(identity)
-        await directory.publish(record_of(identity, **changes))
-        return identity, directory
-
-    async def stranger(self, validator: RecordValidatorBase | None, **options: Any) -> DHTNode:
-        return await plain_node(self.stack, self.network.bootstrap, validator, **options)
-
-
-async def plain_node(
-    stack: AsyncExitStack, bootstrap: tuple[str, ...], validator: RecordValidatorBase | None = None, **options: Any
-) -> DHTNode:
-    p2p = await P2P.create(initial_peers=bootstrap, nat_port_map=False, auto_nat=False)
-    stack.push_async_callback(p2p.shutdown)
-    return await DHTNode.create(p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options)
+from swarm.network.records import encode
+from swarm.network.validator import RecordValidator
 
 
 @pytest.fixture
@@ -169,20 +111,7 @@ async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> Non
     assert (after.total, len(after.records)) == (239, 239)
 
 
-class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
-    """Signs anything with its own key, believes everything."""
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-
-    def validate(self, record: DHTRecord) -> bool:
-        return True
-
-    def sign_value(self, record: DHTRecord) -> bytes:
-        signed = _signed_bytes(record.key, record.subkey, record.value, record.expiration_time)
-        return bytes(record.value + self.identity.sign(signed))
-
-
+@pytest.mark.threat("forged-record")
 @pytest.mark.parametrize("signs", [False, True])
 async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> None:
     victim, _ = await lab.peer()
@@ -196,6 +125,7 @@ async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> No
     assert await reader.peers(MODEL, LAYERS) == [record_of(victim)]
 
 
+@pytest.mark.threat("forged-record")
 async def test_without_the_validator_the_same_attack_succeeds() -> None:
     async with AsyncExitStack() as stack:
         honest = await plain_node(stack, ())
@@ -209,6 +139,7 @@ async def test_without_the_validator_the_same_attack_succeeds() -> None:
         assert found.value[victim.peer_id].value == encode(lie)
 
 
+@pytest.mark.threat("hiding-record")
 @pytest.mark.parametrize("hardened", [True, False])
 async def test_a_valid_record_in_the_cache_hides_nobody(hardened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from anybody."""

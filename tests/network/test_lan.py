@@ -58,7 +58,10 @@ def test_what_is_found_is_added_to_what_was_named(monkeypatch: pytest.MonkeyPatc
         return (named, found)
 
     monkeypatch.setattr(lan, "find", find_both)
-    assert lan.search(Network("test", (named,))) == Network("test", (named, found))
+    members = frozenset({Identity.generate().peer_id})
+    assert lan.search(Network("test", (named,), bytes(32), members)) == Network(
+        "test", (named, found), bytes(32), members
+    )
 
 
 async def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

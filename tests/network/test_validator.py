@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from records import peer_record
 
+import swarm.network.validator
 from swarm.identity import Identity
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, keys
 from swarm.network.shards import Shard, models_key, span_key, way_of
@@ -149,3 +150,84 @@ def test_one_bad_record_does_not_hide_the_good_ones() -> None:
     with stored.freeze():
         assert dict(stored.items()) == {OWNER.peer_id: (ours.value, NOW + 50)}
     assert stored.latest_expiration_time == NOW + 50
+
+
+defended_or_not = pytest.mark.parametrize("defended", [True, False])
+
+
+@defended_or_not
+@pytest.mark.threat("stale-record")
+def test_an_old_record_does_not_come_back_under_a_later_time(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not defended:  # a signature that does not cover the time
+        covered = swarm.network.validator._signed_bytes
+        monkeypatch.setattr(
+            swarm.network.validator, "_signed_bytes", lambda key, subkey, packed, _: covered(key, subkey, packed, 0.0)
+        )
+    checker = validator()
+    old, new = signed(expiration=NOW + 20), signed(record_of(state="offline"), expiration=NOW + 40)
+    assert checker.validate(old)
+    assert checker.validate(new)
+    assert checker.validate(replace(old, expiration_time=NOW + 60)) != defended
+
+
+@defended_or_not
+@pytest.mark.threat("stale-record")
+def test_an_old_record_does_not_come_back_in_its_time(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not defended:
+        monkeypatch.setattr(RecordValidator, "_remember", lambda *_: None)
+    checker = validator()
+    old, new = signed(expiration=NOW + 40), signed(record_of(state="offline"), expiration=NOW + 60)
+    assert checker.validate(new)
+    assert checker.validate(old) != defended
+
+
+@defended_or_not
+@pytest.mark.threat("long-lived-record")
+@pytest.mark.parametrize("too_late", [LATEST + 0.01, NOW + 3600, NOW + 1e9])
+def test_a_record_lives_for_a_minute(defended: bool, too_late: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not defended:
+        monkeypatch.setattr(swarm.network.validator, "RECORD_LIFETIME_S", float("inf"))
+    assert validator().validate(signed(expiration=LATEST))
+    assert validator().validate(signed(expiration=too_late)) != defended
+
+
+@pytest.mark.parametrize("skew_s", [-CLOCK_SKEW_S, 0.0, CLOCK_SKEW_S])
+def test_clocks_may_differ_so_far(skew_s: float) -> None:
+    """The owner's clock is at NOW, the checker's elsewhere."""
+    assert validator(now=NOW - skew_s).validate(signed(expiration=NOW + RECORD_LIFETIME_S))
+    behind = validator(now=NOW - CLOCK_SKEW_S - 0.01)
+    assert not behind.validate(signed(expiration=NOW + RECORD_LIFETIME_S))
+
+
+@defended_or_not
+@pytest.mark.threat("flooded-key")
+def test_a_reader_checks_so_many_records_of_one_answer(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node may answer with as many as fit a message, and each costs the reader a signature to check."""
+    checked = []
+    if not defended:
+        monkeypatch.setattr(swarm.network.validator, "MAX_RECORDS", 1 << 40)
+    monkeypatch.setattr(swarm.network.validator, "verify", lambda *_: checked.append(1) or True)
+    answer = DictionaryDHTValue()
+    with answer.freeze():
+        for _ in range(300):
+            someone = Identity.generate()
+            record = signed(record_of(someone), signer=someone)
+            answer.store(someone.peer_id, record.value, record.expiration_time)
+    validator().sift(record.key, answer)
+    assert len(checked) == (256 if defended else 300)
+
+
+def test_memory_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm.network.validator, "_MAX_REMEMBERED", 8)
+    checker = RecordValidator("test", clock=lambda: NOW)
+    checker._prune_at = 8
+    for number in range(20):
+        checker._prune_at = min(checker._prune_at, 8)
+        checker._remember(b"key", bytes([number]), b"", NOW + 60)
+        assert len(checker._newest) <= 8
+
+
+def test_records_of_strangers_are_refused_in_a_private_swarm() -> None:
+    checker = RecordValidator("test", clock=lambda: NOW, admits=lambda peer_id: peer_id == OWNER.peer_id)
+    assert checker.validate(signed())
+    assert not checker.validate(signed(record_of(OTHER), signer=OTHER))
