@@ -61,12 +61,9 @@ async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:
         dialed(last.server) as to_last,
     ):
         most = 2 * count * WINDOW
-        follows = opening(checkpoint.fingerprint, MIDDLE, LAYERS, max_tokens=most)
+        follows = opening(checkpoint.fingerprint, MIDDLE, LAYERS, max_tokens=most, previous=first.id)
         assert isinstance(await ask(to_last, follows), Opened)
-        hop, more = last.server.hop, {}
-        if "previous" in type(follows).model_fields:
-            more["previous"] = None
-        begins = opening(checkpoint.fingerprint, 0, MIDDLE, max_tokens=most, next=hop, **more)
+        begins = opening(checkpoint.fingerprint, 0, MIDDLE, max_tokens=most, next=last.server.hop)
         assert isinstance(await ask(to_first, begins), Opened)
         for number in range(2 * count):
             guarded = number % 2 == 0

@@ -1,6 +1,6 @@
 """Hostile clients of a swarm, for `lab.soak`: a process of its own that computes only when nobody else wants to.
 
-    hostile.py                then one JSON object on standard input: the peers, and the model's fingerprint
+    hostile.py                then one JSON object on standard input: the network's name, and the peers
 
 Each attack goes on from an address of its own, so that it is not stopped by a ban that another one has earned, and at a
 rate of its own, whatever becomes of it, until standard input ends. Then one JSON object says what was done how often.
@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 import aiohttp
 import torch
 
+from swarm.config import Network
+from swarm.identity import Identity
 from swarm.network.dialer import Dialer
 from swarm.network.link import Link, LinkClosed
 from swarm.wire.codec import WireError
+from swarm.wire.hello import Member
 from swarm.wire.messages import Close, Frame, Hop, Open, Ping
 from swarm.wire.tensors import WireTensor
 
@@ -50,6 +53,7 @@ class Hostile:
     """What one address can do to the peers of a swarm."""
 
     source: str
+    network: str
     targets: list[Target]
     sent: Counter[str]
     links: list[Link] = field(default_factory=list)
@@ -57,7 +61,8 @@ class Hostile:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(0)
-        self.dialer = Dialer()
+        # An identity of its own, too.
+        self.dialer = Dialer(Member(Identity.generate(), Network(self.network)))
         here = aiohttp.TCPConnector(limit=0, local_addr=(self.source, 0))
         self.dialer._websockets._http._connector = here
 
@@ -70,7 +75,7 @@ class Hostile:
             self.sent[attack.func.__name__] += 1
 
     async def link(self, to: Target) -> Link:
-        return await self.dialer.connect(to.address, to.certificate)
+        return await self.dialer.connect(to.address, to.certificate, to.peer_id)
 
     def opening(self, to: Target, tokens: int, onward: Hop | None = None) -> Open:
         session = self.chance.randbytes(16)
@@ -197,10 +202,10 @@ ATTACKS: list[tuple[Callable[[Hostile, Target], Awaitable[None]], float]] = [
 ]
 
 
-async def attack(targets: list[Target], sent: Counter[str]) -> None:
+async def attack(network: str, targets: list[Target], sent: Counter[str]) -> None:
     async with asyncio.TaskGroup() as group:
         for number, (attack, per_second) in enumerate(ATTACKS):
-            hostile = Hostile(f"127.0.0.{FIRST_SOURCE + number}", targets, sent)
+            hostile = Hostile(f"127.0.0.{FIRST_SOURCE + number}", network, targets, sent)
             group.create_task(hostile.again(functools.partial(attack, hostile), per_second))
 
 
@@ -208,7 +213,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     asked = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
     sent = Counter[str]()
-    attacking = asyncio.create_task(attack([Target(**each) for each in asked["targets"]], sent))
+    attacking = asyncio.create_task(attack(asked["network"], [Target(**each) for each in asked["targets"]], sent))
     ended = loop.run_in_executor(None, sys.stdin.read)
     await asyncio.wait({attacking, asyncio.ensure_future(ended)}, return_when=asyncio.FIRST_COMPLETED)
     if attacking.done():

@@ -100,7 +100,7 @@ async def attacked(swarm: LocalSwarm, sent: Counter[str]) -> AsyncIterator[async
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps({"targets": targets}).encode() + b"\n")
+        process.stdin.write(json.dumps({"network": swarm.network.name, "targets": targets}).encode() + b"\n")
         await process.stdin.drain()
         yield process
         assert process.returncode is None, "the attackers have failed"
