@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+AUDIT_PATIENCE_S = 10.0  # for the audit of a text that is already shown
 RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
 
 
@@ -89,6 +91,13 @@ def app(verbose: bool) -> None:
     "--patience", "patience_s", default=30.0, show_default=True, metavar="S", help="Seconds to wait for missing peers."
 )
 @click.option("--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice.")
+@click.option(
+    "--audit",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+)
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @bootstrap_option
 @network_option
@@ -101,6 +110,7 @@ def generate(
     bootstrap: tuple[str, ...],
     network: str | None,
     lan: bool,
+    audit: float,
     link_ms: float,
     as_json: bool,
     explain: bool,
@@ -119,7 +129,13 @@ def generate(
         drafter = None if draft == "none" else locate(draft)
         patterns = {f"matches {pattern}": pattern for pattern in key}
         async with SwarmClient(
-            locate(model), draft=drafter, key_patterns=patterns, network=net, link_ms=link_ms, cache=state_dir()
+            locate(model),
+            draft=drafter,
+            key_patterns=patterns,
+            network=net,
+            link_ms=link_ms,
+            cache=state_dir(),
+            audit_rate=audit,
         ) as client:
             stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
             try:
@@ -127,14 +143,19 @@ def generate(
                     if not as_json:
                         console.show_piece(piece)
             except SwarmIncomplete as error:
+                if not as_json:
+                    console.show_summary(stream.result)
                 return stream.result, error
-            return stream.result, None
+            if not as_json:
+                console.show_summary(stream.result)
+            audits = await client.settle(AUDIT_PATIENCE_S)
+            return replace(stream.result, stats=replace(stream.result.stats, audits=audits)), None
 
     generation, failure = _run(run())
     if as_json:
         click.echo(json.dumps(generation.as_dict(explain)))
     else:
-        console.show_summary(generation)
+        console.show_caught(generation.stats.audits)
         if explain:
             console.show_fates(generation.pieces)
     if failure is not None:

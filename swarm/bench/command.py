@@ -42,7 +42,9 @@ async def measure(asked: Asked) -> list[Comparison]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
         job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
-        async with SwarmClient(asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms) as client:
+        async with SwarmClient(
+            asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms, audit_rate=0.0
+        ) as client:
             for way in WAYS:
                 options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
                 await client.generate(asked.prompts[0], **options)

@@ -1,0 +1,106 @@
+"""What one client knows of the honesty of peers: how much of theirs was found right, and who is under suspicion.
+
+A peer is a *suspect* from the first disagreement that it may have caused until its test (`swarm.audit.sequential`)
+clears it. It is condemned only if the test says so *and* nobody else was part of all the chains that disagreed with it:
+an honest peer that always works beside a liar is as suspect as the liar, and never condemned for it. Local, never told
+to others.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from functools import reduce
+
+from swarm.audit.sequential import Test
+
+FIRST_WINDOWS = 20  # of a new peer: until so many were found right, every text is audited
+MAX_PEERS = 4096  # that are remembered; those heard of longest ago are forgotten first
+MAX_DISAGREEMENTS = 256
+
+
+class Ledger:
+    """One client's book on lies.
+
+    Args:
+        clean: windows that were found right, by peer, as they were remembered.
+    """
+
+    def __init__(self, clean: Mapping[str, int] | None = None) -> None:
+        self._clean = dict(clean or {})
+        self._tests: dict[str, Test] = {}
+        self._disagreements: deque[frozenset[str]] = deque(maxlen=MAX_DISAGREEMENTS)
+
+    @property
+    def clean(self) -> Mapping[str, int]:
+        """Windows that were found right, by peer; those heard of last come last."""
+        return self._clean
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Peers under suspicion, the worst first."""
+        return tuple(sorted(self._tests, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)))
+
+    def chance(self, peer_ids: Iterable[str], rate: float) -> float:
+        """How likely a text of these peers is audited: surely while one of them is new or suspect, and less the longer
+        their record is, down to ``rate``. A rate of 0 audits nothing."""
+        if not rate:
+            return 0.0
+        return max((self._chance(peer, rate) for peer in peer_ids), default=0.0)
+
+    def _chance(self, peer: str, rate: float) -> float:
+        clean = self._clean.get(peer, 0)
+        if peer in self._tests or clean < FIRST_WINDOWS:
+            return 1.0
+        return max(rate, min(1.0, FIRST_WINDOWS / clean))
+
+    def agreed(self, peer_ids: Collection[str], windows: int) -> None:
+        """Two independent computations of ``windows`` agreed, one of which was made by these peers."""
+        for peer in peer_ids:
+            self._clean[peer] = self._clean.pop(peer, 0) + windows
+            if peer in self._tests:
+                self._tests[peer] = self._tests[peer].agreed()
+                if self._tests[peer].verdict == "cleared":
+                    self._forget(peer)
+        while len(self._clean) > MAX_PEERS:
+            del self._clean[next(iter(self._clean))]
+
+    def disagreed(self, peer_ids: Collection[str]) -> tuple[str, ...]:
+        """One of these peers lied, and nobody could find out who. Whoever was a suspect before did it most likely.
+
+        Returns:
+            Those that are condemned by it: none or one.
+        """
+        chain = frozenset(peer_ids)
+        before = chain & self._tests.keys()
+        self._disagreements.append(chain)
+        for peer in chain:
+            share = 1 / len(before) if peer in before else 1 / len(chain)
+            self._tests[peer] = self._tests.get(peer, Test()).disagreed(share)
+        while len(self._tests) > MAX_PEERS:
+            del self._tests[next(iter(self._tests))]
+        condemned = tuple(peer for peer in self.suspects if peer in chain and self._alone(peer))[:1]
+        for peer in condemned:
+            self.convicted(peer)
+        return condemned
+
+    def convicted(self, peer: str) -> None:
+        """It is known that this peer lied: what others were suspected of with it is explained."""
+        self._clean.pop(peer, None)
+        self._tests.pop(peer, None)
+        explained = [chain for chain in self._disagreements if peer in chain]
+        for chain in explained:
+            self._disagreements.remove(chain)
+        for other in {each for chain in explained for each in chain} & self._tests.keys():
+            if not any(other in chain for chain in self._disagreements):
+                del self._tests[other]
+
+    def _alone(self, peer: str) -> bool:
+        """Whether its test condemns it, and nobody else explains all that it is suspected of."""
+        chains = [chain for chain in self._disagreements if peer in chain]
+        common = reduce(frozenset.intersection, chains) if chains else frozenset()
+        return self._tests[peer].verdict == "condemned" and common == {peer}
+
+    def _forget(self, peer: str) -> None:
+        """It is cleared: what it was suspected of was somebody else."""
+        del self._tests[peer]
+        cleared = [chain - {peer} for chain in self._disagreements]
+        self._disagreements = deque((chain for chain in cleared if chain), MAX_DISAGREEMENTS)
