@@ -147,6 +147,8 @@ class Auditor:
             self._router.condemn(peer_id)
         for peer_ids in outcome.suspected:
             self._router.doubt(peer_ids)
+        for peer_ids in outcome.disputed:
+            self._router.doubt(peer_ids, dispute=True)
 
     async def _others(
         self, first: Sequence[list[ChainLink]], second: Sequence[list[ChainLink] | None]

@@ -132,8 +132,7 @@ class Router:
             WrongWeights: if the model is served, but with other weights.
         """
         known = await self._know_all(avoid)
-        usable = self._apart(known.candidates)
-        self._last = self._stay(plan(usable, self._checkpoint.num_layers), usable)
+        self._last = self._choose(known.candidates)
         near, _ = self._nearest(list(self._records.values()))
         await self._connections.keep({*(r.peer_id for r in near), *(stage.peer_id for stage in self._last.stages)})
         return self._links(self._last, known, 0)
@@ -203,9 +202,10 @@ class Router:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)
 
-    def doubt(self, peer_ids: Collection[str]) -> None:
-        """One of these peers computed something else than the model. Once it is certain which, it is banned."""
-        for peer_id in self.ledger.disagreed(peer_ids):
+    def doubt(self, peer_ids: Collection[str], dispute: bool = False) -> None:
+        """One of these peers computed something else than the model; in a dispute, each says so of the others. Once it
+        is certain which, it is banned."""
+        for peer_id in self.ledger.disagreed(peer_ids, dispute):
             self.condemn(peer_id)
 
     def condemn(self, peer_id: str) -> None:
@@ -321,15 +321,20 @@ class Router:
             neighbours_ms={ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids},
         )
 
-    def _apart(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Without those under suspicion, the worst first, but for the one with the best record, which has to be tested,
-        and but for those without whom layers would be missing."""
-        there = {candidate.peer_id for candidate in candidates}
-        for suspect in [peer_id for peer_id in self.ledger.suspects if peer_id in there][:-1]:
-            others = [candidate for candidate in candidates if candidate.peer_id != suspect]
-            if not gaps(others, self._checkpoint.num_layers):
-                candidates = others
-        return candidates
+    def _choose(self, candidates: Sequence[Candidate]) -> Plan:
+        """The best chain; where that can be, without the worse of those who accuse each other, and with one suspect at
+        most: so it comes out who it was."""
+        layers = self._checkpoint.num_layers
+        for worse in self.ledger.worse:
+            candidates = _without(worse, candidates, layers)
+        while True:
+            found = self._stay(plan(candidates, layers), candidates)
+            chosen = {stage.peer_id for stage in found.stages}
+            doubtful = [peer_id for peer_id in self.ledger.suspects if peer_id in chosen][:-1]
+            fewer = next((c for each in doubtful if (c := _without(each, candidates, layers)) != candidates), None)
+            if fewer is None:
+                return found
+            candidates = fewer
 
     def _stay(self, found: Plan, candidates: Sequence[Candidate]) -> Plan:
         """The last chain, if it is still there and nearly as good as the one that was found."""
@@ -354,3 +359,9 @@ class Router:
         others = [m.fingerprint for m in await self._directory.models() if m.model == checkpoint.name]
         if others:
             raise WrongWeights(self._model, checkpoint.fingerprint, others)
+
+
+def _without(peer_id: str, candidates: Sequence[Candidate], layers: int) -> Sequence[Candidate]:
+    """The others, if they serve all layers; else all of them."""
+    others = [candidate for candidate in candidates if candidate.peer_id != peer_id]
+    return candidates if gaps(others, layers) else others

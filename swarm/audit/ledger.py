@@ -1,13 +1,13 @@
 """What one client knows of the honesty of peers: how much of theirs was found right, and who is under suspicion.
 
 A peer is a *suspect* from the first disagreement that it may have caused until its test (`swarm.audit.sequential`)
-clears it. It is condemned only if the test says so *and* nobody else was part of all the chains that disagreed with it:
-an honest peer that always works beside a liar is as suspect as the liar, and never condemned for it. Local, never told
-to others.
+clears it, unless others that were part of more disagreements explain all of its own. It is condemned only if the test
+says so *and* nobody else was part of all the chains that disagreed with it: an honest peer that always works beside a
+liar is as suspect as the liar, and never condemned for it. Local, never told to others.
 """
 
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import reduce
 
 from swarm.audit.sequential import Test
@@ -28,6 +28,7 @@ class Ledger:
         self._clean = dict(clean or {})
         self._tests: dict[str, Test] = {}
         self._disagreements: deque[frozenset[str]] = deque(maxlen=MAX_DISAGREEMENTS)
+        self._disputes: deque[frozenset[str]] = deque(maxlen=MAX_DISAGREEMENTS)
 
     @property
     def clean(self) -> Mapping[str, int]:
@@ -37,18 +38,35 @@ class Ledger:
     @property
     def suspects(self) -> tuple[str, ...]:
         """Peers under suspicion, the worst first."""
-        return tuple(sorted(self._tests, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)))
+        counts = Counter(peer for chain in self._disagreements for peer in chain)
+        unexplained = {
+            peer
+            for chain in self._disagreements
+            for peer in chain
+            if counts[peer] == max(counts[other] for other in chain)
+        }
+        suspects = unexplained & self._tests.keys()
+        return tuple(sorted(suspects, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)))
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Of those who accuse each other all but the one with the best record, the worst first."""
+        suspects = self.suspects
+        disputes = [[peer for peer in suspects if peer in dispute] for dispute in self._disputes]
+        worse = {peer for dispute in disputes for peer in dispute[:-1]}
+        return tuple(peer for peer in suspects if peer in worse)
 
     def chance(self, peer_ids: Iterable[str], rate: float) -> float:
         """How likely a text of these peers is audited: surely while one of them is new or suspect, and less the longer
         their record is, down to ``rate``. A rate of 0 audits nothing."""
         if not rate:
             return 0.0
-        return max((self._chance(peer, rate) for peer in peer_ids), default=0.0)
+        suspects = set(self.suspects)
+        return max((self._chance(peer, rate, peer in suspects) for peer in peer_ids), default=0.0)
 
-    def _chance(self, peer: str, rate: float) -> float:
+    def _chance(self, peer: str, rate: float, suspect: bool) -> float:
         clean = self._clean.get(peer, 0)
-        if peer in self._tests or clean < FIRST_WINDOWS:
+        if suspect or clean < FIRST_WINDOWS:
             return 1.0
         return max(rate, min(1.0, FIRST_WINDOWS / clean))
 
@@ -63,33 +81,37 @@ class Ledger:
         while len(self._clean) > MAX_PEERS:
             del self._clean[next(iter(self._clean))]
 
-    def disagreed(self, peer_ids: Collection[str]) -> tuple[str, ...]:
+    def disagreed(self, peer_ids: Collection[str], dispute: bool = False) -> tuple[str, ...]:
         """One of these peers lied, and nobody could find out who. Whoever was a suspect before did it most likely.
+
+        Args:
+            dispute: they were asked the same and answered differently, so that one of them is enough for a chain.
 
         Returns:
             Those that are condemned by it: none or one.
         """
         chain = frozenset(peer_ids)
-        before = chain & self._tests.keys()
+        before = chain & set(self.suspects)
         self._disagreements.append(chain)
+        if dispute:
+            self._disputes.append(chain)
         for peer in chain:
             share = 1 / len(before) if peer in before else 1 / len(chain)
             self._tests[peer] = self._tests.get(peer, Test()).disagreed(share)
         while len(self._tests) > MAX_PEERS:
             del self._tests[next(iter(self._tests))]
-        condemned = tuple(peer for peer in self.suspects if peer in chain and self._alone(peer))[:1]
+        condemned = [peer for peer in self.suspects if peer in chain and self._alone(peer)][:1]
         for peer in condemned:
             self.convicted(peer)
-        return condemned
+        return tuple(condemned)
 
     def convicted(self, peer: str) -> None:
         """It is known that this peer lied: what others were suspected of with it is explained."""
         self._clean.pop(peer, None)
         self._tests.pop(peer, None)
-        explained = [chain for chain in self._disagreements if peer in chain]
-        for chain in explained:
-            self._disagreements.remove(chain)
-        for other in {each for chain in explained for each in chain} & self._tests.keys():
+        explained = {each for chain in self._disagreements if peer in chain for each in chain}
+        self._strike(lambda chain: frozenset() if peer in chain else chain)
+        for other in explained & self._tests.keys():
             if not any(other in chain for chain in self._disagreements):
                 del self._tests[other]
 
@@ -102,5 +124,11 @@ class Ledger:
     def _forget(self, peer: str) -> None:
         """It is cleared: what it was suspected of was somebody else."""
         del self._tests[peer]
-        cleared = [chain - {peer} for chain in self._disagreements]
-        self._disagreements = deque((chain for chain in cleared if chain), MAX_DISAGREEMENTS)
+        self._strike(lambda chain: chain - {peer})
+
+    def _strike(self, what_is_left: Callable[[frozenset[str]], frozenset[str]]) -> None:
+        """Look at all disagreements anew; those of which nothing is left are over."""
+        for chains in (self._disagreements, self._disputes):
+            left = [chain for each in chains if (chain := what_is_left(each))]
+            chains.clear()
+            chains.extend(left)

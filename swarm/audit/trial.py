@@ -49,10 +49,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Peers that lied for certain, and sets of peers of each of which one lied."""
+    """Peers that lied for certain; sets of which one lied, each; and such sets whose members accuse each other."""
 
     convicted: tuple[str, ...] = ()
     suspected: tuple[frozenset[str], ...] = ()
+    disputed: tuple[frozenset[str], ...] = ()
 
 
 class Trial:
@@ -96,16 +97,16 @@ class Trial:
             if same is not None and not same[0]:
                 disputed.append(i)
         convicted: list[str] = []
-        suspected: list[frozenset[str]] = []
+        unclear: list[frozenset[str]] = []
         for i in disputed:
             liar = yield from self._decide(i)
             if liar is not None and len(liar) == 1:
                 convicted += liar
             else:
-                suspected.append(frozenset(liar or self._may_have_lied(i)))
+                unclear.append(frozenset(liar or self._may_have_lied(i)))
         if convicted:
             return Outcome(tuple(convicted))
-        return Outcome(suspected=tuple(suspected)) if suspected else self._suspect(firsts, seconds)
+        return Outcome(disputed=tuple(unclear)) if unclear else self._suspect(firsts, seconds)
 
     def _decide(self, i: int) -> Generator[Step, Sequence[bool] | None, Party | None]:
         """The party of stage ``i`` that alone differs, in all surroundings and every time."""

@@ -97,5 +97,5 @@ def _rounded(matrix: Tensor, bits: int) -> Tensor:
     groups = matrix.float().reshape(-1, group)
     least, most = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
     step = ((most - least) / (2**bits - 1)).clamp_min(1e-12)
-    rounded = ((groups - least) / step).round() * step + least
+    rounded: Tensor = ((groups - least) / step).round() * step + least
     return rounded.reshape(matrix.shape).to(matrix.dtype)
