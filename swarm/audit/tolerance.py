@@ -33,7 +33,8 @@ class Tolerance:
         """Whether distances ``[n]`` are such as honest chains have. What is not a number is no honest distance."""
         if not distances.numel():
             return True
-        outliers = (~(distances <= self.outlier)).float().mean()
+        distances = distances.nan_to_num(nan=float("inf"))
+        outliers = (distances > self.outlier).float().mean()
         return bool(distances.median() <= self.median) and bool(outliers <= self.share)
 
 

@@ -78,7 +78,7 @@ class AddressBook:
 
     def standings(self) -> Mapping[str, Standing]:
         """Of peers, by their ids; bans that are over are left out."""
-        return {peer_id: _today(standing) for peer_id, standing in self._read().standings.items()}
+        return _most_important({peer_id: _today(each) for peer_id, each in self._read().standings.items()})
 
     def remember(
         self,
