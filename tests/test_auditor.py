@@ -23,14 +23,14 @@ Liar = Callable[[Material, tuple[int, int]], Span]
 
 
 def saying(lie: Callable, when: Callable = lambda _: True) -> Liar:
-    return lambda material, stage: LyingSpan(material.spans[stage], lie, when)  # type: ignore[return-value]
+    return lambda material, stage: LyingSpan(material.spans[stage], lie, when)
 
 
 LIARS: dict[str, Liar] = {
     "noise": saying(noise),
     "zeros": saying(zeros),
     "unchanged": saying(unchanged),
-    "skipped-layers": lambda material, stage: SkippingSpan(material.spans[stage]),  # type: ignore[return-value]
+    "skipped-layers": lambda material, stage: SkippingSpan(material.spans[stage]),
     "wrong-weights": lambda material, stage: other_weights(material.checkpoint, *stage),
     "cheap-weights": lambda material, stage: cheap_weights(material.checkpoint, *stage),
 }

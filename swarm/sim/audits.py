@@ -28,8 +28,6 @@ from swarm.model.span import Span, Work
 from swarm.sim.lies import (
     LyingSpan,
     SkippingSpan,
-    When,
-    always,
     cheap_weights,
     noise,
     other_weights,
@@ -40,11 +38,13 @@ from swarm.sim.lies import (
 
 STAGES = ((0, 4), (4, 8))
 NAMES = "abc"  # three peers a stage
-TEXTS, TEXT_TOKENS = 40, 96
+LIAR = "a1"
+TEXTS, TEXT_TOKENS = 20, 96
+VARIANTS = 4  # of an honest answer to a text, computed in frames of other sizes
 RATE = 0.01
 HONEST_AUDITS = 10_000
-TRIES, RARE_TRIES = 11, 21
-MOST_TEXTS = 400
+TRIES, RARE_TRIES = 7, 15
+MOST_TEXTS = 300
 
 Shape = Callable[[Sequence[int], int, random.Random], list[int]]  # tokens, of the prompt, -> sizes of frames
 
@@ -76,6 +76,7 @@ class Lab:
             prompt = tokenizer(problem.prompt).input_ids
             self.texts.append(([*prompt, *tokenizer(problem.solution).input_ids][:TEXT_TOKENS], len(prompt)))
         self.rng = random.Random(7)
+        self._honest: dict[tuple[int, int, int], Tensor] = {}
 
     def spans(self, dtype: torch.dtype) -> list[Span]:
         return [Span.load(self.checkpoint, *stage, dtype=dtype) for stage in STAGES]
@@ -101,6 +102,14 @@ class Lab:
             start += size
         torch.set_num_threads(1)
         return self.head.normed(torch.cat(rows))
+
+    def honest(self, spans: Sequence[Span], text: int) -> Tensor:
+        """What honest spans say to a text; it is computed only a few times, each time in other frames."""
+        key = id(spans[0]), text, self.rng.randrange(VARIANTS)
+        if key not in self._honest:
+            tokens, prompt = self.texts[text]
+            self._honest[key] = self.run(spans, tokens, written(tokens, prompt, self.rng))
+        return self._honest[key]
 
     def sample(self, positions: range) -> Tensor:
         return torch.tensor(sorted(self.rng.sample(positions, min(MAX_SAMPLES, len(positions)))))
@@ -164,70 +173,79 @@ class Found:
     noticed: int  # windows of it until the first disagreement
     banned: int | None  # and until it was banned
     innocent: int  # honest peers that were banned
-    audited: int  # token-layers
-    generated: int
+
+
+@dataclass(frozen=True)
+class Liar:
+    """A peer of the second stage that lies in a share of its frames."""
+
+    name: str
+    span: Span
+    share: float = 1.0
+    replay: Shape = written  # how audits are sent
 
 
 class Swarm:
-    """Three peers a stage, one of which lies, and a client; texts go over chains as the router makes them, but by lot
-    where it would take the fastest: the liar is the fastest."""
+    """Three peers a stage, one of which lies, and a client; texts go over chains as the router makes them; the liar is
+    the fastest, and the others are equal."""
 
-    def __init__(self, lab: Lab, honest: Sequence[Span], lying: Span, seed: int, replay: Shape = written) -> None:
-        self._lab, self._replay = lab, replay
+    def __init__(self, lab: Lab, honest: Sequence[Span], liar: Liar, seed: int) -> None:
+        self._lab, self._honest, self._lying = lab, honest, liar
         self._rng = random.Random(seed)
         torch.manual_seed(seed)
-        self._stage = self._rng.randrange(len(STAGES)) if lying.first is None else int(lying.first > 0)
-        self.liar = f"a{self._stage}"
-        self._spans = {name + str(i): honest[i] for i in range(len(STAGES)) for name in NAMES}
-        self._spans[self.liar] = lying
         self._tolerance = tolerance({str(honest[0].dtype).removeprefix("torch.")}, experts=False)
-        self.ledger = Ledger()
-        self.banned: list[str] = []
-        self.audited = self.generated = 0
-
-    def chain(self) -> list[str]:
-        """The liar if it may, else others by lot."""
-        ledger, banned = self.ledger, set(self.banned)
-        free = [[name + str(i) for name in NAMES if name + str(i) not in banned] for i in range(len(STAGES))]
-        suspects = [peer for peer in ledger.suspects if peer not in ledger.worse]
-        while True:
-            chain = [self.liar if self.liar in there else self._rng.choice(there) for there in free]
-            doubtful = [peer for peer in suspects if peer in chain]
-            crowded = next((there for there in free if doubtful[1:] and doubtful[0] in there and len(there) > 1), None)
-            if crowded is None:
-                return chain
-            crowded.remove(doubtful[0])
+        self._ledger = Ledger()
+        self._banned: list[str] = []
 
     def write(self, most_texts: int) -> Found:
         """Write texts until the liar is banned, or as many as these."""
         seen, noticed = 0, None
         for _ in range(most_texts):
-            tokens, prompt = self._rng.choice(self._lab.texts)
-            chain = self.chain()
+            text, chain = self._rng.randrange(len(self._lab.texts)), self._chain()
+            tokens, prompt = self._lab.texts[text]
             sizes = written(tokens, prompt, self._rng)
-            answer = self._lab.run([self._spans[peer] for peer in chain], tokens, sizes)
-            self.generated += len(tokens) * STAGES[-1][1]
-            seen += (len(sizes) - 1) * (self.liar in chain)
-            if self._rng.random() < self.ledger.chance(chain, RATE):
-                wrong = self._audit(chain, tokens, prompt, answer, len(sizes))
-                noticed = seen if wrong and noticed is None else noticed
-            if self.liar in self.banned:
+            answer = self._answer(chain, text, sizes)
+            seen += (len(sizes) - 1) * (LIAR in chain)
+            if self._rng.random() < self._ledger.chance(chain, RATE) and self._audit(chain, text, answer, len(sizes)):
+                noticed = seen if noticed is None else noticed
+            if LIAR in self._banned:
                 break
-        banned = seen if self.liar in self.banned else None
-        innocent = sum(peer != self.liar for peer in self.banned)
-        return Found(noticed or seen, banned, innocent, self.audited, self.generated)
+        innocent = sum(peer != LIAR for peer in self._banned)
+        return Found(seen if noticed is None else noticed, seen if LIAR in self._banned else None, innocent)
 
-    def _audit(self, chain: list[str], tokens: list[int], prompt: int, answer: Tensor, count: int) -> bool:
+    def _chain(self) -> list[str]:
+        """The liar if it may, else others by lot."""
+        free = [[name + str(i) for name in NAMES if name + str(i) not in self._banned] for i in range(len(STAGES))]
+        for worse in self._ledger.worse:
+            free = [[peer for peer in there if peer != worse] or there for there in free]
+        while True:
+            chain = [LIAR if LIAR in there else self._rng.choice(there) for there in free]
+            doubtful = [peer for peer in self._ledger.suspects if peer in chain][:-1]
+            crowded = [(peer, there) for peer in doubtful for there in free if peer in there and len(there) > 1]
+            if not crowded:
+                return chain
+            peer, there = crowded[0]
+            there.remove(peer)
+
+    def _answer(self, chain: Sequence[str], text: int, sizes: Sequence[int]) -> Tensor:
+        lies = [self._rng.random() < self._lying.share for _ in sizes]
+        if LIAR not in chain or not any(lies):
+            return self._lab.honest(self._honest, text)
+        if isinstance(self._lying.span, LyingSpan):
+            self._lying.span.plan = lies
+        return self._lab.run([self._honest[0], self._lying.span], self._lab.texts[text][0], sizes)
+
+    def _audit(self, chain: list[str], text: int, answer: Tensor, count: int) -> bool:
         """Whether the answers differed."""
+        tokens, prompt = self._lab.texts[text]
         stands = [self._stand(first, i) for i, first in enumerate(chain)]
         if all(stand.second is None for stand in stands):
             return False
         positions = self._lab.sample(range(prompt - 1, len(tokens)))
 
         def run(which: Run) -> Tensor:
-            spans = [self._spans[stand.party(each)[0]] for stand, each in zip(stands, which, strict=True)]
-            self.audited += len(tokens) * STAGES[-1][1]
-            return self._lab.run(spans, tokens, self._replay(tokens, prompt, self._rng))[positions]
+            peers = [stand.party(each)[0] for stand, each in zip(stands, which, strict=True)]
+            return self._answer(peers, text, self._lying.replay(tokens, prompt, self._rng))[positions]
 
         def same(one: Tensor, other: Tensor) -> bool:
             return self._tolerance.holds(distances(one, other))
@@ -236,7 +254,7 @@ class Swarm:
         answers = {WRITTEN: answer[positions], AUDIT: run(seconds)}
         if same(answers[WRITTEN], answers[AUDIT]):
             checked = [stand.first[0] for stand in stands if stand.second is not None]
-            self.ledger.agreed(checked, min(count, len(positions)))
+            self._ledger.agreed(checked, min(count, len(positions)))
             return False
         trial = Trial(stands)
         while trial.step is not None:
@@ -245,16 +263,16 @@ class Swarm:
             trial.tell([same(answers[other], answers[number]) for other in trial.step.against])
         assert trial.outcome is not None
         for peer in trial.outcome.convicted:
-            self.ledger.convicted(peer)
-            self.banned.append(peer)
+            self._ledger.convicted(peer)
+            self._banned.append(peer)
         for group in trial.outcome.suspected:
-            self.banned += self.ledger.disagreed(group)
+            self._banned += self._ledger.disagreed(group)
         for group in trial.outcome.disputed:
-            self.banned += self.ledger.disagreed(group, dispute=True)
+            self._banned += self._ledger.disagreed(group, dispute=True)
         return True
 
     def _stand(self, first: str, i: int) -> Stand:
-        avoid = {first, *self.banned, *self.ledger.suspects}
+        avoid = {first, *self._banned, *self._ledger.suspects}
         others = [(name + str(i),) for name in NAMES if name + str(i) not in avoid]
         self._rng.shuffle(others)
         return Stand((first,), *others[:2])
@@ -262,36 +280,28 @@ class Swarm:
 
 def liars(lab: Lab, dtype: torch.dtype) -> None:
     """Windows until each kind of liar is noticed, and banned."""
-    name = str(dtype).removeprefix("torch.")
-    honest = lab.spans(dtype)
-    first, last = STAGES[1]
-    chance = random.Random(1)
-
-    def lies(lie: Callable[[Tensor, Tensor], Tensor], when: When = always) -> Span:
-        return LyingSpan(honest[1], lie, when)  # type: ignore[return-value]
-
-    def rarely(_: Work) -> bool:
-        return chance.random() < 0.01
-
-    kinds: list[tuple[str, Span, Shape, int]] = [
-        ("random noise", lies(noise), written, TRIES),
-        ("zeroed output", lies(zeros), written, TRIES),
-        ("returned input", lies(unchanged), written, TRIES),
-        ("half of the layers", SkippingSpan(honest[1]), written, TRIES),  # type: ignore[list-item]
-        ("another model's weights", other_weights(lab.checkpoint, first, last, dtype), written, TRIES),
-        (f"4-bit weights as {name}", cheap_weights(lab.checkpoint, first, last, dtype), written, TRIES),
-        ("noise in 1 % of frames", lies(noise, rarely), written, RARE_TRIES),
-        ("two-faced, by prefill shape", lies(noise, small_frames), written, TRIES),
-        ("the same, if audits were prefills", lies(noise, small_frames), at_once, TRIES),
+    name, honest = str(dtype).removeprefix("torch."), lab.spans(dtype)
+    span, stage, checkpoint = honest[1], STAGES[1], lab.checkpoint
+    kinds = [
+        Liar("random noise", LyingSpan(span, noise)),
+        Liar("zeroed output", LyingSpan(span, zeros)),
+        Liar("returned input", LyingSpan(span, unchanged)),
+        Liar("half of the layers", SkippingSpan(span)),
+        Liar("another model's weights", other_weights(checkpoint, *stage, dtype)),
+        Liar(f"4-bit weights as {name}", cheap_weights(checkpoint, *stage, dtype)),
+        Liar("noise in 1 % of frames", LyingSpan(span, noise), share=0.01),
+        Liar("honest to prompts and prefills", LyingSpan(span, noise, small_frames)),
+        Liar("the same, if audits were prefills", LyingSpan(span, noise, small_frames), replay=at_once),
     ]
     columns = (f"{each}: median, 95 %" for each in ("windows until noticed", "until banned"))
     _heading(f"lies of a {name} peer", *columns, "not banned", "innocent banned")
-    for lie, span, shape, tries in kinds:
-        found = [Swarm(lab, honest, span, seed, shape).write(MOST_TEXTS) for seed in range(tries)]
+    for liar in kinds:
+        tries = TRIES if liar.share == 1.0 else RARE_TRIES
+        found = [Swarm(lab, honest, liar, seed).write(MOST_TEXTS) for seed in range(tries)]
         banned = [each.banned for each in found if each.banned is not None]
         cells = _middle_and_most([each.noticed for each in found]), _middle_and_most(banned)
         innocent = sum(each.innocent for each in found)
-        print(f"| {lie} | {cells[0]} | {cells[1]} | {len(found) - len(banned)} of {tries} | {innocent} |", flush=True)
+        print(f"| {liar.name} | {cells[0]} | {cells[1]} | {tries - len(banned)} of {tries} | {innocent} |", flush=True)
 
 
 def _heading(*columns: str) -> None:

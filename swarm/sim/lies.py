@@ -1,7 +1,6 @@
 """Spans that compute something else than they say, to measure and to test how that is noticed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,31 +37,36 @@ def small_frames(work: Work) -> bool:
     return work.inputs.shape[0] <= 8
 
 
-class LyingSpan:
-    """A span that says something else about some works. Used as a `Span`."""
+class LyingSpan(Span):
+    """A span that says something else about some works.
+
+    Attributes:
+        plan: for each of the next works whether it lies there, if ``when`` agrees; always, once it is used up.
+    """
 
     def __init__(self, span: Span, lie: Lie, when: When = always) -> None:
+        self.__dict__.update(span.__dict__)
         self._span, self._lie, self._when = span, lie, when
+        self.plan: list[bool] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._span, name)
+    def _lies(self, work: Work) -> bool:
+        planned = self.plan.pop(0) if self.plan else True
+        return planned and self._when(work)
 
     def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[Tensor]:
         outputs = self._span.forward(batch, first, last)
         return [
-            self._lie(work.inputs, output) if self._when(work) else output
+            self._lie(work.inputs, output) if self._lies(work) else output
             for work, output in zip(batch, outputs, strict=True)
         ]
 
 
-class SkippingSpan:
+class SkippingSpan(Span):
     """A span that computes the first half of its layers alone."""
 
     def __init__(self, span: Span) -> None:
+        self.__dict__.update(span.__dict__)
         self._span = span
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._span, name)
 
     def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[Tensor]:
         first = self._span.first if first is None else first
