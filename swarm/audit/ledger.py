@@ -7,7 +7,7 @@ liar is as suspect as the liar, and never condemned for it. Local, never told to
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 
 from swarm.audit.sequential import Test
@@ -38,14 +38,9 @@ class Ledger:
     @property
     def suspects(self) -> tuple[str, ...]:
         """Peers under suspicion, the worst first."""
-        counts = Counter(peer for chain in self._disagreements for peer in chain)
-        unexplained = {
-            peer
-            for chain in self._disagreements
-            for peer in chain
-            if counts[peer] == max(counts[other] for other in chain)
-        }
-        suspects = unexplained & self._tests.keys()
+        open_ = [chain & self._tests.keys() for chain in self._disagreements]
+        counts = Counter(peer for chain in open_ for peer in chain)
+        suspects = {peer for chain in open_ for peer in chain if counts[peer] == max(map(counts.__getitem__, chain))}
         return tuple(sorted(suspects, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)))
 
     @property
@@ -77,7 +72,7 @@ class Ledger:
             if peer in self._tests:
                 self._tests[peer] = self._tests[peer].agreed()
                 if self._tests[peer].verdict == "cleared":
-                    self._forget(peer)
+                    del self._tests[peer]  # it stays part of the disagreements: nobody else is condemned in its place
         while len(self._clean) > MAX_PEERS:
             del self._clean[next(iter(self._clean))]
 
@@ -110,7 +105,10 @@ class Ledger:
         self._clean.pop(peer, None)
         self._tests.pop(peer, None)
         explained = {each for chain in self._disagreements if peer in chain for each in chain}
-        self._strike(lambda chain: frozenset() if peer in chain else chain)
+        for chains in (self._disagreements, self._disputes):
+            left = [chain for chain in chains if peer not in chain]
+            chains.clear()
+            chains.extend(left)
         for other in explained & self._tests.keys():
             if not any(other in chain for chain in self._disagreements):
                 del self._tests[other]
@@ -120,15 +118,3 @@ class Ledger:
         chains = [chain for chain in self._disagreements if peer in chain]
         common = reduce(frozenset.intersection, chains) if chains else frozenset()
         return self._tests[peer].verdict == "condemned" and common == {peer}
-
-    def _forget(self, peer: str) -> None:
-        """It is cleared: what it was suspected of was somebody else."""
-        del self._tests[peer]
-        self._strike(lambda chain: chain - {peer})
-
-    def _strike(self, what_is_left: Callable[[frozenset[str]], frozenset[str]]) -> None:
-        """Look at all disagreements anew; those of which nothing is left are over."""
-        for chains in (self._disagreements, self._disputes):
-            left = [chain for each in chains if (chain := what_is_left(each))]
-            chains.clear()
-            chains.extend(left)

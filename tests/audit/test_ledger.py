@@ -62,6 +62,16 @@ def test_whoever_is_common_to_all_is_condemned_and_the_others_are_not() -> None:
     assert ledger.suspects == ()
 
 
+def test_whoever_is_cleared_leaves_nobody_alone_with_the_blame() -> None:
+    """A rare liar may be cleared now and then, and still explains what happened beside it."""
+    ledger = Ledger()
+    for _ in range(20):
+        assert ledger.disagreed("ab") == ()
+        while "a" in ledger.suspects:
+            ledger.agreed("a", 20)
+    assert ledger.suspects == ("b",)
+
+
 def test_of_two_that_accuse_each_other_the_one_with_the_better_record_is_preferred() -> None:
     ledger = Ledger({"old": 500})
     ledger.disagreed({"old", "new"}, dispute=True)
