@@ -29,6 +29,10 @@ class ChainBroken(SwarmError):
         )
 
 
+class Implausible(ChainBroken):
+    """What the last peer answered cannot be an answer of the model: it, or one before it, computes something else."""
+
+
 class ChainSilent(SwarmError):
     """No answer came for much longer than a loop takes, and nobody said that anything failed."""
 

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +33,7 @@ T = TypeVar("T")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
+AUDIT_PATIENCE_S = 10.0  # for the audit of a text that is already shown
 RULES = "strict, adaptive, rejection, near_tie, typical, lenient, random, with settings as in adaptive:tau=0.5"
 
 
@@ -92,6 +94,13 @@ def app(verbose: bool) -> None:
     "--patience", "patience_s", default=30.0, show_default=True, metavar="S", help="Seconds to wait for missing peers."
 )
 @click.option("--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice.")
+@click.option(
+    "--audit",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+)
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @identity_option
 @bootstrap_option
@@ -105,6 +114,7 @@ def generate(
     bootstrap: tuple[str, ...],
     network: str | None,
     lan: bool,
+    audit: float,
     link_ms: float,
     as_json: bool,
     explain: bool,
@@ -130,6 +140,7 @@ def generate(
             link_ms=link_ms,
             identity=identity,
             cache=state_dir(),
+            audit_rate=audit,
         ) as client:
             stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
             try:
@@ -137,14 +148,19 @@ def generate(
                     if not as_json:
                         console.show_piece(piece)
             except SwarmIncomplete as error:
+                if not as_json:
+                    console.show_summary(stream.result)
                 return stream.result, error
-            return stream.result, None
+            if not as_json:
+                console.show_summary(stream.result)
+            audits = await client.settle(AUDIT_PATIENCE_S)
+            return replace(stream.result, stats=replace(stream.result.stats, audits=audits)), None
 
     generation, failure = _run(run())
     if as_json:
         click.echo(json.dumps(generation.as_dict(explain)))
     else:
-        console.show_summary(generation)
+        console.show_caught(generation.stats.audits)
         if explain:
             console.show_fates(generation.pieces)
     if failure is not None:

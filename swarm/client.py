@@ -9,21 +9,26 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from swarm.audit.ledger import Ledger
+from swarm.auditor import Auditor
 from swarm.chain import ChainLink
 from swarm.config import Network, load_network
-from swarm.errors import DirectoryDown, NoBootstrap
+from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.model.client import NO_PATTERNS, ClientModels
-from swarm.network.addressbook import AddressBook
+from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
+from swarm.network.tasks import end, within
 from swarm.request import Options, Request
-from swarm.results import Generation
+from swarm.results import Audits, Generation
 from swarm.router import Router
 from swarm.routing.health import Health
 from swarm.wire.hello import Member
+
+DEFAULT_AUDIT_RATE = 0.01
 
 
 class SwarmClient:
@@ -38,10 +43,13 @@ class SwarmClient:
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
         identity: who we are; by default somebody new each time. A swarm with a list of members knows its clients by it.
-        cache: a folder where peers and nodes that were good are noted for the next start; None notes nothing.
+        cache: a folder where peers and nodes that were good, and peers that lied, are noted for the next start; None
+            notes nothing.
+        audit_rate: how likely a text is computed again by other peers at least, in the background, to notice peers that
+            lie; 0 never does. Peers that are new or under suspicion are audited more often.
 
     Raises:
-        ConfigError: for a malformed address or network name, at once.
+        ConfigError: for a malformed address or network name, or an audit rate that is no share, at once.
         NoBootstrap, ModelNotFound, UnsupportedModel, DraftMismatch: on entering.
     """
 
@@ -58,12 +66,18 @@ class SwarmClient:
         allow: Collection[str] = (),
         identity: Identity | None = None,
         cache: Path | None = None,
+        audit_rate: float = DEFAULT_AUDIT_RATE,
     ) -> None:
-        self._health = Health(block=block, allow=allow)
+        if not 0 <= audit_rate <= 1:
+            raise ConfigError("audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1")
+        self._audit_rate = audit_rate
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
         self._me = Member(identity or Identity.generate(), self._network)
         self._book = AddressBook(cache, self._network.name) if cache else None
+        self._standings = self._book.standings() if self._book else {}
+        bans = {peer_id: each.banned_until for peer_id, each in self._standings.items() if each.banned_until}
+        self._health = Health(block=block, allow=allow, bans=bans)
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
@@ -79,8 +93,12 @@ class SwarmClient:
             life.push_async_callback(connections.close)
             checkpoint = self.models.checkpoint
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
-            self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known)
+            ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
+            self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
+            self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
+            auditing = asyncio.create_task(self._auditor.run())
+            life.push_async_callback(end, auditing)
             self._life = life.pop_all()
         return self
 
@@ -106,7 +124,12 @@ class SwarmClient:
             nodes = await self._directory.contacts()
         except DirectoryDown:
             nodes = []
-        self._book.remember(nodes, self.models.checkpoint.fingerprint, self._router.good)
+        bans, clean = self._health.bans, self._router.ledger.clean
+        standings = {
+            peer_id: Standing(clean=clean.get(peer_id, 0), banned_until=bans.get(peer_id, 0.0))
+            for peer_id in {**clean, **bans}
+        }
+        self._book.remember(nodes, self.models.checkpoint.fingerprint, self._router.good, standings)
 
     @staticmethod
     def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:
@@ -132,7 +155,7 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        return GenerationStream(self.models, ids, request, self._threads, self._router)
+        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor)
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""
@@ -140,6 +163,12 @@ class SwarmClient:
         async for _ in stream:
             pass
         return stream.result
+
+    async def settle(self, seconds: float) -> Audits:
+        """Wait until all texts that were written are audited, as far as they are to be, but no longer than that."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(seconds, self._auditor.settle())
+        return self._auditor.audits
 
     async def find_chain(self) -> list[ChainLink]:
         """The chain that a generation would take now: of the peers that answer, those with the shortest loop.

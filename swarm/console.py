@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from swarm.decoding.rules.rule import Origin
-    from swarm.results import Generation, Piece
+    from swarm.results import Audits, Generation, Piece
     from swarm.router import Choice
     from swarm.status import ModelStatus
 
@@ -55,6 +55,13 @@ def show_summary(generation: "Generation") -> None:
         seen = {piece.origin for piece in generation.pieces}
         click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen), err=True)
     click.echo(summary(generation), err=True)
+
+
+def show_caught(audits: "Audits") -> None:
+    """One line on standard error if peers were found to lie, else nothing."""
+    if audits.caught:
+        who = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
+        click.echo(f"caught computing something else than the model, and banned: {who}", err=True)
 
 
 def summary(generation: "Generation") -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from swarm.chain import ChainBroken, ChainLink, ChainSilent, take_leave
+from swarm.chain import ChainBroken, ChainLink, ChainSilent, Implausible, take_leave
 from swarm.decoding.decoder import Resume
 from swarm.errors import SwarmError
 from swarm.network.link import LinkClosed
@@ -66,6 +66,10 @@ class Finder(Protocol):
         """Take note that a peer failed."""
         ...
 
+    def doubt(self, peer_ids: Collection[str]) -> None:
+        """Take note that one of these peers computed something else than the model."""
+        ...
+
 
 @dataclass(frozen=True)
 class Repair:
@@ -89,11 +93,14 @@ class Mender:
     def __init__(self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float) -> None:
         self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
         self._replayed = False  # in the repair that is under way
+        self._implausible = False  # an answer was, before
 
     async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
         """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
         that does not get on with what it was given. Nobody, if the chain only takes long."""
         broken = set()
+        if isinstance(why, Implausible):
+            broken |= self._doubt()
         if isinstance(why, ChainBroken):
             self._blame(why)
             broken.add(why.peer_id)
@@ -106,6 +113,14 @@ class Mender:
             self._finder.failed(stuck)
             broken.add(stuck)
         return broken
+
+    def _doubt(self) -> set[str]:
+        """An answer was impossible. Most likely the last peer gave it, which is exchanged; if another one is no better,
+        the reason lies before it, and everybody is."""
+        chain = {link.peer_id for link in self._session.chain}
+        self._finder.doubt(chain)
+        again, self._implausible = self._implausible, True
+        return chain if again else set()
 
     async def _look(self, broken: set[str]) -> dict[str, Standing]:
         """How far every peer has come; those that do not tell are added to ``broken``."""

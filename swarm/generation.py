@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from swarm.audit.evidence import Samples
+from swarm.auditor import Auditor
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Resume
 from swarm.failover import NO_FAILURE, PAUSE_S, Mender, SwarmIncomplete
@@ -41,13 +43,21 @@ class GenerationStream:
 
     Args:
         router: chooses the chain, and peers that take the place of others.
+        auditor: is offered the text when it is finished.
     """
 
     def __init__(
-        self, models: ClientModels, prompt: Sequence[int], request: Request, threads: Threads, router: Router
+        self,
+        models: ClientModels,
+        prompt: Sequence[int],
+        request: Request,
+        threads: Threads,
+        router: Router,
+        auditor: Auditor | None = None,
     ) -> None:
         self._models, self._prompt, self._request = models, tuple(prompt), request
-        self._threads, self._router = threads, router
+        self._threads, self._router, self._auditor = threads, router, auditor
+        self._samples = Samples()
         self._result: Generation | None = None
         self._session: ChainSession | None = None
         self._standby: Standby | None = None
@@ -89,6 +99,7 @@ class GenerationStream:
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.mend(failure, turn.decoder.resume)
             self._result = self._sum_up(turn, session, repairs)
+            self._offer(turn, session, repairs)
         except SwarmIncomplete as error:
             turn.decoder.finish_reason = "swarm_incomplete"
             error.generation = self._result = self._sum_up(turn, session, repairs)
@@ -128,7 +139,9 @@ class GenerationStream:
 
     async def _open_on(self, chain: Sequence[ChainLink], turn: Turn) -> ChainSession:
         checkpoint = self._models.checkpoint
-        session = ChainSession(chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size)
+        session = ChainSession(
+            chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size, self._models.guard
+        )
         try:
             await session.open()
         except BaseException:
@@ -156,7 +169,24 @@ class GenerationStream:
             await ahead.close()
 
     def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
-        return turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
+        done = turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
+        if self._auditor is None:
+            return done
+        return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
+
+    def _offer(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> None:
+        """Let the auditor have what is known of the text."""
+        if self._auditor is None:
+            return
+        evidence = self._samples.evidence(
+            turn.decoder.tokens,
+            len(turn.prompt),
+            [link.stage for link in session.chain],
+            frozenset(peer_id for failover in repairs.failovers for peer_id in failover.peers),
+            frozenset(link.record.dtype for link in session.chain),
+            turn.max_tokens,
+        )
+        self._auditor.offer(evidence, len(turn.prompt) + turn.decoder.counts.sent)
 
     async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
         taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])
@@ -166,7 +196,10 @@ class GenerationStream:
         hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()
         logits = await loop.run_in_executor(self._threads.judging, self._models.head.logits, hidden)
-        return turn.judge(nodes, logits, answer.measured)
+        pieces = turn.judge(nodes, logits, answer.measured)
+        self._samples.answered(nodes, hidden)
+        self._samples.settle()
+        return pieces
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

@@ -50,6 +50,18 @@ class Failover:
 
 
 @dataclass(frozen=True)
+class Audits:
+    """What a client has had computed again by other peers since it began. Texts just written may still wait."""
+
+    texts: int = 0  # that were audited
+    disagreements: int = 0  # of these, where the answers differed
+    caught: tuple[str, ...] = ()  # peers that lied, and are banned
+    token_layers: int = 0  # that peers computed for audits
+    generated_token_layers: int = 0  # and for texts
+    share: float = 0.0  # of the former in the latter
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a generation took. Rates are None where nothing was drafted or decided."""
 
@@ -91,6 +103,7 @@ class Stats:
     failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
+    audits: Audits = Audits()
 
 
 @dataclass(frozen=True)

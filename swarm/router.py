@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from swarm.audit.ledger import Ledger
 from swarm.chain import ChainLink
 from swarm.errors import DirectoryDown, SwarmError
 from swarm.model.checkpoint import Checkpoint
@@ -26,6 +27,7 @@ WATCH_S = 5.0  # between looks at the directory while a text is written
 WATCH_LARGE_S = 60.0  # where a look shows only a part of the swarm: there are spares enough
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
 MAX_MEASURED = 4 * NEAREST
+MAX_CAUGHT = 64
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class Router:
     Args:
         model: its name as the user gave it, for errors.
         known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
+        ledger: who is suspected to lie: chains have as few of these as can be, one at most if that can be.
     """
 
     def __init__(
@@ -101,8 +104,10 @@ class Router:
         model: str,
         health: Health,
         known: Sequence[PeerRecord] = (),
+        ledger: Ledger | None = None,
     ) -> None:
-        self.health = health
+        self.health, self.ledger = health, Ledger() if ledger is None else ledger
+        self.caught: tuple[str, ...] = ()  # peers that were found to lie
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
@@ -127,7 +132,7 @@ class Router:
             WrongWeights: if the model is served, but with other weights.
         """
         known = await self._know_all(avoid)
-        self._last = self._stay(plan(known.candidates, self._checkpoint.num_layers), known.candidates)
+        self._last = self._choose(known.candidates)
         near, _ = self._nearest(list(self._records.values()))
         await self._connections.keep({*(r.peer_id for r in near), *(stage.peer_id for stage in self._last.stages)})
         return self._links(self._last, known, 0)
@@ -168,6 +173,19 @@ class Router:
         whole = [each for each in known.candidates if (each.first_layer, each.last_layer) == (0, last - first)]
         return self._links(plan(whole, last - first), known, first)[0] if whole else None
 
+    async def links(self, stages: Sequence[Stage]) -> list[ChainLink]:
+        """These stages of a chain that was, if all its peers are still there.
+
+        Raises:
+            MissingLayers: if not.
+        """
+        records = [self._records[stage.peer_id] for stage in stages if stage.peer_id in self._records]
+        reached = await self._connections.reach(records)
+        missing = [(stage.first, stage.last) for stage in stages if stage.peer_id not in reached]
+        if missing:
+            raise MissingLayers(self._model, missing, self._checkpoint.num_layers, len(reached))
+        return [ChainLink(stage, self._records[stage.peer_id], reached[stage.peer_id]) for stage in stages]
+
     async def watch(self) -> None:
         """Look around again and again, until cancelled, so that whoever takes another peer's place is known beforehand,
         and connected. Those who watch at the same time share their looks."""
@@ -183,6 +201,19 @@ class Router:
     def failed(self, peer_id: str) -> None:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)
+
+    def doubt(self, peer_ids: Collection[str], dispute: bool = False) -> None:
+        """One of these peers computed something else than the model; in a dispute, each says so of the others. Once it
+        is certain which, it is banned."""
+        for peer_id in self.ledger.disagreed(peer_ids, dispute):
+            self.condemn(peer_id)
+
+    def condemn(self, peer_id: str) -> None:
+        """This peer lied: have nothing to do with it any more."""
+        log.info("the peer ...%s lied, and is not used any more", peer_id[-8:])
+        self.ledger.convicted(peer_id)
+        self.health.ban(peer_id)
+        self.caught = (*self.caught, peer_id)[-MAX_CAUGHT:]
 
     def outdated(self, peer_id: str) -> None:
         """A peer is not as its record says: it is not used before the directory has been asked again."""
@@ -290,6 +321,21 @@ class Router:
             neighbours_ms={ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids},
         )
 
+    def _choose(self, candidates: Sequence[Candidate]) -> Plan:
+        """The best chain; where that can be, without the worse of those who accuse each other, and with one suspect at
+        most: so it comes out who it was."""
+        layers = self._checkpoint.num_layers
+        for worse in self.ledger.worse:
+            candidates = _without(worse, candidates, layers)
+        while True:
+            found = self._stay(plan(candidates, layers), candidates)
+            chosen = {stage.peer_id for stage in found.stages}
+            doubtful = [peer_id for peer_id in self.ledger.suspects if peer_id in chosen][:-1]
+            fewer = next((c for each in doubtful if (c := _without(each, candidates, layers)) != candidates), None)
+            if fewer is None:
+                return found
+            candidates = fewer
+
     def _stay(self, found: Plan, candidates: Sequence[Candidate]) -> Plan:
         """The last chain, if it is still there and nearly as good as the one that was found."""
         again = cost(self._last.stages, candidates) if self._last else None
@@ -313,3 +359,9 @@ class Router:
         others = [m.fingerprint for m in await self._directory.models() if m.model == checkpoint.name]
         if others:
             raise WrongWeights(self._model, checkpoint.fingerprint, others)
+
+
+def _without(peer_id: str, candidates: Sequence[Candidate], layers: int) -> Sequence[Candidate]:
+    """The others, if they serve all layers; else all of them."""
+    others = [candidate for candidate in candidates if candidate.peer_id != peer_id]
+    return candidates if gaps(others, layers) else others

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from swarm.chain import ChainBroken, ChainLink, ChainSilent
+from swarm.audit.guard import Guard
+from swarm.chain import ChainBroken, ChainLink, ChainSilent, Implausible
 from swarm.decoding.decoder import Window
 from swarm.network.connection import Arrival
 from swarm.network.link import LinkClosed
@@ -71,13 +72,19 @@ class ChainSession:
 
     Args:
         hidden_size: the model's width; an answer of another width is a failure of the peer that sent it.
+        guard: what is not possible for this model is a failure of the chain.
     """
 
     def __init__(
-        self, chain: Sequence[ChainLink], fingerprint: str, max_tokens: int, hidden_size: int | None = None
+        self,
+        chain: Sequence[ChainLink],
+        fingerprint: str,
+        max_tokens: int,
+        hidden_size: int | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.chain, self.fingerprint = tuple(chain), fingerprint
-        self.max_tokens, self.hidden_size = max_tokens, hidden_size
+        self.max_tokens, self.hidden_size, self._guard = max_tokens, hidden_size, guard
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
         self.branches = True
@@ -192,6 +199,7 @@ class ChainSession:
 
         Raises:
             ChainBroken: if a peer of the chain fails.
+            Implausible: if the answer cannot be one of this model.
             ChainSilent: if nothing comes for too long.
         """
         while True:
@@ -207,11 +215,12 @@ class ChainSession:
                 wide = f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}"
                 raise self.broken(arrival.peer_id, wide)
             if sent_at is not None:
+                hidden = self._plausible(result)
                 loop_s = time.perf_counter() - sent_at
                 if result.hidden.tokens == result.count:  # a prompt's loops say nothing of decoding
                     self._loop_s = loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
                 measured = Measured(loop_s * 1e3, result.compute_ms, result.queue_ms)
-                return Answer(result.epoch, result.first, result.count, result.hidden.unpack(), measured)
+                return Answer(result.epoch, result.first, result.count, hidden, measured)
 
     @property
     def patience_s(self) -> float:
@@ -376,6 +385,14 @@ class ChainSession:
         if sent_at is None or window.epoch != result.epoch or (tokens, tail) != (result.count, result.hidden.tokens):
             raise self.broken(self.chain[-1].peer_id, "it answered what was not asked")
         return sent_at if result.epoch == self._epoch else None
+
+    def _plausible(self, result: Result) -> Tensor:
+        hidden = result.hidden.unpack()
+        objection = self._guard.objection(hidden) if self._guard else None
+        if objection:
+            last = self.chain[-1]
+            raise Implausible(last.peer_id, last.layers, objection)
+        return hidden
 
     def _to_blame(self, reporter: str, fault: Fault) -> str:
         """A peer answers for itself, and may accuse only the one that it sends to; or the one that sends to it, of

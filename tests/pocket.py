@@ -12,6 +12,7 @@ import pytest
 from architectures import ARCHITECTURES, LAYERS
 from support import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
 
+from swarm.auditor import Auditor
 from swarm.generation import GenerationStream, Threads
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import ClientModels
@@ -21,6 +22,7 @@ from swarm.network.discovery import Connections
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.network.survey import Sample
+from swarm.network.tasks import end
 from swarm.request import Request
 from swarm.results import Generation
 from swarm.router import Router
@@ -75,6 +77,7 @@ class Swarm:
         self.up: list[Peer] = []
         self.states: dict[str, str] = {}
         self.health = Health()
+        self.auditor: Auditor | None = None
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(somebody())
         self._connections = Connections(self._dialer)
@@ -86,9 +89,24 @@ class Swarm:
 
     async def add(self, *spans: tuple[int, int], **options: int) -> None:
         for first, last in spans:
-            span = WatchedSpan(self._spans[first, last])
-            peer = Peer(span, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
-            self.up.append(await peer.__aenter__())
+            await self.join(self._spans[first, last], **options)
+
+    async def join(self, span: Span, **options: int) -> Peer:
+        """One peer that computes by this span."""
+        watched = WatchedSpan(span)
+        peer = Peer(watched, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
+        self.up.append(await peer.__aenter__())
+        return peer
+
+    @asynccontextmanager
+    async def audits(self, rate: float = 1.0) -> AsyncIterator[Auditor]:
+        """Let what is written meanwhile be audited."""
+        self.auditor = Auditor(self.router, self._models, self._threads.judging, rate)
+        auditing = asyncio.create_task(self.auditor.run())
+        try:
+            yield self.auditor
+        finally:
+            await end(auditing)
 
     async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
         records = tuple(self._record(peer) for peer in self.up)
@@ -117,7 +135,7 @@ class Swarm:
 
     def stream(self, prompt: Sequence[int] = PROMPT, **options: Any) -> GenerationStream:
         request = Request.of({"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options})
-        return GenerationStream(self._models, prompt, request, self._threads, self.router)
+        return GenerationStream(self._models, prompt, request, self._threads, self.router, self.auditor)
 
     async def write(self, strike: Strike | None = None, at: int = NEW // 3, **options: Any) -> Generation:
         """Generate, and let something happen after so many tokens."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from swarm import console
 from swarm.console import LEGEND, STYLES, set_up_logging, show_fates, show_piece, show_status, show_summary, summary
 from swarm.decoding.counts import Counts
-from swarm.results import Generation, Measured, Meter, Piece, RouteStop
+from swarm.results import Audits, Generation, Measured, Meter, Piece, RouteStop
 from swarm.status import ModelStatus, PeerStatus
 
 PEER_A, PEER_B = "12D3KooW" + "a" * 40, "12D3KooW" + "b" * 40
@@ -196,3 +196,12 @@ def test_verbose_shows_everything_of_ours(verbose, level, monkeypatch):
         monkeypatch.setattr(logging.getLogger(package), "level", logging.NOTSET)
     set_up_logging(verbose)
     assert [logging.getLogger(package).level for package in ("swarm", "peers")] == [level, level]
+
+
+def test_whoever_was_caught_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_caught(Audits())
+    assert capsys.readouterr().err == ""
+    console.show_caught(Audits(caught=("12D3KooWabcdefgh", "12D3KooWijklmnop")))
+    assert capsys.readouterr().err.splitlines() == [
+        "caught computing something else than the model, and banned: ...abcdefgh, ...ijklmnop"
+    ]

@@ -45,7 +45,12 @@ async def measure(asked: Asked) -> list[Comparison]:
     with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
         job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
         async with SwarmClient(
-            asked.model, draft=asked.draft, network=asked.network, link_ms=asked.link_ms, identity=asked.identity
+            asked.model,
+            draft=asked.draft,
+            network=asked.network,
+            link_ms=asked.link_ms,
+            identity=asked.identity,
+            audit_rate=0.0,
         ) as client:
             for way in WAYS:
                 options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}

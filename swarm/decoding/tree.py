@@ -27,6 +27,7 @@ class Node:
         serial: under which the chain holds it; 0 before it is sent.
         logits: ``[vocabulary]``, what the target says to follow; None before it has answered.
         alive: the text may still get here, or has just got here.
+        kept: it is part of the text.
     """
 
     def __init__(self, token: int, position: int, parent: "Node | None" = None) -> None:
@@ -37,6 +38,7 @@ class Node:
         self.serial = 0
         self.logits: Tensor | None = None
         self.alive = True
+        self.kept = False
         self.children: list[Node] = []  # the draft's first choice first
 
     @property
@@ -63,6 +65,7 @@ class Tree:
 
     def __init__(self, tip: Node) -> None:
         self.tip = tip
+        tip.kept = True
         self.nodes: list[Node] = []
         self.unsent: list[Node] = []
         self.open = [tip]
@@ -121,6 +124,7 @@ class Tree:
         # Nothing refers to what is committed: its logits, and those of the draft, are free.
         old.alive, old.children, tip.parent = False, [], None
         self.tip = tip
+        tip.kept = True
         self.nodes = [node for node in self.nodes if node.alive and node is not tip]
         self.unsent = [node for node in self.unsent if node.alive and node is not tip]
         self.open = [node for node in self.open if node.alive]

@@ -48,7 +48,9 @@ async def run_demo(
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
     async with LocalSwarm(TARGET, spans, link_ms) as swarm:
-        client = SwarmClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=link_ms)
+        client = SwarmClient(
+            locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=link_ms, audit_rate=0.0
+        )
         async with client:
             chain = await client.find_chain()
             route = "  >  ".join(f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}" for link in chain)

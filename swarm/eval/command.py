@@ -91,5 +91,7 @@ def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, 
 async def _over_swarm(
     plan: Plan, asked: Asked, network: Network, progress: Callable[[int], None]
 ) -> dict[str, list[Sample]]:
-    async with SwarmClient(asked.model, draft=asked.draft, network=network, identity=asked.identity) as client:
+    async with SwarmClient(
+        asked.model, draft=asked.draft, network=network, identity=asked.identity, audit_rate=0.0
+    ) as client:
         return await run_over_swarm(plan, client, progress)

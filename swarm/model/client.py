@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.audit.guard import Guard
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.errors import ConfigError
@@ -27,6 +28,7 @@ class ClientModels:
     draft: DraftModel | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
+    guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
 
     @classmethod
     def load(cls, model: str, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS) -> "ClientModels":

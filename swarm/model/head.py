@@ -20,6 +20,7 @@ class Head:
         """`entry` is the module of `model` that receives the last layer's output."""
         self.hidden_size = hidden_size
         self._model = model
+        self._entry = entry
         self._hidden: torch.Tensor | None = None
         parameter = next(model.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
@@ -45,6 +46,13 @@ class Head:
         self._hidden = hidden.to(self.device, self.dtype).unsqueeze(0)
         logits: torch.Tensor = self._model(inputs_embeds=self._hidden, use_cache=False).logits
         return logits[0].float()
+
+    @torch.inference_mode()
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Raw outputs of the last layer, behind the final norm: [n, hidden] in any dtype -> the same in float32."""
+        self._hidden = hidden.to(self.device, self.dtype).unsqueeze(0)
+        normed: torch.Tensor = self._entry(self._hidden)
+        return normed[0].float()
 
     def _substitute(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return (self._hidden, *args[1:]), kwargs

@@ -3,15 +3,19 @@
 Local only. It is never told to others, who could not check it, and nobody else's word counts here.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
+from types import MappingProxyType
 
 FIRST_BACKOFF_S = 5.0  # after the first failure; it doubles with every further one
 MOST_BACKOFF_S = 600.0
 FORGET_S = 1800.0  # a peer that did not fail for so long is as good as new
 FADE = 0.8  # what an older measurement still counts for the next one
+BAN_S = 7 * 86_400.0  # a peer that lied; identities cost nothing, so that longer would not help
 MAX_REMEMBERED = 4096  # peers; those seen longest ago are forgotten first
+
+NO_BANS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass
@@ -26,11 +30,18 @@ class Health:
     """One client's book on peers. Times are seconds of ``clock``."""
 
     def __init__(
-        self, clock: Callable[[], float] = monotonic, block: Collection[str] = (), allow: Collection[str] = ()
+        self,
+        clock: Callable[[], float] = monotonic,
+        block: Collection[str] = (),
+        allow: Collection[str] = (),
+        bans: Mapping[str, float] = NO_BANS,
+        wall_clock: Callable[[], float] = time,
     ):
-        """``block``: peers that are never used. ``allow``: if any are named, only these are used."""
+        """``block``: peers that are never used. ``allow``: if any are named, only these are used. ``bans``: until when,
+        in seconds since 1970, peers are not used that lied."""
         self._clock, self._block, self._allow = clock, frozenset(block), frozenset(allow)
         self._seen: dict[str, _Seen] = {}
+        self._bans, self._wall_clock = dict(bans), wall_clock
 
     def failed(self, peer_id: str) -> None:
         """It broke a session or did not answer: leave it alone for a while, twice as long as the last time."""
@@ -51,9 +62,23 @@ class Health:
         if peer_id in self._seen:
             self._seen[peer_id].failures = 0
 
+    def ban(self, peer_id: str) -> None:
+        """It lied: it is not used for `BAN_S`."""
+        self._bans.pop(peer_id, None)
+        while len(self._bans) >= MAX_REMEMBERED:
+            del self._bans[next(iter(self._bans))]
+        self._bans[peer_id] = self._wall_clock() + BAN_S
+
+    @property
+    def bans(self) -> dict[str, float]:
+        """Until when, in seconds since 1970, each peer is banned that is."""
+        return {peer_id: until for peer_id, until in self._bans.items() if until > self._wall_clock()}
+
     def usable(self, peer_id: str) -> bool:
         """Whether it may be part of a chain now."""
         if peer_id in self._block or (self._allow and peer_id not in self._allow):
+            return False
+        if self._bans.get(peer_id, 0.0) > self._wall_clock():
             return False
         return self.retry_in_s(peer_id) <= 0
 

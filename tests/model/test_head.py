@@ -30,6 +30,8 @@ def test_logits_are_those_of_the_whole_model(name: str, tmp_path: Path) -> None:
     logits = head.logits(entered[0][0])
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(head.normed(entered[0][0]), norm(entered[0])[0])
 
 
 def test_it_takes_16_bit_states_and_gives_float32(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """What a client remembers comes back, and nothing that lies in its file can hurt."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from support import Server
 
 from swarm.network import addressbook
-from swarm.network.addressbook import MAX_MODELS, MAX_NODES, MAX_PEERS, AddressBook
+from swarm.network.addressbook import MAX_MODELS, MAX_NODES, MAX_PEERS, AddressBook, Standing
 from swarm.network.records import PeerRecord
 
 MODEL = "0" * 32
@@ -90,3 +91,24 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     book = AddressBook(tmp_path / "file", "test")
     book.remember([NODE], MODEL, [record()])
     assert book.nodes() == ()
+
+
+def test_liars_and_honest_peers_are_remembered(tmp_path: Path) -> None:
+    book, later = AddressBook(tmp_path, "test"), time.time() + 1000
+    peers = ["A" * 20, "B" * 20, "C" * 20, "D" * 20]
+    known = [Standing(clean=5), Standing(banned_until=later), Standing(banned_until=1.0), Standing(clean=7)]
+    book.remember([], MODEL, [], dict(zip(peers, known, strict=True)))
+    assert AddressBook(tmp_path, "test").standings() == {peers[0]: known[0], peers[1]: known[1], peers[3]: known[3]}
+    book.remember([NODE], MODEL, [], {peers[0]: Standing(clean=9), peers[1]: Standing(clean=1)})
+    kept = {peers[0]: Standing(clean=9), peers[1]: Standing(clean=1, banned_until=later), peers[3]: known[3]}
+    assert book.standings() == kept, "the ban of another client stays"
+
+
+def test_of_too_many_the_banned_and_the_long_known_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addressbook, "MAX_STANDINGS", 2)
+    book, later = AddressBook(tmp_path, "test"), time.time() + 1000
+    known = {"A" * 20: Standing(clean=5), "B" * 20: Standing(banned_until=later), "C" * 20: Standing(clean=7)}
+    book.remember([], MODEL, [], known)
+    assert set(book.standings()) == {"B" * 20, "C" * 20}

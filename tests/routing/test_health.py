@@ -82,3 +82,24 @@ def test_the_book_is_bounded(health, monkeypatch):
         health.failed(peer)
     assert health.usable("a"), "seen longest ago"
     assert not health.usable("d")
+
+
+def test_a_liar_is_banned_for_a_while_and_a_restart_remembers(clock):
+    health = Health(clock, wall_clock=clock)
+    health.ban("a")
+    health.recovered("a")
+    assert not health.usable("a")
+    assert health.usable("b")
+    again = Health(clock, bans=health.bans, wall_clock=clock)
+    assert not again.usable("a")
+    clock.now += module.BAN_S + 1
+    assert again.usable("a")
+    assert again.bans == {}
+
+
+def test_bans_are_bounded(clock, monkeypatch):
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
+    health = Health(clock, wall_clock=clock)
+    for peer in "abcd":
+        health.ban(peer)
+    assert list(health.bans) == ["b", "c", "d"]

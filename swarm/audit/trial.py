@@ -1,0 +1,157 @@
+"""Who of two chains lied: which chains to run next, and what their answers prove.
+
+The text was written by the *first* party of every stage. An audit ran it over *second* parties, where there were any,
+and the answers differ. A `Trial` asks for more runs of the same tokens, each an ordinary session:
+
+1. The first parties once more. If they now agree with the audit, the lie cannot be reproduced: any of them may have
+   told it. If they agree with what they wrote, they are the base from there on; if with neither, the audit's chain is.
+2. The base with a single stage exchanged, for each stage. Where that makes a difference, its two parties differ.
+3. For each such stage its first, second and third party, beside all first and beside all second parties of the other
+   stages, twice. A party is convicted if every time it alone differs. A neighbour that is the same in all runs could be
+   the liar, and know from whom it meets when to lie; so nobody is convicted whose neighbours cannot be exchanged.
+
+An honest party is thus convicted only if two parties agree on the same lie, or both of the parties before or behind it
+lie whenever they meet it, and to it alone.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+FIRST, SECOND, THIRD = 0, 1, 2
+WRITTEN, AUDIT = 0, 1  # numbers of the two answers that differ; those of the trial's own runs follow
+ROUNDS = 2
+
+Party = tuple[str, ...]  # ids of the peers that compute a stage, one after the other
+Run = tuple[int, ...]  # which party computes, for every stage
+
+
+@dataclass(frozen=True)
+class Stand:
+    """The parties of one stage; None where there is nobody."""
+
+    first: Party
+    second: Party | None = None
+    third: Party | None = None
+
+    def party(self, which: int) -> Party:
+        party = (self.first, self.second, self.third)[which]
+        assert party is not None
+        return party
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to run next, and with which earlier answers to compare what comes, by their numbers."""
+
+    run: Run
+    against: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Peers that lied for certain; sets of which one lied, each; and such sets whose members accuse each other."""
+
+    convicted: tuple[str, ...] = ()
+    suspected: tuple[frozenset[str], ...] = ()
+    disputed: tuple[frozenset[str], ...] = ()
+
+
+class Trial:
+    """Run `step`, `tell` what came of it, until there is an `outcome`.
+
+    Args:
+        stands: of the stages in order; the audit exchanged every stage that has a second party, at least one.
+        gone: peers that had a part in the text, and none any more when it ended.
+    """
+
+    def __init__(self, stands: Sequence[Stand], gone: frozenset[str] = frozenset()) -> None:
+        self._stands, self._gone = tuple(stands), gone
+        self._made = AUDIT  # number of the last answer
+        self._course = self._proceed()
+        self.outcome: Outcome | None = None
+        self.step: Step | None = next(self._course)
+
+    def tell(self, same: Sequence[bool] | None) -> None:
+        """Whether the answer to `step` is the same as each of those it was to be compared with; None if the run could
+        not be made, which proves nothing."""
+        try:
+            self.step = self._course.send(same)
+        except StopIteration as end:
+            self.step, self.outcome = None, end.value
+
+    @property
+    def _exchanged(self) -> list[int]:
+        return [i for i, stand in enumerate(self._stands) if stand.second is not None]
+
+    def _proceed(self) -> Generator[Step, Sequence[bool] | None, Outcome]:
+        firsts, seconds = self._all(FIRST), self._all(SECOND)
+        same = yield self._step(firsts, WRITTEN, AUDIT)
+        if same is None:
+            return self._suspect(firsts, seconds)
+        base, number = (firsts, self._made) if same[0] else (seconds, AUDIT)
+        if same[1]:
+            return self._suspect(firsts)
+        disputed = []
+        for i in self._exchanged:
+            same = yield self._step(_exchange(base, i, SECOND if base[i] == FIRST else FIRST), number)
+            if same is not None and not same[0]:
+                disputed.append(i)
+        convicted: list[str] = []
+        unclear: list[frozenset[str]] = []
+        for i in disputed:
+            liar = yield from self._decide(i)
+            if liar is not None and len(liar) == 1:
+                convicted += liar
+            else:
+                unclear.append(frozenset(liar or self._may_have_lied(i)))
+        if convicted:
+            return Outcome(tuple(convicted))
+        return Outcome(disputed=tuple(unclear)) if unclear else self._suspect(firsts, seconds)
+
+    def _decide(self, i: int) -> Generator[Step, Sequence[bool] | None, Party | None]:
+        """The party of stage ``i`` that alone differs, in all surroundings and every time."""
+        neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(self._stands)]
+        if self._stands[i].third is None or any(self._stands[j].second is None for j in neighbours):
+            return None
+        suspects = {FIRST, SECOND, THIRD}
+        for rest in [self._all(FIRST), self._all(SECOND)] * ROUNDS:
+            first = yield self._step(_exchange(rest, i, FIRST))
+            second = yield self._step(_exchange(rest, i, SECOND), self._made)
+            third = yield self._step(_exchange(rest, i, THIRD), self._made - 1, self._made)
+            if first is None or second is None or third is None:
+                return None
+            suspects &= _alone(second[0], third[0], third[1])
+            if not suspects:
+                return None
+        return self._stands[i].party(suspects.pop())
+
+    def _may_have_lied(self, i: int) -> set[str]:
+        """Where first and second party of a stage differ, and it is not clear who lied: a neighbour that cannot be
+        exchanged may have done it."""
+        stand = self._stands[i]
+        fixed = [s.first for s in self._stands[max(0, i - 1) : i + 2] if s.second is None]
+        parties = [*(party for party in (stand.first, stand.second, stand.third) if party), *fixed]
+        return {peer for party in parties for peer in party}
+
+    def _all(self, which: int) -> Run:
+        return tuple(which if stand.second is not None else FIRST for stand in self._stands)
+
+    def _step(self, run: Run, *against: int) -> Step:
+        self._made += 1
+        return Step(run, against)
+
+    def _suspect(self, *runs: Run) -> Outcome:
+        """Everybody who had a part in these runs, and in the text."""
+        peers = {peer for run in runs for i, which in enumerate(run) for peer in self._stands[i].party(which)}
+        return Outcome(suspected=(frozenset(peers) | self._gone,))
+
+
+def _exchange(run: Run, i: int, which: int) -> Run:
+    return (*run[:i], which, *run[i + 1 :])
+
+
+def _alone(first_second: bool, first_third: bool, second_third: bool) -> set[int]:
+    """Who of three differs from both others, which agree."""
+    if first_second + first_third + second_third != 1:
+        return set()
+    return {THIRD} if first_second else {SECOND} if first_third else {FIRST}
