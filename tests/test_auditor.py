@@ -9,12 +9,14 @@ import torch
 from pocket import Material, Swarm, swarm_of
 from support import Peer, soon
 
+from peers import outlet, session
 from swarm import auditor, router
 from swarm.audit.guard import Guard
 from swarm.audit.tolerance import Tolerance
 from swarm.decoding.decoder import Window
 from swarm.model.span import Span
 from swarm.sim.lies import LyingSpan, SkippingSpan, cheap_weights, noise, other_weights, small_frames, unchanged, zeros
+from swarm.wire.tensors import WireTensor
 
 STAGES = [(0, 2), (2, 4)]
 FEW = 16  # tokens of a text: with the prompt's answer fewer than 20 windows, if each window is one token
@@ -213,6 +215,8 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken, lying = BROKEN[name], False
+    monkeypatch.setattr(outlet, "_packed", WireTensor.pack)  # peers notice what is not finite themselves, if they want
+    monkeypatch.setattr(session, "_fits", lambda *_: True)
     async with swarm_of(make) as swarm:
         liar = await join_liar(swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage)
         options = {"window": 0, "max_new_tokens": 80}
