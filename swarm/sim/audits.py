@@ -84,7 +84,7 @@ class Lab:
         return [Span.load(self.checkpoint, *stage, dtype=dtype) for stage in STAGES]
 
     def run(self, spans: Sequence[Span], tokens: Sequence[int], sizes: Sequence[int]) -> Tensor:
-        """Hidden states ``[n, hidden]`` of a chain behind the final norm, the text being sent in frames of these sizes."""
+        """Hidden states ``[n, hidden]`` of a chain behind the final norm; the text is sent in frames of these sizes."""
         rows = torch.tensor(tokens)
         for span in spans:
             rows = self.compute(span, rows, sizes)
@@ -120,7 +120,7 @@ class Lab:
 
 
 def spread(lab: Lab) -> None:
-    """How far honest peers are apart, and how many audits of theirs disagree; no two audits compare the same answers."""
+    """How far honest peers are apart, and how many audits of theirs disagree; each audit compares other answers."""
     _heading("dtypes", "p50", "p98", "p99.9", "largest median of a text", "limit", "audits", "disagree")
     full, half = ([_variants(lab, spans, *text) for text in lab.texts] for spans in map(lab.spans, DTYPES))
     pairs = [(text, i, j) for text in range(len(lab.texts)) for i in range(len(full[text])) for j in range(i)]
