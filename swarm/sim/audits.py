@@ -39,7 +39,8 @@ from swarm.sim.lies import (
 STAGES = ((0, 4), (4, 8))
 NAMES = "abc"  # three peers a stage
 LIAR = "a1"
-TEXTS, TEXT_TOKENS = 20, 96
+TEXTS, MORE_TEXTS, TEXT_TOKENS = 20, 24, 96
+DTYPES = (torch.float32, torch.bfloat16)
 VARIANTS = 4  # of an honest answer to a text, computed in frames of other sizes
 RATE = 0.01
 HONEST_AUDITS = 10_000
@@ -66,13 +67,14 @@ def at_once(tokens: Sequence[int], prompt: int, _: random.Random) -> list[int]:
 class Lab:
     """The demo target, its texts, and spans of all kinds."""
 
+    count: int = TEXTS
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint.open(locate("demo-target")))
 
     def __post_init__(self) -> None:
         tokenizer = self.checkpoint.tokenizer()
         self.head = Head.load(self.checkpoint)
         self.texts: list[tuple[list[int], int]] = []
-        for problem in islice(problems(seed=23, held_out=True), TEXTS):
+        for problem in islice(problems(seed=23, held_out=True), self.count):
             prompt = tokenizer(problem.prompt).input_ids
             self.texts.append(([*prompt, *tokenizer(problem.solution).input_ids][:TEXT_TOKENS], len(prompt)))
         self.rng = random.Random(7)
@@ -81,27 +83,26 @@ class Lab:
     def spans(self, dtype: torch.dtype) -> list[Span]:
         return [Span.load(self.checkpoint, *stage, dtype=dtype) for stage in STAGES]
 
-    def run(
-        self, spans: Sequence[Span], tokens: Sequence[int], sizes: Sequence[int], threads: int = 1, packed: bool = False
-    ) -> Tensor:
-        """Hidden states ``[n, hidden]`` of a chain behind the final norm, the text being sent in frames of these sizes;
-        ``packed`` with those of another session."""
+    def run(self, spans: Sequence[Span], tokens: Sequence[int], sizes: Sequence[int]) -> Tensor:
+        """Hidden states ``[n, hidden]`` of a chain behind the final norm; the text is sent in frames of these sizes."""
+        rows = torch.tensor(tokens)
+        for span in spans:
+            rows = self.compute(span, rows, sizes)
+        return self.head.normed(rows)
+
+    @staticmethod
+    def compute(span: Span, rows: Tensor, sizes: Sequence[int], threads: int = 1, packed: bool = False) -> Tensor:
+        """What a span makes of a text in frames of these sizes; ``packed`` with those of another session."""
         torch.set_num_threads(threads)
-        caches, neighbours = ([span.new_cache() for span in spans] for _ in range(2))
-        rows, start = [], 0
-        for size in sizes:
-            frame = torch.tensor(tokens[start : start + size])
-            beside = torch.tensor(tokens[:size]) if packed else None
-            for span, cache, neighbour in zip(spans, caches, neighbours, strict=True):
-                works = [Work.behind(cache, frame)]
-                if beside is not None:
-                    works.insert(0, Work.behind(neighbour, beside))
-                *others, frame = span.forward(works, span.first, span.last)
-                beside = others[0] if others else None
-            rows.append(frame)
-            start += size
+        cache, neighbour = span.new_cache(), span.new_cache()
+        outputs = []
+        for frame in rows.split_with_sizes(list(sizes)):
+            works = [Work.behind(cache, frame)]
+            if packed:
+                works.insert(0, Work.behind(neighbour, rows[: len(frame)]))
+            outputs.append(span.forward(works, span.first, span.last)[-1])
         torch.set_num_threads(1)
-        return self.head.normed(torch.cat(rows))
+        return torch.cat(outputs)
 
     def honest(self, spans: Sequence[Span], text: int) -> Tensor:
         """What honest spans say to a text; it is computed only a few times, each time in other frames."""
@@ -119,44 +120,42 @@ class Lab:
 
 
 def spread(lab: Lab) -> None:
-    """How far honest peers are apart, and how many audits of theirs disagree."""
-    kinds = {"float32": [torch.float32], "bfloat16": [torch.bfloat16], "mixed": [torch.float32, torch.bfloat16]}
+    """How far honest peers are apart, and how many audits of theirs disagree; each audit compares other answers."""
     _heading("dtypes", "p50", "p98", "p99.9", "largest median of a text", "limit", "audits", "disagree")
-    answers = {dtype: [_variants(lab, dtype, *text) for text in lab.texts] for dtype in (torch.float32, torch.bfloat16)}
-    for name, dtypes in kinds.items():
-        limit = tolerance({str(dtype).removeprefix("torch.") for dtype in dtypes}, experts=False)
+    full, half = ([_variants(lab, spans, *text) for text in lab.texts] for spans in map(lab.spans, DTYPES))
+    pairs = [(text, i, j) for text in range(len(lab.texts)) for i in range(len(full[text])) for j in range(i)]
+    for name, ones, others in (("float32", full, full), ("bfloat16", half, half), ("mixed", full, half)):
+        limit = tolerance({"float32"} if name == "float32" else {"bfloat16"}, experts=False)
         apart: list[Tensor] = []
-        disagree = 0
-        for number in range(HONEST_AUDITS):
-            text = number % len(lab.texts)
-            one, other = (lab.rng.choice(answers[dtype][text]) for dtype in (dtypes * 2)[:2])
-            while other is one:
-                other = lab.rng.choice(answers[dtypes[-1]][text])
+        for text, i, j in lab.rng.sample(pairs, min(HONEST_AUDITS, len(pairs))):
+            one, other = ones[text][i], others[text][j]
             positions = lab.sample(range(lab.texts[text][1] - 1, len(one)))
             apart.append(distances(one[positions], other[positions]))
-            disagree += not limit.holds(apart[-1])
-        every = torch.cat(apart)
-        middle = max(float(each.median()) for each in apart)
+        disagree = sum(not limit.holds(each) for each in apart)
+        every, middle = torch.cat(apart), max(float(each.median()) for each in apart)
         figures = " | ".join(f"{_quantile(every, q):.1e}" for q in (0.5, 0.98, 0.999))
         print(f"| {name} | {figures} | {middle:.1e} | {limit.median:.0e} | {len(apart):,} | {disagree} |", flush=True)
 
 
-def _variants(lab: Lab, dtype: torch.dtype, tokens: Sequence[int], prompt: int) -> list[Tensor]:
-    """One text, computed by honest peers with one and two threads, in all shapes, alone and beside others."""
-    spans = lab.spans(dtype) if dtype not in _SPANS else _SPANS[dtype]
-    _SPANS[dtype] = spans
+def _variants(lab: Lab, spans: Sequence[Span], tokens: Sequence[int], prompt: int) -> list[Tensor]:
+    """One text, computed by honest peers with one and two threads, in all shapes, alone and beside others; what the
+    first stage computed in one of these ways, the second one computes on in each."""
     ways: list[tuple[Shape, int, bool]] = [
         (written, 1, False),
         (written, 2, False),
         (written, 1, True),
-        (one_by_one, 1, False),
         (at_once, 1, False),
         (at_once, 2, True),
     ]
-    return [lab.run(spans, tokens, way(tokens, prompt, lab.rng), n, packed) for way, n, packed in ways]
-
-
-_SPANS: dict[torch.dtype, list[Span]] = {}
+    between = [
+        lab.compute(spans[0], torch.tensor(tokens), shape(tokens, prompt, lab.rng), threads, packed)
+        for shape, threads, packed in [*ways, (one_by_one, 1, False)]
+    ]
+    return [
+        lab.head.normed(lab.compute(spans[1], rows, shape(tokens, prompt, lab.rng), threads, packed))
+        for rows in between
+        for shape, threads, packed in ways
+    ]
 
 
 def _quantile(values: Tensor, q: float) -> float:
@@ -333,14 +332,13 @@ def cost() -> None:
 def main() -> None:
     torch.set_num_threads(1)
     parts = sys.argv[1:] or ["cost", "liars", "spread"]
-    lab = Lab()
     if "cost" in parts:
         cost()
     if "liars" in parts:
-        liars(lab, torch.float32)
-        liars(lab, torch.bfloat16)
+        for dtype in DTYPES:
+            liars(Lab(), dtype)
     if "spread" in parts:
-        spread(lab)
+        spread(Lab(MORE_TEXTS))
 
 
 if __name__ == "__main__":
