@@ -10,7 +10,9 @@ import click
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from fuzz import sessions  # noqa: E402
 from fuzz.loop import failing, fuzz, replay, smallest  # noqa: E402
+from fuzz.scripts import written  # noqa: E402
 from fuzz.targets import TARGETS  # noqa: E402
 
 CORPUS = HERE / "corpus"
@@ -38,6 +40,24 @@ def _bytes_command(name: str) -> None:
         still = replay(target, CORPUS)
         if report.failures or still:
             sys.exit(1)
+
+
+@main.command("sessions")
+@click.option("--scripts", default=1000, show_default=True, help="How many.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same scripts.")
+def _sessions(scripts: int, seed: int) -> None:
+    """Scripts of hostile clients and peers against real peers."""
+    hand = sessions.Stagehand.load()
+    report = sessions.fuzz(hand, scripts, seed)
+    print(report)
+    print(f"seed {seed}; strangers were told: {', '.join(sorted(report.answers))}")
+    for script, wrong in report.failures:
+        text = written(sessions.shortest(hand, script))
+        path = CORPUS / f"sessions-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+        path.write_text(text)
+        print(f"{wrong[0][:600]}\n  kept in {path}")
+    if report.failures or sessions.replay(hand, sorted(CORPUS.glob("sessions-*.json"))):
+        sys.exit(1)
 
 
 for _name in TARGETS:

@@ -9,9 +9,11 @@ Way = tuple[Any, ...]
 
 
 class Watched:
-    """Steps from line to line in the files of some modules."""
+    """Steps from line to line in the files of some modules; without ``pairs``, only which lines: where tasks take
+    turns, who comes after whom means little."""
 
-    def __init__(self, modules: Iterable[Any]) -> None:
+    def __init__(self, modules: Iterable[Any], pairs: bool = True) -> None:
+        self._pairs = pairs
         self._files = {module.__file__ for module in modules}
         self._ways: set[Way] = set()
         self._before = 0
@@ -32,5 +34,6 @@ class Watched:
 
     def _step(self, frame: FrameType, event: str, _: Any) -> Any:
         self._ways.add((frame.f_code.co_name, self._before, frame.f_lineno, event == "exception"))
-        self._before = frame.f_lineno
+        if self._pairs:
+            self._before = frame.f_lineno
         return self._step
