@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from support import WatchedSpan
 
 from peers.budget import CacheBudget
 from peers.handler import Handler
@@ -90,7 +91,8 @@ class Host:
     """A peer without a port."""
 
     def __init__(self, span: Span, arena: "Arena") -> None:
-        self.scheduler, self.budget = Scheduler(span), CacheBudget(CACHE_TOKENS)
+        watched: Any = WatchedSpan(span)  # the two share it, and each computes in a thread of its own
+        self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
         self.handler = Handler(
             self.scheduler,
             self.budget,

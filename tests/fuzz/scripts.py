@@ -129,7 +129,7 @@ class Author:
             fields["hidden"] = self._hidden(count)
         session["last"] = first + count - 1
         if random.random() < 0.3:
-            session["root"] = random.randint(session["root"], session["last"])
+            session["root"] = random.randint(min(session["root"], session["last"]), session["last"])
         return fields
 
     def _hidden(self, count: int) -> dict[str, Any]:
