@@ -1,17 +1,17 @@
 """The command line: `python -m tests.fuzz codec --messages 1000000 --seed 1`."""
 
-import hashlib
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from fuzz import sessions  # noqa: E402
-from fuzz.loop import failing, fuzz, replay, smallest  # noqa: E402
+from fuzz import generations, hostile, loop, sessions  # noqa: E402
 from fuzz.scripts import written  # noqa: E402
 from fuzz.targets import TARGETS  # noqa: E402
 
@@ -23,45 +23,84 @@ def main() -> None:
     """Hostile bytes and hostile sessions. Exits with 1 if anything fails, and keeps the smallest input that does."""
 
 
+def _seeded(name: str, what: str, count: int) -> Callable[[Any], Any]:
+    def command(function: Any) -> Any:
+        function = click.option("--keep", default=0, help="How many of those that led furthest join the corpus.")(function)
+        function = click.option("--seed", default=1, show_default=True)(function)
+        function = click.option(f"--{what}", "count", default=count, show_default=True, help="How many.")(function)
+        return main.command(name)(function)
+
+    return command
+
+
 def _bytes_command(name: str) -> None:
-    @main.command(name, help=TARGETS[name].__doc__)
-    @click.option("--messages", default=100_000, show_default=True, help="How many.")
-    @click.option("--seed", default=1, show_default=True, help="The same seed gives the same messages.")
-    def command(messages: int, seed: int) -> None:
+    def command(count: int, seed: int, keep: int) -> None:
         target = TARGETS[name]()
-        report = fuzz(target, messages, seed)
-        print(report)
-        print(f"seed {seed}; the process took {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB at most")
+        report = loop.fuzz(target, count, seed)
+        _print(report, seed)
+        loop.keep(report, CORPUS, keep)
         for data, why in report.failures:
-            least = smallest(data, failing(target))
-            path = CORPUS / f"{name}-{hashlib.sha256(least).hexdigest()[:12]}"
+            least = loop.smallest(data, loop.failing(target))
+            path = loop.named(CORPUS, name, least)
             path.write_bytes(least)
             print(f"{why[:300]}\n  kept in {path}")
-        still = replay(target, CORPUS)
-        if report.failures or still:
-            sys.exit(1)
+        _end(report.failures or loop.replay(target, CORPUS))
 
-
-@main.command("sessions")
-@click.option("--scripts", default=1000, show_default=True, help="How many.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same scripts.")
-def _sessions(scripts: int, seed: int) -> None:
-    """Scripts of hostile clients and peers against real peers."""
-    hand = sessions.Stagehand.load()
-    report = sessions.fuzz(hand, scripts, seed)
-    print(report)
-    print(f"seed {seed}; strangers were told: {', '.join(sorted(report.answers))}")
-    for script, wrong in report.failures:
-        text = written(sessions.shortest(hand, script))
-        path = CORPUS / f"sessions-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-        path.write_text(text)
-        print(f"{wrong[0][:600]}\n  kept in {path}")
-    if report.failures or sessions.replay(hand, sorted(CORPUS.glob("sessions-*.json"))):
-        sys.exit(1)
+    command.__doc__ = TARGETS[name].__doc__
+    _seeded(name, "messages", 100_000)(command)
 
 
 for _name in TARGETS:
     _bytes_command(_name)
+
+
+@_seeded("sessions", "scripts", 1000)
+def _sessions(count: int, seed: int, keep: int) -> None:
+    """Scripts of hostile clients and next peers against real peers."""
+    hand = sessions.Stagehand.load()
+    report = sessions.fuzz(hand, count, seed)
+    _print(report, seed)
+    print(f"strangers were told: {', '.join(sorted(report.answers))}")
+    for script, wrong in report.failures:
+        print(f"{wrong[0][:600]}\n  kept in {_kept(sessions.shortest(hand, script))}")
+    for _, script in sorted(report.pioneers, key=lambda each: -each[0])[:keep]:
+        _kept(script)
+    _end(report.failures or sessions.replay(hand, sorted(CORPUS.glob("sessions-*.json"))))
+
+
+@_seeded("hostile", "sessions", 1000)
+def _hostile(count: int, seed: int, keep: int) -> None:
+    """Hostile peers against a client's session."""
+    report = hostile.fuzz(count, seed)
+    _print(report, seed)
+    _end(report.failures)
+
+
+@_seeded("generations", "texts", 100)
+def _generations(count: int, seed: int, keep: int) -> None:
+    """Whole texts over peers that say wrong things now and then."""
+    report = generations.fuzz(count, seed)
+    _print(report, seed)
+    _end(report.failures)
+
+
+def _kept(script: list[Any]) -> Path:
+    text = written(script)
+    path = loop.named(CORPUS, "sessions", text.encode(), ".json")
+    path.write_text(text)
+    return path
+
+
+def _print(report: object, seed: int) -> None:
+    most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"{report}\nseed {seed}; the process took {most_mb:.0f} MB at most")
+
+
+def _end(failures: Any) -> None:
+    for each in failures:
+        print(str(each)[:600])
+    sys.exit(1 if failures else 0)
+
 
 if __name__ == "__main__":
     main()

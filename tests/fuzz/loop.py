@@ -1,5 +1,6 @@
 """The coverage-guided loop: change what went a new way before, and keep what goes a new way again."""
 
+import hashlib
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ class Report:
     seconds: float = 0.0
     outcomes: dict[str, int] = field(default_factory=dict)
     failures: list[tuple[bytes, str]] = field(default_factory=list)
+    pioneers: list[tuple[int, bytes]] = field(default_factory=list)  # how many ways an input was the first to go
 
     def __str__(self) -> str:
         return (
@@ -87,6 +89,7 @@ def fuzz(target: Target, inputs: int, seed: int, failures: int = 10) -> Report:
                 break
             continue
         if new:
+            report.pioneers.append((len(ways - seen), data))
             seen |= ways
             if len(data) <= KEPT_BYTES:
                 kept.append(data)
@@ -121,6 +124,18 @@ def _measured(target: Target, data: bytes) -> int:
     if peak > target.memory(data):
         raise TooMuch(f"{peak} bytes of memory for {len(data)} bytes, {target.memory(data)} are allowed")
     return peak
+
+
+def keep(report: Report, folder: Path, count: int, longest: int = 600) -> None:
+    """Put the inputs that led furthest into the corpus."""
+    short = [each for each in report.pioneers if len(each[1]) <= longest]
+    for _, data in sorted(short, key=lambda each: -each[0])[:count]:
+        named(folder, report.name, data).write_bytes(data)
+
+
+def named(folder: Path, name: str, data: bytes, ending: str = "") -> Path:
+    """Where an input lies in the corpus."""
+    return folder / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}{ending}"
 
 
 def smallest(data: bytes, fails: Callable[[bytes], bool], tries: int = 2000) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 import torch
-from fuzz.arena import CACHE_TOKENS, FINGERPRINT, Arena, Honest, Stranger, hop_to, settle
+from fuzz.arena import CACHE_TOKENS, FINGERPRINT, SAID_BY_SINKS, Arena, Honest, Stranger, hop_to, settle
 from fuzz.mutate import ODD, changed
 from fuzz.schema import valid
 
@@ -161,7 +161,7 @@ class Author:
             return [sink, 0, random.choice(("vanish", "stall", "mute"))]
         if random.random() < 0.7:
             code = random.choice(("no_session", "busy", "out_of_order", "internal", "draining"))
-            return self._say(sink, 0, "fault", {"code": code, "text": "no", "session": session["id"]})
+            return self._say(sink, 0, "fault", {"code": code, "text": SAID_BY_SINKS, "session": session["id"]})
         return self._say(sink, 0, "pong", {"nonce": 3})
 
 

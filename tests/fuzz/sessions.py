@@ -37,6 +37,7 @@ class Report:
     seconds: float = 0.0
     memory_mb: tuple[float, float] = (0.0, 0.0)  # after a hundredth of the scripts, and in the end
     failures: list[tuple[Script, list[str]]] = field(default_factory=list)
+    pioneers: list[tuple[int, Script]] = field(default_factory=list)  # how many ways a script was the first to go
 
     def __str__(self) -> str:
         return (
@@ -90,6 +91,7 @@ def fuzz(hand: Stagehand, scripts: int, seed: int, failures: int = 5) -> Report:
         ways |= {(kind,) for kind in hand.kinds}
         report.answers |= hand.kinds
         if not ways <= seen:
+            report.pioneers.append((len(ways - seen), script))
             seen |= ways
             kept.append(script)
             if len(kept) > KEPT:
