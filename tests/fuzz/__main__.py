@@ -25,7 +25,9 @@ def main() -> None:
 
 def _seeded(name: str, what: str, count: int) -> Callable[[Any], Any]:
     def command(function: Any) -> Any:
-        function = click.option("--keep", default=0, help="How many of those that led furthest join the corpus.")(function)
+        function = click.option("--keep", default=0, help="How many of those that led furthest join the corpus.")(
+            function
+        )
         function = click.option("--seed", default=1, show_default=True)(function)
         function = click.option(f"--{what}", "count", default=count, show_default=True, help="How many.")(function)
         return main.command(name)(function)
@@ -58,7 +60,7 @@ for _name in TARGETS:
 def _sessions(count: int, seed: int, keep: int) -> None:
     """Scripts of hostile clients and next peers against real peers."""
     hand = sessions.Stagehand.load()
-    report = sessions.fuzz(hand, count, seed)
+    report = sessions.fuzz(hand, count, seed, tell=lambda report: print(report, file=sys.stderr))
     _print(report, seed)
     print(f"strangers were told: {', '.join(sorted(report.answers))}")
     for script, wrong in report.failures:

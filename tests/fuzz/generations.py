@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from fuzz.arena import Complaints, watched_by
-from fuzz.mutate import changed
 from pocket import STAGES, Material, Swarm, swarm_of
 
+from fuzz.arena import Complaints, watched_by
+from fuzz.mutate import changed
 from swarm.errors import SwarmError
 from swarm.network.link import Link
 from swarm.network.tasks import within

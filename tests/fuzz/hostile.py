@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import msgpack
 import torch
+from records import peer_record
+
 from fuzz.arena import PATIENCE_S, SkippingLoop, pair, run, settle
 from fuzz.mutate import changed
 from fuzz.schema import IDENTITIES, valid
-from records import peer_record
-
 from swarm import session as sessions
 from swarm.chain import ChainLink
 from swarm.decoding.decoder import Window

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgpack
 import torch
+
 from fuzz.arena import CACHE_TOKENS, FINGERPRINT, SAID_BY_SINKS, Arena, Honest, Stranger, hop_to, settle
 from fuzz.mutate import ODD, changed
 from fuzz.schema import valid
-
 from swarm.wire import codec
 from swarm.wire.tensors import WireTensor
 

@@ -3,18 +3,18 @@
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
+from support import tiny_checkpoint
+
 from fuzz.arena import Arena, reference, run
 from fuzz.coverage import Watched, Way
 from fuzz.scripts import Author, Script, altered, play
-from support import tiny_checkpoint
-
 from peers import handler, history, inbox, onward, outlet, retelling, session
 from swarm.model.span import Span
 from swarm.network import feed
@@ -71,8 +71,15 @@ class Stagehand:
         return run(work)
 
 
-def fuzz(hand: Stagehand, scripts: int, seed: int, failures: int = 5) -> Report:
-    """Play so many scripts; stops after so many ``failures``. How threads take turns is not in the seed's hands."""
+def fuzz(
+    hand: Stagehand,
+    scripts: int,
+    seed: int,
+    failures: int = 5,
+    tell: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Play so many scripts; stops after so many ``failures``, and tells after every tenth of them how it stands. How
+    threads take turns is not in the seed's hands."""
     random, report, watched = Random(seed), Report(), Watched(MODULES, pairs=False)
     kept: list[Script] = []
     seen: set[Way] = set()
@@ -98,7 +105,9 @@ def fuzz(hand: Stagehand, scripts: int, seed: int, failures: int = 5) -> Report:
                 kept.pop(random.randrange(KEPT))
         if report.scripts == max(1, scripts // 100):
             report.memory_mb = (_memory_mb(), 0.0)
-    report.ways, report.seconds = len(seen), time.perf_counter() - began
+        report.ways, report.seconds = len(seen), time.perf_counter() - began
+        if report.scripts % max(1, scripts // 10) == 0:
+            tell(report)
     report.memory_mb = (report.memory_mb[0], _memory_mb())
     return report
 

@@ -6,12 +6,12 @@ import struct
 from random import Random
 
 import msgpack
-from fuzz.schema import IDENTITIES, valid
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 
+from fuzz.schema import IDENTITIES, valid
 from swarm.errors import InvalidRecord
 from swarm.identity import Identity
 from swarm.network import address, dialback, records, shards, stream, validator
@@ -182,7 +182,9 @@ class Framing:
         reader.feed_data(data)
         reader.feed_eof()
         heard: list[Message] = []
-        link = StreamLink(reader, asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop), "a stranger")
+        link = StreamLink(
+            reader, asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop), "a stranger"
+        )
         try:
             while True:
                 heard.append(await link.receive())

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from fuzz.loop import fuzz, replay, smallest
 from fuzz.targets import TARGETS, Codec
-
 from swarm.wire import codec
 from swarm.wire.messages import Message
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from fuzz import hostile, sessions
 from fuzz.sessions import Stagehand
-
 from peers.budget import CacheBudget
 from peers.handler import Handler
 from swarm.session import ChainSession
