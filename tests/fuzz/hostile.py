@@ -1,4 +1,4 @@
-"""Hostile peers against a client: whatever they answer, its session ends in time, with answers or with a clear error."""
+"""Hostile peers against a client: whatever they answer, its session ends in time, with answers or a clear error."""
 
 import asyncio
 from collections.abc import Iterator
@@ -34,10 +34,10 @@ SESSION_S = 400.0  # of skipped time: no session of so few windows may take long
 
 
 class Liar:
-    """A peer's end of a link, that answers as chance has it."""
+    """A peer's end of a link, that answers as chance has it; frames are answered by the ``last`` peer of the chain."""
 
-    def __init__(self, link: StreamLink, good: float, random: Random) -> None:
-        self._link, self._good, self._random = link, good, random
+    def __init__(self, link: StreamLink, good: float, random: Random, last: "Liar | None" = None) -> None:
+        self._link, self._good, self._random, self._last = link, good, random, last
         self._heard: list[bytes] = []
         self.task = asyncio.create_task(self._serve())
 
@@ -48,8 +48,9 @@ class Liar:
     async def _serve(self) -> None:
         try:
             async for message in self._link:
-                for data in self._answers(message):
-                    self._link._writer.write(len(data).to_bytes(4, "big") + data)
+                speaker = self._last if self._last is not None and isinstance(message, Frame) else self
+                for data in speaker._answers(message):
+                    speaker._link._writer.write(len(data).to_bytes(4, "big") + data)
         except WireError:
             raise AssertionError("a client says what is no message") from None
 
@@ -127,14 +128,16 @@ def play(seed: int) -> tuple[str, list[str]]:
     random, chance, ends = Random(seed), Random(seed), [""]  # of the peers and the client, and of the clock
 
     async def work() -> list[str]:
-        liars, links, failures = [], [], []
+        liars: list[Liar] = []
+        links: list[ChainLink] = []
+        failures: list[str] = []
         good = random.choice((0.5, 0.9, 0.97, 0.99))
-        for number in range(PEERS):
+        for number in reversed(range(PEERS)):
             ours, theirs = await pair("peer:1")
-            liars.append(Liar(theirs, good, random))
+            liars.append(Liar(theirs, good, random, liars[0] if liars else None))
             peer_id = IDENTITIES[number].peer_id
             stage = Stage(peer_id, number, number + 1)
-            links.append(ChainLink(stage, peer_record(peer_id), Connection(peer_id, ours)))
+            links.insert(0, ChainLink(stage, peer_record(peer_id), Connection(peer_id, ours)))
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippingLoop)
         client = asyncio.create_task(_use(links, random))

@@ -61,8 +61,8 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.inputs} inputs in {self.seconds:.0f} s, {self.valid} of them valid, {self.ways} ways, "
-            f"{len(self.outcomes)} outcomes; the slowest took {self.slowest_s * 1e3:.1f} ms ({len(self.slowest)} bytes), "
-            f"the largest {self.peak_bytes / 1e6:.2f} MB of memory; {len(self.failures)} failures"
+            f"{len(self.outcomes)} outcomes; the slowest took {self.slowest_s * 1e3:.1f} ms "
+            f"({len(self.slowest)} bytes), the largest {self.peak_bytes / 1e6:.2f} MB of memory; {len(self.failures)} failures"
         )
 
 

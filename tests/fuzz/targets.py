@@ -48,8 +48,17 @@ class Codec:
         try:
             message = codec.decode(data)
         except WireError as error:
-            assert str(error).isprintable() and len(str(error)) < 200, repr(str(error))
-            return _kind(error.reason)
+            refusal = error
+        else:
+            return self._comes_back(message)
+        assert str(refusal).isprintable(), "a refusal could steer a terminal"
+        assert len(str(refusal)) < 200, "a refusal is as long as the sender likes"
+        return _kind(refusal.reason)
+
+    def memory(self, data: bytes) -> int:
+        return MB + 8 * len(data)
+
+    def _comes_back(self, message: Message) -> str:
         again = codec.encode(message)
         assert codec.decode(again) == message, "it does not come back"
         assert len(again) <= MAX_MESSAGE_BYTES, "it may be heard, but not said"
@@ -57,9 +66,6 @@ class Codec:
         if hidden is not None:
             assert tensors.WireTensor.pack(hidden.unpack()) == hidden, "its tensor does not come back"
         return f"valid {type(message).__name__}"
-
-    def memory(self, data: bytes) -> int:
-        return MB + 8 * len(data)
 
 
 class Records:

@@ -14,10 +14,10 @@ CORPUS = Path(__file__).parent / "corpus"
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_whatever_is_said_is_either_taken_as_it_is_meant_or_refused(name: str) -> None:
-    report = fuzz(TARGETS[name](), 2500, seed=7)
+    report = fuzz(TARGETS[name](), 1500, seed=7)
     assert report.failures == []
-    assert report.valid > 100
-    assert report.inputs - report.valid > 100
+    assert report.valid > 50
+    assert report.inputs - report.valid > 50
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -36,6 +36,7 @@ def test_every_kind_of_message_is_tried() -> None:
     assert {f"valid {kind.__name__}" for kind in codec._KINDS.values()} <= set(outcomes)
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.threat("malformed-bytes")
 @pytest.mark.parametrize("defended", [True, False])
 def test_fuzzing_notices_a_decoder_that_checks_no_fields(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
