@@ -62,7 +62,8 @@ class Report:
         return (
             f"{self.name}: {self.inputs} inputs in {self.seconds:.0f} s, {self.valid} of them valid, {self.ways} ways, "
             f"{len(self.outcomes)} outcomes; the slowest took {self.slowest_s * 1e3:.1f} ms "
-            f"({len(self.slowest)} bytes), the largest {self.peak_bytes / 1e6:.2f} MB of memory; {len(self.failures)} failures"
+            f"({len(self.slowest)} bytes), the largest {self.peak_bytes / 1e6:.2f} MB of memory; "
+            f"{len(self.failures)} failures"
         )
 
 
@@ -126,7 +127,7 @@ def _measured(target: Target, data: bytes) -> int:
     return peak
 
 
-def keep(report: Report, folder: Path, count: int, longest: int = 600) -> None:
+def keep(report: Report, folder: Path, count: int, longest: int = 1200) -> None:
     """Put the inputs that led furthest into the corpus."""
     short = [each for each in report.pioneers if len(each[1]) <= longest]
     for _, data in sorted(short, key=lambda each: -each[0])[:count]:

@@ -22,6 +22,7 @@ from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
 from swarm.wire.messages import Message
 
 NOW = 1000.0
+SIGNED = 40  # records that are genuine
 MB = 1 << 20
 
 
@@ -105,12 +106,13 @@ class Validator:
     longest = 1 << 12
 
     def __init__(self) -> None:
-        self._owner = IDENTITIES[0]
         self._signed: set[tuple[bytes, bytes, bytes, float]] = set()
-        self._friend = self._record(IDENTITIES[1], Random(0))
+        random = Random(0)
+        self._friend = self._record(IDENTITIES[1], random)
+        self._records = [self._record(IDENTITIES[0], random) for _ in range(SIGNED)]
 
     def seed(self, random: Random) -> bytes:
-        record = self._record(self._owner, random)
+        record = random.choice(self._records)
         data: bytes = msgpack.packb([record.key, record.subkey, record.value, record.expiration_time])
         return data
 
