@@ -13,6 +13,7 @@ import swarm.network.link as links
 from swarm.network import stream
 from swarm.network.link import Link, LinkClosed
 from swarm.network.stream import StreamLink
+from swarm.network.tasks import end
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.messages import Fault, FaultCode, Ping, Pong
 
@@ -173,3 +174,38 @@ async def test_a_busy_link_is_never_silent_for_long(monkeypatch: pytest.MonkeyPa
         assert await soon(reader.readexactly(12)) == bytes(12)
         assert link._warmer is not None
         await eventually(link._warmer.done)
+
+
+@pytest.mark.threat("oversized-message")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_what_is_declared_too_long_is_gathered_only_without_a_limit(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One link could fill the memory with a message that never ends."""
+
+    async def attack() -> int:
+        async with raw() as (link, _, writer):
+            reading = asyncio.create_task(link.receive())
+            writer.write(struct.pack(">I", MAX_MESSAGE_BYTES + 1) + bytes(1 << 20))
+            await eventually(lambda: reading.done() or len(link._got) > 1 << 20)
+            gathered = len(link._got)
+            await end(reading)
+            return gathered
+
+    if not defended:
+        monkeypatch.setattr(stream, "MAX_MESSAGE_BYTES", 1 << 31)
+    assert (await soon(attack()) <= stream.READ_BYTES) is defended
+
+
+@pytest.mark.threat("malformed-bytes")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_what_is_no_message_is_heard_only_where_nothing_decodes_it(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(links, "decode", lambda data: data)
+    async with raw() as (link, _, writer):
+        writer.write(struct.pack(">I", 3) + b"\xc1\xc1\xc1")
+        reading = asyncio.create_task(link.receive())
+        await soon(asyncio.wait({reading}))
+        assert isinstance(reading.exception(), WireError) is defended

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import tracemalloc
 
 import msgpack
 import pytest
@@ -424,3 +425,55 @@ def test_a_field_that_is_out_of_bounds_is_not_believed(defended, monkeypatch):
             decode(data)
     else:
         assert decode(data).nonce == 1 << 40
+
+
+def taken(data: bytes) -> bool:
+    """Whether bytes pass for a message."""
+    try:
+        decode(data)
+    except WireError:
+        return False
+    return True
+
+
+@pytest.mark.threat("malformed-bytes")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("kind", ["close", "ping", "frame", "open"])
+def test_fields_of_other_types_pass_only_where_nothing_checks_them(
+    kind: str, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        construct = classmethod(lambda cls, fields: cls.model_construct(**fields))
+        monkeypatch.setattr(messages.Message, "model_validate", construct)
+    assert taken(msgpack.packb([PROTOCOL_VERSION, kind, {"session": 7, "nonce": "x"}])) is not defended
+
+
+@pytest.mark.threat("malformed-bytes")
+@pytest.mark.parametrize("defended", [True, False])
+def test_bytes_that_would_become_a_thousand_times_as_many_are_stopped_on_the_way(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(codec, "MAX_CONTAINERS", 1 << 30)
+    data = msgpack.packb([PROTOCOL_VERSION, "ping", {str(i): [[[[]] * 256] * 4] for i in range(256)}])
+    tracemalloc.start()
+    assert not taken(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (peak < 2 * len(data)) is defended
+
+
+@pytest.mark.threat("oversized-message")
+@pytest.mark.parametrize("defended", [True, False])
+def test_a_message_beyond_the_limit_is_unpacked_only_without_one(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[int] = []
+    unpack = msgpack.unpackb
+    monkeypatch.setattr(
+        msgpack, "unpackb", lambda data, **options: unpacked.append(len(data)) or unpack(data, **options)
+    )
+    if not defended:
+        monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 1 << 40)
+    assert not taken(bytes(MAX_MESSAGE_BYTES + 1))
+    assert bool(unpacked) is not defended

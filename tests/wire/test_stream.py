@@ -390,3 +390,20 @@ class Held(RuleBasedStateMachine):
 
 Held.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
 TestHeld = Held.TestCase
+
+
+@pytest.mark.threat("out-of-order")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("first", [5, 300])
+def test_a_frame_behind_a_gap_is_placed_only_where_gaps_are_not_looked_for(
+    first: int, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(Stream, "_resumed", property(lambda self: True, lambda self, value: None))
+    stream = line(3)
+    if defended:
+        assert "the last one in epoch 0 was 3" in refused(stream, 0, 0, first, 2)
+    else:
+        stream.admit(0, 0, first, 2, (first - 3, 1))
+        assert stream.last == first + 1
+    assert (stream.length == 3) is defended

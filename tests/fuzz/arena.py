@@ -1,0 +1,324 @@
+"""Two real peers, whoever wants to talk to them over real links, and a time that can be skipped."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from support import WatchedSpan
+
+from peers.budget import CacheBudget
+from peers.handler import Handler
+from peers.scheduler import Scheduler
+from swarm.model.span import Span, Work
+from swarm.network.link import CONNECT_TIMEOUT_S, Link, LinkClosed
+from swarm.network.stream import StreamLink
+from swarm.network.tasks import end, within
+from swarm.wire.codec import WireError
+from swarm.wire.messages import Close, Fault, FaultCode, Frame, Hop, Message, Open, Opened, Ping, Pong, Result
+from swarm.wire.tensors import MAX_FRAME_TOKENS
+
+FINGERPRINT = "f" * 32
+CACHE_TOKENS, HISTORY_BYTES, MAX_POSITIONS = 400, 1 << 16, 96
+PATIENCE_S = 20.0  # in real time: who takes longer hangs
+SOCKET_BYTES = 4096  # so that somebody who reads nothing is noticed
+SKIP_S = 2.0  # at a time: less than a sign of life takes
+HONEST_ID, HONEST_TEXT = b"an honest client", [(7 * n + 3) % 97 for n in range(48)]
+HONEST_PATIENCE_S = 150.0  # the honest client is never silent for longer
+SAID_BY_SINKS = "no"  # the text of faults that a hostile next peer reports, and that are passed on
+LEVEL = logging.ERROR
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be put forward."""
+
+    skipped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
+async def settle(rounds: int = 8) -> None:
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+async def pair(name: str) -> tuple[StreamLink, StreamLink]:
+    here, there = socket.socketpair()
+    for each in (here, there):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    return (
+        StreamLink(*await asyncio.open_connection(sock=here), name),
+        StreamLink(*await asyncio.open_connection(sock=there), name),
+    )
+
+
+class Stranger:
+    """Our end of a link to a peer: says any bytes, and hears until it is told not to."""
+
+    def __init__(self, link: StreamLink, arena: "Arena") -> None:
+        self.link, self._arena = link, arena
+        self._reading = asyncio.create_task(self._read())
+
+    def say(self, data: bytes, framed: bool = True) -> None:
+        if not self.link.closed:
+            self.link._writer.write((len(data).to_bytes(4, "big") if framed else b"") + data)
+
+    def stall(self) -> None:
+        self._reading.cancel()
+
+    def mute(self) -> None:
+        self.link._heart.cancel()
+
+    def vanish(self) -> None:
+        self._reading.cancel()
+        self.link._transport.abort()
+
+    async def close(self) -> None:
+        self.vanish()
+        await end(self._reading)
+        await self.link.close()
+
+    async def _read(self) -> None:
+        async for message in self.link:
+            self._arena.heard(message)
+
+
+class Host:
+    """A peer without a port."""
+
+    def __init__(self, span: Span, arena: "Arena") -> None:
+        watched: Any = WatchedSpan(span)  # the two share it, and each computes in a thread of its own
+        self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
+        self.handler = Handler(
+            self.scheduler,
+            self.budget,
+            FINGERPRINT,
+            arena,  # type: ignore[arg-type]  # dials for it
+            MAX_POSITIONS,
+            HISTORY_BYTES,
+        )
+        self._serving: set[asyncio.Task[None]] = set()
+        self._between: set[asyncio.Task[None]] = set()
+        self._arena = arena
+        self._computing = asyncio.create_task(self.scheduler.run())
+
+    async def link(self, name: str = "stranger:1", between: bool = False) -> StreamLink:
+        """The other end of a link that is served. Those between peers may outlive all sessions."""
+        ours, theirs = await pair(name)
+        task = asyncio.create_task(self._serve(theirs))
+        self._serving.add(task)
+        if between:
+            self._between.add(task)
+        task.add_done_callback(self._serving.discard)
+        return ours
+
+    @property
+    def held(self) -> dict[str, int]:
+        """What is left of sessions and links, nothing left out that an attacker might fill."""
+        handler = self.handler
+        amounts = {
+            "sessions": handler.sessions,
+            "cache tokens": self.budget.total_tokens - self.budget.free_tokens,
+            "history bytes": handler.histories.total_bytes - handler.histories.free_bytes,
+            "links": len(self._serving - self._between),
+            "users of links onward": sum(handler._onward._users.values()),
+            "farewells": len(handler._farewells),
+        }
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    async def close(self) -> None:
+        await self.handler.close()
+        await end(*self._serving, self._computing)
+
+    async def _serve(self, link: Link) -> None:
+        try:
+            await self.handler.serve(link)
+        except Exception as error:
+            self._arena.failures.append(f"the handler raised {type(error).__name__}: {error}")
+            raise
+
+
+@dataclass
+class Arena:
+    """A script's world. Everything that must not happen lands in ``failures``."""
+
+    span: Span
+    reference: torch.Tensor  # [tokens, hidden]: what the whole model says to `HONEST_TEXT`
+    failures: list[str] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)  # what strangers were told
+    sinks: dict[str, Stranger] = field(default_factory=dict)  # the last link to each hostile next peer
+
+    def __post_init__(self) -> None:
+        self.hosts = [Host(self.span, self), Host(self.span, self)]
+        self._strangers: list[Stranger] = []
+
+    # What the peers dial with.
+
+    async def connect(self, address: str, certificate: str) -> Link:
+        name = address.partition(":")[0]
+        if name in ("a", "b"):
+            return await self.hosts[name == "b"].link(address, between=True)
+        if name == "slow":
+            await asyncio.sleep(CONNECT_TIMEOUT_S)
+        if not name.startswith("sink"):
+            raise LinkClosed(address, "nobody is there")
+        theirs, ours = await pair(address)
+        self.sinks[name] = await self.stranger(ours)
+        return theirs
+
+    async def stranger(self, link: StreamLink) -> Stranger:
+        self._strangers.append(Stranger(link, self))
+        return self._strangers[-1]
+
+    def heard(self, message: Message) -> None:
+        kind = type(message).__name__
+        if isinstance(message, Fault):
+            kind = f"{message.code.value} {message.text[:12]}"
+            if message.code == FaultCode.INTERNAL and message.text != SAID_BY_SINKS:
+                self.failures.append(f"an internal failure: {message.text}")
+        self.kinds.add(kind)
+
+    async def skip(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        while seconds > 0:
+            loop.skipped_s += SKIP_S
+            seconds -= SKIP_S
+            await settle(6)
+
+    async def leave(self) -> None:
+        """All strangers vanish, and with them all that they cost."""
+        for stranger in self._strangers:
+            stranger.vanish()
+        await asyncio.gather(*(stranger.close() for stranger in self._strangers))
+        if not await came_true(lambda: not any(host.held for host in self.hosts)):
+            self.failures.append(f"not all was given back: {[host.held for host in self.hosts]}")
+
+    async def close(self) -> None:
+        await asyncio.gather(*(host.close() for host in self.hosts))
+        await asyncio.gather(*(stranger.close() for stranger in self._strangers))
+        ours = {asyncio.current_task()}
+        if not await came_true(lambda: asyncio.all_tasks() == ours):
+            self.failures.append(f"tasks are left over: {asyncio.all_tasks() - ours}")
+
+
+async def came_true(condition: Callable[[], bool]) -> bool:
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.001)
+    return True
+
+
+class Honest:
+    """A client beside them all, with a session on both peers: it gets what it asked for, and only that."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena, self._sent, self._spoke_at = arena, 0, 0.0
+        self._links: list[StreamLink] = []
+
+    async def open(self) -> None:
+        self._links = [await host.link("honest:1") for host in self._arena.hosts]
+        for link, first, last, hop in ((self._links[1], 2, 4, None), (self._links[0], 0, 2, hop_to("b"))):
+            opening = Open(
+                session=HONEST_ID,
+                fingerprint=FINGERPRINT,
+                first=first,
+                last=last,
+                max_tokens=len(HONEST_TEXT),
+                next=hop,
+            )
+            await link.send(opening)
+            await self._expect(link, Opened)
+        self._spoke_at = asyncio.get_running_loop().time()
+
+    @property
+    def grows_impatient(self) -> bool:
+        return asyncio.get_running_loop().time() - self._spoke_at > HONEST_PATIENCE_S
+
+    async def speak(self, count: int) -> None:
+        """Some more tokens, whose hidden states must be those of the model, and a ping."""
+        for nonce, link in enumerate(self._links):
+            await link.send(Ping(nonce=nonce))
+            await self._expect(link, Pong)
+        tokens = tuple(HONEST_TEXT[self._sent : self._sent + min(count, MAX_FRAME_TOKENS)])
+        if not tokens or self._arena.failures:
+            return
+        frame = Frame(session=HONEST_ID, epoch=0, first=self._sent + 1, tail=len(tokens), tokens=tokens)
+        await self._links[0].send(frame)
+        result = await self._expect(self._links[1], Result)
+        if isinstance(result, Result):
+            wanted = self._arena.reference[self._sent : self._sent + len(tokens)]
+            if not torch.allclose(result.hidden.unpack(), wanted, rtol=1e-4, atol=1e-4):
+                self._arena.failures.append("an honest client got wrong hidden states")
+        self._sent += len(tokens)
+        self._spoke_at = asyncio.get_running_loop().time()
+
+    async def close(self) -> None:
+        for link in self._links:
+            with contextlib.suppress(LinkClosed):
+                await link.send(Close(session=HONEST_ID))
+            await link.close()
+
+    async def _expect(self, link: StreamLink, kind: type[Message]) -> Message | None:
+        try:
+            message: Message = await within(PATIENCE_S, link.receive())
+        except (asyncio.TimeoutError, LinkClosed, WireError) as error:
+            self._arena.failures.append(f"an honest client got no {kind.__name__}: {type(error).__name__} {error}")
+            return None
+        if not isinstance(message, kind):
+            self._arena.failures.append(f"an honest client got no {kind.__name__} but {message!r:.200}")
+        return message
+
+
+class Complaints(logging.Handler):
+    """Errors that the program logs: nobody may cause one."""
+
+    def __init__(self) -> None:
+        super().__init__(LEVEL)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record)[-600:])
+
+
+@contextlib.contextmanager
+def watched_by(complaints: Complaints) -> Iterator[None]:
+    """Let it hear what the program logs, and nobody else."""
+    loggers = [logging.getLogger("swarm"), logging.getLogger("peers")]
+    for logger in loggers:
+        logger.addHandler(complaints)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(complaints)
+            logger.propagate = True
+
+
+def hop_to(name: str) -> Hop:
+    return Hop(peer_id=f"peer{name:x>10}".replace(":", ""), address=f"{name}:1", certificate="c" * 64)
+
+
+def reference(span: Span) -> torch.Tensor:
+    return span.forward([Work.behind(span.new_cache(), torch.tensor(HONEST_TEXT))])[0]
+
+
+def run(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """Do it on a loop of its own, and return the failures, those of tasks and logs included."""
+    loop, complaints = SkippingLoop(), Complaints()
+    lost: list[str] = []
+    loop.set_exception_handler(lambda _, context: lost.append(f"a lost error: {context}"[:600]))
+    try:
+        with watched_by(complaints):
+            failures = loop.run_until_complete(work())  # type: ignore[arg-type]
+    finally:
+        loop.close()
+    return [*failures, *lost, *complaints.said]

@@ -1,0 +1,138 @@
+"""Thousands of scripts against real peers, guided by which lines of the peer they reach."""
+
+import json
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import torch
+from support import tiny_checkpoint
+
+from fuzz.arena import Arena, reference, run
+from fuzz.coverage import Watched, Way
+from fuzz.scripts import Author, Script, altered, play
+from peers import handler, history, inbox, onward, outlet, retelling, session
+from swarm.model.span import Span
+from swarm.network import feed
+from swarm.wire import stream
+
+MODULES = (handler, history, inbox, onward, outlet, retelling, session, feed, stream)
+FRESH = 0.4  # the share of scripts that are made anew
+KEPT = 500  # scripts at most, that changes are made to
+
+
+@dataclass
+class Report:
+    """What the scripts did, and what came of them."""
+
+    scripts: int = 0
+    steps: int = 0
+    ways: int = 0
+    answers: set[str] = field(default_factory=set)  # that strangers were given
+    slowest_s: float = 0.0
+    seconds: float = 0.0
+    memory_mb: tuple[float, float] = (0.0, 0.0)  # after a hundredth of the scripts, and in the end
+    failures: list[tuple[Script, list[str]]] = field(default_factory=list)
+    pioneers: list[tuple[int, Script]] = field(default_factory=list)  # how many ways a script was the first to go
+
+    def __str__(self) -> str:
+        return (
+            f"sessions: {self.scripts} scripts of {self.steps} steps in {self.seconds:.0f} s, {self.ways} ways, "
+            f"{len(self.answers)} answers; the slowest took {self.slowest_s:.1f} s; "
+            f"memory {self.memory_mb[0]:.0f} MB after a hundredth, {self.memory_mb[1]:.0f} MB in the end; "
+            f"{len(self.failures)} failures"
+        )
+
+
+class Stagehand:
+    """Has the model, which all scripts share, and plays them one by one."""
+
+    def __init__(self, span: Span) -> None:
+        self.span, self.reference = span, reference(span)
+        self.kinds: set[str] = set()
+
+    @classmethod
+    def load(cls) -> "Stagehand":
+        torch.set_num_threads(1)
+        with TemporaryDirectory() as folder:
+            return cls(Span.load(tiny_checkpoint(Path(folder)), 0, 4))
+
+    def play(self, script: Script) -> list[str]:
+        async def work() -> list[str]:
+            arena = Arena(self.span, self.reference)
+            failures = await play(script, arena)
+            self.kinds = arena.kinds
+            return failures
+
+        return run(work)
+
+
+def fuzz(
+    hand: Stagehand,
+    scripts: int,
+    seed: int,
+    failures: int = 5,
+    tell: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Play so many scripts; stops after so many ``failures``, and tells after every tenth of them how it stands. How
+    threads take turns is not in the seed's hands."""
+    random, report, watched = Random(seed), Report(), Watched(MODULES, pairs=False)
+    kept: list[Script] = []
+    seen: set[Way] = set()
+    began = time.perf_counter()
+    while report.scripts < scripts and len(report.failures) < failures:
+        fresh = not kept or random.random() < FRESH
+        script = Author(random).script() if fresh else altered(random.choice(kept), kept, random)
+        started = time.perf_counter()
+        wrong: list[str] = []
+        ways = watched.ways(lambda: wrong.extend(hand.play(script)))  # noqa: B023 (called at once)
+        report.slowest_s = max(report.slowest_s, time.perf_counter() - started)
+        report.scripts += 1
+        report.steps += len(script)
+        if wrong:
+            report.failures.append((script, wrong))
+        ways |= {(kind,) for kind in hand.kinds}
+        report.answers |= hand.kinds
+        if not ways <= seen:
+            report.pioneers.append((len(ways - seen), script))
+            seen |= ways
+            kept.append(script)
+            if len(kept) > KEPT:
+                kept.pop(random.randrange(KEPT))
+        if report.scripts == max(1, scripts // 100):
+            report.memory_mb = (_memory_mb(), 0.0)
+        report.ways, report.seconds = len(seen), time.perf_counter() - began
+        if report.scripts % max(1, scripts // 10) == 0:
+            tell(report)
+    report.memory_mb = (report.memory_mb[0], _memory_mb())
+    return report
+
+
+def shortest(hand: Stagehand, script: Script, tries: int = 60) -> Script:
+    """The script without steps that are not needed for its failure."""
+    piece = len(script) // 2
+    while piece and tries:
+        at = 0
+        while at < len(script) and tries:
+            tries -= 1
+            less = script[:at] + script[at + piece :]
+            if less and hand.play(less):
+                script = less
+            else:
+                at += piece
+        piece //= 2
+    return script
+
+
+def replay(hand: Stagehand, paths: Sequence[Path]) -> list[tuple[Path, list[str]]]:
+    """The scripts of the corpus that still fail, and how."""
+    played = [(path, hand.play(json.loads(path.read_text()))) for path in paths]
+    return [(path, wrong) for path, wrong in played if wrong]
+
+
+def _memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -1,0 +1,272 @@
+"""What bytes from outside are thrown at: every decoder that a stranger reaches, and what must be true of it."""
+
+import asyncio
+import re
+import struct
+from random import Random
+
+import msgpack
+from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.dht.validation import DHTRecord
+from hivemind.utils import MSGPackSerializer
+
+from fuzz.schema import IDENTITIES, valid
+from swarm.errors import InvalidRecord
+from swarm.identity import Identity
+from swarm.network import address, dialback, records, shards, stream, validator
+from swarm.network.link import LinkClosed
+from swarm.network.stream import StreamLink
+from swarm.wire import codec, messages, tensors
+from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
+from swarm.wire.messages import Message
+
+NOW = 1000.0
+SIGNED = 40  # records that are genuine
+MB = 1 << 20
+
+
+def _kind(reason: str) -> str:
+    """Which of the reasons for a refusal it is, without what differs from input to input."""
+    where, _, why = reason.rpartition(": ")
+    return re.sub(r"\d+|'.*", "#", why if why.startswith(("Extra", "Keys")) else f"{where} {why}")[:60]
+
+
+class Codec:
+    """Either a message that is encoded back to the same one, or a `WireError`."""
+
+    name = "codec"
+    modules = (codec, messages, tensors)
+    longest = 8 * MB
+
+    def seed(self, random: Random) -> bytes:
+        kind = random.choice(list(codec._KINDS))
+        fields = valid(codec._KINDS[kind], random)
+        data: bytes = msgpack.packb([codec.PROTOCOL_VERSION, kind, fields])
+        return data
+
+    def run(self, data: bytes) -> str:
+        try:
+            message = codec.decode(data)
+        except WireError as error:
+            refusal = error
+        else:
+            return self._comes_back(message)
+        assert str(refusal).isprintable(), "a refusal could steer a terminal"
+        assert len(str(refusal)) < 200, "a refusal is as long as the sender likes"
+        return _kind(refusal.reason)
+
+    def memory(self, data: bytes) -> int:
+        return MB + 8 * len(data)
+
+    def _comes_back(self, message: Message) -> str:
+        again = codec.encode(message)
+        assert codec.decode(again) == message, "it does not come back"
+        assert len(again) <= MAX_MESSAGE_BYTES, "it may be heard, but not said"
+        hidden = getattr(message, "hidden", None)
+        if hidden is not None:
+            assert tensors.WireTensor.pack(hidden.unpack()) == hidden, "its tensor does not come back"
+        return f"valid {type(message).__name__}"
+
+
+class Records:
+    """Either a record that is encoded back to the same one, or `InvalidRecord`."""
+
+    name = "records"
+    modules = (records, address, shards)
+    longest = 1 << 16
+
+    def seed(self, random: Random) -> bytes:
+        kind = random.choice((records.PeerRecord, records.ModelRecord))
+        data: bytes = msgpack.packb(valid(kind, random))
+        return data
+
+    def run(self, data: bytes) -> str:
+        try:
+            record = records.decode(data)
+        except InvalidRecord as error:
+            return _kind(str(error))
+        assert records.keys(record)
+        try:
+            again = records.encode(record)
+        except InvalidRecord:  # with its defaults it is longer
+            return "valid, not kept"
+        assert records.decode(again) == record, "it does not come back"
+        return f"valid {record.kind}"
+
+    def memory(self, data: bytes) -> int:
+        return 8 * MB  # a record has one kilobyte
+
+
+class Validator:
+    """Nothing but what the owner signed is taken, and one that is not never takes others along."""
+
+    name = "validator"
+    modules = (validator, records)
+    longest = 1 << 12
+
+    def __init__(self) -> None:
+        self._signed: set[tuple[bytes, bytes, bytes, float]] = set()
+        random = Random(0)
+        self._friend = self._record(IDENTITIES[1], random)
+        self._records = [self._record(IDENTITIES[0], random) for _ in range(SIGNED)]
+
+    def seed(self, random: Random) -> bytes:
+        record = random.choice(self._records)
+        data: bytes = msgpack.packb([record.key, record.subkey, record.value, record.expiration_time])
+        return data
+
+    def run(self, data: bytes) -> str:
+        try:
+            key, subkey, value, expiration = msgpack.unpackb(data, strict_map_key=False)
+            hash(key), hash(subkey)
+        except Exception:  # hivemind's own messages, which are typed, would not carry it
+            return "no record"
+        checker = validator.RecordValidator("fuzz", clock=lambda: NOW)
+        taken = checker.validate(DHTRecord(key, subkey, value, expiration))
+        assert taken is False or (key, subkey, value, expiration) in self._signed, "it was forged"
+        self._sift(key, subkey, value, expiration)
+        return "valid" if taken else "refused"
+
+    def memory(self, data: bytes) -> int:
+        return 8 * MB + 8 * len(data)
+
+    def _sift(self, key: object, subkey: object, value: object, expiration: object) -> None:
+        if not isinstance(expiration, float | int):
+            return  # hivemind's own storage sorts by it
+        friend = self._friend
+        held = DictionaryDHTValue()
+        named = MSGPackSerializer.loads(friend.subkey)
+        with held.freeze():
+            held.store(named, friend.value, friend.expiration_time)
+            try:
+                held.store(subkey, value, expiration)
+            except TypeError:  # hivemind's own unpacking fails, of what one node answers
+                return
+        checker = validator.RecordValidator("fuzz", clock=lambda: NOW)
+        assert checker.sift(friend.key, held)
+        with held.freeze():
+            assert named in dict(held.items()) or subkey == named, "a bad record hid a good one"
+
+    def _record(self, identity: Identity, random: Random) -> DHTRecord:
+        fields = valid(records.PeerRecord, random) | {"network": "fuzz", "peer_id": identity.peer_id}
+        record = records.PeerRecord.model_validate(fields)
+        try:
+            packed = MSGPackSerializer.dumps(records.encode(record))
+        except InvalidRecord:
+            return self._record(identity, random)
+        key = DHTID.generate(record.key()).to_bytes()
+        bare = DHTRecord(key, MSGPackSerializer.dumps(identity.peer_id), packed, NOW + random.randint(1, 60))
+        value = validator.RecordValidator("fuzz", identity).sign_value(bare)
+        self._signed.add((key, bare.subkey, value, bare.expiration_time))
+        return DHTRecord(key, bare.subkey, value, bare.expiration_time)
+
+
+class Framing:
+    """The messages of a libp2p stream are those that its lengths say, up to the first that is too long or none."""
+
+    name = "framing"
+    modules = (stream,)
+    longest = 1 << 16
+
+    def __init__(self) -> None:
+        self._codec, self._loop = Codec(), asyncio.new_event_loop()
+
+    def seed(self, random: Random) -> bytes:
+        said = [self._codec.seed(random) if random.random() < 0.8 else b"" for _ in range(random.randint(0, 4))]
+        return b"".join(struct.pack(">I", len(each)) + each for each in said)
+
+    def run(self, data: bytes) -> str:
+        heard, end = self._loop.run_until_complete(self._read(data))
+        messages, expected = _told_apart(data)
+        assert (heard, end) == (messages, expected), f"{len(heard)} messages, then {end}"
+        return f"{'valid ' if heard else ''}{min(len(heard), 5)}, {end}"
+
+    def memory(self, data: bytes) -> int:
+        return MB + 8 * len(data)
+
+    async def _read(self, data: bytes) -> tuple[list[Message], str]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        heard: list[Message] = []
+        link = StreamLink(
+            reader, asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop), "a stranger"
+        )
+        try:
+            while True:
+                heard.append(await link.receive())
+        except WireError:
+            return heard, "WireError"
+        except LinkClosed:
+            return heard, "LinkClosed"
+        finally:
+            link._heart.cancel()
+            await asyncio.wait({link._heart})
+
+
+class _Nowhere(asyncio.WriteTransport):
+    """Takes bytes, and keeps none."""
+
+    def write(self, data: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _told_apart(data: bytes) -> tuple[list[Message], str]:
+    """What a stream means, read the plain way."""
+    heard: list[Message] = []
+    while len(data) >= 4:
+        length = int.from_bytes(data[:4], "big")
+        if length > MAX_MESSAGE_BYTES:
+            return heard, "WireError"
+        if len(data) < 4 + length:
+            break
+        if length:
+            try:
+                heard.append(codec.decode(data[4 : 4 + length]))
+            except WireError:
+                return heard, "WireError"
+        data = data[4 + length :]
+    return heard, "LinkClosed"
+
+
+class Dialback:
+    """Either a question or an answer, or a ValueError."""
+
+    name = "dialback"
+    modules = (dialback, address)
+    longest = 1 << 16
+
+    def seed(self, random: Random) -> bytes:
+        data: bytes = msgpack.packb(valid(random.choice((dialback.Question, dialback.Answer)), random))
+        return data
+
+    def run(self, data: bytes) -> str:
+        outcome = ""
+        for kind in (dialback.Question, dialback.Answer):
+            try:
+                said = dialback._decoded(kind, data)
+            except ValueError as error:
+                outcome = outcome or _kind(str(error))
+            else:
+                assert dialback._decoded(kind, msgpack.packb(said.model_dump())) == said
+                outcome = f"valid {kind.__name__}"
+        return outcome
+
+    def memory(self, data: bytes) -> int:
+        return 16 * MB  # two decoders, one kilobyte
+
+
+TARGETS = {kind.name: kind for kind in (Codec, Records, Validator, Framing, Dialback)}
