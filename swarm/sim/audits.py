@@ -1,7 +1,7 @@
 """How soon lies are noticed, and that honest peers are never taken for liars: ``python -m swarm.sim.audits``.
 
 Everything but the network is real: spans of the demo target compute, texts are cut into windows and runs as the auditor
-cuts them, and the ledger, the trial and the tolerance are the client's own. Takes about ten minutes on one core.
+cuts them, and the ledger, the trial and the tolerance are the client's own. Takes a quarter of an hour on one core.
 """
 
 import random
