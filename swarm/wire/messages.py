@@ -11,7 +11,6 @@ that its client names, which have proved who they are (`swarm.wire.hello`).
 """
 
 import enum
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -29,8 +28,9 @@ MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
 
 def printable(text: str) -> str:
-    """``text`` with a space for every control character: what strangers say is shown in terminals and logs."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+    """``text`` with a space for everything that could steer a terminal or begin a line, such as control characters and
+    marks that turn the direction of writing: what strangers say is shown in terminals and logs."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]

@@ -88,17 +88,28 @@ class Stranger:
             self._arena.heard(message)
 
 
+@dataclass(frozen=True)
+class Dials:
+    """What one of the peers dials with."""
+
+    arena: "Arena"
+    name: str
+
+    async def connect(self, address: str, certificate: str, peer_id: str) -> Link:
+        return await self.arena.connect(self.name, address)
+
+
 class Host:
     """A peer without a port."""
 
-    def __init__(self, span: Span, arena: "Arena") -> None:
+    def __init__(self, span: Span, arena: "Arena", name: str) -> None:
         watched: Any = WatchedSpan(span)  # the two share it, and each computes in a thread of its own
         self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
         self.handler = Handler(
             self.scheduler,
             self.budget,
             FINGERPRINT,
-            arena,  # type: ignore[arg-type]  # dials for it
+            Dials(arena, name),  # type: ignore[arg-type]
             MAX_POSITIONS,
             HISTORY_BYTES,
         )
@@ -107,9 +118,10 @@ class Host:
         self._arena = arena
         self._computing = asyncio.create_task(self.scheduler.run())
 
-    async def link(self, name: str = "stranger:1", between: bool = False) -> StreamLink:
-        """The other end of a link that is served. Those between peers may outlive all sessions."""
-        ours, theirs = await pair(name)
+    async def link(self, name: str, between: bool = False) -> StreamLink:
+        """The other end of a link that is served, whose hello is over. Those between peers may outlive all sessions."""
+        ours, theirs = await pair(f"{name}:1")
+        theirs.peer_id = id_of(name)
         task = asyncio.create_task(self._serve(theirs))
         self._serving.add(task)
         if between:
@@ -154,15 +166,14 @@ class Arena:
     sinks: dict[str, Stranger] = field(default_factory=dict)  # the last link to each hostile next peer
 
     def __post_init__(self) -> None:
-        self.hosts = [Host(self.span, self), Host(self.span, self)]
+        self.hosts = [Host(self.span, self, "a"), Host(self.span, self, "b")]
         self._strangers: list[Stranger] = []
 
-    # What the peers dial with.
-
-    async def connect(self, address: str, certificate: str) -> Link:
+    async def connect(self, dialling: str, address: str) -> Link:
+        """Of a peer to whoever is at an address."""
         name = address.partition(":")[0]
         if name in ("a", "b"):
-            return await self.hosts[name == "b"].link(address, between=True)
+            return await self.hosts[name == "b"].link(dialling, between=True)
         if name == "slow":
             await asyncio.sleep(CONNECT_TIMEOUT_S)
         if not name.startswith("sink"):
@@ -224,8 +235,9 @@ class Honest:
         self._links: list[StreamLink] = []
 
     async def open(self) -> None:
-        self._links = [await host.link("honest:1") for host in self._arena.hosts]
-        for link, first, last, hop in ((self._links[1], 2, 4, None), (self._links[0], 0, 2, hop_to("b"))):
+        self._links = [await host.link("honest") for host in self._arena.hosts]
+        places = ((self._links[1], 2, 4, None, id_of("a")), (self._links[0], 0, 2, hop_to("b"), None))
+        for link, first, last, hop, previous in places:
             opening = Open(
                 session=HONEST_ID,
                 fingerprint=FINGERPRINT,
@@ -233,6 +245,7 @@ class Honest:
                 last=last,
                 max_tokens=len(HONEST_TEXT),
                 next=hop,
+                previous=previous,
             )
             await link.send(opening)
             await self._expect(link, Opened)
@@ -303,8 +316,13 @@ def watched_by(complaints: Complaints) -> Iterator[None]:
             logger.propagate = True
 
 
+def id_of(name: str) -> str:
+    """Who has been proved to be at the other end."""
+    return f"peer{name:x>10}"
+
+
 def hop_to(name: str) -> Hop:
-    return Hop(peer_id=f"peer{name:x>10}".replace(":", ""), address=f"{name}:1", certificate="c" * 64)
+    return Hop(peer_id=id_of(name), address=f"{name}:1", certificate="c" * 64)
 
 
 def reference(span: Span) -> torch.Tensor:

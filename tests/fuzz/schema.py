@@ -95,7 +95,7 @@ def _of(schema: Fields, defs: Fields, random: Random) -> Any:
 def _count(schema: Fields, of: str, random: Random) -> int:
     """How many items or characters: few as a rule, and as many as may be now and then."""
     least, most = schema.get(f"min{of}", 0), schema.get(f"max{of}", MANY)
-    return most if most <= MOST and random.random() < 0.03 else _between(least, min(most, MANY), random)
+    return most if most <= MOST and random.random() < 0.03 else _between(least, max(least, min(most, MANY)), random)
 
 
 def _bounds(schema: Fields, step: float) -> tuple[Any, Any]:

@@ -12,14 +12,14 @@ from typing import Any
 import msgpack
 import torch
 
-from fuzz.arena import CACHE_TOKENS, FINGERPRINT, SAID_BY_SINKS, Arena, Honest, Stranger, hop_to, settle
+from fuzz.arena import CACHE_TOKENS, FINGERPRINT, SAID_BY_SINKS, Arena, Honest, Stranger, hop_to, id_of, settle
 from fuzz.mutate import ODD, changed
 from fuzz.schema import valid
 from swarm.wire import codec
 from swarm.wire.tensors import WireTensor
 
 HIDDEN, VOCAB = 32, 97
-CLIENTS, SESSIONS = 3, 3
+CLIENT, SESSIONS = ("one", "two", "three"), 3
 STEPS = (4, 40)
 NEXT = ("a", "b", "sink0", "sink1", "nobody", "slow")
 WAITS_S = (1, 5, 12, 70, 130)
@@ -42,7 +42,7 @@ class Author:
 
     def _step(self) -> Step:
         random = self._random
-        client, host = random.randrange(CLIENTS), random.randrange(2)
+        client, host = random.randrange(len(CLIENT)), random.randrange(2)
         if not self._sessions or (len(self._sessions) < 8 and random.random() < 0.2):
             return self._say(client, host, "open", self._open(client, host))
         session = random.choice(self._sessions)
@@ -61,7 +61,10 @@ class Author:
                 fields = {"session": session["id"], "to": to and hop_to(to).model_dump()}
                 return self._say(client, host, "mirror", fields)
             case 4:
-                return self._say(client, host, random.choice(("probe", "close")), {"session": session["id"]})
+                named = [id_of(name) for name in random.sample(("a", "b", *CLIENT), random.randrange(3))]
+                fields = random.choice(({}, {}, {"speakers": named}))
+                kind = "heed" if fields else random.choice(("probe", "close"))
+                return self._say(client, host, kind, {"session": session["id"], **fields})
             case 5:
                 return self._say(client, host, "ping", {"nonce": 1})
             case 6:
@@ -97,6 +100,7 @@ class Author:
             "last": last,
             "max_tokens": random.choice((1, 8, 40, 40, 40, CACHE_TOKENS)),
             "next": name and hop_to(name).model_dump(),
+            "previous": random.choice((None, None, *map(id_of, ("a", "b", *CLIENT)))),
             "epoch": random.choice((0, 0, 0, 2)),
         }
         self._sessions.append(
@@ -221,7 +225,7 @@ async def _do(step: Step, arena: Arena, strangers: dict[tuple[int, int], Strange
             if isinstance(who, int):
                 stranger = strangers.get((who, host))
                 if stranger is None or stranger.link.closed:
-                    stranger = strangers[who, host] = await arena.stranger(await arena.hosts[host].link())
+                    stranger = strangers[who, host] = await arena.stranger(await arena.hosts[host].link(CLIENT[who]))
             if stranger is not None:
                 _act(stranger, verb, *rest)
             await settle(4)

@@ -17,7 +17,7 @@ from swarm.identity import Identity
 from swarm.network import address, dialback, records, shards, stream, validator
 from swarm.network.link import LinkClosed
 from swarm.network.stream import StreamLink
-from swarm.wire import codec, messages, tensors
+from swarm.wire import codec, hello, messages, tensors
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
 from swarm.wire.messages import Message
 
@@ -269,4 +269,36 @@ class Dialback:
         return 16 * MB  # two decoders, one kilobyte
 
 
-TARGETS = {kind.name: kind for kind in (Codec, Records, Validator, Framing, Dialback)}
+class Greeting:
+    """Each word of a hello, heard where any of them is due: either that word, encoded back to the same one, or a
+    `HelloError` in one printable sentence."""
+
+    name = "hello"
+    modules = (hello, codec)
+    longest = 1 << 13
+
+    def seed(self, random: Random) -> bytes:
+        name = random.choice(list(hello._KINDS))
+        data: bytes = msgpack.packb([codec.PROTOCOL_VERSION, name, valid(hello._KINDS[name], random)])
+        return data
+
+    def run(self, data: bytes) -> str:
+        outcome = ""
+        for kind in (hello.Hello, hello.Welcome, hello.Introduction):
+            try:
+                said = hello.decode(data, kind)
+            except hello.HelloError as error:
+                refusal = error
+            else:
+                assert hello.decode(hello.encode(said), kind) == said, "it does not come back"
+                return f"valid {kind.__name__}"
+            assert str(refusal).isprintable(), "a refusal could steer a terminal"
+            assert len(str(refusal)) < 400, "a refusal is as long as the sender likes"
+            outcome = outcome or _kind(refusal.why)
+        return outcome
+
+    def memory(self, data: bytes) -> int:
+        return 8 * MB
+
+
+TARGETS = {kind.name: kind for kind in (Codec, Greeting, Records, Validator, Framing, Dialback)}
