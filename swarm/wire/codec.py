@@ -95,7 +95,8 @@ def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
         raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise WireError(f"unknown kind {name!r:.40}")
+        named = repr(name[:40]) if isinstance(name, str) else f"of type {type(name).__name__}"
+        raise WireError(f"unknown kind {named}")
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise WireError("fields are no map of names")
     return kind, fields
