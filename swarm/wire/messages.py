@@ -9,7 +9,6 @@ frames travel around the loop::
 """
 
 import enum
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -26,8 +25,9 @@ MAX_TEXT = 300  # of an error message
 
 
 def printable(text: str) -> str:
-    """``text`` with a space for every control character: what strangers say is shown in terminals and logs."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+    """``text`` with a space for all that is not seen as it is, be it a control character, the end of a line or the turn
+    of the direction: what strangers say is shown in terminals and logs."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
