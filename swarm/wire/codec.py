@@ -96,7 +96,7 @@ def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
     if type(version) is not int:  # isinstance would let True pass as version 1
         raise WireError("no protocol version")
     if not isinstance(name, str):
-        raise WireError(f"unknown kind {name!r:.40}")
+        raise WireError(f"unknown kind of type {type(name).__name__}")
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise WireError("fields are no map of names")
     return version, name, fields
@@ -108,7 +108,7 @@ def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
         raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
     kind = _KINDS.get(name)
     if kind is None:
-        raise WireError(f"unknown kind {name!r:.40}")
+        raise WireError(f"unknown kind {name[:40]!r}")
     return kind, fields
 
 

@@ -28,9 +28,9 @@ MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
 
 def printable(text: str) -> str:
-    """``text`` with a space for everything that could steer a terminal or begin a line, such as control characters and
-    marks that turn the direction of writing: what strangers say is shown in terminals and logs."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """``text`` with a space for all that is not seen as it is, be it a control character, the end of a line or the turn
+    of the direction: what strangers say is shown in terminals and logs."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]

@@ -99,6 +99,8 @@ def fuzz(target: Target, inputs: int, seed: int, failures: int = 10) -> Report:
         report.valid += outcome[0].startswith("valid")
         report.outcomes[outcome[0]] = report.outcomes.get(outcome[0], 0) + 1
         if taken_s > report.slowest_s:
+            taken_s = min(taken_s, *(_timed(target, data) for _ in range(3)))
+        if taken_s > report.slowest_s:
             report.slowest_s, report.slowest = taken_s, data
     report.ways, report.seconds = len(seen), time.perf_counter() - began
     return report
@@ -112,6 +114,13 @@ def _inputs(target: Target, count: int, kept: list[bytes], random: Random) -> It
             recent = random.random() < 0.3
             data = kept[-1 - random.randrange(min(20, len(kept)))] if recent else random.choice(kept)
             yield changed(data, kept, random)[: target.longest]
+
+
+def _timed(target: Target, data: bytes) -> float:
+    """Seconds of our thread's own time; once more, because the first time may have paid for a collection of garbage."""
+    started = time.thread_time()
+    target.run(data)
+    return time.thread_time() - started
 
 
 def _measured(target: Target, data: bytes) -> int:

@@ -9,6 +9,7 @@ import msgpack
 
 MAX_DEEP = 400  # nearly as far as msgpack goes down
 MAX_LONG = 1 << 17
+SMALL = 4096  # bytes of what is multiplied
 ODD: tuple[Any, ...] = (
     *(None, True, False, b"", "", [], {}, float("nan"), float("inf"), -float("inf"), 1e308, 5e-324, -0.0, 1.5),
     *(0, 1, -1, 127, 128, 255, 256, 257, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63),
@@ -65,11 +66,18 @@ def _changed_list(value: list[Any], others: Sequence[bytes], random: Random) -> 
         case 0:
             return value[:at] + value[at + 1 :]
         case 1:
-            return value * random.choice((2, 3, 100)) if len(value) < 300 else value[:1]
+            return value * random.choice((2, 3, 100)) if _is_small(value) else value[:1]
         case 2:
             return [*value[:at], random.choice(ODD), *value[at:]]
         case _:
             return [*value[:at], changed_value(value[at], others, random), *value[at + 1 :]]
+
+
+def _is_small(value: list[Any]) -> bool:
+    try:
+        return len(msgpack.packb(value)) < SMALL
+    except (ValueError, OverflowError, TypeError):
+        return False
 
 
 def _instead(value: Any, others: Sequence[bytes], random: Random) -> Any:

@@ -57,7 +57,7 @@ class Codec:
         return _kind(refusal.reason)
 
     def memory(self, data: bytes) -> int:
-        return MB + 8 * len(data)
+        return MB + 4 * len(data)
 
     def _comes_back(self, message: Message) -> str:
         again = codec.encode(message)

@@ -240,7 +240,7 @@ def test_only_an_integer_is_a_version(version):
         (msgpack.packb([PROTOCOL_VERSION, "ping", {"nonce": 1}, 0]), "no [version, kind, fields]"),
         (envelope("hop", {}), "unknown kind 'hop'"),
         (envelope("Ping", {"nonce": 1}), "unknown kind 'Ping'"),
-        (envelope(7, {}), "unknown kind 7"),
+        (envelope(7, {}), "unknown kind of type int"),
         (envelope("ping", [1]), "fields are no map of names"),
         (envelope("ping", {b"nonce": 1}), "fields are no map of names"),
         (envelope("ping", {}), "ping.nonce: Field required"),
@@ -477,3 +477,12 @@ def test_a_message_beyond_the_limit_is_unpacked_only_without_one(
         monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 1 << 40)
     assert not taken(bytes(MAX_MESSAGE_BYTES + 1))
     assert bool(unpacked) is not defended
+
+
+def test_what_stands_in_the_place_of_the_kind_is_not_spelled_out() -> None:
+    data = msgpack.packb([PROTOCOL_VERSION, bytes(10_000_000), {}])
+    tracemalloc.start()
+    assert not taken(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(data)

@@ -164,3 +164,8 @@ def test_a_frame_counts_tokens_or_hidden_states():
 def test_a_fault_cannot_steer_the_terminal_that_shows_it():
     assert Fault(code=FaultCode.BUSY, text="come\nback \x1b[31mlater\x9b").text == "come back  [31mlater "
     assert printable("naïve 日本") == "naïve 日本"
+
+
+@pytest.mark.parametrize("odd", ["\n", "\x1b", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff"])
+def test_strangers_break_no_lines_and_turn_no_text_around(odd: str) -> None:
+    assert Fault(code=FaultCode.BUSY, text=f"a{odd}b").text == "a b"
