@@ -165,7 +165,7 @@ async def swarm_of(make: Callable[[], Swarm], *spans: tuple[int, int], **options
     await swarm.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return Material.load(tmp_path_factory.mktemp("models"))
 
@@ -175,7 +175,7 @@ def make(material: Material) -> Callable[[], Swarm]:
     return lambda: Swarm(material)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def expected(material: Material) -> tuple[int, ...]:
     """What an undisturbed chain says."""
 
