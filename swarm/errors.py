@@ -44,7 +44,7 @@ class NoBootstrap(SwarmError):
             )
         return (
             f"No bootstrap node answers (tried {', '.join(self.tried)}): "
-            "check that it runs and that its address and your network are right."
+            "check that it runs and that its address and your network are right, and in a private swarm its key, too."
         )
 
 
