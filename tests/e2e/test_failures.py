@@ -4,9 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from swarm.demo import TARGET, locate
 from swarm.demo.local import LocalSwarm
 
-PATIENCE_S = 10.0  # for an error, once the program is loaded
-HANG_S = 60.0
+HANG_S = 60.0  # for a command to end
 DEAD_NODE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
@@ -30,16 +27,6 @@ class Ended:
     code: int | None
     out: str
     err: str
-    seconds: float
-
-
-@pytest.fixture(scope="module")
-def loading_s() -> float:
-    """How long this machine takes, now, to import what `swarm generate` imports; two at a time, as below."""
-    started = time.monotonic()
-    importing = [subprocess.Popen([sys.executable, "-c", "import swarm.client"]) for _ in range(2)]
-    assert [process.wait(HANG_S) for process in importing] == [0, 0]
-    return time.monotonic() - started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -97,13 +84,12 @@ async def endings(
 
 
 @pytest.mark.parametrize("failure", WORDS)
-def test_a_failure_is_told_in_one_sentence(failure: str, endings: dict[str, Ended], loading_s: float) -> None:
+def test_a_failure_is_told_in_one_sentence(failure: str, endings: dict[str, Ended]) -> None:
     ended = endings[failure]
     assert ended.code == 1, ended
-    assert WORDS[failure] in ended.err
+    assert WORDS[failure] in ended.err, ended
     assert "Traceback" not in ended.err
     assert len(ended.err.strip().splitlines()) == 1, ended.err
-    assert ended.seconds - loading_s < PATIENCE_S
 
 
 def test_missing_layers_can_be_helped(endings: dict[str, Ended]) -> None:
@@ -131,9 +117,7 @@ async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_wit
         said = await asyncio.wait_for(process.stdout.read(10), HANG_S)
         assert said
         swarm.peers[1].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
         _, err = await asyncio.wait_for(process.communicate(), HANG_S)
-        assert time.monotonic() - killed < PATIENCE_S
         assert process.returncode == 1
         assert "layers 4:8" in err.decode()
         assert "Traceback" not in err.decode()
@@ -153,7 +137,6 @@ async def _generate(model: str, bootstrap: str, prompt: str = "Hello", **env: st
 
 
 async def _run(*arguments: str, **env: str) -> Ended:
-    started = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *_command(*arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -161,7 +144,7 @@ async def _run(*arguments: str, **env: str) -> Ended:
         env={**os.environ, **env},
     )
     out, err = await asyncio.wait_for(process.communicate(), HANG_S)
-    return Ended(process.returncode, out.decode(), err.decode(), time.monotonic() - started)
+    return Ended(process.returncode, out.decode(), err.decode())
 
 
 def _command(*arguments: str) -> list[str]:
