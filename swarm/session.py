@@ -292,7 +292,7 @@ class ChainSession:
                 if isinstance(arrival.message, kind):
                     heard[arrival.peer_id] = arrival.message
                     continue
-                if isinstance(arrival.message, LATE) or (kind is Opened and _is_gone(arrival.message)):
+                if isinstance(arrival.message, LATE):
                     continue
                 failure = self.fault(arrival)
                 if stop_at_faults:
@@ -401,8 +401,3 @@ class ChainSession:
             before = next((link.peer_id for link in self.chain if self._next.get(link.peer_id) == reporter), reporter)
             return before if fault.peer in (None, before) else reporter
         return fault.peer if fault.peer is not None and self._next.get(reporter) == fault.peer else reporter
-
-
-def _is_gone(message: object) -> bool:
-    """Whether a peer says that it has no such session. Nobody says so to an `Open`: it answers what was said before."""
-    return isinstance(message, Fault) and message.code is FaultCode.NO_SESSION

@@ -126,7 +126,7 @@ class Swarm:
 
     def connected(self, peer: Peer) -> bool:
         """Whether the client has a connection to it, in use or not."""
-        return peer.id in self._connections.open
+        return peer.id in self._connections._open
 
     def serving(self, stream: GenerationStream, stage: int) -> Peer:
         """Who serves a stage of a running generation."""

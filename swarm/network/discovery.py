@@ -75,11 +75,6 @@ class Connections:
         # One attempt a peer at a time. A lock lives as long as somebody holds it or waits for it.
         self._attempts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    @property
-    def open(self) -> Collection[str]:
-        """Ids of the peers to whom there is a connection."""
-        return self._open.keys()
-
     async def reach(self, records: Sequence[PeerRecord]) -> dict[str, Connection]:
         """Connections, by peer id, to those peers that answer now; the others are left out.
 

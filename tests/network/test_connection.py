@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from support import Server, dialed, eventually, session_id, soon
+from support import Server, dialed, eventually, listen, pong, session_id, soon
 
 from swarm.network import connection as connections
 from swarm.network.connection import Arrival, Connection
@@ -26,17 +26,6 @@ async def connected(script: Script, delay_ms: float = 0.0) -> AsyncIterator[Conn
             await connection.close()
 
 
-async def answer_pings(link: Link) -> None:
-    async for message in link:
-        if isinstance(message, Ping):
-            await link.send(Pong(nonce=message.nonce))
-
-
-async def silent(link: Link) -> None:
-    async for _ in link:
-        pass
-
-
 def saying(*messages: Opened | Fault | Ping | Pong) -> Script:
     """Says this once it has heard something, then keeps listening."""
 
@@ -44,7 +33,7 @@ def saying(*messages: Opened | Fault | Ping | Pong) -> Script:
         await link.receive()
         for message in messages:
             await link.send(message)
-        await silent(link)
+        await listen(link)
 
     return script
 
@@ -54,14 +43,14 @@ def inbox(size: int = 8) -> "asyncio.Queue[Arrival]":
 
 
 async def test_a_ping_measures_the_round_trip() -> None:
-    async with connected(answer_pings, delay_ms=20.0) as connection:
+    async with connected(pong, delay_ms=20.0) as connection:
         assert connection.rtt_ms >= 20.0, "the hello measured it"
         assert await soon(connection.ping()) >= 20.0
         assert connection.rtt_ms >= 20.0
 
 
 async def test_pings_at_the_same_time_do_not_mix_up() -> None:
-    async with connected(answer_pings) as connection:
+    async with connected(pong) as connection:
         assert all(await soon(asyncio.gather(*(connection.ping() for _ in range(20)))))
         assert not connection._pings
 
@@ -103,7 +92,7 @@ async def test_a_session_that_nobody_reads_holds_up_nobody() -> None:
         await link.receive()
         for _ in range(4):
             await link.send(Opened(session=session_id(1)))
-        await answer_pings(link)
+        await pong(link)
 
     async with connected(script) as connection:
         connection.subscribe(session_id(1), inbox(4))
@@ -141,7 +130,7 @@ async def test_every_session_hears_of_the_end(how: str) -> None:
 
 
 async def test_a_session_that_subscribes_too_late_hears_of_the_end_too() -> None:
-    async with connected(answer_pings) as connection:
+    async with connected(pong) as connection:
         await soon(connection.ping())
         await connection.close()
         await connection.close()
