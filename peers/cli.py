@@ -15,10 +15,19 @@ from typing import Any, ClassVar
 import click
 
 from swarm import __version__, console
-from swarm.cli import guard
+from swarm.cli import EXIT_CODES, guard
+from swarm.commands.completion import completion
 from swarm.demo import locate
 from swarm.network.tasks import end
-from swarm.options import FILE, bootstrap_option, entered_through, lan_option, named_network, network_option
+from swarm.options import (
+    FILE,
+    ModelName,
+    bootstrap_option,
+    entered_through,
+    lan_option,
+    named_network,
+    network_option,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -89,16 +98,17 @@ ephemeral_option = click.option("--ephemeral", is_flag=True, help="A new identit
 until_eof_option = click.option("--until-eof", is_flag=True, help="Stop when standard input closes.", hidden=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("swarm-peer", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm-peer")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
 def app(verbose: bool) -> None:
     """Lend this computer to a swarm."""
     console.set_up_logging(verbose)
+    console.settle_colours()
 
 
 @app.command()
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.option(
     "--layers",
     type=LayerSpan(),
@@ -277,6 +287,9 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce:
     findings = asyncio.run(examine(lambda: named_network(bootstrap, network), port, announce))
     if not show(findings):
         sys.exit(1)
+
+
+app.add_command(completion)
 
 
 def _run_until_stopped(

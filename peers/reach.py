@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from swarm.config import Network
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.network.address import join, split
 from swarm.network.dialback import Answer, Question, ask
 from swarm.network.directory import Directory
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 class Unreachable(SwarmError):
     """Nobody can dial this computer, and no relay has a place for it."""
+
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, address: str) -> None:
         super().__init__(address)

@@ -1,6 +1,7 @@
 """What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,12 @@ def set_up_logging(verbose: bool) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("swarm", "peers"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def settle_colours() -> None:
+    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the terminal has none."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        click.get_current_context().color = False
 
 
 def show_piece(piece: "Piece") -> None:
