@@ -26,6 +26,7 @@ from swarm.request import Options, Request
 from swarm.results import Audits, Generation
 from swarm.router import Router
 from swarm.routing.health import Health
+from swarm.status import ModelStatus, entry_of, look_at
 from swarm.wire.hello import Member
 
 DEFAULT_AUDIT_RATE = 0.01
@@ -94,6 +95,7 @@ class SwarmClient:
             checkpoint = self.models.checkpoint
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
             ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
+            self._connections = connections
             self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
             self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
@@ -178,3 +180,11 @@ class SwarmClient:
             WrongWeights: if the model is served, but with other weights.
         """
         return await self._router.chain()
+
+    async def look(self) -> ModelStatus:
+        """Who serves which layers of the model, and who of them answers now.
+
+        Raises:
+            DirectoryDown: if no node of the network answers.
+        """
+        return await look_at(entry_of(self.models.checkpoint), self._directory, self._connections)

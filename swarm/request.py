@@ -25,6 +25,7 @@ DEFAULT_NEW_TOKENS = 256
 DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
 Depth = int | Literal["auto"]
@@ -75,6 +76,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
     stop: Sequence[str]  # the text ends before the first of these strings
+    logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
     patience_s: float  # how long peers that failed may be missing, before the generation is given up
     standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
 
@@ -96,6 +98,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
     patience_s: float = DEFAULT_PATIENCE_S
     standby: bool = False
 
@@ -113,6 +116,10 @@ class Request:
         if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise RequestError(
+                "logprobs", self.logprobs, f"how many of the likeliest tokens to tell, 0 to {MAX_LOGPROBS}"
+            )
 
     @classmethod
     def of(cls, options: Options) -> "Request":

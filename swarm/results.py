@@ -12,6 +12,15 @@ from swarm.decoding.rules.rule import Origin
 
 
 @dataclass(frozen=True)
+class Likely:
+    """A token that the target found likely at a place; ``logprob`` is in nats."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Piece:
     """One committed token and its fate. ``text`` may be empty while a character is not complete."""
 
@@ -24,6 +33,8 @@ class Piece:
     deficit_nats: float = 0.0  # how much less likely a relaxed token is than the target's choice
     key: bool = False  # a draft was overruled because a key token was at stake
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
+    logprob: float | None = None  # of the token, in nats at temperature 1, if `Options.logprobs` is given
+    likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from swarm.decoding.decoder import Ask, Decoder, Window
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.likelihood import log_probabilities
 from swarm.decoding.plan import Loop, Plan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.tree import Node
 from swarm.model.client import ClientModels
 from swarm.request import Request
-from swarm.results import Failover, Generation, Measured, Meter, Piece, RouteStop
+from swarm.results import Failover, Generation, Likely, Measured, Meter, Piece, RouteStop
 from swarm.text import StopStrings, TextStream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -194,6 +195,7 @@ class Turn:
     def _piece(self, decision: Decision, text: str) -> Piece:
         choice = decision.token if decision.choice is None else decision.choice
         lost = choice if decision.kept else decision.drafted
+        logprob, likely = self._likelihood(decision)
         return Piece(
             token_id=decision.token,
             text=text,
@@ -204,7 +206,16 @@ class Turn:
             deficit_nats=decision.deficit_nats,
             key=decision.key,
             reason=decision.reason,
+            logprob=logprob,
+            likely=likely,
         )
+
+    def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
+        if self.request.logprobs is None or decision.logits is None:
+            return None, ()
+        logprob, likeliest = log_probabilities(decision.logits, decision.token, self.request.logprobs)
+        decode = self.models.lexicon.decode
+        return logprob, tuple(Likely(token, decode([token]), each) for token, each in likeliest)
 
 
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:

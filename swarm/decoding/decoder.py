@@ -321,7 +321,8 @@ class Decoder:
         drafted = [node.drafted for node in line[1 : answered + 1] if node.drafted]
         rows = torch.stack([node.logits for node in line[:answered] if node.logits is not None])
         shaped = self.shaping.apply(rows, self.tokens, [guess.token for guess in drafted[: answered - 1]])
-        return self.rule.judge(shaped, self.tokens, drafted)
+        decisions = self.rule.judge(shaped, self.tokens, drafted)
+        return [replace(decision, logits=row) for decision, row in zip(decisions, shaped, strict=False)]
 
     def _commit(self, decision: Decision) -> Decision:
         """The one place where the text grows and what was sent ahead is declared void."""
