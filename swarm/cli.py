@@ -11,6 +11,7 @@ import click
 
 from swarm import __version__, console
 from swarm.commands.bench import bench
+from swarm.commands.chat import chat
 from swarm.commands.completion import completion
 from swarm.commands.demo import demo
 from swarm.commands.evaluate import evaluate
@@ -41,7 +42,7 @@ def app(verbose: bool) -> None:
     console.settle_colours()
 
 
-for command in (generate, status, bench, demo, evaluate, completion):
+for command in (generate, chat, status, bench, demo, evaluate, completion):
     app.add_command(command)
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
@@ -94,12 +94,18 @@ def summary(generation: "Generation") -> str:
 def show_fates(pieces: "Sequence[Piece]") -> None:
     """What became of every token: a line each, but one for all that were drafted and kept in a row."""
     click.echo()
+    for line in fates(pieces):
+        click.echo(line)
+
+
+def fates(pieces: "Sequence[Piece]") -> Iterator[str]:
+    """The lines of `show_fates`."""
     for origin, group in groupby(enumerate(pieces), key=lambda each: each[1].origin):
         tokens = list(group)
         for run in [tokens] if origin == "drafted" else [[token] for token in tokens]:
             at, piece = run[0]
             text = repr("".join(CONTROLS.sub("", each.text) for _, each in run))
-            click.echo(f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}")
+            yield f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}"
 
 
 def _why(piece: "Piece") -> str:
