@@ -365,7 +365,7 @@ def _on_input(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> Non
 
 def main() -> None:
     """The console script."""
-    sys.exit(guard(app))
+    sys.exit(guard(app, "swarm-peer"))
 
 
 if __name__ == "__main__":

@@ -48,14 +48,14 @@ for command in (generate, chat, status, bench, demo, evaluate, completion):
 
 def main() -> None:
     """The console script."""
-    sys.exit(guard(app))
+    sys.exit(guard(app, "swarm"))
 
 
-def guard(command: Callable[..., Any]) -> ExitCode | int:
+def guard(command: Callable[..., Any], program: str) -> ExitCode | int:
     """Run a click command: errors become one sentence and an exit code. Shared with ``swarm-peer``."""
     _print_what_the_terminal_can()
     try:
-        command(standalone_mode=False)
+        command(standalone_mode=False, prog_name=program)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -70,7 +70,6 @@ def guard(command: Callable[..., Any]) -> ExitCode | int:
         return _say(f"{where}{error.strerror or error}; see that it exists, is yours and has room", ExitCode.LOCAL)
     except Exception as error:
         log.debug("where it failed", exc_info=True)
-        program = command.name if isinstance(command, click.Command) else "swarm"
         fault = " ".join(f"{type(error).__name__}: {error}".split())
         return _say(f"{fault}; this is a fault of ours: please report what `{program} -v` says", ExitCode.FAILED)
     return ExitCode.DONE

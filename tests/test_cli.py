@@ -58,7 +58,7 @@ def test_wrong_options_end_with_code_2_and_one_sentence(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
-    assert guard(app) == 2
+    assert guard(app, "swarm") == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert words in last
@@ -90,10 +90,10 @@ def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
 
 def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFixture[str]) -> None:
     def raising(error: BaseException) -> int:
-        def command(standalone_mode: bool) -> None:
+        def command(**_: object) -> None:
             raise error
 
-        return guard(command)
+        return guard(command, "swarm")
 
     assert raising(NoBootstrap()) == 3
     assert capsys.readouterr().err.startswith("error: No bootstrap")
@@ -108,11 +108,11 @@ def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFix
 def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def command(standalone_mode: bool) -> None:
+    def command(**_: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
     with caplog.at_level("DEBUG", logger="swarm"):
-        assert guard(command) == 1
+        assert guard(command, "swarm") == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ZeroDivisionError: by zero; this is a fault of ours")
     assert "-v" in said
@@ -128,7 +128,7 @@ from swarm.cli import guard
 def talk():
     while True:
         click.echo("x" * 999)
-sys.exit(guard(talk))
+sys.exit(guard(talk, "talk"))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

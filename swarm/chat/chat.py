@@ -12,7 +12,7 @@ from swarm.errors import SwarmError
 from swarm.failover import SwarmIncomplete
 from swarm.generation import GenerationStream
 from swarm.network.tasks import end
-from swarm.request import DEFAULT_NEW_TOKENS, Options
+from swarm.request import DEFAULT_NEW_TOKENS, Options, PromptTooLong
 from swarm.results import Generation, Piece, RouteStop
 
 
@@ -138,8 +138,10 @@ class Chat:
 
     def _begin(self, question: str) -> GenerationStream:
         """Raises `SwarmError` for a conversation or options that cannot be."""
-        room = self.context_tokens - self.options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
-        kept, prompt = fit(self.conversation, question, self.render, room)
+        new_tokens = self.options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+        kept, prompt = fit(self.conversation, question, self.render, self.context_tokens - new_tokens)
+        if len(prompt) + new_tokens > self.context_tokens:
+            raise PromptTooLong(len(prompt), new_tokens, self.context_tokens)
         if dropped := len(self.conversation.turns) - len(kept.turns):
             self.display.note(
                 f"The model's context of {self.context_tokens} tokens is full: it no longer sees the first "

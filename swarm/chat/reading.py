@@ -31,10 +31,14 @@ class MessageTooLong(SwarmError):
         return f"a message has more than {MAX_MESSAGE_BYTES} bytes; give a shorter one"
 
 
+class GivenUp(Exception):
+    """Ctrl-C: the line is not meant. (KeyboardInterrupt would end the event loop.)"""
+
+
 async def message(read: Read) -> str | None:
     """The next line, or all lines of a block between triple quotes; None at the end of the input.
 
-    Raises KeyboardInterrupt where it is given up, and `MessageTooLong`.
+    Raises `GivenUp` and `MessageTooLong`.
     """
     line = await read(ASK)
     if line is None or not line.startswith(BLOCK):
@@ -57,10 +61,11 @@ class Terminal:
             complete_while_typing=False,
             key_bindings=_keys(),
             prompt_continuation=GO_ON,
+            interrupt_exception=GivenUp,
         )
 
     async def read(self, prompt: str) -> str | None:
-        """Raises KeyboardInterrupt at Ctrl-C."""
+        """Raises `GivenUp` at Ctrl-C."""
         try:
             said = await self._session.prompt_async(prompt)
         except EOFError:

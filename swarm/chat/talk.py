@@ -2,7 +2,7 @@
 
 from swarm.chat.chat import Chat
 from swarm.chat.orders import obey
-from swarm.chat.reading import Read, message
+from swarm.chat.reading import GivenUp, Read, message
 
 
 async def talk(chat: Chat, read: Read) -> None:
@@ -10,7 +10,7 @@ async def talk(chat: Chat, read: Read) -> None:
     while not chat.over:
         try:
             said = await message(read)
-        except KeyboardInterrupt:  # the line is given up
+        except GivenUp:
             continue
         if said is None:
             return

@@ -11,10 +11,10 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.input.base import PipeInput
 from prompt_toolkit.output import DummyOutput
-from support import soon
+from support import eventually, soon
 
 from swarm.chat import reading
-from swarm.chat.reading import MessageTooLong, Pipe, Terminal, message
+from swarm.chat.reading import GivenUp, MessageTooLong, Pipe, Terminal, message
 
 
 async def read_all(pipe: Pipe) -> list[str]:
@@ -95,8 +95,11 @@ async def test_a_terminal_edits_lines_and_remembers_them_for_their_owner_only(
     assert await soon(terminal.read("")) == "sond"
     keyboard.send_text("one\x1b\rtwo\r")  # Alt-Enter
     assert await soon(terminal.read("")) == "one\ntwo"
-    keyboard.send_text("/he\t\r")
-    assert await soon(terminal.read("")) == "/help"
+    reading_it = asyncio.create_task(terminal.read(""))
+    keyboard.send_text("/he\t")
+    await eventually(lambda: terminal._session.default_buffer.text == "/help")
+    keyboard.send_text("\r")
+    assert await soon(reading_it) == "/help"
     assert (history.stat().st_mode & 0o777, history.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     again = Terminal(history, [])
     keyboard.send_text("\x1b[A\x1b[A\x1b[A\r")  # up, up, up: the history is there at the next start
@@ -106,7 +109,7 @@ async def test_a_terminal_edits_lines_and_remembers_them_for_their_owner_only(
 async def test_ctrl_c_gives_up_the_line_and_ctrl_d_is_the_end(keyboard: PipeInput, tmp_path: Path) -> None:
     terminal = Terminal(tmp_path / "history", [])
     keyboard.send_text("half a quest\x03")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(GivenUp):
         await soon(terminal.read(""))
     keyboard.send_text("\x04")
     assert await soon(terminal.read("")) is None

@@ -62,8 +62,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("swarm bench demo-target --format j", ["json"]),
         ("swarm-peer jo", ["join"]),
         ("swarm-peer join demo-t", ["demo-target"]),
-        ("swarm-peer join demo-target --dtype bf", []),
-        ("swarm-peer join demo-target --dtype bfl", ["bfloat16"]),
+        ("swarm-peer join demo-target --dtype bf", ["bfloat16"]),
         ("swarm completion ", ["bash", "zsh", "fish"]),
     ],
 )

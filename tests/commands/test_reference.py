@@ -2,7 +2,7 @@
 
 from reference import BLOCK, DOCUMENT, written
 
-HOW = "run `python tests/commands/reference.py`"
+HOW = "run `python tests/reference.py`"
 
 
 def test_the_document_is_up_to_date() -> None:

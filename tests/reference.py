@@ -1,4 +1,4 @@
-"""What docs/cli.md says in the words of the commands. ``python tests/commands/reference.py`` writes it anew."""
+"""What docs/cli.md says in the words of the commands. ``python tests/reference.py`` writes it anew."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from peers.cli import app as swarm_peer
 from swarm.cli import EXIT_CODES
 from swarm.cli import app as swarm
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "cli.md"
 SHARED = ("--bootstrap", "--lan", "--network", "--network-key", "--members", "--identity", "--help")
 BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -29,7 +29,7 @@ def written(document: str) -> str:
 def program(group: click.Group) -> str:
     """A heading, a sentence and a table for each command."""
     assert group.name is not None
-    context = click.Context(group, info_name=group.name)
+    context = context_of(group)
     rows = list(records(group, context))
     sections = [f"### {group.name}\n\n{said(group)}\n\n{table(rows)}"]
     for name, command in sorted(group.commands.items()):
@@ -45,8 +45,12 @@ def program(group: click.Group) -> str:
 
 def shared() -> str:
     """Options that most commands have."""
-    context = click.Context(swarm.commands["status"], info_name="status")
-    return table(list(records(context.command, context, of_all=True)))
+    status = swarm.commands["status"]
+    return table(list(records(status, click.Context(status, parent=context_of(swarm)), of_all=True)))
+
+
+def context_of(group: click.Group) -> click.Context:
+    return click.Context(group, info_name=group.name, **group.context_settings)
 
 
 def exit_codes() -> str:
@@ -57,7 +61,7 @@ def exit_codes() -> str:
 def records(command: click.Command, context: click.Context, of_all: bool = False) -> Iterator[tuple[str, str]]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record and (parameter.opts[-1] in SHARED) == of_all:
+        if isinstance(parameter, click.Option) and record and (parameter.opts[-1] in SHARED) == of_all:
             yield record
 
 
