@@ -9,16 +9,30 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
+from peers.news import News
 from swarm import __version__, console
-from swarm.cli import guard
+from swarm.activity import activity, busy
+from swarm.cli import EXIT_CODES, guard
+from swarm.commands.completion import completion
 from swarm.demo import locate
+from swarm.errors import ExitCode
 from swarm.network.tasks import end
-from swarm.options import FILE, bootstrap_option, entered_through, lan_option, named_network, network_option
+from swarm.options import (
+    FILE,
+    ModelName,
+    bootstrap_option,
+    entered_through,
+    json_option,
+    lan_option,
+    named_network,
+    network_option,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -89,16 +103,17 @@ ephemeral_option = click.option("--ephemeral", is_flag=True, help="A new identit
 until_eof_option = click.option("--until-eof", is_flag=True, help="Stop when standard input closes.", hidden=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("swarm-peer", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm-peer")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
 def app(verbose: bool) -> None:
     """Lend this computer to a swarm."""
     console.set_up_logging(verbose)
+    console.settle_colours()
 
 
 @app.command()
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.option(
     "--layers",
     type=LayerSpan(),
@@ -133,6 +148,7 @@ def app(verbose: bool) -> None:
 @bootstrap_option
 @network_option
 @lan_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for everything that happens.")
 def join(
     model: str,
     layers: tuple[int, int] | None,
@@ -153,6 +169,7 @@ def join(
     bootstrap: tuple[str, ...],
     network: str | None,
     lan: bool,
+    as_json: bool,
 ) -> None:
     """Serve layers of MODEL (a local folder or a hub id) to the swarm.
 
@@ -186,12 +203,26 @@ def join(
         link_ms=link_ms,
     )
 
+    def say(news: News) -> None:
+        click.echo(json.dumps(news.as_dict()) if as_json else news.sentence)
+        sys.stdout.flush()
+
     if net.is_open:
-        click.echo(OPEN_TO_ALL)
+        say(News("open_network", OPEN_TO_ALL, {"network": net.name}))
 
     async def run(stop: asyncio.Event) -> None:
-        with loading_bar() as progress:
-            await serve(options, stop, click.echo, progress)
+        with activity(quiet=as_json) as waiting_for, loading_bar(quiet=as_json) as loaded:
+
+            def tell(news: News) -> None:
+                waiting_for("")
+                say(news)
+
+            def progress(done_bytes: int, total_bytes: int) -> None:
+                waiting_for("")
+                loaded(done_bytes, total_bytes)
+
+            waiting_for(f"reading {model} and entering the network {net.name}")
+            await serve(options, stop, tell, progress)
 
     _run_until_stopped(run, until_eof, LEAVE_TIMEOUT_S + grace)
 
@@ -199,7 +230,7 @@ def join(
 @app.command()
 @host_option
 @click.option("--port", default=31337, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
-@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
+@json_option
 @key_option
 @ephemeral_option
 @until_eof_option
@@ -256,11 +287,15 @@ def bootstrap(
 
 @app.command()
 @click.argument("file", type=FILE)
-def new_network_key(file: Path) -> None:
+@json_option
+def new_network_key(file: Path, as_json: bool) -> None:
     """Make the key of a private network, in FILE. Whoever has it may join; give it to members over a safe way only."""
     from swarm.config import create_network_key
 
     create_network_key(file)
+    if as_json:
+        click.echo(json.dumps({"file": str(file)}))
+        return
     click.echo(f"{file} holds a new network key. Every member names it: --network-key, SWARM_NETWORK_KEY_FILE, or")
     click.echo("network_key_file in bootstrap.toml.")
 
@@ -270,13 +305,22 @@ def new_network_key(file: Path) -> None:
 @network_option
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="The port that you mean to serve on.")
 @click.option("--announce", type=HostPort(), help="How others shall reach this computer, if you mean to say so.")
-def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce: str | None) -> None:
+@json_option
+def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce: str | None, as_json: bool) -> None:
     """Check whether this computer can serve, and say what to do if it cannot."""
-    from peers.doctor import examine, show
+    from peers.doctor import examine, is_well, show
 
-    findings = asyncio.run(examine(lambda: named_network(bootstrap, network), port, announce))
-    if not show(findings):
-        sys.exit(1)
+    with busy("looking at this computer and its network", quiet=as_json):
+        findings = asyncio.run(examine(lambda: named_network(bootstrap, network), port, announce))
+    if as_json:
+        click.echo(json.dumps({"ok": is_well(findings), "findings": [asdict(each) for each in findings]}))
+    else:
+        show(findings)
+    if not is_well(findings):
+        sys.exit(ExitCode.FAILED)
+
+
+app.add_command(completion)
 
 
 def _run_until_stopped(
@@ -321,7 +365,7 @@ def _on_input(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> Non
 
 def main() -> None:
     """The console script."""
-    sys.exit(guard(app))
+    sys.exit(guard(app, "swarm-peer"))
 
 
 if __name__ == "__main__":

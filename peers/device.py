@@ -2,11 +2,13 @@
 
 import torch
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 
 
 class NoSuchDevice(SwarmError):
     """A device that torch does not have here."""
+
+    exit_code = ExitCode.LOCAL
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(name, why)

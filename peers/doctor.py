@@ -54,14 +54,18 @@ async def examine(load: Callable[[], Network], port: int, announce: str | None =
     ]
 
 
-def show(findings: Sequence[Finding]) -> bool:
-    """Print the findings; True if nothing has to be done."""
+def is_well(findings: Sequence[Finding]) -> bool:
+    """Whether nothing has to be done."""
+    return not any(finding.remedy for finding in findings)
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """Print the findings."""
     for finding in findings:
         mark = click.style("ok  ", fg="green") if not finding.remedy else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {finding.subject:<8} {finding.fact}")
         if finding.remedy or finding.advice:
             click.echo(f"      {'':<8} -> {finding.remedy or finding.advice}")
-    return not any(finding.remedy for finding in findings)
 
 
 async def _bounded(subject: str, check: Awaitable[Finding]) -> Finding:

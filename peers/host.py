@@ -19,6 +19,7 @@ from peers.listener import listening
 from peers.loading import Loader
 from peers.memory import Memory, Room, in_words
 from peers.neighbours import Neighbours
+from peers.news import News, Say
 from peers.reach import Reach, asked, own_address
 from swarm import __version__
 from swarm.config import Network
@@ -67,13 +68,13 @@ class Options:
 async def serve(
     options: Options,
     stop: asyncio.Event,
-    say: Callable[[str], None],
+    say: Say,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Live until ``stop`` is set.
 
     Args:
-        say: told, in sentences, what an operator wants to know.
+        say: told what an operator wants to know.
         progress: called with (bytes done, bytes in all) while weights are loaded.
 
     Raises:
@@ -113,14 +114,29 @@ async def serve(
             )
 
         def serving(span: Span) -> None:
-            say(
+            sentence = (
                 f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
                 f"({in_words(span.nbytes)}, {options.device}, {offer.tokens_per_second:.0f} tokens/s, "
                 f"cache for {offer.budget.total_tokens} tokens) "
                 f"at {' and '.join(reach.addresses)} as {identity.peer_id}"
             )
+            facts = {
+                "peer_id": identity.peer_id,
+                "model": checkpoint.name,
+                "fingerprint": checkpoint.fingerprint,
+                "model_layers": checkpoint.num_layers,
+                "layers": (span.first, span.last),
+                "weights_bytes": span.nbytes,
+                "device": str(options.device),
+                "dtype": dtype_name(dtype),
+                "tokens_per_second": offer.tokens_per_second,
+                "cache_tokens": offer.budget.total_tokens,
+                "addresses": reach.addresses,
+            }
+            say(News("serving", sentence, facts))
             if options.link_ms:
-                say(f"every message from here is held back {options.link_ms:g} ms: an emulated link")
+                sentence = f"every message from here is held back {options.link_ms:g} ms: an emulated link"
+                say(News("emulated_link", sentence, {"link_ms": options.link_ms}))
 
         life = Life(
             offer,
@@ -164,7 +180,7 @@ async def serve(
         reaching = await stack.enter_async_context(_owned(reach.keep(directory)))
         await stack.enter_async_context(_owned(_tell_refusals(handler.admission, say)))
         await _first_of(stop, living, announcing, measuring, reaching)
-        say("leaving: no new sessions, the record is withdrawn")
+        say(News("leaving", "leaving: no new sessions, the record is withdrawn"))
         await end(living, announcing, measuring, reaching)
         await life.leave()
 
@@ -190,7 +206,7 @@ async def _announce(known: asyncio.Event, directory: Directory, record: Callable
     await announce(directory, record)
 
 
-async def _tell_refusals(admission: Admission, say: Callable[[str], None]) -> None:
+async def _tell_refusals(admission: Admission, say: Say) -> None:
     """One line for each minute in which something was refused, and a last one."""
     told = admission.refusals.copy()
 
@@ -198,7 +214,8 @@ async def _tell_refusals(admission: Admission, say: Callable[[str], None]) -> No
         nonlocal told
         now = admission.refusals.copy()
         if refused := summary(told, now):
-            say(f"refused in the last {REFUSALS_S:g} s or less: {refused}")
+            sentence = f"refused in the last {REFUSALS_S:g} s or less: {refused}"
+            say(News("refused", sentence, {"counts": dict(now - told)}))
         told = now
 
     try:

@@ -14,6 +14,7 @@ from peers.budget import CacheBudget
 from peers.handler import Handler
 from peers.loading import Loader
 from peers.memory import Room
+from peers.news import News, Say
 from peers.placing import Looks, Placing
 from peers.scheduler import Scheduler
 from swarm.errors import DirectoryDown
@@ -44,7 +45,7 @@ class Life:
         offer: kept up to date, for whoever publishes it.
         publish: writes the offer to the directory now. Raises `DirectoryDown`.
         grace_s: how long sessions may go on when their layers are given up.
-        say: told, in sentences, what an operator wants to know.
+        say: told what an operator wants to know.
         serving: called with the span whenever one is served.
     """
 
@@ -56,7 +57,7 @@ class Life:
         room: Room,
         publish: Callable[[], Awaitable[None]],
         grace_s: float,
-        say: Callable[[str], None],
+        say: Say,
         serving: Callable[[Span], None],
     ) -> None:
         self.offer = offer
@@ -77,7 +78,8 @@ class Life:
         """Find layers, serve them, and move where others lack more; until cancelled."""
         placing = Placing(peer_id, self._room.model_layers, capacity, census, self.claim, rng)
         layers = await placing.choose()
-        self._say(f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit here")
+        sentence = f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit here"
+        self._say(News("taking", sentence, {"layers": layers, "capacity": capacity}))
         await self._serve(layers)
         while True:
             await self._for(placing.pause_s())
@@ -130,7 +132,8 @@ class Life:
         served = self._span.first, self._span.last
         layers = await placing.reconsider(*served, self.offer.tokens_per_second)
         if layers is not None:
-            self._say(f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need it more")
+            sentence = f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need it more"
+            self._say(News("moving", sentence, {"layers": layers, "from_layers": served}))
             await self._move(served, layers)
         elif self.offer.state != "online":  # others were quicker
             self.offer.layers, self.offer.state = served, "online"

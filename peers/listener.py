@@ -7,7 +7,7 @@ from typing import cast
 
 from aiohttp import web
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.network import hello
 from swarm.network.hello import Door, Visit
 from swarm.network.link import Link
@@ -18,6 +18,8 @@ MAX_AHEAD = 1 << 16  # bytes that are read before the hello is over; what is sai
 
 class CannotListen(SwarmError):
     """The port is taken, or not ours to take."""
+
+    exit_code = ExitCode.LOCAL
 
     def __init__(self, host: str, port: int, why: str) -> None:
         super().__init__(host, port, why)

@@ -12,7 +12,7 @@ import torch
 
 from peers.handler import HISTORY_BYTES
 from peers.scheduler import MAX_BATCH_TOKENS
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.partial import study
 from swarm.routing.placement import Span
@@ -35,6 +35,8 @@ class DoesNotFit(SwarmError):
     Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and ``has_bytes``;
     ``capacity``, how many layers would fit.
     """
+
+    exit_code = ExitCode.LOCAL
 
     def __init__(
         self, layers: Span | None, model: str, device: str, needs_bytes: int, has_bytes: int, capacity: int

@@ -8,8 +8,9 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from peers.news import News, Say
 from swarm.config import Network
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.network.address import join, split
 from swarm.network.dialback import Answer, Question, ask
 from swarm.network.directory import Directory
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 class Unreachable(SwarmError):
     """Nobody can dial this computer, and no relay has a place for it."""
+
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
@@ -107,7 +110,7 @@ class Reach:
     def is_direct(self) -> bool:
         return bool(self._direct)
 
-    async def ask(self, say: Callable[[str], None]) -> None:
+    async def ask(self, say: Say) -> None:
         """Find out for the first time whether we can be dialled. Whoever calls it calls `close`.
 
         Raises:
@@ -120,12 +123,14 @@ class Reach:
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
         if not verdict.verified:
-            say(f"nobody could be asked to dial back {self.address}: it is announced unverified")
+            sentence = f"nobody could be asked to dial back {self.address}: it is announced unverified"
+            say(News("unverified", sentence, {"address": self.address}))
         if verdict.whole:
             await self.close()
             return
         where = f" (this computer is seen at {', '.join(verdict.seen)})" if verdict.seen else ""
-        say(f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a relay")
+        sentence = f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a relay"
+        say(News("relayed", sentence, {"address": self.address, "seen": verdict.seen}))
 
     async def enter(self, directory: Directory) -> None:
         """Wait for a place at a relay, if one is needed.
@@ -187,7 +192,7 @@ class Reach:
 
 
 @contextlib.asynccontextmanager
-async def asked(reach: Reach, say: Callable[[str], None]) -> AsyncIterator[Reach]:
+async def asked(reach: Reach, say: Say) -> AsyncIterator[Reach]:
     """A reach that knows whether it is direct, and is closed on the way out."""
     try:
         await reach.ask(say)

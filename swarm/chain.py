@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.network.connection import Connection
 from swarm.network.records import PeerRecord
 from swarm.network.tasks import within
@@ -16,6 +16,8 @@ GOODBYE_TIMEOUT_S = 0.5
 
 class ChainBroken(SwarmError):
     """A peer of the chain failed. ``code`` is what it said itself, if it said anything."""
+
+    exit_code = ExitCode.INCOMPLETE
 
     def __init__(self, peer_id: str, layers: tuple[int, int], why: str, code: FaultCode | None = None) -> None:
         super().__init__(peer_id, layers, why, code)
@@ -35,6 +37,8 @@ class Implausible(ChainBroken):
 
 class ChainSilent(SwarmError):
     """No answer came for much longer than a loop takes, and nobody said that anything failed."""
+
+    exit_code = ExitCode.INCOMPLETE
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)

@@ -1,9 +1,10 @@
 """What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
 
 import logging
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +41,12 @@ def set_up_logging(verbose: bool) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("swarm", "peers"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def settle_colours() -> None:
+    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the terminal has none."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        click.get_current_context().color = False
 
 
 def show_piece(piece: "Piece") -> None:
@@ -87,12 +94,18 @@ def summary(generation: "Generation") -> str:
 def show_fates(pieces: "Sequence[Piece]") -> None:
     """What became of every token: a line each, but one for all that were drafted and kept in a row."""
     click.echo()
+    for line in fates(pieces):
+        click.echo(line)
+
+
+def fates(pieces: "Sequence[Piece]") -> Iterator[str]:
+    """The lines of `show_fates`."""
     for origin, group in groupby(enumerate(pieces), key=lambda each: each[1].origin):
         tokens = list(group)
         for run in [tokens] if origin == "drafted" else [[token] for token in tokens]:
             at, piece = run[0]
             text = repr("".join(CONTROLS.sub("", each.text) for _, each in run))
-            click.echo(f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}")
+            yield f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}"
 
 
 def _why(piece: "Piece") -> str:

@@ -1,12 +1,31 @@
-"""Errors that a user may see: one sentence each, which says what to do next."""
+"""Errors that a user may see: one sentence each, which says what to do next, and what they mean to a script."""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """How a command ends, as its exit code."""
+
+    DONE = 0
+    FAILED = 1  # in a way that none of the others names
+    USAGE = 2  # what was asked for, or configured, cannot be
+    UNREACHABLE = 3  # no way into the network
+    INCOMPLETE = 4  # the swarm is there, but does not serve the whole model now
+    LOCAL = 5  # a model, key or other file here, or this computer, is not what is needed
+    STOPPED = 130  # by Ctrl-C or SIGTERM
 
 
 class SwarmError(Exception):
     """Base of every error that is shown as one sentence, without a stack trace."""
 
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED  # of a command that it ends
+
 
 class ConfigError(SwarmError):
     """A setting is wrong. `field` names it, `problem` says what is wrong with it and what would be right."""
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(field, problem)
@@ -20,6 +39,8 @@ class ConfigError(SwarmError):
 class IdentityError(SwarmError):
     """A key file or peer id cannot be used. `subject` is the file or the id, `problem` says why and what to do."""
 
+    exit_code = ExitCode.LOCAL
+
     def __init__(self, subject: str, problem: str) -> None:
         super().__init__(subject, problem)
         self.subject = subject
@@ -31,6 +52,8 @@ class IdentityError(SwarmError):
 
 class NoBootstrap(SwarmError):
     """No bootstrap node answered; `tried` holds the addresses asked, none if none is configured."""
+
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, tried: tuple[str, ...] = ()) -> None:
         super().__init__(tried)
@@ -50,6 +73,8 @@ class NoBootstrap(SwarmError):
 
 class DirectoryDown(SwarmError):
     """The DHT cannot be used right now; `reason` says why. Often passes by itself, so owners may try again."""
+
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -73,6 +98,8 @@ class InvalidRecord(SwarmError):
 class ModelNotFound(SwarmError):
     """There is no readable checkpoint under this name."""
 
+    exit_code = ExitCode.LOCAL
+
     def __init__(self, model: str, why: str = "it is neither a folder nor a model on the hub") -> None:
         super().__init__(model, why)
         self.model = model
@@ -84,6 +111,8 @@ class ModelNotFound(SwarmError):
 
 class UnsupportedModel(SwarmError):
     """The checkpoint is there, but cannot be served layer by layer."""
+
+    exit_code = ExitCode.LOCAL
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(model, why)
@@ -99,6 +128,8 @@ class SpanError(SwarmError):
 
     Fields: `first`, `last` (the span's layers), `problem` (what does not fit, with the numbers).
     """
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, first: int, last: int, problem: str) -> None:
         super().__init__(first, last, problem)

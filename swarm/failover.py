@@ -17,7 +17,7 @@ from typing import Protocol
 
 from swarm.chain import ChainBroken, ChainLink, ChainSilent, Implausible, take_leave
 from swarm.decoding.decoder import Resume
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.network.link import LinkClosed
 from swarm.network.tasks import within
 from swarm.results import Generation
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 class SwarmIncomplete(SwarmError):
     """No peers can take the place of those that failed; what was generated until then is kept."""
+
+    exit_code = ExitCode.INCOMPLETE
 
     def __init__(self, missing: str, patience_s: float) -> None:
         super().__init__(missing, patience_s)

@@ -1,25 +1,86 @@
-"""Options that ``swarm`` and ``swarm-peer`` share: which network, and who one is in it."""
+"""Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it, what is printed."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarm.demo import DRAFT, TARGET
+
 if TYPE_CHECKING:
     from swarm.config import Network
     from swarm.identity import Identity
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+MAX_COMPLETIONS = 200  # names of models, after Tab
+
+
+class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A folder, a hub id, or the name of a model that comes with the project."""
+
+    name = "MODEL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip() or "\0" in str(value):
+            self.fail("give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """The models of the project and those that were downloaded; folders, where none of these fits."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [CompletionItem(incomplete, type="dir")]
+
+
+def _downloaded() -> list[str]:
+    """Ids of the models in the hub's cache, whose folders are called ``models--ORGANISATION--NAME``."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        folders = sorted(os.listdir(HF_HUB_CACHE))
+    except OSError:
+        return []
+    return [each.removeprefix("models--").replace("--", "/") for each in folders if each.startswith("models--")]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
-    """For `named_network` and `named_identity`."""
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """For `named_network`, `named_identity` and `_format`."""
     ctx.meta[f"swarm.{param.name}"] = value
+
+
+def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a report looks like, as ``as_``: table, markdown or json."""
+    formats = click.Choice(["table", "markdown", "json"])
+    for option in (
+        click.option(
+            "--json", is_flag=True, is_eager=True, callback=_keep, expose_value=False, help="The same as --format json."
+        ),
+        click.option(
+            "--format",
+            "as_",
+            default="table",
+            show_default=True,
+            type=formats,
+            callback=_format,
+            help="How the report is printed.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _format(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return "json" if ctx.meta.get("swarm.json") else value
 
 
 def network_option(command: Callable[..., Any]) -> Callable[..., Any]:

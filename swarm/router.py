@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from swarm.audit.ledger import Ledger
 from swarm.chain import ChainLink
-from swarm.errors import DirectoryDown, SwarmError
+from swarm.errors import DirectoryDown, ExitCode, SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
 from swarm.network.discovery import NEAREST, Connections, candidates
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 class WrongWeights(SwarmError):
     """The swarm serves a model of this name, but other weights."""
+
+    exit_code = ExitCode.INCOMPLETE
 
     def __init__(self, model: str, ours: str, theirs: Sequence[str]) -> None:
         super().__init__(model, ours, theirs)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from swarm.chain import ChainBroken
 from swarm.cli import app, guard
 from swarm.errors import NoBootstrap
 
 HANG_S = 60
-COMMANDS = ("generate", "status", "demo")
+COMMANDS = ("generate", "chat", "status", "bench", "demo", "eval", "completion")
 NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
@@ -57,7 +58,7 @@ def test_wrong_options_end_with_code_2_and_one_sentence(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
-    assert guard(app) == 2
+    assert guard(app, "swarm") == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert words in last
@@ -66,7 +67,7 @@ def test_wrong_options_end_with_code_2_and_one_sentence(
 @pytest.mark.parametrize("arguments", [("status",), ("generate", "demo-target", "Hello")])
 def test_no_bootstrap_node_is_one_sentence(arguments: tuple[str, ...]) -> None:
     done = swarm(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stdout == ""
     (said,) = done.stderr.splitlines()
     assert said.startswith("error: No bootstrap node is configured")
@@ -75,7 +76,7 @@ def test_no_bootstrap_node_is_one_sentence(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("address", ["nonsense", "/ip4/1.2.3.4/tcp/1"])
 def test_a_malformed_address_is_one_sentence(address: str) -> None:
     done = swarm("status", "--bootstrap", address)
-    assert done.returncode == 1
+    assert done.returncode == 2
     (said,) = done.stderr.splitlines()
     assert "is not an address such as" in said
 
@@ -83,23 +84,39 @@ def test_a_malformed_address_is_one_sentence(address: str) -> None:
 def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
     """Neither the model nor a bootstrap node is there: whichever is told, the other prints no stack trace."""
     done = swarm("generate", str(tmp_path / "none"), "Hello", "--bootstrap", NOBODY)
-    assert done.returncode == 1
+    assert done.returncode in (3, 5)
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFixture[str]) -> None:
     def raising(error: BaseException) -> int:
-        def command(standalone_mode: bool) -> None:
+        def command(**_: object) -> None:
             raise error
 
-        return guard(command)
+        return guard(command, "swarm")
 
-    assert raising(NoBootstrap()) == 1
+    assert raising(NoBootstrap()) == 3
     assert capsys.readouterr().err.startswith("error: No bootstrap")
+    assert raising(ChainBroken("12D3KooW", (0, 4), "\x1b[2Jgone\nfor good")) == 4
+    assert "failed: [2Jgone for good; run" in capsys.readouterr().err  # strangers say such things
+    assert raising(PermissionError(13, "Permission denied", "/nobody/key")) == 5
+    assert capsys.readouterr().err.startswith("error: /nobody/key: Permission denied; see that")
     assert raising(KeyboardInterrupt()) == 130
     assert raising(asyncio.CancelledError()) == 130
-    with pytest.raises(ZeroDivisionError):  # a bug of ours is not hidden
-        raising(ZeroDivisionError())
+
+
+def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def command(**_: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    with caplog.at_level("DEBUG", logger="swarm"):
+        assert guard(command, "swarm") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ZeroDivisionError: by zero; this is a fault of ours")
+    assert "-v" in said
+    assert "Traceback" in caplog.text
 
 
 def test_a_reader_that_leaves_ends_it_quietly() -> None:
@@ -111,7 +128,7 @@ from swarm.cli import guard
 def talk():
     while True:
         click.echo("x" * 999)
-sys.exit(guard(talk))
+sys.exit(guard(talk, "talk"))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

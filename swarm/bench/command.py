@@ -39,10 +39,10 @@ class Asked:
     identity: Identity | None = None  # None: somebody new
 
 
-async def measure(asked: Asked) -> list[Comparison]:
-    """Each prompt in all ways before the next. Raises what `SwarmClient` raises."""
+async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
+    """Each prompt in all ways before the next, with a progress bar in a terminal. Raises what `SwarmClient` raises."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
+    with Progress(console=console, transient=True) if console.is_terminal and not quiet else nullcontext() as bar:
         job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
         async with SwarmClient(
             asked.model,

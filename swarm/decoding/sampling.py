@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 
 MAX_SEED = (1 << 63) - 1
 LEAST_UNIFORM = 2.0**-25  # half the smallest step of a float32 random number
@@ -34,6 +34,8 @@ class Stream(IntEnum):
 
 class SamplingError(SwarmError):
     """A sampling parameter is out of its range."""
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
         super().__init__(name, value, allowed)

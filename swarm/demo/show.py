@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
 from rich import box
@@ -33,7 +34,7 @@ WAYS = (PLAIN, PAPERS_WINDOW, BRANCHES)
 
 
 async def run_demo(
-    peers: int, link_ms: float, prompts: Sequence[str], as_json: bool, picture: str | None = None
+    peers: int, link_ms: float, prompts: Sequence[str], as_json: bool, picture: Path | None = None
 ) -> None:
     """The whole demonstration; with ``as_json`` one object on standard output and nothing else.
 
@@ -65,7 +66,7 @@ async def run_demo(
         console.print(_table(comparisons))
         console.print(_verdict(comparisons))
     if picture:
-        console.save_svg(picture, title="make demo")
+        console.save_svg(str(picture), title="make demo")
 
 
 async def _show_comparison(console: Console, client: SwarmClient, prompt: str) -> Comparison:

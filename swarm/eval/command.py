@@ -37,6 +37,7 @@ class Asked:
     workers: int
     network: Network | None  # over a swarm, instead of in process
     identity: Identity | None = None  # there; None: somebody new
+    quiet: bool = False  # show no progress
 
 
 def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
@@ -75,7 +76,7 @@ def show(task: Task, samples: dict[str, list[Sample]], margin: float, as_: str, 
 def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, list[Sample]]:
     plan = Plan(task, tuple(variants), asked.temperature)
     console = Console(stderr=True)
-    with Progress(console=console) if console.is_terminal else nullcontext() as bar:
+    with Progress(console=console) if console.is_terminal and not asked.quiet else nullcontext() as bar:
         job = bar.add_task(f"{len(variants)} ways, {len(task.items)} items", total=plan.jobs) if bar else None
 
         def progress(done: int) -> None:

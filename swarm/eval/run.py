@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from swarm.client import SwarmClient
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.eval.engine import InProcess, Sample
 from swarm.eval.tasks import Task
 from swarm.eval.variant import Variant
@@ -20,6 +20,8 @@ AT_ONCE = 4  # generations side by side over a swarm
 
 class EvalError(SwarmError):
     """A variant that cannot be run here."""
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)

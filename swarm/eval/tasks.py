@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.demo.problems import answer_of, problems
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 from swarm.eval.sandbox import run_python
 
 MAX_DATA_BYTES = 64 << 20  # unpacked; the published files are below 10 MB
@@ -23,6 +23,8 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 class TaskError(SwarmError):
     """A task that cannot be set; `problem` says what is wrong and what would be right."""
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, task: str, problem: str) -> None:
         super().__init__(task, problem)

@@ -11,7 +11,7 @@ from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation, Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
-from swarm.errors import ModelNotFound, SwarmError
+from swarm.errors import ExitCode, ModelNotFound, SwarmError
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.partial import without_progress_bar
@@ -24,6 +24,8 @@ MIN_COVERAGE = 0.25
 
 class DraftMismatch(SwarmError):
     """The draft model speaks another vocabulary than the target; `overlap` is the share of the smaller in both."""
+
+    exit_code = ExitCode.LOCAL
 
     def __init__(self, draft: str, target: str, overlap: float) -> None:
         super().__init__(draft, target, overlap)

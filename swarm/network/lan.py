@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from swarm.config import MAX_BOOTSTRAP_NODES, Network
-from swarm.errors import ConfigError, SwarmError
+from swarm.errors import ConfigError, ExitCode, SwarmError
 from swarm.network.tasks import within
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 class NoLan(SwarmError):
     """Multicast DNS cannot be used."""
+
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, why: str) -> None:
         super().__init__(why)

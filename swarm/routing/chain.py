@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 
 
 class Serves(Protocol):
@@ -34,6 +34,8 @@ class MissingLayers(SwarmError):
         expected: the directory names peers for the missing layers, which do not answer or are still loading: it may be
             worth while to wait.
     """
+
+    exit_code = ExitCode.INCOMPLETE
 
     def __init__(
         self, model: str, gaps: Sequence[tuple[int, int]], model_layers: int, peers: int, expected: bool = False

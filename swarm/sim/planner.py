@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
@@ -11,6 +12,16 @@ from swarm.sim.world import Place, one_way_ms
 SPANS = (4, 8, 16)
 NEIGHBOURS = 16  # that each peer has measured
 REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What plans over so many records took."""
+
+    records: int
+    model_layers: int
+    median_ms: float
+    slowest_ms: float
 
 
 def records(count: int, model_layers: int, seed: int = 0) -> list[Candidate]:
@@ -39,12 +50,19 @@ def plan_ms(candidates: Sequence[Candidate], model_layers: int) -> list[float]:
     return taken
 
 
-def benchmark(counts: Sequence[int], model_layers: int) -> str:
-    """A line a size."""
-    lines = []
+def benchmark(counts: Sequence[int], model_layers: int) -> list[Timing]:
+    """One timing a size."""
+    timings = []
     for count in counts:
         taken = plan_ms(records(count, model_layers), model_layers)
-        lines.append(
-            f"{count:>7,} records, {model_layers} layers: {median(taken):.1f} ms a plan (slowest {max(taken):.1f} ms)"
-        )
-    return "\n".join(lines)
+        timings.append(Timing(count, model_layers, median(taken), max(taken)))
+    return timings
+
+
+def in_words(timings: Sequence[Timing]) -> str:
+    """A line a size."""
+    return "\n".join(
+        f"{each.records:>7,} records, {each.model_layers} layers: {each.median_ms:.1f} ms a plan "
+        f"(slowest {each.slowest_ms:.1f} ms)"
+        for each in timings
+    )

@@ -45,7 +45,7 @@ def test_rules_are_compared_with_their_controls(tmp_path):
 )
 def test_what_cannot_be_evaluated_is_one_sentence(arguments, words):
     ended = swarm_eval(*arguments)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert words in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
 

@@ -107,7 +107,7 @@ async def test_a_killed_peer_takes_its_daemon_with_it() -> None:
 async def test_a_peer_without_a_bootstrap_node_says_so_before_it_loads_anything(tiny: Checkpoint) -> None:
     async with running("join", str(tiny._source.path), "--layers", "0:1") as process:
         code, out, err = await ended(process)
-        assert (code, out) == (1, "")
+        assert (code, out) == (3, "")
         assert err.startswith("error: No bootstrap node is configured")
         assert len(err.splitlines()) == 1
 
@@ -117,7 +117,7 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
         port = first.addresses[0].split("/")[4]
         async with running(*BOOTSTRAP, "--port", port) as second:
             code, _, err = await ended(second)
-            assert code == 1
+            assert code == 3
             assert "choose another port" in err
             assert len(err.splitlines()) == 1
 
@@ -191,4 +191,4 @@ async def test_a_network_key_that_others_can_read_is_one_sentence(tmp_path: Path
     path.chmod(0o644)
     async with running(*BOOTSTRAP, "--network-key", str(path)) as process:
         code, _, err = await ended(process)
-        assert (code, err) == (1, f"error: {path}: others can read this private key, so run `chmod 600 {path}`.\n")
+        assert (code, err) == (5, f"error: {path}: others can read this private key, so run `chmod 600 {path}`.\n")

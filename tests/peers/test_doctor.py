@@ -5,7 +5,7 @@ import pytest
 from hivemind.dht import protocol
 
 from peers import doctor
-from peers.doctor import Finding, check_device, check_port, clock_finding, examine, reach_finding, show
+from peers.doctor import Finding, check_device, check_port, clock_finding, examine, is_well, reach_finding, show
 from peers.reach import judge
 from swarm.config import Network, load_network
 from swarm.errors import NoBootstrap
@@ -35,7 +35,8 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
 async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
     findings = await examine(named(bootstrap.addresses, "test"), 0)
     assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network", "reach"]
-    assert show(findings)
+    show(findings)
+    assert is_well(findings)
     said = capsys.readouterr().out
     assert "FAIL" not in said
     assert "no model yet" in said
@@ -78,7 +79,8 @@ async def test_without_a_bootstrap_node_the_rest_is_checked_and_the_remedy_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     findings = await examine(named((), None), 0)
-    assert not show(findings)
+    show(findings)
+    assert not is_well(findings)
     assert "No bootstrap node is configured" in capsys.readouterr().out
     assert [finding.subject for finding in findings if finding.remedy] == ["network"]
 
@@ -120,7 +122,8 @@ async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(bootstra
 def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureFixture[str]) -> None:
     verdict = judge([Answer(seen=("203.0.113.5",), tried="203.0.113.5:31330")], "192.168.1.7:31330")
     finding = reach_finding(verdict, "192.168.1.7:31330")
-    assert show([finding])
+    show([finding])
+    assert is_well([finding])
     said = capsys.readouterr().out
     for word in ("203.0.113.5", "relay", "forward TCP port 31330", "--announce"):
         assert word in said

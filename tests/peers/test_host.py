@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from peers import memory, placing
 from peers.host import Options, serve
 from peers.listener import CannotListen
 from peers.memory import DoesNotFit
+from peers.news import News
 from peers.scheduler import Scheduler
 from swarm.config import Network
 from swarm.errors import ConfigError, NoBootstrap, SpanError, SwarmError
@@ -57,7 +57,7 @@ def options(checkpoint: Checkpoint, bootstrap: Directory | None = None, **change
 
 
 async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint, bootstrap: Directory) -> None:
-    said: list[str] = []
+    said: list[News] = []
     progress: list[tuple[int, int]] = []
     stop = asyncio.Event()
     living = asyncio.create_task(
@@ -68,7 +68,8 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
     assert (record.first_layer, record.last_layer, record.free_cache_tokens) == (1, 3, 100)
     assert record.tokens_per_second > 0
-    assert record.peer_id in said[0]
+    assert record.peer_id in said[0].sentence
+    assert (said[0].event, said[0].facts["peer_id"], said[0].facts["layers"]) == ("serving", record.peer_id, (1, 3))
     assert progress[-1][0] == progress[-1][1] > 0
 
     dialer = Dialer(somebody())
@@ -86,7 +87,7 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
 
 
 async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Directory) -> None:
-    said: list[str] = []
+    said: list[News] = []
     living = asyncio.create_task(serve(options(tiny, bootstrap), asyncio.Event(), said.append))
     await eventually(lambda: bool(said) or living.done())
     await soon(end(living))
@@ -95,10 +96,10 @@ async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Direc
 
 async def test_a_stop_while_loading_ends_it(tiny: Checkpoint, bootstrap: Directory) -> None:
     stop = asyncio.Event()
-    said: list[str] = []
+    said: list[News] = []
     loop = asyncio.get_running_loop()
     await soon(serve(options(tiny, bootstrap), stop, said.append, lambda *_: loop.call_soon_threadsafe(stop.set)))
-    assert not any("serving" in sentence for sentence in said)
+    assert not any(news.event == "serving" for news in said)
     assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
@@ -117,21 +118,21 @@ async def test_layers_are_announced_before_they_are_loaded(tiny: Checkpoint, boo
 
 
 @asynccontextmanager
-async def living(asked: Options) -> AsyncIterator[list[str]]:
+async def living(asked: Options) -> AsyncIterator[list[News]]:
     """A peer, and what it says, from when it serves."""
-    said: list[str] = []
+    said: list[News] = []
     life = asyncio.create_task(serve(asked, asyncio.Event(), said.append))
     try:
-        await eventually(lambda: any("serving" in sentence for sentence in said) or life.done())
+        await eventually(lambda: any(news.event == "serving" for news in said) or life.done())
         yield said
     finally:
         await end(life)
 
 
-def served(said: list[str]) -> tuple[int, int]:
+def served(said: list[News]) -> tuple[int, int]:
     """The layers that a peer has said last that it serves."""
-    first, last = re.findall(r"serving layers (\d+):(\d+)", "\n".join(said))[-1]
-    return int(first), int(last)
+    layers: tuple[int, int] = [news for news in said if news.event == "serving"][-1].facts["layers"]
+    return layers
 
 
 def spans_in_memory() -> int:
@@ -143,7 +144,7 @@ async def test_peers_without_layers_find_those_that_are_missing(tiny: Checkpoint
     free = options(tiny, bootstrap, layers=None, max_layers=LAYERS // 2)
     async with living(free) as one, living(free) as two:
         assert {served(one), served(two)} == {(0, 2), (2, 4)}
-        assert "which the swarm needs most; 2 fit here" in one[0]
+        assert "which the swarm needs most; 2 fit here" in one[0].sentence
         found = await bootstrap.peers(tiny.fingerprint, LAYERS)
         assert [record.state for record in found] == ["online"] * 2
 
@@ -164,14 +165,15 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
             assert served(mover) == before
             await others.aclose()
             await eventually(lambda: served(mover) == other)
-            assert f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}" in "\n".join(mover)
+            (moved,) = [news for news in mover if news.event == "moving"]
+            assert moved.sentence.startswith(f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}")
             found = await bootstrap.peers(tiny.fingerprint, LAYERS)
             assert {(r.first_layer, r.last_layer, r.state) for r in found} == {(*before, "online"), (*other, "online")}
             await eventually(lambda: spans_in_memory() == 2)
 
 
 async def test_running_sessions_get_a_grace_in_which_the_record_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
-    stop, said = asyncio.Event(), list[str]()
+    stop, said = asyncio.Event(), list[News]()
     life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
     await eventually(lambda: bool(said) or life.done())
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)

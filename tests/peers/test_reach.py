@@ -7,6 +7,7 @@ import pytest
 from support import Server, listen, somebody, soon
 
 from peers import reach as module
+from peers.news import News
 from peers.reach import Reach, Unreachable, Verdict, asked, judge, own_address
 from swarm.config import Network
 from swarm.errors import NoBootstrap
@@ -56,7 +57,7 @@ def test_what_works_for_some_only_is_not_enough() -> None:
 
 
 async def test_nobody_is_asked_about_loopback() -> None:
-    talk: list[str] = []
+    talk: list[News] = []
     reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), listen)
     async with asked(reach, talk.append):
         assert reach.addresses == ("127.0.0.1:1",)
@@ -66,7 +67,7 @@ async def test_nobody_is_asked_about_loopback() -> None:
 
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> None:
-    talk: list[str] = []
+    talk: list[News] = []
     async with Server(listen) as server:
         reach = Reach(Network("test", bootstrap.addresses), server.address, server.door, listen)
         async with asked(reach, talk.append):
@@ -77,22 +78,22 @@ async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> N
 
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None:
-    talk: list[str] = []
+    talk: list[News] = []
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as mute:
         reach = Reach(Network("test", mute.addresses), "127.0.0.1:1", Door(somebody()), listen)
         async with asked(reach, talk.append):
             assert reach.addresses == ("127.0.0.1:1",)
-        assert "unverified" in talk[0]
+        assert "unverified" in talk[0].sentence
 
 
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes(bootstrap: Directory) -> None:
-    network, talk = Network("test", bootstrap.addresses), list[str]()
+    network, talk = Network("test", bootstrap.addresses), list[News]()
     async with Server(listen) as server, entered(network) as directory:
         reach = Reach(network, server.address, server.door, listen)
         await server.stop()
         async with asked(reach, talk.append):
-            assert "127.0.0.1" in talk[0]
+            assert "127.0.0.1" in talk[0].sentence
             assert not reach.is_direct
             await soon(reach.enter(directory))
             (place,) = reach.addresses

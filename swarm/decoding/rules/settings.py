@@ -4,11 +4,13 @@ import math
 from dataclasses import field, fields
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import ExitCode, SwarmError
 
 
 class RuleError(SwarmError):
     """A rule that does not exist, or a setting that it does not take."""
+
+    exit_code = ExitCode.USAGE
 
     def __init__(self, subject: str, problem: str) -> None:
         super().__init__(subject, problem)

@@ -1,0 +1,1 @@
+"""``swarm chat``: a conversation in a terminal, or line by line through pipes."""

@@ -1,0 +1,184 @@
+"""A chat: questions in, answers out. An answer can fail or be stopped; the conversation goes on."""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from swarm.conversation import Conversation, Render, Turn, fit
+from swarm.errors import SwarmError
+from swarm.failover import SwarmIncomplete
+from swarm.generation import GenerationStream
+from swarm.network.tasks import end
+from swarm.request import DEFAULT_NEW_TOKENS, Options, PromptTooLong
+from swarm.results import Generation, Piece, RouteStop
+
+
+class Writes(Protocol):
+    """As much of `swarm.client.SwarmClient` as a chat needs."""
+
+    def stream(self, prompt: Sequence[int], **options: Any) -> GenerationStream:
+        """A new text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question.
+
+    Attributes:
+        cut: it is not finished: it was stopped, or it failed.
+        generation: with all figures; None where there are none, because it was stopped or failed at the beginning.
+        error: why it failed, if it did.
+    """
+
+    question: str
+    text: str = ""
+    pieces: tuple[Piece, ...] = ()
+    route: tuple[RouteStop, ...] = ()
+    cut: bool = False
+    generation: Generation | None = None
+    error: SwarmError | None = None
+
+    @property
+    def turn(self) -> Turn:
+        """What stays of it in the conversation."""
+        return Turn(self.question, self.text, self.cut)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; with the fields of a `Generation` if it is finished."""
+        done = self.generation.as_dict() if self.generation else {"token_ids": [], "route": [], "stats": None}
+        error = str(self.error) if self.error else None
+        return {"question": self.question, **done, "text": self.text, "cut": self.cut, "error": error}
+
+
+class Display(Protocol):
+    """Where answers appear."""
+
+    def waiting_for(self, what: str) -> None:
+        """Something takes its time; nothing ("") if it is over."""
+        ...
+
+    def piece(self, piece: Piece) -> None:
+        """The next piece of the answer."""
+        ...
+
+    def ended(self, answer: Answer) -> None:
+        """The answer is over, one way or another."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that is no part of the answer."""
+        ...
+
+
+@dataclass
+class Chat:
+    """The state of a chat; `ask` is the only thing that takes time.
+
+    Attributes:
+        context_tokens: of prompt and answer together.
+        stoppable: Ctrl-C ends the answer, and not the program.
+        failure: the first of all.
+        last: the last answer of the conversation.
+        over: nothing more is to be asked.
+    """
+
+    client: Writes
+    render: Render
+    display: Display
+    context_tokens: int
+    options: Options = field(default_factory=Options)
+    conversation: Conversation = field(default_factory=Conversation)
+    stoppable: bool = False
+    failure: SwarmError | None = None
+    last: Answer | None = None
+    over: bool = False
+
+    async def ask(self, question: str) -> None:
+        """Answer, piece by piece. Whatever text there is in the end becomes a part of the conversation."""
+        self.last = answer = await self._answer(question)
+        if answer.text or not answer.cut:
+            self.conversation = self.conversation.and_then(answer.turn)
+        self.display.ended(answer)
+
+    async def retry(self) -> bool:
+        """Ask the last question again, and forget its answer; False if there is none."""
+        if self.last is None:
+            return False
+        if self.conversation.turns[-1:] == (self.last.turn,):
+            self.conversation = self.conversation.without_last()
+        await self.ask(self.last.question)
+        return True
+
+    async def _answer(self, question: str) -> Answer:
+        try:
+            stream = self._begin(question)
+        except SwarmError as error:
+            return self._failed(Answer(question, error=error, cut=True))
+        pieces: list[Piece] = []
+        work = asyncio.create_task(self._write(stream, pieces))
+        try:
+            with _stopped_by_ctrl_c(work) if self.stoppable else nullcontext():
+                await asyncio.wait({work})
+        finally:
+            await end(work)
+            self.display.waiting_for("")
+        text = "".join(piece.text for piece in pieces)
+        answer = Answer(question, text, tuple(pieces), stream.route, cut=True)
+        if work.cancelled():
+            return answer
+        if isinstance(error := work.exception(), SwarmError):
+            partial = error.generation if isinstance(error, SwarmIncomplete) else None
+            return self._failed(replace(answer, error=error, generation=partial))
+        generation = work.result()
+        return replace(answer, text=generation.text, generation=generation, cut=False)
+
+    def _begin(self, question: str) -> GenerationStream:
+        """Raises `SwarmError` for a conversation or options that cannot be."""
+        new_tokens = self.options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+        kept, prompt = fit(self.conversation, question, self.render, self.context_tokens - new_tokens)
+        if len(prompt) + new_tokens > self.context_tokens:
+            raise PromptTooLong(len(prompt), new_tokens, self.context_tokens)
+        if dropped := len(self.conversation.turns) - len(kept.turns):
+            self.display.note(
+                f"The model's context of {self.context_tokens} tokens is full: it no longer sees the first "
+                f"{f'{dropped} questions' if dropped > 1 else 'question'} and what was answered. /new begins afresh."
+            )
+        stream = self.client.stream(prompt, **self.options)
+        self.conversation = kept
+        return stream
+
+    async def _write(self, stream: GenerationStream, pieces: list[Piece]) -> Generation:
+        self.display.waiting_for("waiting for the swarm")
+        async with aclosing(stream.__aiter__()) as writing:
+            async for piece in writing:
+                self.display.waiting_for("")
+                pieces.append(piece)
+                self.display.piece(piece)
+        return stream.result
+
+    def _failed(self, answer: Answer) -> Answer:
+        self.failure = self.failure or answer.error
+        return answer
+
+
+@contextmanager
+def _stopped_by_ctrl_c(work: "asyncio.Task[Any]") -> Iterator[None]:
+    """Cancel ``work`` at SIGINT: once, for a second cancellation would disturb how the first one tidies up."""
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = work.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,70 @@
+"""Where the answers of a chat appear: on a terminal, as text in a pipe, or as JSON."""
+
+import json
+import sys
+from collections.abc import Callable
+
+import click
+
+from swarm import console
+from swarm.chat.chat import Answer
+from swarm.results import Piece
+
+
+class Text:
+    """Answers on standard output as they come, all else on standard error.
+
+    Args:
+        waiting_for: shows what takes its time (`swarm.activity.activity`).
+        figures: a line of them after every answer.
+    """
+
+    def __init__(self, waiting_for: Callable[[str], None], figures: bool) -> None:
+        self.waiting_for, self._figures = waiting_for, figures
+
+    def piece(self, piece: Piece) -> None:
+        console.show_piece(piece)
+
+    def ended(self, answer: Answer) -> None:
+        click.echo()
+        if answer.error is not None:
+            self.note(f"error: {answer.error}")
+        elif self._figures:
+            self.note(figures(answer))
+
+    def note(self, text: str) -> None:
+        click.echo(click.style(console.CONTROLS.sub("", text), dim=True), err=True)
+
+
+class Json:
+    """One object a line for every answer, when it is over. Notes go to standard error."""
+
+    def waiting_for(self, what: str) -> None:
+        pass
+
+    def piece(self, piece: Piece) -> None:
+        pass
+
+    def ended(self, answer: Answer) -> None:
+        click.echo(json.dumps(answer.as_dict()))
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        click.echo(console.CONTROLS.sub("", text), err=True)
+
+
+def figures(answer: Answer) -> str:
+    """One short line: how fast it was, and how many drafted tokens were kept."""
+    if answer.generation is None:
+        return "stopped; what there is of the answer stays in the conversation" if answer.text else "stopped"
+    stats = answer.generation.stats
+    parts = [f"{stats.new_tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
+    if stats.draft_acceptance_rate is not None:
+        parts.append(f"{stats.draft_acceptance_rate:.0%} of the drafted tokens kept")
+    if stats.relaxed_tokens:
+        parts.append(f"{stats.relaxed_tokens} of them by leniency")
+    if stats.failovers:
+        parts.append(f"peers replaced {len(stats.failovers)} times")
+    if stats.finish_reason == "length":
+        parts.append("ended by max-new-tokens")
+    return ", ".join(parts)

@@ -1,0 +1,147 @@
+"""Where the questions of a chat come from: a terminal with line editing and a history, or lines of standard input."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+
+from swarm.errors import ExitCode, SwarmError
+
+ASK, GO_ON = "> ", "... "
+BLOCK = '"""'
+MAX_MESSAGE_BYTES = 4 << 20  # more than any model's context
+MAX_HISTORY_BYTES = 1 << 20
+READ_BYTES = 1 << 16
+
+Read = Callable[[str], Awaitable[str | None]]  # asks for a line with this prompt; None at the end of the input
+
+
+class MessageTooLong(SwarmError):
+    """A question that is no question."""
+
+    exit_code = ExitCode.USAGE
+
+    def __str__(self) -> str:
+        return f"a message has more than {MAX_MESSAGE_BYTES} bytes; give a shorter one"
+
+
+class GivenUp(Exception):
+    """Ctrl-C: the line is not meant. (KeyboardInterrupt would end the event loop.)"""
+
+
+async def message(read: Read) -> str | None:
+    """The next line, or all lines of a block between triple quotes; None at the end of the input.
+
+    Raises `GivenUp` and `MessageTooLong`.
+    """
+    line = await read(ASK)
+    if line is None or not line.startswith(BLOCK):
+        return line
+    lines = [line.removeprefix(BLOCK)]
+    while not lines[-1].endswith(BLOCK) and (more := await read(GO_ON)) is not None:
+        lines.append(more.rstrip())
+        if sum(map(len, lines)) > MAX_MESSAGE_BYTES:
+            raise MessageTooLong
+    return "\n".join(lines).removesuffix(BLOCK).strip("\n")
+
+
+class Terminal:
+    """Lines from a person: editing, a history that only its owner can read, completion of ``words``."""
+
+    def __init__(self, history: Path, words: Sequence[str]) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            history=_history(history),
+            completer=WordCompleter(list(words), sentence=True),
+            complete_while_typing=False,
+            key_bindings=_keys(),
+            prompt_continuation=GO_ON,
+            interrupt_exception=GivenUp,
+        )
+
+    async def read(self, prompt: str) -> str | None:
+        """Raises `GivenUp` at Ctrl-C."""
+        try:
+            said = await self._session.prompt_async(prompt)
+        except EOFError:
+            return None
+        return _whole(said)
+
+
+class Pipe:
+    """Lines of a file descriptor, without any prompt, and without a thread that could not be ended."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unread = b""
+        self._ended = False
+
+    async def read(self, _: str) -> str | None:
+        """Raises `MessageTooLong`."""
+        while b"\n" not in self._unread and not self._ended:
+            if len(self._unread) > MAX_MESSAGE_BYTES:
+                raise MessageTooLong
+            await self._readable()
+            more = os.read(self._descriptor, READ_BYTES)
+            self._unread += more
+            self._ended = not more
+        if not self._unread:
+            return None
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode(errors="replace").removesuffix("\r")
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        try:
+            loop.add_reader(self._descriptor, lambda: ready.done() or ready.set_result(None))
+        except PermissionError:  # a regular file is always readable, and epoll knows none
+            return
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._descriptor)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+class _Lines(FileHistory):
+    """prompt_toolkit's file, except that a question with bytes that are no text is written, too."""
+
+    def store_string(self, string: str) -> None:
+        super().store_string(_whole(string))
+
+
+def _history(path: Path) -> History:
+    """The history in this file, which is made if it is missing; where it cannot be, one that is forgotten."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            os.fchmod(file.fileno(), 0o600)
+            if (nbytes := file.seek(0, os.SEEK_END)) > MAX_HISTORY_BYTES:
+                file.seek(nbytes - MAX_HISTORY_BYTES // 2)
+                newest = file.read()
+                file.seek(0)
+                file.truncate()
+                file.write(newest[newest.find(b"\n\n") + 1 :])  # from the next entry on
+    except OSError:
+        return InMemoryHistory()
+    return _Lines(str(path))
+
+
+def _whole(text: str) -> str:
+    """Without the halves of characters that a terminal of another encoding leaves."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,89 @@
+"""What ``/set`` changes: options of the next answers, read from words."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from swarm.errors import ExitCode, SwarmError
+from swarm.request import Options, Request
+
+
+class NoSuchSetting(SwarmError):
+    """A setting that does not exist, or a word that is none of its values."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def _auto(word: str) -> int | str:
+    return word if word == "auto" else int(word)
+
+
+def _seed(word: str) -> int | None:
+    return None if word == "none" else int(word)
+
+
+def _switch(word: str) -> bool:
+    return {"on": True, "off": False}[word]
+
+
+SETTINGS: Mapping[str, Callable[[str], Any]] = {
+    "temperature": float,
+    "top-p": float,
+    "top-k": int,
+    "max-new-tokens": int,
+    "repetition-penalty": float,
+    "seed": _seed,
+    "verify": str,
+    "window": _auto,
+    "depth": _auto,
+    "branches": int,
+    "lookup": _switch,
+    "standby": _switch,
+    "patience": float,
+}
+KINDS = {
+    float: "a number",
+    int: "a whole number",
+    _auto: "auto or a whole number",
+    _seed: "none or a whole number",
+    _switch: "on or off",
+}
+
+
+def changed(options: Options, name: str, word: str) -> Options:
+    """The options with one of them changed.
+
+    Raises `NoSuchSetting` for an unknown name or a word of the wrong kind, and what `Request.of` raises for a value out
+    of range.
+    """
+    if name not in SETTINGS:
+        raise NoSuchSetting(f"there is no setting {name!r}; there are {', '.join(SETTINGS)}")
+    read = SETTINGS[name]
+    try:
+        value = read(word)
+    except (ValueError, KeyError):
+        raise NoSuchSetting(f"{word!r} is no {name}; give {KINDS[read]}") from None
+    asked = cast(Options, {**options, _field(name): value})
+    Request.of(asked)
+    return asked
+
+
+def listed(options: Options) -> str:
+    """All settings and their values, a line each."""
+    return "\n".join(f"  {name:<20}{_word(options.get(_field(name)))}" for name in SETTINGS)
+
+
+def _field(name: str) -> str:
+    return "patience_s" if name == "patience" else name.replace("-", "_")
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else f"{value}"

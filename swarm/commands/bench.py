@@ -1,0 +1,65 @@
+"""``swarm bench``: how fast a swarm is."""
+
+from itertools import islice
+
+import click
+
+from swarm.commands.running import run
+from swarm.demo import locate
+from swarm.options import (
+    ModelName,
+    bootstrap_option,
+    entered_through,
+    format_options,
+    identity_option,
+    lan_option,
+    named_identity,
+    named_network,
+    network_option,
+)
+
+
+@click.command()
+@click.argument("model", type=ModelName())
+@click.option("--draft", type=ModelName(), required=True, metavar="PATH", help="Draft model.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Instead of word problems; may be given often."
+)
+@click.option("--count", default=3, show_default=True, type=click.IntRange(1, 1000), help="Word problems.")
+@click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(2), help="Length of the texts.")
+@click.option("--plain-tokens", default=32, show_default=True, type=click.IntRange(2), help="Length of plain texts.")
+@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@identity_option
+@bootstrap_option
+@network_option
+@lan_option
+@format_options
+def bench(
+    model: str,
+    draft: str,
+    prompts: tuple[str, ...],
+    count: int,
+    max_new_tokens: int,
+    plain_tokens: int,
+    link_ms: float,
+    as_: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    lan: bool,
+) -> None:
+    """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
+    net = entered_through(named_network(bootstrap, network), lan)
+    from swarm.bench import command
+    from swarm.demo.problems import problems  # any language model can go on with word problems
+
+    asked = command.Asked(
+        model=locate(model),
+        draft=locate(draft),
+        network=net,
+        prompts=prompts or tuple(problem.prompt for problem in islice(problems(seed=6, held_out=True), count)),
+        max_new_tokens=max_new_tokens,
+        plain_tokens=plain_tokens,
+        link_ms=link_ms,
+        identity=named_identity(),
+    )
+    command.show(run(command.measure(asked, quiet=as_ == "json")), as_)

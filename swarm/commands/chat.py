@@ -1,0 +1,104 @@
+"""``swarm chat``: a conversation."""
+
+import sys
+from typing import Any
+
+import click
+
+from swarm import console
+from swarm.activity import activity
+from swarm.commands.decoding import AUDIT_PATIENCE_S, decoding_options
+from swarm.commands.running import run
+from swarm.demo import locate
+from swarm.options import (
+    ModelName,
+    bootstrap_option,
+    entered_through,
+    identity_option,
+    lan_option,
+    named_identity,
+    named_network,
+    network_option,
+)
+
+
+@click.command()
+@click.argument("model", type=ModelName())
+@click.option("--system", default="", metavar="TEXT", help="What the model is told before everything else.")
+@click.option("--raw", is_flag=True, help="Let the model continue the text, without the form of a conversation.")
+@decoding_options
+@identity_option
+@bootstrap_option
+@network_option
+@lan_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for every answer.")
+def chat(
+    model: str,
+    system: str,
+    raw: bool,
+    draft: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    lan: bool,
+    audit: float,
+    link_ms: float,
+    as_json: bool,
+    key: tuple[str, ...],
+    logit_bias: tuple[tuple[int, float], ...],
+    **options: Any,
+) -> None:
+    """Talk with MODEL (a local folder or a hub id).
+
+    In a terminal, /help lists what can be done besides asking. Elsewhere every line of standard input is a question.
+    """
+    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    from swarm.chat.chat import Chat
+    from swarm.chat.display import Json, Text
+    from swarm.chat.orders import ORDERS
+    from swarm.chat.reading import Pipe, Terminal
+    from swarm.chat.talk import talk
+    from swarm.client import SwarmClient
+    from swarm.config import state_dir
+    from swarm.conversation import Conversation, as_plain_text, by_template
+    from swarm.request import Options, Request, context_tokens
+
+    asked = Options(logit_bias=dict(logit_bias), keep=True, **options)
+    Request.of(asked)
+    client = SwarmClient(
+        locate(model),
+        draft=None if draft == "none" else locate(draft),
+        key_patterns={f"matches {pattern}": pattern for pattern in key},
+        network=net,
+        link_ms=link_ms,
+        identity=identity,
+        cache=state_dir(),
+        audit_rate=audit,
+    )
+    personal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+
+    async def converse() -> Chat:
+        with activity(quiet=as_json or not personal) as waiting_for:
+            waiting_for(f"loading {model} and entering the network {net.name}")
+            async with client:
+                waiting_for("")
+                tokenizer = client.models.tokenizer
+                chat = Chat(
+                    client,
+                    as_plain_text(tokenizer) if raw else by_template(tokenizer, model),
+                    Json() if as_json else Text(waiting_for, figures=personal),
+                    context_tokens(client.models.checkpoint),
+                    asked,
+                    Conversation(system),
+                    stoppable=personal,
+                )
+                if personal:
+                    chat.display.note(f"{model}, served by the network {net.name}. /help lists what you can do here.")
+                    await talk(chat, Terminal(state_dir() / "chat.history", list(ORDERS)).read)
+                else:
+                    await talk(chat, Pipe(sys.stdin.fileno()).read)
+                console.show_caught(await client.settle(0 if personal else AUDIT_PATIENCE_S))
+                return chat
+
+    done = run(converse())
+    if done.failure is not None and not personal:
+        sys.exit(done.failure.exit_code)

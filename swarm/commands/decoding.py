@@ -1,0 +1,107 @@
+"""How a text is decoded: the options that ``swarm generate`` and ``swarm chat`` share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from swarm.options import ModelName
+
+RULES = ("strict", "adaptive", "rejection", "near_tie", "typical", "lenient", "random")  # swarm.decoding is heavy
+AUDIT_PATIENCE_S = 10.0  # for the audit of a text that is already shown
+
+
+class Auto(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``auto``, or a number."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "auto" and not str(value).isdecimal():
+            self.fail(f"{value!r} is no number; give auto, or a number", param, ctx)
+        return value if value == "auto" else int(value)
+
+
+class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``ID=NATS``."""
+
+    name = "ID=NATS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
+        token, _, nats = str(value).partition("=")
+        try:
+            return int(token), float(nats)
+        except ValueError:
+            self.fail(f"{value!r} is no bias; give ID=NATS, such as 42=-5", param, ctx)
+
+
+class RuleName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A rule and its settings; `swarm.decoding.rules.choose` reads it."""
+
+    name = "RULE"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(rule) for rule in RULES if rule.startswith(incomplete)]
+
+
+def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Everything that may be asked of a client and of one generation, the prompt left out."""
+    rules = f"How drafts are judged: {', '.join(RULES)}, with settings as in adaptive:tau=0.5."
+    options = (
+        click.option("--draft", type=ModelName(), default="none", metavar="PATH|none", help="Draft model."),
+        click.option(
+            "--lookup", is_flag=True, help="Also draft by looking up what was said before; good for edits and quotes."
+        ),
+        click.option(
+            "--window", type=Auto(), default="auto", show_default=True, help="Drafted tokens a frame; 0 is plain."
+        ),
+        click.option(
+            "--depth", type=Auto(), default="auto", show_default=True, help="Frames in flight; 1 waits for each."
+        ),
+        click.option(
+            "--branches",
+            default=3,
+            show_default=True,
+            help="The draft's choices for one place that are sent along.",
+        ),
+        click.option("--verify", type=RuleName(), default="strict", show_default=True, metavar="RULE", help=rules),
+        click.option(
+            "--key", multiple=True, metavar="REGEX", help="Tokens that match are judged strictly, whatever the rule."
+        ),
+        click.option("--max-new-tokens", default=256, show_default=True, metavar="N", help="Length of the text."),
+        click.option("--temperature", default=0.0, show_default=True, help="0 is greedy."),
+        click.option("--top-p", default=1.0, show_default=True, help="Share of the likeliest tokens; 1 keeps all."),
+        click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens."),
+        click.option("--seed", type=int, help="Of the sampling; the same seed gives the same text."),
+        click.option(
+            "--repetition-penalty", default=1.0, show_default=True, help="Above 1 discourages what was said before."
+        ),
+        click.option(
+            "--logit-bias", type=Bias(), multiple=True, help="Nats to add to a token's logit; may be given often."
+        ),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given often."),
+        click.option(
+            "--patience",
+            "patience_s",
+            default=30.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds to wait for missing peers.",
+        ),
+        click.option(
+            "--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice."
+        ),
+        click.option(
+            "--audit",
+            default=0.01,
+            show_default=True,
+            type=click.FloatRange(0, 1),
+            help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+        ),
+        click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True),  # emulated one-way delay
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

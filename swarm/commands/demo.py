@@ -1,0 +1,23 @@
+"""``swarm demo``: a swarm on this machine."""
+
+from pathlib import Path
+
+import click
+
+from swarm.commands.running import run
+from swarm.options import FILE, json_option
+
+
+@click.command()
+@click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes.")
+@click.option(
+    "--link-ms", default=20.0, show_default=True, type=click.FloatRange(0, 1000), help="Emulated one-way link delay."
+)
+@click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
+@click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")
+@json_option
+def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: Path | None, as_json: bool) -> None:
+    """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
+    from swarm.demo.show import run_demo
+
+    run(run_demo(peers, link_ms, prompts, as_json, picture))

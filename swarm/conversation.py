@@ -1,0 +1,119 @@
+"""A conversation as data: who said what, and the token ids that a model sees of it. No I/O, no network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from swarm.errors import ExitCode, SwarmError
+
+
+class Message(TypedDict):
+    """One message, as chat templates and OpenAI's API have it."""
+
+    role: str  # system, user or assistant
+    content: str
+
+
+class NoChatTemplate(SwarmError):
+    """A model whose tokenizer does not say how it is talked to."""
+
+    exit_code = ExitCode.LOCAL
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} has no chat template, which says how a model is talked to; "
+            "choose one that was made for conversations, or let it continue plain text with --raw"
+        )
+
+
+class TemplateRefuses(SwarmError):
+    """A chat template that cannot be applied to these messages; `why` is what it says."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(model, why)
+        self.model, self.why = model, why
+
+    def __str__(self) -> str:
+        return f"the chat template of {self.model} refuses this conversation: {self.why}"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer; ``cut`` if the answer was not finished."""
+
+    question: str
+    answer: str
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What was said until now."""
+
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+    def and_then(self, turn: Turn) -> "Conversation":
+        return replace(self, turns=(*self.turns, turn))
+
+    def without_last(self) -> "Conversation":
+        return replace(self, turns=self.turns[:-1])
+
+    def without_oldest(self) -> "Conversation":
+        return replace(self, turns=self.turns[1:])
+
+    def messages(self, *question: str) -> list[Message]:
+        """All of it, and perhaps a question that has no answer yet."""
+        said = [Message(role="system", content=self.system)] if self.system else []
+        for turn in self.turns:
+            said += [Message(role="user", content=turn.question), Message(role="assistant", content=turn.answer)]
+        return said + [Message(role="user", content=each) for each in question]
+
+
+Render = Callable[[Sequence[Message]], list[int]]  # messages to the token ids of a prompt
+
+
+def by_template(tokenizer: Any, model: str) -> Render:
+    """The chat template of a (transformers) tokenizer, up to where the answer begins.
+
+    Raises `NoChatTemplate` at once, and `TemplateRefuses` for messages that the template has no form for.
+    """
+    if not tokenizer.chat_template:
+        raise NoChatTemplate(model)
+
+    def render(messages: Sequence[Message]) -> list[int]:
+        try:
+            ids: list[int] = tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program that came with the model: it may raise anything
+            raise TemplateRefuses(model, " ".join(str(error).split()) or type(error).__name__) from error
+        return ids
+
+    return render
+
+
+def as_plain_text(tokenizer: Any) -> Render:
+    """One text that goes on and on: what was said, joined as it is."""
+
+    def render(messages: Sequence[Message]) -> list[int]:
+        ids: list[int] = tokenizer("".join(message["content"] for message in messages)).input_ids
+        return ids
+
+    return render
+
+
+def fit(conversation: Conversation, question: str, render: Render, tokens: int) -> tuple[Conversation, list[int]]:
+    """The conversation without the oldest turns that have no room in so many ``tokens``, and the prompt.
+
+    The system prompt and the question stay, even where there is no room for these alone.
+    """
+    while len(prompt := render(conversation.messages(question))) > tokens and conversation.turns:
+        conversation = conversation.without_oldest()
+    return conversation, prompt

@@ -1,0 +1,11 @@
+"""docs/cli.md says what the commands say."""
+
+from reference import BLOCK, DOCUMENT, written
+
+HOW = "run `python tests/reference.py`"
+
+
+def test_the_document_is_up_to_date() -> None:
+    document = DOCUMENT.read_text("utf-8")
+    assert {block["name"] for block in BLOCK.finditer(document)} == {"swarm", "swarm-peer", "network", "exit codes"}
+    assert written(document) == document, HOW

@@ -1,0 +1,185 @@
+"""The programs as a person in a terminal meets them, and as a script does, against one swarm of real processes."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from support import alive
+
+from swarm.demo import DRAFT, TARGET
+from swarm.demo.local import LocalSwarm
+from swarm.network.tasks import within
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+HANG_S = 120.0
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+CTRL_C, CTRL_D = "\x03", "\x04"
+PLAIN = ("--window", "0")  # one loop a token
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def where(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, ...]]:
+    """The options that lead to a swarm whose links take 20 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("SWARM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        async with LocalSwarm(TARGET, [(0, 8)], link_ms=20.0) as swarm:
+            yield "--bootstrap", swarm.bootstrap, "--network", swarm.network.name
+
+
+class Screen:
+    """A program in a terminal of its own."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "swarm.cli", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        )
+        os.close(slave)
+        self.shown = ""
+        asyncio.get_running_loop().add_reader(self._master, self._read)
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    async def shows(self, words: str, times: int = 1) -> None:
+        await self._until(lambda: self.shown.count(words) >= times)
+
+    async def ends(self) -> int:
+        await self._until(lambda: not alive(self.process.pid))
+        return self.process.wait()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._master)
+        os.close(self._master)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def _read(self) -> None:
+        try:
+            self.shown += os.read(self._master, 1 << 16).decode(errors="replace")
+        except OSError:  # the program has ended
+            asyncio.get_running_loop().remove_reader(self._master)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + HANG_S
+        while not condition():
+            assert time.monotonic() < deadline, f"the terminal shows:\n{self.shown}"
+            await asyncio.sleep(0.02)
+
+
+@contextlib.contextmanager
+def terminal(*arguments: str) -> Iterator[Screen]:
+    screen = Screen(arguments)
+    try:
+        yield screen
+    finally:
+        screen.close()
+
+
+async def script(
+    *arguments: str, said: str = "", env: Mapping[str, str] | None = None, module: str = "swarm.cli"
+) -> tuple[int, str, str]:
+    """Exit code and output of a program, with this on its standard input."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+    )
+    out, err = await within(HANG_S, process.communicate(said.encode()))
+    assert process.returncode is not None
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+async def test_ctrl_c_stops_an_answer_and_ctrl_d_the_chat(where: tuple[str, ...]) -> None:
+    with terminal("chat", TARGET, "--raw", *PLAIN, "--max-new-tokens", "400", *where) as chat:
+        await chat.shows("/help lists what you can do here")
+        chat.type("Problem: Mia has 12 coins. Tom has 5 coins more.\r")
+        await chat.shows("Solution")
+        chat.type(CTRL_C)
+        await chat.shows("what there is of the answer stays in the conversation")
+        chat.type("/set max-new-tokens 2\r")
+        await chat.shows("max-new-tokens is 2, from the next answer on.")
+        chat.type("half a line" + CTRL_C)
+        chat.type("/retry\r")
+        await chat.shows("2 tokens, ")
+        chat.type(CTRL_D)
+        assert await chat.ends() == 0
+    assert "Traceback" not in chat.shown
+    history = Path(os.environ["SWARM_HOME"]) / "chat.history"
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert "+/retry" in history.read_text()
+
+
+async def test_lines_of_a_pipe_are_answered_without_prompts(where: tuple[str, ...]) -> None:
+    chat = ("chat", TARGET, "--raw", "--draft", DRAFT, "--max-new-tokens", "8", *where)
+    code, out, err = await script(*chat, said="Problem: Mia\n has\n")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) >= 2
+    assert not {"\x1b", ">"} & set(out)
+    code, as_json, err = await script(*chat, "--json", said="Problem: Mia\n has\n")
+    assert (code, err) == (0, "")
+    answers = [json.loads(line) for line in as_json.splitlines()]
+    assert [answer["question"] for answer in answers] == ["Problem: Mia", " has"]
+    assert out == "".join(answer["text"] + "\n" for answer in answers)
+    assert answers[1]["stats"]["cached_tokens"] >= 0
+
+
+async def test_every_kind_of_failure_has_its_exit_code(where: tuple[str, ...], tmp_path: Path) -> None:
+    """And one sentence."""
+    generate = ("generate", TARGET, "Problem:")
+    cases = {
+        (*generate, "--verify", "lazy", *where): (2, "the rules are strict"),
+        (*generate, "--temperature", "-1", *where): (2, "temperature"),
+        (*generate, "--bootstrap", "nonsense"): (2, "is not an address such as"),
+        generate: (3, "No bootstrap node is configured"),
+        ("status", "--bootstrap", NOBODY): (3, "No bootstrap node answers"),
+        ("generate", DRAFT, "Problem:", *where): (4, "no peer serves"),
+        ("chat", DRAFT, "--raw", *where): (4, "no peer serves"),
+        ("status", DRAFT, "--route", *where): (4, "no peer serves"),
+        ("generate", str(tmp_path / "none"), "Problem:", *where): (5, "there is no such folder"),
+        (*generate, "--identity", str(tmp_path), *where): (5, str(tmp_path)),
+    }
+    ended = await asyncio.gather(*(script(*arguments, said="Problem:\n") for arguments in cases))
+    for (arguments, (code, words)), (returned, out, err) in zip(cases.items(), ended, strict=True):
+        assert (returned, len(err.splitlines())) == (code, 1), (arguments, err)
+        assert words in err, arguments
+        assert out.strip() == "", arguments
+
+
+async def test_a_terminal_that_knows_ascii_only_and_one_without_colours(where: tuple[str, ...]) -> None:
+    code, out, err = await script("status", *where, env={"PYTHONIOENCODING": "ascii"})
+    assert (code, err) == (0, "")
+    assert "All layers are served." in out
+    assert out.isascii()
+
+
+async def test_no_colour_is_honoured(where: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = ("generate", TARGET, "Problem: Mia", "--draft", DRAFT, "--max-new-tokens", "8", *where)
+    with terminal(*generate) as colourful:
+        assert await colourful.ends() == 0
+    assert "\x1b[3" in colourful.shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    with terminal(*generate) as plain:
+        assert await plain.ends() == 0
+    assert "\x1b[3" not in plain.shown
