@@ -63,7 +63,7 @@ def chat(
     from swarm.request import Options, Request, context_tokens
 
     asked = Options(logit_bias=dict(logit_bias), keep=True, **options)
-    Request.of(asked)
+    Request.of(asked)  # what cannot be is said before anything is loaded
     client = SwarmClient(
         locate(model),
         draft=None if draft == "none" else locate(draft),
