@@ -43,7 +43,7 @@ class Pattern(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return re.compile(value).pattern
+            return str(re.compile(value).pattern)
         except re.error as error:
             self.fail(f"{value!r} is no regular expression ({error})", param, ctx)
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -61,7 +61,7 @@ def generate(
     from swarm.failover import SwarmIncomplete
     from swarm.request import Options, Request
 
-    asked = Options(logit_bias=dict(logit_bias), **options)
+    asked = cast(Options, {**options, "logit_bias": dict(logit_bias)})
     Request.of(asked)  # what cannot be is said before anything is loaded
     client = SwarmClient(
         locate(model),
