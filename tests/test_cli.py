@@ -47,6 +47,8 @@ def test_version_is_said() -> None:
         (("generate",), "Missing argument 'MODEL'"),
         (("generate", "model", "prompt", "--window", "many"), "'many' is no number; give auto"),
         (("generate", "model", "prompt", "--logit-bias", "5:1"), "'5:1' is no bias; give ID=NATS"),
+        (("generate", "model", "prompt", "--key", "("), "'(' is no regular expression"),
+        (("generate", "", "prompt"), "give a checkpoint folder, a Hugging Face model id, or demo-target"),
         (("demo", "--peers", "9"), "9 is not in the range"),
         (("demo", "--link-ms", "-1"), "-1.0 is not in the range"),
         (("status", "--no-such-option"), "No such option"),
@@ -79,6 +81,34 @@ def test_a_malformed_address_is_one_sentence(address: str) -> None:
     assert done.returncode == 2
     (said,) = done.stderr.splitlines()
     assert "is not an address such as" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--verify", "lazy"), 2, "the rules are strict"),
+        (("--temperature", "-1"), 2, "temperature"),
+        (("--max-new-tokens", "0"), 2, "max_new_tokens = 0 is not possible"),
+        (("--network", "Not A Name"), 2, "is not a name of 1 to 32 characters"),
+        (("--network-key", "no-such-file"), 5, "cannot read this network key (No such file or directory)"),
+        (("--identity", "/proc/none/key"), 5, "/proc/none"),
+        (("--members", "no-such-file"), 2, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", [("generate", "demo-target", "Hello"), ("chat", "demo-target")])
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    command: tuple[str, ...],
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["swarm", *command, "--bootstrap", NOBODY, *arguments])
+    assert guard(app, "swarm") == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert words in said
 
 
 def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from typing_extensions import Unpack
+
 from swarm.conversation import Conversation, Render, Turn, fit
 from swarm.errors import SwarmError
 from swarm.failover import SwarmIncomplete
@@ -19,7 +21,7 @@ from swarm.results import Generation, Piece, RouteStop
 class Writes(Protocol):
     """As much of `swarm.client.SwarmClient` as a chat needs."""
 
-    def stream(self, prompt: Sequence[int], **options: Any) -> GenerationStream:
+    def stream(self, prompt: Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         """A new text."""
         ...
 
@@ -130,9 +132,9 @@ class Chat:
         answer = Answer(question, text, tuple(pieces), stream.route, cut=True)
         if work.cancelled():
             return answer
-        if isinstance(error := work.exception(), SwarmError):
-            partial = error.generation if isinstance(error, SwarmIncomplete) else None
-            return self._failed(replace(answer, error=error, generation=partial))
+        if isinstance(failure := work.exception(), SwarmError):
+            partial = failure.generation if isinstance(failure, SwarmIncomplete) else None
+            return self._failed(replace(answer, error=failure, generation=partial))
         generation = work.result()
         return replace(answer, text=generation.text, generation=generation, cut=False)
 

@@ -92,18 +92,18 @@ class Pipe:
             self._ended = not more
         if not self._unread:
             return None
-        line, _, self._unread = self._unread.partition(b"\n")
+        line, _newline, self._unread = self._unread.partition(b"\n")
         return line.decode(errors="replace").removesuffix("\r")
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+        ready = asyncio.Event()
         try:
-            loop.add_reader(self._descriptor, lambda: ready.done() or ready.set_result(None))
+            loop.add_reader(self._descriptor, ready.set)
         except PermissionError:  # a regular file is always readable, and epoll knows none
             return
         try:
-            await ready
+            await ready.wait()
         finally:
             loop.remove_reader(self._descriptor)
 

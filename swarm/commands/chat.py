@@ -1,7 +1,7 @@
 """``swarm chat``: a conversation."""
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -62,8 +62,8 @@ def chat(
     from swarm.conversation import Conversation, as_plain_text, by_template
     from swarm.request import Options, Request, context_tokens
 
-    asked = Options(logit_bias=dict(logit_bias), keep=True, **options)
-    Request.of(asked)
+    asked = cast(Options, {**options, "logit_bias": dict(logit_bias), "keep": True})
+    Request.of(asked)  # what cannot be is said before anything is loaded
     client = SwarmClient(
         locate(model),
         draft=None if draft == "none" else locate(draft),

@@ -1,5 +1,6 @@
 """How a text is decoded: the options that ``swarm generate`` and ``swarm chat`` share."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,18 @@ class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(f"{value!r} is no bias; give ID=NATS, such as 42=-5", param, ctx)
 
 
+class Pattern(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A regular expression."""
+
+    name = "REGEX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(re.compile(value).pattern)
+        except re.error as error:
+            self.fail(f"{value!r} is no regular expression ({error})", param, ctx)
+
+
 class RuleName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A rule and its settings; `swarm.decoding.rules.choose` reads it."""
 
@@ -68,7 +81,7 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--verify", type=RuleName(), default="strict", show_default=True, metavar="RULE", help=rules),
         click.option(
-            "--key", multiple=True, metavar="REGEX", help="Tokens that match are judged strictly, whatever the rule."
+            "--key", type=Pattern(), multiple=True, help="Tokens that match are judged strictly, whatever the rule."
         ),
         click.option("--max-new-tokens", default=256, show_default=True, metavar="N", help="Length of the text."),
         click.option("--temperature", default=0.0, show_default=True, help="0 is greedy."),

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -59,7 +59,10 @@ def generate(
     net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
     from swarm.client import SwarmClient
     from swarm.failover import SwarmIncomplete
+    from swarm.request import Options, Request
 
+    asked = cast(Options, {**options, "logit_bias": dict(logit_bias)})
+    Request.of(asked)  # what cannot be is said before anything is loaded
     client = SwarmClient(
         locate(model),
         draft=None if draft == "none" else locate(draft),
@@ -75,7 +78,7 @@ def generate(
         with activity(as_json) as waiting_for:
             waiting_for(f"loading {model} and entering the network {net.name}")
             async with client:
-                stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
+                stream = client.stream(prompt, **asked)
                 waiting_for("finding a chain of peers")
                 failure = None
                 try:

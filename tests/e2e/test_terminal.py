@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HANG_S = 120.0
 NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 CTRL_C, CTRL_D = "\x03", "\x04"
-PLAIN = ("--window", "0")  # one loop a token
+ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")  # a loop a token, and never the end
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -111,11 +111,17 @@ async def script(
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
+def complaints(err: str) -> list[str]:
+    """What a program said on standard error; optional libraries may have warned of what this computer lacks."""
+    assert "Traceback" not in err
+    return [line for line in err.splitlines() if "torchao" not in line and "torch/utils" not in line]
+
+
 async def test_ctrl_c_stops_an_answer_and_ctrl_d_the_chat(where: tuple[str, ...]) -> None:
-    with terminal("chat", TARGET, "--raw", *PLAIN, "--max-new-tokens", "400", *where) as chat:
+    with terminal("chat", TARGET, "--raw", *ENDLESS, *where) as chat:
         await chat.shows("/help lists what you can do here")
         chat.type("Problem: Mia has 12 coins. Tom has 5 coins more.\r")
-        await chat.shows("Solution")
+        await chat.shows(" gives")
         chat.type(CTRL_C)
         await chat.shows("what there is of the answer stays in the conversation")
         chat.type("/set max-new-tokens 2\r")
@@ -134,42 +140,34 @@ async def test_ctrl_c_stops_an_answer_and_ctrl_d_the_chat(where: tuple[str, ...]
 async def test_lines_of_a_pipe_are_answered_without_prompts(where: tuple[str, ...]) -> None:
     chat = ("chat", TARGET, "--raw", "--draft", DRAFT, "--max-new-tokens", "8", *where)
     code, out, err = await script(*chat, said="Problem: Mia\n has\n")
-    assert (code, err) == (0, "")
+    assert (code, complaints(err)) == (0, [])
     assert len(out.splitlines()) >= 2
     assert not {"\x1b", ">"} & set(out)
     code, as_json, err = await script(*chat, "--json", said="Problem: Mia\n has\n")
-    assert (code, err) == (0, "")
+    assert (code, complaints(err)) == (0, [])
     answers = [json.loads(line) for line in as_json.splitlines()]
     assert [answer["question"] for answer in answers] == ["Problem: Mia", " has"]
     assert out == "".join(answer["text"] + "\n" for answer in answers)
     assert answers[1]["stats"]["cached_tokens"] >= 0
 
 
-async def test_every_kind_of_failure_has_its_exit_code(where: tuple[str, ...], tmp_path: Path) -> None:
-    """And one sentence."""
-    generate = ("generate", TARGET, "Problem:")
+async def test_what_a_swarm_lacks_is_one_sentence_and_an_exit_code(where: tuple[str, ...], tmp_path: Path) -> None:
     cases = {
-        (*generate, "--verify", "lazy", *where): (2, "the rules are strict"),
-        (*generate, "--temperature", "-1", *where): (2, "temperature"),
-        (*generate, "--bootstrap", "nonsense"): (2, "is not an address such as"),
-        generate: (3, "No bootstrap node is configured"),
         ("status", "--bootstrap", NOBODY): (3, "No bootstrap node answers"),
         ("generate", DRAFT, "Problem:", *where): (4, "no peer serves"),
         ("chat", DRAFT, "--raw", *where): (4, "no peer serves"),
-        ("status", DRAFT, "--route", *where): (4, "no peer serves"),
         ("generate", str(tmp_path / "none"), "Problem:", *where): (5, "there is no such folder"),
-        (*generate, "--identity", str(tmp_path), *where): (5, str(tmp_path)),
     }
-    ended = await asyncio.gather(*(script(*arguments, said="Problem:\n") for arguments in cases))
+    ended = [await script(*arguments, said="Problem:\n") for arguments in cases]
     for (arguments, (code, words)), (returned, out, err) in zip(cases.items(), ended, strict=True):
-        assert (returned, len(err.splitlines())) == (code, 1), (arguments, err)
-        assert words in err, arguments
+        assert (returned, len(complaints(err))) == (code, 1), (arguments, err)
+        assert words in complaints(err)[0], arguments
         assert out.strip() == "", arguments
 
 
-async def test_a_terminal_that_knows_ascii_only_and_one_without_colours(where: tuple[str, ...]) -> None:
+async def test_a_terminal_that_knows_ascii_only(where: tuple[str, ...]) -> None:
     code, out, err = await script("status", *where, env={"PYTHONIOENCODING": "ascii"})
-    assert (code, err) == (0, "")
+    assert (code, complaints(err)) == (0, [])
     assert "All layers are served." in out
     assert out.isascii()
 

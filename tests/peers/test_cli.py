@@ -1,6 +1,7 @@
 """``swarm-peer`` as a process: what it says, how it stops, what it leaves behind."""
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -129,6 +130,22 @@ async def test_the_doctor_ends_with_1_where_something_is_to_be_done() -> None:
         assert "No bootstrap node is configured" in out
 
 
+async def test_the_doctor_tells_programs_the_same() -> None:
+    async with running("doctor", "--json") as process:
+        code, out, err = await ended(process)
+    assert (code, err) == (1, "")
+    said = json.loads(out)
+    assert said["ok"] is False
+    by_subject = {finding["subject"]: finding for finding in said["findings"]}
+    assert "No bootstrap node is configured" in by_subject["network"]["remedy"]
+    assert by_subject["port"] == {
+        "subject": "port",
+        "fact": "any free port can be listened on",
+        "remedy": "",
+        "advice": "",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "nbytes"), [("4GB", 4_000_000_000), ("1.5GiB", 3 << 29), ("512 MB", 512_000_000), ("1kb", 1000)]
 )
@@ -137,10 +154,7 @@ def test_memory_is_given_with_a_unit(text: str, nbytes: int) -> None:
 
 
 def run(*arguments: str) -> int:
-    def command(standalone_mode: bool) -> None:
-        app(list(arguments), prog_name="swarm-peer", standalone_mode=standalone_mode)
-
-    return guard(command)
+    return guard(functools.partial(app, list(arguments)), "swarm-peer")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,6 +197,8 @@ def test_a_network_key_is_made_once_and_only_for_its_owner(tmp_path: Path, capsy
     with pytest.raises(IdentityError, match="is there already"):
         app(["new-network-key", str(path)], standalone_mode=False)
     assert load_network_key(path) == key
+    app(["new-network-key", str(tmp_path / "other.key"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out) == {"file": str(tmp_path / "other.key")}
 
 
 async def test_a_network_key_that_others_can_read_is_one_sentence(tmp_path: Path) -> None:
