@@ -14,6 +14,7 @@ import click
 
 from swarm import __version__, console
 from swarm.demo import locate
+from swarm.gateway.command import serve
 from swarm.options import (
     FILE,
     bootstrap_option,
@@ -205,9 +206,20 @@ def status(
 )
 @click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
 @click.option("--picture", metavar="FILE", help="Also draw the run as an SVG file.")
+@click.option(
+    "--serve", "served", is_flag=True, help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C."
+)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve.")
 @json_option
-def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | None, as_json: bool) -> None:
+def demo(
+    peers: int, link_ms: float, prompts: tuple[str, ...], picture: str | None, served: bool, port: int, as_json: bool
+) -> None:
     """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
+    if served:
+        from swarm.gateway.demo import serve_demo
+
+        asyncio.run(serve_demo(peers, link_ms, port))
+        return
     from swarm.demo.show import run_demo
 
     _run(run_demo(peers, link_ms, prompts, as_json, picture))
@@ -319,6 +331,9 @@ def evaluate(
         identity=named_identity(),
     )
     command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
+
+
+app.add_command(serve)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -154,6 +154,11 @@ class Request:
         for token in prompt:
             if not 0 <= token < checkpoint.vocab_size:
                 raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
-        limit = min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)
+        limit = context_of(checkpoint)
         if len(prompt) + self.max_new_tokens > limit:
             raise PromptTooLong(len(prompt), self.max_new_tokens, limit)
+
+
+def context_of(checkpoint: Checkpoint) -> int:
+    """Tokens that a prompt and what follows it may have together, in this model and in the sessions of its peers."""
+    return min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)
