@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from aiohttp import web
@@ -103,28 +103,33 @@ class Gateway:
         self, request: web.Request, events: AsyncGenerator[Event, None], reply: Reply
     ) -> web.StreamResponse:
         """What fails before the first token has a status of its own, what fails later is the last event."""
-        event: Event | None = await anext(events)
+        first = await anext(events)
         stream = EventStream(request)
         await stream.open()
-        generations = {}
-        try:
-            while event is not None:
-                if isinstance(event, Said):
-                    chunk = reply.piece(event.index, event.piece, event.route)
-                else:
-                    generations[event.index] = event.generation
-                    chunk = reply.end(event.index, event.generation)
-                if chunk is not None:
-                    await stream.send(chunk)
-                event = await anext(events, None)
-            if reply.usage_chunk:
-                await stream.send(reply.usage(list(generations.values())))
-        except (ConnectionResetError, SlowReader):
-            return stream.response
-        except Exception as error:
-            await stream.send(_problem(error).body)
-        await stream.close()
+        with suppress(ConnectionResetError, SlowReader):
+            try:
+                await self._send(stream, reply, first, events)
+            except (ConnectionResetError, SlowReader):
+                raise
+            except Exception as error:
+                await stream.send(_problem(error).body)
+            await stream.close()
         return stream.response
+
+    async def _send(self, stream: EventStream, reply: Reply, first: Event, others: AsyncGenerator[Event, None]) -> None:
+        generations = []
+        event: Event | None = first
+        while event is not None:
+            if isinstance(event, Said):
+                chunk = reply.piece(event.index, event.piece, event.route)
+            else:
+                generations.append(event.generation)
+                chunk = reply.end(event.index, event.generation)
+            if chunk is not None:
+                await stream.send(chunk)
+            event = await anext(others, None)
+        if reply.usage_chunk:
+            await stream.send(reply.usage(generations))
 
     # What there is.
 
@@ -177,9 +182,10 @@ class Gateway:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in PROBES:
-            check_origin(request.method, request.host, request.headers.get("Origin"))
+            host = request.headers.get("Host", "")
+            check_origin(request.method, host, request.headers.get("Origin"))
             if not self._keys:
-                check_host(request.host, self._names)
+                check_host(host, self._names)
             elif not is_open(request.path) and not self._keys.admit(request.headers.get("Authorization")):
                 raise WrongKey
         return await handler(request)

@@ -32,7 +32,7 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     left = len(pumps)
     try:
         while left:
-            item = await queue.get()
+            item: T | _End = await queue.get()
             if not isinstance(item, _End):
                 yield item
             elif item.error is not None:

@@ -158,7 +158,7 @@ class Reply:
 
 
 def usage(generations: Sequence[Generation]) -> dict[str, Any]:
-    """Tokens of all texts. Predictions are drafted tokens: those accepted are part of the text, those rejected are not."""
+    """Tokens of all texts. Predictions are drafted tokens; those accepted are part of the text, others are not."""
     stats = [generation.stats for generation in generations]
     read, written = sum(each.prompt_tokens for each in stats), sum(each.new_tokens for each in stats)
     return {

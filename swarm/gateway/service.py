@@ -150,7 +150,9 @@ class Service:
             yield Done(index, done)
         except Exception as error:
             over = True
-            self._metrics.failed(model, problem_of(error).code or "invalid_request")
+            problem = problem_of(error)
+            if problem.status >= 500:
+                self._metrics.failed(model, problem.code or "server_error")
             raise
         finally:
             speed.ended()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from typing import Any
 
 from aiohttp import web
@@ -42,14 +43,17 @@ class EventStream:
             ConnectionResetError: if the reader has left.
         """
         text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        await self._in_time(self.response.write(f"data: {text}\n\n".encode("utf-8", "replace")))
+
+    async def close(self) -> None:
+        """Send the last event and the end of the body. Raises what `send` raises."""
+        await self.send(DONE)
+        await self._in_time(self.response.write_eof())
+
+    async def _in_time(self, writing: Awaitable[None]) -> None:
         try:
-            await within(WRITE_TIMEOUT_S, self.response.write(f"data: {text}\n\n".encode("utf-8", "replace")))
+            await within(WRITE_TIMEOUT_S, writing)
         except asyncio.TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise SlowReader from None
-
-    async def close(self) -> None:
-        """The end of the body; nothing is waited for but the last bytes' turn."""
-        await self.send(DONE)
-        await self.response.write_eof()
