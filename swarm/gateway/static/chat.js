@@ -1,6 +1,6 @@
 // The chat: a conversation that lives in this tab, streamed token by token.
 
-import { byId, count, element, figures, layers, ms, NONE, percent, plural, rate, say, shortId, trouble } from "./dom.js";
+import { byId, count, element, figures, layers, ms, percent, plural, rate, say, shortId, trouble } from "./dom.js";
 import { colour, fateOf, showFates } from "./fates.js";
 import { events, request, sentence, Trouble } from "./gateway.js";
 
@@ -57,8 +57,8 @@ async function stream(answer, shown, signal) {
       figures(byId("figures"), meter.figures());
     }
     if (ours.stats) {
-      figures(byId("figures"), figuresOf(ours.stats));
-      answer.note = summary(ours.stats);
+      figures(byId("figures"), meter.measured(ours.stats));
+      answer.note = summary(ours.stats, meter.acceptance);
     }
   }
 }
@@ -83,7 +83,7 @@ function run(controller) {
 
 function show(turn) {
   byId("empty").hidden = true;
-  const text = element("p", { class: "text" }, ...(turn.pieces ? turn.pieces.map(token) : [turn.text]));
+  const text = element("p", { class: "text" }, ...(turn.pieces ? tokens(turn.pieces, true) : [turn.text]));
   const who = element("h2", { class: "unseen" }, turn.role === "user" ? "You" : "Answer");
   const shown = element("article", { class: turn.role }, who, text, element("p", { class: "note" }, turn.note ?? ""));
   log.append(shown);
@@ -93,13 +93,19 @@ function show(turn) {
 
 function add(answer, shown, text, pieces) {
   const follow = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PX;
+  shown.querySelector(".text").append(...tokens(pieces, !answer.text));
   answer.text += text;
   answer.pieces.push(...pieces);
-  shown.querySelector(".text").append(...pieces.map(token));
   if (follow) log.scrollTop = log.scrollHeight;
 }
 
-const token = (piece) => element("span", { class: "token", "data-fate": piece.origin, "data-said": fateOf(piece) }, piece.text);
+/** Pieces of an answer as elements; the space that a first token often begins with is left out. */
+function tokens(pieces, first) {
+  return pieces.map((piece, at) => {
+    const text = first && at === 0 ? piece.text.trimStart() : piece.text;
+    return element("span", { class: "token", "data-fate": piece.origin, "data-said": fateOf(piece) }, text);
+  });
+}
 
 function finish(answer, shown) {
   say(shown.querySelector(".note"), answer.note);
@@ -146,14 +152,20 @@ class Meter {
     this.kept += pieces.filter((piece) => ["drafted", "relaxed"].includes(piece.origin)).length;
   }
 
+  /** The share of places with a draft where its first choice was kept. */
+  get acceptance() {
+    return this.drafted ? this.kept / this.drafted : null;
+  }
+
   figures() {
     const seconds = (performance.now() - this.since) / 1000;
-    return entries(seconds > 0.5 ? this.tokens / seconds : null, this.drafted ? this.kept / this.drafted : null, null, null, this.tokens);
+    return entries(seconds > 0.5 ? this.tokens / seconds : null, this.acceptance, null, null, this.tokens);
+  }
+
+  measured(stats) {
+    return entries(stats.tokens_per_second, this.acceptance, stats.loop_ms, stats.time_to_first_token_ms, stats.new_tokens);
   }
 }
-
-const figuresOf = (stats) =>
-  entries(stats.tokens_per_second, stats.draft_acceptance_rate, stats.loop_ms, stats.time_to_first_token_ms, stats.new_tokens);
 
 const entries = (speed, acceptance, loop, first, tokens) => [
   ["Speed", rate(speed), "tokens/s"],
@@ -163,9 +175,9 @@ const entries = (speed, acceptance, loop, first, tokens) => [
   ["Written", count(tokens), "tokens"],
 ];
 
-function summary(stats) {
+function summary(stats, acceptance) {
   const said = [plural(stats.new_tokens, "token", "tokens"), `${rate(stats.tokens_per_second)} tokens/s`];
-  if (stats.draft_acceptance_rate != null) said.push(`${percent(stats.draft_acceptance_rate)} % of drafts kept`);
+  if (acceptance != null) said.push(`${percent(acceptance)} % of drafts kept`);
   said.push(`${plural(stats.loops, "loop", "loops")} of ${ms(stats.loop_ms)} ms`);
   if (stats.failovers?.length) said.push(`peers replaced ${plural(stats.failovers.length, "time", "times")}`);
   if (stats.finish_reason === "length") said.push("ended at the most tokens");

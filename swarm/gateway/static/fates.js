@@ -18,7 +18,7 @@ export function fateOf(piece) {
   return piece.reason ? `${words} Why: ${piece.reason}.` : words;
 }
 
-const quoted = (text) => (text ? `“${text.replaceAll("\n", "↵")}”` : "nothing");
+const quoted = (text) => `“${(text.trim() || text).replaceAll("\n", "↵")}”`;
 
 /** Colour the tokens in `log`, or do not, as the switch is set. To be called again for what has been added. */
 export function colour(log) {

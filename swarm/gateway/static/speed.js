@@ -102,7 +102,7 @@ function table(name, columns, rows) {
   const head = element("tr", {}, ...columns.map((column) => element("th", { scope: "col" }, column)));
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, cell))));
   const made = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  return element("div", { class: "wide", role: "region", "aria-label": name, tabindex: 0 }, made);
+  return element("div", { class: "wide", role: "group", "aria-label": name, tabindex: 0 }, made);
 }
 
 live("/events/speed", show);

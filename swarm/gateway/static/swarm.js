@@ -4,6 +4,7 @@ import { ago, byId, count, element, layers, ms, NONE, plural, rate, say, set, sh
 import { live } from "./gateway.js";
 
 const COLUMNS = ["Peer", "Layers", "State", "Tokens/s", "Free cache", "Latency", "Path", "Version", "Seen"];
+const STALE_S = 6; // looks come every 2 s or so
 const MARKED_LAYERS = 64; // with more, lines between layers are a grey area
 
 const models = new Map(); // by fingerprint
@@ -29,7 +30,7 @@ function show({ models: seen, trouble }) {
 function tick() {
   if (!heard) return;
   const since = (performance.now() - heard) / 1000;
-  say(byId("live"), byId("live").dataset.said || `Live, looked at ${ago(since)}`);
+  say(byId("live"), byId("live").dataset.said || (since < STALE_S ? "Live" : `Last seen ${ago(since)}`));
   for (const model of models.values()) model.tick(since);
 }
 
@@ -41,7 +42,7 @@ class Model {
     const facts = `${plural(model_layers, "layer", "layers")} · weights ${fingerprint.slice(0, 12)}`;
     this.summary = element("p", { class: "summary" });
     this.gaps = element("ul", { class: "gaps" });
-    this.cover = this.bar();
+    this.cover = this.bar(false);
     this.rest = element("p", { class: "rest" });
     this.body = element("tbody", { role: "rowgroup" });
     this.section = element(
@@ -57,8 +58,13 @@ class Model {
   }
 
   table() {
-    const all = element("tr", { role: "row", class: "all" });
-    all.append(element("th", { role: "rowheader", scope: "row" }, "All together"), element("td", { role: "cell", class: "where", colspan: COLUMNS.length - 1 }, this.cover));
+    const all = element(
+      "tr",
+      { role: "row", class: "all" },
+      element("th", { role: "rowheader", scope: "row" }, "All together"),
+      element("td", { role: "cell", class: "where" }, element("div", {}, element("span", { class: "layers" }), this.cover)),
+      element("td", { role: "cell", colspan: COLUMNS.length - 2 }),
+    );
     return element(
       "table",
       { role: "table", class: "peers", "aria-label": "Peers" },
@@ -72,8 +78,8 @@ class Model {
     );
   }
 
-  bar() {
-    const bar = element("div", { class: "bar", "data-lines": this.layers <= MARKED_LAYERS });
+  bar(lines = this.layers <= MARKED_LAYERS) {
+    const bar = element("div", { class: "bar", "data-lines": lines });
     bar.style.setProperty("--layers", this.layers);
     return bar;
   }
