@@ -36,12 +36,12 @@ def demo_material() -> Material:
 class PocketClient:
     """A client of a pocket swarm, as a gateway sees a `SwarmClient`."""
 
-    def __init__(self, swarm: Swarm) -> None:
-        self.swarm, self.models = swarm, swarm._models
+    def __init__(self, swarm: Swarm, patience_s: float = 20.0) -> None:
+        self.swarm, self.models, self._patience_s = swarm, swarm._models, patience_s
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         assert not isinstance(prompt, str)
-        request = Request.of({"patience_s": 1.0, **options})
+        request = Request.of({"patience_s": self._patience_s, **options})
         return GenerationStream(self.models, prompt, request, self.swarm._threads, self.swarm.router)
 
     async def find_chain(self) -> list[ChainLink]:
@@ -77,12 +77,16 @@ class Served:
 
 @asynccontextmanager
 async def gateway_over(
-    material: Material, spans: Sequence[tuple[int, int]] = SPANS, key: str = "no key", **settings: Any
+    material: Material,
+    spans: Sequence[tuple[int, int]] = SPANS,
+    key: str = "no key",
+    patience_s: float = 20.0,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """Served until the end; then no peer may hold a session any more."""
     async with (
         swarm_of(lambda: Swarm(material), *spans, cache_tokens=65536, max_positions=1024) as swarm,
-        serving([PocketClient(swarm)], Settings(port=0, **settings)) as url,
+        serving([PocketClient(swarm, patience_s)], Settings(port=0, **settings)) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as openai,
         aiohttp.ClientSession() as http,
     ):

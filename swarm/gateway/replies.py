@@ -61,7 +61,7 @@ class _Told:
 
     chars: int = 0
     anything: bool = False
-    route: tuple[RouteStop, ...] = ()
+    chain: tuple[tuple[str, tuple[int, int]], ...] = ()  # peers and their layers; round trips change all the time
 
 
 @dataclass
@@ -113,7 +113,8 @@ class Reply:
             return None
         told = self._told.setdefault(index, _Told())
         swarm: dict[str, Any] = {"pieces": [_fate(piece)]} if self.explain else {}
-        if route != told.route:
+        chain = tuple((stop.peer_id, stop.layers) for stop in route)
+        if chain != told.chain:
             swarm |= _route(route)
         choice = {
             "index": index,
@@ -121,7 +122,7 @@ class Reply:
             "logprobs": self.shape.logprobs([piece], self.spell, told.chars) if self.logprobs else None,
             "finish_reason": None,
         }
-        told.anything, told.route, told.chars = True, route, told.chars + len(piece.text)
+        told.anything, told.chain, told.chars = True, chain, told.chars + len(piece.text)
         return self._chunk([choice], swarm)
 
     def end(self, index: int, generation: Generation) -> dict[str, Any]:

@@ -97,7 +97,7 @@ async def test_a_chat_tells_log_probabilities(served):
         assert bytes(each.bytes).decode() == each.token
     stream = await served.openai.chat.completions.create(**chat(logprobs=True, max_tokens=8, stream=True))
     told = [each for chunk in [c async for c in stream] for each in getattr(chunk.choices[0].logprobs, "content", ())]
-    assert [each.logprob for each in told] == pytest.approx([each.logprob for each in content])
+    assert [each.logprob for each in told] == pytest.approx([each.logprob for each in content], abs=1e-3)
 
 
 async def test_a_completion_goes_on_from_texts_and_from_token_ids(served):
@@ -213,13 +213,14 @@ async def test_who_leaves_ends_the_text_and_the_peers_sessions(served: Served, s
     assert b'swarm_generations_abandoned_total{model_name="demo-target"} 1.0' in (await served.get("/metrics"))[2]
 
 
-async def test_what_fails_in_mid_stream_is_the_last_event(served):
-    stream = await served.openai.chat.completions.create(**chat(stream=True, max_tokens=800))
-    assert (await anext(stream.__aiter__())).choices[0].delta.content
-    await served.swarm.up[1].die()
-    with pytest.raises(openai.APIError, match="nobody took their place") as told:
-        await _read(stream)
-    assert told.value.code == "swarm_incomplete"
+async def test_what_fails_in_mid_stream_is_the_last_event(demo):
+    async with gateway_over(demo, patience_s=0.5) as served:
+        stream = await served.openai.chat.completions.create(**chat(stream=True, max_tokens=800))
+        assert (await anext(stream.__aiter__())).choices[0].delta.content
+        await served.swarm.up[1].die()
+        with pytest.raises(openai.APIError, match="nobody took their place") as told:
+            await _read(stream)
+        assert told.value.code == "swarm_incomplete"
 
 
 async def test_keys_are_asked_for_where_there_are_some(demo):
