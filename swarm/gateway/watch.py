@@ -134,11 +134,11 @@ class Memory:
 
 def coverage(spans: Sequence[tuple[int, int]], model_layers: int) -> list[tuple[int, int, int]]:
     """How many of the spans ``[a, b)`` hold each layer, as runs ``(a, b, count)`` over the whole model."""
-    changes = Counter({0: 0, model_layers: 0})
+    changes = Counter[int]()
     for first, last in spans:
         changes[first] += 1
         changes[min(last, model_layers)] -= 1
-    edges = sorted(changes)
+    edges = sorted({0, model_layers, *(edge for edge, change in changes.items() if change)})
     counts = accumulate(changes[edge] for edge in edges)
     return [(a, b, count) for a, b, count in zip(edges, edges[1:], counts, strict=False)]
 

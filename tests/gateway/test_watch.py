@@ -30,6 +30,7 @@ def states(view: View) -> dict[str, str]:
 def test_coverage_counts_who_serves_each_layer() -> None:
     assert coverage([(0, 4), (2, 6)], 8) == [(0, 2, 1), (2, 4, 2), (4, 6, 1), (6, 8, 0)]
     assert coverage([], 8) == [(0, 8, 0)]
+    assert coverage([(0, 3), (3, 8)], 8) == [(0, 8, 1)]
     assert coverage([(0, 8), (0, 8)], 8) == [(0, 8, 2)]
 
 

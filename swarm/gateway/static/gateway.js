@@ -9,6 +9,8 @@ const RETRY_MS = [1000, 2000, 4000, 8000];
 /** Something to tell the user as it is: one sentence with the next step. */
 export class Trouble extends Error {}
 
+class NoKey extends Trouble {}
+
 /**
  * Fetch from the gateway. Where it asks for a key, ask for one and try again.
  * Throws a Trouble, or the AbortError of `options.signal`.
@@ -72,6 +74,7 @@ export async function live(path, show) {
       }
       throw new Trouble("The gateway has stopped; start `swarm serve` again.");
     } catch (error) {
+      if (error instanceof NoKey) return trouble(error.message);
       if (error instanceof Trouble) trouble(`${error.message} This page tries again by itself.`);
       else if (error.name !== "AbortError") throw error;
     } finally {
@@ -100,7 +103,7 @@ export function sentence(text) {
 
 let asking = null;
 
-/** Ask once, whoever needs it. Throws a Trouble if none is given. */
+/** Ask once, whoever needs it. Throws NoKey if none is given. */
 function askForKey(wrong) {
   asking ??= new Promise((answered, refused) => {
     const field = element("input", { type: "password", id: "key", autocomplete: "off", required: true });
@@ -114,14 +117,14 @@ function askForKey(wrong) {
         element("p", {}, wrong ? "The one you gave is not valid." : "Whoever runs it can give you one. It is kept until you close this tab."),
         element("label", { for: "key" }, "API key"),
         field,
-        element("div", {}, element("button", { type: "submit", class: "main" }, "Use it")),
+        element("div", {}, element("button", { type: "submit", class: "main", value: "use" }, "Use it")),
       ),
     );
     dialog.addEventListener("close", () => {
       const key = field.value.trim();
       dialog.remove();
       asking = null;
-      if (!key) return refused(new Trouble("This gateway asks for an API key; load the page again to give one."));
+      if (dialog.returnValue !== "use" || !key) return refused(new NoKey("This gateway asks for an API key; load the page again to give one."));
       sessionStorage.setItem(KEY, key);
       answered();
     });

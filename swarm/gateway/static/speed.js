@@ -9,7 +9,8 @@ const HEIGHT = 40;
 function show(speed) {
   const { running, loop } = speed;
   const idle = running.length === 0;
-  say(byId("live"), idle ? "Nothing is being generated" : `${plural(running.length, "generation", "generations")} now`);
+  byId("idle").hidden = !idle;
+  say(byId("live"), idle ? "Idle" : `${plural(running.length, "generation", "generations")} now`);
   figures(byId("figures"), [
     ["Speed", idle && !speed.tokens_per_second ? NONE : rate(speed.tokens_per_second), "tokens/s"],
     ["Drafts kept", percent(speed.acceptance), "%"],
@@ -43,8 +44,7 @@ function showMinute(history) {
 
 function showLoop(loop) {
   if (!loop) {
-    const advice = element("p", {}, "Not measured yet: ask something in the ", element("a", { href: "/" }, "chat"), ", or point an OpenAI client at this address.");
-    byId("loop").replaceChildren(advice);
+    byId("loop").replaceChildren(element("p", {}, "Not measured yet."));
     return;
   }
   const parts = loop.hops.flatMap((hop) => [
