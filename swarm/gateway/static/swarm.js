@@ -1,7 +1,7 @@
 // The swarm: who serves which layers of each model, and which are missing. Every event is the whole state.
 
 import { ago, byId, count, element, layers, ms, NONE, plural, rate, say, set, shortId, span } from "./dom.js";
-import { live } from "./gateway.js";
+import { live, sentence } from "./gateway.js";
 
 const COLUMNS = ["Peer", "Layers", "State", "Tokens/s", "Free cache", "Latency", "Path", "Version", "Seen"];
 const STALE_S = 6; // looks come every 2 s or so
@@ -13,7 +13,7 @@ let heard = 0; // when the newest state came
 function show({ models: seen, trouble }) {
   heard = performance.now();
   set(byId("live"), { "data-trouble": Boolean(trouble) });
-  byId("live").dataset.said = trouble;
+  byId("live").dataset.said = trouble && sentence(trouble);
   for (const model of seen) {
     if (!models.has(model.fingerprint)) models.set(model.fingerprint, new Model(model));
     models.get(model.fingerprint).show(model);
