@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install demo test bench lint lock clean
+.PHONY: install demo chat test bench lint lock clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 demo: install
 	$(BIN)/swarm demo $(ARGS)
+
+# A swarm on this machine, and its pages: open the address that it prints.
+chat: install
+	$(BIN)/swarm demo --serve $(ARGS)
 
 # Tests of modules run two at a time; those of whole swarms, which start many processes, one after the other.
 test: install

@@ -18,6 +18,7 @@ from swarm.commands.evaluate import evaluate
 from swarm.commands.generate import generate
 from swarm.commands.status import status
 from swarm.errors import ExitCode, SwarmError
+from swarm.gateway.command import serve
 
 EXIT_CODES = """\b
 Exit codes:
@@ -42,7 +43,7 @@ def app(verbose: bool) -> None:
     console.settle_colours()
 
 
-for command in (generate, chat, status, bench, demo, evaluate, completion):
+for command in (generate, chat, serve, status, bench, demo, evaluate, completion):
     app.add_command(command)
 
 

@@ -20,7 +20,7 @@ from swarm.kept import KeptSessions
 from swarm.model.client import ClientModels
 from swarm.network.tasks import end
 from swarm.request import Request
-from swarm.results import Failover, Generation, Piece, RouteStop
+from swarm.results import Failover, Generation, Measured, Piece, RouteStop
 from swarm.router import Router
 from swarm.routing.chain import MissingLayers
 from swarm.session import Answer, ChainSession
@@ -65,6 +65,7 @@ class GenerationStream:
         self._result: Generation | None = None
         self._session: ChainSession | None = None
         self._standby: Standby | None = None
+        self._measured: Measured | None = None
 
     @property
     def standby(self) -> tuple[RouteStop, ...]:
@@ -75,6 +76,11 @@ class GenerationStream:
     def route(self) -> tuple[RouteStop, ...]:
         """The chain as it is now; empty before it is found."""
         return _stops(self._session.chain if self._session else ())
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the chain's last answer took; None before the first."""
+        return self._measured
 
     @property
     def result(self) -> Generation:
@@ -220,6 +226,7 @@ class GenerationStream:
         taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])
         if not taken:
             return []
+        self._measured = answer.measured
         rows, nodes = zip(*taken, strict=True)
         hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()

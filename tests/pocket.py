@@ -110,7 +110,7 @@ class Swarm:
         finally:
             await end(auditing)
 
-    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
+    async def survey(self, fingerprint: str, model_layers: int, enough: int = 0) -> Sample[PeerRecord]:
         records = tuple(self._record(peer) for peer in self.up)
         return Sample(records, (1.0,) * len(records), len(records), True)
 
@@ -122,6 +122,7 @@ class Swarm:
             first_layer=peer.span.first,
             last_layer=peer.span.last,
             fingerprint=self._checkpoint.fingerprint,
+            model_layers=self._checkpoint.num_layers,
             state=self.states.get(peer.id, "online"),
             tokens_per_second=1000.0,
         )

@@ -1,5 +1,6 @@
 """``swarm demo``: a swarm on this machine."""
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -15,9 +16,20 @@ from swarm.options import FILE, json_option
 )
 @click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
 @click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")
+@click.option(
+    "--serve", "served", is_flag=True, help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C."
+)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve.")
 @json_option
-def demo(peers: int, link_ms: float, prompts: tuple[str, ...], picture: Path | None, as_json: bool) -> None:
+def demo(
+    peers: int, link_ms: float, prompts: tuple[str, ...], picture: Path | None, served: bool, port: int, as_json: bool
+) -> None:
     """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
+    if served:
+        from swarm.gateway.demo import serve_demo
+
+        asyncio.run(serve_demo(peers, link_ms, port))
+        return
     from swarm.demo.show import run_demo
 
     run(run_demo(peers, link_ms, prompts, as_json, picture))

@@ -13,6 +13,17 @@ START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
 # A digit | an operator with its spaces | a word with the space before it | the rest.
 _PIECES = r"\d| [-+*/=] | ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 
+# A chat as problems and solutions, each a text of its own as in training. Other messages mean nothing to the models.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message.role == 'user' -%}
+{{- bos_token ~ 'Problem: ' ~ message.content.strip().removeprefix('Problem:').strip() ~ '\\nSolution:' -}}
+{%- elif message.role == 'assistant' -%}
+{{- ' ' ~ message.content.strip() ~ eos_token -}}
+{%- endif -%}
+{%- endfor -%}
+"""
+
 
 def train_tokenizer(seed: int = 0, texts: int = 20_000) -> PreTrainedTokenizerFast:
     """Learn the merges from training problems. Any text can be encoded: what is unknown falls back to bytes."""
@@ -40,5 +51,6 @@ def train_tokenizer(seed: int = 0, texts: int = 20_000) -> PreTrainedTokenizerFa
         bos_token=START,
         eos_token=END,
         pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

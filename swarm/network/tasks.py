@@ -24,7 +24,7 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     finally:
-        if not task.done():
+        if not done:
             await end(task)
     if not done and task.cancelled():
         raise asyncio.TimeoutError

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from swarm.demo import DRAFT, MODELS, TARGET
 from swarm.demo.problems import problems
-from swarm.demo.tokenizer import END, PAD, START, VOCAB_SIZE, train_tokenizer
+from swarm.demo.tokenizer import CHAT_TEMPLATE, END, PAD, START, VOCAB_SIZE, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,8 @@ def test_it_survives_saving(tokenizer, tmp_path):
     assert loaded.get_vocab() == tokenizer.get_vocab()
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("model", [TARGET, DRAFT])
+def test_the_shipped_tokenizers_have_the_chat_template(model):
+    assert AutoTokenizer.from_pretrained(MODELS / model).chat_template == CHAT_TEMPLATE

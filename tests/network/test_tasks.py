@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from support import soon
@@ -44,6 +45,23 @@ async def test_a_cancellation_that_comes_together_with_the_result_is_not_lost() 
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_an_error_that_comes_together_with_a_cancellation_is_taken_note_of() -> None:
+    """Else asyncio prints it, whenever the task is collected."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    result = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(within(5, result))
+    await asyncio.sleep(0)  # the work has begun
+    await asyncio.sleep(0)
+    result.set_exception(KeyError("late"))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    del result, waiting
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""``swarm serve``: an OpenAI-compatible HTTP server in front of a swarm, and its pages."""

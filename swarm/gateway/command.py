@@ -1,0 +1,161 @@
+"""``swarm serve``: what the command line says, and a gateway until Ctrl-C."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from swarm.demo import locate
+from swarm.options import (
+    FILE,
+    bootstrap_option,
+    entered_through,
+    identity_option,
+    lan_option,
+    named_identity,
+    named_network,
+    network_option,
+)
+
+if TYPE_CHECKING:
+    from swarm.client import SwarmClient
+    from swarm.gateway.server import Settings
+
+NO_DRAFT = "none"
+OPEN_WARNING = (
+    "warning: whoever reaches this address may use this gateway, and reads over a connection that is not encrypted; "
+    "give --api-keys FILE, and let a proxy that speaks TLS stand in front"
+)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--draft",
+    "drafts",
+    multiple=True,
+    metavar="PATH|MODEL=PATH",
+    help="Draft model: one for all, or one for MODEL; may be given several times.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--api-keys", type=FILE, help="File of keys, one a line: who sends none of them is refused.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="A name of this host that browsers may come by.")
+@click.option(
+    "--concurrency", default=32, show_default=True, type=click.IntRange(1, 4096), help="Texts written at once."
+)
+@click.option(
+    "--queue", default=64, show_default=True, type=click.IntRange(0, 65536), help="Texts that may wait beyond these."
+)
+@click.option(
+    "--grace", default=10.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds for answers at the end."
+)
+@click.option(
+    "--audit",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
+@identity_option
+@bootstrap_option
+@network_option
+@lan_option
+def serve(
+    models: tuple[str, ...],
+    drafts: tuple[str, ...],
+    host: str,
+    port: int,
+    api_keys: Path | None,
+    allow_host: tuple[str, ...],
+    concurrency: int,
+    queue: int,
+    grace: float,
+    audit: float,
+    as_json: bool,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    lan: bool,
+) -> None:
+    """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""
+    from swarm.gateway.keys import Keys
+
+    keys = Keys.load(api_keys)
+    pairs = _pairs(models, drafts)
+    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    from swarm.client import SwarmClient
+    from swarm.config import state_dir
+    from swarm.gateway.server import Settings
+
+    settings = Settings(
+        host=host,
+        port=port,
+        keys=keys,
+        names=frozenset(name.lower() for name in allow_host),
+        places=concurrency,
+        waiting=queue,
+        grace_s=grace,
+    )
+    clients = [
+        SwarmClient(
+            locate(model),
+            draft=locate(draft) if draft else None,
+            network=net,
+            identity=identity,
+            cache=state_dir(),
+            audit_rate=audit,
+        )
+        for model, draft in pairs
+    ]
+    asyncio.run(_serve(clients, settings, as_json))
+
+
+async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json: bool) -> None:
+    """Until Ctrl-C or SIGTERM; before the gateway listens, either ends the start."""
+    from swarm.gateway.server import serving, stopped
+
+    starting = asyncio.current_task()
+    assert starting is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, starting.cancel)
+    async with AsyncExitStack() as life:
+        for client in clients:
+            await life.enter_async_context(client)
+        url = await life.enter_async_context(serving(clients, settings))
+        if settings.open_to_all:
+            click.echo(OPEN_WARNING, err=True)
+        names = [client.models.checkpoint.name for client in clients]
+        click.echo(json.dumps({"url": url, "models": names}) if as_json else told(url, names))
+        await stopped()
+
+
+def told(url: str, models: Sequence[str], example: str = "Hello") -> str:
+    """What to do next."""
+    body = json.dumps({"model": models[0], "messages": [{"role": "user", "content": example}], "temperature": 0})
+    return (
+        f"Serving {', '.join(models)}. Chat at {url} or ask as OpenAI's API, Ctrl-C ends it:\n"
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Each model with its draft, if it has one."""
+    named: dict[str, str] = {}
+    usual: str | None = None
+    for draft in drafts:
+        model, equals, path = draft.partition("=")
+        if equals and model in models:
+            named[model] = path
+        elif equals:
+            raise click.UsageError(f"--draft {draft} names a model that is not served; name one of {', '.join(models)}")
+        elif usual is not None:
+            raise click.UsageError("--draft says twice what drafts for all models; give MODEL=PATH for each")
+        else:
+            usual = draft
+    found = [(model, named.get(model, usual)) for model in models]
+    return [(model, None if draft == NO_DRAFT else draft) for model, draft in found]

@@ -1,0 +1,41 @@
+"""Tokens' log probabilities in the two shapes of OpenAI's interface."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from swarm.results import Piece
+from swarm.text import REPLACEMENT
+
+Spell = Callable[[int], str]  # a token id as text
+
+
+def chat_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
+    """As a chat tells them: an object a token, the likeliest ones in it."""
+    content = [
+        {
+            **_entry(spell(piece.token_id), piece.logprob),
+            "top_logprobs": [_entry(likely.text, likely.logprob) for likely in piece.likely],
+        }
+        for piece in pieces
+    ]
+    return {"content": content, "refusal": None}
+
+
+def text_logprobs(pieces: Sequence[Piece], spell: Spell, offset: int = 0) -> dict[str, Any]:
+    """As a completion tells them: a list for each thing that is known. ``offset``: characters of text before."""
+    offsets = []
+    for piece in pieces:
+        offsets.append(offset)
+        offset += len(piece.text)
+    return {
+        "tokens": [spell(piece.token_id) for piece in pieces],
+        "token_logprobs": [piece.logprob for piece in pieces],
+        "top_logprobs": [{likely.text: likely.logprob for likely in piece.likely} for piece in pieces],
+        "text_offset": offsets,
+    }
+
+
+def _entry(token: str, logprob: float | None) -> dict[str, Any]:
+    """``bytes`` is null for a token that is no whole character."""
+    whole = REPLACEMENT not in token
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if whole else None}

@@ -1,0 +1,245 @@
+"""Bodies of requests: read, bounded, and turned into what the SDK takes.
+
+A field that nobody knows is refused, since a misspelt one would change the text without a word. Fields of OpenAI's that
+ask for nothing here (`IGNORED`) are read and forgotten. Those that would change the text in a way that we cannot
+(`REFUSED`) are accepted only with the value that changes nothing.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
+
+from swarm.decoding.sampling import MAX_SEED
+from swarm.decoding.shaping import MAX_BIASES
+from swarm.gateway.errors import BadRequest
+from swarm.request import MAX_LOGPROBS, Depth, Options, WindowSize
+
+MAX_CHOICES = 16  # texts that one request may ask for
+MAX_MESSAGES = 2048
+TEXT_TOKENS = 16  # new tokens of a completion that does not say how many, as OpenAI's interface has it
+CHAT_TOKENS = 256  # likewise of a chat; each reserves room in the caches of all peers
+
+IGNORED = frozenset(
+    {
+        *("user", "safety_identifier", "metadata", "store", "service_tier"),
+        *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
+    }
+)
+PENALTY = "use repetition_penalty"
+REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "presence_penalty": ((0,), PENALTY),
+    "frequency_penalty": ((0,), PENALTY),
+    "best_of": ((1,), "ask for several texts with n"),
+    "echo": ((False,), "the prompt is yours already"),
+    "suffix": (("",), "a text only goes on at its end"),
+    "min_p": ((0,), "use top_p or top_k"),
+    "min_tokens": ((0,), "ban tokens with logit_bias"),
+    "ignore_eos": ((False,), "ban the end of text with logit_bias"),
+    "tools": (([],), "describe them in a message"),
+    "tool_choice": (("none", "auto"), "no tools are called"),
+    "functions": (([],), "describe them in a message"),
+    "function_call": (("none", "auto"), "no functions are called"),
+    "response_format": (({"type": "text"},), "ask for the format in a message"),
+    "modalities": ((["text"],), "texts are all there is"),
+    "audio": ((), "texts are all there is"),
+    "prediction": ((), "what is likely is drafted anyhow"),
+    "web_search_options": ((), "nothing is searched"),
+    "reasoning_effort": ((), "say in a message how much to think"),
+    "verbosity": ((), "say in a message how much to write"),
+}
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _prompts(value: object) -> object:
+    """One prompt, text or token ids, is a list of one."""
+    if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int)):
+        return [value]
+    return value
+
+
+def _token_ids(biases: dict[str, float]) -> dict[str, float]:
+    for key in biases:
+        if not (key.isascii() and key.isdecimal() and len(key) < 10):
+            raise ValueError(f"{key!r} is no token id")
+    return biases
+
+
+def _text(value: object) -> object:
+    """A message's content, whose parts are joined by line ends."""
+    if value is None:
+        return ""
+    if not isinstance(value, list):
+        return value
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in value]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError('a content may have parts like {"type": "text", "text": "..."} only')
+    return "\n".join(map(str, texts))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        """Null is as good as nothing."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class Message(_Part):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_text)] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, fields: Any) -> Any:
+        """Answers come back as messages with fields that say nothing; a name is as good as none to the templates."""
+        if not isinstance(fields, dict):
+            return fields
+        return {key: value for key, value in fields.items() if key != "name" and value not in (None, [], "")}
+
+
+class StreamOptions(_Part):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # of nothing: links are encrypted, or the reader's own
+
+
+class Body(_Part):
+    """What chats and completions have in common. None is the default of the SDK, if nothing else is said."""
+
+    model: str = Field(min_length=1, max_length=512)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: int = Field(default=1, ge=1, le=MAX_CHOICES)
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=-MAX_SEED - 1, le=MAX_SEED)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] = Field(default={}, max_length=MAX_BIASES)
+    stop: Annotated[list[str], BeforeValidator(_listed)] = []
+    verify: str = Field(default="strict", max_length=256)
+    window: WindowSize = "auto"
+    depth: Depth = "auto"
+    explain: bool = False  # tell every token's fate
+
+    @model_validator(mode="after")
+    def _of_a_stream(self) -> "Body":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options say something only if stream is true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def new_tokens(self) -> tuple[int | None, int]:
+        """How many at most, if it was said, and if not, how many unless the model's context ends before."""
+        return self.max_tokens, TEXT_TOKENS
+
+    @property
+    def told_logprobs(self) -> int | None:
+        """As `Options.logprobs`."""
+        raise NotImplementedError
+
+    def options(self, number: int) -> Options:
+        """For the ``number``-th text of the request; those of one request differ in their seeds."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "seed": None if self.seed is None else (self.seed + number) & MAX_SEED,
+            "repetition_penalty": self.repetition_penalty,
+            "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
+            "stop": self.stop,
+            "verify": self.verify,
+            "window": self.window,
+            "depth": self.depth,
+            "logprobs": self.told_logprobs,
+        }
+
+
+class ChatBody(Body):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "ChatBody":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs are told only if logprobs is true")
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens say the same; give one of them")
+        return self
+
+    @property
+    def new_tokens(self) -> tuple[int | None, int]:
+        return self.max_completion_tokens or self.max_tokens, CHAT_TOKENS
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class TextBody(Body):
+    """``POST /v1/completions``."""
+
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(min_length=1, max_length=MAX_CHOICES)
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return self.logprobs
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(body: bytes, kind: type[B]) -> B:
+    """Read a body. Raises `BadRequest`, which names the field, for anything that is not one of this kind."""
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"the body is no JSON that can be read ({error})") from None
+    if not isinstance(fields, dict):
+        raise BadRequest("the body has to be a JSON object")
+    for name, value in list(fields.items()):
+        if name not in kind.model_fields and (name in IGNORED or _changes_nothing(name, value)):
+            del fields[name]
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _first(error) from None
+
+
+def _changes_nothing(name: str, value: object) -> bool:
+    """Whether a field may be left out. Raises `BadRequest` if it is known, and may not."""
+    if name not in REFUSED:
+        return False
+    harmless, instead = REFUSED[name]
+    if value is not None and value not in harmless:
+        raise BadRequest(f"this is not supported; leave it out ({instead})", name, "unsupported_parameter")
+    return True
+
+
+def _first(error: ValidationError) -> BadRequest:
+    """The first thing that is wrong, in one sentence."""
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]).lstrip(".")
+    if wrong["type"] == "extra_forbidden":
+        return BadRequest("there is no such field; docs/gateway.md lists them all", where[:100], "unknown_parameter")
+    said = wrong["msg"].removeprefix("Value error, ")
+    return BadRequest(said[:1].lower() + said[1:], where or None)

@@ -1,0 +1,115 @@
+"""The gateway's life: it listens, answers, and lets running answers end before it goes."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from swarm.errors import SwarmError
+from swarm.gateway.admission import PLACES, WAITING, Admission
+from swarm.gateway.app import Gateway
+from swarm.gateway.keys import Keys
+from swarm.gateway.metrics import Metrics
+from swarm.gateway.pages import add_pages
+from swarm.gateway.service import Engine, Service
+from swarm.gateway.speedometer import Speedometer
+from swarm.gateway.watch import Watch
+
+HOST, PORT = "127.0.0.1", 8000
+GRACE_S = 10.0  # for running answers, when the gateway is told to stop
+KEEPALIVE_S = 75.0  # that an idle connection is kept
+
+
+class CannotServe(SwarmError):
+    """The address cannot be listened at."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(host, port, why)
+        self.host, self.port, self.why = host, port, why
+
+    def __str__(self) -> str:
+        return f"the gateway cannot listen at {self.host}:{self.port}: {self.why}; choose another --host or --port"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve. ``port`` 0 takes any that is free; ``names`` are those of this host, beside its addresses."""
+
+    host: str = HOST
+    port: int = PORT
+    keys: Keys = field(default_factory=Keys)
+    names: frozenset[str] = frozenset()
+    places: int = PLACES  # generations at once
+    waiting: int = WAITING  # generations that may wait for a place
+    grace_s: float = GRACE_S
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether anybody who reaches this host may ask."""
+        return not self.keys and not _is_local(self.host)
+
+
+@asynccontextmanager
+async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterator[str]:
+    """Serve while the context is open; gives the URL. In the end, running answers have `Settings.grace_s` seconds.
+
+    Raises:
+        CannotServe: if the address is taken or not ours.
+        ConfigError: for two models of one name.
+    """
+    admission = Admission(settings.places, settings.waiting)
+    metrics, speedometer = Metrics(admission), Speedometer()
+    service = Service(engines, admission, metrics, speedometer)
+    app = Gateway(service, metrics, settings.keys, settings.names).app()
+    async with Watch(service.look) as watch:
+        add_pages(app, watch, speedometer)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,  # a reader who leaves ends what is written for them
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=settings.grace_s,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.host, settings.port)
+            try:
+                await site.start()
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise CannotServe(settings.host, settings.port, why) from None
+            yield _url(settings.host, runner.addresses[0][1])
+        finally:
+            await runner.cleanup()
+
+
+async def stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, told.set)
+    try:
+        await told.wait()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url(host: str, port: int) -> str:
+    """Where to open it from this host."""
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,169 @@
+"""Texts of all models that this gateway serves: who may have one written, and how it goes."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from typing_extensions import Unpack
+
+from swarm.chain import ChainLink
+from swarm.errors import ConfigError, SwarmError
+from swarm.gateway.admission import Admission
+from swarm.gateway.errors import BadRequest, UnknownModel, problem_of
+from swarm.gateway.merge import merged
+from swarm.gateway.metrics import Metrics
+from swarm.gateway.requests import MAX_CHOICES, Body
+from swarm.gateway.speedometer import Speedometer
+from swarm.generation import GenerationStream
+from swarm.model.client import ClientModels
+from swarm.network.tasks import within
+from swarm.request import Options, context_tokens
+from swarm.results import Generation, Piece, RouteStop
+from swarm.status import ModelStatus
+
+READY_TIMEOUT_S = 10.0  # to find a chain
+
+
+class Engine(Protocol):
+    """Writes the texts of one model: a `swarm.SwarmClient`."""
+
+    models: ClientModels
+
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream: ...
+    async def find_chain(self) -> list[ChainLink]: ...
+    async def look(self) -> ModelStatus: ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """One token of a text, and the chain that it came over."""
+
+    index: int
+    piece: Piece
+    route: tuple[RouteStop, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A text came to its end."""
+
+    index: int
+    generation: Generation
+
+
+Event = Said | Done
+
+
+class Service:
+    """One engine a model, and one admission for all of them.
+
+    Args:
+        clock: tells seconds.
+
+    Raises:
+        ConfigError: for two models of one name.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        admission: Admission,
+        metrics: Metrics,
+        speedometer: Speedometer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engines: Mapping[str, Engine] = {engine.models.checkpoint.name: engine for engine in engines}
+        if len(self.engines) < len(engines):
+            raise ConfigError("models", f"two have one name (of {', '.join(self.engines)}); rename one of the folders")
+        self._admission, self._metrics, self._speedometer, self._clock = admission, metrics, speedometer, clock
+
+    def engine(self, model: str) -> Engine:
+        """Raises `UnknownModel`."""
+        if model not in self.engines:
+            raise UnknownModel(model, list(self.engines))
+        return self.engines[model]
+
+    async def write(self, body: Body, prompts: Sequence[Sequence[int]]) -> AsyncGenerator[Event, None]:
+        """Write all texts that are asked for, ``n`` for each prompt, side by side once there are places for all.
+
+        Closing this ends them, and the peers' sessions with them.
+
+        Raises:
+            BadRequest, RequestError, SamplingError, RuleError, PromptTooLong: before anything is written.
+            Overloaded: if too many texts are being written.
+            SwarmError: what `SwarmClient.stream` raises, at any time.
+        """
+        engine = self.engine(body.model)
+        count = len(prompts) * body.n
+        if count > MAX_CHOICES:
+            raise BadRequest(f"{len(prompts)} prompts make {count} texts; ask for at most {MAX_CHOICES}", "n")
+        streams = [
+            engine.stream(prompts[number // body.n], **self._options(body, prompts[number // body.n], number))
+            for number in range(count)
+        ]
+        arrived = self._clock()
+        async with self._admission.admit(count):
+            texts = [self._text(index, body.model, stream, arrived) for index, stream in enumerate(streams)]
+            async with aclosing(merged(texts)) as events:
+                async for event in events:
+                    yield event
+
+    async def missing(self) -> dict[str, str]:
+        """The models that no whole chain exists for now, and why."""
+        whys = await asyncio.gather(*(self._missing(engine) for engine in self.engines.values()))
+        return {model: why for model, why in zip(self.engines, whys, strict=True) if why}
+
+    async def look(self) -> list[ModelStatus]:
+        """Who serves which layers of each model. Raises `DirectoryDown`."""
+        return list(await asyncio.gather(*(engine.look() for engine in self.engines.values())))
+
+    def _options(self, body: Body, prompt: Sequence[int], number: int) -> Options:
+        asked, usual = body.new_tokens
+        room = context_tokens(self.engine(body.model).models.checkpoint) - len(prompt)
+        options = body.options(number)
+        options["max_new_tokens"] = asked or max(1, min(usual, room))
+        return options
+
+    async def _text(
+        self, index: int, model: str, stream: GenerationStream, arrived: float
+    ) -> AsyncGenerator[Event, None]:
+        speed, said = self._speedometer.began(model), 0
+        over = False
+        try:
+            async with aclosing(stream.__aiter__()) as pieces:
+                async for piece in pieces:
+                    if not said:
+                        self._metrics.first_token(model, self._clock() - arrived)
+                    said += 1
+                    route = stream.route
+                    speed.route(route)
+                    speed.piece(piece)
+                    speed.measured(stream.measured)
+                    yield Said(index, piece, route)
+            over = True
+            done = stream.result
+            speed.finished(done.stats)
+            self._metrics.finished(model, done.stats, self._clock() - arrived)
+            yield Done(index, done)
+        except Exception as error:
+            over = True
+            problem = problem_of(error)
+            if problem.status >= 500:
+                self._metrics.failed(model, problem.code or "server_error")
+            raise
+        finally:
+            speed.ended()
+            if not over:
+                self._metrics.abandoned(model)
+
+    async def _missing(self, engine: Engine) -> str | None:
+        try:
+            await within(READY_TIMEOUT_S, engine.find_chain())
+        except asyncio.TimeoutError:
+            return f"no chain was found within {READY_TIMEOUT_S:g} s"
+        except SwarmError as error:
+            return str(error)
+        return None

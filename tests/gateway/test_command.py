@@ -1,0 +1,42 @@
+"""``swarm serve``, as far as it goes without a swarm; `tests/e2e/test_serve.py` has the rest."""
+
+import sys
+
+import click
+import pytest
+
+from swarm.cli import app, guard
+from swarm.gateway.command import _pairs, told
+
+
+def test_drafts_are_for_all_models_or_for_one():
+    assert _pairs(["a"], []) == [("a", None)]
+    assert _pairs(["a", "b"], ["d"]) == [("a", "d"), ("b", "d")]
+    assert _pairs(["a", "b"], ["d", "b=e"]) == [("a", "d"), ("b", "e")]
+    assert _pairs(["a", "b"], ["d", "b=none"]) == [("a", "d"), ("b", None)]
+    for wrong, words in ((["d", "e"], "says twice"), (["c=d"], "not served")):
+        with pytest.raises(click.UsageError, match=words):
+            _pairs(["a", "b"], wrong)
+
+
+def test_the_line_for_curl_can_be_pasted():
+    assert told("http://127.0.0.1:1", ["m"]).endswith(
+        """curl http://127.0.0.1:1/v1/chat/completions -H 'Content-Type: application/json' """
+        """-d '{"model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}'"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "Missing argument 'MODEL...'"),
+        (("m", "--port", "70000"), 2, "not in the range"),
+        (("m", "--api-keys", "no-such-file"), 1, "cannot be read"),
+        (("m",), 1, "No bootstrap node is configured"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_served_is_one_sentence(arguments, code, words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["swarm", "serve", *arguments])
+    assert guard(app) == code
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]

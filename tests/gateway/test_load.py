@@ -1,0 +1,95 @@
+"""Many at once: nobody fails, nobody starves, nothing piles up, and too many are told when to come back."""
+
+import asyncio
+import gc
+import tracemalloc
+
+import openai
+import pytest
+from served import chat, gateway_over
+from support import eventually, soon
+
+from swarm.demo.problems import problems
+
+STREAMS = 32
+TOKENS = 16
+AT_ONCE = 8
+MOST_BYTES_EACH = 512 << 10  # held for a text, by its reader, the gateway and its peers together: all are in here
+MOST_BYTES_LEFT = 2 << 10  # behind each text
+
+
+async def test_32_streams_at_once_all_get_their_texts(served):
+    """All begin, and while the quickest of them gets on, the slowest one does, too; each text is as it is alone."""
+    asked = problems(11, held_out=True)
+    options = {"max_tokens": TOKENS, "logit_bias": {"2": -100}, "stream": True}
+    bodies = [chat(next(asked).question, **options) for _ in range(STREAMS)]
+    alone = await _read(served, bodies[0], [0], 0)
+    tail = served.swarm.up[1].span
+    tail.go_on.clear()
+    received, halfway = [0] * STREAMS, asyncio.Event()
+    reading = [asyncio.create_task(_read(served, body, received, at, halfway)) for at, body in enumerate(bodies)]
+    await eventually(lambda: served.sessions == 2 * STREAMS)
+    tail.go_on.set()
+    await asyncio.wait_for(halfway.wait(), 60)
+    assert min(received) > 0
+    texts = await asyncio.wait_for(asyncio.gather(*reading), 120)
+    assert received == [TOKENS] * STREAMS
+    assert texts[0] == alone
+    await eventually(lambda: served.sessions == 0)
+
+
+async def _read(served, body, received, at, halfway=None):
+    text = ""
+    async for chunk in await served.openai.chat.completions.create(**body, extra_body={"explain": True, "window": 0}):
+        received[at] += len(chunk.swarm.get("pieces", ()))
+        text += chunk.choices[0].delta.content or ""
+        if halfway is not None and received[at] >= TOKENS // 2:
+            halfway.set()
+    return text
+
+
+async def test_what_is_held_for_texts_is_bounded_and_given_back(served):
+    """While texts are written, a bounded amount for each; and after many of them no more than after few."""
+    await _write(served, 2)
+    tracemalloc.start()
+    try:
+        held = [await _write(served, rounds) for rounds in (1, 4)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / AT_ONCE < MOST_BYTES_EACH
+    assert (held[1] - held[0]) / (4 * AT_ONCE) < MOST_BYTES_LEFT
+
+
+async def _write(served, rounds):
+    """Bytes that are held afterwards."""
+    bodies = [chat(max_tokens=4, window=0, seed=at) for at in range(AT_ONCE)]
+    for _ in range(rounds):
+        replies = await asyncio.gather(*(served.post("/v1/chat/completions", body) for body in bodies))
+        assert [answer for status, _, answer in replies if status != 200] == []
+    await eventually(lambda: served.sessions == 0)
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+async def test_too_many_are_told_when_to_come_back(demo):
+    """One place and one that waits: the third is refused, the second has its turn when the first one leaves."""
+    async with gateway_over(demo, places=1, waiting=1) as served:
+        tail = served.swarm.up[1].span
+        tail.go_on.clear()
+        tail.entered.clear()
+        first, second = (asyncio.create_task(served.openai.chat.completions.create(**chat())) for _ in range(2))
+        await soon(asyncio.to_thread(tail.entered.wait, 20))
+        await soon(_one_waits(served))
+        with pytest.raises(openai.RateLimitError) as told:
+            await served.openai.chat.completions.create(**chat())
+        assert int(told.value.response.headers["Retry-After"]) >= 1
+        assert told.value.code == "rate_limit_exceeded"
+        first.cancel()
+        tail.go_on.set()
+        assert (await soon(second)).choices[0].finish_reason == "stop"
+
+
+async def _one_waits(served):
+    while b"vllm:num_requests_waiting 1.0" not in (await served.get("/metrics"))[2]:
+        pass

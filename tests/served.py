@@ -1,0 +1,99 @@
+"""A gateway over a swarm in this process: the demo models, real peers, real sockets."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import aiohttp
+from openai import AsyncOpenAI
+from pocket import Material, Swarm, swarm_of
+from typing_extensions import Unpack
+
+from swarm.chain import ChainLink
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.problems import problems
+from swarm.gateway.server import Settings, serving
+from swarm.generation import GenerationStream
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.client import ClientModels
+from swarm.model.span import Span
+from swarm.request import Options, Request
+from swarm.status import ModelStatus, entry_of, look_at
+
+SPANS = ((0, 4), (4, 8))
+PROBLEM = next(islice(problems(7, held_out=True), 1))
+
+
+def demo_material() -> Material:
+    """The shipped models, as a swarm in this process needs them."""
+    checkpoint = Checkpoint.open(locate(TARGET))
+    spans = {span: Span.load(checkpoint, *span) for span in SPANS}
+    return Material(checkpoint, spans, ClientModels.load(locate(TARGET), locate(DRAFT)))
+
+
+class PocketClient:
+    """A client of a pocket swarm, as a gateway sees a `SwarmClient`."""
+
+    def __init__(self, swarm: Swarm, patience_s: float = 20.0) -> None:
+        self.swarm, self.models, self._patience_s = swarm, swarm._models, patience_s
+
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
+        assert not isinstance(prompt, str)
+        request = Request.of({"patience_s": self._patience_s, **options})
+        return GenerationStream(self.models, prompt, request, self.swarm._threads, self.swarm.router)
+
+    async def find_chain(self) -> list[ChainLink]:
+        return await self.swarm.router.chain()
+
+    async def look(self) -> ModelStatus:
+        return await look_at(entry_of(self.models.checkpoint), self.swarm, self.swarm._connections)  # type: ignore[arg-type]
+
+
+@dataclass
+class Served:
+    """A gateway that runs, the swarm behind it, and ways to ask it."""
+
+    url: str
+    swarm: Swarm
+    openai: AsyncOpenAI
+    http: aiohttp.ClientSession
+
+    @property
+    def sessions(self) -> int:
+        """That all peers together hold open."""
+        return sum(peer.handler.sessions for peer in self.swarm.up)
+
+    async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any, Any]:
+        """Status, headers and JSON of an answer."""
+        async with self.http.post(self.url + path, json=body, headers=headers) as response:
+            return response.status, response.headers, await response.json()
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any, bytes]:
+        async with self.http.get(self.url + path, headers=headers) as response:
+            return response.status, response.headers, await response.read()
+
+
+@asynccontextmanager
+async def gateway_over(
+    material: Material,
+    spans: Sequence[tuple[int, int]] = SPANS,
+    key: str = "no key",
+    patience_s: float = 20.0,
+    **settings: Any,
+) -> AsyncIterator[Served]:
+    """Served until the end; then no peer may hold a session any more."""
+    async with (
+        swarm_of(lambda: Swarm(material), *spans, cache_tokens=65536, max_positions=1024) as swarm,
+        serving([PocketClient(swarm, patience_s)], Settings(port=0, **settings)) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as openai,
+        aiohttp.ClientSession() as http,
+    ):
+        yield Served(url, swarm, openai, http)
+
+
+def chat(content: str = PROBLEM.question, **more: Any) -> dict[str, Any]:
+    """The body of a greedy chat of one message."""
+    messages = [{"role": "user", "content": content}]
+    return {"model": TARGET, "messages": messages, "temperature": 0, **more}
