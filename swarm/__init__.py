@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from swarm.config import Network, load_network
     from swarm.decoding.rules.settings import RuleError
     from swarm.decoding.sampling import SamplingError
-    from swarm.errors import ConfigError, DirectoryDown, IdentityError, ModelNotFound, NoBootstrap, SwarmError
-    from swarm.errors import UnsupportedModel
+    from swarm.errors import (
+        ConfigError,
+        DirectoryDown,
+        IdentityError,
+        ModelNotFound,
+        NoBootstrap,
+        SwarmError,
+        UnsupportedModel,
+    )
     from swarm.failover import SwarmIncomplete
     from swarm.generation import GenerationStream
-    from swarm.hf.arguments import UnsupportedArgument
     from swarm.hf.model import SwarmModel
+    from swarm.hf.settings import UnsupportedArgument
     from swarm.identity import Identity
     from swarm.model.draft import DraftMismatch
     from swarm.reading import Reading
@@ -80,7 +87,7 @@ _HOMES = {
     ),
     "swarm.failover": ("SwarmIncomplete",),
     "swarm.generation": ("GenerationStream",),
-    "swarm.hf.arguments": ("UnsupportedArgument",),
+    "swarm.hf.settings": ("UnsupportedArgument",),
     "swarm.hf.model": ("SwarmModel",),
     "swarm.identity": ("Identity",),
     "swarm.model.draft": ("DraftMismatch",),

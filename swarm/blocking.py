@@ -87,7 +87,7 @@ class BlockingClient:
         """
         if not self._thread.is_alive():
             work.close()
-            raise RuntimeError("the client is not open: use it in a `with` block, or call open() before and close() after")
+            raise RuntimeError("the client is not open: use it in a `with` block, or call open()")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -18,6 +18,7 @@ from swarm.config import Network, load_network
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
+from swarm.kept import KeptSessions
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
@@ -124,6 +125,8 @@ class SwarmClient:
             self._connections = connections
             self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
+            self._kept = KeptSessions()
+            life.push_async_callback(self._kept.close)
             self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
             auditing = asyncio.create_task(self._auditor.run())
             life.push_async_callback(end, auditing)
@@ -183,7 +186,7 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self._ids(prompt)
-        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor)
+        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
 
     def _ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
         if not isinstance(prompt, str):
@@ -224,8 +227,8 @@ class SwarmClient:
     async def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
         """What the model says at every token of a text, without writing any: hidden states and logits.
 
-        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their dimensions. They are checked
-        for being possible, but not audited.
+        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their dimensions. They are not
+        audited.
 
         Args:
             logits_to_keep: how many of the last tokens' logits are computed; 0 is all.
