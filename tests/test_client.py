@@ -11,7 +11,7 @@ from swarm import BatchFailed, BlockingClient, ClientOptions, PromptTooLong, Req
 from swarm.demo import DRAFT, TARGET, locate
 
 PROMPTS = ["Problem: Mia has 12 coins.", "Problem: Amir has", "Problem: On Monday, Olga"]
-NEW = 16
+NEW = 12
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ class UnsupportedArgument(SwarmError):
 
     def __str__(self) -> str:
         shown = repr(self.value)
-        if len(shown) > MAX_SHOWN:
+        if len(shown) > MAX_SHOWN or not shown.isprintable():
             shown = f"({type(self.value).__name__})"
         return f"{self.name} = {shown} is not possible: {self.instead}"
 
@@ -113,10 +113,6 @@ def refuse(config: GenerationConfig) -> None:
         raise refused(name, value)
     if config.num_return_sequences is not None and config.num_return_sequences < 1:
         raise UnsupportedArgument("num_return_sequences", config.num_return_sequences, "give a positive number")
-    if (config.num_return_sequences or 1) > 1 and not config.do_sample:
-        raise UnsupportedArgument(
-            "num_return_sequences", config.num_return_sequences, "greedy texts are all the same: give do_sample=True"
-        )
 
 
 def sampling(config: GenerationConfig) -> Options:

@@ -20,7 +20,7 @@ from swarm.demo import DRAFT, TARGET, locate
 from swarm.request import PromptTooLong
 
 PROMPTS = ["Problem: Mia has 12 coins.", "Problem: Amir has 333 roses. A year later he has 2 times that number.", "Pro"]
-NEW = 24
+NEW = 16
 
 
 @pytest.fixture(scope="module")
