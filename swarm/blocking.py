@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from swarm.batch import DEFAULT_AT_ONCE
 from swarm.client import ClientOptions, SwarmClient
+from swarm.network.tasks import end_all
 from swarm.reading import Reading
 from swarm.request import Options
 from swarm.results import Generation, Piece
@@ -96,6 +97,7 @@ class BlockingClient:
             raise
 
     def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(end_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

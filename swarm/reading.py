@@ -62,7 +62,7 @@ class Reader:
         head = self._models.head
         normed = await self._compute(head.normed, hidden)
         rows = hidden[-logits_to_keep:] if logits_to_keep else hidden
-        chunks = [await self._compute(head.logits, chunk) for chunk in rows.split(MAX_FRAME_TOKENS)]
+        chunks = [await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)]
         return Reading(normed, torch.cat(chunks))
 
     async def _over_some_chain(self, tokens: Sequence[int]) -> Tensor:

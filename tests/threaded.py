@@ -19,7 +19,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.directory import Directory
-from swarm.network.tasks import end
+from swarm.network.tasks import end, end_all
 
 SPANS = [(0, 3), (3, 8)]  # of the demonstration's target
 
@@ -41,6 +41,7 @@ class ThreadedSwarm:
 
     def close(self) -> None:
         self._run(self._life.aclose())
+        self._run(end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

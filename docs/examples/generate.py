@@ -8,10 +8,12 @@ import sys
 
 from swarm import SwarmClient
 
+PROMPT = "Problem: Mia has 12 coins. She finds 30 more. How many coins does she have?\nSolution:"
+
 
 async def main(model: str, draft: str) -> None:
     async with SwarmClient(model, draft=draft) as client:
-        result = await client.generate("Problem: Mia has 12 coins.", max_new_tokens=40, temperature=0.7, seed=1)
+        result = await client.generate(PROMPT, max_new_tokens=100, temperature=0.7, seed=1)
         print(result.text)
         print(f"{result.stats.tokens_per_second:.1f} tokens/s over {len(result.route)} peers")
 

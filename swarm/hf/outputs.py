@@ -14,7 +14,7 @@ from swarm.results import Generation, Piece
 
 
 @dataclass
-class SwarmGenerateOutput(GenerateDecoderOnlyOutput):
+class SwarmGenerateOutput(GenerateDecoderOnlyOutput):  # type: ignore[misc, unused-ignore]
     """transformers' output, and what a swarm can say besides.
 
     Attributes:
