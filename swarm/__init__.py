@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from swarm.failover import SwarmIncomplete
     from swarm.generation import GenerationStream
     from swarm.hf.model import SwarmModel
+    from swarm.hf.outputs import SwarmGenerateOutput
     from swarm.hf.settings import UnsupportedArgument
     from swarm.identity import Identity
     from swarm.model.draft import DraftMismatch
@@ -63,6 +64,7 @@ __all__ = [
     "Stats",
     "SwarmClient",
     "SwarmError",
+    "SwarmGenerateOutput",
     "SwarmIncomplete",
     "SwarmModel",
     "UnsupportedArgument",
@@ -89,6 +91,7 @@ _HOMES = {
     "swarm.generation": ("GenerationStream",),
     "swarm.hf.settings": ("UnsupportedArgument",),
     "swarm.hf.model": ("SwarmModel",),
+    "swarm.hf.outputs": ("SwarmGenerateOutput",),
     "swarm.identity": ("Identity",),
     "swarm.model.draft": ("DraftMismatch",),
     "swarm.reading": ("Reading",),
