@@ -1,18 +1,109 @@
-"""What a client imports, and the language that clients and peers speak."""
+"""What a client imports, and the language that clients and peers speak.
 
+The names listed in ``__all__`` are the SDK's; everything else may change with any version.
+"""
+
+import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-__all__ = ["SwarmClient", "__version__"]
-
 if TYPE_CHECKING:
-    from swarm.client import SwarmClient
+    from swarm.batch import BatchFailed
+    from swarm.blocking import BlockingClient
+    from swarm.chain import ChainBroken, ChainSilent
+    from swarm.client import ClientOptions, SwarmClient
+    from swarm.config import Network, load_network
+    from swarm.decoding.rules.settings import RuleError
+    from swarm.decoding.sampling import SamplingError
+    from swarm.errors import (
+        ConfigError,
+        DirectoryDown,
+        IdentityError,
+        ModelNotFound,
+        NoBootstrap,
+        SwarmError,
+        UnsupportedModel,
+    )
+    from swarm.failover import SwarmIncomplete
+    from swarm.generation import GenerationStream
+    from swarm.hf.model import SwarmModel
+    from swarm.hf.outputs import SwarmGenerateOutput
+    from swarm.hf.settings import UnsupportedArgument
+    from swarm.identity import Identity
+    from swarm.model.draft import DraftMismatch
+    from swarm.reading import Reading
+    from swarm.request import Options, PromptTooLong, RequestError
+    from swarm.results import Generation, Piece, Stats
+    from swarm.router import WrongWeights
+    from swarm.routing.chain import MissingLayers
+
+__version__ = "0.1.0"
+__all__ = [
+    "BatchFailed",
+    "BlockingClient",
+    "ChainBroken",
+    "ChainSilent",
+    "ClientOptions",
+    "ConfigError",
+    "DirectoryDown",
+    "DraftMismatch",
+    "Generation",
+    "GenerationStream",
+    "Identity",
+    "IdentityError",
+    "MissingLayers",
+    "ModelNotFound",
+    "Network",
+    "NoBootstrap",
+    "Options",
+    "Piece",
+    "PromptTooLong",
+    "Reading",
+    "RequestError",
+    "RuleError",
+    "SamplingError",
+    "Stats",
+    "SwarmClient",
+    "SwarmError",
+    "SwarmGenerateOutput",
+    "SwarmIncomplete",
+    "SwarmModel",
+    "UnsupportedArgument",
+    "UnsupportedModel",
+    "WrongWeights",
+    "__version__",
+    "load_network",
+]
+
+# Most of them come with torch and transformers: each is imported when it is asked for.
+_HOMES = {
+    "swarm.batch": ("BatchFailed",),
+    "swarm.blocking": ("BlockingClient",),
+    "swarm.chain": ("ChainBroken", "ChainSilent"),
+    "swarm.client": ("ClientOptions", "SwarmClient"),
+    "swarm.config": ("Network", "load_network"),
+    "swarm.decoding.rules.settings": ("RuleError",),
+    "swarm.decoding.sampling": ("SamplingError",),
+    "swarm.errors": (
+        *("ConfigError", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap", "SwarmError"),
+        "UnsupportedModel",
+    ),
+    "swarm.failover": ("SwarmIncomplete",),
+    "swarm.generation": ("GenerationStream",),
+    "swarm.hf.settings": ("UnsupportedArgument",),
+    "swarm.hf.model": ("SwarmModel",),
+    "swarm.hf.outputs": ("SwarmGenerateOutput",),
+    "swarm.identity": ("Identity",),
+    "swarm.model.draft": ("DraftMismatch",),
+    "swarm.reading": ("Reading",),
+    "swarm.request": ("Options", "PromptTooLong", "RequestError"),
+    "swarm.results": ("Generation", "Piece", "Stats"),
+    "swarm.router": ("WrongWeights",),
+    "swarm.routing.chain": ("MissingLayers",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """`SwarmClient` comes with torch and transformers: it is imported when it is asked for."""
-    if name == "SwarmClient":
-        from swarm.client import SwarmClient
-
-        return SwarmClient
+    if home := _HOME_OF.get(name):
+        return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'swarm' has no attribute {name!r}")

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from typing_extensions import Unpack
+from typing_extensions import TypedDict, Unpack
 
 from swarm.audit.ledger import Ledger
 from swarm.auditor import Auditor
+from swarm.batch import DEFAULT_AT_ONCE, every_one
 from swarm.chain import ChainLink
 from swarm.config import Network, load_network
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
@@ -23,7 +25,8 @@ from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.discovery import Connections
 from swarm.network.tasks import end, within
-from swarm.request import Options, Request
+from swarm.reading import Reader, Reading
+from swarm.request import Options, Request, RequestError
 from swarm.results import Audits, Generation
 from swarm.router import Router
 from swarm.routing.health import Health
@@ -31,6 +34,21 @@ from swarm.status import ModelStatus, entry_of, look_at
 from swarm.wire.hello import Member
 
 DEFAULT_AUDIT_RATE = 0.01
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword arguments of `SwarmClient`, which says what they mean; all may be left out."""
+
+    draft: str | None
+    key_patterns: Mapping[str, str]
+    bootstrap: Sequence[str]
+    network: Network | None
+    link_ms: float
+    block: Collection[str]
+    allow: Collection[str]
+    identity: Identity | None
+    cache: Path | None
+    audit_rate: float
 
 
 class SwarmClient:
@@ -80,6 +98,14 @@ class SwarmClient:
         self._standings = self._book.standings() if self._book else {}
         bans = {peer_id: each.banned_until for peer_id, each in self._standings.items() if each.banned_until}
         self._health = Health(block=block, allow=allow, bans=bans)
+        self._loaded: ClientModels | None = None
+
+    @property
+    def models(self) -> ClientModels:
+        """What the client itself computes with. Raises RuntimeError outside of the ``async with`` block."""
+        if self._loaded is None:
+            raise RuntimeError("the client is not open: use it in an `async with` block")
+        return self._loaded
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
@@ -88,7 +114,7 @@ class SwarmClient:
             # Of two failures the first is told; the other must not be printed when it is collected.
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._directory = await life.enter_async_context(await self._enter())
-            self.models = await loading
+            self._loaded = await loading
             dialer = Dialer(self._me, self._link_ms, self._directory.streams)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
@@ -159,8 +185,14 @@ class SwarmClient:
             PromptTooLong, MissingLayers, WrongWeights, SwarmIncomplete: while iterating.
         """
         request = Request.of(options)
-        ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
+        ids = self._ids(prompt)
         return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
+
+    def _ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
+        if not isinstance(prompt, str):
+            return prompt
+        ids: list[int] = self.models.tokenizer(prompt).input_ids
+        return ids
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""
@@ -168,6 +200,44 @@ class SwarmClient:
         async for _ in stream:
             pass
         return stream.result
+
+    async def generate_many(
+        self, prompts: Sequence[str | Sequence[int]], *, at_once: int = DEFAULT_AT_ONCE, **options: Unpack[Options]
+    ) -> list[Generation]:
+        """Generate from many prompts side by side, ``at_once`` at a time; results come in the order of the prompts.
+
+        With a ``seed``, the first prompt takes it and each one behind it the next number: equal prompts give different
+        texts, and the same ones every time.
+
+        Raises:
+            RequestError, SamplingError, RuleError: for values out of range, before anything is generated.
+            BatchFailed: at the end, if some generations failed; it holds what the others gave.
+        """
+        if isinstance(prompts, str):
+            raise RequestError("prompts", prompts, "a list of prompts")
+        works = []
+        for place, prompt in enumerate(prompts):
+            own = options.copy()
+            if (seed := options.get("seed")) is not None:
+                own["seed"] = seed + place
+            Request.of(own)
+            works.append(functools.partial(self.generate, prompt, **own))
+        return await every_one(works, at_once)
+
+    async def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
+        """What the model says at every token of a text, without writing any: hidden states and logits.
+
+        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their dimensions. They are not
+        audited.
+
+        Args:
+            logits_to_keep: how many of the last tokens' logits are computed; 0 is all.
+
+        Raises:
+            RequestError, PromptTooLong: if the model cannot take this text.
+            MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several fail.
+        """
+        return await Reader(self.models, self._threads, self._router).read(self._ids(prompt), logits_to_keep)
 
     async def settle(self, seconds: float) -> Audits:
         """Wait until all texts that were written are audited, as far as they are to be, but no longer than that."""

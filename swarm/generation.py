@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from swarm.audit.evidence import Samples
 from swarm.auditor import Auditor
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
@@ -230,11 +232,16 @@ class GenerationStream:
         rows, nodes = zip(*taken, strict=True)
         hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()
-        logits = await loop.run_in_executor(self._threads.judging, self._models.head.logits, hidden)
-        pieces = turn.judge(nodes, logits, answer.measured)
+        logits, normed = await loop.run_in_executor(self._threads.judging, self._read, hidden)
+        pieces = turn.judge(nodes, logits, answer.measured, normed)
         self._samples.answered(nodes, hidden)
         self._samples.settle()
         return pieces
+
+    def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and if they are asked for, hidden states behind the final norm. On the judging thread."""
+        head = self._models.head
+        return head.logits(hidden), head.normed(hidden) if self._request.hidden_states else None
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

@@ -1,7 +1,7 @@
 """What may be asked of a client, checked once."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ REMARK_TOKENS = 256  # what a user may say between two texts of a conversation
 DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_STOP_TOKENS = 256
 MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
@@ -77,7 +78,10 @@ class Options(TypedDict, total=False):
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
     stop: Sequence[str]  # the text ends before the first of these strings
+    stop_token_ids: Collection[int] | None  # tokens that end the text; None: those that the model names
     logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
+    logits: bool  # tell every token's logits: 4 bytes for each token of the vocabulary
+    hidden_states: bool  # tell every token's last hidden state: 4 bytes for each of its dimensions
     patience_s: float  # how long peers that failed may be missing, before the generation is given up
     standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
     keep: bool  # let the peers keep what they computed for a while: a text that goes on from this one begins sooner
@@ -100,7 +104,10 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] | None = None
     logprobs: int | None = None
+    logits: bool = False
+    hidden_states: bool = False
     patience_s: float = DEFAULT_PATIENCE_S
     standby: bool = False
     keep: bool = False
@@ -119,6 +126,8 @@ class Request:
         if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)
+        if len(self.stop_token_ids or ()) > MAX_STOP_TOKENS:
+            raise RequestError("stop_token_ids", self.stop_token_ids, f"at most {MAX_STOP_TOKENS} tokens")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             raise RequestError(
                 "logprobs", self.logprobs, f"how many of the likeliest tokens to tell, 0 to {MAX_LOGPROBS}"
@@ -132,13 +141,19 @@ class Request:
         sampling = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
         shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
         stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
+        stop_token_ids = given.pop("stop_token_ids", None)
         return cls(
             verification=Verification.parse(given.pop("verify", "strict")),
             sampling=Sampling(**sampling, seed=secrets.randbits(32) if seed is None else seed),
             shaping=Shaping(**shaping, logit_bias=tuple(bias.items())),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop_token_ids=None if stop_token_ids is None else frozenset(stop_token_ids),
             **given,
         )
+
+    def stop_ids(self, checkpoint: Checkpoint) -> frozenset[int]:
+        """The tokens that end the text."""
+        return checkpoint.eos_token_ids if self.stop_token_ids is None else self.stop_token_ids
 
     def control(self) -> Control:
         """What decides how far one generation drafts and sends ahead."""
@@ -165,14 +180,19 @@ class Request:
 
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
-        if not prompt:
-            raise RequestError("prompt", "", "a prompt of at least one token")
-        for token in prompt:
-            if not 0 <= token < checkpoint.vocab_size:
-                raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
-        limit = context_tokens(checkpoint)
-        if len(prompt) + self.max_new_tokens > limit:
-            raise PromptTooLong(len(prompt), self.max_new_tokens, limit)
+        check_tokens(prompt, self.max_new_tokens, checkpoint)
+
+
+def check_tokens(prompt: Sequence[int], new_tokens: int, checkpoint: Checkpoint) -> None:
+    """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids and so many new ones."""
+    if not prompt:
+        raise RequestError("prompt", "", "a prompt of at least one token")
+    for token in prompt:
+        if not 0 <= token < checkpoint.vocab_size:
+            raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
+    limit = context_tokens(checkpoint)
+    if len(prompt) + new_tokens > limit:
+        raise PromptTooLong(len(prompt), new_tokens, limit)
 
 
 def context_tokens(checkpoint: Checkpoint) -> int:

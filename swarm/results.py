@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from torch import Tensor
 
 from swarm.decoding.bound import time_bound_ms
 from swarm.decoding.counts import Counts
@@ -35,6 +37,10 @@ class Piece:
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
     logprob: float | None = None  # of the token, in nats at temperature 1, if `Options.logprobs` is given
     likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
+    # If `Options.logits` is set: [vocabulary] float32, what it was chosen by, before penalties, biases and temperature.
+    logits: Tensor | None = field(default=None, repr=False, compare=False)
+    # If `Options.hidden_states` is set: [hidden] float32, from which these come, behind the final norm.
+    hidden_state: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,13 @@ class Generation:
     pieces: tuple[Piece, ...] = ()
 
     def as_dict(self, explain: bool = False) -> dict[str, Any]:
-        """Plain data for JSON; the pieces only if ``explain``."""
-        everything = asdict(self)
+        """Plain data for JSON; the pieces only if ``explain``, and no tensors."""
+        bare = [replace(piece, logits=None, hidden_state=None) for piece in self.pieces] if explain else []
+        everything = asdict(replace(self, pieces=tuple(bare)))
         if not explain:
             del everything["pieces"]
+        for piece in everything.get("pieces", ()):
+            del piece["logits"], piece["hidden_state"]
         return everything
 
 

@@ -63,7 +63,7 @@ class Turn:
             request.verification.rule(request.sampling, models.lexicon),
             shaping=request.shaping,
             max_new_tokens=request.max_new_tokens,
-            stop_ids=models.checkpoint.eos_token_ids,
+            stop_ids=request.stop_ids(models.checkpoint),
             ends_text=self._write,
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
@@ -137,9 +137,16 @@ class Turn:
         """See `Decoder.take`: the rows of an answer that are worth turning into logits, for `judge`."""
         return self.decoder.take(epoch, first, count, tail)
 
-    def judge(self, answered: Sequence[Node], logits: Tensor, measured: Measured) -> list[Piece]:
-        """What the chain's answers at some tokens commit; ``logits`` is ``[len(answered), vocabulary]``."""
-        decisions = self.decoder.judge(answered, logits)
+    def judge(
+        self, answered: Sequence[Node], logits: Tensor, measured: Measured, hidden: Tensor | None = None
+    ) -> list[Piece]:
+        """What the chain's answers at some tokens commit.
+
+        Args:
+            logits: ``[len(answered), vocabulary]``.
+            hidden: ``[len(answered), hidden]`` behind the final norm, if the request asks for hidden states.
+        """
+        decisions = self.decoder.judge(answered, logits, hidden)
         if not decisions:
             return []
         self._learn(len(answered), measured, len(decisions))
@@ -217,6 +224,8 @@ class Turn:
             reason=decision.reason,
             logprob=logprob,
             likely=likely,
+            logits=_own(decision.raw) if self.request.logits else None,
+            hidden_state=_own(decision.hidden) if self.request.hidden_states else None,
         )
 
     def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
@@ -227,9 +236,14 @@ class Turn:
         return logprob, tuple(Likely(token, decode([token]), each) for token, each in likeliest)
 
 
+def _own(row: Tensor | None) -> Tensor | None:
+    """A copy: a view would keep its whole answer."""
+    return None if row is None else row.clone()
+
+
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
     """The draft model's, a lookup, both (the lookup first, where a longer match makes it likely), or none."""
-    stop_ids = models.checkpoint.eos_token_ids
+    stop_ids = request.stop_ids(models.checkpoint)
     if request.window == 0:
         return None
     if models.draft is None:

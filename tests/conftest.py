@@ -8,8 +8,9 @@ import pytest
 import torch
 from pocket import expected, make, material
 from support import children
+from threaded import threaded
 
-__all__ = ["expected", "make", "material"]  # fixtures
+__all__ = ["expected", "make", "material", "threaded"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
 torch.set_num_threads(1)

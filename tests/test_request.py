@@ -7,7 +7,7 @@ import pytest
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.plan import MAX_DEPTH, Plan
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
-from swarm.request import MAX_LOGPROBS, MAX_WINDOW, PromptTooLong, Request, RequestError
+from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -86,3 +86,12 @@ def test_without_a_limit_of_the_model_the_longest_session_is_the_limit(max_posit
 def test_nobody_stands_by_unless_asked_for():
     assert not Request.of({}).standby
     assert Request.of({"standby": True}).standby
+
+
+def test_tokens_that_end_the_text_are_the_models_unless_others_are_named():
+    model = SimpleNamespace(eos_token_ids=frozenset({2}))
+    assert Request.of({}).stop_ids(model) == {2}
+    assert Request.of({"stop_token_ids": [5, 6]}).stop_ids(model) == {5, 6}
+    assert Request.of({"stop_token_ids": []}).stop_ids(model) == frozenset()
+    with pytest.raises(RequestError, match=f"^stop_token_ids = .* give at most {MAX_STOP_TOKENS} tokens"):
+        Request.of({"stop_token_ids": range(MAX_STOP_TOKENS + 1)})

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from swarm.decoding.counts import Counts
-from swarm.results import Generation, Measured, Meter, RouteStop
+from swarm.results import Generation, Measured, Meter, Piece, RouteStop
 
 
 class Clock:
@@ -122,3 +123,13 @@ def test_a_generation_is_plain_data_for_json(meter, clock):
         *("bytes_sent", "bytes_received", "verification", "finish_reason"),
     }
     assert promised <= set(said["stats"])
+
+
+def test_plain_data_has_no_tensors(meter):
+    piece = Piece(5, "five", "target", logits=torch.zeros(9), hidden_state=torch.zeros(3))
+    generation = Generation("five", (5,), (), sum_up(meter, Counts()), (piece, piece))
+    assert "pieces" not in generation.as_dict()
+    told = generation.as_dict(explain=True)
+    assert [each["token_id"] for each in told["pieces"]] == [5, 5]
+    assert not {"logits", "hidden_state"} & set(told["pieces"][0])
+    assert json.dumps(told)

@@ -67,7 +67,8 @@ def run(target, request, drafter=None, eos=frozenset()):
             sent[window.position :] = window.tokens
             taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
             logits = predictions(target, sent)[len(sent) - window.tail :][[row for row, _ in taken]]
-            turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
+            hidden = 2 * logits  # of no meaning, but of every answer its own
+            turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)), hidden)
     return turn.sum_up()
 
 
@@ -163,6 +164,28 @@ def test_the_likeliest_tokens_are_told_with_their_log_probabilities(window, targ
         assert [each.text for each in piece.likely] == [Tokenizer().decode([token]) for token in likeliest]
         assert piece.logprob == pytest.approx(float(right[piece.token_id]), abs=1e-4)
     assert {piece.logprob for piece in expected.pieces} == {None}  # nobody asked
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_tensors_that_are_asked_for_are_those_that_decided(window, target, plain):
+    expected = plain(repetition_penalty=1.3)
+    drafter = Scripted(expected.token_ids, DISTORTIONS["now and then wrong"]) if window else None
+    said = run(target, options(window=window, repetition_penalty=1.3, logits=True, hidden_states=True), drafter)
+    assert said.token_ids == expected.token_ids
+    for i, piece in enumerate(said.pieces):
+        right = predictions(target, [*PROMPT, *said.token_ids[:i]])[-1]  # before the penalty
+        torch.testing.assert_close(piece.logits, right)
+        torch.testing.assert_close(piece.hidden_state, 2 * right)
+        assert piece.logits.untyped_storage().nbytes() == piece.logits.nbytes, "it keeps nothing but itself"
+    assert {(piece.logits, piece.hidden_state) for piece in expected.pieces} == {(None, None)}  # nobody asked
+
+
+def test_other_tokens_than_the_models_may_end_a_text(target, plain):
+    own, other = plain().token_ids[15], plain().token_ids[5]
+    said = run(target, options(window=0, stop_token_ids=[other]), eos={own})
+    assert said.token_ids == plain().token_ids[: plain().token_ids.index(other) + 1]
+    assert said.stats.finish_reason == "stop"
+    assert run(target, options(window=0, stop_token_ids=[]), eos={own}).token_ids == plain().token_ids
 
 
 def test_a_stop_token_ends_the_text_inside_a_window_too(target, plain):

@@ -322,15 +322,18 @@ class Decoder:
             raise UnexpectedResult((first, count, tail), expected)
         return [(row, node) for row, node in enumerate(nodes) if node.alive]
 
-    def judge(self, answered: Sequence[Node], logits: Tensor) -> list[Decision]:
+    def judge(self, answered: Sequence[Node], logits: Tensor, hidden: Tensor | None = None) -> list[Decision]:
         """What the target's answers commit, in order.
 
         Args:
             answered: the nodes that `take` gave.
             logits: ``[len(answered), vocabulary]``, the predictions of what follows each.
+            hidden: ``[len(answered), hidden]``, to be told with what is decided by them.
         """
         for node, row in zip(answered, logits, strict=True):
             node.logits = row
+        for node, row in zip(answered, () if hidden is None else hidden, strict=False):
+            node.hidden = row
         committed: list[Decision] = []
         while self.tree.tip.logits is not None and not self.finish_reason:
             for decision in self._decide():
@@ -349,7 +352,8 @@ class Decoder:
         rows = torch.stack([node.logits for node in line[:answered] if node.logits is not None])
         shaped = self.shaping.apply(rows, self.tokens, [guess.token for guess in drafted[: answered - 1]])
         decisions = self.rule.judge(shaped, self.tokens, drafted)
-        return [replace(decision, logits=row) for decision, row in zip(decisions, shaped, strict=False)]
+        told = zip(decisions, shaped, line, strict=False)
+        return [replace(each, logits=row, raw=node.logits, hidden=node.hidden) for each, row, node in told]
 
     def _commit(self, decision: Decision) -> Decision:
         """The one place where the text grows and what was sent ahead is declared void."""

@@ -26,6 +26,7 @@ class Node:
         sure: of this choice, by the draft's own measure.
         serial: under which the chain holds it; 0 before it is sent.
         logits: ``[vocabulary]``, what the target says to follow; None before it has answered.
+        hidden: ``[hidden]``, its last hidden state here, if it is kept.
         alive: the text may still get here, or has just got here.
         kept: it is part of the text.
     """
@@ -37,6 +38,7 @@ class Node:
         self.sure: float | None = None
         self.serial = 0
         self.logits: Tensor | None = None
+        self.hidden: Tensor | None = None
         self.alive = True
         self.kept = False
         self.children: list[Node] = []  # the draft's first choice first

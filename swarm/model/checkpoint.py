@@ -17,7 +17,7 @@ import huggingface_hub
 import platformdirs
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from swarm.errors import ModelNotFound, UnsupportedModel
 
@@ -85,10 +85,15 @@ class Checkpoint:
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a text: those of the generation configuration, else those of the model's."""
-        path = self._source.find(GENERATION_FILE)
-        generation = json.loads(path.read_text("utf-8")) if path else {}
-        ids = generation.get("eos_token_id", getattr(self.config, "eos_token_id", None))
+        ids = self._generation.get("eos_token_id", getattr(self.config, "eos_token_id", None))
         return frozenset(() if ids is None else [ids] if isinstance(ids, int) else ids)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """What the model's makers recommend for generating, as transformers reads it."""
+        if self._generation:
+            return GenerationConfig.from_dict(self._generation)
+        return GenerationConfig.from_model_config(self.config)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,6 +127,13 @@ class Checkpoint:
         """The model's tokenizer (a transformers tokenizer)."""
         where, options = self._source.tokenizer_location
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+
+    @cached_property
+    def _generation(self) -> dict[str, Any]:
+        """The content of the generation configuration; empty without one."""
+        path = self._source.find(GENERATION_FILE)
+        generation: dict[str, Any] = json.loads(path.read_text("utf-8")) if path else {}
+        return generation
 
     @cached_property
     def _weight_map(self) -> dict[str, str]:

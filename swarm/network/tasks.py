@@ -43,5 +43,11 @@ async def end(*tasks: "asyncio.Future[Any]") -> None:
             task.exception()  # taken note of, so that asyncio does not print it
 
 
+async def end_all() -> None:
+    """End all other tasks of this event loop, as `asyncio.run` does before it closes one: those of libraries, too."""
+    ours = asyncio.current_task()
+    await end(*(task for task in asyncio.all_tasks() if task is not ours))
+
+
 async def _result_of(work: Awaitable[T]) -> T:
     return await work

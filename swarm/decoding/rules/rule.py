@@ -23,6 +23,8 @@ class Decision:
         key: whether the reason is that the token is a key token.
         branch: the token was sent ahead as another choice of the draft's; the decoder knows.
         logits: the target's ``[vocabulary]`` at this position, shaped; the decoder knows.
+        raw: the same before penalties and biases.
+        hidden: ``[hidden]``, the target's last hidden state, from which these come, if it is kept.
     """
 
     token: int
@@ -33,6 +35,8 @@ class Decision:
     key: bool = False
     branch: bool = False
     logits: Tensor | None = field(default=None, repr=False, compare=False)
+    raw: Tensor | None = field(default=None, repr=False, compare=False)
+    hidden: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def kept(self) -> bool:

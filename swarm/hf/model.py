@@ -1,0 +1,197 @@
+"""A model that a swarm computes, for code that was written for transformers."""
+
+import asyncio
+import atexit
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from typing_extensions import Unpack
+
+from swarm.batch import DEFAULT_AT_ONCE, side_by_side
+from swarm.blocking import BlockingClient
+from swarm.client import ClientOptions
+from swarm.hf.arguments import Call, mask_of, read_call, unpadded
+from swarm.hf.outputs import Row, SwarmGenerateOutput, assemble, placed
+from swarm.hf.settings import UnsupportedArgument, refused
+
+HARMLESS = (("return_dict", True), ("use_cache", True))  # arguments of `forward` that change nothing
+
+
+class SwarmModel:
+    """Stands where ``AutoModelForCausalLM`` stood: ``SwarmModel.from_pretrained(model, draft=..., bootstrap=[...])``.
+
+    Calls block; those from several threads are served side by side. Close it at the end, or use it in a ``with`` block.
+
+    Attributes:
+        client: for all that transformers has no words for.
+        config: the model's configuration.
+        generation_config: what holds where a call of `generate` says nothing. May be changed.
+    """
+
+    def __init__(self, client: BlockingClient) -> None:
+        """``client`` is open, and belongs to the model from now on."""
+        self.client = client
+        checkpoint = client.client.models.checkpoint
+        self.config: PreTrainedConfig = checkpoint.config
+        self.generation_config: GenerationConfig = checkpoint.generation_config
+        atexit.register(self.close)
+
+    @classmethod
+    def from_pretrained(cls, model: str, **options: Unpack[ClientOptions]) -> "SwarmModel":
+        """Enter a swarm that serves ``model``, a local folder or hub id.
+
+        Args:
+            options: those of `SwarmClient`: ``draft``, ``bootstrap``, and more.
+
+        Raises:
+            NoBootstrap, ModelNotFound, UnsupportedModel, DraftMismatch, ConfigError: as `SwarmClient` does.
+        """
+        return cls(BlockingClient(model, **options).open())
+
+    def close(self) -> None:
+        """Leave the swarm. May be called again."""
+        atexit.unregister(self.close)
+        self.client.close()
+
+    def __enter__(self) -> "SwarmModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs may lie and outputs will, if the inputs do."""
+        return self.client.client.models.head.device
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, one of transformers'."""
+        return self.client.client.models.tokenizer
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        stopping_criteria: Sequence[Any] | None = None,
+        streamer: Any = None,
+        at_once: int = DEFAULT_AT_ONCE,
+        **more: Any,
+    ) -> Tensor | SwarmGenerateOutput:
+        """Continue texts, as ``transformers.GenerationMixin.generate`` does: docs/sdk.md lists what is honoured.
+
+        Args:
+            inputs, input_ids: ``[batch, tokens]``, padded on the left; one of the two.
+            attention_mask: ``[batch, tokens]``, 0 for padding.
+            stopping_criteria: asked of each row by itself after each of its tokens.
+            streamer: is given the prompt and every token, then told the end; for one sequence.
+            at_once: how many rows are generated side by side.
+            more: fields of GenerationConfig, which go before those of ``generation_config``; ``seed``; and options of
+                `SwarmClient.generate` that transformers does not have, such as ``verify`` or ``window``.
+
+        Returns:
+            Sequences ``[batch * num_return_sequences, tokens]``, prompts included, or with ``return_dict_in_generate``
+            a `SwarmGenerateOutput`.
+
+        Raises:
+            UnsupportedArgument: for what a swarm cannot honour.
+            RequestError, SamplingError, PromptTooLong, MissingLayers, SwarmIncomplete, ...: as `SwarmClient.generate`.
+        """
+        if inputs is not None and input_ids is not None:
+            raise UnsupportedArgument("inputs", inputs, "it is another name of input_ids: give one of the two")
+        call = read_call(
+            input_ids if inputs is None else inputs,
+            attention_mask,
+            generation_config,
+            self.generation_config,
+            self.client.client.models.checkpoint.max_positions,
+            tuple(stopping_criteria or ()),
+            more,
+        )
+        if streamer is not None and len(call.prompts) > 1:
+            raise UnsupportedArgument("streamer", streamer, "it takes one sequence, and several are asked for")
+        works = [functools.partial(self._row, call, row, streamer) for row in range(len(call.prompts))]
+        return assemble(call, self.client.run(side_by_side(works, at_once)))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
+        at_once: int = DEFAULT_AT_ONCE,
+        **more: Any,
+    ) -> CausalLMOutputWithPast:
+        """What the model says at every token of some texts, in one pass, as ``model(input_ids).logits``.
+
+        Args:
+            input_ids: ``[batch, tokens]``, padded on either side.
+            logits_to_keep: only those of the last so many places; 0 is all.
+            output_hidden_states: tell those of the last layer, ``[batch, tokens, hidden]``, too.
+
+        Returns:
+            ``logits`` ``[batch, tokens, vocabulary]`` float32; zeros where there is padding.
+
+        Raises:
+            UnsupportedArgument: for what a swarm cannot honour.
+            PromptTooLong, MissingLayers, ChainBroken, ...: as `SwarmClient.read`.
+        """
+        for name, value in more.items():
+            if value is not None and value is not False and (name, value) not in HARMLESS:
+                raise refused(name, value)
+        if logits_to_keep < 0:
+            raise UnsupportedArgument("logits_to_keep", logits_to_keep, "give a number of tokens; 0 is all")
+        mask = mask_of(input_ids, attention_mask)
+        kept = mask[:, -logits_to_keep:]
+        read = self.client.client.read
+        works = [
+            functools.partial(read, prompt, logits_to_keep=max(1, int(text.sum())))
+            for prompt, text in zip(unpadded(input_ids, mask), kept, strict=True)
+        ]
+        readings = self.client.run(side_by_side(works, at_once))
+        hidden_states = placed([reading.hidden_states for reading in readings], mask)
+        return CausalLMOutputWithPast(
+            logits=placed([reading.logits for reading in readings], kept),
+            hidden_states=(hidden_states,) if output_hidden_states else None,
+        )
+
+    __call__ = forward
+
+    async def _row(self, call: Call, place: int, streamer: Any) -> Row:
+        """Write behind one prompt. What belongs to the user runs in threads, and may take its time."""
+        row = Row()
+        tokens = call.inputs[place : place + 1]
+        if streamer is not None:
+            await asyncio.to_thread(streamer.put, tokens.cpu())
+        stream = self.client.client.stream(call.prompts[place], **call.options_of(place))
+        pieces = stream.__aiter__()
+        try:
+            async for piece in pieces:
+                row.pieces.append(piece)
+                token = tokens.new_tensor([piece.token_id])
+                if streamer is not None:
+                    await asyncio.to_thread(streamer.put, token.cpu())
+                if call.criteria:
+                    tokens = torch.cat([tokens, token[None]], dim=1)
+                    if await asyncio.to_thread(_ended, call.criteria, tokens, piece.logits):
+                        return row
+            row.generation = stream.result
+            return row
+        finally:
+            await pieces.aclose()
+            if streamer is not None:
+                await asyncio.to_thread(streamer.end)
+
+
+def _ended(criteria: Sequence[Callable[..., Any]], tokens: Tensor, logits: Tensor | None) -> bool:
+    scores = None if logits is None else (logits[None],)
+    return any(bool(torch.as_tensor(each(tokens, scores)).all()) for each in criteria)
