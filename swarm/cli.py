@@ -20,6 +20,7 @@ from swarm.options import (
     entered_through,
     identity_option,
     lan_option,
+    logging_options,
     named_identity,
     named_network,
     network_option,
@@ -63,10 +64,9 @@ class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
-def app(verbose: bool) -> None:
+@logging_options
+def app() -> None:
     """Run large language models on a swarm of volunteers' computers."""
-    console.set_up_logging(verbose)
 
 
 @app.command()
