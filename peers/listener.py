@@ -19,12 +19,12 @@ MAX_AHEAD = 1 << 16  # bytes that are read before the hello is over; what is sai
 class CannotListen(SwarmError):
     """The port is taken, or not ours to take."""
 
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(host, port, why)
-        self.host, self.port, self.why = host, port, why
+    def __init__(self, host: str, port: int, why: str, option: str = "--port") -> None:
+        super().__init__(host, port, why, option)
+        self.host, self.port, self.why, self.option = host, port, why, option
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
+        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or 0 for any"
 
 
 @contextlib.asynccontextmanager
