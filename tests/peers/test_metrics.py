@@ -30,6 +30,8 @@ from swarm.network.tasks import end
 from swarm.wire.messages import Close, Fault, Opened, Result
 
 GRAFANA = Path(__file__).parents[2] / "docs" / "grafana"
+OURS = r"(?:swarm_peer|swarm_bootstrap|process)_\w+"
+GATEWAYS = r"(?:vllm:|swarm_(?!peer_|bootstrap_))\w+"
 LOOPBACK = Where("127.0.0.1", 0)
 
 Samples = dict[tuple[str, ...], float]  # by the name and the values of its labels
@@ -150,10 +152,24 @@ async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) 
     assert found["swarm_bootstrap_records",] >= 1
     assert found["swarm_bootstrap_calls_total", "answered"] > 0
 
-    told = {match for text in (of_peer, of_node) for match in re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)}
-    asked_for = set(re.findall(r"\b(?:swarm_peer|swarm_bootstrap|process)_\w+", json.dumps(_expressions())))
-    assert len(asked_for) > 20
-    assert asked_for <= told
+    assert len(_asked(OURS)) > 20
+    assert _asked(OURS) <= _told(of_peer) | _told(of_node)
+
+
+def test_a_dashboard_asks_for_what_a_gateway_tells() -> None:
+    from swarm.gateway.admission import Admission
+    from swarm.gateway.metrics import Metrics
+
+    told = _told(Metrics(Admission()).text().decode())
+    assert {name.removesuffix("_bucket") for name in _asked(GATEWAYS)} <= told
+
+
+def _told(text: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+
+
+def _asked(pattern: str) -> set[str]:
+    return {name for each in _expressions() for name in re.findall(rf"\b{pattern}", each)}
 
 
 def _expressions() -> list[str]:
