@@ -167,10 +167,17 @@ class Admission:
         for kind, key in who(link):
             if self._violations[kind].take(key, weight):
                 self._violations[kind].forget(key)
-                log.warning("%s broke the protocol too often: banned for %.0f s", key, self._bans.ban(key))
+                seconds = self._bans.ban(key)
+                who_and_how_long = {"banned": key, "banned_s": seconds}
+                log.warning("%s broke the protocol too often: banned for %.0f s", key, seconds, extra=who_and_how_long)
 
     def banned(self, link: Link) -> bool:
         return any(self._bans.left_s(key) for _, key in who(link))
+
+    @property
+    def bans(self) -> int:
+        """Clients and addresses that are banned now."""
+        return self._bans.active
 
     def refuse(self, kind: str, text: str, wait_s: float = 0.0) -> Refused:
         """Count a refusal, and return what to raise."""

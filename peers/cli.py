@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from peers.news import News
+from peers.service import LEAVE_S, install_service, uninstall_service
 from swarm import __version__, console
 from swarm.activity import activity, busy
 from swarm.cli import EXIT_CODES, guard
@@ -30,9 +31,13 @@ from swarm.options import (
     entered_through,
     json_option,
     lan_option,
+    logging_options,
     named_network,
     network_option,
 )
+
+if TYPE_CHECKING:
+    from peers.monitor import Where
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -40,7 +45,6 @@ OPEN_TO_ALL = (
     "This network is open: anybody may join it, and whoever serves layers can read what passes through them. For one "
     "of your own, make a key with `swarm-peer new-network-key FILE` and give it to all members (--network-key FILE)."
 )
-LEAVE_TIMEOUT_S = 10.0  # for withdrawing, telling clients, and ending the daemon
 
 
 class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -81,6 +85,22 @@ class HostPort(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return str(value)
 
 
+class WhereToListen(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``port`` of this computer alone, or ``host:port``."""
+
+    name = "[HOST:]PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Where":
+        from peers.monitor import Where
+
+        host, _, port = str(value).rpartition(":")
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            self.fail(
+                f"{value!r} is no place to listen at; give PORT, or ADDRESS:PORT such as 0.0.0.0:9464", param, ctx
+            )
+        return Where(Ipv4().convert(host or "127.0.0.1", param, ctx), int(port))
+
+
 class Ipv4(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """An address of this computer; a name could stand for several."""
 
@@ -99,16 +119,20 @@ host_option = click.option(
 key_option = click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Key file; the default is in the user's data folder."
 )
+metrics_option = click.option(
+    "--metrics",
+    type=WhereToListen(),
+    help="Answer /metrics (for Prometheus), /health and /ready there; a port alone is for this computer only.",
+)
 ephemeral_option = click.option("--ephemeral", is_flag=True, help="A new identity for this run only.")
 until_eof_option = click.option("--until-eof", is_flag=True, help="Stop when standard input closes.", hidden=True)
 
 
 @click.group("swarm-peer", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm-peer")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
-def app(verbose: bool) -> None:
+@logging_options
+def app() -> None:
     """Lend this computer to a swarm."""
-    console.set_up_logging(verbose)
     console.settle_colours()
 
 
@@ -141,6 +165,7 @@ def app(verbose: bool) -> None:
     help="Seconds that running sessions get when this peer leaves, before they have to go on with another one.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
+@metrics_option
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
 @key_option
 @ephemeral_option
@@ -162,6 +187,7 @@ def join(
     cache_tokens: int | None,
     grace: float,
     threads: int | None,
+    metrics: "Where | None",
     link_ms: float,
     key: Path | None,
     ephemeral: bool,
@@ -201,6 +227,7 @@ def join(
         grace_s=grace,
         threads=threads,
         link_ms=link_ms,
+        metrics=metrics,
     )
 
     def say(news: News) -> None:
@@ -224,13 +251,14 @@ def join(
             waiting_for(f"reading {model} and entering the network {net.name}")
             await serve(options, stop, tell, progress)
 
-    _run_until_stopped(run, until_eof, LEAVE_TIMEOUT_S + grace)
+    _run_until_stopped(run, until_eof, LEAVE_S + grace)
 
 
 @app.command()
 @host_option
 @click.option("--port", default=31337, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
 @json_option
+@metrics_option
 @key_option
 @ephemeral_option
 @until_eof_option
@@ -241,6 +269,7 @@ def bootstrap(
     host: str,
     port: int,
     as_json: bool,
+    metrics: "Where | None",
     key: Path | None,
     ephemeral: bool,
     until_eof: bool,
@@ -253,6 +282,8 @@ def bootstrap(
     from swarm.identity import Identity
 
     net = named_network(bootstrap, network)
+    from peers.metrics import NodeMetrics
+    from peers.monitor import monitored
     from swarm.network.dialback import answering
     from swarm.network.directory import Directory
     from swarm.network.lan import announced
@@ -271,13 +302,17 @@ def bootstrap(
             await enter() as directory,
             answering(directory.daemon),
             announced(net.name, directory.addresses) if lan else contextlib.nullcontext(),
+            monitored(NodeMetrics(directory), metrics) if metrics else contextlib.nullcontext() as watched_at,
         ):
             if as_json:
-                click.echo(json.dumps({"network": net.name, "addresses": directory.addresses}))
+                up = {"network": net.name, "addresses": directory.addresses}
+                click.echo(json.dumps(up | ({"metrics": watched_at} if watched_at else {})))
             else:
                 click.echo(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
                 for address in directory.addresses:
                     click.echo(f"  --bootstrap {address}")
+                if watched_at:
+                    click.echo(f"Metrics are at {watched_at}.")
                 if net.is_open:
                     click.echo(OPEN_TO_ALL)
             await stop.wait()
@@ -320,11 +355,12 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce:
         sys.exit(ExitCode.FAILED)
 
 
-app.add_command(completion)
+for command in (install_service, uninstall_service, completion):
+    app.add_command(command)
 
 
 def _run_until_stopped(
-    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool, leave_s: float = LEAVE_TIMEOUT_S
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool, leave_s: float = LEAVE_S
 ) -> None:
     """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``.
 

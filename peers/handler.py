@@ -15,6 +15,7 @@ from peers.onward import OnwardLinks, TooManyDials
 from peers.outlet import Outlet, SessionFault
 from peers.scheduler import Scheduler
 from peers.session import PeerSession
+from peers.tally import Tally
 from swarm.network.dialer import Dialer
 from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end, within
@@ -70,6 +71,9 @@ class Handler:
         max_positions: the model's context, which no session may exceed; None if the model sets no limit.
         history_bytes: for what has been sent on, in case that a next peer fails.
         limits: of one client, one address, and all together.
+
+    Attributes:
+        tally: what was done since the start.
     """
 
     def __init__(
@@ -88,13 +92,14 @@ class Handler:
         self._idle.set()
         self.admission = Admission(limits)
         self.histories = HistoryBudget(history_bytes)
+        self.tally = Tally()
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
         self._sessions: dict[SessionId, PeerSession] = {}
         self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
         self._farewells: set[asyncio.Task[None]] = set()
         self._over: deque[SessionId] = deque(maxlen=MAX_OVER)  # lately: their clients know
-        self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost, self.admission)
+        self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost, self.admission, self.tally)
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
             Open: self._start_opening,
@@ -110,6 +115,18 @@ class Handler:
     @property
     def sessions(self) -> int:
         return len(self._sessions)
+
+    @property
+    def links(self) -> int:
+        """Open ones: of clients and of peers, and to next peers."""
+        return len(self._opening) + len(self._onward.links)
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes sent and received since the start, over all of them."""
+        links = (*self._opening, *self._onward.links)
+        sent = self.tally.bytes_sent + sum(link.bytes_sent for link in links)
+        return sent, self.tally.bytes_received + sum(link.bytes_received for link in links)
 
     async def serve(self, link: Link) -> None:
         """Answer everything on one link until it is closed; then close what it has opened."""
@@ -131,11 +148,12 @@ class Handler:
         except WireError as error:
             log.warning("%s: %s", link.address, error)
             self.admission.faulted(FaultCode.BAD_MESSAGE, link)
-            await _say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
+            await self._say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
         finally:
             # The books first, without waiting, so that they are right even if we are cancelled here.
             self.admission.leave(link)
             openings = self._opening.pop(link).values()
+            self.tally.closed(link)
             for session in [s for s in self._sessions.values() if s.outlet.opener is link]:
                 self._end(session)
             await end(*openings)
@@ -182,12 +200,12 @@ class Handler:
         try:
             await self.admission.opening(link)
         except Refused as refused:
-            await _say(link, refused.message(opening))
+            await self._say(link, refused.message(opening))
             return
         if opening.session in openings:
-            await _say(link, SessionFault(FaultCode.BAD_MESSAGE, "it is being opened already").message(opening))
+            await self._say(link, SessionFault(FaultCode.BAD_MESSAGE, "it is being opened already").message(opening))
         elif len(openings) >= MAX_OPENING_PER_LINK:
-            await _say(link, self.admission.refuse("openings", "many are being opened").message(opening))
+            await self._say(link, self.admission.refuse("openings", "many are being opened").message(opening))
         else:
             task = openings[opening.session] = asyncio.create_task(self._open(link, opening))
             task.add_done_callback(lambda _: openings.pop(opening.session, None))
@@ -196,13 +214,13 @@ class Handler:
         try:
             await self._admit(link, opening)
         except SessionFault as fault:
-            await _say(link, fault.message(opening))
+            await self._say(link, fault.message(opening))
         except Exception as error:
             log.exception("a session could not be opened")
-            await _say(link, SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening))
+            await self._say(link, SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening))
         else:
             assert self._scheduler is not None  # the session is open
-            await _say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
+            await self._say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
 
     async def _admit(self, link: Link, opening: Open) -> None:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
@@ -216,7 +234,7 @@ class Handler:
                 history = self.histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
             self._sessions[opening.session] = PeerSession(
                 opening,
-                Outlet(opening, link, self._onward, onward, history),
+                Outlet(opening, link, self._onward, onward, history, self.tally),
                 reserved,
                 span.new_cache(opening.first, opening.last, opening.max_tokens),
                 scheduler,
@@ -224,6 +242,7 @@ class Handler:
                 self._fail,
             )
             self.admission.reserve(link, opening.max_tokens)
+            self.tally.opened += 1
             self._idle.clear()
         except BaseException as error:
             budget.release(reserved)
@@ -327,7 +346,7 @@ class Handler:
         session = self._sessions.get(frame.session)
         if session is None or not session.hears(link):
             if frame.session not in self._over:  # else it was under way, and what matters has been said
-                await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
+                await self._say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
             return
         try:
             session.accept(frame)
@@ -359,11 +378,14 @@ class Handler:
             session.reroute(message)
         except SessionFault as fault:
             self._fail(session, fault)
+        else:
+            self.tally.reroutes += 1
+            self.tally.replays += message.replay is not None
 
     async def _heed(self, link: Link, message: Heed) -> None:
         session = await self._clients_own(link, message)
         if session is not None:
-            await _say(link, session.heed(message))
+            await self._say(link, session.heed(message))
 
     async def _mirror(self, link: Link, message: Mirror) -> None:
         session = await self._clients_own(link, message)
@@ -373,18 +395,18 @@ class Handler:
     async def _probe(self, link: Link, message: Probe) -> None:
         session = await self._clients_own(link, message)
         if session is not None:
-            await _say(link, session.standing())
+            await self._say(link, session.standing())
 
     async def _clients_own(self, link: Link, message: Reroute | Heed | Mirror | Probe) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
         if session is not None and session.obeys(link):
             return session
-        await _say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
+        await self._say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
         return None
 
     async def _pong(self, link: Link, ping: Ping) -> None:
-        await _say(link, Pong(nonce=ping.nonce))
+        await self._say(link, Pong(nonce=ping.nonce))
 
     def _fault_from_next(self, link: Link, fault: Fault) -> None:
         session = self._sessions.get(fault.session or b"")
@@ -401,7 +423,8 @@ class Handler:
         if fault is not None:
             self._in_background(session.outlet.tell(fault))
 
-
-async def _say(link: Link, message: Message) -> None:
-    with contextlib.suppress(LinkClosed):  # whoever left needs no answer
-        await link.send(message)
+    async def _say(self, link: Link, message: Message) -> None:
+        if isinstance(message, Fault):
+            self.tally.faults[message.code] += 1
+        with contextlib.suppress(LinkClosed):  # whoever left needs no answer
+            await link.send(message)

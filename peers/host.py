@@ -18,6 +18,8 @@ from peers.life import Life, Offer
 from peers.listener import listening
 from peers.loading import Loader
 from peers.memory import Memory, Room, in_words
+from peers.metrics import PeerMetrics
+from peers.monitor import Where, monitored
 from peers.neighbours import Neighbours
 from peers.news import News, Say
 from peers.reach import Reach, asked, own_address
@@ -63,6 +65,7 @@ class Options:
     grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
     threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
+    metrics: Where | None = None  # for those who watch over this peer
 
 
 async def serve(
@@ -162,6 +165,10 @@ async def serve(
             delay_ms=options.link_ms,
         )
         _check(record)
+        if options.metrics is not None:
+            facts = {"model": checkpoint.name, "dtype": dtype_name(dtype), "device": options.device.type}
+            watched = PeerMetrics(handler, offer, reach, {**facts, "network": options.network.name})
+            say(f"metrics are at {await stack.enter_async_context(monitored(watched, options.metrics))}")
         await stack.enter_async_context(asked(reach, say))
         stack.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
         entering = Directory.join(identity, options.network, host=options.host, client_mode=not reach.is_direct)

@@ -110,7 +110,7 @@ class Life:
     async def _take_up(self, span: Span) -> None:
         speed = await self._loader.measure(span)
         budget = CacheBudget(self._room.tokens_beside((span.first, span.last)))
-        scheduler = Scheduler(span)
+        scheduler = Scheduler(span, self._handler.tally)
         self._span, self._computing = span, asyncio.create_task(scheduler.run())
         self._handler.take_up(scheduler, budget)
         self.offer.layers, self.offer.state = (span.first, span.last), "online"

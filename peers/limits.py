@@ -115,6 +115,12 @@ class Bans:
     def __len__(self) -> int:
         return len(self._until)
 
+    @property
+    def active(self) -> int:
+        """How many keys are shut out now."""
+        now = self._clock()
+        return sum(until > now for until, _ in self._until.values())
+
     def ban(self, key: str) -> float:
         """Returns for how many seconds."""
         _, before_s = self._until.get(key, (0.0, self._first_s / 2))

@@ -21,12 +21,12 @@ class CannotListen(SwarmError):
 
     exit_code = ExitCode.LOCAL
 
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(host, port, why)
-        self.host, self.port, self.why = host, port, why
+    def __init__(self, host: str, port: int, why: str, option: str = "--port") -> None:
+        super().__init__(host, port, why, option)
+        self.host, self.port, self.why, self.option = host, port, why, option
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another --port, or 0 for any"
+        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or 0 for any"
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from peers.tally import Tally
 from swarm.network.dialer import Dialer
 from swarm.network.link import Link, LinkClosed
 from swarm.network.tasks import end
@@ -48,6 +49,7 @@ class OnwardLinks:
         faulted: called with every fault that a next peer reports, and the link it came over.
         lost: called when a link is closed.
         dials: None if there is no limit.
+        tally: has what went over links that are closed.
     """
 
     def __init__(
@@ -56,13 +58,19 @@ class OnwardLinks:
         faulted: Callable[[Link, Fault], None],
         lost: Callable[[Link], None],
         dials: Dials | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        self._dials = dials
+        self._dials, self._tally = dials, tally or Tally()
         self._dialer, self._faulted, self._lost = dialer, faulted, lost
         self._links: dict[Where, Link] = {}
         self._users: dict[Link, int] = {}
         self._listeners: dict[Link, asyncio.Task[None]] = {}
         self._dialing: WeakValueDictionary[Where, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All that are open."""
+        return tuple(self._listeners)
 
     async def to(self, hop: Hop, opener: Link | None = None) -> Link:
         """The link to a peer, which the client behind ``opener`` named. Raises `LinkClosed` if it does not answer, and
@@ -114,6 +122,7 @@ class OnwardLinks:
         finally:
             self._forget(link)
             del self._listeners[link]
+            self._tally.closed(link)
             self._lost(link)
             await link.close()
 

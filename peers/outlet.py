@@ -9,6 +9,7 @@ from peers import retelling
 from peers.history import History
 from peers.onward import OnwardLinks
 from peers.scheduler import Computed
+from peers.tally import Tally
 from swarm.network.feed import Feed
 from swarm.network.link import Link, LinkClosed
 from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
@@ -48,11 +49,17 @@ class Outlet:
     """
 
     def __init__(
-        self, opening: Open, opener: Link, links: OnwardLinks, link: Link | None, history: History | None
+        self,
+        opening: Open,
+        opener: Link,
+        links: OnwardLinks,
+        link: Link | None,
+        history: History | None,
+        tally: Tally | None = None,
     ) -> None:
         self.opening, self.opener, self.hop, self.link, self.history = opening, opener, opening.next, link, history
         self.passed = BEGINNING
-        self._links = links
+        self._links, self._tally = links, tally or Tally()
         self._standby: tuple[Hop, Feed[Link]] | None = None
         self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
 
@@ -142,6 +149,7 @@ class Outlet:
 
     async def tell(self, fault: SessionFault) -> None:
         """Tell the client, if it is still there."""
+        self._tally.faults[fault.code] += 1
         try:
             await self.opener.send(fault.message(self.opening))
         except LinkClosed:

@@ -107,6 +107,11 @@ class Reach:
         return self._direct + self._places
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Of these, those at relays."""
+        return self._places
+
+    @property
     def is_direct(self) -> bool:
         return bool(self._direct)
 

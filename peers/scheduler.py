@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from peers.tally import Tally
 from swarm.decoding.fading import FadingMean
 from swarm.model.span import Span, Work
 
@@ -76,8 +77,8 @@ class _Begun:
 class Scheduler:
     """Owns the compute thread. `run` is its life, `compute` is called by any number of sessions."""
 
-    def __init__(self, span: Span) -> None:
-        self.span = span
+    def __init__(self, span: Span, tally: Tally | None = None) -> None:
+        self.span, self._tally = span, tally or Tally()
         self._waiting: deque[_Turn] = deque()  # the longest first; bounded: a session has one turn at a time
         self._computing: list[_Begun] = []
         self._arrived = asyncio.Event()
@@ -115,7 +116,9 @@ class Scheduler:
             while True:
                 await self._arrived.wait()
                 self._computing = self._begin(self._take())
+                started = time.perf_counter()
                 self._settle(await loop.run_in_executor(self._thread, self._compute, self._computing))
+                self._tally.compute_s += time.perf_counter() - started
         finally:
             self._over = True
             for turn in (*(begun.turn for begun in self._computing), *self._waiting):
@@ -163,6 +166,10 @@ class Scheduler:
             begun.turn.settle(outcome)
             self._queue_ms.add(begun.queue_ms)
             self._served_at = time.perf_counter()
+            self._tally.turns += 1
+            self._tally.tokens += len(begun.work.inputs)
+            self._tally.queue_s += begun.queue_ms / 1e3
+        self._tally.batches += bool(self._computing)
         self._computing = []  # it would keep the caches of sessions that are over
 
     def _compute(self, batch: list[_Begun]) -> list[Computed | Exception]:

@@ -19,6 +19,7 @@ from swarm.commands.generate import generate
 from swarm.commands.status import status
 from swarm.errors import ExitCode, SwarmError
 from swarm.gateway.command import serve
+from swarm.options import logging_options
 
 EXIT_CODES = """\b
 Exit codes:
@@ -36,10 +37,9 @@ log = logging.getLogger(__name__)
 
 @click.group("swarm", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swarm")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens, to standard error.")
-def app(verbose: bool) -> None:
+@logging_options
+def app() -> None:
     """Run large language models on a swarm of volunteers' computers."""
-    console.set_up_logging(verbose)
     console.settle_colours()
 
 

@@ -1,6 +1,5 @@
 """What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
 
-import logging
 import os
 import re
 import sys
@@ -34,13 +33,6 @@ LEGEND: "dict[Origin, str]" = {
 }
 OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
-
-
-def set_up_logging(verbose: bool) -> None:
-    """Warnings to standard error, and everything of ours with ``verbose``."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for package in ("swarm", "peers"):
-        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 def settle_colours() -> None:

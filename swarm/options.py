@@ -1,5 +1,6 @@
 """Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it, what is printed."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarm import logs
 from swarm.demo import DRAFT, TARGET
 
 if TYPE_CHECKING:
@@ -51,6 +53,40 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
+
+
+def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
+    """What is logged, and how; set up before the group does anything."""
+
+    @functools.wraps(group)
+    def set_up_first(*arguments: Any, verbose: bool, log_level: str, log_format: str, **others: Any) -> Any:
+        logs.set_up("debug" if verbose else log_level, log_format)
+        return group(*arguments, **others)
+
+    command: Callable[..., Any] = set_up_first
+    for option in (
+        click.option(
+            "--log-format",
+            type=click.Choice(logs.FORMATS),
+            default="text",
+            show_default=True,
+            envvar="SWARM_LOG_FORMAT",
+            show_envvar=True,
+            help="Lines for people, or one JSON object a line.",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(logs.LEVELS),
+            default="warning",
+            show_default=True,
+            envvar="SWARM_LOG_LEVEL",
+            show_envvar=True,
+            help="Log to standard error what is at least so grave.",
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Log all that happens: --log-level debug."),
+    ):
+        command = option(command)
+    return command
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -213,12 +213,11 @@ class Peer:
         limits: Limits | None = None,
     ) -> None:
         self.span, self.fingerprint = span, fingerprint
-        self.scheduler, self.budget = Scheduler(span), CacheBudget(cache_tokens)
         self.server = Server(lambda link: self.handler.serve(link))
         self.dialer = Dialer(self.server.door.me)
-        self.handler = Handler(
-            self.scheduler, self.budget, fingerprint, self.dialer, max_positions, history_bytes, limits
-        )
+        self.handler = Handler(None, None, fingerprint, self.dialer, max_positions, history_bytes, limits)
+        self.scheduler, self.budget = Scheduler(span, self.handler.tally), CacheBudget(cache_tokens)
+        self.handler.take_up(self.scheduler, self.budget)
 
     async def __aenter__(self) -> "Peer":
         self._computing = asyncio.create_task(self.scheduler.run())

@@ -1,7 +1,6 @@
 """Colours for a terminal, plain text for everything else, and nothing that a stranger could steer it with."""
 
 import io
-import logging
 import sys
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import pytest
 from rich.text import Text
 
 from swarm import console
-from swarm.console import LEGEND, STYLES, set_up_logging, show_fates, show_piece, show_status, show_summary, summary
+from swarm.console import LEGEND, STYLES, show_fates, show_piece, show_status, show_summary, summary
 from swarm.decoding.counts import Counts
 from swarm.results import Audits, Generation, Measured, Meter, Piece, RouteStop
 from swarm.status import ModelStatus, PeerStatus
@@ -188,14 +187,6 @@ def test_a_bar_shows_where_a_span_lies(layers, model_layers, bar):
     shown = console._bar(layers, model_layers)
     assert isinstance(shown, Text)
     assert shown.plain == bar
-
-
-@pytest.mark.parametrize(("verbose", "level"), [(False, logging.WARNING), (True, logging.DEBUG)])
-def test_verbose_shows_everything_of_ours(verbose, level, monkeypatch):
-    for package in ("swarm", "peers"):
-        monkeypatch.setattr(logging.getLogger(package), "level", logging.NOTSET)
-    set_up_logging(verbose)
-    assert [logging.getLogger(package).level for package in ("swarm", "peers")] == [level, level]
 
 
 def test_whoever_was_caught_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

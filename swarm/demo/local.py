@@ -135,7 +135,9 @@ class LocalSwarm:
         return await self._spawn(host, [*command, "--bootstrap", self.bootstrap, *more])
 
     async def _spawn(self, host: int, command: list[str]) -> "_Process":
-        common = ["--host", self._hosts.address(host), "--network", NETWORK, "--ephemeral", "--until-eof"]
+        common = ["--host", self._hosts.address(host), "--network", NETWORK, "--until-eof"]
+        if "--key" not in command:
+            common.append("--ephemeral")
         process = await asyncio.create_subprocess_exec(
             *self._hosts.inside(host, [sys.executable, "-m", "peers.cli", *command, *common]),
             stdin=asyncio.subprocess.PIPE,

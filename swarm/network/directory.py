@@ -88,6 +88,20 @@ class Directory:
         """libp2p's daemon of this node."""
         return self._node.daemon
 
+    @property
+    def neighbours(self) -> int:
+        """How many other nodes of the DHT this one knows."""
+        return self._node.neighbours
+
+    @property
+    def stored(self) -> int:
+        """How many records this node keeps for others."""
+        return self._node.stored
+
+    async def connections(self) -> int:
+        """How many nodes and peers are connected to libp2p's daemon, those that it relays for included."""
+        return len(await _within(LOOKUP_TIMEOUT_S, self.daemon.list_peers()))
+
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
 

@@ -49,7 +49,11 @@ def node_id_of(peer: PeerID) -> DHTID:
 
 
 class Gate:
-    """The gate of one node. `density` is what it sees of the others' ids.
+    """The gate of one node.
+
+    Attributes:
+        density: what it sees of the others' ids.
+        answered, refused: calls since the start.
 
     Args:
         clock: seconds, never turned back.
@@ -63,6 +67,7 @@ class Gate:
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
         self.density = Density()
+        self.answered = self.refused = 0
         self._network = network
         self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
         self._at_once: Counter[str] = Counter()
@@ -73,6 +78,15 @@ class Gate:
 
     async def answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
         """What is sent back for a request. Raises ValueError if it is refused, and what `work` raises."""
+        try:
+            answer = await self._answer(call, request, parse, work)
+        except ValueError:
+            self.refused += 1
+            raise
+        self.answered += 1
+        return answer
+
+    async def _answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
         with self._turn(call.caller):
             nonce = b""
             if self._seal is not None:

@@ -145,6 +145,11 @@ class Node:
         """How many other nodes this one knows."""
         return len(self.dht.protocol.routing_table.uid_to_peer_id)
 
+    @property
+    def stored(self) -> int:
+        """How many records it keeps for others."""
+        return int(self.dht.protocol.storage.records)
+
     async def contacts(self) -> list[str]:
         """Multiaddrs of nodes that this one is connected to, as others could enter through them."""
         known = set(self.dht.protocol.routing_table.uid_to_peer_id.values())

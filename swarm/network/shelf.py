@@ -26,6 +26,11 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
         self._writes = Allowance(MAX_WRITES, 60.0, clock)
         self._bytes = Allowance(MAX_BYTES, 60.0, clock)
 
+    @property
+    def records(self) -> int:
+        """How many lie there, under all keys."""
+        return sum(len(kept.value) for _, kept in self.items() if isinstance(kept.value, DictionaryDHTValue))
+
     def store_subkey(self, key: DHTID, subkey: Subkey, value: BinaryDHTValue, expiration_time: float) -> bool:
         """As hivemind's; false also where a bound is reached."""
         item = self.get(key)

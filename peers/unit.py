@@ -1,0 +1,99 @@
+"""A systemd unit of the user's own, as text: see systemd.service(5), systemd.exec(5) and systemd.syntax(7)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarm.errors import SwarmError
+
+MARK = "# Written by `swarm-peer install-service`, which writes it anew; `systemctl --user edit` keeps what you add."
+KILL_AFTER_S = 10  # what a peer that does not end by itself gets beyond the time that it takes to leave
+# What holds for a service of the user, who has no rights to give away, and on a host with a GPU: drivers need the
+# devices, and compilers of kernels need memory that is written and then run.
+HARDENING = """\
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+UMask=0077"""
+
+
+class CannotQuote(SwarmError):
+    """A word that no line of a unit can hold."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+    def __str__(self) -> str:
+        return f"{self.word!r} holds control characters, which a unit cannot; give the option without them"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the service runs.
+
+    Attributes:
+        command: and its arguments, exactly.
+        folder: where it runs, since arguments may be relative to it.
+        environment: variables that it gets.
+        leave_s: how long it takes to leave in order, at the most.
+    """
+
+    description: str
+    command: Sequence[str]
+    folder: Path
+    leave_s: float
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The file. Raises CannotQuote."""
+        variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in self.environment.items())
+        return f"""\
+{MARK}
+[Unit]
+Description={_plain(self.description)}
+# It is never given up: a peer that finds no way into its network may find one tomorrow.
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in self.command)}
+WorkingDirectory={_plain(str(self.folder))}
+{variables}Restart=on-failure
+# Wrong options do not become right by themselves.
+RestartPreventExitStatus=2
+# 5 seconds, then longer and longer; before systemd 254 always 5 seconds.
+RestartSec=5
+RestartSteps=8
+RestartMaxDelaySec=300
+# The peer hands its sessions over and ends libp2p's daemon itself; only what is left after that is killed.
+KillSignal=SIGTERM
+KillMode=mixed
+TimeoutStopSec={round(self.leave_s + KILL_AFTER_S)}
+# Where memory runs out, the owner's other programs come first.
+OOMScoreAdjust=500
+{HARDENING}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def _quoted(word: str) -> str:
+    """One word of a command line or an assignment, in quotes where it needs them."""
+    plain = _plain(word)
+    if plain and not set(plain) & set(" \t\"'\\;"):
+        return plain
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _plain(text: str) -> str:
+    """Text of a line that takes no quotes."""
+    if not text.isprintable():
+        raise CannotQuote(text)
+    return text.replace("%", "%%")

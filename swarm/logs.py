@@ -1,0 +1,72 @@
+"""What the programs log, to standard error: lines for people, or one JSON object a line for machines.
+
+What a user is told goes to standard output and is no log.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+PACKAGES = ("swarm", "peers")  # ours; of others only warnings are of interest
+MAX_TEXT = 8192  # characters of a message or a traceback
+MAX_A_MINUTE = 60  # lines of one place in the code: what strangers do is logged, and must not fill a disk
+_NAMES = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}  # libraries rename them
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """One object a record: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, then what was passed as
+    ``extra``, and ``exception``, the traceback, if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time_of_day = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        line = {
+            "time": time_of_day.replace("+00:00", "Z"),
+            "level": _NAMES.get(record.levelno, record.levelname.lower()),
+            "logger": record.name,
+            "message": record.getMessage()[:MAX_TEXT],
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)[-MAX_TEXT:]
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        return json.dumps(extra | line, default=str)
+
+
+class Sparing(logging.Filter):
+    """Lets `MAX_A_MINUTE` lines of one place in the code through, and with the next one says how many were left out.
+
+    Debugging is not limited: whoever asks for everything gets it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._minutes: dict[tuple[str, int], tuple[float, int]] = {}  # by place: when it began, lines since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG:
+            return True
+        now, place = self._clock(), (record.pathname, record.lineno)
+        began, lines = self._minutes.get(place, (now, 0))
+        if now - began >= 60.0:
+            if lines > MAX_A_MINUTE:
+                record.msg = f"{record.getMessage()} ({lines - MAX_A_MINUTE} more like this were left out before)"
+                record.args = None
+            began, lines = now, 0
+        self._minutes[place] = began, lines + 1
+        return lines < MAX_A_MINUTE
+
+
+def set_up(level: str = "warning", form: str = "text") -> None:
+    """Log what is at least of this level (one of `LEVELS`) in this form (one of `FORMATS`)."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Sparing())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level.upper())
