@@ -10,9 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if "node_modules" not in path.parts)]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->", re.DOTALL)
 
 
@@ -32,7 +30,12 @@ class Block:
     not_run: str
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{name(self.page)}:{self.line}"
+
+
+def name(page: Path) -> str:
+    """As a reader knows it."""
+    return str(page.relative_to(ROOT))
 
 
 @cache

@@ -1,0 +1,206 @@
+"""What the pages tell their readers to type works: commands and Python are run on a small swarm of processes."""
+
+import ast
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from docs import shell
+from docs.markdown import PAGES, ROOT, Block, blocks, name
+from swarm.cli import guard
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.local import NETWORK, LocalSwarm
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PATIENCE_S = 60.0
+SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the commands of the pages find."""
+
+    bootstrap: str
+    gateway: str  # host:port
+
+    def fill(self, text: str) -> str:
+        return shell.filled(text, self.bootstrap, self.gateway)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A swarm and a gateway: real processes, for all pages together."""
+    with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as swarm:
+        command = [sys.executable, "-m", "swarm.cli", "serve", TARGET, "--draft", DRAFT, "--port", "0", "--json"]
+        env = {**os.environ, **_settings(swarm.bootstrap), "SWARM_HOME": str(tmp_path_factory.mktemp("home"))}
+        gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+        try:
+            assert gateway.stdout is not None
+            said = json.loads(gateway.stdout.readline())
+            yield Running(swarm.bootstrap, said["url"].partition("://")[2].rstrip("/"))
+        finally:
+            gateway.terminate()
+            gateway.wait(PATIENCE_S)
+
+
+@contextmanager
+def _in_background(make: Callable[[], LocalSwarm]) -> Iterator[LocalSwarm]:
+    """On an event loop of its own, since the commands want ours for themselves."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def wait(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    try:
+        swarm: LocalSwarm = wait(_made(make))
+        try:
+            yield wait(swarm.__aenter__())
+        finally:
+            wait(swarm.__aexit__(None, None, None))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _made(make: Callable[[], LocalSwarm]) -> LocalSwarm:
+    return make()
+
+
+def _settings(bootstrap: str) -> dict[str, str]:
+    return {"SWARM_NETWORK": NETWORK, "SWARM_BOOTSTRAP": bootstrap, "PYTHONPATH": str(ROOT)}
+
+
+def _to_run(page: Path) -> list[Block]:
+    return [
+        block for block in blocks(page) if not block.not_run and (shell.is_shell(block) or block.language == "python")
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _to_run(page)], ids=name)
+def test_what_a_page_says_works(
+    page: Path, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One block after the other, in a folder of the page's own: what one leaves, the next one finds."""
+    (tmp_path / "bin").mkdir()
+    for name, module in (("swarm", "swarm.cli"), ("swarm-peer", "peers.cli")):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for name, value in _settings(running.bootstrap).items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in _to_run(page):
+        try:
+            if block.language == "python":
+                _run_python(running.fill(block.content), names, str(block))
+            else:
+                for line in shell.lines(block):
+                    _run_line(running.fill(line))
+        except BaseException as error:
+            raise AssertionError(f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}") from error
+
+
+def _run_line(line: str) -> None:
+    settings, argv = shell.settings_and_words(line)
+    if any(map(shell.lasts, filter(None, shell.programs(line)))):
+        return  # `test_our_programs_take_these_options` looks at it
+    if not shell.is_simple(line) or argv[0] not in shell.OURS:
+        if argv[0] == "curl":
+            line = line.replace("curl ", "curl --silent --show-error --fail-with-body ", 1)
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line], check=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+        )
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", argv)
+        assert guard(shell.OURS[argv[0]]) == 0, line
+
+
+def _run_python(source: str, names: dict[str, Any], where: str) -> None:
+    """With `await` outside of functions, as in the documentation. Names of a page's earlier blocks are known."""
+    for name in (TARGET, DRAFT):
+        source = source.replace(f'"{name}"', repr(locate(name)))
+    outcome = eval(compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if outcome is not None:
+        asyncio.run(asyncio.wait_for(outcome, PATIENCE_S))
+
+
+# What needs no swarm.
+
+
+def _commands_of_ours() -> Iterator[Any]:
+    for block in shell.blocks_of_commands():
+        for line in shell.lines(block):
+            for argv in shell.programs(shell.filled(line, SOME_ADDRESS, shell.GATEWAY[0])):
+                if argv[0] in shell.OURS:
+                    yield pytest.param(argv, id=f"{block}-{shell.name_of(argv)}")
+
+
+@pytest.mark.parametrize("argv", _commands_of_ours())
+def test_our_programs_take_these_options(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they are not run, or run for ever."""
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(click.exceptions.Exit):  # --help, --version
+        shell.check(argv)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_that_a_page_mentions_exist(page: Path) -> None:
+    assert [(argv, wrong) for argv in shell.mentioned(page) if (wrong := shell.unknown(argv))] == []
+
+
+@pytest.mark.parametrize("block", shell.blocks_of_commands(), ids=str)
+def test_targets_of_make_and_files_exist(block: Block) -> None:
+    for line in shell.lines(block):
+        for argv in shell.programs(line):
+            if argv[0] == "make":
+                targets = [word for word in argv[1:] if "=" not in word]
+                assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets), line
+            if argv[0] in ("python", "python3", "pytest"):
+                assert all((ROOT / word).exists() for word in argv[1:] if word.startswith(("tests/", "docs/"))), line
+
+
+def _of_data(language: str) -> list[Any]:
+    return [
+        pytest.param(block, id=str(block)) for page in PAGES for block in blocks(page) if block.language == language
+    ]
+
+
+@pytest.mark.parametrize("block", _of_data("python"))
+def test_python_can_be_compiled(block: Block) -> None:
+    compile(block.content, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", _of_data("json"))
+def test_json_can_be_read(block: Block) -> None:
+    json.loads(block.content)
+
+
+@pytest.mark.parametrize("block", _of_data("toml"))
+def test_toml_can_be_read(block: Block) -> None:
+    tomllib.loads(block.content)
