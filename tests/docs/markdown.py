@@ -30,10 +30,10 @@ class Block:
     not_run: str
 
     def __str__(self) -> str:
-        return f"{name(self.page)}:{self.line}"
+        return f"{title(self.page)}:{self.line}"
 
 
-def name(page: Path) -> str:
+def title(page: Path) -> str:
     """As a reader knows it."""
     return str(page.relative_to(ROOT))
 

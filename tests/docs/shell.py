@@ -19,28 +19,10 @@ from swarm.demo import DRAFT, TARGET
 
 OURS: Mapping[str, click.Group] = {"swarm": swarm, "swarm-peer": swarm_peer}
 OTHERS = frozenset(
-    [
-        "cat",
-        "cd",
-        "chmod",
-        "curl",
-        "docker",
-        "export",
-        "git",
-        "grep",
-        "journalctl",
-        "jq",
-        "loginctl",
-        "make",
-        "mkdir",
-        "pip",
-        "pytest",
-        "python",
-        "python3",
-        "source",
-        "sudo",
-        "systemctl",
-    ]
+    (
+        *("cat", "cd", "chmod", "curl", "docker", "export", "git", "grep", "journalctl", "jq", "loginctl", "make"),
+        *("mkdir", "pip", "pytest", "python", "python3", "source", "sudo", "systemctl"),
+    )
 )
 PROGRAMS = OURS.keys() | OTHERS
 SHELLS = frozenset({"", "sh", "bash", "shell", "console"})

@@ -19,7 +19,7 @@ import click
 import pytest
 
 from docs import shell
-from docs.markdown import PAGES, ROOT, Block, blocks, name
+from docs.markdown import PAGES, ROOT, Block, blocks, title
 from swarm.cli import guard
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import NETWORK, LocalSwarm
@@ -96,7 +96,7 @@ def _to_run(page: Path) -> list[Block]:
     ]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _to_run(page)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if _to_run(page)], ids=title)
 def test_what_a_page_says_works(
     page: Path, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,7 +169,7 @@ def test_our_programs_take_these_options(argv: list[str], tmp_path: Path, monkey
         shell.check(argv)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=title)
 def test_commands_that_a_page_mentions_exist(page: Path) -> None:
     assert [(argv, wrong) for argv in shell.mentioned(page) if (wrong := shell.unknown(argv))] == []
 

@@ -5,10 +5,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from docs.markdown import PAGES, ROOT, anchors, links, name
+from docs.markdown import PAGES, ROOT, anchors, links, title
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
     wrong = [f"{link}: {why}" for link in links(page) if (why := _wrong(page, link))]
     assert wrong == []
