@@ -110,6 +110,8 @@ def test_what_a_page_says_works(
     for name, value in _settings(running.bootstrap).items():
         monkeypatch.setenv(name, value)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for model in (TARGET, DRAFT):
+        (tmp_path / model).symlink_to(locate(model))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in _to_run(page):
@@ -143,8 +145,6 @@ def _run_line(line: str) -> None:
 
 def _run_python(source: str, names: dict[str, Any], where: str) -> None:
     """With `await` outside of functions, as in the documentation. Names of a page's earlier blocks are known."""
-    for name in (TARGET, DRAFT):
-        source = source.replace(f'"{name}"', repr(locate(name)))
     outcome = eval(compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     if outcome is not None:
         asyncio.run(asyncio.wait_for(outcome, PATIENCE_S))
