@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install demo test bench lint lock clean
+.PHONY: install demo test bench docs lint lock clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,11 @@ endif
 # The emulated internet takes Linux and root; without, members hold back their own messages.
 bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)
+
+# The documentation as a site, in site/.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5'
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 lint: install
 	$(BIN)/ruff check .
