@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install demo test bench docs lint lock clean
+.PHONY: install demo test bench lint lock clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,7 @@ bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)
 
 # The documentation as a site, in site/.
+.PHONY: docs
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5'
 	$(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml

@@ -53,7 +53,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
         try:
             assert gateway.stdout is not None
-            said = json.loads(gateway.stdout.readline())
+            said = json.loads(gateway.stdout.readline() or "{}")
+            assert "url" in said, "the gateway did not start"
             yield Running(swarm.bootstrap, said["url"].partition("://")[2].rstrip("/"))
         finally:
             gateway.terminate()
@@ -161,7 +162,7 @@ def _commands_of_ours() -> Iterator[Any]:
                     yield pytest.param(argv, id=f"{block}-{shell.name_of(argv)}")
 
 
-@pytest.mark.parametrize("argv", _commands_of_ours())
+@pytest.mark.parametrize("argv", list(_commands_of_ours()))
 def test_our_programs_take_these_options(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where they are not run, or run for ever."""
     monkeypatch.chdir(tmp_path)
@@ -174,7 +175,7 @@ def test_commands_that_a_page_mentions_exist(page: Path) -> None:
     assert [(argv, wrong) for argv in shell.mentioned(page) if (wrong := shell.unknown(argv))] == []
 
 
-@pytest.mark.parametrize("block", shell.blocks_of_commands(), ids=str)
+@pytest.mark.parametrize("block", list(shell.blocks_of_commands()), ids=str)
 def test_targets_of_make_and_files_exist(block: Block) -> None:
     for line in shell.lines(block):
         for argv in shell.programs(line):
