@@ -18,13 +18,15 @@ from swarm.cli import app as swarm
 from swarm.demo import DRAFT, TARGET
 
 OURS: Mapping[str, click.Group] = {"swarm": swarm, "swarm-peer": swarm_peer}
-OTHERS = frozenset(
+RUN = frozenset({"cat", "curl", "echo", "export", "grep", "jq", "mkdir", "printf", "python", "python3"})
+# These change the computer, or take what a test has not.
+TOLD = frozenset(
     (
-        *("cat", "cd", "chmod", "curl", "docker", "export", "git", "grep", "journalctl", "jq", "loginctl", "make"),
-        *("mkdir", "pip", "pytest", "python", "python3", "source", "sudo", "systemctl"),
+        *("cd", "chmod", "docker", "git", "journalctl", "loginctl", "make", "pip", "pytest", "scp", "source", "ssh"),
+        *("sudo", "systemctl"),
     )
 )
-PROGRAMS = OURS.keys() | OTHERS
+PROGRAMS = OURS.keys() | RUN | TOLD
 SHELLS = frozenset({"", "sh", "bash", "shell", "console"})
 # They go on until they are stopped, or talk to whoever sits there: what they are told is checked, and no more.
 LASTING = frozenset({"swarm-peer join", "swarm-peer bootstrap", "swarm serve", "swarm chat", "swarm demo"})
@@ -106,8 +108,10 @@ def name_of(argv: list[str]) -> str:
     return f"{argv[0]} {next((word for word in rest if word in group.commands), '')}"
 
 
-def lasts(argv: list[str]) -> bool:
-    return argv[0] in OURS and name_of(argv) in LASTING and "--help" not in argv
+def lasts(line: str) -> bool:
+    """Whether it goes on until it is stopped. What reads a pipe ends with it."""
+    first = programs(line)[0]
+    return first[0] in OURS and name_of(first) in LASTING and "--help" not in first
 
 
 def mentioned(page: Path) -> Iterator[list[str]]:

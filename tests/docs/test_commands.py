@@ -121,27 +121,30 @@ def test_what_a_page_says_works(
                 _run_python(running.fill(block.content), names, str(block))
             else:
                 for line in shell.lines(block):
-                    _run_line(running.fill(line))
+                    _run_line(running.fill(line), monkeypatch)
         except BaseException as error:
             raise AssertionError(f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}") from error
 
 
-def _run_line(line: str) -> None:
+def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
     settings, argv = shell.settings_and_words(line)
-    if any(map(shell.lasts, filter(None, shell.programs(line)))):
+    told = [each[0] for each in shell.programs(line) if each[0] not in shell.RUN | shell.OURS.keys()]
+    assert not told, f"{told[0]} is not run in tests: say why in a comment before the block (see {shell.__file__})"
+    if shell.lasts(line):
         return  # `test_our_programs_take_these_options` looks at it
-    if not shell.is_simple(line) or argv[0] not in shell.OURS:
-        if argv[0] == "curl":
-            line = line.replace("curl ", "curl --silent --show-error --fail-with-body ", 1)
-        subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", line], check=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
-        )
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", argv)
-        assert guard(shell.OURS[argv[0]]) == 0, line
+    if argv[0] == "export":
+        for name, _, value in (each.partition("=") for each in argv[1:]):
+            environment.setenv(name, value)
+    elif argv[0] in shell.OURS and shell.is_simple(line):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", argv)
+            assert guard(shell.OURS[argv[0]]) == 0, line
+    else:
+        strict = line.replace("curl ", "curl --silent --show-error --fail-with-body ")
+        whole = ["bash", "-euo", "pipefail", "-c", strict]
+        subprocess.run(whole, check=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
 
 
 def _run_python(source: str, names: dict[str, Any], where: str) -> None:
