@@ -11,9 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -33,32 +33,27 @@ PATIENCE_S = 60.0
 SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
-@dataclass(frozen=True)
-class Running:
-    """What the commands of the pages find."""
-
-    bootstrap: str
-    gateway: str  # host:port
-
-    def fill(self, text: str) -> str:
-        return shell.filled(text, self.bootstrap, self.gateway)
+@pytest.fixture(scope="module")
+def bootstrap() -> Iterator[str]:
+    """A swarm of real processes for all pages together: the address of its bootstrap node."""
+    with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as swarm:
+        yield swarm.bootstrap
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A swarm and a gateway: real processes, for all pages together."""
-    with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as swarm:
-        command = [sys.executable, "-m", "swarm.cli", "serve", TARGET, "--draft", DRAFT, "--port", "0", "--json"]
-        env = {**os.environ, **_settings(swarm.bootstrap), "SWARM_HOME": str(tmp_path_factory.mktemp("home"))}
-        gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
-        try:
-            assert gateway.stdout is not None
-            said = json.loads(gateway.stdout.readline() or "{}")
-            assert "url" in said, "the gateway did not start"
-            yield Running(swarm.bootstrap, said["url"].partition("://")[2].rstrip("/"))
-        finally:
-            gateway.terminate()
-            gateway.wait(PATIENCE_S)
+def gateway(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway in front of it, as a process: host and port."""
+    command = [sys.executable, "-m", "swarm.cli", "serve", TARGET, "--draft", DRAFT, "--port", "0", "--json"]
+    env = {**os.environ, **_settings(bootstrap), "SWARM_HOME": str(tmp_path_factory.mktemp("home"))}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline() or "{}")
+        assert "url" in said, "the gateway did not start"
+        yield urlsplit(said["url"]).netloc
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -99,7 +94,12 @@ def _to_run(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _to_run(page)], ids=title)
 def test_what_a_page_says_works(
-    page: Path, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    page: Path,
+    bootstrap: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """One block after the other, in a folder of the page's own: what one leaves, the next one finds."""
     (tmp_path / "bin").mkdir()
@@ -108,20 +108,22 @@ def test_what_a_page_says_works(
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    for name, value in _settings(running.bootstrap).items():
+    for name, value in _settings(bootstrap).items():
         monkeypatch.setenv(name, value)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     for model in (TARGET, DRAFT):
         (tmp_path / model).symlink_to(locate(model))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
+    asks_gateway = any(address in block.content for block in _to_run(page) for address in shell.GATEWAY)
+    at = request.getfixturevalue("gateway") if asks_gateway else shell.GATEWAY[0]
     for block in _to_run(page):
         try:
             if block.language == "python":
-                _run_python(running.fill(block.content), names, str(block))
+                _run_python(shell.filled(block.content, bootstrap, at), names, str(block))
             else:
                 for line in shell.lines(block):
-                    _run_line(running.fill(line), monkeypatch)
+                    _run_line(shell.filled(line, bootstrap, at), monkeypatch)
         except BaseException as error:
             raise AssertionError(f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}") from error
 
