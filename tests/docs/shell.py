@@ -38,7 +38,7 @@ PLACEHOLDERS = {
     "HOST:PORT": "peer.example.org:31330",
     "PORT": "31330",
 }
-_WORD = r"(?<![\w/.=-]){}(?![\w/.=-])"
+_WORD = r"(?<![\w/.-]){}(?![\w/.=-])"
 
 
 def is_shell(block: Block) -> bool:

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -101,7 +100,7 @@ def test_what_a_page_says_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """One block after the other, in a folder of the page's own: what one leaves, the next one finds."""
+    """One block after the other, in what looks like a checkout: what one leaves there, the next one finds."""
     (tmp_path / "bin").mkdir()
     for name, module in (("swarm", "swarm.cli"), ("swarm-peer", "peers.cli")):
         program = tmp_path / "bin" / name
@@ -110,9 +109,9 @@ def test_what_a_page_says_works(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     for name, value in _settings(bootstrap).items():
         monkeypatch.setenv(name, value)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for model in (TARGET, DRAFT):
-        (tmp_path / model).symlink_to(locate(model))
+    here = [path for path in ROOT.iterdir() if not path.name.startswith(".")]
+    for path in (*here, *map(Path, map(locate, (TARGET, DRAFT)))):
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     asks_gateway = any(address in block.content for block in _to_run(page) for address in shell.GATEWAY)
