@@ -101,18 +101,19 @@ def test_what_a_page_says_works(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """One block after the other, in what looks like a checkout: what one leaves there, the next one finds."""
-    (tmp_path / "bin").mkdir()
+    programs, checkout = tmp_path / "bin", tmp_path / "checkout"
+    programs.mkdir()
+    checkout.mkdir()
     for name, module in (("swarm", "swarm.cli"), ("swarm-peer", "peers.cli")):
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    visible = (path for path in ROOT.iterdir() if not path.name.startswith("."))
+    for path in (*visible, Path(locate(TARGET)), Path(locate(DRAFT))):
+        (checkout / path.name).symlink_to(path)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     for name, value in _settings(bootstrap).items():
         monkeypatch.setenv(name, value)
-    here = [path for path in ROOT.iterdir() if not path.name.startswith(".")]
-    for path in (*here, *map(Path, map(locate, (TARGET, DRAFT)))):
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(checkout)
     names: dict[str, Any] = {"__name__": "__main__"}
     asks_gateway = any(address in block.content for block in _to_run(page) for address in shell.GATEWAY)
     at = request.getfixturevalue("gateway") if asks_gateway else shell.GATEWAY[0]
