@@ -34,7 +34,9 @@ GATEWAY = "localhost:8000", "127.0.0.1:8000"
 PLACEHOLDERS = {
     "MODEL": TARGET,
     "TARGET": TARGET,
+    "path/or/hub-id": TARGET,
     "DRAFT": DRAFT,
+    "small/model": DRAFT,
     "HOST:PORT": "peer.example.org:31330",
     "PORT": "31330",
 }
@@ -56,8 +58,8 @@ def lines(block: Block) -> Iterator[str]:
 
 def filled(text: str, address: str, gateway: str) -> str:
     """With what a reader would put in."""
-    for name, value in {**PLACEHOLDERS, "ADDRESS": address}.items():
-        text = re.sub(_WORD.format(name), value, text)
+    for name, value in {**PLACEHOLDERS, "ADDRESS": address, "/ip4/...": address}.items():
+        text = re.sub(_WORD.format(re.escape(name)), value, text)
     for default in GATEWAY:
         text = text.replace(default, gateway)
     return text

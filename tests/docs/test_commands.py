@@ -5,6 +5,8 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -86,8 +88,12 @@ def _settings(bootstrap: str) -> dict[str, str]:
 
 
 def _to_run(page: Path) -> list[Block]:
+    """Commands, and Python that imports what it needs; the rest of Python is a part of something, and only compiled."""
+    whole = re.compile(r"^(import|from) ", re.MULTILINE)
     return [
-        block for block in blocks(page) if not block.not_run and (shell.is_shell(block) or block.language == "python")
+        block
+        for block in blocks(page)
+        if not block.not_run and (shell.is_shell(block) or (block.language == "python" and whole.search(block.content)))
     ]
 
 
@@ -137,12 +143,16 @@ def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
     if argv[0] == "export":
         for name, _, value in (each.partition("=") for each in argv[1:]):
             environment.setenv(name, value)
-    elif argv[0] in shell.OURS and shell.is_simple(line):
+    elif shell.is_simple(line) and (argv[0] in shell.OURS or (argv[0] == "python" and argv[1].endswith(".py"))):
+        # Here, since loading PyTorch takes longer than most commands.
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
                 patch.setenv(name, value)
-            patch.setattr(sys, "argv", argv)
-            assert guard(shell.OURS[argv[0]]) == 0, line
+            patch.setattr(sys, "argv", argv if argv[0] in shell.OURS else argv[1:])
+            if argv[0] in shell.OURS:
+                assert guard(shell.OURS[argv[0]]) == 0, line
+            else:
+                runpy.run_path(argv[1], run_name="__main__")
     else:
         strict = line.replace("curl ", "curl --silent --show-error --fail-with-body ")
         whole = ["bash", "-euo", "pipefail", "-c", strict]
