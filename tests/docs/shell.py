@@ -50,10 +50,21 @@ def is_shell(block: Block) -> bool:
 
 def lines(block: Block) -> Iterator[str]:
     """One command each, whole, without prompts."""
+    command = ""
     for line in block.content.replace("\\\n", " ").splitlines():
-        bare = line.strip().removeprefix("$ ")
-        if bare and not bare.startswith("#"):
-            yield bare
+        command = f"{command}\n{line}" if command else line.strip().removeprefix("$ ")
+        if command and not command.startswith("#") and _is_complete(command):
+            yield command
+        if not command or _is_complete(command):
+            command = ""
+
+
+def _is_complete(command: str) -> bool:
+    """Whether all quotes are closed."""
+    try:
+        return bool(words(command)) or command.startswith("#")
+    except ValueError:
+        return False
 
 
 def filled(text: str, address: str, gateway: str) -> str:

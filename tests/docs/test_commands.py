@@ -2,10 +2,10 @@
 
 import ast
 import asyncio
+import builtins
 import contextlib
 import json
 import os
-import re
 import runpy
 import subprocess
 import sys
@@ -31,6 +31,7 @@ else:
     import tomli as tomllib
 
 PATIENCE_S = 60.0
+NAMING = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
@@ -88,13 +89,24 @@ def _settings(bootstrap: str) -> dict[str, str]:
 
 
 def _to_run(page: Path) -> list[Block]:
-    """Commands, and Python that imports what it needs; the rest of Python is a part of something, and only compiled."""
-    whole = re.compile(r"^(import|from) ", re.MULTILINE)
+    """Commands, and Python that is whole; parts of Python are only compiled."""
     return [
         block
         for block in blocks(page)
-        if not block.not_run and (shell.is_shell(block) or (block.language == "python" and whole.search(block.content)))
+        if not block.not_run and (shell.is_shell(block) or (block.language == "python" and _is_whole(block.content)))
     ]
+
+
+def _is_whole(source: str) -> bool:
+    """Whether it makes or imports every name that it uses."""
+    nodes = list(ast.walk(ast.parse(source)))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    made = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, NAMING)}
+    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    made |= {(each.asname or each.name).partition(".")[0] for node in imports for each in node.names}
+    return used <= made | vars(builtins).keys()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _to_run(page)], ids=title)
@@ -120,17 +132,16 @@ def test_what_a_page_says_works(
     for name, value in _settings(bootstrap).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(checkout)
-    names: dict[str, Any] = {"__name__": "__main__"}
     asks_gateway = any(address in block.content for block in _to_run(page) for address in shell.GATEWAY)
     at = request.getfixturevalue("gateway") if asks_gateway else shell.GATEWAY[0]
     for block in _to_run(page):
         try:
             if block.language == "python":
-                _run_python(shell.filled(block.content, bootstrap, at), names, str(block))
+                _run_python(shell.filled(block.content, bootstrap, at), str(block))
             else:
                 for line in shell.lines(block):
                     _run_line(shell.filled(line, bootstrap, at), monkeypatch)
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             raise AssertionError(f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}") from error
 
 
@@ -159,9 +170,10 @@ def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
         subprocess.run(whole, check=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
 
 
-def _run_python(source: str, names: dict[str, Any], where: str) -> None:
-    """With `await` outside of functions, as in the documentation. Names of a page's earlier blocks are known."""
-    outcome = eval(compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+def _run_python(source: str, where: str) -> None:
+    """With `await` outside of functions, as in the documentation."""
+    whole = compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    outcome = eval(whole, {"__name__": "__main__"})
     if outcome is not None:
         asyncio.run(asyncio.wait_for(outcome, PATIENCE_S))
 
