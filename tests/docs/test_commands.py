@@ -213,22 +213,14 @@ def test_targets_of_make_and_files_exist(block: Block) -> None:
                 assert all((ROOT / word).exists() for word in argv[1:] if word.startswith(("tests/", "docs/"))), line
 
 
-def _of_data(language: str) -> list[Any]:
-    return [
-        pytest.param(block, id=str(block)) for page in PAGES for block in blocks(page) if block.language == language
-    ]
+READERS: dict[str, Callable[[str], object]] = {
+    "python": lambda source: compile(source, "a page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),
+    "json": json.loads,
+    "toml": tomllib.loads,
+}
 
 
-@pytest.mark.parametrize("block", _of_data("python"))
-def test_python_can_be_compiled(block: Block) -> None:
-    compile(block.content, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-
-
-@pytest.mark.parametrize("block", _of_data("json"))
-def test_json_can_be_read(block: Block) -> None:
-    json.loads(block.content)
-
-
-@pytest.mark.parametrize("block", _of_data("toml"))
-def test_toml_can_be_read(block: Block) -> None:
-    tomllib.loads(block.content)
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_what_a_page_calls_python_json_or_toml_is_that(page: Path) -> None:
+    for block in blocks(page):
+        READERS.get(block.language, str)(block.content)
