@@ -34,6 +34,12 @@ endif
 bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)
 
+# The documentation as a site, in site/.
+.PHONY: docs
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5'
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,76 @@
+"""The table of docs/architectures.md: the architectures that tests/model/test_span.py serves."""
+
+import re
+
+from architectures import ARCHITECTURES, UNPACKED, UNSUPPORTED
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+BEGIN, END = "<!-- written by `python -m tests.docs` -->\n", "<!-- up to here -->\n"
+
+# Published models of each model type, so that a reader finds theirs.
+FAMILIES = {
+    "bloom": "BLOOM, BLOOMZ",
+    "cohere": "Command R, Command R+, Aya 23",
+    "cohere2": "Command R7B, Command A",
+    "exaone4": "EXAONE 4.0",
+    "falcon": "Falcon 7B, 40B, 180B",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3 (text)",
+    "glm4": "GLM-4-0414",
+    "gpt_neox": "GPT-NeoX-20B, Pythia",
+    "gpt_oss": "gpt-oss, in an unquantised copy",
+    "granite": "Granite 3",
+    "helium": "Helium 1",
+    "llama": "Llama 1 to 3.3, TinyLlama, Vicuna, SmolLM 2",
+    "mamba": "Mamba",
+    "ministral": "Ministral 8B",
+    "mistral": "Mistral 7B, Mistral Nemo",
+    "mixtral": "Mixtral 8x7B, 8x22B",
+    "nemotron": "Nemotron-4, Minitron",
+    "olmo": "OLMo",
+    "olmo2": "OLMo 2",
+    "phi": "Phi-1, Phi-1.5, Phi-2",
+    "phi3": "Phi-3, Phi-3.5 mini, Phi-4",
+    "qwen2": "Qwen 1.5, Qwen 2, Qwen 2.5, QwQ",
+    "qwen2_moe": "Qwen1.5-MoE, Qwen2-57B-A14B",
+    "qwen3": "Qwen 3, dense",
+    "qwen3_moe": "Qwen3-30B-A3B, 235B-A22B",
+    "seed_oss": "Seed-OSS",
+    "smollm3": "SmolLM 3",
+    "stablelm": "StableLM 2",
+    "starcoder2": "StarCoder 2",
+}
+
+
+def with_table(page: str) -> str:
+    """The page with its table as it should be now."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin, f"the page has no {BEGIN!r}"
+    assert end, f"the page has no {END!r}"
+    return before + begin + table() + end + after
+
+
+def table() -> str:
+    """One row a variant, the model types in alphabetical order."""
+    rows = sorted((each.model_type, name) for name, each in ARCHITECTURES.items())
+    names = "`model_type`", "class", "published models", "variant", "served", "sessions in one forward", "branches"
+    head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
+    return head + "".join(_row(model_type, name) for model_type, name in rows)
+
+
+def _row(model_type: str, name: str) -> str:
+    variant = name.removeprefix(model_type).removeprefix("_text").strip("_")
+    why = UNSUPPORTED.get(name) or UNPACKED.get(name)
+    served = "no: " + why if name in UNSUPPORTED else "yes"
+    together = "" if name in UNSUPPORTED else f"one after another: {why}" if why else "many"
+    branches = "" if name in UNSUPPORTED else "no" if why else "yes"
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+    cells = f"`{model_type}`", f"`{kind}`", FAMILIES[model_type], variant, served, together, branches
+    return f"| {' | '.join(cells)} |\n"
+
+
+def count(page: str) -> int:
+    """How many model types the table of a page says are served."""
+    return len(set(re.findall(r"^\| `(\w+)` \|.*\| yes \|", page, re.MULTILINE)))

@@ -1,0 +1,30 @@
+"""Links of all pages lead somewhere."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from docs.markdown import PAGES, ROOT, anchors, links, title
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_somewhere(page: Path) -> None:
+    wrong = [f"{link}: {why}" for link in links(page) if (why := _wrong(page, link))]
+    assert wrong == []
+
+
+def _wrong(page: Path, link: str) -> str:
+    """What is wrong with a link, "" if nothing is. What is elsewhere is not asked: tests need no network."""
+    where = urlsplit(link)
+    if where.scheme or where.netloc:
+        good = where.scheme in ("http", "https", "mailto") and (where.scheme == "mailto" or "." in where.netloc)
+        return "" if good and " " not in link else "it is not well-formed"
+    target = (page.parent / unquote(where.path)).resolve() if where.path else page
+    if not target.exists():
+        return "there is no such file"
+    if not target.is_relative_to(ROOT):
+        return "it leads out of the project"
+    if where.fragment and target.suffix == ".md" and where.fragment not in anchors(target):
+        return "there is no such heading"
+    return ""

@@ -1,0 +1,44 @@
+"""docs/protocol.md and the code name the same messages, fields, types, defaults, faults and limits."""
+
+import importlib
+
+import pytest
+from pydantic import BaseModel
+
+from docs.fields import rows
+from docs.markdown import ROOT, tables
+from swarm.network.dialback import Answer, Question
+from swarm.network.records import ModelRecord, PeerRecord
+from swarm.wire import codec, hello
+from swarm.wire.messages import FaultCode, Hop
+from swarm.wire.tensors import WireTensor
+
+PAGE = ROOT / "docs" / "protocol.md"
+KINDS: dict[str, type[BaseModel]] = {**hello._KINDS, **codec._KINDS}
+PARTS = {each.__name__: each for each in (Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer)}
+TABLES = tables(PAGE)
+
+
+def test_every_kind_of_message_is_listed() -> None:
+    assert [row[0] for row in TABLES["Messages"]] == list(KINDS)
+
+
+@pytest.mark.parametrize("name", [*KINDS, *PARTS])
+def test_every_field_is_described(name: str) -> None:
+    model = (KINDS | PARTS)[name]
+    assert [tuple(row[:3]) for row in TABLES[name]] == rows(model)
+
+
+def test_no_field_is_described_that_does_not_exist() -> None:
+    of_fields = {heading for heading, table in TABLES.items() if len(table[0]) == 4} - {"Messages", "Faults"}
+    assert of_fields == {*KINDS, *PARTS}
+
+
+def test_every_fault_is_described() -> None:
+    assert [row[0] for row in TABLES["Faults"]] == [code.value for code in FaultCode]
+
+
+@pytest.mark.parametrize(("name", "value"), [row[1:] for row in TABLES["Limits"]])
+def test_every_limit_is_what_the_code_says(name: str, value: str) -> None:
+    module, _, constant = name.rpartition(".")
+    assert float(value) == getattr(importlib.import_module(module), constant)

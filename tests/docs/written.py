@@ -1,0 +1,16 @@
+"""Every file of the documentation that is made from the code, in whole or in part."""
+
+from pathlib import Path
+
+from docs import supported, vectors
+
+DOCS = Path(__file__).parents[2] / "docs"
+VECTORS, ARCHITECTURES = DOCS / "protocol-vectors.json", DOCS / "architectures.md"
+
+
+def written() -> dict[Path, str]:
+    """What these files should contain now."""
+    return {
+        VECTORS: vectors.text(vectors.vectors()),
+        ARCHITECTURES: supported.with_table(ARCHITECTURES.read_text("utf-8")),
+    }
