@@ -18,7 +18,15 @@ from swarm import __version__, console
 from swarm.cli import guard
 from swarm.demo import locate
 from swarm.network.tasks import end
-from swarm.options import FILE, bootstrap_option, entered_through, lan_option, named_network, network_option
+from swarm.options import (
+    FILE,
+    bootstrap_option,
+    entered_through,
+    lan_option,
+    named_network,
+    network_option,
+    quantization_option,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -112,6 +120,7 @@ def app(verbose: bool) -> None:
 @click.option("--announce", type=HostPort(), help="How others reach this peer, if not by the address it sees.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES]))
+@quantization_option
 @click.option(
     "--cache-tokens",
     type=click.IntRange(1, 1 << 40),
@@ -143,6 +152,7 @@ def join(
     announce: str | None,
     device: str,
     dtype: str,
+    quantization: str,
     cache_tokens: int | None,
     grace: float,
     threads: int | None,
@@ -167,6 +177,7 @@ def join(
     from peers.device import choose_device
     from peers.host import Options, serve
     from peers.progress import loading_bar
+    from swarm.model.quantization import named
 
     options = Options(
         model=locate(model),
@@ -178,6 +189,7 @@ def join(
         announce=announce,
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
+        quantization=named(quantization),
         cache_tokens=cache_tokens,
         memory=memory,
         max_layers=max_layers,

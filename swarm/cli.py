@@ -23,6 +23,7 @@ from swarm.options import (
     named_identity,
     named_network,
     network_option,
+    quantization_option,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def app(verbose: bool) -> None:
     help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
 )
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
@@ -116,6 +118,7 @@ def generate(
     lan: bool,
     audit: float,
     link_ms: float,
+    quantization: str,
     as_json: bool,
     explain: bool,
     key: tuple[str, ...],
@@ -141,6 +144,7 @@ def generate(
             identity=identity,
             cache=state_dir(),
             audit_rate=audit,
+            quantization=quantization,
         ) as client:
             stream = client.stream(prompt, logit_bias=dict(logit_bias), **options)
             try:
@@ -170,13 +174,20 @@ def generate(
 @app.command()
 @click.argument("model", required=False)
 @click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
 @lan_option
 @json_option
 def status(
-    model: str | None, route: bool, bootstrap: tuple[str, ...], network: str | None, lan: bool, as_json: bool
+    model: str | None,
+    route: bool,
+    quantization: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    lan: bool,
+    as_json: bool,
 ) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
@@ -185,13 +196,13 @@ def status(
     from swarm.status import look, routes
 
     if route and model:
-        choices = _run(routes(net, locate(model), identity))
+        choices = _run(routes(net, locate(model), identity, quantization))
         if as_json:
             click.echo(json.dumps([choice.as_dict() for choice in choices]))
         else:
             console.show_routes(choices)
         return
-    reports = _run(look(net, locate(model) if model else None, identity))
+    reports = _run(look(net, locate(model) if model else None, identity, quantization))
     if as_json:
         click.echo(json.dumps([report.as_dict() for report in reports]))
     else:

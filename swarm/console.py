@@ -34,12 +34,17 @@ LEGEND: "dict[Origin, str]" = {
 OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
 
+# When they are imported, if only by transformers, they warn of kernels that are not there: for other GPUs, and faster.
+CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
+
 
 def set_up_logging(verbose: bool) -> None:
     """Warnings to standard error, and everything of ours with ``verbose``."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("swarm", "peers"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def show_piece(piece: "Piece") -> None:

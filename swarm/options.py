@@ -1,10 +1,12 @@
-"""Options that ``swarm`` and ``swarm-peer`` share: which network, and who one is in it."""
+"""Options that ``swarm`` and ``swarm-peer`` share: which network, who one is in it, and which model exactly."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from swarm.model.quantization import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from swarm.config import Network
@@ -15,6 +17,14 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
+
+quantization_option = click.option(
+    "--quantization",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", *QUANTIZATIONS]),
+    help="How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm of its own.",
+)
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:

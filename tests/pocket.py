@@ -120,6 +120,7 @@ class Swarm:
             first_layer=peer.span.first,
             last_layer=peer.span.last,
             fingerprint=self._checkpoint.fingerprint,
+            model_layers=self._checkpoint.num_layers,
             state=self.states.get(peer.id, "online"),
             tokens_per_second=1000.0,
         )
