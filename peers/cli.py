@@ -34,6 +34,7 @@ from swarm.options import (
     logging_options,
     named_network,
     network_option,
+    quantization_option,
 )
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def app() -> None:
 @click.option("--announce", type=HostPort(), help="How others reach this peer, if not by the address it sees.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES]))
+@quantization_option
 @click.option(
     "--cache-tokens",
     type=click.IntRange(1, 1 << 40),
@@ -184,6 +186,7 @@ def join(
     announce: str | None,
     device: str,
     dtype: str,
+    quantization: str,
     cache_tokens: int | None,
     grace: float,
     threads: int | None,
@@ -210,6 +213,7 @@ def join(
     from peers.device import choose_device
     from peers.host import Options, serve
     from peers.progress import loading_bar
+    from swarm.model.quantization import named
 
     options = Options(
         model=locate(model),
@@ -221,6 +225,7 @@ def join(
         announce=announce,
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
+        quantization=named(quantization),
         cache_tokens=cache_tokens,
         memory=memory,
         max_layers=max_layers,

@@ -28,6 +28,7 @@ from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import Quantization
 from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.dialer import Dialer
@@ -59,6 +60,7 @@ class Options:
     announce: str | None  # "host:port" that others can reach, if it is not what we listen on
     device: torch.device
     dtype: torch.dtype | None  # None: the checkpoint's on a GPU, float32 on a CPU
+    quantization: Quantization | None = None  # of the layers' weights
     cache_tokens: int | None = None  # None: as many as there is room for, up to a default
     memory: int | None = None  # bytes that may be used; None: what is free
     max_layers: int | None = None  # where the swarm's need chooses them
@@ -194,7 +196,9 @@ async def serve(
 
 def _prepare(options: Options) -> tuple[Checkpoint, torch.dtype, Room]:
     """In a thread: the fingerprint of a local folder reads all its weights. Raises `DoesNotFit`, among others."""
-    checkpoint = Checkpoint.open(options.model)
+    if options.quantization is not None:
+        options.quantization.check(options.device)
+    checkpoint = Checkpoint.open(options.model, options.quantization)
     dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
     room = Room.measure(checkpoint, dtype, Memory(options.device, options.memory), options.cache_tokens)
     if options.layers is not None:

@@ -3,7 +3,7 @@
 import re
 import resource
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from peers.scheduler import MAX_BATCH_TOKENS
 from swarm.errors import ExitCode, SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.partial import study
+from swarm.model.quantization import Quantization, Shape
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -74,6 +75,7 @@ class Needs:
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
         """Read off the model's skeleton and its configuration. Raises UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
+        quantization = checkpoint.quantization
         heads = int(getattr(config, "num_attention_heads", None) or 1)  # without any it is refused when it is loaded
         # A configuration file may hold what its model does not know.
         shares = "num_key_value_heads" in type(config)().to_dict()
@@ -86,9 +88,12 @@ class Needs:
         by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
         rows = MAX_FRAME_TOKENS * heads
         return cls(
-            layer_bytes=tuple(numel * size for numel in anatomy.layer_numel),
+            layer_bytes=tuple(
+                _layer_bytes(numel, linears, size, quantization)
+                for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
+            ),
             entry_bytes=anatomy.embedding_numel * size,
-            loading_bytes=anatomy.largest_numel * FLOAT_BYTES,
+            loading_bytes=anatomy.largest_numel * (quantization.scratch_bytes if quantization else FLOAT_BYTES),
             cache_bytes=2 * kv_heads * head_dim * size,
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
             batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES,
@@ -263,6 +268,14 @@ def _address_space_left() -> int | None:
     if limit == resource.RLIM_INFINITY:
         return None
     return max(0, int(limit) - int(psutil.Process().memory_info().vms))
+
+
+def _layer_bytes(numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None) -> int:
+    """Of a layer's weights, where those of its linear layers may be quantized."""
+    if quantization is None:
+        return numel * size
+    plain = numel - sum(rows * columns for rows, columns in linears)
+    return plain * size + sum(quantization.nbytes(shape) for shape in linears)
 
 
 def _head_dim(checkpoint: Checkpoint, heads: int) -> int:

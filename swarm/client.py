@@ -20,6 +20,7 @@ from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.kept import KeptSessions
 from swarm.model.client import NO_PATTERNS, ClientModels
+from swarm.model.quantization import named
 from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
@@ -67,9 +68,12 @@ class SwarmClient:
             notes nothing.
         audit_rate: how likely a text is computed again by other peers at least, in the background, to notice peers that
             lie; 0 never does. Peers that are new or under suspicion are audited more often.
+        quantization: ``int8`` or ``nf4`` for peers that hold the weights so, which is another swarm and gives other
+            texts; by default the weights as they are.
 
     Raises:
-        ConfigError: for a malformed address or network name, or an audit rate that is no share, at once.
+        ConfigError: for a malformed address or network name, an unknown quantization, or an audit rate that is no
+            share, at once.
         NoBootstrap, ModelNotFound, UnsupportedModel, DraftMismatch: on entering.
     """
 
@@ -87,10 +91,11 @@ class SwarmClient:
         identity: Identity | None = None,
         cache: Path | None = None,
         audit_rate: float = DEFAULT_AUDIT_RATE,
+        quantization: str | None = None,
     ) -> None:
         if not 0 <= audit_rate <= 1:
             raise ConfigError("audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1")
-        self._audit_rate = audit_rate
+        self._audit_rate, self._quantization = audit_rate, named(quantization)
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
         self._me = Member(identity or Identity.generate(), self._network)
@@ -169,7 +174,7 @@ class SwarmClient:
         return thread
 
     def _load(self) -> ClientModels:
-        models = ClientModels.load(self._model, self._draft, self._key_patterns)
+        models = ClientModels.load(self._model, self._draft, self._key_patterns, self._quantization)
         _ = models.checkpoint.fingerprint  # reads all weights of a local folder: here, not on the event loop
         return models
 
@@ -182,7 +187,7 @@ class SwarmClient:
 
         Raises:
             RequestError, SamplingError, RuleError: for values out of range, at once.
-            PromptTooLong, MissingLayers, WrongWeights, SwarmIncomplete: while iterating.
+            PromptTooLong, MissingLayers, WrongWeights, OtherQuantization, SwarmIncomplete: while iterating.
         """
         request = Request.of(options)
         ids = self._ids(prompt)
@@ -251,6 +256,7 @@ class SwarmClient:
         Raises:
             MissingLayers: if these peers leave layers out.
             WrongWeights: if the model is served, but with other weights.
+            OtherQuantization: if these weights are served, but stored another way.
         """
         return await self._router.chain()
 

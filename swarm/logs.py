@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 PACKAGES = ("swarm", "peers")  # ours; of others only warnings are of interest
+# When they are imported, if only by transformers, they warn of kernels that are not there: for other GPUs, and faster.
+CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 MAX_TEXT = 8192  # characters of a message or a traceback
 MAX_A_MINUTE = 60  # lines of one place in the code: what strangers do is logged, and must not fill a disk
 _NAMES = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}  # libraries rename them
@@ -70,3 +72,5 @@ def set_up(level: str = "warning", form: str = "text") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in PACKAGES:
         logging.getLogger(package).setLevel(level.upper())
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ import click
 
 from swarm import logs
 from swarm.demo import DRAFT, TARGET
+from swarm.model.quantization import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from swarm.config import Network
@@ -53,6 +54,14 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
+
+quantization_option = click.option(
+    "--quantization",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", *QUANTIZATIONS]),
+    help="How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm of its own.",
+)
 
 
 def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,6 +50,20 @@ class WrongWeights(SwarmError):
         )
 
 
+class OtherQuantization(SwarmError):
+    """The swarm serves these weights, but stored another way. ``served`` are the ways that there are."""
+
+    def __init__(self, model: str, asked: str, served: Sequence[str]) -> None:
+        super().__init__(model, asked, served)
+        self.model, self.asked, self.served = model, asked, tuple(served)
+
+    def __str__(self) -> str:
+        return (
+            f"the swarm serves the weights of {self.model} not with the quantization {self.asked}, but with "
+            f"{', '.join(self.served)}; if other texts will do, ask for that: --quantization {self.served[0]}"
+        )
+
+
 @dataclass(frozen=True)
 class Choice:
     """A chain, and why.
@@ -230,7 +244,9 @@ class Router:
             self.health.recovered(stop.peer_id)
 
     async def _know_all(self, avoid: Collection[str] = ()) -> _Known:
-        """Everybody that answers. Raises `MissingLayers`, or `WrongWeights` where that is the reason."""
+        """Everybody that answers. Raises `MissingLayers`; where that is the reason, `WrongWeights` or
+        `OtherQuantization`.
+        """
         try:
             return await self._know(0, self._checkpoint.num_layers, avoid, FRESH_S)
         except MissingLayers:
@@ -356,9 +372,16 @@ class Router:
         ]
 
     async def _blame_weights(self) -> None:
-        """Nobody serves our fingerprint: say so if somebody serves the model's name."""
-        checkpoint = self._checkpoint
-        others = [m.fingerprint for m in await self._directory.models() if m.model == checkpoint.name]
+        """Nobody serves our fingerprint: say so if somebody serves the same weights stored another way, or others by
+        the model's name.
+        """
+        checkpoint, models = self._checkpoint, await self._directory.models()
+        siblings = checkpoint.siblings
+        served = [siblings[m.fingerprint] for m in models if m.fingerprint in siblings]
+        if served:
+            asked = checkpoint.quantization.name if checkpoint.quantization else "none"
+            raise OtherQuantization(self._model, asked, served)
+        others = [m.fingerprint for m in models if m.model == checkpoint.name]
         if others:
             raise WrongWeights(self._model, checkpoint.fingerprint, others)
 

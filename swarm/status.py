@@ -9,6 +9,7 @@ from typing import Any, Literal
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import named
 from swarm.network.connection import Connection
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
@@ -59,30 +60,34 @@ class ModelStatus:
         return asdict(self)
 
 
-async def routes(network: Network, model: str, identity: Identity | None = None) -> list[Choice]:
+async def routes(
+    network: Network, model: str, identity: Identity | None = None, quantization: str | None = None
+) -> list[Choice]:
     """The chain that a new client would take now, and the runner-up.
 
     Raises:
-        NoBootstrap, DirectoryDown, ModelNotFound, MissingLayers, WrongWeights.
+        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, MissingLayers, WrongWeights, OtherQuantization.
     """
     loop = asyncio.get_running_loop()
-    checkpoint = await loop.run_in_executor(None, Checkpoint.open, model)
+    checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
     async with _entered(network, identity or Identity.generate()) as (directory, connections):
         return await Router(directory, connections, checkpoint, model, Health()).choices()
 
 
-async def look(network: Network, model: str | None = None, identity: Identity | None = None) -> list[ModelStatus]:
-    """The state of ``model`` (a folder or hub id; whole or not), or of every model of the network.
+async def look(
+    network: Network, model: str | None = None, identity: Identity | None = None, quantization: str | None = None
+) -> list[ModelStatus]:
+    """The state of ``model`` (a folder or hub id; whole or not), quantized so, or of every model of the network.
 
     Raises:
-        NoBootstrap, DirectoryDown, ModelNotFound.
+        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound.
     """
     async with _entered(network, identity or Identity.generate()) as (directory, connections):
         if model is None:
             entries = (await directory.models())[:MAX_MODELS]
         else:
-            entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model)]
+            entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)]
         return [await look_at(entry, directory, connections) for entry in entries]
 
 
@@ -99,9 +104,9 @@ async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[
             await dialer.close()
 
 
-def _entry(model: str) -> ModelEntry:
+def _entry(model: str, quantization: str | None) -> ModelEntry:
     """In a thread: the fingerprint of a local folder reads all its weights."""
-    return entry_of(Checkpoint.open(model))
+    return entry_of(Checkpoint.open(model, named(quantization)))
 
 
 def entry_of(checkpoint: Checkpoint) -> ModelEntry:

@@ -11,10 +11,13 @@ from support import Server, pong, soon, tiny_checkpoint
 
 from swarm import console, status
 from swarm.config import Network
-from swarm.errors import ModelNotFound, NoBootstrap
+from swarm.errors import ConfigError, ModelNotFound, NoBootstrap
 from swarm.identity import Identity
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import INT8
 from swarm.network.directory import Directory
 from swarm.network.shards import CAPACITY
+from swarm.router import OtherQuantization
 from swarm.status import look, routes
 
 
@@ -67,6 +70,23 @@ async def test_a_model_may_be_asked_for_though_nobody_serves_it(lab: Lab, tmp_pa
     assert (report.peers, report.missing) == ((), ((0, LAYERS),))
     with pytest.raises(ModelNotFound):
         await soon(look(lab.network, str(tmp_path / "nothing")))
+
+
+async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Path) -> None:
+    plain = tiny_checkpoint(tmp_path / "tiny")
+    int8 = Checkpoint.open(str(tmp_path / "tiny"), INT8)
+    peer = await lab.peer(0, LAYERS, model=int8.name, fingerprint=int8.fingerprint)
+    (report,) = await soon(look(lab.network))
+    assert (report.model, report.fingerprint) == ("tiny-int8", int8.fingerprint)
+    (report,) = await soon(look(lab.network, str(tmp_path / "tiny"), quantization="int8"))
+    assert ([each.peer_id for each in report.peers], report.missing) == ([peer], ())
+    (report,) = await soon(look(lab.network, str(tmp_path / "tiny")))
+    assert (report.fingerprint, report.peers) == (plain.fingerprint, ())
+    for asked in ("none", "nf4"):
+        with pytest.raises(OtherQuantization, match=f"not with the quantization {asked}, but with int8; .* int8$"):
+            await soon(routes(lab.network, str(tmp_path / "tiny"), quantization=asked))
+    with pytest.raises(ConfigError, match="'int3'"):
+        await soon(look(lab.network, str(tmp_path / "tiny"), quantization="int3"))
 
 
 async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

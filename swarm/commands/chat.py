@@ -19,6 +19,7 @@ from swarm.options import (
     named_identity,
     named_network,
     network_option,
+    quantization_option,
 )
 
 
@@ -27,6 +28,7 @@ from swarm.options import (
 @click.option("--system", default="", metavar="TEXT", help="What the model is told before everything else.")
 @click.option("--raw", is_flag=True, help="Let the model continue the text, without the form of a conversation.")
 @decoding_options
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
@@ -42,6 +44,7 @@ def chat(
     lan: bool,
     audit: float,
     link_ms: float,
+    quantization: str,
     as_json: bool,
     key: tuple[str, ...],
     logit_bias: tuple[tuple[int, float], ...],
@@ -73,6 +76,7 @@ def chat(
         identity=identity,
         cache=state_dir(),
         audit_rate=audit,
+        quantization=quantization,
     )
     personal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
 

@@ -21,6 +21,7 @@ from swarm.options import (
     named_identity,
     named_network,
     network_option,
+    quantization_option,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.argument("prompt")
 @decoding_options
 @click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
@@ -47,6 +49,7 @@ def generate(
     lan: bool,
     audit: float,
     link_ms: float,
+    quantization: str,
     as_json: bool,
     explain: bool,
     key: tuple[str, ...],
@@ -72,6 +75,7 @@ def generate(
         identity=identity,
         cache=state_dir(),
         audit_rate=audit,
+        quantization=quantization,
     )
 
     async def write() -> "tuple[Generation, SwarmIncomplete | None]":

@@ -18,19 +18,27 @@ from swarm.options import (
     named_identity,
     named_network,
     network_option,
+    quantization_option,
 )
 
 
 @click.command()
 @click.argument("model", type=ModelName(), required=False)
 @click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
 @lan_option
 @json_option
 def status(
-    model: str | None, route: bool, bootstrap: tuple[str, ...], network: str | None, lan: bool, as_json: bool
+    model: str | None,
+    route: bool,
+    quantization: str,
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    lan: bool,
+    as_json: bool,
 ) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
@@ -40,9 +48,9 @@ def status(
 
     with busy(f"asking the network {net.name} and its peers", quiet=as_json):
         if route and model:
-            choices, reports = run(routes(net, locate(model), identity)), []
+            choices, reports = run(routes(net, locate(model), identity, quantization)), []
         else:
-            choices, reports = [], run(look(net, locate(model) if model else None, identity))
+            choices, reports = [], run(look(net, locate(model) if model else None, identity, quantization))
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in choices or reports]))
     elif route:

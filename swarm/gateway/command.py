@@ -20,6 +20,7 @@ from swarm.options import (
     named_identity,
     named_network,
     network_option,
+    quantization_option,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ OPEN_WARNING = (
     help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
+@quantization_option
 @identity_option
 @bootstrap_option
 @network_option
@@ -78,6 +80,7 @@ def serve(
     queue: int,
     grace: float,
     audit: float,
+    quantization: str,
     as_json: bool,
     bootstrap: tuple[str, ...],
     network: str | None,
@@ -110,6 +113,7 @@ def serve(
             identity=identity,
             cache=state_dir(),
             audit_rate=audit,
+            quantization=quantization,
         )
         for model, draft in pairs
     ]

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.model.quantization import QUANTIZATIONS, Quantization
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -34,12 +35,14 @@ class Checkpoint:
     """A model on disk or on the hub. Make one with `Checkpoint.open`. Reading is safe from several threads.
 
     Attributes:
-        name: the folder's own name, or the hub id.
+        name: the folder's own name, or the hub id; with that of the quantization, if there is one.
         config: the configuration of the decoder (of a multimodal model: of its text part).
+        quantization: how the weights of its layers are stored in memory; None for as they are.
     """
 
-    def __init__(self, name: str, source: "_Folder | _Hub") -> None:
-        self.name = name
+    def __init__(self, name: str, source: "_Folder | _Hub", quantization: Quantization | None = None) -> None:
+        self.name = name if quantization is None else f"{name}-{quantization.name}"
+        self.quantization = quantization
         self._source = source
         self._lock = threading.Lock()
         self._open_files: dict[str, Any] = {}
@@ -52,17 +55,19 @@ class Checkpoint:
         self.config: PreTrainedConfig = config.get_text_config(decoder=True)
 
     @classmethod
-    def open(cls, model: str) -> "Checkpoint":
+    def open(cls, model: str, quantization: Quantization | None = None) -> "Checkpoint":
         """Open a local folder or a hub id; reads configuration and index, no weights.
+
+        Quantized, it is another model: with another name and another fingerprint.
 
         Raises ModelNotFound when there is neither, and UnsupportedModel when it cannot be read safely.
         """
         path = Path(model).expanduser()
         if path.is_dir():
-            return cls(path.resolve().name, _Folder(path.resolve()))
+            return cls(path.resolve().name, _Folder(path.resolve()), quantization)
         if path.is_absolute() or model.startswith((".", "~")):
             raise ModelNotFound(model, "there is no such folder")
-        return cls(model, _Hub(model))
+        return cls(model, _Hub(model), quantization)
 
     @property
     def num_layers(self) -> int:
@@ -97,15 +102,27 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Same bytes, same model: a hash over the configuration and every weight file, as 32 hex digits.
+        """Same bytes, same model: a hash over the configuration and every weight file, as 32 hex digits; quantized,
+        over that and what the bits mean.
 
         For a local folder the first use reads all its weights; the result is remembered per file.
         """
+        return self._fingerprint_of(self.quantization)
+
+    @property
+    def siblings(self) -> dict[str, str]:
+        """The same weights stored in the other ways: fingerprint -> name of the quantization, or ``none``."""
+        others = [each for each in (None, *QUANTIZATIONS.values()) if each != self.quantization]
+        return {self._fingerprint_of(each): each.name if each else "none" for each in others}
+
+    def _fingerprint_of(self, quantization: Quantization | None) -> str:
+        return _digest([self._plain_fingerprint, quantization.form]) if quantization else self._plain_fingerprint
+
+    @cached_property
+    def _plain_fingerprint(self) -> str:
         config = {key: value for key, value in self._raw_config.items() if key not in VOLATILE_CONFIG_KEYS}
         files = sorted(set(self._weight_map.values()))
-        facts = [config, [[file, self._source.sha256(file)] for file in files]]
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_HEX]
+        return _digest([config, [[file, self._source.sha256(file)] for file in files]])
 
     def tensor_names(self) -> list[str]:
         return sorted(self._weight_map)
@@ -230,6 +247,11 @@ def file_sha256(path: Path) -> str:
         known[key] = digest.hexdigest()
         _remember_hash(key, known[key])
     return known[key]
+
+
+def _digest(facts: list[Any]) -> str:
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_HEX]
 
 
 def _hashes_path() -> Path:

@@ -14,6 +14,7 @@ from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.draft import DraftModel
 from swarm.model.head import Head
+from swarm.model.quantization import Quantization
 
 NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
 
@@ -31,9 +32,18 @@ class ClientModels:
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
 
     @classmethod
-    def load(cls, model: str, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS) -> "ClientModels":
-        """Raises what `Checkpoint.open`, `Head.load`, `DraftModel.load` and `make_lexicon` raise."""
-        checkpoint = Checkpoint.open(model)
+    def load(
+        cls,
+        model: str,
+        draft: str | None,
+        key_patterns: Mapping[str, str] = NO_PATTERNS,
+        quantization: Quantization | None = None,
+    ) -> "ClientModels":
+        """For layers that are quantized so on their peers; nothing is here.
+
+        Raises what `Checkpoint.open`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
+        """
+        checkpoint = Checkpoint.open(model, quantization)
         tokenizer = checkpoint.tokenizer()
         return cls(
             checkpoint,

@@ -20,9 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import Shape, settle
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all), counted as they will lie in memory; from any thread, one call at a time."""
+"""Called with (bytes done, bytes in all), counted in the dtype that is computed in; from any thread, one at a time."""
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
 NO_ATTENTION = "absent"  # a name that transformers does not know: a forward without layers draws no masks
@@ -43,8 +44,9 @@ class Anatomy:
     Fields: `model_class`; `decoder`, the module whose forward runs the layers; `layers`, its list of layers;
     `embedding` and `head`, the modules that run before the first and after the last layer, in order of execution;
     `tied`, the embedding whose weights the head uses, or None; `layer_numel` and `embedding_numel`, how many weights
-    each layer and the embedding stage have; `largest_numel`, how many the largest tensor of these has; `sinks`, whether
-    the layers attend to learned sinks.
+    each layer and the embedding stage have; `layer_linears`, the shapes of each layer's linear layers, which may be
+    quantized; `largest_numel`, how many weights the largest tensor of these has; `sinks`, whether the layers attend to
+    learned sinks.
     """
 
     model_class: type[PreTrainedModel]
@@ -55,6 +57,7 @@ class Anatomy:
     tied: str | None
     layer_numel: tuple[int, ...]
     embedding_numel: int
+    layer_linears: tuple[tuple[Shape, ...], ...]
     largest_numel: int
     sinks: bool
 
@@ -62,12 +65,13 @@ class Anatomy:
 def study(checkpoint: Checkpoint) -> Anatomy:
     """Find the parts of a model by running its skeleton on the meta device: no weights are read.
 
-    Raises UnsupportedModel when it is no decoder of equal layers in a list.
+    Raises UnsupportedModel when it is no decoder of equal layers in a list, or cannot be quantized as is asked.
     """
     config = copy.deepcopy(checkpoint.config)
     quantization = getattr(config, "quantization_config", None)
     if quantization:
-        raise UnsupportedModel(checkpoint.name, "its weights are quantized, and only plain ones can be served so far")
+        why = "its weights are quantized, and we quantize plain ones ourselves: give the model that it was made of"
+        raise UnsupportedModel(checkpoint.name, why)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, attn_implementation=MODELS_OWN_ATTENTION).eval()
@@ -76,6 +80,15 @@ def study(checkpoint: Checkpoint) -> Anatomy:
     layers = _find_layers(model, checkpoint)
     decoder = layers.rpartition(".")[0]
     weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
+    layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)
+    layer_linears = tuple(
+        tuple((each.out_features, each.in_features) for each in layer.modules() if isinstance(each, nn.Linear))
+        for layer in model.get_submodule(layers).children()
+    )
+    if checkpoint.quantization is not None:
+        for shapes, numel in zip(layer_linears, layer_numel, strict=True):
+            if unfit := checkpoint.quantization.unfit(shapes, numel):
+                raise UnsupportedModel(checkpoint.name, unfit)
     order = _order_of_execution(model, decoder, layers)
     tied = None
     if config.tie_word_embeddings and model.get_output_embeddings() is not None:
@@ -92,8 +105,9 @@ def study(checkpoint: Checkpoint) -> Anatomy:
         embedding,
         tuple(order[boundary + 1 :]),
         tied,
-        layer_numel=tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights),
+        layer_numel=layer_numel,
         embedding_numel=sum(entry),
+        layer_linears=layer_linears,
         largest_numel=max([*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]),
         sinks=any("sink" in name for layer in weights for name in layer),
     )
@@ -111,7 +125,9 @@ def build(
 ) -> PreTrainedModel:
     """Build the model with only these layers (absolute indices) and named modules; only their tensors are read.
 
-    Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has another shape.
+    Layers are quantized as the checkpoint says, each tensor as soon as it is read; other modules never are.
+    Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has another shape, and ConfigError
+    when this computer cannot quantize so.
     """
     kept = set(modules)
     config = copy.deepcopy(checkpoint.config)
@@ -154,6 +170,12 @@ def build(
             if progress is not None:
                 progress(min(done_numel, total_numel) * dtype.itemsize, total_numel * dtype.itemsize)
 
+    quantizing: dict[str, Any] = {}
+    if checkpoint.quantization is not None and layers:
+        checkpoint.quantization.check(torch.device(device))
+        without = [*anatomy.embedding, *anatomy.head]
+        quantizing["quantization_config"] = checkpoint.quantization.settings(without, dtype)
+        quantizing["device_map"] = {"": "cpu"}  # the loader would choose a GPU, and which is not its choice
     promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
     try:
         with without_progress_bar():
@@ -164,12 +186,15 @@ def build(
                 dtype=dtype,
                 attn_implementation=MODELS_OWN_ATTENTION,
                 output_loading_info=True,
+                **quantizing,
             )
     except (RuntimeError, ValueError) as error:
         raise UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({error})") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise UnsupportedModel(checkpoint.name, f"its checkpoint lacks the weights of {missing}")
+    if quantizing:
+        settle(model)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return whole
 

@@ -14,6 +14,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
 from swarm.model.masks import NotPackable, View
 from swarm.model.partial import MODELS_OWN_ATTENTION, build, narrow, study
+from swarm.model.quantization import weight_bytes
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.stream import Placement
 
@@ -69,8 +70,7 @@ class Span:
         parameter = next(model.parameters())
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), parameter.dtype)
         self.device = parameter.device
-        tensors = {id(tensor): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-        self.nbytes = sum(tensors.values())
+        self.nbytes = weight_bytes(model)
         self.nbytes_per_token = 0
         self.packs = True
         self._decoder: Any = model.get_submodule(decoder)
@@ -94,10 +94,12 @@ class Span:
         device: str | torch.device = "cpu",
         progress: Callable[[int, int], None] | None = None,
     ) -> "Span":
-        """Read only the tensors of the layers [first, last), and of the embedding where first is 0.
+        """Read only the tensors of the layers [first, last), and of the embedding where first is 0; layers are
+        quantized as the checkpoint says.
 
         Ends with a self-check on made-up inputs: chunks and neighbours must give what the model's own attention
-        gives in one piece. Raises SpanError for layers that are not there, UnsupportedModel when the check fails.
+        gives in one piece. Raises SpanError for layers that are not there, UnsupportedModel when the check fails, and
+        ConfigError when this computer cannot quantize so.
         """
         if not 0 <= first < last <= checkpoint.num_layers:
             raise SpanError(first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})")

@@ -25,6 +25,7 @@ from swarm.config import Network
 from swarm.errors import ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import INT8
 from swarm.model.span import Span
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
@@ -84,6 +85,21 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
     await eventually(lambda: reached[record.peer_id].closed)
     await connections.close()
     await dialer.close()
+
+
+async def test_a_peer_with_quantized_weights_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
+    pytest.importorskip("torchao", reason="quantized weights are an extra: pip install 'swarm[quant]'")
+    said: list[str] = []
+    stop = asyncio.Event()
+    living = asyncio.create_task(serve(options(tiny, bootstrap, quantization=INT8), stop, said.append))
+    await eventually(lambda: bool(said) or living.done())
+    int8 = Checkpoint.open(str(tiny._source.path), INT8)
+    (record,) = await bootstrap.peers(int8.fingerprint, LAYERS)
+    assert (record.model, record.dtype) == ("tiny-int8", "float32")
+    assert "of tiny-int8" in said[0]
+    assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
+    stop.set()
+    await soon(living)
 
 
 async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Directory) -> None:
