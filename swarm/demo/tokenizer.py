@@ -13,15 +13,10 @@ START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
 # A digit | an operator with its spaces | a word with the space before it | the rest.
 _PIECES = r"\d| [-+*/=] | ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 
-# A chat as problems and solutions, each a text of its own as in training. Other messages mean nothing to the models.
+# Of a chat the last question alone: the models were trained on single problems, and another one before it confuses them.
 CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{%- if message.role == 'user' -%}
-{{- bos_token ~ 'Problem: ' ~ message.content.strip().removeprefix('Problem:').strip() ~ '\\nSolution:' -}}
-{%- elif message.role == 'assistant' -%}
-{{- ' ' ~ message.content.strip() ~ eos_token -}}
-{%- endif -%}
-{%- endfor -%}
+{%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}
+{{- bos_token ~ 'Problem: ' ~ asked[-1].content.strip().removeprefix('Problem:').strip() ~ '\\nSolution:' -}}
 """
 
 

@@ -20,13 +20,14 @@ def test_a_question_becomes_what_the_model_was_trained_on(demo):
     assert chat_prompt(tokenizer, [Message(role="system", content="Be brief."), *said(PROBLEM.question)]) == prompt
 
 
-def test_the_next_turn_goes_on_from_the_tokens_of_the_one_before(demo):
-    """Which is what lets peers keep what they have computed."""
+def test_the_demo_models_are_asked_the_last_question_alone(demo):
     tokenizer = demo.models.tokenizer
-    first = chat_prompt(tokenizer, said(PROBLEM.question))
-    answer = tokenizer(f" {PROBLEM.solution}", add_special_tokens=False).input_ids
-    second = chat_prompt(tokenizer, said(PROBLEM.question, f" {PROBLEM.solution}", "And then?"))
-    assert second[: len(first) + len(answer) + 1] == [*first, *answer, tokenizer.eos_token_id]
+    assert chat_prompt(tokenizer, said("And before?", "42", PROBLEM.question)) == tokenizer(PROBLEM.prompt).input_ids
+
+
+def test_a_chat_without_a_question_is_refused(demo):
+    with pytest.raises(BadRequest, match="chat template"):
+        chat_prompt(demo.models.tokenizer, [Message(role="system", content="Be brief.")])
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('roles must alternate') }}", "{{ messages[0].content + 1 }}"])

@@ -47,7 +47,7 @@ def read_chat(**more):
     return read(json.dumps(chat("x", **more)).encode(), ChatBody)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(kind=st.sampled_from([ChatBody, TextBody]), fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6))
 def test_hostile_fields_are_read_or_refused(kind, fields):
     """What is read, the SDK takes, or refuses in a sentence that a client gets with status 400."""
