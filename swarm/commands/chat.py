@@ -7,7 +7,7 @@ import click
 
 from swarm import console
 from swarm.activity import activity
-from swarm.commands.decoding import AUDIT_PATIENCE_S, decoding_options
+from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options
 from swarm.commands.running import run
 from swarm.demo import locate
 from swarm.options import (
@@ -25,7 +25,7 @@ from swarm.options import (
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.option("--system", default="", metavar="TEXT", help="What the model is told before everything else.")
+@click.option("--system", type=Text(), default="", help="What the model is told before everything else.")
 @click.option("--raw", is_flag=True, help="Let the model continue the text, without the form of a conversation.")
 @decoding_options
 @quantization_option
@@ -55,8 +55,8 @@ def chat(
     In a terminal, /help lists what can be done besides asking. Elsewhere every line of standard input is a question.
     """
     net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    from swarm.chat import display
     from swarm.chat.chat import Chat
-    from swarm.chat.display import Json, Text
     from swarm.chat.orders import ORDERS
     from swarm.chat.reading import Pipe, Terminal
     from swarm.chat.talk import talk
@@ -89,7 +89,7 @@ def chat(
                 chat = Chat(
                     client,
                     as_plain_text(tokenizer) if raw else by_template(tokenizer, model),
-                    Json() if as_json else Text(waiting_for, figures=personal),
+                    display.Json() if as_json else display.Text(waiting_for, figures=personal),
                     context_tokens(client.models.checkpoint),
                     asked,
                     Conversation(system),

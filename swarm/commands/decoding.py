@@ -36,6 +36,19 @@ class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(f"{value!r} is no bias; give ID=NATS, such as 42=-5", param, ctx)
 
 
+class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as halves of characters."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail("it holds bytes that are no text in this terminal's encoding; give it as UTF-8", param, ctx)
+        return str(value)
+
+
 class Pattern(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A regular expression."""
 
@@ -94,7 +107,7 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--logit-bias", type=Bias(), multiple=True, help="Nats to add to a token's logit; may be given often."
         ),
-        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given often."),
+        click.option("--stop", type=Text(), multiple=True, help="End before this text; may be given often."),
         click.option(
             "--patience",
             "patience_s",

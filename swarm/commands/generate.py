@@ -8,7 +8,7 @@ import click
 
 from swarm import console
 from swarm.activity import activity
-from swarm.commands.decoding import AUDIT_PATIENCE_S, decoding_options
+from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options
 from swarm.commands.running import run
 from swarm.demo import locate
 from swarm.options import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.argument("prompt")
+@click.argument("prompt", type=Text())
 @decoding_options
 @click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
 @quantization_option

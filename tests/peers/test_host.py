@@ -181,7 +181,7 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
             assert served(mover) == before
             await others.aclose()
             await eventually(lambda: served(mover) == other)
-            (moved,) = [news for news in mover if news.event == "moving"]
+            moved = [news for news in mover if news.event == "moving"][-1]
             assert moved.sentence.startswith(f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}")
             found = await bootstrap.peers(tiny.fingerprint, LAYERS)
             assert {(r.first_layer, r.last_layer, r.state) for r in found} == {(*before, "online"), (*other, "online")}
