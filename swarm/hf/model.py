@@ -91,7 +91,7 @@ class SwarmModel:
         Args:
             inputs, input_ids: ``[batch, tokens]``, padded on the left; one of the two.
             attention_mask: ``[batch, tokens]``, 0 for padding.
-            stopping_criteria: asked of each row by itself after each of its tokens.
+            stopping_criteria: asked of each row by itself after each of its tokens, without scores.
             streamer: is given the prompt and every token, then told the end; for one sequence.
             at_once: how many rows are generated side by side.
             more: fields of GenerationConfig, which go before those of ``generation_config``; ``seed``; and options of
@@ -170,11 +170,11 @@ class SwarmModel:
         """Write behind one prompt. What belongs to the user runs in threads, and may take its time."""
         row = Row()
         tokens = call.inputs[place : place + 1]
-        if streamer is not None:
-            await asyncio.to_thread(streamer.put, tokens.cpu())
         stream = self.client.client.stream(call.prompts[place], **call.options_of(place))
         pieces = stream.__aiter__()
         try:
+            if streamer is not None:
+                await asyncio.to_thread(streamer.put, tokens.cpu())
             async for piece in pieces:
                 row.pieces.append(piece)
                 token = tokens.new_tensor([piece.token_id])
@@ -182,7 +182,7 @@ class SwarmModel:
                     await asyncio.to_thread(streamer.put, token.cpu())
                 if call.criteria:
                     tokens = torch.cat([tokens, token[None]], dim=1)
-                    if await asyncio.to_thread(_ended, call.criteria, tokens, piece.logits):
+                    if await asyncio.to_thread(_ended, call.criteria, tokens):
                         return row
             row.generation = stream.result
             return row
@@ -192,6 +192,5 @@ class SwarmModel:
                 await asyncio.to_thread(streamer.end)
 
 
-def _ended(criteria: Sequence[Callable[..., Any]], tokens: Tensor, logits: Tensor | None) -> bool:
-    scores = None if logits is None else (logits[None],)
-    return any(bool(torch.as_tensor(each(tokens, scores)).all()) for each in criteria)
+def _ended(criteria: Sequence[Callable[..., Any]], tokens: Tensor) -> bool:
+    return any(bool(torch.as_tensor(each(tokens, None)).all()) for each in criteria)
