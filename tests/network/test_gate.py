@@ -135,7 +135,8 @@ async def test_a_caller_stores_so_much_a_minute(defended: bool, monkeypatch: pyt
     now, work = 0.0, Work()
     ours = Gate(Network("test"), clock=lambda: now)
     passed = [await send(ours, work, store_request(10_000)) for _ in range(40)]
-    assert sum(passed) == work.done == (6 + 9 if defended else 40)
+    assert sum(passed) == work.done == ours.answered == (6 + 9 if defended else 40)
+    assert ours.refused == 40 - work.done
     assert await send(ours, work, store_request(10_000), caller="alice"), "others have a share of their own"
     now = 60.0
     assert await send(ours, work, store_request(10_000))

@@ -60,9 +60,9 @@ def test_bans_double_and_end(clock: Clock) -> None:
     assert not bans.left_s("a")
     assert [bans.ban("a") for _ in range(4)] == [10, 20, 30, 30]
     clock.now += 29
-    assert bans.left_s("a") == 1
+    assert (bans.left_s("a"), bans.active) == (1, 1)
     clock.now += 1
-    assert not bans.left_s("a")
+    assert (bans.left_s("a"), bans.active) == (0, 0)
     bans.ban("b"), bans.ban("c")
     assert len(bans) == 2
 

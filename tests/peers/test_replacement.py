@@ -40,6 +40,8 @@ async def test_two_peers_take_the_place_of_the_middle_one(span: Span, tiny: Chec
         assert await client.replace(1, 2, 1, 2, 3) == Rerouted(session=session_id(), epoch=1)
         await goes_on(client, span)
         assert [stage.peer.handler.sessions for stage in client.stages] == [1, 1, 1, 1]
+        tally = client.stages[0].peer.handler.tally
+        assert (tally.reroutes, tally.replays) == (1, 1)
         assert first.stream.length == first._cache.length == len(TEXT) + 3
 
 
