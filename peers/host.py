@@ -170,7 +170,8 @@ async def serve(
         if options.metrics is not None:
             facts = {"model": checkpoint.name, "dtype": dtype_name(dtype), "device": options.device.type}
             watched = PeerMetrics(handler, offer, reach, {**facts, "network": options.network.name})
-            say(f"metrics are at {await stack.enter_async_context(monitored(watched, options.metrics))}")
+            url = await stack.enter_async_context(monitored(watched, options.metrics))
+            say(News("metrics", f"metrics are at {url}", {"url": url}))
         await stack.enter_async_context(asked(reach, say))
         stack.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
         entering = Directory.join(identity, options.network, host=options.host, client_mode=not reach.is_direct)
