@@ -18,6 +18,7 @@ from peers.host import Options, serve
 from peers.life import Offer
 from peers.metrics import NodeMetrics, PeerMetrics
 from peers.monitor import Where, monitored
+from peers.news import News
 from peers.reach import Reach
 from swarm import __version__
 from swarm.config import Network
@@ -115,7 +116,7 @@ async def _get(address: str, path: str) -> tuple[int, str]:
 async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) -> None:
     network = Network("test")
     async with await Directory.join(Identity.generate(), network, bootstrap_node=True) as bootstrap:
-        said: list[str] = []
+        said: list[News] = []
         asked = Options(
             model=str(tiny._source.path),
             layers=(0, LAYERS),
@@ -133,11 +134,11 @@ async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) 
         life = asyncio.create_task(serve(asked, stop, said.append))
         try:
             await eventually(lambda: bool(said) or life.done())
-            address = said[0].removeprefix("metrics are at ")
+            address = said[0].sentence.removeprefix("metrics are at ")
             assert await _get(address, "/health") == (200, json.dumps({"status": "up", "version": __version__}))
             status, text = await _get(address, "/ready")
             assert status == (200 if json.loads(text)["state"] == "online" else 503)
-            await eventually(lambda: "serving" in said[-1] or life.done())
+            await eventually(lambda: said[-1].event == "serving" or life.done())
             assert await _get(address, "/ready") == (200, json.dumps({"state": "online"}))
             of_peer = (await _get(address, "/metrics"))[1]
             async with monitored(NodeMetrics(bootstrap), LOOPBACK) as address:
