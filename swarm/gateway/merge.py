@@ -32,11 +32,11 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     left = len(pumps)
     try:
         while left:
-            item: T | _End = await queue.get()
-            if not isinstance(item, _End):
-                yield item
-            elif item.error is not None:
-                raise item.error
+            told = await queue.get()
+            if not isinstance(told, _End):
+                yield told
+            elif told.error is not None:
+                raise told.error
             else:
                 left -= 1
     finally:
