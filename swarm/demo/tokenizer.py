@@ -13,7 +13,7 @@ START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
 # A digit | an operator with its spaces | a word with the space before it | the rest.
 _PIECES = r"\d| [-+*/=] | ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 
-# Of a chat the last question alone: the models were trained on single problems, and another one before it confuses them.
+# Of a chat the last question alone: the models were trained on single problems, and one before it confuses them.
 CHAT_TEMPLATE = """\
 {%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}
 {{- bos_token ~ 'Problem: ' ~ asked[-1].content.strip().removeprefix('Problem:').strip() ~ '\\nSolution:' -}}

@@ -16,6 +16,7 @@ from swarm.request import PromptTooLong, RequestError
 from swarm.router import WrongWeights
 from swarm.routing.chain import MissingLayers
 
+MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
 REPAIR_S = 10  # when a swarm that lacks peers is worth another try
 FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}  # what the SDK calls otherwise than a request
 
@@ -105,7 +106,7 @@ class Problem:
 
 def problem_of(error: BaseException) -> Problem:
     """What to tell of an error. Of one that is a bug of ours nothing but that it happened."""
-    said = str(error)
+    said = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
     match error:
         case BadRequest():
             return _refused(said, error.param, error.code, error.status)

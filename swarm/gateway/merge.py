@@ -32,11 +32,11 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     left = len(pumps)
     try:
         while left:
-            arrived: T | _End = await queue.get()
-            if not isinstance(arrived, _End):
-                yield arrived
-            elif arrived.error is not None:
-                raise arrived.error
+            told = await queue.get()
+            if not isinstance(told, _End):
+                yield told
+            elif told.error is not None:
+                raise told.error
             else:
                 left -= 1
     finally:

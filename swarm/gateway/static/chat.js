@@ -30,8 +30,7 @@ async function ask() {
     say(byId("said"), "The answer is complete.");
   } catch (error) {
     if (error.name === "AbortError") answer.note = "Stopped.";
-    else if (error instanceof Trouble) trouble(error.message);
-    else throw error;
+    else tell(error);
   } finally {
     run(null);
     if (answer.text) finish(answer, shown[1]);
@@ -41,6 +40,7 @@ async function ask() {
 }
 
 async function stream(answer, shown, signal) {
+  if (!byId("model").value) await offerModels();
   const meter = new Meter();
   const body = { ...settings(), messages: messages(), stream: true, stream_options: { include_usage: true }, explain: true };
   const headers = { "Content-Type": "application/json" };
@@ -217,13 +217,13 @@ function fit() {
 }
 
 async function offerModels() {
-  try {
-    const { data } = await (await request("/v1/models")).json();
-    byId("model").replaceChildren(...data.map(({ id }) => element("option", {}, id)));
-  } catch (error) {
-    if (!(error instanceof Trouble)) throw error;
-    trouble(error.message);
-  }
+  const { data } = await (await request("/v1/models")).json();
+  byId("model").replaceChildren(...data.map(({ id }) => element("option", {}, id)));
+}
+
+function tell(error) {
+  if (!(error instanceof Trouble)) throw error;
+  trouble(error.message);
 }
 
 prompt.addEventListener("input", fit);
@@ -250,5 +250,5 @@ figures(byId("figures"), entries(null, null, null, null, null));
 turns = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
 turns.forEach(show);
 showFates(log);
-offerModels();
+offerModels().catch(tell);
 prompt.focus();
