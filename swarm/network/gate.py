@@ -7,6 +7,7 @@ do not have it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections import Counter
@@ -37,6 +38,8 @@ MAX_CALLS = 3000  # of one caller in a minute; a reader of a small swarm sends s
 SENT_BYTES = 32 << 20
 MAX_NEIGHBOURS = 20  # that one answer names for a key
 _ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
+
+log = logging.getLogger(__name__)
 
 
 class Refused(ValueError):
@@ -80,8 +83,9 @@ class Gate:
         """What is sent back for a request. Raises ValueError if it is refused, and what `work` raises."""
         try:
             answer = await self._answer(call, request, parse, work)
-        except ValueError:
+        except ValueError as error:
             self.refused += 1
+            log.info("%s of %s was refused: %s", call.name, call.caller, error)
             raise
         self.answered += 1
         return answer
