@@ -16,6 +16,7 @@ from swarm.config import Network, load_network
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
+from swarm.kept import KeptSessions
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
@@ -98,6 +99,8 @@ class SwarmClient:
             self._connections = connections
             self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
+            self._kept = KeptSessions()
+            life.push_async_callback(self._kept.close)
             self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
             auditing = asyncio.create_task(self._auditor.run())
             life.push_async_callback(end, auditing)
@@ -157,7 +160,7 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor)
+        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""

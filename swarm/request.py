@@ -22,6 +22,7 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
 DEFAULT_NEW_TOKENS = 256
+REMARK_TOKENS = 256  # what a user may say between two texts of a conversation
 DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
@@ -75,6 +76,7 @@ class Options(TypedDict, total=False):
     logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
     patience_s: float  # how long peers that failed may be missing, before the generation is given up
     standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
+    keep: bool  # let the peers keep what they computed for a while: a text that goes on from this one begins sooner
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Request:
     logprobs: int | None = None
     patience_s: float = DEFAULT_PATIENCE_S
     standby: bool = False
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -147,6 +150,15 @@ class Request:
         """Room for branches that are lost, beyond what the text itself takes, which a session has to reserve."""
         return MAX_SENT_AHEAD if self.window and self.depth != 1 and self.branches > 1 else 0
 
+    def session_tokens(self, prompt_tokens: int) -> int:
+        """Room that the session of one text has to have."""
+        return prompt_tokens + self.max_new_tokens + self.tokens_ahead
+
+    def spare_tokens(self, prompt_tokens: int, checkpoint: Checkpoint) -> int:
+        """Room beyond that, for one more turn of a conversation, as far as the model's context reaches."""
+        left = context_tokens(checkpoint) - prompt_tokens - self.max_new_tokens
+        return max(0, min(self.max_new_tokens + REMARK_TOKENS, left))
+
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         if not prompt:
@@ -154,11 +166,11 @@ class Request:
         for token in prompt:
             if not 0 <= token < checkpoint.vocab_size:
                 raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
-        limit = context_of(checkpoint)
+        limit = context_tokens(checkpoint)
         if len(prompt) + self.max_new_tokens > limit:
             raise PromptTooLong(len(prompt), self.max_new_tokens, limit)
 
 
-def context_of(checkpoint: Checkpoint) -> int:
-    """Tokens that a prompt and what follows it may have together, in this model and in the sessions of its peers."""
+def context_tokens(checkpoint: Checkpoint) -> int:
+    """The longest text of a model, prompt included, that peers speak of."""
     return min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)

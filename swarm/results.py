@@ -114,6 +114,7 @@ class Stats:
     failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
+    cached_tokens: int = 0  # of the prompt, that the peers held already, from a text that it goes on from
     audits: Audits = Audits()
 
 
@@ -196,12 +197,14 @@ class Meter:
         draft_error: str | None,
         finish_reason: FinishReason,
         failovers: tuple[Failover, ...] = (),
+        cached_tokens: int = 0,
     ) -> Stats:
         """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
         seconds, new_tokens = self.last_token - self.started, self.new_tokens
         loops_ms = self.loops_ms[1:] or self.loops_ms
         return Stats(
             prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
             new_tokens=new_tokens,
             seconds=seconds,
             tokens_per_second=new_tokens / seconds if seconds else 0.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from swarm.decoding.decoder import Ask, Decoder, Window
+from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
@@ -41,14 +41,21 @@ class Turn:
     `draft` may run in a thread of its own, everything else belongs to one thread. Raises `RequestError` or
     `PromptTooLong` for a prompt that the model cannot take.
 
+    Args:
+        held: what the chain holds of the prompt already.
+
     Attributes:
+        max_tokens: that a session has to have room for.
         branches: the chain takes several continuations of one token. May be denied before the first frame.
     """
 
-    def __init__(self, models: ClientModels, prompt: Sequence[int], request: Request) -> None:
+    def __init__(
+        self, models: ClientModels, prompt: Sequence[int], request: Request, held: Held = NOTHING_HELD
+    ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models, self.request, self.prompt = models, request, tuple(prompt)
-        self.max_tokens = len(prompt) + request.max_new_tokens + request.tokens_ahead
+        self.max_tokens = request.session_tokens(len(prompt))
+        self.cached_tokens = len(held.tokens)
         self.branches = True
         self.control = request.control()
         self.decoder = Decoder(
@@ -60,6 +67,7 @@ class Turn:
             ends_text=self._write,
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
+            held=held,
         )
         self.drafter = make_drafter(models, request)
         self.draft_error: str | None = None
@@ -175,6 +183,7 @@ class Turn:
             stats=self.meter.stats(
                 decoder.counts,
                 prompt_tokens=len(self.prompt),
+                cached_tokens=self.cached_tokens,
                 bytes_sent=bytes_sent,
                 bytes_received=bytes_received,
                 seed=sampling.seed if sampling.temperature else None,

@@ -22,7 +22,7 @@ from swarm.gateway.service import Done, Engine, Event, Said, Service
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.model.client import ClientModels
 from swarm.network.tasks import within
-from swarm.request import context_of
+from swarm.request import context_tokens
 
 MAX_BODY_BYTES = 2 << 20  # more text than any context holds
 BODY_TIMEOUT_S = 30.0  # for all of it to come
@@ -148,7 +148,7 @@ class Gateway:
             "object": "model",
             "created": self._since,
             "owned_by": "swarm",
-            "max_model_len": context_of(models.checkpoint),
+            "max_model_len": context_tokens(models.checkpoint),
             "swarm": {
                 "fingerprint": models.checkpoint.fingerprint,
                 "layers": models.checkpoint.num_layers,

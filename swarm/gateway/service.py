@@ -20,7 +20,7 @@ from swarm.gateway.speedometer import Speedometer
 from swarm.generation import GenerationStream
 from swarm.model.client import ClientModels
 from swarm.network.tasks import within
-from swarm.request import Options, context_of
+from swarm.request import Options, context_tokens
 from swarm.results import Generation, Piece, RouteStop
 from swarm.status import ModelStatus
 
@@ -122,7 +122,7 @@ class Service:
 
     def _options(self, body: Body, prompt: Sequence[int], number: int) -> Options:
         asked, usual = body.new_tokens
-        room = context_of(self.engine(body.model).models.checkpoint) - len(prompt)
+        room = context_tokens(self.engine(body.model).models.checkpoint) - len(prompt)
         options = body.options(number)
         options["max_new_tokens"] = asked or max(1, min(usual, room))
         return options
