@@ -23,7 +23,7 @@ from swarm.request import Options, Request
 from swarm.status import ModelStatus, entry_of, look_at
 
 SPANS = ((0, 4), (4, 8))
-PROBLEM = next(islice(problems(7, held_out=True), 1))
+PROBLEM = min(islice(problems(7, held_out=True), 200), key=lambda problem: len(problem.text))
 
 
 def demo_material() -> Material:

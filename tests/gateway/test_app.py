@@ -92,7 +92,9 @@ async def test_stop_strings_lengths_and_seeds_are_kept_to(served):
 async def test_biases_penalties_and_rules_change_the_text(served):
     plain = (await served.openai.chat.completions.create(**chat())).choices[0].message.content
     tokens = served.swarm._models.tokenizer("####", add_special_tokens=False).input_ids
-    banned = await served.openai.chat.completions.create(**chat(logit_bias={str(token): -100 for token in tokens}))
+    banned = await served.openai.chat.completions.create(
+        **chat(logit_bias={str(token): -100 for token in tokens}, max_tokens=80)
+    )
     assert "####" not in banned.choices[0].message.content
     more = {"verify": "adaptive:tau=2,budget=32", "window": 8, "depth": 1}
     relaxed = await served.openai.chat.completions.create(**chat(), extra_body=more)
