@@ -23,7 +23,7 @@ from swarm.request import Options, Request
 from swarm.status import ModelStatus, entry_of, look_at
 
 SPANS = ((0, 4), (4, 8))
-PROBLEM = next(islice(problems(7, held_out=True), 1))
+PROBLEM = min(islice(problems(7, held_out=True), 200), key=lambda problem: len(problem.text))
 
 
 def demo_material() -> Material:
@@ -42,7 +42,9 @@ class PocketClient:
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         assert not isinstance(prompt, str)
         request = Request.of({"patience_s": self._patience_s, **options})
-        return GenerationStream(self.models, prompt, request, self.swarm._threads, self.swarm.router)
+        return GenerationStream(
+            self.models, prompt, request, self.swarm._threads, self.swarm.router, kept=self.swarm.kept
+        )
 
     async def find_chain(self) -> list[ChainLink]:
         return await self.swarm.router.chain()
@@ -62,8 +64,8 @@ class Served:
 
     @property
     def sessions(self) -> int:
-        """That all peers together hold open."""
-        return sum(peer.handler.sessions for peer in self.swarm.up)
+        """That all peers together hold open, beside those that rest until a chat goes on."""
+        return sum(peer.handler.sessions - len(self.swarm.kept) for peer in self.swarm.up)
 
     async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any, Any]:
         """Status, headers and JSON of an answer."""

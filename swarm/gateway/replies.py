@@ -166,6 +166,7 @@ def usage(generations: Sequence[Generation]) -> dict[str, Any]:
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in stats)},
         "completion_tokens_details": {
             "accepted_prediction_tokens": sum(each.accepted_tokens for each in stats),
             "rejected_prediction_tokens": sum(each.rejections for each in stats),

@@ -152,6 +152,11 @@ class Body(_Part):
         """As `Options.logprobs`."""
         raise NotImplementedError
 
+    @property
+    def keep(self) -> bool:
+        """As `Options.keep`: whether another request is likely to go on from this text."""
+        return False
+
     def options(self, number: int) -> Options:
         """For the ``number``-th text of the request; those of one request differ in their seeds."""
         return {
@@ -166,6 +171,7 @@ class Body(_Part):
             "window": self.window,
             "depth": self.depth,
             "logprobs": self.told_logprobs,
+            "keep": self.keep,
         }
 
 
@@ -192,6 +198,10 @@ class ChatBody(Body):
     @property
     def told_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def keep(self) -> bool:
+        return self.n == 1
 
 
 class TextBody(Body):

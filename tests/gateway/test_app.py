@@ -32,6 +32,23 @@ async def test_a_chat_is_answered_with_its_usage_and_its_route(served):
     assert "pieces" not in told
 
 
+async def test_the_next_turn_of_a_chat_goes_on_from_what_the_peers_hold(served, monkeypatch):
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    monkeypatch.setattr(served.swarm._models.tokenizer, "chat_template", template)
+    first = await served.openai.chat.completions.create(**chat(PROBLEM.prompt, max_tokens=16))
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    messages = [
+        *chat(PROBLEM.prompt)["messages"],
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": " So"},
+    ]
+    more = chat(max_tokens=16) | {"messages": messages}
+    second = await served.openai.chat.completions.create(**more)
+    assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens
+    again = await served.openai.chat.completions.create(**more, n=2)  # neither keeps nor takes
+    assert second.choices[0].message.content == again.choices[0].message.content
+
+
 async def test_a_stream_says_what_the_whole_reply_says(served):
     whole = await served.openai.chat.completions.create(**chat())
     stream = await served.openai.chat.completions.create(**chat(stream=True, stream_options={"include_usage": True}))
@@ -75,7 +92,9 @@ async def test_stop_strings_lengths_and_seeds_are_kept_to(served):
 async def test_biases_penalties_and_rules_change_the_text(served):
     plain = (await served.openai.chat.completions.create(**chat())).choices[0].message.content
     tokens = served.swarm._models.tokenizer("####", add_special_tokens=False).input_ids
-    banned = await served.openai.chat.completions.create(**chat(logit_bias={str(token): -100 for token in tokens}))
+    banned = await served.openai.chat.completions.create(
+        **chat(logit_bias={str(token): -100 for token in tokens}, max_tokens=80)
+    )
     assert "####" not in banned.choices[0].message.content
     more = {"verify": "adaptive:tau=2,budget=32", "window": 8, "depth": 1}
     relaxed = await served.openai.chat.completions.create(**chat(), extra_body=more)
