@@ -58,9 +58,10 @@ class OtherQuantization(SwarmError):
         self.model, self.asked, self.served = model, asked, tuple(served)
 
     def __str__(self) -> str:
+        asked, *served = ("as they are" if each == "none" else f"in {each}" for each in (self.asked, *self.served))
         return (
-            f"the swarm serves the weights of {self.model} not with the quantization {self.asked}, but with "
-            f"{', '.join(self.served)}; if other texts will do, ask for that: --quantization {self.served[0]}"
+            f"the swarm serves the weights of {self.model} not {asked}, but {' and '.join(served)}; if other texts "
+            f"will do, ask for that: --quantization {self.served[0]}"
         )
 
 

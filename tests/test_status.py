@@ -82,8 +82,8 @@ async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Pa
     assert ([each.peer_id for each in report.peers], report.missing) == ([peer], ())
     (report,) = await soon(look(lab.network, str(tmp_path / "tiny")))
     assert (report.fingerprint, report.peers) == (plain.fingerprint, ())
-    for asked in ("none", "nf4"):
-        with pytest.raises(OtherQuantization, match=f"not with the quantization {asked}, but with int8; .* int8$"):
+    for asked, words in (("none", "as they are"), ("nf4", "in nf4")):
+        with pytest.raises(OtherQuantization, match=f"not {words}, but in int8; .* --quantization int8$"):
             await soon(routes(lab.network, str(tmp_path / "tiny"), quantization=asked))
     with pytest.raises(ConfigError, match="'int3'"):
         await soon(look(lab.network, str(tmp_path / "tiny"), quantization="int3"))
