@@ -44,8 +44,10 @@ _WORD = r"(?<![\w/.-]){}(?![\w/.=-])"
 
 
 def is_shell(block: Block) -> bool:
-    words = block.content.split()
-    return block.language in SHELLS and bool(words) and (words[0] in PROGRAMS or _is_setting(words[0]))
+    """Whether somebody is to type it; a synopsis with its ``[OPTIONS]`` is only to be read."""
+    first = (block.content.split() or [""])[0]
+    typed = block.language in SHELLS and (first in PROGRAMS or _is_setting(first))
+    return typed and "[OPTIONS]" not in block.content
 
 
 def lines(block: Block) -> Iterator[str]:

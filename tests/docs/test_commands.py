@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import click
 import pytest
 
+import peers.cli
+import swarm.cli
 from docs import shell
 from docs.markdown import PAGES, ROOT, Block, blocks, title
-from swarm.cli import guard
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import NETWORK, LocalSwarm
 
@@ -31,6 +32,7 @@ else:
     import tomli as tomllib
 
 PATIENCE_S = 60.0
+MAIN = {"swarm": swarm.cli.main, "swarm-peer": peers.cli.main}
 NAMING = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
@@ -38,8 +40,8 @@ SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7G
 @pytest.fixture(scope="module")
 def bootstrap() -> Iterator[str]:
     """A swarm of real processes for all pages together: the address of its bootstrap node."""
-    with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as swarm:
-        yield swarm.bootstrap
+    with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as local:
+        yield local.bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,11 @@ def _in_background(make: Callable[[], LocalSwarm]) -> Iterator[LocalSwarm]:
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     try:
-        swarm: LocalSwarm = wait(_made(make))
+        local: LocalSwarm = wait(_made(make))
         try:
-            yield wait(swarm.__aenter__())
+            yield wait(local.__aenter__())
         finally:
-            wait(swarm.__aexit__(None, None, None))
+            wait(local.__aexit__(None, None, None))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -161,7 +163,9 @@ def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", argv if argv[0] in shell.OURS else argv[1:])
             if argv[0] in shell.OURS:
-                assert guard(shell.OURS[argv[0]]) == 0, line
+                with pytest.raises(SystemExit) as left:
+                    MAIN[argv[0]]()
+                assert not left.value.code, line
             else:
                 runpy.run_path(argv[1], run_name="__main__")
     else:
