@@ -55,6 +55,24 @@ def test_in_a_terminal_pieces_are_coloured_by_origin(monkeypatch):
     assert terminal.getvalue() == green + magenta + cyan + yellow + bold
 
 
+@pytest.mark.parametrize(("setting", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_without_colours_gets_none(monkeypatch, setting, value):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal(monkeypatch, "stdout")
+
+    @click.command()
+    def show():
+        console.settle_colours()
+        show_piece(Piece(1, "abc", "drafted"))
+
+    show([], standalone_mode=False)
+    assert terminal.getvalue() == click.style("abc", fg="green")
+    monkeypatch.setenv(setting, value)
+    show([], standalone_mode=False)
+    assert terminal.getvalue() == click.style("abc", fg="green") + "abc"
+
+
 def test_elsewhere_pieces_are_plain_text(capsys):
     for text, origin in (("abc", "drafted"), ("\n", "corrected"), ("", "target"), ("\x1b[1m\x00é", "target")):
         show_piece(Piece(1, text, origin))

@@ -23,7 +23,6 @@ from swarm.network.tasks import within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HANG_S = 120.0
-NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 CTRL_C, CTRL_D = "\x03", "\x04"
 ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")  # a loop a token, and never the end
 
@@ -153,8 +152,6 @@ async def test_lines_of_a_pipe_are_answered_without_prompts(where: tuple[str, ..
 
 async def test_what_a_swarm_lacks_is_one_sentence_and_an_exit_code(where: tuple[str, ...], tmp_path: Path) -> None:
     cases = {
-        ("status", "--bootstrap", NOBODY): (3, "No bootstrap node answers"),
-        ("generate", DRAFT, "Problem:", *where): (4, "no peer serves"),
         ("chat", DRAFT, "--raw", *where): (4, "no peer serves"),
         ("generate", str(tmp_path / "none"), "Problem:", *where): (5, "there is no such folder"),
     }
@@ -170,14 +167,3 @@ async def test_a_terminal_that_knows_ascii_only(where: tuple[str, ...]) -> None:
     assert (code, complaints(err)) == (0, [])
     assert "All layers are served." in out
     assert out.isascii()
-
-
-async def test_no_colour_is_honoured(where: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    generate = ("generate", TARGET, "Problem: Mia", "--draft", DRAFT, "--max-new-tokens", "8", *where)
-    with terminal(*generate) as colourful:
-        assert await colourful.ends() == 0
-    assert "\x1b[3" in colourful.shown
-    monkeypatch.setenv("NO_COLOR", "1")
-    with terminal(*generate) as plain:
-        assert await plain.ends() == 0
-    assert "\x1b[3" not in plain.shown
