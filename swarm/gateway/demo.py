@@ -13,7 +13,10 @@ from swarm.gateway.command import told
 from swarm.gateway.server import Settings, serving, stopped
 from swarm.model.checkpoint import Checkpoint
 
-EXAMPLE = "Mia has 12 coins. She finds 30 more coins. How many coins does Mia have?"
+EXAMPLE = (
+    "Mia has 12 coins. A friend brings 30 more coins. At the market, she buys 25 more. "
+    "How many coins does Mia have in the end?"
+)
 
 
 async def serve_demo(peers: int, link_ms: float, port: int) -> None:

@@ -19,6 +19,12 @@ def test_drafts_are_for_all_models_or_for_one():
             _pairs(["a", "b"], wrong)
 
 
+def test_a_demo_that_serves_compares_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["swarm", "demo", "--serve", "--json"])
+    assert guard(app) == 2
+    assert "--serve compares nothing" in capsys.readouterr().err
+
+
 def test_the_line_for_curl_can_be_pasted():
     assert told("http://127.0.0.1:1", ["m"]).endswith(
         """curl http://127.0.0.1:1/v1/chat/completions -H 'Content-Type: application/json' """
