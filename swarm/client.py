@@ -16,6 +16,7 @@ from swarm.config import Network, load_network
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
+from swarm.kept import KeptSessions
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.model.quantization import named
 from swarm.network.addressbook import AddressBook, Standing
@@ -27,6 +28,7 @@ from swarm.request import Options, Request
 from swarm.results import Audits, Generation
 from swarm.router import Router
 from swarm.routing.health import Health
+from swarm.status import ModelStatus, entry_of, look_at
 from swarm.wire.hello import Member
 
 DEFAULT_AUDIT_RATE = 0.01
@@ -99,8 +101,11 @@ class SwarmClient:
             checkpoint = self.models.checkpoint
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
             ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
+            self._connections = connections
             self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
+            self._kept = KeptSessions()
+            life.push_async_callback(self._kept.close)
             self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
             auditing = asyncio.create_task(self._auditor.run())
             life.push_async_callback(end, auditing)
@@ -160,7 +165,7 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self.models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor)
+        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""
@@ -184,3 +189,11 @@ class SwarmClient:
             OtherQuantization: if these weights are served, but stored another way.
         """
         return await self._router.chain()
+
+    async def look(self) -> ModelStatus:
+        """Who serves which layers of the model, and who of them answers now.
+
+        Raises:
+            DirectoryDown: if no node of the network answers.
+        """
+        return await look_at(entry_of(self.models.checkpoint), self._directory, self._connections)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from swarm.audit.evidence import Samples
 from swarm.auditor import Auditor
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
-from swarm.decoding.decoder import Resume
+from swarm.decoding.decoder import NOTHING_HELD, Held, Resume
 from swarm.failover import NO_FAILURE, PAUSE_S, Mender, SwarmIncomplete
+from swarm.kept import KeptSessions
 from swarm.model.client import ClientModels
 from swarm.network.tasks import end
 from swarm.request import Request
@@ -44,6 +45,7 @@ class GenerationStream:
     Args:
         router: chooses the chain, and peers that take the place of others.
         auditor: is offered the text when it is finished.
+        kept: where sessions are that this text may go on from, and where its own goes if the request says so.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class GenerationStream:
         threads: Threads,
         router: Router,
         auditor: Auditor | None = None,
+        kept: KeptSessions | None = None,
     ) -> None:
         self._models, self._prompt, self._request = models, tuple(prompt), request
         self._threads, self._router, self._auditor = threads, router, auditor
+        self._kept = kept if request.keep else None
         self._samples = Samples()
         self._result: Generation | None = None
         self._session: ChainSession | None = None
@@ -84,12 +88,13 @@ class GenerationStream:
         return self._result
 
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
-        turn = Turn(self._models, self._prompt, self._request)
-        session = self._session = await self._open(turn)
-        standby = self._standby = Standby(session, self._router, self._request.standby)
+        turn, session, held = await self._begin()
+        self._session = session
+        standby = self._standby = Standby(session, self._router, self._request.standby, held)
         repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s))
         watching = asyncio.create_task(self._router.watch())
         turn.meter.start()
+        finished = False
         try:
             while not turn.decoder.finish_reason:
                 try:
@@ -100,6 +105,7 @@ class GenerationStream:
                     await repairs.mend(failure, turn.decoder.resume)
             self._result = self._sum_up(turn, session, repairs)
             self._offer(turn, session, repairs)
+            finished = True
         except SwarmIncomplete as error:
             turn.decoder.finish_reason = "swarm_incomplete"
             error.generation = self._result = self._sum_up(turn, session, repairs)
@@ -107,8 +113,27 @@ class GenerationStream:
         finally:
             await end(watching)
             await standby.close()
-            await session.close()
+            await self._leave(session, turn.decoder.held if finished else None)
         self._router.learn(self._result.route, self._result.stats)
+
+    async def _begin(self) -> tuple[Turn, ChainSession, Held]:
+        """Go on where a text before has ended, if that was kept and is a beginning of this one; else a new session."""
+        request, prompt = self._request, self._prompt
+        if self._kept is not None:
+            request.check_prompt(prompt, self._models.checkpoint)  # a session that was taken must not be lost
+            kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
+            if kept is not None:
+                session, held = kept
+                return Turn(self._models, prompt, request, held), session, held
+        turn = Turn(self._models, prompt, request)
+        return turn, await self._open(turn), NOTHING_HELD
+
+    async def _leave(self, session: ChainSession, held: Held | None) -> None:
+        """The other half of `_begin`."""
+        if self._kept is not None and held is not None:
+            await self._kept.put(session, held)
+        else:
+            await session.close()
 
     async def _open(self, turn: Turn) -> ChainSession:
         """A session on a chain; one that cannot be opened is given up for another one.
@@ -116,11 +141,14 @@ class GenerationStream:
         Where peers that the directory names do not answer, or have no room, others may soon: that is waited for.
         """
         deadline = time.monotonic() + self._request.patience_s
+        spare = 0
+        if self._kept is not None:
+            spare = self._request.spare_tokens(len(turn.prompt), self._models.checkpoint)
         avoid: set[str] = set()
         failures, refused = 0, None
         while True:
             try:
-                return await self._open_on(await self._router.chain(avoid), turn)
+                return await self._open_on(await self._router.chain(avoid), turn, turn.max_tokens + spare)
             except MissingLayers as missing:
                 if not missing.expected or time.monotonic() > deadline:
                     raise refused or missing from None
@@ -134,14 +162,13 @@ class GenerationStream:
                 if failure.code in (FaultCode.WRONG_LAYERS, FaultCode.DRAINING):
                     self._router.outdated(failure.peer_id)
                 failures += failure.code is not FaultCode.BUSY
+                spare = 0 if failure.code is FaultCode.BUSY else spare
                 if failures >= OPEN_TRIES:
                     raise
 
-    async def _open_on(self, chain: Sequence[ChainLink], turn: Turn) -> ChainSession:
+    async def _open_on(self, chain: Sequence[ChainLink], turn: Turn, max_tokens: int) -> ChainSession:
         checkpoint = self._models.checkpoint
-        session = ChainSession(
-            chain, checkpoint.fingerprint, turn.max_tokens, checkpoint.hidden_size, self._models.guard
-        )
+        session = ChainSession(chain, checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard)
         try:
             await session.open()
         except BaseException:
@@ -184,9 +211,10 @@ class GenerationStream:
             [link.stage for link in session.chain],
             frozenset(peer_id for failover in repairs.failovers for peer_id in failover.peers),
             frozenset(link.record.dtype for link in session.chain),
-            turn.max_tokens,
+            session.max_tokens,
         )
-        self._auditor.offer(evidence, len(turn.prompt) + turn.decoder.counts.sent)
+        computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent
+        self._auditor.offer(evidence, computed)
 
     async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
         taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])

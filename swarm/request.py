@@ -22,9 +22,11 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
 DEFAULT_NEW_TOKENS = 256
+REMARK_TOKENS = 256  # what a user may say between two texts of a conversation
 DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
 Depth = int | Literal["auto"]
@@ -71,8 +73,10 @@ class Options(TypedDict, total=False):
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
     stop: Sequence[str]  # the text ends before the first of these strings
+    logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
     patience_s: float  # how long peers that failed may be missing, before the generation is given up
     standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
+    keep: bool  # let the peers keep what they computed for a while: a text that goes on from this one begins sooner
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,10 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
     patience_s: float = DEFAULT_PATIENCE_S
     standby: bool = False
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -109,6 +115,10 @@ class Request:
         if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise RequestError(
+                "logprobs", self.logprobs, f"how many of the likeliest tokens to tell, 0 to {MAX_LOGPROBS}"
+            )
 
     @classmethod
     def of(cls, options: Options) -> "Request":
@@ -140,6 +150,15 @@ class Request:
         """Room for branches that are lost, beyond what the text itself takes, which a session has to reserve."""
         return MAX_SENT_AHEAD if self.window and self.depth != 1 and self.branches > 1 else 0
 
+    def session_tokens(self, prompt_tokens: int) -> int:
+        """Room that the session of one text has to have."""
+        return prompt_tokens + self.max_new_tokens + self.tokens_ahead
+
+    def spare_tokens(self, prompt_tokens: int, checkpoint: Checkpoint) -> int:
+        """Room beyond that, for one more turn of a conversation, as far as the model's context reaches."""
+        left = context_tokens(checkpoint) - prompt_tokens - self.max_new_tokens
+        return max(0, min(self.max_new_tokens + REMARK_TOKENS, left))
+
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         if not prompt:
@@ -147,6 +166,11 @@ class Request:
         for token in prompt:
             if not 0 <= token < checkpoint.vocab_size:
                 raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
-        limit = min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)
+        limit = context_tokens(checkpoint)
         if len(prompt) + self.max_new_tokens > limit:
             raise PromptTooLong(len(prompt), self.max_new_tokens, limit)
+
+
+def context_tokens(checkpoint: Checkpoint) -> int:
+    """The longest text of a model, prompt included, that peers speak of."""
+    return min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)

@@ -12,6 +12,15 @@ from swarm.decoding.rules.rule import Origin
 
 
 @dataclass(frozen=True)
+class Likely:
+    """A token that the target found likely at a place; ``logprob`` is in nats."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Piece:
     """One committed token and its fate. ``text`` may be empty while a character is not complete."""
 
@@ -24,6 +33,8 @@ class Piece:
     deficit_nats: float = 0.0  # how much less likely a relaxed token is than the target's choice
     key: bool = False  # a draft was overruled because a key token was at stake
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
+    logprob: float | None = None  # of the token, in nats at temperature 1, if `Options.logprobs` is given
+    likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,7 @@ class Stats:
     failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
+    cached_tokens: int = 0  # of the prompt, that the peers held already, from a text that it goes on from
     audits: Audits = Audits()
 
 
@@ -185,12 +197,14 @@ class Meter:
         draft_error: str | None,
         finish_reason: FinishReason,
         failovers: tuple[Failover, ...] = (),
+        cached_tokens: int = 0,
     ) -> Stats:
         """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
         seconds, new_tokens = self.last_token - self.started, self.new_tokens
         loops_ms = self.loops_ms[1:] or self.loops_ms
         return Stats(
             prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
             new_tokens=new_tokens,
             seconds=seconds,
             tokens_per_second=new_tokens / seconds if seconds else 0.0,

@@ -232,6 +232,25 @@ class ChainSession:
         """The serial of the last token that was sent in the current epoch; 0 if there was none."""
         return next((w.first + len(w.tokens) - 1 for w, _ in reversed(self._sent) if w.epoch == self._epoch), 0)
 
+    async def rest(self) -> None:
+        """Nothing that is on its way is wanted any more, and a newer epoch begins, in which another text may go on.
+
+        Raises:
+            ChainBroken: if a peer is gone.
+        """
+        self.go_on(self.chain, self._epoch + 1)
+        self.bytes_sent = self.bytes_received = 0
+        self._loop_s = None
+        await asyncio.gather(*(self.tell(each, Cancel(session=self.id, epoch=self._epoch)) for each in self.chain))
+
+    def undisturbed(self) -> bool:
+        """Whether all peers are still there while the session rests, and none has said anything that matters."""
+        while not self._inbox.empty():
+            arrival = self._inbox.get_nowait()
+            if self._concerns(arrival) and not isinstance(arrival.message, (Result, *LATE)):
+                return False
+        return not any(link.connection.closed for link in self.chain)
+
     async def close(self) -> None:
         """Tell all peers that are still there; never fails, and takes `CLOSE_TIMEOUT_S` at most."""
         joined = list(self._joined.values())

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from swarm.chain import ChainBroken, ChainLink, take_leave
-from swarm.decoding.decoder import Resume, Window
+from swarm.decoding.decoder import NOTHING_HELD, Held, Resume, Window
 from swarm.network.connection import Arrival, Connection
 from swarm.network.feed import Feed
 from swarm.network.link import LinkClosed
@@ -35,7 +35,7 @@ from swarm.wire.messages import (
     SessionId,
     Standing,
 )
-from swarm.wire.stream import Retold, Stream
+from swarm.wire.stream import Retold, Stream, replayed
 
 LOOK_S = 0.5  # between two looks at how far everybody has come
 SEEK_S = 10.0  # between two searches for a peer that could stand by for a stage
@@ -84,15 +84,16 @@ class Standby:
 
     Args:
         wanted: without it nothing is ever done.
+        held: what the chain holds already.
     """
 
-    def __init__(self, session: ChainSession, finder: SpareFinder, wanted: bool) -> None:
+    def __init__(self, session: ChainSession, finder: SpareFinder, wanted: bool, held: Held = NOTHING_HELD) -> None:
         self._session, self._finder, self._wanted = session, finder, wanted
         self._spares: dict[str, Spare] = {}  # by the peers that they stand by for
         self._spent: set[str] = set()  # peers that failed to stand by, and are not tried again
         self._sought_at: dict[tuple[int, int], float] = {}  # by layers
         self._news: asyncio.Queue[Arrival] = asyncio.Queue(MAX_NEWS)
-        self._said = _Said(session.id)
+        self._said = _Said(session.id, held)
         self._epoch = self._answered = 0  # of the last answer, and its last serial
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -295,10 +296,12 @@ def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:
 class _Said:
     """All that was said to the first peer of a chain, as that one holds it."""
 
-    def __init__(self, session: SessionId) -> None:
+    def __init__(self, session: SessionId, held: Held) -> None:
         self._session = session
         self._stream = Stream()
-        self._tokens: list[int] = []  # a row each
+        self._tokens = list(held.tokens)  # a row each
+        for first, rows, root, parents in replayed(held.root, len(held.tokens)):
+            self._stream.admit(held.epoch, root, first, rows.stop - rows.start, parents, replay=True)
 
     def frame(self, window: Window) -> Frame:
         """Keep a window; returns it as it is told to who stands by."""

@@ -88,7 +88,7 @@ async def look(
             entries = (await directory.models())[:MAX_MODELS]
         else:
             entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)]
-        return [await _look_at(entry, directory, connections) for entry in entries]
+        return [await look_at(entry, directory, connections) for entry in entries]
 
 
 @contextlib.asynccontextmanager
@@ -106,11 +106,16 @@ async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[
 
 def _entry(model: str, quantization: str | None) -> ModelEntry:
     """In a thread: the fingerprint of a local folder reads all its weights."""
-    checkpoint = Checkpoint.open(model, named(quantization))
+    return entry_of(Checkpoint.open(model, named(quantization)))
+
+
+def entry_of(checkpoint: Checkpoint) -> ModelEntry:
+    """What to ask a directory for. Reads all weights of a local folder, once."""
     return ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)
 
 
-async def _look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
+async def look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
+    """The state of one model now: its records, and which of its peers answer. Raises `DirectoryDown`."""
     sample = await directory.survey(entry.fingerprint, entry.model_layers, ENOUGH_PEERS)
     records = sample.records
     reached: dict[str, Connection] = {}

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from swarm.decoding.decoder import Ask, Decoder, Window
+from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.likelihood import log_probabilities
 from swarm.decoding.plan import Loop, Plan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.tree import Node
 from swarm.model.client import ClientModels
 from swarm.request import Request
-from swarm.results import Failover, Generation, Measured, Meter, Piece, RouteStop
+from swarm.results import Failover, Generation, Likely, Measured, Meter, Piece, RouteStop
 from swarm.text import StopStrings, TextStream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -40,14 +41,21 @@ class Turn:
     `draft` may run in a thread of its own, everything else belongs to one thread. Raises `RequestError` or
     `PromptTooLong` for a prompt that the model cannot take.
 
+    Args:
+        held: what the chain holds of the prompt already.
+
     Attributes:
+        max_tokens: that a session has to have room for.
         branches: the chain takes several continuations of one token. May be denied before the first frame.
     """
 
-    def __init__(self, models: ClientModels, prompt: Sequence[int], request: Request) -> None:
+    def __init__(
+        self, models: ClientModels, prompt: Sequence[int], request: Request, held: Held = NOTHING_HELD
+    ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models, self.request, self.prompt = models, request, tuple(prompt)
-        self.max_tokens = len(prompt) + request.max_new_tokens + request.tokens_ahead
+        self.max_tokens = request.session_tokens(len(prompt))
+        self.cached_tokens = len(held.tokens)
         self.branches = True
         self.control = request.control()
         self.decoder = Decoder(
@@ -59,6 +67,7 @@ class Turn:
             ends_text=self._write,
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
+            held=held,
         )
         self.drafter = make_drafter(models, request)
         self.draft_error: str | None = None
@@ -174,6 +183,7 @@ class Turn:
             stats=self.meter.stats(
                 decoder.counts,
                 prompt_tokens=len(self.prompt),
+                cached_tokens=self.cached_tokens,
                 bytes_sent=bytes_sent,
                 bytes_received=bytes_received,
                 seed=sampling.seed if sampling.temperature else None,
@@ -194,6 +204,7 @@ class Turn:
     def _piece(self, decision: Decision, text: str) -> Piece:
         choice = decision.token if decision.choice is None else decision.choice
         lost = choice if decision.kept else decision.drafted
+        logprob, likely = self._likelihood(decision)
         return Piece(
             token_id=decision.token,
             text=text,
@@ -204,7 +215,16 @@ class Turn:
             deficit_nats=decision.deficit_nats,
             key=decision.key,
             reason=decision.reason,
+            logprob=logprob,
+            likely=likely,
         )
+
+    def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
+        if self.request.logprobs is None or decision.logits is None:
+            return None, ()
+        logprob, likeliest = log_probabilities(decision.logits, decision.token, self.request.logprobs)
+        decode = self.models.lexicon.decode
+        return logprob, tuple(Likely(token, decode([token]), each) for token, each in likeliest)
 
 
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:

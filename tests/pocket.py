@@ -14,6 +14,7 @@ from support import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpo
 
 from swarm.auditor import Auditor
 from swarm.generation import GenerationStream, Threads
+from swarm.kept import KeptSessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import ClientModels
 from swarm.model.span import Span
@@ -78,6 +79,7 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health()
         self.auditor: Auditor | None = None
+        self.kept = KeptSessions()
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(somebody())
         self._connections = Connections(self._dialer)
@@ -136,7 +138,7 @@ class Swarm:
 
     def stream(self, prompt: Sequence[int] = PROMPT, **options: Any) -> GenerationStream:
         request = Request.of({"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options})
-        return GenerationStream(self._models, prompt, request, self._threads, self.router, self.auditor)
+        return GenerationStream(self._models, prompt, request, self._threads, self.router, self.auditor, self.kept)
 
     async def write(self, strike: Strike | None = None, at: int = NEW // 3, **options: Any) -> Generation:
         """Generate, and let something happen after so many tokens."""
@@ -150,6 +152,7 @@ class Swarm:
     async def close(self) -> None:
         for peer in self.up:
             peer.span.go_on.set()
+        await self.kept.close()
         await self._connections.close()
         await self._dialer.close()
         for peer in self.up:

@@ -7,7 +7,7 @@ import pytest
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.plan import MAX_DEPTH, Plan
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
-from swarm.request import MAX_WINDOW, PromptTooLong, Request, RequestError
+from swarm.request import MAX_LOGPROBS, MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -23,6 +23,7 @@ def checkpoint(vocab_size=100, max_positions=50):
         *[("window", wrong) for wrong in (-1, MAX_WINDOW + 1)],
         *[("depth", wrong) for wrong in (0, MAX_DEPTH + 1)],
         *[("branches", wrong) for wrong in (0, CHOICES + 1)],
+        *[("logprobs", wrong) for wrong in (-1, MAX_LOGPROBS + 1)],
     ],
 )
 def test_a_value_out_of_range_is_named(name, value):

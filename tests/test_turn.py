@@ -147,6 +147,24 @@ def test_a_bias_bans_a_token_for_target_and_draft_alike(target, plain):
     assert run(target, options(logit_bias={banned: -100}), drafter).token_ids == expected.token_ids
 
 
+@pytest.mark.parametrize("window", [0, 4])
+def test_the_likeliest_tokens_are_told_with_their_log_probabilities(window, target, plain):
+    expected = plain(repetition_penalty=1.3)
+    drafter = Scripted(expected.token_ids, DISTORTIONS["now and then wrong"]) if window else None
+    asked = options(window=window, repetition_penalty=1.3, logprobs=3)
+    said = run(target, asked, drafter)
+    assert said.token_ids == expected.token_ids
+    for i, piece in enumerate(said.pieces):
+        tokens = [*PROMPT, *said.token_ids[:i]]
+        (row,) = asked.shaping.apply(predictions(target, tokens)[-1:], tokens, [])
+        right, likeliest = row.log_softmax(-1), row.topk(3).indices.tolist()
+        assert [each.token_id for each in piece.likely] == likeliest
+        assert [each.logprob for each in piece.likely] == pytest.approx(right[likeliest].tolist(), abs=1e-4)
+        assert [each.text for each in piece.likely] == [Tokenizer().decode([token]) for token in likeliest]
+        assert piece.logprob == pytest.approx(float(right[piece.token_id]), abs=1e-4)
+    assert {piece.logprob for piece in expected.pieces} == {None}  # nobody asked
+
+
 def test_a_stop_token_ends_the_text_inside_a_window_too(target, plain):
     eos = {plain().token_ids[9]}
     expected = plain(eos)

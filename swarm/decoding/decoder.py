@@ -94,6 +94,23 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What all peers hold of a text that has ended: ``tokens``, of which the last one has the serial ``root``.
+
+    Another text that begins with these tokens can go on from there: its first window has this ``epoch``, and its
+    serials follow the ``last`` one that was given.
+    """
+
+    epoch: int
+    root: int
+    last: int
+    tokens: tuple[int, ...]
+
+
+NOTHING_HELD = Held(epoch=0, root=0, last=0, tokens=())
+
+
+@dataclass(frozen=True)
 class _Sent:
     window: Window
     nodes: tuple[Node, ...]  # whose answers are wanted
@@ -111,6 +128,7 @@ class Decoder:
         ends_text: told every committed token in order; True ends the text, as a stop token does.
         confidence: how likely drafts are kept; it learns.
         chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for each other.
+        held: what the chain holds of the prompt already: its beginning, but not all of it.
     """
 
     def __init__(
@@ -124,24 +142,28 @@ class Decoder:
         ends_text: Callable[[int], bool] = lambda _: False,
         confidence: Confidence | None = None,
         chunk: int = 256,
+        held: Held = NOTHING_HELD,
     ) -> None:
         if not prompt or max_new_tokens < 1 or chunk < 2:
             raise ValueError("give a prompt, max_new_tokens of at least 1, and chunks of at least 2")
+        if held.tokens != tuple(prompt[: min(len(held.tokens), len(prompt) - 1)]):
+            raise ValueError("the prompt has to go on from what is held")
         self.rule, self.shaping, self.stop_ids, self._ends_text = rule, shaping, stop_ids, ends_text
         self.confidence = Confidence() if confidence is None else confidence
         self.chunk = chunk
         self.plan = Plan()
         self.tokens = list(prompt)
         self.tree = Tree(Node(prompt[-1], len(prompt) - 1))
-        self.epoch = 0
+        self.epoch = held.epoch
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
-        self._unread = list(prompt[:-1])  # of the prompt, what was not sent yet; its last token is the tip
+        # Of the prompt, what was not sent yet; its last token is the tip.
+        self._unread = list(prompt[len(held.tokens) : -1])
         self._limit = len(prompt) + max_new_tokens
         # Serial of the last token that every peer will hold whatever fails: the last one of the text that was answered,
         # and before there is one, the end of the last whole chunk of the prompt.
-        self._root = 0
-        self._serial = 0  # the last one given
+        self._root = held.root
+        self._serial = held.last  # the last one given
         self._run = 0  # drafted tokens kept in a row
         self._frames_ahead = 0  # sent since the text took a turn
         self._in_flight: deque[_Sent] = deque()
@@ -274,6 +296,11 @@ class Decoder:
             return Resume(self.epoch, 0, ())
         return Resume(self.epoch, self._root, tuple(self.tokens[:-1]))
 
+    @property
+    def held(self) -> Held | None:
+        """What all peers hold once the text has ended; None before there was an answer."""
+        return Held(self.epoch + 1, self._root, self._serial, tuple(self.tokens[:-1])) if self.counts.loops else None
+
     # Judging.
 
     def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
@@ -321,7 +348,8 @@ class Decoder:
         drafted = [node.drafted for node in line[1 : answered + 1] if node.drafted]
         rows = torch.stack([node.logits for node in line[:answered] if node.logits is not None])
         shaped = self.shaping.apply(rows, self.tokens, [guess.token for guess in drafted[: answered - 1]])
-        return self.rule.judge(shaped, self.tokens, drafted)
+        decisions = self.rule.judge(shaped, self.tokens, drafted)
+        return [replace(decision, logits=row) for decision, row in zip(decisions, shaped, strict=False)]
 
     def _commit(self, decision: Decision) -> Decision:
         """The one place where the text grows and what was sent ahead is declared void."""

@@ -107,9 +107,9 @@ def receive(decoder, chain, target):
     return decisions
 
 
-def run(decoder, target, kinds=("right",), longer=0):
+def run(decoder, target, kinds=("right",), longer=0, chain=None):
     """The loop of a generation: draft, send, judge. Every turn must find something to wait for."""
-    chain, decisions, turn = SimulatedChain(), [], 0
+    chain, decisions, turn = chain or SimulatedChain(), [], 0
     while not decoder.finish_reason:
         asks = 0
         while (ask := decoder.ask()) and asks < 12:
@@ -146,6 +146,23 @@ def test_the_output_is_that_of_plain_decoding(setup, plan, kinds, longer):
     assert counts.rejected == sum(decision.origin in ("branch", "corrected") for decision in decisions)
     assert counts.held <= len(decisions) + 1
     assert counts.held <= counts.sent
+
+
+@settings(max_examples=200, deadline=None)
+@given(setups(), plans, st.sampled_from(KINDS), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=50))
+def test_another_text_goes_on_from_what_the_chain_holds(setup, plan, kind, remark):
+    target, prompt, settings = setup
+    chain, first = SimulatedChain(), decoder_for(prompt, plan, **settings)
+    run(first, target, [kind], chain=chain)
+    held = first.held
+    chain.cancel(held.epoch)
+    chain.answers.clear()
+    sent = len(chain.sent)
+    further = [*first.tokens[:-1], *remark]  # the last token need not be the same one
+    second = decoder_for(further, plan, **settings, held=held)
+    run(second, target, [kind], chain=chain)
+    check_the_end(second, target, further, settings["max_new_tokens"])
+    assert min(window.position for window in chain.sent[sent:]) == len(held.tokens) == len(first.tokens) - 1
 
 
 class DecoderAgainstChain(RuleBasedStateMachine):

@@ -13,6 +13,7 @@ from pathlib import Path
 from support import alive
 
 from swarm.blocking import BlockingClient
+from swarm.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.demo.problems import problems
@@ -49,6 +50,9 @@ async def test_generate_status_and_the_sdk_agree() -> None:
         assert (report["model"], report["model_layers"], report["missing"]) == (TARGET, 8, [])
         assert [peer["layers"] for peer in report["peers"]] == [[0, 5], [3, 8]]
         assert "All layers are served" in await _swarm("status", TARGET, *where)
+
+        async with SwarmClient(locate(TARGET), network=swarm.network) as client:
+            assert [peer.layers for peer in (await client.look()).peers] == [(0, 5), (3, 8)]
 
         generation, pieces = await asyncio.to_thread(_blocking, swarm)
         assert generation == said["text"]

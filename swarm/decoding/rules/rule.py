@@ -1,7 +1,7 @@
 """How a rule is asked, and what it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class Decision:
         reason: of a draft that missed the target's choice: why it was kept all the same, or why not.
         key: whether the reason is that the token is a key token.
         branch: the token was sent ahead as another choice of the draft's; the decoder knows.
+        logits: the target's ``[vocabulary]`` at this position, shaped; the decoder knows.
     """
 
     token: int
@@ -31,6 +32,7 @@ class Decision:
     reason: str = ""
     key: bool = False
     branch: bool = False
+    logits: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def kept(self) -> bool:
