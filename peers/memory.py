@@ -76,6 +76,9 @@ class Needs:
         """Read off the model's skeleton and its configuration. Raises UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
         quantization = checkpoint.quantization
+        scratch_bytes = quantization.scratch_bytes if quantization else 0
+        quantized = (shape for linears in anatomy.layer_linears for shape in linears) if quantization else ()
+        widest = max((rows * columns for rows, columns in quantized), default=0)
         heads = int(getattr(config, "num_attention_heads", None) or 1)  # without any it is refused when it is loaded
         # A configuration file may hold what its model does not know.
         shares = "num_key_value_heads" in type(config)().to_dict()
@@ -93,10 +96,11 @@ class Needs:
                 for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
             ),
             entry_bytes=anatomy.embedding_numel * size,
-            loading_bytes=anatomy.largest_numel * (quantization.scratch_bytes if quantization else FLOAT_BYTES),
+            loading_bytes=max(anatomy.largest_numel * FLOAT_BYTES, widest * scratch_bytes),
             cache_bytes=2 * kv_heads * head_dim * size,
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
-            batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES,
+            # A quantized weight is made as wide as what is computed with it, one at a time.
+            batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES + widest * size,
             # Scores that are worked out by hand, one by one, are there several times over; else only the mask is.
             position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),

@@ -45,15 +45,18 @@ def whole(quantization: Quantization, prompt: list[int]) -> tuple[int, ...]:
     return tuple(output[0, len(prompt) :].tolist())
 
 
-async def test_the_text_is_that_of_the_quantized_model(quantized: Material) -> None:
+async def test_the_text_is_that_of_the_quantized_model_and_honest_peers_agree(quantized: Material) -> None:
     prompt = quantized.models.tokenizer(PROMPT).input_ids
     assert quantized.checkpoint.quantization is not None
     expected = whole(quantized.checkpoint.quantization, prompt)
-    async with swarm_of(lambda: Swarm(quantized), *STAGES, max_positions=512) as swarm:
+    serving = swarm_of(lambda: Swarm(quantized), *STAGES, *STAGES, max_positions=512)
+    async with serving as swarm, swarm.audits() as audits:
         for way in ({"window": 0}, {}):
             text = await soon(swarm.write(prompt=prompt, max_new_tokens=NEW, logit_bias={}, **way))
             assert text.token_ids == expected
             assert (text.stats.drafted_tokens > 0) == (way == {})
+        await soon(audits.settle())
+        assert (audits.audits.texts, audits.audits.disagreements) == (2, 0)
 
 
 async def test_who_asks_for_another_quantization_is_refused(quantized: Material) -> None:
