@@ -30,6 +30,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         text, target, fragment = match.groups(default="")
         path = normpath(f"{Path(source).parent}/{target}")
         name = pages.get(path, path.removeprefix("docs/"))
-        return f"[{text}]({name}{fragment})" if files.get_file_from_path(name) else text
+        found = files.get_file_from_path(name)
+        return f"[{text}]({name}{fragment})" if found and found.inclusion.is_included() else text
 
     return _PICTURE.sub(r"\1", _LINK.sub(link, markdown))
