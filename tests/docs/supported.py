@@ -19,7 +19,7 @@ FAMILIES = {
     "gemma3_text": "Gemma 3 (text)",
     "glm4": "GLM-4-0414",
     "gpt_neox": "GPT-NeoX-20B, Pythia",
-    "gpt_oss": "gpt-oss, in an unquantised copy",
+    "gpt_oss": "gpt-oss, in an unquantized copy",
     "granite": "Granite 3",
     "helium": "Helium 1",
     "llama": "Llama 1 to 3.3, TinyLlama, Vicuna, SmolLM 2",
