@@ -258,13 +258,13 @@ class Honest:
     async def speak(self, count: int) -> None:
         """Some more tokens, whose hidden states must be those of the model, and a ping."""
         for nonce, link in enumerate(self._links):
-            await link.send(Ping(nonce=nonce))
+            await self._say(link, Ping(nonce=nonce))
             await self._expect(link, Pong)
         tokens = tuple(HONEST_TEXT[self._sent : self._sent + min(count, MAX_FRAME_TOKENS)])
         if not tokens or self._arena.failures:
             return
         frame = Frame(session=HONEST_ID, epoch=0, first=self._sent + 1, tail=len(tokens), tokens=tokens)
-        await self._links[0].send(frame)
+        await self._say(self._links[0], frame)
         result = await self._expect(self._links[1], Result)
         if isinstance(result, Result):
             wanted = self._arena.reference[self._sent : self._sent + len(tokens)]
@@ -278,6 +278,12 @@ class Honest:
             with contextlib.suppress(LinkClosed):
                 await link.send(Close(session=HONEST_ID))
             await link.close()
+
+    async def _say(self, link: StreamLink, message: Message) -> None:
+        try:
+            await link.send(message)
+        except LinkClosed as error:
+            self._arena.failures.append(f"an honest client could not say {type(message).__name__}: {error}")
 
     async def _expect(self, link: StreamLink, kind: type[Message]) -> Message | None:
         try:
