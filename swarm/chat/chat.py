@@ -1,9 +1,8 @@
 """A chat: questions in, answers out. An answer can fail or be stopped; the conversation goes on."""
 
 import asyncio
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -78,11 +77,10 @@ class Display(Protocol):
 
 @dataclass
 class Chat:
-    """The state of a chat; `ask` is the only thing that takes time.
+    """The state of a chat; `ask` is the only thing that takes time, and `stop` ends it.
 
     Attributes:
         context_tokens: of prompt and answer together.
-        stoppable: Ctrl-C ends the answer, and not the program.
         failure: the first of all.
         last: the last answer of the conversation.
         over: nothing more is to be asked.
@@ -94,10 +92,10 @@ class Chat:
     context_tokens: int
     options: Options = field(default_factory=Options)
     conversation: Conversation = field(default_factory=Conversation)
-    stoppable: bool = False
     failure: SwarmError | None = None
     last: Answer | None = None
     over: bool = False
+    _work: "asyncio.Task[Generation] | None" = None  # the answer that is being written
 
     async def ask(self, question: str) -> None:
         """Answer, piece by piece. Whatever text there is in the end becomes a part of the conversation."""
@@ -105,6 +103,12 @@ class Chat:
         if answer.text or not answer.cut:
             self.conversation = self.conversation.and_then(answer.turn)
         self.display.ended(answer)
+
+    def stop(self) -> None:
+        """End the answer that is being written, if there is one; what there is of it stays."""
+        work, self._work = self._work, None  # once: a second cancellation would disturb how the first one tidies up
+        if work is not None:
+            work.cancel()
 
     async def retry(self) -> bool:
         """Ask the last question again, and forget its answer; False if there is none."""
@@ -121,11 +125,11 @@ class Chat:
         except SwarmError as error:
             return self._failed(Answer(question, error=error, cut=True))
         pieces: list[Piece] = []
-        work = asyncio.create_task(self._write(stream, pieces))
+        work = self._work = asyncio.create_task(self._write(stream, pieces))
         try:
-            with _stopped_by_ctrl_c(work) if self.stoppable else nullcontext():
-                await asyncio.wait({work})
+            await asyncio.wait({work})
         finally:
+            self._work = None
             await end(work)
             self.display.waiting_for("")
         text = "".join(piece.text for piece in pieces)
@@ -165,22 +169,3 @@ class Chat:
     def _failed(self, answer: Answer) -> Answer:
         self.failure = self.failure or answer.error
         return answer
-
-
-@contextmanager
-def _stopped_by_ctrl_c(work: "asyncio.Task[Any]") -> Iterator[None]:
-    """Cancel ``work`` at SIGINT: once, for a second cancellation would disturb how the first one tidies up."""
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        if not stopped:
-            stopped = work.cancel()
-
-    loop.add_signal_handler(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, before)

@@ -67,7 +67,7 @@ class Terminal:
     async def read(self, prompt: str) -> str | None:
         """Raises `GivenUp` at Ctrl-C."""
         try:
-            said = await self._session.prompt_async(prompt)
+            said = await self._session.prompt_async(prompt, handle_sigint=False)  # Ctrl-C is a key here
         except EOFError:
             return None
         return _whole(said)

@@ -1,7 +1,9 @@
 """``swarm chat``: a conversation."""
 
+import asyncio
+import signal
 import sys
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,6 +23,10 @@ from swarm.options import (
     network_option,
     quantization_option,
 )
+
+if TYPE_CHECKING:
+    from swarm.chat.chat import Chat
+    from swarm.chat.reading import Terminal
 
 
 @click.command()
@@ -93,11 +99,10 @@ def chat(
                     context_tokens(client.models.checkpoint),
                     asked,
                     Conversation(system),
-                    stoppable=personal,
                 )
                 if personal:
                     chat.display.note(f"{model}, served by the network {net.name}. /help lists what you can do here.")
-                    await talk(chat, Terminal(state_dir() / "chat.history", list(ORDERS)).read)
+                    await _until_it_is_over(chat, Terminal(state_dir() / "chat.history", list(ORDERS)))
                 else:
                     await talk(chat, Pipe(sys.stdin.fileno()).read)
                 console.show_caught(await client.settle(0 if personal else AUDIT_PATIENCE_S))
@@ -106,3 +111,15 @@ def chat(
     done = run(converse())
     if done.failure is not None and not personal:
         sys.exit(done.failure.exit_code)
+
+
+async def _until_it_is_over(chat: "Chat", terminal: "Terminal") -> None:
+    """Talk with a person, for whom Ctrl-C ends an answer and never the program."""
+    from swarm.chat.talk import talk
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, chat.stop)
+    try:
+        await talk(chat, terminal.read)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import re
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +52,7 @@ class Page:
 
 def chat_of(swarm: Swarm, page: Page, context_tokens: int = 512, **options: Any) -> Chat:
     asked: Any = {"max_new_tokens": NEW, "keep": True, **options}
-    return Chat(swarm, render, page, context_tokens, Options(**asked), stoppable=True)
+    return Chat(swarm, render, page, context_tokens, Options(**asked))
 
 
 async def say(chat: Chat, *lines: str) -> None:
@@ -94,12 +92,11 @@ async def test_answers_become_the_conversation_and_can_be_taken_back(make: Calla
         assert len(chat.conversation.turns) == 1
 
 
-async def test_ctrl_c_stops_the_answer_and_not_the_chat(make: Callable[[], Swarm]) -> None:
+async def test_a_stop_ends_the_answer_and_not_the_chat(make: Callable[[], Swarm]) -> None:
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, page, max_new_tokens=200, keep=False)
-        before = signal.getsignal(signal.SIGINT)
-        page.on_piece = lambda: len(page.pieces) == 5 and os.kill(os.getpid(), signal.SIGINT)
+        page.on_piece = lambda: len(page.pieces) >= 5 and chat.stop()  # again and again, as people do
         await say(chat, "w5 w6")
         (stopped,) = page.answers
         assert (stopped.cut, stopped.generation, stopped.error) == (True, None, None)
@@ -108,8 +105,9 @@ async def test_ctrl_c_stops_the_answer_and_not_the_chat(make: Callable[[], Swarm
         assert len(stopped.route) == len(STAGES)
         assert "stays in the conversation" in figures(stopped)
         await eventually(lambda: all(peer.idle for peer in swarm.up))  # the sessions are closed
-        assert signal.getsignal(signal.SIGINT) is before
 
+        chat.stop()  # nothing
+        page.on_piece = lambda: None
         chat.options["max_new_tokens"] = 4
         await say(chat, "w7")
         assert not page.answers[-1].cut

@@ -43,14 +43,14 @@ def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
 
 
 WORDS = {
-    "unknown folder": "no-such-model",
-    "unknown hub model": "nobody/no-such-model",
-    "missing layers": "nobody serves layers 4:8",
-    "nobody serves the model": "no peer serves",
-    "other weights": "other weights",
-    "prompt too long": "context ends at",
-    "no bootstrap node is known": "bootstrap",
-    "no bootstrap node answers": "bootstrap",
+    "unknown folder": (5, "no-such-model"),
+    "unknown hub model": (5, "nobody/no-such-model"),
+    "missing layers": (4, "nobody serves layers 4:8"),
+    "nobody serves the model": (4, "no peer serves"),
+    "other weights": (4, "other weights"),
+    "prompt too long": (2, "context ends at"),
+    "no bootstrap node is known": (3, "bootstrap"),
+    "no bootstrap node answers": (3, "bootstrap"),
 }
 
 
@@ -84,10 +84,10 @@ async def endings(
 
 
 @pytest.mark.parametrize("failure", WORDS)
-def test_a_failure_is_told_in_one_sentence(failure: str, endings: dict[str, Ended]) -> None:
-    ended = endings[failure]
-    assert ended.code == 1, ended
-    assert WORDS[failure] in ended.err, ended
+def test_a_failure_is_told_in_one_sentence_and_by_the_exit_code(failure: str, endings: dict[str, Ended]) -> None:
+    ended, (code, words) = endings[failure], WORDS[failure]
+    assert ended.code == code, ended
+    assert words in ended.err, ended
     assert "Traceback" not in ended.err
     assert len(ended.err.strip().splitlines()) == 1, ended.err
 
@@ -118,7 +118,7 @@ async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_wit
         assert said
         swarm.peers[1].send_signal(signal.SIGKILL)
         _, err = await asyncio.wait_for(process.communicate(), HANG_S)
-        assert process.returncode == 1
+        assert process.returncode == 4
         assert "layers 4:8" in err.decode()
         assert "Traceback" not in err.decode()
 

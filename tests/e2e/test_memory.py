@@ -85,7 +85,7 @@ async def test_a_peer_takes_what_it_may_and_refuses_more(group: Path, heavy: Pat
 
             process = await joined(group, heavy, bootstrap, "--layers", f"0:{LAYERS}")
             out, err = await asyncio.wait_for(process.communicate(), START_S)
-            assert process.returncode == 1
+            assert process.returncode == 5
             assert "serving" not in out.decode()
             assert f"layers 0:{LAYERS} of heavy need" in err.decode()
             assert "--layers 0:" in err.decode()
