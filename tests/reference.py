@@ -37,7 +37,7 @@ def program(group: click.Group) -> str:
             inner = click.Context(command, info_name=name, parent=context)
             usage = " ".join(command.collect_usage_pieces(inner))
             rows = list(records(command, inner))
-            sections.append(f"### {group.name} {name}\n\n    {group.name} {name} {usage}\n\n{said(command)}")
+            sections.append(f"### {group.name} {name}\n\n`{group.name} {name} {usage}`\n\n{said(command)}")
             if rows:
                 sections.append(table(rows))
     return "\n\n".join(sections)

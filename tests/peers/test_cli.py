@@ -83,15 +83,22 @@ async def test_the_key_of_a_bootstrap_node_is_kept(tmp_path: Path) -> None:
 async def test_a_peer_that_is_terminated_withdraws_and_leaves_nothing(tiny: Checkpoint) -> None:
     async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
         where = ("--bootstrap", bootstrap.addresses[0], "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
-        async with running("join", str(tiny._source.path), "--layers", f"0:{LAYERS}", *where) as process:
-            assert "anybody may join" in await first_line(process)
-            assert "serving layers 0:4 of 4 of tiny" in await first_line(process)
+        async with running("join", str(tiny._source.path), "--layers", f"0:{LAYERS}", "--json", *where) as process:
+            opened, serving = json.loads(await first_line(process)), json.loads(await first_line(process))
+            assert (opened["event"], opened["network"]) == ("open_network", "test")
+            assert "anybody may join" in opened["text"]
+            assert (serving["event"], serving["layers"], serving["fingerprint"]) == (
+                "serving",
+                [0, 4],
+                tiny.fingerprint,
+            )
+            assert serving["text"].startswith("serving layers 0:4 of 4 of tiny")
             assert len(await bootstrap.peers(tiny.fingerprint, LAYERS)) == 1
             (daemon,) = children(process.pid)
             process.terminate()
             code, out, err = await ended(process)
             assert (code, err) == (0, "")
-            assert "leaving" in out
+            assert [json.loads(line)["event"] for line in out.splitlines()] == ["leaving"]
             assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
             await eventually(lambda: not Path(f"/proc/{daemon}").exists())
 
