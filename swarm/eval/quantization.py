@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swarm import console
+from swarm import logs
 from swarm.demo import TARGET, locate
 from swarm.demo.problems import Problem, answer_of, problems
 from swarm.errors import SwarmError
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--model", default=TARGET, help="a folder or a hub id")
     parser.add_argument("--problems", type=int, default=100)
     args = parser.parse_args()
-    console.set_up_logging(verbose=False)
+    logs.set_up()
     torch.set_num_threads(1)  # side by side with others, or on a small model, more threads measure their waiting
     asked = list(islice(problems(SEED, held_out=True), args.problems))
     try:
