@@ -50,6 +50,7 @@ class ClientOptions(TypedDict, total=False):
     identity: Identity | None
     cache: Path | None
     audit_rate: float
+    quantization: str | None
 
 
 class SwarmClient:

@@ -26,6 +26,8 @@ def demo(
 ) -> None:
     """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
     if served:
+        if prompts or picture or as_json:
+            raise click.UsageError("--serve compares nothing: leave out --prompt, --picture and --json")
         from swarm.gateway.demo import serve_demo
 
         asyncio.run(serve_demo(peers, link_ms, port))

@@ -12,6 +12,7 @@ from support import alive, children, eventually, kill, soon, tiny_checkpoint
 
 from swarm.demo import local
 from swarm.demo.local import LocalSwarm, NotStarted, ProcessFailed, even_spans
+from swarm.errors import ExitCode
 from swarm.status import look
 
 
@@ -62,7 +63,7 @@ async def test_a_peer_that_cannot_start_is_named_and_the_others_ended(tmp_path: 
     with pytest.raises(ProcessFailed) as caught:
         async with LocalSwarm(str(tmp_path / "nothing"), [(0, 1)]):
             raise AssertionError("it did not start")
-    assert caught.value.code == 1
+    assert caught.value.code == ExitCode.LOCAL
     assert "was not found" in str(caught.value)
     assert "--layers 0:1" in str(caught.value)
 

@@ -21,7 +21,7 @@ def test_drafts_are_for_all_models_or_for_one():
 
 def test_a_demo_that_serves_compares_nothing(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["swarm", "demo", "--serve", "--json"])
-    assert guard(app) == 2
+    assert guard(app, "swarm") == 2
     assert "--serve compares nothing" in capsys.readouterr().err
 
 
@@ -37,12 +37,12 @@ def test_the_line_for_curl_can_be_pasted():
     [
         ((), 2, "Missing argument 'MODEL...'"),
         (("m", "--port", "70000"), 2, "not in the range"),
-        (("m", "--api-keys", "no-such-file"), 1, "cannot be read"),
-        (("m",), 1, "No bootstrap node is configured"),
+        (("m", "--api-keys", "no-such-file"), 2, "cannot be read"),
+        (("m",), 3, "No bootstrap node is configured"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_served_is_one_sentence(arguments, code, words, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["swarm", "serve", *arguments])
-    assert guard(app) == code
+    assert guard(app, "swarm") == code
     assert words in capsys.readouterr().err.strip().splitlines()[-1]

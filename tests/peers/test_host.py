@@ -89,17 +89,12 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
 
 async def test_a_peer_with_quantized_weights_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
     pytest.importorskip("torchao", reason="quantized weights are an extra: pip install 'swarm[quant]'")
-    said: list[str] = []
-    stop = asyncio.Event()
-    living = asyncio.create_task(serve(options(tiny, bootstrap, quantization=INT8), stop, said.append))
-    await eventually(lambda: bool(said) or living.done())
-    int8 = Checkpoint.open(str(tiny._source.path), INT8)
-    (record,) = await bootstrap.peers(int8.fingerprint, LAYERS)
-    assert (record.model, record.dtype) == ("tiny-int8", "float32")
-    assert "of tiny-int8" in said[0]
-    assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
-    stop.set()
-    await soon(living)
+    async with living(options(tiny, bootstrap, quantization=INT8)) as said:
+        int8 = Checkpoint.open(str(tiny._source.path), INT8)
+        (record,) = await bootstrap.peers(int8.fingerprint, LAYERS)
+        assert (record.model, record.dtype) == ("tiny-int8", "float32")
+        assert "of tiny-int8" in said[0].sentence
+        assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
 async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Directory) -> None:
@@ -173,6 +168,7 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
     monkeypatch.setattr(placing, "CONFIRM_PAUSE_S", 0.2)
     monkeypatch.setattr(memory.Room, "takes_also", lambda *_: room_for_both)
     free = options(tiny, bootstrap, layers=None, max_layers=2)
+    spans = spans_in_memory()
     async with living(free) as mover, AsyncExitStack() as others:
         before = served(mover)
         other = {(0, 2): (2, 4), (2, 4): (0, 2)}[before]
@@ -185,7 +181,7 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
             assert moved.sentence.startswith(f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}")
             found = await bootstrap.peers(tiny.fingerprint, LAYERS)
             assert {(r.first_layer, r.last_layer, r.state) for r in found} == {(*before, "online"), (*other, "online")}
-            await eventually(lambda: spans_in_memory() == 2)
+            await eventually(lambda: spans_in_memory() == spans + 2)
 
 
 async def test_running_sessions_get_a_grace_in_which_the_record_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:

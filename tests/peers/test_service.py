@@ -1,5 +1,6 @@
 """The service's unit: checked before it is written, and nobody else's is touched."""
 
+import functools
 import os
 import shlex
 from pathlib import Path
@@ -23,10 +24,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> int:
-    def command(standalone_mode: bool) -> None:
-        app(list(arguments), prog_name="swarm-peer", standalone_mode=standalone_mode)
-
-    return guard(command)
+    return guard(functools.partial(app, list(arguments)), "swarm-peer")
 
 
 def lines(text: str) -> dict[str, str]:
