@@ -64,26 +64,24 @@ def test_a_private_network_is_named_by_its_file(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "usage", "words"),
+    ("arguments", "words"),
     [
-        (("join",), True, "Missing argument 'MODEL'"),
-        (("join", "demo-target", "--layers", "4"), True, "no span of layers"),
-        (("join", "demo-target", "--fast"), True, "No such option"),
-        (("join", "demo-target", "--until-eof", "--bootstrap", NOBODY), True, "no standard input"),
-        (("join", "demo-target"), False, "No bootstrap node is configured"),
-        (("join", "demo-target", "--bootstrap", "here"), False, "is not an address"),
-        (("join", "demo-target", "--bootstrap", NOBODY, "--network-key", "none.key"), False, "none.key"),
-        (("doctor",), True, "is not one of"),
-        (("join", "demo\nExecStartPre=x", "--bootstrap", NOBODY), False, "control characters"),
+        (("join",), "Missing argument 'MODEL'"),
+        (("join", "demo-target", "--layers", "4"), "no span of layers"),
+        (("join", "demo-target", "--fast"), "No such option"),
+        (("join", "demo-target", "--until-eof", "--bootstrap", NOBODY), "no standard input"),
+        (("join", "demo-target"), "No bootstrap node is configured"),
+        (("join", "demo-target", "--bootstrap", "here"), "is not an address"),
+        (("join", "demo-target", "--bootstrap", NOBODY, "--network-key", "none.key"), "none.key"),
+        (("doctor",), "is not one of"),
+        (("join", "demo\nExecStartPre=x", "--bootstrap", NOBODY), "control characters"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_would_not_run_is_not_installed(
-    arguments: tuple[str, ...], usage: bool, words: str, file: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], words: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run("install-service", *arguments)
-    assert (code == 2) is usage
-    assert code
+    assert run("install-service", *arguments) != 0
     assert words in capsys.readouterr().err.strip().splitlines()[-1]
     assert not file.exists()
 
