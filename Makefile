@@ -21,11 +21,11 @@ demo: install
 chat: install
 	$(BIN)/swarm demo --serve $(ARGS)
 
-# Tests of modules run two at a time; those of whole swarms, which start many processes, one after the other.
+# First tests of modules, then those of whole swarms, which start many processes: two at a time.
 test: install
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -73,7 +73,7 @@ class ThreadedSwarm:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # some tests look whether this process has children, and its daemons are
 def threaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedSwarm]:
     """The demonstration's target, served by two peers."""
     with pytest.MonkeyPatch.context() as patch:
