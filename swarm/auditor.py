@@ -20,17 +20,18 @@ from swarm.audit.evidence import Evidence
 from swarm.audit.replay import windows
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Outcome, Run, Stand, Trial
-from swarm.chain import ChainLink
+from swarm.chain import ChainLink, ChainSilent
 from swarm.errors import SwarmError
 from swarm.model.client import ClientModels
 from swarm.network.tasks import within
 from swarm.results import Audits
 from swarm.router import Router
 from swarm.routing.chain import MissingLayers
-from swarm.session import ChainSession
+from swarm.session import Answer, ChainSession
 
 MAX_WAITING = 4  # texts that wait to be audited; others are let go
 RUN_TIMEOUT_S = 120.0
+MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit has time
 
 log = logging.getLogger(__name__)
 
@@ -188,10 +189,20 @@ class Auditor:
                 self._token_layers += len(window.tokens) * checkpoint.num_layers
                 await session.send(window)
                 if window.tail:
-                    hidden = (await session.receive()).hidden
+                    hidden = (await self._answer(session)).hidden
                     behind = window.position + len(window.tokens) - window.tail
                     rows += [row for i, row in enumerate(hidden, behind) if i in wanted]
         return torch.stack([row.float() for row in rows])
+
+    @staticmethod
+    async def _answer(session: ChainSession) -> Answer:
+        """The next answer, for which a text that somebody reads would not have waited so long."""
+        for _ in range(MAX_SILENCES):
+            try:
+                return await session.receive()
+            except ChainSilent:
+                await asyncio.sleep(session.patience_s)
+        return await session.receive()
 
     async def _norm(self, hidden: Tensor) -> Tensor:
         return await asyncio.get_running_loop().run_in_executor(self._judging, self._models.head.normed, hidden)

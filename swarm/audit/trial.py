@@ -115,10 +115,13 @@ class Trial:
             return None
         suspects = {FIRST, SECOND, THIRD}
         for rest in [self._all(FIRST), self._all(SECOND)] * ROUNDS:
-            first = yield self._step(_exchange(rest, i, FIRST))
+            if (yield self._step(_exchange(rest, i, FIRST))) is None:
+                return None
             second = yield self._step(_exchange(rest, i, SECOND), self._made)
+            if second is None:
+                return None
             third = yield self._step(_exchange(rest, i, THIRD), self._made - 1, self._made)
-            if first is None or second is None or third is None:
+            if third is None:
                 return None
             suspects &= _alone(second[0], third[0], third[1])
             if not suspects:

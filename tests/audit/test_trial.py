@@ -130,6 +130,24 @@ def test_runs_that_fail_prove_nothing() -> None:
         assert set(trial.outcome.convicted) <= {"a0"}
 
 
+@given(liar=peers, failing=st.sets(st.integers(2, 30)))
+def test_no_answer_is_compared_with_one_that_never_came(liar: str, failing: set[int]) -> None:
+    world = World(stands(3), {liar: STEADY}, random.Random(0))
+    if not world.audited():
+        return
+    trial, answers = Trial(world.stands), dict(enumerate(world.answers))
+    number = len(answers) - 1
+    while trial.step is not None:
+        number += 1
+        if number in failing:
+            trial.tell(None)
+            continue
+        answers[number] = world.answer(trial.step.run)
+        trial.tell([answers[other] == answers[number] for other in trial.step.against])
+    assert trial.outcome is not None
+    assert set(trial.outcome.convicted) <= {liar}
+
+
 def test_several_peers_that_share_a_stage_are_not_told_apart() -> None:
     shared = [Stand(("a0",), ("b0", "b1"), ("c0",)), Stand(("a1",), ("b2",), ("c1",))]
     world = World(shared, {"b1": STEADY}, random.Random(0))
