@@ -16,9 +16,9 @@ from swarm.commands.completion import completion
 from swarm.commands.demo import demo
 from swarm.commands.evaluate import evaluate
 from swarm.commands.generate import generate
+from swarm.commands.serve import serve
 from swarm.commands.status import status
 from swarm.errors import ExitCode, SwarmError
-from swarm.gateway.command import serve
 from swarm.options import logging_options
 
 EXIT_CODES = """\b

@@ -54,7 +54,13 @@ bootstrap_option = click.option(
     "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
 )
 lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
-
+audit_option = click.option(
+    "--audit",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+)
 quantization_option = click.option(
     "--quantization",
     default="none",
@@ -148,6 +154,26 @@ identity_option = click.option(
     expose_value=False,
     help="Key file, made if it is missing: who you are, for a network with a list of members.",
 )
+
+
+def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which network a client enters, through whom, and as whom: for `entrance`."""
+
+    @functools.wraps(command)
+    def entering(*arguments: Any, bootstrap: tuple[str, ...], network: str | None, lan: bool, **others: Any) -> Any:
+        click.get_current_context().meta["swarm.entrance"] = bootstrap, network, lan
+        return command(*arguments, **others)
+
+    decorated: Callable[..., Any] = entering
+    for option in (lan_option, network_option, bootstrap_option, identity_option):
+        decorated = option(decorated)
+    return decorated
+
+
+def entrance() -> "tuple[Network, Identity | None]":
+    """The network that the command line names, if there is a way in, and who it says that we are."""
+    bootstrap, network, lan = click.get_current_context().meta["swarm.entrance"]
+    return entered_through(named_network(bootstrap, network), lan), named_identity()
 
 
 def named_identity() -> "Identity | None":

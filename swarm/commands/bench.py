@@ -6,17 +6,7 @@ import click
 
 from swarm.commands.running import run
 from swarm.demo import locate
-from swarm.options import (
-    ModelName,
-    bootstrap_option,
-    entered_through,
-    format_options,
-    identity_option,
-    lan_option,
-    named_identity,
-    named_network,
-    network_option,
-)
+from swarm.options import ModelName, entrance, entrance_options, format_options
 
 
 @click.command()
@@ -29,10 +19,7 @@ from swarm.options import (
 @click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(2), help="Length of the texts.")
 @click.option("--plain-tokens", default=32, show_default=True, type=click.IntRange(2), help="Length of plain texts.")
 @click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
-@identity_option
-@bootstrap_option
-@network_option
-@lan_option
+@entrance_options
 @format_options
 def bench(
     model: str,
@@ -43,12 +30,9 @@ def bench(
     plain_tokens: int,
     link_ms: float,
     as_: str,
-    bootstrap: tuple[str, ...],
-    network: str | None,
-    lan: bool,
 ) -> None:
     """Measure how fast a swarm decodes MODEL in every way, side by side, and how near that is to what is possible."""
-    net = entered_through(named_network(bootstrap, network), lan)
+    net, identity = entrance()
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can go on with word problems
 
@@ -60,6 +44,6 @@ def bench(
         max_new_tokens=max_new_tokens,
         plain_tokens=plain_tokens,
         link_ms=link_ms,
-        identity=named_identity(),
+        identity=identity,
     )
     command.show(run(command.measure(asked, quiet=as_ == "json")), as_)

@@ -3,26 +3,15 @@
 import asyncio
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarm import console
 from swarm.activity import activity
-from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options
+from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options, prepared
 from swarm.commands.running import run
-from swarm.demo import locate
-from swarm.options import (
-    ModelName,
-    bootstrap_option,
-    entered_through,
-    identity_option,
-    lan_option,
-    named_identity,
-    named_network,
-    network_option,
-    quantization_option,
-)
+from swarm.options import ModelName, entrance, entrance_options
 
 if TYPE_CHECKING:
     from swarm.chat.chat import Chat
@@ -34,56 +23,24 @@ if TYPE_CHECKING:
 @click.option("--system", type=Text(), default="", help="What the model is told before everything else.")
 @click.option("--raw", is_flag=True, help="Let the model continue the text, without the form of a conversation.")
 @decoding_options
-@quantization_option
-@identity_option
-@bootstrap_option
-@network_option
-@lan_option
+@entrance_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for every answer.")
-def chat(
-    model: str,
-    system: str,
-    raw: bool,
-    draft: str,
-    bootstrap: tuple[str, ...],
-    network: str | None,
-    lan: bool,
-    audit: float,
-    link_ms: float,
-    quantization: str,
-    as_json: bool,
-    key: tuple[str, ...],
-    logit_bias: tuple[tuple[int, float], ...],
-    **options: Any,
-) -> None:
+def chat(model: str, system: str, raw: bool, as_json: bool, **options: Any) -> None:
     """Talk with MODEL (a local folder or a hub id).
 
     In a terminal, /help lists what can be done besides asking. Elsewhere every line of standard input is a question.
     """
-    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    net, identity = entrance()
     from swarm.chat import display
     from swarm.chat.chat import Chat
     from swarm.chat.orders import ORDERS
     from swarm.chat.reading import Pipe, Terminal
     from swarm.chat.talk import talk
-    from swarm.client import SwarmClient
     from swarm.config import state_dir
     from swarm.conversation import Conversation, as_plain_text, by_template
-    from swarm.request import Options, Request, context_tokens
+    from swarm.request import context_tokens
 
-    asked = cast(Options, {**options, "logit_bias": dict(logit_bias), "keep": True})
-    Request.of(asked)  # what cannot be is said before anything is loaded
-    client = SwarmClient(
-        locate(model),
-        draft=None if draft == "none" else locate(draft),
-        key_patterns={f"matches {pattern}": pattern for pattern in key},
-        network=net,
-        link_ms=link_ms,
-        identity=identity,
-        cache=state_dir(),
-        audit_rate=audit,
-        quantization=quantization,
-    )
+    client, asked = prepared(model, net, identity, **options, keep=True)
     personal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
 
     async def converse() -> Chat:

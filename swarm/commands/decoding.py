@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from swarm.options import ModelName
+from swarm.demo import locate
+from swarm.options import ModelName, audit_option, quantization_option
+
+if TYPE_CHECKING:
+    from swarm.client import SwarmClient
+    from swarm.config import Network
+    from swarm.identity import Identity
+    from swarm.request import Options
 
 RULES = ("strict", "adaptive", "rejection", "near_tie", "typical", "lenient", "random")  # swarm.decoding is heavy
 AUDIT_PATIENCE_S = 10.0  # for the audit of a text that is already shown
@@ -119,15 +126,45 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice."
         ),
-        click.option(
-            "--audit",
-            default=0.01,
-            show_default=True,
-            type=click.FloatRange(0, 1),
-            help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
-        ),
+        audit_option,
         click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True),  # emulated one-way delay
+        quantization_option,
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def prepared(
+    model: str,
+    network: "Network",
+    identity: "Identity | None",
+    *,
+    draft: str,
+    key: tuple[str, ...],
+    audit: float,
+    link_ms: float,
+    quantization: str,
+    logit_bias: tuple[tuple[int, float], ...],
+    **options: Any,
+) -> "tuple[SwarmClient, Options]":
+    """What `decoding_options` ask for: a client that is yet to be entered, and the options of its texts. Raises what
+    `Request.of` raises: what cannot be is said before anything is loaded."""
+    from swarm.client import SwarmClient
+    from swarm.config import state_dir
+    from swarm.request import Options, Request
+
+    asked = cast(Options, {**options, "logit_bias": dict(logit_bias)})
+    Request.of(asked)
+    client = SwarmClient(
+        locate(model),
+        draft=None if draft == "none" else locate(draft),
+        key_patterns={f"matches {pattern}": pattern for pattern in key},
+        network=network,
+        link_ms=link_ms,
+        identity=identity,
+        cache=state_dir(),
+        audit_rate=audit,
+        quantization=quantization,
+    )
+    return client, asked

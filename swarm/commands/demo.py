@@ -1,6 +1,5 @@
 """``swarm demo``: a swarm on this machine."""
 
-import asyncio
 from pathlib import Path
 
 import click
@@ -30,7 +29,7 @@ def demo(
             raise click.UsageError("--serve compares nothing: leave out --prompt, --picture and --json")
         from swarm.gateway.demo import serve_demo
 
-        asyncio.run(serve_demo(peers, link_ms, port))
+        run(serve_demo(peers, link_ms, port))
         return
     from swarm.demo.show import run_demo
 

@@ -2,27 +2,15 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarm import console
 from swarm.activity import activity
-from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options
+from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options, prepared
 from swarm.commands.running import run
-from swarm.demo import locate
-from swarm.options import (
-    ModelName,
-    bootstrap_option,
-    entered_through,
-    identity_option,
-    json_option,
-    lan_option,
-    named_identity,
-    named_network,
-    network_option,
-    quantization_option,
-)
+from swarm.options import ModelName, entrance, entrance_options, json_option
 
 if TYPE_CHECKING:
     from swarm.failover import SwarmIncomplete
@@ -34,49 +22,14 @@ if TYPE_CHECKING:
 @click.argument("prompt", type=Text())
 @decoding_options
 @click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
-@quantization_option
-@identity_option
-@bootstrap_option
-@network_option
-@lan_option
+@entrance_options
 @json_option
-def generate(
-    model: str,
-    prompt: str,
-    draft: str,
-    bootstrap: tuple[str, ...],
-    network: str | None,
-    lan: bool,
-    audit: float,
-    link_ms: float,
-    quantization: str,
-    as_json: bool,
-    explain: bool,
-    key: tuple[str, ...],
-    logit_bias: tuple[tuple[int, float], ...],
-    **options: Any,
-) -> None:
+def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: Any) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
-    from swarm.config import state_dir
-
-    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
-    from swarm.client import SwarmClient
+    net, identity = entrance()
     from swarm.failover import SwarmIncomplete
-    from swarm.request import Options, Request
 
-    asked = cast(Options, {**options, "logit_bias": dict(logit_bias)})
-    Request.of(asked)  # what cannot be is said before anything is loaded
-    client = SwarmClient(
-        locate(model),
-        draft=None if draft == "none" else locate(draft),
-        key_patterns={f"matches {pattern}": pattern for pattern in key},
-        network=net,
-        link_ms=link_ms,
-        identity=identity,
-        cache=state_dir(),
-        audit_rate=audit,
-        quantization=quantization,
-    )
+    client, asked = prepared(model, net, identity, **options)
 
     async def write() -> "tuple[Generation, SwarmIncomplete | None]":
         with activity(as_json) as waiting_for:

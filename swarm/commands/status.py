@@ -8,42 +8,20 @@ from swarm import console
 from swarm.activity import busy
 from swarm.commands.running import run
 from swarm.demo import locate
-from swarm.options import (
-    ModelName,
-    bootstrap_option,
-    entered_through,
-    identity_option,
-    json_option,
-    lan_option,
-    named_identity,
-    named_network,
-    network_option,
-    quantization_option,
-)
+from swarm.options import ModelName, entrance, entrance_options, json_option, quantization_option
 
 
 @click.command()
 @click.argument("model", type=ModelName(), required=False)
 @click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
 @quantization_option
-@identity_option
-@bootstrap_option
-@network_option
-@lan_option
+@entrance_options
 @json_option
-def status(
-    model: str | None,
-    route: bool,
-    quantization: str,
-    bootstrap: tuple[str, ...],
-    network: str | None,
-    lan: bool,
-    as_json: bool,
-) -> None:
+def status(model: str | None, route: bool, quantization: str, as_json: bool) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
         raise click.UsageError("--route shows the chain for one model: name it, as in `swarm status MODEL --route`")
-    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    net, identity = entrance()
     from swarm.status import look, routes
 
     with busy(f"asking the network {net.name} and its peers", quiet=as_json):

@@ -1,15 +1,12 @@
 """``swarm demo --serve``: a swarm of processes on this machine, and a gateway in front of it."""
 
-import asyncio
-import signal
-
 import click
 import torch
 
 from swarm.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
-from swarm.gateway.command import told
+from swarm.gateway.greeting import greeting
 from swarm.gateway.server import Settings, serving, stopped
 from swarm.model.checkpoint import Checkpoint
 
@@ -21,9 +18,6 @@ EXAMPLE = (
 
 async def serve_demo(peers: int, link_ms: float, port: int) -> None:
     """Until Ctrl-C or SIGTERM. Raises `ProcessFailed`, `NotStarted` or `CannotServe`."""
-    starting = asyncio.current_task()
-    assert starting is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, starting.cancel)
     torch.set_num_threads(1)  # the peers need the other cores
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     click.echo(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
@@ -33,5 +27,5 @@ async def serve_demo(peers: int, link_ms: float, port: int) -> None:
         )
         async with client, serving([client], Settings(port=port)) as url:
             click.echo(f"Links: {link_ms:g} ms one way, emulated. Peers join with --bootstrap {swarm.bootstrap}")
-            click.echo(told(url, [TARGET], EXAMPLE))
+            click.echo(greeting(url, [TARGET], EXAMPLE))
             await stopped()

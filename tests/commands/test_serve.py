@@ -6,7 +6,8 @@ import click
 import pytest
 
 from swarm.cli import app, guard
-from swarm.gateway.command import _pairs, told
+from swarm.commands.serve import _pairs
+from swarm.gateway.greeting import greeting
 
 
 def test_drafts_are_for_all_models_or_for_one():
@@ -26,7 +27,7 @@ def test_a_demo_that_serves_compares_nothing(capsys, monkeypatch):
 
 
 def test_the_line_for_curl_can_be_pasted():
-    assert told("http://127.0.0.1:1", ["m"]).endswith(
+    assert greeting("http://127.0.0.1:1", ["m"]).endswith(
         """curl http://127.0.0.1:1/v1/chat/completions -H 'Content-Type: application/json' """
         """-d '{"model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}'"""
     )

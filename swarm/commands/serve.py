@@ -1,8 +1,6 @@
-"""``swarm serve``: what the command line says, and a gateway until Ctrl-C."""
+"""``swarm serve``: a gateway until Ctrl-C."""
 
-import asyncio
 import json
-import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,18 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swarm.commands.running import run
 from swarm.demo import locate
-from swarm.options import (
-    FILE,
-    bootstrap_option,
-    entered_through,
-    identity_option,
-    lan_option,
-    named_identity,
-    named_network,
-    network_option,
-    quantization_option,
-)
+from swarm.options import FILE, audit_option, entrance, entrance_options, quantization_option
 
 if TYPE_CHECKING:
     from swarm.client import SwarmClient
@@ -56,19 +45,10 @@ OPEN_WARNING = (
 @click.option(
     "--grace", default=10.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds for answers at the end."
 )
-@click.option(
-    "--audit",
-    default=0.01,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
-)
+@audit_option
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
 @quantization_option
-@identity_option
-@bootstrap_option
-@network_option
-@lan_option
+@entrance_options
 def serve(
     models: tuple[str, ...],
     drafts: tuple[str, ...],
@@ -82,16 +62,13 @@ def serve(
     audit: float,
     quantization: str,
     as_json: bool,
-    bootstrap: tuple[str, ...],
-    network: str | None,
-    lan: bool,
 ) -> None:
     """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""
     from swarm.gateway.keys import Keys
 
     keys = Keys.load(api_keys)
     pairs = _pairs(models, drafts)
-    net, identity = entered_through(named_network(bootstrap, network), lan), named_identity()
+    net, identity = entrance()
     from swarm.client import SwarmClient
     from swarm.config import state_dir
     from swarm.gateway.server import Settings
@@ -117,16 +94,14 @@ def serve(
         )
         for model, draft in pairs
     ]
-    asyncio.run(_serve(clients, settings, as_json))
+    run(_serve(clients, settings, as_json))
 
 
 async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json: bool) -> None:
     """Until Ctrl-C or SIGTERM; before the gateway listens, either ends the start."""
+    from swarm.gateway.greeting import greeting
     from swarm.gateway.server import serving, stopped
 
-    starting = asyncio.current_task()
-    assert starting is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, starting.cancel)
     async with AsyncExitStack() as life:
         for client in clients:
             await life.enter_async_context(client)
@@ -134,17 +109,8 @@ async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json
         if settings.open_to_all:
             click.echo(OPEN_WARNING, err=True)
         names = [client.models.checkpoint.name for client in clients]
-        click.echo(json.dumps({"url": url, "models": names}) if as_json else told(url, names))
+        click.echo(json.dumps({"url": url, "models": names}) if as_json else greeting(url, names))
         await stopped()
-
-
-def told(url: str, models: Sequence[str], example: str = "Hello") -> str:
-    """What to do next."""
-    body = json.dumps({"model": models[0], "messages": [{"role": "user", "content": example}], "temperature": 0})
-    return (
-        f"Serving {', '.join(models)}. Chat at {url} or ask as OpenAI's API, Ctrl-C ends it:\n"
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
-    )
 
 
 def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str | None]]:
