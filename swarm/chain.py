@@ -12,6 +12,13 @@ from swarm.routing.chain import Stage
 from swarm.wire.messages import FaultCode, Hop, Message
 
 GOODBYE_TIMEOUT_S = 0.5
+# A peer that says so is in order; perhaps it is we who are not. A session may just have ended, and why is on its way.
+NO_FAILURE = frozenset(
+    {
+        *(FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY),
+        *(FaultCode.WRONG_LAYERS, FaultCode.BAD_MESSAGE, FaultCode.NO_SESSION),
+    }
+)
 
 
 class ChainBroken(SwarmError):
@@ -22,6 +29,16 @@ class ChainBroken(SwarmError):
     def __init__(self, peer_id: str, layers: tuple[int, int], why: str, code: FaultCode | None = None) -> None:
         super().__init__(peer_id, layers, why, code)
         self.peer_id, self.layers, self.why, self.code = peer_id, layers, why, code
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the peer itself is out of order."""
+        return self.code not in NO_FAILURE
+
+    @property
+    def is_news(self) -> bool:
+        """Whether the peer is not as its record says."""
+        return self.code in (FaultCode.WRONG_LAYERS, FaultCode.DRAINING)
 
     def __str__(self) -> str:
         first, last = self.layers

@@ -32,13 +32,6 @@ LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets 
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
-# A peer that says so is in order; perhaps it is we who are not. A session may just have ended, and why is on its way.
-NO_FAILURE = frozenset(
-    {
-        *(FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY),
-        *(FaultCode.WRONG_LAYERS, FaultCode.BAD_MESSAGE, FaultCode.NO_SESSION),
-    }
-)
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +148,7 @@ class Mender:
         return None
 
     def _blame(self, failure: ChainBroken) -> None:
-        if failure.code not in NO_FAILURE:
+        if failure.is_failure:
             self._finder.failed(failure.peer_id)
 
     async def mend(self, broken: set[str], resume: Callable[[], Resume]) -> Repair:

@@ -17,7 +17,7 @@ from swarm.audit.evidence import Samples
 from swarm.auditor import Auditor
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import NOTHING_HELD, Held, Resume
-from swarm.failover import NO_FAILURE, PAUSE_S, Mender, SwarmIncomplete
+from swarm.failover import PAUSE_S, Mender, SwarmIncomplete
 from swarm.kept import KeptSessions
 from swarm.model.client import ClientModels
 from swarm.network.tasks import end
@@ -165,10 +165,7 @@ class GenerationStream:
             except ChainBroken as failure:
                 refused = failure
                 avoid.add(failure.peer_id)
-                if failure.code not in NO_FAILURE:
-                    self._router.failed(failure.peer_id)
-                if failure.code in (FaultCode.WRONG_LAYERS, FaultCode.DRAINING):
-                    self._router.outdated(failure.peer_id)
+                self._router.broke(failure)
                 failures += failure.code is not FaultCode.BUSY
                 spare = 0 if failure.code is FaultCode.BUSY else spare
                 if failures >= OPEN_TRIES:

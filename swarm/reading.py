@@ -10,7 +10,6 @@ from torch import Tensor
 
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
 from swarm.decoding.decoder import Window
-from swarm.failover import NO_FAILURE
 from swarm.generation import Threads
 from swarm.model.client import ClientModels
 from swarm.request import check_tokens
@@ -72,8 +71,7 @@ class Reader:
                 return await self._over(await self._router.chain(avoid), tokens)
             except ChainBroken as failure:
                 avoid.add(failure.peer_id)
-                if failure.code not in NO_FAILURE:
-                    self._router.failed(failure.peer_id)
+                self._router.broke(failure)
                 if not left:
                     raise
             except ChainSilent:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from swarm.audit.ledger import Ledger
-from swarm.chain import ChainLink
+from swarm.chain import ChainBroken, ChainLink
 from swarm.errors import DirectoryDown, ExitCode, SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
@@ -231,6 +231,13 @@ class Router:
         self.ledger.convicted(peer_id)
         self.health.ban(peer_id)
         self.caught = (*self.caught, peer_id)[-MAX_CAUGHT:]
+
+    def broke(self, failure: ChainBroken) -> None:
+        """A session could not be had of a peer, or ended with it."""
+        if failure.is_failure:
+            self.failed(failure.peer_id)
+        if failure.is_news:
+            self.outdated(failure.peer_id)
 
     def outdated(self, peer_id: str) -> None:
         """A peer is not as its record says: it is not used before the directory has been asked again."""
