@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from swarm.reading import Reading
     from swarm.request import Options, PromptTooLong, RequestError
     from swarm.results import Generation, Piece, Stats
-    from swarm.router import WrongWeights
+    from swarm.router import OtherQuantization, WrongWeights
     from swarm.routing.chain import MissingLayers
 
 __version__ = "0.1.0"
@@ -55,6 +55,7 @@ __all__ = [
     "Network",
     "NoBootstrap",
     "Options",
+    "OtherQuantization",
     "Piece",
     "PromptTooLong",
     "Reading",
@@ -97,7 +98,7 @@ _HOMES = {
     "swarm.reading": ("Reading",),
     "swarm.request": ("Options", "PromptTooLong", "RequestError"),
     "swarm.results": ("Generation", "Piece", "Stats"),
-    "swarm.router": ("WrongWeights",),
+    "swarm.router": ("OtherQuantization", "WrongWeights"),
     "swarm.routing.chain": ("MissingLayers",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

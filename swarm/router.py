@@ -53,6 +53,8 @@ class WrongWeights(SwarmError):
 class OtherQuantization(SwarmError):
     """The swarm serves these weights, but stored another way. ``served`` are the ways that there are."""
 
+    exit_code = ExitCode.INCOMPLETE
+
     def __init__(self, model: str, asked: str, served: Sequence[str]) -> None:
         super().__init__(model, asked, served)
         self.model, self.asked, self.served = model, asked, tuple(served)

@@ -13,7 +13,7 @@ from swarm.decoding.sampling import SamplingError
 from swarm.errors import DirectoryDown, NoBootstrap, SwarmError
 from swarm.failover import SwarmIncomplete
 from swarm.request import PromptTooLong, RequestError
-from swarm.router import WrongWeights
+from swarm.router import OtherQuantization, WrongWeights
 from swarm.routing.chain import MissingLayers
 
 MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
@@ -130,7 +130,7 @@ def problem_of(error: BaseException) -> Problem:
             return _unavailable(said, "swarm_incomplete")
         case ChainBroken() | ChainSilent():
             return _unavailable(said, "chain_broken")
-        case WrongWeights():
+        case WrongWeights() | OtherQuantization():
             return _unavailable(said, "wrong_weights")
         case NoBootstrap() | DirectoryDown():
             return _unavailable(said, "no_directory")
