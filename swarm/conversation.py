@@ -84,7 +84,7 @@ def by_template(tokenizer: Any, model: str) -> Render:
 
     Raises `NoChatTemplate` at once, and `TemplateRefuses` for messages that the template has no form for.
     """
-    if not tokenizer.chat_template:
+    if not getattr(tokenizer, "chat_template", None):
         raise NoChatTemplate(model)
 
     def render(messages: Sequence[Message]) -> list[int]:
