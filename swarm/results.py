@@ -42,6 +42,12 @@ class Piece:
     # If `Options.hidden_states` is set: [hidden] float32, from which these come, behind the final norm.
     hidden_state: Tensor | None = field(default=None, repr=False, compare=False)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the tensors."""
+        plain = asdict(replace(self, logits=None, hidden_state=None))
+        del plain["logits"], plain["hidden_state"]
+        return plain
+
 
 @dataclass(frozen=True)
 class RouteStop:
@@ -139,13 +145,9 @@ class Generation:
 
     def as_dict(self, explain: bool = False) -> dict[str, Any]:
         """Plain data for JSON; the pieces only if ``explain``, and no tensors."""
-        bare = [replace(piece, logits=None, hidden_state=None) for piece in self.pieces] if explain else []
-        everything = asdict(replace(self, pieces=tuple(bare)))
-        if not explain:
-            del everything["pieces"]
-        for piece in everything.get("pieces", ()):
-            del piece["logits"], piece["hidden_state"]
-        return everything
+        everything = asdict(replace(self, pieces=()))
+        del everything["pieces"]
+        return everything | ({"pieces": tuple(piece.as_dict() for piece in self.pieces)} if explain else {})
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,6 @@ def _stats(stats: Stats) -> dict[str, Any]:
 
 def _fate(piece: Piece) -> dict[str, Any]:
     """All that is known of a token, but not the likeliest ones: those are told where OpenAI's interface has them."""
-    fate = asdict(piece)
+    fate = piece.as_dict()
     del fate["likely"]
     return fate

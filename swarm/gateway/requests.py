@@ -149,8 +149,8 @@ class Body(_Part):
 
     @property
     def told_logprobs(self) -> int | None:
-        """As `Options.logprobs`."""
-        raise NotImplementedError
+        """As `Options.logprobs`: chats and completions each say it in a field of their own."""
+        return None
 
     @property
     def keep(self) -> bool:
