@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from peers.listener import CannotListen
 from swarm import __version__
+from swarm.network.site import site
 
 KEEPALIVE_S = 15.0  # of a connection that asks nothing
 SHUTDOWN_S = 1.0
@@ -64,14 +65,10 @@ async def monitored(watched: Watched, where: Where) -> AsyncIterator[str]:
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/health", health), web.get("/ready", ready)])
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=SHUTDOWN_S)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, where.host, where.port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(where.host, where.port, error.strerror or str(error), "--metrics") from None
-        yield f"http://{where.host}:{runner.addresses[0][1]}/metrics"
-    finally:
-        await runner.cleanup()
+
+    def refusal(why: str) -> CannotListen:
+        return CannotListen(where.host, where.port, why, "--metrics")
+
+    settings = {"keepalive_timeout": KEEPALIVE_S, "shutdown_timeout": SHUTDOWN_S}
+    async with site(app, where.host, where.port, refusal, **settings) as port:
+        yield f"http://{where.host}:{port}/metrics"

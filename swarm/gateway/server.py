@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from aiohttp import web
-
 from swarm.errors import SwarmError
 from swarm.gateway.admission import PLACES, WAITING, Admission
 from swarm.gateway.app import Gateway
@@ -18,6 +16,7 @@ from swarm.gateway.pages import add_pages
 from swarm.gateway.service import Engine, Service
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
+from swarm.network.site import site
 
 HOST, PORT = "127.0.0.1", 8000
 GRACE_S = 10.0  # for running answers, when the gateway is told to stop
@@ -67,24 +66,17 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
     app = Gateway(service, metrics, settings.keys, settings.names).app()
     async with Watch(service.look) as watch:
         add_pages(app, watch, speedometer)
-        runner = web.AppRunner(
+        opened = site(
             app,
-            access_log=None,
+            settings.host,
+            settings.port,
+            lambda why: CannotServe(settings.host, settings.port, why),
             handler_cancellation=True,  # a reader who leaves ends what is written for them
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=settings.grace_s,
         )
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, settings.host, settings.port)
-            try:
-                await site.start()
-            except OSError as error:
-                why = error.strerror or str(error)
-                raise CannotServe(settings.host, settings.port, why) from None
-            yield _url(settings.host, runner.addresses[0][1])
-        finally:
-            await runner.cleanup()
+        async with opened as port:
+            yield _url(settings.host, port)
 
 
 async def stopped() -> None:
