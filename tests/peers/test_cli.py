@@ -14,7 +14,8 @@ import pytest
 from architectures import LAYERS
 from support import children, eventually, soon
 
-from peers.cli import Bytes, app
+from peers.cli import app
+from peers.kinds import Bytes
 from swarm.cli import guard
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.errors import IdentityError
