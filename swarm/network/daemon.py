@@ -1,4 +1,4 @@
-"""libp2p's daemon, the one process that a node has beside its own: started as us, and ended for certain."""
+"""libp2p's daemon, the one process that a node has beside its own: in a session of its own, and ended for certain."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from swarm.config import Network
 from swarm.errors import DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
 from swarm.network.gate import Gate
+from swarm.network.own_session import in_own_session
 from swarm.network.seal import Call
 from swarm.network.tasks import within
 
@@ -99,7 +100,7 @@ async def start_daemon(
             lends = {"relayService": 1, **RELAY_LIMITS} if bootstrap_node else {"relayService": 0}
             # Without discovery it asks the relays that it is given at once, else it looks around for 15 s and more.
             made: list[str] = P2P._make_process_args(*args, **kwargs, **lends, relayDiscovery=0)
-            return made
+            return in_own_session(made)  # signals to our group are for us, who end the daemon after its last use
 
     try:
         # The daemon takes its key from a file only. The directory is private (0700) and gone once the daemon runs.
