@@ -90,17 +90,25 @@ class Admission:
     # Sessions.
 
     async def opening(self, link: Link) -> None:
-        """Take note that a session is asked for. Whoever asks too often is heard the later for it.
+        """Take note that a session is asked for. A client that asks too often is heard the later for it.
+
+        An opening counts against the client and its address together, or against neither: a client pays nothing, and
+        is not blamed, for what others of its address have used up.
 
         Raises:
-            Refused: if it does so anyhow.
+            Refused: if sessions are opened too fast.
         """
-        for kind, key in who(link):
-            if wait_s := self._openings[kind].take(key):
-                self.violated(link, FLOOD)
-                refused = self.refuse("openings", "sessions are opened too fast", wait_s)
-                await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
-                raise refused
+        names = who(link)
+        waits_s = {kind: self._openings[kind].wait_s(key) for kind, key in names}
+        if wait_s := max(waits_s.values()):
+            for kind, key in names:
+                if waits_s[kind]:
+                    self._violated(kind, key, FLOOD)
+            refused = self.refuse("openings", "sessions are opened too fast", wait_s)
+            await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
+            raise refused
+        for kind, key in names:
+            self._openings[kind].take(key)
 
     def check(self, link: Link, tokens: int, total_tokens: int) -> None:
         """Whether a session with so much cache may be opened.
@@ -165,11 +173,14 @@ class Admission:
     def violated(self, link: Link, weight: float = 1.0) -> None:
         """Somebody broke the protocol: it is banned if it does so repeatedly."""
         for kind, key in who(link):
-            if self._violations[kind].take(key, weight):
-                self._violations[kind].forget(key)
-                seconds = self._bans.ban(key)
-                who_and_how_long = {"banned": key, "banned_s": seconds}
-                log.warning("%s broke the protocol too often: banned for %.0f s", key, seconds, extra=who_and_how_long)
+            self._violated(kind, key, weight)
+
+    def _violated(self, kind: int, key: str, weight: float) -> None:
+        if self._violations[kind].take(key, weight):
+            self._violations[kind].forget(key)
+            seconds = self._bans.ban(key)
+            who_and_how_long = {"banned": key, "banned_s": seconds}
+            log.warning("%s broke the protocol too often: banned for %.0f s", key, seconds, extra=who_and_how_long)
 
     def banned(self, link: Link) -> bool:
         return any(self._bans.left_s(key) for _, key in who(link))

@@ -78,13 +78,16 @@ class Buckets:
         self._set(key, level)
         return max(0.0, -level / self.rate.per_second)
 
+    def wait_s(self, key: str, amount: float = 1.0) -> float:
+        """Return the seconds until ``amount`` is there, 0 if it is. Take nothing."""
+        return max(0.0, (amount - self._level(key)) / self.rate.per_second)
+
     def take(self, key: str, amount: float = 1.0) -> float:
         """Take ``amount`` if it is there and return 0; else take nothing and return the seconds until it will be."""
-        level = self._level(key)
-        if level < amount:
-            return (amount - level) / self.rate.per_second
-        self._set(key, level - amount)
-        return 0.0
+        wait_s = self.wait_s(key, amount)
+        if not wait_s:
+            self.draw(key, amount)
+        return wait_s
 
     def give_back(self, key: str, amount: float = 1.0) -> None:
         """The other half of `take`, for what did not come about."""

@@ -20,14 +20,18 @@ class Allowance:
 
     def take(self, key: Hashable, amount: float = 1.0) -> bool:
         """Take it, if it is there as a whole. An `amount` of 0 asks whether more was charged than there is."""
+        if not self.allows(key, amount):
+            return False
+        self.charge(key, amount)
+        return True
+
+    def allows(self, key: Hashable, amount: float = 1.0) -> bool:
+        """Whether `take` would. Takes nothing."""
         now = self._clock()
         if not self._since <= now < self._since + self._seconds:
             self._taken, self._since = {}, now
-        taken = self._taken.get(key, 0.0) + amount
-        if taken > self._amount or (key not in self._taken and len(self._taken) >= self.MAX_KEYS):
-            return False
-        self._taken[key] = taken
-        return True
+        known = key in self._taken or len(self._taken) < self.MAX_KEYS
+        return known and self._taken.get(key, 0.0) + amount <= self._amount
 
     def charge(self, key: Hashable, amount: float) -> None:
         """Take it from a key that has taken before, even if it is not there."""

@@ -40,9 +40,15 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
             return bool(known.value == value and known.expiration_time == expiration_time)
         if records is not None and not _has_room(records, subkey, value):
             return False
-        if not self._writes.take(subkey) or not self._bytes.take(None, len(value) + _OVERHEAD_BYTES):
+        if not self._counted(subkey, len(value) + _OVERHEAD_BYTES):
             return False
         return bool(super().store_subkey(key, subkey, value, expiration_time))
+
+    def _counted(self, subkey: Subkey, nbytes: int) -> bool:
+        """Count a write against its peer and against all together, or against neither if one has had its share."""
+        if not (self._writes.allows(subkey) and self._bytes.allows(None, nbytes)):
+            return False
+        return self._writes.take(subkey) and self._bytes.take(None, nbytes)
 
 
 def _has_room(records: DictionaryDHTValue, subkey: Subkey, value: BinaryDHTValue) -> bool:

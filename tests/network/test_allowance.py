@@ -23,6 +23,14 @@ def test_new_keys_get_nothing_while_memory_is_full(monkeypatch: pytest.MonkeyPat
     assert allowance.take("c")
 
 
+def test_asking_takes_nothing() -> None:
+    allowance = Allowance(2, 60.0, lambda: 0.0)
+    assert [allowance.allows("a", 2) for _ in range(3)] == [True] * 3
+    assert allowance.take("a", 2)
+    assert not allowance.allows("a")
+    assert allowance.allows("b")
+
+
 def test_who_was_charged_too_much_gets_nothing_until_later() -> None:
     now = 0.0
     allowance = Allowance(2, 60.0, lambda: now)

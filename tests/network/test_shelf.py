@@ -78,6 +78,19 @@ def test_all_together_write_so_much(defended: bool, monkeypatch: pytest.MonkeyPa
     assert sum(stored) == (20 if defended else 50)
 
 
+def test_a_peer_pays_no_write_for_what_all_together_have_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "MAX_BYTES", 1000)
+    monkeypatch.setattr(shelf, "MAX_WRITES", 1)
+    now = time.time()
+    storage = Shelf(lambda: now)
+    assert storage.store_subkey(KEY, "flooder", bytes(872), now + 300)
+    assert not storage.store_subkey(KEY, "honest", bytes(872), now + 300)
+    monkeypatch.setattr(storage._bytes, "_amount", 2128)
+    assert storage.store_subkey(KEY, "honest", bytes(872), now + 300)
+    assert not storage.store_subkey(OTHER, "flooder", b"", now + 300), "it has had its share"
+    assert storage.store_subkey(OTHER, "other", b"", now + 300), "and others have not paid for it"
+
+
 def test_it_is_hiveminds_storage_otherwise() -> None:
     storage, soon = Shelf(), time.time() + 60
     assert storage.store(KEY, b"a", soon, subkey="peer")

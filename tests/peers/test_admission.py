@@ -272,6 +272,38 @@ def test_whoever_has_proved_nothing_counts_by_its_address() -> None:
     assert admission.refusals == {"links": 1}
 
 
+async def openings(admission: Admission, *clients: str) -> list[bool]:
+    """Which of these clients of one address may open a session, one after the other."""
+    taken = []
+    for client in clients:
+        try:
+            await admission.opening(link_of(client))
+            taken.append(True)
+        except Refused:
+            taken.append(False)
+    return taken
+
+
+async def test_a_client_pays_nothing_for_what_its_address_has_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admissions, "LONGEST_PAUSE_S", 0.0)
+    clock = Clock()
+    limits = Limits(openings=Rate(1e-6, 2), openings_of_address=Rate(1.0, 2), violations=Rate(1e-6, 1))
+    admission = Admission(limits, clock)
+    assert await openings(admission, "flooder", "flooder") == [True, True]
+    assert await openings(admission, *["client"] * 100) == [False] * 100
+    assert not admission.banned(link_of("client", address="192.0.2.9")), "it is not the one that floods"
+    clock.now += 2.0
+    assert await openings(admission, "client", "client", "client") == [True, True, False]
+
+
+async def test_an_address_pays_nothing_for_what_one_client_has_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admissions, "LONGEST_PAUSE_S", 0.0)
+    admission = Admission(Limits(openings=Rate(1e-6, 1), openings_of_address=Rate(1e-6, 3)), Clock())
+    assert await openings(admission, *["flooder"] * 10) == [True] + [False] * 9
+    assert await openings(admission, "a", "b", "c") == [True, True, False]
+    assert not admission.banned(link_of("another")), "its address did not flood"
+
+
 def test_bans_end_and_grow() -> None:
     clock, attacker = Clock(), link_of("attacker")
     admission = Admission(replace(Limits(), violations=Rate(1e-6, 1), ban_s=10.0), clock)

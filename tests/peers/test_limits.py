@@ -28,6 +28,13 @@ def test_a_burst_is_free_and_then_a_rate_holds(clock: Clock) -> None:
     assert [buckets.take("a") for _ in range(4)][3] > 0, "more than a burst is never saved"
 
 
+def test_asking_how_long_it_takes_takes_nothing(clock: Clock) -> None:
+    buckets = Buckets(Rate(2.0, 1), clock)
+    assert [buckets.wait_s("a") for _ in range(3)] == [0, 0, 0]
+    assert buckets.take("a") == 0
+    assert [buckets.wait_s("a") for _ in range(3)] == [0.5, 0.5, 0.5]
+
+
 def test_what_was_overdrawn_is_paid_off_by_waiting(clock: Clock) -> None:
     buckets = Buckets(Rate(10.0, 5), clock)
     assert buckets.draw("a", 5) == 0
