@@ -22,7 +22,7 @@ FIND_S = 3.0  # a node on the same network answers the first or the second quest
 ASK_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 3.0
 MAX_ADDRESSES = 4  # of one node
-MAX_ADDRESS_BYTES = 240  # of one entry in a TXT record
+MAX_ADDRESS_BYTES = 240  # of one of these: an entry of a TXT record has 255, its name included
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,17 @@ async def announced(network: str, addresses: Sequence[str], interfaces: Sequence
 
     Args:
         network: the swarm network's name.
-        addresses: multiaddrs of the node, best first; loopback is not told, unless it is all there is.
+        addresses: multiaddrs of the node, best first; loopback is not told, unless it is all there is, nor are those
+            of more than `MAX_ADDRESS_BYTES`.
         interfaces: our addresses to speak from; all by default.
 
     Raises:
-        NoLan: if multicast DNS does not work here.
+        NoLan: if multicast DNS does not work here, or no address is left to tell.
     """
-    told = [each for each in addresses if "/127.0.0.1/" not in each] or list(addresses)
+    short = [each for each in addresses if len(each.encode()) <= MAX_ADDRESS_BYTES]
+    told = [each for each in short if "/127.0.0.1/" not in each] or short
+    if not told:
+        raise NoLan(f"none of its addresses has {MAX_ADDRESS_BYTES} bytes or less")
     peer_id, port = told[0].rpartition("/")[2], int(told[0].split("/")[4])
     properties = {"network": network, **{f"a{i}": address for i, address in enumerate(told[:MAX_ADDRESSES])}}
     library = _library()
@@ -112,7 +116,7 @@ def _addresses(properties: dict[str, str | None], network: str) -> list[str]:
     addresses: list[str] = []
     for i in range(MAX_ADDRESSES):
         address = properties.get(f"a{i}")
-        if address:
+        if address and len(address.encode()) <= MAX_ADDRESS_BYTES:
             with contextlib.suppress(ConfigError):
                 addresses += Network(network, (address,)).bootstrap
     return addresses

@@ -32,6 +32,21 @@ async def test_a_node_on_loopback_alone_is_told() -> None:
         assert await find("test", FIND_S, LOOPBACK) == (local,)
 
 
+async def test_addresses_that_are_too_long_for_a_record_are_not_told() -> None:
+    short, long = node("192.168.1.7"), f"/dns4/{'a.' * 120}local/tcp/1/p2p/{Identity.generate().peer_id}"
+    async with announced("test", [long, short], LOOPBACK):
+        assert await find("test", FIND_S, LOOPBACK) == (short,)
+    with pytest.raises(NoLan, match="240 bytes"):
+        async with announced("test", [long], LOOPBACK):
+            pass
+
+
+def test_addresses_of_strangers_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"network": "test", "a0": node("192.168.1.7"), "a1": node("192.168.1.200")}
+    monkeypatch.setattr(lan, "MAX_ADDRESS_BYTES", len(told["a0"]))
+    assert lan._addresses(told, "test") == [told["a0"]]
+
+
 async def test_what_strangers_announce_is_checked() -> None:
     good = node("192.168.1.7")
     info = AsyncServiceInfo(
