@@ -20,6 +20,7 @@ from swarm.network.node import Node
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode
 from swarm.network.stream import Streams
 from swarm.network.survey import Sample
+from swarm.network.tasks import within
 
 JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
 PUBLISH_TIMEOUT_S = 10.0
@@ -205,7 +206,7 @@ class Directory:
 
 async def _within(timeout_s: float, awaitable: Awaitable[_T]) -> _T:
     try:
-        return await asyncio.wait_for(awaitable, timeout_s)
+        return await within(timeout_s, awaitable)
     except asyncio.TimeoutError as error:
         raise DirectoryDown(f"the other nodes did not answer within {timeout_s:.0f} s") from error
 

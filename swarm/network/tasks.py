@@ -1,7 +1,7 @@
 """Waiting with a limit, and ending tasks for certain.
 
 `asyncio.wait_for` swallows, before Python 3.12, a cancellation that arrives together with the result: the
-loop around it then runs on, and whoever waits for its end waits for ever. These two do not.
+loop around it then runs on, and whoever waits for its end waits for ever. These two do not, and the linter bans that.
 """
 
 import asyncio

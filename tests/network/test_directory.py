@@ -23,7 +23,7 @@ from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.berth import CROWD, LISTED
-from swarm.network.directory import Directory
+from swarm.network.directory import Directory, _within
 from swarm.network.lookup import ModelEntry, covers
 from swarm.network.records import encode
 from swarm.network.validator import RecordValidator
@@ -52,6 +52,16 @@ async def test_published_records_are_found_until_withdrawn(lab: Lab) -> None:
     await directory_a.withdraw()  # nothing is left to withdraw
     await directory_a.publish(record_of(a, state="draining"))
     assert record_of(a, state="draining") in await directory_b.peers(MODEL, LAYERS)
+
+
+async def test_whoever_is_cancelled_together_with_an_answer_ends() -> None:
+    answer = asyncio.get_running_loop().create_future()
+    asking = asyncio.create_task(_within(5.0, answer))
+    await asyncio.sleep(0)  # it waits now
+    answer.set_result("too late")
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
 
 async def test_a_peer_that_moved_is_found_at_its_new_place_only(lab: Lab) -> None:
