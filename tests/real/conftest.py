@@ -1,0 +1,64 @@
+"""Checkpoints that are not ours, where they are. docs/testing.md says how they get there."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import GEMMA3, SETTING, SMOLLM2, Source
+from pocket import Material
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.client import ClientModels
+from swarm.model.span import Span
+
+HERE = Path(__file__).parent
+STAGES = ((0, 10), (10, 20), (20, 30))  # of SmolLM2, which has 30 layers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.real)
+
+
+def folder_of(source: Source) -> Path:
+    """The checkpoint's folder, of which tests that would change something take a copy."""
+    folder = os.environ.get(SETTING)
+    if not folder:
+        pytest.skip(f"{SETTING} names no folder; `make real` makes one")
+    if not (Path(folder) / source.name).is_dir():
+        pytest.skip(f"{folder} has no {source.name}; `make real` puts it there")
+    return Path(folder) / source.name
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A Llama of 30 layers that was made for conversations: byte-level vocabulary, tied embeddings."""
+    return folder_of(SMOLLM2)
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> Path:
+    """A base model of 18 layers, most of which see a sliding window: a vocabulary of 262,144 tokens, no template."""
+    return folder_of(GEMMA3)
+
+
+@pytest.fixture(scope="session")
+def whole(smollm2: Path) -> PreTrainedModel:
+    """SmolLM2 as transformers computes it."""
+    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+@pytest.fixture(scope="session")
+def chain(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """SmolLM2 as a swarm computes it, in three spans, for `pocket.swarm_of`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWARM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        checkpoint = Checkpoint.open(str(smollm2))
+        assert checkpoint.fingerprint
+    spans = {span: Span.load(checkpoint, *span) for span in STAGES}
+    return Material(checkpoint, spans, ClientModels.load(str(smollm2), None))
