@@ -5,7 +5,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
@@ -17,7 +16,7 @@ import click
 from peers.kinds import Bytes, HostPort, Ipv4, LayerSpan, WhereToListen
 from peers.news import News
 from peers.service import LEAVE_S, install_service, uninstall_service
-from swarm import __version__, console
+from swarm import __version__, console, signals, stdio
 from swarm.activity import activity, busy
 from swarm.cli import EXIT_CODES, guard
 from swarm.commands.completion import completion
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from peers.monitor import Where
 
 DTYPES = ("float32", "bfloat16", "float16")
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 OPEN_TO_ALL = (
     "This network is open: anybody may join it, and whoever serves layers can read what passes through them. For one "
     "of your own, make a key with `swarm-peer new-network-key FILE` and give it to all members (--network-key FILE)."
@@ -136,8 +134,8 @@ def join(
 ) -> None:
     """Serve layers of MODEL (a local folder or a hub id) to the swarm.
 
-    How many fit is worked out before anything is loaded. SIGTERM and Ctrl-C let the peer leave in order; a second one
-    ends it at once.
+    How many fit is worked out before anything is loaded. SIGTERM, Ctrl-C and the end of its terminal let the peer leave
+    in order; a second one ends it at once.
     """
     from swarm.config import state_dir
 
@@ -170,8 +168,7 @@ def join(
     )
 
     def say(news: News) -> None:
-        click.echo(json.dumps(news.as_dict()) if as_json else news.sentence)
-        sys.stdout.flush()
+        stdio.say(json.dumps(news.as_dict()) if as_json else news.sentence)
 
     if net.is_open:
         say(News("open_network", OPEN_TO_ALL, {"network": net.name}))
@@ -245,15 +242,15 @@ def bootstrap(
         ):
             if as_json:
                 up = {"network": net.name, "addresses": directory.addresses}
-                click.echo(json.dumps(up | ({"metrics": watched_at} if watched_at else {})))
+                stdio.say(json.dumps(up | ({"metrics": watched_at} if watched_at else {})))
             else:
-                click.echo(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
+                stdio.say(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
                 for address in directory.addresses:
-                    click.echo(f"  --bootstrap {address}")
+                    stdio.say(f"  --bootstrap {address}")
                 if watched_at:
-                    click.echo(f"Metrics are at {watched_at}.")
+                    stdio.say(f"Metrics are at {watched_at}.")
                 if net.is_open:
-                    click.echo(OPEN_TO_ALL)
+                    stdio.say(OPEN_TO_ALL)
             await stop.wait()
 
     _run_until_stopped(run, until_eof)
@@ -285,7 +282,7 @@ def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce:
     from peers.doctor import examine, is_well, show
 
     with busy("looking at this computer and its network", quiet=as_json):
-        findings = asyncio.run(examine(lambda: named_network(bootstrap, network), port, announce))
+        findings = signals.run(examine(lambda: named_network(bootstrap, network), port, announce))
     if as_json:
         click.echo(json.dumps({"ok": is_well(findings), "findings": [asdict(each) for each in findings]}))
     else:
@@ -301,7 +298,7 @@ for command in (install_service, uninstall_service, completion):
 def _run_until_stopped(
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool, leave_s: float = LEAVE_S
 ) -> None:
-    """Run ``run(stop)``; SIGTERM and SIGINT (and the end of standard input, if asked) set ``stop``.
+    """Run ``run(stop)``; a signal that asks to end (and the end of standard input, if asked) sets ``stop``.
 
     The second signal does what it would do without us: it ends the process at once.
     """
@@ -310,24 +307,22 @@ def _run_until_stopped(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def leave() -> None:
+        def leave(*_: object) -> None:
             stop.set()
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
+            signals.end_at_once_from_now_on()
 
-        for number in SIGNALS:
-            loop.add_signal_handler(number, leave)
-        if until_eof:
-            loop.add_reader(sys.stdin.fileno(), _on_input, loop, leave)
-        work = asyncio.create_task(run(stop))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({work}, timeout=leave_s)
-            if work.done():
-                work.result()
-        finally:
-            await end(work, stopped)
+        with signals.on_signals(signals.heeded(), leave):
+            if until_eof:
+                loop.add_reader(sys.stdin.fileno(), _on_input, loop, leave)
+            work = asyncio.create_task(run(stop))
+            stopped = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({work}, timeout=leave_s)
+                if work.done():
+                    work.result()
+            finally:
+                await end(work, stopped)
 
     asyncio.run(life())
 

@@ -74,6 +74,8 @@ RestartSteps=8
 RestartMaxDelaySec=300
 # The peer hands its sessions over and ends libp2p's daemon itself; only what is left after that is killed.
 KillSignal=SIGTERM
+# What a peer ends with that is stopped before it has begun.
+SuccessExitStatus=143
 KillMode=mixed
 TimeoutStopSec={round(self.leave_s + KILL_AFTER_S)}
 # Where memory runs out, the owner's other programs come first.

@@ -1,15 +1,16 @@
 """``swarm``: what a user types. Commands import heavy libraries when they run, so that ``--help`` is quick."""
 
 import asyncio
-import io
+import contextlib
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from swarm import __version__, console
+from swarm import __version__, console, signals, stdio
 from swarm.commands.bench import bench
 from swarm.commands.chat import chat
 from swarm.commands.completion import completion
@@ -29,7 +30,9 @@ Exit codes:
   3    no way into the network
   4    the swarm does not serve the whole model now
   5    a model, key or other file here, or this computer, is not what is needed
-  130  stopped by Ctrl-C or SIGTERM
+  129  stopped because its terminal was closed (SIGHUP)
+  130  stopped by Ctrl-C
+  143  stopped by SIGTERM
 """
 
 log = logging.getLogger(__name__)
@@ -52,41 +55,46 @@ def main() -> None:
     sys.exit(guard(app, "swarm"))
 
 
-def guard(command: Callable[..., Any], program: str) -> ExitCode | int:
+def guard(command: Callable[..., Any], program: str) -> int:
     """Run a click command: errors become one sentence and an exit code. Shared with ``swarm-peer``."""
-    _print_what_the_terminal_can()
-    try:
-        command(standalone_mode=False, prog_name=program)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except SwarmError as error:
-        return _say(str(error), error.exit_code)
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped", err=True)
-        return ExitCode.STOPPED
-    except OSError as error:
-        log.debug("where it failed", exc_info=True)
-        where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{error.strerror or error}; see that it exists, is yours and has room", ExitCode.LOCAL)
-    except Exception as error:
-        log.debug("where it failed", exc_info=True)
-        fault = " ".join(f"{type(error).__name__}: {error}".split())
-        return _say(f"{fault}; this is a fault of ours: please report what `{program} -v` says", ExitCode.FAILED)
+    stdio.settle()
+    with signals.stoppable():
+        try:
+            command(standalone_mode=False, prog_name=program)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except SwarmError as error:
+            return _say(str(error), error.exit_code)
+        except (click.Abort, KeyboardInterrupt, asyncio.CancelledError, OSError) as error:
+            stdio.drop_unwritten()
+            number = signals.stopped_by(error)
+            if number is None and isinstance(error, OSError):
+                return _cannot(error)
+            with contextlib.suppress(OSError):  # of a terminal that was closed
+                click.echo("stopped", err=True)
+            return signals.EXIT_BASE + (number or signal.SIGINT)
+        except Exception as error:
+            log.debug("where it failed", exc_info=True)
+            fault = " ".join(f"{type(error).__name__}: {error}".split())
+            return _say(f"{fault}; this is a fault of ours: please report what `{program} -v` says", ExitCode.FAILED)
     return ExitCode.DONE
+
+
+def _cannot(error: OSError) -> ExitCode:
+    """A file that cannot be used; if it is a pipe whose reader has left, there is nothing to say of it."""
+    log.debug("where it failed", exc_info=True)
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.FAILED
+    where = f"{error.filename}: " if error.filename else ""
+    return _say(f"{where}{error.strerror or error}; see that it exists, is yours and has room", ExitCode.LOCAL)
 
 
 def _say(sentence: str, code: ExitCode) -> ExitCode:
     one_line = " ".join(console.CONTROLS.sub("", sentence).splitlines())  # of which strangers may have said a part
     click.echo(f"error: {one_line}", err=True)
     return code
-
-
-def _print_what_the_terminal_can() -> None:
-    """A character that the terminal's encoding lacks becomes a question mark, not an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

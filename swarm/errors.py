@@ -13,7 +13,9 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3  # no way into the network
     INCOMPLETE = 4  # the swarm is there, but does not serve the whole model now
     LOCAL = 5  # a model, key or other file here, or this computer, is not what is needed
-    STOPPED = 130  # by Ctrl-C or SIGTERM
+    HUNG_UP = 129  # its terminal was closed: SIGHUP
+    STOPPED = 130  # by Ctrl-C: SIGINT
+    TERMINATED = 143  # by SIGTERM
 
 
 class SwarmError(Exception):

@@ -1,6 +1,7 @@
 """Every test has folders of its own, and no test leaves a process behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ __all__ = ["expected", "make", "material", "threaded"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
 torch.set_num_threads(1)
+# A script's shell starts jobs in the background to ignore SIGINT, and children that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

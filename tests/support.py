@@ -82,6 +82,12 @@ def kill(pids: dict[int, str]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def default_signals() -> None:
+    """For `preexec_fn` of children that a test interrupts: shells start jobs in the background to ignore SIGINT."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 async def pong(link: Link) -> None:
     """Serve a link by answering pings."""
     async for message in link:

@@ -1,6 +1,7 @@
 """``swarm`` as a process: quick help, one sentence for every mistake, the right exit codes."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from swarm.chain import ChainBroken
 from swarm.cli import app, guard
 from swarm.errors import NoBootstrap
+from swarm.signals import Stopped
 
 HANG_S = 60
 COMMANDS = ("generate", "chat", "status", "bench", "demo", "eval", "completion")
@@ -119,7 +121,7 @@ def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_become_sentences_and_signals_codes(capsys: pytest.CaptureFixture[str]) -> None:
     def raising(error: BaseException) -> int:
         def command(**_: object) -> None:
             raise error
@@ -134,6 +136,8 @@ def test_errors_become_sentences_and_interruptions_130(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("error: /nobody/key: Permission denied; see that")
     assert raising(KeyboardInterrupt()) == 130
     assert raising(asyncio.CancelledError()) == 130
+    assert raising(Stopped(signal.SIGTERM)) == 143
+    assert raising(Stopped(signal.SIGHUP)) == 129
 
 
 def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(

@@ -4,9 +4,9 @@ from itertools import islice
 
 import click
 
-from swarm.commands.running import run
 from swarm.demo import locate
 from swarm.options import ModelName, entrance, entrance_options, format_options
+from swarm.signals import run
 
 
 @click.command()

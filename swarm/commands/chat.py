@@ -1,6 +1,5 @@
 """``swarm chat``: a conversation."""
 
-import asyncio
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ import click
 from swarm import console
 from swarm.activity import activity
 from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options, prepared
-from swarm.commands.running import run
 from swarm.options import ModelName, entrance, entrance_options
+from swarm.signals import on_signals, run
 
 if TYPE_CHECKING:
     from swarm.chat.chat import Chat
@@ -74,9 +73,5 @@ async def _until_it_is_over(chat: "Chat", terminal: "Terminal") -> None:
     """Talk with a person, for whom Ctrl-C ends an answer and never the program."""
     from swarm.chat.talk import talk
 
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, chat.stop)
-    try:
+    with on_signals((signal.SIGINT,), lambda _: chat.stop()):
         await talk(chat, terminal.read)
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)

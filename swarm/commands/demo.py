@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from swarm.commands.running import run
 from swarm.options import FILE, json_option
+from swarm.signals import run
 
 
 @click.command()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.commands.running import run
 from swarm.demo import locate
 from swarm.options import FILE, audit_option, entrance, entrance_options, quantization_option
+from swarm.signals import run
 
 if TYPE_CHECKING:
     from swarm.client import SwarmClient

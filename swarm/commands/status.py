@@ -6,9 +6,9 @@ import click
 
 from swarm import console
 from swarm.activity import busy
-from swarm.commands.running import run
 from swarm.demo import locate
 from swarm.options import ModelName, entrance, entrance_options, json_option, quantization_option
+from swarm.signals import run
 
 
 @click.command()

@@ -1,8 +1,6 @@
 """``swarm demo``: start a swarm, decode three problems in three ways, show a table, stop everything."""
 
-import asyncio
 import json
-import signal
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -40,9 +38,6 @@ async def run_demo(
 
     ``picture`` names an SVG file that shows the run as a terminal would.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     torch.set_num_threads(1)  # the peers need the other cores
     console = Console(quiet=as_json, record=picture is not None, width=PICTURE_WIDTH if picture else None)
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]

@@ -1,6 +1,5 @@
 """``swarm eval``: what is compared, decoded, and shown."""
 
-import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from swarm import signals
 from swarm.client import SwarmClient
 from swarm.config import Network
 from swarm.eval.engine import Sample
@@ -86,7 +86,7 @@ def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, 
         if asked.network is None:
             workers = asked.workers or max(1, (os.cpu_count() or 2) // 2)
             return run_in_process(plan, asked.model, asked.draft, workers, progress)
-        return asyncio.run(_over_swarm(plan, asked, asked.network, progress))
+        return signals.run(_over_swarm(plan, asked, asked.network, progress))
 
 
 async def _over_swarm(

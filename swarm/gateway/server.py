@@ -1,7 +1,6 @@
 """The gateway's life: it listens, answers, and lets running answers end before it goes."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from swarm.gateway.service import Engine, Service
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
 from swarm.network.site import site
+from swarm.signals import heeded, on_signals
 
 HOST, PORT = "127.0.0.1", 8000
 GRACE_S = 10.0  # for running answers, when the gateway is told to stop
@@ -80,17 +80,10 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
 
 
 async def stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
+    """Wait for a signal that asks to end: Ctrl-C, SIGTERM, or a terminal that is closed."""
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, told.set)
-    try:
+    with on_signals(heeded(), lambda _: told.set()):
         await told.wait()
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def _is_local(host: str) -> bool:
