@@ -8,30 +8,26 @@ A run that fails proves nothing.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from swarm.audit.distance import distances
+from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
-from swarm.audit.replay import windows
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Outcome, Run, Stand, Trial
-from swarm.chain import ChainLink, ChainSilent
+from swarm.audit.unaudited import Reason, Unaudited
+from swarm.chain import ChainBroken, ChainLink
 from swarm.errors import SwarmError
 from swarm.model.client import ClientModels
-from swarm.network.tasks import within
+from swarm.rerun import Reruns
 from swarm.results import Audits
 from swarm.router import Router
 from swarm.routing.chain import MissingLayers
-from swarm.session import Answer, ChainSession
+from swarm.wire.messages import FaultCode
 
 MAX_WAITING = 4  # texts that wait to be audited; others are let go
-RUN_TIMEOUT_S = 120.0
-MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit has time
 
 log = logging.getLogger(__name__)
 
@@ -70,58 +66,91 @@ class Auditor:
         self, router: Router, models: ClientModels, judging: Executor, rate: float, rng: random.Random | None = None
     ) -> None:
         self.rate = rate
-        self._router, self._models, self._judging = router, models, judging
+        self._router = router
         self._rng = rng or random.Random()
-        self._waiting: asyncio.Queue[Evidence] = asyncio.Queue(MAX_WAITING)
+        self._reruns = Reruns(models, judging, self._rng)
+        self._waiting: asyncio.Queue[tuple[Evidence, float]] = asyncio.Queue(MAX_WAITING)
         self._experts = has_experts(models.checkpoint.config)
-        self._audited = self._disagreed = self._token_layers = self._generated = 0
+        self._layers = models.checkpoint.num_layers
+        self._audited = self._disagreed = self._generated = self._unsettled = 0
+        self._failures: Counter[str] = Counter()
 
     @property
     def audits(self) -> Audits:
         """What was done so far."""
-        share = self._token_layers / self._generated if self._generated else 0.0
-        return Audits(self._audited, self._disagreed, self._router.caught, self._token_layers, self._generated, share)
+        computed = self._reruns.token_layers
+        return Audits(
+            texts=self._audited,
+            disagreements=self._disagreed,
+            failures=dict(self._failures),
+            waiting=self._unsettled,
+            caught=self._router.caught,
+            token_layers=computed,
+            generated_token_layers=self._generated,
+            share=computed / self._generated if self._generated else 0.0,
+        )
 
     def offer(self, evidence: Evidence | None, computed_tokens: int) -> None:
-        """A text is finished, for which peers computed so many tokens."""
-        self._generated += computed_tokens * self._models.checkpoint.num_layers
-        if evidence is not None and self.rate and not self._waiting.full():
-            self._waiting.put_nowait(evidence)
+        """A text is finished, for which peers computed so many tokens. Whether it is audited is decided by lot."""
+        self._generated += computed_tokens * self._layers
+        draw = self._rng.random()
+        if evidence is None or draw >= self._chance(stage.peer_id for stage in evidence.stages):
+            return
+        try:
+            self._waiting.put_nowait((evidence, draw))
+        except asyncio.QueueFull:
+            self._fail(Unaudited(Reason.QUEUE))
+        else:
+            self._unsettled += 1
 
     async def run(self) -> None:
         """Audit what is offered, until cancelled."""
         while True:
-            evidence = await self._waiting.get()
+            evidence, draw = await self._waiting.get()
             try:
-                await self._consider(evidence)
-            except (SwarmError, asyncio.TimeoutError) as error:
-                log.info("an audit came to nothing: %s", error)
+                await self._audit(evidence, draw)
+            except Unaudited as failure:
+                self._fail(failure)
             except Exception:
                 log.exception("an audit failed")
+                self._failures[Reason.INTERNAL.value] += 1
             finally:
+                self._unsettled -= 1
                 self._waiting.task_done()
+
+    def _fail(self, failure: Unaudited) -> None:
+        """The one place where it is noted that a text could not be audited."""
+        log.info("a text was not audited: %s", failure)
+        self._failures[failure.reason.value] += 1
 
     async def settle(self) -> None:
         """Wait until all that was offered has been dealt with."""
         await self._waiting.join()
 
-    async def _consider(self, evidence: Evidence) -> None:
-        """Audit a text, if its turn has come and there are others who could compute it."""
-        ledger, draw = self._router.ledger, self._rng.random()
-        if draw >= ledger.chance((stage.peer_id for stage in evidence.stages), self.rate):
-            return
-        first = [[link] for link in await self._router.links(evidence.stages)]
-        second = await self._others(first, [])
-        exchanged = [links[0].peer_id for links, other in zip(first, second, strict=True) if other]
-        if draw >= ledger.chance(exchanged, self.rate):
-            return
+    async def _audit(self, evidence: Evidence, draw: float) -> None:
+        """Compare a text with what others say, if that is due with those whose work can be compared.
+
+        Raises:
+            Unaudited: if it does not come to a comparison.
+        """
+        if not evidence.peer_ids.isdisjoint(self._router.health.bans):
+            raise Unaudited(Reason.BANNED)  # what it would tell is known, or cannot be told from what is
+        try:
+            first = [[link] for link in await self._router.links(evidence.stages)]
+            second = await self._others(first, [])
+        except SwarmError as error:
+            raise Unaudited(Reason.LEFT, str(error)) from None
         parties = [_Parties((a, b, None)) for a, b in zip(first, second, strict=True)]
-        written, answer = await self._norm(evidence.hidden), await self._compute(parties, _seconds(parties), evidence)
-        if answer is None:
+        exchanged = [each.links(FIRST)[0].peer_id for each in parties if each.exchanged]
+        if not exchanged:
+            raise Unaudited(Reason.NO_OTHERS)
+        if draw >= self._chance(exchanged):
             return
+        written, answer = await self._reruns.written(evidence), await self._again(parties, evidence)
+        agree = self._same(written, answer, self._tolerance(parties, evidence))
         self._audited += 1
-        if self._same(written, answer, self._tolerance(parties, evidence)):
-            ledger.agreed(exchanged, evidence.windows)
+        if agree:
+            self._router.ledger.agreed(exchanged, evidence.windows)
             return
         self._disagreed += 1
         log.info("two chains of peers gave different answers to the same text: a trial begins")
@@ -129,19 +158,34 @@ class Auditor:
         parties = [_Parties((a, b, c)) for a, b, c in zip(first, second, third, strict=True)]
         self._punish(await self._try(parties, evidence, {WRITTEN: written, AUDIT: answer}))
 
-    async def _try(self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Tensor]) -> Outcome:
+    async def _again(self, parties: Sequence[_Parties], evidence: Evidence) -> Answers:
+        """What the second parties say, where there are any. Raises `Unaudited` if they cannot."""
+        try:
+            return await self._reruns.run(_chain(parties, _seconds(parties)), evidence)
+        except ChainBroken as error:
+            busy = error.code is FaultCode.BUSY
+            raise Unaudited(Reason.BUSY if busy else Reason.BROKEN, str(error)) from None
+        except (SwarmError, asyncio.TimeoutError) as error:
+            raise Unaudited(Reason.SLOW, str(error)) from None
+
+    async def _try(self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Answers]) -> Outcome:
         trial = Trial([each.stand() for each in parties], evidence.gone)
         tolerance, number = self._tolerance(parties, evidence), AUDIT
         while trial.step is not None:
             number += 1
-            answer = await self._compute(parties, trial.step.run, evidence)
-            if answer is None:
+            try:
+                answer = await self._reruns.run(_chain(parties, trial.step.run), evidence)
+            except (SwarmError, asyncio.TimeoutError) as error:
+                log.info("a run of a trial failed: %s", error)
                 trial.tell(None)
                 continue
             answers[number] = answer
             trial.tell([self._same(answers[other], answer, tolerance) for other in trial.step.against])
         assert trial.outcome is not None
         return trial.outcome
+
+    def _chance(self, peer_ids: Iterable[str]) -> float:
+        return self._router.ledger.chance(peer_ids, self.rate)
 
     def _punish(self, outcome: Outcome) -> None:
         for peer_id in outcome.convicted:
@@ -168,53 +212,18 @@ class Auditor:
             found.append(others)
         return found
 
-    async def _compute(self, parties: Sequence[_Parties], run: Run, evidence: Evidence) -> Tensor | None:
-        """What a chain says at the positions of the evidence, behind the final norm; None if the chain fails."""
-        chain = [link for each, which in zip(parties, run, strict=True) for link in each.links(which)]
-        try:
-            rows = await within(RUN_TIMEOUT_S, self._replay(chain, evidence))
-        except (SwarmError, asyncio.TimeoutError) as error:
-            log.info("a run of an audit failed: %s", error)
-            return None
-        return await self._norm(rows)
-
-    async def _replay(self, chain: Sequence[ChainLink], evidence: Evidence) -> Tensor:
-        """Final hidden states ``[n, hidden]`` at the positions of the evidence."""
-        checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
-        tokens = evidence.tokens[: evidence.positions[-1] + 1]
-        rows: list[Tensor] = []
-        session = ChainSession(chain, checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size)
-        async with session:
-            for window in windows(tokens, evidence.prompt_tokens, self._rng):
-                self._token_layers += len(window.tokens) * checkpoint.num_layers
-                await session.send(window)
-                if window.tail:
-                    hidden = (await self._answer(session)).hidden
-                    behind = window.position + len(window.tokens) - window.tail
-                    rows += [row for i, row in enumerate(hidden, behind) if i in wanted]
-        return torch.stack([row.float() for row in rows])
-
-    @staticmethod
-    async def _answer(session: ChainSession) -> Answer:
-        """The next answer, for which a text that somebody reads would not have waited so long."""
-        for _ in range(MAX_SILENCES):
-            try:
-                return await session.receive()
-            except ChainSilent:
-                await asyncio.sleep(session.patience_s)
-        return await session.receive()
-
-    async def _norm(self, hidden: Tensor) -> Tensor:
-        return await asyncio.get_running_loop().run_in_executor(self._judging, self._models.head.normed, hidden)
-
     def _tolerance(self, parties: Sequence[_Parties], evidence: Evidence) -> Tolerance:
         links = [link for each in parties for choice in each.choices for link in choice or ()]
         return tolerance(evidence.dtypes | {link.record.dtype for link in links}, self._experts)
 
     @staticmethod
-    def _same(one: Tensor, other: Tensor, tolerance: Tolerance) -> bool:
-        return tolerance.holds(distances(one, other))
+    def _same(one: Answers, other: Answers, tolerance: Tolerance) -> bool:
+        return tolerance.holds(one.distances(other))
 
 
 def _seconds(parties: Sequence[_Parties]) -> Run:
     return tuple(SECOND if each.exchanged else FIRST for each in parties)
+
+
+def _chain(parties: Sequence[_Parties], run: Run) -> list[ChainLink]:
+    return [link for each, which in zip(parties, run, strict=True) for link in each.links(which)]

@@ -56,11 +56,27 @@ def show_summary(generation: "Generation") -> None:
     click.echo(summary(generation), err=True)
 
 
-def show_caught(audits: "Audits") -> None:
-    """One line on standard error if peers were found to lie, else nothing."""
+def show_audits(audits: "Audits") -> None:
+    """On standard error: a line if peers were found to lie, and one if texts that were due could not be audited."""
     if audits.caught:
         who = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
         click.echo(f"caught computing something else than the model, and banned: {who}", err=True)
+    if whys := [*unaudited(audits)]:
+        click.echo(f"not audited: {', '.join(whys)}", err=True)
+
+
+def unaudited(audits: "Audits") -> Iterator[str]:
+    """How many texts were due and not audited, for each reason."""
+    from swarm.audit.unaudited import Reason
+
+    for code, count in audits.failures.items():
+        yield f"{_texts(count)} ({Reason(code).told})"
+    if audits.waiting:
+        yield f"{_texts(audits.waiting)} (that takes longer than this command waited)"
+
+
+def _texts(count: int) -> str:
+    return "1 text" if count == 1 else f"{count} texts"
 
 
 def summary(generation: "Generation") -> str:

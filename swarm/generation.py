@@ -112,7 +112,7 @@ class GenerationStream:
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.mend(failure, turn.decoder.resume)
             self._result = self._sum_up(turn, session, repairs)
-            self._offer(turn, session, repairs)
+            self._offer(turn, session)
             finished = True
         except SwarmIncomplete as error:
             turn.decoder.finish_reason = "swarm_incomplete"
@@ -206,7 +206,7 @@ class GenerationStream:
             return done
         return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
 
-    def _offer(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> None:
+    def _offer(self, turn: Turn, session: ChainSession) -> None:
         """Let the auditor have what is known of the text."""
         if self._auditor is None:
             return
@@ -214,8 +214,7 @@ class GenerationStream:
             turn.decoder.tokens,
             len(turn.prompt),
             [link.stage for link in session.chain],
-            frozenset(peer_id for failover in repairs.failovers for peer_id in failover.peers),
-            frozenset(link.record.dtype for link in session.chain),
+            session.parties,
             session.max_tokens,
         )
         computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent

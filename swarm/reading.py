@@ -84,12 +84,14 @@ class Reader:
         checkpoint, models = self._models.checkpoint, self._models
         session = ChainSession(chain, checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard)
         async with session:
-            for window in windows(tokens):
+            asked = list(windows(tokens))
+            for window in asked:
                 await session.send(window)
-            rows: list[Tensor] = []
-            while sum(map(len, rows)) < len(tokens):
-                rows.append((await session.receive()).hidden.float())
-        return torch.cat(rows)
+            parts: dict[int, Tensor] = {}  # by the place where they begin
+            while len(parts) < len(asked):
+                for window, part in (await session.receive()).rows:
+                    parts[window.position] = part.float()
+        return torch.cat([parts[window.position] for window in asked])
 
     async def _compute(self, work: Callable[[Tensor], T], hidden: Tensor) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads.judging, work, hidden)

@@ -1,7 +1,7 @@
 """What a generation gives back. Field names are part of the SDK and of every ``--json`` output."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,10 +74,12 @@ class Failover:
 
 @dataclass(frozen=True)
 class Audits:
-    """What a client has had computed again by other peers since it began. Texts just written may still wait."""
+    """What a client has had computed again by other peers since it began."""
 
-    texts: int = 0  # that were audited
+    texts: int = 0  # that were computed again, and the answers compared
     disagreements: int = 0  # of these, where the answers differed
+    failures: Mapping[str, int] = field(default_factory=dict)  # texts that could not be, by `swarm.audit.unaudited`
+    waiting: int = 0  # texts that are still to be
     caught: tuple[str, ...] = ()  # peers that lied, and are banned
     token_layers: int = 0  # that peers computed for audits
     generated_token_layers: int = 0  # and for texts

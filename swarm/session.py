@@ -5,10 +5,11 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from swarm.audit.guard import Guard
@@ -59,6 +60,13 @@ class Answer:
     count: int  # tokens
     hidden: Tensor  # [tail, hidden], final hidden states before the final norm
     measured: Measured  # from sending the last of the windows
+    windows: tuple[Window, ...]  # that it answers, as they were sent
+
+    @property
+    def rows(self) -> Iterator[tuple[Window, Tensor]]:
+        """Each window with its own part of ``hidden``: ``[window.tail, hidden]``, empty if nothing was asked of it."""
+        parts = torch.split(self.hidden, [window.tail for window in self.windows])
+        return zip(self.windows, parts, strict=True)
 
 
 class ChainSession:
@@ -68,6 +76,8 @@ class ChainSession:
 
     Attributes:
         chain: its peers now.
+        parties: all peers that were ever part of the chain, and in which dtype each says to compute: what the peers of
+            the chain hold may rest on the work of any of them.
         branches: every peer takes several continuations of one token; known once it is open.
 
     Args:
@@ -84,6 +94,7 @@ class ChainSession:
         guard: Guard | None = None,
     ) -> None:
         self.chain, self.fingerprint = tuple(chain), fingerprint
+        self.parties = {link.peer_id: link.record.dtype for link in self.chain}
         self.max_tokens, self.hidden_size, self._guard = max_tokens, hidden_size, guard
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
@@ -166,6 +177,7 @@ class ChainSession:
     def go_on(self, chain: Sequence[ChainLink], epoch: int) -> None:
         """The chain is another one from now on; nothing that was sent in an older epoch is waited for."""
         self.chain, self._epoch = tuple(chain), epoch
+        self.parties |= {link.peer_id: link.record.dtype for link in self.chain}
         self._sent.clear()
         self._set_aside.clear()
 
@@ -210,7 +222,7 @@ class ChainSession:
             if arrival.peer_id != self.chain[-1].peer_id:
                 raise self.broken(arrival.peer_id, "it answered, and is not the last one")
             self.bytes_received += arrival.nbytes
-            sent_at = self._answered(result)
+            windows, sent_at = self._answered(result)
             if self.hidden_size is not None and result.hidden.hidden != self.hidden_size:
                 wide = f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}"
                 raise self.broken(arrival.peer_id, wide)
@@ -220,7 +232,7 @@ class ChainSession:
                 if result.hidden.tokens == result.count:  # a prompt's loops say nothing of decoding
                     self._loop_s = loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
                 measured = Measured(loop_s * 1e3, result.compute_ms, result.queue_ms)
-                return Answer(result.epoch, result.first, result.count, hidden, measured)
+                return Answer(result.epoch, result.first, result.count, hidden, measured, windows)
 
     @property
     def patience_s(self) -> float:
@@ -387,23 +399,25 @@ class ChainSession:
             return self.patience_s
         return max(oldest, self._heard_at) + self.patience_s - time.perf_counter()
 
-    def _answered(self, result: Result) -> float | None:
-        """Strike off the windows that a result answers; returns when the last of them was sent, None if it is stale.
+    def _answered(self, result: Result) -> tuple[tuple[Window, ...], float | None]:
+        """Strike off the windows that a result answers; returns them and when the last was sent, None if it is stale.
 
         Windows of older epochs may have died on their way, and need no answer.
         """
         if result.epoch < self._epoch and (not self._sent or result.epoch < self._sent[0][0].epoch):
-            return None
+            return (), None
         while self._sent and self._sent[0][0].epoch < result.epoch:
             self._sent.popleft()
+        windows: list[Window] = []
         tokens = tail = 0
         sent_at = None
         while self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens:
             window, sent_at = self._sent.popleft()
+            windows.append(window)
             tokens, tail = tokens + len(window.tokens), tail + window.tail
         if sent_at is None or window.epoch != result.epoch or (tokens, tail) != (result.count, result.hidden.tokens):
             raise self.broken(self.chain[-1].peer_id, "it answered what was not asked")
-        return sent_at if result.epoch == self._epoch else None
+        return tuple(windows), sent_at if result.epoch == self._epoch else None
 
     def _plausible(self, result: Result) -> Tensor:
         hidden = result.hidden.unpack()

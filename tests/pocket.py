@@ -49,10 +49,10 @@ class Material:
     models: ClientModels
 
     @classmethod
-    def load(cls, folder: Path) -> "Material":
+    def load(cls, folder: Path, max_positions: int = 256) -> "Material":
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SWARM_CACHE", str(folder / "cache"))
-            checkpoint = tiny_checkpoint(folder / "target")
+            checkpoint = tiny_checkpoint(folder / "target", max_positions)
             assert checkpoint.fingerprint
         draft = ARCHITECTURES["llama"].save(folder / "draft")
         for parameter in draft.parameters():
@@ -96,7 +96,11 @@ class Swarm:
     async def join(self, span: Span, **options: int) -> Peer:
         """One peer that computes by this span."""
         watched = WatchedSpan(span)
-        peer = Peer(watched, self._checkpoint.fingerprint, **{"cache_tokens": 4096, **options})  # type: ignore[arg-type]
+        peer = Peer(
+            watched,
+            self._checkpoint.fingerprint,
+            **{"cache_tokens": 4096, "max_positions": self._checkpoint.max_positions, **options},
+        )  # type: ignore[arg-type]
         self.up.append(await peer.__aenter__())
         return peer
 

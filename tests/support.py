@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,9 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=WORDS[0])
 
 
-def tiny_checkpoint(folder: Path) -> Checkpoint:
+def tiny_checkpoint(folder: Path, max_positions: int = 256) -> Checkpoint:
     """A Llama of random weights, `LAYERS` layers deep."""
-    ARCHITECTURES["llama"].save(folder)
+    replace(ARCHITECTURES["llama"], settings={"max_position_embeddings": max_positions}).save(folder)
     return Checkpoint.open(str(folder))
 
 

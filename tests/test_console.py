@@ -9,6 +9,7 @@ import pytest
 from rich.text import Text
 
 from swarm import console
+from swarm.audit.unaudited import Reason
 from swarm.console import LEGEND, STYLES, show_fates, show_piece, show_status, show_summary, summary
 from swarm.decoding.counts import Counts
 from swarm.results import Audits, Generation, Measured, Meter, Piece, RouteStop
@@ -208,9 +209,22 @@ def test_a_bar_shows_where_a_span_lies(layers, model_layers, bar):
 
 
 def test_whoever_was_caught_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_caught(Audits())
+    console.show_audits(Audits(texts=3))
     assert capsys.readouterr().err == ""
-    console.show_caught(Audits(caught=("12D3KooWabcdefgh", "12D3KooWijklmnop")))
+    console.show_audits(Audits(caught=("12D3KooWabcdefgh", "12D3KooWijklmnop")))
     assert capsys.readouterr().err.splitlines() == [
         "caught computing something else than the model, and banned: ...abcdefgh, ...ijklmnop"
     ]
+
+
+def test_texts_that_were_not_audited_are_told_with_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_audits(Audits(texts=3, waiting=1, failures={"busy": 2, "no_other_peers": 1}))
+    assert capsys.readouterr().err.splitlines() == [
+        "not audited: 2 texts (peers had no room), 1 text (no other peers serve these layers), "
+        "1 text (that takes longer than this command waited)"
+    ]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_words(reason: Reason) -> None:
+    assert reason.told

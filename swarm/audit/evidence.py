@@ -1,7 +1,7 @@
 """What a client keeps of the answers to one text, so that they can be compared with those of others later."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,8 +35,8 @@ class Evidence:
         positions: ascending; at each of them ``hidden`` ``[n, hidden]`` has what came, before the final norm.
         windows: answers of the chain that these positions come from.
         stages: the chain at the end.
-        gone: peers that had a part before.
-        dtypes: in which they all say to compute.
+        gone: peers that had a part before, be it in an earlier text of the same session.
+        dtypes: in which all of these say to compute.
         max_tokens: for which sessions were opened.
     """
 
@@ -49,6 +49,16 @@ class Evidence:
     gone: frozenset[str]
     dtypes: frozenset[str]
     max_tokens: int
+
+    @property
+    def told(self) -> tuple[int, ...]:
+        """The tokens that a chain has to be told to say something of the last position."""
+        return self.tokens[: self.positions[-1] + 1]
+
+    @property
+    def peer_ids(self) -> frozenset[str]:
+        """All peers whose work these answers rest on."""
+        return self.gone | {stage.peer_id for stage in self.stages}
 
 
 class Samples:
@@ -88,11 +98,16 @@ class Samples:
         tokens: Sequence[int],
         prompt_tokens: int,
         stages: Sequence[Stage],
-        gone: frozenset[str],
-        dtypes: frozenset[str],
+        parties: Mapping[str, str],
         max_tokens: int,
     ) -> Evidence | None:
-        """What is known of the finished text; None if nothing is."""
+        """What is known of the finished text; None if nothing is.
+
+        Args:
+            stages: the chain at the end.
+            parties: the dtype of every peer that ever had a part in the session.
+            max_tokens: for which sessions were opened.
+        """
         if not self._chosen:
             return None
         chosen = sorted(self._chosen, key=lambda each: each[0])
@@ -103,7 +118,7 @@ class Samples:
             hidden=torch.stack([row.float() for _, row, _ in chosen]),
             windows=len({answer for _, _, answer in chosen}),
             stages=tuple(stages),
-            gone=gone - {stage.peer_id for stage in stages},
-            dtypes=dtypes,
+            gone=frozenset(parties.keys() - {stage.peer_id for stage in stages}),
+            dtypes=frozenset(parties.values()),
             max_tokens=max_tokens,
         )

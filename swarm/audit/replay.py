@@ -12,7 +12,8 @@ MOST_AT_ONCE = 8  # tokens a window, as many as a drafter is often right
 def windows(tokens: Sequence[int], prompt_tokens: int, rng: random.Random) -> Iterator[Window]:
     """The frames of a session that is told ``tokens``. Answers are wanted from the prompt's last token on.
 
-    Each is to be answered before the next one is sent; those of the prompt's chunks before its last need not be.
+    Each that asks for answers is to be answered before the next one is sent. The prompt's chunks before its last ask
+    for none; they are answered as well, with nothing, and need not be waited for.
     """
     start = 0
     while start < len(tokens):
@@ -24,3 +25,9 @@ def windows(tokens: Sequence[int], prompt_tokens: int, rng: random.Random) -> It
             tail = end - start
         yield Window(0, start, start + 1, tuple(tokens[start:end]), None, tail, start)
         start = end
+
+
+def places(window: Window) -> range:
+    """The positions in the text that a window of `windows` asks about, whose answer has a row for each."""
+    end = window.position + len(window.tokens)
+    return range(end - window.tail, end)

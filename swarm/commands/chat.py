@@ -61,7 +61,7 @@ def chat(model: str, system: str, raw: bool, as_json: bool, **options: Any) -> N
                     await _until_it_is_over(chat, Terminal(state_dir() / "chat.history", list(ORDERS)))
                 else:
                     await talk(chat, Pipe(sys.stdin.fileno()).read)
-                console.show_caught(await client.settle(0 if personal else AUDIT_PATIENCE_S))
+                console.show_audits(await client.settle(0 if personal else AUDIT_PATIENCE_S))
                 return chat
 
     done = run(converse())

@@ -56,7 +56,7 @@ def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: A
     if as_json:
         click.echo(json.dumps(generation.as_dict(explain)))
     else:
-        console.show_caught(generation.stats.audits)
+        console.show_audits(generation.stats.audits)
         if explain:
             console.show_fates(generation.pieces)
     if failure is not None:

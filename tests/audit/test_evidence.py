@@ -24,7 +24,7 @@ class Token:
 
 
 def finished(samples: Samples) -> Evidence | None:
-    return samples.evidence(range(500), 5, [Stage("a", 0, 4)], frozenset({"a", "b"}), frozenset({"float32"}), 600)
+    return samples.evidence(range(500), 5, [Stage("a", 0, 4)], {"a": "float32", "b": "bfloat16"}, 600)
 
 
 def row(position: int) -> torch.Tensor:
@@ -43,7 +43,8 @@ def test_only_what_became_part_of_the_text_is_kept() -> None:
     found = finished(samples)
     assert found is not None
     assert (found.positions, found.hidden[:, 0].tolist()) == ((4, 5, 6), [4.0, 5.0, 6.0])
-    assert (found.windows, found.gone) == (1, {"b"})
+    assert (found.windows, found.gone, found.dtypes) == (1, {"b"}, {"float32", "bfloat16"})
+    assert (found.told, found.peer_ids) == (tuple(range(7)), {"a", "b"})
 
 
 def test_of_nothing_there_is_no_evidence() -> None:

@@ -1,0 +1,44 @@
+"""Why a text that was to be audited was not: an audit that never came to a comparison says nothing of any peer."""
+
+import enum
+
+
+class Reason(str, enum.Enum):
+    """For programs; `told` has the words."""
+
+    NO_OTHERS = "no_other_peers"
+    LEFT = "peers_left"
+    BANNED = "peer_banned"
+    BUSY = "busy"
+    BROKEN = "peers_failed"
+    SLOW = "too_slow"
+    QUEUE = "too_many_waiting"
+    INTERNAL = "internal"
+
+    @property
+    def told(self) -> str:
+        """In words that go on a sentence."""
+        return _TOLD[self]
+
+
+_TOLD = {
+    Reason.NO_OTHERS: "no other peers serve these layers",
+    Reason.LEFT: "peers that wrote it have left",
+    Reason.BANNED: "a peer that wrote it is banned by now",
+    Reason.BUSY: "peers had no room",
+    Reason.BROKEN: "peers failed meanwhile",
+    Reason.SLOW: "peers took too long",
+    Reason.QUEUE: "too many texts waited",
+    Reason.INTERNAL: "a fault of this program; please report it",
+}
+
+
+class Unaudited(Exception):
+    """An audit that came to nothing."""
+
+    def __init__(self, reason: Reason, why: str = "") -> None:
+        super().__init__(reason, why)
+        self.reason, self.why = reason, why
+
+    def __str__(self) -> str:
+        return self.why or self.reason.told
