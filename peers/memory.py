@@ -13,8 +13,8 @@ import torch
 from peers.handler import HISTORY_BYTES
 from peers.scheduler import MAX_BATCH_TOKENS
 from swarm.errors import ExitCode, SwarmError
+from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.partial import study
 from swarm.model.quantization import Quantization, Shape
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS

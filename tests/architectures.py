@@ -101,6 +101,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "falcon_alibi": Architecture("falcon", {"alibi": True, "multi_query": True, "head_dim": REMOVED}),
     "smollm3": Architecture("smollm3", {"no_rope_layer_interval": 2, "no_rope_layers": None}),
     "glm4": Architecture("glm4"),
+    "nanochat": Architecture("nanochat"),
     "nemotron": Architecture("nemotron"),
     "exaone4": Architecture("exaone4", ALTERNATING),
     "ministral": Architecture("ministral", ALTERNATING),

@@ -5,54 +5,55 @@ from typing import Any
 import torch
 from torch import nn
 
+from swarm.model.anatomy import LayersStandIn, Parts, replace_layers
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.partial import NO_ATTENTION, build, narrow, study
+from swarm.model.partial import build
 
 
 class Head:
     """Turns the last layer's output into logits, exactly as the architecture does (soft caps and scales included).
 
-    It is the model's own forward with no layers; the true hidden states replace what reaches the final norm.
-    To be used from one thread at a time.
+    It is the model's own forward, in which the true hidden states come out of a stand-in for the layers: all that a
+    model does behind its layers is done, whatever it is. To be used from one thread at a time.
     """
 
-    def __init__(self, model: nn.Module, entry: nn.Module, hidden_size: int) -> None:
-        """`entry` is the module of `model` that receives the last layer's output."""
-        self.hidden_size = hidden_size
+    def __init__(self, model: nn.Module, parts: Parts) -> None:
+        """`model` needs its head only."""
         self._model = model
-        self._entry = entry
-        self._hidden: torch.Tensor | None = None
+        self._decoder = model.get_submodule(parts.decoder)
+        self._layers = LayersStandIn(parts.tuples)
+        replace_layers(model, parts.decoder, parts.layers, self._layers)
         parameter = next(model.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
-        entry.register_forward_pre_hook(self._substitute, with_kwargs=True)
 
     @classmethod
     def load(
         cls, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> "Head":
         """Read norm and head (and the embedding where they share weights). Raises UnsupportedModel."""
-        anatomy = study(checkpoint)
+        from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
+
+        anatomy = rehearsed(checkpoint)
         modules = anatomy.head if anatomy.tied is None else (*anatomy.head, anatomy.tied)
-        model = build(checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device)
-        decoder = model.get_submodule(anatomy.decoder)
-        decoder.config = narrow(decoder.config, 0, 0)
-        decoder.config._attn_implementation = NO_ATTENTION
-        model.set_submodule(anatomy.layers, nn.ModuleList())
-        return cls(model, model.get_submodule(anatomy.head[0]), checkpoint.hidden_size)
+        return cls(build(checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device), anatomy)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits for raw outputs of the last layer: [n, hidden] in any dtype -> [n, vocab] float32."""
-        self._hidden = hidden.to(self.device, self.dtype).unsqueeze(0)
-        logits: torch.Tensor = self._model(inputs_embeds=self._hidden, use_cache=False).logits
+        logits: torch.Tensor = self._behind_layers(self._model, hidden).logits
         return logits[0].float()
 
     @torch.inference_mode()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """Raw outputs of the last layer, behind the final norm: [n, hidden] in any dtype -> the same in float32."""
-        self._hidden = hidden.to(self.device, self.dtype).unsqueeze(0)
-        normed: torch.Tensor = self._entry(self._hidden)
+        normed: torch.Tensor = self._behind_layers(self._decoder, hidden).last_hidden_state
         return normed[0].float()
 
-    def _substitute(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return (self._hidden, *args[1:]), kwargs
+    def _behind_layers(self, module: nn.Module, hidden: torch.Tensor) -> Any:
+        """What a module that runs the decoder gives where the last layer gave `hidden`."""
+        rows = hidden.to(self.device, self.dtype).unsqueeze(0)
+        self._layers.output = rows
+        try:
+            return module(inputs_embeds=rows, use_cache=False)
+        finally:
+            self._layers.output = None

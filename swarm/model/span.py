@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from swarm.errors import SpanError, UnsupportedModel
+from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
 from swarm.model.masks import NotPackable, View
-from swarm.model.partial import MODELS_OWN_ATTENTION, build, narrow, study
+from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.stream import Placement
@@ -103,7 +104,9 @@ class Span:
         """
         if not 0 <= first < last <= checkpoint.num_layers:
             raise SpanError(first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})")
-        anatomy = study(checkpoint)
+        from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
+
+        anatomy = rehearsed(checkpoint)
         model = build(
             checkpoint,
             anatomy,
@@ -148,6 +151,14 @@ class Span:
         for work in batch:
             work.cache.advance(work.inputs.shape[0])
         return outputs
+
+    def once(self, inputs: torch.Tensor, first: int | None = None, last: int | None = None) -> torch.Tensor:
+        """Run the layers [first, last) on the tokens of a whole text, [n] ids or [n, hidden] -> [n, hidden] on the CPU:
+        without a cache, and by the span's attention, which must not be the packed one.
+        """
+        with torch.inference_mode():
+            positions = torch.arange(len(inputs), device=self.device)
+            return self._forward(self._route(first, last), inputs.to(self.device), positions, None)
 
     def _check(self, batch: Sequence[Work], route: _Route) -> None:
         shape = (self.hidden_size,) if route.first else ()
@@ -255,9 +266,7 @@ class Span:
         else:
             inputs = torch.randint(checkpoint.vocab_size, (CHECK_TOKENS,), generator=generator)
         try:
-            with torch.inference_mode():
-                positions = torch.arange(CHECK_TOKENS, device=self.device)
-                expected = self._forward(self._route(None, None), inputs.to(self.device), positions, None)
+            expected = self.once(inputs)
             self._attend_by(PACKED)
             why = self._differs(inputs, expected)
             if why:

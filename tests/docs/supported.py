@@ -27,6 +27,7 @@ FAMILIES = {
     "ministral": "Ministral 8B",
     "mistral": "Mistral 7B, Mistral Nemo",
     "mixtral": "Mixtral 8x7B, 8x22B",
+    "nanochat": "nanochat",
     "nemotron": "Nemotron-4, Minitron",
     "olmo": "OLMo",
     "olmo2": "OLMo 2",

@@ -1,0 +1,212 @@
+"""Where the parts of a model are: found by running its skeleton, which has no weights.
+
+Nothing here knows any architecture by name. A module belongs to the embedding stage if it runs before the layers, and
+to the head if it runs behind them; some belong to both.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from swarm.errors import UnsupportedModel
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.edge import explained
+from swarm.model.quantization import Shape
+
+MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
+NO_ATTENTION = "absent"  # a name that transformers does not know: a forward without layers draws no masks
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a model are, as names of modules.
+
+    Attributes:
+        model_class: the class of the whole model.
+        decoder: the module whose forward runs the layers.
+        layers: the list of layers.
+        tuples: whether a layer returns a tuple, of which its output is the first.
+        embedding: the modules that run before the first layer, in order of execution.
+        head: those that run after the last layer.
+        tied: the embedding whose weights the head uses, or None.
+    """
+
+    model_class: type[PreTrainedModel]
+    decoder: str
+    layers: str
+    tuples: bool
+    embedding: tuple[str, ...]
+    head: tuple[str, ...]
+    tied: str | None
+
+
+@dataclass(frozen=True)
+class Anatomy(Parts):
+    """The parts of a model, and what they weigh.
+
+    Attributes:
+        layer_numel: how many weights each layer has.
+        embedding_numel: how many the embedding stage has.
+        layer_linears: the shapes of each layer's linear layers, which may be quantized.
+        largest_numel: how many weights the largest tensor of these has.
+        sinks: whether the layers attend to learned sinks.
+    """
+
+    layer_numel: tuple[int, ...]
+    embedding_numel: int
+    layer_linears: tuple[tuple[Shape, ...], ...]
+    largest_numel: int
+    sinks: bool
+
+
+def study(checkpoint: Checkpoint) -> Anatomy:
+    """Find the parts of a model by running its skeleton on the meta device: no weights are read.
+
+    Raises UnsupportedModel when it is no decoder of equal layers in a list, or cannot be quantized as is asked.
+    """
+    model = skeleton(checkpoint.name, checkpoint.config)
+    layers = _find_layers(model, checkpoint.name, checkpoint.config)
+    weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
+    layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)
+    layer_linears = tuple(
+        tuple((each.out_features, each.in_features) for each in layer.modules() if isinstance(each, nn.Linear))
+        for layer in model.get_submodule(layers).children()
+    )
+    if checkpoint.quantization is not None:
+        for shapes, numel in zip(layer_linears, layer_numel, strict=True):
+            if unfit := checkpoint.quantization.unfit(shapes, numel):
+                raise UnsupportedModel(checkpoint.name, unfit)
+    parts = take_apart(model, checkpoint.name, checkpoint.config)
+    entry = [part.numel() for name in parts.embedding for part in model.get_submodule(name).parameters()]
+    return Anatomy(
+        **vars(parts),
+        layer_numel=layer_numel,
+        embedding_numel=sum(entry),
+        layer_linears=layer_linears,
+        largest_numel=max([*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]),
+        sinks=any("sink" in name for layer in weights for name in layer),
+    )
+
+
+def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    """The whole model on the meta device. Raises UnsupportedModel; ``name`` is the model's, for the sentence."""
+
+    def unbuildable(why: str) -> UnsupportedModel:
+        return UnsupportedModel(name, f"it cannot be built as a causal language model ({why})")
+
+    with explained(unbuildable), torch.device("meta"):
+        copied = copy.deepcopy(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(copied, attn_implementation=MODELS_OWN_ATTENTION)
+        return model.eval()
+
+
+def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> Parts:
+    """Find the parts of a skeleton, which cannot be used any more: its layers are gone. Raises UnsupportedModel."""
+    layers = _find_layers(model, name, config)
+    decoder = layers.rpartition(".")[0]
+    tied = None
+    if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
+        tied = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+    with explained(lambda why: UnsupportedModel(name, f"its layers are not run by one decoder ({why})")):
+        order, tuples = _order_of_execution(model, decoder, layers)
+    if order.count(layers) > 1:
+        raise UnsupportedModel(name, "it runs its layers more than once for each token")
+    boundary = order.index(layers) if layers in order else 0
+    if boundary == 0 or boundary == len(order) - 1:
+        raise UnsupportedModel(name, "its parts before and after the layers could not be told apart")
+    embedding, head = (tuple(dict.fromkeys(part)) for part in (order[:boundary], order[boundary + 1 :]))
+    return Parts(type(model), decoder, layers, tuples, embedding, head, tied)
+
+
+def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
+    """A copy of the configuration as the forward of a decoder with only the layers [first, last) has to see it.
+
+    Every list with one entry a layer is sliced. The layers themselves keep the whole configuration.
+    """
+    num_layers = int(config.num_hidden_layers)
+    narrowed = copy.copy(config)
+    # Through __dict__, because setting fields one by one would be validated while they disagree.
+    fields = vars(narrowed)
+    for key, value in list(fields.items()):
+        if isinstance(value, (list, tuple)) and len(value) == num_layers:
+            fields[key] = value[first:last]
+    fields[narrowed.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = last - first
+    return narrowed
+
+
+class LayersStandIn(nn.Module):
+    """Takes the place of all layers: a decoder runs it as if it were one, and goes on with ``output``.
+
+    Attributes:
+        output: what the last layer is to have given, [1, n, hidden]; None for what reached the first one.
+    """
+
+    def __init__(self, as_tuple: bool) -> None:
+        super().__init__()
+        self.output: torch.Tensor | None = None
+        self._as_tuple = as_tuple
+
+    def __getattr__(self, name: str) -> Any:
+        # Decoders read small facts off their layers (such as an attention type); any answer will do here.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return "full_attention"
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = hidden_states if self.output is None else self.output
+        return (output,) if self._as_tuple else output
+
+
+def replace_layers(model: PreTrainedModel, decoder: str, layers: str, stand_in: LayersStandIn) -> None:
+    """Have the decoder run the stand-in and no layer."""
+    parent = model.get_submodule(decoder)
+    parent.config = narrow(parent.config, 0, 1)
+    parent.config._attn_implementation = NO_ATTENTION
+    model.set_submodule(layers, nn.ModuleList([stand_in]))
+
+
+def owners_of_weights(model: nn.Module) -> list[str]:
+    """Names of the modules that own a parameter or a persistent buffer themselves."""
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict()))
+
+
+def _find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> str:
+    num_layers = int(config.num_hidden_layers)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return str(name)
+    raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
+
+
+def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tuple[list[str], bool]:
+    """Names of the modules outside the layers in the order in which they run, with `layers` where the layers run; and
+    whether these return tuples. A module that runs twice is named twice.
+
+    Containers are left out, unless they own weights themselves; so are modules that never run.
+    """
+    order: list[str] = []
+    owners = set(owners_of_weights(model))
+    for name, module in model.named_modules():
+        if name.startswith(f"{layers}.") or not (name in owners or next(module.children(), None) is None):
+            continue
+        module.register_forward_pre_hook(lambda module, args, name=name: order.append(name))
+    ids = torch.zeros((1, 1), dtype=torch.long, device="meta")
+    config = model.get_submodule(decoder).config
+    for as_tuple in (False, True):  # some decoders expect their layers to return a tuple
+        model.get_submodule(decoder).config = config
+        stand_in = LayersStandIn(as_tuple)
+        stand_in.register_forward_pre_hook(lambda module, args: order.append(layers))
+        replace_layers(model, decoder, layers, stand_in)
+        order.clear()
+        try:
+            with torch.no_grad():
+                model(input_ids=ids, use_cache=False)
+        except Exception:  # of the model's own code, which reads what it likes off its layers
+            continue
+        return order, as_tuple
+    return [], False

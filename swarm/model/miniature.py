@@ -1,0 +1,122 @@
+"""A miniature of a model: a configuration of the same class and with the same flags, but small sizes.
+
+A model's structure is what its code makes of names and flags; sizes only say how much of it there is. So a miniature
+behaves as the model does, at almost no cost. Names of fields are not the same in all configurations, hence the
+patterns; a miniature that does not come out right cannot be built or run, and the next, less small one is tried.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+VOCAB = 64
+INNER = 64  # of what lies between the two halves of an MLP
+WIDE = 128  # of a model whose heads do not set its width
+EXPERTS, CHOSEN_EXPERTS = 4, 2
+LAYERS = 8  # hold every pattern of layers that is in use: dense ones first, every fourth or sixth another kind, ...
+MAX_LAYERS = 160
+POSITIONS = 512
+
+NOT_SIZES = re.compile(r"position|n_ctx|window|length|context|chunk|seq|period|interval|step|bits")
+TOKENS = re.compile(r"token_(id|index)")
+POSITION_COUNTS = re.compile(r"max_position|n_positions|n_ctx|max_seq")
+HEADS = re.compile(r"head(?!.*(dim|size|rank|width))")
+EXPERT_COUNTS = re.compile(r"(num|n|moe_num)_?(local|routed)?_experts|num_experts_?\w*(?<!tok)(?<!token)")
+CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_k$|num_selected")
+GROUPS = re.compile(r"n_group|topk_group|num_expert_group")
+INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim")
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From the sizes of a model to those of its miniature."""
+
+    width: int
+    small_width: int
+    heads: int
+    small_heads: int
+    layers: int
+    small_layers: int
+
+
+def miniatures(config: PreTrainedConfig) -> "Iterator[Callable[[], PreTrainedConfig]]":
+    """Makers of ever less small ones. Configurations check themselves, and raise what they like."""
+    layers = int(config.num_hidden_layers)
+    for few in dict.fromkeys((min(layers, LAYERS), min(layers, MAX_LAYERS))):
+        for heads in (2, 4):
+            yield partial(_miniature, config, few, heads)
+
+
+def _miniature(config: PreTrainedConfig, layers: int, heads: int) -> PreTrainedConfig:
+    scale = _scale(config, layers, heads)
+    fields = {name: _shrunk(name, value, scale) for name, value in config.to_dict().items()}
+    for standard, value in (("hidden_size", scale.small_width), ("num_hidden_layers", layers)):
+        fields[config.attribute_map.get(standard, standard)] = value
+    for name in ("model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+        fields.pop(name, None)
+    return type(config)(**fields)
+
+
+def _scale(config: PreTrainedConfig, layers: int, heads: int) -> _Scale:
+    width = int(config.hidden_size)
+    all_heads = _field(config, "num_attention_heads")
+    small_heads = min(heads, all_heads) if all_heads else 0
+    small_width = small_heads * (width // all_heads) if all_heads else min(width, WIDE)
+    if _field(config, "head_dim") and small_width % 16:
+        small_width = min(width, WIDE)
+    return _Scale(width, small_width, all_heads, small_heads, int(config.num_hidden_layers), layers)
+
+
+def _field(config: PreTrainedConfig, name: str) -> int:
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # where it differs from layer to layer, some configurations refuse to say
+        return 0
+    return value if isinstance(value, int) else 0
+
+
+def _shrunk(name: str, value: Any, scale: _Scale) -> Any:
+    if isinstance(value, dict):
+        return value if "rope" in name else {key: _shrunk(str(key), each, scale) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return _shrunk_list(name, list(value), scale)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return _shrunk_number(name, value, scale)
+
+
+def _shrunk_list(name: str, values: list[Any], scale: _Scale) -> list[Any]:
+    if len(values) == scale.layers:
+        values = values[: scale.small_layers]
+    if TOKENS.search(name) or HEADS.search(name) or INNERS.search(name):
+        return [_shrunk(name, each, scale) for each in values]
+    return values
+
+
+def _shrunk_number(name: str, value: int, scale: _Scale) -> int:
+    small = value
+    if TOKENS.search(name):
+        small = value % VOCAB if value >= 0 else value
+    elif "vocab_size" in name:
+        small = min(value, VOCAB)
+    elif POSITION_COUNTS.search(name):
+        small = min(value, POSITIONS)
+    elif INNERS.search(name):
+        small = min(value, INNER)
+    elif GROUPS.fullmatch(name):
+        small = min(value, 1)
+    elif CHOSEN.search(name):
+        small = min(value, CHOSEN_EXPERTS)
+    elif EXPERT_COUNTS.fullmatch(name):
+        small = min(value, EXPERTS)
+    elif name.endswith("shared_layers"):
+        small = value if scale.small_layers == scale.layers else min(value, scale.small_layers // 2)
+    elif HEADS.search(name) and scale.heads and value > 1:
+        small = max(1, value * scale.small_heads // scale.heads)
+    elif value == scale.width and not NOT_SIZES.search(name):
+        small = scale.small_width
+    return small

@@ -1,0 +1,128 @@
+"""The whole way from token ids to logits is gone once with a miniature, before a model is served or used.
+
+Spans check on loading that their own layers do the same in chunks as in one piece. What only the whole shows is checked
+here: that nothing a model does before, between or behind its layers is lost between spans and head. A miniature of
+random weights is run whole, by the library, and then by two spans and a head, handed on behind every layer; the logits
+must be equal. That costs about a tenth of a second, and a configuration that has passed is not tried again.
+"""
+
+import copy
+import json
+import logging
+import threading
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from swarm.errors import UnsupportedModel
+from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton, study, take_apart
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.edge import reason
+from swarm.model.head import Head
+from swarm.model.miniature import VOCAB, miniatures
+from swarm.model.partial import cut
+from swarm.model.span import Span
+
+TOKENS = 5
+TOLERANCE = 1e-4  # of the largest logit: float noise is about 1e-6, a lost norm about 1
+NOISE = 0.5  # of what has one dimension: norms, biases, sinks; else random weights leave them at 1 and 0
+MAX_NUMEL = 1 << 27  # of a miniature, half a gigabyte
+
+log = logging.getLogger(__name__)
+
+_passed: set[str] = set()
+_one_at_a_time = threading.Lock()
+
+
+def rehearsed(checkpoint: Checkpoint) -> Anatomy:
+    """The parts of a model that spans and a head may be made of.
+
+    Raises UnsupportedModel if they together do not give what the whole model gives, if no miniature can be made that
+    shows it, or for what `study` raises it.
+    """
+    anatomy = study(checkpoint)
+    key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
+    with _one_at_a_time:  # random weights come from one generator for the whole process
+        if key not in _passed:
+            _rehearse(checkpoint.name, checkpoint.config, anatomy)
+            _passed.add(key)
+    return anatomy
+
+
+def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
+    why = ""
+    for miniature in miniatures(config):
+        try:
+            whole = _whole(name, miniature(), parts)
+            ids = torch.randint(VOCAB, (TOKENS,), generator=torch.Generator().manual_seed(1))
+            with torch.inference_mode():
+                expected = whole(input_ids=ids[None], use_cache=False).logits[0]
+            if not expected.isfinite().all():
+                raise ValueError("its logits are no numbers")
+        except Exception as error:  # of the model's own code, given sizes that it was not made for
+            why = reason(error)
+            log.debug("a miniature of %s does not run: %s", name, why)
+            continue
+        problem = _compare(whole, parts, ids, expected)
+        if problem is None:
+            return
+        raise UnsupportedModel(name, problem)
+    raise UnsupportedModel(name, f"no small model of its class could be made to check the way through it ({why})")
+
+
+def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
+    """A miniature with random weights, whole. Raises what its class does, and ValueError if it is no miniature."""
+    small = skeleton(name, config)
+    if sum(parameter.numel() for parameter in small.parameters()) > MAX_NUMEL:
+        raise ValueError("it is still too large")
+    model_class = type(small)
+    found = take_apart(small, name, config)
+    if found != Parts(**{field: getattr(parts, field) for field in Parts.__dataclass_fields__}):
+        raise ValueError("it has other parts than the model")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = copy.deepcopy(config)
+        config._attn_implementation = MODELS_OWN_ATTENTION
+        whole = model_class(config).float().eval().requires_grad_(False)
+        for parameter in whole.parameters():
+            spread = NOISE if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
+            parameter.add_(torch.randn_like(parameter), alpha=spread)
+    return whole
+
+
+def _compare(whole: PreTrainedModel, parts: Parts, ids: torch.Tensor, expected: torch.Tensor) -> str | None:
+    """What is wrong with the way over spans and head, if anything."""
+    layers = int(whole.config.num_hidden_layers)
+    middle = (layers + 1) // 2
+    try:
+        values = ids
+        for stretch in (range(middle), range(middle, layers)):
+            if stretch:
+                span = _span(whole, parts, stretch)
+            for layer in stretch:
+                values = span.once(values, layer, layer + 1)
+        head = _without(whole, parts, range(0), parts.head if parts.tied is None else (*parts.head, parts.tied))
+        logits = Head(head, parts).logits(values)
+    except Exception as error:  # of the model's own code, which misses what its other parts would have told it
+        return f"its layers do not run apart from each other ({reason(error)})"
+    difference = (logits - expected).abs().max() / expected.abs().max()
+    if not difference <= TOLERANCE:
+        return (
+            "its layers and its head, apart from each other, do not give what the whole model gives "
+            f"(logits differ by {difference:.2g} of the largest one)"
+        )
+    return None
+
+
+def _span(whole: PreTrainedModel, parts: Parts, layers: range) -> Span:
+    modules = parts.embedding if layers.start == 0 else ()
+    model = _without(whole, parts, layers, modules)
+    return Span(model, parts.decoder, parts.layers, layers.start, layers.stop, model.config)
+
+
+def _without(whole: PreTrainedModel, parts: Parts, layers: range, modules: tuple[str, ...]) -> PreTrainedModel:
+    """A copy with only these layers and modules; the weights are shared."""
+    memo = {id(parameter): parameter for parameter in whole.parameters()}
+    copied = copy.deepcopy(whole, memo)
+    cut(copied, parts, layers, modules)
+    return copied

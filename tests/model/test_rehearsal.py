@@ -1,0 +1,99 @@
+"""The whole way from ids to logits is checked on loading: what spans and head would lose is refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, UNSUPPORTED
+from survey import INCOMPLETE, Outcome, survey
+from torch import nn
+from transformers import AutoConfig
+
+from swarm.errors import UnsupportedModel
+from swarm.model import rehearsal
+from swarm.model.anatomy import Parts
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
+from swarm.model.rehearsal import rehearsed
+from swarm.model.span import Span
+
+SERVED = sorted({each.model_type for name, each in ARCHITECTURES.items() if name not in UNSUPPORTED})
+
+
+@pytest.fixture(autouse=True)
+def _not_yet_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "_passed", set())
+
+
+@pytest.mark.parametrize("model_type", [each for each in SERVED if each not in INCOMPLETE])
+def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defaults of a configuration are those of a published model: billions of weights, none of which are made."""
+    numel: list[int] = []
+    whole = rehearsal._whole
+
+    def noting(*arguments: Any) -> Any:
+        model = whole(*arguments)
+        numel.append(sum(parameter.numel() for parameter in model.parameters()))
+        return model
+
+    monkeypatch.setattr(rehearsal, "_whole", noting)
+    config = AutoConfig.for_model(model_type).get_text_config(decoder=True)
+    rehearsed(SimpleNamespace(name=model_type, config=config, quantization=None))
+    assert len(numel) == 1
+    assert numel[0] < 50e6
+
+
+# What is lost, and from which model: a norm behind the layers, one before them, a scale or a cap has no module.
+@pytest.mark.parametrize(
+    ("name", "lost"), [("llama", "model.norm"), ("bloom", "transformer.word_embeddings_layernorm")]
+)
+def test_a_part_that_gets_lost_is_noticed(
+    name: str, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = rehearsal.cut
+
+    def losing(model: nn.Module, parts: Parts, layers: range, modules: tuple[str, ...]) -> None:
+        cut(model, parts, layers, [each for each in modules if each != lost])
+
+    ARCHITECTURES[name].save(tmp_path / "model")
+    checkpoint = Checkpoint.open(str(tmp_path / "model"))
+    monkeypatch.setattr(rehearsal, "cut", losing)
+    for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 0, 2)):
+        with pytest.raises(UnsupportedModel, match=r"do not give what the whole model gives \(logits differ"):
+            load()
+
+
+def test_a_configuration_that_has_passed_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ARCHITECTURES["llama"].save(tmp_path / "model")
+    rehearsed(Checkpoint.open(str(tmp_path / "model")))
+    monkeypatch.setattr(rehearsal, "_rehearse", lambda *_: pytest.fail("tried again"))
+    rehearsed(Checkpoint.open(str(tmp_path / "model")))
+
+
+def test_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
+    ARCHITECTURES["llama"].save(tmp_path / "model")
+    checkpoint = Checkpoint.open(str(tmp_path / "model"))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    rehearsed(checkpoint)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model_type", ["ctrl", "jamba"])
+def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type)
+    with pytest.raises(UnsupportedModel, match="do not give what the whole model gives"):
+        rehearsed(SimpleNamespace(name=model_type, config=config, quantization=None))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt"])
+def test_what_transformers_knows_is_served_right_or_refused(model_type: str, tmp_path: Path) -> None:
+    """`python tests/survey.py` does so for all that it knows, which takes minutes."""
+    outcome, sentence = survey(model_type, tmp_path)
+    assert outcome in (Outcome.RIGHT, Outcome.REFUSED, Outcome.NO_MODEL), sentence
+    assert outcome is Outcome.RIGHT or model_type not in SERVED

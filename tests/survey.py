@@ -1,0 +1,104 @@
+"""Every causal language model that transformers knows, from a saved checkpoint to logits: right, or refused.
+
+python tests/survey.py [MODEL_TYPE...]
+"""
+
+import sys
+import tempfile
+from enum import Enum
+from pathlib import Path
+
+import torch
+from chains import BOUND
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from swarm.errors import SwarmError
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
+from swarm.model.miniature import miniatures
+from swarm.model.span import Span, Work
+
+IDS = torch.tensor([7, 9, 30, 11, 12, 13, 14])
+CHUNKS = ((0, 3), (3, 6), (6, 7))
+INCOMPLETE = ("ministral", "nemotron")  # the defaults of their configurations are no model
+MAX_LAYERS_NUMEL = 1 << 27
+
+
+class Outcome(Enum):
+    """What becomes of a model."""
+
+    RIGHT = "right"
+    REFUSED = "refused"  # with a sentence
+    NO_MODEL = "no small model can be made here"
+    WRONG = "WRONG"
+    FAULT = "FAULT"  # refused by an exception that is not ours
+
+
+def survey(model_type: str, folder: Path) -> tuple[Outcome, str]:
+    """Save a small random model of this type, and serve it by two spans and a head, in chunks."""
+    try:
+        whole, expected = _whole(model_type)
+    except Exception as error:  # of classes that need more than a configuration's defaults
+        return Outcome.NO_MODEL, f"{type(error).__name__}: {error}"
+    whole.save_pretrained(folder)
+    try:
+        got = _served(Checkpoint.open(str(folder)))
+    except SwarmError as error:
+        return Outcome.REFUSED, str(error)
+    except Exception as error:
+        return Outcome.FAULT, f"{type(error).__name__}: {error}"
+    difference = ((got - expected).abs().max() / expected.abs().max()).item()
+    return Outcome.RIGHT if difference <= 10 * BOUND else Outcome.WRONG, f"relative error {difference:.1e}"
+
+
+def _whole(model_type: str) -> tuple[PreTrainedModel, torch.Tensor]:
+    config = AutoConfig.for_model(model_type).get_text_config(decoder=True)
+    failure: Exception | None = None
+    for miniature in miniatures(config):
+        try:
+            small = miniature()
+            with torch.device("meta"):
+                numel = sum(each.numel() for each in AutoModelForCausalLM.from_config(small).parameters())
+            if numel > MAX_LAYERS_NUMEL:
+                raise ValueError("too large")
+            torch.manual_seed(3)
+            model = AutoModelForCausalLM.from_config(small, attn_implementation="eager").float().eval()
+            with torch.inference_mode():
+                for parameter in model.parameters():
+                    spread = 0.3 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
+                    parameter.add_(torch.randn_like(parameter), alpha=spread)
+                logits = model(input_ids=IDS[None], use_cache=False).logits[0]
+            if not logits.isfinite().all():
+                raise ValueError("its logits are no numbers")
+            return model, logits
+        except Exception as error:  # as above
+            failure = error
+    raise failure or ValueError("no miniature")
+
+
+def _served(checkpoint: Checkpoint) -> torch.Tensor:
+    layers = checkpoint.num_layers
+    middle = (layers + 1) // 2
+    spans = [Span.load(checkpoint, *ends) for ends in ((0, middle), (middle, layers)) if ends[0] < ends[1]]
+    head, caches, logits = Head.load(checkpoint), [span.new_cache() for span in spans], []
+    for start, end in CHUNKS:
+        values = IDS[start:end]
+        for span, cache in zip(spans, caches, strict=True):
+            values = span.forward([Work.behind(cache, values)])[0]
+        logits.append(head.logits(values))
+    return torch.cat(logits)
+
+
+def main() -> int:
+    bad = 0
+    for model_type in sys.argv[1:] or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        with tempfile.TemporaryDirectory() as folder:
+            outcome, sentence = survey(model_type, Path(folder))
+        print(f"{model_type:28} {outcome.value:10} {' '.join(sentence.split())[:200]}", flush=True)
+        bad += outcome in (Outcome.WRONG, Outcome.FAULT)
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())
