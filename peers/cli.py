@@ -26,6 +26,7 @@ from swarm.network.tasks import end
 from swarm.options import (
     FILE,
     ModelName,
+    Number,
     bootstrap_option,
     entered_through,
     json_option,
@@ -77,7 +78,9 @@ def app() -> None:
     help="The layers to serve, such as 0:4 for the first four; without, those that the swarm needs most, and others "
     "when it needs them more.",
 )
-@click.option("--max-layers", type=click.IntRange(1), help="Serve no more layers than this, if more would fit.")
+@click.option(
+    "--max-layers", type=click.IntRange(1, 1 << 20), help="Serve no more layers than this, if more would fit."
+)
 @click.option("--memory", type=Bytes(), help="Memory to use at most, such as 4GB; the default is what is free.")
 @host_option
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any.")
@@ -95,12 +98,12 @@ def app() -> None:
     "--grace",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(0, 3600),
+    type=Number(0, 3600),
     help="Seconds that running sessions get when this peer leaves, before they have to go on with another one.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
 @metrics_option
-@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True)  # emulated one-way delay
 @key_option
 @ephemeral_option
 @until_eof_option

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import click
 
 from peers.device import NoSuchDevice, choose_device
-from peers.listener import CannotListen, listening
+from peers.listener import listening
 from peers.reach import Verdict, judge, own_address
 from swarm.config import Network
-from swarm.errors import NoBootstrap, SwarmError
+from swarm.errors import CannotListen, NoBootstrap, SwarmError
 from swarm.identity import Identity
 from swarm.network.clock import clock_skew_s
 from swarm.network.dialback import Question

@@ -16,10 +16,10 @@ class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     name = "A:B"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        first, colon, last = str(value).partition(":")
-        if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        match = re.fullmatch(r"(\d{1,6}):(\d{1,6})", str(value))
+        if not match or int(match[1]) >= int(match[2]):
             self.fail(f"{value!r} is no span of layers; give A:B with A < B, such as 0:4", param, ctx)
-        return int(first), int(last)
+        return int(match[1]), int(match[2])
 
 
 class Bytes(click.ParamType):  # type: ignore[type-arg, unused-ignore]

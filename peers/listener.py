@@ -7,26 +7,13 @@ from typing import cast
 
 from aiohttp import web
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import CannotListen
 from swarm.network import hello
 from swarm.network.hello import Door, Visit
 from swarm.network.link import Link
 from swarm.network.websocket import PATH, accept
 
 MAX_AHEAD = 1 << 16  # bytes that are read before the hello is over; what is said right behind it may be more
-
-
-class CannotListen(SwarmError):
-    """The port is taken, or not ours to take."""
-
-    exit_code = ExitCode.LOCAL
-
-    def __init__(self, host: str, port: int, why: str, option: str = "--port") -> None:
-        super().__init__(host, port, why, option)
-        self.host, self.port, self.why, self.option = host, port, why, option
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or 0 for any"
 
 
 @contextlib.asynccontextmanager

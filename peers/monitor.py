@@ -8,8 +8,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from peers.listener import CannotListen
 from swarm import __version__
+from swarm.errors import CannotListen
 from swarm.network.site import site
 
 KEEPALIVE_S = 15.0  # of a connection that asks nothing

@@ -73,6 +73,22 @@ class NoBootstrap(SwarmError):
         )
 
 
+class CannotListen(SwarmError):
+    """An address of this computer is taken, or not ours to take; `option` names what would change it."""
+
+    exit_code = ExitCode.LOCAL
+
+    def __init__(self, host: str, port: int, why: str, option: str = "--port") -> None:
+        super().__init__(host, port, why, option)
+        self.host = host
+        self.port = port
+        self.why = why
+        self.option = option
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or 0 for any"
+
+
 class DirectoryDown(SwarmError):
     """The DHT cannot be used right now; `reason` says why. Often passes by itself, so owners may try again."""
 

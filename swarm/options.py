@@ -1,6 +1,7 @@
 """Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it, what is printed."""
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from swarm.identity import Identity
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+MAX_TOKENS = 1 << 20  # of one text, as long as peers speak of (swarm.wire is heavy)
 MAX_COMPLETIONS = 200  # names of models, after Tab
 
 
@@ -36,6 +38,29 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
         names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
         return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [CompletionItem(incomplete, type="dir")]
+
+
+class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
+    """A number between two bounds. "nan" is none, though it compares as if it were between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as halves of characters."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail("it holds bytes that are no text in this terminal's encoding; give it as UTF-8", param, ctx)
+        return str(value)
 
 
 def _downloaded() -> list[str]:
@@ -58,7 +83,7 @@ audit_option = click.option(
     "--audit",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
 )
 quantization_option = click.option(

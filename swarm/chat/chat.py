@@ -104,6 +104,10 @@ class Chat:
             self.conversation = self.conversation.and_then(answer.turn)
         self.display.ended(answer)
 
+    def refuse(self, question: str, error: SwarmError) -> None:
+        """Answer with why a question cannot be asked; the conversation stays as it is."""
+        self.display.ended(self._failed(Answer(question, error=error, cut=True)))
+
     def stop(self) -> None:
         """End the answer that is being written, if there is one; what there is of it stays."""
         work, self._work = self._work, None  # once: a second cancellation would disturb how the first one tidies up

@@ -31,6 +31,19 @@ class MessageTooLong(SwarmError):
         return f"a message has more than {MAX_MESSAGE_BYTES} bytes; give a shorter one"
 
 
+class NotText(SwarmError):
+    """A message with bytes that are no text; `readable` has marks in their places."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, readable: str) -> None:
+        super().__init__(readable)
+        self.readable = readable
+
+    def __str__(self) -> str:
+        return "the message holds bytes that are no text; give it as UTF-8"
+
+
 class GivenUp(Exception):
     """Ctrl-C: the line is not meant. (KeyboardInterrupt would end the event loop.)"""
 
@@ -38,17 +51,29 @@ class GivenUp(Exception):
 async def message(read: Read) -> str | None:
     """The next line, or all lines of a block between triple quotes; None at the end of the input.
 
-    Raises `GivenUp` and `MessageTooLong`.
+    Raises `GivenUp`, `NotText` and `MessageTooLong`.
     """
-    line = await read(ASK)
-    if line is None or not line.startswith(BLOCK):
-        return line
-    lines = [line.removeprefix(BLOCK)]
-    while not lines[-1].endswith(BLOCK) and (more := await read(GO_ON)) is not None:
-        lines.append(more.rstrip())
-        if sum(map(len, lines)) > MAX_MESSAGE_BYTES:
-            raise MessageTooLong
-    return "\n".join(lines).removesuffix(BLOCK).strip("\n")
+    unreadable = False
+
+    async def line_of(prompt: str) -> str | None:
+        nonlocal unreadable
+        try:
+            return await read(prompt)
+        except NotText as error:  # the rest of its block is no question of its own
+            unreadable = True
+            return error.readable
+
+    line = await line_of(ASK)
+    if line is not None and line.startswith(BLOCK):
+        lines = [line.removeprefix(BLOCK)]
+        while not lines[-1].endswith(BLOCK) and (more := await line_of(GO_ON)) is not None:
+            lines.append(more.rstrip())
+            if sum(map(len, lines)) > MAX_MESSAGE_BYTES:
+                raise MessageTooLong
+        line = "\n".join(lines).removesuffix(BLOCK).strip("\n")
+    if unreadable:
+        raise NotText(line or "")
+    return line
 
 
 class Terminal:
@@ -65,12 +90,14 @@ class Terminal:
         )
 
     async def read(self, prompt: str) -> str | None:
-        """Raises `GivenUp` at Ctrl-C."""
+        """Raises `GivenUp` at Ctrl-C, and `NotText`."""
         try:
             said = await self._session.prompt_async(prompt, handle_sigint=False)  # Ctrl-C is a key here
         except EOFError:
             return None
-        return _whole(said)
+        if (whole := _whole(said)) != said:
+            raise NotText(whole)
+        return said
 
 
 class Pipe:
@@ -82,7 +109,7 @@ class Pipe:
         self._ended = False
 
     async def read(self, _: str) -> str | None:
-        """Raises `MessageTooLong`."""
+        """Raises `NotText` and `MessageTooLong`."""
         while b"\n" not in self._unread and not self._ended:
             if len(self._unread) > MAX_MESSAGE_BYTES:
                 raise MessageTooLong
@@ -93,7 +120,10 @@ class Pipe:
         if not self._unread:
             return None
         line, _newline, self._unread = self._unread.partition(b"\n")
-        return line.decode(errors="replace").removesuffix("\r")
+        try:
+            return line.decode().removesuffix("\r")
+        except UnicodeDecodeError:
+            raise NotText(line.decode(errors="replace")) from None
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

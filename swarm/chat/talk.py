@@ -2,15 +2,21 @@
 
 from swarm.chat.chat import Chat
 from swarm.chat.orders import obey
-from swarm.chat.reading import GivenUp, Read, message
+from swarm.chat.reading import GivenUp, NotText, Read, message
 
 
 async def talk(chat: Chat, read: Read) -> None:
-    """Every line is a question, an order if it begins with a slash, or nothing. Raises `MessageTooLong`."""
+    """Every line is a question, an order if it begins with a slash, or nothing. Raises `MessageTooLong`.
+
+    A message with bytes that are no text is refused, as an answer that fails, and the chat goes on.
+    """
     while not chat.over:
         try:
             said = await message(read)
         except GivenUp:
+            continue
+        except NotText as error:
+            chat.refuse(error.readable, error)
             continue
         if said is None:
             return

@@ -5,7 +5,7 @@ from itertools import islice
 import click
 
 from swarm.demo import locate
-from swarm.options import ModelName, entrance, entrance_options, format_options
+from swarm.options import MAX_TOKENS, ModelName, Number, Text, entrance, entrance_options, format_options
 from swarm.signals import run
 
 
@@ -13,12 +13,21 @@ from swarm.signals import run
 @click.argument("model", type=ModelName())
 @click.option("--draft", type=ModelName(), required=True, metavar="PATH", help="Draft model.")
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Instead of word problems; may be given often."
+    "--prompt",
+    "prompts",
+    multiple=True,
+    type=Text(),
+    metavar="TEXT",
+    help="Instead of word problems; may be given often.",
 )
 @click.option("--count", default=3, show_default=True, type=click.IntRange(1, 1000), help="Word problems.")
-@click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(2), help="Length of the texts.")
-@click.option("--plain-tokens", default=32, show_default=True, type=click.IntRange(2), help="Length of plain texts.")
-@click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True)  # emulated one-way delay
+@click.option(
+    "--max-new-tokens", default=128, show_default=True, type=click.IntRange(2, MAX_TOKENS), help="Length of the texts."
+)
+@click.option(
+    "--plain-tokens", default=32, show_default=True, type=click.IntRange(2, MAX_TOKENS), help="Length of plain texts."
+)
+@click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True)  # emulated one-way delay
 @entrance_options
 @format_options
 def bench(

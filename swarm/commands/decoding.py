@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from swarm.demo import locate
-from swarm.options import ModelName, audit_option, quantization_option
+from swarm.options import ModelName, Number, Text, audit_option, quantization_option
 
 if TYPE_CHECKING:
     from swarm.client import SwarmClient
@@ -25,7 +25,7 @@ class Auto(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     name = "auto|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value != "auto" and not str(value).isdecimal():
+        if value != "auto" and not re.fullmatch(r"\d{1,9}", str(value)):
             self.fail(f"{value!r} is no number; give auto, or a number", param, ctx)
         return value if value == "auto" else int(value)
 
@@ -41,19 +41,6 @@ class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             return int(token), float(nats)
         except ValueError:
             self.fail(f"{value!r} is no bias; give ID=NATS, such as 42=-5", param, ctx)
-
-
-class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as halves of characters."""
-
-    name = "TEXT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            self.fail("it holds bytes that are no text in this terminal's encoding; give it as UTF-8", param, ctx)
-        return str(value)
 
 
 class Pattern(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -127,7 +114,7 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--standby", is_flag=True, help="Let other peers stand by for those of the chain; they compute it twice."
         ),
         audit_option,
-        click.option("--link-ms", default=0.0, type=click.FloatRange(0, 1000), hidden=True),  # emulated one-way delay
+        click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True),  # emulated one-way delay
         quantization_option,
     )
     for option in reversed(options):

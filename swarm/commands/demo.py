@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from swarm.options import FILE, json_option
+from swarm.options import FILE, Number, Text, json_option
 from swarm.signals import run
 
 
 @click.command()
 @click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes.")
+@click.option("--link-ms", default=20.0, show_default=True, type=Number(0, 1000), help="Emulated one-way link delay.")
 @click.option(
-    "--link-ms", default=20.0, show_default=True, type=click.FloatRange(0, 1000), help="Emulated one-way link delay."
+    "--prompt", "prompts", multiple=True, type=Text(), help="Instead of the three problems; may be given several times."
 )
-@click.option("--prompt", "prompts", multiple=True, help="Instead of the three problems; may be given several times.")
 @click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")
 @click.option(
     "--serve", "served", is_flag=True, help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C."

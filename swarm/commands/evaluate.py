@@ -9,6 +9,7 @@ from swarm.demo import locate
 from swarm.options import (
     FILE,
     ModelName,
+    Number,
     bootstrap_option,
     format_options,
     identity_option,
@@ -37,11 +38,15 @@ from swarm.options import (
     show_default=True,
     help="May be given often.",
 )
-@click.option("--tau", multiple=True, type=float, help="Also the adaptive rule at this tau; may be given often.")
+@click.option(
+    "--tau", multiple=True, type=Number(0, 20), help="Also the adaptive rule at this tau; may be given often."
+)
 @click.option("--ablate", is_flag=True, help="Also without each signal, and without each class of key tokens.")
 @click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
-@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--margin", default=1.0, show_default=True, help="Points of accuracy that may be lost.")
+@click.option("--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy.")
+@click.option(
+    "--margin", default=1.0, show_default=True, type=Number(0, 100), help="Points of accuracy that may be lost."
+)
 @click.option("--workers", default=0, type=click.IntRange(0, 256), help="Processes; the default is half the cores.")
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens a loop, as PNG or SVG.")
 @identity_option

@@ -8,8 +8,8 @@ import click
 
 from swarm import console
 from swarm.activity import activity
-from swarm.commands.decoding import AUDIT_PATIENCE_S, Text, decoding_options, prepared
-from swarm.options import ModelName, entrance, entrance_options, json_option
+from swarm.commands.decoding import AUDIT_PATIENCE_S, decoding_options, prepared
+from swarm.options import ModelName, Text, entrance, entrance_options, json_option
 from swarm.signals import run
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.demo import locate
-from swarm.options import FILE, audit_option, entrance, entrance_options, quantization_option
+from swarm.options import FILE, Number, audit_option, entrance, entrance_options, quantization_option
 from swarm.signals import run
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ OPEN_WARNING = (
 @click.option(
     "--queue", default=64, show_default=True, type=click.IntRange(0, 65536), help="Texts that may wait beyond these."
 )
-@click.option(
-    "--grace", default=10.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds for answers at the end."
-)
+@click.option("--grace", default=10.0, show_default=True, type=Number(0, 3600), help="Seconds for answers at the end.")
 @audit_option
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
 @quantization_option

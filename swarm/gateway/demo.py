@@ -17,7 +17,7 @@ EXAMPLE = (
 
 
 async def serve_demo(peers: int, link_ms: float, port: int) -> None:
-    """Until Ctrl-C or SIGTERM. Raises `ProcessFailed`, `NotStarted` or `CannotServe`."""
+    """Until Ctrl-C or SIGTERM. Raises `ProcessFailed`, `NotStarted` or `CannotListen`."""
     torch.set_num_threads(1)  # the peers need the other cores
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     click.echo(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")

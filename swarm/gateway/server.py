@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from swarm.errors import SwarmError
+from swarm.errors import CannotListen
 from swarm.gateway.admission import PLACES, WAITING, Admission
 from swarm.gateway.app import Gateway
 from swarm.gateway.keys import Keys
@@ -21,17 +21,6 @@ from swarm.signals import heeded, on_signals
 HOST, PORT = "127.0.0.1", 8000
 GRACE_S = 10.0  # for running answers, when the gateway is told to stop
 KEEPALIVE_S = 75.0  # that an idle connection is kept
-
-
-class CannotServe(SwarmError):
-    """The address cannot be listened at."""
-
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(host, port, why)
-        self.host, self.port, self.why = host, port, why
-
-    def __str__(self) -> str:
-        return f"the gateway cannot listen at {self.host}:{self.port}: {self.why}; choose another --host or --port"
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
     """Serve while the context is open; gives the URL. In the end, running answers have `Settings.grace_s` seconds.
 
     Raises:
-        CannotServe: if the address is taken or not ours.
+        CannotListen: if the address is taken or not ours.
         ConfigError: for two models of one name.
     """
     admission = Admission(settings.places, settings.waiting)
@@ -70,7 +59,7 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
             app,
             settings.host,
             settings.port,
-            lambda why: CannotServe(settings.host, settings.port, why),
+            lambda why: CannotListen(settings.host, settings.port, why, "--host or --port"),
             handler_cancellation=True,  # a reader who leaves ends what is written for them
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=settings.grace_s,

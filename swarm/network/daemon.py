@@ -18,7 +18,7 @@ from hivemind.dht.protocol import ValidationError
 from hivemind.p2p import P2P, P2PContext, P2PDaemonError, PeerID
 
 from swarm.config import Network
-from swarm.errors import DirectoryDown, NoBootstrap
+from swarm.errors import CannotListen, DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
 from swarm.network.gate import Gate
 from swarm.network.own_session import in_own_session
@@ -52,8 +52,8 @@ async def start_daemon(
 
     A bootstrap node relays for others. With `relays` (multiaddrs) the daemon asks these nodes for a place.
 
-    Raises NoBootstrap if the network's bootstrap nodes do not answer, DirectoryDown if the daemon does not run or the
-    port is taken. Leaves no process behind when it fails or is cancelled.
+    Raises NoBootstrap if the network's bootstrap nodes do not answer, DirectoryDown if the daemon does not
+    run, CannotListen if the port is taken. Leaves no process behind when it fails or is cancelled.
     """
     quiet_hivemind()
     if port and not client_mode:
@@ -174,10 +174,10 @@ def quiet_hivemind() -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise DirectoryDown if `port` is taken: the daemon would share it with another daemon and lose half its calls."""
+    """Raise CannotListen if `port` is taken: the daemon would share it with another daemon and lose half its calls."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former run don't matter
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise DirectoryDown(f"cannot listen on {host}:{port} ({error.strerror}), choose another port") from error
+            raise CannotListen(host, port, error.strerror or str(error)) from error

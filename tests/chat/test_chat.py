@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from support import eventually, soon
 from swarm.chat.chat import Answer, Chat
 from swarm.chat.display import Json, figures
 from swarm.chat.orders import ORDERS
+from swarm.chat.reading import NotText, Pipe
 from swarm.chat.talk import talk
 from swarm.conversation import Message, Turn
 from swarm.errors import ExitCode
@@ -134,6 +136,25 @@ async def test_a_swarm_that_fails_costs_the_answer(make: Callable[[], Swarm]) ->
         swarm.know(())
         await say(chat, "/retry")
         assert [turn.question for turn in chat.conversation.turns] == ["w5", "w6"]
+
+
+async def test_a_question_that_is_no_text_costs_its_answer_and_is_told_by_the_exit_code(
+    make: Callable[[], Swarm],
+) -> None:
+    page = Page()
+    reader, writer = os.pipe()
+    os.write(writer, b"w5 \xff\nw6\n")
+    os.close(writer)
+    async with swarm_of(make, *STAGES) as swarm:
+        chat = chat_of(swarm, page)
+        await soon(talk(chat, Pipe(reader).read))
+    os.close(reader)
+    refused, answered = page.answers
+    assert (refused.question, refused.text, refused.cut) == ("w5 \ufffd", "", True)
+    assert isinstance(refused.error, NotText)
+    assert chat.failure is refused.error
+    assert refused.error.exit_code == ExitCode.USAGE
+    assert chat.conversation.turns == (Turn("w6", answered.text),)
 
 
 async def test_what_the_context_has_no_room_for_is_forgotten_and_that_is_said(make: Callable[[], Swarm]) -> None:

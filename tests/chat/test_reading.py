@@ -14,7 +14,7 @@ from prompt_toolkit.output import DummyOutput
 from support import eventually, soon
 
 from swarm.chat import reading
-from swarm.chat.reading import GivenUp, MessageTooLong, Pipe, Terminal, message
+from swarm.chat.reading import GivenUp, MessageTooLong, NotText, Pipe, Terminal, message
 
 
 async def read_all(pipe: Pipe) -> list[str]:
@@ -43,9 +43,22 @@ async def test_every_line_of_a_pipe_is_a_message() -> None:
 
 async def test_a_file_is_read_like_a_pipe(tmp_path: Path) -> None:
     file = tmp_path / "questions"
-    file.write_bytes(b"one\n\xff\n")
+    file.write_bytes(b"one\ntwo\n")
     with file.open("rb") as opened:
-        assert await read_all(Pipe(opened.fileno())) == ["one", "\ufffd"]
+        assert await read_all(Pipe(opened.fileno())) == ["one", "two"]
+
+
+async def test_bytes_that_are_no_text_are_refused_and_the_next_line_is_read() -> None:
+    with piped(b"one \xff\ntwo\n") as pipe:
+        with pytest.raises(NotText) as caught:
+            await soon(pipe.read(""))
+        assert caught.value.readable == "one \ufffd"
+        assert await read_all(pipe) == ["two"]
+    with piped(b'"""\none\n\xff\n"""\ntwo\n') as pipe:
+        with pytest.raises(NotText) as caught:
+            await soon(message(pipe.read))
+        assert caught.value.readable == "one\n\ufffd"
+        assert await read_all(pipe) == ["two"]
 
 
 @pytest.mark.parametrize(

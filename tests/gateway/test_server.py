@@ -8,9 +8,9 @@ from pocket import Swarm, swarm_of
 from served import SPANS, PocketClient, chat
 from support import soon
 
-from swarm.errors import ConfigError
+from swarm.errors import CannotListen, ConfigError
 from swarm.gateway.keys import Keys
-from swarm.gateway.server import CannotServe, Settings, serving
+from swarm.gateway.server import Settings, serving
 
 
 async def test_running_answers_end_before_the_gateway_does(demo):
@@ -41,7 +41,7 @@ async def test_answers_that_take_too_long_are_cut(demo):
 
 async def test_an_address_that_is_taken_is_one_sentence(served):
     port = int(served.url.rpartition(":")[2])
-    with pytest.raises(CannotServe, match="choose another --host or --port"):
+    with pytest.raises(CannotListen, match="give another --host or --port"):
         async with serving([PocketClient(served.swarm)], Settings(port=port)):
             pass
 

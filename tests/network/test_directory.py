@@ -20,7 +20,7 @@ from hivemind.utils import MSGPackSerializer
 
 import swarm.network.node
 from swarm.config import Network
-from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
+from swarm.errors import CannotListen, DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.berth import CROWD, LISTED
 from swarm.network.directory import Directory, _within
@@ -197,7 +197,7 @@ async def test_one_bootstrap_node_that_answers_is_enough(lab: Lab) -> None:
 
 async def test_a_port_in_use_is_said(lab: Lab) -> None:
     port = int(lab.bootstrap.addresses[0].split("/")[4])
-    with pytest.raises(DirectoryDown, match=f"127.0.0.1:{port} .*in use"):
+    with pytest.raises(CannotListen, match=f"127.0.0.1:{port} .*in use"):
         await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True, port=port)
 
 

@@ -17,12 +17,11 @@ from support import PATIENCE_S, ask, eventually, opening, session_id, somebody, 
 
 from peers import memory, placing
 from peers.host import Options, serve
-from peers.listener import CannotListen
 from peers.memory import DoesNotFit
 from peers.news import News
 from peers.scheduler import Scheduler
 from swarm.config import Network
-from swarm.errors import ConfigError, NoBootstrap, SpanError, SwarmError
+from swarm.errors import CannotListen, ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8

@@ -13,7 +13,8 @@ import torch
 from support import Server, ask, dialed, eventually, hidden_frame, pong, soon
 
 from peers import listener
-from peers.listener import CannotListen, listening
+from peers.listener import listening
+from swarm.errors import CannotListen
 from swarm.network import hello
 from swarm.network.websocket import PATH
 from swarm.wire.messages import Ping, Pong

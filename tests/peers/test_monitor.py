@@ -9,8 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from peers.listener import CannotListen
 from peers.monitor import Where, monitored
+from swarm.errors import CannotListen
 
 LOOPBACK = Where("127.0.0.1", 0)
 
