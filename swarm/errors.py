@@ -102,6 +102,28 @@ class DirectoryDown(SwarmError):
         return f"The swarm's directory is not usable: {self.reason}."
 
 
+class ClockOff(DirectoryDown):
+    """Our clock and other nodes' are too far apart: either side drops the other's records.
+
+    Fields: `ahead_s` (by how much ours is ahead; negative if it is behind), `nodes` (how many told
+    their time).
+    """
+
+    def __init__(self, ahead_s: float, nodes: int) -> None:
+        super().__init__("this computer's clock and the others' differ")
+        self.ahead_s = ahead_s
+        self.nodes = nodes
+
+    def __str__(self) -> str:
+        way = "ahead of" if self.ahead_s > 0 else "behind"
+        others = "that of the only node asked" if self.nodes == 1 else f"those of {self.nodes} nodes"
+        return (
+            f"This computer's clock is {abs(self.ahead_s):.0f} s {way} {others}, so that they do not "
+            "see each other's records: set it, for example by `sudo timedatectl set-ntp true`, and "
+            "the rest goes on by itself."
+        )
+
+
 class InvalidRecord(SwarmError):
     """A record of the DHT breaks the schema, or is not ours to publish; `reason` names the rule."""
 

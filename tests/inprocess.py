@@ -20,7 +20,7 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.gate import FIND, PING, STORE, Gate, node_id_of
 from swarm.network.node import Node, start_dht
-from swarm.network.nodes import enter
+from swarm.network.nodes import enter, look_around
 from swarm.network.records import PeerRecord, encode
 from swarm.network.seal import Call
 
@@ -114,7 +114,8 @@ class Swarm:
         dht = await start_dht(daemon, identity, Network("test"), client_mode)
         through = random.sample(self.nodes, min(ENTRIES, len(self.nodes)))
         addresses = [f"/ip4/127.0.0.1/tcp/1/p2p/{node.daemon.peer_id.to_base58()}" for node in through]
-        await enter(dht, addresses, [DHTID.from_bytes(daemon.gate.density.place)])
+        await enter(dht, addresses)
+        await look_around(dht, [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)])
         return Node(daemon, dht, (), ())
 
     async def attack(self, key: str, count: int) -> list[PeerID]:

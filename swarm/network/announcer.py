@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
-from swarm.errors import DirectoryDown
+from swarm.errors import ClockOff, DirectoryDown
 from swarm.network.records import REFRESH_INTERVAL_S, PeerRecord
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ async def announce(
     while True:
         try:
             await directory.publish(current())
+        except ClockOff as error:
+            logger.info("This peer's record was not refreshed. %s", error)  # the node says so, once
         except DirectoryDown as error:
             logger.warning("This peer's record was not refreshed, trying again in %.0f s. %s", interval_s, error)
         await asyncio.sleep(interval_s)

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from statistics import median
 
-from hivemind.dht.protocol import DHTProtocol
-from hivemind.p2p import P2P, PeerID
-from hivemind.proto import dht_pb2
-from hivemind.utils.multiaddr import Multiaddr
+from swarm.errors import ClockOff
 
-from swarm.config import Network
-from swarm.errors import NoBootstrap
-from swarm.identity import Identity
-from swarm.network.daemon import start_daemon, stop_daemon
-from swarm.network.tasks import within
-
-START_TIMEOUT_S = 6.0
-ASK_TIMEOUT_S = 3.0
+MAX_SKEW_S = 2.5  # of a node that enters: others refuse it from 3 s on, and clocks drift
+MAX_TOLD = 64  # nodes whose time is remembered
 
 
-async def clock_skew_s(network: Network) -> float:
-    """By how many seconds our clock is ahead of the bootstrap nodes' clocks, by the median of those that answer.
+class Clock:
+    """Our clock, beside those of the nodes that told us their time.
 
-    Works where joining fails because of the clock: it only asks what time it is.
-    Raises NoBootstrap if no node tells its time, DirectoryDown if libp2p's daemon does not run.
+    What they told is kept as the distance from a clock that nobody sets, so that a step of ours
+    shows at once.
+
+    Args:
+        time_of_day: seconds since 1970.
+        steady: seconds, never turned back. It may stand still while the computer sleeps, so ask the
+            others again before you believe that our clock is off.
     """
-    daemon = await start_daemon(Identity.generate(), network, client_mode=True, timeout_s=START_TIMEOUT_S)
-    try:
-        answers = await asyncio.gather(*(_skew_s(daemon, address) for address in network.bootstrap))
-    finally:
-        await stop_daemon(daemon)
-    skews = [skew for skew in answers if skew is not None]
-    if not skews:
-        raise NoBootstrap(network.bootstrap)
-    return median(skews)
 
+    def __init__(
+        self,
+        time_of_day: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.steady = steady
+        self._time_of_day = time_of_day
+        # By node: when it told its time, and how far that is from our steady clock.
+        self._told: dict[str, tuple[float, float]] = {}
 
-async def _skew_s(daemon: P2P, address: str) -> float | None:
-    """Ahead of one node; the way there and the way back are taken to be equally long."""
-    # The class's own `get_stub` is for nodes that have entered the DHT; the inherited one needs the daemon only.
-    stub = super(DHTProtocol, DHTProtocol).get_stub(daemon, PeerID.from_base58(Multiaddr(address)["p2p"]))
-    asked = time.time()
-    with suppress(Exception):  # whatever the other side does, it did not tell its time
-        answer = await within(ASK_TIMEOUT_S, stub.rpc_ping(dht_pb2.PingRequest()))
-        return (asked + time.time()) / 2 - answer.dht_time if answer.dht_time else None
-    return None
+    @property
+    def nodes(self) -> int:
+        """How many have told their time."""
+        return len(self._told)
+
+    @property
+    def ahead_s(self) -> float:
+        """By how much our clock is ahead of the others' median; 0 if no node has told its time."""
+        if not self._told:
+            return 0.0
+        return self._time_of_day() - self.steady() - median(distance for _, distance in self._told.values())
+
+    def told(self, node: str, time_s: float, asked_at: float) -> None:
+        """A node has answered just now what its time is; ``asked_at`` is of `steady`."""
+        if not math.isfinite(time_s) or not time_s:
+            return
+        now = self.steady()
+        self._told.pop(node, None)
+        # The ways there and back are taken to be equally long.
+        self._told[node] = now, time_s - (asked_at + now) / 2
+        while len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
+
+    def forget_before(self, steady_s: float) -> None:
+        """Forget what was told earlier, if anything was told since."""
+        later = {node: told for node, told in self._told.items() if told[0] >= steady_s}
+        self._told = later or self._told
+
+    def check(self, max_skew_s: float) -> None:
+        """Raises ClockOff if our clock is further away from the others'."""
+        if abs(ahead_s := self.ahead_s) > max_skew_s:
+            raise ClockOff(ahead_s, len(self._told))

@@ -9,9 +9,11 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import Message
 from hivemind.dht.protocol import ValidationError
@@ -23,9 +25,15 @@ from swarm.identity import Identity, write_private
 from swarm.network.gate import Gate
 from swarm.network.own_session import in_own_session
 from swarm.network.seal import Call
-from swarm.network.tasks import within
+from swarm.network.tasks import end, within
 
+# Starting has two parts, each with a limit of its own. Until the process listens, only this
+# computer can keep us waiting, and one whose processors are all busy takes a hundred times as long
+# as a quiet one. Then others have to answer.
+START_TIMEOUT_S = 90.0  # 0.2 s on a quiet computer; a process that fails ends at once
+ANSWER_TIMEOUT_S = 15.0  # of a bootstrap node; one that is not there refuses at once, as a rule
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
+_LOOK_S = 0.02  # between two looks whether the process listens: the first thing it says comes later
 # What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not used; a link through
 # a relay that meets a limit is cut, which whoever uses it takes for a failure and repairs.
 RELAY_LIMITS = {
@@ -46,14 +54,15 @@ async def start_daemon(
     bootstrap_node: bool = False,
     client_mode: bool = False,
     relays: tuple[str, ...] = (),
-    timeout_s: float,
+    timeout_s: float = ANSWER_TIMEOUT_S,
 ) -> P2P:
     """Start a daemon that listens on `host`:`port` (0: any port), or not at all in `client_mode`.
 
     A bootstrap node relays for others. With `relays` (multiaddrs) the daemon asks these nodes for a place.
 
-    Raises NoBootstrap if the network's bootstrap nodes do not answer, DirectoryDown if the daemon does not
-    run, CannotListen if the port is taken. Leaves no process behind when it fails or is cancelled.
+    Raises NoBootstrap if none of the network's bootstrap nodes answers within `timeout_s`, counted
+    from when the daemon listens, DirectoryDown if the daemon does not run, CannotListen if the port is
+    taken. Leaves no process behind when it fails or is cancelled.
     """
     quiet_hivemind()
     if port and not client_mode:
@@ -107,7 +116,7 @@ async def start_daemon(
         with tempfile.TemporaryDirectory(prefix="swarm-p2p-") as folder:
             key_file = Path(folder, "key")
             write_private(key_file, identity.libp2p_private_key)
-            return await Daemon.create(
+            creating = Daemon.create(
                 initial_peers=network.bootstrap,
                 identity_path=str(key_file),
                 check_if_identity_free=False,  # that check reads RSA keys only
@@ -119,14 +128,45 @@ async def start_daemon(
                 trusted_relays=relays,
                 nat_port_map=not local,  # neither makes sense on loopback, both talk to the local network
                 auto_nat=not local,
-                startup_timeout=timeout_s,
+                startup_timeout=2 * START_TIMEOUT_S + timeout_s,  # ours say what was waited for
             )
+            return await _created(creating, started, timeout_s)
     except BaseException as error:
         for daemon in started:
             await stop_daemon(daemon)
         if failure := explain(error, network.bootstrap):
             raise failure from error
         raise
+
+
+async def _created(creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], timeout_s: float) -> P2P:
+    """The daemon, once it runs and has been let in."""
+    task = asyncio.create_task(creating)
+    try:
+        await _wait_until_listening(task, started)
+        return await within(timeout_s, task)
+    finally:
+        await end(task)
+
+
+async def _wait_until_listening(creating: asyncio.Task[P2P], started: Sequence[P2P]) -> None:
+    """Wait until the daemon's process has opened its socket, or has ended.
+
+    Raises DirectoryDown when that takes too long.
+    """
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not creating.done() and not any(map(_listens, started)):
+        if time.monotonic() > deadline_s:
+            raise DirectoryDown(
+                f"libp2p's daemon (p2pd) does not listen {START_TIMEOUT_S:.0f} s after its start: "
+                "this computer may have too much to do, so end other programs or try again later"
+            )
+        await asyncio.wait({creating}, timeout=_LOOK_S)
+
+
+def _listens(daemon: P2P) -> bool:
+    """Whether its process has opened the socket by which we talk to it."""
+    return os.path.exists(daemon._daemon_listen_maddr["unix"])
 
 
 async def stop_daemon(daemon: P2P) -> None:
@@ -157,7 +197,7 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
 def explain(error: BaseException, bootstrap: tuple[str, ...]) -> Exception | None:
     """The error to show instead of this failure to start, None for a programming error or a cancellation."""
     if isinstance(error, asyncio.TimeoutError):
-        return NoBootstrap(bootstrap) if bootstrap else DirectoryDown("libp2p's daemon (p2pd) did not start in time")
+        return NoBootstrap(bootstrap) if bootstrap else DirectoryDown("libp2p's daemon (p2pd) listens and says nothing")
     if isinstance(error, P2PDaemonError | RuntimeError) and "bootstrap" in str(error):
         return NoBootstrap(bootstrap)
     if isinstance(error, P2PDaemonError | OSError):

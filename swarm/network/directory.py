@@ -15,14 +15,14 @@ from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.announcement import Announcement
+from swarm.network.daemon import ANSWER_TIMEOUT_S
 from swarm.network.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
 from swarm.network.node import Node
-from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode
+from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode, latest_expiration_s
 from swarm.network.stream import Streams
 from swarm.network.survey import Sample
 from swarm.network.tasks import within
 
-JOIN_TIMEOUT_S = 6.0  # on loopback a node starts in half a second
 PUBLISH_TIMEOUT_S = 10.0
 LOOKUP_TIMEOUT_S = 8.0
 _TICK_S = 0.001  # the least by which one expiration is later than another
@@ -57,13 +57,16 @@ class Directory:
         port: int = 0,
         bootstrap_node: bool = False,
         client_mode: bool = False,
-        timeout_s: float = JOIN_TIMEOUT_S,
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Directory:
         """Enter the network's DHT, listening on `host`:`port` (0: any port) unless in `client_mode`.
 
-        A `bootstrap_node` may be the first of its network. A client looks up, but neither stores for others nor is
-        called by them. Nodes that are `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case
-        those lie. Raises NoBootstrap within `timeout_s` if no bootstrap node answers or none is configured.
+        A `bootstrap_node` may be the first of its network, or start before those that it names. A
+        client looks up, but neither stores for others nor is called by them. Nodes that are
+        `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case those lie.
+
+        Raises NoBootstrap if no bootstrap node is configured or none answers within `timeout_s`,
+        ClockOff if our clock is too far from theirs.
         """
         if not network.bootstrap and not bootstrap_node:
             raise NoBootstrap()
@@ -176,11 +179,14 @@ class Directory:
     async def _replace(self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Write our records, each under its key, in place of all that were written before."""
         gone = {key: _offline(record) for key, record in self._published.items() if key not in records}
-        expiration = max(time.time() + lifetime_s, self._expiration + 2 * _TICK_S)
-        self._expiration, self._published = expiration, records
-        stores = {**records, **gone}
         await self._reach_out()
         await _within(LOOKUP_TIMEOUT_S, self._node.gauge())
+        now = time.time()
+        if self._expiration > latest_expiration_s(now):
+            self._expiration = 0.0  # our clock has been set back since
+        expiration = max(now + lifetime_s, self._expiration + 2 * _TICK_S)
+        self._expiration, self._published = expiration, records
+        stores = {**records, **gone}
         # Of two records of a peer, readers believe the one that expires later.
         expirations = {key: expiration - _TICK_S if key in gone else expiration for key in stores}
         values = {key: encode(record) for key, record in stores.items()}
@@ -197,9 +203,10 @@ class Directory:
         return {key: _current(under_key) for key, under_key in found.items()}
 
     async def _reach_out(self) -> None:
-        """Make sure that somebody else hears us, or raise."""
+        """Make sure that somebody else hears us, and lives in the same time, or raise."""
         self._node.check()
         await self._node.rejoin()
+        await self._node.check_clock()
         if self._network.bootstrap and not self._node.neighbours:
             raise DirectoryDown("no other node answers any more; check the network, it is tried again by itself")
 

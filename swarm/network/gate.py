@@ -21,6 +21,7 @@ from hivemind.proto import dht_pb2
 
 from swarm.config import Network
 from swarm.network.allowance import Allowance
+from swarm.network.clock import Clock
 from swarm.network.density import Density
 from swarm.network.seal import Call, Seal
 from swarm.network.shelf import MAX_KEY_BYTES, MAX_RECORDS
@@ -56,6 +57,7 @@ class Gate:
 
     Attributes:
         density: what it sees of the others' ids.
+        clock: what it hears of the others' clocks.
         answered, refused: calls since the start.
 
     Args:
@@ -69,7 +71,7 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
-        self.density = Density()
+        self.density, self.clock = Density(), Clock(time_of_day)
         self.answered = self.refused = 0
         self._network = network
         self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
@@ -109,12 +111,16 @@ class Gate:
         self, call: Call, message: Any, send: Callable[[bytes], Awaitable[bytes]], parse: Callable[[bytes], Any]
     ) -> Any:
         """What comes back for a message, without what nobody should believe. Raises ValueError if that is nothing."""
-        request, nonce = message.SerializeToString(), b""
+        request, nonce, asked_at = message.SerializeToString(), b"", self.clock.steady()
         if self._seal is not None:
             request, nonce = self._seal.request(call, request)
         answer = await send(request)
         if self._seal is not None:
             answer = self._seal.open_answer(call, nonce, answer)
+        if call.name == PING:
+            pong = parse(answer)
+            self.clock.told(call.callee, pong.dht_time, asked_at)
+            return pong
         if call.name != FIND:
             return parse(answer)
         if len(answer) > max(1, len(message.keys)) * _ANSWER_BYTES:

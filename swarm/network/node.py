@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
@@ -15,11 +18,12 @@ from hivemind.p2p import P2P, PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration
 
 from swarm.config import Network
-from swarm.errors import DirectoryDown
+from swarm.errors import ClockOff, DirectoryDown
 from swarm.identity import Identity
 from swarm.network.daemon import explain, start_daemon, stop_daemon
 from swarm.network.gate import node_id_of
-from swarm.network.nodes import Routes, enter, meet
+from swarm.network.nodes import Routes, enter, look_around, meet, peer_of
+from swarm.network.records import CLOCK_SKEW_S
 from swarm.network.shelf import Shelf
 from swarm.network.tasks import end, within
 from swarm.network.validator import RecordValidator
@@ -33,7 +37,12 @@ _WIDE_REPLICAS = 32
 _GAUGE_INTERVAL_S = 600.0
 # "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie about it.
 _ASK_EVERYBODY = float("nan")
+_KEEP_INTERVAL_S = 60.0
+_TIME_INTERVAL_S = 600.0  # between two questions for the time: clocks drift
+_ASKED_FOR_THE_TIME = 8  # nodes, besides the bootstrap nodes
 _BAN_S = 5.0  # how long searches avoid a node that did not answer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,7 +53,8 @@ class Node:
     dht: DHTNode
     bootstrap: tuple[str, ...]
     addresses: tuple[str, ...]  # multiaddrs with our peer id, loopback last
-    meeting: list[asyncio.Task[None]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    in_time: bool = True  # as the others live, by all that is known
     gauged_at: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -62,40 +72,41 @@ class Node:
     ) -> Node:
         """Start the daemon under our identity and enter the DHT through the network's bootstrap nodes.
 
-        Nodes that are `known` are greeted besides, without waiting for them.
+        Nodes that are `known` are greeted besides, without waiting for them. A `bootstrap_node`
+        enters through those of the others that are there, and greets the rest when they come.
 
-        Raises NoBootstrap if none of them answers within `timeout_s`, DirectoryDown if the daemon does not run, the
-        port is taken or the others refuse us. Leaves no process behind when it fails or is cancelled.
+        Raises NoBootstrap if none of them answers within `timeout_s`, ClockOff if our clock is too
+        far from theirs, DirectoryDown if the daemon does not run, the port is taken or the others
+        refuse us. Leaves no process behind when it fails or is cancelled.
         """
-        daemon: P2P | None = None
-
-        async def begin() -> tuple[P2P, DHTNode, tuple[str, ...]]:
-            nonlocal daemon
-            daemon = await start_daemon(
-                identity,
-                network,
-                host=host,
-                port=port,
-                bootstrap_node=bootstrap_node,
-                client_mode=client_mode,
-                timeout_s=timeout_s,
-            )
+        daemon = await start_daemon(
+            identity,
+            replace(network, bootstrap=()) if bootstrap_node else network,
+            host=host,
+            port=port,
+            bootstrap_node=bootstrap_node,
+            client_mode=client_mode,
+            timeout_s=timeout_s,
+        )
+        try:
             maddrs = [] if client_mode else [str(address) for address in await daemon.get_visible_maddrs()]
             dht = await start_dht(daemon, identity, network, client_mode)
-            await enter(dht, network.bootstrap, [DHTID.from_bytes(daemon.gate.density.place)])
-            return daemon, dht, tuple(sorted(maddrs, key=lambda address: "/127.0.0.1/" in address))
-
-        try:
-            running, dht, addresses = await within(timeout_s, begin())
+            places = [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)]
+            if bootstrap_node:
+                await meet(dht, network.bootstrap)
+            else:
+                await within(timeout_s, enter(dht, network.bootstrap))
+            await look_around(dht, places)
         except BaseException as error:
-            if daemon is not None:
-                await stop_daemon(daemon)
+            await stop_daemon(daemon)
             if failure := explain(error, network.bootstrap):
                 raise failure from error
             raise
-        node = cls(running, dht, network.bootstrap, addresses)
+        addresses = tuple(sorted(maddrs, key=lambda address: "/127.0.0.1/" in address))
+        node = cls(daemon, dht, network.bootstrap, addresses)
+        node.tasks.append(asyncio.create_task(node._keep()))
         if known:
-            node.meeting.append(asyncio.create_task(meet(dht, known)))
+            node.tasks.append(asyncio.create_task(meet(dht, known)))
         return node
 
     async def find(self, keys: Sequence[str]) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
@@ -176,10 +187,56 @@ class Node:
             return
         await meet(self.dht, self.bootstrap)
 
+    async def check_clock(self) -> None:
+        """Raises ClockOff if our clock is so far from the others' that they drop our records.
+
+        Says so once, and once more when it is right again. A computer that slept seems to be off,
+        too, so the others are asked again first.
+        """
+        clock = self.daemon.gate.clock
+        try:
+            clock.check(CLOCK_SKEW_S)
+        except ClockOff:
+            await self._ask_the_time()
+        try:
+            clock.check(CLOCK_SKEW_S)
+        except ClockOff as error:
+            if self.in_time:
+                log.warning("%s", error)
+            self.in_time = False
+            raise
+        if not self.in_time:
+            log.warning("This computer's clock agrees with the other nodes' again.")
+        self.in_time = True
+
+    async def _ask_the_time(self) -> None:
+        """Ask some nodes, all at once; the gate hears the answers."""
+        asked_at = self.daemon.gate.clock.steady()
+        known = list(self.dht.protocol.routing_table.uid_to_peer_id.values())
+        asked = {*map(peer_of, self.bootstrap), *random.sample(known, min(len(known), _ASKED_FOR_THE_TIME))}
+        await asyncio.gather(*(self.dht.protocol.call_ping(peer) for peer in asked))
+        self.daemon.gate.clock.forget_before(asked_at)
+
+    async def _keep(self) -> None:
+        """Stay one network in one time.
+
+        Greet bootstrap nodes that this one does not know, and see whether our clock is right.
+        """
+        asked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_KEEP_INTERVAL_S * random.uniform(0.5, 1.5))
+            table = self.dht.protocol.routing_table
+            await meet(self.dht, [each for each in self.bootstrap if peer_of(each) not in table])
+            if time.monotonic() - asked_at > _TIME_INTERVAL_S:
+                await self._ask_the_time()
+                asked_at = time.monotonic()
+            with suppress(ClockOff):
+                await self.check_clock()
+
     async def stop(self) -> None:
         """End the daemon. Safe to call twice, and after a failure."""
         self.dht.is_alive = False
-        await end(*self.meeting)
+        await end(*self.tasks)
         await stop_daemon(self.daemon)
 
 

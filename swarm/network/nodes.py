@@ -12,10 +12,12 @@ from hivemind.dht.routing import DHTID, RoutingTable
 from hivemind.p2p import PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
+from swarm.network.clock import MAX_SKEW_S
 from swarm.network.gate import node_id_of
 from swarm.network.tasks import end, within
 
 STRAGGLERS_S = 2.5  # how long silent bootstrap nodes are waited for once one has answered, and the search for our place
+GREETINGS = 3  # of a node that does not answer
 CONNECT_TIMEOUT_S = 5.0  # to a node that may be gone
 
 
@@ -43,16 +45,22 @@ class Routes(RoutingTable):  # type: ignore[misc, unused-ignore]
         return to_ping
 
 
-async def enter(dht: DHTNode, bootstrap: Iterable[str], also: Iterable[DHTID] = ()) -> None:
-    """Greet the bootstrap nodes, all at once, and find our place among the others; `also` who is at other places.
+def peer_of(address: str) -> PeerID:
+    """The node that a multiaddr names."""
+    return PeerID.from_base58(Multiaddr(address)["p2p"])
 
-    One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let us in, RuntimeError
-    if none answers. Done in place of `DHTNode.create`, where one that refuses us is enough.
+
+async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
+    """Greet the bootstrap nodes, all at once.
+
+    One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let us in, or ClockOff if
+    that is the reason, RuntimeError if none answers. Done in place of `DHTNode.create`, where one that refuses us is
+    enough.
     """
-    peers = {PeerID.from_base58(Multiaddr(address)["p2p"]) for address in bootstrap}
+    peers = set(map(peer_of, bootstrap))
     if not peers:
         return
-    greetings = [asyncio.create_task(_greet(dht, peer, validate=True)) for peer in peers]
+    greetings = [asyncio.create_task(_greet_again(dht, peer)) for peer in peers]
     try:
         for greeting in asyncio.as_completed(greetings):
             if await greeting is True:
@@ -63,11 +71,18 @@ async def enter(dht: DHTNode, bootstrap: Iterable[str], also: Iterable[DHTID] = 
         await end(*greetings)
     refusals = [answer for answer in answers if isinstance(answer, ValidationError)]
     if len(refusals) > answers.count(True):
+        dht.protocol.p2p.gate.clock.check(MAX_SKEW_S)
         raise refusals[0]
     if True not in answers:
         raise RuntimeError("bootstrap failed: none of the nodes answers")
-    with suppress(asyncio.TimeoutError):  # others tell us later
-        await within(STRAGGLERS_S, dht.find_nearest_nodes([dht.node_id, *also]))
+
+
+async def look_around(dht: DHTNode, places: Iterable[DHTID]) -> None:
+    """Find out who is at these places of the DHT, if others tell it soon; they do later, too."""
+    if not dht.protocol.routing_table.uid_to_peer_id:
+        return
+    with suppress(asyncio.TimeoutError):
+        await within(STRAGGLERS_S, dht.find_nearest_nodes(list(places)))
 
 
 async def meet(dht: DHTNode, addresses: Iterable[str]) -> None:
@@ -76,10 +91,20 @@ async def meet(dht: DHTNode, addresses: Iterable[str]) -> None:
 
 
 async def _meet_one(dht: DHTNode, address: str) -> None:
-    peer = PeerID.from_base58(Multiaddr(address)["p2p"])
+    peer = peer_of(address)
+    if peer == dht.p2p.peer_id:
+        return  # a bootstrap node that stands in the list that it was given
     with suppress(Exception):  # whatever is wrong with it, we do without it
         await within(CONNECT_TIMEOUT_S, dht.p2p._client.connect(peer, [Multiaddr(address.rpartition("/p2p/")[0])]))
     await _greet(dht, peer, validate=False)
+
+
+async def _greet_again(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
+    """Whether a node lets us in. One that has too much to do may miss a greeting, or we its answer."""
+    for _ in range(GREETINGS):
+        if answer := await _greet(dht, peer, validate=True):
+            return answer
+    return False
 
 
 async def _greet(dht: DHTNode, peer: PeerID, validate: bool) -> bool | ValidationError:

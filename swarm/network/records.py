@@ -18,6 +18,7 @@ from swarm.network.address import MAX_ADDRESS, check_address
 from swarm.network.shards import MAX_DEPTH, Shard, block_of, models_key, span_key, way_of
 
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
+CLOCK_SKEW_S = 5.0  # by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
@@ -116,6 +117,11 @@ _ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discrimin
 def neighbour_key(peer_id: str) -> str:
     """What stands for a peer id among the neighbours of a record. Where two share it, only their times are mixed up."""
     return peer_id[-10:]
+
+
+def latest_expiration_s(now_s: float) -> float:
+    """The latest time at which a record that is written now may expire, of a clock that is right."""
+    return now_s + RECORD_LIFETIME_S + CLOCK_SKEW_S
 
 
 def keys(record: Record) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from swarm.network.daemon import start_daemon, stop_daemon
 from swarm.network.dialback import Answer, Question, ask
 from swarm.network.stream import Streams
 
-START_TIMEOUT_S = 6.0
 MAX_PLACES = 2  # each takes a sixth of a record
 _PAUSE_S = 0.5  # between two looks whether a relay has given a place: the daemon does not say
 
@@ -50,9 +49,9 @@ class Relay:
             raise ConfigError("bootstrap", "the names of all nodes are too long for the address of a place there")
         relays = tuple(place.relay for place in asked)
         try:
-            daemon = await start_daemon(identity, network, client_mode=True, relays=relays, timeout_s=START_TIMEOUT_S)
+            daemon = await start_daemon(identity, network, client_mode=True, relays=relays)
         except NoBootstrap:  # a daemon tries each node once, and a busy one may miss that
-            daemon = await start_daemon(identity, network, client_mode=True, relays=relays, timeout_s=START_TIMEOUT_S)
+            daemon = await start_daemon(identity, network, client_mode=True, relays=relays)
         return cls(daemon, network, asked)
 
     async def ask(self, question: Question) -> list[Answer]:

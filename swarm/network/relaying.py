@@ -19,7 +19,7 @@ from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory
 from swarm.network.hello import Door
 from swarm.network.link import Link, LinkClosed
-from swarm.network.relay import START_TIMEOUT_S, Relay
+from swarm.network.relay import Relay
 from swarm.network.stream import Streams
 from swarm.network.tasks import within
 from swarm.wire.hello import Member
@@ -59,7 +59,7 @@ async def relays_well(network: Network) -> bool:
             relay = await Relay.start(network)
             life.push_async_callback(relay.stop)
             await relay.streams.serve(Door(me), _echo)
-            daemon = await start_daemon(Identity.generate(), network, client_mode=True, timeout_s=START_TIMEOUT_S)
+            daemon = await start_daemon(Identity.generate(), network, client_mode=True)
             life.push_async_callback(stop_daemon, daemon)
             streams = Streams(daemon)
             life.push_async_callback(streams.close)

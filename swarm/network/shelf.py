@@ -9,6 +9,7 @@ from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.utils.timed_storage import get_dht_time
 
 from swarm.network.allowance import Allowance
+from swarm.network.records import latest_expiration_s
 
 MAX_RECORDS = 256  # under a key, which is meant to hold 32, or 128 of the list of models
 # Of these; so an answer to 16 keys stays below the 4 MiB that one message may have. Fits 192 of the largest records.
@@ -23,6 +24,7 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, clock: Callable[[], float] = get_dht_time) -> None:
         super().__init__()
+        self._clock = clock
         self._writes = Allowance(MAX_WRITES, 60.0, clock)
         self._bytes = Allowance(MAX_BYTES, 60.0, clock)
 
@@ -36,6 +38,9 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
         item = self.get(key)
         records = item.value if item is not None and isinstance(item.value, DictionaryDHTValue) else None
         known = records.get(subkey) if records is not None else None
+        if records is not None and known is not None and known.expiration_time > latest_expiration_s(self._clock()):
+            del records[subkey]  # our clock has been set back since
+            known = None
         if known is not None and known.expiration_time >= expiration_time:
             return bool(known.value == value and known.expiration_time == expiration_time)
         if records is not None and not _has_room(records, subkey, value):

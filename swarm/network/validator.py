@@ -17,10 +17,9 @@ from hivemind.utils.timed_storage import get_dht_time
 
 from swarm.errors import InvalidRecord
 from swarm.identity import Identity, verify
-from swarm.network.records import MAX_RECORD_BYTES, RECORD_LIFETIME_S, decode, keys
+from swarm.network.records import MAX_RECORD_BYTES, decode, keys, latest_expiration_s
 from swarm.network.shelf import MAX_RECORDS
 
-CLOCK_SKEW_S = 5.0  # hivemind itself refuses a node whose clock is 3 s off
 SIGNATURE_BYTES = 64
 _MAX_VALUE_BYTES = MAX_RECORD_BYTES + SIGNATURE_BYTES + 3  # 3: msgpack's header of a byte string
 _MAX_REMEMBERED = 65_536
@@ -60,9 +59,12 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         key, subkey, value, expiration = record.key, record.subkey, record.value, record.expiration_time
         if not (isinstance(key, bytes) and isinstance(subkey, bytes) and isinstance(value, bytes)):
             return False
-        if not isinstance(expiration, float) or not expiration <= self._clock() + RECORD_LIFETIME_S + CLOCK_SKEW_S:
+        latest = latest_expiration_s(self._clock())
+        if not isinstance(expiration, float) or not expiration <= latest:
             return False  # too far ahead, or not a number
         newest = self._newest.get((key, subkey))
+        if newest is not None and newest[0] > latest:
+            newest = None  # our clock has been set back since
         if newest is not None and expiration <= newest[0]:
             return (expiration, value) == newest
         if not self._is_genuine(key, subkey, value, expiration):

@@ -19,11 +19,11 @@ from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network import gate
-from swarm.network.clock import clock_skew_s
 from swarm.network.dialback import Question, answering, ask
 from swarm.network.directory import Directory
 from swarm.network.gate import FIND, STORE, Gate, Refused, node_id_of
 from swarm.network.seal import Call
+from swarm.network.skew import clock_skew_s
 
 KEY = secrets.token_bytes(32)
 PRIVATE = Network("test", key=KEY)

@@ -12,11 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from records import peer_record
 
+import swarm.network.records
 import swarm.network.validator
 from swarm.identity import Identity
-from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, encode, keys
+from swarm.network.records import CLOCK_SKEW_S, RECORD_LIFETIME_S, PeerRecord, encode, keys
 from swarm.network.shards import Shard, models_key, span_key, way_of
-from swarm.network.validator import CLOCK_SKEW_S, RecordValidator
+from swarm.network.validator import RecordValidator
 
 NOW = 1000.0
 OWNER, OTHER = Identity.generate(), Identity.generate()
@@ -186,7 +187,7 @@ def test_an_old_record_does_not_come_back_in_its_time(defended: bool, monkeypatc
 @pytest.mark.parametrize("too_late", [LATEST + 0.01, NOW + 3600, NOW + 1e9])
 def test_a_record_lives_for_a_minute(defended: bool, too_late: float, monkeypatch: pytest.MonkeyPatch) -> None:
     if not defended:
-        monkeypatch.setattr(swarm.network.validator, "RECORD_LIFETIME_S", float("inf"))
+        monkeypatch.setattr(swarm.network.records, "RECORD_LIFETIME_S", float("inf"))
     assert validator().validate(signed(expiration=LATEST))
     assert validator().validate(signed(expiration=too_late)) != defended
 

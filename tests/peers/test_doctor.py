@@ -10,9 +10,9 @@ from peers.reach import judge
 from swarm.config import Network, load_network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
-from swarm.network.clock import clock_skew_s
 from swarm.network.dialback import Answer, answering
 from swarm.network.directory import Directory
+from swarm.network.skew import clock_skew_s
 
 
 @pytest.fixture
