@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from peers.admission import Admission, summary
 from peers.census import Census
+from peers.entering import insist
 from peers.handler import Handler
 from peers.life import Life, Offer
 from peers.listener import listening
@@ -148,7 +149,7 @@ async def serve(
             handler,
             Loader(checkpoint, dtype, room, options.threads, progress),
             room,
-            lambda: _publish(directory, record),
+            lambda: publish(directory, record),
             options.grace_s,
             say,
             serving,
@@ -174,8 +175,12 @@ async def serve(
             say(News("metrics", f"metrics are at {url}", {"url": url}))
         await stack.enter_async_context(asked(reach, say))
         stack.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
-        entering = Directory.join(identity, options.network, host=options.host, client_mode=not reach.is_direct)
-        directory = await stack.enter_async_context(await entering)
+
+        def enter() -> Awaitable[Directory]:
+            client_mode = not reach.is_direct
+            return Directory.join(identity, options.network, host=options.host, client_mode=client_mode)
+
+        directory = await stack.enter_async_context(await insist(enter, say))
         dialer.streams = directory.streams
         await reach.enter(directory)
         stack.push_async_callback(_withdraw, directory)
@@ -269,7 +274,7 @@ async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator["asynci
         await end(task)
 
 
-async def _publish(directory: Directory, record: Callable[[], PeerRecord]) -> None:
+async def publish(directory: Directory, record: Callable[[], PeerRecord]) -> None:
     """Where many start at once, the nodes that should store a record may not know each other yet."""
     for _ in range(FIRST_TRIES - 1):
         try:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from peers.entering import insist
 from peers.news import News, Say
 from swarm.config import Network
 from swarm.errors import ExitCode, SwarmError
@@ -123,7 +124,7 @@ class Reach:
         """
         if _is_loopback(self.address):
             return  # only this computer has it: there is nobody to ask
-        self._relay = await Relay.start(self._network)
+        self._relay = await insist(lambda: Relay.start(self._network), say)
         await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
