@@ -69,6 +69,6 @@ async def monitored(watched: Watched, where: Where) -> AsyncIterator[str]:
     def refusal(why: str) -> CannotListen:
         return CannotListen(where.host, where.port, why, "--metrics")
 
-    settings = {"keepalive_timeout": KEEPALIVE_S, "shutdown_timeout": SHUTDOWN_S}
-    async with site(app, where.host, where.port, refusal, **settings) as port:
+    opened = site(app, where.host, where.port, refusal, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S)
+    async with opened as port:
         yield f"http://{where.host}:{port}/metrics"

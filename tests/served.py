@@ -1,8 +1,10 @@
 """A gateway over a swarm in this process: the demo models, real peers, real sockets."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -77,22 +79,35 @@ class Served:
             return response.status, response.headers, await response.read()
 
 
+def named(material: Material, name: str) -> Material:
+    """The same model by another name."""
+    checkpoint = copy(material.checkpoint)
+    checkpoint.name = name
+    return Material(checkpoint, material.spans, replace(material.models, checkpoint=checkpoint))
+
+
 @asynccontextmanager
 async def gateway_over(
     material: Material,
     spans: Sequence[tuple[int, int]] = SPANS,
     key: str = "no key",
     patience_s: float = 20.0,
+    beside: Sequence[Material] = (),
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    """Served until the end; then no peer may hold a session any more."""
-    async with (
-        swarm_of(lambda: Swarm(material), *spans, cache_tokens=65536, max_positions=1024) as swarm,
-        serving([PocketClient(swarm, patience_s)], Settings(port=0, **settings)) as url,
-        AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as openai,
-        aiohttp.ClientSession() as http,
-    ):
-        yield Served(url, swarm, openai, http)
+    """Served until the end; then no peer may hold a session any more. Models ``beside`` it have swarms of their own."""
+    async with AsyncExitStack() as life:
+        swarms = [
+            await life.enter_async_context(
+                swarm_of(partial(Swarm, each), *spans, cache_tokens=65536, max_positions=1024)
+            )
+            for each in (material, *beside)
+        ]
+        clients = [PocketClient(swarm, patience_s) for swarm in swarms]
+        url = await life.enter_async_context(serving(clients, Settings(port=0, **settings)))
+        openai = await life.enter_async_context(AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0))
+        http = await life.enter_async_context(aiohttp.ClientSession())
+        yield Served(url, swarms[0], openai, http)
 
 
 def chat(content: str = PROBLEM.question, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """No image is built here, but what they copy exists, and their programs take the arguments that they are given."""
 
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import yaml
 
 from peers.cli import app as swarm_peer
 from swarm.cli import app as swarm
+from swarm.gateway.browsers import check_host
+from swarm.gateway.errors import ForeignPage
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docs" / "docker" / "compose.yml"
@@ -136,3 +139,14 @@ def test_docker_itself_reads_the_composition() -> None:
     env = {**os.environ, "SWARM_BOOTSTRAP": NOBODY}
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_gateway_may_be_asked_by_the_name_that_others_know_it_by():
+    """Prometheus, in the same network, has no other."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    command = services["gateway"]["command"]
+    (name,) = [after for before, after in itertools.pairwise(command) if before == "--allow-host"]
+    assert name in services
+    check_host(f"{name}:8000", {name})
+    with pytest.raises(ForeignPage):
+        check_host(f"{name}:8000", set())

@@ -1,33 +1,29 @@
 """The routes of the gateway: requests in, replies out, and nothing that a reader should not see."""
 
-import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from swarm.gateway.browsers import check_host, check_origin
-from swarm.gateway.chat import chat_prompt
-from swarm.gateway.errors import BadRequest, Problem, WrongKey, problem_of
+from swarm.gateway.errors import Problem, WrongKey, problem_of
+from swarm.gateway.intake import Held, Intake
 from swarm.gateway.keys import Keys
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import is_open
+from swarm.gateway.prompts import Threads
 from swarm.gateway.replies import ChatShape, Reply, Shape, TextShape
 from swarm.gateway.requests import B, Body, ChatBody, TextBody, read
 from swarm.gateway.service import Done, Engine, Event, Said, Service
 from swarm.gateway.sse import EventStream, SlowReader
-from swarm.model.client import ClientModels
-from swarm.network.tasks import within
 from swarm.request import context_tokens
 
-MAX_BODY_BYTES = 2 << 20  # more text than any context holds
-BODY_TIMEOUT_S = 30.0  # for all of it to come
 PROBES = frozenset({"/health", "/ready"})  # asked by whatever name a host has; they tell nothing worth a key
-JSON = "application/json"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -38,16 +34,21 @@ class Gateway:
     """Handlers of all routes but the pages'.
 
     Args:
+        threads: where bodies are read.
         keys: who may ask.
         names: by which this host is known, beside its addresses.
     """
 
-    def __init__(self, service: Service, metrics: Metrics, keys: Keys, names: Collection[str] = ()) -> None:
-        self._service, self._metrics, self._keys, self._names = service, metrics, keys, names
+    def __init__(
+        self, service: Service, metrics: Metrics, threads: Threads, keys: Keys, names: Collection[str] = ()
+    ) -> None:
+        self._service, self._metrics, self._threads = service, metrics, threads
+        self._keys, self._names = keys, names
+        self._intake = Intake()
         self._since = int(time.time())
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._tell_errors, self._guard])
+        app = web.Application(middlewares=[self._tell_errors, self._guard])
         app.on_response_prepare.append(_sign)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._complete)
@@ -61,65 +62,55 @@ class Gateway:
     # Texts.
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await self._read(request, ChatBody)
-        models = self._service.engine(body.model).models
-        prompt = await asyncio.to_thread(chat_prompt, models.tokenizer, body.messages)
-        return await self._answer(request, body, [prompt], ChatShape())
+        return await self._answer(request, ChatBody, ChatShape())
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        body = await self._read(request, TextBody)
-        models = self._service.engine(body.model).models
-        prompts = await asyncio.to_thread(_token_ids, models, body.prompt)
-        return await self._answer(request, body, prompts, TextShape())
+        return await self._answer(request, TextBody, TextShape())
 
-    async def _read(self, request: web.Request, kind: type[B]) -> B:
-        if request.content_type != JSON:
-            raise BadRequest(f"send the body as `Content-Type: {JSON}`", status=415)
-        try:
-            return read(await within(BODY_TIMEOUT_S, request.read()), kind)
-        except asyncio.TimeoutError:
-            raise BadRequest(f"the body did not come within {BODY_TIMEOUT_S:g} s", status=408) from None
+    async def _answer(self, request: web.Request, kind: type[Body], shape: Shape) -> web.StreamResponse:
+        async with self._intake.held() as held:
+            body = await self._read(request, kind, held)
+            self._service.check(body)
+            models = self._service.engine(body.model).models
+            reply = Reply(
+                shape,
+                body.model,
+                models.checkpoint.fingerprint,
+                lambda token: models.lexicon.decode([token]),
+                logprobs=body.told_logprobs is not None,
+                explain=body.explain,
+                usage_chunk=body.include_usage,
+            )
+            async with aclosing(self._service.write(body, held.give_back)) as events:
+                if body.stream:
+                    return await self._stream(request, events, reply)
+                done = {event.index: event.generation async for event in events if isinstance(event, Done)}
+                return web.json_response(reply.whole([done[index] for index in sorted(done)]))
 
-    async def _answer(
-        self, request: web.Request, body: Body, prompts: Sequence[Sequence[int]], shape: Shape
-    ) -> web.StreamResponse:
-        models = self._service.engine(body.model).models
-        reply = Reply(
-            shape,
-            body.model,
-            models.checkpoint.fingerprint,
-            lambda token: models.lexicon.decode([token]),
-            logprobs=body.told_logprobs is not None,
-            explain=body.explain,
-            usage_chunk=body.include_usage,
-        )
-        async with aclosing(self._service.write(body, prompts)) as events:
-            if body.stream:
-                return await self._stream(request, events, reply)
-            done = {event.index: event.generation async for event in events if isinstance(event, Done)}
-            return web.json_response(reply.whole([done[index] for index in sorted(done)]))
+    async def _read(self, request: web.Request, kind: type[B], held: Held) -> B:
+        data = await self._intake.read(request, held)
+        return await self._threads.run(len(data), partial(read, data, kind))
 
     async def _stream(
         self, request: web.Request, events: AsyncGenerator[Event, None], reply: Reply
     ) -> web.StreamResponse:
-        """What fails before the first token has a status of its own, what fails later is the last event."""
-        first = await anext(events)
+        """What fails at once has a status of its own, what fails later is the last event."""
         stream = EventStream(request)
-        await stream.open()
         with suppress(ConnectionResetError, SlowReader):
             try:
-                await self._send(stream, reply, first, events)
+                await self._send(stream, events, reply)
             except (ConnectionResetError, SlowReader):
                 raise
             except Exception as error:
-                await stream.send(_problem(error).body)
+                if not stream.is_open:
+                    raise
+                await stream.send(self._told(error).body)
             await stream.close()
         return stream.response
 
-    async def _send(self, stream: EventStream, reply: Reply, first: Event, others: AsyncGenerator[Event, None]) -> None:
+    async def _send(self, stream: EventStream, events: AsyncGenerator[Event, None], reply: Reply) -> None:
         generations = []
-        event: Event | None = first
-        while event is not None:
+        while (event := await stream.while_waiting(_next(events))) is not None:
             if isinstance(event, Said):
                 chunk = reply.piece(event.index, event.piece, event.route)
             else:
@@ -127,7 +118,6 @@ class Gateway:
                 chunk = reply.end(event.index, event.generation)
             if chunk is not None:
                 await stream.send(chunk)
-            event = await anext(others, None)
         if reply.usage_chunk:
             await stream.send(reply.usage(generations))
 
@@ -175,9 +165,13 @@ class Gateway:
         try:
             return await handler(request)
         except Exception as error:
-            problem = _problem(error)
-            self._metrics.refused(problem.code or "invalid_request")
-            return problem.response()
+            return self._told(error).response()
+
+    def _told(self, error: Exception) -> Problem:
+        """What to tell of an error, which is counted."""
+        problem = _problem(error)
+        self._metrics.refused(problem.code or "invalid_request")
+        return problem
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -191,17 +185,27 @@ class Gateway:
         return await handler(request)
 
 
-def _token_ids(models: ClientModels, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    """In a thread: text of megabytes takes its time."""
-    return [models.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt for prompt in prompts]
+async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+    return await anext(events, None)
+
+
+def refuse(status: int, why: str) -> web.Response:
+    """Answer in OpenAI's envelope where no handler of ours is asked."""
+    response = _refusal(status, why).response()
+    response.headers["X-Request-Id"] = _request_id()
+    return response
+
+
+def _refusal(status: int, why: str) -> Problem:
+    if status >= 500:
+        return Problem(status, "the gateway failed; its log says more", "server_error", "internal_error")
+    return Problem(status, f"{why}: docs/gateway.md lists what can be asked", "invalid_request_error")
 
 
 def _problem(error: Exception) -> Problem:
     """What to tell; what is a bug of ours goes to the log in full."""
     if isinstance(error, web.HTTPException):
-        return Problem(
-            error.status, f"{error.reason}: docs/gateway.md lists what can be asked", "invalid_request_error"
-        )
+        return _refusal(error.status, error.reason)
     problem = problem_of(error)
     if problem.status == 500:
         log.error("a request failed", exc_info=error)
@@ -209,5 +213,8 @@ def _problem(error: Exception) -> Problem:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "swarm"
-    response.headers["X-Request-Id"] = secrets.token_hex(8)
+    response.headers["X-Request-Id"] = _request_id()
+
+
+def _request_id() -> str:
+    return secrets.token_hex(8)

@@ -10,6 +10,15 @@ from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Message
 
 
+def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """About the text that the model sees of a chat, by which its length can be told."""
+    told = [conversation.Message(role=message.role, content=message.content) for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False))
+    except Exception:  # the template refuses it: why, is told when the chat is read
+        return "".join(message.content for message in messages)
+
+
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins.
 

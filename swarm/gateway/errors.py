@@ -10,8 +10,9 @@ from aiohttp import web
 from swarm.chain import ChainBroken, ChainSilent
 from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import SamplingError
-from swarm.errors import DirectoryDown, NoBootstrap, SwarmError
+from swarm.errors import DirectoryDown, ExitCode, NoBootstrap, SwarmError
 from swarm.failover import SwarmIncomplete
+from swarm.gateway.outlook import NoChain
 from swarm.request import PromptTooLong, RequestError
 from swarm.router import OtherQuantization, WrongWeights
 from swarm.routing.chain import MissingLayers
@@ -62,6 +63,17 @@ class Overloaded(SwarmError):
             f"{self.running} generations run here and {self.waiting} wait, which is as many as may; "
             f"try again in {math.ceil(self.retry_after_s)} s"
         )
+
+
+class Crowded(SwarmError):
+    """Other large bodies leave no room for one more; they did not within ``waited_s``."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(waited_s)
+        self.waited_s = waited_s
+
+    def __str__(self) -> str:
+        return f"as many large requests as have room are being read; none was done within {self.waited_s:g} s"
 
 
 class ForeignPage(SwarmError):
@@ -124,7 +136,9 @@ def problem_of(error: BaseException) -> Problem:
             return _refused(said, "model", "model_not_found", 404)
         case Overloaded():
             return Problem(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.retry_after_s)
-        case MissingLayers():
+        case Crowded():
+            return Problem(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.waited_s)
+        case MissingLayers() | NoChain():
             return _unavailable(said, "missing_layers")
         case SwarmIncomplete():
             return _unavailable(said, "swarm_incomplete")
@@ -134,7 +148,7 @@ def problem_of(error: BaseException) -> Problem:
             return _unavailable(said, "wrong_weights")
         case NoBootstrap() | DirectoryDown():
             return _unavailable(said, "no_directory")
-        case SwarmError():
+        case SwarmError() if error.exit_code is not ExitCode.LOCAL:  # that speaks of files here
             return Problem(500, said, "server_error")
         case _:
             return Problem(500, "the gateway failed; its log says more", "server_error", "internal_error")

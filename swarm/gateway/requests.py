@@ -8,10 +8,10 @@ ask for nothing here (`IGNORED`) are read and forgotten. Those that would change
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
 
 from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
+from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
 from swarm.request import MAX_LOGPROBS, Depth, Options, WindowSize
 
@@ -143,6 +143,16 @@ class Body(_Part):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
+    def prompts(self) -> int:
+        """How many texts the new ones go on from."""
+        return 1
+
+    @property
+    def texts(self) -> int:
+        """How many are asked for in all."""
+        return self.prompts * self.n
+
+    @property
     def new_tokens(self) -> tuple[int | None, int]:
         """How many at most, if it was said, and if not, how many unless the model's context ends before."""
         return self.max_tokens, TEXT_TOKENS
@@ -211,6 +221,10 @@ class TextBody(Body):
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @property
+    def prompts(self) -> int:
+        return len(self.prompt)
+
+    @property
     def told_logprobs(self) -> int | None:
         return self.logprobs
 
@@ -220,12 +234,7 @@ B = TypeVar("B", bound=Body)
 
 def read(body: bytes, kind: type[B]) -> B:
     """Read a body. Raises `BadRequest`, which names the field, for anything that is not one of this kind."""
-    try:
-        fields = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise BadRequest(f"the body is no JSON that can be read ({error})") from None
-    if not isinstance(fields, dict):
-        raise BadRequest("the body has to be a JSON object")
+    fields = read_object(body)
     for name, value in list(fields.items()):
         if name not in kind.model_fields and (name in IGNORED or _changes_nothing(name, value)):
             del fields[name]

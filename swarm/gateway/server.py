@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from swarm.errors import CannotListen
 from swarm.gateway.admission import PLACES, WAITING, Admission
-from swarm.gateway.app import Gateway
+from swarm.gateway.app import Gateway, refuse
 from swarm.gateway.keys import Keys
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import add_pages
+from swarm.gateway.prompts import Threads
 from swarm.gateway.service import Engine, Service
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
@@ -49,23 +50,26 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
         CannotListen: if the address is taken or not ours.
         ConfigError: for two models of one name.
     """
-    admission = Admission(settings.places, settings.waiting)
-    metrics, speedometer = Metrics(admission), Speedometer()
-    service = Service(engines, admission, metrics, speedometer)
-    app = Gateway(service, metrics, settings.keys, settings.names).app()
-    async with Watch(service.look) as watch:
+    admission = Admission(settings.places, settings.waiting, models=len(engines))
+    metrics, speedometer, threads = Metrics(admission), Speedometer(), Threads()
+    service = Service(engines, admission, metrics, speedometer, threads)
+    app = Gateway(service, metrics, threads, settings.keys, settings.names).app()
+    async with AsyncExitStack() as life:
+        life.enter_context(threads)
+        watch = await life.enter_async_context(Watch(service.look))
         add_pages(app, watch, speedometer)
         opened = site(
             app,
             settings.host,
             settings.port,
             lambda why: CannotListen(settings.host, settings.port, why, "--host or --port"),
+            refuse=refuse,
+            auto_decompress=False,  # what packed bodies may unpack to is bounded step by step
             handler_cancellation=True,  # a reader who leaves ends what is written for them
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=settings.grace_s,
         )
-        async with opened as port:
-            yield _url(settings.host, port)
+        yield _url(settings.host, await life.enter_async_context(opened))
 
 
 async def stopped() -> None:

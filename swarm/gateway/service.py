@@ -15,16 +15,15 @@ from swarm.gateway.admission import Admission
 from swarm.gateway.errors import BadRequest, UnknownModel, problem_of
 from swarm.gateway.merge import merged
 from swarm.gateway.metrics import Metrics
+from swarm.gateway.outlook import Outlook
+from swarm.gateway.prompts import Threads, prompts_of
 from swarm.gateway.requests import MAX_CHOICES, Body
 from swarm.gateway.speedometer import Speedometer
 from swarm.generation import GenerationStream
 from swarm.model.client import ClientModels
-from swarm.network.tasks import within
-from swarm.request import Options, context_tokens
+from swarm.request import Options, Request, context_tokens
 from swarm.results import Generation, Piece, RouteStop
 from swarm.status import ModelStatus
-
-READY_TIMEOUT_S = 10.0  # to find a chain
 
 
 class Engine(Protocol):
@@ -61,6 +60,7 @@ class Service:
     """One engine a model, and one admission for all of them.
 
     Args:
+        threads: where prompts are read.
         clock: tells seconds.
 
     Raises:
@@ -73,12 +73,15 @@ class Service:
         admission: Admission,
         metrics: Metrics,
         speedometer: Speedometer,
+        threads: Threads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engines: Mapping[str, Engine] = {engine.models.checkpoint.name: engine for engine in engines}
         if len(self.engines) < len(engines):
             raise ConfigError("models", f"two have one name (of {', '.join(self.engines)}); rename one of the folders")
-        self._admission, self._metrics, self._speedometer, self._clock = admission, metrics, speedometer, clock
+        self._outlooks = {name: Outlook(engine.find_chain, clock) for name, engine in self.engines.items()}
+        self._admission, self._metrics, self._speedometer = admission, metrics, speedometer
+        self._threads, self._clock = threads, clock
 
     def engine(self, model: str) -> Engine:
         """Raises `UnknownModel`."""
@@ -86,34 +89,53 @@ class Service:
             raise UnknownModel(model, list(self.engines))
         return self.engines[model]
 
-    async def write(self, body: Body, prompts: Sequence[Sequence[int]]) -> AsyncGenerator[Event, None]:
+    def check(self, body: Body) -> int:
+        """Return how many texts a body asks for.
+
+        Raises:
+            UnknownModel, BadRequest, RequestError, SamplingError, RuleError: if it cannot be granted, whatever its
+                prompts are.
+        """
+        self.engine(body.model)
+        if body.texts > MAX_CHOICES:
+            problem = f"{body.prompts} prompts make {body.texts} texts; ask for at most {MAX_CHOICES}"
+            raise BadRequest(problem, "n")
+        self._admission.check(body.texts)
+        Request.of({**body.options(0), "max_new_tokens": body.new_tokens[0] or 1})
+        return body.texts
+
+    async def write(self, body: Body, read: Callable[[], None]) -> AsyncGenerator[Event, None]:
         """Write all texts that are asked for, ``n`` for each prompt, side by side once there are places for all.
 
         Closing this ends them, and the peers' sessions with them.
 
+        Args:
+            read: called once the prompts are token ids.
+
         Raises:
-            BadRequest, RequestError, SamplingError, RuleError, PromptTooLong: before anything is written.
+            What `check` raises, and BadRequest, PromptTooLong: before anything is written.
             Overloaded: if too many texts are being written.
             SwarmError: what `SwarmClient.stream` raises, at any time.
         """
-        engine = self.engine(body.model)
-        count = len(prompts) * body.n
-        if count > MAX_CHOICES:
-            raise BadRequest(f"{len(prompts)} prompts make {count} texts; ask for at most {MAX_CHOICES}", "n")
-        streams = [
-            engine.stream(prompts[number // body.n], **self._options(body, prompts[number // body.n], number))
-            for number in range(count)
-        ]
-        arrived = self._clock()
-        async with self._admission.admit(count):
-            texts = [self._text(index, body.model, stream, arrived) for index, stream in enumerate(streams)]
-            async with aclosing(merged(texts)) as events:
-                async for event in events:
-                    yield event
+        arrived, count, n = self._clock(), self.check(body), body.n
+        engine, outlook = self.engine(body.model), self._outlooks[body.model]
+        async with self._admission.admit(body.model, count):
+            prompts = await prompts_of(body, engine.models, self._threads)
+            read()
+            streams = [
+                engine.stream(prompts[number // n], **self._options(body, prompts[number // n], number))
+                for number in range(count)
+            ]
+            await outlook.promising()
+            async with self._admission.place(body.model, count):
+                texts = [self._text(index, body.model, stream, arrived) for index, stream in enumerate(streams)]
+                async with aclosing(merged(texts)) as events:
+                    async for event in events:
+                        yield event
 
     async def missing(self) -> dict[str, str]:
         """The models that no whole chain exists for now, and why."""
-        whys = await asyncio.gather(*(self._missing(engine) for engine in self.engines.values()))
+        whys = await asyncio.gather(*(self._missing(outlook) for outlook in self._outlooks.values()))
         return {model: why for model, why in zip(self.engines, whys, strict=True) if why}
 
     async def look(self) -> list[ModelStatus]:
@@ -130,8 +152,9 @@ class Service:
     async def _text(
         self, index: int, model: str, stream: GenerationStream, arrived: float
     ) -> AsyncGenerator[Event, None]:
-        speed, said = self._speedometer.began(model), 0
-        over = False
+        speed, outlook, said = self._speedometer.began(model), self._outlooks[model], 0
+        over, for_want_of_peers = False, False
+        outlook.began()
         try:
             async with aclosing(stream.__aiter__()) as pieces:
                 async for piece in pieces:
@@ -139,6 +162,7 @@ class Service:
                         self._metrics.first_token(model, self._clock() - arrived)
                     said += 1
                     route = stream.route
+                    outlook.heard()
                     speed.route(route)
                     speed.piece(piece)
                     speed.measured(stream.measured)
@@ -151,19 +175,19 @@ class Service:
         except Exception as error:
             over = True
             problem = problem_of(error)
+            for_want_of_peers = problem.status == 503
             if problem.status >= 500:
                 self._metrics.failed(model, problem.code or "server_error")
             raise
         finally:
             speed.ended()
+            outlook.ended(for_want_of_peers)
             if not over:
                 self._metrics.abandoned(model)
 
-    async def _missing(self, engine: Engine) -> str | None:
+    async def _missing(self, outlook: Outlook) -> str | None:
         try:
-            await within(READY_TIMEOUT_S, engine.find_chain())
-        except asyncio.TimeoutError:
-            return f"no chain was found within {READY_TIMEOUT_S:g} s"
+            await outlook.look()
         except SwarmError as error:
-            return str(error)
+            return problem_of(error).message
         return None

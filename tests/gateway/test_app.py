@@ -5,13 +5,16 @@ import json
 
 import openai
 import pytest
-from served import PROBLEM, Served, chat, gateway_over
+from served import PROBLEM, Served, chat, gateway_over, named
 from support import eventually, soon
 
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
-from swarm.gateway import app
+from swarm.gateway import outlook
+from swarm.gateway.admission import Admission
+from swarm.gateway.intake import MAX_BODY_BYTES
 from swarm.gateway.keys import Keys
+from swarm.network.tasks import end
 
 KEY = "k" * 32
 ANSWER = f"#### {PROBLEM.answer}"
@@ -178,10 +181,10 @@ async def test_what_cannot_be_asked_is_one_sentence(demo, body, status, param, c
 
 
 async def test_other_paths_methods_types_and_sizes_are_refused_in_the_same_envelope(served):
-    async with served.http.post(f"{served.url}/v1/chat/completions", data=b"x" * (app.MAX_BODY_BYTES + 1)) as response:
+    async with served.http.post(f"{served.url}/v1/chat/completions", data=b"x" * (MAX_BODY_BYTES + 1)) as response:
         assert (response.status, (await response.json())["error"]["type"]) == (415, "invalid_request_error")
     headers = {"Content-Type": "application/json"}
-    huge = b"[" * (app.MAX_BODY_BYTES + 1)
+    huge = b"[" * (MAX_BODY_BYTES + 1)
     async with served.http.post(f"{served.url}/v1/chat/completions", data=huge, headers=headers) as response:
         assert (response.status, (await response.json())["error"]["type"]) == (413, "invalid_request_error")
     assert (await served.get("/v1/nothing"))[0] == 404
@@ -211,6 +214,40 @@ async def test_readiness_says_which_layers_miss(demo):
         served.swarm.know(())
         assert (await served.get("/ready"))[0] == 200
         assert (await served.openai.chat.completions.create(**chat())).choices[0].finish_reason == "stop"
+
+
+async def test_a_model_whose_peers_are_gone_holds_no_places_and_starves_no_other(demo):
+    """Its first texts hold places until they give up; those behind them wait without, and others are written."""
+    gone, there = named(demo, "gone"), named(demo, "there")
+    async with gateway_over(gone, beside=[there], places=4, waiting=16, patience_s=60.0) as served:
+        body = chat(max_tokens=1)
+        assert (await served.post("/v1/chat/completions", body | {"model": "gone"}))[0] == 200
+        for peer in served.swarm.up:
+            await peer.die()
+        waiting = [asyncio.create_task(served.post("/v1/chat/completions", body | {"model": "gone"})) for _ in range(8)]
+        await soon(_says(served, b"vllm:num_requests_waiting 5.0"))
+        status, _, answer = await soon(served.post("/v1/chat/completions", body | {"model": "there"}))
+        assert (status, answer["model"]) == (200, "there")
+        assert not any(task.done() for task in waiting)
+        await end(*waiting)
+
+
+async def test_once_peers_are_known_to_be_gone_no_place_is_held_for_them(demo, monkeypatch):
+    taken, take = [], Admission._take
+
+    async def note(*arguments):
+        taken.append(arguments)
+        await take(*arguments)
+
+    monkeypatch.setattr(Admission, "_take", note)
+    monkeypatch.setattr(outlook, "PATIENCE_S", 0.0)
+    async with gateway_over(demo, places=1, waiting=16, patience_s=0.0) as served:
+        for peer in served.swarm.up:
+            await peer.die()
+        for _ in range(2):
+            status, _, answer = await served.post("/v1/chat/completions", chat())
+            assert (status, answer["error"]["code"]) == (503, "missing_layers")
+        assert len(taken) == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -292,6 +329,11 @@ async def test_metrics_count_what_was_done(served):
     assert float(values[f"vllm:time_to_first_token_seconds_count{model}"]) == 1
     assert float(values['swarm_requests_refused_total{code="unknown_parameter"}']) == 1
     assert float(values["vllm:num_requests_running"]) == 0
+
+
+async def _says(served, line):
+    while line not in (await served.get("/metrics"))[2]:
+        pass
 
 
 async def _read(stream):
