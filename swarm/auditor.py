@@ -84,7 +84,7 @@ class Auditor:
             disagreements=self._disagreed,
             failures=dict(self._failures),
             waiting=self._unsettled,
-            caught=self._router.caught,
+            caught=self._router.trust.caught,
             token_layers=computed,
             generated_token_layers=self._generated,
             share=computed / self._generated if self._generated else 0.0,
@@ -133,7 +133,7 @@ class Auditor:
         Raises:
             Unaudited: if it does not come to a comparison.
         """
-        if not evidence.peer_ids.isdisjoint(self._router.health.bans):
+        if any(map(self._router.trust.lied, evidence.peer_ids)):
             raise Unaudited(Reason.BANNED)  # what it would tell is known, or cannot be told from what is
         try:
             first = [[link] for link in await self._router.links(evidence.stages)]
@@ -156,7 +156,7 @@ class Auditor:
         log.info("two chains of peers gave different answers to the same text: a trial begins")
         third = await self._others(first, second)
         parties = [_Parties((a, b, c)) for a, b, c in zip(first, second, third, strict=True)]
-        self._punish(await self._try(parties, evidence, {WRITTEN: written, AUDIT: answer}))
+        await self._punish(await self._try(parties, evidence, {WRITTEN: written, AUDIT: answer}))
 
     async def _again(self, parties: Sequence[_Parties], evidence: Evidence) -> Answers:
         """What the second parties say, where there are any. Raises `Unaudited` if they cannot."""
@@ -187,13 +187,13 @@ class Auditor:
     def _chance(self, peer_ids: Iterable[str]) -> float:
         return self._router.ledger.chance(peer_ids, self.rate)
 
-    def _punish(self, outcome: Outcome) -> None:
+    async def _punish(self, outcome: Outcome) -> None:
         for peer_id in outcome.convicted:
-            self._router.condemn(peer_id)
+            await self._router.trust.condemn(peer_id)
         for peer_ids in outcome.suspected:
-            self._router.doubt(peer_ids)
+            await self._router.trust.doubt(peer_ids)
         for peer_ids in outcome.disputed:
-            self._router.doubt(peer_ids, dispute=True)
+            await self._router.trust.doubt(peer_ids, dispute=True)
 
     async def _others(
         self, first: Sequence[list[ChainLink]], second: Sequence[list[ChainLink] | None]

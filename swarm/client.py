@@ -131,7 +131,8 @@ class SwarmClient:
             self._connections = connections
             self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
             life.push_async_callback(self._remember)
-            self._kept = KeptSessions()
+            self._kept = KeptSessions(self._router.trust)
+            self._router.trust.when_banned.append(self._kept.shed)
             life.push_async_callback(self._kept.close)
             self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
             auditing = asyncio.create_task(self._auditor.run())

@@ -24,6 +24,7 @@ from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
 from swarm.standby import Spare, Standby, goes_on_to
+from swarm.trust import Trust
 from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
 from swarm.wire.stream import replayed
 
@@ -64,8 +65,9 @@ class Finder(Protocol):
         """Take note that a peer failed."""
         ...
 
-    def doubt(self, peer_ids: Collection[str]) -> None:
-        """Take note that one of these peers computed something else than the model."""
+    @property
+    def trust(self) -> Trust:
+        """In which peers."""
         ...
 
 
@@ -92,16 +94,19 @@ class Mender:
         self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
         self._replayed = False  # in the repair that is under way
         self._implausible = False  # an answer was, before
+        self._misled: set[str] = set()  # who holds lies of the peer that is to be replaced, and may hold the text again
 
     async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
         """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
         that does not get on with what it was given. Nobody, if the chain only takes long."""
         broken = set()
         if isinstance(why, Implausible):
-            broken |= self._doubt()
+            broken |= await self._doubt()
         if isinstance(why, ChainBroken):
             self._blame(why)
             broken.add(why.peer_id)
+            self._misled = self._reached_by_lies(why.peer_id)
+            broken = (broken | self._misled) & {link.peer_id for link in self._session.chain}
         first = await self._look(broken)
         if broken or isinstance(why, ChainBroken):
             return broken
@@ -112,11 +117,18 @@ class Mender:
             broken.add(stuck)
         return broken
 
-    def _doubt(self) -> set[str]:
+    def _reached_by_lies(self, peer_id: str) -> set[str]:
+        """If it is a liar: those that come after it, who may be honest, and hold what they made of its lies."""
+        if not self._finder.trust.lied(peer_id):
+            return set()
+        behind = self._session.parties[peer_id].stage.last
+        return {link.peer_id for link in self._session.chain if link.stage.first >= behind}
+
+    async def _doubt(self) -> set[str]:
         """An answer was impossible. Most likely the last peer gave it, which is exchanged; if another one is no better,
         the reason lies before it, and everybody is."""
         chain = {link.peer_id for link in self._session.chain}
-        self._finder.doubt(chain)
+        await self._finder.trust.doubt(chain)
         again, self._implausible = self._implausible, True
         return chain if again else set()
 
@@ -163,14 +175,16 @@ class Mender:
         deadline = time.monotonic() + self._patience_s
         self._replayed = False
         await self._standby.rest()
-        broken, avoid, lost = set(broken), set(broken), [link for link in self._session.chain if link.peer_id in broken]
+        lost = [link for link in self._session.chain if link.peer_id in broken]
+        broken, avoid = set(broken), broken - self._misled
         waited_s = 0.0
         while True:
             held, begun_at = resume(), time.monotonic()
             try:
                 await self._replace(broken, avoid, held)
                 layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
-                peers, replayed_tokens = tuple(link.peer_id for link in lost), len(held.tokens) * self._replayed
+                replayed_tokens = len(held.tokens) * self._replayed
+                peers = tuple(link.peer_id for link in lost if link not in self._session.chain)
                 return Repair(peers, layers, waited_s * 1e3, replayed_tokens, standby=not self._replayed)
             except ChainBroken as again:
                 log.info("while a chain was repaired, peer ...%s failed: %s", again.peer_id[-8:], again.why)

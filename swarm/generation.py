@@ -27,6 +27,7 @@ from swarm.router import Router
 from swarm.routing.chain import MissingLayers
 from swarm.session import Answer, ChainSession
 from swarm.standby import Standby
+from swarm.trust import LIED
 from swarm.turn import Turn
 from swarm.wire.messages import FaultCode
 
@@ -111,6 +112,8 @@ class GenerationStream:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.mend(failure, turn.decoder.resume)
+                    if isinstance(failure, ChainBroken):
+                        self._forget(failure.peer_id, session)
             self._result = self._sum_up(turn, session, repairs)
             self._offer(turn, session)
             finished = True
@@ -190,6 +193,7 @@ class GenerationStream:
         try:
             while not turn.decoder.finish_reason:
                 answer = await ahead.answer()
+                self._check_honesty(session)
                 repairs.answered()
                 pieces = await self._judge(turn, answer)
                 if pieces:
@@ -199,6 +203,18 @@ class GenerationStream:
                 ahead.go_on()
         finally:
             await ahead.close()
+
+    def _check_honesty(self, session: ChainSession) -> None:
+        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to lie."""
+        if liar := self._router.trust.liar(session):
+            raise ChainBroken(liar.peer_id, liar.layers, LIED)
+
+    def _forget(self, peer_id: str, session: ChainSession) -> None:
+        """If it is a liar that was replaced, with all that its lies have reached: nothing rests on its work any more.
+        What was answered before says nothing of those that are left."""
+        if self._router.trust.lied(peer_id):
+            session.parties.pop(peer_id, None)
+            self._samples = Samples()
 
     def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
         done = turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
@@ -214,7 +230,7 @@ class GenerationStream:
             turn.decoder.tokens,
             len(turn.prompt),
             [link.stage for link in session.chain],
-            session.parties,
+            {peer_id: link.record.dtype for peer_id, link in session.parties.items()},
             session.max_tokens,
         )
         computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent

@@ -12,6 +12,7 @@ from swarm.chain import ChainBroken
 from swarm.decoding.decoder import Held
 from swarm.network.tasks import end
 from swarm.session import ChainSession
+from swarm.trust import Trust
 
 KEEP_S = 60.0  # peers lend room to whoever is silent for longer only while nobody else wants it
 MOST_KEPT = 8  # of one client: each takes room for a whole text on every peer of its chain
@@ -21,11 +22,19 @@ class KeptSessions:
     """Sessions that rest. `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
 
     ``close`` it before the connections.
+
+    Args:
+        trust: in the peers of a session, and in those on whose work it rests.
     """
 
     def __init__(
-        self, keep_s: float = KEEP_S, most: int = MOST_KEPT, clock: Callable[[], float] = time.monotonic
+        self,
+        trust: Trust,
+        keep_s: float = KEEP_S,
+        most: int = MOST_KEPT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._trust = trust
         self._keep_s, self._most, self._clock = keep_s, most, clock
         self._kept: dict[ChainSession, tuple[Held, float]] = {}  # what it holds, and until when; the oldest first
         self._expiring: asyncio.Task[None] | None = None  # while there are any
@@ -34,10 +43,14 @@ class KeptSessions:
         return len(self._kept)
 
     async def put(self, session: ChainSession, held: Held) -> None:
-        """Keep a session; of too many the oldest is closed. One that a peer has left is closed at once."""
+        """Keep a session; of too many the oldest is closed. One that a peer has left, or had lied in, is closed at
+        once."""
         try:
             await session.rest()
         except ChainBroken:
+            await session.close()
+            return
+        if self._trust.liar(session):
             await session.close()
             return
         self._kept[session] = held, self._clock() + self._keep_s
@@ -48,17 +61,22 @@ class KeptSessions:
 
     async def take(self, prompt: Sequence[int], tokens: int) -> tuple[ChainSession, Held] | None:
         """The session that holds the longest beginning of a prompt and has room for so many ``tokens`` in all, if there
-        is one; it is the caller's from now on. One that has broken meanwhile is closed."""
+        is one; it is the caller's from now on. One that has broken meanwhile, or whose peers would not be chosen now,
+        is closed."""
         while fitting := [
             (len(held.tokens), session)
             for session, (held, _) in self._kept.items()
             if session.max_tokens >= tokens and goes_on(prompt, held)
         ]:
             _, session = max(fitting, key=lambda each: each[0])
-            if session.undisturbed():
+            if self._trust.would_use(session) and session.undisturbed():
                 return session, self._kept.pop(session)[0]
             await self._let_go(session)
         return None
+
+    async def shed(self) -> None:
+        """A peer was found to lie: close what rests on its work."""
+        await asyncio.gather(*(self._let_go(each) for each in list(self._kept) if self._trust.liar(each)))
 
     async def close(self) -> None:
         """Close all. Never fails."""

@@ -22,12 +22,12 @@ from swarm.results import RouteStop, Stats
 from swarm.routing.chain import MissingLayers, Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
+from swarm.trust import Trust
 
 WATCH_S = 5.0  # between looks at the directory while a text is written
 WATCH_LARGE_S = 60.0  # where a look shows only a part of the swarm: there are spares enough
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
 MAX_MEASURED = 4 * NEAREST
-MAX_CAUGHT = 64
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,9 @@ class Router:
         model: its name as the user gave it, for errors.
         known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
         ledger: who is suspected to lie: chains have as few of these as can be, one at most if that can be.
+
+    Attributes:
+        trust: what becomes of peers that are found to lie.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class Router:
         ledger: Ledger | None = None,
     ) -> None:
         self.health, self.ledger = health, Ledger() if ledger is None else ledger
-        self.caught: tuple[str, ...] = ()  # peers that were found to lie
+        self.trust = Trust(self.ledger, health, connections)
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
@@ -220,19 +223,6 @@ class Router:
     def failed(self, peer_id: str) -> None:
         """A peer broke a session or did not answer."""
         self.health.failed(peer_id)
-
-    def doubt(self, peer_ids: Collection[str], dispute: bool = False) -> None:
-        """One of these peers computed something else than the model; in a dispute, each says so of the others. Once it
-        is certain which, it is banned."""
-        for peer_id in self.ledger.disagreed(peer_ids, dispute):
-            self.condemn(peer_id)
-
-    def condemn(self, peer_id: str) -> None:
-        """This peer lied: have nothing to do with it any more."""
-        log.info("the peer ...%s lied, and is not used any more", peer_id[-8:])
-        self.ledger.convicted(peer_id)
-        self.health.ban(peer_id)
-        self.caught = (*self.caught, peer_id)[-MAX_CAUGHT:]
 
     def broke(self, failure: ChainBroken) -> None:
         """A session could not be had of a peer, or ended with it."""
@@ -329,7 +319,7 @@ class Router:
                 self._rtt_ms.pop(record.peer_id, None)
         self._rtt_ms |= {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
         self._rtt_ms = dict(sorted(self._rtt_ms.items(), key=lambda each: each[1])[:MAX_MEASURED])
-        there = [record for record in usable if record.peer_id in reached]
+        there = [r for r in usable if r.peer_id in reached and not self.health.banned(r.peer_id)]  # some are by now
         random.shuffle(there)  # of equals, clients take different ones
         ids = {neighbour_key(record.peer_id): record.peer_id for record in there}
         return _Known([self._candidate(r, reached[r.peer_id].rtt_ms, ids, first, last) for r in there], reached)

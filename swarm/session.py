@@ -76,7 +76,7 @@ class ChainSession:
 
     Attributes:
         chain: its peers now.
-        parties: all peers that were ever part of the chain, and in which dtype each says to compute: what the peers of
+        parties: all peers that were ever part of the chain, by their ids, and the last place of each: what the peers of
             the chain hold may rest on the work of any of them.
         branches: every peer takes several continuations of one token; known once it is open.
 
@@ -94,7 +94,7 @@ class ChainSession:
         guard: Guard | None = None,
     ) -> None:
         self.chain, self.fingerprint = tuple(chain), fingerprint
-        self.parties = {link.peer_id: link.record.dtype for link in self.chain}
+        self.parties = {link.peer_id: link for link in self.chain}
         self.max_tokens, self.hidden_size, self._guard = max_tokens, hidden_size, guard
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
@@ -177,7 +177,7 @@ class ChainSession:
     def go_on(self, chain: Sequence[ChainLink], epoch: int) -> None:
         """The chain is another one from now on; nothing that was sent in an older epoch is waited for."""
         self.chain, self._epoch = tuple(chain), epoch
-        self.parties |= {link.peer_id: link.record.dtype for link in self.chain}
+        self.parties |= {link.peer_id: link for link in self.chain}
         self._sent.clear()
         self._set_aside.clear()
 

@@ -79,7 +79,6 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health()
         self.auditor: Auditor | None = None
-        self.kept = KeptSessions()
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(somebody())
         self._connections = Connections(self._dialer)
@@ -88,6 +87,8 @@ class Swarm:
     def know(self, records: Sequence[PeerRecord]) -> None:
         """Begin anew, as a client that knew these peers before."""
         self.router = Router(self, self._connections, self._checkpoint, "tiny", self.health, records)
+        self.kept = KeptSessions(self.router.trust)
+        self.router.trust.when_banned.append(self.kept.shed)
 
     async def add(self, *spans: tuple[int, int], **options: int) -> None:
         for first, last in spans:

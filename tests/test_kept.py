@@ -113,7 +113,7 @@ async def test_nothing_is_kept_that_nobody_asked_for_or_that_has_failed(make: Ca
 
 async def test_what_nobody_takes_is_closed_after_a_while_and_of_many_the_oldest(make: Callable[[], Swarm]) -> None:
     async with swarm_of(make, *STAGES) as swarm:
-        swarm.kept = KeptSessions(keep_s=0.2, most=2)
+        swarm.kept = KeptSessions(swarm.router.trust, keep_s=0.2, most=2)
         for last in (5, 6, 7):
             await swarm.write(prompt=[*PROMPT, last], keep=True, max_new_tokens=1)
             assert len(swarm.kept) <= 2

@@ -32,6 +32,7 @@ class Connection:
         self._pings: dict[int, asyncio.Future[bool]] = {}  # answered, or lost
         self._nonces = itertools.count()
         self._ended: LinkClosed | WireError | None = None
+        self._why = ""  # we closed it
         self._reader = asyncio.create_task(self._read())
 
     @property
@@ -77,13 +78,14 @@ class Connection:
         self.rtt_ms = (time.perf_counter() - started) * 1e3
         return self.rtt_ms
 
-    async def close(self) -> None:
-        """Close the link; sessions that still listen are told. May be called twice."""
+    async def close(self, why: str = "we closed it") -> None:
+        """Close the link; sessions that still listen are told why. May be called twice."""
+        self._why = why
         await end(self._reader)
         await self.link.close()
 
     async def _read(self) -> None:
-        ended: LinkClosed | WireError = LinkClosed(self.link.address, "we closed it")
+        ended: LinkClosed | WireError | None = None
         try:
             while True:
                 before = self.link.bytes_received
@@ -92,7 +94,7 @@ class Connection:
         except (LinkClosed, WireError) as error:
             ended = error
         finally:
-            self._ended = ended
+            self._ended = ended = ended or LinkClosed(self.link.address, self._why)
             for answered in self._pings.values():
                 if not answered.done():
                     answered.set_result(False)

@@ -96,6 +96,12 @@ class Connections:
         others = [self._open.pop(peer_id) for peer_id in idle]
         await asyncio.gather(*(connection.close() for connection in others))
 
+    async def drop(self, peer_id: str, why: str) -> None:
+        """Close the connection to a peer, whoever uses it: all that listen to it hear why, at once."""
+        connection = self._open.pop(peer_id, None)
+        if connection is not None:
+            await connection.close(why)
+
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(*(connection.close() for connection in self._open.values()))

@@ -78,9 +78,11 @@ class Health:
         """Whether it may be part of a chain now."""
         if peer_id in self._block or (self._allow and peer_id not in self._allow):
             return False
-        if self._bans.get(peer_id, 0.0) > self._wall_clock():
-            return False
-        return self.retry_in_s(peer_id) <= 0
+        return not self.banned(peer_id) and self.retry_in_s(peer_id) <= 0
+
+    def banned(self, peer_id: str) -> bool:
+        """Whether it lied not long ago."""
+        return self._bans.get(peer_id, 0.0) > self._wall_clock()
 
     def retry_in_s(self, peer_id: str) -> float:
         """How long it is still left alone; 0 or less if it is not."""
