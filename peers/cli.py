@@ -219,6 +219,7 @@ def bootstrap(
     """Run a bootstrap node: the address by which others find the swarm. It serves no layers and needs no GPU."""
     from swarm.config import state_dir
     from swarm.identity import Identity
+    from swarm.keylock import held
 
     net = named_network(bootstrap, network)
     from peers.metrics import NodeMetrics
@@ -256,7 +257,8 @@ def bootstrap(
                     stdio.say(OPEN_TO_ALL)
             await stop.wait()
 
-    _run_until_stopped(run, until_eof)
+    with held(identity.file, alone=True):
+        _run_until_stopped(run, until_eof)
 
 
 @app.command()

@@ -24,10 +24,12 @@ from peers.monitor import Where, monitored
 from peers.neighbours import Neighbours
 from peers.news import News, Say
 from peers.reach import Reach, asked, own_address
+from peers.twin import TwinSearch
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
 from swarm.identity import Identity
+from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization
 from swarm.model.span import Span
@@ -87,6 +89,18 @@ async def serve(
         SwarmError: for everything that an operator can put right.
     """
     identity = Identity.load_or_create(options.key_file) if options.key_file else Identity.generate()
+    with held(identity.file, alone=True):
+        await _serve(options, identity, stop, say, progress)
+
+
+async def _serve(
+    options: Options,
+    identity: Identity,
+    stop: asyncio.Event,
+    say: Say,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """`serve`, under this identity."""
     checkpoint, dtype, room = await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
     capacity = min(room.capacity(), options.max_layers or room.model_layers) if options.layers is None else 0
     async with contextlib.AsyncExitStack() as stack:
@@ -97,6 +111,8 @@ async def serve(
         offer = Offer(options.layers or (0, 1))
         neighbours = Neighbours(dialer)
         stack.push_async_callback(neighbours.close)
+        twins = TwinSearch(dialer)
+        answer = twins.serving(handler.serve)
 
         def record() -> PeerRecord:
             return PeerRecord(
@@ -155,15 +171,13 @@ async def serve(
             serving,
         )
         stack.push_async_callback(life.close)
-        port = await stack.enter_async_context(
-            listening(door, options.host, options.port, handler.serve, options.link_ms)
-        )
+        port = await stack.enter_async_context(listening(door, options.host, options.port, answer, options.link_ms))
         stack.push_async_callback(handler.close)
         reach = Reach(
             options.network,
             options.announce or own_address(options.host, port),
             door,
-            handler.serve,
+            answer,
             exact=options.announce is not None,
             delay_ms=options.link_ms,
         )
@@ -183,6 +197,7 @@ async def serve(
         directory = await stack.enter_async_context(await insist(enter, say))
         dialer.streams = directory.streams
         await reach.enter(directory)
+        await twins.check(directory, record())
         stack.push_async_callback(_withdraw, directory)
         if options.layers is None:
             census = Census(directory, dialer, checkpoint.fingerprint, checkpoint.num_layers, identity.peer_id)
@@ -193,10 +208,11 @@ async def serve(
         announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
         measuring = await stack.enter_async_context(_owned(neighbours.run(directory, record)))
         reaching = await stack.enter_async_context(_owned(reach.keep(directory)))
+        searching = await stack.enter_async_context(_owned(twins.keep(directory, record)))
         await stack.enter_async_context(_owned(_tell_refusals(handler.admission, say)))
-        await _first_of(stop, living, announcing, measuring, reaching)
+        await _first_of(stop, living, announcing, measuring, reaching, searching)
         say(News("leaving", "leaving: no new sessions, the record is withdrawn"))
-        await end(living, announcing, measuring, reaching)
+        await end(living, announcing, measuring, reaching, searching)
         await life.leave()
 
 

@@ -19,11 +19,12 @@ from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.kept import KeptSessions
+from swarm.keylock import held
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.model.quantization import named
 from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
-from swarm.network.directory import Directory
+from swarm.network.directory import Directory, node_of_client
 from swarm.network.discovery import Connections
 from swarm.network.tasks import end, within
 from swarm.reading import Reader, Reading
@@ -100,6 +101,7 @@ class SwarmClient:
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
         self._me = Member(identity or Identity.generate(), self._network)
+        self._node = node_of_client(self._me.identity, self._network)
         self._book = AddressBook(cache, self._network.name) if cache else None
         self._standings = self._book.standings() if self._book else {}
         bans = {peer_id: each.banned_until for peer_id, each in self._standings.items() if each.banned_until}
@@ -119,6 +121,7 @@ class SwarmClient:
             loading = asyncio.get_running_loop().run_in_executor(self._threads.judging, self._load)
             # Of two failures the first is told; the other must not be printed when it is collected.
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            life.enter_context(held(self._node.file, alone=False))
             self._directory = await life.enter_async_context(await self._enter())
             self._loaded = await loading
             dialer = Dialer(self._me, self._link_ms, self._directory.streams)
@@ -147,12 +150,12 @@ class SwarmClient:
         """Enter the DHT: through nodes that let us in before, if no bootstrap node does; and greet those anyway."""
         nodes = self._book.nodes() if self._book else ()
         try:
-            return await Directory.join(self._me.identity, self._network, known=nodes, client_mode=True)
+            return await Directory.join(self._node, self._network, known=nodes, client_mode=True)
         except NoBootstrap:
             if not nodes:
                 raise
             known = replace(self._network, bootstrap=nodes)
-            return await Directory.join(self._me.identity, known, client_mode=True)
+            return await Directory.join(self._node, known, client_mode=True)
 
     async def _remember(self) -> None:
         """Note who was good, for the next start."""

@@ -41,10 +41,15 @@ _VALID_UNTIL = datetime(2120, 1, 1, tzinfo=timezone.utc)
 
 
 class Identity:
-    """One private key and everything that follows from it. Immutable; safe to share between tasks and threads."""
+    """One private key and everything that follows from it. Immutable; safe to share between tasks and threads.
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    Attributes:
+        file: where the key is kept; None for one that lives in memory only.
+    """
+
+    def __init__(self, key: Ed25519PrivateKey, file: Path | None = None) -> None:
         self._key = key
+        self.file = file
 
     @classmethod
     def generate(cls) -> Identity:
@@ -74,7 +79,7 @@ class Identity:
             raise IdentityError(str(path), "not a private key; move the file away to get a new identity") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise IdentityError(str(path), "not an Ed25519 key; move the file away to get a new identity")
-        return cls(key)
+        return cls(key, path)
 
     @cached_property
     def peer_id(self) -> str:

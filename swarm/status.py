@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from swarm.config import Network
 from swarm.identity import Identity
+from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import named
 from swarm.network.connection import Connection
 from swarm.network.dialer import Dialer
-from swarm.network.directory import Directory
+from swarm.network.directory import Directory, node_of_client
 from swarm.network.discovery import MAX_CANDIDATES, Connections
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
@@ -94,14 +95,16 @@ async def look(
 @contextlib.asynccontextmanager
 async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[Directory, Connections]]:
     """The directory of a network, and connections to its peers, direct or through relays."""
-    async with await Directory.join(identity, network, client_mode=True) as directory:
-        dialer = Dialer(Member(identity, network), streams=directory.streams)
-        connections = Connections(dialer)
-        try:
-            yield directory, connections
-        finally:
-            await connections.close()
-            await dialer.close()
+    node = node_of_client(identity, network)
+    with held(node.file, alone=False):
+        async with await Directory.join(node, network, client_mode=True) as directory:
+            dialer = Dialer(Member(identity, network), streams=directory.streams)
+            connections = Connections(dialer)
+            try:
+                yield directory, connections
+            finally:
+                await connections.close()
+                await dialer.close()
 
 
 def _entry(model: str, quantization: str | None) -> ModelEntry:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from swarm import console, status
 from swarm.config import Network
 from swarm.errors import ConfigError, ModelNotFound, NoBootstrap
 from swarm.identity import Identity
+from swarm.keylock import KeyInUse, held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8
 from swarm.network.directory import Directory
@@ -130,3 +132,12 @@ async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch
 async def test_no_bootstrap_node_is_an_error() -> None:
     with pytest.raises(NoBootstrap):
         await look(Network("test"))
+
+
+async def test_a_client_may_have_the_key_of_a_peer_unless_it_has_to_enter_by_it(lab: Lab, tmp_path: Path) -> None:
+    peer = Identity.load_or_create(tmp_path / "peer.key")
+    members = frozenset({peer.peer_id})
+    with held(peer.file, alone=True):
+        assert await soon(look(lab.network, identity=peer)) == []
+        with pytest.raises(KeyInUse):
+            await soon(look(replace(lab.network, members=members), identity=peer))

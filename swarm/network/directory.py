@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from swarm.network.daemon import ANSWER_TIMEOUT_S
 from swarm.network.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
 from swarm.network.node import Node
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode, latest_expiration_s
+from swarm.network.shards import MAX_DEPTH, SIGNPOST, Shard, block_count, span_key, way_of
 from swarm.network.stream import Streams
 from swarm.network.survey import Sample
 from swarm.network.tasks import within
@@ -27,6 +29,14 @@ PUBLISH_TIMEOUT_S = 10.0
 LOOKUP_TIMEOUT_S = 8.0
 _TICK_S = 0.001  # the least by which one expiration is later than another
 _T = TypeVar("_T")
+
+
+def node_of_client(me: Identity, network: Network) -> Identity:
+    """The identity of a client's node in the DHT: of its own, so that clients and peers of one key do not share a node.
+
+    Where the network has a list of members, the node is `me`, since others let no other one in.
+    """
+    return Identity.generate() if network.members is None else me
 
 
 class Directory:
@@ -147,6 +157,23 @@ class Directory:
         while keys := lookup.wanted():
             lookup.saw(await self._find(keys))
         return lookup.sample()
+
+    async def under_our_id(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
+        """What others find under our own id, in whichever block of this model; newest first."""
+        way, name = way_of(self._identity.peer_id), self._network.name
+        blocks: Iterable[int] = range(block_count(model_layers))
+        ours: list[tuple[float, PeerRecord]] = []
+        for depth in range(MAX_DEPTH + 1):
+            keys = {span_key(name, fingerprint, Shard(block, way[:depth])): block for block in blocks}
+            found = await self._find(list(keys))
+            for record, expiration in itertools.chain.from_iterable(found.values()):
+                is_ours = record.peer_id == self._identity.peer_id and record.state != "offline"
+                if isinstance(record, PeerRecord) and is_ours:
+                    ours.append((expiration, record))
+            blocks = [keys[key] for key, records in found.items() if len(records) >= SIGNPOST]
+            if not blocks:
+                break
+        return [record for _, record in sorted(ours, key=lambda each: -each[0])]
 
     async def models(self) -> list[ModelEntry]:
         """What the network serves, most peers first. In a network of very many models some are left out."""

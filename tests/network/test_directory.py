@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from crowd import crowd
-from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, plain_node, record_of
+from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, laboratory, plain_node, record_of
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord
 from hivemind.p2p import PeerID
@@ -23,7 +23,7 @@ from swarm.config import Network
 from swarm.errors import CannotListen, DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.berth import CROWD, LISTED
-from swarm.network.directory import Directory, _within
+from swarm.network.directory import Directory, _within, node_of_client
 from swarm.network.lookup import ModelEntry, covers
 from swarm.network.records import encode
 from swarm.network.validator import RecordValidator
@@ -278,3 +278,23 @@ async def test_a_restarted_bootstrap_node_is_found_again(lab: Lab) -> None:
                 return not await alone() and await second.peers(MODEL, LAYERS) == [record_of(peer)]
 
             await eventually(back, 20)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_clients_of_one_identity_find_peers_side_by_side(listed: bool) -> None:
+    """As a gateway with several models has them, and several commands of one user."""
+    first, peer, me = (Identity.generate() for _ in range(3))
+    members = frozenset({first.peer_id, peer.peer_id, me.peer_id}) if listed else None
+    async with laboratory(Network("test", members=members), first) as lab:
+        await (await lab.join(peer)).publish(record_of(peer))
+        clients = [await lab.join(node_of_client(me, lab.network), client_mode=True) for _ in range(3)]
+        while clients:
+            for found in await asyncio.gather(*(client.peers(MODEL, LAYERS) for client in clients)):
+                assert [record.peer_id for record in found] == [peer.peer_id]
+            await clients.pop().close()
+
+
+def test_a_client_has_a_node_of_its_own_unless_only_members_may_enter() -> None:
+    me = Identity.generate()
+    assert node_of_client(me, Network("test")).peer_id != me.peer_id
+    assert node_of_client(me, Network("test", members=frozenset({me.peer_id}))) is me

@@ -23,6 +23,7 @@ from peers.scheduler import Scheduler
 from swarm.config import Network
 from swarm.errors import CannotListen, ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
+from swarm.keylock import KeyInUse
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8
 from swarm.model.span import Span
@@ -255,3 +256,20 @@ async def test_a_name_that_records_cannot_carry_is_said(tmp_path: Path) -> None:
     error = await failure(options(checkpoint, model=str(tmp_path / "my model")))
     assert isinstance(error, ConfigError)
     assert "my model" in str(error)
+
+
+async def test_one_key_is_one_peer_on_one_computer_and_on_two(
+    tiny: Checkpoint, bootstrap: Directory, tmp_path: Path
+) -> None:
+    key, copied = tmp_path / "peer.key", tmp_path / "copied.key"
+    asked = options(tiny, bootstrap, key_file=key)
+    async with living(asked) as said:
+        copied.write_bytes(key.read_bytes())
+        copied.chmod(0o600)
+        for file, where in ((key, "another process on this computer"), (copied, "a peer at 127.0.0.1:")):
+            with pytest.raises(KeyInUse, match=where):
+                await soon(serve(replace(asked, key_file=file), asyncio.Event(), lambda _: None))
+        (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
+        assert record.addresses == tuple(said[-1].facts["addresses"])
+    async with living(asked) as said:
+        assert said[-1].event == "serving"

@@ -1,0 +1,61 @@
+"""A lock on a key file, so that one key is one peer. The system takes it back however its process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from swarm.errors import IdentityError
+
+try:
+    import fcntl
+except ImportError:  # a system without these locks
+    fcntl = None  # type: ignore[assignment]
+
+
+class KeyInUse(IdentityError):
+    """Another process has this key: others could not tell the two apart. `subject` is the key file or the peer id."""
+
+    def __init__(self, subject: str, where: str) -> None:
+        super().__init__(
+            subject,
+            f"{where} uses this key already, and the swarm takes two of one key for one: end the "
+            "other one, or give this one a key file of its own",
+        )
+
+
+@contextlib.contextmanager
+def held(key_file: Path | None, *, alone: bool) -> Iterator[None]:
+    """Hold a key while it is used: `alone`, or together with others that are not. None holds nothing.
+
+    The file itself is locked, so that a key can lie where nothing may be written. No file is left
+    behind, and a process that was killed holds nothing.
+
+    Raises:
+        KeyInUse: if another process holds the key, and either of the two wants it alone.
+        IdentityError: if the file cannot be opened.
+    """
+    if fcntl is None or key_file is None:
+        yield
+        return
+    try:
+        descriptor = os.open(key_file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise IdentityError(str(key_file), f"cannot read this key file ({error.strerror or error})") from error
+    try:
+        _lock(descriptor, key_file, alone)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, key_file: Path, alone: bool) -> None:
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KeyInUse(str(key_file), "another process on this computer") from None
+    except OSError:
+        pass  # a file system without locks: the directory's record still tells
