@@ -132,7 +132,9 @@ class SwarmClient:
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
             ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
             self._connections = connections
-            self._router = Router(self._directory, connections, checkpoint, self._model, self._health, known, ledger)
+            self._router = Router(
+                self._directory, connections, checkpoint, checkpoint.plain_name, self._health, known, ledger
+            )
             life.push_async_callback(self._remember)
             self._kept = KeptSessions(self._router.trust)
             self._router.trust.when_banned.append(self._kept.shed)

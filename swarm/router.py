@@ -110,7 +110,7 @@ class Router:
     """Finds chains for one model.
 
     Args:
-        model: its name as the user gave it, for errors.
+        model: its name, for errors: they reach others, whom it does not concern where the files are.
         known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
         ledger: who is suspected to lie: chains have as few of these as can be, one at most if that can be.
 

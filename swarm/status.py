@@ -73,7 +73,7 @@ async def routes(
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
     async with _entered(network, identity or Identity.generate()) as (directory, connections):
-        return await Router(directory, connections, checkpoint, model, Health()).choices()
+        return await Router(directory, connections, checkpoint, checkpoint.plain_name, Health()).choices()
 
 
 async def look(

@@ -70,6 +70,11 @@ class Checkpoint:
         return cls(model, _Hub(model), quantization)
 
     @property
+    def plain_name(self) -> str:
+        """The name without that of the quantization. What others are told: where the files are is nobody's business."""
+        return self.name if self.quantization is None else self.name.removesuffix(f"-{self.quantization.name}")
+
+    @property
     def num_layers(self) -> int:
         return int(self.config.num_hidden_layers)
 
