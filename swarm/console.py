@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -127,21 +127,18 @@ def _why(piece: "Piece") -> str:
 def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
     """A table a model, with a bar a peer."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from swarm.tables import print_table
+
     console = Console()
+    columns = ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt ms")
     if not reports:
         console.print(f"The network {network} is up, but nobody serves a model in it.")
     for report in reports:
         title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
-        # As Text, because a folder's name may look like markup.
-        table = Table(title=Text(title), box=None, padding=(0, 2, 0, 0), title_justify="left")
-        for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt ms"):
-            justify: Literal["left", "right"] = "right" if column in ("tok/s", "cache", "rtt ms") else "left"
-            table.add_column(column, justify=justify, no_wrap=True)
-        for peer in report.peers:
-            table.add_row(
+        rows = [
+            (
                 f"\u2026{peer.peer_id[-8:]}",
                 _bar(peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))),
                 f"{peer.layers[0]}:{peer.layers[1]}",
@@ -152,7 +149,9 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
                 peer.path or "-",
                 f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
             )
-        console.print(table)
+            for peer in report.peers
+        ]
+        print_table(console, columns, rows, title=title, left=("layers", "span", "dtype", "state", "path"))
         if report.estimated_peers is not None:
             about = _rounded(report.estimated_peers)
             console.print(f"A sample of {len(report.peers)} peers; there are about {about:,}.")
@@ -167,21 +166,19 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
 def show_routes(choices: "Sequence[Choice]") -> None:
     """A table a chain: what its loop is expected to take, and what that is made of."""
     from rich.console import Console
-    from rich.table import Table
+
+    from swarm.tables import print_table
 
     console = Console()
     for choice, name in zip(choices, ("The chain", "The runner-up"), strict=False):
         title = f"{name}: a loop of {choice.plan.loop_ms:.1f} ms is expected"
-        table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
-        table.add_column("peer")
-        for column in ("layers", "rtt ms", "waits ms", "computes ms"):
-            table.add_column(column, justify="right")
+        rows = []
         for stage in choice.plan.stages:
             peer = choice.candidates[stage.peer_id]
             computes_ms = peer.layer_ms * (stage.last - stage.first)
             figures = (f"{each:.1f}" for each in (peer.rtt_ms, peer.fixed_ms, computes_ms))
-            table.add_row(f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures)
-        console.print(table)
+            rows.append((f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures))
+        print_table(console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title)
     if len(choices) == 1:
         console.print("There is no other: each of these peers is needed.")
 

@@ -70,7 +70,7 @@ class Options(TypedDict, total=False):
     depth: Depth  # frames in flight at most; 1 waits for every window; "auto" streams as far ahead as it pays
     branches: int  # choices of the draft for one place that are sent at most where it streams; 1 is the first alone
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
-    lookup: bool  # also draft by looking up what was said before; needs no draft model
+    lookup: bool | None  # draft by looking up what was said before, too; None: where there is no draft model
     temperature: float  # 0 is greedy
     top_k: int  # 0 keeps all tokens
     top_p: float
@@ -100,7 +100,7 @@ class Request:
     depth: Depth = "auto"
     branches: int = STREAM_BRANCHES
     verification: Verification = field(default_factory=Verification)
-    lookup: bool = False
+    lookup: bool | None = None
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()

@@ -21,6 +21,9 @@ from swarm.results import Failover, Generation, Likely, Measured, Meter, Piece, 
 from swarm.text import StopStrings, TextStream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
+# Tokens that must have occurred before, where there is no draft model and nobody asked for a lookup. Of novel texts of
+# SmolLM2-135M it finds something at 9 % of the places, of which 60 % are right (docs/verification.md).
+LEAST_MATCH, MOST_MATCH = 3, 6
 SURE_MATCH = 6  # tokens that must have occurred before, for a lookup to be preferred to a draft model
 
 log = logging.getLogger(__name__)
@@ -242,11 +245,17 @@ def _own(row: Tensor | None) -> Tensor | None:
 
 
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
-    """The draft model's, a lookup, both (the lookup first, where a longer match makes it likely), or none."""
+    """The draft model's, both (the lookup first, where a longer match makes it likely), a lookup, or none.
+
+    A lookup costs the client nothing, and the peers positions where it is wrong: so one that was not asked for takes
+    more to believe a match.
+    """
     stop_ids = request.stop_ids(models.checkpoint)
     if request.window == 0:
         return None
     if models.draft is None:
+        if request.lookup is None:
+            return LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
         return LookupDrafter(stop_ids=stop_ids) if request.lookup else None
     drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
     if not request.lookup:

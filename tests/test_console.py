@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 import pytest
 from rich.text import Text
+from screens import on_screens
 
 from swarm import console
 from swarm.audit.unaudited import Reason
@@ -155,6 +156,17 @@ def test_status_shows_a_bar_a_peer_and_that_all_is_served(capsys, monkeypatch):
     assert "····████" in said
     for fact in ("\u2026aaaaaaaa", "0:5", "4:8", "bfloat16", "123", "5000", "online", "12.3", "All layers are served."):
         assert fact in said
+
+
+def test_status_is_whole_at_any_width(monkeypatch):
+    peers = (peer(PEER_A, (0, 40)), replace(peer(PEER_B, (40, 80), None), state="joining"))
+    report = ModelStatus("organisation/some-model-70B-instruct", "ab" * 16, 80, peers, ((40, 80),))
+    for width, lines in on_screens(monkeypatch, lambda: show_status("testnet", [report])).items():
+        words = " ".join(lines).split()
+        for word in ("\u2026aaaaaaaa", "0:40", "40:80", "bfloat16", "123", "5000", "unreachable", "direct", "12.3"):
+            assert word in words, width
+        for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt"):
+            assert column in words, width
 
 
 def test_status_says_plainly_what_is_missing_and_who_does_not_answer(capsys, monkeypatch):

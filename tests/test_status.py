@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from architectures import LAYERS
 from crowd import crowd
+from screens import on_screens
 from support import Server, pong, soon, tiny_checkpoint
 
 from swarm import console, status
@@ -100,7 +101,9 @@ async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.Mo
     assert len(report.peers) == LAYERS
 
 
-async def test_the_route_and_the_runner_up_are_explained(lab: Lab, tmp_path: Path) -> None:
+async def test_the_route_and_the_runner_up_are_explained(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = {"fingerprint": tiny_checkpoint(tmp_path / "tiny").fingerprint}
     lower = [await lab.peer(0, 2, **weights) for _ in range(2)]
     upper = await lab.peer(2, LAYERS, **weights)
@@ -111,7 +114,10 @@ async def test_the_route_and_the_runner_up_are_explained(lab: Lab, tmp_path: Pat
     told = best.as_dict()
     assert [peer["layers"] for peer in told["peers"]] == [(0, 2), (2, LAYERS)]
     assert all(peer["rtt_ms"] > 0 and peer["layer_ms"] > 0 for peer in told["peers"])
-    console.show_routes([best, second])
+    for width, lines in on_screens(monkeypatch, lambda: console.show_routes([best, second])).items():
+        text = "\n".join(lines)
+        assert all(text.count(column) == 2 for column in ("peer", "layers", "rtt ms", "waits ms", "computes ms")), width
+        assert text.count(f"\u2026{upper[-8:]}") == 2
 
 
 async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,9 +282,10 @@ def test_what_is_drafted_together_takes_its_time_once(draft):
     assert turn.decoder.counts.drafted == 3
 
 
+@pytest.mark.parametrize("lookup", [True, None])
 @pytest.mark.parametrize("window", [4, "auto"])
-def test_lookup_needs_no_model(window, target, plain):
-    assert run(target, options(lookup=True, window=window)).token_ids == plain().token_ids
+def test_lookup_needs_no_model(window, lookup, target, plain):
+    assert run(target, options(lookup=lookup, window=window)).token_ids == plain().token_ids
 
 
 def test_lookup_goes_before_the_draft_model():
@@ -296,7 +297,14 @@ def test_lookup_goes_before_the_draft_model():
     assert both.drafters[1] == "the model's"
     assert turn_module.make_drafter(models(draft=Draft()), options()) == "the model's"
     assert turn_module.make_drafter(models(draft=Draft()), options(window=0, lookup=True)) is None
-    assert turn_module.make_drafter(models(), options()) is None
+    assert turn_module.make_drafter(models(), options(lookup=False)) is None
+
+
+def test_without_a_draft_model_what_was_said_before_is_looked_up_but_takes_more_to_be_believed():
+    unasked = turn_module.make_drafter(models(), options())
+    asked = turn_module.make_drafter(models(), options(lookup=True))
+    assert (unasked.min_match, asked.min_match) == (3, 2)
+    assert turn_module.make_drafter(models(), options(window=0)) is None
 
 
 def test_relaxed_tokens_say_what_the_target_would_have_said(target, plain):

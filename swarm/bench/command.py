@@ -11,14 +11,13 @@ from rich.progress import Progress
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.figures import Figures, all_figures
 from swarm.bench.show import markdown, show_table
-from swarm.bench.ways import ADAPTIVE, BRANCHES, PAPERS_WINDOW, PLAIN, STREAMING, Way, window_of
+from swarm.bench.ways import Way, ways_of
 from swarm.client import SwarmClient
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.request import Options
 
 WARM_UP_TOKENS = 8  # of each way, not counted: links, caches and what is learned of the draft
-WAYS: tuple[Way, ...] = (PLAIN, PAPERS_WINDOW, window_of(16), STREAMING, BRANCHES, ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,18 @@ class Asked:
     """
 
     model: str
-    draft: str
+    draft: str | None  # None: what was said before is looked up instead
     network: Network
     prompts: tuple[str, ...]
     max_new_tokens: int
     plain_tokens: int
     link_ms: float = 0.0  # emulated one-way delay of what the client sends
     identity: Identity | None = None  # None: somebody new
+    lookup: bool = False  # also where there is a draft model
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        return ways_of(self.draft is not None, self.lookup)
 
 
 async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
@@ -52,14 +56,14 @@ async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
             identity=asked.identity,
             audit_rate=0.0,
         ) as client:
-            for way in WAYS:
+            for way in asked.ways:
                 options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
                 await client.generate(asked.prompts[0], **options)
             comparisons = []
             for prompt in asked.prompts:
                 comparisons.append(
                     await compare(
-                        client, prompt, WAYS, max_new_tokens=asked.max_new_tokens, plain_tokens=asked.plain_tokens
+                        client, prompt, asked.ways, max_new_tokens=asked.max_new_tokens, plain_tokens=asked.plain_tokens
                     )
                 )
                 if bar is not None and job is not None:
@@ -67,9 +71,9 @@ async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
             return comparisons
 
 
-def show(comparisons: Sequence[Comparison], as_: str) -> None:
+def show(comparisons: Sequence[Comparison], ways: Sequence[Way], as_: str) -> None:
     """Print the figures as ``table``, ``markdown`` or ``json``."""
-    rows: list[Figures] = all_figures(comparisons, WAYS)
+    rows: list[Figures] = all_figures(comparisons, ways)
     if as_ == "json":
         print(json.dumps({"ways": [row.as_dict() for row in rows], "prompts": [c.as_dict() for c in comparisons]}))
     elif as_ == "markdown":

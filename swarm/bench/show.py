@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from swarm.bench.figures import Figures
+from swarm.tables import print_table
 
 COLUMNS = (
     *("", "speedup", "of bound", "tok/s", "loop ms", "waits", "frames", "bytes up", "down", "work", "in flight"),
@@ -39,15 +39,9 @@ def cells(row: Figures) -> tuple[str, ...]:
 
 
 def show_table(rows: Sequence[Figures], title: str = "") -> None:
-    """A table for a terminal, as wide as it needs to be."""
-    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row))
+    """A table for a terminal, in parts where it is narrow."""
     console = Console()
-    console = Console(width=max(console.width, 150))
-    console.print(table)
+    print_table(console, COLUMNS, [cells(row) for row in rows], title=title)
     console.print(EXPLAINED)
 
 

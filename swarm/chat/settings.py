@@ -32,6 +32,10 @@ def _switch(word: str) -> bool:
     return {"on": True, "off": False}[word]
 
 
+def _lookup(word: str) -> bool | None:
+    return None if word == "auto" else _switch(word)
+
+
 SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "temperature": float,
     "top-p": float,
@@ -43,7 +47,7 @@ SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "window": _auto,
     "depth": _auto,
     "branches": int,
-    "lookup": _switch,
+    "lookup": _lookup,
     "standby": _switch,
     "patience": float,
 }
@@ -53,6 +57,7 @@ KINDS = {
     _auto: "auto or a whole number",
     _seed: "none or a whole number",
     _switch: "on or off",
+    _lookup: "auto, on or off",
 }
 
 
@@ -76,14 +81,16 @@ def changed(options: Options, name: str, word: str) -> Options:
 
 def listed(options: Options) -> str:
     """All settings and their values, a line each."""
-    return "\n".join(f"  {name:<20}{_word(options.get(_field(name)))}" for name in SETTINGS)
+    return "\n".join(f"  {name:<20}{_word(name, options.get(_field(name)))}" for name in SETTINGS)
 
 
 def _field(name: str) -> str:
     return "patience_s" if name == "patience" else name.replace("-", "_")
 
 
-def _word(value: object) -> str:
+def _word(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "none" if value is None else f"{value}"
+    if value is None:
+        return "auto" if name == "lookup" else "none"
+    return f"{value}"

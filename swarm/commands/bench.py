@@ -11,7 +11,8 @@ from swarm.signals import run
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.option("--draft", type=ModelName(), required=True, metavar="PATH", help="Draft model.")
+@click.option("--draft", type=ModelName(), default="none", metavar="PATH|none", help="Draft model.")
+@click.option("--lookup", is_flag=True, help="Also look up what was said before, as is done without a draft model.")
 @click.option(
     "--prompt",
     "prompts",
@@ -33,6 +34,7 @@ from swarm.signals import run
 def bench(
     model: str,
     draft: str,
+    lookup: bool,
     prompts: tuple[str, ...],
     count: int,
     max_new_tokens: int,
@@ -47,7 +49,8 @@ def bench(
 
     asked = command.Asked(
         model=locate(model),
-        draft=locate(draft),
+        draft=None if draft == "none" else locate(draft),
+        lookup=lookup,
         network=net,
         prompts=prompts or tuple(problem.prompt for problem in islice(problems(seed=6, held_out=True), count)),
         max_new_tokens=max_new_tokens,
@@ -55,4 +58,4 @@ def bench(
         link_ms=link_ms,
         identity=identity,
     )
-    command.show(run(command.measure(asked, quiet=as_ == "json")), as_)
+    command.show(run(command.measure(asked, quiet=as_ == "json")), asked.ways, as_)

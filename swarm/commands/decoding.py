@@ -72,7 +72,9 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--draft", type=ModelName(), default="none", metavar="PATH|none", help="Draft model."),
         click.option(
-            "--lookup", is_flag=True, help="Also draft by looking up what was said before; good for edits and quotes."
+            "--lookup/--no-lookup",
+            default=None,
+            help="Draft by looking up what was said before, too; the default where there is no draft model.",
         ),
         click.option(
             "--window", type=Auto(), default="auto", show_default=True, help="Drafted tokens a frame; 0 is plain."

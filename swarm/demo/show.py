@@ -11,7 +11,6 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from swarm.bench.compare import Comparison, compare
@@ -23,6 +22,7 @@ from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
 from swarm.results import Generation, Piece, Stats
+from swarm.tables import print_table
 
 PROMPTS = 3
 SEED = 7  # of the held-out problems that are shown
@@ -58,7 +58,7 @@ async def run_demo(
     if as_json:
         print(json.dumps(_summary(comparisons, peers, link_ms)))
     else:
-        console.print(_table(comparisons))
+        _print_table(console, comparisons)
         console.print(_verdict(comparisons))
     if picture:
         console.save_svg(str(picture), title="make demo")
@@ -91,22 +91,24 @@ def _legend() -> Text:
     return Text("Colours: ").append_text(Text(", ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND))
 
 
-def _table(comparisons: Sequence[Comparison]) -> Table:
-    table = Table(title="Three ways of decoding, same swarm, same prompts", box=box.SIMPLE_HEAD)
-    for column in ("", "", "tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+def _print_table(console: Console, comparisons: Sequence[Comparison]) -> None:
+    columns = ("", "", "tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound")
+    rows = []
     for number, comparison in enumerate(comparisons, 1):
         for way, generation in comparison.ways.items():
             share = comparison.bound_share(way)
-            table.add_row(
-                f"{number}" if generation is comparison.plain else "",
-                way,
-                *_figures(generation.stats),
-                f"{comparison.speedup(way):.2f}x",
-                "" if share is None else f"{share:.0%}",
-                end_section=way == BRANCHES.name,
+            rows.append(
+                (
+                    f"{number}" if generation is comparison.plain else "",
+                    way,
+                    *_figures(generation.stats),
+                    f"{comparison.speedup(way):.2f}x",
+                    "" if share is None else f"{share:.0%}",
+                )
             )
-    return table
+    last = range(len(WAYS) - 1, len(rows), len(WAYS))
+    title = "Three ways of decoding, same swarm, same prompts"
+    print_table(console, columns, rows, title=title, keys=2, box=box.SIMPLE_HEAD, sections=last)
 
 
 def _figures(stats: Stats) -> tuple[str, ...]:

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from swarm.errors import SwarmError
 from swarm.eval.report import Row
+from swarm.tables import print_table
 
 COLUMNS = (
     *("", "right", "right, 95 %", "to plain", "to plain, 95 %", "p", "tokens/loop", "kept"),
     *("relaxed/100", "nats/100", "log p", "length", "no stop"),
 )
 BRIEF = ("", "right", "to plain", "to plain, 95 %", "tokens/loop", "kept", "nats/100")
-WIDTH = 112
 
 
 class NoPlotting(SwarmError):
@@ -47,14 +46,9 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def show_table(rows: Sequence[Row], margin: float) -> None:
     """A table for a terminal, of the figures that matter most; the others are in the other formats."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in BRIEF:
-        table.add_column(column or "", justify="right" if column else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF))
+    brief = [[text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF] for row in rows]
     console = Console()
-    console = Console(width=max(console.width, WIDTH))  # a narrow terminal breaks lines; nothing is left out
-    console.print(table)
+    print_table(console, BRIEF, brief)
     console.print(f"'to plain' in points; ! where a loss of more than {100 * margin:g} points is not ruled out.")
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 
 import pytest
+from screens import on_screens
 
 from swarm.bench.compare import Comparison
 from swarm.bench.figures import all_figures, best, figures
-from swarm.bench.show import COLUMNS, cells, markdown
+from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, window_of
 from swarm.decoding.counts import Counts
 from swarm.results import Generation, Measured, Meter
@@ -78,3 +79,12 @@ def test_a_row_is_as_wide_as_its_head():
     assert head.count("|") == line.count("|") == first.count("|") == len(COLUMNS) + 1
     assert "streaming" in first
     assert dataclasses.asdict(row) == row.as_dict()
+
+
+def test_the_table_is_whole_at_any_width(monkeypatch):
+    rows = all_figures([comparison(), comparison()], WAYS)
+    for width, lines in on_screens(monkeypatch, lambda: show_table(rows)).items():
+        text = " ".join(" ".join(lines).split())
+        assert all(name in text for name in COLUMNS), width
+        assert all(cell in text for row in rows for cell in cells(row)), width
+        assert EXPLAINED in text

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from screens import on_screens
 
-from swarm.eval.report import report
-from swarm.eval.show import markdown, plot
+from swarm.eval.report import Row, report
+from swarm.eval.show import BRIEF, COLUMNS, cells, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task
 
 PATIENCE_S = 120
@@ -81,3 +82,32 @@ def test_a_report_adds_up(tmp_path):
     assert markdown([first, second]).count("\n") == 3
     plot([first, second], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_the_table_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row(
+        name="random, as much as adaptive:tau=0.5",
+        items=1000,
+        accuracy=0.9876,
+        accuracy_interval=(0.95, 0.99),
+        difference=-0.0123,
+        difference_interval=(-0.0234, 0.0045),
+        p_value=0.0123,
+        non_inferior=False,
+        tokens_per_loop=12.34,
+        tokens_per_loop_interval=(11.11, 13.13),
+        acceptance=0.4567,
+        relaxed_per_100=1.0,
+        deficit_per_100=12.34,
+        mean_log_p=None,
+        length_drift=0.0,
+        no_stop=0.0,
+        overruled={},
+        acceptance_in_window=(),
+        acceptance_in_text=(),
+    )
+    for width, lines in on_screens(monkeypatch, lambda: show_table([row, row], 0.01)).items():
+        text = " ".join(" ".join(lines).split())
+        figures = [cell for column, cell in zip(COLUMNS, cells(row), strict=True) if column in BRIEF]
+        assert all(word in text for word in row.name.split()), width
+        assert all(shown in text for shown in (*BRIEF, *figures[1:])), width

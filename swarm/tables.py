@@ -1,0 +1,59 @@
+"""Tables that no width cuts: columns that do not fit side by side go on below, with the names of their rows again."""
+
+from collections.abc import Collection, Sequence
+
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+ANY_WIDTH = 1 << 12  # columns of characters: more than any table takes
+
+
+def print_table(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    title: str = "",
+    keys: int = 1,
+    left: Collection[str] = (),
+    box: Box | None = None,
+    sections: Collection[int] = (),
+) -> None:
+    """Print all cells whole: in a terminal within its width, where keys may be wrapped, elsewhere as wide as they are.
+
+    Args:
+        keys: so many first columns name the row, and stand in every part of a table that is divided.
+        left: columns that are aligned to the left, besides the keys.
+        sections: rows that a line is drawn below.
+    """
+
+    def part(chosen: Sequence[int]) -> Table:
+        table = Table(box=box, padding=(0, 1) if box else (0, 2, 0, 0))
+        for at in chosen:
+            justify = "left" if at < keys or columns[at] in left else "right"
+            table.add_column(columns[at], justify=justify, no_wrap=at >= keys)  # type: ignore[arg-type]
+        for number, row in enumerate(rows):
+            table.add_row(*(row[at] for at in chosen), end_section=number in sections)
+        return table
+
+    def width(chosen: Sequence[int]) -> int:
+        options = console.options.update(width=ANY_WIDTH, max_width=ANY_WIDTH)
+        return console.measure(part(chosen), options=options).maximum
+
+    if title:
+        console.print(Text(title, "italic"))  # as Text, because a folder's name may look like markup
+    everything = range(len(columns))
+    if not console.is_terminal:
+        console.width = max(console.width, width(everything))
+    parts: list[list[int]] = []
+    for at in everything[keys:]:
+        if parts and width([*everything[:keys], *parts[-1], at]) <= console.width:
+            parts[-1].append(at)
+        else:
+            parts.append([at])
+    for number, chosen in enumerate(parts):
+        if number and not box:
+            console.print()
+        console.print(part([*everything[:keys], *chosen]))
