@@ -17,13 +17,14 @@ from peers.memory import Room
 from peers.news import News, Say
 from peers.placing import Looks, Placing
 from peers.scheduler import Scheduler
-from swarm.errors import DirectoryDown
+from swarm.errors import DirectoryDown, SwarmError
 from swarm.model.span import Span
 from swarm.network.records import State
 from swarm.network.tasks import end, within
 from swarm.routing import placement
 
 TELL_TIMEOUT_S = 4.0  # for a last word; whoever does not hear it asks us, and is told
+MOST_DOUBLINGS = 6  # of the pause after a move that failed: what cannot be loaded now is not tried all the time
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Life:
         self._say, self._serving = say, serving
         self._span: Span | None = None
         self._computing: asyncio.Task[None] | None = None
+        self._failed_moves = 0  # since the last one that went well
 
     async def run(self, layers: placement.Span) -> None:
         """Serve these layers, until cancelled."""
@@ -75,14 +77,17 @@ class Life:
         await self._for(None)
 
     async def run_free(self, peer_id: str, census: Looks, capacity: int, rng: random.Random) -> None:
-        """Find layers, serve them, and move where others lack more; until cancelled."""
+        """Find layers, serve them, and move where others lack more; until cancelled.
+
+        Where the layers to move to cannot be loaded, the old ones are served on.
+        """
         placing = Placing(peer_id, self._room.model_layers, capacity, census, self.claim, rng)
         layers = await placing.choose()
         sentence = f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit here"
         self._say(News("taking", sentence, {"layers": layers, "capacity": capacity}))
         await self._serve(layers)
         while True:
-            await self._for(placing.pause_s())
+            await self._for(placing.pause_s() * 2.0 ** min(self._failed_moves, MOST_DOUBLINGS))
             await self._reconsider(placing)
 
     async def claim(self, layers: placement.Span) -> None:
@@ -123,9 +128,7 @@ class Life:
         await self.close()
         self._span = self._computing = None
         self.offer.budget = CacheBudget(0)
-        gc.collect()  # the hooks of a span refer to it
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free_memory()
 
     async def _reconsider(self, placing: Placing) -> None:
         assert self._span is not None  # something is served
@@ -134,13 +137,40 @@ class Life:
         if layers is not None:
             sentence = f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need it more"
             self._say(News("moving", sentence, {"layers": layers, "from_layers": served}))
-            await self._move(served, layers)
+            await self._move_or_stay(served, layers)
         elif self.offer.state != "online":  # others were quicker
-            self.offer.layers, self.offer.state = served, "online"
-            await self._tell()
+            await self._offer_again(served)
+
+    async def _move_or_stay(self, served: placement.Span, layers: placement.Span) -> None:
+        """Move; if the new layers cannot be served, go on with the old ones, which may have to be loaded again."""
+        try:
+            await self._move(served, layers)
+        except Exception as error:
+            if not isinstance(error, SwarmError):
+                log.exception("moving failed")
+            why = str(error) or type(error).__name__
+        else:
+            self._failed_moves = 0
+            return
+        # Here, where nothing refers to the error any more, nor it to what was loaded of the new layers.
+        self._failed_moves += 1
+        sentence = f"staying with layers {served[0]}:{served[1]}: {layers[0]}:{layers[1]} could not be served ({why})"
+        self._say(News("staying", sentence, {"layers": served, "to_layers": layers, "why": why}))
+        if self._span is not None and (self._span.first, self._span.last) == served:
+            _free_memory()
+            await self._offer_again(served)
+        else:
+            await self._put_down()
+            await self.claim(served)
+            await self._serve(served)
+
+    async def _offer_again(self, served: placement.Span) -> None:
+        """Let others know that these layers are served here, as before."""
+        self.offer.layers, self.offer.state = served, "online"
+        await self._tell()
 
     async def _move(self, served: placement.Span, layers: placement.Span) -> None:
-        """Sessions go on while the new layers are loaded, if there is memory for both."""
+        """Sessions go on while the new layers are loaded, if there is memory for both. Raises what loading raises."""
         if self._room.takes_also(layers, served):
             span = await self._loader.load(*layers)
             await self._put_down()
@@ -165,3 +195,10 @@ class Life:
                 raise
             log.warning("a change will be published later: %s", error)
         self.known.set()
+
+
+def _free_memory() -> None:
+    """Give back what layers took that nobody serves any more."""
+    gc.collect()  # the hooks of a span refer to it
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
