@@ -251,11 +251,16 @@ class SwarmClient:
         """
         return await Reader(self.models, self._threads, self._router).read(self._ids(prompt), logits_to_keep)
 
+    @property
+    def audits(self) -> Audits:
+        """What became of the texts that were to be audited, so far."""
+        return self._auditor.audits
+
     async def settle(self, seconds: float) -> Audits:
         """Wait until all texts that were written are audited, as far as they are to be, but no longer than that."""
         with contextlib.suppress(asyncio.TimeoutError):
             await within(seconds, self._auditor.settle())
-        return self._auditor.audits
+        return self.audits
 
     async def find_chain(self) -> list[ChainLink]:
         """The chain that a generation would take now: of the peers that answer, those with the shortest loop.

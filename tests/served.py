@@ -22,6 +22,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import ClientModels
 from swarm.model.span import Span
 from swarm.request import Options, Request
+from swarm.results import Audits
 from swarm.status import ModelStatus, entry_of, look_at
 
 SPANS = ((0, 4), (4, 8))
@@ -47,6 +48,10 @@ class PocketClient:
         return GenerationStream(
             self.models, prompt, request, self.swarm._threads, self.swarm.router, kept=self.swarm.kept
         )
+
+    @property
+    def audits(self) -> Audits:
+        return self.swarm.auditor.audits if self.swarm.auditor else Audits()
 
     async def find_chain(self) -> list[ChainLink]:
         return await self.swarm.router.chain()

@@ -1,18 +1,28 @@
 """What this gateway has done, for Prometheus. Names are vLLM's where it has them, so that its dashboards work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from swarm.gateway.admission import Admission
-from swarm.results import Stats
+from swarm.results import Audits, Stats
 
 MAX_POSITIONS = 32  # of a window that are told apart: every one is a series of its own
 MODEL, CODE = "model_name", "code"
 FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TEXT_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LOOP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Audited(Protocol):
+    """Knows what became of texts that were to be audited."""
+
+    @property
+    def audits(self) -> Audits: ...
 
 
 class Metrics:
@@ -49,6 +59,12 @@ class Metrics:
             "vllm:e2e_request_latency_seconds", "From a request to its last token, waiting included.", TEXT_S
         )
         self._loop_s = self._histogram("swarm_loop_seconds", "Mean loop through the chain, of each text.", LOOP_S)
+        self._audits = _AuditMetrics()
+        self._registry.register(self._audits)
+
+    def tell_audits(self, model: str, engine: Audited) -> None:
+        """Ask this, at every scrape, what became of a model's audits: they go on when their texts are over."""
+        self._audits.engines[model] = engine
 
     def first_token(self, model: str, seconds: float) -> None:
         self._first_token_s.labels(model).observe(seconds)
@@ -93,6 +109,32 @@ class Metrics:
 
     def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self._registry).set_function(value)
+
+
+class _AuditMetrics(Collector):
+    """What became of texts that were to be audited."""
+
+    def __init__(self) -> None:
+        self.engines: dict[str, Audited] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        made = CounterMetricFamily(
+            "swarm_audits", "Texts whose answers were compared with those of other peers.", labels=[MODEL, "result"]
+        )
+        failed = CounterMetricFamily(
+            "swarm_audits_failed", "Texts that were due for it and could not be.", labels=[MODEL, "reason"]
+        )
+        waiting = GaugeMetricFamily("swarm_audits_waiting", "Texts that are still to be.", labels=[MODEL])
+        caught = GaugeMetricFamily("swarm_peers_caught", "Peers that lied, and are banned.", labels=[MODEL])
+        for model, engine in self.engines.items():
+            audits = engine.audits
+            made.add_metric([model, "agreed"], audits.texts - audits.disagreements)
+            made.add_metric([model, "disagreed"], audits.disagreements)
+            for reason, count in audits.failures.items():
+                failed.add_metric([model, reason], count)
+            waiting.add_metric([model], audits.waiting)
+            caught.add_metric([model], len(audits.caught))
+        return iter((made, failed, waiting, caught))
 
 
 def kept_at(histogram: tuple[int, ...]) -> list[int]:

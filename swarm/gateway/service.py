@@ -22,7 +22,7 @@ from swarm.gateway.speedometer import Speedometer
 from swarm.generation import GenerationStream
 from swarm.model.client import ClientModels
 from swarm.request import Options, Request, context_tokens
-from swarm.results import Generation, Piece, RouteStop
+from swarm.results import Audits, Generation, Piece, RouteStop
 from swarm.status import ModelStatus
 
 
@@ -31,6 +31,8 @@ class Engine(Protocol):
 
     @property
     def models(self) -> ClientModels: ...
+    @property
+    def audits(self) -> Audits: ...
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream: ...
     async def find_chain(self) -> list[ChainLink]: ...
     async def look(self) -> ModelStatus: ...
@@ -79,6 +81,8 @@ class Service:
         self.engines: Mapping[str, Engine] = {engine.models.checkpoint.name: engine for engine in engines}
         if len(self.engines) < len(engines):
             raise ConfigError("models", f"two have one name (of {', '.join(self.engines)}); rename one of the folders")
+        for name, engine in self.engines.items():
+            metrics.tell_audits(name, engine)
         self._outlooks = {name: Outlook(engine.find_chain, clock) for name, engine in self.engines.items()}
         self._admission, self._metrics, self._speedometer = admission, metrics, speedometer
         self._threads, self._clock = threads, clock

@@ -182,7 +182,19 @@ function summary(stats, acceptance) {
   if (stats.failovers?.length) said.push(`peers replaced ${plural(stats.failovers.length, "time", "times")}`);
   if (stats.finish_reason === "length") said.push("ended at the most tokens");
   if (stats.verification !== "exact") said.push("relaxed");
+  said.push(...audited(stats.audits));
   return said.join(" · ");
+}
+
+/** What this gateway's audits have come to so far, where that is news. */
+function audited({ caught, failures }) {
+  const failed = Object.entries(failures);
+  const count = failed.reduce((sum, [, texts]) => sum + texts, 0);
+  const reasons = failed.map(([reason, texts]) => `${reason.replaceAll("_", " ")}: ${texts}`).join(", ");
+  return [
+    ...(caught.length ? [`${plural(caught.length, "peer", "peers")} caught lying so far`] : []),
+    ...(count ? [`${plural(count, "text", "texts")} not audited so far (${reasons})`] : []),
+  ];
 }
 
 // The conversation, kept for as long as the tab is open.
