@@ -14,6 +14,7 @@ from peers.reach import Verdict, judge, own_address
 from swarm.config import Network
 from swarm.errors import CannotListen, NoBootstrap, SwarmError
 from swarm.identity import Identity
+from swarm.incomplete import unserved
 from swarm.network.clock import MAX_SKEW_S
 from swarm.network.dialback import Question
 from swarm.network.directory import Directory
@@ -22,8 +23,10 @@ from swarm.network.link import Link
 from swarm.network.relay import Relay
 from swarm.network.skew import clock_skew_s
 from swarm.network.tasks import within
+from swarm.status import ModelStatus, look
 from swarm.wire.hello import Member
 
+MAX_BROKEN = 3  # models of which it is told why they cannot be used
 CHECK_TIMEOUT_S = 120.0  # each check bounds its own steps; this bounds what nobody thought of
 
 
@@ -50,6 +53,7 @@ async def examine(load: Callable[[], Network], port: int, announce: str | None =
         *findings,
         await _bounded("clock", _clock(net)),
         await _bounded("network", _network(net)),
+        await _bounded("models", _models(net)),
         await _bounded("reach", _reach(net, port, announce)),
     ]
 
@@ -141,6 +145,26 @@ async def _network(network: Network) -> Finding:
         models = await directory.models()
     served = ", ".join(f"{m.model} by {m.crowd}" for m in models[:10]) or "no model yet"
     return Finding("network", f"{network.name} entered in {took_s:.1f} s; it serves {served}")
+
+
+async def _models(network: Network) -> Finding:
+    """Which models can be used, and why the others cannot. A peer here may help, and nothing here is wrong."""
+    reports = await look(network)
+    broken = [report for report in reports if report.why]
+    if not broken:
+        fact = f"all layers of {len(reports)} can be used" if reports else "none is served yet"
+        return Finding("models", fact)
+    advice = next((advice for report in broken if (advice := _help(report))), "")
+    return Finding("models", " ".join(report.why for report in broken[:MAX_BROKEN]), advice=advice)
+
+
+def _help(report: ModelStatus) -> str:
+    """What a peer here could do for a model."""
+    spans = unserved(report.peers, report.missing)
+    if not spans:
+        return ""
+    first, last = spans[0]
+    return f"to serve them here: swarm-peer join {report.model} --layers {first}:{last}"
 
 
 async def _reach(network: Network, port: int, announce: str | None) -> Finding:

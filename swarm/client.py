@@ -20,6 +20,7 @@ from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
 from swarm.kept import KeptSessions
 from swarm.keylock import held
+from swarm.lookout import Lookout
 from swarm.model.client import NO_PATTERNS, ClientModels
 from swarm.model.quantization import named
 from swarm.network.addressbook import AddressBook, Standing
@@ -131,7 +132,8 @@ class SwarmClient:
             checkpoint = self.models.checkpoint
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
             ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
-            self._connections = connections
+            self._lookout = Lookout(dialer, connections)
+            life.push_async_callback(self._lookout.close)
             self._router = Router(
                 self._directory, connections, checkpoint, checkpoint.plain_name, self._health, known, ledger
             )
@@ -278,4 +280,5 @@ class SwarmClient:
         Raises:
             DirectoryDown: if no node of the network answers.
         """
-        return await look_at(entry_of(self.models.checkpoint), self._directory, self._connections)
+        checkpoint = self.models.checkpoint
+        return await look_at(entry_of(checkpoint), self._directory, self._lookout, checkpoint.siblings)

@@ -155,12 +155,7 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         if report.estimated_peers is not None:
             about = _rounded(report.estimated_peers)
             console.print(f"A sample of {len(report.peers)} peers; there are about {about:,}.")
-        if report.missing:
-            spans = ", ".join(f"{a}:{b}" for a, b in report.missing)
-            missing = (f"Layers {spans} are missing:", "bold red")
-            console.print(Text.assemble(missing, f" {report.model} cannot be used now.{_coming(report)}"))
-        else:
-            console.print("All layers are served.")
+        console.print(Text(report.why, "bold red") if report.why else "All layers are served.")
 
 
 def show_routes(choices: "Sequence[Choice]") -> None:
@@ -181,14 +176,6 @@ def show_routes(choices: "Sequence[Choice]") -> None:
         print_table(console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title)
     if len(choices) == 1:
         console.print("There is no other: each of these peers is needed.")
-
-
-def _coming(report: "ModelStatus") -> str:
-    """Which of the missing layers are being loaded, in words."""
-    joining = [peer.layers for peer in report.peers if peer.state == "joining" and peer.rtt_ms is not None]
-    coming = [(max(a, c), min(b, d)) for a, b in report.missing for c, d in joining if max(a, c) < min(b, d)]
-    spans = ", ".join(f"{a}:{b}" for a, b in sorted(set(coming)))
-    return f" Layers {spans} are being loaded." if spans else ""
 
 
 def _rounded(number: int) -> int:

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 from swarm.config import Network
 from swarm.identity import Identity
+from swarm.incomplete import Elsewhere, found_elsewhere, reason
 from swarm.keylock import held
+from swarm.lookout import Answer, Lookout, Path
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import named
-from swarm.network.connection import Connection
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory, node_of_client
-from swarm.network.discovery import MAX_CANDIDATES, Connections
+from swarm.network.discovery import Connections
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import PeerRecord
 from swarm.router import Choice, Router
@@ -25,7 +27,7 @@ from swarm.wire.hello import Member
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
 
-Path = Literal["direct", "relay"]
+NO_SIBLINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class ModelStatus:
     """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves.
 
     Of a large swarm ``peers`` are a sample, and ``estimated_peers`` is about how many there are; else it is None.
+    ``elsewhere`` is what the swarm serves in the place of layers that are missing.
     """
 
     model: str
@@ -56,9 +59,16 @@ class ModelStatus:
     peers: tuple[PeerStatus, ...]
     missing: tuple[tuple[int, int], ...]
     estimated_peers: int | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Why the model cannot be used now, in a sentence; empty if it can."""
+        return reason(self.model, self.model_layers, self.peers, self.missing, self.elsewhere)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain data for JSON."""
+        return asdict(self) | {"why": self.why}
 
 
 async def routes(
@@ -72,7 +82,7 @@ async def routes(
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
-    async with _entered(network, identity or Identity.generate()) as (directory, connections):
+    async with _entered(network, identity or Identity.generate()) as (directory, _, connections):
         return await Router(directory, connections, checkpoint, checkpoint.plain_name, Health()).choices()
 
 
@@ -84,16 +94,20 @@ async def look(
     Raises:
         ConfigError, NoBootstrap, DirectoryDown, ModelNotFound.
     """
-    async with _entered(network, identity or Identity.generate()) as (directory, connections):
-        if model is None:
-            entries = (await directory.models())[:MAX_MODELS]
-        else:
-            entries = [await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)]
-        return [await look_at(entry, directory, connections) for entry in entries]
+    async with _entered(network, identity or Identity.generate()) as (directory, dialer, connections):
+        lookout = Lookout(dialer, connections)
+        try:
+            if model is None:
+                entries = (await directory.models())[:MAX_MODELS]
+                return [await look_at(entry, directory, lookout) for entry in entries]
+            entry, siblings = await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)
+            return [await look_at(entry, directory, lookout, siblings)]
+        finally:
+            await lookout.close()
 
 
 @contextlib.asynccontextmanager
-async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[Directory, Connections]]:
+async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[Directory, Dialer, Connections]]:
     """The directory of a network, and connections to its peers, direct or through relays."""
     node = node_of_client(identity, network)
     with held(node.file, alone=False):
@@ -101,15 +115,16 @@ async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[
             dialer = Dialer(Member(identity, network), streams=directory.streams)
             connections = Connections(dialer)
             try:
-                yield directory, connections
+                yield directory, dialer, connections
             finally:
                 await connections.close()
                 await dialer.close()
 
 
-def _entry(model: str, quantization: str | None) -> ModelEntry:
+def _entry(model: str, quantization: str | None) -> tuple[ModelEntry, Mapping[str, str]]:
     """In a thread: the fingerprint of a local folder reads all its weights."""
-    return entry_of(Checkpoint.open(model, named(quantization)))
+    checkpoint = Checkpoint.open(model, named(quantization))
+    return entry_of(checkpoint), checkpoint.siblings
 
 
 def entry_of(checkpoint: Checkpoint) -> ModelEntry:
@@ -117,28 +132,36 @@ def entry_of(checkpoint: Checkpoint) -> ModelEntry:
     return ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)
 
 
-async def look_at(entry: ModelEntry, directory: Directory, connections: Connections) -> ModelStatus:
-    """The state of one model now: its records, and which of its peers answer. Raises `DirectoryDown`."""
+async def look_at(
+    entry: ModelEntry,
+    directory: Directory,
+    lookout: Lookout,
+    siblings: Mapping[str, str] = NO_SIBLINGS,
+) -> ModelStatus:
+    """The state of one model now: its records, and which of its peers answer.
+
+    Args:
+        siblings: the same weights stored another way: fingerprint -> name of the quantization.
+
+    Raises:
+        DirectoryDown: if no node of the network answers.
+    """
     sample = await directory.survey(entry.fingerprint, entry.model_layers, ENOUGH_PEERS)
-    records = sample.records
-    reached: dict[str, Connection] = {}
-    for start in range(0, len(records), MAX_CANDIDATES):
-        reached |= await connections.reach(records[start : start + MAX_CANDIDATES])
-    usable = [record for record in records if record.peer_id in reached and record.state == "online"]
+    answers = await lookout.ask(sample.records)
+    usable = [record for record in sample.records if record.peer_id in answers and record.state == "online"]
+    missing = tuple(gaps(usable, entry.model_layers))
     return ModelStatus(
         entry.model,
         entry.fingerprint,
         entry.model_layers,
-        tuple(_peer(record, reached.get(record.peer_id)) for record in records),
-        tuple(gaps(usable, entry.model_layers)),
+        tuple(_peer(record, answers.get(record.peer_id)) for record in sample.records),
+        missing,
         None if sample.complete else sample.total,
+        found_elsewhere(entry, await directory.models(), siblings) if missing else (),
     )
 
 
-def _peer(record: PeerRecord, connection: Connection | None) -> PeerStatus:
-    path: Path | None = None
-    if connection is not None:
-        path = "relay" if connection.link.relayed else "direct"
+def _peer(record: PeerRecord, answer: Answer | None) -> PeerStatus:
     return PeerStatus(
         record.peer_id,
         (record.first_layer, record.last_layer),
@@ -147,6 +170,6 @@ def _peer(record: PeerRecord, connection: Connection | None) -> PeerStatus:
         record.free_cache_tokens,
         record.state,
         record.software,
-        connection.rtt_ms if connection is not None else None,
-        path,
+        answer.rtt_ms if answer is not None else None,
+        answer.path if answer is not None else None,
     )

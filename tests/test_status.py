@@ -11,7 +11,7 @@ from crowd import crowd
 from screens import on_screens
 from support import Server, pong, soon, tiny_checkpoint
 
-from swarm import console, status
+from swarm import console, lookout, status
 from swarm.config import Network
 from swarm.errors import ConfigError, ModelNotFound, NoBootstrap
 from swarm.identity import Identity
@@ -63,6 +63,8 @@ async def test_layers_count_as_served_only_if_their_peer_answers(lab: Lab) -> No
     assert peers[dead].rtt_ms is None
     assert peers[leaving].state == "draining"
     assert report.as_dict()["peers"][0]["peer_id"] == good
+    assert report.as_dict()["why"] == report.why
+    assert report.why == f"tiny cannot be used now: layers 2:{LAYERS} are served only by 1 peer that cannot be reached."
 
 
 async def test_a_model_may_be_asked_for_though_nobody_serves_it(lab: Lab, tmp_path: Path) -> None:
@@ -71,6 +73,7 @@ async def test_a_model_may_be_asked_for_though_nobody_serves_it(lab: Lab, tmp_pa
     (report,) = await soon(look(lab.network, str(tmp_path / "tiny")))
     assert report.fingerprint == checkpoint.fingerprint
     assert (report.peers, report.missing) == ((), ((0, LAYERS),))
+    assert "no peer serves it; 1 peer serves other weights of that name (fingerprint " in report.why
     with pytest.raises(ModelNotFound):
         await soon(look(lab.network, str(tmp_path / "nothing")))
 
@@ -85,6 +88,7 @@ async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Pa
     assert ([each.peer_id for each in report.peers], report.missing) == ([peer], ())
     (report,) = await soon(look(lab.network, str(tmp_path / "tiny")))
     assert (report.fingerprint, report.peers) == (plain.fingerprint, ())
+    assert "1 peer serves these weights in int8 (--quantization int8)" in report.why
     for asked, words in (("none", "as they are"), ("nf4", "in nf4")):
         with pytest.raises(OtherQuantization, match=f"not {words}, but in int8; .* --quantization int8$"):
             await soon(routes(lab.network, str(tmp_path / "tiny"), quantization=asked))
@@ -93,7 +97,7 @@ async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Pa
 
 
 async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(lookout, "MAX_CANDIDATES", 1)
     for layer in range(LAYERS):
         await lab.peer(layer, layer + 1)
     (report,) = await soon(look(lab.network))

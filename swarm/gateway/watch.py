@@ -10,8 +10,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from swarm.errors import SwarmError
+from swarm.lookout import Path
 from swarm.network.tasks import end, within
-from swarm.status import ModelStatus, Path, PeerStatus
+from swarm.status import ModelStatus, PeerStatus
 
 EVERY_S = 2.0
 LOOK_TIMEOUT_S = 15.0

@@ -90,6 +90,11 @@ class Connections:
             await end(*attempts)
         return {connection.peer_id: connection for connection in reached}
 
+    def has(self, record: PeerRecord) -> bool:
+        """Whether there is a connection to this peer, at one of its addresses."""
+        known = self._open.get(record.peer_id)
+        return known is not None and not known.closed and known.link.address in record.addresses
+
     async def keep(self, peer_ids: Collection[str]) -> None:
         """Close the connections to all others that no session uses."""
         idle = [peer_id for peer_id, connection in self._open.items() if peer_id not in peer_ids and connection.idle]
@@ -111,7 +116,7 @@ class Connections:
         lock = self._attempts.setdefault(record.peer_id, asyncio.Lock())
         async with lock:
             known = self._open.get(record.peer_id)
-            if known is not None and not known.closed and known.link.address in record.addresses:
+            if known is not None and self.has(record):
                 # It may be in use: whether it is over is for its heartbeat to say, not for one late answer.
                 return known if await _answers(known) else None
             if known is not None:

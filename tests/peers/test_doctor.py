@@ -2,6 +2,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+from dht import record_of
 from hivemind.dht import protocol
 
 from peers import doctor
@@ -34,7 +35,8 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
 
 async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
     findings = await examine(named(bootstrap.addresses, "test"), 0)
-    assert [finding.subject for finding in findings] == ["libp2p", "device", "port", "clock", "network", "reach"]
+    subjects = [finding.subject for finding in findings]
+    assert subjects == ["libp2p", "device", "port", "clock", "network", "models", "reach"]
     show(findings)
     assert is_well(findings)
     said = capsys.readouterr().out
@@ -132,3 +134,15 @@ def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureF
 async def test_a_check_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch, bootstrap: Directory) -> None:
     monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.01)
     assert "no answer" in by_subject(await examine(named(bootstrap.addresses, "test"), 0))["network"].fact
+
+
+async def test_why_a_model_cannot_be_used_is_said_and_what_a_peer_here_could_do(bootstrap: Directory) -> None:
+    identity = Identity.generate()
+    network = Network("test", bootstrap.addresses)
+    async with await Directory.join(identity, network) as directory:
+        await directory.publish(record_of(identity, first=0, last=4, addresses=("127.0.0.1:1",)))
+        models = by_subject(await examine(lambda: network, 0))["models"]
+    assert "layers 0:4 are served only by 1 peer that cannot be reached" in models.fact
+    assert "no peer serves layers 4:8" in models.fact
+    assert models.advice.endswith("--layers 4:8")
+    assert is_well([models])
