@@ -24,7 +24,11 @@ class Likely:
 
 @dataclass(frozen=True)
 class Piece:
-    """One committed token and its fate. ``text`` may be empty while a character is not complete."""
+    """One committed token and its fate.
+
+    ``text`` is what became certain with it: nothing while a character, or what may be a stop string, is not complete.
+    The token itself stands ``offset`` characters behind the beginning of the text.
+    """
 
     token_id: int
     text: str
@@ -37,6 +41,7 @@ class Piece:
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
     logprob: float | None = None  # of the token, in nats at temperature 1, if `Options.logprobs` is given
     likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
+    offset: int = 0
     # If `Options.logits` is set: [vocabulary] float32, what it was chosen by, before penalties, biases and temperature.
     logits: Tensor | None = field(default=None, repr=False, compare=False)
     # If `Options.hidden_states` is set: [hidden] float32, from which these come, behind the final norm.

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -36,6 +37,13 @@ class Draft:
     guesses: Sequence[Sequence[Drafted]] = ()
     seconds: float = 0.0
     error: str | None = None
+
+
+class _Written(NamedTuple):
+    """The text of a committed token, and how many characters of text stand before it."""
+
+    offset: int
+    text: str
 
 
 class Turn:
@@ -78,7 +86,8 @@ class Turn:
         self.meter = Meter()
         self._texts = TextStream(models.tokenizer, prompt)
         self._stops = StopStrings(request.stop)
-        self._written: list[str] = []  # the text of tokens that are committed and not yet pieces
+        self._chars = 0  # of the text until now, what a stop string may yet cut included
+        self._written: list[_Written] = []  # of tokens that are committed and not yet pieces
         self._draft_ms = 0.0  # of what was drafted since the last answer
         self._kept = 0  # drafted tokens, up to the last answer
 
@@ -153,9 +162,9 @@ class Turn:
         if not decisions:
             return []
         self._learn(len(answered), measured, len(decisions))
-        if self.decoder.finish_reason:
-            self._written[-1] += self._stops.flush()
         pieces = [self._piece(*each) for each in zip(decisions, self._written, strict=True)]
+        if self.decoder.finish_reason:
+            pieces[-1] = self._with_the_rest(pieces[-1])
         self._written.clear()
         self.pieces += pieces
         return pieces
@@ -186,6 +195,8 @@ class Turn:
         """Everything, at the end."""
         sampling, decoder = self.request.sampling, self.decoder
         assert decoder.finish_reason is not None
+        if self.pieces:  # a text that is given up has an end, too
+            self.pieces[-1] = self._with_the_rest(self.pieces[-1])
         return Generation(
             text="".join(piece.text for piece in self.pieces),
             token_ids=tuple(piece.token_id for piece in self.pieces),
@@ -208,20 +219,29 @@ class Turn:
 
     def _write(self, token: int) -> bool:
         """Turn a committed token into text; says whether a stop string is complete with it."""
-        self._written.append(self._stops.push(self._texts.push(token)))
+        offset, text = self._chars, self._texts.push(token)
+        self._chars += len(text)
+        self._written.append(_Written(offset, self._stops.push(text)))
         return self._stops.found
 
-    def _piece(self, decision: Decision, text: str) -> Piece:
+    def _with_the_rest(self, piece: Piece) -> Piece:
+        """The last piece, with all that was held back: it was to be seen whether a character, or a stop string, came of
+        it. May be done twice."""
+        rest = self._stops.push(self._texts.flush()) + self._stops.flush()
+        return replace(piece, text=piece.text + rest) if rest else piece
+
+    def _piece(self, decision: Decision, written: _Written) -> Piece:
         choice = decision.token if decision.choice is None else decision.choice
         lost = choice if decision.kept else decision.drafted
         logprob, likely = self._likelihood(decision)
         return Piece(
             token_id=decision.token,
-            text=text,
+            text=written.text,
+            offset=written.offset,
             origin=decision.origin,
             drafted_id=decision.drafted,
             choice_id=choice,
-            instead_of="" if lost in (None, decision.token) else self.models.lexicon.decode([lost]),
+            instead_of="" if lost in (None, decision.token) else self.models.lexicon.spell(lost),
             deficit_nats=decision.deficit_nats,
             key=decision.key,
             reason=decision.reason,
@@ -235,8 +255,8 @@ class Turn:
         if self.request.logprobs is None or decision.logits is None:
             return None, ()
         logprob, likeliest = log_probabilities(decision.logits, decision.token, self.request.logprobs)
-        decode = self.models.lexicon.decode
-        return logprob, tuple(Likely(token, decode([token]), each) for token, each in likeliest)
+        spell = self.models.lexicon.spell
+        return logprob, tuple(Likely(token, spell(token), each) for token, each in likeliest)
 
 
 def _own(row: Tensor | None) -> Tensor | None:

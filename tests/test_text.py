@@ -1,30 +1,32 @@
 """Pieces of text add up to the whole text, and no piece holds half a character."""
 
 import itertools
+import re
 
 import pytest
+import spellings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast
 
-from swarm.demo.tokenizer import train_tokenizer
-from swarm.text import CONTEXT, StopStrings, TextStream
+from swarm.text import CONTEXT, REPLACEMENT, StopStrings, TextStream
 
 TEXT = "Mia has 12 eggs — naïve, 日本語, 🥚🏳️‍🌈!\n#### 12"
+BYTE = re.compile("<0x(..)>")
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(texts=100)
+def made():
+    return {name: make() for name, make in spellings.KINDS.items()}
 
 
 @pytest.fixture(scope="module")
-def words():
-    """A tokenizer whose spelling depends on what comes before: the first word of a text has no space."""
-    backend = Tokenizer(models.WordLevel({"<e>": 0, "▁one": 1, "▁two": 2, "s": 3}, unk_token="<e>"))
-    backend.decoder = decoders.Metaspace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
+def tokenizer(made):
+    return made["byte_level"]
+
+
+@pytest.fixture(scope="module")
+def words(made):
+    return made["words"]
 
 
 def ids_of(tokenizer, text):
@@ -34,6 +36,35 @@ def ids_of(tokenizer, text):
 def stream(tokenizer, ids, context=()):
     texts = TextStream(tokenizer, context)
     return [texts.push(token) for token in ids]
+
+
+def whole(tokenizer, ids, context=()):
+    texts = TextStream(tokenizer, context)
+    return "".join([*(texts.push(token) for token in ids), texts.flush()])
+
+
+def decoded(tokenizer, ids):
+    """What the tokenizer makes of all ids at once. Of single bytes, it is given those that make up characters, and for
+    every other one a mark: it would make marks of all neighbours of that."""
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    skipped = {*tokenizer.all_special_tokens, None}
+    runs = itertools.groupby((each for each in tokens if each not in skipped), _is_byte)
+    read = itertools.chain.from_iterable(_mended(run) if single else list(run) for single, run in runs)
+    ids = tokenizer.convert_tokens_to_ids(list(read))
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _is_byte(token):
+    return bool(BYTE.fullmatch(token))
+
+
+def _mended(run):
+    text = bytes(int(BYTE.fullmatch(token)[1], 16) for token in run).decode(errors="surrogateescape")
+    for char in text:
+        if "\udc80" <= char <= "\udcff":
+            yield REPLACEMENT
+        else:
+            yield from (f"<0x{byte:02X}>" for byte in char.encode())
 
 
 def test_pieces_add_up(tokenizer):
@@ -54,9 +85,46 @@ def test_a_character_appears_when_it_is_whole(tokenizer):
     assert stream(tokenizer, ids) == ["", "", "日"]
 
 
-def test_a_character_that_is_never_finished_never_appears(tokenizer):
+def test_a_character_that_is_never_finished_is_a_mark_in_the_end(tokenizer):
     half = ids_of(tokenizer, "日")[:2]
-    assert stream(tokenizer, [*ids_of(tokenizer, "a"), *half]) == ["a", "", ""]
+    texts = TextStream(tokenizer)
+    assert [texts.push(token) for token in [*ids_of(tokenizer, "a"), *half]] == ["a", "", ""]
+    assert [texts.flush(), texts.flush()] == [REPLACEMENT, ""]
+
+
+def test_a_character_that_is_cut_takes_no_neighbour_with_it(made):
+    """Neither the space that shares a token with its first bytes, nor the characters before it."""
+    for name in ("byte_level", "byte_fallback", "byte_fallback_as_it_is"):
+        ids = ids_of(made[name], "hi 🥚🥚")
+        pieces = stream(made[name], ids[:-1])
+        assert "".join(pieces) == "hi 🥚"
+        assert whole(made[name], ids[:-1]).rstrip(REPLACEMENT) == "hi 🥚"
+        assert whole(made[name], ids) == "hi 🥚🥚"
+
+
+@pytest.mark.parametrize("name", spellings.KINDS)
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_whatever_the_ids_pieces_add_up_to_what_the_tokenizer_makes_of_them(name, data, made):
+    """Of any tokens, also of those that are in no vocabulary, and behind any context."""
+    tokenizer = made[name]
+    tokens = st.integers(0, len(tokenizer) + 2)
+    if name.startswith("byte_fallback"):
+        tokens |= st.sampled_from(tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(0x80, 256)]))
+        tokens |= st.sampled_from(ids_of(tokenizer, "a b 🥚"))
+    ids = data.draw(st.lists(tokens, max_size=3 * CONTEXT) | st.text().map(lambda text: ids_of(tokenizer, text)))
+    assert whole(tokenizer, ids) == decoded(tokenizer, ids)
+    cut = data.draw(st.integers(0, len(ids)))
+    context = decoded(tokenizer, ids[:cut])
+    if not context.endswith(REPLACEMENT):  # else the text of its last character is nobody's
+        assert context + whole(tokenizer, ids[cut:], ids[:cut]) == decoded(tokenizer, ids)
+
+
+def test_spaces_are_not_cleaned_up_whatever_the_tokenizer_is_used_to(made):
+    tokenizer = made["word_pieces"]
+    ids = tokenizer.convert_tokens_to_ids(["s", "n", "'", "t"])
+    assert tokenizer.decode(ids) == "sn't"  # as if no space had been there
+    assert whole(tokenizer, ids) == "s n ' t"
 
 
 def test_broken_bytes_appear_as_such_once_something_follows(tokenizer):
@@ -72,6 +140,7 @@ def test_a_token_costs_the_same_however_long_the_text_is(tokenizer):
 
     lengths = []
     stream(Recorder(), ids_of(tokenizer, "Mia has 12 eggs. " * 20), ids_of(tokenizer, "Problem: " * 20))
+    stream(Recorder(), ids_of(tokenizer, "日")[:2] * 20)  # no whole character in sight
     assert max(lengths) == CONTEXT + 1
 
 
@@ -99,6 +168,12 @@ def test_a_word_after_a_context_keeps_its_space(words):
 
 def test_spaces_are_kept_through_a_long_text(words):
     assert "".join(stream(words, [1, 2] * 30, context=[2] * 30)) == " one two" * 30
+
+
+def test_spaces_are_kept_behind_tokens_without_a_text(words):
+    nothing = [words.eos_token_id] * 2 * CONTEXT
+    assert "".join(stream(words, [1, *nothing, 2])) == "one two"
+    assert "".join(stream(words, [2], context=[1, *nothing])) == " two"
 
 
 def cut(text, places):

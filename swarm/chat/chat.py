@@ -142,7 +142,8 @@ class Chat:
             return answer
         if isinstance(failure := work.exception(), SwarmError):
             partial = failure.generation if isinstance(failure, SwarmIncomplete) else None
-            return self._failed(replace(answer, error=failure, generation=partial))
+            text = partial.text if partial else text
+            return self._failed(replace(answer, text=text, error=failure, generation=partial))
         generation = work.result()
         return replace(answer, text=generation.text, generation=generation, cut=False)
 

@@ -21,17 +21,13 @@ def chat_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def text_logprobs(pieces: Sequence[Piece], spell: Spell, offset: int = 0) -> dict[str, Any]:
-    """As a completion tells them: a list for each thing that is known. ``offset``: characters of text before."""
-    offsets = []
-    for piece in pieces:
-        offsets.append(offset)
-        offset += len(piece.text)
+def text_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
+    """As a completion tells them: a list for each thing that is known."""
     return {
         "tokens": [spell(piece.token_id) for piece in pieces],
         "token_logprobs": [piece.logprob for piece in pieces],
         "top_logprobs": [{likely.text: likely.logprob for likely in piece.likely} for piece in pieces],
-        "text_offset": offsets,
+        "text_offset": [piece.offset for piece in pieces],
     }
 
 

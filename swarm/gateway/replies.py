@@ -25,7 +25,7 @@ class Shape(Protocol):
         """The text of a chunk; None in the last one."""
         ...
 
-    def logprobs(self, pieces: Sequence[Piece], spell: Spell, offset: int = 0) -> dict[str, Any]: ...
+    def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]: ...
 
 
 class ChatShape:
@@ -38,7 +38,7 @@ class ChatShape:
         role = {"role": "assistant"} if first else {}
         return {"delta": role if text is None else {**role, "content": text}}
 
-    def logprobs(self, pieces: Sequence[Piece], spell: Spell, offset: int = 0) -> dict[str, Any]:
+    def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
         return chat_logprobs(pieces, spell)
 
 
@@ -51,15 +51,14 @@ class TextShape:
     def part(self, text: str | None, first: bool) -> dict[str, Any]:
         return {"text": text or ""}
 
-    def logprobs(self, pieces: Sequence[Piece], spell: Spell, offset: int = 0) -> dict[str, Any]:
-        return text_logprobs(pieces, spell, offset)
+    def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
+        return text_logprobs(pieces, spell)
 
 
 @dataclass
 class _Told:
     """What a reader knows of one choice."""
 
-    chars: int = 0
     anything: bool = False
     chain: tuple[tuple[str, tuple[int, int]], ...] = ()  # peers and their layers; round trips change all the time
 
@@ -119,10 +118,10 @@ class Reply:
         choice = {
             "index": index,
             **self.shape.part(piece.text, not told.anything),
-            "logprobs": self.shape.logprobs([piece], self.spell, told.chars) if self.logprobs else None,
+            "logprobs": self.shape.logprobs([piece], self.spell) if self.logprobs else None,
             "finish_reason": None,
         }
-        told.anything, told.chain, told.chars = True, chain, told.chars + len(piece.text)
+        told.anything, told.chain = True, chain
         return self._chunk([choice], swarm)
 
     def end(self, index: int, generation: Generation) -> dict[str, Any]:

@@ -70,4 +70,5 @@ def make_lexicon(
         compiled = {name: re.compile(pattern) for name, pattern in patterns.items()}
     except re.error as error:
         raise ConfigError("key pattern", f"{error.pattern!r} is no regular expression ({error})") from None
-    return Lexicon(decode, checkpoint.eos_token_ids, frozenset(tokenizer.all_special_ids), compiled, without)
+    special_ids, letter = frozenset(tokenizer.all_special_ids), tokenizer("a", add_special_tokens=False).input_ids
+    return Lexicon(decode, checkpoint.eos_token_ids, special_ids, compiled, without, before=letter)

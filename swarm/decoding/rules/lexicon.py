@@ -35,6 +35,8 @@ class Lexicon:
         special_ids: tokens that are no text at all.
         patterns: classes of the user's own: name to regular expression; a token whose text matches anywhere is key.
         without: classes that are not to be key, to measure what they are good for.
+        before: tokens behind which one is spelled as within a text, where many vocabularies begin a text without the
+            space of its first word.
     """
 
     def __init__(
@@ -44,10 +46,16 @@ class Lexicon:
         special_ids: frozenset[int] = frozenset(),
         patterns: Mapping[str, re.Pattern[str]] | None = None,
         without: frozenset[str] = frozenset(),
+        before: Sequence[int] = (),
     ) -> None:
         self.decode, self._stop_ids, self._special_ids = decode, stop_ids, special_ids
+        self._before, self._before_chars = tuple(before), len(decode(before)) if before else 0
         self._patterns, self._without = dict(patterns or {}), without
         self._classes: dict[int, str] = {}
+
+    def spell(self, token: int) -> str:
+        """The text of one token within a text."""
+        return self.decode([*self._before, token])[self._before_chars :]
 
     def key(self, token: int, history: Sequence[int]) -> str:
         """The class that makes ``token`` key behind ``history``, or "" if it is not key."""
@@ -62,7 +70,7 @@ class Lexicon:
             return "stop"
         if token in self._special_ids:
             return "structure"
-        text = self.decode([token])
+        text = self.spell(token)
         for name, pattern in self._patterns.items():
             if pattern.search(text):
                 return name
