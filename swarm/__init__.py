@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from swarm.chain import ChainBroken, ChainSilent
     from swarm.client import ClientOptions, SwarmClient
     from swarm.config import Network, load_network
+    from swarm.conversation import Message, NoChatTemplate, TemplateRefuses
     from swarm.decoding.rules.settings import RuleError
     from swarm.decoding.sampling import SamplingError
     from swarm.errors import (
@@ -50,10 +51,12 @@ __all__ = [
     "GenerationStream",
     "Identity",
     "IdentityError",
+    "Message",
     "MissingLayers",
     "ModelNotFound",
     "Network",
     "NoBootstrap",
+    "NoChatTemplate",
     "Options",
     "OtherQuantization",
     "Piece",
@@ -68,6 +71,7 @@ __all__ = [
     "SwarmGenerateOutput",
     "SwarmIncomplete",
     "SwarmModel",
+    "TemplateRefuses",
     "UnsupportedArgument",
     "UnsupportedModel",
     "WrongWeights",
@@ -82,6 +86,7 @@ _HOMES = {
     "swarm.chain": ("ChainBroken", "ChainSilent"),
     "swarm.client": ("ClientOptions", "SwarmClient"),
     "swarm.config": ("Network", "load_network"),
+    "swarm.conversation": ("Message", "NoChatTemplate", "TemplateRefuses"),
     "swarm.decoding.rules.settings": ("RuleError",),
     "swarm.decoding.sampling": ("SamplingError",),
     "swarm.errors": (

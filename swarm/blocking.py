@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from swarm.batch import DEFAULT_AT_ONCE
 from swarm.client import ClientOptions, SwarmClient
+from swarm.conversation import Message
 from swarm.network.tasks import end_all
 from swarm.reading import Reading
 from swarm.request import Options
@@ -66,6 +67,10 @@ class BlockingClient:
     ) -> list[Generation]:
         """Generate from many prompts side by side."""
         return self.run(self.client.generate_many(prompts, at_once=at_once, **options))
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids after which the answer to a conversation begins."""
+        return self.client.chat_prompt(messages)
 
     def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
         """What the model says at every token of a text."""

@@ -15,6 +15,7 @@ from swarm.auditor import Auditor
 from swarm.batch import DEFAULT_AT_ONCE, every_one
 from swarm.chain import ChainLink
 from swarm.config import Network, load_network
+from swarm.conversation import Message, by_template
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
 from swarm.generation import GenerationStream, Threads
 from swarm.identity import Identity
@@ -28,6 +29,7 @@ from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory, node_of_client
 from swarm.network.discovery import Connections
 from swarm.network.tasks import end, within
+from swarm.prompt import encoded
 from swarm.reading import Reader, Reading
 from swarm.request import Options, Request, RequestError
 from swarm.results import Audits, Generation
@@ -202,11 +204,17 @@ class SwarmClient:
         ids = self._ids(prompt)
         return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
 
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids after which the answer to a conversation begins, by the model's chat template.
+
+        Raises:
+            NoChatTemplate: if the model has none.
+            TemplateRefuses: if it has no form for these messages.
+        """
+        return by_template(self.models.tokenizer, self._model)(messages)
+
     def _ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
-        if not isinstance(prompt, str):
-            return prompt
-        ids: list[int] = self.models.tokenizer(prompt).input_ids
-        return ids
+        return encoded(self.models.tokenizer, prompt) if isinstance(prompt, str) else prompt
 
     async def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate to the end. Arguments and errors are those of `stream`."""

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from swarm.control_tokens import control_tokens
 from swarm.errors import ExitCode, SwarmError
+from swarm.prompt import encoded
 
 
 class Message(TypedDict):
     """One message, as chat templates and OpenAI's API have it."""
 
-    role: str  # system, user or assistant
+    role: str  # system, developer, user or assistant
     content: str
 
 
@@ -82,29 +84,48 @@ Render = Callable[[Sequence[Message]], list[int]]  # messages to the token ids o
 def by_template(tokenizer: Any, model: str) -> Render:
     """The chat template of a (transformers) tokenizer, up to where the answer begins.
 
+    Control tokens in a message are text: only the template writes real ones. A developer's message is a system message
+    where the template does not speak of developers.
+
     Raises `NoChatTemplate` at once, and `TemplateRefuses` for messages that the template has no form for.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    template = _template(tokenizer)
+    if not template:
         raise NoChatTemplate(model)
+    control = control_tokens(tokenizer, template)
+    knows_developers = "developer" in template
+
+    def told(message: Message) -> Message:
+        role = message["role"]
+        if role == "developer" and not knows_developers:
+            role = "system"
+        return Message(role=role, content=control.broken(message["content"], role))
 
     def render(messages: Sequence[Message]) -> list[int]:
         try:
-            ids: list[int] = tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            chat = tokenizer.apply_chat_template(
+                [told(message) for message in messages], add_generation_prompt=True, tokenize=False
             )
+            return control.encode(chat)
         except Exception as error:  # a template is a program that came with the model: it may raise anything
             raise TemplateRefuses(model, " ".join(str(error).split()) or type(error).__name__) from error
-        return ids
 
     return render
+
+
+def _template(tokenizer: Any) -> str:
+    """The source of the template for plain chats; empty if there is none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):  # by name, for several purposes
+        template = template.get("default")
+    return template or ""
 
 
 def as_plain_text(tokenizer: Any) -> Render:
     """One text that goes on and on: what was said, joined as it is."""
 
     def render(messages: Sequence[Message]) -> list[int]:
-        ids: list[int] = tokenizer("".join(message["content"] for message in messages)).input_ids
-        return ids
+        return encoded(tokenizer, "".join(message["content"] for message in messages))
 
     return render
 

@@ -76,7 +76,7 @@ class Gateway:
                 shape,
                 body.model,
                 models.checkpoint.fingerprint,
-                lambda token: models.lexicon.decode([token]),
+                models.lexicon.spell,
                 logprobs=body.told_logprobs is not None,
                 explain=body.explain,
                 usage_chunk=body.include_usage,

@@ -15,6 +15,7 @@ from swarm.gateway.chat import chat_prompt, chat_text
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.model.client import ClientModels
+from swarm.prompt import encoded
 from swarm.request import PromptTooLong, context_tokens
 
 SHORT_BYTES = 32 << 10  # of a text that is read at once
@@ -61,7 +62,7 @@ async def prompts_of(body: Body, models: ClientModels, threads: Threads) -> list
     for prompt in body.prompt:
         if isinstance(prompt, str):
             await room.check(prompt, models, threads)
-            prompt = await threads.run(_nbytes(prompt), partial(_read, models, prompt))
+            prompt = await threads.run(_nbytes(prompt), partial(encoded, models.tokenizer, prompt))
         elif len(prompt) > room.tokens:
             raise PromptTooLong(len(prompt), room.new_tokens, room.context_tokens)
         prompts.append(prompt)
@@ -105,11 +106,6 @@ class _Room:
                     f"model's context ends at {self.context_tokens}; shorten the prompt",
                     code="context_length_exceeded",
                 )
-
-
-def _read(models: ClientModels, text: str) -> TokenIds:
-    ids: TokenIds = models.tokenizer(text).input_ids
-    return ids
 
 
 def _count(models: ClientModels, text: str) -> int:
