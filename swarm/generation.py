@@ -45,6 +45,8 @@ class Threads:
 class GenerationStream:
     """An async iterator of pieces; afterwards `result` sums up. Iterate once.
 
+    Raises `RequestError` for tokens that the model does not have.
+
     Args:
         router: chooses the chain, and peers that take the place of others.
         auditor: is offered the text when it is finished.
@@ -61,6 +63,7 @@ class GenerationStream:
         auditor: Auditor | None = None,
         kept: KeptSessions | None = None,
     ) -> None:
+        request.check_vocabulary(models.checkpoint)
         self._models, self._prompt, self._request = models, tuple(prompt), request
         self._threads, self._router, self._auditor = threads, router, auditor
         self._kept = kept if request.keep else None

@@ -27,6 +27,7 @@ DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKENS = 256
+LEAST_TOP_P = 1e-9  # less than the share of the likeliest token, in any vocabulary
 MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
@@ -72,12 +73,12 @@ class Options(TypedDict, total=False):
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
     lookup: bool | None  # draft by looking up what was said before, too; None: where there is no draft model
     temperature: float  # 0 is greedy
-    top_k: int  # 0 keeps all tokens
-    top_p: float
+    top_k: int  # 0 and -1 keep all tokens
+    top_p: float  # 0 keeps the likeliest token alone
     seed: int | None  # of the sampling noise; the same seed gives the same text. None draws one
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
-    stop: Sequence[str]  # the text ends before the first of these strings
+    stop: Sequence[str]  # the text ends before the first of these strings; an empty one says nothing
     stop_token_ids: Collection[int] | None  # tokens that end the text; None: those that the model names
     logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
     logits: bool  # tell every token's logits: 4 bytes for each token of the vocabulary
@@ -135,18 +136,27 @@ class Request:
 
     @classmethod
     def of(cls, options: Options) -> "Request":
-        """Read keyword arguments. Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range."""
+        """Read keyword arguments. The words of other programs are understood: a ``top_k`` of -1 is all tokens, a
+        ``top_p`` of 0 the likeliest alone, and an empty stop string none.
+
+        Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range.
+        """
         given: dict[str, Any] = dict(options)
         seed = given.pop("seed", None)
         sampling = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
+        if sampling.get("top_k") == -1:
+            sampling["top_k"] = 0
+        if sampling.get("top_p") == 0:
+            sampling["top_p"] = LEAST_TOP_P
         shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
         stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
         stop_token_ids = given.pop("stop_token_ids", None)
         return cls(
             verification=Verification.parse(given.pop("verify", "strict")),
             sampling=Sampling(**sampling, seed=secrets.randbits(32) if seed is None else seed),
             shaping=Shaping(**shaping, logit_bias=tuple(bias.items())),
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=tuple(each for each in stops if each),
             stop_token_ids=None if stop_token_ids is None else frozenset(stop_token_ids),
             **given,
         )
@@ -181,6 +191,17 @@ class Request:
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         check_tokens(prompt, self.max_new_tokens, checkpoint)
+
+    def check_vocabulary(self, checkpoint: Checkpoint) -> None:
+        """Raises `RequestError` for a token that the model does not have: a bias or a stop that would never count."""
+        named = {
+            "logit_bias": [token for token, _ in self.shaping.logit_bias],
+            "stop_token_ids": (self.stop_token_ids or frozenset()) - checkpoint.eos_token_ids,
+        }
+        for name, tokens in named.items():
+            for token in tokens:
+                if not 0 <= token < checkpoint.vocab_size:
+                    raise RequestError(name, token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
 
 
 def check_tokens(prompt: Sequence[int], new_tokens: int, checkpoint: Checkpoint) -> None:

@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.plan import MAX_DEPTH, Plan
+from swarm.decoding.sampling import SamplingError
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
 from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, MAX_WINDOW, PromptTooLong, Request, RequestError
 from swarm.wire.messages import MAX_SESSION_TOKENS
@@ -13,7 +15,7 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 
 def checkpoint(vocab_size=100, max_positions=50):
-    return SimpleNamespace(vocab_size=vocab_size, max_positions=max_positions)
+    return SimpleNamespace(vocab_size=vocab_size, max_positions=max_positions, eos_token_ids=frozenset({100}))
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,37 @@ def test_tokens_that_end_the_text_are_the_models_unless_others_are_named():
     assert Request.of({"stop_token_ids": []}).stop_ids(model) == frozenset()
     with pytest.raises(RequestError, match=f"^stop_token_ids = .* give at most {MAX_STOP_TOKENS} tokens"):
         Request.of({"stop_token_ids": range(MAX_STOP_TOKENS + 1)})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("logit_bias", {"logit_bias": {5: 1, 100: -1}}), ("stop_token_ids", {"stop_token_ids": [5, 101]})],
+)
+def test_a_token_that_the_model_does_not_have_is_named(name, options):
+    with pytest.raises(RequestError, match=f"^{name} = 10[01] is not possible; give token ids from 0 to 99"):
+        Request.of(options).check_vocabulary(checkpoint())
+    Request.of({"logit_bias": {99: 1}, "stop_token_ids": [0, 99]}).check_vocabulary(checkpoint())
+
+
+def test_a_model_may_end_its_texts_with_a_token_that_it_does_not_have():
+    """As transformers has it: such a configuration is odd, and does no harm."""
+    Request.of({"stop_token_ids": [2, 100]}).check_vocabulary(checkpoint())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 50.0])
+def test_a_top_p_of_nothing_is_the_likeliest_token(temperature):
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(3))
+    logits[5] = 0.0  # of equals the first
+    sampling = Request.of({"temperature": temperature, "top_p": 0, "seed": 9}).sampling
+    assert sampling.choose(logits, 4) == logits.argmax(dim=-1).tolist()
+
+
+def test_a_top_k_of_minus_one_is_all_tokens():
+    assert Request.of({"top_k": -1, "seed": 9}) == Request.of({"seed": 9})
+    with pytest.raises(SamplingError, match=r"^top_k = -2 is not possible"):
+        Request.of({"top_k": -2})
+
+
+def test_an_empty_stop_string_says_nothing():
+    assert Request.of({"stop": ""}).stop == Request.of({"stop": [""]}).stop == ()
+    assert Request.of({"stop": ["", "x"]}).stop == ("x",)

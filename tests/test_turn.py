@@ -51,19 +51,20 @@ def options(**changed):
     return Request.of({"max_new_tokens": NEW, "window": 4, "depth": 1, **changed})
 
 
-def say(tokenizer, ids, prompt=PROMPT, **options):
+def say(tokenizer, ids, vocabulary=None, **options):
     """The pieces of a turn in which the target says these ids, and its sum; it may be given up before its end."""
     lexicon = Lexicon(lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     spoken = models(eos={tokenizer.eos_token_id})
-    spoken.tokenizer, spoken.lexicon, spoken.checkpoint.vocab_size = tokenizer, lexicon, len(tokenizer)
-    turn = Turn(spoken, prompt, Request.of({"max_new_tokens": len(ids), "window": 0, **options}))
+    spoken.tokenizer, spoken.lexicon = tokenizer, lexicon
+    spoken.checkpoint.vocab_size = vocabulary or len(tokenizer)
+    turn = Turn(spoken, PROMPT, Request.of({"max_new_tokens": len(ids), "window": 0, **options}))
     pieces = []
     for token in ids:
         window = turn.next_window()
         if window is None:
             break
         taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
-        logits = torch.nn.functional.one_hot(torch.tensor([token]), len(tokenizer)).float()
+        logits = torch.nn.functional.one_hot(torch.tensor([token]), spoken.checkpoint.vocab_size).float()
         pieces += turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
     turn.decoder.finish_reason = turn.decoder.finish_reason or "swarm_incomplete"
     return pieces, turn.sum_up()
@@ -424,3 +425,14 @@ def test_other_tokens_are_spelled_as_within_a_text(spelled):
     assert lexicon.spell(tokenizer.eos_token_id) == "</s>"
     assert lexicon.spell(len(tokenizer)) == ""
     assert lexicon.key(space, [the]) == ""  # one space is no structure
+
+
+def test_tokens_beyond_the_tokenizers_are_tokens_without_a_text(spelled):
+    """Vocabularies are padded: the model has rows for more tokens than the tokenizer names."""
+    tokenizer = spelled["byte_level"]
+    a, beyond = ids_of(tokenizer, "a")[0], len(tokenizer) + 3
+    pieces, done = say(tokenizer, [a, beyond, a], vocabulary=len(tokenizer) + 8, logprobs=3, verify="adaptive")
+    assert [piece.token_id for piece in pieces] == [a, beyond, a]
+    assert [piece.text for piece in pieces] == ["a", "", "a"]
+    assert pieces[1].likely[0].token_id == beyond
+    assert done.text == "aa"

@@ -3,6 +3,9 @@
 A field that nobody knows is refused, since a misspelt one would change the text without a word. Fields of OpenAI's that
 ask for nothing here (`IGNORED`) are read and forgotten. Those that would change the text in a way that we cannot
 (`REFUSED`) are accepted only with the value that changes nothing.
+
+Some clients send every field that they know, with values that say nothing: -1 tokens, an empty stop string. These are
+taken for what they mean, which is the default. A whole number may be written as 4096.0.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +18,7 @@ from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
 from swarm.request import MAX_LOGPROBS, Depth, Options, WindowSize
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
 TEXT_TOKENS = 16  # new tokens of a completion that does not say how many, as OpenAI's interface has it
@@ -30,7 +34,8 @@ PENALTY = "use repetition_penalty"
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "presence_penalty": ((0,), PENALTY),
     "frequency_penalty": ((0,), PENALTY),
-    "best_of": ((1,), "ask for several texts with n"),
+    "best_of": ((0, 1), "ask for several texts with n"),
+    "top_logprobs": ((0,), "say how many with logprobs"),
     "echo": ((False,), "the prompt is yours already"),
     "suffix": (("",), "a text only goes on at its end"),
     "min_p": ((0,), "use top_p or top_k"),
@@ -52,6 +57,35 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _whole(value: object) -> object:
+    """4096.0 is 4096: some languages have one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _count(value: object) -> object:
+    """So many tokens, where 0 and -1 set no limit, as in other servers."""
+    value = _whole(value)
+    return None if type(value) is int and value in (-1, 0) else value
+
+
+def _seed(value: object) -> object:
+    """Any integer; -1 draws one, as in other servers."""
+    value = _whole(value)
+    if type(value) is not int:
+        return value
+    return None if value == -1 else value & MAX_SEED
+
+
+def _likely(value: object) -> object:
+    """How many tokens to tell of; false, as in a chat, tells nothing."""
+    return None if value is False else _whole(value)
+
+
+def _switch(value: object) -> object:
+    """0 is false, as in a completion, where a number says how many."""
+    return False if type(value) is int and value == 0 else value
 
 
 def _prompts(value: object) -> object:
@@ -112,31 +146,28 @@ class StreamOptions(_Part):
     include_obfuscation: bool = False  # of nothing: links are encrypted, or the reader's own
 
 
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class Body(_Part):
     """What chats and completions have in common. None is the default of the SDK, if nothing else is said."""
 
     model: str = Field(min_length=1, max_length=512)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: int = Field(default=1, ge=1, le=MAX_CHOICES)
-    max_tokens: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, ge=-MAX_SEED - 1, le=MAX_SEED)
+    n: Whole = Field(default=1, ge=1, le=MAX_CHOICES)
+    max_tokens: Annotated[int | None, BeforeValidator(_count)] = Field(default=None, ge=1)
+    seed: Annotated[int | None, BeforeValidator(_seed)] = None
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = 1.0
-    top_k: int = 0
+    top_k: Whole = 0
     repetition_penalty: float = 1.0
     logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] = Field(default={}, max_length=MAX_BIASES)
     stop: Annotated[list[str], BeforeValidator(_listed)] = []
     verify: str = Field(default="strict", max_length=256)
-    window: WindowSize = "auto"
-    depth: Depth = "auto"
+    window: Annotated[WindowSize, BeforeValidator(_whole)] = "auto"
+    depth: Annotated[Depth, BeforeValidator(_whole)] = "auto"
     explain: bool = False  # tell every token's fate
-
-    @model_validator(mode="after")
-    def _of_a_stream(self) -> "Body":
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options say something only if stream is true")
-        return self
 
     @property
     def include_usage(self) -> bool:
@@ -189,13 +220,13 @@ class ChatBody(Body):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    max_completion_tokens: Annotated[int | None, BeforeValidator(_count)] = Field(default=None, ge=1)
+    logprobs: Annotated[bool, BeforeValidator(_switch)] = False
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @model_validator(mode="after")
     def _agrees(self) -> "ChatBody":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs are told only if logprobs is true")
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens say the same; give one of them")
@@ -218,7 +249,7 @@ class TextBody(Body):
     """``POST /v1/completions``."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(min_length=1, max_length=MAX_CHOICES)
-    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    logprobs: Annotated[int | None, BeforeValidator(_likely)] = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @property
     def prompts(self) -> int:
@@ -234,7 +265,7 @@ B = TypeVar("B", bound=Body)
 
 def read(body: bytes, kind: type[B]) -> B:
     """Read a body. Raises `BadRequest`, which names the field, for anything that is not one of this kind."""
-    fields = read_object(body)
+    fields = read_object(body.removeprefix(BYTE_ORDER_MARK))
     for name, value in list(fields.items()):
         if name not in kind.model_fields and (name in IGNORED or _changes_nothing(name, value)):
             del fields[name]

@@ -100,12 +100,13 @@ class Service:
             UnknownModel, BadRequest, RequestError, SamplingError, RuleError: if it cannot be granted, whatever its
                 prompts are.
         """
-        self.engine(body.model)
+        engine = self.engine(body.model)
         if body.texts > MAX_CHOICES:
             problem = f"{body.prompts} prompts make {body.texts} texts; ask for at most {MAX_CHOICES}"
             raise BadRequest(problem, "n")
         self._admission.check(body.texts)
-        Request.of({**body.options(0), "max_new_tokens": body.new_tokens[0] or 1})
+        request = Request.of({**body.options(0), "max_new_tokens": body.new_tokens[0] or 1})
+        request.check_vocabulary(engine.models.checkpoint)
         return body.texts
 
     async def write(self, body: Body, read: Callable[[], None]) -> AsyncGenerator[Event, None]:

@@ -161,7 +161,7 @@ async def test_models_are_listed_and_found(served):
     [
         (chat(temprature=1), 400, "temprature", "unknown_parameter", "no such field"),
         (chat(presence_penalty=1), 400, "presence_penalty", "unsupported_parameter", "repetition_penalty"),
-        (chat(top_p=0), 400, "top_p", None, "above 0"),
+        (chat(top_p=2), 400, "top_p", None, "up to 1"),
         (chat(verify="lazy"), 400, "verify", None, "the rules are strict"),
         (chat(max_tokens=5000), 400, None, "context_length_exceeded", "context ends at 1024"),
         (chat(stop=["x"] * 17), 400, "stop", None, "at most 16"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from served import chat
 
 from swarm.decoding.sampling import MAX_SEED
+from swarm.demo import TARGET
 from swarm.errors import SwarmError
 from swarm.gateway.errors import MAX_MESSAGE_CHARS, BadRequest, problem_of
 from swarm.gateway.requests import IGNORED, MAX_CHOICES, REFUSED, ChatBody, TextBody, read
@@ -84,7 +85,7 @@ def test_the_usual_fields_become_options():
     assert (options["seed"], options["stop"], options["top_p"], options["logit_bias"]) == (8, ["x"], 0.5, {5: -3.0})
     assert (options["window"], options["depth"], body.new_tokens[0]) == (4, 1, 9)
     assert read_chat().options(0)["seed"] is None
-    assert read_chat(seed=-1).options(0)["seed"] == MAX_SEED  # any integer of 64 bits is a seed
+    assert read_chat(seed=-2).options(1)["seed"] == MAX_SEED  # any integer is a seed
 
 
 def test_openais_default_of_the_temperature_is_one():
@@ -120,7 +121,9 @@ def test_an_answer_may_come_back_as_a_message():
         ),
         ({"logit_bias": {"five": 1}}, "logit_bias", "'five' is no token id"),
         ({"top_logprobs": 2}, None, "only if logprobs is true"),
-        ({"stream_options": {"include_usage": True}}, None, "only if stream is true"),
+        ({"max_tokens": -2}, "max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
+        ({"seed": True}, "seed", "valid integer"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, None, "give one of them"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
@@ -132,6 +135,63 @@ def test_what_is_wrong_is_named(fields, param, words):
         read_chat(**fields)
     assert told.value.param == param
     assert words in str(told.value)
+
+
+# What clients send, and what it means.
+MEANT = [
+    ({"max_tokens": 0}, {}),
+    ({"max_tokens": -1}, {}),
+    ({"max_tokens": 7.0}, {"max_tokens": 7}),
+    ({"seed": -1}, {}),
+    ({"seed": 2**63}, {"seed": 0}),
+    ({"seed": 10**40 + 5}, {"seed": (10**40 + 5) % 2**63}),
+    ({"seed": 3.0}, {"seed": 3}),
+    ({"n": 1.0}, {}),
+    ({"top_k": -1}, {}),
+    ({"top_k": 5.0}, {"top_k": 5}),
+    ({"top_p": 0}, {"top_p": 1e-9}),
+    ({"temperature": 0, "top_p": 0}, {"temperature": 0.0, "top_p": 1e-9}),
+    ({"stop": ""}, {}),
+    ({"stop": ["", "x"]}, {"stop": "x"}),
+    ({"logprobs": False}, {}),
+    ({"top_logprobs": 0}, {}),
+    ({"top_logprobs": 0, "logprobs": False}, {}),
+    ({"stream_options": {"include_usage": True}}, {}),
+    ({"stream": False, "stream_options": {"include_usage": False}}, {}),
+    ({"best_of": 1.0}, {}),
+    ({"window": 4.0, "depth": 1.0}, {"window": 4, "depth": 1}),
+]
+
+
+def asked(kind, fields):
+    """What the SDK is asked for, with a seed of its own where none is given."""
+    more = {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
+    body = read(json.dumps({"model": "m", **more, **fields}).encode(), kind)
+    options = body.options(0)
+    return body.n, body.new_tokens, Request.of({**options, "seed": options["seed"] or 0})
+
+
+@pytest.mark.parametrize("kind", [ChatBody, TextBody])
+@pytest.mark.parametrize(("fields", "meant"), MEANT, ids=str)
+def test_what_clients_send_is_taken_for_what_it_means(kind, fields, meant):
+    sent, as_if = asked(kind, fields), asked(kind, meant)
+    assert sent == as_if
+
+
+async def test_what_clients_send_is_answered(served):
+    ends = {str(served.swarm._models.tokenizer.eos_token_id): 100}  # at once
+    for path, body in (("/v1/chat/completions", chat()), ("/v1/completions", {"model": TARGET, "prompt": "x"})):
+        for fields, _ in MEANT:
+            status, _, reply = await served.post(path, body | {"logit_bias": ends} | fields)
+            assert status == 200, (path, fields, reply)
+        beyond = served.swarm._checkpoint.vocab_size
+        status, _, reply = await served.post(path, body | {"logit_bias": {str(beyond): 1}})
+        assert (status, reply["error"]["param"]) == (400, "logit_bias")
+        assert f"token ids from 0 to {beyond - 1}" in reply["error"]["message"]
+
+
+def test_a_byte_order_mark_says_nothing():
+    assert read(b'\xef\xbb\xbf{"model": "m", "prompt": "x"}', TextBody).prompt == ["x"]
 
 
 @pytest.mark.parametrize(
