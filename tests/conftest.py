@@ -10,8 +10,9 @@ import torch
 from pocket import expected, make, material
 from support import children
 from threaded import threaded
+from warm import OVEN, warmly
 
-__all__ = ["expected", "make", "material", "threaded"]  # fixtures
+__all__ = ["expected", "make", "material", "threaded", "warmly"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
 torch.set_num_threads(1)
@@ -34,4 +35,5 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_survives() -> Iterator[None]:
     yield
+    OVEN.close()
     assert children() == {}

@@ -16,6 +16,7 @@ from architectures import ARCHITECTURES, LAYERS, VOCAB
 from records import peer_record
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+from warm import OVEN
 
 from peers.budget import CacheBudget
 from peers.handler import HISTORY_BYTES, Handler
@@ -64,7 +65,7 @@ def children(of: int | None = None) -> dict[int, str]:
                 if alive(pid):
                     found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
                     found |= children(pid)
-    return {pid: command for pid, command in found.items() if "resource_tracker" not in command}
+    return {pid: command for pid, command in found.items() if "resource_tracker" not in command and pid != OVEN.pid}
 
 
 def alive(pid: int) -> bool:

@@ -15,6 +15,8 @@ from swarm.demo.local import LocalSwarm, NotStarted, ProcessFailed, even_spans
 from swarm.errors import ExitCode
 from swarm.status import look
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 @pytest.fixture(autouse=True)
 async def _clean() -> AsyncIterator[None]:

@@ -38,14 +38,14 @@ SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7G
 
 
 @pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
+def bootstrap(warmly: None) -> Iterator[str]:
     """A swarm of real processes for all pages together: the address of its bootstrap node."""
     with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as local:
         yield local.bootstrap
 
 
 @pytest.fixture(scope="module")
-def gateway(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gateway(warmly: None, bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway in front of it, as a process: host and port."""
     command = [sys.executable, "-m", "swarm.cli", "serve", TARGET, "--draft", DRAFT, "--port", "0", "--json"]
     env = {**os.environ, **_settings(bootstrap), "SWARM_HOME": str(tmp_path_factory.mktemp("home"))}

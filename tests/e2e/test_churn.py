@@ -19,11 +19,11 @@ LINK_MS = 20.0
 NEW = 60
 PROMPTS = [problem.prompt for problem in islice(problems(seed=43, held_out=True), 4)]
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warmly")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def swarm() -> AsyncIterator[LocalSwarm]:
+async def swarm(warmly: None) -> AsyncIterator[LocalSwarm]:
     """Every layer twice."""
     async with LocalSwarm(TARGET, SPANS * 2, LINK_MS) as swarm:
         yield swarm

@@ -32,6 +32,9 @@ LAYERS = 8
 AT_ONCE = 5  # generations side by side: peers then compute several sessions in one forward
 
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
+
 @pytest.fixture(scope="module")
 def reference() -> list[tuple[int, ...]]:
     """The new tokens that transformers gives, greedily, with the whole target model, to the end of the text."""

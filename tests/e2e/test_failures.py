@@ -21,6 +21,8 @@ from swarm.demo.local import LocalSwarm
 HANG_S = 60.0  # for a command to end
 DEAD_NODE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -30,7 +32,7 @@ class Ended:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def half() -> AsyncIterator[LocalSwarm]:
+async def half(warmly: None) -> AsyncIterator[LocalSwarm]:
     """A swarm in which nobody serves layers 4 to 7."""
     async with LocalSwarm(TARGET, [(0, 2), (2, 4)]) as swarm:
         yield swarm

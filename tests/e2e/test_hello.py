@@ -28,6 +28,8 @@ from swarm.wire.messages import Fault, Ping, Pong
 START_S = 120.0
 NAME = "test-private"
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 @dataclass
 class Swarm:

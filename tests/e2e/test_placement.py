@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from architectures import Architecture
 
 from swarm.config import Network
@@ -23,6 +24,8 @@ from swarm.wire.hello import Member
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
+
+pytestmark = pytest.mark.usefixtures("warmly")
 
 
 async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ from swarm.demo import DRAFT, TARGET
 from swarm.demo.local import LocalSwarm
 from swarm.network.tasks import within
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warmly")]
 HANG_S = 120.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")  # a loop a token, and never the end
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def where(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, ...]]:
+async def where(warmly: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, ...]]:
     """The options that lead to a swarm whose links take 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))

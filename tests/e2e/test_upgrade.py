@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from support import soon
 
 from swarm.client import SwarmClient
@@ -13,6 +14,8 @@ from swarm.demo.problems import problems
 LINK_MS = 10.0
 NEW = 60
 PROMPT = next(iter(problems(seed=44, held_out=True))).prompt
+
+pytestmark = pytest.mark.usefixtures("warmly")
 
 
 async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from swarm.eval.tasks import Item, Task
 
 PATIENCE_S = 120
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 def swarm_eval(*arguments):
     command = [sys.executable, "-m", "swarm.cli", "eval", *arguments]

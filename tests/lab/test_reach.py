@@ -15,7 +15,7 @@ from swarm.demo.problems import problems
 from swarm.network.tasks import within
 
 IMPOSSIBLE = Internet.possible()
-pytestmark = pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE)
+pytestmark = [pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE), pytest.mark.usefixtures("warmly")]
 
 CLIENT, PEER = 0, 3  # hosts; 1 is the bootstrap node's, 2 the other peer's
 SPANS = [(0, 4), (4, 8)]

@@ -1,0 +1,95 @@
+"""The warm process: it holds all libraries, no module of ours and no thread, and ends when its standard input, a socket
+of the tests', is closed."""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+OURS = ("peers", "swarm")
+MODULES = (  # those of ours that lead to all libraries, and what libraries import by name, once they are used
+    *("peers.cli", "peers.host", "peers.metrics", "peers.monitor", "swarm.network.relaying"),
+    *("swarm.cli", "swarm.client", "swarm.gateway.server"),
+    *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
+)
+MAX_REQUEST_BYTES = 1 << 18
+PYTHONS_OWN = {signal.SIGPIPE: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import_libraries()
+    requests = socket.socket(fileno=os.dup(0))
+    requests.send(b"warm")
+    become(next_program(requests))
+
+
+def import_libraries() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()  # children share these pages as long as no collector writes to them
+
+
+def next_program(requests: socket.socket) -> dict[str, Any]:
+    """Fork for each request. Return it in each child, and raise SystemExit where no more are to come."""
+    while True:
+        message, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
+        if not message:
+            raise SystemExit
+        answer, said = os.pipe()
+        if (between := os.fork()) == 0:
+            if (child := os.fork()) == 0:
+                requests.close()
+                for number, file in enumerate(files):
+                    os.dup2(file, number)
+                os.closerange(3, max(answer, said, *files) + 1)
+                request: dict[str, Any] = json.loads(message)
+                return request
+            os.write(said, str(child).encode())
+            os._exit(0)
+        os.waitpid(between, 0)  # only then the child is the tests' own
+        requests.send(os.read(answer, 64))
+        for file in (answer, said, *files):
+            os.close(file)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Do what the interpreter does before the first line of a module, and then run that."""
+    if request["group"] is None:
+        os.setsid()
+    else:
+        os.setpgid(0, request["group"])
+    if request["host"] is not None:
+        enter(request["host"])
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    for number, handler in PYTHONS_OWN.items():
+        signal.signal(number, handler)
+    a_line_at_a_time = bool(os.environ.get("PYTHONUNBUFFERED")) or os.isatty(1)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", 1 if a_line_at_a_time else -1, errors=sys.stdout.errors, closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors=sys.stderr.errors, closefd=False)
+    sys.path[:1] = [request["folder"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = list(request["program"])
+    importlib.import_module(sys.argv[0]).main()
+
+
+def enter(host: str) -> None:
+    """What `ip netns exec` does."""
+    with Path("/run/netns", host).open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "cannot enter the namespace", host)
+
+
+if __name__ == "__main__":
+    main()
