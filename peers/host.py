@@ -32,6 +32,7 @@ from swarm.identity import Identity
 from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization
+from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
 from swarm.network.announcer import announce
 from swarm.network.dialer import Dialer
@@ -222,6 +223,7 @@ def _prepare(options: Options) -> tuple[Checkpoint, torch.dtype, Room]:
         options.quantization.check(options.device)
     checkpoint = Checkpoint.open(options.model, options.quantization)
     dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
+    rehearsed(checkpoint)
     room = Room.measure(checkpoint, dtype, Memory(options.device, options.memory), options.cache_tokens)
     if options.layers is not None:
         first, last = options.layers

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swarm.decoding.sampling import SamplingError
     from swarm.errors import (
         ConfigError,
+        DamagedModel,
         DirectoryDown,
         IdentityError,
         ModelNotFound,
@@ -45,6 +46,7 @@ __all__ = [
     "ChainSilent",
     "ClientOptions",
     "ConfigError",
+    "DamagedModel",
     "DirectoryDown",
     "DraftMismatch",
     "Generation",
@@ -90,8 +92,8 @@ _HOMES = {
     "swarm.decoding.rules.settings": ("RuleError",),
     "swarm.decoding.sampling": ("SamplingError",),
     "swarm.errors": (
-        *("ConfigError", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap", "SwarmError"),
-        "UnsupportedModel",
+        *("ConfigError", "DamagedModel", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap"),
+        *("SwarmError", "UnsupportedModel"),
     ),
     "swarm.failover": ("SwarmIncomplete",),
     "swarm.generation": ("GenerationStream",),

@@ -22,8 +22,11 @@ from swarm.identity import Identity
 from swarm.kept import KeptSessions
 from swarm.keylock import held
 from swarm.lookout import Lookout
+from swarm.model.checkpoint import Checkpoint
 from swarm.model.client import NO_PATTERNS, ClientModels
+from swarm.model.folder import look
 from swarm.model.quantization import named
+from swarm.model.rehearsal import rehearsed
 from swarm.network.addressbook import AddressBook, Standing
 from swarm.network.dialer import Dialer
 from swarm.network.directory import Directory, node_of_client
@@ -79,7 +82,7 @@ class SwarmClient:
     Raises:
         ConfigError: for a malformed address or network name, an unknown quantization, or an audit rate that is no
             share, at once.
-        NoBootstrap, ModelNotFound, UnsupportedModel, DraftMismatch: on entering.
+        NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
     """
 
     def __init__(
@@ -121,7 +124,10 @@ class SwarmClient:
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
             self._threads = Threads(self._thread(life, "draft"), self._thread(life, "judge"))
-            loading = asyncio.get_running_loop().run_in_executor(self._threads.judging, self._load)
+            loop = asyncio.get_running_loop()
+            # What is wrong with the models is said before anything is asked of a network.
+            checkpoint = await loop.run_in_executor(self._threads.judging, self._look)
+            loading = loop.run_in_executor(self._threads.judging, self._load, checkpoint)
             # Of two failures the first is told; the other must not be printed when it is collected.
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             life.enter_context(held(self._node.file, alone=False))
@@ -184,8 +190,17 @@ class SwarmClient:
         life.callback(thread.shutdown, wait=False, cancel_futures=True)
         return thread
 
-    def _load(self) -> ClientModels:
-        models = ClientModels.load(self._model, self._draft, self._key_patterns, self._quantization)
+    def _look(self) -> Checkpoint:
+        """Open the model without reading its weights, and check that a client can use it."""
+        checkpoint = Checkpoint.open(self._model, self._quantization)
+        rehearsed(checkpoint)
+        checkpoint.tokenizer()
+        if self._draft is not None:
+            look(self._draft, draft=True)
+        return checkpoint
+
+    def _load(self, checkpoint: Checkpoint) -> ClientModels:
+        models = ClientModels.of(checkpoint, self._draft, self._key_patterns)
         _ = models.checkpoint.fingerprint  # reads all weights of a local folder: here, not on the event loop
         return models
 

@@ -149,6 +149,21 @@ class ModelNotFound(SwarmError):
         return f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder or a Hugging Face model id."
 
 
+class DamagedModel(SwarmError):
+    """A file of the checkpoint is damaged or missing. `file` is its name, `why` says what is wrong with it."""
+
+    exit_code = ExitCode.LOCAL
+
+    def __init__(self, model: str, file: str, why: str) -> None:
+        super().__init__(model, file, why)
+        self.model = model
+        self.file = file
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"Model {self.model!r} cannot be read: {self.file} {self.why}. Fetch or copy that file again."
+
+
 class UnsupportedModel(SwarmError):
     """The checkpoint is there, but cannot be served layer by layer."""
 

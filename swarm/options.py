@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm import logs
-from swarm.demo import DRAFT, TARGET
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.model.folder import look
 from swarm.model.quantization import QUANTIZATIONS
 
 if TYPE_CHECKING:
@@ -19,17 +20,26 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 MAX_TOKENS = 1 << 20  # of one text, as long as peers speak of (swarm.wire is heavy)
+NO_MODEL = "none"  # of a draft model
 MAX_COMPLETIONS = 200  # names of models, after Tab
 
 
 class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A folder, a hub id, or the name of a model that comes with the project."""
+    """A folder, a hub id, or the name of a model that comes with the project.
+
+    A folder is looked at as soon as it is named: what is wrong with a model is said before a network is entered.
+    """
 
     name = "MODEL"
+
+    def __init__(self, draft: bool = False) -> None:
+        self._draft = draft
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip() or "\0" in str(value):
             self.fail("give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx)
+        if value != NO_MODEL:
+            look(locate(str(value)), self._draft)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

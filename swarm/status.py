@@ -77,7 +77,8 @@ async def routes(
     """The chain that a new client would take now, and the runner-up.
 
     Raises:
-        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, MissingLayers, WrongWeights, OtherQuantization.
+        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel, MissingLayers,
+        WrongWeights, OtherQuantization.
     """
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
@@ -92,15 +93,18 @@ async def look(
     """The state of ``model`` (a folder or hub id; whole or not), quantized so, or of every model of the network.
 
     Raises:
-        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound.
+        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel.
     """
+    asked = None
+    if model is not None:
+        asked = await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)
     async with _entered(network, identity or Identity.generate()) as (directory, dialer, connections):
         lookout = Lookout(dialer, connections)
         try:
-            if model is None:
+            if asked is None:
                 entries = (await directory.models())[:MAX_MODELS]
                 return [await look_at(entry, directory, lookout) for entry in entries]
-            entry, siblings = await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)
+            entry, siblings = asked
             return [await look_at(entry, directory, lookout, siblings)]
         finally:
             await lookout.close()

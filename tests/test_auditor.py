@@ -161,35 +161,6 @@ async def test_a_liar_is_banned_however_long_the_prompt(
             assert banned(swarm) == [liar.id]
 
 
-@pytest.mark.parametrize(("name", "tokens"), [*(("noise", tokens) for tokens in LENGTHS), ("cheap-weights", 257)])
-async def test_a_liar_is_banned_in_the_next_turn_of_a_talk_and_after_a_failover(
-    name: str, tokens: int, roomy: Material, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It takes the place of an honest peer that fails, in a session that began without it and is taken up again."""
-    monkeypatch.setattr(Guard, "objection", lambda *_: None)
-    async with swarm_of(lambda: Swarm(roomy)) as swarm:
-        await swarm.add(*STAGES, **ROOM)
-        text = await soon(swarm.write(prompt=prompt_of(tokens), keep=True, window=0, max_new_tokens=FEW))
-        liar = await swarm.join(LIARS[name](roomy, STAGES[1]), **ROOM)
-        swarm.router._looked_at = float("-inf")
-
-        prompt = [*prompt_of(tokens), *text.token_ids, 5, 6, 7]
-        async with swarm.audits() as audits:
-            stream, said = swarm.stream(prompt=prompt, keep=True, window=0, max_new_tokens=FEW), 0
-            async for _ in stream:
-                said += 1
-                if said == 3:
-                    await kill(1)(swarm, stream)
-                if said == 8:
-                    assert stream.route[1].peer_id == liar.id
-                    await swarm.add(*STAGES, *STAGES, **ROOM)
-                    swarm.router._looked_at = float("-inf")
-            assert stream.result.stats.cached_tokens
-            await soon(audits.settle())
-            assert (audits.audits.texts, audits.audits.disagreements, audits.audits.failures) == (1, 1, {})
-            assert banned(swarm) == [liar.id]
-
-
 @pytest.mark.threat("rare-lie")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_a_liar_that_lies_in_one_frame_of_a_hundred_is_banned(

@@ -11,7 +11,7 @@ from swarm.signals import run
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.option("--draft", type=ModelName(), default="none", metavar="PATH|none", help="Draft model.")
+@click.option("--draft", type=ModelName(draft=True), default="none", metavar="PATH|none", help="Draft model.")
 @click.option("--lookup", is_flag=True, help="Also look up what was said before, as is done without a draft model.")
 @click.option(
     "--prompt",

@@ -70,7 +70,7 @@ def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Everything that may be asked of a client and of one generation, the prompt left out."""
     rules = f"How drafts are judged: {', '.join(RULES)}, with settings as in adaptive:tau=0.5."
     options = (
-        click.option("--draft", type=ModelName(), default="none", metavar="PATH|none", help="Draft model."),
+        click.option("--draft", type=ModelName(draft=True), default="none", metavar="PATH|none", help="Draft model."),
         click.option(
             "--lookup/--no-lookup",
             default=None,

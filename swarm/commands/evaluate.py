@@ -23,7 +23,7 @@ from swarm.options import (
 @click.option(
     "--model", type=ModelName(), default="demo-target", show_default=True, help="The target: a folder or a hub id."
 )
-@click.option("--draft", type=ModelName(), default="demo-draft", show_default=True, help="The draft model.")
+@click.option("--draft", type=ModelName(draft=True), default="demo-draft", show_default=True, help="The draft model.")
 @click.option("--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval.")
 @click.option("--data", type=FILE, help="File of questions, for gsm8k and humaneval.")
 @click.option("--train", type=FILE, help="File of worked examples to show before each question of gsm8k.")

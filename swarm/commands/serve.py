@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.demo import locate
-from swarm.options import FILE, Number, audit_option, entrance, entrance_options, quantization_option
+from swarm.model.folder import look
+from swarm.options import FILE, ModelName, Number, audit_option, entrance, entrance_options, quantization_option
 from swarm.signals import run
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ OPEN_WARNING = (
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, type=ModelName(), metavar="MODEL...")
 @click.option(
     "--draft",
     "drafts",
@@ -66,6 +67,9 @@ def serve(
 
     keys = Keys.load(api_keys)
     pairs = _pairs(models, drafts)
+    for _, draft in pairs:
+        if draft:
+            look(locate(draft), draft=True)
     net, identity = entrance()
     from swarm.client import SwarmClient
     from swarm.config import state_dir

@@ -49,7 +49,8 @@ class SwarmModel:
             options: those of `SwarmClient`: ``draft``, ``bootstrap``, and more.
 
         Raises:
-            NoBootstrap, ModelNotFound, UnsupportedModel, DraftMismatch, ConfigError: as `SwarmClient` does.
+            NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch, ConfigError: as `SwarmClient`
+                does.
         """
         return cls(BlockingClient(model, **options).open())
 

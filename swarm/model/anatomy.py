@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
+from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
@@ -66,9 +67,12 @@ class Anatomy(Parts):
 def study(checkpoint: Checkpoint) -> Anatomy:
     """Find the parts of a model by running its skeleton on the meta device: no weights are read.
 
-    Raises UnsupportedModel when it is no decoder of equal layers in a list, or cannot be quantized as is asked.
+    Raises UnsupportedModel when it is no decoder of equal layers in a list, cannot be quantized as is asked, or when
+    its checkpoint holds other tensors than plain weights.
     """
     model = skeleton(checkpoint.name, checkpoint.config)
+    own = {part for name in model.state_dict() for part in name.split(".")}
+    check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)
     layers = _find_layers(model, checkpoint.name, checkpoint.config)
     weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
     layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)

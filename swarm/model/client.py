@@ -41,9 +41,15 @@ class ClientModels:
     ) -> "ClientModels":
         """For layers that are quantized so on their peers; nothing is here.
 
-        Raises what `Checkpoint.open`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
+        Raises what `Checkpoint.open` and `of` raise.
         """
-        checkpoint = Checkpoint.open(model, quantization)
+        return cls.of(Checkpoint.open(model, quantization), draft, key_patterns)
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS
+    ) -> "ClientModels":
+        """Raises what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise."""
         tokenizer = checkpoint.tokenizer()
         return cls(
             checkpoint,

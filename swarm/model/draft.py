@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.decoding.drafting.drafter import Drafter
 from swarm.decoding.drafting.model import ModelDrafter
@@ -14,7 +14,10 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import ExitCode, ModelNotFound, SwarmError
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.edge import explained
+from swarm.model.folder import look
 from swarm.model.partial import without_progress_bar
+from swarm.model.tokenizer import read_tokenizer
 
 # Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those for the same
 # languages share more: the common words are in both. With less, the draft was made for other languages or spells in a
@@ -55,20 +58,18 @@ class DraftModel:
         """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
 
         Raises:
-            ModelNotFound: if there is no such model.
+            ModelNotFound, DamagedModel, UnsupportedModel: if there is no such model, or it cannot be loaded.
             DraftMismatch: if less than MIN_COVERAGE of its vocabulary, or of the target's, is in both.
         """
-        try:
+        look(name, draft=True)
+        with explained(lambda why: ModelNotFound(name, f"it cannot be loaded as a draft model ({why})")):
             # The vocabulary first: a draft that cannot serve need not be downloaded.
-            own = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            own = read_tokenizer(name, name)
             vocabulary = _vocabulary(name, own, target, tokenizer)
             with without_progress_bar():
                 model = AutoModelForCausalLM.from_pretrained(
                     name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
                 )
-        except (OSError, ValueError, RuntimeError) as error:
-            why = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ModelNotFound(name, f"it cannot be loaded as a draft model ({why})") from error
         model.eval()
         return cls(model, vocabulary, BranchingModel.of(model))
 

@@ -16,7 +16,7 @@ MAX_REASON_CHARS = 300  # of a library's message, which may quote the whole file
 
 @contextmanager
 def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
-    """While open, an exception of a library becomes ``sentence(reason)``, with the first line of its message.
+    """While open, an exception of a library becomes ``sentence(reason)``, with what it says on one line.
 
     Errors of ours and memory that ran out pass as they are.
     """
@@ -29,8 +29,11 @@ def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an exception says, or its name where it says nothing."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if isinstance(error, (KeyError, AttributeError, TypeError, AssertionError)) or not first:
-        first = f"{type(error).__name__}: {first}".rstrip(": ")
-    return first if len(first) <= MAX_REASON_CHARS else first[:MAX_REASON_CHARS] + "..."
+    """What an exception says, on one line: the first one, and those behind it that it announces by a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next(iter(lines), "")
+    if said.endswith(":"):
+        said = " ".join(lines)
+    if isinstance(error, (KeyError, AttributeError, TypeError, AssertionError)) or not said:
+        said = f"{type(error).__name__}: {said}".rstrip(": ")
+    return said if len(said) <= MAX_REASON_CHARS else said[:MAX_REASON_CHARS] + "..."

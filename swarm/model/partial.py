@@ -8,7 +8,7 @@ it as a promise; those that no remaining part asks for are never read. Nothing h
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,13 +17,18 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from swarm.errors import UnsupportedModel
+from swarm.errors import SwarmError, UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.edge import explained
+from swarm.model.folder import UNPLAIN
 from swarm.model.quantization import settle
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), counted in the dtype that is computed in; from any thread, one at a time."""
+
+
+PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Absent(nn.Module):
@@ -103,8 +108,12 @@ def build(
         quantizing["quantization_config"] = checkpoint.quantization.settings(without, dtype)
         quantizing["device_map"] = {"": "cpu"}  # the loader would choose a GPU, and which is not its choice
     promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
+
+    def unfit(why: str) -> UnsupportedModel:
+        return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({why})")
+
     try:
-        with without_progress_bar():
+        with without_progress_bar(), explained(unfit):
             model, report = partial_class.from_pretrained(  # type: ignore[attr-defined]
                 None,
                 config=config,
@@ -114,11 +123,11 @@ def build(
                 output_loading_info=True,
                 **quantizing,
             )
-    except (RuntimeError, ValueError) as error:
-        raise UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({error})") from error
+    except SwarmError as error:
+        # What fails while the loader reads a tensor comes out of it as an error of the loader's own.
+        raise next((promise.failure for promise in promises.values() if promise.failure), error) from error
     if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise UnsupportedModel(checkpoint.name, f"its checkpoint lacks the weights of {missing}")
+        raise _lacking(checkpoint, sorted(report["missing_keys"]))
     if quantizing:
         settle(model)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
@@ -126,17 +135,40 @@ def build(
 
 
 class _Promise:
-    """A checkpoint tensor that is read when the loader takes its content."""
+    """A checkpoint tensor that is read when the loader takes its content.
+
+    Attributes:
+        failure: why it could not be read, if it could not.
+    """
 
     def __init__(self, checkpoint: Checkpoint, name: str, count: Callable[[int], None]) -> None:
+        self.failure: Exception | None = None
         self._checkpoint = checkpoint
         self._name = name
         self._count = count
 
     def __getitem__(self, index: object) -> torch.Tensor:
-        tensor = self._checkpoint.tensor(self._name)
-        self._count(tensor.numel())
+        try:
+            tensor = self._checkpoint.tensor(self._name)
+            if self._name.endswith(".weight") and tensor.dtype not in PLAIN_DTYPES:
+                why = f"its tensor {self._name} has the dtype {str(tensor.dtype).removeprefix('torch.')}"
+                raise UnsupportedModel(self._checkpoint.name, f"{UNPLAIN} ({why})")
+            self._count(tensor.numel())
+        except Exception as error:
+            self.failure = error
+            raise
         return tensor
+
+
+def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel:
+    """What to say of a checkpoint that lacks these tensors."""
+    if checkpoint.wrapper is not None:
+        why = (
+            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have other names; give a "
+            "checkpoint of the language model alone"
+        )
+        return UnsupportedModel(checkpoint.name, why)
+    return UnsupportedModel(checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}")
 
 
 @contextmanager

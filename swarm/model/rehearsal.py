@@ -63,10 +63,14 @@ def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
             why = reason(error)
             log.debug("a miniature of %s does not run: %s", name, why)
             continue
-        problem = _compare(whole, parts, ids, expected)
-        if problem is None:
-            return
-        raise UnsupportedModel(name, problem)
+        layers = int(whole.config.num_hidden_layers)
+        middle = (layers + 1) // 2
+        spans = [_span(whole, parts, each) for each in (range(middle), range(middle, layers)) if each]
+        if problem := _compare(whole, parts, spans, ids, expected):
+            raise UnsupportedModel(name, problem)
+        for span in spans:
+            span.choose_attention(name)
+        return
     raise UnsupportedModel(name, f"no small model of its class could be made to check the way through it ({why})")
 
 
@@ -90,16 +94,12 @@ def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel
     return whole
 
 
-def _compare(whole: PreTrainedModel, parts: Parts, ids: torch.Tensor, expected: torch.Tensor) -> str | None:
+def _compare(whole: PreTrainedModel, parts: Parts, spans: list[Span], ids: torch.Tensor, expected: torch.Tensor) -> str:
     """What is wrong with the way over spans and head, if anything."""
-    layers = int(whole.config.num_hidden_layers)
-    middle = (layers + 1) // 2
     try:
         values = ids
-        for stretch in (range(middle), range(middle, layers)):
-            if stretch:
-                span = _span(whole, parts, stretch)
-            for layer in stretch:
+        for span in spans:
+            for layer in range(span.first, span.last):
                 values = span.once(values, layer, layer + 1)
         head = _without(whole, parts, range(0), parts.head if parts.tied is None else (*parts.head, parts.tied))
         logits = Head(head, parts).logits(values)
@@ -111,7 +111,7 @@ def _compare(whole: PreTrainedModel, parts: Parts, ids: torch.Tensor, expected: 
             "its layers and its head, apart from each other, do not give what the whole model gives "
             f"(logits differ by {difference:.2g} of the largest one)"
         )
-    return None
+    return ""
 
 
 def _span(whole: PreTrainedModel, parts: Parts, layers: range) -> Span:

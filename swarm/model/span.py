@@ -117,7 +117,7 @@ class Span:
             progress=progress,
         )
         span = cls(model, anatomy.decoder, anatomy.layers, first, last, checkpoint.config)
-        span._choose_attention(checkpoint)
+        span.choose_attention(checkpoint.name)
         return span
 
     @property
@@ -159,6 +159,34 @@ class Span:
         with torch.inference_mode():
             positions = torch.arange(len(inputs), device=self.device)
             return self._forward(self._route(first, last), inputs.to(self.device), positions, None)
+
+    def choose_attention(self, name: str) -> None:
+        """Packed attention where it gives what the model's own attention gives, else the latter, unpacked.
+
+        Raises UnsupportedModel, in which the model has this ``name``, where chunks do not give what one piece gives.
+        """
+        generator = torch.Generator().manual_seed(0)
+        if self.first:
+            inputs = torch.randn((CHECK_TOKENS, self.hidden_size), generator=generator)
+        else:
+            inputs = torch.randint(self.vocab_size, (CHECK_TOKENS,), generator=generator)
+        try:
+            expected = self.once(inputs)
+            self._attend_by(PACKED)
+            why = self._differs(inputs, expected)
+            if why:
+                self.packs = False
+                self._attend_by(MODELS_OWN_ATTENTION)
+                why = self._differs(inputs, expected)
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            why = f"its layers do not run alone ({type(error).__name__}: {error})"
+            raise UnsupportedModel(name, why) from error
+        if why:
+            raise UnsupportedModel(name, why)
+        if turns_by_length(self._config):
+            self.packs = False
 
     def _check(self, batch: Sequence[Work], route: _Route) -> None:
         shape = (self.hidden_size,) if route.first else ()
@@ -257,31 +285,6 @@ class Span:
     def _attend_by(self, implementation: str) -> None:
         self._config._attn_implementation = implementation
         self._routes.clear()
-
-    def _choose_attention(self, checkpoint: Checkpoint) -> None:
-        """Packed attention where it gives what the model's own attention gives, else the latter, unpacked."""
-        generator = torch.Generator().manual_seed(0)
-        if self.first:
-            inputs = torch.randn((CHECK_TOKENS, self.hidden_size), generator=generator)
-        else:
-            inputs = torch.randint(checkpoint.vocab_size, (CHECK_TOKENS,), generator=generator)
-        try:
-            expected = self.once(inputs)
-            self._attend_by(PACKED)
-            why = self._differs(inputs, expected)
-            if why:
-                self.packs = False
-                self._attend_by(MODELS_OWN_ATTENTION)
-                why = self._differs(inputs, expected)
-        except torch.OutOfMemoryError:
-            raise
-        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            why = f"its layers do not run alone ({type(error).__name__}: {error})"
-            raise UnsupportedModel(checkpoint.name, why) from error
-        if why:
-            raise UnsupportedModel(checkpoint.name, why)
-        if turns_by_length(self._config):
-            self.packs = False
 
     def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
         """Run `inputs` in two chunks, the second beside a neighbour and, if they may be, a branch that loses; say what

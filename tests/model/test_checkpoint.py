@@ -12,10 +12,12 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, LAYERS, VOCAB
 from safetensors.torch import load_file, save_file
+from support import WORDS, tokenizer_of
 from transformers import AutoConfig, dynamic_module_utils
 
-from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model import checkpoint as module
+from swarm.model import hashes, source
 from swarm.model.checkpoint import Checkpoint
 
 
@@ -43,11 +45,28 @@ def test_facts(folder: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) > 1
 
 
-def test_eos_tokens_of_the_generation_configuration_count(folder: Path) -> None:
-    edit(folder / "generation_config.json", eos_token_id=[2, 5])
-    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5}
+def test_a_text_ends_by_whatever_the_makers_have_named(folder: Path) -> None:
+    """The end is named in four places, and rarely in all of them."""
+    edit(folder / "generation_config.json", eos_token_id=[5, 1 << 20])
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5}  # an id beyond the vocabulary is never written
+    tokenizer = tokenizer_of(WORDS)
+    tokenizer.add_special_tokens({"eos_token": WORDS[7], "additional_special_tokens": [WORDS[8]]})
+    tokenizer.save_pretrained(folder)
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5, 7}
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} w8 {% endfor %}"
+    tokenizer.save_pretrained(folder)
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5, 7, 8}
     (folder / "generation_config.json").unlink()
-    assert Checkpoint.open(str(folder)).eos_token_ids == {2}
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 7, 8}
+    edit(folder / "config.json", eos_token_id=None)
+    assert Checkpoint.open(str(folder)).eos_token_ids == {7, 8}
+
+
+@pytest.mark.parametrize("said", ["x", 1.5, [2, None], {"a": 1}, [[2]], True])
+def test_an_end_that_is_no_token_names_its_file(folder: Path, said: Any) -> None:
+    edit(folder / "generation_config.json", eos_token_id=said)
+    with pytest.raises(DamagedModel, match=r"generation_config\.json says that eos_token_id"):
+        _ = Checkpoint.open(str(folder)).eos_token_ids
 
 
 def test_tensors_are_read_by_name(folder: Path) -> None:
@@ -96,7 +115,7 @@ def test_other_weights_or_settings_are_another_model(folder: Path) -> None:
 
 def test_hashes_are_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fingerprint = Checkpoint.open(str(folder)).fingerprint
-    monkeypatch.setattr(module, "_remember_hash", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr(hashes, "_remember_hash", lambda *_: pytest.fail("hashed again"))
     assert Checkpoint.open(str(folder)).fingerprint == fingerprint
 
 
@@ -123,7 +142,7 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(module.huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(source.huggingface_hub.HfApi, "model_info", unreachable)
     with pytest.raises(ModelNotFound, match="no route to host"):
         Checkpoint.open("someone/some-model")
 
@@ -176,16 +195,16 @@ class FakeHub:
     @staticmethod
     def _sibling(path: Path) -> SimpleNamespace:
         large = path.suffix == ".safetensors"
-        lfs = SimpleNamespace(sha256=module.file_sha256(path)) if large else None
+        lfs = SimpleNamespace(sha256=hashes.file_sha256(path)) if large else None
         return SimpleNamespace(rfilename=path.name, lfs=lfs)
 
 
 def test_a_hub_model_is_fetched_as_far_as_it_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = FakeHub(folder)
     monkeypatch.setattr(
-        module.huggingface_hub.HfApi, "model_info", lambda api, *args, **kw: hub.model_info(api, *args, **kw)
+        source.huggingface_hub.HfApi, "model_info", lambda api, *args, **kw: hub.model_info(api, *args, **kw)
     )
-    monkeypatch.setattr(module.huggingface_hub, "hf_hub_download", hub.download)
+    monkeypatch.setattr(source.huggingface_hub, "hf_hub_download", hub.download)
     checkpoint = Checkpoint.open("someone/tiny")
     assert checkpoint.name == "someone/tiny"
     assert checkpoint.fingerprint == Checkpoint.open(str(folder)).fingerprint

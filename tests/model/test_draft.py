@@ -1,11 +1,13 @@
 """Which draft models may draft for a target, and what they draft."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, VOCAB
 from support import WORDS, tokenizer_of
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from swarm.decoding.drafting.model import ModelDrafter
@@ -13,7 +15,7 @@ from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
-from swarm.errors import ModelNotFound
+from swarm.errors import ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.draft import DraftMismatch, DraftModel
 
@@ -104,14 +106,16 @@ def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):
     )
 
 
-def test_a_mismatch_is_found_before_any_weight_is_read(target, tmp_path):
+def test_a_mismatch_is_found_before_any_weight_is_read(target, draft, tmp_path, monkeypatch):
+    shutil.copytree(draft, tmp_path, dirs_exist_ok=True)
     tokenizer_of(["w0", "x1", "x2"]).save_pretrained(tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read"))
     with pytest.raises(DraftMismatch):
         load(str(tmp_path), target)
 
 
 def test_a_draft_that_is_not_there_is_said_to_be_missing(target, tmp_path):
-    with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model") as caught:
+    with pytest.raises(ModelNotFound, match="there is no such folder") as caught:
         load(str(tmp_path / "nothing"), target)
     assert caught.value.model == str(tmp_path / "nothing")
 
@@ -121,6 +125,14 @@ def test_a_draft_without_safe_weights_is_not_loaded(target, draft, tmp_path):
         if "safetensors" not in file.name:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UnsupportedModel, match="no safetensors weights; pickled ones are not read"):
+        load(str(tmp_path), target)
+
+
+def test_a_draft_whose_class_cannot_be_built_is_one_sentence(target, draft, tmp_path):
+    shutil.copytree(draft, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 3'))
     with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model"):
         load(str(tmp_path), target)
 

@@ -9,7 +9,7 @@ import torch
 from architectures import ARCHITECTURES, UNSUPPORTED
 from survey import INCOMPLETE, Outcome, survey
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from swarm.errors import UnsupportedModel
 from swarm.model import rehearsal
@@ -27,6 +27,13 @@ def _not_yet_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "_passed", set())
 
 
+def alone(config: PreTrainedConfig) -> Any:
+    """A checkpoint of which only the configuration is there."""
+    return SimpleNamespace(
+        name=config.model_type, config=config, quantization=None, tensor_names=lambda: [], stored=lambda: {}
+    )
+
+
 @pytest.mark.parametrize("model_type", [each for each in SERVED if each not in INCOMPLETE])
 def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
     model_type: str, monkeypatch: pytest.MonkeyPatch
@@ -42,7 +49,7 @@ def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
 
     monkeypatch.setattr(rehearsal, "_whole", noting)
     config = AutoConfig.for_model(model_type).get_text_config(decoder=True)
-    rehearsed(SimpleNamespace(name=model_type, config=config, quantization=None))
+    rehearsed(alone(config))
     assert len(numel) == 1
     assert numel[0] < 50e6
 
@@ -88,7 +95,7 @@ def test_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
 def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
     config = AutoConfig.for_model(model_type)
     with pytest.raises(UnsupportedModel, match="do not give what the whole model gives"):
-        rehearsed(SimpleNamespace(name=model_type, config=config, quantization=None))
+        rehearsed(alone(config))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt"])

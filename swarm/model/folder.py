@@ -1,0 +1,242 @@
+"""The files of a checkpoint, looked at without any heavy library: what is damaged, and what cannot be served.
+
+A folder is looked at as soon as it is named, before libraries are imported and before a network is entered. Nothing is
+read but JSON and the headers of safetensors files (https://huggingface.co/docs/safetensors), both bounded.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
+
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+# What says beside config.json that weights are quantized: ModelOpt, AutoGPTQ, AutoAWQ.
+QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
+MAX_NESTING = 4  # of configurations that hold others
+MAX_JSON_BYTES = 256 << 20  # the largest tokenizers have some 40 MB
+MAX_HEADER_BYTES = 100 << 20  # as safetensors itself has it
+MAX_DIMENSIONS = 16
+PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+NARROW_FLOATS = re.compile(r"F[468]_|F4|U?I4")  # values that mean something only with their scales
+ITEM_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
+ITEM_BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
+
+# Parts of names that scales, zero points, packed weights and adapters have: GPTQ, AWQ, FP8 (DeepSeek's, ModelOpt's),
+# compressed-tensors, bitsandbytes, MXFP4, MLX, AQLM, EXL2 and EXL3, LoRA.
+EXTRAS = re.compile(
+    r"scales?|scale_inv|zeros?|zero_points?|qweight|qzeros|qscales?|packed|g_idx|absmax|quant_map|quant_state|SCB"
+    r"|blocks|biases|codes|codebooks?|amax|trellis|lora"
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+UNPLAIN = "its weights are quantized, and we quantize plain ones ourselves: give the model that it was made of"
+NO_GGUF = "GGUF files are not read, but safetensors: give the folder or hub id of the model that it was made from"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a tensor lies in its file."""
+
+    dtype: str  # as safetensors calls it
+    shape: tuple[int, ...]
+
+
+def look(model: str, draft: bool = False) -> None:
+    """Raise what is wrong with a model as far as its folder shows it; a hub id is not looked up.
+
+    Args:
+        draft: whether it will only draft: the library loads it whole, also where its publisher has quantized it.
+
+    Raises:
+        ModelNotFound: if there is no such folder, or no model in it.
+        DamagedModel: if a file is damaged or missing.
+        UnsupportedModel: if its weights are stored in a way that cannot be served.
+    """
+    path = folder_of(model)
+    if path is not None:
+        config = read_json(path.name, path / CONFIG_FILE)
+        if not draft:
+            check_plain(path.name, config, [each.name for each in path.iterdir()])
+        check_sizes(path.name, config)
+        headers(path.name, path)
+
+
+def folder_of(model: str) -> Path | None:
+    """The folder that a model's name means; None for a hub id. Raises ModelNotFound and UnsupportedModel."""
+    path = Path(model).expanduser()
+    if model.lower().endswith(".gguf"):
+        raise UnsupportedModel(model, NO_GGUF)
+    if path.is_file():
+        raise ModelNotFound(model, "it is a file")
+    if not path.is_dir():
+        if path.is_absolute() or model.startswith((".", "~")):
+            raise ModelNotFound(model, "there is no such folder")
+        return None
+    path = path.resolve()
+    if not (path / CONFIG_FILE).is_file():
+        if any(path.glob("*.gguf")):
+            raise UnsupportedModel(str(path), NO_GGUF)
+        raise ModelNotFound(str(path), f"the folder has no {CONFIG_FILE}")
+    return path
+
+
+def check_plain(model: str, config: Mapping[str, Any], files: Collection[str]) -> None:
+    """Raise UnsupportedModel if the configuration, or a file beside it, says that the weights are quantized."""
+    beside = next((file for file in QUANTIZATION_FILES if file in files), None)
+    if beside is not None:
+        raise UnsupportedModel(model, f"{UNPLAIN} ({beside} says so)")
+    key = _quantized(config)
+    if key is not None:
+        raise UnsupportedModel(model, f"{UNPLAIN} ({key} in {CONFIG_FILE} says so)")
+
+
+def check_sizes(model: str, config: Mapping[str, Any]) -> None:
+    """Raise DamagedModel if a configuration says by its usual name that a size is none."""
+    for field in SIZES:
+        if field in config and not (type(config[field]) is int and config[field] > 0):
+            said = str(config[field])[:50]
+            raise DamagedModel(model, CONFIG_FILE, f"says that {field} is {said}, which is no positive number")
+
+
+def check_tensors(
+    model: str, names: Iterable[str], stored: Mapping[str, Stored], expected: Collection[str] = ()
+) -> None:
+    """Raise UnsupportedModel if tensors are no plain weights.
+
+    Args:
+        names: of the tensors of the checkpoint.
+        stored: how they lie in their files, as far as that is known.
+        expected: parts of the names that the model itself has: what it names a scale is one of its weights.
+    """
+    for name in names:
+        ends = name.split(".")[-2:]
+        if any(is_extra(end) for end in ends if end not in expected):
+            raise UnsupportedModel(model, f"{UNPLAIN} (its tensor {name} is no part of the model itself)")
+        if name in stored and not is_plain(ends[-1], stored[name].dtype):
+            raise UnsupportedModel(model, f"{UNPLAIN} (its tensor {name} has the dtype {stored[name].dtype})")
+
+
+def is_plain(leaf: str, dtype: str) -> bool:
+    """Whether a tensor may hold weights as they are; other tensors, such as masks and indices, may be integers."""
+    return dtype in PLAIN_DTYPES or not (leaf == "weight" or NARROW_FLOATS.match(dtype))
+
+
+def is_extra(part: str) -> bool:
+    """Whether a part of a tensor's name looks like what belongs to quantized weights or to an adapter."""
+    words = part.split("_")
+    pairs = ("_".join(pair) for pair in pairwise(words))  # of weight_scale_inv: scale_inv, too
+    return any(EXTRAS.fullmatch(each) for each in (*words, *pairs))
+
+
+def read_json(model: str, path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a checkpoint holds. Raises DamagedModel."""
+    if not path.is_file():
+        raise DamagedModel(model, path.name, "is missing")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise DamagedModel(model, path.name, f"is larger than {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedModel(model, path.name, f"is no JSON ({str(error)[:200]})") from None
+    if not isinstance(content, dict):
+        raise DamagedModel(model, path.name, "holds no JSON object")
+    return content
+
+
+def weight_map(model: str, index: Path) -> dict[str, str]:
+    """Tensor name -> file name, as an index says. Raises DamagedModel, and UnsupportedModel for other files."""
+    found = read_json(model, index).get("weight_map")
+    if not (isinstance(found, dict) and found and all(isinstance(file, str) for file in found.values())):
+        raise DamagedModel(model, index.name, "has no weight_map from tensors to files")
+    for file in found.values():
+        if not file.endswith(".safetensors") or Path(file).name != file:
+            raise UnsupportedModel(model, f"its index names {file!r}, which is no safetensors file beside it")
+    return found
+
+
+def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
+    """Tensor name -> its file, and how it lies there. Every file is there and as long as its header says.
+
+    Raises DamagedModel, and UnsupportedModel where there are no safetensors.
+    """
+    index, single = folder / INDEX_FILE, folder / SINGLE_FILE
+    if index.is_file() and not single.is_file():  # where there are both, transformers takes the single file, too
+        by_file: dict[str, list[str]] = {}
+        for name, file in weight_map(model, index).items():
+            by_file.setdefault(file, []).append(name)
+        found = {}
+        for file, names in by_file.items():
+            header = read_header(model, folder / file)
+            for name in names:
+                if name not in header:
+                    raise DamagedModel(model, file, f"lacks the tensor {name}, which {INDEX_FILE} says is there")
+                found[name] = (file, header[name])
+        return found
+    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    weights = {name: (file.name, tensor) for file in files for name, tensor in read_header(model, file).items()}
+    if not weights:
+        pickled = any(True for pattern in PICKLES for _ in folder.glob(pattern))
+        how = "; pickled ones are not read, because pickle can run code" if pickled else ""
+        raise UnsupportedModel(model, f"it has no safetensors weights{how}")
+    return weights
+
+
+def read_header(model: str, path: Path) -> dict[str, Stored]:
+    """The tensors of a safetensors file, which is as long as they take. Raises DamagedModel."""
+    if not path.is_file():
+        raise DamagedModel(model, path.name, "is missing")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise DamagedModel(model, path.name, f"is no whole safetensors file ({size:,} bytes)")
+        text = file.read(length)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DamagedModel(model, path.name, "has a header that is no JSON") from None
+    if not isinstance(content, dict):
+        raise DamagedModel(model, path.name, "has a header that is no JSON object")
+    tensors, end = {}, 0
+    for name, said in content.items():
+        if name != "__metadata__":
+            tensors[name], stop = _tensor(model, path.name, name, said)
+            end = max(end, stop)
+    if 8 + length + end != size:
+        raise DamagedModel(model, path.name, f"has {size:,} bytes, and its tensors take {8 + length + end:,}")
+    return tensors
+
+
+def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, int]:
+    """What a header says of one tensor: how it is stored, and where it ends behind the header."""
+    try:
+        dtype, shape, (start, stop) = said["dtype"], tuple(said["shape"]), said["data_offsets"]
+        sizes = [*shape, start, stop]
+        sound = isinstance(dtype, str) and len(shape) <= MAX_DIMENSIONS
+        sound = sound and all(type(size) is int and 0 <= size < 1 << 48 for size in sizes) and start <= stop
+    except (TypeError, KeyError, ValueError):
+        sound = False
+    if sound and dtype in ITEM_BITS:
+        bits = ITEM_BITS[dtype]
+        for size in shape:
+            bits *= size
+        sound = bits == 8 * (stop - start)
+    if not sound:
+        raise DamagedModel(model, file, f"has a header that does not say where {name[:100]!r} lies")
+    return Stored(dtype, shape), stop
+
+
+def _quantized(config: Any, nesting: int = 0) -> str | None:
+    """The key that says so, in a configuration or in one that it holds."""
+    if not isinstance(config, Mapping) or nesting > MAX_NESTING:
+        return None
+    own = next((key for key in QUANTIZATION_KEYS if config.get(key)), None)
+    return own or next((key for value in config.values() if (key := _quantized(value, nesting + 1))), None)

@@ -1,0 +1,101 @@
+"""Where a checkpoint's files come from: a local folder, or the Hugging Face hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import huggingface_hub
+
+from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
+from swarm.model.edge import explained
+from swarm.model.folder import INDEX_FILE, SINGLE_FILE, Stored, headers, weight_map
+from swarm.model.hashes import file_sha256
+
+
+class Source(Protocol):
+    """The files of one checkpoint."""
+
+    @property
+    def tokenizer_location(self) -> tuple[str, dict[str, Any]]:
+        """Where transformers finds the tokenizer, and the keyword arguments that it needs for that."""
+        ...
+
+    @property
+    def files(self) -> list[str]:
+        """Their names."""
+        ...
+
+    def fetch(self, file: str) -> Path:
+        """The file, in a folder. Raises ModelNotFound."""
+        ...
+
+    def weights(self) -> Mapping[str, str]:
+        """Tensor name -> file. Raises DamagedModel and UnsupportedModel."""
+        ...
+
+    def stored(self) -> Mapping[str, Stored]:
+        """How tensors lie in their files, as far as that is known without fetching them."""
+        ...
+
+    def sha256(self, file: str) -> str: ...
+
+
+class Folder:
+    """A checkpoint in a local folder, all of whose weight files are there and whole when it is made."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Raises DamagedModel and UnsupportedModel."""
+        self._name = name
+        self.path = path
+        self._tensors = headers(name, path)
+        self.files = [each.name for each in path.iterdir() if each.is_file()]
+        self.tokenizer_location: tuple[str, dict[str, Any]] = (str(path), {"local_files_only": True})
+
+    def fetch(self, file: str) -> Path:
+        path = self.path / file
+        if not path.is_file():
+            raise DamagedModel(self._name, file, "is missing")
+        return path
+
+    def weights(self) -> dict[str, str]:
+        return {name: file for name, (file, _) in self._tensors.items()}
+
+    def stored(self) -> dict[str, Stored]:
+        return {name: stored for name, (_, stored) in self._tensors.items()}
+
+    def sha256(self, file: str) -> str:
+        return file_sha256(self.fetch(file))
+
+
+class Hub:
+    """A checkpoint on the Hugging Face hub, pinned to the commit that it had when it was opened."""
+
+    def __init__(self, repo: str) -> None:
+        """Raises ModelNotFound."""
+        self._repo = repo
+        with explained(lambda why: ModelNotFound(repo, f"it is no folder, and the hub says: {why}")):
+            info = huggingface_hub.HfApi().model_info(repo, files_metadata=True)
+        self._revision: str | None = info.sha
+        self._sha256 = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
+        self.files = list(self._sha256)
+        self.tokenizer_location: tuple[str, dict[str, Any]] = (repo, {"revision": info.sha})
+
+    def fetch(self, file: str) -> Path:
+        with explained(lambda why: ModelNotFound(self._repo, f"{file} could not be fetched: {why}")):
+            return Path(huggingface_hub.hf_hub_download(self._repo, file, revision=self._revision))
+
+    def weights(self) -> dict[str, str]:
+        if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:
+            return weight_map(self._repo, self.fetch(INDEX_FILE))
+        if SINGLE_FILE not in self._sha256:
+            raise UnsupportedModel(self._repo, "it has no safetensors weights")
+        with explained(lambda why: DamagedModel(self._repo, SINGLE_FILE, f"has no header that can be read ({why})")):
+            header = huggingface_hub.parse_safetensors_file_metadata(self._repo, SINGLE_FILE, revision=self._revision)
+            return dict.fromkeys(header.tensors, SINGLE_FILE)
+
+    def stored(self) -> dict[str, Stored]:
+        return {}
+
+    def sha256(self, file: str) -> str:
+        # Files too small for large-file storage have no hash in the metadata; fetching those costs nothing.
+        return self._sha256.get(file) or file_sha256(self.fetch(file))
