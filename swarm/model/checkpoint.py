@@ -4,6 +4,7 @@ Nothing is read before it is asked for: a peer that serves three layers of a hub
 layers. Only safetensors files are opened (pickle can run code), and code that comes with a model is never run.
 """
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -17,6 +18,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 
 from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.edge import explained
+from swarm.model.ending import ending_tokens
 from swarm.model.folder import CONFIG_FILE, Stored, check_plain, check_sizes, folder_of, read_json
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import Folder, Hub, Source
@@ -104,6 +106,8 @@ class Checkpoint:
         """
         ends = _token_ids(self.name, GENERATION_FILE, self._generation.get("eos_token_id"))
         ends |= _token_ids(self.name, CONFIG_FILE, getattr(self.config, "eos_token_id", None))
+        with contextlib.suppress(DamagedModel):  # without a tokenizer there is no text: a client has said so before
+            ends |= ending_tokens(self.tokenizer())
         return frozenset(token for token in ends if 0 <= token < self.vocab_size)
 
     @property
