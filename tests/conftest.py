@@ -2,23 +2,25 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from pocket import expected, make, material
-from support import children
-from threaded import threaded
-from warm import OVEN, warmly
-
-__all__ = ["expected", "make", "material", "threaded", "warmly"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
-torch.set_num_threads(1)
 # A script's shell starts jobs in the background to ignore SIGINT, and children that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if not hands_out:  # else it would import for seven seconds before those that run tests begin to
+        config.pluginmanager.import_plugin("common")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First whole swarms, which take longest: in the end no process waits for another one's last file."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +32,3 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWARM_CONFIG", str(tmp_path / "bootstrap.toml"))
     monkeypatch.delenv("SWARM_BOOTSTRAP", raising=False)
     monkeypatch.delenv("SWARM_NETWORK", raising=False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_survives() -> Iterator[None]:
-    yield
-    OVEN.close()
-    assert children() == {}

@@ -23,6 +23,8 @@ from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.directory import Directory
 
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 @asynccontextmanager
 async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
