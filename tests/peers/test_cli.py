@@ -128,7 +128,7 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
         port = first.addresses[0].split("/")[4]
         async with running(*BOOTSTRAP, "--port", port) as second:
             code, _, err = await ended(second)
-            assert code == 3
+            assert code == 5
             assert "choose another port" in err
             assert len(err.splitlines()) == 1
 
