@@ -129,7 +129,7 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
         async with running(*BOOTSTRAP, "--port", port) as second:
             code, _, err = await ended(second)
             assert code == 5
-            assert "choose another port" in err
+            assert "give another --port" in err
             assert len(err.splitlines()) == 1
 
 
