@@ -8,7 +8,6 @@ towards the client until it can be filled. A peer that stood by (`swarm.standby`
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from swarm.chain import ChainBroken, ChainLink, ChainSilent, Implausible, take_l
 from swarm.decoding.decoder import Resume
 from swarm.errors import ExitCode, SwarmError
 from swarm.network.link import LinkClosed
-from swarm.network.tasks import within
+from swarm.network.tasks import end, within
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.session import ChainSession
@@ -92,6 +91,7 @@ class Mender:
 
     def __init__(self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float) -> None:
         self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
+        self._clock = session.clock
         self._replayed = False  # in the repair that is under way
         self._implausible = False  # an answer was, before
         self._misled: set[str] = set()  # who holds lies of the peer that is to be replaced, and may hold the text again
@@ -135,19 +135,24 @@ class Mender:
     async def _look(self, broken: set[str]) -> dict[str, Standing]:
         """How far every peer has come; those that do not tell are added to ``broken``."""
         asked = [link for link in self._session.chain if link.peer_id not in broken]
-        for link in asked:
-            with suppress(ChainBroken):
-                await self._session.tell(link, Probe(session=self._session.id))
-        heard = await self._session.poll(Standing, asked, PROBE_TIMEOUT_S)
+        asking = [asyncio.create_task(self._probe(link)) for link in asked]
+        try:
+            heard = await self._session.poll(Standing, asked, PROBE_TIMEOUT_S)
+        finally:
+            await end(*asking)  # a link that has not even taken the question by now
         standings = {}
         for link in asked:
             standing = heard.get(link.peer_id)
             if isinstance(standing, Standing):
                 standings[link.peer_id] = standing
             else:
-                self._blame(standing or self._session.broken(link.peer_id, "it does not answer"))
+                self._blame(standing or self._session.broken(link, "it does not answer"))
                 broken.add(link.peer_id)
         return standings
+
+    async def _probe(self, link: ChainLink) -> None:
+        with suppress(ChainBroken):  # which the session hears of as well
+            await self._session.tell(link, Probe(session=self._session.id))
 
     def _stuck(self, standings: dict[str, Standing]) -> str | None:
         """The first peer that was sent more than it has sent on: it hangs, or the link to it does."""
@@ -172,14 +177,15 @@ class Mender:
         Raises:
             SwarmIncomplete: if nobody takes the place in time.
         """
-        deadline = time.monotonic() + self._patience_s
+        deadline = self._clock() + self._patience_s
         self._replayed = False
+        await self._session.withhold()
         await self._standby.rest()
         lost = [link for link in self._session.chain if link.peer_id in broken]
         broken, avoid = set(broken), broken - self._misled
         waited_s = 0.0
         while True:
-            held, begun_at = resume(), time.monotonic()
+            held, begun_at = resume(), self._clock()
             try:
                 await self._replace(broken, avoid, held)
                 layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
@@ -198,8 +204,8 @@ class Mender:
                 await asyncio.sleep(PAUSE_S)
                 missing = str(error)
                 avoid.clear()  # who failed is left alone for a while in any case, and may only have been slow
-                waited_s += time.monotonic() - begun_at
-            if time.monotonic() > deadline:
+                waited_s += self._clock() - begun_at
+            if self._clock() > deadline:
                 raise SwarmIncomplete(missing, self._patience_s)
 
     # Who takes the place.
@@ -247,7 +253,7 @@ class Mender:
         """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
         session, link = self._session, spare.link
         session.admit(link, spare.onward)
-        late = session.broken(link.peer_id, "it stood by, and was not told everything")
+        late = session.broken(link, "it stood by, and was not told everything")
         if behind is not None:
             await session.heed(behind, spare.member, link.peer_id)
         if spare.feed is not None:
@@ -302,8 +308,8 @@ class Mender:
     async def _dismiss(self, links: list[ChainLink]) -> None:
         """Hear nothing more of them, and let them know, if they are still there."""
         self._session.leave(links)
-        for link in links:
-            await take_leave(link.connection, Close(session=self._session.id))
+        goodbye = Close(session=self._session.id)
+        await asyncio.gather(*(take_leave(link.connection, goodbye) for link in links))
 
 
 def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from swarm.answer import Answer
 from swarm.audit.evidence import Samples
 from swarm.auditor import Auditor
 from swarm.chain import ChainBroken, ChainLink, ChainSilent
@@ -25,7 +26,7 @@ from swarm.request import Request
 from swarm.results import Failover, Generation, Measured, Piece, RouteStop
 from swarm.router import Router
 from swarm.routing.chain import MissingLayers
-from swarm.session import Answer, ChainSession
+from swarm.session import ChainSession
 from swarm.standby import Standby
 from swarm.trust import LIED
 from swarm.turn import Turn
@@ -103,7 +104,7 @@ class GenerationStream:
         turn, session, held = await self._begin()
         self._session = session
         standby = self._standby = Standby(session, self._router, self._request.standby, held)
-        repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s))
+        repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s), session.clock)
         watching = asyncio.create_task(self._router.watch())
         turn.meter.start()
         finished = False
@@ -128,7 +129,7 @@ class GenerationStream:
             await end(watching)
             await standby.close()
             await self._leave(session, turn.decoder.held if finished else None)
-        self._router.learn(self._result.route, self._result.stats)
+        self._router.learn(self._result.route, turn.meter.stages)
 
     async def _begin(self) -> tuple[Turn, ChainSession, Held]:
         """Go on where a text before has ended, if that was kept and is a beginning of this one; else a new session."""
@@ -197,7 +198,7 @@ class GenerationStream:
             while not turn.decoder.finish_reason:
                 answer = await ahead.answer()
                 self._check_honesty(session)
-                repairs.answered()
+                repairs.answered(answer.at)
                 pieces = await self._judge(turn, answer)
                 if pieces:
                     standby.answered(answer)
@@ -266,14 +267,15 @@ def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:
 class _Repairs:
     """Repairs of one generation's chain, and what each took."""
 
-    def __init__(self, mender: Mender) -> None:
+    def __init__(self, mender: Mender, clock: Callable[[], float]) -> None:
         self.failovers: list[Failover] = []
         self._mender = mender
-        self._heard_at = time.perf_counter()
+        self._clock = clock
+        self._heard_at = clock()
 
-    def answered(self) -> None:
-        """An answer came: the pause of a failover before it is over."""
-        before, self._heard_at = self._heard_at, time.perf_counter()
+    def answered(self, at: float) -> None:
+        """An answer came then: the pause of a failover before it is over."""
+        before, self._heard_at = self._heard_at, at
         if self.failovers and not self.failovers[-1].pause_ms:
             self.failovers[-1] = replace(self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3)
 
@@ -282,7 +284,7 @@ class _Repairs:
         broken = await self._mender.who(failure)
         if not broken:
             return
-        noticed_at = time.perf_counter()
+        noticed_at = self._clock()
         repair = await self._mender.mend(broken, resume)
         self.failovers.append(
             Failover(
@@ -290,7 +292,7 @@ class _Repairs:
                 layers=repair.layers,
                 noticed_ms=(noticed_at - self._heard_at) * 1e3,
                 waited_ms=repair.waited_ms,
-                repair_ms=(time.perf_counter() - noticed_at) * 1e3 - repair.waited_ms,
+                repair_ms=(self._clock() - noticed_at) * 1e3 - repair.waited_ms,
                 pause_ms=0.0,  # until the next answer
                 replayed_tokens=repair.replayed_tokens,
                 standby=repair.standby,

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 import torch
 from torch import Tensor
 
+from swarm.answer import Answer
 from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.replay import places, windows
@@ -15,7 +16,7 @@ from swarm.chain import ChainLink, ChainSilent
 from swarm.decoding.decoder import Window
 from swarm.model.client import ClientModels
 from swarm.network.tasks import within
-from swarm.session import Answer, ChainSession
+from swarm.session import ChainSession
 
 RUN_TIMEOUT_S = 120.0  # for a run to begin and to end
 WINDOW_TIMEOUT_S = 10.0  # and for each of its windows on the average, be they chunks of a prompt or loops

@@ -1,7 +1,7 @@
 """What a generation gives back. Field names are part of the SDK and of every ``--json`` output."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from swarm.decoding.bound import time_bound_ms
 from swarm.decoding.counts import Counts
 from swarm.decoding.decoder import FinishReason
 from swarm.decoding.rules.rule import Origin
+from swarm.routing.chain import Stage
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ class Stats:
     loops: int  # answers of the chain that decided something
     loop_ms: float  # mean time from sending a window to its answer, the prompt's chunks left out
     least_loop_ms: float  # the shortest of these
-    stage_compute_ms: tuple[float, ...]  # mean per loop, one entry a stage
-    stage_queue_ms: tuple[float, ...]  # mean per loop that a stage let it wait for other sessions
+    # Mean per loop, one entry a stage of the route as it was in the end, of the loops in which that peer computed these
+    # layers; 0 where there were none. ``queue``: that a stage let it wait for other sessions.
+    stage_compute_ms: tuple[float, ...]
+    stage_queue_ms: tuple[float, ...]
     drafted_tokens: int
     accepted_tokens: int
     rejections: int  # drafted tokens that the target overruled
@@ -161,9 +164,18 @@ class Generation:
 class Measured:
     """What an answer of the chain took."""
 
-    loop_ms: float  # from sending what it answers
+    loop_ms: float  # from sending what it answers to its arrival
     compute_ms: tuple[float, ...]  # of each stage
     queue_ms: tuple[float, ...] = ()  # of each stage: waiting for other sessions
+    stages: tuple[Stage, ...] = ()  # whose times these are: the chain over which it came; () if that is not known
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """What one peer took for its part of a loop, on average."""
+
+    compute_ms: float
+    queue_ms: float  # that frames waited there for other sessions
 
 
 @dataclass
@@ -177,9 +189,7 @@ class Meter:
     new_tokens: int = 0
     draft_seconds: float = 0.0
     draft_tokens: int = 0
-    loops_ms: list[float] = field(default_factory=list)
-    compute_ms: list[tuple[float, ...]] = field(default_factory=list)
-    queue_ms: list[tuple[float, ...]] = field(default_factory=list)
+    loops: list[Measured] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
 
     def start(self) -> None:
@@ -197,10 +207,14 @@ class Meter:
         if not self.new_tokens:
             self.first_token = self.last_token
         self.new_tokens += tokens
-        self.loops_ms.append(measured.loop_ms)
-        self.compute_ms.append(measured.compute_ms)
-        self.queue_ms.append(measured.queue_ms)
+        self.loops.append(measured)
         self.positions.append(positions)
+
+    @property
+    def stages(self) -> dict[Stage, StageTimes]:
+        """What each peer took for its layers in the loops in which it took part, whoever came before or after it. The
+        prompt's loop is left out: it says nothing of decoding."""
+        return {stage: times for stage, times in _by_stage(self.loops[1:]).items() if isinstance(stage, Stage)}
 
     def stats(
         self,
@@ -216,10 +230,16 @@ class Meter:
         finish_reason: FinishReason,
         failovers: tuple[Failover, ...] = (),
         cached_tokens: int = 0,
+        route: Sequence[RouteStop] = (),
     ) -> Stats:
-        """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others."""
+        """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others.
+
+        Args:
+            route: the stages that are told of; without it, the places of the last loop.
+        """
         seconds, new_tokens = self.last_token - self.started, self.new_tokens
-        loops_ms = self.loops_ms[1:] or self.loops_ms
+        loops_ms = [loop.loop_ms for loop in self.loops[1:] or self.loops]
+        stages = self._stages_of(route)
         return Stats(
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
@@ -230,8 +250,8 @@ class Meter:
             loops=counts.loops,
             loop_ms=_mean(loops_ms),
             least_loop_ms=min(loops_ms, default=0.0),
-            stage_compute_ms=_by_stage(self.compute_ms[1:] or self.compute_ms),
-            stage_queue_ms=_by_stage(self.queue_ms[1:] or self.queue_ms),
+            stage_compute_ms=tuple(times.compute_ms for times in stages),
+            stage_queue_ms=tuple(times.queue_ms for times in stages),
             drafted_tokens=counts.drafted,
             accepted_tokens=counts.accepted,
             rejections=counts.rejected,
@@ -270,17 +290,39 @@ class Meter:
 
     def _bound_share(self, counts: Counts) -> float | None:
         taken_ms = (self.last_token - self.started) * 1e3
-        if not counts.drafted or not self.loops_ms[1:] or not taken_ms:
+        loops, positions = self.loops[1:], self.positions[1:]
+        if not counts.drafted or not loops or not taken_ms:
             return None
-        stages = zip(self.compute_ms[1:], self.positions[1:], strict=True)
-        stage_ms = _mean([max(compute, default=0.0) / positions for compute, positions in stages])
+        stage_ms = _mean([max(loop.compute_ms, default=0.0) / n for loop, n in zip(loops, positions, strict=True)])
         misses = counts.rejected - counts.branched
         token_ms = max(self._draft_ms or 0.0, stage_ms)
-        return time_bound_ms(self.new_tokens, misses, min(self.loops_ms[1:]), token_ms) / taken_ms
+        return time_bound_ms(self.new_tokens, misses, min(loop.loop_ms for loop in loops), token_ms) / taken_ms
+
+    def _stages_of(self, route: Sequence[RouteStop]) -> list[StageTimes]:
+        loops = self.loops[1:] or self.loops
+        asked: Sequence[Stage | int] = [Stage(stop.peer_id, *stop.layers) for stop in route]
+        if not asked and loops:
+            asked = _places(loops[-1])
+        prompt, others = _by_stage(self.loops[:1]), _by_stage(self.loops[1:])
+        return [others.get(stage) or prompt.get(stage) or StageTimes(0.0, 0.0) for stage in asked]
 
 
-def _by_stage(loops: list[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(_mean(list(stage)) for stage in zip(*loops, strict=False))
+def _places(loop: Measured) -> Sequence[Stage | int]:
+    """Whose the times of a loop are; if that is not known, at which place of the chain."""
+    return loop.stages or range(len(loop.compute_ms))
+
+
+def _by_stage(loops: Sequence[Measured]) -> dict[Stage | int, StageTimes]:
+    """Means of those loops in which a stage took part."""
+    taken: dict[Stage | int, list[tuple[float, float]]] = {}
+    for loop in loops:
+        queue_ms = loop.queue_ms if len(loop.queue_ms) == len(loop.compute_ms) else (0.0,) * len(loop.compute_ms)
+        for stage, *times in zip(_places(loop), loop.compute_ms, queue_ms, strict=True):
+            taken.setdefault(stage, []).append((times[0], times[1]))
+    return {
+        stage: StageTimes(_mean([compute for compute, _ in each]), _mean([queue for _, queue in each]))
+        for stage, each in taken.items()
+    }
 
 
 def _mean(values: list[float]) -> float:

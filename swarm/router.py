@@ -18,7 +18,7 @@ from swarm.network.discovery import NEAREST, Connections, candidates
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
 from swarm.network.survey import Sample
-from swarm.results import RouteStop, Stats
+from swarm.results import RouteStop, StageTimes
 from swarm.routing.chain import MissingLayers, Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
@@ -235,12 +235,11 @@ class Router:
         """A peer is not as its record says: it is not used before the directory has been asked again."""
         self._records.pop(peer_id, None)
 
-    def learn(self, route: Sequence[RouteStop], stats: Stats) -> None:
-        """A generation over these peers went well."""
-        stages = zip(route, stats.stage_compute_ms, stats.stage_queue_ms, strict=False)
-        for stop, compute_ms, queue_ms in stages:
-            first, last = stop.layers
-            self.health.served(stop.peer_id, last - first, compute_ms, queue_ms)
+    def learn(self, route: Sequence[RouteStop], measured: Mapping[Stage, StageTimes]) -> None:
+        """A generation over these peers went well in the end; so long each took that had a part in it."""
+        for stage, times in measured.items():
+            self.health.served(stage.peer_id, stage.last - stage.first, times.compute_ms, times.queue_ms)
+        for stop in route:
             self.health.recovered(stop.peer_id)
 
     async def _know_all(self, avoid: Collection[str] = ()) -> _Known:

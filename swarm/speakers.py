@@ -16,6 +16,10 @@ class Speakers:
         """Whether a peer was told, last of all, to take frames from these."""
         return self._told.get(peer_id) == speakers
 
+    def telling(self, peer_id: str) -> None:
+        """A peer is about to be told others: until it was, nothing is known, and it is told once more if need be."""
+        self._told.pop(peer_id, None)
+
     def told(self, peer_id: str, speakers: tuple[str, ...]) -> None:
         """A peer has been told so."""
         self._told[peer_id] = speakers

@@ -7,20 +7,20 @@ what comes from peers that stand by goes to an inbox of its own, and whoever fai
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+from swarm.answer import Answer
 from swarm.chain import ChainBroken, ChainLink, take_leave
 from swarm.decoding.decoder import NOTHING_HELD, Held, Resume, Window
 from swarm.network.connection import Arrival, Connection
 from swarm.network.feed import Feed
 from swarm.network.link import LinkClosed
-from swarm.network.tasks import end, within
-from swarm.session import Answer, ChainSession
+from swarm.network.tasks import all_over, end, within
+from swarm.session import ChainSession
 from swarm.wire.messages import (
     Close,
     Fault,
@@ -62,7 +62,7 @@ class Spare:
     member: str  # for whom: a peer of the chain
     feeder: ChainLink | None  # who tells it everything: the peer before, or None for us
     onward: Hop | None  # where it would go on to
-    since: float  # when it was up to date last, or began, on the monotonic clock
+    since: float  # when it was up to date last, or began, by the session's clock
     feed: "Feed[_Counted] | None" = None  # of ours
     opened: bool = False
     fed: bool = False
@@ -70,10 +70,11 @@ class Spare:
     ready: bool = False  # it holds what was answered lately
     failure: str = ""
     asked: tuple[int, int] = (0, 0)  # serials that were answered when it was asked the last two times
+    unsure: bool = False  # it, or the peer that feeds it, is being told something
 
-    def could_step_in(self, broken: Collection[str] = ()) -> bool:
+    def could_step_in(self, now: float, broken: Collection[str] = ()) -> bool:
         """Whether it could take the place now; that its onward peer is one of those that failed is no obstacle."""
-        up_to_date = self.ready and not self.failure and time.monotonic() - self.since < HEARD_S
+        up_to_date = self.ready and not self.failure and now - self.since < HEARD_S
         return up_to_date and (self.reaches or (self.onward is not None and self.onward.peer_id in broken))
 
 
@@ -89,6 +90,7 @@ class Standby:
 
     def __init__(self, session: ChainSession, finder: SpareFinder, wanted: bool, held: Held = NOTHING_HELD) -> None:
         self._session, self._finder, self._wanted = session, finder, wanted
+        self._clock = session.clock
         self._spares: dict[str, Spare] = {}  # by the peers that they stand by for
         self._spent: set[str] = set()  # peers that failed to stand by, and are not tried again
         self._sought_at: dict[tuple[int, int], float] = {}  # by layers
@@ -100,7 +102,8 @@ class Standby:
     @property
     def ready(self) -> tuple[ChainLink, ...]:
         """Whoever could take a place now."""
-        return tuple(spare.link for spare in self._spares.values() if spare.could_step_in())
+        now = self._clock()
+        return tuple(spare.link for spare in self._spares.values() if spare.could_step_in(now))
 
     @property
     def peer_ids(self) -> set[str]:
@@ -121,15 +124,17 @@ class Standby:
             self._tasks = [asyncio.create_task(self._seek()), asyncio.create_task(self._watch())]
 
     async def rest(self) -> None:
-        """Do nothing in the background, until the next answer."""
+        """Do nothing in the background, until the next answer. What was interrupted is given up: it is not known how
+        much of it a peer has heard."""
         await end(*self._tasks)
         self._tasks.clear()
         self._sought_at.clear()
+        await self._leave_all([spare for spare in self._spares.values() if spare.unsure])
 
     async def close(self) -> None:
         """Leave everybody. Never fails."""
         await self.rest()
-        await asyncio.gather(*(self._leave(spare) for spare in list(self._spares.values())))
+        await self.leave_all()
 
     # When peers of the chain fail.
 
@@ -138,16 +143,20 @@ class Standby:
         others know if they would go on to another peer now."""
         chain = self._session.chain
         places = {link.peer_id: place for place, link in enumerate(chain)}
-        for spare in list(self._spares.values()):
+        left: list[Spare] = []
+        others: list[tuple[Spare, Message]] = []
+        for spare in self._spares.values():
             place = places.get(spare.member)
             feeder = chain[place - 1] if place else None
             if place is None or feeder != spare.feeder or (feeder is not None and feeder.peer_id in broken):
-                await self._leave(spare)
+                left.append(spare)
                 continue
             behind = chain[place + 1] if place + 1 < len(chain) else None
             if behind is not None and behind.peer_id not in broken and behind.hop != spare.onward:
                 spare.onward, spare.reaches = behind.hop, False
-                await self._tell(spare, goes_on_to(behind.hop, self._session, held))
+                others.append((spare, goes_on_to(behind.hop, self._session, held)))
+        late = "its link takes nothing"
+        await asyncio.gather(self._leave_all(left), *(self._tell_soon(*each, late) for each in others))
 
     async def take(self, member: ChainLink, broken: Collection[str]) -> Spare | None:
         """Whoever can take the place of a peer now, which is one of these that failed; it is not one that stands by any
@@ -157,7 +166,7 @@ class Standby:
         spare = self._spares.get(member.peer_id)
         if spare is None:
             return None
-        if not spare.could_step_in(broken):
+        if not spare.could_step_in(self._clock(), broken):
             await self._leave(spare)
             return None
         del self._spares[member.peer_id]
@@ -166,14 +175,16 @@ class Standby:
     async def name_speakers(self) -> None:
         """Have every peer of the chain take frames from the one before, and from whoever stands by for that one: it can
         then take the place at once. Raises `ChainBroken`."""
+        heeding = []
         for before, link in pairwise(self._session.chain):
             spare = self._spares.get(before.peer_id)
-            await self._session.heed(link, before.peer_id, *((spare.link.peer_id,) if spare is not None else ()))
+            others = () if spare is None else (spare.link.peer_id,)
+            heeding.append(self._session.heed(link, before.peer_id, *others))
+        await all_over(*heeding)
 
     async def leave_all(self) -> None:
         """Their peers are needed elsewhere."""
-        for spare in list(self._spares.values()):
-            await self._leave(spare)
+        await self._leave_all(list(self._spares.values()))
 
     # In the background.
 
@@ -196,7 +207,7 @@ class Standby:
             await self._listen()
 
     async def _seek_for(self, place: int) -> None:
-        chain, now = self._session.chain, time.monotonic()
+        chain, now = self._session.chain, self._clock()
         member = chain[place]
         if member.peer_id in self._spares or now - self._sought_at.get(member.layers, float("-inf")) < SEEK_S:
             return
@@ -210,31 +221,35 @@ class Standby:
         chain = self._session.chain
         onward = chain[place + 1].hop if place + 1 < len(chain) else None
         feeder = chain[place - 1] if place else None
-        spare = Spare(link, chain[place].peer_id, feeder, onward, time.monotonic())
+        spare = Spare(link, chain[place].peer_id, feeder, onward, self._clock())
         self._spares[spare.member] = spare
         link.connection.subscribe(self._session.id, self._news)
         previous = feeder.peer_id if feeder is not None else None
-        await self._tell(spare, self._session.opening(link, onward, previous, self._epoch))
+        with _unsure(spare):
+            await self._tell(spare, self._session.opening(link, onward, previous, self._epoch))
 
     async def _look(self) -> None:
         """Ask everybody how far it has come, and leave those that failed."""
-        for spare in list(self._spares.values()):
-            if not spare.failure and time.monotonic() - spare.since > CATCH_UP_S:
+        left: list[Spare] = []
+        asked: list[tuple[Spare, Message]] = []
+        for spare in self._spares.values():
+            if not spare.failure and self._clock() - spare.since > CATCH_UP_S:
                 spare.failure = f"it was not up to date for {CATCH_UP_S:g} s"
             if spare.failure or (spare.feed is not None and spare.feed.over):
                 log.info("the peer ...%s stands by no more: %s", spare.link.peer_id[-8:], spare.failure)
                 self._spent.add(spare.link.peer_id)
-                await self._leave(spare)
+                left.append(spare)
             elif spare.fed:
                 spare.asked = spare.asked[1], self._answered
-                await self._tell(spare, Probe(session=self._session.id))
+                asked.append((spare, Probe(session=self._session.id)))
+        await asyncio.gather(self._leave_all(left), *(self._tell_soon(*each) for each in asked))
 
     async def _listen(self) -> None:
         """Hear what there is, until it is time for the next look."""
-        until = time.monotonic() + LOOK_S
+        until = self._clock() + LOOK_S
         with suppress(asyncio.TimeoutError):
             while True:
-                self._hear(await within(max(until - time.monotonic(), 0.0), self._news.get()))
+                self._hear(await within(max(until - self._clock(), 0.0), self._news.get()))
                 for spare in list(self._spares.values()):
                     if spare.opened and not spare.fed:
                         await self._feed(spare)
@@ -252,7 +267,7 @@ class Standby:
             spare.reaches = True
         elif isinstance(message, Standing):
             spare.ready = message.last >= spare.asked[0]
-            spare.since = time.monotonic() if spare.ready and spare.reaches else spare.since
+            spare.since = arrival.at if spare.ready and spare.reaches else spare.since
         elif isinstance(message, Fault) and spare.opened and spare.onward and message.peer == spare.onward.peer_id:
             spare.reaches = False  # if that one has failed, it is replaced, and we say by whom
         else:
@@ -265,7 +280,7 @@ class Standby:
             line = _Counted(self._session, spare.link.connection)
             spare.feed = Feed(line.itself, lambda _: None, self._said.as_it_stands())
         else:
-            with suppress(ChainBroken):  # then the chain is about to be repaired
+            with suppress(ChainBroken), _unsure(spare):  # then the chain is about to be repaired
                 await self._session.tell(spare.feeder, Mirror(session=self._session.id, to=spare.link.hop))
         await self._tell(spare, Probe(session=self._session.id))
 
@@ -275,17 +290,36 @@ class Standby:
         except LinkClosed as error:
             spare.failure = error.why
 
+    async def _tell_soon(self, spare: Spare, message: Message, or_else: str = "") -> None:
+        """The same, if its link takes it before long. Else it has failed, if ``or_else`` says why."""
+        try:
+            await within(LOOK_S, self._tell(spare, message))
+        except asyncio.TimeoutError:
+            spare.failure = spare.failure or or_else
+
+    async def _leave_all(self, spares: Sequence[Spare]) -> None:
+        await asyncio.gather(*(self._leave(spare) for spare in spares))
+
     async def _leave(self, spare: Spare) -> None:
         """The other half of `_join`: tell it, and the peer before, if they are still there."""
-        self._spares.pop(spare.member, None)
+        spare.failure = spare.failure or "it is left"
         spare.link.connection.unsubscribe(self._session.id)
-        if spare.feed is not None:
-            await spare.feed.close()
-        goodbyes: list[tuple[ChainLink, Message]] = [(spare.link, Close(session=self._session.id))]
-        if spare.fed and spare.feeder in self._session.chain:
-            goodbyes.append((spare.feeder, Mirror(session=self._session.id)))
-        for link, message in goodbyes:
-            await take_leave(link.connection, message)
+        with _unsure(spare):
+            if spare.feed is not None:
+                await spare.feed.close()
+            goodbyes: list[tuple[ChainLink, Message]] = [(spare.link, Close(session=self._session.id))]
+            if spare.fed and spare.feeder in self._session.chain:
+                goodbyes.append((spare.feeder, Mirror(session=self._session.id)))
+            await asyncio.gather(*(take_leave(link.connection, message) for link, message in goodbyes))
+        self._spares.pop(spare.member, None)
+
+
+@contextmanager
+def _unsure(spare: Spare) -> Iterator[None]:
+    """While something is said about which it matters whether it was heard. If that is interrupted, it stays so."""
+    spare.unsure = True
+    yield
+    spare.unsure = False
 
 
 def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:

@@ -213,6 +213,7 @@ class Turn:
                 draft_error=self.draft_error,
                 failovers=failovers,
                 finish_reason=decoder.finish_reason,
+                route=route,
             ),
             pieces=tuple(self.pieces),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from support import Peer, eventually, soon
 
 from peers import outlet as outlets
 from peers import session as peer_sessions
-from peers.scheduler import Computed
-from swarm import failover, standby
-from swarm import session as sessions
-from swarm.failover import SwarmIncomplete
-from swarm.generation import GenerationStream
+from peers.scheduler import Computed, Scheduler
+from swarm import failover, inflight, standby
+from swarm.chain import ChainSilent
+from swarm.decoding.decoder import Resume
+from swarm.failover import Repair, SwarmIncomplete
+from swarm.generation import GenerationStream, _Repairs
 from swarm.results import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.wire.messages import Frame
@@ -56,6 +58,53 @@ async def test_whoever_is_killed_the_text_is_the_same(
         assert len(gone) == len(set(gone)) == len(stages)
         assert not any(map(swarm.health.usable, gone))
         assert all(f.pause_ms >= f.repair_ms > 0 for f in text.stats.failovers)
+
+
+@pytest.mark.parametrize("stages", [(0,), (1,), (2,), (0, 1, 2)])
+async def test_whoever_takes_a_place_is_credited_with_its_own_times(
+    stages: tuple[int, ...], make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every peer says that a forward takes it a time of its own, whatever it computes."""
+    compute = Scheduler._compute
+
+    def told(self: Scheduler, batch: list[Any]) -> list[Any]:
+        place = next(place for place, peer in enumerate(peers) if peer.span is self.span)
+        return [replace(each, compute_ms=10.0 * (place + 1)) for each in compute(self, batch)]
+
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        peers = list(swarm.up)
+        took_ms = {peer.id: 10.0 * (place + 1) for place, peer in enumerate(peers)}
+        monkeypatch.setattr(Scheduler, "_compute", told)
+        text = await soon(swarm.write(killing(*stages)))
+        assert text.token_ids == expected
+        assert text.stats.stage_compute_ms == tuple(pytest.approx(took_ms[stop.peer_id]) for stop in text.route)
+        for peer in peers:
+            layers = peer.span.last - peer.span.first
+            assert swarm.health.layer_ms(peer.id) in (None, pytest.approx(took_ms[peer.id] / layers))
+        assert all(swarm.health.layer_ms(stop.peer_id) for stop in text.route)
+
+
+async def test_what_a_reader_takes_counts_neither_as_a_pause_nor_as_patience() -> None:
+    class Nobody:
+        """Repairs nothing: what was asked for is there already."""
+
+        async def who(self, why: object) -> set[str]:
+            return {"one"}
+
+        async def mend(self, broken: set[str], resume: object) -> Repair:
+            now[0] += 2.0
+            return Repair(("one",), (0, 4), 500.0, 7, False)
+
+    now = [100.0]
+    repairs = _Repairs(Nobody(), lambda: now[0])  # type: ignore[arg-type]
+    repairs.answered(101.0)
+    now[0] = 101.5
+    await repairs.mend(ChainSilent(1.0), lambda: Resume(0, 0, ()))
+    now[0] = 900.0  # the answer came long ago
+    repairs.answered(104.0)
+    (failover,) = repairs.failovers
+    assert (failover.noticed_ms, failover.waited_ms, failover.repair_ms) == (500.0, 500.0, 1500.0)
+    assert failover.pause_ms == 3000.0
 
 
 def when_all_stand_by(strike: Strike, count: int = len(STAGES)) -> Strike:
@@ -119,7 +168,7 @@ async def test_those_that_stand_by_die(
 async def test_the_place_of_one_that_hangs_is_taken_too(
     stage: int, make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.2)
+    monkeypatch.setattr(inflight, "LEAST_HANG_S", 0.2)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(when_all_stand_by(hanging(stage)), standby=True))
         assert text.token_ids == expected
@@ -230,7 +279,7 @@ async def test_a_new_first_peer_may_serve_a_part_of_its_layers(
 async def test_a_peer_that_hangs_and_still_answers(
     stage: int, make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.2)
+    monkeypatch.setattr(inflight, "LEAST_HANG_S", 0.2)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(hanging(stage)))
         assert text.token_ids == expected
@@ -242,8 +291,8 @@ async def test_nobody_is_replaced_because_an_answer_takes_long(
     way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no patience at all every loop is a false alarm: all peers are asked, and the answer that came is taken."""
-    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.0)
-    monkeypatch.setattr(sessions, "HANG_LOOPS", 0.1)
+    monkeypatch.setattr(inflight, "LEAST_HANG_S", 0.0)
+    monkeypatch.setattr(inflight, "HANG_LOOPS", 0.1)
     monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.05)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(**way))

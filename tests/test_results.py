@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swarm.decoding.counts import Counts
-from swarm.results import Generation, Measured, Meter, Piece, RouteStop
+from swarm.results import Generation, Measured, Meter, Piece, RouteStop, StageTimes
+from swarm.routing.chain import Stage
 
 
 class Clock:
@@ -61,6 +64,37 @@ def test_the_first_loop_carries_the_prompt_and_is_left_out_of_the_means(meter):
     assert stats.least_loop_ms == 100.0
     assert stats.stage_compute_ms == pytest.approx((5.0, 7.0))
     assert stats.stage_queue_ms == pytest.approx((0.0, 2.0))
+
+
+STAGE = {name: Stage(name, first, first + 2) for name, first in (("a", 0), ("b", 2), ("c", 2), ("d", 4))}
+OTHER_LAYERS = Stage("b", 3, 4)  # a peer may serve other layers in another chain
+TOOK_MS = {**{stage: 10.0 * n for n, stage in enumerate(STAGE.values(), 1)}, OTHER_LAYERS: 99.0}
+
+
+@given(st.lists(st.permutations(list(TOOK_MS)), min_size=2, max_size=9), st.data())
+def test_whoever_comes_and_goes_each_peer_is_credited_with_its_own_times(chains, data):
+    """Every loop goes over some chain; each peer takes as long as it always does, wherever it stands."""
+    meter = Meter()
+    for chain in chains:
+        stages = tuple(chain[: data.draw(st.integers(1, len(chain)))])
+        took = tuple(TOOK_MS[stage] for stage in stages)
+        meter.loop(Measured(100.0, took, tuple(ms / 2 for ms in took), stages), 1, 1)
+    assert all((t.compute_ms, t.queue_ms) == (TOOK_MS[s], TOOK_MS[s] / 2) for s, t in meter.stages.items())
+    seen = {stage for loop in meter.loops for stage in loop.stages}
+    route = [RouteStop(stage.peer_id, (stage.first, stage.last), 1.0) for stage in TOOK_MS]
+    stats = sum_up(meter, Counts(loops=len(chains)), route=route)
+    assert stats.stage_compute_ms == tuple(TOOK_MS[stage] if stage in seen else 0.0 for stage in TOOK_MS)
+    assert stats.stage_queue_ms == tuple(TOOK_MS[stage] / 2 if stage in seen else 0.0 for stage in TOOK_MS)
+
+
+def test_the_loop_of_the_prompt_is_credited_to_nobody(meter):
+    chain = (STAGE["a"], STAGE["b"])
+    meter.loop(Measured(500.0, (50.0, 60.0), (0.0, 0.0), chain), 9, 1)
+    assert meter.stages == {}
+    meter.loop(Measured(100.0, (5.0,)), 1, 1)  # one of the peers tells no time: whose is it?
+    assert meter.stages == {}
+    meter.loop(Measured(100.0, (5.0, 6.0), (), chain), 1, 1)
+    assert meter.stages == {STAGE["a"]: StageTimes(5.0, 0.0), STAGE["b"]: StageTimes(6.0, 0.0)}
 
 
 def test_the_share_of_the_bound(meter, clock):

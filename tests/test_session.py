@@ -1,23 +1,35 @@
 """The client's side of a chain, against scripted peers behind real links."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import torch
-from support import Server, dialed, eventually, soon
+from scripted import (
+    FINGERPRINT,
+    HIDDEN,
+    WINDOW,
+    answering,
+    chain_of,
+    good,
+    kinds,
+    mute,
+    mute_frames,
+    refusing,
+    result,
+)
+from support import eventually, soon
 
+from swarm import inflight
 from swarm import session as sessions
-from swarm.chain import ChainBroken, ChainLink, ChainSilent
+from swarm.chain import ChainBroken, ChainSilent
 from swarm.decoding.decoder import Window
 from swarm.identity import Identity
-from swarm.network.connection import Arrival, Connection
+from swarm.network.connection import Arrival
 from swarm.network.link import Link
-from swarm.routing.chain import Stage
 from swarm.session import ChainSession
 from swarm.wire.messages import (
+    Cancel,
     Close,
     Fault,
     FaultCode,
@@ -30,97 +42,8 @@ from swarm.wire.messages import (
     Pong,
     Probe,
     Rerouted,
-    Result,
     Standing,
 )
-from swarm.wire.tensors import WireTensor
-
-FINGERPRINT = "0" * 32
-HIDDEN = 8
-WINDOW = Window(0, 0, 1, (3, 4, 5), None, 2, 0)
-
-Script = Callable[[Link, Message], Awaitable[None]]
-
-
-def result(frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int) -> Result:
-    fields = {"epoch": frame.epoch, "first": frame.first, "count": frame.count} | changes
-    values = WireTensor.pack(torch.ones(frame.tail if tail is None else tail, hidden))
-    return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
-
-
-async def good(link: Link, message: Message) -> None:
-    if isinstance(message, Open):
-        await link.send(Opened(session=message.session))
-    elif isinstance(message, Frame):
-        await link.send(result(message))
-
-
-async def mute(link: Link, message: Message) -> None:
-    pass
-
-
-async def mute_frames(link: Link, message: Message) -> None:
-    if isinstance(message, Open):
-        await good(link, message)
-
-
-def refusing(code: FaultCode, peer: str | None = None) -> Script:
-    async def script(link: Link, message: Message) -> None:
-        if isinstance(message, Open):
-            await link.send(Fault(code=code, text="no", session=message.session, peer=peer))
-
-    return script
-
-
-def answering(answer: Callable[[Frame], Message]) -> Script:
-    """Opens willingly, then answers a frame so."""
-
-    async def script(link: Link, message: Message) -> None:
-        await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))
-
-    return script
-
-
-class Chain:
-    """One scripted peer a stage, one layer each; `heard` is what each was told."""
-
-    def __init__(self) -> None:
-        self.links: list[ChainLink] = []
-        self.servers: list[Server] = []
-        self.heard: list[list[Message]] = []
-
-    def session(self, **options: int) -> ChainSession:
-        return ChainSession(self.links, FINGERPRINT, 64, **options)
-
-    def peer(self, number: int) -> str:
-        return self.links[number].stage.peer_id
-
-
-@asynccontextmanager
-async def chain_of(*scripts: Script) -> AsyncIterator[Chain]:
-    chain = Chain()
-    async with AsyncExitStack() as stack:
-        for layer, script in enumerate(scripts):
-            heard: list[Message] = []
-
-            async def serve(link: Link, script: Script = script, heard: list[Message] = heard) -> None:
-                async for message in link:
-                    heard.append(message)
-                    await script(link, message)
-
-            server = await stack.enter_async_context(Server(serve))
-            connection = Connection(server.identity.peer_id, await stack.enter_async_context(dialed(server)))
-            stack.push_async_callback(connection.close)
-            # A record may name addresses that nobody answers at; what counts is where the peer did answer.
-            record = server.record(addresses=("127.0.0.1:1", server.address))
-            chain.links.append(ChainLink(Stage(server.identity.peer_id, layer, layer + 1), record, connection))
-            chain.servers.append(server)
-            chain.heard.append(heard)
-        yield chain
-
-
-def kinds(messages: Sequence[Message]) -> list[str]:
-    return [type(message).__name__ for message in messages]
 
 
 async def test_a_session_is_opened_on_every_peer_and_closed_again() -> None:
@@ -162,6 +85,80 @@ async def test_a_prompt_of_many_chunks_may_be_answered_before_it_is_read() -> No
 def windows(*epochs: int) -> list[Window]:
     """One token each, behind each other."""
     return [Window(epoch, i, i + 1, (3,), None, 1, i) for i, epoch in enumerate(epochs)]
+
+
+async def test_how_long_a_reader_takes_is_not_how_long_the_chain_took() -> None:
+    async with chain_of(mute_frames, timed=True) as chain, chain.session(clock=chain.clock) as session:
+        sent_at = chain.clock.now
+        for window in windows(0, 0):
+            await session.send(window)
+        await eventually(lambda: kinds(chain.heard[0]) == ["Open", "Frame", "Frame"])
+        for frame in chain.heard[0][1:]:
+            assert isinstance(frame, Frame)
+            chain.clock.now += 0.02
+            await chain.servers[0].links[0].send(result(frame))
+            await eventually(lambda frame=frame: session._inbox.qsize() == frame.first)
+        chain.clock.now += 500.0  # the reader thinks
+        answers = [await soon(session.receive()) for _ in range(2)]
+        assert [answer.measured.loop_ms for answer in answers] == [pytest.approx(20.0), pytest.approx(40.0)]
+        assert [answer.at - sent_at for answer in answers] == [pytest.approx(0.02), pytest.approx(0.04)]
+        assert session.patience_s == inflight.LEAST_HANG_S, "a slow reader is no reason to wait longer for the next"
+
+
+async def test_what_has_come_while_the_event_loop_was_held_up_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "GRACE_S", 20.0)
+    async with chain_of(mute_frames, timed=True) as chain, chain.session(clock=chain.clock) as session:
+        await session.send(WINDOW)
+        chain.clock.now += 1e6
+        receiving = asyncio.create_task(session.receive())
+        await eventually(lambda: len(chain.heard[0]) == 2)
+        frame = chain.heard[0][1]
+        assert isinstance(frame, Frame)
+        await chain.servers[0].links[0].send(result(frame))
+        assert (await soon(receiving)).first == 1
+
+
+async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was booked is sent all the same, in its turn, and the new epoch is told to all peers."""
+    async with chain_of(mute_frames, good) as chain, chain.session() as session:
+        connection, may_leave = chain.links[0].connection, asyncio.Event()
+        send = connection.send
+
+        async def full(message: Message) -> int:
+            await may_leave.wait()
+            return await send(message)
+
+        monkeypatch.setattr(connection, "send", full)
+        for window in windows(0, 1, 1):
+            sending = asyncio.create_task(session.send(window))
+            await asyncio.sleep(0)  # it is booked
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait({sending})
+        may_leave.set()
+        await session.send(windows(1, 1, 1, 1)[-1])
+        await eventually(lambda: len(chain.heard[0]) == 5)
+        assert [frame.first for frame in chain.heard[0][1:] if isinstance(frame, Frame)] == [1, 2, 3, 4]
+        assert [cancel.epoch for cancel in chain.heard[1][1:] if isinstance(cancel, Cancel)] == [1]
+        for frame in chain.heard[0][2:]:
+            assert isinstance(frame, Frame)
+            await chain.servers[1].links[0].send(result(frame))
+        assert [(await soon(session.receive())).first for _ in range(3)] == [2, 3, 4]
+
+
+async def test_what_is_not_sent_when_a_text_ends_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chain_of(good) as chain, chain.session() as session:
+        connection = chain.links[0].connection
+        with monkeypatch.context() as full:
+            full.setattr(connection, "send", lambda _: asyncio.Event().wait())
+            sending = asyncio.create_task(session.send(WINDOW))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait({sending})
+        await soon(session.rest())
+        await session.send(Window(2, 0, 9, (3,), None, 1, 8))
+        assert (await soon(session.receive())).first == 9
+        assert kinds(chain.heard[0]) == ["Open", "Cancel", "Frame"]
 
 
 async def test_a_new_epoch_is_told_to_every_peer_at_once() -> None:
@@ -232,9 +229,30 @@ async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> No
     async with chain_of(good, good, good) as chain, chain.session() as session:
         for accused, blamed in ((chain.peer(1), 1), (chain.peer(2), 0), (Identity.generate().peer_id, 0), (None, 0)):
             fault = Fault(code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused)
-            assert session.fault(Arrival(chain.peer(0), fault)).peer_id == chain.peer(blamed)
+            assert session.fault(Arrival(chain.peer(0), fault, 0.0)).peer_id == chain.peer(blamed)
         fault = Fault(code=FaultCode.INTERNAL, text="", session=b"0" * 16, peer=chain.peer(0))
-        assert session.fault(Arrival(chain.peer(2), fault)).peer_id == chain.peer(2)
+        assert session.fault(Arrival(chain.peer(2), fault, 0.0)).peer_id == chain.peer(2)
+
+
+@pytest.mark.parametrize("waits_for", ["an answer", "another message"])
+async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_news(waits_for: str) -> None:
+    async def complaining(link: Link, message: Message) -> None:
+        if isinstance(message, Probe):
+            await link.send(Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session))
+            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+        else:
+            await good(link, message)
+
+    async with chain_of(good, complaining) as chain, chain.session() as session:
+        session.leave([chain.links[0]])
+        await session.tell(chain.links[1], Probe(session=session.id))
+        if waits_for == "an answer":
+            receiving = asyncio.create_task(session.receive())
+            await asyncio.wait({receiving}, timeout=0.05)
+            assert not receiving.done()
+            receiving.cancel()
+        else:
+            await soon(session.expect(Standing, [chain.links[1]], 20.0))
 
 
 async def test_a_next_peer_that_is_unreachable_is_the_one_to_blame() -> None:
@@ -259,7 +277,7 @@ async def test_a_silent_peer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PROMPT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(inflight, "PROMPT_TIMEOUT_S", 0.05)
     async with chain_of(mute_frames) as chain, chain.session() as session:
         await session.send(WINDOW)
         with pytest.raises(ChainSilent):
@@ -267,27 +285,13 @@ async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.Monk
 
 
 async def test_while_nothing_is_on_its_way_no_answer_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PROMPT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(inflight, "PROMPT_TIMEOUT_S", 0.05)
     async with chain_of(good) as chain, chain.session() as session:
         receiving = asyncio.create_task(session.receive())
         await asyncio.sleep(0.2)
         assert not receiving.done()
         await session.send(WINDOW)
         assert (await soon(receiving)).first == 1
-
-
-async def test_how_long_an_answer_may_take_follows_from_the_loops_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LEAST_HANG_S", 0.0)
-    async with chain_of(good) as chain, chain.session() as session:
-        assert session.patience_s == sessions.PROMPT_TIMEOUT_S
-        await session.send(WINDOW)  # of three tokens, of which two are answered: it carries the prompt
-        await soon(session.receive())
-        assert session.patience_s == sessions.PROMPT_TIMEOUT_S
-        for window in windows(0, 0, 0)[1:]:
-            await session.send(replace(window, first=window.first + 2))
-            measured = (await soon(session.receive())).measured
-        assert session.patience_s > measured.loop_ms / 1e3
-        assert session.patience_s < sessions.PROMPT_TIMEOUT_S
 
 
 async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:

@@ -1,6 +1,14 @@
 from swarm.speakers import Speakers
 
 
+def test_what_a_peer_is_just_being_told_is_not_known_yet() -> None:
+    speakers = Speakers()
+    speakers.opens("peer", "one")
+    speakers.telling("peer")  # and nothing comes of it
+    assert not speakers.knows("peer", ("one",))
+    assert not speakers.hears("peer", "one")
+
+
 def test_a_peer_hears_whom_it_was_told_to_hear_and_has_confirmed() -> None:
     speakers = Speakers()
     speakers.opens("c", "a")

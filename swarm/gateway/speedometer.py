@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from swarm.results import Measured, Piece, RouteStop, Stats
+from swarm.routing.chain import Stage
 
 HISTORY_S = 60
 RECENT_S = 5  # over which a speed is told: a loop brings several tokens at once, or none
@@ -198,8 +199,9 @@ class Run:
 
     def loop(self) -> Loop | None:
         """What a loop takes, as far as it was measured on the chain as it is now."""
-        answers = [each for each in self._answers if len(each.compute_ms) == len(self._route)]
-        if not answers:
+        route = tuple(Stage(stop.peer_id, *stop.layers) for stop in self._route)
+        answers = [each for each in self._answers if each.stages == route]
+        if not route or not answers:
             return None
         hops = []
         for stage, stop in enumerate(self._route):

@@ -31,6 +31,16 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     return task.result()
 
 
+async def all_over(*work: Awaitable[object]) -> None:
+    """Let several things go on side by side and wait until all are over; then raise the first error, if there was one.
+
+    `asyncio.gather` raises while the others still run, and leaves them to nobody.
+    """
+    for error in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(error, BaseException):
+            raise error
+
+
 async def end(*tasks: "asyncio.Future[Any]") -> None:
     """Cancel tasks and wait until all are over. What they return or raise is dropped."""
     pending = set(tasks)

@@ -8,7 +8,7 @@ from fuzz import hostile, sessions
 from fuzz.sessions import Stagehand
 from peers.budget import CacheBudget
 from peers.handler import Handler
-from swarm.session import ChainSession
+from swarm.inflight import InFlight
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -55,5 +55,5 @@ def test_a_client_that_raises_anything_else_is_noticed(monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise KeyError("no")
 
-    monkeypatch.setattr(ChainSession, "_answered", fail)
+    monkeypatch.setattr(InFlight, "answered", fail)
     assert "KeyError" in str(hostile.fuzz(5, seed=7).failures)

@@ -1,13 +1,17 @@
 """How fast a gateway is, by a clock that stands still until it is told to go on."""
 
+from dataclasses import replace
+
 from swarm.decoding.counts import Counts
 from swarm.gateway.speedometer import HISTORY_S, LAST, Loop, Speedometer
 from swarm.results import Measured, Meter, Piece, RouteStop, Stats
+from swarm.routing.chain import Stage
 
 DRAFTED = Piece(5, "a", "drafted", drafted_id=5)
 CORRECTED = Piece(6, "b", "corrected", drafted_id=5)
 OWN = Piece(7, "c", "target")
 ROUTE = (RouteStop("one", (0, 2), 10.0), RouteStop("two", (2, 4), 20.0))
+STAGES = (Stage("one", 0, 2), Stage("two", 2, 4))
 
 
 class Clock:
@@ -70,9 +74,12 @@ def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
     run.route(ROUTE)
     run.measured(None)
     assert meter.speed().loop is None
-    run.measured(Measured(500.0, (100.0, 100.0), (0.0, 0.0)))
+    run.measured(Measured(500.0, (100.0, 100.0), (0.0, 0.0), STAGES))
     assert meter.speed().loop is not None
-    for answer in (Measured(50.0, (5.0, 10.0), (1.0, 0.0)), Measured(70.0, (7.0, 10.0), (3.0, 0.0))):
+    for answer in (
+        Measured(50.0, (5.0, 10.0), (1.0, 0.0), STAGES),
+        Measured(70.0, (7.0, 10.0), (3.0, 0.0), STAGES),
+    ):
         run.measured(answer)
         run.measured(answer)  # a loop brings several tokens
     loop = meter.speed().loop
@@ -80,8 +87,11 @@ def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
     assert loop.loop_ms == 60.0
     assert [(hop.peer_id, hop.compute_ms, hop.queue_ms) for hop in loop.hops] == [("one", 6.0, 2.0), ("two", 10.0, 0.0)]
     assert loop.links_ms == 60.0 - 18.0
-    run.route((*ROUTE, RouteStop("three", (4, 6), 5.0)))  # of this chain nothing is known yet
-    assert meter.speed().loop is None
+    for other in ((*ROUTE, RouteStop("three", (4, 6), 5.0)), (ROUTE[0], replace(ROUTE[1], peer_id="three"))):
+        run.route(other)  # of this chain nothing is known yet
+        assert meter.speed().loop is None
+    run.route(ROUTE)
+    assert meter.speed().loop == loop
 
 
 def test_generations_that_ended_are_told_the_newest_first_and_only_so_many() -> None:

@@ -119,7 +119,7 @@ async def test_every_session_hears_of_the_end(how: str) -> None:
         boxes = [inbox(), inbox(1)]
         for number, box in enumerate(boxes):
             connection.subscribe(session_id(number), box)
-        boxes[1].put_nowait(Arrival("the-peer", Opened(session=session_id(1))))  # full: the end comes all the same
+        boxes[1].put_nowait(Arrival("the-peer", Opened(session=session_id(1)), 0.0))  # full: the end comes all the same
         if how == "we close":
             await asyncio.sleep(0)  # the reader has begun
             await connection.close()

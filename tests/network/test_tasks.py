@@ -6,7 +6,7 @@ import pytest
 from support import soon
 
 from swarm.network import tasks
-from swarm.network.tasks import end, within
+from swarm.network.tasks import all_over, end, within
 
 
 async def test_what_takes_too_long_is_cancelled() -> None:
@@ -81,3 +81,19 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(monkeyp
     await soon(end(task))
     assert task.cancelled()
     assert swallowed == 2
+
+
+async def test_an_error_is_raised_when_all_are_over() -> None:
+    ended: list[str] = []
+
+    async def work(name: str, turns: int, fails: bool) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended.append(name)
+        if fails:
+            raise KeyError(name)
+
+    with pytest.raises(KeyError, match="late"):
+        await all_over(work("good", 9, False), work("late", 5, True), work("early", 1, True))
+    assert ended == ["early", "late", "good"]
+    await all_over()

@@ -1,0 +1,125 @@
+"""Chains of scripted peers behind real links: they say what a test has them say."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import torch
+from support import Server, dialed
+
+from swarm.chain import ChainLink
+from swarm.decoding.decoder import Window
+from swarm.network.connection import Connection
+from swarm.network.link import Link
+from swarm.routing.chain import Stage
+from swarm.session import ChainSession
+from swarm.wire.messages import Fault, FaultCode, Frame, Message, Open, Opened, Result
+from swarm.wire.tensors import WireTensor
+
+FINGERPRINT = "0" * 32
+HIDDEN = 8
+WINDOW = Window(0, 0, 1, (3, 4, 5), None, 2, 0)
+
+Script = Callable[[Link, Message], Awaitable[None]]
+
+
+def result(frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int) -> Result:
+    fields = {"epoch": frame.epoch, "first": frame.first, "count": frame.count} | changes
+    values = WireTensor.pack(torch.ones(frame.tail if tail is None else tail, hidden))
+    return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
+
+
+async def good(link: Link, message: Message) -> None:
+    if isinstance(message, Open):
+        await link.send(Opened(session=message.session))
+    elif isinstance(message, Frame):
+        await link.send(result(message))
+
+
+async def mute(link: Link, message: Message) -> None:
+    pass
+
+
+async def mute_frames(link: Link, message: Message) -> None:
+    if isinstance(message, Open):
+        await good(link, message)
+
+
+def refusing(code: FaultCode, peer: str | None = None) -> Script:
+    async def script(link: Link, message: Message) -> None:
+        if isinstance(message, Open):
+            await link.send(Fault(code=code, text="no", session=message.session, peer=peer))
+
+    return script
+
+
+def answering(answer: Callable[[Frame], Message]) -> Script:
+    """Opens willingly, then answers a frame so."""
+
+    async def script(link: Link, message: Message) -> None:
+        await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))
+
+    return script
+
+
+class Clock:
+    """Seconds, which pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Chain:
+    """One scripted peer a stage, one layer each; `heard` is what each was told.
+
+    Attributes:
+        clock: of connections and sessions: it goes on when a test says so.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.links: list[ChainLink] = []
+        self.servers: list[Server] = []
+        self.heard: list[list[Message]] = []
+
+    def session(self, *stages: int, **options: Any) -> ChainSession:
+        """On these of the peers; on all by default."""
+        links = [self.links[stage] for stage in stages] or self.links
+        return ChainSession(links, FINGERPRINT, 64, **options)
+
+    def peer(self, number: int) -> str:
+        return self.links[number].stage.peer_id
+
+
+@asynccontextmanager
+async def chain_of(*scripts: Script, timed: bool = False) -> AsyncIterator[Chain]:
+    """``timed``: the connections go by the chain's clock, as sessions have to that are given it."""
+    chain = Chain()
+    async with AsyncExitStack() as stack:
+        for layer, script in enumerate(scripts):
+            heard: list[Message] = []
+
+            async def serve(link: Link, script: Script = script, heard: list[Message] = heard) -> None:
+                async for message in link:
+                    heard.append(message)
+                    await script(link, message)
+
+            server = await stack.enter_async_context(Server(serve))
+            link = await stack.enter_async_context(dialed(server))
+            clock = chain.clock if timed else time.perf_counter
+            connection = Connection(server.identity.peer_id, link, clock)
+            stack.push_async_callback(connection.close)
+            # A record may name addresses that nobody answers at; what counts is where the peer did answer.
+            record = server.record(addresses=("127.0.0.1:1", server.address))
+            chain.links.append(ChainLink(Stage(server.identity.peer_id, layer, layer + 1), record, connection))
+            chain.servers.append(server)
+            chain.heard.append(heard)
+        yield chain
+
+
+def kinds(messages: Sequence[Message]) -> list[str]:
+    return [type(message).__name__ for message in messages]
