@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from swarm.network.connection import Connection
 from swarm.network.discovery import NEAREST, Connections, candidates
 from swarm.network.lookup import ModelEntry
 from swarm.network.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
+from swarm.network.singleflight import SingleFlight
 from swarm.network.survey import Sample
 from swarm.results import RouteStop, StageTimes
 from swarm.routing.chain import MissingLayers, Stage, gaps
@@ -27,6 +28,7 @@ from swarm.trust import Trust
 WATCH_S = 5.0  # between looks at the directory while a text is written
 WATCH_LARGE_S = 60.0  # where a look shows only a part of the swarm: there are spares enough
 FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
+KEEP_S = 30.0  # a connection that was just found: a session may be about to open on it
 MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
@@ -93,9 +95,11 @@ def _figures(candidate: Candidate) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Known:
-    """All peers that may be used for some layers, which are counted from the first of them on."""
+    """All peers that may be used for some layers, which are counted from the first of them on; as they were when they
+    were asked, whatever is found out about them meanwhile."""
 
     candidates: Sequence[Candidate]
+    records: Mapping[str, PeerRecord]
     reached: Mapping[str, Connection]
 
 
@@ -113,9 +117,14 @@ class Router:
         model: its name, for errors: they reach others, whom it does not concern where the files are.
         known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
         ledger: who is suspected to lie: chains have as few of these as can be, one at most if that can be.
+        clock: seconds, monotonic.
+        rng: decides between peers that are equally good.
 
     Attributes:
         trust: what becomes of peers that are found to lie.
+
+    Any number of generations may ask at once. What each decides by is its own; what is known is changed without
+    waiting in between.
     """
 
     def __init__(
@@ -127,14 +136,20 @@ class Router:
         health: Health,
         known: Sequence[PeerRecord] = (),
         ledger: Ledger | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self.health, self.ledger = health, Ledger() if ledger is None else ledger
         self.trust = Trust(self.ledger, health, connections)
+        self._clock = clock
+        self._rng = rng or random.Random()
         self._directory, self._connections = directory, connections
         self._checkpoint, self._model = checkpoint, model
         self._records = {record.peer_id: record for record in known}
         self._looked_at, self._pause_s = float("-inf"), WATCH_S
         self._watching = asyncio.Lock()
+        self._looks: SingleFlight[None, None] = SingleFlight()
+        self._outdated: set[str] = set()  # since the look that is under way began
         self._named_at = dict.fromkeys(self._records, float("-inf"))  # when the directory last named each of them
         self._last: Plan | None = None
         self._rtt_ms = {record.peer_id: 0.0 for record in known}  # of peers that answered when they were asked last
@@ -154,10 +169,11 @@ class Router:
             WrongWeights: if the model is served, but with other weights.
         """
         known = await self._know_all(avoid)
-        self._last = self._choose(known.candidates)
+        chosen = self._last = self._choose(known.candidates)
+        links = self._links(chosen, known, 0)
         near, _ = self._nearest(list(self._records.values()))
-        await self._connections.keep({*(r.peer_id for r in near), *(stage.peer_id for stage in self._last.stages)})
-        return self._links(self._last, known, 0)
+        await self._connections.keep({*(r.peer_id for r in near), *(link.peer_id for link in links)}, KEEP_S)
+        return links
 
     async def choices(self) -> list[Choice]:
         """The chain that is the best now, and the best of those without one of its peers, if there is one.
@@ -201,19 +217,19 @@ class Router:
         Raises:
             MissingLayers: if not.
         """
-        records = [self._records[stage.peer_id] for stage in stages if stage.peer_id in self._records]
-        reached = await self._connections.reach(records)
+        records = {s.peer_id: self._records[s.peer_id] for s in stages if s.peer_id in self._records}
+        reached = await self._connections.reach(list(records.values()))
         missing = [(stage.first, stage.last) for stage in stages if stage.peer_id not in reached]
         if missing:
             raise MissingLayers(self._model, missing, self._checkpoint.num_layers, len(reached))
-        return [ChainLink(stage, self._records[stage.peer_id], reached[stage.peer_id]) for stage in stages]
+        return [ChainLink(stage, records[stage.peer_id], reached[stage.peer_id]) for stage in stages]
 
     async def watch(self) -> None:
         """Look around again and again, until cancelled, so that whoever takes another peer's place is known beforehand,
         and connected. Those who watch at the same time share their looks."""
         while True:
             async with self._watching:
-                left_s = self._looked_at + self._pause_s - time.monotonic()
+                left_s = self._looked_at + self._pause_s - self._clock()
                 if left_s <= 0:
                     with contextlib.suppress(DirectoryDown):  # peers that are known are good all the same
                         await self._look()
@@ -234,6 +250,7 @@ class Router:
     def outdated(self, peer_id: str) -> None:
         """A peer is not as its record says: it is not used before the directory has been asked again."""
         self._records.pop(peer_id, None)
+        self._outdated.add(peer_id)
 
     def learn(self, route: Sequence[RouteStop], measured: Mapping[Stage, StageTimes]) -> None:
         """A generation over these peers went well in the end; so long each took that had a part in it."""
@@ -256,7 +273,7 @@ class Router:
     async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float) -> _Known:
         """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or
         if what it said is older than ``fresh_s``."""
-        age_s = time.monotonic() - self._looked_at
+        age_s = self._clock() - self._looked_at
         for look in (age_s > fresh_s, True):
             if look:
                 await self._look()
@@ -270,7 +287,12 @@ class Router:
         raise MissingLayers(self._model, spans, self._checkpoint.num_layers, len(known.candidates), expected)
 
     async def _look(self) -> None:
+        """Ask the directory. Those that want to know at the same time ask once."""
+        await self._looks.do(None, self._survey)
+
+    async def _survey(self) -> None:
         checkpoint = self._checkpoint
+        self._outdated.clear()
         try:
             found = await self._directory.survey(checkpoint.fingerprint, checkpoint.num_layers)
         except DirectoryDown as error:
@@ -278,14 +300,15 @@ class Router:
                 raise
             log.warning("going on with the peers that are known: %s", error)
             return
-        self._looked_at = now = time.monotonic()
+        self._looked_at = now = self._clock()
         self._pause_s = WATCH_S if found.complete else WATCH_LARGE_S
-        self._named_at |= {record.peer_id: now for record in found.records}
+        named = [record for record in found.records if record.peer_id not in self._outdated]
+        self._named_at |= {record.peer_id: now for record in named}
         # Where many nodes leave at once, records get lost though their peers are there: they are believed as long as
         # they would have lived. Of a large swarm a look shows a part: those who were near are there still, most likely.
         lately = [r for r in self._records.values() if now - self._named_at[r.peer_id] < RECORD_LIFETIME_S]
         near = [] if found.complete else self._nearest(list(self._records.values()))[0]
-        self._records = {record.peer_id: record for record in (*near, *lately, *found.records)}
+        self._records = {record.peer_id: record for record in (*near, *lately, *named)}
         self._named_at = {peer_id: self._named_at[peer_id] for peer_id in self._records}
 
     def _nearest(self, records: Sequence[PeerRecord]) -> tuple[list[PeerRecord], list[PeerRecord]]:
@@ -319,9 +342,10 @@ class Router:
         self._rtt_ms |= {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
         self._rtt_ms = dict(sorted(self._rtt_ms.items(), key=lambda each: each[1])[:MAX_MEASURED])
         there = [r for r in usable if r.peer_id in reached and not self.health.banned(r.peer_id)]  # some are by now
-        random.shuffle(there)  # of equals, clients take different ones
+        self._rng.shuffle(there)  # of equals, clients take different ones
         ids = {neighbour_key(record.peer_id): record.peer_id for record in there}
-        return _Known([self._candidate(r, reached[r.peer_id].rtt_ms, ids, first, last) for r in there], reached)
+        found = [self._candidate(record, reached[record.peer_id].rtt_ms, ids, first, last) for record in there]
+        return _Known(found, {record.peer_id: record for record in there}, reached)
 
     def _candidate(self, record: PeerRecord, rtt_ms: float, ids: Mapping[str, str], first: int, last: int) -> Candidate:
         """A peer's part of layers ``[first, last)``, counted from ``first`` on. What was measured replaces what the
@@ -364,7 +388,7 @@ class Router:
         return [
             ChainLink(
                 Stage(stage.peer_id, stage.first + first, stage.last + first),
-                self._records[stage.peer_id],
+                known.records[stage.peer_id],
                 known.reached[stage.peer_id],
             )
             for stage in found.stages

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -11,6 +12,7 @@ from swarm.network.connection import Connection
 from swarm.network.dialer import Dialer
 from swarm.network.link import LinkClosed
 from swarm.network.records import PeerRecord
+from swarm.network.singleflight import SingleFlight
 from swarm.network.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
@@ -66,12 +68,19 @@ def _way_through(records: Sequence[S]) -> list[S]:
 
 
 class Connections:
-    """The client's open connections, one a peer, kept for the next generation."""
+    """The client's open connections, one a peer, kept for the next generation.
 
-    def __init__(self, dialer: Dialer) -> None:
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, dialer: Dialer, clock: Callable[[], float] = time.monotonic) -> None:
         self._dialer = dialer
+        self._clock = clock
         self._open: dict[str, Connection] = {}
+        self._asked_at: dict[str, float] = {}  # when each of these was asked for last
         self._closed = False
+        self._tries: SingleFlight[tuple[str, tuple[str, ...], str], Connection | None] = SingleFlight()
         # One attempt a peer at a time. A lock lives as long as somebody holds it or waits for it.
         self._attempts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -95,9 +104,13 @@ class Connections:
         known = self._open.get(record.peer_id)
         return known is not None and not known.closed and known.link.address in record.addresses
 
-    async def keep(self, peer_ids: Collection[str]) -> None:
-        """Close the connections to all others that no session uses."""
-        idle = [peer_id for peer_id, connection in self._open.items() if peer_id not in peer_ids and connection.idle]
+    async def keep(self, peer_ids: Collection[str], lately_s: float = 0.0) -> None:
+        """Close the connections to all others that no session uses, and that were not asked for in the last
+        ``lately_s``: of those who search at the same time, none closes what another one has just found."""
+        since = self._clock() - lately_s
+        self._asked_at = {peer_id: at for peer_id, at in self._asked_at.items() if at > since}
+        spared = {*peer_ids, *self._asked_at}
+        idle = [peer_id for peer_id, connection in self._open.items() if peer_id not in spared and connection.idle]
         others = [self._open.pop(peer_id) for peer_id in idle]
         await asyncio.gather(*(connection.close() for connection in others))
 
@@ -113,6 +126,15 @@ class Connections:
         self._open.clear()
 
     async def _try(self, record: PeerRecord) -> Connection | None:
+        """A connection, if the peer answers now. Those who ask at the same time share the answer: one ping after the
+        other, a peer that many ask would seem to be silent to the last of them."""
+        key = record.peer_id, record.addresses, record.certificate
+        connection = await self._tries.do(key, lambda: self._attempt(record))
+        if connection is not None:
+            self._asked_at[record.peer_id] = self._clock()
+        return connection
+
+    async def _attempt(self, record: PeerRecord) -> Connection | None:
         lock = self._attempts.setdefault(record.peer_id, asyncio.Lock())
         async with lock:
             known = self._open.get(record.peer_id)

@@ -11,6 +11,7 @@ from swarm.network import connection, discovery, hello
 from swarm.network.dialer import Dialer
 from swarm.network.discovery import Connections, candidates
 from swarm.network.link import Link
+from swarm.wire.messages import Message, Ping, Pong
 
 DEAD = "127.0.0.1:1"
 
@@ -28,10 +29,22 @@ class Hanging(Server):
         return False
 
 
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def connections(clock: Clock) -> AsyncIterator[Connections]:
     dialer = Dialer(somebody())
-    connections = Connections(dialer)
+    connections = Connections(dialer, clock)
     yield connections
     await connections.close()
     await dialer.close()
@@ -56,10 +69,13 @@ async def test_the_next_address_is_tried_when_one_is_dead(connections: Connectio
         assert reached[server.identity.peer_id].link.address == server.address
 
 
-async def test_connections_that_are_not_kept_are_closed(connections: Connections) -> None:
+async def test_connections_that_are_not_kept_are_closed(connections: Connections, clock: Clock) -> None:
     async with Server(pong) as one, Server(pong) as other:
         reached = await soon(connections.reach([one.record(), other.record()]))
-        await soon(connections.keep({one.identity.peer_id}))
+        await soon(connections.keep({one.identity.peer_id}, lately_s=30.0))
+        assert not reached[other.identity.peer_id].closed, "somebody has just found it"
+        clock.now += 30.0
+        await soon(connections.keep({one.identity.peer_id}, lately_s=30.0))
         assert not reached[one.identity.peer_id].closed
         assert reached[other.identity.peer_id].closed
         again = await soon(connections.reach([other.record()]))
@@ -73,6 +89,30 @@ async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(conn
         found.append((await soon(connections.reach([server.record()])))[server.identity.peer_id])
         assert len(set(map(id, found))) == 1
         assert len(server.links) == 1
+
+
+async def test_searches_at_the_same_time_share_one_ping(connections: Connections) -> None:
+    """Each waits for no other: with a hundred, the last one's would come too late."""
+    async with Server(listen) as server:
+        pings: list[Message] = []
+        answer = asyncio.Event()
+
+        async def late(link: Link) -> None:
+            async for message in link:
+                pings.append(message)
+                await answer.wait()
+                if isinstance(message, Ping):
+                    await link.send(Pong(nonce=message.nonce))
+
+        server._serve = late
+        (first,) = (await soon(connections.reach([server.record()]))).values()
+        searches = [asyncio.create_task(connections.reach([server.record()])) for _ in range(9)]
+        await eventually(lambda: bool(pings))
+        searches[0].cancel()
+        answer.set()
+        for search in searches[1:]:
+            assert await soon(search) == {server.identity.peer_id: first}
+        assert len(pings) == 1
 
 
 async def test_a_lost_connection_is_made_anew(connections: Connections) -> None:
