@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         IdentityError,
         ModelNotFound,
         NoBootstrap,
+        OtherQuantization,
         SwarmError,
         UnsupportedModel,
+        WrongWeights,
     )
     from swarm.failover import SwarmIncomplete
     from swarm.generation import GenerationStream
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from swarm.reading import Reading
     from swarm.request import Options, PromptTooLong, RequestError
     from swarm.results import Generation, Piece, Stats
-    from swarm.router import OtherQuantization, WrongWeights
     from swarm.routing.chain import MissingLayers
 
 __version__ = "0.1.0"
@@ -93,7 +94,7 @@ _HOMES = {
     "swarm.decoding.sampling": ("SamplingError",),
     "swarm.errors": (
         *("ConfigError", "DamagedModel", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap"),
-        *("SwarmError", "UnsupportedModel"),
+        *("OtherQuantization", "SwarmError", "UnsupportedModel", "WrongWeights"),
     ),
     "swarm.failover": ("SwarmIncomplete",),
     "swarm.generation": ("GenerationStream",),
@@ -105,7 +106,6 @@ _HOMES = {
     "swarm.reading": ("Reading",),
     "swarm.request": ("Options", "PromptTooLong", "RequestError"),
     "swarm.results": ("Generation", "Piece", "Stats"),
-    "swarm.router": ("OtherQuantization", "WrongWeights"),
     "swarm.routing.chain": ("MissingLayers",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,5 +1,6 @@
 """Errors that a user may see: one sentence each, which says what to do next, and what they mean to a script."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -194,3 +195,37 @@ class SpanError(SwarmError):
 
     def __str__(self) -> str:
         return f"The span of layers [{self.first}, {self.last}) cannot run this: {self.problem}."
+
+
+class WrongWeights(SwarmError):
+    """The swarm serves a model of this name, but other weights."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+    def __init__(self, model: str, ours: str, theirs: Sequence[str]) -> None:
+        super().__init__(model, ours, theirs)
+        self.model, self.ours, self.theirs = model, ours, tuple(theirs)
+
+    def __str__(self) -> str:
+        theirs = ", ".join(fingerprint[:12] for fingerprint in self.theirs)
+        return (
+            f"the swarm serves {self.model} with other weights than yours (fingerprint {theirs}, yours is "
+            f"{self.ours[:12]}); use the same model folder or revision as its peers"
+        )
+
+
+class OtherQuantization(SwarmError):
+    """The swarm serves these weights, but stored another way. ``served`` are the ways that there are."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+    def __init__(self, model: str, asked: str, served: Sequence[str]) -> None:
+        super().__init__(model, asked, served)
+        self.model, self.asked, self.served = model, asked, tuple(served)
+
+    def __str__(self) -> str:
+        asked, *served = ("as they are" if each == "none" else f"in {each}" for each in (self.asked, *self.served))
+        return (
+            f"the swarm serves the weights of {self.model} not {asked}, but {' and '.join(served)}; if other texts "
+            f"will do, ask for that: --quantization {self.served[0]}"
+        )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from swarm.audit.ledger import Ledger
 from swarm.chain import ChainBroken, ChainLink
-from swarm.errors import DirectoryDown, ExitCode, SwarmError
+from swarm.errors import DirectoryDown, OtherQuantization, WrongWeights
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.connection import Connection
 from swarm.network.discovery import NEAREST, Connections, candidates
@@ -33,40 +33,6 @@ MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
 log = logging.getLogger(__name__)
-
-
-class WrongWeights(SwarmError):
-    """The swarm serves a model of this name, but other weights."""
-
-    exit_code = ExitCode.INCOMPLETE
-
-    def __init__(self, model: str, ours: str, theirs: Sequence[str]) -> None:
-        super().__init__(model, ours, theirs)
-        self.model, self.ours, self.theirs = model, ours, tuple(theirs)
-
-    def __str__(self) -> str:
-        theirs = ", ".join(fingerprint[:12] for fingerprint in self.theirs)
-        return (
-            f"the swarm serves {self.model} with other weights than yours (fingerprint {theirs}, yours is "
-            f"{self.ours[:12]}); use the same model folder or revision as its peers"
-        )
-
-
-class OtherQuantization(SwarmError):
-    """The swarm serves these weights, but stored another way. ``served`` are the ways that there are."""
-
-    exit_code = ExitCode.INCOMPLETE
-
-    def __init__(self, model: str, asked: str, served: Sequence[str]) -> None:
-        super().__init__(model, asked, served)
-        self.model, self.asked, self.served = model, asked, tuple(served)
-
-    def __str__(self) -> str:
-        asked, *served = ("as they are" if each == "none" else f"in {each}" for each in (self.asked, *self.served))
-        return (
-            f"the swarm serves the weights of {self.model} not {asked}, but {' and '.join(served)}; if other texts "
-            f"will do, ask for that: --quantization {self.served[0]}"
-        )
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from support import Server, pong, soon, tiny_checkpoint
 
 from swarm import console, lookout, status
 from swarm.config import Network
-from swarm.errors import ConfigError, ModelNotFound, NoBootstrap
+from swarm.errors import ConfigError, ModelNotFound, NoBootstrap, OtherQuantization
 from swarm.identity import Identity
 from swarm.keylock import KeyInUse, held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8
 from swarm.network.directory import Directory
 from swarm.network.shards import CAPACITY
-from swarm.router import OtherQuantization
 from swarm.status import look, routes
 
 

@@ -10,11 +10,10 @@ from aiohttp import web
 from swarm.chain import ChainBroken, ChainSilent
 from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import SamplingError
-from swarm.errors import DirectoryDown, ExitCode, NoBootstrap, SwarmError
+from swarm.errors import DirectoryDown, ExitCode, NoBootstrap, OtherQuantization, SwarmError, WrongWeights
 from swarm.failover import SwarmIncomplete
 from swarm.gateway.outlook import NoChain
 from swarm.request import PromptTooLong, RequestError
-from swarm.router import OtherQuantization, WrongWeights
 from swarm.routing.chain import MissingLayers
 
 MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
