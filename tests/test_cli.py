@@ -13,7 +13,7 @@ from swarm.cli import app, guard
 from swarm.errors import NoBootstrap
 from swarm.signals import Stopped
 
-HANG_S = 60
+HANG_S = 180
 COMMANDS = ("generate", "chat", "status", "bench", "demo", "eval", "completion")
 NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 

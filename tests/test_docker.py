@@ -23,7 +23,7 @@ COMPOSE = ROOT / "docs" / "docker" / "compose.yml"
 PROGRAMS = {"swarm": swarm, "swarm-peer": swarm_peer}
 NOBODY = "/dns4/bootstrap/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 TARGETS = ("peer", "bootstrap", "gateway")
-HANG_S = 60
+HANG_S = 180
 
 Stage = list[tuple[str, str]]  # instructions and what they say
 

@@ -11,7 +11,7 @@ import pytest
 
 from swarm.logs import MAX_A_MINUTE, MAX_TEXT, PACKAGES, JsonLines, Sparing, set_up
 
-HANG_S = 60
+HANG_S = 180
 
 
 def record(message: str = "hello %s", *arguments: object, level: int = logging.WARNING, **extra: object):

@@ -10,7 +10,7 @@ import pytest
 from support import alive
 from warm import WarmPopen
 
-HANG_S = 60.0
+HANG_S = 180.0
 SWARM = (sys.executable, "-m", "swarm.cli")
 NODE = (sys.executable, "-m", "peers.cli", "bootstrap", "--host", "127.0.0.1", "--port", "0", "--ephemeral")
 

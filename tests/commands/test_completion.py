@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HANG_S = 60
+HANG_S = 180
 MODULES = {"swarm": "swarm.cli", "swarm-peer": "peers.cli"}
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 

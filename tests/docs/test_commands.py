@@ -31,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0  # a few words of shell may start several programs
 MAIN = {"swarm": swarm.cli.main, "swarm-peer": peers.cli.main}
 NAMING = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support import PATIENCE_S
 
 from swarm.eval.sandbox import Limits, run_python
 
@@ -34,12 +35,12 @@ def test_everything_else_fails_and_says_why(source, said):
 
 
 @pytest.mark.parametrize(
-    "source", ["while True: pass", "import time; time.sleep(60)", "while True: print('x' * 10_000)"]
+    "source", ["while True: pass", "import time; time.sleep(600)", "while True: print('x' * 10_000)"]
 )
 def test_what_does_not_end_is_ended(source):
     started = time.monotonic()
     assert not run_python(source, QUICK).passed
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_what_it_leaves_running_is_ended_too(tmp_path):

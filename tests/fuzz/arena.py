@@ -24,7 +24,7 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 FINGERPRINT = "f" * 32
 CACHE_TOKENS, HISTORY_BYTES, MAX_POSITIONS = 400, 1 << 16, 96
-PATIENCE_S = 20.0  # in real time: who takes longer hangs
+PATIENCE_S = 60.0  # in real time: who takes longer hangs
 SOCKET_BYTES = 4096  # so that somebody who reads nothing is noticed
 SKIP_S = 2.0  # at a time: less than a sign of life takes
 HONEST_ID, HONEST_TEXT = b"an honest client", [(7 * n + 3) % 97 for n in range(48)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support import PATIENCE_S
 from threaded import ThreadedSwarm
 from transformers import (
     AutoModelForCausalLM,
@@ -145,7 +146,7 @@ def test_a_streamer_is_given_the_prompt_every_token_and_the_end(model, theirs, b
 
 def test_a_text_can_be_read_while_it_is_written_in_another_thread(model, tokenizer, batch):
     one = {name: tensor[:1] for name, tensor in batch.items()}
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=20)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=PATIENCE_S)
     writing = threading.Thread(target=model.generate, kwargs={**one, "max_new_tokens": NEW, "streamer": streamer})
     writing.start()
     text = "".join(streamer)

@@ -27,9 +27,9 @@ from lab.links import Link, Statistics
 from swarm.errors import ConfigError, SwarmError
 
 MAX_HOSTS = 100  # the carrier looks at each of them whenever it wakes
-START_TIMEOUT_S = 20.0  # of the carrier: a tenth of a second on a machine that is not busy
-ANSWER_TIMEOUT_S = 5.0  # it takes a millisecond
-STOP_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 60.0  # of the carrier: a tenth of a second on a machine that is not busy
+ANSWER_TIMEOUT_S = 30.0  # it takes a millisecond
+STOP_TIMEOUT_S = 30.0
 NAMESPACES = Path("/run/netns")
 PREFIX = "swarm-lab"
 TESTS = Path(__file__).resolve().parents[1]  # where `lab` can be imported

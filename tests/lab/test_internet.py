@@ -24,7 +24,7 @@ IMPOSSIBLE = Internet.possible()
 pytestmark = pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE)
 
 PROBE = [sys.executable, "-I", str(probe.__file__)]
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 HEADERS = 28  # of IP and UDP
 SEED = 1  # with it some of the first hundred packets are lost
 INTERNET = "import time; from lab.internet import Internet\nwith Internet(2) as i: print(i.carrier.pid); time.sleep(60)"

@@ -69,4 +69,4 @@ def serving(internet: Internet, host: int) -> Iterator[None]:
 
 def ping(internet: Internet, source: int, destination: int) -> Any:
     command = internet.inside(source, [*PROBE, "ping", internet.address(destination), "1", "0"])
-    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from support import soon
 
 from swarm.errors import DirectoryDown, InvalidRecord
 from swarm.network.announcer import announce
@@ -29,7 +30,7 @@ async def test_a_failed_refresh_is_logged_and_tried_again(caplog: pytest.LogCapt
     task = asyncio.create_task(
         announce(directory, lambda: PeerRecord.model_construct(tokens_per_second=next(speeds)), interval_s=0)
     )
-    await asyncio.wait_for(directory.three_published.wait(), 5)
+    await soon(directory.three_published.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

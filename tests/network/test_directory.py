@@ -17,6 +17,7 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord
 from hivemind.p2p import PeerID
 from hivemind.utils import MSGPackSerializer
+from support import PATIENCE_S, soon
 
 import swarm.network.node
 from swarm.config import Network
@@ -180,11 +181,9 @@ async def test_no_bootstrap_node_is_said_at_once() -> None:
     with pytest.raises(NoBootstrap, match="No bootstrap node is configured"):
         await Directory.join(Identity.generate(), Network("test"))
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
-    started = time.monotonic()
     with pytest.raises(NoBootstrap) as caught:
-        await Directory.join(Identity.generate(), Network("test", (nobody,)))
+        await soon(Directory.join(Identity.generate(), Network("test", (nobody,)), timeout_s=2 * PATIENCE_S))
     assert caught.value.tried == (nobody,)
-    assert time.monotonic() - started < 7
     assert daemons() == []
 
 
@@ -228,7 +227,7 @@ async def test_a_silent_bootstrap_node_is_given_up(silent_address: tuple[str, as
 async def test_a_cancelled_start_leaves_no_daemon(silent_address: tuple[str, asyncio.Event]) -> None:
     address, connected = silent_address
     joining = asyncio.create_task(Directory.join(Identity.generate(), Network("test", (address,))))
-    await asyncio.wait_for(connected.wait(), 5)
+    await soon(connected.wait())
     assert len(daemons()) == 1
     joining.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -121,7 +121,7 @@ async def test_layers_are_announced_before_they_are_loaded(tiny: Checkpoint, boo
     def look(done: int, total: int) -> None:  # in the thread that loads
         if not seen:
             found = asyncio.run_coroutine_threadsafe(bootstrap.peers(tiny.fingerprint, LAYERS), loop)
-            seen.extend(found.result(timeout=20))
+            seen.extend(found.result(PATIENCE_S))
             loop.call_soon_threadsafe(stop.set)
 
     await soon(serve(options(tiny, bootstrap), stop, lambda _: None, look))

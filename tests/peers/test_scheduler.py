@@ -131,11 +131,11 @@ async def test_a_batch_is_of_the_same_layers_and_whoever_waits_longest_chooses_t
 async def test_the_time_until_the_turn_comes_is_told(scheduler: Scheduler, watched: WatchedSpan) -> None:
     busy = await hold(scheduler, watched)
     (waiting,) = await wait(scheduler, Given(work(watched.span, 3)))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # which no tiny span computes for, however busy the machine is
     watched.go_on.set()
     first, second = await soon(asyncio.gather(busy, waiting))
     assert first.queue_ms < first.compute_ms
-    assert second.queue_ms >= 50 > second.compute_ms
+    assert second.queue_ms >= 500 > second.compute_ms
 
 
 async def test_a_job_that_has_nothing_to_do_any_more_is_let_go(scheduler: Scheduler, watched: WatchedSpan) -> None:

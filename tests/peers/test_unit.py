@@ -9,7 +9,7 @@ import pytest
 
 from peers.unit import MARK, CannotQuote, Unit
 
-HANG_S = 60
+HANG_S = 180
 NASTY = ["a b", "50%", "$HOME", 'say "x"', "back\\slash", "it's", ";", "", "naïve"]
 
 
