@@ -43,6 +43,7 @@ class Admission:
         self.refusals: Counter[str] = Counter()
         self._clock = clock
         self._holdings, self._links, self._sessions = Holdings(), 0, 0
+        self._clients: dict[Link, int] = {}  # for how many a gateway asks, if it has said so
         self._wanting = Wanting(limits.want_s, clock), Wanting(limits.want_s, clock)
         self._openings = Buckets(limits.openings, clock), Buckets(limits.openings_of_address, clock)
         self._messages, self._nbytes = Buckets(limits.messages, clock), Buckets(limits.nbytes, clock)
@@ -69,8 +70,22 @@ class Admission:
 
     def leave(self, link: Link) -> None:
         self._links -= 1
+        self._clients.pop(link, None)
         for _, key in who(link):
             self._holdings.add(key, links=-1)
+
+    def speaks_for(self, link: Link, clients: int) -> None:
+        """A link that was entered is a gateway's, which asks for so many clients: it is believed up to a limit."""
+        self._clients[link] = min(clients, self.limits.gateway_clients)
+
+    def _times(self, link: Link, kind: int) -> float:
+        """How many times what one client, or one address, may ask is granted over a link. An address may do no less
+        than the gateway behind it."""
+        clients = self._clients.get(link, 1)
+        if kind == CLIENT:
+            return clients
+        usual = self.limits.openings_of_address.per_second / self.limits.openings.per_second
+        return max(1.0, clients / usual)
 
     async def pace(self, link: Link, nbytes: int, forwarded: bool) -> None:
         """Take note of a message that was read, and before the next one wait as long as its sender is too fast.
@@ -82,7 +97,8 @@ class Admission:
         if forwarded:
             wait_s = max(self._forwarded.draw(key), self._forwarded_nbytes.draw(key, nbytes))
         else:
-            wait_s = max(self._messages.draw(key), self._nbytes.draw(key, nbytes))
+            part = 1 / self._clients.get(link, 1)
+            wait_s = max(self._messages.draw(key, part), self._nbytes.draw(key, nbytes * part))
         if wait_s:
             self.refusals["paced"] += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
@@ -99,7 +115,8 @@ class Admission:
             Refused: if sessions are opened too fast.
         """
         names = who(link)
-        waits_s = {kind: self._openings[kind].wait_s(key) for kind, key in names}
+        parts = {kind: 1 / self._times(link, kind) for kind, _ in names}
+        waits_s = {kind: self._openings[kind].wait_s(key, parts[kind]) for kind, key in names}
         if wait_s := max(waits_s.values()):
             for kind, key in names:
                 if waits_s[kind]:
@@ -108,7 +125,7 @@ class Admission:
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
             raise refused
         for kind, key in names:
-            self._openings[kind].take(key)
+            self._openings[kind].take(key, parts[kind])
 
     def check(self, link: Link, tokens: int, total_tokens: int) -> None:
         """Whether a session with so much cache may be opened.
@@ -122,7 +139,8 @@ class Admission:
         if self._sessions >= limits.sessions:
             raise self.refuse("sessions", f"{limits.sessions} sessions are open")
         for kind, key in who(link):
-            held, most, share = self._holdings.of(key), limits.sessions_each[kind], limits.cache_share[kind]
+            held, share = self._holdings.of(key), limits.cache_share[kind]
+            most = int(limits.sessions_each[kind] * self._times(link, kind))
             if held.sessions >= most:
                 raise self.refuse("sessions", f"{most} sessions of yours are open")
             if held.tokens + tokens > share * total_tokens and self._wanting[kind].others_than(key):

@@ -101,6 +101,13 @@ def app() -> None:
     type=Number(0, 3600),
     help="Seconds that running sessions get when this peer leaves, before they have to go on with another one.",
 )
+@click.option(
+    "--gateway-clients",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Clients that one gateway may ask for at most; 1 takes every gateway for one client.",
+)
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; the default is what measures fastest.")
 @metrics_option
 @click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True)  # emulated one-way delay
@@ -124,6 +131,7 @@ def join(
     quantization: str,
     cache_tokens: int | None,
     grace: float,
+    gateway_clients: int,
     threads: int | None,
     metrics: "Where | None",
     link_ms: float,
@@ -165,6 +173,7 @@ def join(
         memory=memory,
         max_layers=max_layers,
         grace_s=grace,
+        gateway_clients=gateway_clients,
         threads=threads,
         link_ms=link_ms,
         metrics=metrics,

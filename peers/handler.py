@@ -22,6 +22,7 @@ from swarm.network.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import (
     MAX_TEXT,
+    Behalf,
     Cancel,
     Close,
     Fault,
@@ -110,6 +111,7 @@ class Handler:
             Mirror: self._mirror,
             Probe: self._probe,
             Ping: self._pong,
+            Behalf: self._behalf,
         }
 
     @property
@@ -404,6 +406,9 @@ class Handler:
             return session
         await self._say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
         return None
+
+    async def _behalf(self, link: Link, message: Behalf) -> None:
+        self.admission.speaks_for(link, message.clients)
 
     async def _pong(self, link: Link, ping: Ping) -> None:
         await self._say(link, Pong(nonce=ping.nonce))

@@ -16,6 +16,7 @@ from peers.census import Census
 from peers.entering import insist
 from peers.handler import Handler
 from peers.life import Life, Offer
+from peers.limits import Limits
 from peers.listener import listening
 from peers.loading import Loader
 from peers.memory import Memory, Room, in_words
@@ -69,6 +70,7 @@ class Options:
     memory: int | None = None  # bytes that may be used; None: what is free
     max_layers: int | None = None  # where the swarm's need chooses them
     grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
+    gateway_clients: int = Limits.gateway_clients  # that one gateway may ask for
     threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
     metrics: Where | None = None  # for those who watch over this peer
@@ -108,7 +110,8 @@ async def _serve(
         me = Member(identity, options.network)
         dialer, door = Dialer(me, options.link_ms), Door(me)
         stack.push_async_callback(dialer.close)
-        handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions)
+        limits = Limits(gateway_clients=options.gateway_clients)
+        handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions, limits=limits)
         offer = Offer(options.layers or (0, 1))
         neighbours = Neighbours(dialer)
         stack.push_async_callback(neighbours.close)

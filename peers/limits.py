@@ -35,6 +35,9 @@ class Limits:
     many clients, so an address may do more.
     """
 
+    # A gateway says for how many clients it asks, and may send and open so many times what one client may; more than
+    # this is not believed. A stranger gets no more by saying so: to have four ids behind one address gives the same.
+    gateway_clients: int = 4
     links: int = 1024  # open, in all
     links_each: tuple[int, int] = (32, 128)  # open: of a client, of an address
     sessions: int = 256  # open, in all

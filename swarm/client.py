@@ -40,6 +40,7 @@ from swarm.router import Router
 from swarm.routing.health import Health
 from swarm.status import ModelStatus, entry_of, look_at
 from swarm.wire.hello import Member
+from swarm.wire.messages import MAX_CLIENTS
 
 DEFAULT_AUDIT_RATE = 0.01
 
@@ -58,6 +59,7 @@ class ClientOptions(TypedDict, total=False):
     cache: Path | None
     audit_rate: float
     quantization: str | None
+    speaks_for: int
 
 
 class SwarmClient:
@@ -78,10 +80,12 @@ class SwarmClient:
             lie; 0 never does. Peers that are new or under suspicion are audited more often.
         quantization: ``int8`` or ``nf4`` for peers that hold the weights so, which is another swarm and gives other
             texts; by default the weights as they are.
+        speaks_for: how many clients a gateway asks for. What one client may ask of a peer, it may ask so many times, as
+            far as the peer's operator lets it.
 
     Raises:
-        ConfigError: for a malformed address or network name, an unknown quantization, or an audit rate that is no
-            share, at once.
+        ConfigError: for a malformed address or network name, an unknown quantization, an audit rate that is no share,
+            or a number of clients out of range, at once.
         NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
     """
 
@@ -100,10 +104,14 @@ class SwarmClient:
         cache: Path | None = None,
         audit_rate: float = DEFAULT_AUDIT_RATE,
         quantization: str | None = None,
+        speaks_for: int = 1,
     ) -> None:
+        if not 1 <= speaks_for <= MAX_CLIENTS:
+            raise ConfigError("speaks_for", f"{speaks_for} is no number of clients; give one from 1 to {MAX_CLIENTS}")
         if not 0 <= audit_rate <= 1:
             raise ConfigError("audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1")
         self._audit_rate, self._quantization = audit_rate, named(quantization)
+        self._speaks_for = speaks_for
         self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
         self._network = network or load_network(bootstrap=bootstrap)
         self._me = Member(identity or Identity.generate(), self._network)
@@ -133,7 +141,7 @@ class SwarmClient:
             life.enter_context(held(self._node.file, alone=False))
             self._directory = await life.enter_async_context(await self._enter())
             self._loaded = await loading
-            dialer = Dialer(self._me, self._link_ms, self._directory.streams)
+            dialer = Dialer(self._me, self._link_ms, self._directory.streams, self._speaks_for)
             life.push_async_callback(dialer.close)
             connections = Connections(dialer)
             life.push_async_callback(connections.close)

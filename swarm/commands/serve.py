@@ -43,6 +43,13 @@ OPEN_WARNING = (
 @click.option(
     "--queue", default=64, show_default=True, type=click.IntRange(0, 65536), help="Texts that may wait beyond these."
 )
+@click.option(
+    "--speaks-for",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Clients that this gateway asks for: peers grant it so many times what one may ask, within bounds.",
+)
 @click.option("--grace", default=10.0, show_default=True, type=Number(0, 3600), help="Seconds for answers at the end.")
 @audit_option
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
@@ -57,6 +64,7 @@ def serve(
     allow_host: tuple[str, ...],
     concurrency: int,
     queue: int,
+    speaks_for: int,
     grace: float,
     audit: float,
     quantization: str,
@@ -93,6 +101,7 @@ def serve(
             cache=state_dir(),
             audit_rate=audit,
             quantization=quantization,
+            speaks_for=speaks_for,
         )
         for model, draft in pairs
     ]

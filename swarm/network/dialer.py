@@ -5,7 +5,9 @@ from swarm.network.hello import introduce
 from swarm.network.link import Link, LinkClosed
 from swarm.network.stream import Streams
 from swarm.network.websocket import WebSockets
+from swarm.wire.codec import speaks
 from swarm.wire.hello import Member
+from swarm.wire.messages import Behalf
 
 
 class Dialer:
@@ -17,10 +19,11 @@ class Dialer:
     Args:
         me: who says hello.
         delay_ms: emulated one-way delay of what is sent over the links.
+        speaks_for: how many clients a gateway asks for; peers whose version of the protocol knows it are told so.
     """
 
-    def __init__(self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None) -> None:
-        self.me, self.delay_ms, self.streams = me, delay_ms, streams
+    def __init__(self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None, speaks_for: int = 1) -> None:
+        self.me, self.delay_ms, self.streams, self.speaks_for = me, delay_ms, streams, speaks_for
         self._websockets = WebSockets()
 
     async def connect(self, address: str, certificate: str, peer_id: str) -> Link:
@@ -32,6 +35,8 @@ class Dialer:
         """
         link = await self._open(address, certificate)
         await introduce(link, self.me, peer_id)
+        if self.speaks_for > 1 and speaks(link.version, Behalf):
+            await link.send(Behalf(clients=self.speaks_for))
         return link
 
     async def close(self) -> None:

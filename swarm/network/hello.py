@@ -59,7 +59,9 @@ async def _introduce(link: Link, me: Member, expected: str) -> None:
     await link.send_bytes(encode(dialling.hello))
     answer = await link.receive_bytes(MAX_HELLO_BYTES)
     rtt_ms = (time.perf_counter() - asked_at) * 1e3
-    introduction = dialling.welcomed(decode(answer, Welcome))
+    welcome = decode(answer, Welcome)
+    introduction = dialling.welcomed(welcome)
+    link.version = welcome.version
     await link.send_bytes(encode(introduction))
     link.peer_id, link.rtt_ms = expected, rtt_ms
 
@@ -123,6 +125,7 @@ class Door:
             with suppress(LinkClosed):
                 await link.send_bytes(encode(Refusal(text=error.why[:MAX_TEXT])))
             raise
+        link.version = welcome.version
         await link.send_bytes(encode(welcome))
         introduction = decode(await link.receive_bytes(MAX_HELLO_BYTES), Introduction)
         try:

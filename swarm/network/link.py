@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from swarm.errors import SwarmError
 from swarm.network.tasks import end, within
-from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, decode, encode
+from swarm.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, WireError, decode, encode
 from swarm.wire.messages import Message
 
 CONNECT_TIMEOUT_S = 5.0
@@ -51,6 +51,7 @@ class Link(abc.ABC):
 
     Attributes:
         peer_id: of the other side, once it has proved it; "" before.
+        version: of the protocol, as both sides agreed in the hello.
         rtt_ms: the round trip of the hello, where we dialled; infinite before.
         binding: what this channel is known by at both of its ends, and no other channel; see `swarm.wire.hello`.
 
@@ -67,6 +68,7 @@ class Link(abc.ABC):
     ) -> None:
         self.address, self.delay_ms, self.binding = address, delay_ms, binding
         self.peer_id, self.rtt_ms = "", float("inf")
+        self.version = PROTOCOL_VERSION
         self.bytes_sent = self.bytes_received = 0
         self._transport = transport
         self._lost = ""  # why nothing can be sent any more
@@ -104,7 +106,7 @@ class Link(abc.ABC):
         Raises:
             LinkClosed: if the link is or gets closed, or takes nothing for `SEND_TIMEOUT_S`.
         """
-        return await self.send_bytes(encode(message))
+        return await self.send_bytes(encode(message, self.version))
 
     async def receive(self) -> Message:
         """The next message.
@@ -113,7 +115,7 @@ class Link(abc.ABC):
             LinkClosed: if the link is closed.
             WireError: if the other side sent something that is no message.
         """
-        return decode(await self.receive_bytes())
+        return decode(await self.receive_bytes(), self.version)
 
     async def send_bytes(self, data: bytes) -> int:
         """`send` what is a message already."""

@@ -10,8 +10,8 @@ from swarm.wire import messages
 from swarm.wire.messages import Message, printable
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 4
-SUPPORTED_VERSIONS = (PROTOCOL_VERSION,)  # offered when a link begins: see `swarm.wire.hello`
+PROTOCOL_VERSION = 5
+SUPPORTED_VERSIONS = (4, PROTOCOL_VERSION)  # offered when a link begins: see `swarm.wire.hello`
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -35,10 +35,12 @@ _KINDS: dict[str, type[Message]] = {
         messages.Close,
         messages.Ping,
         messages.Pong,
+        messages.Behalf,
         messages.Fault,
     )
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_SINCE: dict[type[Message], int] = {messages.Behalf: 5}  # the version that a kind came with, where it is not the oldest
 
 
 class WireError(SwarmError):
@@ -52,22 +54,28 @@ class WireError(SwarmError):
         return f"not a valid message: {self.reason}"
 
 
-def encode(message: Message) -> bytes:
-    """The message as bytes; fields at their default are left out."""
+def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
+    """The message as bytes of the version that the link speaks; fields at their default are left out."""
+    assert speaks(version, type(message)), f"version {version} has no {_NAMES[type(message)]}"
     fields = message.model_dump(exclude_defaults=True)
-    data: bytes = msgpack.packb([PROTOCOL_VERSION, _NAMES[type(message)], fields])
+    data: bytes = msgpack.packb([version, _NAMES[type(message)], fields])
     return data
 
 
-def decode(data: bytes) -> Message:
-    """The message in ``data``.
+def speaks(version: int, kind: type[Message]) -> bool:
+    """Whether a version of the protocol has this kind of message."""
+    return version >= _SINCE.get(kind, SUPPORTED_VERSIONS[0])
+
+
+def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
+    """The message in ``data``, of the version that the link speaks.
 
     Raises:
-        WireError: for anything else than one valid message of our protocol version.
+        WireError: for anything else than one valid message of that version.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"{len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
-    kind, fields = _envelope(data)
+    kind, fields = _envelope(data, version)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -102,12 +110,12 @@ def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
     return version, name, fields
 
 
-def _envelope(data: bytes) -> tuple[type[Message], dict[str, Any]]:
+def _envelope(data: bytes, spoken: int) -> tuple[type[Message], dict[str, Any]]:
     version, name, fields = unpack(data)
-    if version != PROTOCOL_VERSION:
-        raise WireError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}; update the older side")
+    if version != spoken:
+        raise WireError(f"protocol version {version}, this side speaks {spoken}; update the older side")
     kind = _KINDS.get(name)
-    if kind is None:
+    if kind is None or not speaks(version, kind):
         raise WireError(f"unknown kind {name[:40]!r}")
     return kind, fields
 

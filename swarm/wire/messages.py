@@ -24,6 +24,7 @@ MAX_SESSION_TOKENS = 1 << 20
 MAX_VOCABULARY = 1 << 24
 MAX_HOPS = 64
 MAX_TEXT = 300  # of an error message
+MAX_CLIENTS = 10_000  # that a gateway may speak for
 MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
 
@@ -269,6 +270,14 @@ class Pong(Message):
     """The answer to the ping of the same nonce."""
 
     nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class Behalf(Message):
+    """I am a gateway and ask for so many clients: let me do so many times what one client may, as far as you like.
+
+    Said once, before any session is opened over the link. It is not answered."""
+
+    clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
 
 
 class FaultCode(str, enum.Enum):

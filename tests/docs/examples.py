@@ -44,6 +44,7 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Close(**of)
     yield messages.Ping(nonce=7)
     yield messages.Pong(nonce=(1 << 32) - 1)
+    yield messages.Behalf(clients=4)
     for code in messages.FaultCode:
         yield messages.Fault(code=code, text="why", session=SESSION)
     yield messages.Fault(code=messages.FaultCode.BAD_MESSAGE, text="no [version, kind, fields]")

@@ -179,8 +179,8 @@ def _hellos() -> Iterator[Json]:
     ):
         network = Network("office", key=key)
         with _nonces(*NONCES):
-            dialling = Dialling(Member(ALICE, network), BOB.peer_id, binding, versions=(3, 4))
-            serving = Serving(Member(BOB, network), binding, versions=(4,))
+            dialling = Dialling(Member(ALICE, network), BOB.peer_id, binding, versions=(4, 5))
+            serving = Serving(Member(BOB, network), binding, versions=(5,))
             welcome = serving.welcome(dialling.hello)
         introduction = dialling.welcomed(welcome)
         assert serving.introduced(introduction) == ALICE.peer_id

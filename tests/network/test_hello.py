@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
 
@@ -19,9 +20,9 @@ from swarm.network.link import Link, LinkClosed
 from swarm.network.stream import StreamLink
 from swarm.network.websocket import PATH, WebSockets
 from swarm.wire import hello as said
-from swarm.wire.codec import encode
+from swarm.wire.codec import PROTOCOL_VERSION, encode, unpack
 from swarm.wire.hello import Hello, Introduction, Member, Welcome
-from swarm.wire.messages import Ping, Pong
+from swarm.wire.messages import Behalf, Message, Ping, Pong
 
 PRIVATE = Network("test", key=b"k" * 32)
 
@@ -69,7 +70,9 @@ async def test_another_network_and_another_version_are_said(monkeypatch: pytest.
             async with dialed(server, me=somebody(Network("other"))):
                 pass
         monkeypatch.setattr(said.Dialling.__init__, "__defaults__", ((3,),))
-        with pytest.raises(LinkClosed, match="one side speaks protocol 3, the other 4: update the older one"):
+        with pytest.raises(
+            LinkClosed, match=f"one side speaks protocol 3, the other {PROTOCOL_VERSION}: update the older one"
+        ):
             async with dialed(server):
                 pass
 
@@ -289,3 +292,42 @@ def test_a_door_bounds_what_has_begun_by_address_and_in_all(monkeypatch: pytest.
         visit.end()
     assert door.unfinished == 1
     assert door.enter("a") is not None
+
+
+async def _version_with(server: Server, clients: int) -> int:
+    """The version of a gateway's link, over which it was answered."""
+    dialer = Dialer(somebody(), speaks_for=clients)
+    try:
+        async with await dialer.connect(*server.where) as link:
+            assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
+            return link.version
+    finally:
+        await dialer.close()
+
+
+@pytest.mark.parametrize(("versions", "told"), [((4,), []), ((4, 5), [Behalf(clients=7)]), ((5,), [Behalf(clients=7)])])
+async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(versions, told, monkeypatch) -> None:
+    """A peer of the version before is spoken with as ever."""
+    heard: list[Message] = []
+
+    async def serve(link: Link) -> None:
+        async for message in link:
+            heard.append(message)
+            if isinstance(message, Ping):
+                await link.send(Pong(nonce=message.nonce))
+
+    monkeypatch.setattr("swarm.network.hello.Serving", functools.partial(said.Serving, versions=versions))
+    async with Server(serve) as server:
+        assert await _version_with(server, 7) == max(versions)
+        assert heard == [*told, Ping(nonce=1)]
+        heard.clear()
+        assert await _version_with(server, 1) == max(versions)
+        assert heard == [Ping(nonce=1)]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_a_client_of_the_version_before_is_answered_in_its_own(version, monkeypatch) -> None:
+    monkeypatch.setattr("swarm.network.hello.Dialling", functools.partial(said.Dialling, versions=(version,)))
+    async with Server(pong) as server, dialed(server) as link:
+        await link.send(Ping(nonce=1))
+        assert unpack(await soon(link.receive_bytes()))[0] == version

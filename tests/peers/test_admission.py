@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from architectures import LAYERS
-from support import Peer, ask, dialed, eventually, opening, session_id, soon, tokens_frame
+from support import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
 
 from peers import admission as admissions
 from peers.admission import Admission, Refused, summary
@@ -18,6 +18,7 @@ from peers.limits import Limits, Rate
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
+from swarm.network.dialer import Dialer
 from swarm.network.link import Link, LinkClosed
 from swarm.wire.messages import Close, Fault, FaultCode, Hop, Opened, Ping, Pong, Result
 
@@ -207,7 +208,7 @@ async def test_one_client_reserves_everything(defended: bool, span: Span, tiny: 
         await eventually(lambda: peer.handler.sessions == (2 if defended else 4))
 
 
-@dataclass
+@dataclass(frozen=True)
 class From:
     """As much of a link as admission knows."""
 
@@ -333,3 +334,69 @@ async def test_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     await admission.pace(link_of("a"), 1000, forwarded=False)
     await admission.pace(link_of("b"), 1000, forwarded=True)
     assert slept == [admissions.LONGEST_PAUSE_S]
+
+
+async def _openings(admission: Admission, link: Any) -> int:
+    """How many sessions may be opened at once."""
+    for count in range(1000):
+        try:
+            await admission.opening(link)
+        except Refused:
+            return count
+    return 1000
+
+
+@pytest.mark.parametrize(
+    ("claimed", "bound", "granted"), [(1, 4, 8), (3, 4, 24), (4, 4, 32), (10_000, 4, 32), (4, 1, 8)]
+)
+async def test_a_gateway_opens_for_as_many_as_it_asks_for_within_a_bound(
+    claimed: int, bound: int, granted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peers.admission.LONGEST_PAUSE_S", 0.0)
+    limits = Limits(openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=bound)
+    admission = Admission(limits, Clock())
+    gateway = link_of("gateway")
+    assert admission.enter(gateway)
+    admission.speaks_for(gateway, claimed)
+    assert await _openings(admission, gateway) == granted
+    admission.leave(gateway)
+    assert not admission._clients
+    assert await _openings(admission, link_of("alice", address="192.0.2.2")) == 8
+
+
+async def test_an_address_may_do_no_less_than_the_gateway_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peers.admission.LONGEST_PAUSE_S", 0.0)
+    limits = Limits(openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=16)
+    admission = Admission(limits, Clock())
+    gateway = link_of("gateway")
+    assert admission.enter(gateway)
+    admission.speaks_for(gateway, 16)
+    assert await _openings(admission, gateway) == 16 * 8
+    admission.leave(gateway)
+
+
+def test_a_gateway_holds_more_sessions_and_no_more_of_the_cache_while_others_want_it() -> None:
+    admission = Admission(Limits(sessions_each=(2, 8)), Clock())
+    gateway = link_of("gateway")
+    assert admission.enter(gateway)
+    admission.speaks_for(gateway, 3)
+    assert [refused(admission, gateway, 60, 1000) for _ in range(7)] == [""] * 6 + ["sessions"]
+    admission.no_room(link_of("bob", address="192.0.2.2"), CacheFull(500, 400, 1000, 100.0))
+    admission.release(gateway, 60)
+    assert refused(admission, gateway, 300, 1000) == "cache"
+
+
+async def test_what_a_gateway_says_reaches_the_peers_books(span: Span, tiny: Checkpoint) -> None:
+    """By real links: a gateway of three opens three times as many as a client, at a peer that believes it."""
+    limits = Limits(openings=Rate(1e-6, 2), openings_of_address=Rate(1e-6, 100))
+    for clients, granted in ((1, 2), (3, 6)):
+        async with Peer(span, tiny.fingerprint, limits=limits) as peer:
+            dialer = Dialer(somebody(), speaks_for=clients)
+            async with await dialer.connect(*peer.server.where) as link:
+                opened = 0
+                for number in range(granted + 1):
+                    asked = opening(tiny.fingerprint, 0, LAYERS, session=session_id(number), max_tokens=8)
+                    opened += isinstance(await ask(link, asked), Opened)
+                assert opened == granted
+            await dialer.close()
+            await eventually(lambda peer=peer: peer.idle)

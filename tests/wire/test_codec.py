@@ -118,6 +118,7 @@ KINDS = {
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),
     "pong": st.builds(messages.Pong, nonce=nonces),
+    "behalf": st.builds(messages.Behalf, clients=st.integers(1, messages.MAX_CLIENTS)),
     "fault": st.builds(
         Fault,
         code=st.sampled_from(FaultCode),
@@ -486,3 +487,14 @@ def test_what_stands_in_the_place_of_the_kind_is_not_spelled_out() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * len(data)
+
+
+def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
+    """On a link of version 4 nothing is said that came later."""
+    assert decode(encode(Ping(nonce=1), 4), 4) == Ping(nonce=1)
+    with pytest.raises(AssertionError):
+        encode(messages.Behalf(clients=4), 4)
+    with pytest.raises(WireError, match="unknown kind 'behalf'"):
+        decode(envelope("behalf", {"clients": 4}, 4), 4)
+    with pytest.raises(WireError, match="protocol version 5, this side speaks 4"):
+        decode(encode(Ping(nonce=1)), 4)

@@ -11,6 +11,7 @@ from swarm.wire.messages import (
     MAX_SESSION_TOKENS,
     MAX_TEXT,
     MAX_VOCABULARY,
+    Behalf,
     Cancel,
     Close,
     Fault,
@@ -62,6 +63,7 @@ VALID = {
     Close: {"session": SESSION},
     Ping: {"nonce": 1},
     Pong: {"nonce": 1},
+    Behalf: {"clients": 4},
     Fault: {"code": FaultCode.BUSY, "text": "later", "session": SESSION, "peer": "12D3KooWExample"},
 }
 
@@ -122,6 +124,7 @@ WRONG = [
     (Hop, {"certificate": "0f" * 31}),
     (Ping, {"nonce": 1 << 32}),
     (Pong, {"nonce": -1}),
+    *[(Behalf, {"clients": wrong}) for wrong in (0, -1, 10_001, True, 1.0, None)],
     (Fault, {"code": "no such code"}),
     (Fault, {"text": "x" * (MAX_TEXT + 1)}),
     (Fault, {"peer": "12D3KooW\x1b[31m"}),
