@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -155,6 +156,30 @@ async def test_the_exit_code_tells_that_answers_have_failed(where: tuple[str, ..
     assert (code, out) == (4, "\n\n")
     assert [line.partition(":")[0] for line in complaints(err)] == ["error"] * 2
     assert "no peer serves" in err
+
+
+async def test_a_signal_to_its_whole_group_ends_a_text_in_order(where: tuple[str, ...]) -> None:
+    """What `timeout`, systemd and shells send: libp2p's daemon must not be gone before the client has left."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "swarm.cli", "generate", TARGET, "Problem: Mia has", *ENDLESS, *where),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert await within(HANG_S, process.stdout.read(1))
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = await within(HANG_S, process.communicate())
+    assert (process.returncode, [line for line in complaints(err.decode()) if line]) == (143, ["stopped"])
+
+
+async def test_a_text_that_goes_nowhere_is_no_fault(where: tuple[str, ...]) -> None:
+    generate = ("generate", TARGET, "Problem:", "--max-new-tokens", "4", *where)
+    shell = ("-c", '"$0" -m swarm.cli "$@" >&-', sys.executable, *generate)
+    process = await asyncio.create_subprocess_exec("sh", *shell, stderr=asyncio.subprocess.PIPE)
+    _, err = await within(HANG_S, process.communicate())
+    assert process.returncode == 0
+    assert "4 tokens" in err.decode()
 
 
 async def test_a_terminal_that_knows_ascii_only(where: tuple[str, ...]) -> None:

@@ -57,7 +57,7 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, s
 BOOTSTRAP = ("bootstrap", "--host", "127.0.0.1", "--port", "0", "--ephemeral")
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "end of input"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGHUP", "end of input"])
 async def test_a_bootstrap_node_leaves_when_it_is_asked_to(how: str) -> None:
     async with running(*BOOTSTRAP, "--json", "--until-eof") as process:
         said = json.loads(await first_line(process))
