@@ -38,7 +38,7 @@ from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 
 WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
-PATIENCE_S = 60.0  # for what happens at once on a machine that has nothing else to do
+PATIENCE_S = 120.0  # for what happens at once on a machine that has nothing else to do
 NETWORK = Network("test")
 ENDED_STATES = {"Z", "X"}
 

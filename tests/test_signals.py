@@ -15,7 +15,7 @@ from support import default_signals
 from swarm import signals
 from swarm.signals import Stopped, heeded, on_signals, run, stoppable, stopped_by
 
-HANG_S = 120
+HANG_S = 300.0
 GUARD = "import signal, sys, time\nfrom swarm.cli import guard\nsys.exit(guard(lambda **_: command(), 'swarm'))"
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from swarm.demo import TARGET, locate
 from swarm.demo.local import LocalSwarm
 
-HANG_S = 180.0  # for a command to end
+HANG_S = 300.0  # for a command to end
 DEAD_NODE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 pytestmark = pytest.mark.usefixtures("warmly")

@@ -25,7 +25,7 @@ from swarm.wire import hello
 from swarm.wire.hello import Member, Transcript, Welcome
 from swarm.wire.messages import Fault, Ping, Pong
 
-START_S = 120.0
+START_S = 300.0
 NAME = "test-private"
 
 pytestmark = pytest.mark.usefixtures("warmly")

@@ -19,7 +19,7 @@ from swarm.network.directory import Directory
 LAYERS = 12
 LIMIT_BYTES = 1100 << 20  # what a peer takes before it has any layers is half of it
 GROUPS = Path("/sys/fs/cgroup")
-START_S = 120.0
+START_S = 300.0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from support import children
 from swarm.demo import TARGET
 from swarm.demo.local import NETWORK
 
-HANG_S = 120.0
+HANG_S = 300.0
 KEY = "k" * 32
 CHAT = {"model": TARGET, "messages": [{"role": "user", "content": "Mia has 12 coins."}], "max_tokens": 8}
 

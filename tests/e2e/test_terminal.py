@@ -23,7 +23,7 @@ from swarm.demo.local import LocalSwarm
 from swarm.network.tasks import within
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warmly")]
-HANG_S = 120.0
+HANG_S = 300.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")  # a loop a token, and never the end
 

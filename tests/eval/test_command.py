@@ -11,7 +11,7 @@ from swarm.eval.report import Row, report
 from swarm.eval.show import BRIEF, COLUMNS, cells, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task
 
-PATIENCE_S = 120
+PATIENCE_S = 300.0
 
 pytestmark = pytest.mark.usefixtures("warmly")
 
