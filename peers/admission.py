@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from peers.budget import MAX_RETRY_MS, MIN_RETRY_MS, CacheFull
+from peers.faults import SessionFault
 from peers.limits import Bans, Buckets, Holdings, Limits, Wanting, network_of
-from peers.outlet import SessionFault
 from swarm.network.link import Link
 from swarm.wire.messages import FaultCode
 

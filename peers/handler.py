@@ -9,10 +9,11 @@ from typing import Any
 
 from peers.admission import Admission, Refused
 from peers.budget import CacheBudget, CacheFull, Reservation
-from peers.history import HistoryBudget
+from peers.faults import SessionFault
+from peers.history import HISTORY_BYTES, HistoryBudget
 from peers.limits import Limits
 from peers.onward import OnwardLinks, TooManyDials
-from peers.outlet import Outlet, SessionFault
+from peers.outlet import Outlet
 from peers.scheduler import Scheduler
 from peers.session import PeerSession
 from peers.tally import Tally
@@ -41,7 +42,6 @@ from swarm.wire.messages import (
 )
 from swarm.wire.stream import MAX_TAIL
 
-HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all sessions together
 MAX_OVER = 256  # sessions that are over and remembered
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
 GOODBYE_TIMEOUT_S = 2.0  # for telling clients that this peer leaves

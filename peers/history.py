@@ -5,6 +5,7 @@ from torch import Tensor
 from swarm.wire.stream import Placement
 
 BLOCK_TOKENS = 256  # room grows in whole blocks
+HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all sessions together
 
 
 class History:

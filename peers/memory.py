@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from peers.handler import HISTORY_BYTES
+from peers.history import HISTORY_BYTES
 from peers.scheduler import MAX_BATCH_TOKENS
 from swarm.errors import ExitCode, SwarmError
 from swarm.model.anatomy import study

@@ -6,30 +6,18 @@ import logging
 from torch import Tensor
 
 from peers import retelling
+from peers.faults import SessionFault
 from peers.history import History
 from peers.onward import OnwardLinks
 from peers.scheduler import Computed
 from peers.tally import Tally
 from swarm.network.feed import Feed
 from swarm.network.link import Link, LinkClosed
-from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
+from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
 from swarm.wire.stream import BEGINNING, Placement, Stream, replayed
 from swarm.wire.tensors import WireTensor
 
 log = logging.getLogger(__name__)
-
-
-class SessionFault(Exception):
-    """Something that a session's client has to know; where it is raised, the session cannot go on."""
-
-    def __init__(self, code: FaultCode, text: str, peer: str | None = None, retry_ms: float | None = None) -> None:
-        super().__init__(code, text, peer, retry_ms)
-        self.code, self.text, self.peer, self.retry_ms = code, text, peer, retry_ms
-
-    def message(self, opening: Open) -> Fault:
-        """As it is said to the client."""
-        text = self.text[:MAX_TEXT]
-        return Fault(code=self.code, text=text, session=opening.session, peer=self.peer, retry_ms=self.retry_ms)
 
 
 class Outlet:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from peers.budget import Reservation
+from peers.faults import SessionFault
 from peers.inbox import Inbox, Overfull
-from peers.outlet import Outlet, SessionFault
+from peers.outlet import Outlet
 from peers.scheduler import Computed, Scheduler
 from swarm.model.cache import KVCache
 from swarm.model.span import Work

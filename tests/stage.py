@@ -10,9 +10,10 @@ from architectures import LAYERS
 from support import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
 
 from peers.budget import CacheBudget
+from peers.faults import SessionFault
 from peers.history import History
 from peers.onward import OnwardLinks
-from peers.outlet import Outlet, SessionFault
+from peers.outlet import Outlet
 from peers.scheduler import Computed, Scheduler
 from peers.session import PeerSession
 from swarm.model.span import Span, Work

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from warm import OVEN
 
 from peers.budget import CacheBudget
-from peers.handler import HISTORY_BYTES, Handler
+from peers.handler import Handler
+from peers.history import HISTORY_BYTES
 from peers.limits import Limits
 from peers.listener import listening
 from peers.scheduler import Scheduler

@@ -11,9 +11,10 @@ from architectures import LAYERS
 from stage import Other
 from support import Server, dialed, opening, session_id, somebody, soon, tokens_frame
 
+from peers.faults import SessionFault
 from peers.history import History
 from peers.onward import OnwardLinks
-from peers.outlet import Outlet, SessionFault
+from peers.outlet import Outlet
 from peers.scheduler import Computed
 from swarm.identity import Identity
 from swarm.network.dialer import Dialer

@@ -10,8 +10,8 @@ from stage import MAX_POSITIONS, Neighbour, stage
 from support import eventually, soon, tokens_frame
 
 from peers import session as sessions
+from peers.faults import SessionFault
 from peers.inbox import MAX_LOST_TOKENS
-from peers.outlet import SessionFault
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.wire.messages import FaultCode, Frame

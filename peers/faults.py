@@ -1,0 +1,35 @@
+"""What a session's client has to know: faults of the peer, of its next one, and of what was asked."""
+
+from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Open
+
+
+class SessionFault(Exception):
+    """A fault that ends a session where it is raised; its client is told.
+
+    Attributes:
+        peer: the id of another peer, if that one is to blame.
+        retry_ms: when the client may try again, where that helps.
+    """
+
+    def __init__(
+        self,
+        code: FaultCode,
+        text: str,
+        peer: str | None = None,
+        retry_ms: float | None = None,
+    ) -> None:
+        super().__init__(code, text, peer, retry_ms)
+        self.code = code
+        self.text = text
+        self.peer = peer
+        self.retry_ms = retry_ms
+
+    def message(self, opening: Open) -> Fault:
+        """Return the fault as the client is told it."""
+        return Fault(
+            code=self.code,
+            text=self.text[:MAX_TEXT],
+            session=opening.session,
+            peer=self.peer,
+            retry_ms=self.retry_ms,
+        )
