@@ -98,7 +98,7 @@ def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
         rehearsed(alone(config))
 
 
-@pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt"])
+@pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt", "bert"])
 def test_what_transformers_knows_is_served_right_or_refused(model_type: str, tmp_path: Path) -> None:
     """`python tests/survey.py` does so for all that it knows, which takes minutes."""
     outcome, sentence = survey(model_type, tmp_path)
