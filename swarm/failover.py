@@ -105,7 +105,7 @@ class Mender:
         if isinstance(why, ChainBroken):
             self._blame(why)
             broken.add(why.peer_id)
-            self._misled = self._reached_by_lies(why.peer_id)
+            self._misled = self._misled_by(why.peer_id)
             broken = (broken | self._misled) & {link.peer_id for link in self._session.chain}
         first = await self._look(broken)
         if broken or isinstance(why, ChainBroken):
@@ -117,12 +117,9 @@ class Mender:
             broken.add(stuck)
         return broken
 
-    def _reached_by_lies(self, peer_id: str) -> set[str]:
-        """If it is a liar: those that come after it, who may be honest, and hold what they made of its lies."""
-        if not self._finder.trust.lied(peer_id):
-            return set()
-        behind = self._session.parties[peer_id].stage.last
-        return {link.peer_id for link in self._session.chain if link.stage.first >= behind}
+    def _misled_by(self, peer_id: str) -> set[str]:
+        trust, session = self._finder.trust, self._session
+        return trust.misled(session, session.parties[peer_id]) if trust.lied(peer_id) else set()
 
     async def _doubt(self) -> set[str]:
         """An answer was impossible. Most likely the last peer gave it, which is exchanged; if another one is no better,

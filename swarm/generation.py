@@ -209,9 +209,13 @@ class GenerationStream:
             await ahead.close()
 
     def _check_honesty(self, session: ChainSession) -> None:
-        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to lie."""
-        if liar := self._router.trust.liar(session):
-            raise ChainBroken(liar.peer_id, liar.layers, LIED)
+        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to lie. One that has left,
+        and whose lies none of them holds, is forgotten: the answer that has just come is as good as any."""
+        trust = self._router.trust
+        while liar := trust.liar(session):
+            if liar in session.chain or trust.misled(session, liar):
+                raise ChainBroken(liar.peer_id, liar.layers, LIED)
+            self._forget(liar.peer_id, session)
 
     def _forget(self, peer_id: str, session: ChainSession) -> None:
         """If it is a liar that was replaced, with all that its lies have reached: nothing rests on its work any more.

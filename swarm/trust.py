@@ -72,6 +72,12 @@ class Trust:
         """A peer that lied, and on whose work rests what the peers of a session hold; None if there is none."""
         return next((link for peer_id, link in session.parties.items() if self.lied(peer_id)), None)
 
+    @staticmethod
+    def misled(session: Rests, liar: ChainLink) -> set[str]:
+        """The peers of a chain that come behind a liar, be it still there or not: they may be honest, and hold what
+        they made of its lies."""
+        return {link.peer_id for link in session.chain if link.stage.first >= liar.stage.last}
+
     def would_use(self, session: Rests) -> bool:
         """Whether a text may go on in a session: its peers could be chosen for a new one as well, and none lied."""
         return not self.liar(session) and all(self._health.usable(link.peer_id) for link in session.chain)

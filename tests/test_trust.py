@@ -98,6 +98,8 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
         if way == "with no others behind it":
             assert {stop.peer_id for stop in stream.route} >= {peer.id for peer in swarm.up[1:3]}
             assert stream.result.stats.failovers[0].peers == (liar.id,)
+        if way == "after it left" and place == 2:
+            assert len(stream.result.stats.failovers) == 1, "it has left, and nobody holds its lies"
         (evidence,) = witness.seen
         assert liar.id not in evidence.peer_ids
         assert min(evidence.positions) >= len(PROMPT) + AT
