@@ -110,8 +110,11 @@ async def test_what_has_come_while_the_event_loop_was_held_up_is_no_silence(monk
     async with chain_of(mute_frames, timed=True) as chain, chain.session(clock=chain.clock) as session:
         await session.send(WINDOW)
         chain.clock.now += 1e6
-        receiving = asyncio.create_task(session.receive())
         await eventually(lambda: len(chain.heard[0]) == 2)
+        receiving = asyncio.create_task(session.receive())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not receiving.done()
         frame = chain.heard[0][1]
         assert isinstance(frame, Frame)
         await chain.servers[0].links[0].send(result(frame))
