@@ -17,6 +17,7 @@ from typing import Protocol
 from swarm.chain import ChainBroken, ChainLink, ChainSilent, Implausible, take_leave
 from swarm.decoding.decoder import Resume
 from swarm.errors import ExitCode, SwarmError
+from swarm.inflight import PROMPT_TIMEOUT_S
 from swarm.network.link import LinkClosed
 from swarm.network.tasks import end, within
 from swarm.results import Generation
@@ -29,6 +30,7 @@ from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
+STANDSTILL_S = 3.0  # for a peer that was sent a frame to begin it: other sessions may come first
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
@@ -107,15 +109,31 @@ class Mender:
             broken.add(why.peer_id)
             self._misled = self._misled_by(why.peer_id)
             broken = (broken | self._misled) & {link.peer_id for link in self._session.chain}
-        first = await self._look(broken)
+        before = await self._look(broken)
         if broken or isinstance(why, ChainBroken):
             return broken
-        await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.patience_s / 3))
-        second = await self._look(broken)
-        if not broken and first == second and (stuck := self._stuck(second)):
-            self._finder.failed(stuck)
-            broken.add(stuck)
-        return broken
+        return await self._standing_still(before)
+
+    async def _standing_still(self, before: dict[str, Standing]) -> set[str]:
+        """Return the ids of peers that do not answer any more, or of the one that stands still: the
+        first that was given more than it passes on, for longer than that may take. Return nothing
+        as soon as the chain gets on.
+
+        A peer that has begun a frame computes. On a slow host the replay of a long text takes many
+        times as long as any loop before, so it gets the time of a prompt.
+        """
+        broken: set[str] = set()
+        since = self._clock()
+        while True:
+            await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.patience_s / 3))
+            now = await self._look(broken)
+            stuck = self._stuck(now) if not broken and now == before else None
+            if stuck is None:
+                return broken
+            computes = now[stuck].last > now[stuck].passed
+            if self._clock() - since >= (PROMPT_TIMEOUT_S if computes else STANDSTILL_S):
+                self._blame(self._session.broken(self._session.parties[stuck], "it does not get on"))
+                return {stuck}
 
     def _misled_by(self, peer_id: str) -> set[str]:
         trust, session = self._finder.trust, self._session
@@ -163,6 +181,7 @@ class Mender:
 
     def _blame(self, failure: ChainBroken) -> None:
         if failure.is_failure:
+            log.info("the peer ...%s is left alone for a while: %s", failure.peer_id[-8:], failure.why)
             self._finder.failed(failure.peer_id)
 
     async def mend(self, broken: set[str], resume: Callable[[], Resume]) -> Repair:

@@ -84,8 +84,8 @@ class InFlight:
     def go_on(self, epoch: int) -> None:
         """Nothing that was sent is waited for any more; a newer epoch begins.
 
-        How long loops took is kept, though it was another chain: a chain that is slower is asked too early whether it
-        gets on, and left alone when it does.
+        How long loops took is kept, though it was another chain: one that is slower is asked early
+        whether it gets on, and left alone while it does, or while it computes.
         """
         self.epoch = epoch
         self._sent.clear()

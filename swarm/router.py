@@ -171,7 +171,7 @@ class Router:
     async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
         """The best peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if there is none."""
         try:
-            known = await self._know(first, last, avoid, fresh_s=float("inf"))
+            known = await self._know(first, last, avoid, fresh_s=float("inf"), last_resort=False)
         except MissingLayers:
             return None
         whole = [each for each in known.candidates if (each.first_layer, each.last_layer) == (0, last - first)]
@@ -236,14 +236,29 @@ class Router:
                 await self._blame_weights()
             raise
 
-    async def _know(self, first: int, last: int, avoid: Collection[str], fresh_s: float) -> _Known:
-        """Everybody that answers and serves some of the layers. The directory is asked again if that leaves a gap, or
-        if what it said is older than ``fresh_s``."""
+    async def _know(
+        self, first: int, last: int, avoid: Collection[str], fresh_s: float, last_resort: bool = True
+    ) -> _Known:
+        """Return all peers that answer and serve some of the layers. The directory is asked again
+        if that leaves a gap, or if what it said is older than ``fresh_s`` seconds.
+
+        Args:
+            last_resort: peers that failed lately are better than none.
+
+        Raises:
+            MissingLayers: if that leaves a gap all the same.
+        """
         age_s = self._clock() - self._looked_at
+        missing: list[tuple[int, int]] = []
         for look in (age_s > fresh_s, True):
             if look:
                 await self._look()
             known = await self._reach(first, last, avoid)
+            missing = gaps(known.candidates, last - first)
+            if not missing:
+                return known
+        if last_resort:
+            known = await self._reach(first, last, avoid, missing)
             missing = gaps(known.candidates, last - first)
             if not missing:
                 return known
@@ -288,11 +303,20 @@ class Router:
         """Whoever serves some of these layers, or will when it has loaded them."""
         return [r for r in self._records.values() if r.first_layer < last and first < r.last_layer]
 
-    async def _reach(self, first: int, last: int, avoid: Collection[str]) -> _Known:
+    async def _reach(
+        self, first: int, last: int, avoid: Collection[str], missing: Sequence[tuple[int, int]] = ()
+    ) -> _Known:
+        """Return the peers that answer and serve some of the layers.
+
+        Args:
+            missing: layers, counted from ``first``, for which peers count that failed lately.
+        """
         usable = [
             record
             for record in self._serving(first, last)
-            if record.state == "online" and record.peer_id not in avoid and self.health.usable(record.peer_id)
+            if record.state == "online"
+            and record.peer_id not in avoid
+            and (self.health.usable(record.peer_id) or self._last_resort(record, first, missing))
         ]
         near, others = self._nearest(usable)
         others = candidates(others)
@@ -303,7 +327,8 @@ class Router:
         }
         for record in (*near, *others):
             if record.peer_id not in reached:
-                self.health.failed(record.peer_id)
+                if self.health.usable(record.peer_id):
+                    self.health.failed(record.peer_id)
                 self._rtt_ms.pop(record.peer_id, None)
         self._rtt_ms |= {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
         self._rtt_ms = dict(sorted(self._rtt_ms.items(), key=lambda each: each[1])[:MAX_MEASURED])
@@ -312,6 +337,11 @@ class Router:
         ids = {neighbour_key(record.peer_id): record.peer_id for record in there}
         found = [self._candidate(record, reached[record.peer_id].rtt_ms, ids, first, last) for record in there]
         return _Known(found, {record.peer_id: record for record in there}, reached)
+
+    def _last_resort(self, record: PeerRecord, first: int, missing: Sequence[tuple[int, int]]) -> bool:
+        """Whether a peer that is left alone serves layers that no other peer does."""
+        serves = any(record.first_layer < first + end and first + start < record.last_layer for start, end in missing)
+        return serves and self.health.permitted(record.peer_id)
 
     def _candidate(self, record: PeerRecord, rtt_ms: float, ids: Mapping[str, str], first: int, last: int) -> Candidate:
         """A peer's part of layers ``[first, last)``, counted from ``first`` on. What was measured replaces what the

@@ -140,3 +140,50 @@ async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(monk
         await soon(session.send(WINDOW))
         await eventually(lambda: "Frame" in kinds(chain.heard[0]))
         assert kinds(chain.heard[0]) == ["Open", "Reroute", "Frame"]
+
+
+def coming_to(*standings: tuple[int, int]) -> Script:
+    """A peer that says so of how far it has come: begun, and passed on. The last one stays."""
+    left = list(standings)
+
+    async def script(link: Link, message: Message) -> None:
+        if isinstance(message, Probe):
+            begun, passed = left.pop(0) if len(left) > 1 else left[0]
+            await link.send(Standing(session=message.session, epoch=0, last=begun, passed=passed))
+        else:
+            await working(link, message)
+
+    return script
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.0)
+    monkeypatch.setattr(ChainSession, "patience_s", 0.0)
+
+
+@pytest.mark.parametrize(
+    "standings",
+    [[(3, 0), (3, 0), (3, 0), (3, 3)], [(0, 0), (0, 0), (3, 0), (3, 3)]],
+    ids=["computes for long", "begins late"],
+)
+async def test_a_peer_that_takes_long_is_not_to_blame(standings: list[tuple[int, int]], impatient: None) -> None:
+    """Such as one that computes a long text again, in the place of another one."""
+    async with chain_of(coming_to(*standings), working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == set()
+        assert finder.blamed == []
+
+
+@pytest.mark.parametrize(("limit", "begun"), [("PROMPT_TIMEOUT_S", 3), ("STANDSTILL_S", 0)])
+async def test_a_peer_that_stands_still_is_to_blame(
+    limit: str, begun: int, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, limit, 0.0)
+    async with chain_of(working, coming_to((begun, 0))) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(1)}
+        assert finder.blamed == [chain.peer(1)]

@@ -241,3 +241,21 @@ async def test_a_stage_that_becomes_outdated_while_it_is_asked_is_no_error() -> 
     await asyncio.sleep(0)
     router.outdated(chain[0].peer_id)
     assert [link.stage for link in await soon(asking)] == [link.stage for link in chain]
+
+
+async def test_a_peer_that_failed_is_worse_than_any_other_and_stands_by_for_none() -> None:
+    router, _ = router_of([], lambda: 100.0)
+    router.failed(IDS[0])
+    router.failed(IDS[4])
+    assert not {IDS[0], IDS[4]} & {link.peer_id for link in await soon(router.chain())}
+    assert await soon(router.spare(0, 2, {IDS[1]})) is None
+
+
+async def test_the_last_peer_of_some_layers_is_asked_again_but_not_if_it_lied() -> None:
+    router, _ = router_of([], lambda: 100.0)
+    avoid = {peer_id for peer_id, span in zip(IDS, SPANS, strict=True) if span != (0, 4)}
+    router.failed(IDS[4])
+    assert [link.peer_id for link in await soon(router.chain(avoid))] == [IDS[4]]
+    router.health.ban(IDS[4])
+    with pytest.raises(MissingLayers):
+        await soon(router.chain(avoid))

@@ -76,9 +76,14 @@ class Health:
 
     def usable(self, peer_id: str) -> bool:
         """Whether it may be part of a chain now."""
+        return self.permitted(peer_id) and self.retry_in_s(peer_id) <= 0
+
+    def permitted(self, peer_id: str) -> bool:
+        """Whether it may be part of a chain at all: the user has nothing against it, and it has not
+        lied lately. It may have failed."""
         if peer_id in self._block or (self._allow and peer_id not in self._allow):
             return False
-        return not self.banned(peer_id) and self.retry_in_s(peer_id) <= 0
+        return not self.banned(peer_id)
 
     def banned(self, peer_id: str) -> bool:
         """Whether it lied not long ago."""
