@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,10 +90,10 @@ RECORDS = {
 
 
 class Turns:
-    """How many turns of the event loop each wait takes: as hypothesis says, again and again."""
+    """How many turns of the event loop each wait takes: these, again and again; none if there are none."""
 
-    def __init__(self, turns: Iterable[int]) -> None:
-        self._turns = itertools.cycle(turns)
+    def __init__(self, turns: Sequence[int]) -> None:
+        self._turns = itertools.cycle(turns or [0])
 
     async def wait(self) -> None:
         for _ in range(next(self._turns)):
@@ -133,7 +133,7 @@ class Reaching:
         await self._turns.wait()
 
 
-def router_of(turns: Iterable[int], clock: Callable[[], float]) -> tuple[Router, Directory]:
+def router_of(turns: Sequence[int], clock: Callable[[], float]) -> tuple[Router, Directory]:
     waits = Turns(turns)
     directory = Directory(waits)
     checkpoint = SimpleNamespace(num_layers=LAYERS, fingerprint="0" * 32, name="demo", siblings={}, quantization=None)
