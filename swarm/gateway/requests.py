@@ -17,10 +17,14 @@ from swarm.decoding.shaping import MAX_BIASES
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
 from swarm.request import MAX_LOGPROBS, Depth, Options, WindowSize
+from swarm.wire.messages import MAX_SESSION_TOKENS
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
+MAX_WHOLE = (1 << 63) - 1  # of any whole number but a seed: what is computed with is no huge integer
+MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
+MAX_KEY_CHARS = 32  # of a wrong key that an error quotes
 TEXT_TOKENS = 16  # new tokens of a completion that does not say how many, as OpenAI's interface has it
 CHAT_TOKENS = 256  # likewise of a chat; each reserves room in the caches of all peers
 
@@ -60,6 +64,15 @@ def _listed(value: object) -> object:
 
 
 def _whole(value: object) -> object:
+    """As `_integer`. A number beyond `MAX_WHOLE` counts as `MAX_WHOLE`.
+
+    Only a field without a bound takes that (``top_k``: all tokens); others refuse it in their own words.
+    """
+    value = _integer(value)
+    return max(-MAX_WHOLE, min(value, MAX_WHOLE)) if type(value) is int else value
+
+
+def _integer(value: object) -> object:
     """4096.0 is 4096: some languages have one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -71,15 +84,20 @@ def _count(value: object) -> object:
 
 
 def _seed(value: object) -> object:
-    """Any integer; -1 draws one, as in other servers."""
-    value = _whole(value)
+    """Any integer, however large; -1 draws one, as in other servers."""
+    value = _integer(value)
     if type(value) is not int:
         return value
     return None if value == -1 else value & MAX_SEED
 
 
 def _likely(value: object) -> object:
-    """How many tokens to tell of; false, as in a chat, tells nothing."""
+    """How many tokens to tell of; false, as in a chat, tells nothing.
+
+    Raises ValueError for true, which does not say how many.
+    """
+    if value is True:
+        raise ValueError(f"give how many of the likeliest tokens to tell, a number from 0 to {MAX_LOGPROBS}")
     return None if value is False else _whole(value)
 
 
@@ -95,10 +113,21 @@ def _prompts(value: object) -> object:
     return value
 
 
+def _plausible(prompts: list[str | list[int]]) -> list[str | list[int]]:
+    """Raise ValueError for a token id beyond `MAX_WHOLE`.
+
+    Smaller ids that the model does not have are refused, and quoted, where the model is known.
+    """
+    for ids in prompts:
+        if isinstance(ids, list) and ids and max(max(ids), -min(ids)) > MAX_WHOLE:
+            raise ValueError(f"no token id is beyond {MAX_WHOLE}")
+    return prompts
+
+
 def _token_ids(biases: dict[str, float]) -> dict[str, float]:
     for key in biases:
         if not (key.isascii() and key.isdecimal() and len(key) < 10):
-            raise ValueError(f"{key!r} is no token id")
+            raise ValueError(f"{key[:MAX_KEY_CHARS]!r} is no token id")
     return biases
 
 
@@ -147,6 +176,10 @@ class StreamOptions(_Part):
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+NewTokens = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_SESSION_TOKENS)] | None,
+    BeforeValidator(_count),
+]
 
 
 class Body(_Part):
@@ -156,7 +189,7 @@ class Body(_Part):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Whole = Field(default=1, ge=1, le=MAX_CHOICES)
-    max_tokens: Annotated[int | None, BeforeValidator(_count)] = Field(default=None, ge=1)
+    max_tokens: NewTokens = None
     seed: Annotated[int | None, BeforeValidator(_seed)] = None
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = 1.0
@@ -220,7 +253,7 @@ class ChatBody(Body):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: Annotated[int | None, BeforeValidator(_count)] = Field(default=None, ge=1)
+    max_completion_tokens: NewTokens = None
     logprobs: Annotated[bool, BeforeValidator(_switch)] = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
@@ -248,7 +281,9 @@ class ChatBody(Body):
 class TextBody(Body):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(min_length=1, max_length=MAX_CHOICES)
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts), AfterValidator(_plausible)] = Field(
+        min_length=1, max_length=MAX_CHOICES
+    )
     logprobs: Annotated[int | None, BeforeValidator(_likely)] = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @property
@@ -289,7 +324,8 @@ def _first(error: ValidationError) -> BadRequest:
     """The first thing that is wrong, in one sentence."""
     wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]).lstrip(".")
+    where = where[:MAX_PARAM_CHARS]
     if wrong["type"] == "extra_forbidden":
-        return BadRequest("there is no such field; docs/gateway.md lists them all", where[:100], "unknown_parameter")
+        return BadRequest("there is no such field; docs/gateway.md lists them all", where, "unknown_parameter")
     said = wrong["msg"].removeprefix("Value error, ")
     return BadRequest(said[:1].lower() + said[1:], where or None)

@@ -137,6 +137,55 @@ def test_what_is_wrong_is_named(fields, param, words):
     assert words in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [10**400, -(10**400), 1e308, -1e308, 2**64],
+    ids=["long", "long_negative", "float", "negative_float", "beyond_64_bits"],
+)
+@pytest.mark.parametrize("kind", [ChatBody, TextBody])
+def test_numbers_without_end_are_refused_by_the_name_of_their_field(kind, number):
+    """Or mean what they say: any integer is a seed, and more tokens than any vocabulary has are all."""
+    usual = {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
+    more = ("max_completion_tokens", "top_logprobs") if kind is ChatBody else ("logprobs",)
+    for name in ("max_tokens", "n", "window", "depth", "seed", "top_k", *more):
+        with_logprobs = {"logprobs": True} if name == "top_logprobs" else {}
+        body = json.dumps({"model": "m", **usual, **with_logprobs, name: number}).encode()
+        if name == "seed" or (name == "top_k" and number > 0):
+            assert Request.of(read(body, kind).options(0))
+            continue
+        with pytest.raises(SwarmError) as told:
+            Request.of(read(body, kind).options(0))
+        problem = problem_of(told.value)
+        assert (problem.status, problem.param) == (400, name)
+        assert len(problem.message) < 120
+
+
+def test_token_ids_and_keys_without_end_are_not_quoted():
+    ids = json.dumps({"model": "m", "prompt": [[1], [2, 10**400]]}).encode()
+    with pytest.raises(BadRequest, match="no token id is beyond") as told:
+        read(ids, TextBody)
+    assert (told.value.param, len(str(told.value)) < 100) == ("prompt", True)
+    for biases in ({"9" * 5000: 1}, {"9" * 5000: "x"}):
+        with pytest.raises(BadRequest) as told:
+            read_chat(logit_bias=biases)
+        assert told.value.param.startswith("logit_bias")
+        assert len(str(told.value)) < 200
+
+
+def test_log_probabilities_of_a_completion_are_a_number():
+    with pytest.raises(BadRequest, match="a number from 0 to 20") as told:
+        read(b'{"model": "m", "prompt": "x", "logprobs": true}', TextBody)
+    assert told.value.param == "logprobs"
+
+
+async def test_more_tokens_than_any_context_are_refused_before_a_prompt_is_read(served):
+    beyond = {"max_tokens": 10**400}
+    for path, body in (("/v1/chat/completions", chat()), ("/v1/completions", {"model": TARGET, "prompt": "x"})):
+        status, _, reply = await served.post(path, body | beyond)
+        assert (status, reply["error"]["param"]) == (400, "max_tokens")
+        assert len(reply["error"]["message"]) < 100
+
+
 # What clients send, and what it means.
 MEANT = [
     ({"max_tokens": 0}, {}),
