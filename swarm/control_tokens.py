@@ -14,16 +14,20 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.errors import ExitCode, SwarmError
+
 BREAK = "\ufdd0"  # a noncharacter: no text has it, since Unicode keeps it for uses like this
 MAX_BREAKS = 1024  # each is one more text to encode, so they bound the time that a chat takes
 TAG = re.compile(r"</?(\w+)>")
 
 
-class TooManyControlTokens(ValueError):
+class TooManyControlTokens(SwarmError):
     """The messages of a chat hold more control tokens than `MAX_BREAKS`."""
 
+    exit_code = ExitCode.USAGE
+
     def __str__(self) -> str:
-        return f"the messages hold more than {MAX_BREAKS} control tokens; leave them out"
+        return f"the messages hold more than {MAX_BREAKS} control tokens, which is as many as are read; leave some out"
 
 
 class ControlTokens:

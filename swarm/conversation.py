@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
-from swarm.control_tokens import control_tokens
+from swarm.control_tokens import TooManyControlTokens, control_tokens
 from swarm.errors import ExitCode, SwarmError
 from swarm.prompt import encoded
 
@@ -87,7 +87,8 @@ def by_template(tokenizer: Any, model: str) -> Render:
     Control tokens in a message are text: only the template writes real ones. A developer's message is a system message
     where the template does not speak of developers.
 
-    Raises `NoChatTemplate` at once, and `TemplateRefuses` for messages that the template has no form for.
+    Raises `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages that
+    the template has no form for, and `TooManyControlTokens`.
     """
     template = _template(tokenizer)
     if not template:
@@ -107,6 +108,8 @@ def by_template(tokenizer: Any, model: str) -> Render:
                 [told(message) for message in messages], add_generation_prompt=True, tokenize=False
             )
             return control.encode(chat)
+        except TooManyControlTokens:  # a bound of ours, not of the template
+            raise
         except Exception as error:  # a template is a program that came with the model: it may raise anything
             raise TemplateRefuses(model, " ".join(str(error).split()) or type(error).__name__) from error
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from swarm import conversation
+from swarm.control_tokens import TooManyControlTokens
 from swarm.conversation import NoChatTemplate, TemplateRefuses, by_template
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Message
@@ -23,7 +24,8 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     """The token ids after which the assistant's answer begins.
 
     Raises:
-        BadRequest: if the model has no template, or its template cannot tell such a chat.
+        BadRequest: if the model has no template, its template cannot tell such a chat, or the
+            messages hold too many control tokens.
     """
     told = [conversation.Message(role=message.role, content=message.content) for message in messages]
     try:
@@ -33,3 +35,5 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         raise BadRequest(problem, "model", "no_chat_template") from None
     except TemplateRefuses as refusal:
         raise BadRequest(f"the model's chat template refuses them ({refusal.why})", "messages") from None
+    except TooManyControlTokens as error:
+        raise BadRequest(str(error), "messages") from None

@@ -3,6 +3,7 @@
 import pytest
 from served import PROBLEM
 
+from swarm.control_tokens import MAX_BREAKS
 from swarm.gateway.chat import chat_prompt
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Message
@@ -36,3 +37,11 @@ def test_a_template_that_refuses_is_told_in_a_sentence(demo, template, monkeypat
     with pytest.raises(BadRequest) as told:
         chat_prompt(demo.models.tokenizer, said("x"))
     assert (told.value.param, told.value.status) == ("messages", 400)
+
+
+def test_too_many_control_tokens_are_our_bound_and_not_the_templates(demo):
+    tokenizer = demo.models.tokenizer
+    with pytest.raises(BadRequest, match=f"more than {MAX_BREAKS} control tokens") as told:
+        chat_prompt(tokenizer, said(tokenizer.eos_token * (MAX_BREAKS + 1)))
+    assert told.value.param == "messages"
+    assert "template" not in str(told.value)
