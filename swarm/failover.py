@@ -48,11 +48,13 @@ class SwarmIncomplete(SwarmError):
         self.missing, self.patience_s = missing, patience_s
         self.generation: Generation | None = None  # what there is, once it is summed up
 
+    @property
+    def problem(self) -> str:
+        """What happened, without what to do about it."""
+        return f"peers have failed and nobody took their place within {self.patience_s:g} s ({self.missing})"
+
     def __str__(self) -> str:
-        return (
-            f"peers have failed and nobody took their place within {self.patience_s:g} s ({self.missing}); "
-            "go on later with the prompt and all tokens so far as the prompt, and the same seed"
-        )
+        return f"{self.problem}; go on later with the prompt and all tokens so far as the prompt, and the same seed"
 
 
 class Finder(Protocol):

@@ -17,6 +17,10 @@ from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers
 
 MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
+MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours comes after
+AGAIN = (
+    "ask again later: the same seed gives the same text. What was written until now is kept only where it was streamed"
+)
 REPAIR_S = 10  # when a swarm that lacks peers is worth another try
 FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}  # what the SDK calls otherwise than a request
 
@@ -140,7 +144,8 @@ def problem_of(error: BaseException) -> Problem:
         case MissingLayers() | NoChain():
             return _unavailable(said, "missing_layers")
         case SwarmIncomplete():
-            return _unavailable(said, "swarm_incomplete")
+            happened = " ".join(error.problem.split())[:MAX_PROBLEM_CHARS]
+            return _unavailable(f"{happened}; {AGAIN}", "swarm_incomplete")
         case ChainBroken() | ChainSilent():
             return _unavailable(said, "chain_broken")
         case WrongWeights() | OtherQuantization():

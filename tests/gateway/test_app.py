@@ -279,6 +279,20 @@ async def test_what_fails_in_mid_stream_is_the_last_event(demo):
         assert told.value.code == "swarm_incomplete"
 
 
+async def test_a_whole_reply_that_fails_does_not_promise_what_it_does_not_hold(demo):
+    async with gateway_over(demo, patience_s=0.5) as served:
+        tail = served.swarm.up[1]
+        tail.span.entered.clear()
+        asking = asyncio.create_task(served.post("/v1/chat/completions", chat(max_tokens=800)))
+        await soon(asyncio.to_thread(tail.span.entered.wait, 20))
+        await tail.die()
+        status, headers, answer = await soon(asking)
+        assert (status, answer["error"]["code"]) == (503, "swarm_incomplete")
+        assert int(headers["Retry-After"]) > 0
+        assert "ask again later" in answer["error"]["message"]
+        assert "go on later" not in answer["error"]["message"]
+
+
 async def test_keys_are_asked_for_where_there_are_some(demo):
     async with gateway_over(demo, key=KEY, keys=Keys([KEY])) as served:
         assert (await served.openai.chat.completions.create(**chat(max_tokens=1))).choices
