@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.demo import locate
-from swarm.model.folder import look
+from swarm.model.folder import folder_of, look
 from swarm.options import FILE, ModelName, Number, audit_option, entrance, entrance_options, quantization_option
 from swarm.signals import run
 
@@ -31,7 +31,7 @@ OPEN_WARNING = (
     "drafts",
     multiple=True,
     metavar="PATH|MODEL=PATH",
-    help="Draft model: one for all, or one for MODEL; may be given several times.",
+    help="Draft model: one for all, or one for MODEL or its name; may be given several times.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
@@ -125,18 +125,29 @@ async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json
 
 
 def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Each model with its draft, if it has one."""
+    """Each model with its draft, if it has one.
+
+    ``MODEL=PATH`` names the model as it was given, or by its name.
+    """
+    given = {_name(model): model for model in models} | {model: model for model in models}
     named: dict[str, str] = {}
     usual: str | None = None
     for draft in drafts:
         model, equals, path = draft.partition("=")
-        if equals and model in models:
-            named[model] = path
+        if equals and model in given:
+            named[given[model]] = path
         elif equals:
-            raise click.UsageError(f"--draft {draft} names a model that is not served; name one of {', '.join(models)}")
+            names = ", ".join(map(_name, models))
+            raise click.UsageError(f"--draft {draft} names a model that is not served; name one of {names}")
         elif usual is not None:
             raise click.UsageError("--draft says twice what drafts for all models; give MODEL=PATH for each")
         else:
             usual = draft
     found = [(model, named.get(model, usual)) for model in models]
     return [(model, None if draft == NO_DRAFT else draft) for model, draft in found]
+
+
+def _name(model: str) -> str:
+    """The name of a model's folder, or its hub id: that of its checkpoint without a quantization."""
+    folder = folder_of(locate(model))
+    return model if folder is None else folder.name

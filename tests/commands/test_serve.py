@@ -7,6 +7,7 @@ import pytest
 
 from swarm.cli import app, guard
 from swarm.commands.serve import _pairs
+from swarm.demo import TARGET
 from swarm.gateway.greeting import greeting
 
 
@@ -18,6 +19,18 @@ def test_drafts_are_for_all_models_or_for_one():
     for wrong, words in ((["d", "e"], "says twice"), (["c=d"], "not served")):
         with pytest.raises(click.UsageError, match=words):
             _pairs(["a", "b"], wrong)
+
+
+def test_a_draft_names_its_model_by_its_folder_or_as_it_was_given(tmp_path):
+    folder = tmp_path / "Small"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    models = [str(folder), "org/large", TARGET]
+    expected = [(str(folder), "d"), ("org/large", "e"), (TARGET, None)]
+    for given in ("Small", str(folder)):
+        assert _pairs(models, [f"{given}=d", "org/large=e"]) == expected
+    with pytest.raises(click.UsageError, match=f"name one of Small, org/large, {TARGET}"):
+        _pairs(models, ["Other=d"])
 
 
 def test_a_demo_that_serves_compares_nothing(capsys, monkeypatch):
