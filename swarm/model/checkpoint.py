@@ -19,14 +19,22 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.edge import explained
 from swarm.model.ending import ending_tokens
-from swarm.model.folder import CONFIG_FILE, Stored, check_plain, check_sizes, folder_of, read_json
+from swarm.model.folder import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    Stored,
+    check_plain,
+    check_sizes,
+    folder_of,
+    read_json,
+    token_ids,
+)
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import Folder, Hub, Source
 from swarm.model.tokenizer import read_tokenizer
 from swarm.network.records import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
-GENERATION_FILE = "generation_config.json"
 FINGERPRINT_HEX = 32  # 128 bits: no accidental collision, and short enough for every record and greeting
 VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")  # they change with who saved the model, and where
 MAX_VOCAB = 1 << 24
@@ -104,8 +112,8 @@ class Checkpoint:
         """Tokens that end a text, by any of the places where makers name them: the generation configuration, the
         model's own, the tokenizer, and the chat template. Raises DamagedModel.
         """
-        ends = _token_ids(self.name, GENERATION_FILE, self._generation.get("eos_token_id"))
-        ends |= _token_ids(self.name, CONFIG_FILE, getattr(self.config, "eos_token_id", None))
+        ends = token_ids(self.name, GENERATION_FILE, self._generation.get("eos_token_id"))
+        ends |= token_ids(self.name, CONFIG_FILE, getattr(self.config, "eos_token_id", None))
         with contextlib.suppress(DamagedModel):  # without a tokenizer there is no text: a client has said so before
             ends |= ending_tokens(self.tokenizer())
         return frozenset(token for token in ends if 0 <= token < self.vocab_size)
@@ -144,6 +152,10 @@ class Checkpoint:
 
     def tensor_names(self) -> list[str]:
         return sorted(self._weight_map)
+
+    def file_of(self, name: str) -> str:
+        """The file that holds a tensor. Raises KeyError for an unknown name."""
+        return self._weight_map[name]
 
     def stored(self) -> Mapping[str, Stored]:
         """How its tensors lie in their files, by name: of a folder all of them, of a hub model none."""
@@ -207,11 +219,3 @@ def _check_size(name: str, config: PreTrainedConfig, field: str, most: int) -> N
         raise DamagedModel(
             name, CONFIG_FILE, f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}"
         )
-
-
-def _token_ids(name: str, file: str, said: Any) -> frozenset[int]:
-    """The ids that a file names: one, several, or None for none."""
-    ids = [] if said is None else said if isinstance(said, list) else [said]
-    if not all(type(each) is int for each in ids):
-        raise DamagedModel(name, file, f"says that eos_token_id is {str(said)[:50]}, which is no token or list of them")
-    return frozenset(ids)

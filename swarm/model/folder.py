@@ -15,6 +15,7 @@ from typing import Any
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 # What says beside config.json that weights are quantized: ModelOpt, AutoGPTQ, AutoAWQ.
@@ -36,7 +37,10 @@ EXTRAS = re.compile(
     r"scales?|scale_inv|zeros?|zero_points?|qweight|qzeros|qscales?|packed|g_idx|absmax|quant_map|quant_state|SCB"
     r"|blocks|biases|codes|codebooks?|amax|trellis|lora"
 )
+ADAPTER = re.compile(r"(.*_)?lora(_.*)?")
+COMPLEX = frozenset({"C64", "complex64", "complex128"})
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+UNMERGED = "it holds an adapter beside its weights, and adapters are not read: merge it into the model first"
 UNPLAIN = "its weights are quantized, and we quantize plain ones ourselves: give the model that it was made of"
 NO_GGUF = "GGUF files are not read, but safetensors: give the folder or hub id of the model that it was made from"
 
@@ -66,6 +70,10 @@ def look(model: str, draft: bool = False) -> None:
         if not draft:
             check_plain(path.name, config, [each.name for each in path.iterdir()])
         check_sizes(path.name, config)
+        token_ids(path.name, CONFIG_FILE, config.get("eos_token_id"))
+        if (path / GENERATION_FILE).is_file() and not draft:
+            generation = read_json(path.name, path / GENERATION_FILE)
+            token_ids(path.name, GENERATION_FILE, generation.get("eos_token_id"))
         headers(path.name, path)
 
 
@@ -118,10 +126,28 @@ def check_tensors(
     """
     for name in names:
         ends = name.split(".")[-2:]
-        if any(is_extra(end) for end in ends if end not in expected):
-            raise UnsupportedModel(model, f"{UNPLAIN} (its tensor {name} is no part of the model itself)")
+        extra = next((end for end in ends if end not in expected and is_extra(end)), None)
+        if extra is not None:
+            why = UNMERGED if ADAPTER.fullmatch(extra) else UNPLAIN
+            raise UnsupportedModel(model, f"{why} (its tensor {name} is no part of the model itself)")
         if name in stored and not is_plain(ends[-1], stored[name].dtype):
-            raise UnsupportedModel(model, f"{UNPLAIN} (its tensor {name} has the dtype {stored[name].dtype})")
+            raise UnsupportedModel(model, unplain(name, stored[name].dtype))
+
+
+def unplain(name: str, dtype: str) -> str:
+    """What to say of a weight that has this dtype."""
+    if dtype in COMPLEX:
+        return f"its tensor {name} holds complex numbers ({dtype}), and weights that can be served are real ones"
+    return f"{UNPLAIN} (its tensor {name} has the dtype {dtype})"
+
+
+def token_ids(model: str, file: str, said: Any) -> frozenset[int]:
+    """The ids that a file names as its eos_token_id: one, several, or None for none. Raises DamagedModel."""
+    ids = [] if said is None else said if isinstance(said, list) else [said]
+    if not all(type(each) is int for each in ids):
+        why = f"says that eos_token_id is {str(said)[:50]}, which is no token or list of them"
+        raise DamagedModel(model, file, why)
+    return frozenset(ids)
 
 
 def is_plain(leaf: str, dtype: str) -> bool:
@@ -205,18 +231,24 @@ def read_header(model: str, path: Path) -> dict[str, Stored]:
         raise DamagedModel(model, path.name, "has a header that is no JSON") from None
     if not isinstance(content, dict):
         raise DamagedModel(model, path.name, "has a header that is no JSON object")
-    tensors, end = {}, 0
+    tensors, places = {}, []
     for name, said in content.items():
         if name != "__metadata__":
-            tensors[name], stop = _tensor(model, path.name, name, said)
-            end = max(end, stop)
+            tensors[name], place = _tensor(model, path.name, name, said)
+            places.append((*place, name))
+    end = 0
+    for start, stop, name in sorted(places):
+        if start != end:
+            how = "overlaps another" if start < end else "does not begin where another ends"
+            raise DamagedModel(model, path.name, f"has a header by which the tensor {name[:100]!r} {how}")
+        end = stop
     if 8 + length + end != size:
         raise DamagedModel(model, path.name, f"has {size:,} bytes, and its tensors take {8 + length + end:,}")
     return tensors
 
 
-def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, int]:
-    """What a header says of one tensor: how it is stored, and where it ends behind the header."""
+def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, tuple[int, int]]:
+    """What a header says of one tensor: how it is stored, and where it begins and ends behind the header."""
     try:
         dtype, shape, (start, stop) = said["dtype"], tuple(said["shape"]), said["data_offsets"]
         sizes = [*shape, start, stop]
@@ -231,7 +263,7 @@ def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, int]:
         sound = bits == 8 * (stop - start)
     if not sound:
         raise DamagedModel(model, file, f"has a header that does not say where {name[:100]!r} lies")
-    return Stored(dtype, shape), stop
+    return Stored(dtype, shape), (start, stop)
 
 
 def _quantized(config: Any, nesting: int = 0) -> str | None:

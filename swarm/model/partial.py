@@ -8,7 +8,7 @@ it as a promise; those that no remaining part asks for are never read. Nothing h
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from swarm.errors import SwarmError, UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
-from swarm.model.folder import UNPLAIN
+from swarm.model.folder import CONFIG_FILE, unplain
 from swarm.model.quantization import settle
 
 Progress = Callable[[int, int], None]
@@ -65,31 +65,29 @@ def build(
     """Build the model with only these layers (absolute indices) and named modules; only their tensors are read.
 
     Layers are quantized as the checkpoint says, each tensor as soon as it is read; other modules never are.
-    Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has another shape, and ConfigError
-    when this computer cannot quantize so.
+    Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has another shape, or when it holds
+    parameters that the modules of the model do not have, and ConfigError when this computer cannot quantize so.
     """
     kept = set(modules)
     config = copy.deepcopy(checkpoint.config)
     # Without a head there is nothing to tie the embedding to.
     config.tie_word_embeddings = anatomy.tied is not None and kept.issuperset((anatomy.tied, *anatomy.head))
     total_numel = 0
+    whole_names: frozenset[str] = frozenset()
 
     def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
-        nonlocal total_numel
+        nonlocal total_numel, whole_names
         anatomy.model_class.__init__(model, config)
+        whole_names = frozenset(model.state_dict())
         cut(model, anatomy, layers, kept)
         total_numel = sum(parameter.numel() for parameter in model.parameters())
 
     # A class with the same name, because transformers looks conversions up by it; the loader then makes our cut
-    # model instead of the whole one. What the cut model does not ask for is no surprise, hence no warning.
+    # model instead of the whole one.
     partial_class = type(
         anatomy.model_class.__name__,
         (anatomy.model_class,),
-        {
-            "__init__": cut_down,
-            "__module__": anatomy.model_class.__module__,
-            "_keys_to_ignore_on_load_unexpected": [".*"],
-        },
+        {"__init__": cut_down, "__module__": anatomy.model_class.__module__},
     )
     lock = threading.Lock()
     done_numel = 0
@@ -121,11 +119,17 @@ def build(
                 dtype=dtype,
                 attn_implementation=MODELS_OWN_ATTENTION,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below, by name
                 **quantizing,
             )
     except SwarmError as error:
         # What fails while the loader reads a tensor comes out of it as an error of the loader's own.
         raise next((promise.failure for promise in promises.values() if promise.failure), error) from error
+    if report["mismatched_keys"]:
+        raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
+    if left := sorted(_left_out(report["unexpected_keys"], whole_names)):
+        why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
+        raise UnsupportedModel(checkpoint.name, f"{why}: without it, the model would say something else")
     if report["missing_keys"]:
         raise _lacking(checkpoint, sorted(report["missing_keys"]))
     if quantizing:
@@ -151,8 +155,8 @@ class _Promise:
         try:
             tensor = self._checkpoint.tensor(self._name)
             if self._name.endswith(".weight") and tensor.dtype not in PLAIN_DTYPES:
-                why = f"its tensor {self._name} has the dtype {str(tensor.dtype).removeprefix('torch.')}"
-                raise UnsupportedModel(self._checkpoint.name, f"{UNPLAIN} ({why})")
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                raise UnsupportedModel(self._checkpoint.name, unplain(self._name, dtype))
             self._count(tensor.numel())
         except Exception as error:
             self.failure = error
@@ -169,6 +173,26 @@ def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel
         )
         return UnsupportedModel(checkpoint.name, why)
     return UnsupportedModel(checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}")
+
+
+def _misshapen(checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]) -> UnsupportedModel:
+    """What to say of a tensor, by its name in the model, that has another shape than the model gives it."""
+    own = next((each for each in checkpoint.tensor_names() if name.endswith(each) or each.endswith(name)), None)
+    where = name if own is None else f"{own} in {checkpoint.file_of(own)}"
+    shapes = f"has the shape {list(stored)}, and by {CONFIG_FILE} it is {list(expected)}"
+    return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({where} {shapes})")
+
+
+def _left_out(unexpected: Iterable[str], whole: Set[str]) -> Iterator[str]:
+    """Those tensors that no part of the whole model asks for, though they belong to a module whose weight it has.
+
+    Others are harmless: masks and positions of old checkpoints, and layers that predict further tokens.
+    """
+    for name in unexpected:
+        if name not in whole:
+            parts = name.split(".")
+            if any(".".join((*parts[:end], "weight")) in whole for end in range(1, len(parts))):
+                yield name
 
 
 @contextmanager

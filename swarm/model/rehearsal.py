@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from swarm.errors import UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton, study, take_apart
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.edge import explained, reason
+from swarm.model.edge import QUIET, explained, reason
 from swarm.model.head import Head
 from swarm.model.miniature import miniatures
 from swarm.model.partial import cut
@@ -43,7 +43,7 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     """
     anatomy = study(checkpoint)
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
-    with _one_at_a_time:  # random weights come from one generator for the whole process
+    with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:
             _rehearse(checkpoint.name, checkpoint.config, anatomy)
             _passed.add(key)

@@ -1,10 +1,11 @@
 """Damaged, truncated and impossible checkpoints are one sentence that names the file, never a library's exception."""
 
 import json
+import logging
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import torch
 from architectures import ARCHITECTURES
 from safetensors.torch import load_file, save_file
 from support import WORDS, tokenizer_of
+from transformers.utils import logging as transformers_logging
 
 from swarm.errors import DamagedModel, ExitCode, ModelNotFound, SwarmError, UnsupportedModel
 from swarm.model import rehearsal
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.draft import DraftModel
+from swarm.model.edge import QUIET
 from swarm.model.folder import look
 from swarm.model.head import Head
 from swarm.model.span import Span
@@ -46,6 +49,34 @@ def edit(path: Path, **changes: Any) -> None:
 
 def shard(model: Path) -> Path:
     return next(model.glob(f"{SHARD}*.safetensors"))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What transformers logs during the test."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    transformers_logging.add_handler(handler)
+    yield said
+    transformers_logging.remove_handler(handler)
+
+
+def add(model: Path, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor beside those of a shard, and into the index."""
+    path = shard(model)
+    save_file({**load_file(path), name: tensor}, path)
+    index = model / "model.safetensors.index.json"
+    edit(index, weight_map={**json.loads(index.read_text())["weight_map"], name: path.name})
+
+
+def rewrite_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def use(model: Path) -> None:
@@ -171,21 +202,17 @@ def test_impossible_sizes_name_the_field(field: str, value: int, model: Path) ->
     assert caught.value.exit_code == ExitCode.LOCAL
 
 
-# FP8 of DeepSeek and of ModelOpt, GPTQ, compressed-tensors, bitsandbytes, MLX, an adapter that is not merged.
+# FP8 of DeepSeek and of ModelOpt, GPTQ, compressed-tensors, bitsandbytes, MLX.
 @pytest.mark.parametrize(
     "extra",
     [
         *("weight_scale_inv", "input_scale", "qzeros", "weight_packed", "weight.absmax", "scales", "biases"),
-        *("weight.quant_state.bitsandbytes__nf4", "g_idx", "lora_A.weight"),
+        *("weight.quant_state.bitsandbytes__nf4", "g_idx"),
     ],
 )
 def test_tensors_beside_the_weights_are_refused(extra: str, model: Path) -> None:
     """They say what the weights mean, and whoever leaves them out serves something else."""
-    path = shard(model)
-    save_file({**load_file(path), f"model.layers.0.mlp.up_proj.{extra}": torch.ones(1)}, path)
-    index = model / "model.safetensors.index.json"
-    names = json.loads(index.read_text())["weight_map"]
-    edit(index, weight_map={**names, f"model.layers.0.mlp.up_proj.{extra}": path.name})
+    add(model, f"model.layers.0.mlp.up_proj.{extra}", torch.ones(1))
     checkpoint = Checkpoint.open(str(model))
     for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 2, 3)):
         with pytest.raises(UnsupportedModel, match=f"quantized.*{re.escape(extra)}"):
@@ -211,11 +238,7 @@ def test_weights_that_are_no_plain_floats_are_refused(
 
 def test_integers_that_are_no_weights_are_left_alone(model: Path) -> None:
     """Old checkpoints hold masks and positions."""
-    path = shard(model)
-    save_file({**load_file(path), "model.layers.0.self_attn.bias": torch.ones(2, dtype=torch.uint8)}, path)
-    index = model / "model.safetensors.index.json"
-    names = json.loads(index.read_text())["weight_map"]
-    edit(index, weight_map={**names, "model.layers.0.self_attn.bias": path.name})
+    add(model, "model.layers.0.self_attn.bias", torch.ones(2, dtype=torch.uint8))
     Span.load(Checkpoint.open(str(model)), 0, 1)
 
 
@@ -227,10 +250,102 @@ def test_quantization_told_in_a_file_of_its_own(file: str, model: Path) -> None:
             read(str(model))
 
 
-def test_weights_of_other_shapes_than_the_configuration_says(model: Path) -> None:
+@pytest.mark.parametrize("leaf", ["bias", "weight_g"])
+def test_parameters_that_the_configuration_leaves_out_are_refused(leaf: str, model: Path) -> None:
+    """Without them the model would say something else, and the loader would not say a word."""
+    name = f"model.layers.0.self_attn.q_proj.{leaf}"
+    add(model, name, torch.ones(32))
+    checkpoint = Checkpoint.open(str(model))
+    for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 2, 3)):
+        with pytest.raises(UnsupportedModel, match=r"layers\.0\.self_attn\.q_proj.*leaves out of the model"):
+            load()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.masked_bias"),
+        *("model.layers.4.mlp.up_proj.bias", "model.mtp.layers.0.mlp.up_proj.bias", "mtp.fc.weight"),
+    ],
+)
+def test_buffers_of_old_and_layers_that_predict_further_tokens_are_harmless(name: str, model: Path) -> None:
+    add(model, name, torch.ones(4))
+    checkpoint = Checkpoint.open(str(model))
+    Head.load(checkpoint)
+    Span.load(checkpoint, 0, 1)
+
+
+def test_an_adapter_that_is_not_merged_is_told(model: Path) -> None:
+    add(model, "model.layers.0.mlp.up_proj.lora_A.weight", torch.ones(1))
+    with pytest.raises(UnsupportedModel, match=r"adapter.*lora_A") as caught:
+        Head.load(Checkpoint.open(str(model)))
+    assert "quantize" not in str(caught.value)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_complex_weights_are_told(early: bool, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shard(model)
+    content = load_file(path)
+    name = next(each for each in content if "layers.0" in each and each.endswith(".weight"))
+    save_file({**content, name: content[name].to(torch.complex64)}, path)
+    checkpoint = Checkpoint.open(str(model))
+    if not early:
+        monkeypatch.setattr(checkpoint, "stored", dict)
+    with pytest.raises(UnsupportedModel, match=f"{re.escape(name)} holds complex numbers") as caught:
+        Span.load(checkpoint, 0, 1)
+    assert "quantize" not in str(caught.value)
+
+
+def test_weights_of_other_shapes_than_the_configuration_says(model: Path, logged: list[str]) -> None:
+    """The sentence names tensor, file and both shapes, and the loader's own report is not shown."""
     edit(model / "config.json", intermediate_size=64)
-    with pytest.raises(UnsupportedModel, match="do not fit its configuration"):
+    with pytest.raises(UnsupportedModel, match="do not fit its configuration") as caught:
         Span.load(Checkpoint.open(str(model)), 0, 1)
+    said = str(caught.value)
+    assert re.search(r"model\.layers\.0\.mlp\.\w+\.weight in model-0\d+-of-\d+\.safetensors", said)
+    assert "[32, 48]" in said
+    assert "[32, 64]" in said
+    assert logged == []
+
+
+@pytest.mark.parametrize("model_type", ["bert", "mamba", "falcon_h1"])
+def test_libraries_say_nothing_before_our_sentence(model_type: str, model: Path, logged: list[str]) -> None:
+    edit(model / "config.json", model_type=model_type)
+    with pytest.raises(SwarmError) as caught:
+        use(model)
+    assert caught.value.exit_code == ExitCode.LOCAL
+    assert logged == []
+
+
+def test_transformers_logs_again_afterwards() -> None:
+    before = transformers_logging.get_verbosity()
+    with QUIET:
+        with QUIET:
+            pass
+        assert transformers_logging.get_verbosity() > logging.CRITICAL
+    assert transformers_logging.get_verbosity() == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": "x"}'])
+def test_a_damaged_generation_configuration_is_told_at_a_look(content: str, model: Path) -> None:
+    (model / "generation_config.json").write_text(content)
+    with pytest.raises(DamagedModel, match=r"generation_config\.json"):
+        look(str(model))
+
+
+@pytest.mark.parametrize(("shift", "how"), [(4, "does not begin where another ends"), (-4, "overlaps another")])
+def test_tensors_that_overlap_or_leave_a_hole_are_told_at_a_look(shift: int, how: str, model: Path) -> None:
+    path = shard(model)
+
+    def change(header: dict[str, Any]) -> None:
+        tensors = [each for name, each in header.items() if name != "__metadata__"]
+        tensor = sorted(tensors, key=lambda each: each["data_offsets"])[1]
+        start, stop = tensor["data_offsets"]
+        tensor["data_offsets"] = [start + shift, stop + shift]
+
+    rewrite_header(path, change)
+    with pytest.raises(DamagedModel, match=f"{re.escape(path.name)}.*{how}"):
+        look(str(model))
 
 
 def test_a_gguf_file_is_told_apart_from_a_model_that_is_not_there(tmp_path: Path) -> None:
