@@ -27,7 +27,6 @@ DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKENS = 256
-LEAST_TOP_P = 1e-9  # less than the share of the likeliest token, in any vocabulary
 MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
@@ -136,8 +135,8 @@ class Request:
 
     @classmethod
     def of(cls, options: Options) -> "Request":
-        """Read keyword arguments. The words of other programs are understood: a ``top_k`` of -1 is all tokens, a
-        ``top_p`` of 0 the likeliest alone, and an empty stop string none.
+        """Read keyword arguments. The words of other programs are understood: a ``top_k`` of -1 is all tokens, and an
+        empty stop string none.
 
         Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range.
         """
@@ -146,8 +145,6 @@ class Request:
         sampling = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
         if sampling.get("top_k") == -1:
             sampling["top_k"] = 0
-        if sampling.get("top_p") == 0:
-            sampling["top_p"] = LEAST_TOP_P
         shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
         stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
         stops = (stop,) if isinstance(stop, str) else tuple(stop)

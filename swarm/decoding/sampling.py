@@ -21,6 +21,7 @@ from swarm.errors import ExitCode, SwarmError
 MAX_SEED = (1 << 63) - 1
 LEAST_UNIFORM = 2.0**-25  # half the smallest step of a float32 random number
 LEAST_TEMPERATURE = 1e-30  # below, float32 has no number for it
+LEAST_TOP_P = 1e-9  # less than the share of the likeliest token, in any vocabulary
 NOISE_KEPT = 64  # positions: the noise by which the draft chose a token serves again when the target judges it
 
 
@@ -47,7 +48,8 @@ class SamplingError(SwarmError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. ``temperature = 0`` is greedy; ``top_k = 0`` and ``top_p = 1`` keep every token.
+    """How tokens are chosen. ``temperature = 0`` is greedy; ``top_k = 0`` and ``top_p = 1`` keep every token,
+    ``top_p = 0`` the likeliest alone.
 
     Raises:
         SamplingError: for a value out of range.
@@ -63,8 +65,8 @@ class Sampling:
             raise SamplingError("temperature", self.temperature, "a number from 0 (greedy) to 100")
         if self.top_k < 0:
             raise SamplingError("top_k", self.top_k, "0 (all tokens) or a positive number of tokens")
-        if not 0.0 < self.top_p <= 1.0:
-            raise SamplingError("top_p", self.top_p, "a number above 0 and up to 1 (all tokens)")
+        if not 0.0 <= self.top_p <= 1.0:
+            raise SamplingError("top_p", self.top_p, "a number from 0 (the likeliest token) up to 1 (all tokens)")
         if not 0 <= self.seed <= MAX_SEED:
             raise SamplingError("seed", self.seed, f"an integer from 0 to {MAX_SEED}")
 
@@ -128,6 +130,8 @@ def _best_first(best: int, tokens: Sequence[int], sure: Sequence[float]) -> list
 def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set all but the ``top_k`` likeliest tokens, and then all outside the smallest set of mass ``top_p``, to -inf.
 
+    A ``top_p`` of 0 keeps the likeliest token.
+
     ``logits`` is ``[n, vocabulary]``; ties at the edge of the top k stay in, of those at the edge of
     the top p the lowest ids do.
     """
@@ -138,7 +142,7 @@ def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = ordered.softmax(dim=-1)
         mass_before = probabilities.cumsum(dim=-1) - probabilities
-        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)
+        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= max(top_p, LEAST_TOP_P))
         logits = logits.masked_fill(outside, -torch.inf)
     return logits
 
