@@ -1,28 +1,32 @@
 """``swarm-peer``: what the owner of a computer types. Heavy libraries are imported inside the commands."""
 
+if __name__ == "__main__":  # first of all, and then under its own name
+    from peers import start
+
+    start.main()
+
 import asyncio
 import contextlib
 import ipaddress
 import json
-import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from peers.kinds import Bytes, HostPort, Ipv4, LayerSpan, WhereToListen
 from peers.news import News
 from peers.service import LEAVE_S, install_service, uninstall_service
+from peers.stopping import run_until_stopped
 from swarm import __version__, console, signals, stdio
 from swarm.activity import activity, busy
 from swarm.cli import EXIT_CODES, guard
 from swarm.commands.completion import completion
 from swarm.demo import locate
 from swarm.errors import ExitCode
-from swarm.network.tasks import end
 from swarm.options import (
     FILE,
     ModelName,
@@ -185,11 +189,13 @@ def join(
     if net.is_open:
         say(News("open_network", OPEN_TO_ALL, {"network": net.name}))
 
-    async def run(stop: asyncio.Event) -> None:
+    async def run(stop: asyncio.Event, up: Callable[[], None]) -> None:
         with activity(quiet=as_json) as waiting_for, loading_bar(quiet=as_json) as loaded:
 
             def tell(news: News) -> None:
                 waiting_for("")
+                if news.event == "serving":
+                    up()
                 say(news)
 
             def progress(done_bytes: int, total_bytes: int) -> None:
@@ -199,7 +205,7 @@ def join(
             waiting_for(f"reading {model} and entering the network {net.name}")
             await serve(options, stop, tell, progress)
 
-    _run_until_stopped(run, until_eof, LEAVE_S + grace)
+    run_until_stopped(run, until_eof, LEAVE_S + grace)
 
 
 @app.command()
@@ -246,16 +252,17 @@ def bootstrap(
             return await Directory.join(identity, net, host=host, port=port, bootstrap_node=True)
         return await join_and_relay(identity, net, host=host, port=port)
 
-    async def run(stop: asyncio.Event) -> None:
+    async def run(stop: asyncio.Event, up: Callable[[], None]) -> None:
         async with (
             await enter() as directory,
             answering(directory.daemon),
             announced(net.name, directory.addresses) if lan else contextlib.nullcontext(),
             monitored(NodeMetrics(directory), metrics) if metrics else contextlib.nullcontext() as watched_at,
         ):
+            up()
             if as_json:
-                up = {"network": net.name, "addresses": directory.addresses}
-                stdio.say(json.dumps(up | ({"metrics": watched_at} if watched_at else {})))
+                facts = {"network": net.name, "addresses": directory.addresses}
+                stdio.say(json.dumps(facts | ({"metrics": watched_at} if watched_at else {})))
             else:
                 stdio.say(f"A bootstrap node of the network {net.name} is up. Others join with one of:")
                 for address in directory.addresses:
@@ -267,7 +274,7 @@ def bootstrap(
             await stop.wait()
 
     with held(identity.file, alone=True):
-        _run_until_stopped(run, until_eof)
+        run_until_stopped(run, until_eof, LEAVE_S)
 
 
 @app.command()
@@ -309,48 +316,6 @@ for command in (install_service, uninstall_service, completion):
     app.add_command(command)
 
 
-def _run_until_stopped(
-    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], until_eof: bool, leave_s: float = LEAVE_S
-) -> None:
-    """Run ``run(stop)``; a signal that asks to end (and the end of standard input, if asked) sets ``stop``.
-
-    The second signal does what it would do without us: it ends the process at once.
-    """
-
-    async def life() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def leave(*_: object) -> None:
-            stop.set()
-            signals.end_at_once_from_now_on()
-
-        with signals.on_signals(signals.heeded(), leave):
-            if until_eof:
-                loop.add_reader(sys.stdin.fileno(), _on_input, loop, leave)
-            work = asyncio.create_task(run(stop))
-            stopped = asyncio.create_task(stop.wait())
-            try:
-                await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.wait({work}, timeout=leave_s)
-                if work.done():
-                    work.result()
-            finally:
-                await end(work, stopped)
-
-    asyncio.run(life())
-
-
-def _on_input(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        loop.remove_reader(sys.stdin.fileno())
-        leave()
-
-
 def main() -> None:
-    """The console script."""
+    """Run the command line; `peers.start` is the console script."""
     sys.exit(guard(app, "swarm-peer"))
-
-
-if __name__ == "__main__":
-    main()

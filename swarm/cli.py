@@ -1,5 +1,10 @@
 """``swarm``: what a user types. Commands import heavy libraries when they run, so that ``--help`` is quick."""
 
+if __name__ == "__main__":  # first of all, and then under its own name, by which it logs
+    from swarm import start
+
+    start.main()
+
 import asyncio
 import contextlib
 import logging
@@ -51,7 +56,7 @@ for command in (generate, chat, serve, status, bench, demo, evaluate, completion
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line; `swarm.start` is the console script."""
     sys.exit(guard(app, "swarm"))
 
 
@@ -78,7 +83,8 @@ def guard(command: Callable[..., Any], program: str) -> int:
         except Exception as error:
             log.debug("where it failed", exc_info=True)
             fault = " ".join(f"{type(error).__name__}: {error}".split())
-            return _say(f"{fault}; this is a fault of ours: please report what `{program} -v` says", ExitCode.FAILED)
+            what = f"this is a fault of ours: please report what `{program} -v ...` says"
+            return _say(f"{fault}; {what}", ExitCode.FAILED)
     return ExitCode.DONE
 
 
@@ -95,7 +101,3 @@ def _say(sentence: str, code: ExitCode) -> ExitCode:
     one_line = " ".join(console.CONTROLS.sub("", sentence).splitlines())  # of which strangers may have said a part
     click.echo(f"error: {one_line}", err=True)
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -122,7 +122,8 @@ def _handlers(numbers: Sequence[Signals], handler: Callable[[int, FrameType | No
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, signal.SIG_DFL if former is None else former)
+            if signal.getsignal(number) == handler:  # else the next is to end the process
+                signal.signal(number, signal.SIG_DFL if former is None else former)
 
 
 def _raise_stopped(number: int, _: FrameType | None) -> None:

@@ -91,6 +91,7 @@ def test_a_malformed_address_is_one_sentence(address: str) -> None:
     [
         (("--verify", "lazy"), 2, "the rules are strict"),
         (("--temperature", "-1"), 2, "temperature"),
+        (("--top-p", "-1"), 2, "give a number from 0 (the likeliest token) up to 1 (all tokens)"),
         (("--max-new-tokens", "0"), 2, "max_new_tokens = 0 is not possible"),
         (("--network", "Not A Name"), 2, "is not a name of 1 to 32 characters"),
         (("--network-key", "no-such-file"), 5, "cannot read this network key (No such file or directory)"),
@@ -152,6 +153,20 @@ def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(
     assert said.startswith("error: ZeroDivisionError: by zero; this is a fault of ours")
     assert "-v" in said
     assert "Traceback" in caplog.text
+
+
+def test_a_fault_of_ours_is_told_in_full_by_the_module_too() -> None:
+    script = """
+import runpy, sys
+from swarm import console
+console.settle_colours = lambda: 1 // 0
+sys.argv = ["swarm", "-v", "status"]
+runpy.run_module("swarm.cli", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False)
+    assert done.returncode == 1
+    assert "DEBUG swarm.cli: where it failed\nTraceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ZeroDivisionError")
 
 
 def test_a_reader_that_leaves_ends_it_quietly() -> None:

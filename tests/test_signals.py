@@ -3,10 +3,12 @@
 import asyncio
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from signal import Signals
 
 import pytest
@@ -16,6 +18,10 @@ from swarm import signals
 from swarm.signals import Stopped, heeded, on_signals, run, stoppable, stopped_by
 
 HANG_S = 300.0
+PROJECT = Path(__file__).parent.parent / "pyproject.toml"
+SCRIPTS = {
+    home.partition(".")[0]: home for home in re.findall(r'^swarm\S* = "(\w+\.\w+:\w+)"$', PROJECT.read_text(), re.M)
+}
 GUARD = "import signal, sys, time\nfrom swarm.cli import guard\nsys.exit(guard(lambda **_: command(), 'swarm'))"
 
 
@@ -61,6 +67,67 @@ RUNNING = (
 def test_a_program_ends_with_the_code_of_its_signal(lines: Sequence[str], number: Signals, code: int) -> None:
     said, complaints = ended(started(program(*lines)), number)
     assert (said, complaints.split()) == (code, ["stopped"])
+
+
+@pytest.mark.parametrize("started_as", ["a module", "a console script"])
+@pytest.mark.parametrize("package", ["swarm", "peers"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_the_first_imports_ends_it_alike(
+    number: Signals, code: int, package: str, started_as: str
+) -> None:
+    done = importing(number, package, started_as)
+    assert (done.wait(HANG_S), *done.communicate()) == (code, "", "\nstopped\n")
+
+
+def test_a_signal_that_is_ignored_stays_ignored_during_the_first_imports() -> None:
+    done = importing(signal.SIGINT, "swarm", "a module", lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    out, err = done.communicate(timeout=HANG_S)
+    assert (done.returncode, err) == (0, "")
+    assert out.startswith("swarm, version")
+
+
+def importing(
+    number: Signals, package: str, started_as: str, first: Callable[[], object] = default_signals
+) -> "subprocess.Popen[str]":
+    """A program, of `SCRIPTS` or a module, that gets a signal when it imports its first library."""
+    home, function = SCRIPTS[package].split(":")
+    begin = {
+        "a module": f"runpy.run_module('{package}.cli', run_name='__main__', alter_sys=True)",
+        "a console script": f"importlib.import_module('{home}').{function}()",
+    }
+    lines = (
+        "import importlib, os, runpy, sys",
+        "class Interrupting:",
+        "    def find_spec(self, name, *_):",
+        "        if name == 'click':",
+        f"            os.kill(os.getpid(), {number:d})",
+        "sys.meta_path.insert(0, Interrupting())",
+        "sys.argv = ['swarm', '--version']",
+        begin[started_as],
+    )
+    return started("\n".join(lines), preexec_fn=first)
+
+
+def test_after_the_first_signal_a_second_one_ends_it_at_once_to_the_last() -> None:
+    """A thread that is not over keeps the interpreter from ending."""
+    lines = (
+        "import asyncio, threading, time",
+        "from swarm.signals import run",
+        "async def work():",
+        "    threading.Thread(target=time.sleep, args=(600,)).start()",
+        "    print('up')",
+        "    await asyncio.Event().wait()",
+        "run(work())",
+    )
+    process = started(program(*lines))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "stopped\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANG_S) == -signal.SIGINT
 
 
 def test_a_signal_in_a_finalizer_is_told_again() -> None:

@@ -74,6 +74,32 @@ async def test_a_bootstrap_node_leaves_when_it_is_asked_to(how: str) -> None:
         await eventually(lambda: not Path(f"/proc/{daemon}").exists())
 
 
+@pytest.mark.parametrize("command", ["bootstrap", "join"])
+@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("end of input", 0)])
+async def test_what_is_told_to_stop_during_its_start_goes_no_further(
+    command: str, how: str, code: int, tiny: Checkpoint
+) -> None:
+    """It starts for as long as the node that it enters through says nothing."""
+    dialled = asyncio.Event()
+    silent = await asyncio.start_server(lambda *_: dialled.set(), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    way_in = f"/ip4/127.0.0.1/tcp/{port}/p2p/{Identity.generate().peer_id}"
+    join = ("join", str(tiny._source.path), "--layers", "0:1", "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
+    arguments = BOOTSTRAP if command == "bootstrap" else join
+    async with silent, running(*arguments, "--bootstrap", way_in, "--json", "--until-eof") as process:
+        await soon(dialled.wait())
+        daemons = children(process.pid)
+        if how == "end of input":
+            assert process.stdin is not None
+            process.stdin.close()
+        else:
+            process.send_signal(getattr(signal, how))
+        ended_with, out, err = await ended(process)
+        assert (ended_with, err) == (code, "\nstopped\n" if code else "")
+        assert [json.loads(line)["event"] for line in out.splitlines()] == ["open_network"] * (command == "join")
+        await eventually(lambda: not any(Path(f"/proc/{daemon}").exists() for daemon in daemons))
+
+
 async def test_the_key_of_a_bootstrap_node_is_kept(tmp_path: Path) -> None:
     identity = Identity.load_or_create(tmp_path / "key")
     async with running(*BOOTSTRAP[:-1], "--key", str(tmp_path / "key")) as process:

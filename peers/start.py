@@ -1,0 +1,11 @@
+"""How the console script ``swarm-peer`` begins: it heeds signals first, and imports the rest after that."""
+
+from swarm.start import heed_signals
+
+
+def main() -> None:
+    """Run ``swarm-peer``."""
+    heed_signals()
+    from peers.cli import main
+
+    main()
