@@ -30,7 +30,7 @@ from swarm.wire.stream import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
-STANDSTILL_S = 3.0  # for a peer that was sent a frame to begin it: other sessions may come first
+STANDSTILL_S = 2.0  # of one peer: frames of other sessions may come first there
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
@@ -97,8 +97,13 @@ class Mender:
         self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
         self._clock = session.clock
         self._replayed = False  # in the repair that is under way
+        self._told_again: set[str] = set()  # peers that were told the text again, and may still read
         self._implausible = False  # an answer was, before
         self._misled: set[str] = set()  # who holds lies of the peer that is to be replaced, and may hold the text again
+
+    def answered(self) -> None:
+        """Note an answer of the chain: all its peers have read what they were told again."""
+        self._told_again.clear()
 
     async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
         """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
@@ -121,8 +126,8 @@ class Mender:
         first that was given more than it passes on, for longer than that may take. Return nothing
         as soon as the chain gets on.
 
-        A peer that has begun a frame computes. On a slow host the replay of a long text takes many
-        times as long as any loop before, so it gets the time of a prompt.
+        On a slow host the replay of a long text takes many times as long as any loop before, so a
+        peer that was told it gets the time of a prompt.
         """
         broken: set[str] = set()
         since = self._clock()
@@ -132,8 +137,8 @@ class Mender:
             stuck = self._stuck(now) if not broken and now == before else None
             if stuck is None:
                 return broken
-            computes = now[stuck].last > now[stuck].passed
-            if self._clock() - since >= (PROMPT_TIMEOUT_S if computes else STANDSTILL_S):
+            replays = stuck in self._told_again
+            if self._clock() - since >= (PROMPT_TIMEOUT_S if replays else STANDSTILL_S):
                 self._blame(self._session.broken(self._session.parties[stuck], "it does not get on"))
                 return {stuck}
 
@@ -300,6 +305,7 @@ class Mender:
         if behind is not None:
             await session.heed(behind, new[-1].peer_id)
         await session.join(new, onward, held.epoch, previous)
+        self._told_again |= {link.peer_id for link in new}
         await self._hand_over(before, new, held)
         if behind is not None:
             await session.heeded(behind, new[-1].peer_id)

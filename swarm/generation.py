@@ -280,6 +280,7 @@ class _Repairs:
     def answered(self, at: float) -> None:
         """An answer came then: the pause of a failover before it is over."""
         before, self._heard_at = self._heard_at, at
+        self._mender.answered()
         if self.failovers and not self.failovers[-1].pause_ms:
             self.failovers[-1] = replace(self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3)
 
