@@ -144,9 +144,24 @@ async def _created(creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], t
     task = asyncio.create_task(creating)
     try:
         await _wait_until_listening(task, started)
-        return await within(timeout_s, task)
+        daemon = await within(timeout_s, task)
+        control = daemon._client.control
+        control._pending_calls = PendingCalls(control._pending_calls)
+        return daemon
     finally:
         await end(task)
+
+
+class PendingCalls(dict[Any, "asyncio.Future[Any]"]):
+    """hivemind's calls that wait for an answer, without those that were given up.
+
+    hivemind gives a late answer to a call that was cancelled in the same turn of the event loop. That
+    raises in the task that reads all answers, and no call is answered any more.
+    """
+
+    def __contains__(self, call: object) -> bool:
+        future = self.get(call)
+        return future is not None and not future.done()
 
 
 async def _wait_until_listening(creating: asyncio.Task[P2P], started: Sequence[P2P]) -> None:

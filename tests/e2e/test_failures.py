@@ -103,7 +103,7 @@ async def test_status_says_which_layers_are_missing(half: LocalSwarm) -> None:
     ended = await _run("status", "--bootstrap", half.bootstrap, "--network", half.network.name)
     assert ended.code == 0
     assert "4:8" in ended.out
-    assert "missing" in ended.out
+    assert "no peer serves layers 4:8" in ended.out
 
 
 async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_with_a_sentence() -> None:

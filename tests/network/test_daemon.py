@@ -12,7 +12,7 @@ from swarm.config import Network
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network import daemon
-from swarm.network.daemon import start_daemon, stop_daemon
+from swarm.network.daemon import PendingCalls, start_daemon, stop_daemon
 
 NOBODY = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
 
@@ -52,3 +52,21 @@ async def test_a_daemon_that_gets_no_time_is_not_taken_for_silent_others(
     with pytest.raises(DirectoryDown, match=r"p2pd\) does not listen .* too much to do"):
         await start_daemon(Identity.generate(), Network("test", (NOBODY,)), timeout_s=60.0)
     assert daemons() == []
+
+
+async def test_the_answer_to_a_call_that_was_given_up_is_dropped() -> None:
+    given_up: asyncio.Future[bytes] = asyncio.Future()
+    waiting: asyncio.Future[bytes] = asyncio.Future()
+    calls = PendingCalls({"given up": given_up, "waiting": waiting})
+    given_up.cancel()
+    assert "given up" not in calls
+    assert "waiting" in calls
+    assert "unknown" not in calls
+
+
+async def test_every_daemon_drops_late_answers() -> None:
+    started = await start_daemon(Identity.generate(), Network("test"), timeout_s=60.0)
+    try:
+        assert isinstance(started._client.control._pending_calls, PendingCalls)
+    finally:
+        await stop_daemon(started)
