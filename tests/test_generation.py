@@ -88,6 +88,9 @@ async def test_what_a_reader_takes_counts_neither_as_a_pause_nor_as_patience() -
     class Nobody:
         """Repairs nothing: what was asked for is there already."""
 
+        def answered(self) -> None:
+            """Nothing stands still here."""
+
         async def who(self, why: object) -> set[str]:
             return {"one"}
 
