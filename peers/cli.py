@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peers.kinds import Bytes, HostPort, Ipv4, LayerSpan, WhereToListen
-from peers.news import News
-from peers.service import LEAVE_S, install_service, uninstall_service
+from peers.events import News
+from peers.ops.service import LEAVE_S, install_service, uninstall_service
+from peers.params import Bytes, HostPort, Ipv4, LayerSpan, WhereToListen
 from peers.stopping import run_until_stopped
-from swarm import __version__, console, signals, stdio
-from swarm.activity import activity, busy
-from swarm.cli import EXIT_CODES, guard
-from swarm.commands.completion import completion
-from swarm.demo import locate
-from swarm.errors import ExitCode
-from swarm.options import (
+from swarm import __version__
+from swarm.cli.completion import completion
+from swarm.cli.main import EXIT_CODES, guard
+from swarm.cli.options import (
     FILE,
     ModelName,
     Number,
@@ -40,9 +37,13 @@ from swarm.options import (
     network_option,
     quantization_option,
 )
+from swarm.demo import locate
+from swarm.errors import ExitCode
+from swarm.terminal import console, signals, stdio
+from swarm.terminal.activity import activity, busy
 
 if TYPE_CHECKING:
-    from peers.monitor import Where
+    from peers.ops.health_server import Where
 
 DTYPES = ("float32", "bfloat16", "float16")
 OPEN_TO_ALL = (
@@ -157,9 +158,9 @@ def join(
     net = entered_through(named_network(bootstrap, network), lan)
     import torch
 
-    from peers.device import choose_device
-    from peers.host import Options, serve
-    from peers.progress import loading_bar
+    from peers.compute.device import choose_device
+    from peers.ops.progress import loading_bar
+    from peers.server import Options, serve
     from swarm.model.quantization import named
 
     options = Options(
@@ -237,12 +238,12 @@ def bootstrap(
     from swarm.keylock import held
 
     net = named_network(bootstrap, network)
-    from peers.metrics import NodeMetrics
-    from peers.monitor import monitored
-    from swarm.network.dialback import answering
-    from swarm.network.directory import Directory
-    from swarm.network.lan import announced
-    from swarm.network.relaying import join_and_relay
+    from peers.ops.health_server import monitored
+    from peers.ops.metrics import NodeMetrics
+    from swarm.network.dht.directory import Directory
+    from swarm.network.nat.dialback import answering
+    from swarm.network.nat.mdns import announced
+    from swarm.network.nat.relay_node import join_and_relay
 
     identity = Identity.generate() if ephemeral else Identity.load_or_create(key or state_dir() / "bootstrap.key")
     net.check_member(identity.peer_id)
@@ -300,7 +301,7 @@ def new_network_key(file: Path, as_json: bool) -> None:
 @json_option
 def doctor(bootstrap: tuple[str, ...], network: str | None, port: int, announce: str | None, as_json: bool) -> None:
     """Check whether this computer can serve, and say what to do if it cannot."""
-    from peers.doctor import examine, is_well, show
+    from peers.ops.doctor import examine, is_well, show
 
     with busy("looking at this computer and its network", quiet=as_json):
         findings = signals.run(examine(lambda: named_network(bootstrap, network), port, announce))

@@ -1,6 +1,6 @@
 """How the console script ``swarm-peer`` begins: it heeds signals first, and imports the rest after that."""
 
-from swarm.start import heed_signals
+from swarm.cli.start import heed_signals
 
 
 def main() -> None:

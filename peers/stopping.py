@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from signal import Signals
 from typing import Any
 
-from swarm import signals
-from swarm.network.tasks import end
+from swarm.terminal import signals
+from swarm.util.tasks import end
 
 Run = Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any, Any, None]]
 

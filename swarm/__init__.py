@@ -7,12 +7,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swarm.batch import BatchFailed
-    from swarm.blocking import BlockingClient
-    from swarm.chain import ChainBroken, ChainSilent
-    from swarm.client import ClientOptions, SwarmClient
+    from swarm.chain.failover import SwarmIncomplete
+    from swarm.chain.stage import ChainBroken, ChainSilent
+    from swarm.client.batch import BatchFailed
+    from swarm.client.client import ClientOptions, SwarmClient
+    from swarm.client.conversation import Message, NoChatTemplate, TemplateRefuses
+    from swarm.client.generation import GenerationStream
+    from swarm.client.scoring import Reading
+    from swarm.client.sync import BlockingClient
     from swarm.config import Network, load_network
-    from swarm.conversation import Message, NoChatTemplate, TemplateRefuses
     from swarm.decoding.rules.settings import RuleError
     from swarm.decoding.sampling import SamplingError
     from swarm.errors import (
@@ -27,16 +30,13 @@ if TYPE_CHECKING:
         UnsupportedModel,
         WrongWeights,
     )
-    from swarm.failover import SwarmIncomplete
-    from swarm.generation import GenerationStream
     from swarm.hf.model import SwarmModel
     from swarm.hf.outputs import SwarmGenerateOutput
     from swarm.hf.settings import UnsupportedArgument
     from swarm.identity import Identity
     from swarm.model.draft import DraftMismatch
-    from swarm.reading import Reading
+    from swarm.outputs import Generation, Piece, Stats
     from swarm.request import Options, PromptTooLong, RequestError
-    from swarm.results import Generation, Piece, Stats
     from swarm.routing.chain import MissingLayers
 
 __version__ = "0.1.0"
@@ -84,28 +84,28 @@ __all__ = [
 
 # Most of them come with torch and transformers: each is imported when it is asked for.
 _HOMES = {
-    "swarm.batch": ("BatchFailed",),
-    "swarm.blocking": ("BlockingClient",),
-    "swarm.chain": ("ChainBroken", "ChainSilent"),
-    "swarm.client": ("ClientOptions", "SwarmClient"),
+    "swarm.client.batch": ("BatchFailed",),
+    "swarm.client.sync": ("BlockingClient",),
+    "swarm.chain.stage": ("ChainBroken", "ChainSilent"),
+    "swarm.client.client": ("ClientOptions", "SwarmClient"),
     "swarm.config": ("Network", "load_network"),
-    "swarm.conversation": ("Message", "NoChatTemplate", "TemplateRefuses"),
+    "swarm.client.conversation": ("Message", "NoChatTemplate", "TemplateRefuses"),
     "swarm.decoding.rules.settings": ("RuleError",),
     "swarm.decoding.sampling": ("SamplingError",),
     "swarm.errors": (
         *("ConfigError", "DamagedModel", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap"),
         *("OtherQuantization", "SwarmError", "UnsupportedModel", "WrongWeights"),
     ),
-    "swarm.failover": ("SwarmIncomplete",),
-    "swarm.generation": ("GenerationStream",),
+    "swarm.chain.failover": ("SwarmIncomplete",),
+    "swarm.client.generation": ("GenerationStream",),
     "swarm.hf.settings": ("UnsupportedArgument",),
     "swarm.hf.model": ("SwarmModel",),
     "swarm.hf.outputs": ("SwarmGenerateOutput",),
     "swarm.identity": ("Identity",),
     "swarm.model.draft": ("DraftMismatch",),
-    "swarm.reading": ("Reading",),
+    "swarm.client.scoring": ("Reading",),
     "swarm.request": ("Options", "PromptTooLong", "RequestError"),
-    "swarm.results": ("Generation", "Piece", "Stats"),
+    "swarm.outputs": ("Generation", "Piece", "Stats"),
     "swarm.routing.chain": ("MissingLayers",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work
-from swarm.wire.stream import Placement, Stream
+from swarm.wire.token_tree import Placement, Stream
 
 BOUND = 1e-5  # of the error of a logit, relative to the largest logit
 

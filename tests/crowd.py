@@ -7,8 +7,8 @@ from hivemind.utils import MSGPackSerializer
 
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.directory import Directory
-from swarm.network.validator import RecordValidator
+from swarm.network.dht.directory import Directory
+from swarm.network.dht.validator import RecordValidator
 
 
 class Crowd(RecordValidator):

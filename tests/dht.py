@@ -20,10 +20,10 @@ from records import peer_record
 
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.directory import Directory
-from swarm.network.gate import node_id_of
-from swarm.network.records import PeerRecord, Record, encode
-from swarm.network.validator import RecordValidator, _signed_bytes
+from swarm.network.dht.directory import Directory
+from swarm.network.dht.records import PeerRecord, Record, encode
+from swarm.network.dht.rpc_gater import node_id_of
+from swarm.network.dht.validator import RecordValidator, _signed_bytes
 
 MODEL = "0" * 32
 LAYERS = 8

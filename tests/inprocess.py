@@ -18,11 +18,11 @@ from records import peer_record
 
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.gate import FIND, PING, STORE, Gate, node_id_of
-from swarm.network.node import Node, start_dht
-from swarm.network.nodes import enter, look_around
-from swarm.network.records import PeerRecord, encode
-from swarm.network.seal import Call
+from swarm.network.dht.node import Node, start_dht
+from swarm.network.dht.records import PeerRecord, encode
+from swarm.network.dht.routing_table import enter, look_around
+from swarm.network.dht.rpc_auth import Call
+from swarm.network.dht.rpc_gater import FIND, PING, STORE, Gate, node_id_of
 
 ENTRIES = 3  # honest nodes that each one enters through
 

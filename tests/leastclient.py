@@ -1,4 +1,4 @@
-"""The least that does what `swarm.failover` and `swarm.standby` do, for tests of the peers' side of both."""
+"""The least that does what `failover` and `standby` do, for tests of the peers' side of both."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,9 +10,9 @@ from support import Peer, ask, dialed, eventually, opening, session_id, soon, to
 
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.link import Link
+from swarm.network.links.link import Link
 from swarm.wire.messages import Close, Fault, Frame, Heed, Heeding, Message, Opened, Reroute, Result
-from swarm.wire.stream import replayed
+from swarm.wire.token_tree import replayed
 
 # The text goes on behind token 5 with 21 and 22; 20, 31 and 41 are branches that lose.
 PROMPT = tokens_frame(1, (11, 12, 13, 14, 15), tail=1)

@@ -12,22 +12,22 @@ import pytest
 from architectures import ARCHITECTURES, LAYERS
 from support import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
 
-from swarm.auditor import Auditor
-from swarm.generation import GenerationStream, Threads
-from swarm.kept import KeptSessions
+from swarm.chain.router import Router
+from swarm.client.auditor import Auditor
+from swarm.client.generation import GenerationStream, Threads
+from swarm.client.models import ClientModels
+from swarm.client.session_cache import KeptSessions
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.client import ClientModels
 from swarm.model.span import Span
-from swarm.network.dialer import Dialer
-from swarm.network.discovery import Connections
-from swarm.network.lookup import ModelEntry
-from swarm.network.records import PeerRecord
-from swarm.network.survey import Sample
-from swarm.network.tasks import end
+from swarm.network.dht.crawl import Sample
+from swarm.network.dht.lookup import ModelEntry
+from swarm.network.dht.records import PeerRecord
+from swarm.network.links.dialer import Dialer
+from swarm.network.pool import Connections
+from swarm.outputs import Generation
 from swarm.request import Request
-from swarm.results import Generation
-from swarm.router import Router
 from swarm.routing.health import Health
+from swarm.util.tasks import end
 
 PROMPT = [5, 6, 7, 8, 9]
 NEW = 32

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from swarm.network.records import PeerRecord
+from swarm.network.dht.records import PeerRecord
 
 
 def peer_record(peer_id: str, /, **changes: Any) -> PeerRecord:

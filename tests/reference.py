@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from peers.cli import app as swarm_peer
-from swarm.cli import EXIT_CODES
-from swarm.cli import app as swarm
+from swarm.cli.main import EXIT_CODES
+from swarm.cli.main import app as swarm
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "cli.md"
 SHARED = ("--bootstrap", "--lan", "--network", "--network-key", "--members", "--identity", "--help")

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from support import Server, dialed
 
-from swarm.chain import ChainLink
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
-from swarm.network.connection import Connection
-from swarm.network.link import Link
+from swarm.network.links.connection import Connection
+from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
-from swarm.session import ChainSession
 from swarm.wire.messages import Fault, FaultCode, Frame, Message, Open, Opened, Result
 from swarm.wire.tensors import WireTensor
 

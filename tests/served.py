@@ -13,17 +13,17 @@ from openai import AsyncOpenAI
 from pocket import Material, Swarm, swarm_of
 from typing_extensions import Unpack
 
-from swarm.chain import ChainLink
+from swarm.chain.stage import ChainLink
+from swarm.client.generation import GenerationStream
+from swarm.client.models import ClientModels
+from swarm.client.status import ModelStatus, entry_of, look_at
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
 from swarm.gateway.server import Settings, serving
-from swarm.generation import GenerationStream
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.client import ClientModels
 from swarm.model.span import Span
+from swarm.outputs import Audits
 from swarm.request import Options, Request
-from swarm.results import Audits
-from swarm.status import ModelStatus, entry_of, look_at
 
 SPANS = ((0, 4), (4, 8))
 PROBLEM = min(islice(problems(7, held_out=True), 200), key=lambda problem: len(problem.text))

@@ -1,8 +1,9 @@
 """A chain of peers without any model or network, for the tests of what runs on the client.
 
-Each peer places every window by the rule of `swarm.wire.stream` and keeps, in the place of keys and values, the whole
-text up to each token. So a row that should have been forgotten, or a token that sees the wrong ones, shows. A peer that
-has forgotten everything is given it again as `swarm.failover` and `peers` do it.
+Each peer places every window by the rule of `swarm.wire.token_tree` and keeps, in the place of
+keys and values, the whole text up to each token. So a row that should have been forgotten, or a
+token that sees the wrong ones, shows. A peer that
+has forgotten everything is given it again as `swarm.chain.failover` and `peers` do it.
 """
 
 from collections import deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from swarm.decoding.decoder import Resume, Window
-from swarm.wire.stream import Stream, replayed
+from swarm.wire.token_tree import Stream, replayed
 
 
 @dataclass(frozen=True)

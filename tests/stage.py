@@ -9,17 +9,17 @@ import torch
 from architectures import LAYERS
 from support import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
 
-from peers.budget import CacheBudget
+from peers.compute.cache_budget import CacheBudget
+from peers.compute.history import History
+from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
-from peers.history import History
-from peers.onward import OnwardLinks
-from peers.outlet import Outlet
-from peers.scheduler import Computed, Scheduler
-from peers.session import PeerSession
+from peers.sessions.downstream import Outlet
+from peers.sessions.next_links import OnwardLinks
+from peers.sessions.session import PeerSession
 from swarm.model.span import Span, Work
-from swarm.network.dialer import Dialer
-from swarm.network.link import Link
-from swarm.network.tasks import end
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.link import Link
+from swarm.util.tasks import end
 from swarm.wire.messages import Frame, Hop, Message, Reroute, Result
 
 MAX_POSITIONS = 40

@@ -18,23 +18,23 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from warm import OVEN
 
-from peers.budget import CacheBudget
-from peers.handler import Handler
-from peers.history import HISTORY_BYTES
-from peers.limits import Limits
-from peers.listener import listening
-from peers.scheduler import Scheduler
+from peers.access.limits import Limits
+from peers.access.listener import listening
+from peers.compute.cache_budget import CacheBudget
+from peers.compute.history import HISTORY_BYTES
+from peers.compute.scheduler import Scheduler
+from peers.sessions.handler import Handler
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.dialer import Dialer
-from swarm.network.hello import Door
-from swarm.network.link import Link
-from swarm.network.records import PeerRecord
-from swarm.network.tasks import end, within
+from swarm.network.dht.records import PeerRecord
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.handshake import Door
+from swarm.network.links.link import Link
+from swarm.util.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
-from swarm.wire.hello import Member
+from swarm.wire.handshake import Member
 from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 

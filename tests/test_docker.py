@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from peers.cli import app as swarm_peer
-from swarm.cli import app as swarm
+from swarm.cli.main import app as swarm
 from swarm.gateway.browsers import check_host
 from swarm.gateway.errors import ForeignPage
 

@@ -8,10 +8,10 @@ from pocket import Material, Swarm, swarm_of
 from support import ask, dialed, opening, soon
 from transformers import AutoModelForCausalLM
 
+from swarm.client.models import ClientModels
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.client import ClientModels
 from swarm.model.quantization import QUANTIZATIONS, Quantization, settle
 from swarm.model.span import Span
 from swarm.wire.messages import Fault, FaultCode

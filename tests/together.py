@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 
 from dht import LAYERS, MODEL, daemons, eventually, record_of
 
-from peers.entering import insist
-from peers.host import publish
+from peers.access.entering import insist
+from peers.server import publish
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.directory import Directory
+from swarm.network.dht.directory import Directory
 
 SEEN_WITHIN_S = 180.0  # a node greets bootstrap nodes that it has missed once in a minute
 

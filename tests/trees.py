@@ -3,8 +3,8 @@
 import random
 from collections import defaultdict
 
-from swarm.network.berth import Berth
-from swarm.network.shards import Shard, way_of
+from swarm.network.dht.keys import Shard, way_of
+from swarm.network.dht.slots import Berth
 
 
 class Trees:

@@ -12,7 +12,7 @@ from swarm.bench.compare import Comparison, compare
 from swarm.bench.figures import Figures, all_figures
 from swarm.bench.show import markdown, show_table
 from swarm.bench.ways import Way, ways_of
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.request import Options

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm.bench.ways import PLAIN, Way
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.decoding.bound import time_bound_ms
+from swarm.outputs import Generation, Piece, Stats
 from swarm.request import Options
-from swarm.results import Generation, Piece, Stats
 
 
 @dataclass(frozen=True)

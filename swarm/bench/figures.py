@@ -7,7 +7,7 @@ from typing import Any
 
 from swarm.bench.compare import Comparison
 from swarm.bench.ways import PLAIN, Way
-from swarm.results import Stats
+from swarm.outputs import Stats
 
 
 @dataclass(frozen=True)

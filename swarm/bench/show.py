@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from swarm.bench.figures import Figures
-from swarm.tables import print_table
+from swarm.terminal.tables import print_table
 
 COLUMNS = (
     *("", "speedup", "of bound", "tok/s", "loop ms", "waits", "frames", "bytes up", "down", "work", "in flight"),

@@ -8,17 +8,17 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
-from swarm.conversation import Conversation, Render, Turn, fit
+from swarm.chain.failover import SwarmIncomplete
+from swarm.client.conversation import Conversation, Render, Turn, fit
+from swarm.client.generation import GenerationStream
 from swarm.errors import SwarmError
-from swarm.failover import SwarmIncomplete
-from swarm.generation import GenerationStream
-from swarm.network.tasks import end
+from swarm.outputs import Generation, Piece, RouteStop
 from swarm.request import DEFAULT_NEW_TOKENS, Options, PromptTooLong
-from swarm.results import Generation, Piece, RouteStop
+from swarm.util.tasks import end
 
 
 class Writes(Protocol):
-    """As much of `swarm.client.SwarmClient` as a chat needs."""
+    """As much of `swarm.client.client.SwarmClient` as a chat needs."""
 
     def stream(self, prompt: Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         """A new text."""

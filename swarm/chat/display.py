@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import click
 
-from swarm import console
 from swarm.chat.chat import Answer
-from swarm.results import Piece
+from swarm.outputs import Piece
+from swarm.terminal import console
 
 
 class Text:
     """Answers on standard output as they come, all else on standard error.
 
     Args:
-        waiting_for: shows what takes its time (`swarm.activity.activity`).
+        waiting_for: shows what takes its time (`swarm.terminal.activity.activity`).
         figures: a line of them after every answer.
     """
 

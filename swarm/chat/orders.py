@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm import console
 from swarm.chat.chat import Chat
 from swarm.chat.settings import changed, listed
-from swarm.conversation import Conversation
+from swarm.client.conversation import Conversation
 from swarm.errors import SwarmError
+from swarm.terminal import console
 
 KEYS = 'Alt-Enter begins a new line, as Enter does between """ and """. Ctrl-C stops an answer, Ctrl-D ends the chat.'
 

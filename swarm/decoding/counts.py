@@ -7,7 +7,7 @@ from swarm.decoding.rules.rule import Decision
 
 @dataclass
 class Counts:
-    """Counted by the decoder; `swarm.results.Stats` is made of it."""
+    """Counted by the decoder; `swarm.outputs.Stats` is made of it."""
 
     loops: int = 0  # answers that decided something
     drafted: int = 0  # drafted tokens taken into the tree

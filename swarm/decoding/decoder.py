@@ -1,8 +1,9 @@
 """The decoding loop as a pure state machine: what to draft, what to send, what is committed, when to flush.
 
 The text is the prompt and what was generated; its last token is the *tip* of a tree of drafted tokens. What is sent
-is on its way through the chain or held by it, under serial numbers (`swarm.wire.stream`). The model's answer at a token
-says what follows it, so judging goes on as long as the tip has an answer::
+is on its way through the chain or held by it, under serial numbers (`swarm.wire.token_tree`).
+The model's answer at a token says what follows it, so judging goes on as long as the tip has an
+answer::
 
     p r o m p t o u t|d1 d2 d3 ...      the main line: the draft's first choices
                     ^|   e3 e4 ...      where it was unsure, its second choice too
@@ -53,7 +54,8 @@ class UnexpectedResult(SwarmError):
 class Window:
     """Tokens to send under the serials ``first ...``; the predictions of the last ``tail`` of them are wanted back.
 
-    ``epoch``, ``root`` and ``parents`` are those of `swarm.wire.stream`; ``position`` is the first token's in the text.
+    ``epoch``, ``root`` and ``parents`` are those of `swarm.wire.token_tree`. ``position`` is the
+    first token's in the text.
     """
 
     epoch: int

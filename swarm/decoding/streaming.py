@@ -8,8 +8,8 @@ nearly certain.
 
 from dataclasses import dataclass, field
 
-from swarm.decoding.fading import FadingMean
 from swarm.decoding.plan import MAX_DEPTH, Loop, Plan
+from swarm.util.averages import FadingMean
 
 STREAM_WINDOW = 16  # drafted tokens a frame: a frame is short, so that its first token need not wait for its last
 STREAM_BRANCHES = 3  # beyond the third choice of a draft, the target rarely agrees

@@ -8,8 +8,8 @@ is written, so old measurements fade.
 
 from dataclasses import dataclass, field
 
-from swarm.decoding.fading import FADE, FadingLine, FadingMean
 from swarm.decoding.plan import Loop, Plan
+from swarm.util.averages import FADE, FadingLine, FadingMean
 
 FIRST_WINDOW = 4  # before anything is known
 MAX_AUTO_WINDOW = 32  # beyond, even a draft that is right 19 times in 20 rarely comes

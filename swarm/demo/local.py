@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from swarm.config import Network
 from swarm.errors import SwarmError
-from swarm.network.tasks import end, within
+from swarm.util.tasks import end, within
 
 NETWORK = "swarm-demo"
 START_TIMEOUT_S = 180.0  # importing torch in nine processes on a small machine that is busy

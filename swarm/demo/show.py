@@ -15,14 +15,14 @@ from rich.text import Text
 
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.ways import BRANCHES, PAPERS_WINDOW, PLAIN
-from swarm.client import SwarmClient
-from swarm.console import LEGEND, STYLES
+from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
-from swarm.results import Generation, Piece, Stats
-from swarm.tables import print_table
+from swarm.outputs import Generation, Piece, Stats
+from swarm.terminal.console import LEGEND, STYLES
+from swarm.terminal.tables import print_table
 
 PROMPTS = 3
 SEED = 7  # of the held-out problems that are shown

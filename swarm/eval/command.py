@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from swarm import signals
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.eval.engine import Sample
 from swarm.eval.report import report
@@ -20,6 +19,7 @@ from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
 from swarm.identity import Identity
+from swarm.terminal import signals
 
 
 @dataclass(frozen=True)

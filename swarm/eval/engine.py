@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from swarm.client.models import ClientModels, make_lexicon
+from swarm.client.sequence import Turn
 from swarm.decoding.decoder import Window
 from swarm.eval.variant import Variant
-from swarm.model.client import ClientModels, make_lexicon
 from swarm.model.partial import without_progress_bar
+from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request
-from swarm.results import Generation, Measured
-from swarm.turn import Turn
 
 
 @dataclass(frozen=True)

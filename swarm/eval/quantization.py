@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swarm import logs
 from swarm.demo import TARGET, locate
 from swarm.demo.problems import Problem, answer_of, problems
 from swarm.errors import SwarmError
@@ -25,6 +24,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.quantization import QUANTIZATIONS, named
 from swarm.model.span import Span, Work
+from swarm.util import logs
 
 SEED = 1000  # of the held-out problems
 MAX_NEW_TOKENS = 200

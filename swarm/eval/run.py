@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.errors import ExitCode, SwarmError
 from swarm.eval.engine import InProcess, Sample
 from swarm.eval.tasks import Task

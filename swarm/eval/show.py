@@ -7,7 +7,7 @@ from rich.console import Console
 
 from swarm.errors import SwarmError
 from swarm.eval.report import Row
-from swarm.tables import print_table
+from swarm.terminal.tables import print_table
 
 COLUMNS = (
     *("", "right", "right, 95 %", "to plain", "to plain, 95 %", "p", "tokens/loop", "kept"),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swarm.decoding.rules.choose import Verification
+from swarm.outputs import Generation
 from swarm.request import Options, WindowSize
-from swarm.results import Generation
 
 Who = Literal["swarm", "draft alone"]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from swarm import conversation
-from swarm.control_tokens import TooManyControlTokens
-from swarm.conversation import NoChatTemplate, TemplateRefuses, by_template
+from swarm.client import conversation
+from swarm.client.control_tokens import TooManyControlTokens
+from swarm.client.conversation import NoChatTemplate, TemplateRefuses, by_template
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Message
 

@@ -3,7 +3,7 @@
 import click
 import torch
 
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.gateway.greeting import greeting

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from swarm.chain import ChainBroken, ChainSilent
+from swarm.chain.failover import SwarmIncomplete
+from swarm.chain.stage import ChainBroken, ChainSilent
 from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import SamplingError
 from swarm.errors import DirectoryDown, ExitCode, NoBootstrap, OtherQuantization, SwarmError, WrongWeights
-from swarm.failover import SwarmIncomplete
 from swarm.gateway.outlook import NoChain
 from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers

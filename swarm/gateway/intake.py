@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from swarm.gateway.errors import BadRequest, Crowded
-from swarm.network.tasks import within
+from swarm.util.tasks import within
 
 JSON = "application/json"
 MAX_BODY_BYTES = 32 << 20  # a text of a million tokens, every character of it escaped

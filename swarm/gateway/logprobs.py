@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swarm.results import Piece
-from swarm.text import REPLACEMENT
+from swarm.client.detokenizer import REPLACEMENT
+from swarm.outputs import Piece
 
 Spell = Callable[[int], str]  # a token id as text
 

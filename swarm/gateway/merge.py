@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from swarm.network.tasks import end
+from swarm.util.tasks import end
 
 T = TypeVar("T")
 

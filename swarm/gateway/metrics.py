@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from swarm.gateway.admission import Admission
-from swarm.results import Audits, Stats
+from swarm.outputs import Audits, Stats
 
 MAX_POSITIONS = 32  # of a window that are told apart: every one is a series of its own
 MODEL, CODE = "model_name", "code"

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from swarm.errors import SwarmError
-from swarm.network.tasks import within
 from swarm.request import DEFAULT_PATIENCE_S
 from swarm.routing.chain import MissingLayers
+from swarm.util.tasks import within
 
 SILENT_S = 2.0  # after which texts that bring no token are doubted
 LOOK_TIMEOUT_S = 10.0  # to find a chain

@@ -9,10 +9,10 @@ What the pages need of the rest of the gateway:
       {"pieces": [{"text": "4", "origin": "corrected", "instead_of": "5", "reason": "a number", "key": true,
                    "deficit_nats": 0.0}, ...]}
 
-  one entry a token, named and meant as in `swarm.results.Piece`; the texts of a chunk's pieces, joined, are its
+  one entry a token, named and meant as in `swarm.outputs.Piece`; the texts of a chunk's pieces, joined, are its
   ``delta.content``. The first chunk, and any after the chain has changed, has
   ``{"route": [{"peer_id": "12D3...", "layers": [0, 4], "rtt_ms": 41.5}, ...]}``; the chunk with ``finish_reason`` has
-  the route and ``{"stats": {...}}``, as in `swarm.results.Stats`. What fails in mid-stream is
+  the route and ``{"stats": {...}}``, as in `swarm.outputs.Stats`. What fails in mid-stream is
   ``{"error": {"message": ...}}``.
 - For the speed page every generation tells a `Speedometer`: ``run = speedometer.began(model)``; after each piece
   ``run.piece(piece)``, ``run.route(stream.route)`` and ``run.measured(stream.measured)``; at the end
@@ -36,7 +36,7 @@ from swarm.gateway.errors import Problem
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.gateway.watch import Watch
-from swarm.network.tasks import end
+from swarm.util.tasks import end
 
 FILES = Path(__file__).with_name("static")
 STATIC = "/pages/"

@@ -11,11 +11,11 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
+from swarm.client.models import ClientModels
+from swarm.client.prompt import encoded
 from swarm.gateway.chat import chat_prompt, chat_text
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
-from swarm.model.client import ClientModels
-from swarm.prompt import encoded
 from swarm.request import PromptTooLong, context_tokens
 
 SHORT_BYTES = 32 << 10  # of a text that is read at once

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from swarm.gateway.logprobs import Spell, chat_logprobs, text_logprobs
-from swarm.results import Generation, Piece, RouteStop, Stats
+from swarm.outputs import Generation, Piece, RouteStop, Stats
 
 
 class Shape(Protocol):

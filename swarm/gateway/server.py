@@ -16,8 +16,8 @@ from swarm.gateway.prompts import Threads
 from swarm.gateway.service import Engine, Service
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
-from swarm.network.site import site
-from swarm.signals import heeded, on_signals
+from swarm.terminal.signals import heeded, on_signals
+from swarm.util.http import site
 
 HOST, PORT = "127.0.0.1", 8000
 GRACE_S = 10.0  # for running answers, when the gateway is told to stop

@@ -9,7 +9,10 @@ from typing import Protocol
 
 from typing_extensions import Unpack
 
-from swarm.chain import ChainLink
+from swarm.chain.stage import ChainLink
+from swarm.client.generation import GenerationStream
+from swarm.client.models import ClientModels
+from swarm.client.status import ModelStatus
 from swarm.errors import ConfigError, SwarmError
 from swarm.gateway.admission import Admission
 from swarm.gateway.errors import BadRequest, UnknownModel, problem_of
@@ -19,11 +22,8 @@ from swarm.gateway.outlook import Outlook
 from swarm.gateway.prompts import Threads, prompts_of
 from swarm.gateway.requests import MAX_CHOICES, Body
 from swarm.gateway.speedometer import Speedometer
-from swarm.generation import GenerationStream
-from swarm.model.client import ClientModels
+from swarm.outputs import Audits, Generation, Piece, RouteStop
 from swarm.request import Options, Request, context_tokens
-from swarm.results import Audits, Generation, Piece, RouteStop
-from swarm.status import ModelStatus
 
 
 class Engine(Protocol):

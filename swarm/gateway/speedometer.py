@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from swarm.results import Measured, Piece, RouteStop, Stats
+from swarm.outputs import Measured, Piece, RouteStop, Stats
 from swarm.routing.chain import Stage
 
 HISTORY_S = 60

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from swarm.errors import SwarmError
-from swarm.network.tasks import end, within
+from swarm.util.tasks import end, within
 
 OPEN_AFTER_S = 2.0  # proxies and clients give up where they hear nothing; until then a failure has its own status
 COMMENT_EVERY_S = 10.0  # of silence, whatever happens meanwhile

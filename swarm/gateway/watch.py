@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
+from swarm.client.lookout import Path
+from swarm.client.status import ModelStatus, PeerStatus
 from swarm.errors import SwarmError
-from swarm.lookout import Path
-from swarm.network.tasks import end, within
-from swarm.status import ModelStatus, PeerStatus
+from swarm.util.tasks import end, within
 
 EVERY_S = 2.0
 LOOK_TIMEOUT_S = 15.0

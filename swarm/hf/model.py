@@ -12,9 +12,9 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from typing_extensions import Unpack
 
-from swarm.batch import DEFAULT_AT_ONCE, side_by_side
-from swarm.blocking import BlockingClient
-from swarm.client import ClientOptions
+from swarm.client.batch import DEFAULT_AT_ONCE, side_by_side
+from swarm.client.client import ClientOptions
+from swarm.client.sync import BlockingClient
 from swarm.hf.arguments import Call, mask_of, read_call, unpadded
 from swarm.hf.outputs import Row, SwarmGenerateOutput, assemble, placed
 from swarm.hf.settings import UnsupportedArgument, refused

@@ -9,8 +9,8 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 from swarm.decoding.sampling import restrict
 from swarm.hf.arguments import Call
+from swarm.outputs import Generation, Piece
 from swarm.request import Request
-from swarm.results import Generation, Piece
 
 
 @dataclass

@@ -16,7 +16,7 @@ from swarm.model.device import upload
 from swarm.model.masks import NotPackable, View
 from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
 from swarm.wire.messages import MAX_SESSION_TOKENS
-from swarm.wire.stream import MAX_TAIL, Placement, Stream
+from swarm.wire.token_tree import MAX_TAIL, Placement, Stream
 
 
 class BranchingModel:

@@ -9,7 +9,7 @@ from swarm.errors import SpanError
 from swarm.model.device import upload
 from swarm.model.masks import View
 from swarm.wire.messages import MAX_SESSION_TOKENS
-from swarm.wire.stream import Placement
+from swarm.wire.token_tree import Placement
 
 BLOCK_TOKENS = 64  # room grows in whole blocks, so that decoding does not allocate at every token
 

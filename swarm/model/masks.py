@@ -13,7 +13,7 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 from swarm.model.device import upload
-from swarm.wire.stream import Placement
+from swarm.wire.token_tree import Placement
 
 
 class NotPackable(Exception):

@@ -17,7 +17,7 @@ from swarm.model.masks import NotPackable, View
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
 from swarm.wire.messages import MAX_SESSION_TOKENS
-from swarm.wire.stream import Placement
+from swarm.wire.token_tree import Placement
 
 CHECK_TOKENS = 6  # enough for two chunks and a neighbour
 TOLERANCE = 1e-3  # of the self-check in float32, relative: float noise is far below, wrong masks are far above

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from swarm.network.discovery import candidates
+from swarm.network.pool import candidates
 from swarm.routing.chain import MissingLayers, Stage
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, plan

@@ -4,9 +4,9 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from swarm.network.berth import Berth, Listing
-from swarm.network.records import RECORD_LIFETIME_S, REFRESH_INTERVAL_S
-from swarm.network.shards import Shard, block_of, models_key, way_of
+from swarm.network.dht.keys import Shard, block_of, models_key, way_of
+from swarm.network.dht.records import RECORD_LIFETIME_S, REFRESH_INTERVAL_S
+from swarm.network.dht.slots import Berth, Listing
 from swarm.routing.placement import Serving, better_span, choose_span
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
@@ -21,7 +21,7 @@ LEAVES_WITH_A_WORD = 0.5  # share of the peers that withdraw their record
 
 
 class Peer:
-    """One peer. Its record lies where the rules of `swarm.network.berth` put it, and its span is what
+    """One peer. Its record lies where the rules of `swarm.network.dht.slots` put it, and its span is what
     `swarm.routing.placement` chose."""
 
     def __init__(self, swarm: Swarm, member: Member, lifetime_s: float) -> None:

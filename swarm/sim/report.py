@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from swarm.identity import Identity
-from swarm.network.records import PeerRecord, encode
-from swarm.network.validator import SIGNATURE_BYTES
+from swarm.network.dht.records import PeerRecord, encode
+from swarm.network.dht.validator import SIGNATURE_BYTES
 from swarm.sim.clients import Found
 from swarm.sim.dht import Cost
 from swarm.sim.scenario import Moment, Story

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.network.lookup import ENOUGH_PEERS, covers
-from swarm.network.shards import block_count
-from swarm.network.survey import Sample, Survey
+from swarm.network.dht.crawl import Sample, Survey
+from swarm.network.dht.keys import block_count
+from swarm.network.dht.lookup import ENOUGH_PEERS, covers
 from swarm.sim.dht import Cost, Dht, Entry
 from swarm.sim.events import Events
 from swarm.sim.world import Place

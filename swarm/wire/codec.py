@@ -11,7 +11,7 @@ from swarm.wire.messages import Message, printable
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
 PROTOCOL_VERSION = 5
-SUPPORTED_VERSIONS = (4, PROTOCOL_VERSION)  # offered when a link begins: see `swarm.wire.hello`
+SUPPORTED_VERSIONS = (4, PROTOCOL_VERSION)  # offered when a link begins: see `swarm.wire.handshake`
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory

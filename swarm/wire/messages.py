@@ -7,7 +7,7 @@ frames travel around the loop::
 
 `Cancel`, `Close`, `Reroute`, `Heed`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly between a client and a
 peer: whoever opened a session commands it, over the same link. Its frames come over that link too, or from the peers
-that its client names, which have proved who they are (`swarm.wire.hello`).
+that its client names, which have proved who they are (`swarm.wire.handshake`).
 """
 
 import enum
@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from swarm.wire.stream import Retold
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
+from swarm.wire.token_tree import Retold
 
 SESSION_ID_BYTES = 16  # random
 MAX_LAYERS = 1_000
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
-Serial = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a token in its session's stream; see `swarm.wire.stream`
+Serial = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a token in its session's stream; see `swarm.wire.token_tree`
 Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
@@ -98,9 +98,9 @@ class Opened(Message):
 class Frame(Message):
     """Tokens of a session's stream from serial ``first`` on, as token ids or as hidden states.
 
-    What an epoch, a root and parents mean is told in `swarm.wire.stream`; without ``parents`` each token follows the
-    one before it. The client wants the final hidden states of the last ``tail`` tokens back. ``compute_ms`` and
-    ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
+    What an epoch, a root and parents mean is told in `swarm.wire.token_tree`; without ``parents``
+    each token follows the one before it. The client wants the final hidden states of the last
+    ``tail`` tokens back. ``compute_ms`` and ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
 
     A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and kept, passed on to so
     many more peers, and answered to nobody. It outlives newer epochs, but not a `Cancel`.

@@ -12,8 +12,8 @@ from swarm.audit import evidence as module
 from swarm.audit.evidence import MAX_SAMPLES, Evidence, Samples
 from swarm.audit.replay import MOST_AT_ONCE, windows
 from swarm.routing.chain import Stage
-from swarm.wire.stream import Stream
 from swarm.wire.tensors import MAX_FRAME_TOKENS
+from swarm.wire.token_tree import Stream
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from swarm.bench.compare import Comparison, compare, token_ms
 from swarm.bench.ways import BRANCHES, PAPERS_WINDOW
 from swarm.bench.ways import PLAIN as PLAINLY
-from swarm.results import Generation, Piece, Stats
+from swarm.outputs import Generation, Piece, Stats
 
 PLAIN = Stats(
     prompt_tokens=5,

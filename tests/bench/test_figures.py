@@ -10,7 +10,7 @@ from swarm.bench.figures import all_figures, best, figures
 from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, window_of
 from swarm.decoding.counts import Counts
-from swarm.results import Generation, Measured, Meter
+from swarm.outputs import Generation, Measured, Meter
 
 WINDOWS = [window_of(8), window_of(16)]
 WAYS = [PLAIN, *WINDOWS, STREAMING, BRANCHES, ADAPTIVE]

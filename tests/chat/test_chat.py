@@ -18,10 +18,10 @@ from swarm.chat.display import Json, figures
 from swarm.chat.orders import ORDERS
 from swarm.chat.reading import NotText, Pipe
 from swarm.chat.talk import talk
-from swarm.conversation import Message, Turn
+from swarm.client.conversation import Message, Turn
 from swarm.errors import ExitCode
+from swarm.outputs import Piece
 from swarm.request import Options
-from swarm.results import Piece
 
 
 def render(messages: Sequence[Message]) -> list[int]:

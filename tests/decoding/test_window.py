@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.decoding.bound import expected_tokens
-from swarm.decoding.fading import FadingLine
 from swarm.decoding.plan import Loop
 from swarm.decoding.window import (
     MAX_AUTO_WINDOW,
@@ -16,6 +15,7 @@ from swarm.decoding.window import (
     FixedWindow,
     best_window,
 )
+from swarm.util.averages import FadingLine
 
 
 def rate(alpha, window, fixed, slope, draft):

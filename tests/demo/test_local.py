@@ -10,10 +10,10 @@ import pytest
 from architectures import LAYERS
 from support import alive, children, eventually, kill, soon, tiny_checkpoint
 
+from swarm.client.status import look
 from swarm.demo import local
 from swarm.demo.local import LocalSwarm, NotStarted, ProcessFailed, even_spans
 from swarm.errors import ExitCode
-from swarm.status import look
 
 pytestmark = pytest.mark.usefixtures("warmly")
 

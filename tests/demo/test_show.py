@@ -6,7 +6,7 @@ from screens import on_screens
 from swarm.bench.compare import Comparison
 from swarm.decoding.counts import Counts
 from swarm.demo.show import WAYS, _panels, _print_table
-from swarm.results import Generation, Measured, Meter
+from swarm.outputs import Generation, Measured, Meter
 
 COLUMNS = ("tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound")
 

@@ -14,7 +14,7 @@ import click
 
 from docs.markdown import ROOT, Block, blocks, tokens
 from peers.cli import app as swarm_peer
-from swarm.cli import app as swarm
+from swarm.cli.main import app as swarm
 from swarm.demo import DRAFT, TARGET
 
 OURS: Mapping[str, click.Group] = {"swarm": swarm, "swarm-peer": swarm_peer}

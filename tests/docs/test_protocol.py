@@ -7,14 +7,14 @@ from pydantic import BaseModel
 
 from docs.fields import rows
 from docs.markdown import ROOT, tables
-from swarm.network.dialback import Answer, Question
-from swarm.network.records import ModelRecord, PeerRecord
-from swarm.wire import codec, hello
+from swarm.network.dht.records import ModelRecord, PeerRecord
+from swarm.network.nat.dialback import Answer, Question
+from swarm.wire import codec, handshake
 from swarm.wire.messages import FaultCode, Hop
 from swarm.wire.tensors import WireTensor
 
 PAGE = ROOT / "docs" / "protocol.md"
-KINDS: dict[str, type[BaseModel]] = {**hello._KINDS, **codec._KINDS}
+KINDS: dict[str, type[BaseModel]] = {**handshake._KINDS, **codec._KINDS}
 PARTS = {each.__name__: each for each in (Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer)}
 TABLES = tables(PAGE)
 

@@ -14,9 +14,9 @@ from cryptography.x509 import load_der_x509_certificate
 from docs.vectors import from_json, to_json
 from docs.written import VECTORS
 from swarm.identity import verify
-from swarm.network.records import decode as decode_record
-from swarm.network.records import encode as encode_record
-from swarm.wire import codec, hello
+from swarm.network.dht.records import decode as decode_record
+from swarm.network.dht.records import encode as encode_record
+from swarm.wire import codec, handshake
 from swarm.wire.codec import WireError
 from swarm.wire.tensors import WireTensor
 
@@ -76,7 +76,7 @@ def test_messages_in_both_directions(example: Any) -> None:
 
 def test_every_kind_of_message_has_an_example() -> None:
     assert {example["kind"] for example in FILE["messages"]} == set(codec._KINDS)
-    assert {said["kind"] for example in FILE["hellos"] for said in example["messages"]} == set(hello._KINDS)
+    assert {said["kind"] for example in FILE["hellos"] for said in example["messages"]} == set(handshake._KINDS)
 
 
 @named("refused", "what")
@@ -178,8 +178,8 @@ def test_streams(example: Any) -> None:
 def test_hellos(example: Any) -> None:
     said = {each["kind"]: each["fields"] for each in example["messages"]}
     for each in example["messages"]:
-        decoded = hello._KINDS[each["kind"]].model_validate(each["fields"])
-        assert hello.encode(decoded) == each["bytes"]
+        decoded = handshake._KINDS[each["kind"]].model_validate(each["fields"])
+        assert handshake.encode(decoded) == each["bytes"]
         assert msgpack.unpackb(each["bytes"])[1] == each["kind"]
     if "refusal" in said:
         return

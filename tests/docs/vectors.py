@@ -24,13 +24,13 @@ from swarm.config import Network
 from swarm.demo import DRAFT, locate
 from swarm.identity import Identity
 from swarm.model.checkpoint import VOLATILE_CONFIG_KEYS, Checkpoint
-from swarm.network import records, seal, shards
-from swarm.network.validator import RecordValidator, _signed_bytes
-from swarm.wire import codec, hello, messages
+from swarm.network.dht import keys, records, rpc_auth
+from swarm.network.dht.validator import RecordValidator, _signed_bytes
+from swarm.wire import codec, handshake, messages
 from swarm.wire.codec import WireError
-from swarm.wire.hello import DIALLING, SERVING, Dialling, Member, Serving, Transcript
-from swarm.wire.stream import OutOfOrder, Placement, Stream
+from swarm.wire.handshake import DIALLING, SERVING, Dialling, Member, Serving, Transcript
 from swarm.wire.tensors import WireTensor
+from swarm.wire.token_tree import OutOfOrder, Placement, Stream
 
 PRIVATE_KEYS = [bytes([number]) * 32 for number in (1, 2, 3)]
 ALICE, BOB, RELAYED_BOB = (Identity(Ed25519PrivateKey.from_private_bytes(key)) for key in PRIVATE_KEYS)
@@ -196,18 +196,19 @@ def _hellos() -> Iterator[Json]:
                 "serving_transcript": transcript.said_by(SERVING),
                 "dialling_transcript": transcript.said_by(DIALLING),
                 "messages": [
-                    {"kind": type(each).__name__.lower(), "fields": each, "bytes": hello.encode(each)} for each in said
+                    {"kind": type(each).__name__.lower(), "fields": each, "bytes": handshake.encode(each)}
+                    for each in said
                 ],
             }
         )
-    refusal = hello.Refusal(text="this is the network 'office', not 'home'")
-    said = [{"kind": "refusal", "fields": refusal, "bytes": hello.encode(refusal)}]
+    refusal = handshake.Refusal(text="this is the network 'office', not 'home'")
+    said = [{"kind": "refusal", "fields": refusal, "bytes": handshake.encode(refusal)}]
     yield to_json({"what": "a hello that is refused", "messages": said})
 
 
 @contextmanager
 def _nonces(*nonces: bytes) -> Iterator[None]:
-    with mock.patch.object(hello, "new_nonce", side_effect=nonces):
+    with mock.patch.object(handshake, "new_nonce", side_effect=nonces):
         yield
 
 
@@ -251,8 +252,8 @@ def _record(record: records.Record, depth: int) -> Json:
     return to_json(
         {
             "record": record,
-            "way": shards.way_of(named),
-            "rank": shards.rank_of(record.peer_id),
+            "way": keys.way_of(named),
+            "rank": keys.rank_of(record.peer_id),
             "key_text": record.key(depth),
             "key": key,
             "subkey": subkey,
@@ -265,11 +266,11 @@ def _record(record: records.Record, depth: int) -> Json:
 
 
 def _sealed() -> Json:
-    call, nonce = seal.Call("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id), bytes(range(16))
-    ours = seal.Seal(NETWORK_KEY, clock=lambda: NOW)
-    with mock.patch.object(seal.secrets, "token_bytes", return_value=nonce):
+    call, nonce = rpc_auth.Call("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id), bytes(range(16))
+    ours = rpc_auth.Seal(NETWORK_KEY, clock=lambda: NOW)
+    with mock.patch.object(rpc_auth.secrets, "token_bytes", return_value=nonce):
         request, _ = ours.request(call, b"what is asked")
-    answer = seal.Seal(NETWORK_KEY, clock=lambda: NOW).answer(call, nonce, b"what is answered")
+    answer = rpc_auth.Seal(NETWORK_KEY, clock=lambda: NOW).answer(call, nonce, b"what is answered")
     return to_json(
         {
             "network_key": NETWORK_KEY,

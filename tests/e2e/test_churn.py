@@ -7,12 +7,12 @@ from itertools import islice
 import pytest
 import pytest_asyncio
 
-from swarm.client import SwarmClient
+from swarm.chain.failover import SwarmIncomplete
+from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.demo.problems import problems
-from swarm.failover import SwarmIncomplete
-from swarm.results import Generation
+from swarm.outputs import Generation
 
 SPANS = [(0, 4), (4, 8)]
 LINK_MS = 20.0

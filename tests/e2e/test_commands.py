@@ -12,8 +12,8 @@ from pathlib import Path
 
 from support import alive
 
-from swarm.blocking import BlockingClient
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
+from swarm.client.sync import BlockingClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.demo.problems import problems

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
+from swarm.outputs import Generation
 from swarm.request import Options
-from swarm.results import Generation
 
 PROMPTS = [problem.prompt for problem in islice(problems(2026, held_out=True), 50)]
 NEW_TOKENS = 20  # of every prompt on every chain: misses, rollbacks and digits all occur in the first sentence

@@ -16,14 +16,14 @@ from support import Server, ask, pong, soon
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.demo import TARGET
 from swarm.identity import Identity
-from swarm.network.dialer import Dialer
-from swarm.network.hello import introduce
-from swarm.network.link import LinkClosed
-from swarm.network.tasks import within
-from swarm.network.websocket import WebSockets
-from swarm.wire import hello
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.handshake import introduce
+from swarm.network.links.link import LinkClosed
+from swarm.network.links.websocket import WebSockets
+from swarm.util.tasks import within
+from swarm.wire import handshake
 from swarm.wire.codec import PROTOCOL_VERSION
-from swarm.wire.hello import Member, Transcript, Welcome
+from swarm.wire.handshake import Member, Transcript, Welcome
 from swarm.wire.messages import Fault, Ping, Pong
 
 START_S = 300.0
@@ -108,10 +108,12 @@ async def test_strangers_get_no_link_to_a_private_swarm(tmp_path: Path) -> None:
 async def an_older_version(swarm: Swarm) -> None:
     websockets = WebSockets()
     async with await websockets.open(*swarm.where[:2]) as link:
-        old = hello.Dialling(Member(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,))
-        await link.send_bytes(hello.encode(old.hello))
-        with pytest.raises(hello.HelloError, match=f"protocol 3, the other {PROTOCOL_VERSION}: update the older one"):
-            hello.decode(await soon(link.receive_bytes()), Welcome)
+        old = handshake.Dialling(Member(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,))
+        await link.send_bytes(handshake.encode(old.hello))
+        with pytest.raises(
+            handshake.HelloError, match=f"protocol 3, the other {PROTOCOL_VERSION}: update the older one"
+        ):
+            handshake.decode(await soon(link.receive_bytes()), Welcome)
     await websockets.close()
 
 
@@ -131,7 +133,7 @@ async def a_replay(swarm: Swarm) -> None:
     async with await websockets.open(*swarm.where[:2]) as link:
         for data in sent:
             await link.send_bytes(data)
-        hello.decode(await soon(link.receive_bytes()), Welcome)
+        handshake.decode(await soon(link.receive_bytes()), Welcome)
         fault = await soon(link.receive())
         assert isinstance(fault, Fault)
         assert "does not prove" in fault.text
@@ -148,17 +150,17 @@ async def one_that_is_passed_on(swarm: Swarm) -> None:
         await websockets.open(his.address, his.certificate) as to_mallory,
         await websockets.open(*swarm.where[:2]) as to_peer,
     ):
-        alice = hello.Dialling(Member(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding)
-        await to_peer.send_bytes(hello.encode(alice.hello))
-        welcome = hello.decode(await soon(to_peer.receive_bytes()), Welcome)
+        alice = handshake.Dialling(Member(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding)
+        await to_peer.send_bytes(handshake.encode(alice.hello))
+        welcome = handshake.decode(await soon(to_peer.receive_bytes()), Welcome)
         said = Transcript(alice.hello, welcome.nonce, welcome.version, mallory.peer_id, to_mallory.binding)
-        signed = said.said_by(hello.SERVING)
+        signed = said.said_by(handshake.SERVING)
         change = {
             "peer_id": mallory.peer_id,
             "signature": swarm.mallory.sign(signed),
-            "proof": hello.proof_of(swarm.network.key, signed),
+            "proof": handshake.proof_of(swarm.network.key, signed),
         }
-        await to_peer.send_bytes(hello.encode(alice.welcomed(welcome.model_copy(update=change))))
+        await to_peer.send_bytes(handshake.encode(alice.welcomed(welcome.model_copy(update=change))))
         fault = await soon(to_peer.receive())
         assert isinstance(fault, Fault)
         assert "does not prove" in fault.text

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.directory import Directory
+from swarm.network.dht.directory import Directory
 
 LAYERS = 12
 LIMIT_BYTES = 1100 << 20  # what a peer takes before it has any layers is half of it

@@ -17,10 +17,10 @@ from architectures import Architecture
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.network.dialer import Dialer
-from swarm.network.directory import Directory
-from swarm.network.discovery import Connections
-from swarm.wire.hello import Member
+from swarm.network.dht.directory import Directory
+from swarm.network.links.dialer import Dialer
+from swarm.network.pool import Connections
+from swarm.wire.handshake import Member
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed

@@ -20,7 +20,7 @@ from support import alive
 
 from swarm.demo import DRAFT, TARGET
 from swarm.demo.local import LocalSwarm
-from swarm.network.tasks import within
+from swarm.util.tasks import within
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warmly")]
 HANG_S = 300.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import soon
 
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.demo.problems import problems

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from support import WatchedSpan
 
-from peers.budget import CacheBudget
-from peers.handler import Handler
-from peers.scheduler import Scheduler
+from peers.compute.cache_budget import CacheBudget
+from peers.compute.scheduler import Scheduler
+from peers.sessions.handler import Handler
 from swarm.model.span import Span, Work
-from swarm.network.link import CONNECT_TIMEOUT_S, Link, LinkClosed
-from swarm.network.stream import StreamLink
-from swarm.network.tasks import end, within
+from swarm.network.links.libp2p import StreamLink
+from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed
+from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Close, Fault, FaultCode, Frame, Hop, Message, Open, Opened, Ping, Pong, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS

@@ -15,8 +15,8 @@ from pocket import STAGES, Material, Swarm, swarm_of
 from fuzz.arena import Complaints, watched_by
 from fuzz.mutate import changed
 from swarm.errors import SwarmError
-from swarm.network.link import Link
-from swarm.network.tasks import within
+from swarm.network.links.link import Link
+from swarm.util.tasks import within
 from swarm.wire.codec import encode
 from swarm.wire.messages import Fault, FaultCode, Frame, Message, Result
 

@@ -14,15 +14,15 @@ from records import peer_record
 from fuzz.arena import PATIENCE_S, SkippingLoop, pair, run, settle
 from fuzz.mutate import changed
 from fuzz.schema import IDENTITIES, valid
-from swarm import session as sessions
-from swarm.chain import ChainLink
+from swarm.chain import session as sessions
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
 from swarm.errors import SwarmError
-from swarm.network.connection import Connection
-from swarm.network.stream import StreamLink
-from swarm.network.tasks import end, within
+from swarm.network.links.connection import Connection
+from swarm.network.links.libp2p import StreamLink
 from swarm.routing.chain import Stage
-from swarm.session import ChainSession
+from swarm.util.tasks import end, within
 from swarm.wire import codec
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Fault, FaultCode, Frame, Message, Open, Opened, Ping, Pong, Probe, Result, Standing

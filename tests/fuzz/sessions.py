@@ -15,12 +15,13 @@ from support import tiny_checkpoint
 from fuzz.arena import Arena, reference, run
 from fuzz.coverage import Watched, Way
 from fuzz.scripts import Author, Script, altered, play
-from peers import handler, history, inbox, onward, outlet, retelling, session
+from peers.compute import history
+from peers.sessions import downstream, handler, inbox, next_links, replay, session
 from swarm.model.span import Span
-from swarm.network import feed
-from swarm.wire import stream
+from swarm.network.links import replica_feed
+from swarm.wire import token_tree
 
-MODULES = (handler, history, inbox, onward, outlet, retelling, session, feed, stream)
+MODULES = (handler, history, inbox, next_links, downstream, replay, session, replica_feed, token_tree)
 FRESH = 0.4  # the share of scripts that are made anew
 KEPT = 500  # scripts at most, that changes are made to
 

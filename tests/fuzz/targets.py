@@ -14,10 +14,12 @@ from hivemind.utils import MSGPackSerializer
 from fuzz.schema import IDENTITIES, valid
 from swarm.errors import InvalidRecord
 from swarm.identity import Identity
-from swarm.network import address, dialback, records, shards, stream, validator
-from swarm.network.link import LinkClosed
-from swarm.network.stream import StreamLink
-from swarm.wire import codec, hello, messages, tensors
+from swarm.network.dht import keys, records, validator
+from swarm.network.links import address, libp2p
+from swarm.network.links.libp2p import StreamLink
+from swarm.network.links.link import LinkClosed
+from swarm.network.nat import dialback
+from swarm.wire import codec, handshake, messages, tensors
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
 from swarm.wire.messages import Message
 
@@ -73,7 +75,7 @@ class Records:
     """Either a record that is encoded back to the same one, or `InvalidRecord`."""
 
     name = "records"
-    modules = (records, address, shards)
+    modules = (records, address, keys)
     longest = 1 << 16
 
     def seed(self, random: Random) -> bytes:
@@ -166,7 +168,7 @@ class Framing:
     """The messages of a libp2p stream are those that its lengths say, up to the first that is too long or none."""
 
     name = "framing"
-    modules = (stream,)
+    modules = (libp2p,)
     longest = 1 << 16
 
     def __init__(self) -> None:
@@ -274,23 +276,23 @@ class Greeting:
     `HelloError` in one printable sentence."""
 
     name = "hello"
-    modules = (hello, codec)
+    modules = (handshake, codec)
     longest = 1 << 13
 
     def seed(self, random: Random) -> bytes:
-        name = random.choice(list(hello._KINDS))
-        data: bytes = msgpack.packb([codec.PROTOCOL_VERSION, name, valid(hello._KINDS[name], random)])
+        name = random.choice(list(handshake._KINDS))
+        data: bytes = msgpack.packb([codec.PROTOCOL_VERSION, name, valid(handshake._KINDS[name], random)])
         return data
 
     def run(self, data: bytes) -> str:
         outcome = ""
-        for kind in (hello.Hello, hello.Welcome, hello.Introduction):
+        for kind in (handshake.Hello, handshake.Welcome, handshake.Introduction):
             try:
-                said = hello.decode(data, kind)
-            except hello.HelloError as error:
+                said = handshake.decode(data, kind)
+            except handshake.HelloError as error:
                 refusal = error
             else:
-                assert hello.decode(hello.encode(said), kind) == said, "it does not come back"
+                assert handshake.decode(handshake.encode(said), kind) == said, "it does not come back"
                 return f"valid {kind.__name__}"
             assert str(refusal).isprintable(), "a refusal could steer a terminal"
             assert len(str(refusal)) < 400, "a refusal is as long as the sender likes"

@@ -6,9 +6,9 @@ import pytest
 
 from fuzz import hostile, sessions
 from fuzz.sessions import Stagehand
-from peers.budget import CacheBudget
-from peers.handler import Handler
-from swarm.inflight import InFlight
+from peers.compute.cache_budget import CacheBudget
+from peers.sessions.handler import Handler
+from swarm.chain.in_flight import InFlight
 
 CORPUS = Path(__file__).parent / "corpus"
 

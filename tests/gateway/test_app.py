@@ -14,7 +14,7 @@ from swarm.gateway import outlook
 from swarm.gateway.admission import Admission
 from swarm.gateway.intake import MAX_BODY_BYTES
 from swarm.gateway.keys import Keys
-from swarm.network.tasks import end
+from swarm.util.tasks import end
 
 KEY = "k" * 32
 ANSWER = f"#### {PROBLEM.answer}"

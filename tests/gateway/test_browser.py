@@ -12,7 +12,7 @@ import pytest_asyncio
 import torch
 from support import Peer, WatchedSpan, eventually
 
-from swarm.client import SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.gateway.keys import Keys
@@ -20,9 +20,9 @@ from swarm.gateway.server import Settings, serving
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.network.directory import Directory
-from swarm.network.records import REFRESH_INTERVAL_S
-from swarm.network.tasks import end
+from swarm.network.dht.directory import Directory
+from swarm.network.dht.records import REFRESH_INTERVAL_S
+from swarm.util.tasks import end
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")

@@ -3,7 +3,7 @@
 import pytest
 from served import PROBLEM
 
-from swarm.control_tokens import MAX_BREAKS
+from swarm.client.control_tokens import MAX_BREAKS
 from swarm.gateway.chat import chat_prompt
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Message

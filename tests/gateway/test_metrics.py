@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from swarm.gateway.admission import Admission
 from swarm.gateway.metrics import MAX_POSITIONS, Metrics, kept_at
-from swarm.results import Audits
+from swarm.outputs import Audits
 
 
 def test_places_of_kept_tokens_follow_from_how_many_each_loop_kept():

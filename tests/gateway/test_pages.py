@@ -11,12 +11,12 @@ import pytest
 from aiohttp import ClientResponse, ClientSession, web
 from support import eventually, soon
 
+from swarm.client.status import ModelStatus, PeerStatus
 from swarm.gateway import pages
 from swarm.gateway.pages import FILES, PAGES, add_pages, is_open
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
-from swarm.results import Piece
-from swarm.status import ModelStatus, PeerStatus
+from swarm.outputs import Piece
 
 MAX_BYTES = 80_000  # of all pages together
 PEER = PeerStatus("12D3peer", (0, 4), "float32", 10.0, 100, "online", "swarm/1", 5.0, "direct")

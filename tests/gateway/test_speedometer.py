@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from swarm.decoding.counts import Counts
 from swarm.gateway.speedometer import HISTORY_S, LAST, Loop, Speedometer
-from swarm.results import Measured, Meter, Piece, RouteStop, Stats
+from swarm.outputs import Measured, Meter, Piece, RouteStop, Stats
 from swarm.routing.chain import Stage
 
 DRAFTED = Piece(5, "a", "drafted", drafted_id=5)

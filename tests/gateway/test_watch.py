@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from support import eventually, soon
 
+from swarm.client.status import ModelStatus, PeerStatus
 from swarm.errors import DirectoryDown
 from swarm.gateway.watch import GONE_S, MAX_ROWS, Memory, View, Watch, coverage
-from swarm.status import ModelStatus, PeerStatus
 
 LAYERS = 8
 

@@ -5,7 +5,7 @@ from transformers import GenerationConfig
 
 from swarm.hf.arguments import read_call
 from swarm.hf.outputs import Row, assemble, placed
-from swarm.results import Piece
+from swarm.outputs import Piece
 
 INPUTS = torch.tensor([[0, 5], [6, 7]])
 

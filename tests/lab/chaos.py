@@ -22,7 +22,7 @@ from lab.ground import Ground, ground
 from lab.internet import Internet
 from lab.links import Link
 
-from swarm.network.tasks import end
+from swarm.util.tasks import end
 
 PEERS, COVERAGE, DELAY_MS = 8, 2, 20.0
 MAX_CHUNK = 3  # texts a request, so that progress is seen

@@ -23,9 +23,9 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
 from swarm.identity import Identity
-from swarm.network.gate import STORE_BYTES, _sift
-from swarm.network.shelf import MAX_KEY_BYTES, MAX_RECORDS, Shelf
-from swarm.network.validator import RecordValidator
+from swarm.network.dht.rpc_gater import STORE_BYTES, _sift
+from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, Shelf
+from swarm.network.dht.validator import RecordValidator
 
 RUNS = 5
 

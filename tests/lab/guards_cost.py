@@ -22,8 +22,8 @@ import torch
 from support import Peer, ask, dialed, opening, soon, tokens_frame
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from peers import outlet, session
-from peers.admission import Admission
+from peers.access.admission import Admission
+from peers.sessions import downstream, session
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire.messages import Opened, Result
@@ -40,13 +40,13 @@ async def unpaced(*_: Any, **__: Any) -> None:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Nobody is counted, and nothing is looked at."""
-    kept = Admission.pace, Admission.banned, session._fits, outlet._packed
+    kept = Admission.pace, Admission.banned, session._fits, downstream._packed
     Admission.pace, Admission.banned = unpaced, lambda *_: False  # type: ignore[method-assign, assignment]
-    session._fits, outlet._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
+    session._fits, downstream._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
     try:
         yield
     finally:
-        Admission.pace, Admission.banned, session._fits, outlet._packed = kept  # type: ignore[method-assign]
+        Admission.pace, Admission.banned, session._fits, downstream._packed = kept  # type: ignore[method-assign]
 
 
 async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:

@@ -11,15 +11,15 @@ import time
 from contextlib import AsyncExitStack
 from statistics import median
 
-from peers.listener import listening
+from peers.access.listener import listening
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.connection import Connection
-from swarm.network.dialer import Dialer
-from swarm.network.hello import Door
-from swarm.network.link import Link
-from swarm.network.websocket import WebSockets
-from swarm.wire.hello import Dialling, Hello, Introduction, Member, Serving, Welcome, decode, encode
+from swarm.network.links.connection import Connection
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.handshake import Door
+from swarm.network.links.link import Link
+from swarm.network.links.websocket import WebSockets
+from swarm.wire.handshake import Dialling, Hello, Introduction, Member, Serving, Welcome, decode, encode
 from swarm.wire.messages import Ping, Pong
 
 TIMES, WARM_UP = 300, 30

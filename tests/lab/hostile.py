@@ -22,10 +22,10 @@ import torch
 
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.dialer import Dialer
-from swarm.network.link import Link, LinkClosed
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.link import Link, LinkClosed
 from swarm.wire.codec import WireError
-from swarm.wire.hello import Member
+from swarm.wire.handshake import Member
 from swarm.wire.messages import Close, Frame, Hop, Open, Ping
 from swarm.wire.tensors import WireTensor
 

@@ -32,8 +32,8 @@ from swarm.demo import TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.network.directory import Directory
-from swarm.network.tasks import end
+from swarm.network.dht.directory import Directory
+from swarm.util.tasks import end
 
 PEERS, COVERAGE, LINK_MS, TOKENS = 4, 2, 10.0, 60
 HOSTILE = Path(__file__).with_name("hostile.py")

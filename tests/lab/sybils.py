@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from inprocess import Swarm, trial
 
 from swarm.identity import Identity
-from swarm.network import density
-from swarm.network.gate import node_id_of
+from swarm.network.dht import eclipse
+from swarm.network.dht.rpc_gater import node_id_of
 
 
 async def measure(nodes: int, trials: int, counts: list[int]) -> None:
@@ -31,16 +31,16 @@ async def measure(nodes: int, trials: int, counts: list[int]) -> None:
     click.echo(f"{nodes} honest nodes, {trials} keys each")
     click.echo("| nodes of the attacker's | found | calls a lookup | found, nobody looks for crowds |")
     click.echo("|---|---|---|---|")
-    usual = density.CROWDED
+    usual = eclipse.CROWDED
     for count in counts:
         shown = [str(count)]
         for crowded in (usual, float("inf")):
-            density.CROWDED = crowded
+            eclipse.CROWDED = crowded
             results = [await trial(swarm, count) for _ in range(trials)]
             shown.append(f"{100 * statistics.fmean(found for found, _ in results):.0f} %")
             if crowded == usual:
                 shown.append(f"{statistics.fmean(calls for _, calls in results):.0f}")
-        density.CROWDED = usual
+        eclipse.CROWDED = usual
         click.echo(f"| {' | '.join(shown)} |")
 
 

@@ -12,7 +12,7 @@ from lab.links import Link
 from swarm.demo import TARGET
 from swarm.demo.local import NETWORK, LocalSwarm
 from swarm.demo.problems import problems
-from swarm.network.tasks import within
+from swarm.util.tasks import within
 
 IMPOSSIBLE = Internet.possible()
 pytestmark = [pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE), pytest.mark.usefixtures("warmly")]

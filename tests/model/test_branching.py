@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
-from swarm.wire.stream import Placement, Stream
+from swarm.wire.token_tree import Placement, Stream
 
 TEXT = [5, 6, 7, 8, 9, 10, 11, 12]
 

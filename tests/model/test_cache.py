@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from swarm.errors import SpanError
 from swarm.model.cache import BLOCK_TOKENS, KVCache, PackedCache
 from swarm.model.masks import View
-from swarm.wire.stream import Placement
+from swarm.wire.token_tree import Placement
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
 

@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, LAYERS, Architecture
 from chains import Chain, assert_equal_logits, tokens, whole_logits
 from transformers import AutoModelForCausalLM
 
-from peers.memory import Needs
+from peers.compute.memory import Needs
 from swarm.errors import ConfigError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8, NF4, Quantization, named, settle

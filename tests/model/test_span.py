@@ -16,7 +16,7 @@ from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work
-from swarm.wire.stream import Placement
+from swarm.wire.token_tree import Placement
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,14 @@ import pytest
 from architectures import LAYERS
 from support import Peer, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
 
-from peers.budget import MAX_RETRY_MS, MIN_RETRY_MS
-from peers.handler import MAX_OPENING_PER_LINK
-from peers.limits import Limits, Rate
-from peers.session import PeerSession
+from peers.access.limits import Limits, Rate
+from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
+from peers.sessions.handler import MAX_OPENING_PER_LINK
+from peers.sessions.session import PeerSession
 from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network.link import Link
+from swarm.network.links.link import Link
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2

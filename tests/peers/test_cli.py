@@ -15,13 +15,13 @@ from architectures import LAYERS
 from support import children, eventually, soon
 
 from peers.cli import app
-from peers.kinds import Bytes
-from swarm.cli import guard
+from peers.params import Bytes
+from swarm.cli.main import guard
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.errors import IdentityError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.network.directory import Directory
+from swarm.network.dht.directory import Directory
 
 pytestmark = pytest.mark.usefixtures("warmly")
 

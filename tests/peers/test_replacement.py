@@ -10,7 +10,7 @@ from support import eventually, opening, session_id, soon, tokens_frame
 
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.wire import stream
+from swarm.wire import token_tree
 from swarm.wire.messages import Close, Fault, FaultCode, Opened, Reroute, Rerouted, Result
 
 
@@ -21,7 +21,7 @@ def span(tiny: Checkpoint) -> Span:
 
 @pytest.fixture(autouse=True)
 def _short_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_FRAME_TOKENS", 3)  # a replay of several
+    monkeypatch.setattr(token_tree, "MAX_FRAME_TOKENS", 3)  # a replay of several
 
 
 async def test_a_chain_that_nothing_happens_to(span: Span, tiny: Checkpoint) -> None:
@@ -48,7 +48,7 @@ async def test_two_peers_take_the_place_of_the_middle_one(span: Span, tiny: Chec
 async def test_the_result_is_the_same_to_the_bit_where_the_frames_are(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "MAX_FRAME_TOKENS", ROOT)
+    monkeypatch.setattr(token_tree, "MAX_FRAME_TOKENS", ROOT)
     text = tokens_frame(1, (10, *TEXT), tail=1)
     async with chain(tiny, 0, 1, 3, 4) as undisturbed, chain(tiny, 0, 1, 3, 4) as client:
         assert torch.equal(await undisturbed.ask(text), await client.ask(text))

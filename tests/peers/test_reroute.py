@@ -9,8 +9,8 @@ from architectures import LAYERS
 from stage import Other, stage
 from support import Server, eventually, session_id, soon, tokens_frame
 
-from peers import session as sessions
 from peers.faults import SessionFault
+from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Rerouted, Standing

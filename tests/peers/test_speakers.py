@@ -5,7 +5,7 @@ import torch
 from architectures import LAYERS
 from support import Peer, ask, dialed, eventually, hidden_frame, opening, session_id, somebody, soon, tokens_frame
 
-from peers.session import PeerSession
+from peers.sessions.session import PeerSession
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire.messages import (

@@ -24,11 +24,11 @@ from leastclient import (
 from stage import stage
 from support import eventually, opening, session_id, soon, tokens_frame
 
-from peers import session as sessions
+from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network import feed
-from swarm.wire import stream
+from swarm.network.links import replica_feed
+from swarm.wire import token_tree
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Mirror, Probe, Reroute, Rerouted, Standing
 
 LAST = 12  # serial of the last token of LOST
@@ -41,7 +41,7 @@ def span(tiny: Checkpoint) -> Span:
 
 @pytest.fixture(autouse=True)
 def _short_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_FRAME_TOKENS", 3)
+    monkeypatch.setattr(token_tree, "MAX_FRAME_TOKENS", 3)
 
 
 @asynccontextmanager
@@ -163,7 +163,7 @@ async def test_one_that_fails_disturbs_nobody(
         outlet = before.peer.handler._sessions[session_id()].outlet
         (new,) = await client.start(1, 3)
         if how == "it is too slow":
-            monkeypatch.setattr(feed, "MAX_BEHIND_TOKENS", 0)
+            monkeypatch.setattr(replica_feed, "MAX_BEHIND_TOKENS", 0)
         if how == "it has no room":
             onward, previous = client.stages[2].peer.server.hop, before.peer.id
             await new.link.send(opening(tiny.fingerprint, 1, 3, max_tokens=3, next=onward, previous=previous))

@@ -9,8 +9,8 @@ from checkpoints import GEMMA3, SETTING, SMOLLM2, Source
 from pocket import Material
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from swarm.client.models import ClientModels
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.client import ClientModels
 from swarm.model.span import Span
 
 HERE = Path(__file__).parent

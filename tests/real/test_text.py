@@ -5,7 +5,7 @@ import torch
 from pocket import Material, Swarm, swarm_of
 from transformers import PreTrainedModel
 
-from swarm.conversation import Message, by_template
+from swarm.client.conversation import Message, by_template
 
 NEW_TOKENS = 24
 QUESTIONS = ("What is the capital of France?", "Write the numbers from one to ten.", "日本の首都はどこですか。")

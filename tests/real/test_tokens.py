@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from swarm.conversation import Conversation, Turn, by_template
-from swarm.text import TextStream
+from swarm.client.conversation import Conversation, Turn, by_template
+from swarm.client.detokenizer import TextStream
 
 TEXTS = (
     "Hello, world!  Two spaces,\n\ta tab, and\r\nanother line.\n",

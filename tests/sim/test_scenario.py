@@ -4,7 +4,7 @@ from statistics import mean, median
 
 import pytest
 
-from swarm.network.berth import CROWD, LISTED
+from swarm.network.dht.slots import CROWD, LISTED
 from swarm.sim.plots import plot
 from swarm.sim.report import (
     balance,

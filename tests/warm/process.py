@@ -14,10 +14,11 @@ from typing import Any
 
 OURS = ("peers", "swarm")
 MODULES = (  # those of ours that lead to all libraries, and what libraries import by name, once they are used
-    *("peers.cli", "peers.host", "peers.metrics", "peers.monitor", "swarm.network.relaying"),
-    *("swarm.cli", "swarm.client", "swarm.gateway.server"),
+    *("peers.cli", "peers.server", "peers.ops.metrics", "peers.ops.health_server", "swarm.network.nat.relay_node"),
+    *("swarm.cli.main", "swarm.client.client", "swarm.gateway.server"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
 )
+COMMANDS = {"peers.cli": "peers.cli", "swarm.cli": "swarm.cli.main"}  # by what `python -m` is given
 MAX_REQUEST_BYTES = 1 << 18
 PYTHONS_OWN = {signal.SIGPIPE: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
 
@@ -81,7 +82,7 @@ def become(request: dict[str, Any]) -> None:
     sys.stderr = os.fdopen(2, "w", 1, errors=sys.stderr.errors, closefd=False)
     sys.path[:1] = [request["folder"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = list(request["program"])
-    importlib.import_module(sys.argv[0]).main()
+    importlib.import_module(COMMANDS[sys.argv[0]]).main()
 
 
 def enter(host: str) -> None:

@@ -12,13 +12,13 @@ from swarm.decoding.drafting.model import CHOICES, common_prefix
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
-from swarm.wire.stream import BEGINNING, MAX_TAIL, Placement, Stream
+from swarm.wire.token_tree import BEGINNING, MAX_TAIL, Placement, Stream
 
 READ_TOKENS = 256  # of a text a forward: its memory grows with them. Leaves room for a whole tree within MAX_TAIL
 
 
 class Reader(Protocol):
-    """A language model and a cache of its own, which holds a tree of tokens by the rules of `swarm.wire.stream`.
+    """A language model and a cache of its own, which holds a tree of tokens by the rules of `swarm.wire.token_tree`.
 
     Attributes:
         known: how many token ids the model has an embedding of.

@@ -15,7 +15,7 @@ from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.model.branching import BranchingModel
-from swarm.wire.stream import MAX_TAIL
+from swarm.wire.token_tree import MAX_TAIL
 
 SAME = SameVocabulary(VOCAB)
 SAMPLED = Sampling(1.0, top_k=20, seed=3)

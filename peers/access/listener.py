@@ -1,0 +1,102 @@
+"""The port of a peer, where direct links come in, each by its hello."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+from aiohttp import web
+
+from swarm.errors import CannotListen
+from swarm.network.links import handshake
+from swarm.network.links.handshake import Door, Visit
+from swarm.network.links.link import Link
+from swarm.network.links.websocket import PATH, accept
+
+MAX_AHEAD = 1 << 16  # bytes that are read before the hello is over; what is said right behind it may be more
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    door: Door, host: str, port: int, serve: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0
+) -> AsyncIterator[int]:
+    """Take links at ``host``:``port`` (0: any port) and hand each to ``serve`` after its hello; yields the port.
+
+    Raises:
+        CannotListen: if the port is taken.
+    """
+    identity, loop = door.me.identity, asyncio.get_running_loop()
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        link, response = await accept(request, identity.certificate_fingerprint, delay_ms)
+        if await door.admits(link):
+            cast(_Caller, request.protocol).come_in()
+            await serve(link)
+        return response
+
+    app = web.Application()
+    app.router.add_get(PATH, take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            server = await loop.create_server(
+                lambda: _Caller(cast(web.Server, runner.server), door, loop),
+                host,
+                port,
+                ssl=identity.server_ssl_context(),
+                ssl_handshake_timeout=handshake.HELLO_TIMEOUT_S,
+            )
+        except OSError as error:
+            raise CannotListen(host, port, error.strerror or str(error)) from None
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+class _Caller(web.RequestHandler):
+    """A connection, which is cut off if its hello takes too long, and waits unread if it says too much before."""
+
+    __slots__ = ("_ahead", "_door", "_held", "_timer", "_visit")
+
+    def __init__(self, server: web.Server, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
+        self._door = door
+        self._visit: Visit | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ahead, self._held = 0, False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._visit = self._door.enter((transport.get_extra_info("peername") or ("somebody",))[0])
+        if self._visit is None:
+            cast(asyncio.Transport, transport).abort()
+        else:
+            self._timer = self._loop.call_later(handshake.HELLO_TIMEOUT_S, cast(asyncio.Transport, transport).abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._visit is not None and not self._visit.over:
+            self._ahead += len(data)
+            if self._ahead > MAX_AHEAD and self.transport is not None:
+                self._held = True
+                self.transport.pause_reading()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._leave_door()
+        super().connection_lost(exc)
+
+    def come_in(self) -> None:
+        """The hello is over."""
+        self._leave_door()
+        if self._held and self.transport is not None and not self._reading_paused:  # else aiohttp goes on by itself
+            self.transport.resume_reading()
+
+    def _leave_door(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._visit is not None:
+            self._visit.end()

@@ -1,0 +1,236 @@
+"""How others reach this peer: directly if they can, else by way of relays. Found out at first, and kept up to date."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from peers.access.entering import insist
+from peers.events import News, Say
+from swarm.config import Network
+from swarm.errors import ExitCode, SwarmError
+from swarm.network.dht.directory import Directory
+from swarm.network.links.address import join, split
+from swarm.network.links.handshake import Door
+from swarm.network.links.link import Link
+from swarm.network.nat.dialback import Answer, Question, ask
+from swarm.network.nat.relay import Relay
+
+PLACE_TIMEOUT_S = 30.0  # until a relay has given a place: a second as a rule
+LOOK_S = 60.0  # between two looks at our places, which go and come with relays
+ASK_S = 300.0  # between two questions whether we are reachable
+MAX_FAILED = 2  # times in a row that nobody gets through before a direct address is no longer announced
+
+log = logging.getLogger(__name__)
+
+
+class Unreachable(SwarmError):
+    """Nobody can dial this computer, and no relay has a place for it."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
+
+    def __str__(self) -> str:
+        port = self.address.rpartition(":")[2]
+        return (
+            f"nobody gets through to {self.address} from outside, and no bootstrap node gives this peer a place as its "
+            f"relay; forward port {port} on the router (and give that --port), or name a bootstrap node that relays"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the answers mean.
+
+    Attributes:
+        direct: addresses to announce; those of the open internet first.
+        verified: somebody has tried.
+        whole: nobody who tried failed.
+        seen: where others see this computer.
+    """
+
+    direct: tuple[str, ...]
+    verified: bool
+    whole: bool
+    seen: tuple[str, ...] = ()
+
+
+def judge(answers: Sequence[Answer], address: str) -> Verdict:
+    """Weigh what was answered about ``address``. If nobody tried, it is taken to be reachable."""
+    tried = [answer for answer in answers if answer.tried is not None]
+    worked = {answer.tried: None for answer in tried if answer.worked and answer.tried}
+    seen = tuple({each: None for answer in answers for each in answer.seen})
+    if not tried:
+        return Verdict((address,), verified=False, whole=True, seen=seen)
+    direct = tuple(sorted(worked, key=_is_inside))
+    return Verdict(direct, verified=True, whole=all(answer.worked for answer in tried), seen=seen)
+
+
+class Reach:
+    """The addresses of a peer that listens.
+
+    Args:
+        address: "host:port" that we take for ours.
+        exact: the operator named it; no other one is tried.
+        door: by which links come in.
+        serve: has every link that comes over a relay.
+        delay_ms: emulated one-way delay of what is sent over these.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        address: str,
+        door: Door,
+        serve: Callable[[Link], Awaitable[None]],
+        *,
+        exact: bool = False,
+        delay_ms: float = 0.0,
+    ) -> None:
+        self.address = address
+        self._network, self._door, self._serve, self._delay_ms = network, door, serve, delay_ms
+        certificate = door.me.identity.certificate_fingerprint
+        self._question = Question(address=address, certificate=certificate, exact=exact)
+        self._direct: tuple[str, ...] = (address,)
+        self._places: tuple[str, ...] = ()
+        self._relay: Relay | None = None
+        self._failed = 0  # times in a row
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """To announce, best first."""
+        return self._direct + self._places
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Of these, those at relays."""
+        return self._places
+
+    @property
+    def is_direct(self) -> bool:
+        return bool(self._direct)
+
+    async def ask(self, say: Say) -> None:
+        """Find out for the first time whether we can be dialled. Whoever calls it calls `close`.
+
+        Raises:
+            NoBootstrap, DirectoryDown: if nobody can be asked because we have no way out.
+        """
+        if _is_loopback(self.address):
+            return  # only this computer has it: there is nobody to ask
+        self._relay = await insist(lambda: Relay.start(self._network), say)
+        await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
+        verdict = judge(await self._relay.ask(self._question), self.address)
+        self._direct = verdict.direct
+        if not verdict.verified:
+            sentence = f"nobody could be asked to dial back {self.address}: it is announced unverified"
+            say(News("unverified", sentence, {"address": self.address}))
+        if verdict.whole:
+            await self.close()
+            return
+        where = f" (this computer is seen at {', '.join(verdict.seen)})" if verdict.seen else ""
+        sentence = f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a relay"
+        say(News("relayed", sentence, {"address": self.address, "seen": verdict.seen}))
+
+    async def enter(self, directory: Directory) -> None:
+        """Wait for a place at a relay, if one is needed.
+
+        Raises:
+            Unreachable: if there is no way in.
+        """
+        if self._relay is not None:
+            self._places = await self._relay.wait_for_place(directory.streams, PLACE_TIMEOUT_S)
+        if not self.addresses:
+            raise Unreachable(self.address)
+
+    async def keep(self, directory: Directory) -> None:
+        """Look again for as long as we live; never returns."""
+        if _is_loopback(self.address):
+            await asyncio.Event().wait()
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._relay is not None:
+                places = await self._relay.places(directory.streams)
+                self._places = places if self._direct else places or self._places  # a relay that restarts comes back
+            if loop.time() - asked_at >= ASK_S:
+                await self.ask_again(directory)
+                asked_at = loop.time()
+
+    async def ask_again(self, directory: Directory) -> None:
+        """Ask once more, and change what is announced if the answer stays another one."""
+        answers = await ask(directory.daemon, self._network.bootstrap, self._question)
+        verdict = judge(answers, self.address)
+        if not verdict.verified:
+            return
+        if verdict.direct:
+            self._direct, self._failed = verdict.direct, 0
+            return
+        self._failed += 1
+        if self._direct and self._failed >= MAX_FAILED:
+            log.warning("%s cannot be dialled from outside any more", self.address)
+            if self._relay is None:
+                await self._switch(directory)
+            if self._places:
+                self._direct = ()
+
+    async def close(self) -> None:
+        """Give back all places. Safe to call twice."""
+        relay, self._relay, self._places = self._relay, None, ()
+        if relay is not None:
+            await relay.stop()
+
+    async def _switch(self, directory: Directory) -> None:
+        try:
+            self._relay = await Relay.start(self._network)
+        except SwarmError as error:
+            log.warning("no way in through a relay either: %s", error)
+        else:
+            await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
+            self._places = await self._relay.wait_for_place(directory.streams, PLACE_TIMEOUT_S)
+
+
+@contextlib.asynccontextmanager
+async def asked(reach: Reach, say: Say) -> AsyncIterator[Reach]:
+    """A reach that knows whether it is direct, and is closed on the way out."""
+    try:
+        await reach.ask(say)
+        yield reach
+    finally:
+        await reach.close()
+
+
+def own_address(host: str, port: int) -> str:
+    """The address of ours that others can dial: by which we would reach the internet, if we listen on all."""
+    if host != "0.0.0.0":
+        return join(host, port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route (RFC 5737 test address)
+            return join(str(probe.getsockname()[0]), port)
+        except OSError:
+            return join("127.0.0.1", port)
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split(address)
+    return host == "localhost" or _is_ip(host, lambda ip: ip.is_loopback)
+
+
+def _is_inside(address: str | None) -> bool:
+    """Whether an address is of a local network; a name is not."""
+    return address is not None and _is_ip(split(address)[0], lambda ip: not ip.is_global)
+
+
+def _is_ip(host: str, has: Callable[[ipaddress.IPv4Address | ipaddress.IPv6Address], bool]) -> bool:
+    try:
+        return has(ipaddress.ip_address(host))
+    except ValueError:
+        return False

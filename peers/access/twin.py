@@ -1,0 +1,87 @@
+"""Another peer with our key: the swarm cannot tell the two apart, so one of them has to end.
+
+On one computer a lock says so (`swarm.keylock`); between computers, the directory's own record does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from swarm.errors import DirectoryDown
+from swarm.keylock import KeyInUse
+from swarm.network.dht.directory import Directory
+from swarm.network.dht.records import PeerRecord
+from swarm.network.links.connection import Connection
+from swarm.network.links.dialer import Dialer
+from swarm.network.links.link import Link, LinkClosed
+
+LOOK_S = 60.0  # of two that start in the same moment, neither finds the other at its start
+
+log = logging.getLogger(__name__)
+
+
+class TwinSearch:
+    """Looks for another peer with the key of this one, at the addresses that the directory has under it."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._from_us = 0  # links by which we have dialled ourselves
+
+    def serving(self, serve: Callable[[Link], Awaitable[None]]) -> Callable[[Link], Awaitable[None]]:
+        """`serve`, for links that come in: an address of before may lead to ourselves."""
+
+        async def noticed(link: Link) -> None:
+            if link.peer_id == self._dialer.me.identity.peer_id:
+                self._from_us += 1
+            await serve(link)
+
+        return noticed
+
+    async def check(self, directory: Directory, record: PeerRecord) -> None:
+        """Raises KeyInUse if a peer with our key serves elsewhere. `record` is what we (will) announce."""
+        for other in await self._find(directory, record):
+            if address := await self._where_it_answers(other, record.addresses):
+                raise KeyInUse(record.peer_id, f"a peer at {address}")
+
+    async def keep(self, directory: Directory, record: Callable[[], PeerRecord]) -> None:
+        """Look again and again. Raises KeyInUse in one of the two: whose addresses come later."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look(directory, record())
+
+    async def look(self, directory: Directory, record: PeerRecord) -> None:
+        """One look of `keep`."""
+        for other in await self._find(directory, record):
+            address = await self._where_it_answers(other, record.addresses)
+            if address and other.addresses < record.addresses:
+                raise KeyInUse(record.peer_id, f"a peer at {address}")
+            if address:
+                log.warning("a peer at %s uses this peer's key, too; it will end", address)
+
+    async def _find(self, directory: Directory, record: PeerRecord) -> Sequence[PeerRecord]:
+        with suppress(DirectoryDown):  # that is told elsewhere
+            return await directory.under_our_id(record.fingerprint, record.model_layers)
+        return ()
+
+    async def _where_it_answers(self, other: PeerRecord, ours: Sequence[str]) -> str | None:
+        """The first of its addresses where a peer that is not this one proves that it has our key."""
+        elsewhere = [address for address in other.addresses if address not in ours]
+        for address in elsewhere:
+            if await self._is_another(address, other):
+                return address
+        return None
+
+    async def _is_another(self, address: str, other: PeerRecord) -> bool:
+        """Whether a peer answers there, which this one is not."""
+        before = self._from_us
+        try:
+            link = await self._dialer.connect(address, other.certificate, other.peer_id)
+            connection = Connection(other.peer_id, link)
+            try:
+                await connection.ping()  # answered by us, it has been noticed
+            finally:
+                await connection.close()
+        except LinkClosed:
+            return False
+        return self._from_us == before

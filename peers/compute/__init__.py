@@ -1,0 +1,1 @@
+"""What a peer computes, and all that it promises in bytes."""

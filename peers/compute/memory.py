@@ -1,0 +1,294 @@
+"""What a span takes before anything of it is loaded, and what there is."""
+
+import re
+import resource
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from peers.compute.history import HISTORY_BYTES
+from peers.compute.scheduler import MAX_BATCH_TOKENS
+from swarm.errors import ExitCode, SwarmError
+from swarm.model.anatomy import study
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import Quantization, Shape
+from swarm.routing.placement import Span
+from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.tensors import MAX_FRAME_TOKENS
+
+CACHE_TOKENS = 65_536  # by default, where there is room
+SESSION_TOKENS = 8_192  # a long conversation: without room for one, or for the model's context, a peer is of no use
+MARGIN = 0.1  # of what is free stays free: allocators round up, and others on this computer grow, too
+# What the process takes besides: libp2p's daemon, links and buffers; on a GPU, kernels that are loaded at first use.
+OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
+FLOAT_BYTES = 4
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+class DoesNotFit(SwarmError):
+    """A span needs more memory than there is.
+
+    Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and ``has_bytes``;
+    ``capacity``, how many layers would fit.
+    """
+
+    exit_code = ExitCode.LOCAL
+
+    def __init__(
+        self, layers: Span | None, model: str, device: str, needs_bytes: int, has_bytes: int, capacity: int
+    ) -> None:
+        super().__init__(layers, model, device, needs_bytes, has_bytes, capacity)
+        self.layers, self.model, self.device = layers, model, device
+        self.needs_bytes, self.has_bytes, self.capacity = needs_bytes, has_bytes, capacity
+
+    def __str__(self) -> str:
+        what = f"layers {self.layers[0]}:{self.layers[1]}" if self.layers else "one layer"
+        numbers = (
+            f"{what} of {self.model} need {in_words(self.needs_bytes)} of memory with their cache, "
+            f"and {self.device} has {in_words(self.has_bytes)} for them"
+        )
+        if self.layers and self.capacity:
+            first = self.layers[0]
+            return f"{numbers}; {self.capacity} would fit, such as --layers {first}:{first + self.capacity}"
+        return f"{numbers}; free some, raise --memory if you have set it, or give fewer --cache-tokens"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that parts of one model take on one device."""
+
+    layer_bytes: tuple[int, ...]  # weights, by layer
+    entry_bytes: int  # weights before the first layer
+    loading_bytes: int  # besides the weights, while they are loaded
+    cache_bytes: int  # keys and values of one token in one layer
+    kept_bytes: int  # of one token that was sent on and may be sent again; 0 if that lies in another memory
+    batch_bytes: int  # activations of the largest batch
+    position_bytes: int  # of attention in the largest batch, for each position of the longest session
+    context: int  # positions that a session may have
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
+        """Read off the model's skeleton and its configuration. Raises UnsupportedModel."""
+        config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
+        quantization = checkpoint.quantization
+        scratch_bytes = quantization.scratch_bytes if quantization else 0
+        quantized = (shape for linears in anatomy.layer_linears for shape in linears) if quantization else ()
+        widest = max((rows * columns for rows, columns in quantized), default=0)
+        heads = int(getattr(config, "num_attention_heads", None) or 1)  # without any it is refused when it is loaded
+        # A configuration file may hold what its model does not know.
+        shares = "num_key_value_heads" in type(config)().to_dict()
+        kv_heads = int((shares and config.num_key_value_heads) or heads)
+        head_dim = _head_dim(checkpoint, heads)
+        inner = max(
+            checkpoint.hidden_size,
+            max(anatomy.layer_numel) // checkpoint.hidden_size // 3,  # no module is wider than all weights together
+        )
+        by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
+        rows = MAX_FRAME_TOKENS * heads
+        return cls(
+            layer_bytes=tuple(
+                _layer_bytes(numel, linears, size, quantization)
+                for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
+            ),
+            entry_bytes=anatomy.embedding_numel * size,
+            loading_bytes=max(anatomy.largest_numel * FLOAT_BYTES, widest * scratch_bytes),
+            cache_bytes=2 * kv_heads * head_dim * size,
+            kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
+            # A quantized weight is made as wide as what is computed with it, one at a time.
+            batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES + widest * size,
+            # Scores that are worked out by hand, one by one, are there several times over; else only the mask is.
+            position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),
+            context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
+        )
+
+    def weights(self, first: int, last: int) -> int:
+        """Of the layers [first, last), with what comes before the first one."""
+        return sum(self.layer_bytes[first:last]) + (self.entry_bytes if first == 0 else 0)
+
+    def total(self, weights: int, layers: int, cache_tokens: int) -> int:
+        """Of ``layers`` layers with so many bytes of weights, at the worst moment."""
+        kept = min(cache_tokens * self.kept_bytes, HISTORY_BYTES)
+        attention = min(cache_tokens, self.context) * self.position_bytes
+        serving = cache_tokens * layers * self.cache_bytes + kept + self.batch_bytes + attention
+        return weights + max(serving, self.loading_bytes)
+
+    def capacity(self, has_bytes: int, cache_tokens: int) -> int:
+        """How many layers fit, wherever they lie: any so many in a row, even if they begin at the first one."""
+        count = len(self.layer_bytes)
+        for layers in range(1, count + 1):
+            heaviest = max(sum(self.layer_bytes[i : i + layers]) for i in range(count - layers + 1))
+            if self.total(heaviest + self.entry_bytes, layers, cache_tokens) > has_bytes:
+                return layers - 1
+        return count
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A device's memory, as far as this process may use it.
+
+    Attributes:
+        bound: bytes that the owner gives; None for all that is free.
+    """
+
+    device: torch.device
+    bound: int | None = None
+
+    def free(self, held: int = 0) -> int:
+        """Bytes for layers, caches and activations, besides ``held`` bytes that this process has taken for such."""
+        free = int(free_bytes(self.device) * (1 - MARGIN)) - OVERHEAD_BYTES.get(self.device.type, 0)
+        return max(0, free if self.bound is None else min(free, self.bound - held))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits: layers of one model and their cache, in the memory that was free before anything was loaded.
+
+    Attributes:
+        has_bytes: that were free then.
+        cache_tokens: that were asked for; None for as many as there is room for.
+    """
+
+    model: str
+    memory: Memory
+    needs: Needs
+    has_bytes: int
+    cache_tokens: int | None
+
+    @classmethod
+    def measure(cls, checkpoint: Checkpoint, dtype: torch.dtype, memory: Memory, cache_tokens: int | None) -> "Room":
+        """What is free now, before anything is loaded."""
+        needs = Needs.of(checkpoint, dtype, memory.device)
+        return cls(checkpoint.name, memory, needs, memory.free(), cache_tokens)
+
+    @property
+    def model_layers(self) -> int:
+        return len(self.needs.layer_bytes)
+
+    def capacity(self) -> int:
+        """How many layers fit, wherever they lie. Raises `DoesNotFit` if not a single one does."""
+        capacity = self.needs.capacity(self.has_bytes, self._least_tokens)
+        if not capacity:
+            weights = max(self.needs.layer_bytes) + self.needs.entry_bytes
+            raise self._too_small(None, self.needs.total(weights, 1, self._least_tokens), 0)
+        return capacity
+
+    def check(self, layers: Span) -> None:
+        """Raises `DoesNotFit` if there is no room for these layers."""
+        wanted = self._total(layers, self._least_tokens)
+        if wanted > self.has_bytes:
+            first, last = layers
+            fit = next((n for n in range(last - first - 1, 0, -1) if self._fits((first, first + n))), 0)
+            raise self._too_small(layers, wanted, fit)
+
+    def tokens_beside(self, layers: Span) -> int:
+        """Tokens of cache, if these layers are served: what was asked for, or up to the default."""
+        if self.cache_tokens is not None:
+            return self.cache_tokens
+        counts = range(CACHE_TOKENS + 1)
+        fitting = bisect_right(counts, self.has_bytes, key=lambda tokens: self._total(layers, tokens))
+        return max(fitting - 1, 1)
+
+    def takes_also(self, layers: Span, served: Span) -> bool:
+        """Whether these layers can be loaded while others, with all of their cache, are still served."""
+        held = self.needs.weights(*served)
+        unused = self._total(served, self.tokens_beside(served)) - held  # it may be taken while we load
+        wanted = self.needs.weights(*layers) + self.needs.loading_bytes
+        return wanted + unused <= self.memory.free(held)
+
+    def ran_out(self, layers: Span) -> DoesNotFit:
+        """For layers that should have fit, and did not."""
+        return self._too_small(layers, self._total(layers, self._least_tokens), 0)
+
+    @property
+    def _least_tokens(self) -> int:
+        return min(self.needs.context, SESSION_TOKENS) if self.cache_tokens is None else self.cache_tokens
+
+    def _fits(self, layers: Span) -> bool:
+        return self._total(layers, self._least_tokens) <= self.has_bytes
+
+    def _total(self, layers: Span, tokens: int) -> int:
+        return self.needs.total(self.needs.weights(*layers), layers[1] - layers[0], tokens)
+
+    def _too_small(self, layers: Span | None, wanted: int, fit: int) -> DoesNotFit:
+        return DoesNotFit(layers, self.model, str(self.memory.device), wanted, self.has_bytes, fit)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free on a device now; of a computer's own memory, as much as this process is allowed to take.
+
+    Weights come to a GPU by way of the computer's memory, so they have to fit both.
+    """
+    if device.type == "cuda":
+        return min(int(torch.cuda.mem_get_info(device)[0]), free_bytes(torch.device("cpu")))
+    allowed = [_address_space_left(), *cgroup_bytes_left(OWN_CGROUPS, CGROUPS)]
+    return min([int(psutil.virtual_memory().available), *(left for left in allowed if left is not None)])
+
+
+def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
+    """What the limits of this process's groups, and of all groups around them, leave.
+
+    Args:
+        own: the file that names the groups, one line for each hierarchy: ``number:controllers:path``.
+        root: where their hierarchies are mounted.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        elif not controllers:
+            base, names = root, ("memory.max", "memory.current", "inactive_file")
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            left = _left_in(base.joinpath(*parts[:depth]), *names)
+            if left is not None:
+                yield left
+
+
+def _left_in(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """Limit less usage, where files that are only cached do not count; None if there is no limit."""
+    try:
+        most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
+        cached = re.search(rf"^{reclaimable} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    if not most.isdecimal():  # "max"
+        return None
+    return max(0, int(most) - used + (int(cached[1]) if cached else 0))
+
+
+def _address_space_left() -> int | None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(0, int(limit) - int(psutil.Process().memory_info().vms))
+
+
+def _layer_bytes(numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None) -> int:
+    """Of a layer's weights, where those of its linear layers may be quantized."""
+    if quantization is None:
+        return numel * size
+    plain = numel - sum(rows * columns for rows, columns in linears)
+    return plain * size + sum(quantization.nbytes(shape) for shape in linears)
+
+
+def _head_dim(checkpoint: Checkpoint, heads: int) -> int:
+    """Of keys and values: the largest that the configuration names, for models name it differently."""
+    named = checkpoint.config.to_dict().items()
+    sizes = [value for name, value in named if name.endswith("head_dim") and isinstance(value, int)]
+    return max(sizes, default=0) or checkpoint.hidden_size // heads
+
+
+def in_words(nbytes: int) -> str:
+    """Such as ``3.2 GB``."""
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

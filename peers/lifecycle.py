@@ -1,0 +1,204 @@
+"""What a peer serves, from finding its layers to giving them up, and what it says of itself meanwhile."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from peers.compute.cache_budget import CacheBudget
+from peers.compute.loader import Loader
+from peers.compute.memory import Room
+from peers.compute.scheduler import Scheduler
+from peers.events import News, Say
+from peers.placement.block_selection import Looks, Placing
+from peers.sessions.handler import Handler
+from swarm.errors import DirectoryDown, SwarmError
+from swarm.model.span import Span
+from swarm.network.dht.records import State
+from swarm.routing import placement
+from swarm.util.tasks import end, within
+
+TELL_TIMEOUT_S = 4.0  # for a last word; whoever does not hear it asks us, and is told
+MOST_DOUBLINGS = 6  # of the pause after a move that failed: what cannot be loaded now is not tried all the time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Offer:
+    """What a peer says of itself, as far as it changes."""
+
+    layers: placement.Span
+    state: State = "joining"
+    tokens_per_second: float = 0.0
+    budget: CacheBudget = field(default_factory=lambda: CacheBudget(0))
+
+
+class Life:
+    """One peer's layers: `run` finds, serves and moves them, `leave` gives them up, `close` ends what computes.
+
+    Args:
+        offer: kept up to date, for whoever publishes it.
+        publish: writes the offer to the directory now. Raises `DirectoryDown`.
+        grace_s: how long sessions may go on when their layers are given up.
+        say: told what an operator wants to know.
+        serving: called with the span whenever one is served.
+    """
+
+    def __init__(
+        self,
+        offer: Offer,
+        handler: Handler,
+        loader: Loader,
+        room: Room,
+        publish: Callable[[], Awaitable[None]],
+        grace_s: float,
+        say: Say,
+        serving: Callable[[Span], None],
+    ) -> None:
+        self.offer = offer
+        self.known = asyncio.Event()  # others have heard of this peer
+        self._handler, self._loader, self._room = handler, loader, room
+        self._publish, self._grace_s = publish, grace_s
+        self._say, self._serving = say, serving
+        self._span: Span | None = None
+        self._computing: asyncio.Task[None] | None = None
+        self._failed_moves = 0  # since the last one that went well
+
+    async def run(self, layers: placement.Span) -> None:
+        """Serve these layers, until cancelled."""
+        await self.claim(layers)
+        await self._serve(layers)
+        await self._for(None)
+
+    async def run_free(self, peer_id: str, census: Looks, capacity: int, rng: random.Random) -> None:
+        """Find layers, serve them, and move where others lack more; until cancelled.
+
+        Where the layers to move to cannot be loaded, the old ones are served on.
+        """
+        placing = Placing(peer_id, self._room.model_layers, capacity, census, self.claim, rng)
+        layers = await placing.choose()
+        sentence = f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit here"
+        self._say(News("taking", sentence, {"layers": layers, "capacity": capacity}))
+        await self._serve(layers)
+        while True:
+            await self._for(placing.pause_s() * 2.0 ** min(self._failed_moves, MOST_DOUBLINGS))
+            await self._reconsider(placing)
+
+    async def claim(self, layers: placement.Span) -> None:
+        """Let others know that these layers will be served here soon."""
+        self.offer.layers, self.offer.state = layers, "joining"
+        await self._tell()
+
+    async def leave(self) -> None:
+        """Give up the layers, after `run` has been cancelled."""
+        self.offer.state = "draining"
+        self._handler.draining = True
+        if self._handler.sessions:  # else the record is withdrawn at once
+            with contextlib.suppress(asyncio.TimeoutError):
+                await within(TELL_TIMEOUT_S, self._tell())
+        await self._handler.put_down(self._grace_s)
+
+    async def close(self) -> None:
+        """End the compute thread; whoever still waits for it is told."""
+        if self._computing is not None:
+            await end(self._computing)
+
+    async def _serve(self, layers: placement.Span) -> None:
+        await self._take_up(await self._loader.load(*layers))
+
+    async def _take_up(self, span: Span) -> None:
+        speed = await self._loader.measure(span)
+        budget = CacheBudget(self._room.tokens_beside((span.first, span.last)))
+        scheduler = Scheduler(span, self._handler.tally)
+        self._span, self._computing = span, asyncio.create_task(scheduler.run())
+        self._handler.take_up(scheduler, budget)
+        self.offer.layers, self.offer.state = (span.first, span.last), "online"
+        self.offer.tokens_per_second, self.offer.budget = speed, budget
+        await self._tell()
+        self._serving(span)
+
+    async def _put_down(self) -> None:
+        await self._handler.put_down(self._grace_s)
+        await self.close()
+        self._span = self._computing = None
+        self.offer.budget = CacheBudget(0)
+        _free_memory()
+
+    async def _reconsider(self, placing: Placing) -> None:
+        assert self._span is not None  # something is served
+        served = self._span.first, self._span.last
+        layers = await placing.reconsider(*served, self.offer.tokens_per_second)
+        if layers is not None:
+            sentence = f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need it more"
+            self._say(News("moving", sentence, {"layers": layers, "from_layers": served}))
+            await self._move_or_stay(served, layers)
+        elif self.offer.state != "online":  # others were quicker
+            await self._offer_again(served)
+
+    async def _move_or_stay(self, served: placement.Span, layers: placement.Span) -> None:
+        """Move; if the new layers cannot be served, go on with the old ones, which may have to be loaded again."""
+        try:
+            await self._move(served, layers)
+        except Exception as error:
+            if not isinstance(error, SwarmError):
+                log.exception("moving failed")
+            why = str(error) or type(error).__name__
+        else:
+            self._failed_moves = 0
+            return
+        # Here, where nothing refers to the error any more, nor it to what was loaded of the new layers.
+        self._failed_moves += 1
+        sentence = f"staying with layers {served[0]}:{served[1]}: {layers[0]}:{layers[1]} could not be served ({why})"
+        self._say(News("staying", sentence, {"layers": served, "to_layers": layers, "why": why}))
+        if self._span is not None and (self._span.first, self._span.last) == served:
+            _free_memory()
+            await self._offer_again(served)
+        else:
+            await self._put_down()
+            await self.claim(served)
+            await self._serve(served)
+
+    async def _offer_again(self, served: placement.Span) -> None:
+        """Let others know that these layers are served here, as before."""
+        self.offer.layers, self.offer.state = served, "online"
+        await self._tell()
+
+    async def _move(self, served: placement.Span, layers: placement.Span) -> None:
+        """Sessions go on while the new layers are loaded, if there is memory for both. Raises what loading raises."""
+        if self._room.takes_also(layers, served):
+            span = await self._loader.load(*layers)
+            await self._put_down()
+            await self._take_up(span)
+        else:
+            await self._put_down()
+            await self._serve(layers)
+
+    async def _for(self, seconds: float | None) -> None:
+        """Serve for so long, or for good. Raises what the compute thread dies of."""
+        assert self._computing is not None  # something is served
+        done, _ = await asyncio.wait({self._computing}, timeout=seconds)
+        for task in done:
+            task.result()
+
+    async def _tell(self) -> None:
+        """Later changes are published with the next refresh if they cannot be now."""
+        try:
+            await self._publish()
+        except DirectoryDown as error:
+            if not self.known.is_set():
+                raise
+            log.warning("a change will be published later: %s", error)
+        self.known.set()
+
+
+def _free_memory() -> None:
+    """Give back what layers took that nobody serves any more."""
+    gc.collect()  # the hooks of a span refer to it
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""Which layers a peer serves, and near whom."""

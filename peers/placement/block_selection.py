@@ -1,0 +1,143 @@
+"""How a peer finds layers to serve, and others to move to, among peers that do the same at the same time.
+
+Whoever has decided claims the span by a record that says "joining", waits a moment and looks again. Claims that were
+there before count. Of those that came up meanwhile, the ones of peers with a lower id count; the others give way.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+from peers.placement.membership import as_serving, usual_speed
+from swarm.errors import DirectoryDown
+from swarm.network.dht.records import PeerRecord
+from swarm.routing.placement import Serving, Span, better_span, choose_span
+
+CLAIM_PAUSE_S = 1.0  # until a claim can be seen by all who look; up to twice that
+LOOK_TRIES = 3  # to read the directory at first, before we give up
+CLAIM_ROUNDS = 6  # a place that is contested for longer is taken, and looked at again later
+CONFIRM_PAUSE_S = 4.0  # at most, before a peer that wants to move looks again: of several, one goes first
+LOOK_EVERY_S = 10.0  # a peer thinks about moving, on average
+CROWD = 32  # peers; in larger swarms each looks less often, so that all together look as often as these
+
+log = logging.getLogger(__name__)
+
+
+class Looks(Protocol):
+    """What has to be known of the swarm."""
+
+    @property
+    def peers(self) -> int: ...
+
+    async def take(self, mine: Span | None = None) -> list[PeerRecord] | None: ...
+
+
+class Placing:
+    """Decides for one peer.
+
+    Args:
+        claim: lets others know that we are about to serve these layers.
+        capacity: how many layers this peer can hold.
+    """
+
+    def __init__(
+        self,
+        peer_id: str,
+        model_layers: int,
+        capacity: int,
+        census: Looks,
+        claim: Callable[[Span], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._peer_id, self._model_layers, self._capacity = peer_id, model_layers, capacity
+        self._census, self._claim, self._rng = census, claim, rng
+
+    async def choose(self) -> Span:
+        """The layers that the swarm lacks most; claimed. Raises `DirectoryDown`."""
+        seen = await self._first_look()
+        speed = usual_speed(seen)
+        span = choose_span(as_serving(seen), self._model_layers, self._capacity, speed, self._rng)
+        for _ in range(CLAIM_ROUNDS):
+            try:
+                seen = await self._claim_and_look(span, seen)
+            except DirectoryDown as error:
+                log.warning("whether others claim the same layers is found out later: %s", error)
+                return span
+            better = self._better(seen, Serving(self._peer_id, *span, speed))
+            if better is None:
+                return span
+            span = better
+        await self._claim(span)
+        return span
+
+    async def reconsider(self, first: int, last: int, tokens_per_second: float) -> Span | None:
+        """Where to move from these layers, claimed; None to stay, and then nothing is claimed."""
+        mine = Serving(self._peer_id, first, last, tokens_per_second)
+        try:
+            if await self._wish(mine) is None:
+                return None
+            await asyncio.sleep(self._rng.uniform(0, CONFIRM_PAUSE_S))
+            seen = await self._census.take((first, last))
+            span = self._move(seen, mine)
+            if seen is None or span is None:
+                return None
+            seen = await self._claim_and_look(span, seen)
+        except DirectoryDown as error:
+            log.warning("whether to move is decided later: %s", error)
+            return None
+        there = Serving(self._peer_id, *span, tokens_per_second)
+        return span if self._move(seen, mine) is not None and self._better(seen, there) is None else None
+
+    def pause_s(self) -> float:
+        """How long to serve before looking again."""
+        return LOOK_EVERY_S * max(1.0, self._census.peers / CROWD) * self._rng.uniform(0.5, 1.5)
+
+    async def _first_look(self) -> list[PeerRecord]:
+        """Where many start at once, the nodes that store records may be too busy to answer at first."""
+        for _ in range(LOOK_TRIES - 1):
+            try:
+                return await self._census.take() or []
+            except DirectoryDown as error:
+                log.warning("the directory could not be read, trying again: %s", error)
+                await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
+        return await self._census.take() or []
+
+    async def _wish(self, mine: Serving) -> Span | None:
+        return self._move(await self._census.take((mine.first_layer, mine.last_layer)), mine)
+
+    async def _claim_and_look(self, span: Span, before: Iterable[PeerRecord]) -> list[PeerRecord]:
+        """Claim, wait, and return those whose places count."""
+        await self._claim(span)
+        await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
+        earlier = {record.peer_id: record for record in before}
+        return heeded(await self._census.take(span) or [], self._peer_id, earlier)
+
+    def _better(self, seen: Iterable[PeerRecord], mine: Serving) -> Span | None:
+        return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
+
+    def _move(self, seen: "list[PeerRecord] | None", mine: Serving) -> Span | None:
+        """A better span, if all layers that are left for it are served by others now, and not only soon."""
+        if seen is None:
+            return None
+        span = self._better(seen, mine)
+        if span is None:
+            return None
+        served = {i for r in seen if r.state == "online" for i in range(r.first_layer, r.last_layer)}
+        left = set(range(mine.first_layer, mine.last_layer)) - set(range(*span))
+        return span if left <= served else None
+
+
+def heeded(records: Iterable[PeerRecord], peer_id: str, earlier: Mapping[str, PeerRecord]) -> list[PeerRecord]:
+    """Those before whom this peer gives way: all that serve, and claims that were there before or have precedence."""
+
+    def counts(record: PeerRecord) -> bool:
+        known = earlier.get(record.peer_id)
+        was_there = known is not None and (known.first_layer, known.last_layer) == (
+            record.first_layer,
+            record.last_layer,
+        )
+        return record.state == "online" or was_there or record.peer_id < peer_id
+
+    return [record for record in records if counts(record)]

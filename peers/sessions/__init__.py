@@ -1,0 +1,1 @@
+"""Sessions: what clients and peers say, and what is done about it."""

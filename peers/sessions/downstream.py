@@ -1,0 +1,209 @@
+"""Where a session's outputs go: to the next peer, whoever that is, or at the end of the chain back to the client."""
+
+import asyncio
+import logging
+
+from torch import Tensor
+
+from peers.compute.history import History
+from peers.compute.scheduler import Computed
+from peers.counters import Tally
+from peers.faults import SessionFault
+from peers.sessions import replay as retelling
+from peers.sessions.next_links import OnwardLinks
+from swarm.network.links.link import Link, LinkClosed
+from swarm.network.links.replica_feed import Feed
+from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
+from swarm.wire.tensors import WireTensor
+from swarm.wire.token_tree import BEGINNING, Placement, Stream, replayed
+
+log = logging.getLogger(__name__)
+
+
+class Outlet:
+    """One session's way on. Whoever made it calls `close`.
+
+    A next peer that is lost does not end the session: its client is told, and may name another one, which is then
+    given what the lost one held. All that is awaited here may be cancelled: what `keep` was told is not lost by it.
+
+    Another peer may stand by for the next one. It is told the same in the background; if that fails, nobody is told.
+
+    Attributes:
+        opener: the client's link; faults and, at the end of the chain, results go there.
+        hop: the next peer; None at the end of the chain.
+        link: the one to it; None at the end of the chain, and while the next peer is lost.
+        history: what has been computed; None if it is not kept.
+        passed: the last serial whose output has gone where it should.
+    """
+
+    def __init__(
+        self,
+        opening: Open,
+        opener: Link,
+        links: OnwardLinks,
+        link: Link | None,
+        history: History | None,
+        tally: Tally | None = None,
+    ) -> None:
+        self.opening, self.opener, self.hop, self.link, self.history = opening, opener, opening.next, link, history
+        self.passed = BEGINNING
+        self._links, self._tally = links, tally or Tally()
+        self._standby: tuple[Hop, Feed[Link]] | None = None
+        self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is nobody to send to, until a reroute."""
+        return self.hop is not None and self.link is None
+
+    def keep(self, placement: Placement, output: Tensor | None = None) -> None:
+        """Let the history follow the cache: what the placement keeps and, behind it, the output ``[tokens, hidden]``
+        that was computed."""
+        if self.history is not None:
+            self.history.place(placement)
+            if output is not None:
+                self.history.add(output)
+
+    async def send(self, frame: Frame, computed: Computed) -> None:
+        """Send on what was computed for a frame, if there is somebody to send it to.
+
+        Raises:
+            SessionFault: if the client is gone, or what was computed must not be sent.
+        """
+        times = {
+            "compute_ms": (*frame.compute_ms, computed.compute_ms),
+            "queue_ms": (*frame.queue_ms, computed.queue_ms),
+        }
+        if self.hop is not None:
+            replay = None if frame.replay is None else frame.replay - 1
+            if replay != -1 or self._standby is not None:
+                frame = frame.model_copy(update={"tokens": None, "hidden": _packed(computed.output)})
+            if self._standby is not None:  # it hears before the next peer does: it holds whatever has been answered
+                again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
+                self._standby[1].put(frame.model_copy(update=again))
+            if replay != -1:
+                await self._pass(frame.model_copy(update={"replay": replay, **times}))
+        elif frame.replay is None:
+            hidden = _packed(computed.output[frame.count - frame.tail :])
+            await self._answer(
+                Result(
+                    session=frame.session,
+                    epoch=frame.epoch,
+                    first=frame.first,
+                    count=frame.count,
+                    hidden=hidden,
+                    **times,
+                )
+            )
+        if not self.lost:
+            self.passed = frame.first + frame.count - 1
+
+    async def reroute(self, reroute: Reroute) -> None:
+        """Go on to another peer, after giving it all that is kept, unless it holds that already; the session keeps its
+        outputs. The client is told when that is done, or that the new peer failed.
+
+        Raises:
+            SessionFault: if the client is gone.
+        """
+        self.let_go()
+        self.hop = reroute.next
+        try:
+            self.link = await self._way_to(reroute)
+        except LinkClosed as error:
+            await self.tell(SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), reroute.next.peer_id))
+            return
+        if reroute.replay is not None:
+            await self._replay(reroute, reroute.replay)
+        if not self.lost:
+            self.passed = reroute.root
+            await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
+
+    def mirror(self, hop: Hop | None, stream: Stream) -> None:
+        """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream`` holds, and then what
+        is sent on. With None, or without a history, nobody stands by any more. Never waits."""
+        self._stand_down()
+        if hop is not None and self.history is not None:
+            everything = retelling.as_it_stands(self.opening.session, stream, self.history)
+            self._standby = hop, Feed(lambda: self._links.to(hop, self.opener), self._links.release, everything)
+
+    def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
+        """Send nothing more over ``link``. Returns what the client has to know; None if another one is in use."""
+        if self._standby is not None and self._standby[1].uses(link):
+            self._stand_down()
+        if self.hop is None or self.link is not link:
+            return None
+        self.let_go()
+        return SessionFault(code, text, self.hop.peer_id)
+
+    async def tell(self, fault: SessionFault) -> None:
+        """Tell the client, if it is still there."""
+        self._tally.faults[fault.code] += 1
+        try:
+            await self.opener.send(fault.message(self.opening))
+        except LinkClosed:
+            log.debug("the client of a failed session is gone")
+
+    def let_go(self) -> None:
+        """Give the link to the next peer back. May be called twice."""
+        if self.link is not None:
+            self._links.release(self.link)
+            self.link = None
+
+    async def close(self) -> None:
+        """Give all links back. May be called twice."""
+        self.let_go()
+        self._stand_down()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _stand_down(self) -> None:
+        if self._standby is not None:
+            closing = asyncio.create_task(self._standby[1].close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._standby = None
+
+    async def _way_to(self, reroute: Reroute) -> Link:
+        """A link to the next peer; if it stood by, the one over which it was told everything, once that is done.
+        Raises `LinkClosed`."""
+        hop = reroute.next
+        if self._standby is not None and self._standby[0] == hop:
+            try:
+                if reroute.replay is None:
+                    return await self._standby[1].finish()
+            finally:
+                self._stand_down()
+        return await self._links.to(hop, self.opener)
+
+    async def _replay(self, reroute: Reroute, further: int) -> None:
+        assert self.history is not None  # else the session takes no reroute
+        told = replayed(reroute.root, self.history.length)
+        for frame in retelling.frames(reroute.session, reroute.epoch, told, self.history.rows, further):
+            if self.lost:
+                return
+            await self._pass(frame)
+
+    async def _pass(self, frame: Frame) -> None:
+        link = self.link
+        if link is None:
+            return
+        try:
+            await link.send(frame)
+        except LinkClosed as error:
+            fault = self.lose(link, FaultCode.NEXT_UNREACHABLE, str(error))
+            if fault is not None:
+                await self.tell(fault)
+
+    async def _answer(self, message: Result | Rerouted) -> None:
+        try:
+            await self.opener.send(message)
+        except LinkClosed:
+            raise SessionFault(FaultCode.NO_SESSION, "the client is gone") from None
+
+
+def _packed(output: Tensor) -> WireTensor:
+    """Raises `SessionFault` for what is no number: the next peer would blame us for it, and rightly."""
+    packed = WireTensor.pack(output)
+    if not packed.is_finite:
+        raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")
+    return packed

@@ -1,0 +1,307 @@
+"""One session on one peer: frames in, computed, passed on."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peers.compute.cache_budget import Reservation
+from peers.compute.scheduler import Computed, Scheduler
+from peers.faults import SessionFault
+from peers.sessions.downstream import Outlet
+from peers.sessions.inbox import Inbox, Overfull
+from swarm.model.cache import KVCache
+from swarm.model.span import Work
+from swarm.network.links.link import Link
+from swarm.util.tasks import end
+from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Heed, Heeding, Mirror, Open, Reroute, Standing
+from swarm.wire.tensors import WireTensor, dtype_name
+from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, Stream
+
+REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
+MAX_REROUTES = 256  # of one session, mirrors included: each of them makes us send all that is kept
+IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
+LONGEST_LIFE_S = 3600.0  # of a session; its client may open it again, here or elsewhere, and replay
+
+log = logging.getLogger(__name__)
+
+
+class PeerSession:
+    """Layers ``[first, last)`` for one client. To the scheduler it is a `Job`.
+
+    While its next peer is lost, a session takes frames and computes none of them, but what is replayed to it: the peer
+    that takes the place needs all of that.
+
+    Args:
+        opening: the message that opened it.
+        outlet: where outputs go; the session closes it.
+        reserved: its part of the cache budget, which whoever takes the session off the books gives back.
+        max_positions: the model's context; None if the model sets no limit.
+        failed: called once, by the session's own task, when the session cannot go on.
+    """
+
+    def __init__(
+        self,
+        opening: Open,
+        outlet: Outlet,
+        reserved: Reservation,
+        cache: KVCache,
+        scheduler: Scheduler,
+        max_positions: int | None,
+        failed: Callable[["PeerSession", SessionFault], None],
+    ) -> None:
+        self.opening, self.outlet, self.reserved = opening, outlet, reserved
+        self.stream = Stream()
+        self.stream.cancel(opening.epoch)
+        self._speakers = frozenset(filter(None, (opening.previous,)))
+        self._cache, self._scheduler, self._failed = cache, scheduler, failed
+        self._max_positions = max_positions
+        self._inbox = Inbox(opening.max_tokens)
+        self._arrived = asyncio.Event()
+        self._reroute: Reroute | None = None  # that is to be followed
+        self._reroutes = 0  # that were
+        self._mirror: Mirror | None = None  # that is to be begun
+        self._passing: asyncio.Task[None] | None = None  # what is said to others, which may take time
+        self.since = self.heard_at = asyncio.get_running_loop().time()  # on the event loop's clock
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        return self.opening.first, self.opening.last
+
+    def obeys(self, link: Link) -> bool:
+        """Whether commands may come over a link: only of whoever opened the session."""
+        return link is self.outlet.opener
+
+    def hears(self, link: Link) -> bool:
+        """Whether frames may come over a link: of our client, or of a peer that it has named."""
+        return self.obeys(link) or link.peer_id in self._speakers
+
+    def heed(self, heed: Heed) -> Heeding:
+        """Take frames from other peers from now on; returns what to answer."""
+        self._speakers = frozenset(heed.speakers)
+        return Heeding(session=heed.session, speakers=heed.speakers)
+
+    def accept(self, frame: Frame) -> None:
+        """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""
+        if self.stream.stale(frame.epoch, frame.replay is not None):
+            return
+        self._check(frame)
+        self.heard_at = asyncio.get_running_loop().time()
+        self.cancel(frame.epoch, replays=False)
+        try:
+            self._inbox.put(frame)
+        except Overfull as error:
+            raise SessionFault(FaultCode.BAD_MESSAGE, str(error)) from None
+        self._arrived.set()
+
+    def cancel(self, epoch: int, replays: bool = True) -> None:
+        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave; and
+        what is replayed only if ``replays``."""
+        self.stream.cancel(epoch, replays)
+        self._inbox.cancel(epoch, replays)
+
+    def reroute(self, reroute: Reroute) -> None:
+        """Go on to another next peer as soon as what is being computed is done, and the root is held; never waits.
+        Whatever is on its way to the old one is given up. Raises `SessionFault` if that cannot be."""
+        if self.outlet.hop is None:
+            raise SessionFault(FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace")
+        if reroute.replay is not None:
+            if self.outlet.history is None:
+                raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
+            if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
+                raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
+        self.cancel(reroute.epoch, replays=False)
+        self.outlet.let_go()  # the next peer is lost, until the reroute is followed
+        if self._passing is not None:
+            self._passing.cancel()
+        self._reroute = reroute
+        self._arrived.set()
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Let another peer stand by for the next one as soon as what is being computed is done; never waits. Where it
+        cannot be, nothing happens."""
+        self._mirror = mirror
+        self._arrived.set()
+
+    def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
+        """Send nothing more over a link that failed. Returns what the client has to know, if it was ours."""
+        fault = self.outlet.lose(link, code, text)
+        if fault is not None:
+            self._arrived.set()
+        return fault
+
+    def standing(self) -> Standing:
+        """How far the session has come here."""
+        return Standing(
+            session=self.opening.session, epoch=self.stream.epoch, last=self.stream.last, passed=self.outlet.passed
+        )
+
+    async def close(self) -> None:
+        """Stop computing. May be called twice, but not by the session's own task."""
+        await end(self._task)
+        await self.outlet.close()
+
+    # What the scheduler asks for.
+
+    @property
+    def tokens(self) -> int:
+        return self._inbox.next_tokens(self._room) if self._may_compute else 0
+
+    def begin(self) -> Work:
+        """Place the next frame in the stream. Raises `SessionFault` or `OutOfOrder` if it has no place there."""
+        frame = self._inbox.take(self._room)
+        placement = self.stream.admit(
+            frame.epoch, frame.root, frame.first, frame.count, frame.parents, frame.replay is not None
+        )
+        assert placement is not None  # nothing that waits is stale
+        self._check_place(placement, frame.count)
+        self._begun = frame, placement
+        return Work(self._cache, _inputs(frame), placement)
+
+    @property
+    def _room(self) -> int:
+        """Tokens that certainly fit, whatever the frames forget: joining frames must never be what breaks a limit."""
+        stream, rows = self.stream, self.opening.max_tokens
+        return min(rows - stream.length, MAX_TAIL - (stream.length - stream.trunk))
+
+    @property
+    def _may_compute(self) -> bool:
+        """Whether there is a frame, and somebody to send it on to; what is replayed, others will need in any case."""
+        return bool(self._inbox.replays if self.outlet.lost else len(self._inbox))
+
+    @property
+    def _may_follow(self) -> bool:
+        """Whether there is a reroute, and all has been computed that is to be replayed."""
+        reroute, stream = self._reroute, self.stream
+        if reroute is None:
+            return False
+        return reroute.replay is None or stream.holds(reroute.root) or reroute.root <= stream.last
+
+    # What its task does.
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._something_to_do()
+                self._check_life()
+                if self._mirror is not None:
+                    self._begin_mirror()
+                elif not self._may_compute:
+                    await self._follow()
+                elif (computed := await self._scheduler.compute(self)) is not None:
+                    await self._pass_on(computed)
+        except SessionFault as fault:
+            self._failed(self, fault)
+        except OutOfOrder as error:
+            self._failed(self, SessionFault(FaultCode.OUT_OF_ORDER, str(error)))
+        except Exception as error:
+            log.exception("a session failed")
+            self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
+
+    async def _something_to_do(self) -> None:
+        """Wait until there is something to compute, or a peer to turn to. Raises `SessionFault` after a silence."""
+        loop, silent = asyncio.get_running_loop(), False
+        while not (self._may_compute or self._may_follow or self._mirror):
+            self._check_life()
+            patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
+            if silent:
+                raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
+            self._arrived.clear()
+            timer = loop.call_later(patience_s, self._arrived.set)
+            try:
+                await self._arrived.wait()
+            finally:
+                timer.cancel()
+            silent = loop.time() >= timer.when()
+
+    def _check_life(self) -> None:
+        if asyncio.get_running_loop().time() - self.since > LONGEST_LIFE_S:
+            raise SessionFault(FaultCode.BUSY, f"a session lasts {LONGEST_LIFE_S:g} s at most; open it again")
+
+    async def _follow(self) -> None:
+        """Go back to what has been answered, and on to another next peer."""
+        reroute, self._reroute = self._reroute, None
+        assert reroute is not None  # what else is there to do
+        self._reroutes += 1
+        if self._reroutes > MAX_REROUTES:
+            raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times")
+        if reroute.replay is not None:
+            placement = self.stream.cut(reroute.epoch, reroute.root)
+            self._cache.place(placement)
+            self.outlet.keep(placement)
+        await self._interruptibly(self.outlet.reroute(reroute))
+
+    def _begin_mirror(self) -> None:
+        """What is kept and what the stream holds are the same now: nothing is being computed."""
+        mirror, self._mirror = self._mirror, None
+        assert mirror is not None  # else it is not begun
+        self._reroutes += mirror.to is not None
+        if self.outlet.hop is not None and self._reroutes <= MAX_REROUTES:
+            self.outlet.mirror(mirror.to, self.stream)
+
+    async def _pass_on(self, computed: Computed) -> None:
+        """Keep what was computed, and send it on if it is still wanted."""
+        frame, placement = self._begun
+        self.outlet.keep(placement, computed.output)
+        if not self.stream.stale(frame.epoch, frame.replay is not None):
+            await self._interruptibly(self.outlet.send(frame, computed))
+
+    async def _interruptibly(self, saying: Coroutine[Any, Any, None]) -> None:
+        """Wait until it has been said, or a reroute makes it pointless."""
+        self._passing = passing = asyncio.create_task(saying)
+        try:
+            await asyncio.wait({passing})
+        except asyncio.CancelledError:
+            await end(passing)
+            raise
+        finally:
+            self._passing = None
+        if not passing.cancelled():
+            passing.result()
+
+    def _check(self, frame: Frame) -> None:
+        """Everything about a frame that does not depend on the frames before it."""
+        span, problem = self._scheduler.span, ""
+        if (frame.tokens is not None) != (self.opening.first == 0):
+            problem = "tokens go to layer 0, hidden states to later layers"
+        elif frame.tokens is not None and max(frame.tokens) >= span.vocab_size:
+            problem = f"token ids must be below {span.vocab_size}"
+        elif frame.hidden is not None and frame.hidden.hidden != span.hidden_size:
+            problem = f"hidden states must be {span.hidden_size} wide"
+        elif max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS:  # the next peer would refuse it, and us
+            problem = f"a frame passes {MAX_HOPS} peers at most"
+        if problem:
+            raise SessionFault(FaultCode.BAD_MESSAGE, problem)
+        if frame.hidden is not None and not _fits(frame.hidden, span.dtype):
+            raise SessionFault(FaultCode.NOT_FINITE, f"hidden states are not finite in {span.dtype}")
+
+    def _check_place(self, placement: Placement, count: int) -> None:
+        """What depends on the frames before: room, the model's context, and branches where there can be none."""
+        rows, most, problem = placement.start + count, self.opening.max_tokens, ""
+        if rows > most:
+            problem = f"the session was opened for {most} tokens, and this makes {rows}, losing branches included"
+        elif self._max_positions is not None and max(placement.positions) >= self._max_positions:
+            problem = f"the model's context ends at {self._max_positions} tokens"
+        elif placement.sees is not None and not self._scheduler.span.branches:
+            problem = "this model takes no branches: each token must follow the one sent before it"
+        if problem:
+            raise SessionFault(FaultCode.BAD_MESSAGE, problem)
+
+
+def _inputs(frame: Frame) -> Tensor:
+    """What the span computes on: token ids ``[n]`` at the model's start, hidden states ``[n, hidden]`` after it."""
+    if frame.tokens is not None:
+        return torch.tensor(frame.tokens)
+    assert frame.hidden is not None  # a frame carries one of the two
+    return frame.hidden.unpack()
+
+
+def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:
+    """Whether all values are finite, in the dtype that computes, too, which may know no such large ones."""
+    if not hidden.is_finite:
+        return False
+    return hidden.dtype == dtype_name(dtype) or WireTensor.pack(hidden.unpack().to(dtype)).is_finite

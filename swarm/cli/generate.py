@@ -1,0 +1,63 @@
+"""``swarm generate``: one text."""
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarm.cli.decoding import AUDIT_PATIENCE_S, decoding_options, prepared
+from swarm.cli.options import ModelName, Text, entrance, entrance_options, json_option
+from swarm.terminal import console
+from swarm.terminal.activity import activity
+from swarm.terminal.signals import run
+
+if TYPE_CHECKING:
+    from swarm.chain.failover import SwarmIncomplete
+    from swarm.outputs import Generation
+
+
+@click.command()
+@click.argument("model", type=ModelName())
+@click.argument("prompt", type=Text())
+@decoding_options
+@click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
+@entrance_options
+@json_option
+def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: Any) -> None:
+    """Continue PROMPT with MODEL (a local folder or a hub id)."""
+    net, identity = entrance()
+    from swarm.chain.failover import SwarmIncomplete
+
+    client, asked = prepared(model, net, identity, **options)
+
+    async def write() -> "tuple[Generation, SwarmIncomplete | None]":
+        with activity(as_json) as waiting_for:
+            waiting_for(f"loading {model} and entering the network {net.name}")
+            async with client:
+                stream = client.stream(prompt, **asked)
+                waiting_for("finding a chain of peers")
+                failure = None
+                try:
+                    async for piece in stream:
+                        waiting_for("")
+                        if not as_json:
+                            console.show_piece(piece)
+                except SwarmIncomplete as error:
+                    failure = error
+                if not as_json:
+                    console.show_summary(stream.result)
+                if failure is not None:
+                    return stream.result, failure
+                audits = await client.settle(AUDIT_PATIENCE_S)
+                return replace(stream.result, stats=replace(stream.result.stats, audits=audits)), None
+
+    generation, failure = run(write())
+    if as_json:
+        click.echo(json.dumps(generation.as_dict(explain)))
+    else:
+        console.show_audits(generation.stats.audits)
+        if explain:
+            console.show_fates(generation.pieces)
+    if failure is not None:
+        raise failure

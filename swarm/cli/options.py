@@ -1,0 +1,242 @@
+"""Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it, what is printed."""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.model.folder import look
+from swarm.model.quantization import QUANTIZATIONS
+from swarm.util import logs
+
+if TYPE_CHECKING:
+    from swarm.config import Network
+    from swarm.identity import Identity
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+MAX_TOKENS = 1 << 20  # of one text, as long as peers speak of (swarm.wire is heavy)
+NO_MODEL = "none"  # of a draft model
+MAX_COMPLETIONS = 200  # names of models, after Tab
+
+
+class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A folder, a hub id, or the name of a model that comes with the project.
+
+    A folder is looked at as soon as it is named: what is wrong with a model is said before a network is entered.
+    """
+
+    name = "MODEL"
+
+    def __init__(self, draft: bool = False) -> None:
+        self._draft = draft
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip() or "\0" in str(value):
+            self.fail("give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx)
+        if value != NO_MODEL:
+            look(locate(str(value)), self._draft)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """The models of the project and those that were downloaded; folders, where none of these fits."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [CompletionItem(incomplete, type="dir")]
+
+
+class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
+    """A number between two bounds. "nan" is none, though it compares as if it were between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as halves of characters."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail("it holds bytes that are no text in this terminal's encoding; give it as UTF-8", param, ctx)
+        return str(value)
+
+
+def _downloaded() -> list[str]:
+    """Ids of the models in the hub's cache, whose folders are called ``models--ORGANISATION--NAME``."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        folders = sorted(os.listdir(HF_HUB_CACHE))
+    except OSError:
+        return []
+    return [each.removeprefix("models--").replace("--", "/") for each in folders if each.startswith("models--")]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+bootstrap_option = click.option(
+    "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
+)
+lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
+audit_option = click.option(
+    "--audit",
+    default=0.01,
+    show_default=True,
+    type=Number(0, 1),
+    help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
+)
+quantization_option = click.option(
+    "--quantization",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", *QUANTIZATIONS]),
+    help="How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm of its own.",
+)
+
+
+def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
+    """What is logged, and how; set up before the group does anything."""
+
+    @functools.wraps(group)
+    def set_up_first(*arguments: Any, verbose: bool, log_level: str, log_format: str, **others: Any) -> Any:
+        logs.set_up("debug" if verbose else log_level, log_format)
+        return group(*arguments, **others)
+
+    command: Callable[..., Any] = set_up_first
+    for option in (
+        click.option(
+            "--log-format",
+            type=click.Choice(logs.FORMATS),
+            default="text",
+            show_default=True,
+            envvar="SWARM_LOG_FORMAT",
+            show_envvar=True,
+            help="Lines for people, or one JSON object a line.",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(logs.LEVELS),
+            default="warning",
+            show_default=True,
+            envvar="SWARM_LOG_LEVEL",
+            show_envvar=True,
+            help="Log to standard error what is at least so grave.",
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Log all that happens: --log-level debug."),
+    ):
+        command = option(command)
+    return command
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """For `named_network`, `named_identity` and `_format`."""
+    ctx.meta[f"swarm.{param.name}"] = value
+
+
+def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a report looks like, as ``as_``: table, markdown or json."""
+    formats = click.Choice(["table", "markdown", "json"])
+    for option in (
+        click.option(
+            "--json", is_flag=True, is_eager=True, callback=_keep, expose_value=False, help="The same as --format json."
+        ),
+        click.option(
+            "--format",
+            "as_",
+            default="table",
+            show_default=True,
+            type=formats,
+            callback=_format,
+            help="How the report is printed.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _format(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return "json" if ctx.meta.get("swarm.json") else value
+
+
+def network_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which network: its name as ``network``; the files of a private one are kept for `named_network`."""
+    key = "File with the key of a private network; make one with `swarm-peer new-network-key`."
+    members = "File of the ids of all who may take part, one a line."
+    for option in (
+        click.option("--members", type=FILE, callback=_keep, expose_value=False, help=members),
+        click.option("--network-key", type=FILE, callback=_keep, expose_value=False, help=key),
+        click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml."),
+    ):
+        command = option(command)
+    return command
+
+
+identity_option = click.option(
+    "--identity",
+    type=FILE,
+    callback=_keep,
+    expose_value=False,
+    help="Key file, made if it is missing: who you are, for a network with a list of members.",
+)
+
+
+def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which network a client enters, through whom, and as whom: for `entrance`."""
+
+    @functools.wraps(command)
+    def entering(*arguments: Any, bootstrap: tuple[str, ...], network: str | None, lan: bool, **others: Any) -> Any:
+        click.get_current_context().meta["swarm.entrance"] = bootstrap, network, lan
+        return command(*arguments, **others)
+
+    decorated: Callable[..., Any] = entering
+    for option in (lan_option, network_option, bootstrap_option, identity_option):
+        decorated = option(decorated)
+    return decorated
+
+
+def entrance() -> "tuple[Network, Identity | None]":
+    """The network that the command line names, if there is a way in, and who it says that we are."""
+    bootstrap, network, lan = click.get_current_context().meta["swarm.entrance"]
+    return entered_through(named_network(bootstrap, network), lan), named_identity()
+
+
+def named_identity() -> "Identity | None":
+    """Who the command line says that we are."""
+    from swarm.identity import Identity
+
+    file = click.get_current_context().meta.get("swarm.identity")
+    return Identity.load_or_create(file) if file else None
+
+
+def named_network(bootstrap: tuple[str, ...], name: str | None) -> "Network":
+    """The network that the command line names."""
+    from swarm.config import load_network
+
+    files = click.get_current_context().meta
+    key_file, members_file = files.get("swarm.network_key"), files.get("swarm.chain.members")
+    return load_network(bootstrap=bootstrap, name=name, key_file=key_file, members_file=members_file)
+
+
+def entered_through(network: "Network", lan: bool) -> "Network":
+    """The network, if there is a way in: that it has none is said before anything heavy is loaded. With ``lan`` one is
+    also looked for on the local network."""
+    from swarm.errors import NoBootstrap
+
+    if lan:
+        from swarm.network.nat.mdns import search
+
+        network = search(network)
+    if not network.bootstrap:
+        raise NoBootstrap()
+    return network

@@ -1,0 +1,84 @@
+"""Many generations side by side, a bounded number at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeVar
+
+from swarm.errors import SwarmError
+from swarm.outputs import Generation
+from swarm.request import RequestError
+from swarm.util.tasks import end
+
+DEFAULT_AT_ONCE = 8  # generations: peers compute them in one forward pass
+MAX_AT_ONCE = 256  # each has a session on every peer of its chain
+
+T = TypeVar("T")
+Work = Callable[[], Awaitable[T]]
+
+
+class BatchFailed(SwarmError):
+    """Some generations of a batch failed.
+
+    Attributes:
+        results: in the order of the prompts; None for those that failed.
+        errors: what they failed of, by their places in the batch.
+    """
+
+    def __init__(self, results: Sequence[Generation | None], errors: Mapping[int, SwarmError]) -> None:
+        super().__init__(results, errors)
+        self.results, self.errors = tuple(results), MappingProxyType(dict(errors))
+
+    def __str__(self) -> str:
+        first = min(self.errors)
+        return (
+            f"{len(self.errors)} of {len(self.results)} generations failed, that of prompt {first} because "
+            f"{self.errors[first]}; `results` holds the others, `errors` says why by place"
+        )
+
+
+async def side_by_side(works: Sequence[Work[T]], at_once: int) -> list[T]:
+    """The results of all works in their order; ``at_once`` run at a time. If one fails, the others are cancelled.
+
+    Raises:
+        RequestError: if ``at_once`` is out of range.
+    """
+    if not 1 <= at_once <= MAX_AT_ONCE:
+        raise RequestError("at_once", at_once, f"1 to {MAX_AT_ONCE} generations at a time")
+    done: dict[int, T] = {}
+    waiting = iter(enumerate(works))
+
+    async def work_off() -> None:
+        for place, work in waiting:
+            done[place] = await work()
+
+    workers = [asyncio.create_task(work_off()) for _ in range(min(at_once, len(works)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        await end(*workers)
+    return [done[place] for place in range(len(works))]
+
+
+async def every_one(works: Sequence[Work[Generation]], at_once: int) -> list[Generation]:
+    """As `side_by_side`, but what fails does not end the others.
+
+    Raises:
+        BatchFailed: when all are over, if any failed.
+    """
+    errors: dict[int, SwarmError] = {}
+
+    def kept(place: int, work: Work[Generation]) -> Work[Generation | None]:
+        async def run() -> Generation | None:
+            try:
+                return await work()
+            except SwarmError as error:
+                errors[place] = error
+                return None
+
+        return run
+
+    results = await side_by_side([kept(place, work) for place, work in enumerate(works)], at_once)
+    if errors:
+        raise BatchFailed(results, errors)
+    return [result for result in results if result is not None]

@@ -1,0 +1,360 @@
+"""One generation: draft ahead, send ahead, judge what comes back, until the text ends.
+
+Three things go on side by side. A drafter, in a thread of its own, lengthens the tree of what may follow. A sender lets
+the likeliest of it go around the loop at the pace that the chain can take. And the main loop judges the answers.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from swarm.audit.evidence import Samples
+from swarm.chain.answer import Answer
+from swarm.chain.failover import PAUSE_S, Mender, SwarmIncomplete
+from swarm.chain.router import Router
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent
+from swarm.chain.standby import Standby
+from swarm.chain.trust import LIED
+from swarm.client.auditor import Auditor
+from swarm.client.models import ClientModels
+from swarm.client.sequence import Turn
+from swarm.client.session_cache import KeptSessions
+from swarm.decoding.decoder import NOTHING_HELD, Held, Resume
+from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
+from swarm.request import Request
+from swarm.routing.chain import MissingLayers
+from swarm.util.tasks import end
+from swarm.wire.messages import FaultCode
+
+OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Where a client computes, so that the event loop stays free. One thread each."""
+
+    drafting: Executor
+    judging: Executor
+
+
+class GenerationStream:
+    """An async iterator of pieces; afterwards `result` sums up. Iterate once.
+
+    Raises `RequestError` for tokens that the model does not have.
+
+    Args:
+        router: chooses the chain, and peers that take the place of others.
+        auditor: is offered the text when it is finished.
+        kept: where sessions are that this text may go on from, and where its own goes if the request says so.
+    """
+
+    def __init__(
+        self,
+        models: ClientModels,
+        prompt: Sequence[int],
+        request: Request,
+        threads: Threads,
+        router: Router,
+        auditor: Auditor | None = None,
+        kept: KeptSessions | None = None,
+    ) -> None:
+        request.check_vocabulary(models.checkpoint)
+        self._models, self._prompt, self._request = models, tuple(prompt), request
+        self._threads, self._router, self._auditor = threads, router, auditor
+        self._kept = kept if request.keep else None
+        self._samples = Samples()
+        self._result: Generation | None = None
+        self._session: ChainSession | None = None
+        self._standby: Standby | None = None
+        self._measured: Measured | None = None
+
+    @property
+    def standby(self) -> tuple[RouteStop, ...]:
+        """Whoever stands by now, and could take a place in the chain at once."""
+        return _stops(self._standby.ready if self._standby else ())
+
+    @property
+    def route(self) -> tuple[RouteStop, ...]:
+        """The chain as it is now; empty before it is found."""
+        return _stops(self._session.chain if self._session else ())
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the chain's last answer took; None before the first."""
+        return self._measured
+
+    @property
+    def result(self) -> Generation:
+        """The finished generation, or after a `SwarmIncomplete` what there is of it.
+
+        Raises:
+            RuntimeError: before the iterator is exhausted.
+        """
+        if self._result is None:
+            raise RuntimeError("the generation is not finished: iterate to the end first")
+        return self._result
+
+    async def __aiter__(self) -> AsyncGenerator[Piece, None]:
+        turn, session, held = await self._begin()
+        self._session = session
+        standby = self._standby = Standby(session, self._router, self._request.standby, held)
+        repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s), session.clock)
+        watching = asyncio.create_task(self._router.watch())
+        turn.meter.start()
+        finished = False
+        try:
+            while not turn.decoder.finish_reason:
+                try:
+                    async with aclosing(self._run(turn, session, repairs, standby)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                except (ChainBroken, ChainSilent) as failure:
+                    await repairs.mend(failure, turn.decoder.resume)
+                    if isinstance(failure, ChainBroken):
+                        self._forget(failure.peer_id, session)
+            self._result = self._sum_up(turn, session, repairs)
+            self._offer(turn, session)
+            finished = True
+        except SwarmIncomplete as error:
+            turn.decoder.finish_reason = "swarm_incomplete"
+            error.generation = self._result = self._sum_up(turn, session, repairs)
+            raise
+        finally:
+            await end(watching)
+            await standby.close()
+            await self._leave(session, turn.decoder.held if finished else None)
+        self._router.learn(self._result.route, turn.meter.stages)
+
+    async def _begin(self) -> tuple[Turn, ChainSession, Held]:
+        """Go on where a text before has ended, if that was kept and is a beginning of this one; else a new session."""
+        request, prompt = self._request, self._prompt
+        if self._kept is not None:
+            request.check_prompt(prompt, self._models.checkpoint)  # a session that was taken must not be lost
+            kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
+            if kept is not None:
+                session, held = kept
+                return Turn(self._models, prompt, request, held), session, held
+        turn = Turn(self._models, prompt, request)
+        return turn, await self._open(turn), NOTHING_HELD
+
+    async def _leave(self, session: ChainSession, held: Held | None) -> None:
+        """The other half of `_begin`."""
+        if self._kept is not None and held is not None:
+            await self._kept.put(session, held)
+        else:
+            await session.close()
+
+    async def _open(self, turn: Turn) -> ChainSession:
+        """A session on a chain; one that cannot be opened is given up for another one.
+
+        Where peers that the directory names do not answer, or have no room, others may soon: that is waited for.
+        """
+        deadline = time.monotonic() + self._request.patience_s
+        spare = 0
+        if self._kept is not None:
+            spare = self._request.spare_tokens(len(turn.prompt), self._models.checkpoint)
+        avoid: set[str] = set()
+        failures, refused = 0, None
+        while True:
+            try:
+                return await self._open_on(await self._router.chain(avoid), turn, turn.max_tokens + spare)
+            except MissingLayers as missing:
+                if not missing.expected or time.monotonic() > deadline:
+                    raise refused or missing from None
+                await asyncio.sleep(PAUSE_S)
+                avoid.clear()
+            except ChainBroken as failure:
+                refused = failure
+                avoid.add(failure.peer_id)
+                self._router.broke(failure)
+                failures += failure.code is not FaultCode.BUSY
+                spare = 0 if failure.code is FaultCode.BUSY else spare
+                if failures >= OPEN_TRIES:
+                    raise
+
+    async def _open_on(self, chain: Sequence[ChainLink], turn: Turn, max_tokens: int) -> ChainSession:
+        checkpoint = self._models.checkpoint
+        session = ChainSession(chain, checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard)
+        try:
+            await session.open()
+        except BaseException:
+            await session.close()
+            raise
+        turn.branches = session.branches
+        return session
+
+    async def _run(
+        self, turn: Turn, session: ChainSession, repairs: "_Repairs", standby: Standby
+    ) -> AsyncGenerator[Piece, None]:
+        """Decode until the text ends or the chain breaks."""
+        ahead = _Ahead(turn, session, standby, self._threads.drafting)
+        try:
+            while not turn.decoder.finish_reason:
+                answer = await ahead.answer()
+                self._check_honesty(session)
+                repairs.answered(answer.at)
+                pieces = await self._judge(turn, answer)
+                if pieces:
+                    standby.answered(answer)
+                for piece in pieces:
+                    yield piece
+                ahead.go_on()
+        finally:
+            await ahead.close()
+
+    def _check_honesty(self, session: ChainSession) -> None:
+        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to lie. One that has left,
+        and whose lies none of them holds, is forgotten: the answer that has just come is as good as any."""
+        trust = self._router.trust
+        while liar := trust.liar(session):
+            if liar in session.chain or trust.misled(session, liar):
+                raise ChainBroken(liar.peer_id, liar.layers, LIED)
+            self._forget(liar.peer_id, session)
+
+    def _forget(self, peer_id: str, session: ChainSession) -> None:
+        """If it is a liar that was replaced, with all that its lies have reached: nothing rests on its work any more.
+        What was answered before says nothing of those that are left."""
+        if self._router.trust.lied(peer_id):
+            session.parties.pop(peer_id, None)
+            self._samples = Samples()
+
+    def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
+        done = turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
+        if self._auditor is None:
+            return done
+        return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
+
+    def _offer(self, turn: Turn, session: ChainSession) -> None:
+        """Let the auditor have what is known of the text."""
+        if self._auditor is None:
+            return
+        evidence = self._samples.evidence(
+            turn.decoder.tokens,
+            len(turn.prompt),
+            [link.stage for link in session.chain],
+            {peer_id: link.record.dtype for peer_id, link in session.parties.items()},
+            session.max_tokens,
+        )
+        computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent
+        self._auditor.offer(evidence, computed)
+
+    async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
+        taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])
+        if not taken:
+            return []
+        self._measured = answer.measured
+        rows, nodes = zip(*taken, strict=True)
+        hidden = answer.hidden[list(rows)]
+        loop = asyncio.get_running_loop()
+        logits, normed = await loop.run_in_executor(self._threads.judging, self._read, hidden)
+        pieces = turn.judge(nodes, logits, answer.measured, normed)
+        self._samples.answered(nodes, hidden)
+        self._samples.settle()
+        return pieces
+
+    def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and if they are asked for, hidden states behind the final norm. On the judging thread."""
+        head = self._models.head
+        return head.logits(hidden), head.normed(hidden) if self._request.hidden_states else None
+
+
+def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:
+    return tuple(RouteStop(link.peer_id, link.layers, link.connection.rtt_ms) for link in links)
+
+
+class _Repairs:
+    """Repairs of one generation's chain, and what each took."""
+
+    def __init__(self, mender: Mender, clock: Callable[[], float]) -> None:
+        self.failovers: list[Failover] = []
+        self._mender = mender
+        self._clock = clock
+        self._heard_at = clock()
+
+    def answered(self, at: float) -> None:
+        """An answer came then: the pause of a failover before it is over."""
+        before, self._heard_at = self._heard_at, at
+        self._mender.answered()
+        if self.failovers and not self.failovers[-1].pause_ms:
+            self.failovers[-1] = replace(self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3)
+
+    async def mend(self, failure: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> None:
+        """Raises `SwarmIncomplete`."""
+        broken = await self._mender.who(failure)
+        if not broken:
+            return
+        noticed_at = self._clock()
+        repair = await self._mender.mend(broken, resume)
+        self.failovers.append(
+            Failover(
+                peers=repair.peers,
+                layers=repair.layers,
+                noticed_ms=(noticed_at - self._heard_at) * 1e3,
+                waited_ms=repair.waited_ms,
+                repair_ms=(self._clock() - noticed_at) * 1e3 - repair.waited_ms,
+                pause_ms=0.0,  # until the next answer
+                replayed_tokens=repair.replayed_tokens,
+                standby=repair.standby,
+            )
+        )
+
+
+class _Ahead:
+    """The two tasks that run ahead of the answers: drafting and sending. Close it at the end."""
+
+    def __init__(self, turn: Turn, session: ChainSession, standby: Standby, drafting: Executor) -> None:
+        self._turn, self._session, self._standby, self._thread = turn, session, standby, drafting
+        self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()
+        self._tasks = [asyncio.create_task(self._draft()), asyncio.create_task(self._send())]
+
+    async def answer(self) -> Answer:
+        """The chain's next answer. Raises what `ChainSession.receive` raises, or what one of the tasks died of."""
+        receiving = asyncio.create_task(self._session.receive())
+        try:
+            await asyncio.wait({receiving, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                for task in self._tasks:
+                    if task.done():
+                        task.result()
+            return await receiving
+        finally:
+            await end(receiving)
+
+    def go_on(self) -> None:
+        """An answer was judged: there may be more to draft and to send."""
+        self._may_draft.set()
+        self._may_send.set()
+
+    async def close(self) -> None:
+        await end(*self._tasks)
+        self._turn.decoder.withdraw()
+
+    async def _draft(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._may_draft.clear()
+            while ask := self._turn.ask():
+                self._turn.propose(ask, await loop.run_in_executor(self._thread, self._turn.draft, ask))
+                self._may_send.set()
+            await self._may_draft.wait()
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.time()  # when the next frame may go, unless it is urgent
+        while True:
+            self._may_send.clear()
+            if not self._turn.urgent and (early := ready - loop.time()) > 0:
+                loop.call_later(early, self._may_send.set)
+            elif window := self._turn.next_window():
+                self._standby.sent(window)
+                await self._session.send(window)
+                ready = loop.time() + self._turn.pace_s
+                self._may_draft.set()
+                continue
+            await self._may_send.wait()

@@ -1,0 +1,89 @@
+"""One run of an audit: a text is told to a chain as if it were being written, and what the chain says of it is kept."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import torch
+from torch import Tensor
+
+from swarm.audit.answers import Answers
+from swarm.audit.evidence import Evidence
+from swarm.audit.replay import places, windows
+from swarm.chain.answer import Answer
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainLink, ChainSilent
+from swarm.client.models import ClientModels
+from swarm.decoding.decoder import Window
+from swarm.util.tasks import within
+
+RUN_TIMEOUT_S = 120.0  # for a run to begin and to end
+WINDOW_TIMEOUT_S = 10.0  # and for each of its windows on the average, be they chunks of a prompt or loops
+MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit has time
+
+
+class Reruns:
+    """Runs texts of one model, for `swarm.client.auditor`.
+
+    Args:
+        judging: where the final norm is computed.
+        rng: draws the windows of each run.
+
+    Attributes:
+        token_layers: that peers were given to compute so far.
+    """
+
+    def __init__(self, models: ClientModels, judging: Executor, rng: random.Random) -> None:
+        self._models, self._judging, self._rng = models, judging, rng
+        self.token_layers = 0
+
+    async def written(self, evidence: Evidence) -> Answers:
+        """What the text's own chain said of it."""
+        return await self._answers(evidence, evidence.hidden)
+
+    async def run(self, chain: Sequence[ChainLink], evidence: Evidence) -> Answers:
+        """What a chain says at the positions of the evidence.
+
+        Raises:
+            ChainBroken, ChainSilent: if the chain fails.
+            asyncio.TimeoutError: if it takes too long.
+        """
+        frames = list(windows(evidence.told, evidence.prompt_tokens, self._rng))
+        limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
+        rows = await within(limit_s, self._replay(chain, evidence, frames))
+        return await self._answers(evidence, torch.stack([rows[place] for place in evidence.positions]))
+
+    async def _replay(
+        self, chain: Sequence[ChainLink], evidence: Evidence, frames: Sequence[Window]
+    ) -> dict[int, Tensor]:
+        """Final hidden states ``[hidden]`` float32, before the final norm, by their positions."""
+        checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
+        rows: dict[int, Tensor] = {}
+        session = ChainSession(chain, checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size)
+        async with session:
+            for frame in frames:
+                self.token_layers += len(frame.tokens) * checkpoint.num_layers
+                await session.send(frame)
+                answered = not frame.tail  # a chunk whose answer has nothing in it may be answered later
+                while not answered:
+                    answer = await _answer(session)
+                    for window, part in answer.rows:
+                        told = zip(places(window), part.float(), strict=True)
+                        rows |= {place: row for place, row in told if place in wanted}
+                        answered = answered or window is frame
+        return rows
+
+    async def _answers(self, evidence: Evidence, hidden: Tensor) -> Answers:
+        norm = asyncio.get_running_loop().run_in_executor(self._judging, self._models.head.normed, hidden)
+        return Answers(evidence.told, evidence.positions, await norm)
+
+
+async def _answer(session: ChainSession) -> Answer:
+    """The next answer, for which a text that somebody reads would not have waited so long."""
+    for _ in range(MAX_SILENCES):
+        try:
+            return await session.receive()
+        except ChainSilent:
+            await asyncio.sleep(session.patience_s)
+    return await session.receive()

@@ -1,0 +1,97 @@
+"""Reading a text over a chain without writing any: what the model thinks at every one of its tokens."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from swarm.chain.router import Router
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent
+from swarm.client.generation import Threads
+from swarm.client.models import ClientModels
+from swarm.decoding.decoder import Window
+from swarm.request import check_tokens
+from swarm.wire.tensors import MAX_FRAME_TOKENS
+
+TRIES = 3  # chains: what one has computed is lost with it
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model says of a text of ``n`` tokens; row ``i`` comes from its tokens up to ``i``.
+
+    Attributes:
+        hidden_states: ``[n, hidden]`` float32, of the last layer behind the final norm.
+        logits: ``[m, vocabulary]`` float32 of the last ``m`` tokens, as many as were asked for; what follows them.
+    """
+
+    hidden_states: Tensor
+    logits: Tensor
+
+
+def windows(tokens: Sequence[int]) -> Iterator[Window]:
+    """The frames of a session that is told ``tokens``, all of which are to be answered."""
+    for start in range(0, len(tokens), MAX_FRAME_TOKENS):
+        chunk = tuple(tokens[start : start + MAX_FRAME_TOKENS])
+        yield Window(0, start, start + 1, chunk, None, len(chunk), start)
+
+
+class Reader:
+    """Reads texts over chains that `Router` chooses."""
+
+    def __init__(self, models: ClientModels, threads: Threads, router: Router) -> None:
+        self._models, self._threads, self._router = models, threads, router
+
+    async def read(self, tokens: Sequence[int], logits_to_keep: int = 0) -> Reading:
+        """Read ``tokens``; logits are told of the last ``logits_to_keep`` of them, 0 being all.
+
+        Raises:
+            RequestError, PromptTooLong: if the model cannot take these tokens.
+            MissingLayers, WrongWeights: if no chain is found.
+            ChainBroken, ChainSilent: if several chains failed, one after the other.
+        """
+        check_tokens(tokens, 0, self._models.checkpoint)
+        hidden = await self._over_some_chain(tokens)
+        head = self._models.head
+        normed = await self._compute(head.normed, hidden)
+        rows = hidden[-logits_to_keep:] if logits_to_keep else hidden
+        chunks = [await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)]
+        return Reading(normed, torch.cat(chunks))
+
+    async def _over_some_chain(self, tokens: Sequence[int]) -> Tensor:
+        avoid: set[str] = set()
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._over(await self._router.chain(avoid), tokens)
+            except ChainBroken as failure:
+                avoid.add(failure.peer_id)
+                self._router.broke(failure)
+                if not left:
+                    raise
+            except ChainSilent:
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    async def _over(self, chain: Sequence[ChainLink], tokens: Sequence[int]) -> Tensor:
+        """Final hidden states ``[n, hidden]`` before the final norm."""
+        checkpoint, models = self._models.checkpoint, self._models
+        session = ChainSession(chain, checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard)
+        async with session:
+            asked = list(windows(tokens))
+            for window in asked:
+                await session.send(window)
+            parts: dict[int, Tensor] = {}  # by the place where they begin
+            while len(parts) < len(asked):
+                for window, part in (await session.receive()).rows:
+                    parts[window.position] = part.float()
+        return torch.cat([parts[window.position] for window in asked])
+
+    async def _compute(self, work: Callable[[Tensor], T], hidden: Tensor) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads.judging, work, hidden)

@@ -1,0 +1,284 @@
+"""The client's side of one generation: drafter, decoder, head and text, without any chain or network."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from swarm.client.detokenizer import StopStrings, TextStream
+from swarm.client.models import ClientModels
+from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
+from swarm.decoding.drafting.combined import Cascade
+from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.likelihood import log_probabilities
+from swarm.decoding.plan import Loop, Plan
+from swarm.decoding.rules.rule import Decision
+from swarm.decoding.tree import Node
+from swarm.outputs import Failover, Generation, Likely, Measured, Meter, Piece, RouteStop
+from swarm.request import Request
+from swarm.wire.tensors import MAX_FRAME_TOKENS
+
+# Tokens that must have occurred before, where there is no draft model and nobody asked for a lookup. Of novel texts of
+# SmolLM2-135M it finds something at 9 % of the places, of which 60 % are right (docs/verification.md).
+LEAST_MATCH, MOST_MATCH = 3, 6
+SURE_MATCH = 6  # tokens that must have occurred before, for a lookup to be preferred to a draft model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a drafter said to an `Ask`, for each of its nodes, or why it will say nothing any more."""
+
+    guesses: Sequence[Sequence[Drafted]] = ()
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class _Written(NamedTuple):
+    """The text of a committed token, and how many characters of text stand before it."""
+
+    offset: int
+    text: str
+
+
+class Turn:
+    """Drafts, says what to send, and judges what comes back.
+
+    `draft` may run in a thread of its own, everything else belongs to one thread. Raises `RequestError` or
+    `PromptTooLong` for a prompt that the model cannot take.
+
+    Args:
+        held: what the chain holds of the prompt already.
+
+    Attributes:
+        max_tokens: that a session has to have room for.
+        branches: the chain takes several continuations of one token. May be denied before the first frame.
+    """
+
+    def __init__(
+        self, models: ClientModels, prompt: Sequence[int], request: Request, held: Held = NOTHING_HELD
+    ) -> None:
+        request.check_prompt(prompt, models.checkpoint)
+        self.models, self.request, self.prompt = models, request, tuple(prompt)
+        self.max_tokens = request.session_tokens(len(prompt))
+        self.cached_tokens = len(held.tokens)
+        self.branches = True
+        self.control = request.control()
+        self.decoder = Decoder(
+            prompt,
+            request.verification.rule(request.sampling, models.lexicon),
+            shaping=request.shaping,
+            max_new_tokens=request.max_new_tokens,
+            stop_ids=request.stop_ids(models.checkpoint),
+            ends_text=self._write,
+            confidence=models.confidence,
+            chunk=MAX_FRAME_TOKENS,
+            held=held,
+        )
+        self.drafter = make_drafter(models, request)
+        self.draft_error: str | None = None
+        self.pieces: list[Piece] = []
+        self.meter = Meter()
+        self._texts = TextStream(models.tokenizer, prompt)
+        self._stops = StopStrings(request.stop)
+        self._chars = 0  # of the text until now, what a stop string may yet cut included
+        self._written: list[_Written] = []  # of tokens that are committed and not yet pieces
+        self._draft_ms = 0.0  # of what was drafted since the last answer
+        self._kept = 0  # drafted tokens, up to the last answer
+
+    # Drafting.
+
+    def ask(self) -> Ask | None:
+        """What to draft now, if anything: for `draft`, whose answer goes to `propose`."""
+        self._replan()
+        return self.decoder.ask()
+
+    def draft(self, ask: Ask) -> Draft:
+        """Draft what is asked for. Touches the drafter alone, and may run in a thread of its own."""
+        if self.drafter is None:
+            return Draft()
+        started = time.perf_counter()
+        try:
+            guesses = self.drafter.draft_each(ask.text, ask.paths, ask.count)
+        except Exception as error:
+            # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not tried again.
+            log.warning("drafting failed, going on without: %r", error)
+            return Draft(error=f"{type(error).__name__}: {error}")
+        return Draft(guesses, time.perf_counter() - started)
+
+    def propose(self, ask: Ask, draft: Draft) -> None:
+        """Take what was drafted. A drafter that fails ends drafting, not the generation."""
+        if draft.error is not None:
+            self.drafter, self.draft_error = None, draft.error
+        self._draft_ms += draft.seconds * 1e3
+        self.meter.drafted(max(map(len, draft.guesses), default=0), draft.seconds)
+        self.decoder.propose(ask, draft.guesses)
+
+    # Sending.
+
+    def next_window(self) -> Window | None:
+        """The next frame to send, or None if there is nothing to send now."""
+        self._replan()
+        return self.decoder.next_window()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the next frame should not wait for its turn: the text took another one."""
+        return self.decoder.urgent
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds to leave between the last frame and the next one."""
+        return self.decoder.pause_ms / 1e3
+
+    def _replan(self) -> None:
+        if self.drafter is None:
+            self.decoder.plan = Plan()
+            return
+        plan = self.control.plan()
+        self.decoder.plan = plan if self.branches else replace(plan, branches=1)
+
+    # Judging.
+
+    def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
+        """See `Decoder.take`: the rows of an answer that are worth turning into logits, for `judge`."""
+        return self.decoder.take(epoch, first, count, tail)
+
+    def judge(
+        self, answered: Sequence[Node], logits: Tensor, measured: Measured, hidden: Tensor | None = None
+    ) -> list[Piece]:
+        """What the chain's answers at some tokens commit.
+
+        Args:
+            logits: ``[len(answered), vocabulary]``.
+            hidden: ``[len(answered), hidden]`` behind the final norm, if the request asks for hidden states.
+        """
+        decisions = self.decoder.judge(answered, logits, hidden)
+        if not decisions:
+            return []
+        self._learn(len(answered), measured, len(decisions))
+        pieces = [self._piece(*each) for each in zip(decisions, self._written, strict=True)]
+        if self.decoder.finish_reason:
+            pieces[-1] = self._with_the_rest(pieces[-1])
+        self._written.clear()
+        self.pieces += pieces
+        return pieces
+
+    def _learn(self, positions: int, measured: Measured, tokens: int) -> None:
+        self.meter.loop(measured, positions, tokens)
+        kept = self.decoder.counts.accepted
+        if self.pieces:  # the first answer carried the prompt
+            loop = Loop(
+                positions=positions,
+                loop_ms=measured.loop_ms,
+                drafted=positions - 1,
+                kept=kept - self._kept,
+                draft_ms=self._draft_ms,
+                stage_ms=max(measured.compute_ms, default=0.0),
+                queue_ms=max(measured.queue_ms, default=0.0),
+            )
+            self.control.observe(loop)
+        self._kept, self._draft_ms = kept, 0.0
+
+    def sum_up(
+        self,
+        route: tuple[RouteStop, ...] = (),
+        bytes_sent: int = 0,
+        bytes_received: int = 0,
+        failovers: tuple[Failover, ...] = (),
+    ) -> Generation:
+        """Everything, at the end."""
+        sampling, decoder = self.request.sampling, self.decoder
+        assert decoder.finish_reason is not None
+        if self.pieces:  # a text that is given up has an end, too
+            self.pieces[-1] = self._with_the_rest(self.pieces[-1])
+        return Generation(
+            text="".join(piece.text for piece in self.pieces),
+            token_ids=tuple(piece.token_id for piece in self.pieces),
+            route=route,
+            stats=self.meter.stats(
+                decoder.counts,
+                prompt_tokens=len(self.prompt),
+                cached_tokens=self.cached_tokens,
+                bytes_sent=bytes_sent,
+                bytes_received=bytes_received,
+                seed=sampling.seed if sampling.temperature else None,
+                exact=decoder.rule.exact,
+                rule=str(self.request.verification),
+                draft_error=self.draft_error,
+                failovers=failovers,
+                finish_reason=decoder.finish_reason,
+                route=route,
+            ),
+            pieces=tuple(self.pieces),
+        )
+
+    def _write(self, token: int) -> bool:
+        """Turn a committed token into text; says whether a stop string is complete with it."""
+        offset, text = self._chars, self._texts.push(token)
+        self._chars += len(text)
+        self._written.append(_Written(offset, self._stops.push(text)))
+        return self._stops.found
+
+    def _with_the_rest(self, piece: Piece) -> Piece:
+        """The last piece, with all that was held back: it was to be seen whether a character, or a stop string, came of
+        it. May be done twice."""
+        rest = self._stops.push(self._texts.flush()) + self._stops.flush()
+        return replace(piece, text=piece.text + rest) if rest else piece
+
+    def _piece(self, decision: Decision, written: _Written) -> Piece:
+        choice = decision.token if decision.choice is None else decision.choice
+        lost = choice if decision.kept else decision.drafted
+        logprob, likely = self._likelihood(decision)
+        return Piece(
+            token_id=decision.token,
+            text=written.text,
+            offset=written.offset,
+            origin=decision.origin,
+            drafted_id=decision.drafted,
+            choice_id=choice,
+            instead_of="" if lost in (None, decision.token) else self.models.lexicon.spell(lost),
+            deficit_nats=decision.deficit_nats,
+            key=decision.key,
+            reason=decision.reason,
+            logprob=logprob,
+            likely=likely,
+            logits=_own(decision.raw) if self.request.logits else None,
+            hidden_state=_own(decision.hidden) if self.request.hidden_states else None,
+        )
+
+    def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
+        if self.request.logprobs is None or decision.logits is None:
+            return None, ()
+        logprob, likeliest = log_probabilities(decision.logits, decision.token, self.request.logprobs)
+        spell = self.models.lexicon.spell
+        return logprob, tuple(Likely(token, spell(token), each) for token, each in likeliest)
+
+
+def _own(row: Tensor | None) -> Tensor | None:
+    """A copy: a view would keep its whole answer."""
+    return None if row is None else row.clone()
+
+
+def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
+    """The draft model's, both (the lookup first, where a longer match makes it likely), a lookup, or none.
+
+    A lookup costs the client nothing, and the peers positions where it is wrong: so one that was not asked for takes
+    more to believe a match.
+    """
+    stop_ids = request.stop_ids(models.checkpoint)
+    if request.window == 0:
+        return None
+    if models.draft is None:
+        if request.lookup is None:
+            return LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
+        return LookupDrafter(stop_ids=stop_ids) if request.lookup else None
+    drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
+    if not request.lookup:
+        return drafter
+    return Cascade([LookupDrafter(SURE_MATCH, SURE_MATCH, stop_ids), drafter], stop_ids)

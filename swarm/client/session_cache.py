@@ -1,0 +1,102 @@
+"""Sessions whose text has ended, kept open for a while: a text that goes on from there need not be read again.
+
+The next turn of a conversation begins with all that was said before. The peers of the chain hold the keys and values
+of that, as long as the session lasts.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainBroken
+from swarm.chain.trust import Trust
+from swarm.decoding.decoder import Held
+from swarm.util.tasks import end
+
+KEEP_S = 60.0  # peers lend room to whoever is silent for longer only while nobody else wants it
+MOST_KEPT = 8  # of one client: each takes room for a whole text on every peer of its chain
+
+
+class KeptSessions:
+    """Sessions that rest. `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
+
+    ``close`` it before the connections.
+
+    Args:
+        trust: in the peers of a session, and in those on whose work it rests.
+    """
+
+    def __init__(
+        self,
+        trust: Trust,
+        keep_s: float = KEEP_S,
+        most: int = MOST_KEPT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._trust = trust
+        self._keep_s, self._most, self._clock = keep_s, most, clock
+        self._kept: dict[ChainSession, tuple[Held, float]] = {}  # what it holds, and until when; the oldest first
+        self._expiring: asyncio.Task[None] | None = None  # while there are any
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def put(self, session: ChainSession, held: Held) -> None:
+        """Keep a session; of too many the oldest is closed. One that a peer has left, or had lied in, is closed at
+        once."""
+        try:
+            await session.rest()
+        except ChainBroken:
+            await session.close()
+            return
+        if self._trust.liar(session):
+            await session.close()
+            return
+        self._kept[session] = held, self._clock() + self._keep_s
+        if self._expiring is None or self._expiring.done():
+            self._expiring = asyncio.create_task(self._expire())
+        if len(self._kept) > self._most:
+            await self._let_go(next(iter(self._kept)))
+
+    async def take(self, prompt: Sequence[int], tokens: int) -> tuple[ChainSession, Held] | None:
+        """The session that holds the longest beginning of a prompt and has room for so many ``tokens`` in all, if there
+        is one; it is the caller's from now on. One that has broken meanwhile, or whose peers would not be chosen now,
+        is closed."""
+        while fitting := [
+            (len(held.tokens), session)
+            for session, (held, _) in self._kept.items()
+            if session.max_tokens >= tokens and goes_on(prompt, held)
+        ]:
+            _, session = max(fitting, key=lambda each: each[0])
+            if self._trust.would_use(session) and session.undisturbed():
+                return session, self._kept.pop(session)[0]
+            await self._let_go(session)
+        return None
+
+    async def shed(self) -> None:
+        """A peer was found to lie: close what rests on its work."""
+        await asyncio.gather(*(self._let_go(each) for each in list(self._kept) if self._trust.liar(each)))
+
+    async def close(self) -> None:
+        """Close all. Never fails."""
+        if self._expiring is not None:
+            await end(self._expiring)
+        await asyncio.gather(*(self._let_go(session) for session in list(self._kept)))
+
+    async def _let_go(self, session: ChainSession) -> None:
+        del self._kept[session]
+        await session.close()
+
+    async def _expire(self) -> None:
+        while self._kept:
+            session, (_, due) = next(iter(self._kept.items()))
+            await asyncio.sleep(max(0.0, due - self._clock()))
+            if session in self._kept and self._clock() >= due:
+                await self._let_go(session)
+
+
+def goes_on(prompt: Sequence[int], held: Held) -> bool:
+    """Whether a prompt begins with all that is held, and does not end there."""
+    count = len(held.tokens)
+    return count < len(prompt) and tuple(prompt[:count]) == held.tokens

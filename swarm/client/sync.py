@@ -1,0 +1,112 @@
+"""The SDK without ``await``: the same client on an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+from typing_extensions import Unpack
+
+from swarm.client.batch import DEFAULT_AT_ONCE
+from swarm.client.client import ClientOptions, SwarmClient
+from swarm.client.conversation import Message
+from swarm.client.scoring import Reading
+from swarm.outputs import Generation, Piece
+from swarm.request import Options
+from swarm.util.tasks import end_all
+
+T = TypeVar("T")
+
+
+class BlockingClient:
+    """`SwarmClient` for synchronous code: ``with BlockingClient(model, draft=...) as client: client.generate("...")``.
+
+    Takes the arguments of `SwarmClient`; its methods take those of the methods of the same name, and raise what they
+    raise. Calls from several threads are served side by side. Instead of ``with``, `open` and `close` may be called.
+
+    Attributes:
+        client: the client that works on the loop; for `run`.
+    """
+
+    def __init__(self, model: str, **options: Unpack[ClientOptions]) -> None:
+        self.client = SwarmClient(model, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="swarm-client", daemon=True)
+
+    def open(self) -> "BlockingClient":
+        """Load the models and enter the swarm. Raises what `SwarmClient` raises on entering. Once."""
+        self._thread.start()
+        try:
+            self.run(self.client.__aenter__())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Leave the swarm. May be called again."""
+        if not self._thread.is_alive():
+            return
+        try:
+            self.run(self.client.__aexit__())
+        finally:
+            self._stop()
+
+    def __enter__(self) -> "BlockingClient":
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
+        """Generate to the end."""
+        return self.run(self.client.generate(prompt, **options))
+
+    def generate_many(
+        self, prompts: Sequence[str | Sequence[int]], *, at_once: int = DEFAULT_AT_ONCE, **options: Unpack[Options]
+    ) -> list[Generation]:
+        """Generate from many prompts side by side."""
+        return self.run(self.client.generate_many(prompts, at_once=at_once, **options))
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids after which the answer to a conversation begins."""
+        return self.client.chat_prompt(messages)
+
+    def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
+        """What the model says at every token of a text."""
+        return self.run(self.client.read(prompt, logits_to_keep=logits_to_keep))
+
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
+        """Generate piece by piece; leaving the loop early ends the generation."""
+        pieces = self.client.stream(prompt, **options).__aiter__()
+        try:
+            while (piece := self.run(_next(pieces))) is not None:
+                yield piece
+        finally:
+            self.run(pieces.aclose())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs on the client's loop, be it of `client` or of your own. Ctrl-C ends it.
+
+        Raises:
+            RuntimeError: if the client is not open.
+        """
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("the client is not open: use it in a `with` block, or call open()")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C while waiting: the work on the loop must end too
+            raise
+
+    def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(end_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _next(pieces: AsyncGenerator[Piece, None]) -> Piece | None:
+    return await anext(pieces, None)

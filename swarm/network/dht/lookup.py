@@ -1,0 +1,135 @@
+"""From what lies under keys to what a reader wants to know: the peers of a model, the models of a network."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from swarm.network.dht.crawl import Sample, Survey
+from swarm.network.dht.keys import LIST_SIGNPOST, Shard, block_count, models_key, span_key
+from swarm.network.dht.records import ModelRecord, PeerRecord, Record
+from swarm.network.dht.slots import LISTED
+
+ENOUGH_PEERS = 256  # with so many records a reader stops, if they cover the model
+ENOUGH_ENTRIES = 1024  # of the list of models
+
+Found = Mapping[str, Sequence[tuple[Record, float]]]  # under each key, records and when they expire
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model that the swarm serves, wholly or in part, and how many of its peers are in the list of models.
+
+    Only the first few peers of a model list themselves: `LISTED` may stand for any number.
+    """
+
+    model: str
+    fingerprint: str
+    model_layers: int
+    peers: int
+
+    @property
+    def crowd(self) -> str:
+        """How many peers, in words."""
+        if self.peers >= LISTED:
+            return f"{LISTED} peers or more"
+        return "1 peer" if self.peers == 1 else f"{self.peers} peers"
+
+
+class PeerLookup:
+    """The peers of one model. Read the keys that are `wanted`, say what was `saw`, until none is; then ask `sample`."""
+
+    def __init__(self, network: str, fingerprint: str, model_layers: int, enough: int, rng: random.Random) -> None:
+        self._network, self._fingerprint, self._layers = network, fingerprint, model_layers
+        self._newest: dict[str, float] = {}  # when each peer's last record expires
+        self._asked: dict[str, Shard] = {}
+        self._survey: Survey[tuple[PeerRecord, float]] = Survey(
+            range(block_count(model_layers)),
+            enough,
+            rng,
+            counts=self._counts,
+            satisfied=lambda found: covers((r for r, _ in found if r.state == "online"), model_layers),
+        )
+
+    def wanted(self) -> list[str]:
+        self._asked = {span_key(self._network, self._fingerprint, shard): shard for shard in self._survey.wanted()}
+        return list(self._asked)
+
+    def saw(self, found: Found) -> None:
+        for key, records in found.items():
+            ours = [(record, expiration) for record, expiration in records if isinstance(record, PeerRecord)]
+            for record, expiration in ours:
+                self._newest[record.peer_id] = max(expiration, self._newest.get(record.peer_id, 0.0))
+            self._survey.saw({self._asked[key]: ours})
+
+    def sample(self) -> Sample[PeerRecord]:
+        """In order of their spans."""
+        found = self._survey.sample()
+        order = sorted(zip(found.records, found.weights, strict=True), key=lambda each: _place(each[0][0]))
+        return Sample(tuple(r for (r, _), _ in order), tuple(w for _, w in order), found.total, found.complete)
+
+    def _counts(self, found: tuple[PeerRecord, float]) -> bool:
+        record, expiration = found
+        newest = expiration == self._newest[record.peer_id]
+        return newest and record.state != "offline" and record.model_layers == self._layers
+
+
+class ModelLookup:
+    """The models of a network. Used as `PeerLookup` is."""
+
+    def __init__(self, network: str, rng: random.Random) -> None:
+        self._network = network
+        self._newest: dict[tuple[str, str], tuple[ModelRecord, float]] = {}
+        self._asked: dict[str, Shard] = {}
+        self._survey: Survey[ModelRecord] = Survey([0], ENOUGH_ENTRIES, rng, signpost=LIST_SIGNPOST)
+
+    def wanted(self) -> list[str]:
+        self._asked = {models_key(self._network, shard.path): shard for shard in self._survey.wanted()}
+        return list(self._asked)
+
+    def saw(self, found: Found) -> None:
+        for key, records in found.items():
+            ours = [(record, expiration) for record, expiration in records if isinstance(record, ModelRecord)]
+            for record, expiration in ours:
+                who = record.fingerprint, record.peer_id
+                if who not in self._newest or expiration > self._newest[who][1]:
+                    self._newest[who] = record, expiration
+            self._survey.saw({self._asked[key]: [record for record, _ in ours]})
+
+    def models(self) -> list[ModelEntry]:
+        """Most peers first. Where peers disagree on a fingerprint, the majority names it."""
+        claims: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
+        for record, _ in self._newest.values():
+            if record.state != "offline":
+                claims[record.fingerprint][record.model, record.model_layers] += 1
+        models = []
+        for fingerprint, claim in claims.items():
+            (model, model_layers), _ = claim.most_common(1)[0]
+            models.append(ModelEntry(model, fingerprint, model_layers, peers=claim.total()))
+        return sorted(models, key=lambda entry: (-entry.peers, entry.model))
+
+
+class Spans(Protocol):
+    """Anything that serves layers ``[first_layer, last_layer)``."""
+
+    @property
+    def first_layer(self) -> int: ...
+    @property
+    def last_layer(self) -> int: ...
+
+
+def covers(peers: Iterable[Spans], model_layers: int) -> bool:
+    """Whether every layer is served by one of them."""
+    reached = 0
+    for first, last in sorted({(peer.first_layer, peer.last_layer) for peer in peers}):
+        if first > reached:
+            break
+        reached = max(reached, last)
+    return reached >= model_layers
+
+
+def _place(record: PeerRecord) -> tuple[int, int, str]:
+    return record.first_layer, record.last_layer, record.peer_id

@@ -1,0 +1,151 @@
+"""The two records that a peer keeps in the DHT, their bytes, and the keys they live under.
+
+A PeerRecord says which layers the peer serves and how to reach it. It is stored once, under one of the keys of its
+model, block of layers and peer id. A ModelRecord is a peer's entry in the list of models, so that a stranger can ask
+what is served; a few peers of each model keep one. In both places the subkey is the peer's id.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from swarm.errors import IdentityError, InvalidRecord
+from swarm.identity import public_key_of
+from swarm.network.dht.keys import MAX_DEPTH, Shard, block_of, models_key, span_key, way_of
+from swarm.network.links.address import MAX_ADDRESS, check_address
+
+RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
+CLOCK_SKEW_S = 5.0  # by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
+REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
+MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
+MAX_NEIGHBOURS = 16
+MAX_MODEL_LAYERS = 1000
+
+State = Literal["joining", "online", "draining", "offline"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]  # printed in terminals: no controls
+NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z")]
+Address = Annotated[str, Field(max_length=MAX_ADDRESS)]
+Neighbour = Annotated[tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    peer_id: str
+    network: NetworkName
+    model: ModelName
+    fingerprint: Fingerprint  # of the model's config and weights
+    model_layers: Annotated[int, Field(ge=1, le=MAX_MODEL_LAYERS)]
+    state: State
+
+    @field_validator("peer_id")
+    @classmethod
+    def _has_a_key(cls, peer_id: str) -> str:
+        try:
+            public_key_of(peer_id)
+        except IdentityError as error:
+            raise ValueError(str(error)) from error
+        return peer_id
+
+
+class PeerRecord(_Record):
+    """What one peer serves: layers [first_layer, last_layer) of a model, and how to talk to it."""
+
+    kind: Literal["peer"] = "peer"
+    first_layer: Annotated[int, Field(ge=0)]
+    last_layer: int
+    dtype: Dtype
+    # strict=False: msgpack has lists only. The strings inside stay strict.
+    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]  # best first
+    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]  # SHA-256 of the TLS certificate's DER
+    tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
+    free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
+    queue_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # that a frame has lately waited for other sessions' frames
+    # One-way times to peers that may come before or after in a chain: `neighbour_key`, tenths of ms.
+    neighbours: Annotated[tuple[Neighbour, ...], Field(strict=False, max_length=MAX_NEIGHBOURS)] = ()
+    software: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{1,32}\z")]
+    protocol: Annotated[int, Field(ge=1, le=65535)]
+
+    @field_validator("addresses")
+    @classmethod
+    def _can_be_dialled(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            check_address(address)
+        return addresses
+
+    @model_validator(mode="after")
+    def _span_lies_in_the_model(self) -> PeerRecord:
+        if not self.first_layer < self.last_layer <= self.model_layers:
+            raise ValueError(f"no span [{self.first_layer}, {self.last_layer}) in {self.model_layers} layers")
+        return self
+
+    @property
+    def block(self) -> int:
+        """The block of layers that the span begins in."""
+        return block_of(self.first_layer, self.model_layers)
+
+    def key(self, depth: int = 0) -> str:
+        """The DHT key this record may lie under, so far below the root."""
+        return span_key(self.network, self.fingerprint, Shard(self.block, way_of(self.peer_id)[:depth]))
+
+    def model_record(self) -> ModelRecord:
+        """The entry in the list of models that goes with this record."""
+        shared = {name: getattr(self, name) for name in _Record.model_fields}
+        return ModelRecord(**shared)
+
+
+class ModelRecord(_Record):
+    """One peer's statement that it serves some part of a model."""
+
+    kind: Literal["model"] = "model"
+
+    def key(self, depth: int = 0) -> str:
+        """The DHT key this record may lie under, so far below the root."""
+        return models_key(self.network, way_of(self.fingerprint)[:depth])
+
+
+Record = PeerRecord | ModelRecord
+_ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
+def neighbour_key(peer_id: str) -> str:
+    """What stands for a peer id among the neighbours of a record. Where two share it, only their times are mixed up."""
+    return peer_id[-10:]
+
+
+def latest_expiration_s(now_s: float) -> float:
+    """The latest time at which a record that is written now may expire, of a clock that is right."""
+    return now_s + RECORD_LIFETIME_S + CLOCK_SKEW_S
+
+
+def keys(record: Record) -> tuple[str, ...]:
+    """Every DHT key that this record may lie under, from the root down."""
+    return tuple(record.key(depth) for depth in range(MAX_DEPTH + 1))
+
+
+def encode(record: Record) -> bytes:
+    """The record as msgpack. Raises InvalidRecord if it takes more than MAX_RECORD_BYTES."""
+    data: bytes = msgpack.packb(record.model_dump())
+    if len(data) > MAX_RECORD_BYTES:
+        raise InvalidRecord(f"{len(data)} bytes, at most {MAX_RECORD_BYTES}; give fewer or shorter addresses")
+    return data
+
+
+def decode(data: bytes) -> Record:
+    """The record in bytes that a stranger sent. Raises InvalidRecord, and nothing else, on anything malformed."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise InvalidRecord(f"{len(data)} bytes, at most {MAX_RECORD_BYTES}")
+    try:
+        return _ANY_RECORD.validate_python(msgpack.unpackb(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidRecord(f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}") from error
+    # ValueError: broken, too deep, not UTF-8. OverflowError: a timestamp out of range. TypeError: a list as a key.
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise InvalidRecord(f"not msgpack ({type(error).__name__})") from error

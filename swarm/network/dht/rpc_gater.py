@@ -1,0 +1,184 @@
+"""What passes between hivemind and the others: every call is checked before hivemind works on it, and every answer.
+
+hivemind's own hook for it, the authorizer, knows neither who calls nor who is called, and the other services of a node
+do not have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import msgpack
+from hivemind.dht.routing import DHTID
+from hivemind.p2p import PeerID
+from hivemind.proto import dht_pb2
+
+from swarm.config import Network
+from swarm.network.dht.clock_skew import Clock
+from swarm.network.dht.eclipse import Density
+from swarm.network.dht.rpc_auth import Call, Seal
+from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS
+from swarm.util.allowance import Allowance
+
+PING, STORE, FIND = (f"DHTProtocol.rpc_{name}" for name in ("ping", "store", "find"))
+MAX_AT_ONCE = 512  # calls that are answered
+MAX_AT_ONCE_A_CALLER = 64  # hivemind sends 16 a search
+MAX_KEYS_TO_FIND = 16  # in one call, as hivemind sends them; each may bring `MAX_KEY_BYTES`
+MAX_KEYS_TO_STORE = 1024  # in one call: a new node is told all that it should store
+# Signatures cost time to check: 1 MiB of small records is half a second. A peer needs 10 KiB a minute for its own ones.
+STORE_BYTES = 64 << 10  # from one caller in a minute; more, as above to a new node, comes out of what all share
+SHARED_STORE_BYTES = 8 << 20
+MAX_CALLS = 3000  # of one caller in a minute; a reader of a small swarm sends some hundred
+# To one caller in a minute; then no more until the next one. A reader of a small swarm gets some 2 MiB.
+SENT_BYTES = 32 << 20
+MAX_NEIGHBOURS = 20  # that one answer names for a key
+_ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
+
+log = logging.getLogger(__name__)
+
+
+class Refused(ValueError):
+    """We do not work on a call, or do not believe an answer."""
+
+
+def node_id_of(peer: PeerID) -> DHTID:
+    """The place in the DHT that a peer's node has. It cannot choose another one, and has only one."""
+    return DHTID.generate(peer.to_bytes())
+
+
+class Gate:
+    """The gate of one node.
+
+    Attributes:
+        density: what it sees of the others' ids.
+        clock: what it hears of the others' clocks.
+        answered, refused: calls since the start.
+
+    Args:
+        clock: seconds, never turned back.
+        time_of_day: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        clock: Callable[[], float] = time.monotonic,
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
+        self.density, self.clock = Density(), Clock(time_of_day)
+        self.answered = self.refused = 0
+        self._network = network
+        self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
+        self._at_once: Counter[str] = Counter()
+        self._calls = Allowance(MAX_CALLS, 60.0, clock)
+        self._sent = Allowance(SENT_BYTES, 60.0, clock)
+        self._stores = Allowance(STORE_BYTES, 60.0, clock)
+        self._shared_stores = Allowance(SHARED_STORE_BYTES, 60.0, clock)
+
+    async def answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
+        """What is sent back for a request. Raises ValueError if it is refused, and what `work` raises."""
+        try:
+            answer = await self._answer(call, request, parse, work)
+        except ValueError as error:
+            self.refused += 1
+            log.info("%s of %s was refused: %s", call.name, call.caller, error)
+            raise
+        self.answered += 1
+        return answer
+
+    async def _answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
+        with self._turn(call.caller):
+            nonce = b""
+            if self._seal is not None:
+                request, nonce = self._seal.open_request(call, request)
+            if call.name in (STORE, FIND) and not self._network.admits(call.caller):
+                raise Refused("this peer id is not on the list of members")
+            if not self._calls.take(call.caller) or not self._sent.take(call.caller, 0):
+                raise Refused("too many calls; try again in a minute")
+            message = parse(request)
+            self._check(call, message)
+            answer: bytes = (await work(message)).SerializeToString()
+            self._sent.charge(call.caller, len(answer))
+            return answer if self._seal is None else self._seal.answer(call, nonce, answer)
+
+    async def ask(
+        self, call: Call, message: Any, send: Callable[[bytes], Awaitable[bytes]], parse: Callable[[bytes], Any]
+    ) -> Any:
+        """What comes back for a message, without what nobody should believe. Raises ValueError if that is nothing."""
+        request, nonce, asked_at = message.SerializeToString(), b"", self.clock.steady()
+        if self._seal is not None:
+            request, nonce = self._seal.request(call, request)
+        answer = await send(request)
+        if self._seal is not None:
+            answer = self._seal.open_answer(call, nonce, answer)
+        if call.name == PING:
+            pong = parse(answer)
+            self.clock.told(call.callee, pong.dht_time, asked_at)
+            return pong
+        if call.name != FIND:
+            return parse(answer)
+        if len(answer) > max(1, len(message.keys)) * _ANSWER_BYTES:
+            raise Refused(f"an answer of {len(answer)} bytes")
+        found = parse(answer)
+        for key, result in zip(message.keys, found.results, strict=False):
+            _sift(result)
+            self.density.saw(key, result.nearest_node_ids)
+        return found
+
+    @contextlib.contextmanager
+    def _turn(self, caller: str) -> Iterator[None]:
+        if self._at_once[caller] >= MAX_AT_ONCE_A_CALLER or self._at_once.total() >= MAX_AT_ONCE:
+            raise Refused("too many calls at once; try again")
+        self._at_once[caller] += 1
+        try:
+            yield
+        finally:
+            self._at_once[caller] -= 1
+            self._at_once += Counter()  # forgets those that have none
+
+    def _check(self, call: Call, message: Any) -> None:
+        if isinstance(message, dht_pb2.FindRequest) and len(message.keys) > MAX_KEYS_TO_FIND:
+            raise Refused(f"at most {MAX_KEYS_TO_FIND} keys are looked up in one call")
+        if isinstance(message, dht_pb2.StoreRequest):
+            size = message.ByteSize()
+            if len(message.keys) > MAX_KEYS_TO_STORE:
+                raise Refused(f"at most {MAX_KEYS_TO_STORE} keys are stored in one call")
+            if not self._stores.take(call.caller, size) and not self._shared_stores.take(None, size):
+                raise Refused("too much to store; try again in a minute")
+
+
+Work = Callable[[Any], Awaitable[Any]]
+
+
+def _sift(result: dht_pb2.FindResult) -> None:
+    """Drop values that are too large, and nodes that are not where they must be."""
+    if len(result.value) > MAX_KEY_BYTES or _count(result) > MAX_RECORDS:
+        result.type = dht_pb2.NOT_FOUND
+        result.value = b""
+    named = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:MAX_NEIGHBOURS]
+    good = [(node_id, peer) for node_id, peer in named if node_id == node_id_of(PeerID(peer)).to_bytes()]
+    del result.nearest_node_ids[:], result.nearest_peer_ids[:]
+    result.nearest_node_ids.extend(node_id for node_id, _ in good)
+    result.nearest_peer_ids.extend(peer for _, peer in good)
+
+
+def _count(result: dht_pb2.FindResult) -> float:
+    """How many records are in it, before hivemind makes objects of them; infinity if it makes no sense."""
+    if result.type == dht_pb2.NOT_FOUND:
+        return 0
+    try:
+        dictionary = msgpack.unpackb(result.value)
+        records = msgpack.Unpacker()
+        records.feed(dictionary.data)
+        records.read_array_header()
+        records.skip()
+        records.skip()
+        return int(records.read_array_header())
+    except (ValueError, AttributeError, msgpack.UnpackException):
+        return math.inf

@@ -1,0 +1,61 @@
+"""What one node stores for others, with bounds: hivemind's storage has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hivemind.dht.routing import DHTID, BinaryDHTValue, Subkey
+from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
+from hivemind.utils.timed_storage import get_dht_time
+
+from swarm.network.dht.records import latest_expiration_s
+from swarm.util.allowance import Allowance
+
+MAX_RECORDS = 256  # under a key, which is meant to hold 32, or 128 of the list of models
+# Of these; so an answer to 16 keys stays below the 4 MiB that one message may have. Fits 192 of the largest records.
+MAX_KEY_BYTES = 224 << 10
+MAX_WRITES = 64  # of one peer's records in a minute; it needs about six
+MAX_BYTES = 32 << 20  # written in a minute, by all. Records live as long, so it bounds what is kept
+_OVERHEAD_BYTES = 128  # of one record besides its value
+
+
+class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
+    """Records that lie there are refreshed before new ones are let in, so a flood keeps nobody from staying."""
+
+    def __init__(self, clock: Callable[[], float] = get_dht_time) -> None:
+        super().__init__()
+        self._clock = clock
+        self._writes = Allowance(MAX_WRITES, 60.0, clock)
+        self._bytes = Allowance(MAX_BYTES, 60.0, clock)
+
+    @property
+    def records(self) -> int:
+        """How many lie there, under all keys."""
+        return sum(len(kept.value) for _, kept in self.items() if isinstance(kept.value, DictionaryDHTValue))
+
+    def store_subkey(self, key: DHTID, subkey: Subkey, value: BinaryDHTValue, expiration_time: float) -> bool:
+        """As hivemind's; false also where a bound is reached."""
+        item = self.get(key)
+        records = item.value if item is not None and isinstance(item.value, DictionaryDHTValue) else None
+        known = records.get(subkey) if records is not None else None
+        if records is not None and known is not None and known.expiration_time > latest_expiration_s(self._clock()):
+            del records[subkey]  # our clock has been set back since
+            known = None
+        if known is not None and known.expiration_time >= expiration_time:
+            return bool(known.value == value and known.expiration_time == expiration_time)
+        if records is not None and not _has_room(records, subkey, value):
+            return False
+        if not self._counted(subkey, len(value) + _OVERHEAD_BYTES):
+            return False
+        return bool(super().store_subkey(key, subkey, value, expiration_time))
+
+    def _counted(self, subkey: Subkey, nbytes: int) -> bool:
+        """Count a write against its peer and against all together, or against neither if one has had its share."""
+        if not (self._writes.allows(subkey) and self._bytes.allows(None, nbytes)):
+            return False
+        return self._writes.take(subkey) and self._bytes.take(None, nbytes)
+
+
+def _has_room(records: DictionaryDHTValue, subkey: Subkey, value: BinaryDHTValue) -> bool:
+    others = [known.value for other, known in records.items() if other != subkey]
+    return len(others) < MAX_RECORDS and sum(map(len, others)) + len(value) + 80 * len(others) <= MAX_KEY_BYTES

@@ -1,0 +1,1 @@
+"""Links between members: addresses, handshakes, connections. They know no DHT."""

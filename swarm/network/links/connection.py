@@ -1,0 +1,140 @@
+"""A client's connection to one peer: many sessions and pings over one link."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from swarm.network.links.link import Link, LinkClosed
+from swarm.util.tasks import end, within
+from swarm.wire.codec import WireError
+from swarm.wire.messages import Message, Ping, Pong, SessionId
+
+PING_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message for a session, or why no more will come.
+
+    Attributes:
+        at: when it came, in seconds of the connection's clock: it may wait for long until the session looks.
+    """
+
+    peer_id: str
+    message: Message | LinkClosed | WireError
+    at: float
+    nbytes: int = 0
+
+
+class Connection:
+    """Owns the link and the task that reads it. Close it at the end.
+
+    Args:
+        clock: seconds; what comes in is stamped by it as soon as it is read.
+    """
+
+    def __init__(self, peer_id: str, link: Link, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.peer_id, self.link = peer_id, link
+        self.rtt_ms = link.rtt_ms
+        self._clock = clock
+        self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}
+        self._pings: dict[int, asyncio.Future[float | None]] = {}  # when it was answered; None if it is lost
+        self._nonces = itertools.count()
+        self._ended: LinkClosed | WireError | None = None
+        self._why = ""  # we closed it
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def closed(self) -> bool:
+        return self.link.closed or self._ended is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything from this peer."""
+        return not self._inboxes and not self._pings
+
+    def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
+        """Let messages of a session go to ``inbox``. A peer that overfills it breaks the protocol."""
+        self._inboxes[session] = inbox
+        if self._ended is not None:
+            _put_last(inbox, Arrival(self.peer_id, self._ended, self._clock()))
+
+    def unsubscribe(self, session: SessionId) -> None:
+        self._inboxes.pop(session, None)
+
+    async def send(self, message: Message) -> int:
+        """Send and return the size in bytes. Raises `LinkClosed`."""
+        return await self.link.send(message)
+
+    async def ping(self) -> float:
+        """Measure and remember the round trip in ms. Raises `LinkClosed` without an answer in `PING_TIMEOUT_S`."""
+        nonce = next(self._nonces) % (1 << 32)
+        answered: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._pings[nonce] = answered
+        started = self._clock()
+
+        async def ask() -> float | None:
+            await self.link.send(Ping(nonce=nonce))
+            return await answered
+
+        try:
+            at = None if self._ended is not None else await within(PING_TIMEOUT_S, ask())
+            if at is None:
+                raise LinkClosed(self.link.address, "the other side left")
+        except asyncio.TimeoutError:
+            raise LinkClosed(self.link.address, f"no answer in {PING_TIMEOUT_S:g} s") from None
+        finally:
+            del self._pings[nonce]
+        self.rtt_ms = (at - started) * 1e3
+        return self.rtt_ms
+
+    async def close(self, why: str = "we closed it") -> None:
+        """Close the link; sessions that still listen are told why. May be called twice."""
+        self._why = why
+        await end(self._reader)
+        await self.link.close()
+
+    async def _read(self) -> None:
+        ended: LinkClosed | WireError | None = None
+        try:
+            while True:
+                before = self.link.bytes_received
+                message = await self.link.receive()
+                self._deliver(message, self.link.bytes_received - before)
+        except (LinkClosed, WireError) as error:
+            ended = error
+        finally:
+            self._ended = ended = ended or LinkClosed(self.link.address, self._why)
+            for answered in self._pings.values():
+                if not answered.done():
+                    answered.set_result(None)
+            for inbox in self._inboxes.values():
+                _put_last(inbox, Arrival(self.peer_id, ended, self._clock()))
+        await self.link.close()
+
+    def _deliver(self, message: Message, nbytes: int) -> None:
+        """Never waits: a session that nobody reads must not keep pings and other sessions waiting."""
+        if isinstance(message, Pong):
+            answered = self._pings.get(message.nonce)
+            if answered is not None and not answered.done():
+                answered.set_result(self._clock())
+            return
+        session = getattr(message, "session", None)
+        if not isinstance(session, bytes):  # a fault about the link itself
+            raise WireError(getattr(message, "text", "a message for nobody"))
+        inbox = self._inboxes.get(session)
+        if inbox is None:  # it is late: its session is over
+            return
+        try:
+            inbox.put_nowait(Arrival(self.peer_id, message, self._clock(), nbytes))
+        except asyncio.QueueFull:
+            raise WireError(f"more than {inbox.maxsize} messages that were not asked for") from None
+
+
+def _put_last(inbox: "asyncio.Queue[Arrival]", arrival: Arrival) -> None:
+    """The end must be heard, whatever it takes the place of."""
+    if inbox.full():
+        inbox.get_nowait()
+    inbox.put_nowait(arrival)

@@ -1,0 +1,136 @@
+"""The hello over a link, on both sides of it. See `swarm.wire.handshake` for what is said, and why that is enough."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from contextlib import suppress
+
+from swarm.network.links.link import Link, LinkClosed
+from swarm.util.tasks import within
+from swarm.wire.codec import WireError
+from swarm.wire.handshake import (
+    MAX_HELLO_BYTES,
+    Dialling,
+    Hello,
+    HelloError,
+    Introduction,
+    Member,
+    Refusal,
+    Serving,
+    Welcome,
+    decode,
+    encode,
+)
+from swarm.wire.messages import MAX_TEXT, Fault, FaultCode
+
+HELLO_TIMEOUT_S = 3.0
+MAX_UNFINISHED = 512  # hellos of a process that have begun
+MAX_UNFINISHED_AN_ADDRESS = 64
+RELAYED = "relays"  # the address of all that come through relays: nobody sees where they come from
+
+log = logging.getLogger(__name__)
+
+
+async def introduce(link: Link, me: Member, expected: str) -> None:
+    """Say hello on a link that was dialled. Then its ``peer_id`` is proved, and ``rtt_ms`` is known.
+
+    Raises:
+        LinkClosed: if the other side is not the expected one or does not take us in, with the link closed.
+    """
+    try:
+        if not me.network.admits(expected):
+            raise HelloError(f"the peer ...{expected[-8:]} is not on our list of members")
+        await within(HELLO_TIMEOUT_S, _introduce(link, me, expected))
+    except asyncio.TimeoutError:
+        await link.close()
+        raise LinkClosed(link.address, f"no hello in {HELLO_TIMEOUT_S:g} s") from None
+    except (HelloError, WireError) as error:
+        await link.close()
+        raise LinkClosed(link.address, error.why if isinstance(error, HelloError) else str(error)) from None
+    except BaseException:
+        await link.close()
+        raise
+
+
+async def _introduce(link: Link, me: Member, expected: str) -> None:
+    dialling = Dialling(me, expected, link.binding)
+    asked_at = time.perf_counter()
+    await link.send_bytes(encode(dialling.hello))
+    answer = await link.receive_bytes(MAX_HELLO_BYTES)
+    rtt_ms = (time.perf_counter() - asked_at) * 1e3
+    welcome = decode(answer, Welcome)
+    introduction = dialling.welcomed(welcome)
+    link.version = welcome.version
+    await link.send_bytes(encode(introduction))
+    link.peer_id, link.rtt_ms = expected, rtt_ms
+
+
+class Visit:
+    """A hello that has begun, until it is over."""
+
+    def __init__(self, door: "Door", address: str) -> None:
+        self._door, self._address = door, address
+        self.over = False
+
+    def end(self) -> None:
+        """May be called twice."""
+        if not self.over:
+            self.over = True
+            self._door.left(self._address)
+
+
+class Door:
+    """Where links come in. One per process: it bounds the hellos that are not finished."""
+
+    def __init__(self, me: Member) -> None:
+        self.me = me
+        self._unfinished: Counter[str] = Counter()
+
+    @property
+    def unfinished(self) -> int:
+        return self._unfinished.total()
+
+    def enter(self, address: str) -> Visit | None:
+        """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`. None if too many others have."""
+        if self.unfinished >= MAX_UNFINISHED or self._unfinished[address] >= MAX_UNFINISHED_AN_ADDRESS:
+            log.info("too many unfinished hellos; not taking one from %s", address)
+            return None
+        self._unfinished[address] += 1
+        return Visit(self, address)
+
+    def left(self, address: str) -> None:
+        """The other half of `enter`."""
+        self._unfinished[address] -= 1
+        self._unfinished += Counter()  # drops those that have none
+
+    async def admits(self, link: Link) -> bool:
+        """Hear the hello of whoever dialled us. Then the link's ``peer_id`` is proved, or the link is closed."""
+        try:
+            await within(HELLO_TIMEOUT_S, self._hear(link))
+        except (HelloError, WireError, LinkClosed, asyncio.TimeoutError) as error:
+            log.info("no hello with %s: %s", link.address, error or "it says nothing")
+            await link.close()
+            return False
+        except BaseException:
+            await link.close()
+            raise
+        return True
+
+    async def _hear(self, link: Link) -> None:
+        serving = Serving(self.me, link.binding)
+        try:
+            welcome = serving.welcome(decode(await link.receive_bytes(MAX_HELLO_BYTES), Hello))
+        except HelloError as error:
+            with suppress(LinkClosed):
+                await link.send_bytes(encode(Refusal(text=error.why[:MAX_TEXT])))
+            raise
+        link.version = welcome.version
+        await link.send_bytes(encode(welcome))
+        introduction = decode(await link.receive_bytes(MAX_HELLO_BYTES), Introduction)
+        try:
+            link.peer_id = serving.introduced(introduction)
+        except HelloError as error:  # the other side takes the link for open
+            with suppress(LinkClosed):
+                await link.send(Fault(code=FaultCode.BAD_MESSAGE, text=error.why[:MAX_TEXT]))
+            raise

@@ -1,0 +1,221 @@
+"""Links through libp2p: one stream each, for peers that nobody can dial directly.
+
+libp2p's handshake proves the id of the other side, whatever relays lie between. On a stream every message follows its
+length in four bytes; a length of zero is only a sign of life.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hivemind.p2p import P2P, P2PDaemonError, PeerID
+from hivemind.utils.multiaddr import Multiaddr
+
+from swarm.network.links import link as links
+from swarm.network.links.address import Place
+from swarm.network.links.handshake import RELAYED, Door
+from swarm.network.links.link import HEARTBEAT_S, Link, LinkClosed
+from swarm.util.tasks import end, within
+from swarm.wire.codec import WireError
+
+PROTOCOL = "swarm/link/1"
+READ_BYTES = 1 << 16  # taken from the daemon at a time
+_LENGTH = struct.Struct(">I")
+_P2P, _P2P_CIRCUIT = b"\xa5\x03", b"\xa2\x02"  # 421 and 290, the codes of parts of a multiaddr, as varints
+
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class StreamLink(Link):
+    """A link that is a stream of libp2p's, whose bytes come from and go to our own daemon."""
+
+    relayed = True
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        address: str,
+        delay_ms: float = 0.0,
+        binding: bytes = b"",
+    ) -> None:
+        super().__init__(writer.transport, address, delay_ms, binding)
+        self._reader, self._writer = reader, writer
+        self._got = bytearray()  # the beginning of what has not been received yet: a message and `READ_BYTES` at most
+        self._turn = asyncio.Lock()  # of senders: each has one message in the buffer, or none
+        self._waits_since: float | None = None  # since when we read and hear nothing, on the event loop's clock
+        self._heart = asyncio.create_task(self._beat())
+
+    async def close(self) -> None:
+        await end(self._heart)
+        await super().close()
+
+    async def _write(self, message: bytes) -> None:
+        async with self._turn:
+            self._writer.writelines((_LENGTH.pack(len(message)), message))
+            await self._writer.drain()
+
+    async def _read(self, most: int) -> bytes:
+        while True:
+            message = self._complete(most)
+            if message:
+                return message
+            if message is None:
+                await self._get_more()
+
+    def _complete(self, most: int) -> bytes | None:
+        """The first message that has come, empty for a sign of life; None if it has not come as a whole."""
+        if len(self._got) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._got)
+        if length > most:
+            raise WireError(f"{length} bytes, at most {most} are allowed")
+        end = _LENGTH.size + length
+        if len(self._got) < end:
+            return None
+        message = bytes(self._got[_LENGTH.size : end])
+        del self._got[:end]
+        return message
+
+    async def _get_more(self) -> None:
+        self._waits_since = asyncio.get_running_loop().time()
+        try:
+            more = await self._reader.read(READ_BYTES)
+        except OSError as error:
+            raise LinkClosed(self.address, self._lost or str(error)) from None
+        finally:
+            self._waits_since = None
+        if not more:
+            self._lost = self._lost or "the other side left"
+            raise LinkClosed(self.address, self._lost)
+        self._got += more
+
+    async def _sign(self) -> None:
+        if not self._transport.get_write_buffer_size() and not self._transport.is_closing():
+            self._writer.write(_LENGTH.pack(0))  # else bytes are leaving anyway
+
+    async def _beat(self) -> None:
+        """Give signs of life, and miss those of the other side."""
+        while not self.closed:
+            await asyncio.sleep(HEARTBEAT_S / 2)
+            silence_s = asyncio.get_running_loop().time() - self._waits_since if self._waits_since else 0.0
+            if silence_s > 1.5 * HEARTBEAT_S:
+                self._cut(f"silent for {silence_s:.0f} s")
+            await self._sign()
+
+    async def _say_goodbye(self) -> None:
+        self._writer.close()
+        await asyncio.shield(self._writer.wait_closed())  # we may be cancelled, and what all wait for must not
+
+    @property
+    def _is_shut(self) -> bool:
+        return self._transport.is_closing()
+
+
+class Streams:
+    """Opens and accepts links over a libp2p daemon, which somebody else starts and stops. Close it before that."""
+
+    def __init__(self, daemon: P2P) -> None:
+        self._daemon = daemon
+        self._late: set[asyncio.Task[Opened]] = set()  # given up, but the daemon has yet to say how they ended
+
+    async def open(self, address: str, delay_ms: float = 0.0) -> StreamLink:
+        """A link to whoever holds a place at a relay.
+
+        Raises:
+            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or the address is none.
+        """
+        try:
+            place = Place.parse(address)
+        except ValueError as error:
+            raise LinkClosed(address, str(error)) from None
+        dialling = asyncio.create_task(self._dial(place))
+        try:
+            await asyncio.wait({dialling}, timeout=links.CONNECT_TIMEOUT_S)
+        except BaseException:
+            self._leave(dialling)
+            raise
+        if not dialling.done():
+            self._leave(dialling)
+            raise LinkClosed(address, f"no answer in {links.CONNECT_TIMEOUT_S:g} s")
+        try:
+            return StreamLink(*dialling.result(), address, delay_ms, self._binding(self._own_id, place.peer_id))
+        except (P2PDaemonError, OSError, EOFError, ValueError) as error:
+            raise LinkClosed(address, _first_line(error)) from None
+
+    async def serve(self, door: Door, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
+        """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle`` returns."""
+
+        async def take(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            caller = str(info.peer_id)
+            binding = self._binding(caller, self._own_id)
+            async with StreamLink(reader, writer, f"...{caller[-8:]}", delay_ms, binding) as link:
+                visit = door.enter(RELAYED)
+                if visit is None:
+                    return
+                try:
+                    admitted = await door.admits(link)
+                finally:
+                    visit.end()
+                if admitted:
+                    await handle(link)
+
+        await self._daemon.add_binary_stream_handler(PROTOCOL, take)
+
+    async def leads(self, place: Place) -> bool:
+        """Whether whoever holds a place is there now: dialled anew, and hung up again."""
+        with contextlib.suppress(LinkClosed):
+            link = await self.open(str(place))
+            await link.close()
+            with contextlib.suppress(asyncio.TimeoutError, P2PDaemonError, OSError, EOFError):
+                await within(links.CLOSE_TIMEOUT_S, self._daemon._client.disconnect(PeerID.from_base58(place.peer_id)))
+            return True
+        return False
+
+    async def close(self) -> None:
+        await end(*self._late)
+
+    @property
+    def _own_id(self) -> str:
+        return str(self._daemon.peer_id)
+
+    @staticmethod
+    def _binding(caller: str, called: str) -> bytes:
+        """libp2p has proved both ids, which no other two daemons have."""
+        return f"libp2p:{caller}/{called}".encode()
+
+    async def _dial(self, place: Place) -> Opened:
+        peer = PeerID.from_base58(place.peer_id)
+        await self._daemon._client.connect(peer, [_Circuit(place)])
+        _, reader, writer = await self._daemon.call_binary_stream_handler(peer, PROTOCOL)
+        return reader, writer
+
+    def _leave(self, dialling: "asyncio.Task[Opened]") -> None:
+        """Close what nobody waits for any more: the daemon cannot be told to stop, and would keep the stream."""
+        self._late.add(dialling)
+        dialling.add_done_callback(self._discard)
+
+    def _discard(self, dialling: "asyncio.Task[Opened]") -> None:
+        self._late.discard(dialling)
+        if not dialling.cancelled() and dialling.exception() is None:
+            dialling.result()[1].close()
+
+
+class _Circuit:
+    """A place's multiaddr as the daemon reads it. hivemind's own writes a peer id in a form that go-libp2p refuses."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def to_bytes(self) -> bytes:
+        where, _, relay = self._place.relay.rpartition("/p2p/")
+        peer_id: bytes = PeerID.from_base58(relay).to_bytes()
+        address: bytes = Multiaddr(where).to_bytes()
+        return address + _P2P + bytes([len(peer_id)]) + peer_id + _P2P_CIRCUIT
+
+
+def _first_line(error: Exception) -> str:
+    """libp2p tells every address that it tried, each in a line of its own."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

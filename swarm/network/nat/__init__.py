@@ -1,0 +1,1 @@
+"""Computers behind routers: whether they can be dialled, and a way in if not."""

@@ -1,0 +1,198 @@
+"""What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from swarm.chain.router import Choice
+    from swarm.client.status import ModelStatus
+    from swarm.decoding.rules.rule import Origin
+    from swarm.outputs import Audits, Generation, Piece
+
+STYLES: "dict[Origin, str]" = {
+    "drafted": "green",
+    "relaxed": "magenta",
+    "branch": "cyan",
+    "corrected": "yellow",
+    "target": "bold",
+}
+LEGEND: "dict[Origin, str]" = {
+    "drafted": "drafted and kept",
+    "relaxed": "kept by leniency",
+    "branch": "the draft's other choice",
+    "corrected": "draft corrected",
+    "target": "the target's own",
+}
+OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
+
+
+def settle_colours() -> None:
+    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the terminal has none."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        click.get_current_context().color = False
+
+
+def show_piece(piece: "Piece") -> None:
+    """One piece of text as it comes; coloured by origin in a terminal."""
+    click.echo(_styled(CONTROLS.sub("", piece.text), piece.origin) if sys.stdout.isatty() else piece.text, nl=False)
+    sys.stdout.flush()
+
+
+def show_summary(generation: "Generation") -> None:
+    """The end of the line, a legend in a terminal, and one line of figures on standard error."""
+    click.echo()
+    if sys.stdout.isatty() and generation.stats.drafted_tokens:
+        seen = {piece.origin for piece in generation.pieces}
+        click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen), err=True)
+    click.echo(summary(generation), err=True)
+
+
+def show_audits(audits: "Audits") -> None:
+    """On standard error: a line if peers were found to lie, and one if texts that were due could not be audited."""
+    if audits.caught:
+        who = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
+        click.echo(f"caught computing something else than the model, and banned: {who}", err=True)
+    if whys := [*unaudited(audits)]:
+        click.echo(f"not audited: {', '.join(whys)}", err=True)
+
+
+def unaudited(audits: "Audits") -> Iterator[str]:
+    """How many texts were due and not audited, for each reason."""
+    from swarm.audit.unaudited import Reason
+
+    for code, count in audits.failures.items():
+        yield f"{_texts(count)} ({Reason(code).told})"
+    if audits.waiting:
+        yield f"{_texts(audits.waiting)} (that takes longer than this command waited)"
+
+
+def _texts(count: int) -> str:
+    return "1 text" if count == 1 else f"{count} texts"
+
+
+def summary(generation: "Generation") -> str:
+    """One line: speed, loops, drafting, route."""
+    stats = generation.stats
+    parts = [
+        f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f} tokens/s)",
+        f"{stats.loops} loops of {stats.loop_ms:.0f} ms",
+    ]
+    if stats.drafted_tokens:
+        parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens kept")
+    if stats.relaxed_tokens:
+        parts.append(f"{stats.relaxed_tokens} of these by leniency, for {stats.deficit_nats:.1f} nats")
+    if stats.failovers:
+        worst_ms = max(failover.pause_ms for failover in stats.failovers)
+        parts.append(f"peers replaced {len(stats.failovers)} times, with pauses of {worst_ms:.0f} ms at most")
+    if stats.draft_error:
+        parts.append(f"drafting failed ({stats.draft_error})")
+    route = " > ".join(f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route)
+    return ", ".join(parts) + f"; {stats.verification}; route {route}"
+
+
+def show_fates(pieces: "Sequence[Piece]") -> None:
+    """What became of every token: a line each, but one for all that were drafted and kept in a row."""
+    click.echo()
+    for line in fates(pieces):
+        click.echo(line)
+
+
+def fates(pieces: "Sequence[Piece]") -> Iterator[str]:
+    """The lines of `show_fates`."""
+    for origin, group in groupby(enumerate(pieces), key=lambda each: each[1].origin):
+        tokens = list(group)
+        for run in [tokens] if origin == "drafted" else [[token] for token in tokens]:
+            at, piece = run[0]
+            text = repr("".join(CONTROLS.sub("", each.text) for _, each in run))
+            yield f"{at:5}  {_styled(f'{origin:9}', origin)}  {text}{_why(piece)}"
+
+
+def _why(piece: "Piece") -> str:
+    if piece.origin in ("drafted", "target"):
+        return ""
+    said = "the target's choice was" if piece.origin == "relaxed" else "drafted was"
+    reason = f"key token: {piece.reason}" if piece.key else piece.reason
+    return f"  {said} {CONTROLS.sub('', piece.instead_of)!r}" + (f" ({reason})" if reason else "")
+
+
+def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
+    """A table a model, with a bar a peer."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from swarm.terminal.tables import print_table
+
+    console = Console()
+    columns = ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt ms")
+    if not reports:
+        console.print(f"The network {network} is up, but nobody serves a model in it.")
+    for report in reports:
+        title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
+        rows = [
+            (
+                f"\u2026{peer.peer_id[-8:]}",
+                _bar(peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))),
+                f"{peer.layers[0]}:{peer.layers[1]}",
+                peer.dtype,
+                f"{peer.tokens_per_second:.0f}",
+                f"{peer.free_cache_tokens}",
+                peer.state if peer.rtt_ms is not None else "unreachable",
+                peer.path or "-",
+                f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
+            )
+            for peer in report.peers
+        ]
+        print_table(console, columns, rows, title=title, left=("layers", "span", "dtype", "state", "path"))
+        if report.estimated_peers is not None:
+            about = _rounded(report.estimated_peers)
+            console.print(f"A sample of {len(report.peers)} peers; there are about {about:,}.")
+        console.print(Text(report.why, "bold red") if report.why else "All layers are served.")
+
+
+def show_routes(choices: "Sequence[Choice]") -> None:
+    """A table a chain: what its loop is expected to take, and what that is made of."""
+    from rich.console import Console
+
+    from swarm.terminal.tables import print_table
+
+    console = Console()
+    for choice, name in zip(choices, ("The chain", "The runner-up"), strict=False):
+        title = f"{name}: a loop of {choice.plan.loop_ms:.1f} ms is expected"
+        rows = []
+        for stage in choice.plan.stages:
+            peer = choice.candidates[stage.peer_id]
+            computes_ms = peer.layer_ms * (stage.last - stage.first)
+            figures = (f"{each:.1f}" for each in (peer.rtt_ms, peer.fixed_ms, computes_ms))
+            rows.append((f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures))
+        print_table(console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title)
+    if len(choices) == 1:
+        console.print("There is no other: each of these peers is needed.")
+
+
+def _rounded(number: int) -> int:
+    """Two digits: an estimate has no more."""
+    return round(number, 2 - len(str(number)))
+
+
+def _styled(text: str, origin: "Origin") -> str:
+    style = STYLES[origin]
+    return click.style(text, bold=True) if style == "bold" else click.style(text, fg=style)
+
+
+def _bar(layers: tuple[int, int], model_layers: int, width: int = 32) -> "Text":
+    """Where a span lies in the model, at most ``width`` characters wide; every span shows as one at least."""
+    from rich.text import Text
+
+    width = min(width, model_layers)
+    first = layers[0] * width // model_layers
+    last = max(first + 1, -(-layers[1] * width // model_layers))
+    return Text.assemble(("·" * first, "dim"), ("█" * (last - first), "cyan"), ("·" * (width - last), "dim"))

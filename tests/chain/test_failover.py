@@ -1,0 +1,197 @@
+"""Who has failed, and how a gap is filled, against scripted peers behind real links."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scripted import WINDOW, Chain, Script, chain_of, good, kinds, mute_frames
+from support import eventually, soon
+
+from swarm.audit.ledger import Ledger
+from swarm.chain import failover
+from swarm.chain.failover import Mender
+from swarm.chain.session import ChainSession
+from swarm.chain.stage import ChainLink, ChainSilent
+from swarm.chain.standby import Standby
+from swarm.chain.trust import Trust
+from swarm.decoding.decoder import Resume
+from swarm.network.links.link import Link
+from swarm.routing.chain import Stage
+from swarm.routing.health import Health
+from swarm.wire.messages import Fault, FaultCode, Heed, Heeding, Message, Probe, Reroute, Rerouted, Standing
+
+Send = Callable[[Message], Awaitable[int]]
+
+HELD = Resume(epoch=1, root=2, tokens=(3, 4))
+
+
+class Finder:
+    """Finds the peers that it is given, and notes what it is told of others."""
+
+    def __init__(self, *links: ChainLink) -> None:
+        self.links = list(links)
+        self.blamed: list[str] = []
+
+    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+        return [self.links.pop(0)]
+
+    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+        return None
+
+    def failed(self, peer_id: str) -> None:
+        self.blamed.append(peer_id)
+
+    @property
+    def trust(self) -> Trust:
+        connections: Any = None
+        return Trust(Ledger(), Health(), connections)
+
+
+def mender(session: ChainSession, finder: Finder) -> Mender:
+    return Mender(session, finder, Standby(session, finder, False), patience_s=20.0)
+
+
+async def working(link: Link, message: Message) -> None:
+    """A peer that does all it is asked for, but writes no text."""
+    if isinstance(message, Probe):
+        await link.send(Standing(session=message.session, epoch=0, last=3, passed=3))
+    elif isinstance(message, Heed):
+        await link.send(Heeding(session=message.session, speakers=message.speakers))
+    elif isinstance(message, Reroute):
+        await link.send(Rerouted(session=message.session, epoch=message.epoch))
+    else:
+        await mute_frames(link, message)
+
+
+def complaining(of: list[str | None]) -> Script:
+    """Of hidden states that came before, as soon as it is to take frames from another peer."""
+
+    async def script(link: Link, message: Message) -> None:
+        if isinstance(message, Heed):
+            fault = Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session, peer=of[0])
+            await link.send(fault)
+        await working(link, message)
+
+    return script
+
+
+def place_of(chain: Chain, stage: int, at: int) -> ChainLink:
+    """One of the peers, serving the layers of another one."""
+    link = chain.links[stage]
+    return ChainLink(Stage(link.peer_id, at, at + 1), link.record, link.connection)
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_fault_from_behind_the_gap_is_about_the_peer_that_has_left(named: bool) -> None:
+    of: list[str | None] = [None]
+    async with chain_of(working, working, complaining(of), working) as chain, chain.session(0, 1, 2) as session:
+        of[0] = chain.peer(1) if named else None
+        finder = Finder(place_of(chain, 3, 1))
+        repair = await soon(mender(session, finder).mend({chain.peer(1)}, lambda: HELD))
+        assert repair.peers == (chain.peer(1),)
+        assert [link.peer_id for link in session.chain] == [chain.peer(0), chain.peer(3), chain.peer(2)]
+        assert finder.blamed == []
+
+
+async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits on its full link until all others have been asked: one after the other, that would never be."""
+    asked: set[str] = set()
+    all_asked = asyncio.Event()
+    monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.0)
+    async with chain_of(working, working, working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        for link in chain.links:
+
+            async def full(message: Message, name: str = link.peer_id, send: Send = link.connection.send) -> int:
+                asked.add(name)
+                if len(asked) == 3:
+                    all_asked.set()
+                await all_asked.wait()
+                return await send(message)
+
+            monkeypatch.setattr(link.connection, "send", full)
+        monkeypatch.setattr(ChainSession, "patience_s", 0.0)
+        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == set()
+
+
+async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 1.0)
+    async with chain_of(working, working, working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        monkeypatch.setattr(chain.links[0].connection, "send", lambda _: asyncio.Event().wait())
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(0)}
+        assert finder.blamed == [chain.peer(0)]
+        assert all("Probe" in kinds(heard) for heard in chain.heard[1:])
+
+
+async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chain_of(working, good, working) as chain, chain.session(0, 1) as session:
+        connection = chain.links[0].connection
+        with monkeypatch.context() as full:
+            full.setattr(connection, "send", lambda _: asyncio.Event().wait())
+            sending = asyncio.create_task(session.send(WINDOW))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait({sending})
+        await soon(mender(session, Finder(place_of(chain, 2, 1))).mend({chain.peer(1)}, lambda: HELD))
+        await soon(session.send(WINDOW))
+        await eventually(lambda: "Frame" in kinds(chain.heard[0]))
+        assert kinds(chain.heard[0]) == ["Open", "Reroute", "Frame"]
+
+
+def coming_to(*standings: tuple[int, int]) -> Script:
+    """A peer that says so of how far it has come: begun, and passed on. The last one stays."""
+    left = list(standings)
+
+    async def script(link: Link, message: Message) -> None:
+        if isinstance(message, Probe):
+            begun, passed = left.pop(0) if len(left) > 1 else left[0]
+            await link.send(Standing(session=message.session, epoch=0, last=begun, passed=passed))
+        else:
+            await working(link, message)
+
+    return script
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.0)
+    monkeypatch.setattr(ChainSession, "patience_s", 0.0)
+
+
+async def test_a_peer_that_reads_a_long_text_again_is_not_to_blame(impatient: None) -> None:
+    reading = [(0, 0), (256, 0), (256, 0), (256, 0), (256, 0), (259, 259)]
+    async with chain_of(coming_to(*reading), good) as chain, chain.session(1) as session:
+        finder = Finder(place_of(chain, 0, 0))
+        repairing = mender(session, finder)
+        await soon(repairing.mend({chain.peer(1)}, lambda: HELD))
+        await session.send(replace(WINDOW, epoch=HELD.epoch, root=HELD.root, first=257))
+        assert await soon(repairing.who(ChainSilent(1.0))) == set()
+        assert finder.blamed == []
+
+
+async def test_a_peer_that_begins_late_is_not_to_blame(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "STANDSTILL_S", 20.0)
+    late = coming_to((0, 0), (0, 0), (3, 0), (3, 3))
+    async with chain_of(late, working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == set()
+        assert finder.blamed == []
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+async def test_a_peer_that_stands_still_is_to_blame(
+    begun: int, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    async with chain_of(working, coming_to((begun, 0))) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(1)}
+        assert finder.blamed == [chain.peer(1)]

@@ -1,0 +1,111 @@
+"""What is wrong with a model is said before a network is entered, by every command, with exit code 5."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES
+from support import WORDS, tokenizer_of
+
+from peers.cli import app as peer_app
+from peers.server import Options, serve
+from swarm.cli.main import app, guard
+from swarm.client.client import SwarmClient
+from swarm.client.status import look, routes
+from swarm.config import Network
+from swarm.errors import UnsupportedModel
+from swarm.network.dht.directory import Directory
+
+NOWHERE = Network("test", ("/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5",))
+SWARM = (
+    ("generate", "MODEL", "Hello"),
+    ("generate", "demo-target", "Hello", "--draft", "MODEL"),
+    ("chat", "MODEL"),
+    ("serve", "MODEL"),
+    ("serve", "demo-target", "--draft", "MODEL"),
+    ("status", "MODEL"),
+    ("bench", "MODEL", "--draft", "demo-draft"),
+    ("bench", "demo-target", "--draft", "MODEL"),
+    ("eval", "--model", "MODEL"),
+    ("eval", "--draft", "MODEL"),
+)
+PEER = (("join", "MODEL"), ("install-service", "join", "MODEL"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    ARCHITECTURES["llama"].save(tmp_path / "model")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def truncated(model: Path) -> tuple[Path, str]:
+    shard = sorted(model.glob("*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    return model, shard.name
+
+
+def without_layers(model: Path) -> tuple[Path, str]:
+    config = model / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_hidden_layers": 0}))
+    return model, "num_hidden_layers"
+
+
+def gguf(model: Path) -> tuple[Path, str]:
+    file = model / "model.gguf"
+    file.write_bytes(b"GGUF")
+    return file, "GGUF files are not read"
+
+
+@pytest.mark.parametrize("damage", [truncated, without_layers, gguf])
+@pytest.mark.parametrize("arguments", [*SWARM, *PEER], ids=" ".join)
+def test_a_damaged_model_is_told_before_the_network(
+    arguments: tuple[str, ...],
+    damage: object,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No bootstrap node is configured, which would be told as well."""
+    assert callable(damage)
+    path, words = damage(model)
+    program = "swarm-peer" if arguments in PEER else "swarm"
+    monkeypatch.setattr(sys, "argv", [program, *(str(path) if each == "MODEL" else each for each in arguments)])
+    assert guard(peer_app if arguments in PEER else app, program) == 5
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: Model ")
+    assert words in said
+
+
+@pytest.fixture
+def unsupported(tmp_path: Path) -> str:
+    """A model of a class that cannot be served, whose files are sound."""
+    ARCHITECTURES["mamba"].save(tmp_path / "mamba")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "mamba")
+    return str(tmp_path / "mamba")
+
+
+async def test_a_model_of_an_unsupported_class_is_told_before_the_network(
+    unsupported: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter(*_: object, **__: object) -> None:
+        pytest.fail("a network is entered")
+
+    monkeypatch.setattr(Directory, "join", enter)
+    with pytest.raises(UnsupportedModel):
+        await SwarmClient(unsupported, network=NOWHERE).__aenter__()
+    options = Options(unsupported, None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None)
+    with pytest.raises(UnsupportedModel):
+        await serve(options, None, lambda news: None)
+
+
+async def test_the_state_of_a_damaged_model_is_not_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enter(*_: object, **__: object) -> None:
+        pytest.fail("a network is entered")
+
+    monkeypatch.setattr(Directory, "join", enter)
+    for ask in (look, routes):
+        with pytest.raises(UnsupportedModel, match="GGUF"):
+            await ask(NOWHERE, str(gguf(model)[0]))

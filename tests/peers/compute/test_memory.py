@@ -1,0 +1,160 @@
+"""What layers take is known before they are loaded, and what there is, is not more than we may use."""
+
+import resource
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from architectures import ARCHITECTURES, LAYERS, UNSUPPORTED
+
+from peers.compute import memory as memories
+from peers.compute.memory import CACHE_TOKENS, DoesNotFit, Memory, Needs, Room, cgroup_bytes_left, free_bytes
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
+
+CPU = torch.device("cpu")
+MB = 1 << 20
+NEEDS = Needs(
+    layer_bytes=(10 * MB,) * 8,
+    entry_bytes=5 * MB,
+    loading_bytes=MB,
+    cache_bytes=100,
+    kept_bytes=0,
+    batch_bytes=2 * MB,
+    position_bytes=0,
+    context=4096,
+)
+
+
+def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) -> Room:
+    return Room("model", Memory(CPU), needs, has_bytes, cache_tokens)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(UNSUPPORTED)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_needs_are_what_spans_take(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    ARCHITECTURES[name].save(tmp_path)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    needs = Needs.of(checkpoint, dtype, CPU)
+    for first, last in ((0, 2), (1, LAYERS)):
+        span = Span.load(checkpoint, first, last, dtype=dtype)
+        assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
+        # Never less; more where a configuration does not tell that keys are shared.
+        assert span.nbytes_per_token <= needs.cache_bytes * (last - first) <= 4 * span.nbytes_per_token
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_needs_of_what_is_refused_later_are_no_error(name: str, tmp_path: Path) -> None:
+    ARCHITECTURES[name].save(tmp_path)
+    assert Needs.of(Checkpoint.open(str(tmp_path)), torch.float32, CPU).cache_bytes > 0
+
+
+def test_so_many_layers_fit_wherever_they_lie() -> None:
+    cache = 4096 * 100
+    assert room(5 * MB + 3 * 10 * MB + 3 * cache + 2 * MB).capacity() == 3
+    assert room(5 * MB + 3 * 10 * MB + 3 * cache + 2 * MB - 1).capacity() == 2
+    assert room(1000 * MB).capacity() == 8
+
+
+def test_a_heavier_layer_anywhere_counts() -> None:
+    needs = Needs(**{**vars(NEEDS), "layer_bytes": (10 * MB,) * 7 + (100 * MB,)})
+    with pytest.raises(DoesNotFit):
+        room(60 * MB, needs=needs).capacity()
+
+
+def test_what_does_not_fit_is_refused_with_numbers() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        room(40 * MB).check((2, 8))
+    error = caught.value
+    assert (error.layers, error.has_bytes, error.capacity) == ((2, 8), 40 * MB, 3)
+    assert error.needs_bytes == 60 * MB + 6 * 4096 * 100 + 2 * MB
+    assert "layers 2:8 of model need 67 MB" in str(error)
+    assert "cpu has 42 MB" in str(error)
+    assert "--layers 2:5" in str(error)
+
+
+def test_not_a_single_layer() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        room(10 * MB).capacity()
+    assert caught.value.layers is None
+    assert "one layer of model need" in str(caught.value)
+    assert "--memory" in str(caught.value)
+
+
+def test_the_cache_takes_what_is_left_up_to_the_default() -> None:
+    tight = room(65 * MB).tokens_beside((2, 8))
+    assert 0 < tight < CACHE_TOKENS
+    assert NEEDS.total(60 * MB, 6, tight) <= 65 * MB < NEEDS.total(60 * MB, 6, tight + 1)
+    assert room(1000 * MB).tokens_beside((2, 8)) == CACHE_TOKENS
+    assert room(1000 * MB, 77).tokens_beside((2, 8)) == 77
+
+
+def test_a_cache_that_was_asked_for_does_not_shrink() -> None:
+    room(65 * MB).check((2, 8))
+    with pytest.raises(DoesNotFit):
+        room(65 * MB, CACHE_TOKENS).check((2, 8))
+
+
+def test_two_spans_at_a_time_need_memory_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    served, cache = room(50 * MB, 1000), 2 * 1000 * 100
+    for free, both in ((21 * MB + cache + 2 * MB, True), (21 * MB + cache + 2 * MB - 1, False)):
+        monkeypatch.setattr(Memory, "free", lambda self, held, free=free: free)
+        assert served.takes_also((2, 4), (4, 6)) is both
+
+
+def test_what_the_owner_gives_is_a_bound() -> None:
+    assert Memory(CPU, 3 * MB).free() == 3 * MB
+    assert Memory(CPU, 3 * MB).free(held=MB) == 2 * MB
+    assert Memory(CPU, 3 * MB).free(held=4 * MB) == 0
+    assert 0 < Memory(CPU).free() < free_bytes(CPU)
+
+
+def test_a_limited_address_space_counts() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    room_bytes = 256 * MB
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room_bytes, before[1]))
+    try:
+        assert 0 < free_bytes(CPU) <= room_bytes
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_groups_of_the_second_version(tmp_path: Path) -> None:
+    own, root = tmp_path / "own", tmp_path / "root"
+    own.write_text("0::/outer/inner\n")
+    group(root / "outer", memory__max="1000", memory__current="900", memory__stat="anon 1\ninactive_file 300\n")
+    group(root / "outer/inner", memory__max="max", memory__current="5", memory__stat="")
+    assert list(cgroup_bytes_left(own, root)) == [400]
+
+
+def test_groups_of_the_first_version(tmp_path: Path) -> None:
+    own, root = tmp_path / "own", tmp_path / "root"
+    own.write_text("5:cpu:/x\n4:memory:/docker/abc\n0::/\n")
+    # Inside a container the path is not there: its own group is mounted as the root.
+    group(
+        root / "memory",
+        memory__limit_in_bytes="2000",
+        memory__usage_in_bytes="1500",
+        memory__stat="inactive_file 7\ntotal_inactive_file 100\n",
+    )
+    assert list(cgroup_bytes_left(own, root)) == [600]
+
+
+def test_no_groups_no_limit(tmp_path: Path) -> None:
+    assert list(cgroup_bytes_left(tmp_path / "none", tmp_path)) == []
+
+
+def test_the_tightest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, root = tmp_path / "own", tmp_path / "root"
+    own.write_text("0::/\n")
+    group(root, memory__max="2000", memory__current="500", memory__stat="")
+    monkeypatch.setattr(memories, "OWN_CGROUPS", own)
+    monkeypatch.setattr(memories, "CGROUPS", root)
+    assert free_bytes(CPU) == 1500
