@@ -36,7 +36,7 @@ endif
 SWARM_TEST_REAL ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/swarm-test
 .PHONY: real
 real: install
-	$(BIN)/python tests/checkpoints.py "$(SWARM_TEST_REAL)"
+	$(BIN)/python tests/helpers/checkpoints.py "$(SWARM_TEST_REAL)"
 	SWARM_TEST_REAL="$(SWARM_TEST_REAL)" $(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 # The emulated internet takes Linux and root; without, members hold back their own messages.

@@ -15,7 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_configure(config: pytest.Config) -> None:
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:  # else it would import for seven seconds before those that run tests begin to
-        config.pluginmanager.import_plugin("common")
+        config.pluginmanager.import_plugin("helpers.fixtures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from mypy import api
-from threaded import ThreadedSwarm
 
 import swarm
+from helpers.swarm_in_thread import ThreadedSwarm
 from swarm.demo import DRAFT, TARGET, locate
 
 EXAMPLES = Path(swarm.__file__).parents[1] / "docs" / "examples"

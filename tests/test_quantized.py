@@ -4,10 +4,10 @@ from itertools import islice
 
 import pytest
 import torch
-from pocket import Material, Swarm, swarm_of
-from support import ask, dialed, opening, soon
 from transformers import AutoModelForCausalLM
 
+from helpers.loopback import ask, dialed, opening, soon
+from helpers.swarm_in_process import Material, Swarm, swarm_of
 from swarm.client.models import ClientModels
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import alive
 from warm import WarmPopen
+
+from helpers.loopback import alive
 
 HANG_S = 180.0
 SWARM = (sys.executable, "-m", "swarm.cli")

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
 
+from helpers.models import ARCHITECTURES
 from swarm.audit.distance import distances
 from swarm.audit.tolerance import FULL, HALF, HALF_EXPERTS, has_experts, tolerance
 from swarm.model.checkpoint import Checkpoint

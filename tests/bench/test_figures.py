@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from screens import on_screens
 
+from helpers.terminals import on_screens
 from swarm.bench.compare import Comparison
 from swarm.bench.figures import all_figures, best, figures
 from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table

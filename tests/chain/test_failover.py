@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from scripted import WINDOW, Chain, Script, chain_of, good, kinds, mute_frames
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
+from helpers.scripted_peers import WINDOW, Chain, Script, chain_of, good, kinds, mute_frames
 from swarm.audit.ledger import Ledger
 from swarm.chain import failover
 from swarm.chain.failover import Mender

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pocket import STAGES, Swarm, swarm_of
-from records import peer_record
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
+from helpers.records import peer_record
+from helpers.swarm_in_process import STAGES, Swarm, swarm_of
 from swarm.chain import router as router_module
 from swarm.chain.router import Router
 from swarm.client.generation import GenerationStream

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from scripted import (
+
+from helpers.loopback import eventually, soon
+from helpers.scripted_peers import (
     FINGERPRINT,
     HIDDEN,
     WINDOW,
@@ -18,8 +20,6 @@ from scripted import (
     refusing,
     result,
 )
-from support import eventually, soon
-
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
 from swarm.chain.session import ChainSession

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Collection
 
 import pytest
 import torch
-from scripted import Chain, chain_of, good, kinds
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
+from helpers.scripted_peers import Chain, chain_of, good, kinds
 from swarm.chain import standby as standbys
 from swarm.chain.answer import Answer
 from swarm.chain.stage import ChainLink

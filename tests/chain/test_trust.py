@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from pocket import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
-from support import Peer, eventually, soon
 
+from helpers.loopback import Peer, eventually, soon
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.audit.evidence import Evidence
 from swarm.audit.guard import Guard
 from swarm.chain import router

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pocket import NEW, STAGES, Swarm, swarm_of
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
+from helpers.swarm_in_process import NEW, STAGES, Swarm, swarm_of
 from swarm.chat.chat import Answer, Chat
 from swarm.chat.display import Json, figures
 from swarm.chat.orders import ORDERS

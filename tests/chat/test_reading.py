@@ -11,8 +11,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.input.base import PipeInput
 from prompt_toolkit.output import DummyOutput
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
 from swarm.chat import reading
 from swarm.chat.reading import GivenUp, MessageTooLong, NotText, Pipe, Terminal, message
 

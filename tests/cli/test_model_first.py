@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from support import WORDS, tokenizer_of
 
+from helpers.loopback import WORDS, tokenizer_of
+from helpers.models import ARCHITECTURES
 from peers.cli import app as peer_app
 from peers.server import Options, serve
 from swarm.cli.main import app, guard

@@ -1,8 +1,8 @@
 """docs/cli.md says what the commands say."""
 
-from reference import BLOCK, DOCUMENT, written
+from helpers.cli_reference import BLOCK, DOCUMENT, written
 
-HOW = "run `python tests/reference.py`"
+HOW = "run `python tests/helpers/cli_reference.py`"
 
 
 def test_the_document_is_up_to_date() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from architectures import VOCAB
-from pocket import PROMPT, Material, Strike, Swarm, swarm_of
-from support import Peer, soon
 
+from helpers.loopback import Peer, soon
+from helpers.models import VOCAB
+from helpers.swarm_in_process import PROMPT, Material, Strike, Swarm, swarm_of
 from peers.sessions import downstream, session
 from swarm.audit.answers import Answers, Incomparable
 from swarm.audit.evidence import Evidence

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from support import eventually
 
+from helpers.loopback import eventually
 from swarm.client.batch import MAX_AT_ONCE, BatchFailed, every_one, side_by_side
 from swarm.errors import SwarmError
 from swarm.request import RequestError

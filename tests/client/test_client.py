@@ -4,9 +4,9 @@ import inspect
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from threaded import ThreadedSwarm
 
 import swarm
+from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import BatchFailed, BlockingClient, ClientOptions, PromptTooLong, RequestError, SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 

@@ -1,11 +1,11 @@
 """What is said holds no control tokens; what is not said does, and all other text is encoded as it always was."""
 
 import pytest
-import spellings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
+from helpers import tokenizer_kinds
 from swarm.client.control_tokens import BREAK, MAX_BREAKS, ControlTokens, TooManyControlTokens
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -22,7 +22,7 @@ def with_controls(tokenizer):
 
 @pytest.fixture(scope="module", params=["byte_level", "byte_fallback", "byte_fallback_as_it_is"])
 def tokenizer(request):
-    return with_controls(spellings.KINDS[request.param]())
+    return with_controls(tokenizer_kinds.KINDS[request.param]())
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_an_answer_keeps_the_tags_that_its_template_takes_apart(tokenizer, contr
 
 
 def test_tags_of_which_one_is_special_are_no_part_of_an_answer():
-    tokenizer = spellings.byte_level()
+    tokenizer = tokenizer_kinds.byte_level()
     tokenizer.add_tokens([AddedToken("<turn>", special=False), AddedToken("</turn>", special=True)])
     control = ControlTokens(tokenizer, "<turn> </turn>")
     assert control.broken("<turn></turn>", "assistant").count(BREAK) == 2

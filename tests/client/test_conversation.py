@@ -1,10 +1,10 @@
 """What a model sees of a conversation."""
 
 import pytest
-import spellings
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tokenizer_kinds
 from swarm.client.conversation import (
     Conversation,
     Message,
@@ -81,7 +81,7 @@ def test_what_has_no_room_is_left_out_from_the_oldest_on(tokenizer: PreTrainedTo
 @pytest.fixture(scope="module")
 def chatty() -> PreTrainedTokenizerFast:
     """A model with control tokens for who speaks, and for its thoughts, which its template leaves out of the past."""
-    tokenizer = spellings.byte_level()
+    tokenizer = tokenizer_kinds.byte_level()
     tokenizer.add_tokens([AddedToken(each, special=True, normalized=False) for each in ("<|im_start|>", "<|im_end|>")])
     tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in ("<think>", "</think>")])
     tokenizer.chat_template = (

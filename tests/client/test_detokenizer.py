@@ -4,10 +4,10 @@ import itertools
 import re
 
 import pytest
-import spellings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import tokenizer_kinds
 from swarm.client.detokenizer import CONTEXT, REPLACEMENT, StopStrings, TextStream
 
 TEXT = "Mia has 12 eggs — naïve, 日本語, 🥚🏳️‍🌈!\n#### 12"
@@ -16,7 +16,7 @@ BYTE = re.compile("<0x(..)>")
 
 @pytest.fixture(scope="module")
 def made():
-    return {name: make() for name, make in spellings.KINDS.items()}
+    return {name: make() for name, make in tokenizer_kinds.KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_character_that_is_cut_takes_no_neighbour_with_it(made):
         assert whole(made[name], ids) == "hi 🥚🥚"
 
 
-@pytest.mark.parametrize("name", spellings.KINDS)
+@pytest.mark.parametrize("name", tokenizer_kinds.KINDS)
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_whatever_the_ids_pieces_add_up_to_what_the_tokenizer_makes_of_them(name, data, made):

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pocket import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
-from support import Peer, eventually, soon
 
+from helpers.loopback import Peer, eventually, soon
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
 from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream as outlets
 from peers.sessions import session as peer_sessions

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from support import Server, pong, somebody, soon
 
+from helpers.loopback import Server, pong, somebody, soon
 from swarm.client import lookout
 from swarm.client.lookout import ANSWERED_S, SILENT_S, Lookout
 from swarm.network.dht.records import PeerRecord

@@ -1,9 +1,9 @@
 """What a client holds of the models."""
 
 import torch
-from architectures import VOCAB
-from support import WORDS
 
+from helpers.loopback import WORDS
+from helpers.models import VOCAB
 from swarm.client.models import ClientModels
 
 

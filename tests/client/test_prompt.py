@@ -1,14 +1,14 @@
 """A text becomes a prompt with one token at its beginning, and not with two."""
 
 import pytest
-import spellings
 
+from helpers import tokenizer_kinds
 from swarm.client.prompt import encoded
 
 
 @pytest.fixture(scope="module", params=["byte_level", "byte_fallback", "byte_fallback_as_it_is"])
 def tokenizer(request):
-    return spellings.KINDS[request.param]()  # all of which begin every text with a token
+    return tokenizer_kinds.KINDS[request.param]()  # all of which begin every text with a token
 
 
 def test_a_text_that_begins_with_the_first_tokens_name_gets_no_second(tokenizer):
@@ -29,6 +29,6 @@ def test_what_stands_elsewhere_or_twice_is_meant(tokenizer):
 
 @pytest.mark.parametrize("name", ["word_pieces", "words"])
 def test_a_tokenizer_that_begins_no_text_adds_none(name):
-    tokenizer = spellings.KINDS[name]()
+    tokenizer = tokenizer_kinds.KINDS[name]()
     begun = (tokenizer.bos_token or tokenizer.eos_token) * 2 + "hi"
     assert encoded(tokenizer, begun) == tokenizer(begun).input_ids

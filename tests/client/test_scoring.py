@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from architectures import LAYERS, VOCAB
-from pocket import STAGES, Material, Swarm, swarm_of
-from support import soon
 from transformers import AutoModelForCausalLM
 
+from helpers.loopback import soon
+from helpers.models import LAYERS, VOCAB
+from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
 from swarm.chain.stage import ChainBroken
 from swarm.client.scoring import TRIES, Reader
 from swarm.request import PromptTooLong, RequestError

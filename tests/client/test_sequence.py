@@ -4,11 +4,11 @@ import random
 from types import SimpleNamespace
 
 import pytest
-import spellings
 import torch
-from architectures import ARCHITECTURES, VOCAB
-from simulated import SimulatedChain
 
+from helpers import tokenizer_kinds
+from helpers.models import ARCHITECTURES, VOCAB
+from helpers.simulated_chain import SimulatedChain
 from swarm.client import sequence as turn_module
 from swarm.client.models import make_lexicon
 from swarm.client.sequence import Draft, Turn
@@ -370,7 +370,7 @@ def test_prompts_that_cannot_be_are_refused():
 
 @pytest.fixture(scope="module")
 def spelled():
-    return {name: make() for name, make in spellings.KINDS.items()}
+    return {name: make() for name, make in tokenizer_kinds.KINDS.items()}
 
 
 def ids_of(tokenizer, text):

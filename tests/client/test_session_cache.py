@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pocket import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
-from support import eventually
 
+from helpers.loopback import eventually
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.client.session_cache import KeptSessions
 from swarm.outputs import Generation
 from swarm.request import PromptTooLong

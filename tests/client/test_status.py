@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from architectures import LAYERS
-from crowd import crowd
-from screens import on_screens
-from support import Server, pong, soon, tiny_checkpoint
 
+from helpers.crowd import crowd
+from helpers.loopback import Server, pong, soon, tiny_checkpoint
+from helpers.models import LAYERS
+from helpers.terminals import on_screens
 from swarm.client import lookout, status
 from swarm.client.status import look, routes
 from swarm.config import Network

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simulated import SimulatedChain
 
+from helpers.simulated_chain import SimulatedChain
 from swarm.decoding.decoder import MAX_SENT_AHEAD, Decoder, Resume, UnexpectedResult, Window
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.plan import Plan

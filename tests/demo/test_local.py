@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from architectures import LAYERS
-from support import alive, children, eventually, kill, soon, tiny_checkpoint
 
+from helpers.loopback import alive, children, eventually, kill, soon, tiny_checkpoint
+from helpers.models import LAYERS
 from swarm.client.status import look
 from swarm.demo import local
 from swarm.demo.local import LocalSwarm, NotStarted, ProcessFailed, even_spans

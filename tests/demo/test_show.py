@@ -1,8 +1,8 @@
 """What `swarm demo` prints when all is over."""
 
 from rich.console import Console
-from screens import on_screens
 
+from helpers.terminals import on_screens
 from swarm.bench.compare import Comparison
 from swarm.decoding.counts import Counts
 from swarm.demo.show import WAYS, _panels, _print_table

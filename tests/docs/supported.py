@@ -2,8 +2,9 @@
 
 import re
 
-from architectures import ARCHITECTURES, UNPACKED, UNSUPPORTED
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED
 
 BEGIN, END = "<!-- written by `python -m tests.docs` -->\n", "<!-- up to here -->\n"
 

@@ -10,8 +10,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from support import alive
-
+from helpers.loopback import alive
 from swarm.client.client import SwarmClient
 from swarm.client.sync import BlockingClient
 from swarm.demo import DRAFT, TARGET, locate

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from support import Server, ask, pong, soon
 
+from helpers.loopback import Server, ask, pong, soon
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.demo import TARGET
 from swarm.identity import Identity

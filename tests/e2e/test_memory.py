@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import Architecture
-from support import children, kill
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from helpers.loopback import children, kill
+from helpers.models import Architecture
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory

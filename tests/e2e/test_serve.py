@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-from support import children
 
+from helpers.loopback import children
 from swarm.demo import TARGET
 from swarm.demo.local import NETWORK
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from support import alive
 
+from helpers.loopback import alive
 from swarm.demo import DRAFT, TARGET
 from swarm.demo.local import LocalSwarm
 from swarm.util.tasks import within

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support import soon
 
+from helpers.loopback import soon
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm

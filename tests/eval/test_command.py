@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from screens import on_screens
 
+from helpers.terminals import on_screens
 from swarm.eval.report import Row, report
 from swarm.eval.show import BRIEF, COLUMNS, cells, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task

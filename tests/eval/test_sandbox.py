@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from support import PATIENCE_S
 
+from helpers.loopback import PATIENCE_S
 from swarm.eval.sandbox import Limits, run_python
 
 QUICK = Limits(seconds=2, memory_bytes=256 << 20, file_bytes=100_000)

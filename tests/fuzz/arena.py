@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from support import WatchedSpan
 
+from helpers.loopback import WatchedSpan
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler

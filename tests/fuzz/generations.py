@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from pocket import STAGES, Material, Swarm, swarm_of
 
 from fuzz.arena import Complaints, watched_by
 from fuzz.mutate import changed
+from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
 from swarm.errors import SwarmError
 from swarm.network.links.link import Link
 from swarm.util.tasks import within

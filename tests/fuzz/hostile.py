@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import msgpack
 import torch
-from records import peer_record
 
 from fuzz.arena import PATIENCE_S, SkippingLoop, pair, run, settle
 from fuzz.mutate import changed
 from fuzz.schema import IDENTITIES, valid
+from helpers.records import peer_record
 from swarm.chain import session as sessions
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink

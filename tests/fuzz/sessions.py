@@ -10,11 +10,11 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
-from support import tiny_checkpoint
 
 from fuzz.arena import Arena, reference, run
 from fuzz.coverage import Watched, Way
 from fuzz.scripts import Author, Script, altered, play
+from helpers.loopback import tiny_checkpoint
 from peers.compute import history
 from peers.sessions import downstream, handler, inbox, next_links, replay, session
 from swarm.model.span import Span

@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from pocket import Material
-from served import Served, demo_material, gateway_over
+
+from helpers.gateway_in_process import Served, demo_material, gateway_over
+from helpers.swarm_in_process import Material
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import random
 from contextlib import AsyncExitStack
 
 import pytest
-from support import eventually
 
+from helpers.loopback import eventually
 from swarm.gateway.admission import MOST_RETRY_S, Admission, Shares
 from swarm.gateway.errors import BadRequest, Overloaded
 

@@ -5,9 +5,9 @@ import json
 
 import openai
 import pytest
-from served import PROBLEM, Served, chat, gateway_over, named
-from support import eventually, soon
 
+from helpers.gateway_in_process import PROBLEM, Served, chat, gateway_over, named
+from helpers.loopback import eventually, soon
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
 from swarm.gateway import outlook

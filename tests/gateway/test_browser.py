@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
-from support import Peer, WatchedSpan, eventually
 
+from helpers.loopback import Peer, WatchedSpan, eventually
 from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate

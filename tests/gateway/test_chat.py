@@ -1,8 +1,8 @@
 """Messages to prompts, by the template of the model."""
 
 import pytest
-from served import PROBLEM
 
+from helpers.gateway_in_process import PROBLEM
 from swarm.client.control_tokens import MAX_BREAKS
 from swarm.gateway.chat import chat_prompt
 from swarm.gateway.errors import BadRequest

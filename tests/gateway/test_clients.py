@@ -6,9 +6,9 @@ import json
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from served import PROBLEM, chat
-from support import soon
 
+from helpers.gateway_in_process import PROBLEM, chat
+from helpers.loopback import soon
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
 

@@ -5,9 +5,9 @@ import gzip
 import json
 
 import pytest
-from served import gateway_over
-from support import eventually, soon
 
+from helpers.gateway_in_process import gateway_over
+from helpers.loopback import eventually, soon
 from swarm.demo import TARGET
 from swarm.gateway import intake
 from swarm.gateway.errors import BadRequest, Crowded

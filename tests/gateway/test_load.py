@@ -6,9 +6,9 @@ import tracemalloc
 
 import openai
 import pytest
-from served import chat, gateway_over
-from support import eventually, soon
 
+from helpers.gateway_in_process import chat, gateway_over
+from helpers.loopback import eventually, soon
 from swarm.demo.problems import problems
 
 STREAMS = 32

@@ -5,8 +5,7 @@ import gzip
 import json
 import zlib
 
-from support import soon
-
+from helpers.loopback import soon
 from swarm.demo import TARGET
 from swarm.gateway import browsers
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from served import chat
-from threaded import ThreadedSwarm
 
+from helpers.gateway_in_process import chat
+from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import SwarmClient
 from swarm.demo import TARGET, locate
 from swarm.errors import ModelNotFound

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from support import eventually
 
+from helpers.loopback import eventually
 from swarm.gateway import outlook
 from swarm.gateway.outlook import SILENT_S, Outlook
 from swarm.routing.chain import MissingLayers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, web
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.gateway import pages
 from swarm.gateway.pages import FILES, PAGES, add_pages, is_open

@@ -5,8 +5,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from support import soon
 
+from helpers.loopback import soon
 from swarm.demo import TARGET
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, Threads, prompts_of

@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import chat
 
+from helpers.gateway_in_process import chat
 from swarm.decoding.sampling import MAX_SEED
 from swarm.demo import TARGET
 from swarm.errors import SwarmError

@@ -4,10 +4,10 @@ import asyncio
 
 import openai
 import pytest
-from pocket import Swarm, swarm_of
-from served import SPANS, PocketClient, chat
-from support import soon
 
+from helpers.gateway_in_process import SPANS, PocketClient, chat
+from helpers.loopback import soon
+from helpers.swarm_in_process import Swarm, swarm_of
 from swarm.errors import CannotListen, ConfigError
 from swarm.gateway.keys import Keys
 from swarm.gateway.server import Settings, serving

@@ -4,8 +4,8 @@ import asyncio
 
 import aiohttp
 from aiohttp import web
-from support import soon
 
+from helpers.loopback import soon
 from swarm.gateway import sse
 
 EVENT = {"text": "x" * 100_000}

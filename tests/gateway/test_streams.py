@@ -5,9 +5,9 @@ import json
 
 import openai
 import pytest
-from served import Served, chat, gateway_over
-from support import eventually, soon
 
+from helpers.gateway_in_process import Served, chat, gateway_over
+from helpers.loopback import eventually, soon
 from swarm.gateway import sse
 from swarm.gateway.errors import Overloaded
 

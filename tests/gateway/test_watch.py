@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
-from support import eventually, soon
-
+from helpers.loopback import eventually, soon
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.errors import DirectoryDown
 from swarm.gateway.watch import GONE_S, MAX_ROWS, Memory, View, Watch, coverage

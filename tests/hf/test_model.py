@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from support import PATIENCE_S
-from threaded import ThreadedSwarm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,6 +14,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from helpers.loopback import PATIENCE_S
+from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import SwarmModel, UnsupportedArgument
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.request import PromptTooLong

@@ -19,11 +19,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+
 from lab.ground import Ground, ground
 from lab.internet import Internet, congestion_control
 from lab.links import Link
 from lab.report import write_report
-
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, Way, window_of
 
 PEERS, DELAYS_MS = (2, 4, 8), (5.0, 20.0, 50.0)

@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lab.ground import Ground, ground
 from lab.internet import Internet
 from lab.links import Link
-
 from swarm.util.tasks import end
 
 PEERS, COVERAGE, DELAY_MS = 8, 2, 20.0

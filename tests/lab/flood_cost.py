@@ -16,12 +16,12 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dht import record_of, signed_value
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
+from helpers.dht import record_of, signed_value
 from swarm.identity import Identity
 from swarm.network.dht.rpc_gater import STORE_BYTES, _sift
 from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, Shelf

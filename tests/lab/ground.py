@@ -15,7 +15,6 @@ from typing import Any
 
 from lab.internet import Internet
 from lab.links import Link
-
 from swarm.demo import TARGET
 from swarm.demo.local import LocalSwarm, ThisMachine, even_spans
 

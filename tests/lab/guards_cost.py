@@ -19,9 +19,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from support import Peer, ask, dialed, opening, soon, tokens_frame
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.loopback import Peer, ask, dialed, opening, soon, tokens_frame
 from peers.access.admission import Admission
 from peers.sessions import downstream, session
 from swarm.model.checkpoint import Checkpoint

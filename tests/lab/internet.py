@@ -23,7 +23,6 @@ from typing import Any
 
 from lab.carrier import DEVICE, MTU, QUEUE
 from lab.links import Link, Statistics
-
 from swarm.errors import ConfigError, SwarmError
 
 MAX_HOSTS = 100  # the carrier looks at each of them whenever it wakes

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 
-from together import start_together
+from helpers.start_together import start_together
 
 
 def main(times: int = 20, peers: int = 8, bootstraps: int = 1) -> None:

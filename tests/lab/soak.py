@@ -27,7 +27,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab.ground import Ground, ground
-
 from swarm.demo import TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.identity import Identity

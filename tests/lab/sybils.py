@@ -19,8 +19,7 @@ from hivemind.p2p import PeerID
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from inprocess import Swarm, trial
-
+from helpers.dht_in_process import Swarm, trial
 from swarm.identity import Identity
 from swarm.network.dht import eclipse
 from swarm.network.dht.rpc_gater import node_id_of

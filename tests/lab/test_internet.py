@@ -13,11 +13,11 @@ from statistics import median
 from typing import Any
 
 import pytest
+
 from lab import probe
 from lab.carrier import DEVICE
 from lab.internet import NAMESPACES, PREFIX, TESTS, Internet, InternetFailed
 from lab.links import Link
-
 from swarm.errors import ConfigError
 
 IMPOSSIBLE = Internet.possible()

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab.links import MAX_QUEUE_S, Link, Statistics, Wire
 
+from lab.links import MAX_QUEUE_S, Link, Statistics, Wire
 from swarm.errors import ConfigError
 
 LINKS = st.builds(

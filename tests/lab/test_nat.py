@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from lab import nat, probe
 from lab.internet import Internet
 from lab.links import Link

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 import pytest
+
 from lab.internet import Internet
 from lab.links import Link
-
 from swarm.demo import TARGET
 from swarm.demo.local import NETWORK, LocalSwarm
 from swarm.demo.problems import problems

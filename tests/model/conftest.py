@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from architectures import ARCHITECTURES
-from support import WORDS, tokenizer_of
+
+from helpers.loopback import WORDS, tokenizer_of
+from helpers.models import ARCHITECTURES
 
 
 def save(folder: Path, architecture: str) -> str:

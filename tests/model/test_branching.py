@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
 from transformers import PreTrainedModel
 
+from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
 from swarm.wire.token_tree import Placement, Stream

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, LAYERS, VOCAB
 from safetensors.torch import load_file, save_file
-from support import WORDS, tokenizer_of
 from transformers import AutoConfig, dynamic_module_utils
 
+from helpers.loopback import WORDS, tokenizer_of
+from helpers.models import ARCHITECTURES, LAYERS, VOCAB
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model import checkpoint as module
 from swarm.model import hashes, source

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
 from safetensors.torch import load_file, save_file
-from support import WORDS, tokenizer_of
 from transformers.utils import logging as transformers_logging
 
+from helpers.loopback import WORDS, tokenizer_of
+from helpers.models import ARCHITECTURES
 from swarm.errors import DamagedModel, ExitCode, ModelNotFound, SwarmError, UnsupportedModel
 from swarm.model import rehearsal
 from swarm.model.checkpoint import Checkpoint

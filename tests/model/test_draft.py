@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, VOCAB
-from support import WORDS, tokenizer_of
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from helpers.loopback import WORDS, tokenizer_of
+from helpers.models import ARCHITECTURES, VOCAB
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation

@@ -1,8 +1,8 @@
 """The token that ends a turn, as real templates write it."""
 
 import pytest
-from support import WORDS, tokenizer_of
 
+from helpers.loopback import WORDS, tokenizer_of
 from swarm.model.ending import end_of_turn, ending_tokens
 
 CONTROL = ("<|im_end|>", "<|eot_id|>", "<|return|>", "<|end|>", "</s>", "<s>", "<|user|>")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, COMMON, VOCAB
 
+from helpers.models import ARCHITECTURES, COMMON, VOCAB
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers.utils
-from architectures import ARCHITECTURES, LAYERS, Architecture
-from chains import Chain, assert_equal_logits, tokens, whole_logits
 from transformers import AutoModelForCausalLM
 
+from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
+from helpers.models import ARCHITECTURES, LAYERS, Architecture
 from peers.compute.memory import Needs
 from swarm.errors import ConfigError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, UNSUPPORTED
-from survey import INCOMPLETE, Outcome, survey
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
+from helpers.all_architectures import INCOMPLETE, Outcome, survey
+from helpers.models import ARCHITECTURES, UNSUPPORTED
 from swarm.errors import UnsupportedModel
 from swarm.model import rehearsal
 from swarm.model.anatomy import Parts
@@ -100,7 +100,7 @@ def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt", "bert"])
 def test_what_transformers_knows_is_served_right_or_refused(model_type: str, tmp_path: Path) -> None:
-    """`python tests/survey.py` does so for all that it knows, which takes minutes."""
+    """`python tests/helpers/all_architectures.py` does so for all that it knows, which takes minutes."""
     outcome, sentence = survey(model_type, tmp_path)
     assert outcome in (Outcome.RIGHT, Outcome.REFUSED, Outcome.NO_MODEL), sentence
     assert outcome is Outcome.RIGHT or model_type not in SERVED

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
-from chains import Chain, Session, assert_equal_logits, tokens, whole_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.local_chain import Chain, Session, assert_equal_logits, tokens, whole_logits
+from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support import Server
 
+from helpers.loopback import Server
 from swarm.network import known_peers
 from swarm.network.dht.records import PeerRecord
 from swarm.network.known_peers import MAX_MODELS, MAX_NODES, MAX_PEERS, AddressBook, Standing

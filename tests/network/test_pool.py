@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, eventually, listen, pong, somebody, soon
 
+from helpers.loopback import Server, eventually, listen, pong, somebody, soon
 from swarm.identity import Identity
 from swarm.network import pool
 from swarm.network.links import connection, handshake

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from support import tiny_checkpoint
 
+from helpers.loopback import tiny_checkpoint
 from swarm.model.checkpoint import Checkpoint
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import pytest
-from architectures import LAYERS
-from support import Peer, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
 
+from helpers.loopback import Peer, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
+from helpers.models import LAYERS
 from peers.access.limits import Limits, Rate
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
 from peers.sessions.handler import MAX_OPENING_PER_LINK

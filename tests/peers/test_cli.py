@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from architectures import LAYERS
-from support import children, eventually, soon
 
+from helpers.loopback import children, eventually, soon
+from helpers.models import LAYERS
 from peers.cli import app
 from peers.params import Bytes
 from swarm.cli.main import guard

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import eventually, somebody, soon
 
+from helpers.loopback import eventually, somebody, soon
 from peers import lifecycle as module
 from peers.compute.loader import Loader
 from peers.compute.memory import DoesNotFit, Memory, Room

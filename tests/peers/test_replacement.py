@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 import torch
-from architectures import LAYERS
-from leastclient import AFTER, AGAIN, LOST, PATHS, ROOT, TEXT, at_the_end_of, begun, chain, goes_on
-from support import eventually, opening, session_id, soon, tokens_frame
 
+from helpers.least_client import AFTER, AGAIN, LOST, PATHS, ROOT, TEXT, at_the_end_of, begun, chain, goes_on
+from helpers.loopback import eventually, opening, session_id, soon, tokens_frame
+from helpers.models import LAYERS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire import token_tree

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import LAYERS
-from stage import Other, stage
-from support import Server, eventually, session_id, soon, tokens_frame
 
+from helpers.loopback import Server, eventually, session_id, soon, tokens_frame
+from helpers.models import LAYERS
+from helpers.session_bench import Other, stage
 from peers.faults import SessionFault
 from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint

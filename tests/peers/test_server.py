@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import LAYERS
-from support import PATIENCE_S, ask, eventually, opening, session_id, somebody, soon, tiny_checkpoint
 
+from helpers.loopback import PATIENCE_S, ask, eventually, opening, session_id, somebody, soon, tiny_checkpoint
+from helpers.models import LAYERS
 from peers.compute import memory
 from peers.compute.memory import DoesNotFit
 from peers.compute.scheduler import Scheduler

@@ -2,9 +2,20 @@
 
 import pytest
 import torch
-from architectures import LAYERS
-from support import Peer, ask, dialed, eventually, hidden_frame, opening, session_id, somebody, soon, tokens_frame
 
+from helpers.loopback import (
+    Peer,
+    ask,
+    dialed,
+    eventually,
+    hidden_frame,
+    opening,
+    session_id,
+    somebody,
+    soon,
+    tokens_frame,
+)
+from helpers.models import LAYERS
 from peers.sessions.session import PeerSession
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import torch
-from architectures import LAYERS
-from leastclient import (
+
+from helpers.least_client import (
     AFTER,
     AGAIN,
     LOST,
@@ -21,9 +21,9 @@ from leastclient import (
     chain,
     goes_on,
 )
-from stage import stage
-from support import eventually, opening, session_id, soon, tokens_frame
-
+from helpers.loopback import eventually, opening, session_id, soon, tokens_frame
+from helpers.models import LAYERS
+from helpers.session_bench import stage
 from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span

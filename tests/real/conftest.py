@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import GEMMA3, SETTING, SMOLLM2, Source
-from pocket import Material
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from helpers.checkpoints import GEMMA3, SETTING, SMOLLM2, Source
+from helpers.swarm_in_process import Material
 from swarm.client.models import ClientModels
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -55,7 +55,7 @@ def whole(smollm2: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="session")
 def chain(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """SmolLM2 as a swarm computes it, in three spans, for `pocket.swarm_of`."""
+    """SmolLM2 as a swarm computes it, in three spans, for `swarm_in_process.swarm_of`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARM_CACHE", str(tmp_path_factory.mktemp("cache")))
         checkpoint = Checkpoint.open(str(smollm2))

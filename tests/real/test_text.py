@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from pocket import Material, Swarm, swarm_of
 from transformers import PreTrainedModel
 
+from helpers.swarm_in_process import Material, Swarm, swarm_of
 from swarm.client.conversation import Message, by_template
 
 NEW_TOKENS = 24

@@ -7,8 +7,8 @@ from dataclasses import replace
 import click
 import pytest
 from rich.text import Text
-from screens import on_screens
 
+from helpers.terminals import on_screens
 from swarm.audit.unaudited import Reason
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.decoding.counts import Counts

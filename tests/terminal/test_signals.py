@@ -12,8 +12,8 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
-from support import default_signals
 
+from helpers.loopback import default_signals
 from swarm.terminal import signals
 from swarm.terminal.signals import Stopped, heeded, on_signals, run, stoppable, stopped_by
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from support import default_signals
+
+from helpers.loopback import default_signals
 
 HANG_S = 300.0
 PROGRAM = """

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich import box
 from rich.console import Console
-from screens import WIDTHS, on_screens
 
+from helpers.terminals import WIDTHS, on_screens
 from swarm.terminal.tables import print_table
 
 NAMES = ("", "way", *(f"column {i}" for i in range(10)))

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from support import soon
 
+from helpers.loopback import soon
 from swarm.errors import ConfigError
 from swarm.util.http import site
 

@@ -3,8 +3,8 @@ import contextlib
 import gc
 
 import pytest
-from support import soon
 
+from helpers.loopback import soon
 from swarm.util import tasks
 from swarm.util.tasks import all_over, end, within
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, VOCAB, WINDOW
 
+from helpers.models import ARCHITECTURES, VOCAB, WINDOW
 from swarm.decoding.drafting.model import ModelDrafter, common_prefix
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.sampling import Sampling

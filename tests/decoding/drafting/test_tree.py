@@ -4,10 +4,10 @@ import random
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, VOCAB, WINDOW, Architecture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.models import ARCHITECTURES, VOCAB, WINDOW, Architecture
 from swarm.decoding.drafting import tree as module
 from swarm.decoding.drafting.model import CHOICES, ModelDrafter
 from swarm.decoding.drafting.tree import Reader, TreeDrafter

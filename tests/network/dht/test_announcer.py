@@ -1,8 +1,8 @@
 import asyncio
 
 import pytest
-from support import soon
 
+from helpers.loopback import soon
 from swarm.errors import DirectoryDown, InvalidRecord
 from swarm.network.dht.announcer import announce
 from swarm.network.dht.records import PeerRecord

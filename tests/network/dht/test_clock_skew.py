@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from dht import LAYERS, MODEL, Lab, laboratory, record_of
 from hivemind.dht import protocol
 from hivemind.utils import timed_storage
 
+from helpers.dht import LAYERS, MODEL, Lab, laboratory, record_of
 from swarm.errors import ClockOff
 from swarm.identity import Identity
 from swarm.network.dht import daemon, node

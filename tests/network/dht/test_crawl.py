@@ -5,8 +5,8 @@ from statistics import mean
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import Trees
 
+from helpers.slot_writers import Trees
 from swarm.network.dht.crawl import MAX_SHARDS, Sample, Survey
 from swarm.network.dht.keys import CAPACITY, MAX_DEPTH, Shard
 

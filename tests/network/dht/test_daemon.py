@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dht import daemons
 
+from helpers.dht import daemons
 from swarm.config import Network
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity

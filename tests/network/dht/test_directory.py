@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from crowd import crowd
-from dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, laboratory, plain_node, record_of
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord
 from hivemind.p2p import PeerID
 from hivemind.utils import MSGPackSerializer
-from support import PATIENCE_S, soon
 
 import swarm.network.dht.node
+from helpers.crowd import crowd
+from helpers.dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, laboratory, plain_node, record_of
+from helpers.loopback import PATIENCE_S, soon
 from swarm.config import Network
 from swarm.errors import CannotListen, DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity

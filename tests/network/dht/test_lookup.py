@@ -3,8 +3,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from records import peer_record
 
+from helpers.records import peer_record
 from swarm.identity import Identity
 from swarm.network.dht.lookup import Found, ModelEntry, ModelLookup, PeerLookup, Spans, covers
 from swarm.network.dht.records import PeerRecord, Record

@@ -6,9 +6,9 @@ import secrets
 import time
 
 import pytest
-from inprocess import Swarm, trial
-from records import peer_record
 
+from helpers.dht_in_process import Swarm, trial
+from helpers.records import peer_record
 from swarm.identity import Identity
 from swarm.network.dht import eclipse
 from swarm.network.dht.eclipse import AROUND, NEAR

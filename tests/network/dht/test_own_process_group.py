@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import alive, eventually
-
+from helpers.loopback import alive, eventually
 from swarm.network.dht.own_process_group import CANNOT_RUN, in_own_session
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]

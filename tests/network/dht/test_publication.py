@@ -2,8 +2,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from records import peer_record
-
+from helpers.records import peer_record
 from swarm.identity import Identity
 from swarm.network.dht.keys import CAPACITY
 from swarm.network.dht.publication import Announcement

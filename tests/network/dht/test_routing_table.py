@@ -7,7 +7,6 @@ import time
 from contextlib import AsyncExitStack
 
 import pytest
-from dht import LAYERS, MODEL, Lab, eventually, laboratory, peer_id_of, record_of, signed_value
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import P2P, P2PContext, PeerID
@@ -15,6 +14,7 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 from hivemind.utils.multiaddr import Multiaddr
 
+from helpers.dht import LAYERS, MODEL, Lab, eventually, laboratory, peer_id_of, record_of, signed_value
 from swarm.config import Network
 from swarm.errors import SwarmError
 from swarm.identity import Identity

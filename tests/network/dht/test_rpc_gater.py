@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from dht import LAYERS, MODEL, Forger, laboratory, peer_id_of, record_of, signed_value
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
+from helpers.dht import LAYERS, MODEL, Forger, laboratory, peer_id_of, record_of, signed_value
 from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity

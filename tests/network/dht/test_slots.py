@@ -1,8 +1,8 @@
 import random
 
 import pytest
-from trees import Trees
 
+from helpers.slot_writers import Trees
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY, SIGNPOST, Shard
 from swarm.network.dht.slots import CROWD, LIST_INTERVAL_S, LISTED, LOOK_INTERVAL_S, Listing
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from dht import LAYERS, MODEL, laboratory, peer_id_of, record_of, signed_value
 from hivemind.dht.routing import DHTID
 from hivemind.utils import MSGPackSerializer
 
+from helpers.dht import LAYERS, MODEL, laboratory, peer_id_of, record_of, signed_value
 from swarm.identity import Identity
 from swarm.network.dht import storage as shelf
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY

@@ -10,10 +10,10 @@ from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 from hypothesis import example, given
 from hypothesis import strategies as st
-from records import peer_record
 
 import swarm.network.dht.records
 import swarm.network.dht.validator
+from helpers.records import peer_record
 from swarm.identity import Identity
 from swarm.network.dht.keys import Shard, models_key, span_key, way_of
 from swarm.network.dht.records import CLOCK_SKEW_S, RECORD_LIFETIME_S, PeerRecord, encode, keys

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from support import Server, dialed, eventually, listen, pong, session_id, soon
 
+from helpers.loopback import Server, dialed, eventually, listen, pong, session_id, soon
 from swarm.network.links import connection as connections
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import Link, LinkClosed

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
-from support import NETWORK, Server, ask, dialed, eventually, listen, pong, somebody, soon
 
+from helpers.loopback import NETWORK, Server, ask, dialed, eventually, listen, pong, somebody, soon
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.links import handshake, websocket

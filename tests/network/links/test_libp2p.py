@@ -7,9 +7,9 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from support import eventually, session_id, soon
 
 import swarm.network.links.link as links
+from helpers.loopback import eventually, session_id, soon
 from swarm.network.links import libp2p
 from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import Link, LinkClosed

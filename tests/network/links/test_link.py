@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 import pytest
 from aiohttp import web
-from support import PATIENCE_S, Server, dialed, eventually, session_id, somebody, soon
 
 import swarm.network.links.link as links
 import swarm.network.links.websocket as websockets
+from helpers.loopback import PATIENCE_S, Server, dialed, eventually, session_id, somebody, soon
 from swarm.identity import Identity
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed

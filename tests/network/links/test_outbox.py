@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import soon
 
+from helpers.loopback import soon
 from swarm.network.links.outbox import Outbox
 
 

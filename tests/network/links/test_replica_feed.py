@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from support import eventually, soon, tokens_frame
 
+from helpers.loopback import eventually, soon, tokens_frame
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import MAX_BEHIND_TOKENS, Feed
 from swarm.wire.messages import Frame, Message

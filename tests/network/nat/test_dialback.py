@@ -7,8 +7,8 @@ import msgpack
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.p2p import PeerID
-from support import Server, listen, soon
 
+from helpers.loopback import Server, listen, soon
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory

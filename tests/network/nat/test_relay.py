@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import torch
-from support import ask as ask_link
-from support import eventually, hidden_frame, somebody, soon
 
+from helpers.loopback import ask as ask_link
+from helpers.loopback import eventually, hidden_frame, somebody, soon
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from architectures import LAYERS
-from support import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
 
+from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
+from helpers.models import LAYERS
 from peers.access import admission as admissions
 from peers.access.admission import Admission, Refused, summary
 from peers.access.limits import Limits, Rate

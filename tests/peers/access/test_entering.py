@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from support import soon
-from together import free_ports, start_together
 
+from helpers.loopback import soon
+from helpers.start_together import free_ports, start_together
 from peers.access.entering import insist
 from peers.events import News
 from swarm.config import Network

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import Server, ask, dialed, eventually, hidden_frame, pong, soon
 
+from helpers.loopback import Server, ask, dialed, eventually, hidden_frame, pong, soon
 from peers.access import listener
 from peers.access.listener import listening
 from swarm.errors import CannotListen

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from support import Server, listen, somebody, soon
 
+from helpers.loopback import Server, listen, somebody, soon
 from peers.access import reachability as module
 from peers.access.reachability import Reach, Unreachable, Verdict, asked, judge, own_address
 from peers.events import News

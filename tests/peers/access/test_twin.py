@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from dht import Lab, laboratory
-from support import LAYERS, Server, pong, soon
 
+from helpers.dht import Lab, laboratory
+from helpers.loopback import LAYERS, Server, pong, soon
 from peers.access.twin import TwinSearch
 from swarm.identity import Identity
 from swarm.keylock import KeyInUse

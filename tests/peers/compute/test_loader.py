@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
-from support import eventually, soon
 
+from helpers.loopback import eventually, soon
 from peers.compute.loader import Loader, Progress
 from peers.compute.memory import DoesNotFit, Memory, Room
 from swarm.model import span as spans

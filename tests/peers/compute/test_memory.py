@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from architectures import ARCHITECTURES, LAYERS, UNSUPPORTED
 
+from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED
 from peers.compute import memory as memories
 from peers.compute.memory import CACHE_TOKENS, DoesNotFit, Memory, Needs, Room, cgroup_bytes_left, free_bytes
 from swarm.model.checkpoint import Checkpoint

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import WatchedSpan, eventually, soon, tiny_checkpoint
 
+from helpers.loopback import WatchedSpan, eventually, soon, tiny_checkpoint
 from peers.compute.scheduler import MAX_BATCH_TOKENS, MAX_DECODE_TOKENS, Computed, Scheduler
 from swarm.model.cache import KVCache
 from swarm.model.span import Span, Work

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from architectures import LAYERS
 
+from helpers.models import LAYERS
 from peers.compute import throughput
 from peers.compute.throughput import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint

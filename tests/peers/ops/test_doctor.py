@@ -2,9 +2,9 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
-from dht import record_of
 from hivemind.dht import protocol
 
+from helpers.dht import record_of
 from peers.access.reachability import judge
 from peers.ops import doctor
 from peers.ops.doctor import Finding, check_device, check_port, clock_finding, examine, is_well, reach_finding, show

@@ -8,12 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 import torch
-from architectures import LAYERS
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from support import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
 
+from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
+from helpers.models import LAYERS
 from peers.access.reachability import Reach
 from peers.events import News
 from peers.lifecycle import Offer

@@ -5,9 +5,9 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from records import peer_record
-from support import soon
 
+from helpers.loopback import soon
+from helpers.records import peer_record
 from peers.placement import block_selection
 from peers.placement.block_selection import Placing, heeded
 from swarm.errors import DirectoryDown

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from architectures import LAYERS
-from support import Server, pong, somebody, soon
 
+from helpers.loopback import Server, pong, somebody, soon
+from helpers.models import LAYERS
 from peers.placement import membership as censuses
 from peers.placement.membership import Census, as_serving, usual_speed
 from swarm.identity import Identity

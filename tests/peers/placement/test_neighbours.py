@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from support import Server, pong, somebody, soon
 
+from helpers.loopback import Server, pong, somebody, soon
 from peers.placement.neighbours import Neighbours, likely
 from swarm.network.dht.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 from swarm.network.links.dialer import Dialer

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from architectures import LAYERS
-from stage import Other
-from support import Server, dialed, opening, session_id, somebody, soon, tokens_frame
 
+from helpers.loopback import Server, dialed, opening, session_id, somebody, soon, tokens_frame
+from helpers.models import LAYERS
+from helpers.session_bench import Other
 from peers.compute.history import History
 from peers.compute.scheduler import Computed
 from peers.faults import SessionFault

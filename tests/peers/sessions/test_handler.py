@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import LAYERS, VOCAB
-from support import (
+
+from helpers.loopback import (
     Peer,
     Server,
     WatchedSpan,
@@ -24,7 +24,7 @@ from support import (
     soon,
     tokens_frame,
 )
-
+from helpers.models import LAYERS, VOCAB
 from peers.access.limits import Limits
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from support import hidden_frame, tokens_frame
 
+from helpers.loopback import hidden_frame, tokens_frame
 from peers.sessions.inbox import MAX_JOINED_TOKENS, MAX_LOST_TOKENS, Inbox, Overfull, follows, join
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor

@@ -5,8 +5,8 @@ import gc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from support import Server, eventually, listen, session_id, somebody, soon
 
+from helpers.loopback import Server, eventually, listen, session_id, somebody, soon
 from peers.sessions import next_links
 from peers.sessions.next_links import OnwardLinks
 from swarm.network.links.dialer import Dialer

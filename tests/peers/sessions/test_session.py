@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import LAYERS
-from stage import MAX_POSITIONS, Neighbour, stage
-from support import eventually, soon, tokens_frame
 
+from helpers.loopback import eventually, soon, tokens_frame
+from helpers.models import LAYERS
+from helpers.session_bench import MAX_POSITIONS, Neighbour, stage
 from peers.faults import SessionFault
 from peers.sessions import session as sessions
 from peers.sessions.inbox import MAX_LOST_TOKENS

@@ -14,8 +14,8 @@ from typing import Any
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.proto import dht_pb2
-from records import peer_record
 
+from helpers.records import peer_record
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.node import Node, start_dht

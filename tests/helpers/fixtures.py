@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from pocket import expected, make, material
-from support import children
-from threaded import threaded
 from warm import OVEN, warmly
+
+from helpers.loopback import children
+from helpers.swarm_in_process import expected, make, material
+from helpers.swarm_in_thread import threaded
 
 __all__ = ["expected", "make", "material", "threaded", "warmly"]
 

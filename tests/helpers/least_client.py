@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from support import Peer, ask, dialed, eventually, opening, session_id, soon, tokens_frame
 
+from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, soon, tokens_frame
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.links.link import Link

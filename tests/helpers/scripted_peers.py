@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import torch
-from support import Server, dialed
 
+from helpers.loopback import Server, dialed
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window

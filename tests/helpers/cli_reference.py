@@ -1,4 +1,4 @@
-"""What docs/cli.md says in the words of the commands. ``python tests/reference.py`` writes it anew."""
+"""What docs/cli.md says in the words of the commands. ``python tests/helpers/cli_reference.py`` writes it anew."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from peers.cli import app as swarm_peer
 from swarm.cli.main import EXIT_CODES
 from swarm.cli.main import app as swarm
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "cli.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
 SHARED = ("--bootstrap", "--lan", "--network", "--network-key", "--members", "--identity", "--help")
 BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

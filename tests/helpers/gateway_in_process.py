@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 from openai import AsyncOpenAI
-from pocket import Material, Swarm, swarm_of
 from typing_extensions import Unpack
 
+from helpers.swarm_in_process import Material, Swarm, swarm_of
 from swarm.chain.stage import ChainLink
 from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from architectures import LAYERS, VOCAB
 from transformers import PreTrainedModel
 
+from helpers.models import LAYERS, VOCAB
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work

@@ -16,8 +16,8 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils import MSGPackSerializer
-from records import peer_record
 
+from helpers.records import peer_record
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory

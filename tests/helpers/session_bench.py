@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import torch
-from architectures import LAYERS
-from support import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
 
+from helpers.loopback import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
+from helpers.models import LAYERS
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import History
 from peers.compute.scheduler import Computed, Scheduler

@@ -1,6 +1,6 @@
 """Every causal language model that transformers knows, from a saved checkpoint to logits: right, or refused.
 
-python tests/survey.py [MODEL_TYPE...]
+python tests/helpers/all_architectures.py [MODEL_TYPE...]
 """
 
 import sys
@@ -9,10 +9,13 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from chains import BOUND
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from helpers.local_chain import BOUND
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from architectures import ARCHITECTURES, LAYERS
-from support import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
 
+from helpers.loopback import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
+from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
 from swarm.client.generation import GenerationStream, Threads

@@ -4,8 +4,7 @@ import asyncio
 import socket
 from contextlib import AsyncExitStack, ExitStack, suppress
 
-from dht import LAYERS, MODEL, daemons, eventually, record_of
-
+from helpers.dht import LAYERS, MODEL, daemons, eventually, record_of
 from peers.access.entering import insist
 from peers.server import publish
 from swarm.config import Network

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architectures import ARCHITECTURES, LAYERS, VOCAB
-from records import peer_record
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from warm import OVEN
 
+from helpers.models import ARCHITECTURES, LAYERS, VOCAB
+from helpers.records import peer_record
 from peers.access.limits import Limits
 from peers.access.listener import listening
 from peers.compute.cache_budget import CacheBudget

