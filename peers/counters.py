@@ -17,7 +17,8 @@ class Tally:
         compute_s: seconds in which the compute thread was busy.
         queue_s: seconds that turns have waited for batches of others, all together.
         opened: sessions.
-        reroutes: of sessions, to another next peer; `replays`: those in which it has to be told all once more.
+        reroutes: of sessions, to another next peer; `replays`: those in which it has to be told all
+            once more.
         bytes_sent, bytes_received: over links that are closed.
         faults: that clients were told, by their code.
     """

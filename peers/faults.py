@@ -1,4 +1,5 @@
-"""What a session's client has to know: faults of the peer, of its next one, and of what was asked."""
+"""What a session's client has to know: faults of the peer, of its next one, and of what was
+asked."""
 
 from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Open
 

@@ -1,4 +1,5 @@
-"""What a peer serves, from finding its layers to giving them up, and what it says of itself meanwhile."""
+"""What a peer serves, from finding its layers to giving them up, and what it says of itself
+meanwhile."""
 
 import asyncio
 import contextlib
@@ -24,7 +25,8 @@ from swarm.routing import placement
 from swarm.util.tasks import end, within
 
 TELL_TIMEOUT_S = 4.0  # for a last word; whoever does not hear it asks us, and is told
-MOST_DOUBLINGS = 6  # of the pause after a move that failed: what cannot be loaded now is not tried all the time
+# of the pause after a move that failed: what cannot be loaded now is not tried all the time
+MOST_DOUBLINGS = 6
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class Offer:
 
 
 class Life:
-    """One peer's layers: `run` finds, serves and moves them, `leave` gives them up, `close` ends what computes.
+    """One peer's layers: `run` finds, serves and moves them, `leave` gives them up, `close` ends
+    what computes.
 
     Args:
         offer: kept up to date, for whoever publishes it.
@@ -76,14 +79,19 @@ class Life:
         await self._serve(layers)
         await self._for(None)
 
-    async def run_free(self, peer_id: str, census: Looks, capacity: int, rng: random.Random) -> None:
+    async def run_free(
+        self, peer_id: str, census: Looks, capacity: int, rng: random.Random
+    ) -> None:
         """Find layers, serve them, and move where others lack more; until cancelled.
 
         Where the layers to move to cannot be loaded, the old ones are served on.
         """
         placing = Placing(peer_id, self._room.model_layers, capacity, census, self.claim, rng)
         layers = await placing.choose()
-        sentence = f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit here"
+        sentence = (
+            f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit"
+            " here"
+        )
         self._say(News("taking", sentence, {"layers": layers, "capacity": capacity}))
         await self._serve(layers)
         while True:
@@ -135,14 +143,18 @@ class Life:
         served = self._span.first, self._span.last
         layers = await placing.reconsider(*served, self.offer.tokens_per_second)
         if layers is not None:
-            sentence = f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need it more"
+            sentence = (
+                f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need"
+                " it more"
+            )
             self._say(News("moving", sentence, {"layers": layers, "from_layers": served}))
             await self._move_or_stay(served, layers)
         elif self.offer.state != "online":  # others were quicker
             await self._offer_again(served)
 
     async def _move_or_stay(self, served: placement.Span, layers: placement.Span) -> None:
-        """Move; if the new layers cannot be served, go on with the old ones, which may have to be loaded again."""
+        """Move; if the new layers cannot be served, go on with the old ones, which may have to be
+        loaded again."""
         try:
             await self._move(served, layers)
         except Exception as error:
@@ -152,9 +164,13 @@ class Life:
         else:
             self._failed_moves = 0
             return
-        # Here, where nothing refers to the error any more, nor it to what was loaded of the new layers.
+        # Here, where nothing refers to the error any more, nor it to what was loaded of the new
+        # layers.
         self._failed_moves += 1
-        sentence = f"staying with layers {served[0]}:{served[1]}: {layers[0]}:{layers[1]} could not be served ({why})"
+        sentence = (
+            f"staying with layers {served[0]}:{served[1]}: {layers[0]}:{layers[1]} could not be"
+            f" served ({why})"
+        )
         self._say(News("staying", sentence, {"layers": served, "to_layers": layers, "why": why}))
         if self._span is not None and (self._span.first, self._span.last) == served:
             _free_memory()
@@ -170,7 +186,10 @@ class Life:
         await self._tell()
 
     async def _move(self, served: placement.Span, layers: placement.Span) -> None:
-        """Sessions go on while the new layers are loaded, if there is memory for both. Raises what loading raises."""
+        """Sessions go on while the new layers are loaded, if there is memory for both.
+
+        Raises what loading raises.
+        """
         if self._room.takes_also(layers, served):
             span = await self._loader.load(*layers)
             await self._put_down()

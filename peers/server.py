@@ -91,7 +91,9 @@ async def serve(
     Raises:
         SwarmError: for everything that an operator can put right.
     """
-    identity = Identity.load_or_create(options.key_file) if options.key_file else Identity.generate()
+    identity = (
+        Identity.load_or_create(options.key_file) if options.key_file else Identity.generate()
+    )
     with held(identity.file, alone=True):
         await _serve(options, identity, stop, say, progress)
 
@@ -104,14 +106,22 @@ async def _serve(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """`serve`, under this identity."""
-    checkpoint, dtype, room = await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
-    capacity = min(room.capacity(), options.max_layers or room.model_layers) if options.layers is None else 0
+    checkpoint, dtype, room = await asyncio.get_running_loop().run_in_executor(
+        None, _prepare, options
+    )
+    capacity = (
+        min(room.capacity(), options.max_layers or room.model_layers)
+        if options.layers is None
+        else 0
+    )
     async with contextlib.AsyncExitStack() as stack:
         me = Member(identity, options.network)
         dialer, door = Dialer(me, options.link_ms), Door(me)
         stack.push_async_callback(dialer.close)
         limits = Limits(gateway_clients=options.gateway_clients)
-        handler = Handler(None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions, limits=limits)
+        handler = Handler(
+            None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions, limits=limits
+        )
         offer = Offer(options.layers or (0, 1))
         neighbours = Neighbours(dialer)
         stack.push_async_callback(neighbours.close)
@@ -141,10 +151,10 @@ async def _serve(
 
         def serving(span: Span) -> None:
             sentence = (
-                f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of {checkpoint.name} "
-                f"({in_words(span.nbytes)}, {options.device}, {offer.tokens_per_second:.0f} tokens/s, "
-                f"cache for {offer.budget.total_tokens} tokens) "
-                f"at {' and '.join(reach.addresses)} as {identity.peer_id}"
+                f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of"
+                f" {checkpoint.name} ({in_words(span.nbytes)}, {options.device},"
+                f" {offer.tokens_per_second:.0f} tokens/s, cache for {offer.budget.total_tokens}"
+                f" tokens) at {' and '.join(reach.addresses)} as {identity.peer_id}"
             )
             facts = {
                 "peer_id": identity.peer_id,
@@ -161,7 +171,9 @@ async def _serve(
             }
             say(News("serving", sentence, facts))
             if options.link_ms:
-                sentence = f"every message from here is held back {options.link_ms:g} ms: an emulated link"
+                sentence = (
+                    f"every message from here is held back {options.link_ms:g} ms: an emulated link"
+                )
                 say(News("emulated_link", sentence, {"link_ms": options.link_ms}))
 
         life = Life(
@@ -175,7 +187,9 @@ async def _serve(
             serving,
         )
         stack.push_async_callback(life.close)
-        port = await stack.enter_async_context(listening(door, options.host, options.port, answer, options.link_ms))
+        port = await stack.enter_async_context(
+            listening(door, options.host, options.port, answer, options.link_ms)
+        )
         stack.push_async_callback(handler.close)
         reach = Reach(
             options.network,
@@ -187,16 +201,23 @@ async def _serve(
         )
         _check(record)
         if options.metrics is not None:
-            facts = {"model": checkpoint.name, "dtype": dtype_name(dtype), "device": options.device.type}
+            facts = {
+                "model": checkpoint.name,
+                "dtype": dtype_name(dtype),
+                "device": options.device.type,
+            }
             watched = PeerMetrics(handler, offer, reach, {**facts, "network": options.network.name})
             url = await stack.enter_async_context(monitored(watched, options.metrics))
             say(News("metrics", f"metrics are at {url}", {"url": url}))
         await stack.enter_async_context(asked(reach, say))
-        stack.push_async_callback(handler.close)  # again: what clients are told travels over relays, too
+        # again: what clients are told travels over relays, too
+        stack.push_async_callback(handler.close)
 
         def enter() -> Awaitable[Directory]:
             client_mode = not reach.is_direct
-            return Directory.join(identity, options.network, host=options.host, client_mode=client_mode)
+            return Directory.join(
+                identity, options.network, host=options.host, client_mode=client_mode
+            )
 
         directory = await stack.enter_async_context(await insist(enter, say))
         dialer.streams = directory.streams
@@ -204,12 +225,16 @@ async def _serve(
         await twins.check(directory, record())
         stack.push_async_callback(_withdraw, directory)
         if options.layers is None:
-            census = Census(directory, dialer, checkpoint.fingerprint, checkpoint.num_layers, identity.peer_id)
+            census = Census(
+                directory, dialer, checkpoint.fingerprint, checkpoint.num_layers, identity.peer_id
+            )
             work = life.run_free(identity.peer_id, census, capacity, random.Random())
         else:
             work = life.run(options.layers)
         living = await stack.enter_async_context(_owned(work))
-        announcing = await stack.enter_async_context(_owned(_announce(life.known, directory, record)))
+        announcing = await stack.enter_async_context(
+            _owned(_announce(life.known, directory, record))
+        )
         measuring = await stack.enter_async_context(_owned(neighbours.run(directory, record)))
         reaching = await stack.enter_async_context(_owned(reach.keep(directory)))
         searching = await stack.enter_async_context(_owned(twins.keep(directory, record)))
@@ -221,23 +246,34 @@ async def _serve(
 
 
 def _prepare(options: Options) -> tuple[Checkpoint, torch.dtype, Room]:
-    """In a thread: the fingerprint of a local folder reads all its weights. Raises `DoesNotFit`, among others."""
+    """In a thread: the fingerprint of a local folder reads all its weights.
+
+    Raises `DoesNotFit`, among others.
+    """
     if options.quantization is not None:
         options.quantization.check(options.device)
     checkpoint = Checkpoint.open(options.model, options.quantization)
-    dtype = options.dtype or (torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype)
+    dtype = options.dtype or (
+        torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype
+    )
     rehearsed(checkpoint)
-    room = Room.measure(checkpoint, dtype, Memory(options.device, options.memory), options.cache_tokens)
+    room = Room.measure(
+        checkpoint, dtype, Memory(options.device, options.memory), options.cache_tokens
+    )
     if options.layers is not None:
         first, last = options.layers
         if not 0 <= first < last <= checkpoint.num_layers:
-            raise SpanError(first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})")
+            raise SpanError(
+                first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
+            )
         room.check(options.layers)
     _ = checkpoint.fingerprint
     return checkpoint, dtype, room
 
 
-async def _announce(known: asyncio.Event, directory: Directory, record: Callable[[], PeerRecord]) -> None:
+async def _announce(
+    known: asyncio.Event, directory: Directory, record: Callable[[], PeerRecord]
+) -> None:
     """Keep the record alive, once there is one."""
     await known.wait()
     await asyncio.sleep(REFRESH_INTERVAL_S)
@@ -265,17 +301,23 @@ async def _tell_refusals(admission: Admission, say: Say) -> None:
 
 
 def _check(record: Callable[[], PeerRecord]) -> None:
-    """Raises `ConfigError` if what we would announce is no valid record, which only our options can cause."""
+    """Raises `ConfigError` if what we would announce is no valid record, which only our options can
+    cause."""
     try:
         record()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "record"
-        raise ConfigError(field, f"{first['input']!r} cannot be announced ({first['msg']})") from None
+        raise ConfigError(
+            field, f"{first['input']!r} cannot be announced ({first['msg']})"
+        ) from None
 
 
 async def _first_of(stop: asyncio.Event, *tasks: "asyncio.Task[None]") -> None:
-    """Wait for ``stop``. A task that ends before, which none of them should, raises what it died of."""
+    """Wait for ``stop``.
+
+    A task that ends before, which none of them should, raises what it died of.
+    """
     stopped = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -296,7 +338,8 @@ async def _owned(work: Coroutine[object, object, None]) -> AsyncIterator["asynci
 
 
 async def publish(directory: Directory, record: Callable[[], PeerRecord]) -> None:
-    """Where many start at once, the nodes that should store a record may not know each other yet."""
+    """Where many start at once, the nodes that should store a record may not know each other
+    yet."""
     for _ in range(FIRST_TRIES - 1):
         try:
             return await directory.publish(record())

@@ -1,4 +1,5 @@
-"""How the console script ``swarm-peer`` begins: it heeds signals first, and imports the rest after that."""
+"""How the console script ``swarm-peer`` begins: it heeds signals first, and imports the rest after
+that."""
 
 from swarm.cli.start import heed_signals
 

@@ -16,9 +16,9 @@ Run = Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any, Any, None]]
 def run_until_stopped(run: Run, until_eof: bool, leave_s: float) -> None:
     """Run ``run(stop, up)``, which calls ``up()`` when its start is over, until it is asked to end.
 
-    Before ``up()``, the signal cancels ``run``; after it, the signal sets ``stop``. Either way ``run``
-    has ``leave_s`` seconds to end in order. So does the end of standard input, if ``until_eof``.
-    A second signal does what it would do without us: it ends the process at once.
+    Before ``up()``, the signal cancels ``run``; after it, the signal sets ``stop``. Either way
+    ``run`` has ``leave_s`` seconds to end in order. So does the end of standard input, if
+    ``until_eof``. A second signal does what it would do without us: it ends the process at once.
 
     Raises:
         Stopped: if a signal ended the start.

@@ -93,7 +93,14 @@ _HOMES = {
     "swarm.decoding.rules.settings": ("RuleError",),
     "swarm.decoding.sampling": ("SamplingError",),
     "swarm.errors": (
-        *("ConfigError", "DamagedModel", "DirectoryDown", "IdentityError", "ModelNotFound", "NoBootstrap"),
+        *(
+            "ConfigError",
+            "DamagedModel",
+            "DirectoryDown",
+            "IdentityError",
+            "ModelNotFound",
+            "NoBootstrap",
+        ),
         *("OtherQuantization", "SwarmError", "UnsupportedModel", "WrongWeights"),
     ),
     "swarm.chain.failover": ("SwarmIncomplete",),

@@ -36,10 +36,12 @@ _EXAMPLE = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooW…"
 class Network:
     """A network's name and the bootstrap nodes through which it is entered.
 
-    Nodes of differently named networks ignore each other's records. Raises ConfigError on a field that cannot work.
+    Nodes of differently named networks ignore each other's records. Raises ConfigError on a field
+    that cannot work.
 
     Attributes:
-        key: 32 bytes that every member of a private swarm has; None for a swarm that anybody may join.
+        key: 32 bytes that every member of a private swarm has; None for a swarm that anybody may
+            join.
         members: peer ids of all who may take part; None for everybody.
     """
 
@@ -50,20 +52,31 @@ class Network:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ConfigError("network", f"{self.name!r} is not a name of 1 to 32 characters a-z, 0-9 and -")
+            raise ConfigError(
+                "network", f"{self.name!r} is not a name of 1 to 32 characters a-z, 0-9 and -"
+            )
         if len(self.bootstrap) > MAX_BOOTSTRAP_NODES:
-            raise ConfigError("bootstrap", f"{len(self.bootstrap)} addresses, at most {MAX_BOOTSTRAP_NODES} are used")
+            raise ConfigError(
+                "bootstrap",
+                f"{len(self.bootstrap)} addresses, at most {MAX_BOOTSTRAP_NODES} are used",
+            )
         for address in self.bootstrap:
             check_multiaddr(address)
         if self.key is not None and len(self.key) != NETWORK_KEY_BYTES:
-            raise ConfigError("network key", f"{len(self.key)} bytes, but it has {NETWORK_KEY_BYTES}")
+            raise ConfigError(
+                "network key", f"{len(self.key)} bytes, but it has {NETWORK_KEY_BYTES}"
+            )
         if len(self.members or ()) > MAX_MEMBERS:
-            raise ConfigError("members", f"more than {MAX_MEMBERS} peer ids; give the swarm a network key instead")
+            raise ConfigError(
+                "members", f"more than {MAX_MEMBERS} peer ids; give the swarm a network key instead"
+            )
         for peer_id in self.members or ():
             try:
                 public_key_of(peer_id)
             except IdentityError as error:
-                raise ConfigError("members", f"{peer_id[:80]!r} is not a peer id (12D3KooW…)") from error
+                raise ConfigError(
+                    "members", f"{peer_id[:80]!r} is not a peer id (12D3KooW…)"
+                ) from error
 
     @property
     def is_open(self) -> bool:
@@ -77,7 +90,10 @@ class Network:
     def check_member(self, peer_id: str) -> None:
         """Raises ConfigError if we, who have this id, may not take part."""
         if not self.admits(peer_id):
-            raise ConfigError("members", f"the list does not name us; add {peer_id} to it, on the other computers too")
+            raise ConfigError(
+                "members",
+                f"the list does not name us; add {peer_id} to it, on the other computers too",
+            )
 
 
 def load_network(
@@ -89,12 +105,14 @@ def load_network(
     file: Path | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> Network:
-    """The network to join: the file's values, replaced by the environment's, replaced by the arguments.
+    """The network to join: the file's values, replaced by the environment's, replaced by the
+    arguments.
 
-    Environment: SWARM_BOOTSTRAP (multiaddrs separated by commas or spaces), SWARM_NETWORK, SWARM_NETWORK_KEY_FILE,
-    SWARM_MEMBERS_FILE, SWARM_CONFIG (the file). The file is the argument, or SWARM_CONFIG, or the first that exists of
-    ./bootstrap.toml, the user's configuration folder, and the one shipped with the project. Raises ConfigError on
-    anything malformed, IdentityError if the network's key cannot be used.
+    Environment: SWARM_BOOTSTRAP (multiaddrs separated by commas or spaces), SWARM_NETWORK,
+    SWARM_NETWORK_KEY_FILE, SWARM_MEMBERS_FILE, SWARM_CONFIG (the file). The file is the argument,
+    or SWARM_CONFIG, or the first that exists of ./bootstrap.toml, the user's configuration folder,
+    and the one shipped with the project. Raises ConfigError on anything malformed, IdentityError if
+    the network's key cannot be used.
     """
     chosen = _config_file(file, env)
     content = _read(chosen) if chosen else {}
@@ -110,7 +128,13 @@ def load_network(
     if members_file is None and isinstance(members, str):
         members_file = folder / Path(members).expanduser()
     key = load_network_key(key_file) if key_file else None
-    listed = _load_members(members_file) if members_file else frozenset(members) if members is not None else None
+    listed = (
+        _load_members(members_file)
+        if members_file
+        else frozenset(members)
+        if members is not None
+        else None
+    )
     try:
         in_file = Network(
             content.get("network", DEFAULT_NETWORK),
@@ -120,34 +144,57 @@ def load_network(
         )
     except ConfigError as error:
         raise ConfigError(f"{chosen or members_file}: {error.field}", error.problem) from error
-    return replace(in_file, name=given_name or in_file.name, bootstrap=given_bootstrap or in_file.bootstrap)
+    return replace(
+        in_file, name=given_name or in_file.name, bootstrap=given_bootstrap or in_file.bootstrap
+    )
 
 
 def load_network_key(path: Path) -> bytes:
-    """The key of a private swarm, from a file of 64 hex digits. Raises IdentityError if it cannot be used."""
+    """The key of a private swarm, from a file of 64 hex digits.
+
+    Raises IdentityError if it cannot be used.
+    """
     try:
         text = read_private(path)
     except OSError as error:
-        raise IdentityError(str(path), f"cannot read this network key ({error.strerror or error})") from error
+        raise IdentityError(
+            str(path), f"cannot read this network key ({error.strerror or error})"
+        ) from error
     if not re.fullmatch(rb"[0-9a-fA-F]{64}\s*", text):
-        raise IdentityError(str(path), "not a network key; make one with `swarm-peer new-network-key FILE`")
+        raise IdentityError(
+            str(path), "not a network key; make one with `swarm-peer new-network-key FILE`"
+        )
     return bytes.fromhex(text.decode())
 
 
 def create_network_key(path: Path) -> None:
-    """Put a new key there (mode 0600). Raises IdentityError if the file exists, or cannot be written."""
+    """Put a new key there (mode 0600).
+
+    Raises IdentityError if the file exists, or cannot be written.
+    """
     try:
         write_private(path, secrets.token_hex(NETWORK_KEY_BYTES).encode() + b"\n")
     except FileExistsError:
-        raise IdentityError(str(path), "is there already; name a new file, or move this one away") from None
+        raise IdentityError(
+            str(path), "is there already; name a new file, or move this one away"
+        ) from None
     except OSError as error:
-        raise IdentityError(str(path), f"cannot write a key here ({error.strerror or error})") from error
+        raise IdentityError(
+            str(path), f"cannot write a key here ({error.strerror or error})"
+        ) from error
 
 
 def state_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """The folder for identities and caches: SWARM_HOME, or the platform's place for user data. Not created here."""
+    """The folder for identities and caches: SWARM_HOME, or the platform's place for user data.
+
+    Not created here.
+    """
     home = env.get("SWARM_HOME")
-    return Path(home).expanduser() if home else Path(platformdirs.user_data_dir("swarm", appauthor=False))
+    return (
+        Path(home).expanduser()
+        if home
+        else Path(platformdirs.user_data_dir("swarm", appauthor=False))
+    )
 
 
 def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
@@ -173,13 +220,17 @@ def _read(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), f"not valid TOML ({error})") from error
     if unknown := sorted(content.keys() - set(_SETTINGS)):
-        raise ConfigError(str(file), f"unknown setting {unknown[0]!r}, known are {', '.join(_SETTINGS)}")
+        raise ConfigError(
+            str(file), f"unknown setting {unknown[0]!r}, known are {', '.join(_SETTINGS)}"
+        )
     if not _are_strings(content.get("bootstrap", [])):
         raise ConfigError(str(file), "bootstrap must be a list of strings")
     if not isinstance(content.get("network_key_file", ""), str):
         raise ConfigError(str(file), "network_key_file must be the name of a file")
     if not isinstance(members := content.get("members", []), str) and not _are_strings(members):
-        raise ConfigError(str(file), "members must be a list of peer ids, or the name of a file of them")
+        raise ConfigError(
+            str(file), "members must be a list of peer ids, or the name of a file of them"
+        )
     return content
 
 
@@ -210,7 +261,8 @@ def is_multiaddr(address: str) -> bool:
 
 
 def check_multiaddr(address: str) -> None:
-    """Accept /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID: a bootstrap node is reached directly, never over a relay.
+    """Accept /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID: a bootstrap node is reached directly,
+    never over a relay.
 
     Raises ConfigError on anything else.
     """
@@ -219,12 +271,18 @@ def check_multiaddr(address: str) -> None:
     if len(parts) != 7 or parts[0] or parts[3] != "tcp" or parts[5] != "p2p":
         raise wrong
     _, kind, host, _, port, _, peer_id = parts
-    if not _is_host(kind, host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    if (
+        not _is_host(kind, host)
+        or not re.fullmatch(r"[0-9]{1,5}", port)
+        or not 0 < int(port) < 65536
+    ):
         raise wrong
     try:
         public_key_of(peer_id)
     except IdentityError as error:
-        raise ConfigError("bootstrap", f"{address!r} does not end with a peer id (12D3KooW…)") from error
+        raise ConfigError(
+            "bootstrap", f"{address!r} does not end with a peer id (12D3KooW…)"
+        ) from error
 
 
 def _is_host(kind: str, host: str) -> bool:

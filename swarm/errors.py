@@ -1,4 +1,5 @@
-"""Errors that a user may see: one sentence each, which says what to do next, and what they mean to a script."""
+"""Errors that a user may see: one sentence each, which says what to do next, and what they mean to
+a script."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -26,7 +27,10 @@ class SwarmError(Exception):
 
 
 class ConfigError(SwarmError):
-    """A setting is wrong. `field` names it, `problem` says what is wrong with it and what would be right."""
+    """A setting is wrong.
+
+    `field` names it, `problem` says what is wrong with it and what would be right.
+    """
 
     exit_code = ExitCode.USAGE
 
@@ -40,7 +44,10 @@ class ConfigError(SwarmError):
 
 
 class IdentityError(SwarmError):
-    """A key file or peer id cannot be used. `subject` is the file or the id, `problem` says why and what to do."""
+    """A key file or peer id cannot be used.
+
+    `subject` is the file or the id, `problem` says why and what to do.
+    """
 
     exit_code = ExitCode.LOCAL
 
@@ -65,17 +72,18 @@ class NoBootstrap(SwarmError):
     def __str__(self) -> str:
         if not self.tried:
             return (
-                "No bootstrap node is configured: name one with --bootstrap, SWARM_BOOTSTRAP or bootstrap.toml, "
-                "or start your own with `swarm-peer bootstrap`."
+                "No bootstrap node is configured: name one with --bootstrap, SWARM_BOOTSTRAP or"
+                " bootstrap.toml, or start your own with `swarm-peer bootstrap`."
             )
         return (
-            f"No bootstrap node answers (tried {', '.join(self.tried)}): "
-            "check that it runs and that its address and your network are right, and in a private swarm its key, too."
+            f"No bootstrap node answers (tried {', '.join(self.tried)}): check that it runs and"
+            " that its address and your network are right, and in a private swarm its key, too."
         )
 
 
 class CannotListen(SwarmError):
-    """An address of this computer is taken, or not ours to take; `option` names what would change it."""
+    """An address of this computer is taken, or not ours to take; `option` names what would change
+    it."""
 
     exit_code = ExitCode.LOCAL
 
@@ -87,11 +95,17 @@ class CannotListen(SwarmError):
         self.option = option
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or 0 for any"
+        return (
+            f"cannot listen on {self.host}:{self.port} ({self.why}); give another {self.option}, or"
+            " 0 for any"
+        )
 
 
 class DirectoryDown(SwarmError):
-    """The DHT cannot be used right now; `reason` says why. Often passes by itself, so owners may try again."""
+    """The DHT cannot be used right now; `reason` says why.
+
+    Often passes by itself, so owners may try again.
+    """
 
     exit_code = ExitCode.UNREACHABLE
 
@@ -117,11 +131,13 @@ class ClockOff(DirectoryDown):
 
     def __str__(self) -> str:
         way = "ahead of" if self.ahead_s > 0 else "behind"
-        others = "that of the only node asked" if self.nodes == 1 else f"those of {self.nodes} nodes"
+        others = (
+            "that of the only node asked" if self.nodes == 1 else f"those of {self.nodes} nodes"
+        )
         return (
-            f"This computer's clock is {abs(self.ahead_s):.0f} s {way} {others}, so that they do not "
-            "see each other's records: set it, for example by `sudo timedatectl set-ntp true`, and "
-            "the rest goes on by itself."
+            f"This computer's clock is {abs(self.ahead_s):.0f} s {way} {others}, so that they do"
+            " not see each other's records: set it, for example by `sudo timedatectl set-ntp"
+            " true`, and the rest goes on by itself."
         )
 
 
@@ -141,17 +157,25 @@ class ModelNotFound(SwarmError):
 
     exit_code = ExitCode.LOCAL
 
-    def __init__(self, model: str, why: str = "it is neither a folder nor a model on the hub") -> None:
+    def __init__(
+        self, model: str, why: str = "it is neither a folder nor a model on the hub"
+    ) -> None:
         super().__init__(model, why)
         self.model = model
         self.why = why
 
     def __str__(self) -> str:
-        return f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder or a Hugging Face model id."
+        return (
+            f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder or a Hugging"
+            " Face model id."
+        )
 
 
 class DamagedModel(SwarmError):
-    """A file of the checkpoint is damaged or missing. `file` is its name, `why` says what is wrong with it."""
+    """A file of the checkpoint is damaged or missing.
+
+    `file` is its name, `why` says what is wrong with it.
+    """
 
     exit_code = ExitCode.LOCAL
 
@@ -162,7 +186,10 @@ class DamagedModel(SwarmError):
         self.why = why
 
     def __str__(self) -> str:
-        return f"Model {self.model!r} cannot be read: {self.file} {self.why}. Fetch or copy that file again."
+        return (
+            f"Model {self.model!r} cannot be read: {self.file} {self.why}. Fetch or copy that file"
+            " again."
+        )
 
 
 class UnsupportedModel(SwarmError):
@@ -180,7 +207,8 @@ class UnsupportedModel(SwarmError):
 
 
 class SpanError(SwarmError):
-    """A span was asked for layers or positions that do not fit; a fault of the caller, never of the model.
+    """A span was asked for layers or positions that do not fit; a fault of the caller, never of the
+    model.
 
     Fields: `first`, `last` (the span's layers), `problem` (what does not fit, with the numbers).
     """
@@ -209,13 +237,16 @@ class WrongWeights(SwarmError):
     def __str__(self) -> str:
         theirs = ", ".join(fingerprint[:12] for fingerprint in self.theirs)
         return (
-            f"the swarm serves {self.model} with other weights than yours (fingerprint {theirs}, yours is "
-            f"{self.ours[:12]}); use the same model folder or revision as its peers"
+            f"the swarm serves {self.model} with other weights than yours (fingerprint {theirs},"
+            f" yours is {self.ours[:12]}); use the same model folder or revision as its peers"
         )
 
 
 class OtherQuantization(SwarmError):
-    """The swarm serves these weights, but stored another way. ``served`` are the ways that there are."""
+    """The swarm serves these weights, but stored another way.
+
+    ``served`` are the ways that there are.
+    """
 
     exit_code = ExitCode.INCOMPLETE
 
@@ -224,8 +255,10 @@ class OtherQuantization(SwarmError):
         self.model, self.asked, self.served = model, asked, tuple(served)
 
     def __str__(self) -> str:
-        asked, *served = ("as they are" if each == "none" else f"in {each}" for each in (self.asked, *self.served))
+        asked, *served = (
+            "as they are" if each == "none" else f"in {each}" for each in (self.asked, *self.served)
+        )
         return (
-            f"the swarm serves the weights of {self.model} not {asked}, but {' and '.join(served)}; if other texts "
-            f"will do, ask for that: --quantization {self.served[0]}"
+            f"the swarm serves the weights of {self.model} not {asked}, but {' and '.join(served)};"
+            f" if other texts will do, ask for that: --quantization {self.served[0]}"
         )

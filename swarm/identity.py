@@ -1,4 +1,5 @@
-"""Who a peer is: one Ed25519 key that is its libp2p peer id, signs its records and vouches for its TLS certificate."""
+"""Who a peer is: one Ed25519 key that is its libp2p peer id, signs its records and vouches for its
+TLS certificate."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from swarm.errors import IdentityError
 
-# A libp2p peer id is base58(multihash). Keys of up to 42 bytes are not hashed: the id is the "identity" multihash
-# (code 0x00, length 0x24) of the protobuf PublicKey {1: key type Ed25519 = 1, 2: 32 bytes}, so it contains the key.
+# A libp2p peer id is base58(multihash). Keys of up to 42 bytes are not hashed: the id is the
+# "identity" multihash (code 0x00, length 0x24) of the protobuf PublicKey {1: key type Ed25519 = 1,
+# 2: 32 bytes}, so it contains the key.
 _PEER_ID_PREFIX = bytes.fromhex("0024") + bytes.fromhex("08011220")
 _PEER_ID_CHARS = 52
 _PRIVATE_KEY_PREFIX = bytes.fromhex("08011240")  # protobuf PrivateKey {1: Ed25519, 2: 64 bytes}
@@ -34,14 +36,17 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 MAX_KEY_BYTES = 4096
 OTHERS = 0o077  # what a key file's mode grants to anybody but its owner
 
-# The certificate must be the same bytes after every restart, so nothing in it comes from a clock or from chance.
-# Who trusts it trusts its fingerprint in a short-lived signed record, so a long validity gives nothing away.
+# The certificate must be the same bytes after every restart, so nothing in it comes from a clock or
+# from chance. Who trusts it trusts its fingerprint in a short-lived signed record, so a long
+# validity gives nothing away.
 _VALID_FROM = datetime(2020, 1, 1, tzinfo=timezone.utc)
 _VALID_UNTIL = datetime(2120, 1, 1, tzinfo=timezone.utc)
 
 
 class Identity:
-    """One private key and everything that follows from it. Immutable; safe to share between tasks and threads.
+    """One private key and everything that follows from it.
+
+    Immutable; safe to share between tasks and threads.
 
     Attributes:
         file: where the key is kept; None for one that lives in memory only.
@@ -60,15 +65,18 @@ class Identity:
     def load_or_create(cls, path: Path) -> Identity:
         """The identity kept at `path` (PEM, mode 0600), created there if the file is missing.
 
-        Two processes that create it at once end up with the same identity. Raises IdentityError if the file cannot be
-        read or written, is readable for others, or holds anything but an Ed25519 key.
+        Two processes that create it at once end up with the same identity. Raises IdentityError if
+        the file cannot be read or written, is readable for others, or holds anything but an Ed25519
+        key.
         """
         try:
             if not path.exists():
                 _create(path, cls.generate()._pem)
             return cls._load(path)
         except OSError as error:
-            raise IdentityError(str(path), f"cannot read or write this key file ({error.strerror or error})") from error
+            raise IdentityError(
+                str(path), f"cannot read or write this key file ({error.strerror or error})"
+            ) from error
 
     @classmethod
     def _load(cls, path: Path) -> Identity:
@@ -76,9 +84,13 @@ class Identity:
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise IdentityError(str(path), "not a private key; move the file away to get a new identity") from error
+            raise IdentityError(
+                str(path), "not a private key; move the file away to get a new identity"
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise IdentityError(str(path), "not an Ed25519 key; move the file away to get a new identity")
+            raise IdentityError(
+                str(path), "not an Ed25519 key; move the file away to get a new identity"
+            )
         return cls(key, path)
 
     @cached_property
@@ -87,7 +99,10 @@ class Identity:
         return _base58_encode(_PEER_ID_PREFIX + self._public_bytes)
 
     def sign(self, data: bytes) -> bytes:
-        """The 64-byte Ed25519 signature of `data`. Callers prefix what they sign with its purpose."""
+        """The 64-byte Ed25519 signature of `data`.
+
+        Callers prefix what they sign with its purpose.
+        """
         return self._key.sign(data)
 
     @property
@@ -99,7 +114,9 @@ class Identity:
     def certificate_der(self) -> bytes:
         """A self-signed X.509 certificate for this key, CN = peer id, the same bytes every time."""
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self.peer_id)])
-        serial = int.from_bytes(hashlib.sha256(b"swarm certificate serial" + self._public_bytes).digest()[:16], "big")
+        serial = int.from_bytes(
+            hashlib.sha256(b"swarm certificate serial" + self._public_bytes).digest()[:16], "big"
+        )
         builder = x509.CertificateBuilder(
             issuer_name=name,
             subject_name=name,
@@ -119,10 +136,13 @@ class Identity:
         """A server context that shows this identity's certificate. TLS 1.3 only."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        # The ssl module takes certificates from files only. The directory is private (0700) and gone on return.
+        # The ssl module takes certificates from files only. The directory is private (0700) and
+        # gone on return.
         with tempfile.TemporaryDirectory(prefix="swarm-tls-") as folder:
             chain = Path(folder, "chain.pem")
-            write_private(chain, self._pem + ssl.DER_cert_to_PEM_cert(self.certificate_der).encode())
+            write_private(
+                chain, self._pem + ssl.DER_cert_to_PEM_cert(self.certificate_der).encode()
+            )
             context.load_cert_chain(chain)
         return context
 
@@ -139,15 +159,23 @@ class Identity:
 
 
 def public_key_of(peer_id: str) -> Ed25519PublicKey:
-    """The public key inside a peer id. Raises IdentityError if `peer_id` is not the canonical id of an Ed25519 key."""
+    """The public key inside a peer id.
+
+    Raises IdentityError if `peer_id` is not the canonical id of an Ed25519 key.
+    """
     raw = _base58_decode(peer_id) if len(peer_id) == _PEER_ID_CHARS else b""
     if len(raw) != len(_PEER_ID_PREFIX) + 32 or not raw.startswith(_PEER_ID_PREFIX):
-        raise IdentityError(repr(peer_id[:80]), "not the peer id of an Ed25519 key, which starts with 12D3KooW")
+        raise IdentityError(
+            repr(peer_id[:80]), "not the peer id of an Ed25519 key, which starts with 12D3KooW"
+        )
     return Ed25519PublicKey.from_public_bytes(raw[len(_PEER_ID_PREFIX) :])
 
 
 def verify(peer_id: str, data: bytes, signature: bytes) -> bool:
-    """Whether `signature` over `data` was made by the key inside `peer_id`. Never raises on what a stranger sent."""
+    """Whether `signature` over `data` was made by the key inside `peer_id`.
+
+    Never raises on what a stranger sent.
+    """
     try:
         public_key_of(peer_id).verify(signature, data)
     except (IdentityError, InvalidSignature):
@@ -156,18 +184,24 @@ def verify(peer_id: str, data: bytes, signature: bytes) -> bool:
 
 
 def read_private(path: Path) -> bytes:
-    """The beginning of a file that holds a secret; every kind of key takes less than `MAX_KEY_BYTES`.
+    """The beginning of a file that holds a secret; every kind of key takes less than
+    `MAX_KEY_BYTES`.
 
     Raises IdentityError if others may read it too, and OSError.
     """
     with path.open("rb") as file:
         if os.name == "posix" and os.fstat(file.fileno()).st_mode & OTHERS:
-            raise IdentityError(str(path), f"others can read this private key, so run `chmod 600 {path}`")
+            raise IdentityError(
+                str(path), f"others can read this private key, so run `chmod 600 {path}`"
+            )
         return file.read(MAX_KEY_BYTES)
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Create `path` with mode 0600 and this content. Raises FileExistsError if it is there already."""
+    """Create `path` with mode 0600 and this content.
+
+    Raises FileExistsError if it is there already.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -176,7 +210,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _create(path: Path, pem: bytes) -> None:
-    """Put the whole file in place at once, or leave the one that another process put there first."""
+    """Put the whole file in place at once, or leave the one that another process put there
+    first."""
     for folder in reversed([path.parent, *path.parent.parents]):
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -199,11 +234,16 @@ def _base58_encode(raw: bytes) -> str:
 
 
 def _base58_decode(text: str) -> bytes:
-    """The bytes, or none if a character is foreign. The caller bounds the length: the work grows with its square."""
+    """The bytes, or none if a character is foreign.
+
+    The caller bounds the length: the work grows with its square.
+    """
     number = 0
     for character in text:
         digit = _BASE58.find(character)
         if digit < 0:
             return b""
         number = number * 58 + digit
-    return b"\0" * (len(text) - len(text.lstrip("1"))) + number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return b"\0" * (len(text) - len(text.lstrip("1"))) + number.to_bytes(
+        (number.bit_length() + 7) // 8, "big"
+    )

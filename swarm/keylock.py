@@ -1,4 +1,7 @@
-"""A lock on a key file, so that one key is one peer. The system takes it back however its process ends."""
+"""A lock on a key file, so that one key is one peer.
+
+The system takes it back however its process ends.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ except ImportError:  # a system without these locks
 
 
 class KeyInUse(IdentityError):
-    """Another process has this key: others could not tell the two apart. `subject` is the key file or the peer id."""
+    """Another process has this key: others could not tell the two apart.
+
+    `subject` is the key file or the peer id.
+    """
 
     def __init__(self, subject: str, where: str) -> None:
         super().__init__(
@@ -28,7 +34,9 @@ class KeyInUse(IdentityError):
 
 @contextlib.contextmanager
 def held(key_file: Path | None, *, alone: bool) -> Iterator[None]:
-    """Hold a key while it is used: `alone`, or together with others that are not. None holds nothing.
+    """Hold a key while it is used: `alone`, or together with others that are not.
+
+    None holds nothing.
 
     The file itself is locked, so that a key can lie where nothing may be written. No file is left
     behind, and a process that was killed holds nothing.
@@ -43,7 +51,9 @@ def held(key_file: Path | None, *, alone: bool) -> Iterator[None]:
     try:
         descriptor = os.open(key_file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise IdentityError(str(key_file), f"cannot read this key file ({error.strerror or error})") from error
+        raise IdentityError(
+            str(key_file), f"cannot read this key file ({error.strerror or error})"
+        ) from error
     try:
         _lock(descriptor, key_file, alone)
         yield

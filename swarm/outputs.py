@@ -27,25 +27,31 @@ class Likely:
 class Piece:
     """One committed token and its fate.
 
-    ``text`` is what became certain with it: nothing while a character, or what may be a stop string, is not complete.
-    The token itself stands ``offset`` characters behind the beginning of the text.
+    ``text`` is what became certain with it: nothing while a character, or what may be a stop
+    string, is not complete. The token itself stands ``offset`` characters behind the beginning of
+    the text.
     """
 
     token_id: int
     text: str
     origin: Origin  # who chose it
     drafted_id: int | None = None  # what was drafted here, if anything
-    choice_id: int | None = None  # what the target would have said; differs from the token if that is relaxed
-    instead_of: str = ""  # the text of the token that lost: an overruled draft, or the choice that leniency passed over
+    # what the target would have said; differs from the token if that is relaxed
+    choice_id: int | None = None
+    # the text of the token that lost: an overruled draft, or the choice that leniency passed over
+    instead_of: str = ""
     deficit_nats: float = 0.0  # how much less likely a relaxed token is than the target's choice
     key: bool = False  # a draft was overruled because a key token was at stake
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
-    logprob: float | None = None  # of the token, in nats at temperature 1, if `Options.logprobs` is given
+    # of the token, in nats at temperature 1, if `Options.logprobs` is given
+    logprob: float | None = None
     likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
     offset: int = 0
-    # If `Options.logits` is set: [vocabulary] float32, what it was chosen by, before penalties, biases and temperature.
+    # If `Options.logits` is set: [vocabulary] float32, what it was chosen by, before penalties,
+    # biases and temperature.
     logits: Tensor | None = field(default=None, repr=False, compare=False)
-    # If `Options.hidden_states` is set: [hidden] float32, from which these come, behind the final norm.
+    # If `Options.hidden_states` is set: [hidden] float32, from which these come, behind the final
+    # norm.
     hidden_state: Tensor | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +63,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class RouteStop:
-    """One peer of the chain, the layers ``[a, b)`` it computed, and its round trip from the client."""
+    """One peer of the chain, the layers ``[a, b)`` it computed, and its round trip from the
+    client."""
 
     peer_id: str
     layers: tuple[int, int]
@@ -84,7 +91,8 @@ class Audits:
 
     texts: int = 0  # that were computed again, and the answers compared
     disagreements: int = 0  # of these, where the answers differed
-    failures: Mapping[str, int] = field(default_factory=dict)  # texts that could not be, by `swarm.audit.unaudited`
+    # texts that could not be, by `swarm.audit.unaudited`
+    failures: Mapping[str, int] = field(default_factory=dict)
     waiting: int = 0  # texts that are still to be
     caught: tuple[str, ...] = ()  # peers that lied, and are banned
     token_layers: int = 0  # that peers computed for audits
@@ -104,30 +112,39 @@ class Stats:
     loops: int  # answers of the chain that decided something
     loop_ms: float  # mean time from sending a window to its answer, the prompt's chunks left out
     least_loop_ms: float  # the shortest of these
-    # Mean per loop, one entry a stage of the route as it was in the end, of the loops in which that peer computed these
-    # layers; 0 where there were none. ``queue``: that a stage let it wait for other sessions.
+    # Mean per loop, one entry a stage of the route as it was in the end, of the loops in which that
+    # peer computed these layers; 0 where there were none. ``queue``: that a stage let it wait for
+    # other sessions.
     stage_compute_ms: tuple[float, ...]
     stage_queue_ms: tuple[float, ...]
     drafted_tokens: int
     accepted_tokens: int
     rejections: int  # drafted tokens that the target overruled
-    branch_tokens: int  # of these places, those where its own token had been sent ahead, as another choice of the draft
+    # of these places, those where its own token had been sent ahead, as another choice of the draft
+    branch_tokens: int
     key_tokens: int  # of these, overruled because a key token was at stake
-    relaxed_tokens: int  # of the accepted ones, those where the target would have chosen another token
+    # of the accepted ones, those where the target would have chosen another token
+    relaxed_tokens: int
     deficit_nats: float  # what these cost: the sum of log p(target's choice) - log p(token)
     draft_acceptance_rate: float | None  # accepted / drafted
     mean_acceptance_length: float | None  # tokens committed a loop
-    acceptance_by_position: tuple[float, ...]  # share kept of the drafted tokens judged at each place of the window
-    acceptance_histogram: tuple[int, ...]  # loops by the number of drafted tokens they kept, from 0 on
-    draft_ms_per_token: float | None  # until a drafted line is one token longer, however many lines grow with it
-    waits: int  # times that the text waited for a whole loop, which nothing that was sent ahead could spare it
+    # share kept of the drafted tokens judged at each place of the window
+    acceptance_by_position: tuple[float, ...]
+    # loops by the number of drafted tokens they kept, from 0 on
+    acceptance_histogram: tuple[int, ...]
+    # until a drafted line is one token longer, however many lines grow with it
+    draft_ms_per_token: float | None
+    # times that the text waited for a whole loop, which nothing that was sent ahead could spare it
+    waits: int
     frames: int  # sent around the loop, prompt chunks before the last left out
     in_flight_mean: float  # frames on their way whenever one was sent, itself included
     in_flight_max: int
     flushes: int  # turns of the text that made void all that was sent ahead
     wasted_tokens: int  # sent ahead, and not part of the text
-    positions_per_token: float | None  # computed by the peers for each new token, the prompt left out
-    bound_share: float | None  # speed over the most that any speculation could reach (`swarm.decoding.bound`)
+    # computed by the peers for each new token, the prompt left out
+    positions_per_token: float | None
+    # speed over the most that any speculation could reach (`swarm.decoding.bound`)
+    bound_share: float | None
     bytes_sent: int  # by the client, all frames of the session
     bytes_received: int
     verification: Literal["exact", "relaxed"]
@@ -136,13 +153,16 @@ class Stats:
     failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
-    cached_tokens: int = 0  # of the prompt, that the peers held already, from a text that it goes on from
+    # of the prompt, that the peers held already, from a text that it goes on from
+    cached_tokens: int = 0
     audits: Audits = Audits()
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished generation. ``token_ids`` are the new tokens, a stop token or string included; ``text`` leaves it out.
+    """A finished generation.
+
+    ``token_ids`` are the new tokens, a stop token or string included; ``text`` leaves it out.
 
     ``pieces`` says of every token where it comes from and why.
     """
@@ -157,7 +177,9 @@ class Generation:
         """Plain data for JSON; the pieces only if ``explain``, and no tensors."""
         everything = asdict(replace(self, pieces=()))
         del everything["pieces"]
-        return everything | ({"pieces": tuple(piece.as_dict() for piece in self.pieces)} if explain else {})
+        return everything | (
+            {"pieces": tuple(piece.as_dict() for piece in self.pieces)} if explain else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +189,8 @@ class Measured:
     loop_ms: float  # from sending what it answers to its arrival
     compute_ms: tuple[float, ...]  # of each stage
     queue_ms: tuple[float, ...] = ()  # of each stage: waiting for other sessions
-    stages: tuple[Stage, ...] = ()  # whose times these are: the chain over which it came; () if that is not known
+    # whose times these are: the chain over which it came; () if that is not known
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +203,10 @@ class StageTimes:
 
 @dataclass
 class Meter:
-    """Takes measurements while a generation runs; `Meter.stats` sums up. Times are seconds of `clock`."""
+    """Takes measurements while a generation runs; `Meter.stats` sums up.
+
+    Times are seconds of `clock`.
+    """
 
     clock: Callable[[], float] = time.perf_counter
     started: float = 0.0
@@ -196,8 +222,11 @@ class Meter:
         self.started = self.first_token = self.last_token = self.clock()
 
     def drafted(self, tokens: int, seconds: float) -> None:
-        """A line became so many ``tokens`` longer, and others perhaps with it. What they cost together counts, and not
-        a share of it: each token waits for the one before it, so that is the pace of the text at best (tau)."""
+        """A line became so many ``tokens`` longer, and others perhaps with it.
+
+        What they cost together counts, and not a share of it: each token waits for the one before
+        it, so that is the pace of the text at best (tau).
+        """
         self.draft_tokens += tokens
         self.draft_seconds += seconds
 
@@ -212,9 +241,13 @@ class Meter:
 
     @property
     def stages(self) -> dict[Stage, StageTimes]:
-        """What each peer took for its layers in the loops in which it took part, whoever came before or after it. The
-        prompt's loop is left out: it says nothing of decoding."""
-        return {stage: times for stage, times in _by_stage(self.loops[1:]).items() if isinstance(stage, Stage)}
+        """What each peer took for its layers in the loops in which it took part, whoever came
+        before or after it. The prompt's loop is left out: it says nothing of decoding."""
+        return {
+            stage: times
+            for stage, times in _by_stage(self.loops[1:]).items()
+            if isinstance(stage, Stage)
+        }
 
     def stats(
         self,
@@ -232,7 +265,9 @@ class Meter:
         cached_tokens: int = 0,
         route: Sequence[RouteStop] = (),
     ) -> Stats:
-        """Everything at the end. The first loop carries the prompt: it is left out of the means if there are others.
+        """Everything at the end.
+
+        The first loop carries the prompt: it is left out of the means if there are others.
 
         Args:
             route: the stages that are told of; without it, the places of the last loop.
@@ -293,10 +328,18 @@ class Meter:
         loops, positions = self.loops[1:], self.positions[1:]
         if not counts.drafted or not loops or not taken_ms:
             return None
-        stage_ms = _mean([max(loop.compute_ms, default=0.0) / n for loop, n in zip(loops, positions, strict=True)])
+        stage_ms = _mean(
+            [
+                max(loop.compute_ms, default=0.0) / n
+                for loop, n in zip(loops, positions, strict=True)
+            ]
+        )
         misses = counts.rejected - counts.branched
         token_ms = max(self._draft_ms or 0.0, stage_ms)
-        return time_bound_ms(self.new_tokens, misses, min(loop.loop_ms for loop in loops), token_ms) / taken_ms
+        return (
+            time_bound_ms(self.new_tokens, misses, min(loop.loop_ms for loop in loops), token_ms)
+            / taken_ms
+        )
 
     def _stages_of(self, route: Sequence[RouteStop]) -> list[StageTimes]:
         loops = self.loops[1:] or self.loops
@@ -316,11 +359,17 @@ def _by_stage(loops: Sequence[Measured]) -> dict[Stage | int, StageTimes]:
     """Means of those loops in which a stage took part."""
     taken: dict[Stage | int, list[tuple[float, float]]] = {}
     for loop in loops:
-        queue_ms = loop.queue_ms if len(loop.queue_ms) == len(loop.compute_ms) else (0.0,) * len(loop.compute_ms)
+        queue_ms = (
+            loop.queue_ms
+            if len(loop.queue_ms) == len(loop.compute_ms)
+            else (0.0,) * len(loop.compute_ms)
+        )
         for stage, *times in zip(_places(loop), loop.compute_ms, queue_ms, strict=True):
             taken.setdefault(stage, []).append((times[0], times[1]))
     return {
-        stage: StageTimes(_mean([compute for compute, _ in each]), _mean([queue for _, queue in each]))
+        stage: StageTimes(
+            _mean([compute for compute, _ in each]), _mean([queue for _, queue in each])
+        )
         for stage, each in taken.items()
     }
 

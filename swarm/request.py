@@ -47,7 +47,8 @@ class RequestError(SwarmError):
 
 
 class PromptTooLong(SwarmError):
-    """Prompt and new tokens do not fit the model's context, or the longest session that peers speak of."""
+    """Prompt and new tokens do not fit the model's context, or the longest session that peers speak
+    of."""
 
     exit_code = ExitCode.USAGE
 
@@ -57,34 +58,48 @@ class PromptTooLong(SwarmError):
 
     def __str__(self) -> str:
         return (
-            f"the prompt has {self.prompt_tokens} tokens and {self.new_tokens} new ones are asked for, but the model's "
-            f"context ends at {self.limit}; shorten the prompt or ask for fewer new tokens"
+            f"the prompt has {self.prompt_tokens} tokens and {self.new_tokens} new ones are asked"
+            f" for, but the model's context ends at {self.limit}; shorten the prompt or ask for"
+            " fewer new tokens"
         )
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `SwarmClient.generate` and `SwarmClient.stream`; all may be left out."""
+    """The keyword arguments of `SwarmClient.generate` and `SwarmClient.stream`; all may be left
+    out."""
 
     max_new_tokens: int  # at least 1
-    window: WindowSize  # drafted tokens a frame at most; 0 is plain decoding; "auto" finds the fastest
-    depth: Depth  # frames in flight at most; 1 waits for every window; "auto" streams as far ahead as it pays
-    branches: int  # choices of the draft for one place that are sent at most where it streams; 1 is the first alone
+    # drafted tokens a frame at most; 0 is plain decoding; "auto" finds the fastest
+    window: WindowSize
+    # frames in flight at most; 1 waits for every window; "auto" streams as far ahead as it pays
+    depth: Depth
+    # choices of the draft for one place that are sent at most where it streams; 1 is the first
+    # alone
+    branches: int
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
-    lookup: bool | None  # draft by looking up what was said before, too; None: where there is no draft model
+    # draft by looking up what was said before, too; None: where there is no draft model
+    lookup: bool | None
     temperature: float  # 0 is greedy
     top_k: int  # 0 and -1 keep all tokens
     top_p: float  # 0 keeps the likeliest token alone
     seed: int | None  # of the sampling noise; the same seed gives the same text. None draws one
     repetition_penalty: float  # above 1 discourages what was said before
     logit_bias: Mapping[int, float]  # token id to nats
-    stop: Sequence[str]  # the text ends before the first of these strings; an empty one says nothing
-    stop_token_ids: Collection[int] | None  # tokens that end the text; None: those that the model names
-    logprobs: int | None  # tell every token's log probability, and those of so many that were likeliest
+    # the text ends before the first of these strings; an empty one says nothing
+    stop: Sequence[str]
+    # tokens that end the text; None: those that the model names
+    stop_token_ids: Collection[int] | None
+    # tell every token's log probability, and those of so many that were likeliest
+    logprobs: int | None
     logits: bool  # tell every token's logits: 4 bytes for each token of the vocabulary
     hidden_states: bool  # tell every token's last hidden state: 4 bytes for each of its dimensions
-    patience_s: float  # how long peers that failed may be missing, before the generation is given up
-    standby: bool  # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
-    keep: bool  # let the peers keep what they computed for a while: a text that goes on from this one begins sooner
+    # how long peers that failed may be missing, before the generation is given up
+    patience_s: float
+    # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
+    standby: bool
+    # let the peers keep what they computed for a while: a text that goes on from this one begins
+    # sooner
+    keep: bool
 
 
 @dataclass(frozen=True)
@@ -115,34 +130,56 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise RequestError("max_new_tokens", self.max_new_tokens, "a positive number of tokens")
-        if self.window != "auto" and not (isinstance(self.window, int) and 0 <= self.window <= MAX_WINDOW):
-            raise RequestError("window", self.window, f"auto, or 0 (plain decoding) to {MAX_WINDOW} drafted tokens")
-        if self.depth != "auto" and not (isinstance(self.depth, int) and 1 <= self.depth <= MAX_DEPTH):
-            raise RequestError("depth", self.depth, f"auto, or 1 (wait for each) to {MAX_DEPTH} frames in flight")
+        if self.window != "auto" and not (
+            isinstance(self.window, int) and 0 <= self.window <= MAX_WINDOW
+        ):
+            raise RequestError(
+                "window", self.window, f"auto, or 0 (plain decoding) to {MAX_WINDOW} drafted tokens"
+            )
+        if self.depth != "auto" and not (
+            isinstance(self.depth, int) and 1 <= self.depth <= MAX_DEPTH
+        ):
+            raise RequestError(
+                "depth", self.depth, f"auto, or 1 (wait for each) to {MAX_DEPTH} frames in flight"
+            )
         if not 1 <= self.branches <= CHOICES:
-            raise RequestError("branches", self.branches, f"1 (the draft's first choice alone) to {CHOICES}")
+            raise RequestError(
+                "branches", self.branches, f"1 (the draft's first choice alone) to {CHOICES}"
+            )
         if not 0 <= self.patience_s <= MAX_PATIENCE_S:
-            raise RequestError("patience_s", self.patience_s, f"seconds from 0 to {MAX_PATIENCE_S:g}")
-        if len(self.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop):
+            raise RequestError(
+                "patience_s", self.patience_s, f"seconds from 0 to {MAX_PATIENCE_S:g}"
+            )
+        if len(self.stop) > MAX_STOPS or not all(
+            0 < len(stop) <= MAX_STOP_CHARS for stop in self.stop
+        ):
             allowed = f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
             raise RequestError("stop", self.stop, allowed)
         if len(self.stop_token_ids or ()) > MAX_STOP_TOKENS:
-            raise RequestError("stop_token_ids", self.stop_token_ids, f"at most {MAX_STOP_TOKENS} tokens")
+            raise RequestError(
+                "stop_token_ids", self.stop_token_ids, f"at most {MAX_STOP_TOKENS} tokens"
+            )
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             raise RequestError(
-                "logprobs", self.logprobs, f"how many of the likeliest tokens to tell, 0 to {MAX_LOGPROBS}"
+                "logprobs",
+                self.logprobs,
+                f"how many of the likeliest tokens to tell, 0 to {MAX_LOGPROBS}",
             )
 
     @classmethod
     def of(cls, options: Options) -> "Request":
-        """Read keyword arguments. The words of other programs are understood: a ``top_k`` of -1 is all tokens, and an
-        empty stop string none.
+        """Read keyword arguments.
+
+        The words of other programs are understood: a ``top_k`` of -1 is all tokens, and an empty
+        stop string none.
 
         Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range.
         """
         given: dict[str, Any] = dict(options)
         seed = given.pop("seed", None)
-        sampling = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
+        sampling = {
+            name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given
+        }
         if sampling.get("top_k") == -1:
             sampling["top_k"] = 0
         shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
@@ -173,7 +210,8 @@ class Request:
 
     @property
     def tokens_ahead(self) -> int:
-        """Room for branches that are lost, beyond what the text itself takes, which a session has to reserve."""
+        """Room for branches that are lost, beyond what the text itself takes, which a session has
+        to reserve."""
         return MAX_SENT_AHEAD if self.window and self.depth != 1 and self.branches > 1 else 0
 
     def session_tokens(self, prompt_tokens: int) -> int:
@@ -181,7 +219,8 @@ class Request:
         return prompt_tokens + self.max_new_tokens + self.tokens_ahead
 
     def spare_tokens(self, prompt_tokens: int, checkpoint: Checkpoint) -> int:
-        """Room beyond that, for one more turn of a conversation, as far as the model's context reaches."""
+        """Room beyond that, for one more turn of a conversation, as far as the model's context
+        reaches."""
         left = context_tokens(checkpoint) - prompt_tokens - self.max_new_tokens
         return max(0, min(self.max_new_tokens + REMARK_TOKENS, left))
 
@@ -190,7 +229,8 @@ class Request:
         check_tokens(prompt, self.max_new_tokens, checkpoint)
 
     def check_vocabulary(self, checkpoint: Checkpoint) -> None:
-        """Raises `RequestError` for a token that the model does not have: a bias or a stop that would never count."""
+        """Raises `RequestError` for a token that the model does not have: a bias or a stop that
+        would never count."""
         named = {
             "logit_bias": [token for token, _ in self.shaping.logit_bias],
             "stop_token_ids": (self.stop_token_ids or frozenset()) - checkpoint.eos_token_ids,
@@ -198,16 +238,21 @@ class Request:
         for name, tokens in named.items():
             for token in tokens:
                 if not 0 <= token < checkpoint.vocab_size:
-                    raise RequestError(name, token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
+                    raise RequestError(
+                        name, token, f"token ids from 0 to {checkpoint.vocab_size - 1}"
+                    )
 
 
 def check_tokens(prompt: Sequence[int], new_tokens: int, checkpoint: Checkpoint) -> None:
-    """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids and so many new ones."""
+    """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids and so many
+    new ones."""
     if not prompt:
         raise RequestError("prompt", "", "a prompt of at least one token")
     for token in prompt:
         if not 0 <= token < checkpoint.vocab_size:
-            raise RequestError("prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}")
+            raise RequestError(
+                "prompt token", token, f"token ids from 0 to {checkpoint.vocab_size - 1}"
+            )
     limit = context_tokens(checkpoint)
     if len(prompt) + new_tokens > limit:
         raise PromptTooLong(len(prompt), new_tokens, limit)

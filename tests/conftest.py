@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes of tiny models share the cores; for them, too
-# A script's shell starts jobs in the background to ignore SIGINT, and children that tests interrupt would inherit that.
+# many processes of tiny models share the cores; for them, too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A script's shell starts jobs in the background to ignore SIGINT, and children that tests interrupt
+# would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -19,7 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First whole swarms, which take longest: in the end no process waits for another one's last file."""
+    """First whole swarms, which take longest: in the end no process waits for another one's last
+    file."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 

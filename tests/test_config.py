@@ -21,12 +21,20 @@ def test_arguments_beat_the_environment_beats_the_file(file: Path) -> None:
     env = {"SWARM_BOOTSTRAP": f"{B}, {C}", "SWARM_NETWORK": "from-env"}
     assert load_network(file=file, env={}) == Network("from-file", (A,))
     assert load_network(file=file, env=env) == Network("from-env", (B, C))
-    assert load_network(file=file, env=env, name="argument", bootstrap=[C]) == Network("argument", (C,))
-    assert load_network(file=file, env={"SWARM_BOOTSTRAP": f" {B}  {C}\n"}) == Network("from-file", (B, C))
-    assert load_network(file=file, env={"SWARM_BOOTSTRAP": " ", "SWARM_NETWORK": ""}) == Network("from-file", (A,))
+    assert load_network(file=file, env=env, name="argument", bootstrap=[C]) == Network(
+        "argument", (C,)
+    )
+    assert load_network(file=file, env={"SWARM_BOOTSTRAP": f" {B}  {C}\n"}) == Network(
+        "from-file", (B, C)
+    )
+    assert load_network(file=file, env={"SWARM_BOOTSTRAP": " ", "SWARM_NETWORK": ""}) == Network(
+        "from-file", (A,)
+    )
 
 
-def test_the_file_is_the_named_one_or_the_nearest(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_the_named_one_or_the_nearest(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -137,7 +145,9 @@ def test_a_private_swarms_key_and_members_come_from_files(file: Path, tmp_path: 
     with pytest.raises(ConfigError, match=f"does not name us; add {stranger}"):
         listed.check_member(stranger)
     (tmp_path / "nobody.txt").write_text("")
-    assert load_network(file=file, env={}, members_file=tmp_path / "nobody.txt").members == frozenset()
+    assert (
+        load_network(file=file, env={}, members_file=tmp_path / "nobody.txt").members == frozenset()
+    )
 
 
 def test_without_a_key_and_a_list_anybody_may_join(file: Path) -> None:

@@ -1,4 +1,5 @@
-"""No image is built here, but what they copy exists, and their programs take the arguments that they are given."""
+"""No image is built here, but what they copy exists, and their programs take the arguments that
+they are given."""
 
 import itertools
 import json
@@ -30,7 +31,9 @@ Stage = list[tuple[str, str]]  # instructions and what they say
 
 def _stages() -> dict[str, Stage]:
     stages: dict[str, Stage] = {"": []}
-    whole = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    whole = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace(
+        "\\\n", " "
+    )
     for line in filter(None, whole.splitlines()):
         instruction, _, said = line.partition(" ")
         if instruction == "FROM":
@@ -56,7 +59,10 @@ def last(target: str, instruction: str) -> str:
 
 
 def parse(argv: list[str]) -> click.Context:
-    """Let a program read its arguments, and do no more. Raises click.UsageError if it does not take them."""
+    """Let a program read its arguments, and do no more.
+
+    Raises click.UsageError if it does not take them.
+    """
     group = PROGRAMS[argv[0]]
     assert argv[1] in group.commands, f"{argv[0]} has no command {argv[1]}"
     return group.commands[argv[1]].make_context(argv[1], argv[2:])
@@ -71,13 +77,17 @@ def services() -> dict[str, Any]:
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
     copies = [said.split() for stage in STAGES.values() for name, said in stage if name == "COPY"]
-    from_stages = {words[0].removeprefix("--from=") for words in copies if words[0].startswith("--from=")}
+    from_stages = {
+        words[0].removeprefix("--from=") for words in copies if words[0].startswith("--from=")
+    }
     from_here = {word for words in copies if not words[0].startswith("--") for word in words[:-1]}
     assert from_stages == {"libraries", "wheel"}
     assert from_stages <= STAGES.keys()
     assert {"requirements.lock", "pyproject.toml", "swarm", "peers", "bootstrap.toml"} <= from_here
     assert all((ROOT / each).exists() for each in from_here)
-    ignored, *kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] not in "#"]
+    ignored, *kept = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] not in "#"
+    ]
     assert ignored == "*"  # a key that lies about is not sent to the builder
     assert {f"!{each}" for each in from_here} <= set(kept)
 
@@ -86,8 +96,15 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
 def test_an_image_runs_as_nobody_in_particular_and_keeps_its_state(target: str) -> None:
     assert last(target, "USER") == "10001:10001"
     assert last(target, "VOLUME") == "/state"
-    env = dict(pair.split("=", 1) for name, said in history(target) if name == "ENV" for pair in said.split())
-    assert all(env[name].startswith("/state") for name in ("HOME", "SWARM_HOME", "SWARM_CACHE", "HF_HOME"))
+    env = dict(
+        pair.split("=", 1)
+        for name, said in history(target)
+        if name == "ENV"
+        for pair in said.split()
+    )
+    assert all(
+        env[name].startswith("/state") for name in ("HOME", "SWARM_HOME", "SWARM_CACHE", "HF_HOME")
+    )
     assert last(target, "STOPSIGNAL") == "SIGTERM"
 
 
@@ -104,7 +121,9 @@ def test_an_image_starts_and_asks_after_its_health_where_it_answers(target: str)
 def test_versions_are_those_of_the_lock() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert re.search(r"^torch==", lock, re.MULTILINE)
-    installed = [said for name, said in STAGES["libraries"] if name == "RUN" and "pip install" in said]
+    installed = [
+        said for name, said in STAGES["libraries"] if name == "RUN" and "pip install" in said
+    ]
     assert all("requirements.lock" in said for said in installed)
 
 
@@ -115,7 +134,9 @@ def test_a_service_of_the_composition_takes_its_arguments(name: str) -> None:
     assert (COMPOSE.parent / service["build"]["context"]).resolve() == ROOT
     assert target in TARGETS
     asked = parse([*json.loads(last(target, "ENTRYPOINT")), *service.get("command", ())])
-    inside = {"SWARM_NETWORK", "SWARM_NETWORK_KEY_FILE"} | (set() if target == "bootstrap" else {"SWARM_BOOTSTRAP"})
+    inside = {"SWARM_NETWORK", "SWARM_NETWORK_KEY_FILE"} | (
+        set() if target == "bootstrap" else {"SWARM_BOOTSTRAP"}
+    )
     assert inside <= service["environment"].keys()
     for published in service.get("ports", ()):
         assert int(published.rpartition(":")[2]) == asked.params["port"]
@@ -133,11 +154,18 @@ def test_the_key_is_a_secret_and_nothing_else() -> None:
 
 def test_docker_itself_reads_the_composition() -> None:
     docker = shutil.which("docker")
-    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+    if (
+        not docker
+        or subprocess.run(
+            [docker, "compose", "version"], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("docker compose is not installed")
     command = [docker, "compose", "--file", str(COMPOSE), "config", "--quiet"]
     env = {**os.environ, "SWARM_BOOTSTRAP": NOBODY}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -1,4 +1,5 @@
-"""The programs in docs/examples: they run, and a user's own type checker has nothing against them."""
+"""The programs in docs/examples: they run, and a user's own type checker has nothing against
+them."""
 
 import runpy
 import sys
@@ -20,7 +21,8 @@ SAID = {  # something that only the right output has
     "logprobs": "%",
     "hf_generate": "Problem: Mia has 12 coins.",
 }
-# What a user's project has: our packages are installed, and their sources are not the user's to check.
+# What a user's project has: our packages are installed, and their sources are not the user's to
+# check.
 SETTINGS = """
 [mypy]
 strict = true
@@ -33,7 +35,10 @@ follow_imports = silent
 
 @pytest.mark.parametrize("name", SAID)
 def test_it_runs(
-    name: str, threaded: ThreadedSwarm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    threaded: ThreadedSwarm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SWARM_BOOTSTRAP", " ".join(threaded.network.bootstrap))
     monkeypatch.setattr(sys, "argv", [f"{name}.py", locate(TARGET), locate(DRAFT)])
@@ -51,7 +56,9 @@ def test_a_users_strict_type_checker_is_content(tmp_path: Path) -> None:
     settings = tmp_path / "mypy.ini"
     settings.write_text(SETTINGS)
     programs = sorted(map(str, EXAMPLES.glob("*.py")))
-    told, complaints, _ = api.run(["--config-file", str(settings), "--cache-dir", str(tmp_path), *programs])
+    told, complaints, _ = api.run(
+        ["--config-file", str(settings), "--cache-dir", str(tmp_path), *programs]
+    )
     assert (told.splitlines()[-1:], complaints) == (
         [f"Success: no issues found in {len(programs)} source files"],
         "",

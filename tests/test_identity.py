@@ -48,7 +48,9 @@ def test_a_key_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path) -
 
 def test_anything_but_an_ed25519_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "peer.pem"
-    rsa = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    rsa = generate_private_key(65537, 2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     for content in (b"", b"garbage", b"\xff" * 5000, rsa):
         path.write_bytes(content)
         path.chmod(0o600)
@@ -70,7 +72,9 @@ def test_signatures_hold_for_their_data_and_signer_only() -> None:
 
 
 @given(st.text(), st.binary(), st.binary())
-def test_verify_never_raises_on_what_a_stranger_sent(peer_id: str, data: bytes, signature: bytes) -> None:
+def test_verify_never_raises_on_what_a_stranger_sent(
+    peer_id: str, data: bytes, signature: bytes
+) -> None:
     assert not verify(peer_id, data, signature)
     assert not verify("12D3KooW" + peer_id[:44].ljust(44, "z"), data, signature)
 
@@ -96,7 +100,9 @@ async def test_a_tls_client_sees_this_certificate() -> None:
     client = ssl.create_default_context()
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     async with server:
-        _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1], ssl=client)
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", server.sockets[0].getsockname()[1], ssl=client
+        )
         session = writer.get_extra_info("ssl_object")
         seen.set_result((session.version(), session.getpeercert(binary_form=True)))
         writer.close()

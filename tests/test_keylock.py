@@ -32,7 +32,9 @@ def key(tmp_path: Path) -> Path:
 def holder(key: Path) -> Iterator["subprocess.Popen[str]"]:
     """Another process that holds the key alone."""
     command = [sys.executable, "-c", HOLD, str(key), "alone"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
@@ -40,13 +42,19 @@ def holder(key: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_key_that_another_process_has_is_refused(key: Path, holder: "subprocess.Popen[str]", alone: bool) -> None:
-    refused = pytest.raises(KeyInUse, match=f"{key}: another process on this computer .* key file of its own")
+def test_a_key_that_another_process_has_is_refused(
+    key: Path, holder: "subprocess.Popen[str]", alone: bool
+) -> None:
+    refused = pytest.raises(
+        KeyInUse, match=f"{key}: another process on this computer .* key file of its own"
+    )
     with refused, held(key, alone=alone):
         pass
 
 
-def test_a_process_that_was_killed_holds_nothing(key: Path, holder: "subprocess.Popen[str]") -> None:
+def test_a_process_that_was_killed_holds_nothing(
+    key: Path, holder: "subprocess.Popen[str]"
+) -> None:
     holder.kill()
     holder.wait()
     with held(key, alone=True):
@@ -54,7 +62,12 @@ def test_a_process_that_was_killed_holds_nothing(key: Path, holder: "subprocess.
 
 
 def test_clients_share_a_key_and_a_peer_does_not(key: Path) -> None:
-    with held(key, alone=False), held(key, alone=False), pytest.raises(KeyInUse), held(key, alone=True):
+    with (
+        held(key, alone=False),
+        held(key, alone=False),
+        pytest.raises(KeyInUse),
+        held(key, alone=True),
+    ):
         pass
     with held(key, alone=True):
         pass
@@ -73,5 +86,8 @@ def test_a_key_where_nothing_may_be_written_can_be_held(key: Path) -> None:
 def test_a_key_in_memory_is_not_held_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
     with held(Identity.generate().file, alone=True):
         pass
-    with pytest.raises(IdentityError, match=r"gone\.key: cannot read"), held(tmp_path / "gone.key", alone=True):
+    with (
+        pytest.raises(IdentityError, match=r"gone\.key: cannot read"),
+        held(tmp_path / "gone.key", alone=True),
+    ):
         pass

@@ -1,4 +1,5 @@
-"""A quantized swarm over real peers: it says what the quantized model says, and serves nobody who asks for another."""
+"""A quantized swarm over real peers: it says what the quantized model says, and serves nobody who
+asks for another."""
 
 from itertools import islice
 
@@ -21,7 +22,9 @@ NEW = 40
 PROMPT = next(islice(problems(2026, held_out=True), 1)).prompt
 
 for library in ("torchao", "bitsandbytes", "accelerate"):
-    pytest.importorskip(library, reason="quantized weights are an extra: pip install 'swarm[quant]'")
+    pytest.importorskip(
+        library, reason="quantized weights are an extra: pip install 'swarm[quant]'"
+    )
 
 
 @pytest.fixture(scope="module", params=QUANTIZATIONS.values(), ids=lambda each: each.name)
@@ -29,7 +32,11 @@ def quantized(request: pytest.FixtureRequest) -> Material:
     """The demo target, quantized, with its draft."""
     checkpoint = Checkpoint.open(locate(TARGET), request.param)
     spans = {stage: Span.load(checkpoint, *stage) for stage in STAGES}
-    return Material(checkpoint, spans, ClientModels.load(locate(TARGET), locate(DRAFT), quantization=request.param))
+    return Material(
+        checkpoint,
+        spans,
+        ClientModels.load(locate(TARGET), locate(DRAFT), quantization=request.param),
+    )
 
 
 def whole(quantization: Quantization, prompt: list[int]) -> tuple[int, ...]:
@@ -45,7 +52,9 @@ def whole(quantization: Quantization, prompt: list[int]) -> tuple[int, ...]:
     return tuple(output[0, len(prompt) :].tolist())
 
 
-async def test_the_text_is_that_of_the_quantized_model_and_honest_peers_agree(quantized: Material) -> None:
+async def test_the_text_is_that_of_the_quantized_model_and_honest_peers_agree(
+    quantized: Material,
+) -> None:
     prompt = quantized.models.tokenizer(PROMPT).input_ids
     assert quantized.checkpoint.quantization is not None
     expected = whole(quantized.checkpoint.quantization, prompt)

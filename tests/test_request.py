@@ -9,13 +9,22 @@ from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.plan import MAX_DEPTH, Plan
 from swarm.decoding.sampling import SamplingError
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
-from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, MAX_WINDOW, PromptTooLong, Request, RequestError
+from swarm.request import (
+    MAX_LOGPROBS,
+    MAX_STOP_TOKENS,
+    MAX_WINDOW,
+    PromptTooLong,
+    Request,
+    RequestError,
+)
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 
 def checkpoint(vocab_size=100, max_positions=50):
-    return SimpleNamespace(vocab_size=vocab_size, max_positions=max_positions, eos_token_ids=frozenset({100}))
+    return SimpleNamespace(
+        vocab_size=vocab_size, max_positions=max_positions, eos_token_ids=frozenset({100})
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +74,9 @@ def test_an_empty_prompt_is_refused():
 
 @pytest.mark.parametrize("token", [-1, 100])
 def test_a_token_outside_the_vocabulary_is_named(token):
-    with pytest.raises(RequestError, match=f"^prompt token = {token} is not possible; give token ids from 0 to 99"):
+    with pytest.raises(
+        RequestError, match=f"^prompt token = {token} is not possible; give token ids from 0 to 99"
+    ):
         Request().check_prompt([5, token], checkpoint())
 
 
@@ -73,7 +84,9 @@ def test_a_prompt_too_long_for_the_context_is_refused_with_the_numbers():
     with pytest.raises(PromptTooLong) as caught:
         Request(max_new_tokens=41).check_prompt([1] * 10, checkpoint())
     assert (caught.value.prompt_tokens, caught.value.new_tokens, caught.value.limit) == (10, 41, 50)
-    assert "10 tokens and 41 new ones are asked for, but the model's context ends at 50" in str(caught.value)
+    assert "10 tokens and 41 new ones are asked for, but the model's context ends at 50" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("max_positions", [None, 2 * MAX_SESSION_TOKENS])
@@ -95,16 +108,23 @@ def test_tokens_that_end_the_text_are_the_models_unless_others_are_named():
     assert Request.of({}).stop_ids(model) == {2}
     assert Request.of({"stop_token_ids": [5, 6]}).stop_ids(model) == {5, 6}
     assert Request.of({"stop_token_ids": []}).stop_ids(model) == frozenset()
-    with pytest.raises(RequestError, match=f"^stop_token_ids = .* give at most {MAX_STOP_TOKENS} tokens"):
+    with pytest.raises(
+        RequestError, match=f"^stop_token_ids = .* give at most {MAX_STOP_TOKENS} tokens"
+    ):
         Request.of({"stop_token_ids": range(MAX_STOP_TOKENS + 1)})
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("logit_bias", {"logit_bias": {5: 1, 100: -1}}), ("stop_token_ids", {"stop_token_ids": [5, 101]})],
+    [
+        ("logit_bias", {"logit_bias": {5: 1, 100: -1}}),
+        ("stop_token_ids", {"stop_token_ids": [5, 101]}),
+    ],
 )
 def test_a_token_that_the_model_does_not_have_is_named(name, options):
-    with pytest.raises(RequestError, match=f"^{name} = 10[01] is not possible; give token ids from 0 to 99"):
+    with pytest.raises(
+        RequestError, match=f"^{name} = 10[01] is not possible; give token ids from 0 to 99"
+    ):
         Request.of(options).check_vocabulary(checkpoint())
     Request.of({"logit_bias": {99: 1}, "stop_token_ids": [0, 99]}).check_vocabulary(checkpoint())
 

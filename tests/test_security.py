@@ -1,4 +1,5 @@
-"""The threat model and the tests hold together: every line of docs/security.md has a test, every mark a line."""
+"""The threat model and the tests hold together: every line of docs/security.md has a test, every
+mark a line."""
 
 import re
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "security.md"
 LINE = re.compile(r"^\| ([a-z-]+) \| .+ \| (prevented|detected|limited) \|", re.MULTILINE)
-MARK = re.compile(r'mark\.threat\("([a-z-]+)"\)\n((?:@.+\n(?:    .*\n|\)\n)*)*)(?:async )?def (\w+)', re.MULTILINE)
+MARK = re.compile(
+    r'mark\.threat\("([a-z-]+)"\)\n((?:@.+\n(?:    .*\n|\)\n)*)*)(?:async )?def (\w+)', re.MULTILINE
+)
 
 
 def lines() -> list[str]:

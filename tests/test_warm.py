@@ -13,7 +13,17 @@ from helpers.loopback import alive
 
 HANG_S = 180.0
 SWARM = (sys.executable, "-m", "swarm.cli")
-NODE = (sys.executable, "-m", "peers.cli", "bootstrap", "--host", "127.0.0.1", "--port", "0", "--ephemeral")
+NODE = (
+    sys.executable,
+    "-m",
+    "peers.cli",
+    "bootstrap",
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "0",
+    "--ephemeral",
+)
 
 pytestmark = pytest.mark.usefixtures("warmly")
 

@@ -16,7 +16,9 @@ def main(name: str, draft: str) -> None:
         inputs = tokenizer("Problem: Mia has 12 coins.", return_tensors="pt")
         model.generate(**inputs, max_new_tokens=20, streamer=TextStreamer(tokenizer))
 
-        batch = tokenizer(["Problem: Amir has", "Problem: On Monday, Olga"], padding=True, return_tensors="pt")
+        batch = tokenizer(
+            ["Problem: Amir has", "Problem: On Monday, Olga"], padding=True, return_tensors="pt"
+        )
         output = model.generate(**batch, max_new_tokens=20, do_sample=True, temperature=0.8, seed=1)
         print(tokenizer.batch_decode(output, skip_special_tokens=True))
 

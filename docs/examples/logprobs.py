@@ -12,9 +12,13 @@ from swarm import SwarmClient
 
 async def main(model: str, draft: str) -> None:
     async with SwarmClient(model, draft=draft) as client:
-        async for piece in client.stream("Problem: Mia has 12 coins.", max_new_tokens=20, logprobs=3):
+        async for piece in client.stream(
+            "Problem: Mia has 12 coins.", max_new_tokens=20, logprobs=3
+        ):
             assert piece.logprob is not None  # asked for
-            nearly = ", ".join(f"{each.text!r} {math.exp(each.logprob):.0%}" for each in piece.likely)
+            nearly = ", ".join(
+                f"{each.text!r} {math.exp(each.logprob):.0%}" for each in piece.likely
+            )
             print(f"{piece.text!r:12} {math.exp(piece.logprob):4.0%}   ({nearly})")
 
 

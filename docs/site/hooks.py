@@ -1,5 +1,5 @@
-"""What a site needs beside the pages: README and CHANGELOG are pages of it, too, and links to files that are no pages
-become plain text, since a site has no repository around it.
+"""What a site needs beside the pages: README and CHANGELOG are pages of it, too, and links to files
+that are no pages become plain text, since a site has no repository around it.
 """
 
 import re
@@ -11,7 +11,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-ABOVE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}  # pages of the site, and where they really lie
+# pages of the site, and where they really lie
+ABOVE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 _PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")
 

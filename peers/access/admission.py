@@ -29,18 +29,24 @@ class Refused(SessionFault):
 
     def __init__(self, kind: str, text: str, wait_s: float = 0.0) -> None:
         retry_ms = min(max(wait_s * 1e3, MIN_RETRY_MS), MAX_RETRY_MS)
-        super().__init__(FaultCode.BUSY, f"{text}; try again later, or another peer", retry_ms=retry_ms)
+        super().__init__(
+            FaultCode.BUSY, f"{text}; try again later, or another peer", retry_ms=retry_ms
+        )
         self.kind = kind
 
 
 class Admission:
-    """One peer's door. ``enter``/``leave`` for links and ``reserve``/``release`` for sessions come in pairs.
+    """One peer's door.
+
+    ``enter``/``leave`` for links and ``reserve``/``release`` for sessions come in pairs.
 
     Attributes:
         refusals: how often what was refused, since the start.
     """
 
-    def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limits = limits = limits or Limits()
         self.refusals: Counter[str] = Counter()
         self._clock = clock
@@ -48,11 +54,17 @@ class Admission:
         self._clients: dict[Link, int] = {}  # for how many a gateway asks, if it has said so
         self._wanting = Wanting(limits.want_s, clock), Wanting(limits.want_s, clock)
         self._openings = Buckets(limits.openings, clock), Buckets(limits.openings_of_address, clock)
-        self._messages, self._nbytes = Buckets(limits.messages, clock), Buckets(limits.nbytes, clock)
+        self._messages, self._nbytes = (
+            Buckets(limits.messages, clock),
+            Buckets(limits.nbytes, clock),
+        )
         self._forwarded = Buckets(limits.forwarded, clock)
         self._forwarded_nbytes = Buckets(limits.forwarded_nbytes, clock)
         self._dials = Buckets(limits.failed_dials, clock)
-        self._violations = Buckets(limits.violations, clock), Buckets(limits.violations_of_address, clock)
+        self._violations = (
+            Buckets(limits.violations, clock),
+            Buckets(limits.violations_of_address, clock),
+        )
         self._bans = Bans(limits.ban_s, limits.longest_ban_s, clock)
 
     # Links.
@@ -77,12 +89,15 @@ class Admission:
             self._holdings.add(key, links=-1)
 
     def speaks_for(self, link: Link, clients: int) -> None:
-        """A link that was entered is a gateway's, which asks for so many clients: it is believed up to a limit."""
+        """A link that was entered is a gateway's, which asks for so many clients: it is believed up
+        to a limit."""
         self._clients[link] = min(clients, self.limits.gateway_clients)
 
     def _times(self, link: Link, kind: int) -> float:
-        """How many times what one client, or one address, may ask is granted over a link. An address may do no less
-        than the gateway behind it."""
+        """How many times what one client, or one address, may ask is granted over a link.
+
+        An address may do no less than the gateway behind it.
+        """
         clients = self._clients.get(link, 1)
         if kind == CLIENT:
             return clients
@@ -90,10 +105,12 @@ class Admission:
         return max(1.0, clients / usual)
 
     async def pace(self, link: Link, nbytes: int, forwarded: bool) -> None:
-        """Take note of a message that was read, and before the next one wait as long as its sender is too fast.
+        """Take note of a message that was read, and before the next one wait as long as its sender
+        is too fast.
 
         Args:
-            forwarded: it is a frame of a session that others have opened: a peer sends for all of its clients.
+            forwarded: it is a frame of a session that others have opened: a peer sends for all of
+                its clients.
         """
         _, key = who(link)[0]
         if forwarded:
@@ -108,10 +125,12 @@ class Admission:
     # Sessions.
 
     async def opening(self, link: Link) -> None:
-        """Take note that a session is asked for. A client that asks too often is heard the later for it.
+        """Take note that a session is asked for.
 
-        An opening counts against the client and its address together, or against neither: a client pays nothing, and
-        is not blamed, for what others of its address have used up.
+        A client that asks too often is heard the later for it.
+
+        An opening counts against the client and its address together, or against neither: a client
+        pays nothing, and is not blamed, for what others of its address have used up.
 
         Raises:
             Refused: if sessions are opened too fast.
@@ -146,7 +165,9 @@ class Admission:
             if held.sessions >= most:
                 raise self.refuse("sessions", f"{most} sessions of yours are open")
             if held.tokens + tokens > share * total_tokens and self._wanting[kind].others_than(key):
-                raise self.refuse("cache", f"others want room: reserve {int(share * total_tokens)} tokens at most")
+                raise self.refuse(
+                    "cache", f"others want room: reserve {int(share * total_tokens)} tokens at most"
+                )
 
     def reserve(self, link: Link, tokens: int) -> None:
         """A session is open. Count it until `release`."""
@@ -180,7 +201,8 @@ class Admission:
     # What is not in order.
 
     def dial(self, link: Link) -> float:
-        """A client has us dial a peer: returns 0, or the seconds until it may, if too many have failed."""
+        """A client has us dial a peer: returns 0, or the seconds until it may, if too many have
+        failed."""
         wait_s = self._dials.take(who(link)[0][1])
         if wait_s:
             self.refusals["dials"] += 1
@@ -200,7 +222,12 @@ class Admission:
             self._violations[kind].forget(key)
             seconds = self._bans.ban(key)
             who_and_how_long = {"banned": key, "banned_s": seconds}
-            log.warning("%s broke the protocol too often: banned for %.0f s", key, seconds, extra=who_and_how_long)
+            log.warning(
+                "%s broke the protocol too often: banned for %.0f s",
+                key,
+                seconds,
+                extra=who_and_how_long,
+            )
 
     def banned(self, link: Link) -> bool:
         return any(self._bans.left_s(key) for _, key in who(link))
@@ -216,7 +243,8 @@ class Admission:
         return Refused(kind, text, wait_s)
 
     def faulted(self, code: FaultCode, link: Link | None) -> None:
-        """Count a fault that breaks the protocol, also against whoever sent it, if that is known."""
+        """Count a fault that breaks the protocol, also against whoever sent it, if that is
+        known."""
         if code in VIOLATIONS:
             self.refusals[code.value] += 1
             if link is not None:
@@ -228,8 +256,10 @@ class Admission:
 
 
 def who(link: Link) -> list[tuple[int, str]]:
-    """By what a link is counted: the id that its client has proved, and its address. What comes over a relay has the
-    relay's, which says nothing."""
+    """By what a link is counted: the id that its client has proved, and its address.
+
+    What comes over a relay has the relay's, which says nothing.
+    """
     client, address = (CLIENT, link.peer_id), (ADDRESS, network_of(link.address))
     if not link.peer_id:
         return [address]

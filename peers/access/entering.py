@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 async def insist(
-    enter: Callable[[], Awaitable[T]], say: Say, patience_s: float = PATIENCE_S, pause_s: float = PAUSE_S
+    enter: Callable[[], Awaitable[T]],
+    say: Say,
+    patience_s: float = PATIENCE_S,
+    pause_s: float = PAUSE_S,
 ) -> T:
     """The result of `enter`, tried again while no bootstrap node answers or our clock is off.
 
@@ -32,7 +35,9 @@ async def insist(
         try:
             return await enter()
         except (ClockOff, NoBootstrap) as error:
-            if time.monotonic() > deadline_s or (isinstance(error, NoBootstrap) and not error.tried):
+            if time.monotonic() > deadline_s or (
+                isinstance(error, NoBootstrap) and not error.tried
+            ):
                 raise
             if not waiting:
                 sentence = f"{error} This peer tries again for {patience_s:.0f} s."

@@ -1,8 +1,9 @@
 """How much one client, one address and all together may ask of a peer, as pure counters.
 
-Nothing here knows a link or a clock: keys are strings, and the time is passed in. Nothing here grows either: what is
-remembered of keys is bounded, and the key that was used least recently is forgotten first. A forgotten key begins anew,
-as any stranger does, so whoever makes up new keys wins no more by it than the keys already give.
+Nothing here knows a link or a clock: keys are strings, and the time is passed in. Nothing here
+grows either: what is remembered of keys is bounded, and the key that was used least recently is
+forgotten first. A forgotten key begins anew, as any stranger does, so whoever makes up new keys
+wins no more by it than the keys already give.
 """
 
 import functools
@@ -31,20 +32,22 @@ class Rate:
 class Limits:
     """Where floods begin. What an ordinary client or chain does stays far below.
 
-    A client is known by its proven id, and by its address where it has one of its own. Behind one address there may be
-    many clients, so an address may do more.
+    A client is known by its proven id, and by its address where it has one of its own. Behind one
+    address there may be many clients, so an address may do more.
     """
 
-    # A gateway says for how many clients it asks, and may send and open so many times what one client may; more than
-    # this is not believed. A stranger gets no more by saying so: to have four ids behind one address gives the same.
+    # A gateway says for how many clients it asks, and may send and open so many times what one
+    # client may; more than this is not believed. A stranger gets no more by saying so: to have four
+    # ids behind one address gives the same.
     gateway_clients: int = 4
     links: int = 1024  # open, in all
     links_each: tuple[int, int] = (32, 128)  # open: of a client, of an address
     sessions: int = 256  # open, in all
     sessions_each: tuple[int, int] = (128, 192)  # open: of a client, of an address
-    cache_share: tuple[float, float] = (0.5, 0.75)  # of the cache, while others want room: a client, an address
-    # What a client holds beyond its share is lent: while others want it, sessions give way that were silent for so
-    # long, or open for so long.
+    # of the cache, while others want room: a client, an address
+    cache_share: tuple[float, float] = (0.5, 0.75)
+    # What a client holds beyond its share is lent: while others want it, sessions give way that
+    # were silent for so long, or open for so long.
     lent_silent_s: float = 10.0
     lent_s: float = 60.0
     want_s: float = 30.0  # whoever was refused for lack of room wants it for so long
@@ -52,7 +55,8 @@ class Limits:
     openings_of_address: Rate = Rate(16.0, 512)
     messages: Rate = Rate(1000.0, 4000)  # a second, of a client; frames that peers send on aside
     nbytes: Rate = Rate(16 << 20, 64 << 20)  # bytes a second, of the same
-    forwarded: Rate = Rate(10_000.0, 20_000)  # frames a second that a peer sends on for all of its clients
+    # frames a second that a peer sends on for all of its clients
+    forwarded: Rate = Rate(10_000.0, 20_000)
     forwarded_nbytes: Rate = Rate(256 << 20, 512 << 20)  # bytes a second, of the same
     failed_dials: Rate = Rate(10 / 60, 20)  # a second, for a client
     violations: Rate = Rate(0.1, 20)  # of the protocol, of a client: more of them, and it is banned
@@ -62,7 +66,9 @@ class Limits:
 
 
 class Buckets:
-    """A token bucket for each key. It may be overdrawn, so that what has happened already can be paid off by waiting.
+    """A token bucket for each key.
+
+    It may be overdrawn, so that what has happened already can be paid off by waiting.
 
     Args:
         clock: seconds, monotonic.
@@ -76,7 +82,10 @@ class Buckets:
         return len(self._levels)
 
     def draw(self, key: str, amount: float = 1.0) -> float:
-        """Take ``amount`` in any case. Returns the seconds after which the bucket is not overdrawn any more."""
+        """Take ``amount`` in any case.
+
+        Returns the seconds after which the bucket is not overdrawn any more.
+        """
         level = self._level(key) - amount
         self._set(key, level)
         return max(0.0, -level / self.rate.per_second)
@@ -86,7 +95,8 @@ class Buckets:
         return max(0.0, (amount - self._level(key)) / self.rate.per_second)
 
     def take(self, key: str, amount: float = 1.0) -> float:
-        """Take ``amount`` if it is there and return 0; else take nothing and return the seconds until it will be."""
+        """Take ``amount`` if it is there and return 0; else take nothing and return the seconds
+        until it will be."""
         wait_s = self.wait_s(key, amount)
         if not wait_s:
             self.draw(key, amount)
@@ -114,9 +124,21 @@ class Buckets:
 class Bans:
     """Who is shut out, and until when: each time twice as long as the time before."""
 
-    def __init__(self, first_s: float, longest_s: float, clock: Callable[[], float], most_keys: int = MAX_KEYS) -> None:
-        self._first_s, self._longest_s, self._clock, self._most = first_s, longest_s, clock, most_keys
-        self._until: OrderedDict[str, tuple[float, float]] = OrderedDict()  # until when, and how long that was
+    def __init__(
+        self,
+        first_s: float,
+        longest_s: float,
+        clock: Callable[[], float],
+        most_keys: int = MAX_KEYS,
+    ) -> None:
+        self._first_s, self._longest_s, self._clock, self._most = (
+            first_s,
+            longest_s,
+            clock,
+            most_keys,
+        )
+        # until when, and how long that was
+        self._until: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._until)
@@ -154,7 +176,10 @@ class Holding:
 
 @dataclass
 class Holdings:
-    """What every key has open. Bounded by what may be open in all: a key that holds nothing is not kept."""
+    """What every key has open.
+
+    Bounded by what may be open in all: a key that holds nothing is not kept.
+    """
 
     _held: dict[str, Holding] = field(default_factory=dict)
 
@@ -198,7 +223,8 @@ class Wanting:
 
 @functools.lru_cache(MAX_KEYS)
 def network_of(address: str) -> str:
-    """By what an address is counted: an IPv4 address by itself, an IPv6 one by its /64, anything else as it is."""
+    """By what an address is counted: an IPv4 address by itself, an IPv6 one by its /64, anything
+    else as it is."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

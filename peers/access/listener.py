@@ -13,14 +13,20 @@ from swarm.network.links.handshake import Door, Visit
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import PATH, accept
 
-MAX_AHEAD = 1 << 16  # bytes that are read before the hello is over; what is said right behind it may be more
+# bytes that are read before the hello is over; what is said right behind it may be more
+MAX_AHEAD = 1 << 16
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    door: Door, host: str, port: int, serve: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0
+    door: Door,
+    host: str,
+    port: int,
+    serve: Callable[[Link], Awaitable[None]],
+    delay_ms: float = 0.0,
 ) -> AsyncIterator[int]:
-    """Take links at ``host``:``port`` (0: any port) and hand each to ``serve`` after its hello; yields the port.
+    """Take links at ``host``:``port`` (0: any port) and hand each to ``serve`` after its hello;
+    yields the port.
 
     Raises:
         CannotListen: if the port is taken.
@@ -58,7 +64,8 @@ async def listening(
 
 
 class _Caller(web.RequestHandler):
-    """A connection, which is cut off if its hello takes too long, and waits unread if it says too much before."""
+    """A connection, which is cut off if its hello takes too long, and waits unread if it says too
+    much before."""
 
     __slots__ = ("_ahead", "_door", "_held", "_timer", "_visit")
 
@@ -75,7 +82,9 @@ class _Caller(web.RequestHandler):
         if self._visit is None:
             cast(asyncio.Transport, transport).abort()
         else:
-            self._timer = self._loop.call_later(handshake.HELLO_TIMEOUT_S, cast(asyncio.Transport, transport).abort)
+            self._timer = self._loop.call_later(
+                handshake.HELLO_TIMEOUT_S, cast(asyncio.Transport, transport).abort
+            )
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -92,7 +101,8 @@ class _Caller(web.RequestHandler):
     def come_in(self) -> None:
         """The hello is over."""
         self._leave_door()
-        if self._held and self.transport is not None and not self._reading_paused:  # else aiohttp goes on by itself
+        # else aiohttp goes on by itself
+        if self._held and self.transport is not None and not self._reading_paused:
             self.transport.resume_reading()
 
     def _leave_door(self) -> None:

@@ -1,4 +1,7 @@
-"""How others reach this peer: directly if they can, else by way of relays. Found out at first, and kept up to date."""
+"""How others reach this peer: directly if they can, else by way of relays.
+
+Found out at first, and kept up to date.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +25,8 @@ from swarm.network.nat.relay import Relay
 PLACE_TIMEOUT_S = 30.0  # until a relay has given a place: a second as a rule
 LOOK_S = 60.0  # between two looks at our places, which go and come with relays
 ASK_S = 300.0  # between two questions whether we are reachable
-MAX_FAILED = 2  # times in a row that nobody gets through before a direct address is no longer announced
+# times in a row that nobody gets through before a direct address is no longer announced
+MAX_FAILED = 2
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,9 @@ class Unreachable(SwarmError):
     def __str__(self) -> str:
         port = self.address.rpartition(":")[2]
         return (
-            f"nobody gets through to {self.address} from outside, and no bootstrap node gives this peer a place as its "
-            f"relay; forward port {port} on the router (and give that --port), or name a bootstrap node that relays"
+            f"nobody gets through to {self.address} from outside, and no bootstrap node gives this"
+            f" peer a place as its relay; forward port {port} on the router (and give that --port),"
+            " or name a bootstrap node that relays"
         )
 
 
@@ -129,13 +134,18 @@ class Reach:
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
         if not verdict.verified:
-            sentence = f"nobody could be asked to dial back {self.address}: it is announced unverified"
+            sentence = (
+                f"nobody could be asked to dial back {self.address}: it is announced unverified"
+            )
             say(News("unverified", sentence, {"address": self.address}))
         if verdict.whole:
             await self.close()
             return
         where = f" (this computer is seen at {', '.join(verdict.seen)})" if verdict.seen else ""
-        sentence = f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a relay"
+        sentence = (
+            f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a"
+            " relay"
+        )
         say(News("relayed", sentence, {"address": self.address, "seen": verdict.seen}))
 
     async def enter(self, directory: Directory) -> None:
@@ -159,7 +169,8 @@ class Reach:
             await asyncio.sleep(LOOK_S)
             if self._relay is not None:
                 places = await self._relay.places(directory.streams)
-                self._places = places if self._direct else places or self._places  # a relay that restarts comes back
+                # a relay that restarts comes back
+                self._places = places if self._direct else places or self._places
             if loop.time() - asked_at >= ASK_S:
                 await self.ask_again(directory)
                 asked_at = loop.time()
@@ -208,12 +219,14 @@ async def asked(reach: Reach, say: Say) -> AsyncIterator[Reach]:
 
 
 def own_address(host: str, port: int) -> str:
-    """The address of ours that others can dial: by which we would reach the internet, if we listen on all."""
+    """The address of ours that others can dial: by which we would reach the internet, if we listen
+    on all."""
     if host != "0.0.0.0":
         return join(host, port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route (RFC 5737 test address)
+            # nothing is sent: this only asks for the route (RFC 5737 test address)
+            probe.connect(("192.0.2.1", 9))
             return join(str(probe.getsockname()[0]), port)
         except OSError:
             return join("127.0.0.1", port)

@@ -1,6 +1,7 @@
 """Another peer with our key: the swarm cannot tell the two apart, so one of them has to end.
 
-On one computer a lock says so (`swarm.keylock`); between computers, the directory's own record does.
+On one computer a lock says so (`swarm.keylock`); between computers, the directory's own record
+does.
 """
 
 import asyncio
@@ -22,13 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class TwinSearch:
-    """Looks for another peer with the key of this one, at the addresses that the directory has under it."""
+    """Looks for another peer with the key of this one, at the addresses that the directory has
+    under it."""
 
     def __init__(self, dialer: Dialer) -> None:
         self._dialer = dialer
         self._from_us = 0  # links by which we have dialled ourselves
 
-    def serving(self, serve: Callable[[Link], Awaitable[None]]) -> Callable[[Link], Awaitable[None]]:
+    def serving(
+        self, serve: Callable[[Link], Awaitable[None]]
+    ) -> Callable[[Link], Awaitable[None]]:
         """`serve`, for links that come in: an address of before may lead to ourselves."""
 
         async def noticed(link: Link) -> None:
@@ -39,7 +43,10 @@ class TwinSearch:
         return noticed
 
     async def check(self, directory: Directory, record: PeerRecord) -> None:
-        """Raises KeyInUse if a peer with our key serves elsewhere. `record` is what we (will) announce."""
+        """Raises KeyInUse if a peer with our key serves elsewhere.
+
+        `record` is what we (will) announce.
+        """
         for other in await self._find(directory, record):
             if address := await self._where_it_answers(other, record.addresses):
                 raise KeyInUse(record.peer_id, f"a peer at {address}")
@@ -65,7 +72,8 @@ class TwinSearch:
         return ()
 
     async def _where_it_answers(self, other: PeerRecord, ours: Sequence[str]) -> str | None:
-        """The first of its addresses where a peer that is not this one proves that it has our key."""
+        """The first of its addresses where a peer that is not this one proves that it has our
+        key."""
         elsewhere = [address for address in other.addresses if address not in ours]
         for address in elsewhere:
             if await self._is_another(address, other):

@@ -7,23 +7,33 @@ from dataclasses import dataclass
 from swarm.errors import SwarmError
 
 MIN_RETRY_MS = 100.0  # about a round trip: whoever asks sooner asks the same peer in the same state
-MAX_RETRY_MS = 30_000.0  # a hint about the far future is worth nothing, and a session may end at any time
+# a hint about the far future is worth nothing, and a session may end at any time
+MAX_RETRY_MS = 30_000.0
 FIRST_LIFE_S = 10.0  # of a session, while none has ended yet
 MEMORY = 8  # sessions: how many of the last ones the mean life tells of, roughly
 
 
 class CacheFull(SwarmError):
-    """A session asks for more cache than is free. ``retry_ms``: when to ask again; None if it will never fit."""
+    """A session asks for more cache than is free.
 
-    def __init__(self, asked_tokens: int, free_tokens: int, total_tokens: int, retry_ms: float | None) -> None:
+    ``retry_ms``: when to ask again; None if it will never fit.
+    """
+
+    def __init__(
+        self, asked_tokens: int, free_tokens: int, total_tokens: int, retry_ms: float | None
+    ) -> None:
         super().__init__(asked_tokens, free_tokens, total_tokens, retry_ms)
-        self.asked_tokens, self.free_tokens, self.total_tokens = asked_tokens, free_tokens, total_tokens
+        self.asked_tokens, self.free_tokens, self.total_tokens = (
+            asked_tokens,
+            free_tokens,
+            total_tokens,
+        )
         self.retry_ms = retry_ms
 
     def __str__(self) -> str:
         return (
-            f"{self.asked_tokens} tokens of cache asked for, {self.free_tokens} of {self.total_tokens} are free; "
-            "ask for fewer tokens or try again later"
+            f"{self.asked_tokens} tokens of cache asked for, {self.free_tokens} of"
+            f" {self.total_tokens} are free; ask for fewer tokens or try again later"
         )
 
 
@@ -36,7 +46,8 @@ class Reservation:
 
 
 class CacheBudget:
-    """Reservations against a fixed number of tokens: what is promised to a session is there when it needs it."""
+    """Reservations against a fixed number of tokens: what is promised to a session is there when it
+    needs it."""
 
     def __init__(self, total_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total_tokens = total_tokens
@@ -61,7 +72,8 @@ class CacheBudget:
         self._life_s += (self._clock() - reservation.since - self._life_s) / MEMORY
 
     def _retry_ms(self, tokens: int) -> float | None:
-        """All that is reserved is given back within about one life of a session, at an even pace (Little's law)."""
+        """All that is reserved is given back within about one life of a session, at an even pace
+        (Little's law)."""
         if tokens > self.total_tokens:
             return None
         wait_s = self._life_s * (tokens - self.free_tokens) / (self.total_tokens - self.free_tokens)

@@ -15,13 +15,25 @@ class NoSuchDevice(SwarmError):
         self.name, self.why = name, why
 
     def __str__(self) -> str:
-        return f"there is no device {self.name!r} here ({self.why}); give --device cpu or see `swarm-peer doctor`"
+        return (
+            f"there is no device {self.name!r} here ({self.why}); give --device cpu or see"
+            " `swarm-peer doctor`"
+        )
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, else the CPU. Raises `NoSuchDevice` for a device that cannot hold a tensor."""
+    """``auto`` is the first GPU, else the CPU.
+
+    Raises `NoSuchDevice` for a device that cannot hold a tensor.
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # read back: the "meta" device holds nothing

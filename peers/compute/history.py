@@ -1,4 +1,5 @@
-"""What a peer has sent on, kept so that it can be sent again: to a peer that takes the place of the next one."""
+"""What a peer has sent on, kept so that it can be sent again: to a peer that takes the place of the
+next one."""
 
 from torch import Tensor
 
@@ -9,7 +10,8 @@ HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all se
 
 
 class History:
-    """Outputs of one session: one row for each that its cache holds, in the dtype that travels, on the CPU.
+    """Outputs of one session: one row for each that its cache holds, in the dtype that travels, on
+    the CPU.
 
     Attributes:
         limit: rows at most, which the session has reserved.
@@ -48,7 +50,8 @@ class History:
         return 0 if self._rows is None else self._rows.nbytes
 
     def _grown(self, output: Tensor, needed: int) -> Tensor:
-        """Room for ``needed`` rows and, within the limit, an eighth more than are held, which keeps copying cheap."""
+        """Room for ``needed`` rows and, within the limit, an eighth more than are held, which keeps
+        copying cheap."""
         room = -(-max(needed, self.length * 9 // 8) // BLOCK_TOKENS) * BLOCK_TOKENS
         grown = output.new_empty((min(room, self.limit), output.shape[1]))
         if self._rows is not None:
@@ -57,8 +60,11 @@ class History:
 
 
 class HistoryBudget:
-    """Bytes for the histories of all sessions. A session that does not fit has none: its client has to replace the
-    session's peer, too, when the next one fails."""
+    """Bytes for the histories of all sessions.
+
+    A session that does not fit has none: its client has to replace the session's peer, too, when
+    the next one fails.
+    """
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = self.free_bytes = total_bytes

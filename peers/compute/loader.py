@@ -55,7 +55,12 @@ class Loader:
         def load() -> Span:
             try:
                 return Span.load(
-                    self._checkpoint, first, last, dtype=self._dtype, device=self._room.memory.device, progress=report
+                    self._checkpoint,
+                    first,
+                    last,
+                    dtype=self._dtype,
+                    device=self._room.memory.device,
+                    progress=report,
                 )
             except (torch.OutOfMemoryError, MemoryError):  # others took it meanwhile
                 raise self._room.ran_out((first, last)) from None

@@ -21,9 +21,12 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 CACHE_TOKENS = 65_536  # by default, where there is room
-SESSION_TOKENS = 8_192  # a long conversation: without room for one, or for the model's context, a peer is of no use
-MARGIN = 0.1  # of what is free stays free: allocators round up, and others on this computer grow, too
-# What the process takes besides: libp2p's daemon, links and buffers; on a GPU, kernels that are loaded at first use.
+# a long conversation: without room for one, or for the model's context, a peer is of no use
+SESSION_TOKENS = 8_192
+# of what is free stays free: allocators round up, and others on this computer grow, too
+MARGIN = 0.1
+# What the process takes besides: libp2p's daemon, links and buffers; on a GPU, kernels that are
+# loaded at first use.
 OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
 FLOAT_BYTES = 4
 CGROUPS = Path("/sys/fs/cgroup")
@@ -33,14 +36,20 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 class DoesNotFit(SwarmError):
     """A span needs more memory than there is.
 
-    Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and ``has_bytes``;
-    ``capacity``, how many layers would fit.
+    Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and
+    ``has_bytes``; ``capacity``, how many layers would fit.
     """
 
     exit_code = ExitCode.LOCAL
 
     def __init__(
-        self, layers: Span | None, model: str, device: str, needs_bytes: int, has_bytes: int, capacity: int
+        self,
+        layers: Span | None,
+        model: str,
+        device: str,
+        needs_bytes: int,
+        has_bytes: int,
+        capacity: int,
     ) -> None:
         super().__init__(layers, model, device, needs_bytes, has_bytes, capacity)
         self.layers, self.model, self.device = layers, model, device
@@ -54,8 +63,13 @@ class DoesNotFit(SwarmError):
         )
         if self.layers and self.capacity:
             first = self.layers[0]
-            return f"{numbers}; {self.capacity} would fit, such as --layers {first}:{first + self.capacity}"
-        return f"{numbers}; free some, raise --memory if you have set it, or give fewer --cache-tokens"
+            return (
+                f"{numbers}; {self.capacity} would fit, such as --layers"
+                f" {first}:{first + self.capacity}"
+            )
+        return (
+            f"{numbers}; free some, raise --memory if you have set it, or give fewer --cache-tokens"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,11 @@ class Needs:
     entry_bytes: int  # weights before the first layer
     loading_bytes: int  # besides the weights, while they are loaded
     cache_bytes: int  # keys and values of one token in one layer
-    kept_bytes: int  # of one token that was sent on and may be sent again; 0 if that lies in another memory
+    # of one token that was sent on and may be sent again; 0 if that lies in another memory
+    kept_bytes: int
     batch_bytes: int  # activations of the largest batch
-    position_bytes: int  # of attention in the largest batch, for each position of the longest session
+    # of attention in the largest batch, for each position of the longest session
+    position_bytes: int
     context: int  # positions that a session may have
 
     @classmethod
@@ -77,16 +93,22 @@ class Needs:
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
         quantization = checkpoint.quantization
         scratch_bytes = quantization.scratch_bytes if quantization else 0
-        quantized = (shape for linears in anatomy.layer_linears for shape in linears) if quantization else ()
+        quantized = (
+            (shape for linears in anatomy.layer_linears for shape in linears)
+            if quantization
+            else ()
+        )
         widest = max((rows * columns for rows, columns in quantized), default=0)
-        heads = int(getattr(config, "num_attention_heads", None) or 1)  # without any it is refused when it is loaded
+        # without any it is refused when it is loaded
+        heads = int(getattr(config, "num_attention_heads", None) or 1)
         # A configuration file may hold what its model does not know.
         shares = "num_key_value_heads" in type(config)().to_dict()
         kv_heads = int((shares and config.num_key_value_heads) or heads)
         head_dim = _head_dim(checkpoint, heads)
         inner = max(
             checkpoint.hidden_size,
-            max(anatomy.layer_numel) // checkpoint.hidden_size // 3,  # no module is wider than all weights together
+            # no module is wider than all weights together
+            max(anatomy.layer_numel) // checkpoint.hidden_size // 3,
         )
         by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
         rows = MAX_FRAME_TOKENS * heads
@@ -100,8 +122,10 @@ class Needs:
             cache_bytes=2 * kv_heads * head_dim * size,
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
             # A quantized weight is made as wide as what is computed with it, one at a time.
-            batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES + widest * size,
-            # Scores that are worked out by hand, one by one, are there several times over; else only the mask is.
+            batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES
+            + widest * size,
+            # Scores that are worked out by hand, one by one, are there several times over; else
+            # only the mask is.
             position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
         )
@@ -118,7 +142,8 @@ class Needs:
         return weights + max(serving, self.loading_bytes)
 
     def capacity(self, has_bytes: int, cache_tokens: int) -> int:
-        """How many layers fit, wherever they lie: any so many in a row, even if they begin at the first one."""
+        """How many layers fit, wherever they lie: any so many in a row, even if they begin at the
+        first one."""
         count = len(self.layer_bytes)
         for layers in range(1, count + 1):
             heaviest = max(sum(self.layer_bytes[i : i + layers]) for i in range(count - layers + 1))
@@ -139,14 +164,16 @@ class Memory:
     bound: int | None = None
 
     def free(self, held: int = 0) -> int:
-        """Bytes for layers, caches and activations, besides ``held`` bytes that this process has taken for such."""
+        """Bytes for layers, caches and activations, besides ``held`` bytes that this process has
+        taken for such."""
         free = int(free_bytes(self.device) * (1 - MARGIN)) - OVERHEAD_BYTES.get(self.device.type, 0)
         return max(0, free if self.bound is None else min(free, self.bound - held))
 
 
 @dataclass(frozen=True)
 class Room:
-    """What fits: layers of one model and their cache, in the memory that was free before anything was loaded.
+    """What fits: layers of one model and their cache, in the memory that was free before anything
+    was loaded.
 
     Attributes:
         has_bytes: that were free then.
@@ -160,7 +187,9 @@ class Room:
     cache_tokens: int | None
 
     @classmethod
-    def measure(cls, checkpoint: Checkpoint, dtype: torch.dtype, memory: Memory, cache_tokens: int | None) -> "Room":
+    def measure(
+        cls, checkpoint: Checkpoint, dtype: torch.dtype, memory: Memory, cache_tokens: int | None
+    ) -> "Room":
         """What is free now, before anything is loaded."""
         needs = Needs.of(checkpoint, dtype, memory.device)
         return cls(checkpoint.name, memory, needs, memory.free(), cache_tokens)
@@ -182,7 +211,9 @@ class Room:
         wanted = self._total(layers, self._least_tokens)
         if wanted > self.has_bytes:
             first, last = layers
-            fit = next((n for n in range(last - first - 1, 0, -1) if self._fits((first, first + n))), 0)
+            fit = next(
+                (n for n in range(last - first - 1, 0, -1) if self._fits((first, first + n))), 0
+            )
             raise self._too_small(layers, wanted, fit)
 
     def tokens_beside(self, layers: Span) -> int:
@@ -190,13 +221,17 @@ class Room:
         if self.cache_tokens is not None:
             return self.cache_tokens
         counts = range(CACHE_TOKENS + 1)
-        fitting = bisect_right(counts, self.has_bytes, key=lambda tokens: self._total(layers, tokens))
+        fitting = bisect_right(
+            counts, self.has_bytes, key=lambda tokens: self._total(layers, tokens)
+        )
         return max(fitting - 1, 1)
 
     def takes_also(self, layers: Span, served: Span) -> bool:
-        """Whether these layers can be loaded while others, with all of their cache, are still served."""
+        """Whether these layers can be loaded while others, with all of their cache, are still
+        served."""
         held = self.needs.weights(*served)
-        unused = self._total(served, self.tokens_beside(served)) - held  # it may be taken while we load
+        # it may be taken while we load
+        unused = self._total(served, self.tokens_beside(served)) - held
         wanted = self.needs.weights(*layers) + self.needs.loading_bytes
         return wanted + unused <= self.memory.free(held)
 
@@ -206,7 +241,11 @@ class Room:
 
     @property
     def _least_tokens(self) -> int:
-        return min(self.needs.context, SESSION_TOKENS) if self.cache_tokens is None else self.cache_tokens
+        return (
+            min(self.needs.context, SESSION_TOKENS)
+            if self.cache_tokens is None
+            else self.cache_tokens
+        )
 
     def _fits(self, layers: Span) -> bool:
         return self._total(layers, self._least_tokens) <= self.has_bytes
@@ -219,21 +258,25 @@ class Room:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on a device now; of a computer's own memory, as much as this process is allowed to take.
+    """What is free on a device now; of a computer's own memory, as much as this process is allowed
+    to take.
 
     Weights come to a GPU by way of the computer's memory, so they have to fit both.
     """
     if device.type == "cuda":
         return min(int(torch.cuda.mem_get_info(device)[0]), free_bytes(torch.device("cpu")))
     allowed = [_address_space_left(), *cgroup_bytes_left(OWN_CGROUPS, CGROUPS)]
-    return min([int(psutil.virtual_memory().available), *(left for left in allowed if left is not None)])
+    return min(
+        [int(psutil.virtual_memory().available), *(left for left in allowed if left is not None)]
+    )
 
 
 def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
     """What the limits of this process's groups, and of all groups around them, leave.
 
     Args:
-        own: the file that names the groups, one line for each hierarchy: ``number:controllers:path``.
+        own: the file that names the groups, one line for each hierarchy:
+            ``number:controllers:path``.
         root: where their hierarchies are mounted.
     """
     try:
@@ -243,7 +286,10 @@ def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            base, names = (
+                root / "memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            )
         elif not controllers:
             base, names = root, ("memory.max", "memory.current", "inactive_file")
         else:
@@ -256,10 +302,13 @@ def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
 
 
 def _left_in(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """Limit less usage, where files that are only cached do not count; None if there is no limit."""
+    """Limit less usage, where files that are only cached do not count; None if there is no
+    limit."""
     try:
         most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
-        cached = re.search(rf"^{reclaimable} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        cached = re.search(
+            rf"^{reclaimable} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE
+        )
     except (OSError, ValueError):
         return None
     if not most.isdecimal():  # "max"
@@ -274,7 +323,9 @@ def _address_space_left() -> int | None:
     return max(0, int(limit) - int(psutil.Process().memory_info().vms))
 
 
-def _layer_bytes(numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None) -> int:
+def _layer_bytes(
+    numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None
+) -> int:
     """Of a layer's weights, where those of its linear layers may be quantized."""
     if quantization is None:
         return numel * size
@@ -283,7 +334,8 @@ def _layer_bytes(numel: int, linears: Sequence[Shape], size: int, quantization: 
 
 
 def _head_dim(checkpoint: Checkpoint, heads: int) -> int:
-    """Of keys and values: the largest that the configuration names, for models name it differently."""
+    """Of keys and values: the largest that the configuration names, for models name it
+    differently."""
     named = checkpoint.config.to_dict().items()
     sizes = [value for name, value in named if name.endswith("head_dim") and isinstance(value, int)]
     return max(sizes, default=0) or checkpoint.hidden_size // heads

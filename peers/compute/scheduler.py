@@ -16,12 +16,16 @@ from swarm.util.averages import FadingMean
 
 MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single tokens of others waiting
 LATELY_S = 30.0
-MAX_DECODE_TOKENS = 64  # what is longer is a chunk of a prompt: it may hold up others, so only one at a time
+# what is longer is a chunk of a prompt: it may hold up others, so only one at a time
+MAX_DECODE_TOKENS = 64
 
 
 class Job(Protocol):
-    """What a session wants computed. It is settled when its turn has come, so that all that has arrived until then is
-    part of it, and nothing that has become stale."""
+    """What a session wants computed.
+
+    It is settled when its turn has come, so that all that has arrived until then is part of it, and
+    nothing that has become stale.
+    """
 
     @property
     def layers(self) -> tuple[int, int]:
@@ -40,8 +44,8 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Computed:
-    """The output ``[tokens, hidden]`` of one job, on the CPU, how long its batch was on the device, and how long it
-    waited before for batches of others."""
+    """The output ``[tokens, hidden]`` of one job, on the CPU, how long its batch was on the device,
+    and how long it waited before for batches of others."""
 
     output: Tensor
     compute_ms: float
@@ -79,7 +83,8 @@ class Scheduler:
 
     def __init__(self, span: Span, tally: Tally | None = None) -> None:
         self.span, self._tally = span, tally or Tally()
-        self._waiting: deque[_Turn] = deque()  # the longest first; bounded: a session has one turn at a time
+        # the longest first; bounded: a session has one turn at a time
+        self._waiting: deque[_Turn] = deque()
         self._computing: list[_Begun] = []
         self._arrived = asyncio.Event()
         self._over = False
@@ -95,7 +100,8 @@ class Scheduler:
     async def compute(self, job: Job) -> Computed | None:
         """Wait for the job's turn and compute what it has by then; None if it has nothing any more.
 
-        A session waits for one turn at a time. Whatever `begin` or the computation raises is raised here.
+        A session waits for one turn at a time. Whatever `begin` or the computation raises is raised
+        here.
         """
         if self._over:
             raise RuntimeError("the compute thread has ended")
@@ -110,14 +116,17 @@ class Scheduler:
             raise
 
     async def run(self) -> None:
-        """Compute batch after batch until cancelled; who still waits then is told by an exception."""
+        """Compute batch after batch until cancelled; who still waits then is told by an
+        exception."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._arrived.wait()
                 self._computing = self._begin(self._take())
                 started = time.perf_counter()
-                self._settle(await loop.run_in_executor(self._thread, self._compute, self._computing))
+                self._settle(
+                    await loop.run_in_executor(self._thread, self._compute, self._computing)
+                )
                 self._tally.compute_s += time.perf_counter() - started
         finally:
             self._over = True
@@ -126,11 +135,11 @@ class Scheduler:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _take(self) -> list[_Turn]:
-        """Whose turn it is: all of one range of layers that fit, but of chunks of prompts only one, so that decoding
-        never waits for more than that.
+        """Whose turn it is: all of one range of layers that fit, but of chunks of prompts only one,
+        so that decoding never waits for more than that.
 
-        Whoever waits longest is always among them. So nobody starves: a turn comes at the latest after as many batches
-        as there were others waiting when it was asked for.
+        Whoever waits longest is always among them. So nobody starves: a turn comes at the latest
+        after as many batches as there were others waiting when it was asked for.
         """
         batch: list[_Turn] = []
         rest: deque[_Turn] = deque()
@@ -140,7 +149,9 @@ class Scheduler:
             is_chunk = tokens > MAX_DECODE_TOKENS
             if not tokens:
                 turn.settle(None)
-            elif batch and (turn.job.layers != batch[0].job.layers or tokens > room or (is_chunk and has_chunk)):
+            elif batch and (
+                turn.job.layers != batch[0].job.layers or tokens > room or (is_chunk and has_chunk)
+            ):
                 rest.append(turn)
             else:
                 batch.append(turn)
@@ -173,13 +184,21 @@ class Scheduler:
         self._computing = []  # it would keep the caches of sessions that are over
 
     def _compute(self, batch: list[_Begun]) -> list[Computed | Exception]:
-        """In the compute thread. A failing batch is tried job by job, so that nobody fails for another's sake."""
+        """In the compute thread.
+
+        A failing batch is tried job by job, so that nobody fails for another's sake.
+        """
         if not batch:  # all were cancelled, or failed to begin
             return []
         started = time.perf_counter()
         try:
             outputs = self.span.forward([begun.work for begun in batch], *batch[0].turn.job.layers)
-        except Exception as error:  # any failure of the model belongs to the sessions that asked for it
+        except (
+            Exception
+        ) as error:  # any failure of the model belongs to the sessions that asked for it
             return [error] if len(batch) == 1 else [self._compute([begun])[0] for begun in batch]
         compute_ms = (time.perf_counter() - started) * 1e3
-        return [Computed(output, compute_ms, begun.queue_ms) for begun, output in zip(batch, outputs, strict=True)]
+        return [
+            Computed(output, compute_ms, begun.queue_ms)
+            for begun, output in zip(batch, outputs, strict=True)
+        ]

@@ -13,7 +13,8 @@ WORTH = 1.1  # more threads must gain this factor: whoever shares the machine pa
 
 
 def measure(span: Span) -> float:
-    """Tokens per second of plain decoding through the span, one session, by the median of a few steps."""
+    """Tokens per second of plain decoding through the span, one session, by the median of a few
+    steps."""
     cache = span.new_cache()
     times: list[float] = []
     while len(times) < MEASURED_STEPS and (len(times) < LEAST_STEPS or sum(times) < MEASURE_S):
@@ -26,10 +27,12 @@ def measure(span: Span) -> float:
 
 
 def tune_threads(span: Span) -> float:
-    """Set torch's CPU threads to the number that is fastest, measured, and return the tokens per second with it.
+    """Set torch's CPU threads to the number that is fastest, measured, and return the tokens per
+    second with it.
 
-    All cores are rarely best: small layers lose more in waiting for each other than they gain, and where several
-    processes share the cores, by orders of magnitude. Call it before the thread that computes starts.
+    All cores are rarely best: small layers lose more in waiting for each other than they gain, and
+    where several processes share the cores, by orders of magnitude. Call it before the thread that
+    computes starts.
     """
     most, best_speed, best = torch.get_num_threads(), 0.0, 1
     threads = 1

@@ -1,4 +1,7 @@
-"""Can this computer serve? Each check finds a fact and, where something is wrong, says what to do."""
+"""Can this computer serve?
+
+Each check finds a fact and, where something is wrong, says what to do.
+"""
 
 import asyncio
 import socket
@@ -32,7 +35,8 @@ CHECK_TIMEOUT_S = 120.0  # each check bounds its own steps; this bounds what nob
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; ``remedy`` says what to do and is empty if all is well, ``advice`` what could be better."""
+    """What one check found; ``remedy`` says what to do and is empty if all is well, ``advice`` what
+    could be better."""
 
     subject: str
     fact: str
@@ -40,15 +44,22 @@ class Finding:
     advice: str = ""
 
 
-async def examine(load: Callable[[], Network], port: int, announce: str | None = None) -> list[Finding]:
-    """All checks, in the order in which an operator would put things right; ``load`` says in which network."""
+async def examine(
+    load: Callable[[], Network], port: int, announce: str | None = None
+) -> list[Finding]:
+    """All checks, in the order in which an operator would put things right; ``load`` says in which
+    network."""
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
         net = load()
         if not net.bootstrap:
             raise NoBootstrap()
     except SwarmError as error:
-        return [*findings, Finding("clock", "not compared with others"), Finding("network", "not known", str(error))]
+        return [
+            *findings,
+            Finding("clock", "not compared with others"),
+            Finding("network", "not known", str(error)),
+        ]
     return [
         *findings,
         await _bounded("clock", _clock(net)),
@@ -66,7 +77,9 @@ def is_well(findings: Sequence[Finding]) -> bool:
 def show(findings: Sequence[Finding]) -> None:
     """Print the findings."""
     for finding in findings:
-        mark = click.style("ok  ", fg="green") if not finding.remedy else click.style("FAIL", fg="red")
+        mark = (
+            click.style("ok  ", fg="green") if not finding.remedy else click.style("FAIL", fg="red")
+        )
         click.echo(f"{mark}  {finding.subject:<8} {finding.fact}")
         if finding.remedy or finding.advice:
             click.echo(f"      {'':<8} -> {finding.remedy or finding.advice}")
@@ -77,19 +90,29 @@ async def _bounded(subject: str, check: Awaitable[Finding]) -> Finding:
     try:
         return await within(CHECK_TIMEOUT_S, check)
     except asyncio.TimeoutError:
-        return Finding(subject, f"no answer in {CHECK_TIMEOUT_S:g} s", "end other programs, and try again")
+        return Finding(
+            subject, f"no answer in {CHECK_TIMEOUT_S:g} s", "end other programs, and try again"
+        )
     except SwarmError as error:
         return Finding(subject, "does not work", str(error))
 
 
 async def _daemon() -> Finding:
-    """libp2p's daemon comes with hivemind's wheel; whether it runs here is best found out by running it."""
+    """libp2p's daemon comes with hivemind's wheel; whether it runs here is best found out by
+    running it."""
     started = time.monotonic()
     try:
-        async with await Directory.join(Identity.generate(), Network("doctor"), bootstrap_node=True):
-            return Finding("libp2p", f"the daemon (p2pd) runs, started in {time.monotonic() - started:.1f} s")
+        async with await Directory.join(
+            Identity.generate(), Network("doctor"), bootstrap_node=True
+        ):
+            return Finding(
+                "libp2p", f"the daemon (p2pd) runs, started in {time.monotonic() - started:.1f} s"
+            )
     except SwarmError as error:
-        remedy = "reinstall it (pip install --force-reinstall hivemind); it needs Linux or macOS, and may need chmod +x"
+        remedy = (
+            "reinstall it (pip install --force-reinstall hivemind); it needs Linux or macOS, and"
+            " may need chmod +x"
+        )
         return Finding("libp2p", str(error), remedy)
 
 
@@ -103,7 +126,10 @@ def check_device(name: str = "auto") -> Finding:
     except NoSuchDevice as error:
         return Finding("device", error.why, "update the GPU's driver, or serve with --device cpu")
     if device.type == "cpu":
-        return Finding("device", f"no GPU that torch {torch.__version__} can use, {threads}: slow, but it works")
+        return Finding(
+            "device",
+            f"no GPU that torch {torch.__version__} can use, {threads}: slow, but it works",
+        )
     if device.type != "cuda":
         return Finding("device", f"{device.type}; {threads}")
     free, total = torch.cuda.mem_get_info()
@@ -119,15 +145,23 @@ def check_port(port: int) -> Finding:
             probe.bind(("0.0.0.0", port))
             probe.listen(1)
         except OSError as error:
-            return Finding("port", f"{port}: {error.strerror}", "end the program that holds it, or give another --port")
-    return Finding("port", f"{port} can be listened on" if port else "any free port can be listened on")
+            return Finding(
+                "port",
+                f"{port}: {error.strerror}",
+                "end the program that holds it, or give another --port",
+            )
+    return Finding(
+        "port", f"{port} can be listened on" if port else "any free port can be listened on"
+    )
 
 
 async def _clock(network: Network) -> Finding:
     try:
         return clock_finding(await clock_skew_s(network))
     except NoBootstrap:
-        return Finding("clock", "not compared with others, because no bootstrap node tells its time")
+        return Finding(
+            "clock", "not compared with others, because no bootstrap node tells its time"
+        )
 
 
 def clock_finding(skew_s: float) -> Finding:
@@ -135,7 +169,11 @@ def clock_finding(skew_s: float) -> Finding:
     fact = f"{abs(skew_s):.2f} s {'ahead of' if skew_s > 0 else 'behind'} the bootstrap nodes"
     if abs(skew_s) <= MAX_SKEW_S:
         return Finding("clock", fact)
-    return Finding("clock", fact, "set the clock, for example by `sudo timedatectl set-ntp true`: others refuse us")
+    return Finding(
+        "clock",
+        fact,
+        "set the clock, for example by `sudo timedatectl set-ntp true`: others refuse us",
+    )
 
 
 async def _network(network: Network) -> Finding:
@@ -148,7 +186,10 @@ async def _network(network: Network) -> Finding:
 
 
 async def _models(network: Network) -> Finding:
-    """Which models can be used, and why the others cannot. A peer here may help, and nothing here is wrong."""
+    """Which models can be used, and why the others cannot.
+
+    A peer here may help, and nothing here is wrong.
+    """
     reports = await look(network)
     broken = [report for report in reports if report.why]
     if not broken:
@@ -171,10 +212,14 @@ async def _reach(network: Network, port: int, announce: str | None) -> Finding:
     """Listen for a moment, as a peer would, and ask the bootstrap nodes to dial back."""
     identity = Identity.generate()
     try:
-        async with listening(Door(Member(identity, network)), "0.0.0.0", port, _say_nothing) as listened:
+        async with listening(
+            Door(Member(identity, network)), "0.0.0.0", port, _say_nothing
+        ) as listened:
             address = announce or own_address("0.0.0.0", listened)
             question = Question(
-                address=address, certificate=identity.certificate_fingerprint, exact=announce is not None
+                address=address,
+                certificate=identity.certificate_fingerprint,
+                exact=announce is not None,
             )
             relay = await Relay.start(network)
             try:
@@ -190,16 +235,26 @@ def reach_finding(verdict: Verdict, address: str) -> Finding:
     port = address.rpartition(":")[2]
     if not verdict.verified:
         seen = f"; this computer is seen at {', '.join(verdict.seen)}" if verdict.seen else ""
-        return Finding("reach", f"no bootstrap node tried to dial {address}{seen}: it would be announced unverified")
+        return Finding(
+            "reach",
+            f"no bootstrap node tried to dial {address}{seen}: it would be announced unverified",
+        )
     if verdict.direct and verdict.whole:
         return Finding("reach", f"others get through to {' and '.join(verdict.direct)}")
-    who = f"only some get through to {' and '.join(verdict.direct)}" if verdict.direct else "nobody gets through"
+    who = (
+        f"only some get through to {' and '.join(verdict.direct)}"
+        if verdict.direct
+        else "nobody gets through"
+    )
     where = f" (seen at {', '.join(verdict.seen)})" if verdict.seen else ""
     return Finding(
         "reach",
         f"{who}{where}: a peer here comes in through a relay, which works and costs one more hop",
-        advice=f"to be dialled directly, forward TCP port {port} on the router to this computer and join with --port "
-        f"{port}; where the way in has another address, name it with --announce HOST:PORT",
+        advice=(
+            f"to be dialled directly, forward TCP port {port} on the router to this computer and"
+            f" join with --port {port}; where the way in has another address, name it with"
+            " --announce HOST:PORT"
+        ),
     )
 
 

@@ -1,4 +1,5 @@
-"""A small web server for those who watch over a peer or a bootstrap node: is it up, does it serve, how is it doing."""
+"""A small web server for those who watch over a peer or a bootstrap node: is it up, does it serve,
+how is it doing."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -41,8 +42,8 @@ class Watched(Protocol):
 
 @contextlib.asynccontextmanager
 async def monitored(watched: Watched, where: Where) -> AsyncIterator[str]:
-    """Answer ``/metrics``, ``/health`` (200 as long as the program runs) and ``/ready`` (503 while it is not); yields
-    the address of the first.
+    """Answer ``/metrics``, ``/health`` (200 as long as the program runs) and ``/ready`` (503 while
+    it is not); yields the address of the first.
 
     Raises:
         CannotListen: if the port is taken.
@@ -64,11 +65,20 @@ async def monitored(watched: Watched, where: Where) -> AsyncIterator[str]:
         return web.json_response({"state": watched.state}, status=200 if watched.ready else 503)
 
     app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/health", health), web.get("/ready", ready)])
+    app.add_routes(
+        [web.get("/metrics", metrics), web.get("/health", health), web.get("/ready", ready)]
+    )
 
     def refusal(why: str) -> CannotListen:
         return CannotListen(where.host, where.port, why, "--metrics")
 
-    opened = site(app, where.host, where.port, refusal, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S)
+    opened = site(
+        app,
+        where.host,
+        where.port,
+        refusal,
+        shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=KEEPALIVE_S,
+    )
     async with opened as port:
         yield f"http://{where.host}:{port}/metrics"

@@ -1,4 +1,7 @@
-"""What a peer and a bootstrap node tell Prometheus. All of it is read when it is asked for, on the event loop."""
+"""What a peer and a bootstrap node tell Prometheus.
+
+All of it is read when it is asked for, on the event loop.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from peers.sessions.handler import Handler
     from swarm.network.dht.directory import Directory
 
-# No label has a value that a stranger could choose: what is kept for each value would grow with them.
+# No label has a value that a stranger could choose: what is kept for each value would grow with
+# them.
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,32 +45,50 @@ class PeerMetrics(Collector):
 
     @property
     def state(self) -> str:
-        return "draining" if self.handler.draining and self.offer.state == "online" else self.offer.state
+        return (
+            "draining"
+            if self.handler.draining and self.offer.state == "online"
+            else self.offer.state
+        )
 
     async def look(self) -> None:
         """Nothing has to be asked for."""
 
     def collect(self) -> Iterator[Metric]:
         """What it is and serves, then what it does now, then what it has done since its start."""
-        yield InfoMetricFamily("swarm_peer", "Software and model.", {"version": __version__, **self.facts})
+        yield InfoMetricFamily(
+            "swarm_peer", "Software and model.", {"version": __version__, **self.facts}
+        )
         yield from self._offer()
         yield from self._now()
         yield from self._totals()
 
     def _offer(self) -> Iterator[Metric]:
-        states = GaugeMetricFamily("swarm_peer_state", "1 for the state that the peer is in.", labels=["state"])
+        states = GaugeMetricFamily(
+            "swarm_peer_state", "1 for the state that the peer is in.", labels=["state"]
+        )
         for state in get_args(State):
             states.add_metric([state], state == self.state)
         yield states
         first, last = self.offer.layers
         yield GaugeMetricFamily("swarm_peer_first_layer", "First layer of the span.", first)
-        yield GaugeMetricFamily("swarm_peer_layers", "Layers of the span, served or being loaded.", last - first)
+        yield GaugeMetricFamily(
+            "swarm_peer_layers", "Layers of the span, served or being loaded.", last - first
+        )
         speed = self.offer.tokens_per_second
-        yield GaugeMetricFamily("swarm_peer_measured_tokens_per_second", "Of one session, measured at loading.", speed)
+        yield GaugeMetricFamily(
+            "swarm_peer_measured_tokens_per_second", "Of one session, measured at loading.", speed
+        )
         budget = self.offer.budget
-        yield GaugeMetricFamily("swarm_peer_cache_tokens", "Tokens that the cache has room for.", budget.total_tokens)
-        yield GaugeMetricFamily("swarm_peer_cache_free_tokens", "Of these, not reserved.", budget.free_tokens)
-        addresses = GaugeMetricFamily("swarm_peer_addresses", "Addresses announced, by way in.", labels=["path"])
+        yield GaugeMetricFamily(
+            "swarm_peer_cache_tokens", "Tokens that the cache has room for.", budget.total_tokens
+        )
+        yield GaugeMetricFamily(
+            "swarm_peer_cache_free_tokens", "Of these, not reserved.", budget.free_tokens
+        )
+        addresses = GaugeMetricFamily(
+            "swarm_peer_addresses", "Addresses announced, by way in.", labels=["path"]
+        )
         places = len(self.reach.places)
         addresses.add_metric(["direct"], len(self.reach.addresses) - places)
         addresses.add_metric(["relay"], places)
@@ -75,31 +97,60 @@ class PeerMetrics(Collector):
     def _now(self) -> Iterator[Metric]:
         handler = self.handler
         yield GaugeMetricFamily("swarm_peer_sessions", "Open sessions.", handler.sessions)
-        yield GaugeMetricFamily("swarm_peer_links", "Open links, to next peers included.", handler.links)
-        yield GaugeMetricFamily("swarm_peer_banned", "Clients and addresses banned now.", handler.admission.bans)
-        yield GaugeMetricFamily("swarm_peer_queue_wait_seconds", "Lately, a turn.", handler.queue_ms / 1e3)
+        yield GaugeMetricFamily(
+            "swarm_peer_links", "Open links, to next peers included.", handler.links
+        )
+        yield GaugeMetricFamily(
+            "swarm_peer_banned", "Clients and addresses banned now.", handler.admission.bans
+        )
+        yield GaugeMetricFamily(
+            "swarm_peer_queue_wait_seconds", "Lately, a turn.", handler.queue_ms / 1e3
+        )
         histories = handler.histories
         held = histories.total_bytes - histories.free_bytes
-        yield GaugeMetricFamily("swarm_peer_history_bytes", "Reserved for outputs that may be replayed.", held)
-        yield GaugeMetricFamily("swarm_peer_history_limit_bytes", "Of these at most.", histories.total_bytes)
+        yield GaugeMetricFamily(
+            "swarm_peer_history_bytes", "Reserved for outputs that may be replayed.", held
+        )
+        yield GaugeMetricFamily(
+            "swarm_peer_history_limit_bytes", "Of these at most.", histories.total_bytes
+        )
 
     def _totals(self) -> Iterator[Metric]:
         tally = self.handler.tally
         yield CounterMetricFamily("swarm_peer_sessions_opened", "Sessions.", tally.opened)
-        yield CounterMetricFamily("swarm_peer_tokens", "Tokens computed, guesses and audits included.", tally.tokens)
+        yield CounterMetricFamily(
+            "swarm_peer_tokens", "Tokens computed, guesses and audits included.", tally.tokens
+        )
         yield CounterMetricFamily("swarm_peer_batches", "Forward passes.", tally.batches)
         yield CounterMetricFamily("swarm_peer_turns", "Turns of sessions in these.", tally.turns)
-        yield CounterMetricFamily("swarm_peer_compute_seconds", "The compute thread was busy.", tally.compute_s)
-        yield CounterMetricFamily("swarm_peer_queue_seconds", "Turns have waited for other sessions.", tally.queue_s)
-        yield CounterMetricFamily("swarm_peer_reroutes", "Next peers replaced in sessions.", tally.reroutes)
-        yield CounterMetricFamily("swarm_peer_replays", "Of these, with all told once more.", tally.replays)
+        yield CounterMetricFamily(
+            "swarm_peer_compute_seconds", "The compute thread was busy.", tally.compute_s
+        )
+        yield CounterMetricFamily(
+            "swarm_peer_queue_seconds", "Turns have waited for other sessions.", tally.queue_s
+        )
+        yield CounterMetricFamily(
+            "swarm_peer_reroutes", "Next peers replaced in sessions.", tally.reroutes
+        )
+        yield CounterMetricFamily(
+            "swarm_peer_replays", "Of these, with all told once more.", tally.replays
+        )
         sent, received = self.handler.traffic
-        traffic = CounterMetricFamily("swarm_peer_bytes", "Of messages, over links.", labels=["direction"])
+        traffic = CounterMetricFamily(
+            "swarm_peer_bytes", "Of messages, over links.", labels=["direction"]
+        )
         traffic.add_metric(["sent"], sent)
         traffic.add_metric(["received"], received)
         yield traffic
-        yield _by("swarm_peer_faults", "Told to clients.", "code", {code.value: n for code, n in tally.faults.items()})
-        yield _by("swarm_peer_refusals", "Refused, by the limit.", "kind", self.handler.admission.refusals)
+        yield _by(
+            "swarm_peer_faults",
+            "Told to clients.",
+            "code",
+            {code.value: n for code, n in tally.faults.items()},
+        )
+        yield _by(
+            "swarm_peer_refusals", "Refused, by the limit.", "kind", self.handler.admission.refusals
+        )
 
 
 class NodeMetrics(Collector):
@@ -112,7 +163,8 @@ class NodeMetrics(Collector):
         self._connections = 0
 
     async def look(self) -> None:
-        """Ask libp2p's daemon for what only it knows; without an answer, what it said last stays."""
+        """Ask libp2p's daemon for what only it knows; without an answer, what it said last
+        stays."""
         try:
             self._connections = await self._directory.connections()
         except DirectoryDown:
@@ -123,12 +175,22 @@ class NodeMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         directory, gate = self._directory, self._directory.daemon.gate
         yield InfoMetricFamily("swarm_bootstrap", "Software.", {"version": __version__})
-        yield GaugeMetricFamily("swarm_bootstrap_up", "Whether libp2p's daemon answers.", self.ready)
-        yield GaugeMetricFamily("swarm_bootstrap_nodes", "Other nodes of the DHT that it knows.", directory.neighbours)
-        yield GaugeMetricFamily("swarm_bootstrap_records", "Records kept for others.", directory.stored)
+        yield GaugeMetricFamily(
+            "swarm_bootstrap_up", "Whether libp2p's daemon answers.", self.ready
+        )
+        yield GaugeMetricFamily(
+            "swarm_bootstrap_nodes", "Other nodes of the DHT that it knows.", directory.neighbours
+        )
+        yield GaugeMetricFamily(
+            "swarm_bootstrap_records", "Records kept for others.", directory.stored
+        )
         connections = self._connections
-        yield GaugeMetricFamily("swarm_bootstrap_connections", "Of libp2p, relayed peers included.", connections)
-        calls = CounterMetricFamily("swarm_bootstrap_calls", "Calls of other nodes.", labels=["answer"])
+        yield GaugeMetricFamily(
+            "swarm_bootstrap_connections", "Of libp2p, relayed peers included.", connections
+        )
+        calls = CounterMetricFamily(
+            "swarm_bootstrap_calls", "Calls of other nodes.", labels=["answer"]
+        )
         calls.add_metric(["answered"], gate.answered)
         calls.add_metric(["refused"], gate.refused)
         yield calls

@@ -12,7 +12,9 @@ def loading_bar(quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A function to call with (bytes done, bytes in all); the bar goes when all are done."""
     console = Console(stderr=True)
     columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+    bar = Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    )
     task = bar.add_task("weights", total=None)
 
     def update(done_bytes: int, total_bytes: int) -> None:

@@ -1,4 +1,5 @@
-"""``swarm-peer install-service`` and ``uninstall-service``: the peer runs whenever the computer does."""
+"""``swarm-peer install-service`` and ``uninstall-service``: the peer runs whenever the computer
+does."""
 
 import os
 import sysconfig
@@ -12,7 +13,8 @@ from swarm.cli.options import entered_through, named_network
 from swarm.errors import SwarmError
 
 NAMES = {"join": "swarm-peer", "bootstrap": "swarm-bootstrap"}
-# What a command may find in its environment, and a service would not. None of these is a secret: keys are files.
+# What a command may find in its environment, and a service would not. None of these is a secret:
+# keys are files.
 VARIABLES = (
     "SWARM_BOOTSTRAP",
     "SWARM_CACHE",
@@ -26,7 +28,8 @@ VARIABLES = (
     "HF_HOME",
     "CUDA_VISIBLE_DEVICES",
 )
-LEAVE_S = 10.0  # for withdrawing, telling clients, and ending the daemon; sessions' grace comes on top
+# for withdrawing, telling clients, and ending the daemon; sessions' grace comes on top
+LEAVE_S = 10.0
 
 
 class ServiceFailed(SwarmError):
@@ -49,9 +52,11 @@ class ServiceFailed(SwarmError):
 def install_service(
     ctx: click.Context, only_print: bool, force: bool, command: str, arguments: tuple[str, ...]
 ) -> None:
-    """Let systemd run `swarm-peer COMMAND ARGUMENTS` for you, as a service of yours; it needs no root.
+    """Let systemd run `swarm-peer COMMAND ARGUMENTS` for you, as a service of yours; it needs no
+    root.
 
-    COMMAND is join or bootstrap, with the arguments that you would type. They are checked, and kept as they are.
+    COMMAND is join or bootstrap, with the arguments that you would type. They are checked, and kept
+    as they are.
     """
     unit = _unit(ctx, command, arguments)
     if only_print:
@@ -78,14 +83,21 @@ def uninstall_service(command: str) -> None:
 
 def unit_file(name: str, env: Mapping[str, str] = os.environ) -> Path:
     """Where systemd looks for a user's own unit."""
-    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config", "systemd", "user", f"{name}.service")
+    return Path(
+        env.get("XDG_CONFIG_HOME") or Path.home() / ".config", "systemd", "user", f"{name}.service"
+    )
 
 
 def write(file: Path, text: str, force: bool = False) -> None:
-    """Put a unit in place, all at once. Raises ServiceFailed if somebody else's is there and we may not `force` it."""
+    """Put a unit in place, all at once.
+
+    Raises ServiceFailed if somebody else's is there and we may not `force` it.
+    """
     try:
         if not force and file.exists() and not _is_ours(file):
-            raise ServiceFailed(file, "was not written by this command; move it away, or give --force")
+            raise ServiceFailed(
+                file, "was not written by this command; move it away, or give --force"
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(".draft")
         draft.write_text(text, encoding="utf-8")
@@ -95,12 +107,19 @@ def write(file: Path, text: str, force: bool = False) -> None:
 
 
 def remove(file: Path) -> None:
-    """Take a unit away. Raises ServiceFailed if there is none, it is not ours, or it is still enabled."""
+    """Take a unit away.
+
+    Raises ServiceFailed if there is none, it is not ours, or it is still enabled.
+    """
     try:
         if not _is_ours(file):
-            raise ServiceFailed(file, "was not written by `swarm-peer install-service`; remove it yourself")
+            raise ServiceFailed(
+                file, "was not written by `swarm-peer install-service`; remove it yourself"
+            )
         if (file.parent / "default.target.wants" / file.name).is_symlink():
-            raise ServiceFailed(file, f"is in use; run `systemctl --user disable --now {file.stem}` first")
+            raise ServiceFailed(
+                file, f"is in use; run `systemctl --user disable --now {file.stem}` first"
+            )
         file.unlink()
     except FileNotFoundError:
         raise ServiceFailed(file, "is not there, so there is nothing to uninstall") from None
@@ -115,16 +134,24 @@ def _unit(ctx: click.Context, name: str, arguments: tuple[str, ...]) -> Unit:
     command = group.commands[name]
     with command.make_context(name, list(arguments), parent=ctx.parent) as asked:
         if asked.params.get("until_eof"):
-            raise click.UsageError("A service has no standard input, so --until-eof would end it at once.", asked)
+            raise click.UsageError(
+                "A service has no standard input, so --until-eof would end it at once.", asked
+            )
         network = named_network(asked.params["bootstrap"], asked.params["network"])
         if name == "join" and not asked.params["lan"]:
             entered_through(network, lan=False)
         grace_s = asked.params.get("grace", 0.0)
-        what = f"swarm peer of {asked.params['model']}" if name == "join" else "swarm bootstrap node"
+        what = (
+            f"swarm peer of {asked.params['model']}" if name == "join" else "swarm bootstrap node"
+        )
     program = Path(sysconfig.get_path("scripts"), "swarm-peer")
     if not program.exists():
-        raise ServiceFailed(program, "is not there; install the project, as by `make install`, and try again")
-    environment = {variable: os.environ[variable] for variable in VARIABLES if os.environ.get(variable)}
+        raise ServiceFailed(
+            program, "is not there; install the project, as by `make install`, and try again"
+        )
+    environment = {
+        variable: os.environ[variable] for variable in VARIABLES if os.environ.get(variable)
+    }
     return Unit(what, (str(program), name, *arguments), Path.cwd(), LEAVE_S + grace_s, environment)
 
 

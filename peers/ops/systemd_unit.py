@@ -1,4 +1,5 @@
-"""A systemd unit of the user's own, as text: see systemd.service(5), systemd.exec(5) and systemd.syntax(7)."""
+"""A systemd unit of the user's own, as text: see systemd.service(5), systemd.exec(5) and
+systemd.syntax(7)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,10 +7,14 @@ from pathlib import Path
 
 from swarm.errors import SwarmError
 
-MARK = "# Written by `swarm-peer install-service`, which writes it anew; `systemctl --user edit` keeps what you add."
-KILL_AFTER_S = 10  # what a peer that does not end by itself gets beyond the time that it takes to leave
-# What holds for a service of the user, who has no rights to give away, and on a host with a GPU: drivers need the
-# devices, and compilers of kernels need memory that is written and then run.
+MARK = (
+    "# Written by `swarm-peer install-service`, which writes it anew; `systemctl --user edit` keeps"
+    " what you add."
+)
+# what a peer that does not end by itself gets beyond the time that it takes to leave
+KILL_AFTER_S = 10
+# What holds for a service of the user, who has no rights to give away, and on a host with a GPU:
+# drivers need the devices, and compilers of kernels need memory that is written and then run.
 HARDENING = """\
 NoNewPrivileges=yes
 LockPersonality=yes
@@ -31,7 +36,10 @@ class CannotQuote(SwarmError):
         self.word = word
 
     def __str__(self) -> str:
-        return f"{self.word!r} holds control characters, which a unit cannot; give the option without them"
+        return (
+            f"{self.word!r} holds control characters, which a unit cannot; give the option without"
+            " them"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,10 @@ class Unit:
 
     def text(self) -> str:
         """The file. Raises CannotQuote."""
-        variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in self.environment.items())
+        variables = "".join(
+            f"Environment={_quoted(f'{name}={value}')}\n"
+            for name, value in self.environment.items()
+        )
         return f"""\
 {MARK}
 [Unit]
@@ -72,7 +83,7 @@ RestartPreventExitStatus=2
 RestartSec=5
 RestartSteps=8
 RestartMaxDelaySec=300
-# The peer hands its sessions over and ends libp2p's daemon itself; only what is left after that is killed.
+# The peer hands its sessions over and ends libp2p's daemon itself; only what is left is killed.
 KillSignal=SIGTERM
 # What a peer ends with that is stopped before it has begun.
 SuccessExitStatus=143

@@ -1,7 +1,9 @@
-"""How a peer finds layers to serve, and others to move to, among peers that do the same at the same time.
+"""How a peer finds layers to serve, and others to move to, among peers that do the same at the same
+time.
 
-Whoever has decided claims the span by a record that says "joining", waits a moment and looks again. Claims that were
-there before count. Of those that came up meanwhile, the ones of peers with a lower id count; the others give way.
+Whoever has decided claims the span by a record that says "joining", waits a moment and looks again.
+Claims that were there before count. Of those that came up meanwhile, the ones of peers with a lower
+id count; the others give way.
 """
 
 import asyncio
@@ -18,9 +20,11 @@ from swarm.routing.placement import Serving, Span, better_span, choose_span
 CLAIM_PAUSE_S = 1.0  # until a claim can be seen by all who look; up to twice that
 LOOK_TRIES = 3  # to read the directory at first, before we give up
 CLAIM_ROUNDS = 6  # a place that is contested for longer is taken, and looked at again later
-CONFIRM_PAUSE_S = 4.0  # at most, before a peer that wants to move looks again: of several, one goes first
+# at most, before a peer that wants to move looks again: of several, one goes first
+CONFIRM_PAUSE_S = 4.0
 LOOK_EVERY_S = 10.0  # a peer thinks about moving, on average
-CROWD = 32  # peers; in larger swarms each looks less often, so that all together look as often as these
+# peers; in larger swarms each looks less often, so that all together look as often as these
+CROWD = 32
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +92,19 @@ class Placing:
             log.warning("whether to move is decided later: %s", error)
             return None
         there = Serving(self._peer_id, *span, tokens_per_second)
-        return span if self._move(seen, mine) is not None and self._better(seen, there) is None else None
+        return (
+            span
+            if self._move(seen, mine) is not None and self._better(seen, there) is None
+            else None
+        )
 
     def pause_s(self) -> float:
         """How long to serve before looking again."""
         return LOOK_EVERY_S * max(1.0, self._census.peers / CROWD) * self._rng.uniform(0.5, 1.5)
 
     async def _first_look(self) -> list[PeerRecord]:
-        """Where many start at once, the nodes that store records may be too busy to answer at first."""
+        """Where many start at once, the nodes that store records may be too busy to answer at
+        first."""
         for _ in range(LOOK_TRIES - 1):
             try:
                 return await self._census.take() or []
@@ -118,19 +127,25 @@ class Placing:
         return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
 
     def _move(self, seen: "list[PeerRecord] | None", mine: Serving) -> Span | None:
-        """A better span, if all layers that are left for it are served by others now, and not only soon."""
+        """A better span, if all layers that are left for it are served by others now, and not only
+        soon."""
         if seen is None:
             return None
         span = self._better(seen, mine)
         if span is None:
             return None
-        served = {i for r in seen if r.state == "online" for i in range(r.first_layer, r.last_layer)}
+        served = {
+            i for r in seen if r.state == "online" for i in range(r.first_layer, r.last_layer)
+        }
         left = set(range(mine.first_layer, mine.last_layer)) - set(range(*span))
         return span if left <= served else None
 
 
-def heeded(records: Iterable[PeerRecord], peer_id: str, earlier: Mapping[str, PeerRecord]) -> list[PeerRecord]:
-    """Those before whom this peer gives way: all that serve, and claims that were there before or have precedence."""
+def heeded(
+    records: Iterable[PeerRecord], peer_id: str, earlier: Mapping[str, PeerRecord]
+) -> list[PeerRecord]:
+    """Those before whom this peer gives way: all that serve, and claims that were there before or
+    have precedence."""
 
     def counts(record: PeerRecord) -> bool:
         known = earlier.get(record.peer_id)

@@ -1,7 +1,7 @@
 """Who serves a model right now, as far as a decision about layers depends on it.
 
-Records of peers that died live on for a while. So those who matter are pinged: in a small swarm everybody, in a large
-one the peers of the layers that fewest serve, and of one's own.
+Records of peers that died live on for a while. So those who matter are pinged: in a small swarm
+everybody, in a large one the peers of the layers that fewest serve, and of one's own.
 """
 
 import logging
@@ -17,7 +17,8 @@ from swarm.routing.placement import Serving, Span
 
 EVERYBODY = 16  # a swarm of so many is asked as a whole
 ASK_AT_ONCE = 16  # of a larger one
-ROUNDS = 4  # of asking: where those who do not answer leave other layers the weakest, their peers come next
+# of asking: where those who do not answer leave other layers the weakest, their peers come next
+ROUNDS = 4
 UNKNOWN_SPEED = 1.0  # tokens per second, where nobody has measured anything yet
 
 log = logging.getLogger(__name__)
@@ -30,28 +31,46 @@ class Census:
         dialer: for links over which pings go; none stays open.
     """
 
-    def __init__(self, directory: Directory, dialer: Dialer, fingerprint: str, model_layers: int, peer_id: str) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        dialer: Dialer,
+        fingerprint: str,
+        model_layers: int,
+        peer_id: str,
+    ) -> None:
         self._directory, self._dialer = directory, dialer
         self._fingerprint, self._model_layers, self._peer_id = fingerprint, model_layers, peer_id
         self.peers = 0  # in the swarm, when the directory was last asked
 
     async def take(self, mine: Span | None = None) -> list[PeerRecord] | None:
-        """Records of those who serve layers or are about to, without those that turned out to be gone.
+        """Records of those who serve layers or are about to, without those that turned out to be
+        gone.
 
-        None if nobody at all answers, which says more about us than about them. Raises `DirectoryDown`.
+        None if nobody at all answers, which says more about us than about them. Raises
+        `DirectoryDown`.
 
         Args:
-            mine: layers that are served here: whoever serves the same has to be there before they are given up.
+            mine: layers that are served here: whoever serves the same has to be there before they
+                are given up.
         """
         found = await self._directory.survey(self._fingerprint, self._model_layers)
         self.peers = found.total
-        left = {r.peer_id: r for r in found.records if r.peer_id != self._peer_id and r.state in ("online", "joining")}
+        left = {
+            r.peer_id: r
+            for r in found.records
+            if r.peer_id != self._peer_id and r.state in ("online", "joining")
+        }
         asked: set[str] = set()
         answered = 0
         connections = Connections(self._dialer)
         try:
             for _ in range(ROUNDS):
-                doubtful = [r for r in decisive(left.values(), self._model_layers, mine) if r.peer_id not in asked]
+                doubtful = [
+                    r
+                    for r in decisive(left.values(), self._model_layers, mine)
+                    if r.peer_id not in asked
+                ]
                 if not doubtful:
                     break
                 doubtful = candidates(doubtful, ASK_AT_ONCE)
@@ -67,8 +86,11 @@ class Census:
         return None if asked and not answered else list(left.values())
 
 
-def decisive(records: Collection[PeerRecord], model_layers: int, mine: Span | None) -> list[PeerRecord]:
-    """Those whose death would change a decision: of the layers that fewest serve, and of our own."""
+def decisive(
+    records: Collection[PeerRecord], model_layers: int, mine: Span | None
+) -> list[PeerRecord]:
+    """Those whose death would change a decision: of the layers that fewest serve, and of our
+    own."""
     if len(records) <= EVERYBODY:
         return list(records)
     counts = [0] * model_layers
@@ -76,16 +98,26 @@ def decisive(records: Collection[PeerRecord], model_layers: int, mine: Span | No
         for layer in range(record.first_layer, record.last_layer):
             counts[layer] += 1
     least = min(counts)
-    matter = {layer for layer, count in enumerate(counts) if count == least} | set(range(*(mine or (0, 0))))
+    matter = {layer for layer, count in enumerate(counts) if count == least} | set(
+        range(*(mine or (0, 0)))
+    )
     return [r for r in records if not matter.isdisjoint(range(r.first_layer, r.last_layer))]
 
 
 def as_serving(records: Iterable[PeerRecord]) -> list[Serving]:
-    """As the policy sees them. Whoever has not measured yet is taken to be as fast as others are."""
+    """As the policy sees them.
+
+    Whoever has not measured yet is taken to be as fast as others are.
+    """
     records = list(records)
     speed = usual_speed(records)
     return [
-        Serving(r.peer_id, r.first_layer, r.last_layer, r.tokens_per_second if r.state == "online" else speed)
+        Serving(
+            r.peer_id,
+            r.first_layer,
+            r.last_layer,
+            r.tokens_per_second if r.state == "online" else speed,
+        )
         for r in records
     ]
 

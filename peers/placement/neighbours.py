@@ -22,15 +22,21 @@ MAX_TENTHS = 65_535
 log = logging.getLogger(__name__)
 
 
-def likely(records: Sequence[PeerRecord], mine: PeerRecord, known: Sequence[str]) -> list[PeerRecord]:
-    """Whom to measure: of those that a chain may enter after us, or leave for us, the nearest half of a record's room
-    by what is known (``known``: peer ids, the nearest first), and by lot as many as fit beside them."""
+def likely(
+    records: Sequence[PeerRecord], mine: PeerRecord, known: Sequence[str]
+) -> list[PeerRecord]:
+    """Whom to measure: of those that a chain may enter after us, or leave for us, the nearest half
+    of a record's room by what is known (``known``: peer ids, the nearest first), and by lot as many
+    as fit beside them."""
     before, after = mine.first_layer, mine.last_layer
     may = {
         record.peer_id: record
         for record in records
         if record.peer_id != mine.peer_id
-        and (record.first_layer <= after < record.last_layer or record.first_layer < before <= record.last_layer)
+        and (
+            record.first_layer <= after < record.last_layer
+            or record.first_layer < before <= record.last_layer
+        )
     }
     near = [may.pop(peer_id) for peer_id in known[: MAX_NEIGHBOURS // 2] if peer_id in may]
     others = list(may.values())
@@ -53,7 +59,10 @@ class Neighbours:
     @property
     def announced(self) -> tuple[tuple[str, int], ...]:
         """As a record carries them."""
-        return tuple((neighbour_key(id_), min(round(ms * 10), MAX_TENTHS)) for id_, ms in self._one_way_ms.items())
+        return tuple(
+            (neighbour_key(id_), min(round(ms * 10), MAX_TENTHS))
+            for id_, ms in self._one_way_ms.items()
+        )
 
     async def run(self, directory: Listing, mine: Callable[[], PeerRecord]) -> NoReturn:
         """Until cancelled; ``mine`` is this peer's own record."""

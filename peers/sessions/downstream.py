@@ -1,4 +1,5 @@
-"""Where a session's outputs go: to the next peer, whoever that is, or at the end of the chain back to the client."""
+"""Where a session's outputs go: to the next peer, whoever that is, or at the end of the chain back
+to the client."""
 
 import asyncio
 import logging
@@ -23,10 +24,12 @@ log = logging.getLogger(__name__)
 class Outlet:
     """One session's way on. Whoever made it calls `close`.
 
-    A next peer that is lost does not end the session: its client is told, and may name another one, which is then
-    given what the lost one held. All that is awaited here may be cancelled: what `keep` was told is not lost by it.
+    A next peer that is lost does not end the session: its client is told, and may name another one,
+    which is then given what the lost one held. All that is awaited here may be cancelled: what
+    `keep` was told is not lost by it.
 
-    Another peer may stand by for the next one. It is told the same in the background; if that fails, nobody is told.
+    Another peer may stand by for the next one. It is told the same in the background; if that
+    fails, nobody is told.
 
     Attributes:
         opener: the client's link; faults and, at the end of the chain, results go there.
@@ -45,7 +48,13 @@ class Outlet:
         history: History | None,
         tally: Tally | None = None,
     ) -> None:
-        self.opening, self.opener, self.hop, self.link, self.history = opening, opener, opening.next, link, history
+        self.opening, self.opener, self.hop, self.link, self.history = (
+            opening,
+            opener,
+            opening.next,
+            link,
+            history,
+        )
         self.passed = BEGINNING
         self._links, self._tally = links, tally or Tally()
         self._standby: tuple[Hop, Feed[Link]] | None = None
@@ -57,8 +66,8 @@ class Outlet:
         return self.hop is not None and self.link is None
 
     def keep(self, placement: Placement, output: Tensor | None = None) -> None:
-        """Let the history follow the cache: what the placement keeps and, behind it, the output ``[tokens, hidden]``
-        that was computed."""
+        """Let the history follow the cache: what the placement keeps and, behind it, the output
+        ``[tokens, hidden]`` that was computed."""
         if self.history is not None:
             self.history.place(placement)
             if output is not None:
@@ -77,8 +86,11 @@ class Outlet:
         if self.hop is not None:
             replay = None if frame.replay is None else frame.replay - 1
             if replay != -1 or self._standby is not None:
-                frame = frame.model_copy(update={"tokens": None, "hidden": _packed(computed.output)})
-            if self._standby is not None:  # it hears before the next peer does: it holds whatever has been answered
+                frame = frame.model_copy(
+                    update={"tokens": None, "hidden": _packed(computed.output)}
+                )
+            # it hears before the next peer does: it holds whatever has been answered
+            if self._standby is not None:
                 again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
                 self._standby[1].put(frame.model_copy(update=again))
             if replay != -1:
@@ -99,8 +111,9 @@ class Outlet:
             self.passed = frame.first + frame.count - 1
 
     async def reroute(self, reroute: Reroute) -> None:
-        """Go on to another peer, after giving it all that is kept, unless it holds that already; the session keeps its
-        outputs. The client is told when that is done, or that the new peer failed.
+        """Go on to another peer, after giving it all that is kept, unless it holds that already;
+        the session keeps its outputs. The client is told when that is done, or that the new peer
+        failed.
 
         Raises:
             SessionFault: if the client is gone.
@@ -110,7 +123,9 @@ class Outlet:
         try:
             self.link = await self._way_to(reroute)
         except LinkClosed as error:
-            await self.tell(SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), reroute.next.peer_id))
+            await self.tell(
+                SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), reroute.next.peer_id)
+            )
             return
         if reroute.replay is not None:
             await self._replay(reroute, reroute.replay)
@@ -119,15 +134,22 @@ class Outlet:
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
     def mirror(self, hop: Hop | None, stream: Stream) -> None:
-        """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream`` holds, and then what
-        is sent on. With None, or without a history, nobody stands by any more. Never waits."""
+        """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream``
+        holds, and then what is sent on. With None, or without a history, nobody stands by any more.
+        Never waits."""
         self._stand_down()
         if hop is not None and self.history is not None:
             everything = retelling.as_it_stands(self.opening.session, stream, self.history)
-            self._standby = hop, Feed(lambda: self._links.to(hop, self.opener), self._links.release, everything)
+            self._standby = (
+                hop,
+                Feed(lambda: self._links.to(hop, self.opener), self._links.release, everything),
+            )
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
-        """Send nothing more over ``link``. Returns what the client has to know; None if another one is in use."""
+        """Send nothing more over ``link``.
+
+        Returns what the client has to know; None if another one is in use.
+        """
         if self._standby is not None and self._standby[1].uses(link):
             self._stand_down()
         if self.hop is None or self.link is not link:
@@ -164,8 +186,8 @@ class Outlet:
             self._standby = None
 
     async def _way_to(self, reroute: Reroute) -> Link:
-        """A link to the next peer; if it stood by, the one over which it was told everything, once that is done.
-        Raises `LinkClosed`."""
+        """A link to the next peer; if it stood by, the one over which it was told everything, once
+        that is done. Raises `LinkClosed`."""
         hop = reroute.next
         if self._standby is not None and self._standby[0] == hop:
             try:
@@ -178,7 +200,9 @@ class Outlet:
     async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
         told = replayed(reroute.root, self.history.length)
-        for frame in retelling.frames(reroute.session, reroute.epoch, told, self.history.rows, further):
+        for frame in retelling.frames(
+            reroute.session, reroute.epoch, told, self.history.rows, further
+        ):
             if self.lost:
                 return
             await self._pass(frame)
@@ -202,7 +226,8 @@ class Outlet:
 
 
 def _packed(output: Tensor) -> WireTensor:
-    """Raises `SessionFault` for what is no number: the next peer would blame us for it, and rightly."""
+    """Raises `SessionFault` for what is no number: the next peer would blame us for it, and
+    rightly."""
     packed = WireTensor.pack(output)
     if not packed.is_finite:
         raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")

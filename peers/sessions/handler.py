@@ -53,23 +53,26 @@ class Handler:
     """All sessions of one peer.
 
     A link may belong to a client (it opens sessions) or to the peer before us in a chain (it sends
-    frames). A session takes commands from the link that opened it alone, and frames from there and from the peers that
-    its client has named; a link has proved whose it is.
+    frames). A session takes commands from the link that opened it alone, and frames from there and
+    from the peers that its client has named; a link has proved whose it is.
 
     Reading a link never waits for another link: one client that does not read would else hold up
     all that share a link with it. What may take time happens in tasks of its own.
 
-    Nothing here grows with what is sent. A link is read message by message, and what has not been read stays with its
-    sender; before reading on, answers are waited for, except those of `MAX_OPENING_PER_LINK` openings. The frames of a
-    session that wait are bounded by what it has reserved (`Inbox`), and whoever sends more loses the session. A session
-    computes no more before the next peer has taken its output. What sessions keep of their outputs has a budget, too.
-    How much one client may have, and how fast it may speak, is up to the `Admission`, which counts what it refuses.
+    Nothing here grows with what is sent. A link is read message by message, and what has not been
+    read stays with its sender; before reading on, answers are waited for, except those of
+    `MAX_OPENING_PER_LINK` openings. The frames of a session that wait are bounded by what it has
+    reserved (`Inbox`), and whoever sends more loses the session. A session computes no more before
+    the next peer has taken its output. What sessions keep of their outputs has a budget, too. How
+    much one client may have, and how fast it may speak, is up to the `Admission`, which counts what
+    it refuses.
 
     Layers can be taken up and put down; without any, pings are answered and sessions refused.
 
     Args:
         scheduler, budget: of the layers to begin with; None for none.
-        max_positions: the model's context, which no session may exceed; None if the model sets no limit.
+        max_positions: the model's context, which no session may exceed; None if the model sets no
+            limit.
         history_bytes: for what has been sent on, in case that a next peer fails.
         limits: of one client, one address, and all together.
 
@@ -97,10 +100,13 @@ class Handler:
         self._scheduler, self._budget, self._fingerprint = scheduler, budget, fingerprint
         self._max_positions = max_positions
         self._sessions: dict[SessionId, PeerSession] = {}
-        self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}  # of every link that is served
+        # of every link that is served
+        self._opening: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}
         self._farewells: set[asyncio.Task[None]] = set()
         self._over: deque[SessionId] = deque(maxlen=MAX_OVER)  # lately: their clients know
-        self._onward = OnwardLinks(dialer, self._fault_from_next, self._next_lost, self.admission, self.tally)
+        self._onward = OnwardLinks(
+            dialer, self._fault_from_next, self._next_lost, self.admission, self.tally
+        )
         self._answers: dict[type[Message], Callable[[Link, Any], Awaitable[None]]] = {
             Frame: self._frame,
             Open: self._start_opening,
@@ -145,14 +151,17 @@ class Handler:
                 await answer(link, message)
                 if self.admission.banned(link):
                     break
-                await self.admission.pace(link, link.bytes_received - received, self._forwards(link, message))
+                await self.admission.pace(
+                    link, link.bytes_received - received, self._forwards(link, message)
+                )
                 received = link.bytes_received
         except WireError as error:
             log.warning("%s: %s", link.address, error)
             self.admission.faulted(FaultCode.BAD_MESSAGE, link)
             await self._say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
         finally:
-            # The books first, without waiting, so that they are right even if we are cancelled here.
+            # The books first, without waiting, so that they are right even if we are cancelled
+            # here.
             self.admission.leave(link)
             openings = self._opening.pop(link).values()
             self.tally.closed(link)
@@ -171,8 +180,11 @@ class Handler:
         self._scheduler, self._budget, self.draining = scheduler, budget, False
 
     async def put_down(self, grace_s: float = 0.0) -> None:
-        """Serve no layers any more. Sessions that run may end by themselves for a while; then their clients are told
-        that they have to go on with another peer."""
+        """Serve no layers any more.
+
+        Sessions that run may end by themselves for a while; then their clients are told that they
+        have to go on with another peer.
+        """
         self.draining = True
         with contextlib.suppress(asyncio.TimeoutError):
             await within(grace_s, self._idle.wait())
@@ -205,9 +217,14 @@ class Handler:
             await self._say(link, refused.message(opening))
             return
         if opening.session in openings:
-            await self._say(link, SessionFault(FaultCode.BAD_MESSAGE, "it is being opened already").message(opening))
+            await self._say(
+                link,
+                SessionFault(FaultCode.BAD_MESSAGE, "it is being opened already").message(opening),
+            )
         elif len(openings) >= MAX_OPENING_PER_LINK:
-            await self._say(link, self.admission.refuse("openings", "many are being opened").message(opening))
+            await self._say(
+                link, self.admission.refuse("openings", "many are being opened").message(opening)
+            )
         else:
             task = openings[opening.session] = asyncio.create_task(self._open(link, opening))
             task.add_done_callback(lambda _: openings.pop(opening.session, None))
@@ -219,10 +236,14 @@ class Handler:
             await self._say(link, fault.message(opening))
         except Exception as error:
             log.exception("a session could not be opened")
-            await self._say(link, SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening))
+            await self._say(
+                link, SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening)
+            )
         else:
             assert self._scheduler is not None  # the session is open
-            await self._say(link, Opened(session=opening.session, branches=self._scheduler.span.branches))
+            await self._say(
+                link, Opened(session=opening.session, branches=self._scheduler.span.branches)
+            )
 
     async def _admit(self, link: Link, opening: Open) -> None:
         """Reserve, reach the next peer, and put the session on the books; all of it or nothing."""
@@ -233,7 +254,9 @@ class Handler:
             if opening.next is not None:
                 onward = await self._onward.to(opening.next, link)
                 self._check(link, opening)  # while we waited, somebody else may have been quicker
-                history = self.histories.open(opening.max_tokens, span.hidden_size * span.dtype.itemsize)
+                history = self.histories.open(
+                    opening.max_tokens, span.hidden_size * span.dtype.itemsize
+                )
             self._sessions[opening.session] = PeerSession(
                 opening,
                 Outlet(opening, link, self._onward, onward, history, self.tally),
@@ -254,7 +277,9 @@ class Handler:
             if isinstance(error, TooManyDials):
                 raise Refused("dials", error.why, error.wait_s) from None
             if isinstance(error, LinkClosed) and opening.next is not None:
-                raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id) from None
+                raise SessionFault(
+                    FaultCode.NEXT_UNREACHABLE, str(error), opening.next.peer_id
+                ) from None
             raise
 
     def _reserve(self, link: Link, budget: CacheBudget, tokens: int) -> Reservation:
@@ -272,29 +297,38 @@ class Handler:
         """End sessions of those that hold more than their share, the longest silent first."""
         now, limits = asyncio.get_running_loop().time(), self.admission.limits
         for session in sorted(self._sessions.values(), key=lambda session: session.heard_at):
-            lent = now - session.heard_at > limits.lent_silent_s or now - session.since > limits.lent_s
+            lent = (
+                now - session.heard_at > limits.lent_silent_s or now - session.since > limits.lent_s
+            )
             if lent and self.admission.over_share(session.outlet.opener, budget.total_tokens):
-                self._fail(session, self.admission.refuse("lent", "others want the room that you hold"))
+                self._fail(
+                    session, self.admission.refuse("lent", "others want the room that you hold")
+                )
 
     def _check(self, link: Link, opening: Open) -> tuple[Scheduler, CacheBudget]:
         """What the session will use. Raises `SessionFault` if it cannot be served."""
         if self.draining or self._scheduler is None or self._budget is None:
-            raise SessionFault(FaultCode.DRAINING, "the peer gives up its layers, or has not loaded any yet")
+            raise SessionFault(
+                FaultCode.DRAINING, "the peer gives up its layers, or has not loaded any yet"
+            )
         span = self._scheduler.span
         if opening.fingerprint != self._fingerprint:
             raise SessionFault(
                 FaultCode.WRONG_MODEL,
-                f"the client wants weights {opening.fingerprint[:12]}, this peer serves {self._fingerprint[:12]}",
+                f"the client wants weights {opening.fingerprint[:12]}, this peer serves"
+                f" {self._fingerprint[:12]}",
             )
         if not span.first <= opening.first < opening.last <= span.last:
             raise SessionFault(
                 FaultCode.WRONG_LAYERS,
-                f"layers {opening.first}:{opening.last} asked for, {span.first}:{span.last} are served here",
+                f"layers {opening.first}:{opening.last} asked for, {span.first}:{span.last} are"
+                " served here",
             )
         if self._max_positions is not None and opening.max_tokens > self._max_positions + MAX_TAIL:
             most = self._max_positions + MAX_TAIL  # branches share positions
             text = (
-                f"the model's context ends at {self._max_positions} tokens; ask for {most} at most, branches included"
+                f"the model's context ends at {self._max_positions} tokens; ask for {most} at most,"
+                " branches included"
             )
             raise SessionFault(FaultCode.BAD_MESSAGE, text)
         if opening.session in self._sessions:
@@ -319,7 +353,8 @@ class Handler:
             await session.outlet.tell(fault)
 
         if self._forget(session):
-            by_client = by_client or session.opening.first == 0  # where the model starts, nobody else sends
+            # where the model starts, nobody else sends
+            by_client = by_client or session.opening.first == 0
             self.admission.faulted(fault.code, session.outlet.opener if by_client else None)
             self._in_background(farewell())
 
@@ -347,8 +382,14 @@ class Handler:
     async def _frame(self, link: Link, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
         if session is None or not session.hears(link):
-            if frame.session not in self._over:  # else it was under way, and what matters has been said
-                await self._say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session))
+            # else it was under way, and what matters has been said
+            if frame.session not in self._over:
+                await self._say(
+                    link,
+                    Fault(
+                        code=FaultCode.NO_SESSION, text="unknown or closed", session=frame.session
+                    ),
+                )
             return
         try:
             session.accept(frame)
@@ -399,12 +440,17 @@ class Handler:
         if session is not None:
             await self._say(link, session.standing())
 
-    async def _clients_own(self, link: Link, message: Reroute | Heed | Mirror | Probe) -> PeerSession | None:
+    async def _clients_own(
+        self, link: Link, message: Reroute | Heed | Mirror | Probe
+    ) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)
         if session is not None and session.obeys(link):
             return session
-        await self._say(link, Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session))
+        await self._say(
+            link,
+            Fault(code=FaultCode.NO_SESSION, text="unknown or closed", session=message.session),
+        )
         return None
 
     async def _behalf(self, link: Link, message: Behalf) -> None:

@@ -1,4 +1,7 @@
-"""Frames of one session that wait for their turn. What has gathered till then is computed as one frame."""
+"""Frames of one session that wait for their turn.
+
+What has gathered till then is computed as one frame.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,7 +9,8 @@ from collections.abc import Sequence
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
-MAX_JOINED_TOKENS = 64  # of several frames computed as one: a slow stage gets larger batches, not a longer queue
+# of several frames computed as one: a slow stage gets larger batches, not a longer queue
+MAX_JOINED_TOKENS = 64
 # Beyond what the session has reserved: tokens may wait that the client knows to be lost already.
 MAX_LOST_TOKENS = MAX_FRAME_TOKENS
 
@@ -19,15 +23,19 @@ class Overfull(Exception):
         self.waiting_tokens, self.limit = waiting_tokens, limit
 
     def __str__(self) -> str:
-        return f"{self.waiting_tokens} tokens wait already, {self.limit} may; send less before answers have come"
+        return (
+            f"{self.waiting_tokens} tokens wait already, {self.limit} may; send less before answers"
+            " have come"
+        )
 
 
 class Inbox:
-    """Waiting frames, all of one epoch; and before them what is replayed, which outlives newer epochs.
+    """Waiting frames, all of one epoch; and before them what is replayed, which outlives newer
+    epochs.
 
-    This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let all of them wait,
-    for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what waits on a peer is bounded by the tokens
-    that it has cache for, whatever anybody sends.
+    This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let
+    all of them wait, for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what
+    waits on a peer is bounded by the tokens that it has cache for, whatever anybody sends.
     """
 
     def __init__(self, reserved_tokens: int) -> None:
@@ -45,7 +53,10 @@ class Inbox:
         return len(self._replays)
 
     def put(self, frame: Frame) -> None:
-        """Frames of older epochs that wait are dropped. Raises `Overfull` if there is no room left."""
+        """Frames of older epochs that wait are dropped.
+
+        Raises `Overfull` if there is no room left.
+        """
         self.cancel(frame.epoch, replays=False)
         if self.tokens + frame.count > self.limit:
             raise Overfull(self.tokens, self.limit)
@@ -70,8 +81,8 @@ class Inbox:
         return sum(frame.count for frame in self._next(room))
 
     def take(self, room: int) -> Frame:
-        """The first frame, joined with as many that follow as make no more than ``room`` tokens together. What is
-        replayed comes first, and is never joined."""
+        """The first frame, joined with as many that follow as make no more than ``room`` tokens
+        together. What is replayed comes first, and is never joined."""
         frames = self._next(room)
         waiting = self._replays or self._frames
         for frame in frames:
@@ -93,8 +104,8 @@ class Inbox:
 
 
 def follows(before: Frame, frame: Frame) -> bool:
-    """Whether two frames of an epoch may be joined: the second goes on where the first ends, and all of their tokens
-    are to be answered, which a prompt's are not."""
+    """Whether two frames of an epoch may be joined: the second goes on where the first ends, and
+    all of their tokens are to be answered, which a prompt's are not."""
     return (
         frame.first == before.first + before.count
         and before.tail == before.count
@@ -104,12 +115,16 @@ def follows(before: Frame, frame: Frame) -> bool:
 
 
 def join(frames: Sequence[Frame]) -> Frame:
-    """One frame for several of which each `follows` the one before. It has the root of the first: those of the others
-    come into effect with the next frame."""
+    """One frame for several of which each `follows` the one before.
+
+    It has the root of the first: those of the others come into effect with the next frame.
+    """
     if len(frames) == 1:
         return frames[0]
     branching = any(frame.parents for frame in frames)
-    parents = tuple(distance for frame in frames for distance in frame.parents or (1,) * frame.count)
+    parents = tuple(
+        distance for frame in frames for distance in frame.parents or (1,) * frame.count
+    )
     tokens = tuple(token for frame in frames for token in frame.tokens or ())
     return frames[0].model_copy(
         update={
@@ -117,7 +132,9 @@ def join(frames: Sequence[Frame]) -> Frame:
             "parents": parents if branching else None,
             "tokens": tokens or None,
             "hidden": _joined([frame.hidden for frame in frames if frame.hidden is not None]),
-            "compute_ms": tuple(map(max, zip(*(frame.compute_ms for frame in frames), strict=True))),
+            "compute_ms": tuple(
+                map(max, zip(*(frame.compute_ms for frame in frames), strict=True))
+            ),
             "queue_ms": tuple(map(max, zip(*(frame.queue_ms for frame in frames), strict=True))),
         }
     )

@@ -13,7 +13,8 @@ from swarm.util.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Fault, Hop
 
-MAX_IDLE = 16  # links kept for the next session that goes there; a client could make us open any number
+# links kept for the next session that goes there; a client could make us open any number
+MAX_IDLE = 16
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ class Dials(Protocol):
     """How often a client may have us dial in vain."""
 
     def dial(self, link: Link) -> float:
-        """Seconds that the client behind a link has to wait before we dial for it; 0 if it need not."""
+        """Seconds that the client behind a link has to wait before we dial for it; 0 if it need
+        not."""
         ...
 
     def dialled(self, link: Link) -> None:
@@ -73,8 +75,10 @@ class OnwardLinks:
         return tuple(self._listeners)
 
     async def to(self, hop: Hop, opener: Link | None = None) -> Link:
-        """The link to a peer, which the client behind ``opener`` named. Raises `LinkClosed` if it does not answer, and
-        `TooManyDials`."""
+        """The link to a peer, which the client behind ``opener`` named.
+
+        Raises `LinkClosed` if it does not answer, and `TooManyDials`.
+        """
         where = (hop.address, hop.certificate, hop.peer_id)
         lock = self._dialing.setdefault(where, asyncio.Lock())
         async with lock:
@@ -98,7 +102,10 @@ class OnwardLinks:
         return link
 
     def release(self, link: Link) -> None:
-        """A session that got the link is over. The link waits for the next one, unless too many do."""
+        """A session that got the link is over.
+
+        The link waits for the next one, unless too many do.
+        """
         if link not in self._users:  # lost meanwhile
             return
         self._users[link] -= 1

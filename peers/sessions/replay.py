@@ -11,7 +11,11 @@ from swarm.wire.token_tree import Retold, Stream
 
 
 def frames(
-    session: SessionId, epoch: int, told: Iterable[Retold], rows: Callable[[slice], Tensor], replay: int
+    session: SessionId,
+    epoch: int,
+    told: Iterable[Retold],
+    rows: Callable[[slice], Tensor],
+    replay: int,
 ) -> Iterator[Frame]:
     """Frames with the outputs of these ``rows``, made one by one as they are asked for."""
     for each in told:
@@ -19,8 +23,8 @@ def frames(
 
 
 def as_it_stands(session: SessionId, stream: Stream, history: History) -> Iterator[Frame]:
-    """Frames with all that a session holds now, however long it takes until they are asked for, as long as its trunk
-    stays.
+    """Frames with all that a session holds now, however long it takes until they are asked for, as
+    long as its trunk stays.
 
     The trunk is not copied: its rows stay where they are, while what lies behind it comes and goes.
     """

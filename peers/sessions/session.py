@@ -17,7 +17,17 @@ from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
-from swarm.wire.messages import MAX_HOPS, FaultCode, Frame, Heed, Heeding, Mirror, Open, Reroute, Standing
+from swarm.wire.messages import (
+    MAX_HOPS,
+    FaultCode,
+    Frame,
+    Heed,
+    Heeding,
+    Mirror,
+    Open,
+    Reroute,
+    Standing,
+)
 from swarm.wire.tensors import WireTensor, dtype_name
 from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, Stream
 
@@ -32,13 +42,14 @@ log = logging.getLogger(__name__)
 class PeerSession:
     """Layers ``[first, last)`` for one client. To the scheduler it is a `Job`.
 
-    While its next peer is lost, a session takes frames and computes none of them, but what is replayed to it: the peer
-    that takes the place needs all of that.
+    While its next peer is lost, a session takes frames and computes none of them, but what is
+    replayed to it: the peer that takes the place needs all of that.
 
     Args:
         opening: the message that opened it.
         outlet: where outputs go; the session closes it.
-        reserved: its part of the cache budget, which whoever takes the session off the books gives back.
+        reserved: its part of the cache budget, which whoever takes the session off the books gives
+            back.
         max_positions: the model's context; None if the model sets no limit.
         failed: called once, by the session's own task, when the session cannot go on.
     """
@@ -64,7 +75,8 @@ class PeerSession:
         self._reroute: Reroute | None = None  # that is to be followed
         self._reroutes = 0  # that were
         self._mirror: Mirror | None = None  # that is to be begun
-        self._passing: asyncio.Task[None] | None = None  # what is said to others, which may take time
+        # what is said to others, which may take time
+        self._passing: asyncio.Task[None] | None = None
         self.since = self.heard_at = asyncio.get_running_loop().time()  # on the event loop's clock
         self._task = asyncio.create_task(self._run())
 
@@ -86,7 +98,10 @@ class PeerSession:
         return Heeding(session=heed.session, speakers=heed.speakers)
 
     def accept(self, frame: Frame) -> None:
-        """Put a frame in the inbox; never waits. Raises `SessionFault` if it does not belong here."""
+        """Put a frame in the inbox; never waits.
+
+        Raises `SessionFault` if it does not belong here.
+        """
         if self.stream.stale(frame.epoch, frame.replay is not None):
             return
         self._check(frame)
@@ -99,16 +114,19 @@ class PeerSession:
         self._arrived.set()
 
     def cancel(self, epoch: int, replays: bool = True) -> None:
-        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or before they leave; and
-        what is replayed only if ``replays``."""
+        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or
+        before they leave; and what is replayed only if ``replays``."""
         self.stream.cancel(epoch, replays)
         self._inbox.cancel(epoch, replays)
 
     def reroute(self, reroute: Reroute) -> None:
-        """Go on to another next peer as soon as what is being computed is done, and the root is held; never waits.
-        Whatever is on its way to the old one is given up. Raises `SessionFault` if that cannot be."""
+        """Go on to another next peer as soon as what is being computed is done, and the root is
+        held; never waits. Whatever is on its way to the old one is given up. Raises `SessionFault`
+        if that cannot be."""
         if self.outlet.hop is None:
-            raise SessionFault(FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace")
+            raise SessionFault(
+                FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace"
+            )
         if reroute.replay is not None:
             if self.outlet.history is None:
                 raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
@@ -122,13 +140,16 @@ class PeerSession:
         self._arrived.set()
 
     def mirror(self, mirror: Mirror) -> None:
-        """Let another peer stand by for the next one as soon as what is being computed is done; never waits. Where it
-        cannot be, nothing happens."""
+        """Let another peer stand by for the next one as soon as what is being computed is done;
+        never waits. Where it cannot be, nothing happens."""
         self._mirror = mirror
         self._arrived.set()
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
-        """Send nothing more over a link that failed. Returns what the client has to know, if it was ours."""
+        """Send nothing more over a link that failed.
+
+        Returns what the client has to know, if it was ours.
+        """
         fault = self.outlet.lose(link, code, text)
         if fault is not None:
             self._arrived.set()
@@ -137,7 +158,10 @@ class PeerSession:
     def standing(self) -> Standing:
         """How far the session has come here."""
         return Standing(
-            session=self.opening.session, epoch=self.stream.epoch, last=self.stream.last, passed=self.outlet.passed
+            session=self.opening.session,
+            epoch=self.stream.epoch,
+            last=self.stream.last,
+            passed=self.outlet.passed,
         )
 
     async def close(self) -> None:
@@ -152,10 +176,18 @@ class PeerSession:
         return self._inbox.next_tokens(self._room) if self._may_compute else 0
 
     def begin(self) -> Work:
-        """Place the next frame in the stream. Raises `SessionFault` or `OutOfOrder` if it has no place there."""
+        """Place the next frame in the stream.
+
+        Raises `SessionFault` or `OutOfOrder` if it has no place there.
+        """
         frame = self._inbox.take(self._room)
         placement = self.stream.admit(
-            frame.epoch, frame.root, frame.first, frame.count, frame.parents, frame.replay is not None
+            frame.epoch,
+            frame.root,
+            frame.first,
+            frame.count,
+            frame.parents,
+            frame.replay is not None,
         )
         assert placement is not None  # nothing that waits is stale
         self._check_place(placement, frame.count)
@@ -164,13 +196,15 @@ class PeerSession:
 
     @property
     def _room(self) -> int:
-        """Tokens that certainly fit, whatever the frames forget: joining frames must never be what breaks a limit."""
+        """Tokens that certainly fit, whatever the frames forget: joining frames must never be what
+        breaks a limit."""
         stream, rows = self.stream, self.opening.max_tokens
         return min(rows - stream.length, MAX_TAIL - (stream.length - stream.trunk))
 
     @property
     def _may_compute(self) -> bool:
-        """Whether there is a frame, and somebody to send it on to; what is replayed, others will need in any case."""
+        """Whether there is a frame, and somebody to send it on to; what is replayed, others will
+        need in any case."""
         return bool(self._inbox.replays if self.outlet.lost else len(self._inbox))
 
     @property
@@ -200,10 +234,15 @@ class PeerSession:
             self._failed(self, SessionFault(FaultCode.OUT_OF_ORDER, str(error)))
         except Exception as error:
             log.exception("a session failed")
-            self._failed(self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation"))
+            self._failed(
+                self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation")
+            )
 
     async def _something_to_do(self) -> None:
-        """Wait until there is something to compute, or a peer to turn to. Raises `SessionFault` after a silence."""
+        """Wait until there is something to compute, or a peer to turn to.
+
+        Raises `SessionFault` after a silence.
+        """
         loop, silent = asyncio.get_running_loop(), False
         while not (self._may_compute or self._may_follow or self._mirror):
             self._check_life()
@@ -220,7 +259,9 @@ class PeerSession:
 
     def _check_life(self) -> None:
         if asyncio.get_running_loop().time() - self.since > LONGEST_LIFE_S:
-            raise SessionFault(FaultCode.BUSY, f"a session lasts {LONGEST_LIFE_S:g} s at most; open it again")
+            raise SessionFault(
+                FaultCode.BUSY, f"a session lasts {LONGEST_LIFE_S:g} s at most; open it again"
+            )
 
     async def _follow(self) -> None:
         """Go back to what has been answered, and on to another next peer."""
@@ -228,7 +269,9 @@ class PeerSession:
         assert reroute is not None  # what else is there to do
         self._reroutes += 1
         if self._reroutes > MAX_REROUTES:
-            raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times")
+            raise SessionFault(
+                FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times"
+            )
         if reroute.replay is not None:
             placement = self.stream.cut(reroute.epoch, reroute.root)
             self._cache.place(placement)
@@ -272,18 +315,26 @@ class PeerSession:
             problem = f"token ids must be below {span.vocab_size}"
         elif frame.hidden is not None and frame.hidden.hidden != span.hidden_size:
             problem = f"hidden states must be {span.hidden_size} wide"
-        elif max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS:  # the next peer would refuse it, and us
+        elif (
+            max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS
+        ):  # the next peer would refuse it, and us
             problem = f"a frame passes {MAX_HOPS} peers at most"
         if problem:
             raise SessionFault(FaultCode.BAD_MESSAGE, problem)
         if frame.hidden is not None and not _fits(frame.hidden, span.dtype):
-            raise SessionFault(FaultCode.NOT_FINITE, f"hidden states are not finite in {span.dtype}")
+            raise SessionFault(
+                FaultCode.NOT_FINITE, f"hidden states are not finite in {span.dtype}"
+            )
 
     def _check_place(self, placement: Placement, count: int) -> None:
-        """What depends on the frames before: room, the model's context, and branches where there can be none."""
+        """What depends on the frames before: room, the model's context, and branches where there
+        can be none."""
         rows, most, problem = placement.start + count, self.opening.max_tokens, ""
         if rows > most:
-            problem = f"the session was opened for {most} tokens, and this makes {rows}, losing branches included"
+            problem = (
+                f"the session was opened for {most} tokens, and this makes {rows}, losing branches"
+                " included"
+            )
         elif self._max_positions is not None and max(placement.positions) >= self._max_positions:
             problem = f"the model's context ends at {self._max_positions} tokens"
         elif placement.sees is not None and not self._scheduler.span.branches:
@@ -293,7 +344,8 @@ class PeerSession:
 
 
 def _inputs(frame: Frame) -> Tensor:
-    """What the span computes on: token ids ``[n]`` at the model's start, hidden states ``[n, hidden]`` after it."""
+    """What the span computes on: token ids ``[n]`` at the model's start, hidden states
+    ``[n, hidden]`` after it."""
     if frame.tokens is not None:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
@@ -301,7 +353,8 @@ def _inputs(frame: Frame) -> Tensor:
 
 
 def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:
-    """Whether all values are finite, in the dtype that computes, too, which may know no such large ones."""
+    """Whether all values are finite, in the dtype that computes, too, which may know no such large
+    ones."""
     if not hidden.is_finite:
         return False
     return hidden.dtype == dtype_name(dtype) or WireTensor.pack(hidden.unpack().to(dtype)).is_finite

@@ -1,4 +1,5 @@
-"""What chains said of one text, by position: two of them are compared place by place, or not at all."""
+"""What chains said of one text, by position: two of them are compared place by place, or not at
+all."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,8 +10,10 @@ from swarm.audit.distance import distances
 
 
 class Incomparable(Exception):
-    """Rows that do not belong together, or not where they are said to. Never a peer's fault: what a peer sends is
-    checked before it becomes a row."""
+    """Rows that do not belong together, or not where they are said to.
+
+    Never a peer's fault: what a peer sends is checked before it becomes a row.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,9 @@ class Answers:
         places, rows = self.positions, self.hidden.shape[0]
         if rows != len(places) or not places:
             raise Incomparable(f"{rows} rows for {len(places)} positions")
-        if not all(one < other for one, other in pairwise(places)) or not 0 <= places[0] <= places[-1] < len(self.text):
+        if not all(one < other for one, other in pairwise(places)) or not 0 <= places[0] <= places[
+            -1
+        ] < len(self.text):
             raise Incomparable(f"positions {places} of a text of {len(self.text)} tokens")
 
     def distances(self, other: "Answers") -> Tensor:

@@ -1,4 +1,5 @@
-"""What a client keeps of the answers to one text, so that they can be compared with those of others later."""
+"""What a client keeps of the answers to one text, so that they can be compared with those of others
+later."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from swarm.routing.chain import Stage
 
-MAX_SAMPLES = 64  # positions of a text whose hidden states are kept: half a megabyte for a large model
-MAX_PENDING = 512  # positions that were answered, and of which it is not known whether the text gets there
+# positions of a text whose hidden states are kept: half a megabyte for a large model
+MAX_SAMPLES = 64
+# positions that were answered, and of which it is not known whether the text gets there
+MAX_PENDING = 512
 
 
 class Answered(Protocol):
-    """A token that was answered: is it ``kept`` in the text, or ``alive``, so that it may be yet?"""
+    """A token that was answered: is it ``kept`` in the text, or ``alive``, so that it may be
+    yet?"""
 
     @property
     def position(self) -> int: ...
@@ -32,7 +36,8 @@ class Evidence:
     Attributes:
         tokens: prompt and output.
         prompt_tokens: how many of them are the prompt.
-        positions: ascending; at each of them ``hidden`` ``[n, hidden]`` has what came, before the final norm.
+        positions: ascending; at each of them ``hidden`` ``[n, hidden]`` has what came, before the
+            final norm.
         windows: answers of the chain that these positions come from.
         stages: the chain at the end.
         gone: peers that had a part before, be it in an earlier text of the same session.
@@ -62,7 +67,8 @@ class Evidence:
 
 
 class Samples:
-    """A fair sample of the positions of a text that grows: every one is as likely to be in it at the end.
+    """A fair sample of the positions of a text that grows: every one is as likely to be in it at
+    the end.
 
     Args:
         choose: a random number from 0 to ``n - 1``.
@@ -71,17 +77,21 @@ class Samples:
     def __init__(self, choose: Callable[[int], int] = random.randrange) -> None:
         self._choose = choose
         self._pending: list[tuple[Answered, Tensor, int]] = []
-        self._chosen: list[tuple[int, Tensor, int]] = []  # position, hidden state, number of the answer
+        # position, hidden state, number of the answer
+        self._chosen: list[tuple[int, Tensor, int]] = []
         self._seen = self._answers = 0
 
     def answered(self, nodes: Sequence[Answered], hidden: Tensor) -> None:
         """An answer came: ``hidden`` ``[n, hidden]`` at these nodes."""
         self._answers += 1
-        self._pending += [(node, row, self._answers) for node, row in zip(nodes, hidden, strict=True)]
+        self._pending += [
+            (node, row, self._answers) for node, row in zip(nodes, hidden, strict=True)
+        ]
         self._pending = self._pending[-MAX_PENDING:]
 
     def settle(self) -> None:
-        """Tokens were committed: take those that are part of the text, forget those that never will be."""
+        """Tokens were committed: take those that are part of the text, forget those that never will
+        be."""
         for node, row, answer in self._pending:
             if node.kept:
                 self._offer(node.position, row, answer)
@@ -91,7 +101,8 @@ class Samples:
         self._seen += 1
         place = len(self._chosen) if len(self._chosen) < MAX_SAMPLES else self._choose(self._seen)
         if place < MAX_SAMPLES:
-            self._chosen[place : place + 1] = [(position, row.clone(), answer)]  # a view would keep its whole answer
+            # a view would keep its whole answer
+            self._chosen[place : place + 1] = [(position, row.clone(), answer)]
 
     def evidence(
         self,

@@ -29,7 +29,9 @@ class Guard:
         if least <= 0.0:
             return "its answer is zero"
         if self._band is not None and not self._band[0] <= least <= most <= self._band[1]:
-            return f"its answer has sizes of {least:.3g} to {most:.3g}, where {self._said} are usual"
+            return (
+                f"its answer has sizes of {least:.3g} to {most:.3g}, where {self._said} are usual"
+            )
         self._learn(norms)
         return None
 

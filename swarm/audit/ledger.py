@@ -1,9 +1,11 @@
-"""What one client knows of the honesty of peers: how much of theirs was found right, and who is under suspicion.
+"""What one client knows of the honesty of peers: how much of theirs was found right, and who is
+under suspicion.
 
-A peer is a *suspect* from the first disagreement that it may have caused until its test (`swarm.audit.sequential`)
-clears it, unless others that were part of more disagreements explain all of its own. It is condemned only if the test
-says so *and* nobody else was part of all the chains that disagreed with it: an honest peer that always works beside a
-liar is as suspect as the liar, and never condemned for it. Local, never told to others.
+A peer is a *suspect* from the first disagreement that it may have caused until its test
+(`swarm.audit.sequential`) clears it, unless others that were part of more disagreements explain all
+of its own. It is condemned only if the test says so *and* nobody else was part of all the chains
+that disagreed with it: an honest peer that always works beside a liar is as suspect as the liar,
+and never condemned for it. Local, never told to others.
 """
 
 from collections import Counter, deque
@@ -40,8 +42,17 @@ class Ledger:
         """Peers under suspicion, the worst first."""
         open_ = [chain & self._tests.keys() for chain in self._disagreements]
         counts = Counter(peer for chain in open_ for peer in chain)
-        suspects = {peer for chain in open_ for peer in chain if counts[peer] == max(map(counts.__getitem__, chain))}
-        return tuple(sorted(suspects, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)))
+        suspects = {
+            peer
+            for chain in open_
+            for peer in chain
+            if counts[peer] == max(map(counts.__getitem__, chain))
+        }
+        return tuple(
+            sorted(
+                suspects, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)
+            )
+        )
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -52,8 +63,8 @@ class Ledger:
         return tuple(peer for peer in suspects if peer in worse)
 
     def chance(self, peer_ids: Iterable[str], rate: float) -> float:
-        """How likely a text of these peers is audited: surely while one of them is new or suspect, and less the longer
-        their record is, down to ``rate``. A rate of 0 audits nothing."""
+        """How likely a text of these peers is audited: surely while one of them is new or suspect,
+        and less the longer their record is, down to ``rate``. A rate of 0 audits nothing."""
         if not rate:
             return 0.0
         suspects = set(self.suspects)
@@ -66,21 +77,26 @@ class Ledger:
         return max(rate, min(1.0, FIRST_WINDOWS / clean))
 
     def agreed(self, peer_ids: Collection[str], windows: int) -> None:
-        """Two independent computations of ``windows`` agreed, one of which was made by these peers."""
+        """Two independent computations of ``windows`` agreed, one of which was made by these
+        peers."""
         for peer in peer_ids:
             self._clean[peer] = self._clean.pop(peer, 0) + windows
             if peer in self._tests:
                 self._tests[peer] = self._tests[peer].agreed()
                 if self._tests[peer].verdict == "cleared":
-                    del self._tests[peer]  # it stays part of the disagreements: nobody else is condemned in its place
+                    # it stays part of the disagreements: nobody else is condemned in its place
+                    del self._tests[peer]
         while len(self._clean) > MAX_PEERS:
             del self._clean[next(iter(self._clean))]
 
     def disagreed(self, peer_ids: Collection[str], dispute: bool = False) -> tuple[str, ...]:
-        """One of these peers lied, and nobody could find out who. Whoever was a suspect before did it most likely.
+        """One of these peers lied, and nobody could find out who.
+
+        Whoever was a suspect before did it most likely.
 
         Args:
-            dispute: they were asked the same and answered differently, so that one of them is enough for a chain.
+            dispute: they were asked the same and answered differently, so that one of them is
+                enough for a chain.
 
         Returns:
             Those that are condemned by it: none or one.

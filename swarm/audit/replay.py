@@ -1,4 +1,5 @@
-"""How a text is run once more, so that it looks as if it were being written: its prompt, then window after window."""
+"""How a text is run once more, so that it looks as if it were being written: its prompt, then
+window after window."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,13 @@ MOST_AT_ONCE = 8  # tokens a window, as many as a drafter is often right
 
 
 def windows(tokens: Sequence[int], prompt_tokens: int, rng: random.Random) -> Iterator[Window]:
-    """The frames of a session that is told ``tokens``. Answers are wanted from the prompt's last token on.
+    """The frames of a session that is told ``tokens``.
 
-    Each that asks for answers is to be answered before the next one is sent. The prompt's chunks before its last ask
-    for none; they are answered as well, with nothing, and need not be waited for.
+    Answers are wanted from the prompt's last token on.
+
+    Each that asks for answers is to be answered before the next one is sent. The prompt's chunks
+    before its last ask for none; they are answered as well, with nothing, and need not be waited
+    for.
     """
     start = 0
     while start < len(tokens):
@@ -28,6 +32,7 @@ def windows(tokens: Sequence[int], prompt_tokens: int, rng: random.Random) -> It
 
 
 def places(window: Window) -> range:
-    """The positions in the text that a window of `windows` asks about, whose answer has a row for each."""
+    """The positions in the text that a window of `windows` asks about, whose answer has a row for
+    each."""
     end = window.position + len(window.tokens)
     return range(end - window.tail, end)

@@ -1,9 +1,10 @@
-"""Wald's sequential probability ratio test: is this peer's rate of disagreeing audits that of a liar?
+"""Wald's sequential probability ratio test: is this peer's rate of disagreeing audits that of a
+liar?
 
-Wald, "Sequential Tests of Statistical Hypotheses" (1945). H0: a share `HONEST` of its audits disagree for reasons of
-others. H1: a share `LYING` does, which is what a peer that lies in one frame of a hundred shows in texts of ten frames.
-Each audit adds the logarithm of how much likelier it is under H1. A disagreement that several peers may have caused
-counts for each of them in part.
+Wald, "Sequential Tests of Statistical Hypotheses" (1945). H0: a share `HONEST` of its audits
+disagree for reasons of others. H1: a share `LYING` does, which is what a peer that lies in one
+frame of a hundred shows in texts of ten frames. Each audit adds the logarithm of how much likelier
+it is under H1. A disagreement that several peers may have caused counts for each of them in part.
 """
 
 import math

@@ -1,10 +1,11 @@
-"""How far honest answers may be from each other: kernels, batch shapes and dtypes round differently.
+"""How far honest answers may be from each other: kernels, batch shapes and dtypes round
+differently.
 
-Two statistics over the positions of one text. The *median* tells lies that are everywhere, however small; where a
-router of experts sits between two of them, a rounding error may send single tokens another way, and the median does not
-care. The share of *outliers* tells lies that are large and rare. The figures are several times what honest peers were
-measured to differ by, and far below what 4-bit weights do: `python -m swarm.sim.audits` prints both, docs/security.md
-has them.
+Two statistics over the positions of one text. The *median* tells lies that are everywhere, however
+small; where a router of experts sits between two of them, a rounding error may send single tokens
+another way, and the median does not care. The share of *outliers* tells lies that are large and
+rare. The figures are several times what honest peers were measured to differ by, and far below what
+4-bit weights do: `python -m swarm.sim.audits` prints both, docs/security.md has them.
 """
 
 from collections.abc import Collection
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # in configurations
+# in configurations
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class Tolerance:
     share: float
 
     def holds(self, distances: Tensor) -> bool:
-        """Whether distances ``[n]`` are such as honest chains have. What is not a number is no honest distance."""
+        """Whether distances ``[n]`` are such as honest chains have.
+
+        What is not a number is no honest distance.
+        """
         if not distances.numel():
             return True
         distances = distances.nan_to_num(nan=float("inf"))

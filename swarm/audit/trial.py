@@ -1,24 +1,29 @@
 """Who of two chains lied: which chains to run next, and what their answers prove.
 
-The text was written by the *first* party of every stage. An audit ran it over *second* parties, where there were any,
-and the answers differ. A `Trial` asks for more runs of the same tokens, each an ordinary session:
+The text was written by the *first* party of every stage. An audit ran it over *second* parties,
+where there were any, and the answers differ. A `Trial` asks for more runs of the same tokens, each
+an ordinary session:
 
-1. The first parties once more. If they now agree with the audit, the lie cannot be reproduced: any of them may have
-   told it. If they agree with what they wrote, they are the base from there on; if with neither, the audit's chain is.
-2. The base with a single stage exchanged, for each stage. Where that makes a difference, its two parties differ.
-3. For each such stage its first, second and third party, beside all first and beside all second parties of the other
-   stages, twice. A party is convicted if every time it alone differs. A neighbour that is the same in all runs could be
-   the liar, and know from whom it meets when to lie; so nobody is convicted whose neighbours cannot be exchanged.
+1. The first parties once more. If they now agree with the audit, the lie cannot be reproduced: any
+   of them may have told it. If they agree with what they wrote, they are the base from there on; if
+   with neither, the audit's chain is.
+2. The base with a single stage exchanged, for each stage. Where that makes a difference, its two
+   parties differ.
+3. For each such stage its first, second and third party, beside all first and beside all second
+   parties of the other stages, twice. A party is convicted if every time it alone differs. A
+   neighbour that is the same in all runs could be the liar, and know from whom it meets when to
+   lie; so nobody is convicted whose neighbours cannot be exchanged.
 
-An honest party is thus convicted only if two parties agree on the same lie, or both of the parties before or behind it
-lie whenever they meet it, and to it alone.
+An honest party is thus convicted only if two parties agree on the same lie, or both of the parties
+before or behind it lie whenever they meet it, and to it alone.
 """
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 FIRST, SECOND, THIRD = 0, 1, 2
-WRITTEN, AUDIT = 0, 1  # numbers of the two answers that differ; those of the trial's own runs follow
+# numbers of the two answers that differ; those of the trial's own runs follow
+WRITTEN, AUDIT = 0, 1
 ROUNDS = 2
 
 Party = tuple[str, ...]  # ids of the peers that compute a stage, one after the other
@@ -49,7 +54,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Peers that lied for certain; sets of which one lied, each; and such sets whose members accuse each other."""
+    """Peers that lied for certain; sets of which one lied, each; and such sets whose members accuse
+    each other."""
 
     convicted: tuple[str, ...] = ()
     suspected: tuple[frozenset[str], ...] = ()
@@ -60,7 +66,8 @@ class Trial:
     """Run `step`, `tell` what came of it, until there is an `outcome`.
 
     Args:
-        stands: of the stages in order; the audit exchanged every stage that has a second party, at least one.
+        stands: of the stages in order; the audit exchanged every stage that has a second party, at
+            least one.
         gone: peers that had a part in the text, and none any more when it ended.
     """
 
@@ -72,8 +79,8 @@ class Trial:
         self.step: Step | None = next(self._course)
 
     def tell(self, same: Sequence[bool] | None) -> None:
-        """Whether the answer to `step` is the same as each of those it was to be compared with; None if the run could
-        not be made, which proves nothing."""
+        """Whether the answer to `step` is the same as each of those it was to be compared with;
+        None if the run could not be made, which proves nothing."""
         try:
             self.step = self._course.send(same)
         except StopIteration as end:
@@ -93,7 +100,9 @@ class Trial:
             return self._suspect(firsts)
         disputed = []
         for i in self._exchanged:
-            same = yield self._step(_exchange(base, i, SECOND if base[i] == FIRST else FIRST), number)
+            same = yield self._step(
+                _exchange(base, i, SECOND if base[i] == FIRST else FIRST), number
+            )
             if same is not None and not same[0]:
                 disputed.append(i)
         convicted: list[str] = []
@@ -129,8 +138,8 @@ class Trial:
         return self._stands[i].party(suspects.pop())
 
     def _may_have_lied(self, i: int) -> set[str]:
-        """Where first and second party of a stage differ, and it is not clear who lied: a neighbour that cannot be
-        exchanged may have done it."""
+        """Where first and second party of a stage differ, and it is not clear who lied: a neighbour
+        that cannot be exchanged may have done it."""
         stand = self._stands[i]
         fixed = [s.first for s in self._stands[max(0, i - 1) : i + 2] if s.second is None]
         parties = [*(party for party in (stand.first, stand.second, stand.third) if party), *fixed]
@@ -145,7 +154,12 @@ class Trial:
 
     def _suspect(self, *runs: Run) -> Outcome:
         """Everybody who had a part in these runs, and in the text."""
-        peers = {peer for run in runs for i, which in enumerate(run) for peer in self._stands[i].party(which)}
+        peers = {
+            peer
+            for run in runs
+            for i, which in enumerate(run)
+            for peer in self._stands[i].party(which)
+        }
         return Outcome(suspected=(frozenset(peers) | self._gone,))
 
 

@@ -1,4 +1,5 @@
-"""Why a text that was to be audited was not: an audit that never came to a comparison says nothing of any peer."""
+"""Why a text that was to be audited was not: an audit that never came to a comparison says nothing
+of any peer."""
 
 import enum
 

@@ -25,7 +25,8 @@ class Asked:
     """What is to be measured.
 
     Args:
-        plain_tokens: length of the plain texts, which take longest and whose speed does not depend on it.
+        plain_tokens: length of the plain texts, which take longest and whose speed does not depend
+            on it.
     """
 
     model: str
@@ -44,9 +45,16 @@ class Asked:
 
 
 async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
-    """Each prompt in all ways before the next, with a progress bar in a terminal. Raises what `SwarmClient` raises."""
+    """Each prompt in all ways before the next, with a progress bar in a terminal.
+
+    Raises what `SwarmClient` raises.
+    """
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) if console.is_terminal and not quiet else nullcontext() as bar:
+    with (
+        Progress(console=console, transient=True)
+        if console.is_terminal and not quiet
+        else nullcontext() as bar
+    ):
         job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
         async with SwarmClient(
             asked.model,
@@ -63,7 +71,11 @@ async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
             for prompt in asked.prompts:
                 comparisons.append(
                     await compare(
-                        client, prompt, asked.ways, max_new_tokens=asked.max_new_tokens, plain_tokens=asked.plain_tokens
+                        client,
+                        prompt,
+                        asked.ways,
+                        max_new_tokens=asked.max_new_tokens,
+                        plain_tokens=asked.plain_tokens,
                     )
                 )
                 if bar is not None and job is not None:
@@ -75,7 +87,14 @@ def show(comparisons: Sequence[Comparison], ways: Sequence[Way], as_: str) -> No
     """Print the figures as ``table``, ``markdown`` or ``json``."""
     rows: list[Figures] = all_figures(comparisons, ways)
     if as_ == "json":
-        print(json.dumps({"ways": [row.as_dict() for row in rows], "prompts": [c.as_dict() for c in comparisons]}))
+        print(
+            json.dumps(
+                {
+                    "ways": [row.as_dict() for row in rows],
+                    "prompts": [c.as_dict() for c in comparisons],
+                }
+            )
+        )
     elif as_ == "markdown":
         print(markdown(rows))
     else:

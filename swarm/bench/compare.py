@@ -1,4 +1,5 @@
-"""The same prompt decoded in several ways on the same swarm, and how close each comes to the bound."""
+"""The same prompt decoded in several ways on the same swarm, and how close each comes to the
+bound."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -33,17 +34,22 @@ class Comparison:
         return self.ways[way].stats.tokens_per_second / self.plain.stats.tokens_per_second
 
     def bound_share(self, way: str) -> float | None:
-        """Speed over the most that any speculation could reach with this draft and on this chain, whose loop is that
-        of plain decoding; None where nothing was drafted."""
+        """Speed over the most that any speculation could reach with this draft and on this chain,
+        whose loop is that of plain decoding; None where nothing was drafted."""
         stats = self.ways[way].stats
         if not stats.drafted_tokens:
             return None
         misses = stats.rejections - stats.branch_tokens
-        bound_ms = time_bound_ms(stats.new_tokens, misses, self.plain.stats.loop_ms, token_ms(stats))
+        bound_ms = time_bound_ms(
+            stats.new_tokens, misses, self.plain.stats.loop_ms, token_ms(stats)
+        )
         return bound_ms / (stats.seconds * 1e3)
 
     def as_dict(self) -> dict[str, Any]:
-        more = {way: {"speedup": self.speedup(way), "bound_share": self.bound_share(way)} for way in self.ways}
+        more = {
+            way: {"speedup": self.speedup(way), "bound_share": self.bound_share(way)}
+            for way in self.ways
+        }
         ways = {way: {**generation.as_dict(), **more[way]} for way, generation in self.ways.items()}
         return {"prompt": self.prompt, "ways": ways, "identical": all(map(self.agrees, self.ways))}
 
@@ -80,6 +86,9 @@ async def compare(
 
 
 def token_ms(stats: Stats) -> float:
-    """tau of the bound: drafting one token, or one token in the slowest stage, whichever takes longer."""
+    """tau of the bound: drafting one token, or one token in the slowest stage, whichever takes
+    longer."""
     positions = max(1.0, (stats.positions_per_token or 1.0) * stats.new_tokens / stats.frames)
-    return max(stats.draft_ms_per_token or 0.0, max(stats.stage_compute_ms, default=0.0) / positions)
+    return max(
+        stats.draft_ms_per_token or 0.0, max(stats.stage_compute_ms, default=0.0) / positions
+    )

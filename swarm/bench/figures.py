@@ -1,4 +1,5 @@
-"""From comparisons to figures: of every way, the median over the prompts of what each prompt showed."""
+"""From comparisons to figures: of every way, the median over the prompts of what each prompt
+showed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,10 @@ from swarm.outputs import Stats
 
 @dataclass(frozen=True)
 class Figures:
-    """One way on one chain. Ratios are taken prompt by prompt, then the median; rates are per new token."""
+    """One way on one chain.
+
+    Ratios are taken prompt by prompt, then the median; rates are per new token.
+    """
 
     way: str
     speedup: float  # over plain decoding
@@ -41,7 +45,11 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> Figures:
     """Sum up at least one comparison that holds ``way`` and the plain one."""
     stats = [comparison.ways[way.name].stats for comparison in comparisons]
     speedups = [comparison.speedup(way.name) for comparison in comparisons]
-    shares = [share for comparison in comparisons if (share := comparison.bound_share(way.name)) is not None]
+    shares = [
+        share
+        for comparison in comparisons
+        if (share := comparison.bound_share(way.name)) is not None
+    ]
 
     def mid(of: Callable[[Stats], float]) -> float:
         return median(map(of, stats))
@@ -64,7 +72,9 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> Figures:
         in_flight=mid(lambda s: s.in_flight_mean),
         alpha=_alpha(stats),
         branches=mid(lambda s: s.branch_tokens / s.new_tokens),
-        identical=all(comparison.agrees(way.name) for comparison in comparisons) if way.exact else None,
+        identical=all(comparison.agrees(way.name) for comparison in comparisons)
+        if way.exact
+        else None,
     )
 
 

@@ -8,12 +8,25 @@ from swarm.bench.figures import Figures
 from swarm.terminal.tables import print_table
 
 COLUMNS = (
-    *("", "speedup", "of bound", "tok/s", "loop ms", "waits", "frames", "bytes up", "down", "work", "in flight"),
+    *(
+        "",
+        "speedup",
+        "of bound",
+        "tok/s",
+        "loop ms",
+        "waits",
+        "frames",
+        "bytes up",
+        "down",
+        "work",
+        "in flight",
+    ),
     *("alpha", "branches", "identical"),
 )
 EXPLAINED = (
-    "per token: waits for a whole loop, frames and bytes of the client, work (positions that the peers computed), "
-    "tokens from branches. 'of bound': of the most that speculation could reach with this draft."
+    "per token: waits for a whole loop, frames and bytes of the client, work (positions that the"
+    " peers computed), tokens from branches. 'of bound': of the most that speculation could reach"
+    " with this draft."
 )
 
 

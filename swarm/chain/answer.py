@@ -26,7 +26,14 @@ class Answer:
     windows: tuple[Window, ...]  # that it answers, as they were sent
 
     @classmethod
-    def of(cls, result: Result, hidden: Tensor, at: float, answered: Answered, stages: tuple[Stage, ...]) -> "Answer":
+    def of(
+        cls,
+        result: Result,
+        hidden: Tensor,
+        at: float,
+        answered: Answered,
+        stages: tuple[Stage, ...],
+    ) -> "Answer":
         """Read a result, whose ``hidden`` states have been unpacked.
 
         Args:
@@ -39,6 +46,7 @@ class Answer:
 
     @property
     def rows(self) -> Iterator[tuple[Window, Tensor]]:
-        """Each window with its own part of ``hidden``: ``[window.tail, hidden]``, empty if nothing was asked of it."""
+        """Each window with its own part of ``hidden``: ``[window.tail, hidden]``, empty if nothing
+        was asked of it."""
         parts = torch.split(self.hidden, [window.tail for window in self.windows])
         return zip(self.windows, parts, strict=True)

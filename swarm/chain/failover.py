@@ -1,9 +1,11 @@
-"""Repairing a chain while a generation runs on it: who has failed, who takes the place, and what they are given.
+"""Repairing a chain while a generation runs on it: who has failed, who takes the place, and what
+they are given.
 
-The peer before the failed ones keeps what it sent on. It is told who follows now and replays to the new peers, which
-compute it in one pass; nothing before them is computed again, and nothing travels through the client. Only what the
-first peer of a chain held is replayed by the client, from the text itself. Where nothing was kept, the gap grows
-towards the client until it can be filled. A peer that stood by (`swarm.chain.standby`) needs no replay.
+The peer before the failed ones keeps what it sent on. It is told who follows now and replays to the
+new peers, which compute it in one pass; nothing before them is computed again, and nothing travels
+through the client. Only what the first peer of a chain held is replayed by the client, from the
+text itself. Where nothing was kept, the gap grows towards the client until it can be filled. A peer
+that stood by (`swarm.chain.standby`) needs no replay.
 """
 
 import asyncio
@@ -51,17 +53,26 @@ class SwarmIncomplete(SwarmError):
     @property
     def problem(self) -> str:
         """What happened, without what to do about it."""
-        return f"peers have failed and nobody took their place within {self.patience_s:g} s ({self.missing})"
+        return (
+            f"peers have failed and nobody took their place within {self.patience_s:g} s"
+            f" ({self.missing})"
+        )
 
     def __str__(self) -> str:
-        return f"{self.problem}; go on later with the prompt and all tokens so far as the prompt, and the same seed"
+        return (
+            f"{self.problem}; go on later with the prompt and all tokens so far as the prompt, and"
+            " the same seed"
+        )
 
 
 class Finder(Protocol):
     """What has to be known of the swarm."""
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
-        """Peers that serve layers ``[first, last)`` together, one after the other. Raises `MissingLayers`."""
+        """Peers that serve layers ``[first, last)`` together, one after the other.
+
+        Raises `MissingLayers`.
+        """
         ...
 
     def failed(self, peer_id: str) -> None:
@@ -93,21 +104,33 @@ class Mender:
         patience_s: how long peers may be missing before `SwarmIncomplete` is raised.
     """
 
-    def __init__(self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float) -> None:
-        self._session, self._finder, self._standby, self._patience_s = session, finder, standby, patience_s
+    def __init__(
+        self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float
+    ) -> None:
+        self._session, self._finder, self._standby, self._patience_s = (
+            session,
+            finder,
+            standby,
+            patience_s,
+        )
         self._clock = session.clock
         self._replayed = False  # in the repair that is under way
-        self._told_again: set[str] = set()  # peers that were told the text again, and may still read
+        # peers that were told the text again, and may still read
+        self._told_again: set[str] = set()
         self._implausible = False  # an answer was, before
-        self._misled: set[str] = set()  # who holds lies of the peer that is to be replaced, and may hold the text again
+        # who holds lies of the peer that is to be replaced, and may hold the text again
+        self._misled: set[str] = set()
 
     def answered(self) -> None:
         """Note an answer of the chain: all its peers have read what they were told again."""
         self._told_again.clear()
 
     async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
-        """Whoever is known to have failed, and whoever does not answer now. After a silence, if all answer: the one
-        that does not get on with what it was given. Nobody, if the chain only takes long."""
+        """Whoever is known to have failed, and whoever does not answer now.
+
+        After a silence, if all answer: the one that does not get on with what it was given. Nobody,
+        if the chain only takes long.
+        """
         broken = set()
         if isinstance(why, Implausible):
             broken |= await self._doubt()
@@ -139,7 +162,9 @@ class Mender:
                 return broken
             replays = stuck in self._told_again
             if self._clock() - since >= (PROMPT_TIMEOUT_S if replays else STANDSTILL_S):
-                self._blame(self._session.broken(self._session.parties[stuck], "it does not get on"))
+                self._blame(
+                    self._session.broken(self._session.parties[stuck], "it does not get on")
+                )
                 return {stuck}
 
     def _misled_by(self, peer_id: str) -> set[str]:
@@ -147,8 +172,11 @@ class Mender:
         return trust.misled(session, session.parties[peer_id]) if trust.lied(peer_id) else set()
 
     async def _doubt(self) -> set[str]:
-        """An answer was impossible. Most likely the last peer gave it, which is exchanged; if another one is no better,
-        the reason lies before it, and everybody is."""
+        """An answer was impossible.
+
+        Most likely the last peer gave it, which is exchanged; if another one is no better, the
+        reason lies before it, and everybody is.
+        """
         chain = {link.peer_id for link in self._session.chain}
         await self._finder.trust.doubt(chain)
         again, self._implausible = self._implausible, True
@@ -177,7 +205,8 @@ class Mender:
             await self._session.tell(link, Probe(session=self._session.id))
 
     def _stuck(self, standings: dict[str, Standing]) -> str | None:
-        """The first peer that was sent more than it has sent on: it hangs, or the link to it does."""
+        """The first peer that was sent more than it has sent on: it hangs, or the link to it
+        does."""
         due = self._session.last_sent
         for link in self._session.chain:
             standing = standings[link.peer_id]
@@ -188,7 +217,9 @@ class Mender:
 
     def _blame(self, failure: ChainBroken) -> None:
         if failure.is_failure:
-            log.info("the peer ...%s is left alone for a while: %s", failure.peer_id[-8:], failure.why)
+            log.info(
+                "the peer ...%s is left alone for a while: %s", failure.peer_id[-8:], failure.why
+            )
             self._finder.failed(failure.peer_id)
 
     async def mend(self, broken: set[str], resume: Callable[[], Resume]) -> Repair:
@@ -211,14 +242,27 @@ class Mender:
             held, begun_at = resume(), self._clock()
             try:
                 await self._replace(broken, avoid, held)
-                layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
+                layers = (
+                    min(link.stage.first for link in lost),
+                    max(link.stage.last for link in lost),
+                )
                 replayed_tokens = len(held.tokens) * self._replayed
                 peers = tuple(link.peer_id for link in lost if link not in self._session.chain)
-                return Repair(peers, layers, waited_s * 1e3, replayed_tokens, standby=not self._replayed)
+                return Repair(
+                    peers, layers, waited_s * 1e3, replayed_tokens, standby=not self._replayed
+                )
             except ChainBroken as again:
-                log.info("while a chain was repaired, peer ...%s failed: %s", again.peer_id[-8:], again.why)
+                log.info(
+                    "while a chain was repaired, peer ...%s failed: %s",
+                    again.peer_id[-8:],
+                    again.why,
+                )
                 self._blame(again)
-                lost += [link for link in self._session.chain if link.peer_id == again.peer_id and link not in lost]
+                lost += [
+                    link
+                    for link in self._session.chain
+                    if link.peer_id == again.peer_id and link not in lost
+                ]
                 broken.add(again.peer_id)
                 if again.code is not FaultCode.NO_HISTORY:
                     avoid.add(again.peer_id)
@@ -226,7 +270,8 @@ class Mender:
             except MissingLayers as error:
                 await asyncio.sleep(PAUSE_S)
                 missing = str(error)
-                avoid.clear()  # who failed is left alone for a while in any case, and may only have been slow
+                # who failed is left alone for a while in any case, and may only have been slow
+                avoid.clear()
                 waited_s += self._clock() - begun_at
             if self._clock() > deadline:
                 raise SwarmIncomplete(missing, self._patience_s)
@@ -255,13 +300,15 @@ class Mender:
                 await self._dismiss(new)
                 raise
             session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
-            broken -= {link.peer_id for link in new}  # one that only had kept nothing may be there again
+            # one that only had kept nothing may be there again
+            broken -= {link.peer_id for link in new}
         await self._standby.follow(broken, held)
         await self._standby.name_speakers()
 
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
-        """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are part of the chain:
-        one of these refuses, the gap grows by its layers, and then it may serve all of them. Raises `MissingLayers`."""
+        """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are
+        part of the chain: one of these refuses, the gap grows by its layers, and then it may serve
+        all of them. Raises `MissingLayers`."""
         first, last = gap[0].stage.first, gap[-1].stage.last
         chain = {link.peer_id for link in self._session.chain}
         with suppress(MissingLayers):
@@ -272,7 +319,9 @@ class Mender:
                 return await self._finder.span(first, last, avoid | chain)
         return await self._finder.span(first, last, avoid)
 
-    async def _step_in(self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: Resume) -> None:
+    async def _step_in(
+        self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: Resume
+    ) -> None:
         """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
         session, link = self._session, spare.link
         session.admit(link, spare.onward)
@@ -312,22 +361,30 @@ class Mender:
 
     async def _rerouted(self, before: ChainLink, held: Resume) -> None:
         """Wait until a peer has followed a reroute. Raises `ChainBroken`."""
-        while (await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[0].epoch < held.epoch:
+        while (await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[
+            0
+        ].epoch < held.epoch:
             pass  # the answer to an earlier one
 
-    async def _hand_over(self, before: ChainLink | None, new: list[ChainLink], held: Resume) -> None:
+    async def _hand_over(
+        self, before: ChainLink | None, new: list[ChainLink], held: Resume
+    ) -> None:
         """Let the new peers have what the old ones held."""
         session, further = self._session, len(new) - 1
         if before is not None:
             hop = new[0].hop
             session.leads(before, hop)
-            reroute = Reroute(session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further)
+            reroute = Reroute(
+                session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further
+            )
             await session.tell(before, reroute)
             await self._rerouted(before, held)
             return
         for told in replayed(held.root, len(held.tokens)):
             tokens = held.tokens[told[1]]
-            await session.tell(new[0], Frame.again(session.id, held.epoch, told, further, tokens=tokens))
+            await session.tell(
+                new[0], Frame.again(session.id, held.epoch, told, further, tokens=tokens)
+            )
 
     async def _dismiss(self, links: list[ChainLink]) -> None:
         """Hear nothing more of them, and let them know, if they are still there."""

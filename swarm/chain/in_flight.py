@@ -1,4 +1,5 @@
-"""The windows of one session that wait for their answers: a book without I/O, to which time comes with every event."""
+"""The windows of one session that wait for their answers: a book without I/O, to which time comes
+with every event."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from swarm.decoding.decoder import Window
 from swarm.wire.messages import Result
 
 PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
-HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5  # after so many loops, and so long, without an answer, something may hang
+# after so many loops, and so long, without an answer, something may hang
+HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5
 FADE = 0.8  # what older loops still count for how long the next one may take
 
 
@@ -29,7 +31,9 @@ class Answered:
 
 
 class InFlight:
-    """Windows are booked with `sent` and struck off with `answered`. Times are seconds of one clock, the caller's.
+    """Windows are booked with `sent` and struck off with `answered`.
+
+    Times are seconds of one clock, the caller's.
 
     Attributes:
         epoch: of the last window.
@@ -42,7 +46,10 @@ class InFlight:
         self._loop_s: float | None = None  # fading mean, once a loop of decoding was measured
 
     def sent(self, window: Window, now: float) -> bool:
-        """Book a window. Return whether it begins a new epoch: all that was sent before is void then."""
+        """Book a window.
+
+        Return whether it begins a new epoch: all that was sent before is void then.
+        """
         self._sent.append((window, now))
         begins, self.epoch = window.epoch > self.epoch, max(window.epoch, self.epoch)
         return begins
@@ -52,7 +59,9 @@ class InFlight:
         self._heard_at = max(self._heard_at, at)
 
     def answered(self, result: Result, at: float) -> Answered | None:
-        """Strike off the windows that a result answers, which arrived at this time. Return None if it is stale.
+        """Strike off the windows that a result answers, which arrived at this time.
+
+        Return None if it is stale.
 
         Windows of older epochs may have died on their way, and need no answer.
 
@@ -66,7 +75,9 @@ class InFlight:
         windows: list[Window] = []
         tokens = tail = 0
         sent_at = at
-        while self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens:
+        while (
+            self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens
+        ):
             window, sent_at = self._sent.popleft()
             windows.append(window)
             tokens += len(window.tokens)
@@ -78,7 +89,9 @@ class InFlight:
             return None
         loop_s = at - sent_at
         if tail == tokens:  # a prompt's loops say nothing of decoding
-            self._loop_s = loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
+            self._loop_s = (
+                loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
+            )
         return Answered(tuple(windows), loop_s)
 
     def go_on(self, epoch: int) -> None:
@@ -91,18 +104,25 @@ class InFlight:
         self._sent.clear()
 
     def rest(self) -> None:
-        """The same, before another text: its prompt may take longer than any loop of the last one."""
+        """The same, before another text: its prompt may take longer than any loop of the last
+        one."""
         self.go_on(self.epoch + 1)
         self._loop_s = None
 
     @property
     def patience_s(self) -> float:
         """How long an answer may take."""
-        return PROMPT_TIMEOUT_S if self._loop_s is None else max(HANG_LOOPS * self._loop_s, LEAST_HANG_S)
+        return (
+            PROMPT_TIMEOUT_S
+            if self._loop_s is None
+            else max(HANG_LOOPS * self._loop_s, LEAST_HANG_S)
+        )
 
     def left_s(self, now: float) -> float:
         """How long the next answer may still take; as long as ever while nothing is in flight."""
-        oldest = next((sent_at for window, sent_at in self._sent if window.epoch == self.epoch), None)
+        oldest = next(
+            (sent_at for window, sent_at in self._sent if window.epoch == self.epoch), None
+        )
         if oldest is None:
             return self.patience_s
         return max(oldest, self._heard_at) + self.patience_s - now
@@ -110,4 +130,7 @@ class InFlight:
     @property
     def last_sent(self) -> int:
         """The serial of the last token that was sent in the current epoch; 0 if there was none."""
-        return next((w.first + len(w.tokens) - 1 for w, _ in reversed(self._sent) if w.epoch == self.epoch), 0)
+        return next(
+            (w.first + len(w.tokens) - 1 for w, _ in reversed(self._sent) if w.epoch == self.epoch),
+            0,
+        )

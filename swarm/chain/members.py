@@ -1,4 +1,5 @@
-"""Who takes part in one session, who sends to whom, and whom to blame for a fault: notes without I/O."""
+"""Who takes part in one session, who sends to whom, and whom to blame for a fault: notes without
+I/O."""
 
 from collections.abc import Collection
 
@@ -11,7 +12,8 @@ class Members:
 
     def __init__(self) -> None:
         self._links: dict[str, ChainLink] = {}
-        self._next: dict[str, str] = {}  # who sends to whom; also of peers that have left, until others take the place
+        # who sends to whom; also of peers that have left, until others take the place
+        self._next: dict[str, str] = {}
 
     def __contains__(self, peer_id: object) -> bool:
         return peer_id in self._links
@@ -39,15 +41,21 @@ class Members:
         for link in links:
             self._links.pop(link.peer_id, None)
 
-    def to_blame(self, reporter: str, fault: Fault, chain: Collection[ChainLink]) -> ChainLink | None:
+    def to_blame(
+        self, reporter: str, fault: Fault, chain: Collection[ChainLink]
+    ) -> ChainLink | None:
         """Return the peer that a fault speaks against; None if that one has left.
 
-        A peer answers for itself. It may blame the peer that it sends to; and the peer that sends to it, for hidden
-        states that are not finite: that one need not be named, and is the one before it in the ``chain``.
+        A peer answers for itself. It may blame the peer that it sends to; and the peer that sends
+        to it, for hidden states that are not finite: that one need not be named, and is the one
+        before it in the ``chain``.
         """
         blamed = reporter
         if fault.code is FaultCode.NOT_FINITE:
-            before = next((link.peer_id for link in chain if self._next.get(link.peer_id) == reporter), reporter)
+            before = next(
+                (link.peer_id for link in chain if self._next.get(link.peer_id) == reporter),
+                reporter,
+            )
             if fault.peer in (None, before):
                 blamed = before
         elif fault.peer is not None and self._next.get(reporter) == fault.peer:

@@ -1,4 +1,5 @@
-"""Which peers: what the directory says, what they answer, and what was seen of them, put together into chains."""
+"""Which peers: what the directory says, what they answer, and what was seen of them, put together
+into chains."""
 
 import asyncio
 import contextlib
@@ -27,7 +28,8 @@ from swarm.util.singleflight import SingleFlight
 
 WATCH_S = 5.0  # between looks at the directory while a text is written
 WATCH_LARGE_S = 60.0  # where a look shows only a part of the swarm: there are spares enough
-FRESH_S = 10.0  # what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
+# what the directory said is believed for so long; a peer that is gone by then is noticed anyhow
+FRESH_S = 10.0
 KEEP_S = 30.0  # a connection that was just found: a session may be about to open on it
 MAX_MEASURED = 4 * NEAREST
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
@@ -49,20 +51,28 @@ class Choice:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         peers = [
-            {"peer_id": stage.peer_id, "layers": (stage.first, stage.last), **_figures(self.candidates[stage.peer_id])}
+            {
+                "peer_id": stage.peer_id,
+                "layers": (stage.first, stage.last),
+                **_figures(self.candidates[stage.peer_id]),
+            }
             for stage in self.plan.stages
         ]
         return {"loop_ms": self.plan.loop_ms, "peers": peers}
 
 
 def _figures(candidate: Candidate) -> dict[str, float]:
-    return {"rtt_ms": candidate.rtt_ms, "queue_ms": candidate.fixed_ms, "layer_ms": candidate.layer_ms}
+    return {
+        "rtt_ms": candidate.rtt_ms,
+        "queue_ms": candidate.fixed_ms,
+        "layer_ms": candidate.layer_ms,
+    }
 
 
 @dataclass(frozen=True)
 class _Known:
-    """All peers that may be used for some layers, which are counted from the first of them on; as they were when they
-    were asked, whatever is found out about them meanwhile."""
+    """All peers that may be used for some layers, which are counted from the first of them on; as
+    they were when they were asked, whatever is found out about them meanwhile."""
 
     candidates: Sequence[Candidate]
     records: Mapping[str, PeerRecord]
@@ -80,17 +90,20 @@ class Router:
     """Finds chains for one model.
 
     Args:
-        model: its name, for errors: they reach others, whom it does not concern where the files are.
-        known: records of peers that were good before: asked first in a large swarm, and used if the directory is down.
-        ledger: who is suspected to lie: chains have as few of these as can be, one at most if that can be.
+        model: its name, for errors: they reach others, whom it does not concern where the files
+            are.
+        known: records of peers that were good before: asked first in a large swarm, and used if the
+            directory is down.
+        ledger: who is suspected to lie: chains have as few of these as can be, one at most if that
+            can be.
         clock: seconds, monotonic.
         rng: decides between peers that are equally good.
 
     Attributes:
         trust: what becomes of peers that are found to lie.
 
-    Any number of generations may ask at once. What each decides by is its own; what is known is changed without
-    waiting in between.
+    Any number of generations may ask at once. What each decides by is its own; what is known is
+    changed without waiting in between.
     """
 
     def __init__(
@@ -116,19 +129,27 @@ class Router:
         self._watching = asyncio.Lock()
         self._looks: SingleFlight[None, None] = SingleFlight()
         self._outdated: set[str] = set()  # since the look that is under way began
-        self._named_at = dict.fromkeys(self._records, float("-inf"))  # when the directory last named each of them
+        # when the directory last named each of them
+        self._named_at = dict.fromkeys(self._records, float("-inf"))
         self._last: Plan | None = None
-        self._rtt_ms = {record.peer_id: 0.0 for record in known}  # of peers that answered when they were asked last
+        # of peers that answered when they were asked last
+        self._rtt_ms = {record.peer_id: 0.0 for record in known}
 
     @property
     def good(self) -> list[PeerRecord]:
-        """The records of all peers that are in order, as far as we know; those of the last chain come first."""
+        """The records of all peers that are in order, as far as we know; those of the last chain
+        come first."""
         chosen = {stage.peer_id for stage in self._last.stages} if self._last else set()
-        good = [r for r in self._records.values() if r.state == "online" and self.health.usable(r.peer_id)]
+        good = [
+            r
+            for r in self._records.values()
+            if r.state == "online" and self.health.usable(r.peer_id)
+        ]
         return sorted(good, key=lambda record: record.peer_id not in chosen)
 
     async def chain(self, avoid: Collection[str] = ()) -> list[ChainLink]:
-        """The chain with the shortest loop, by all that is known now; the last one again if it is nearly as good.
+        """The chain with the shortest loop, by all that is known now; the last one again if it is
+        nearly as good.
 
         Raises:
             MissingLayers: if the peers that answer leave layers out.
@@ -138,11 +159,14 @@ class Router:
         chosen = self._last = self._choose(known.candidates)
         links = self._links(chosen, known, 0)
         near, _ = self._nearest(list(self._records.values()))
-        await self._connections.keep({*(r.peer_id for r in near), *(link.peer_id for link in links)}, KEEP_S)
+        await self._connections.keep(
+            {*(r.peer_id for r in near), *(link.peer_id for link in links)}, KEEP_S
+        )
         return links
 
     async def choices(self) -> list[Choice]:
-        """The chain that is the best now, and the best of those without one of its peers, if there is one.
+        """The chain that is the best now, and the best of those without one of its peers, if there
+        is one.
 
         Raises:
             MissingLayers, WrongWeights: as `chain`.
@@ -159,8 +183,9 @@ class Router:
         ]
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
-        """Peers that serve layers ``[first, last)`` together, one after the other, none of ``avoid`` among them. Of
-        those that are known already, if that is enough: a generation waits for them.
+        """Peers that serve layers ``[first, last)`` together, one after the other, none of
+        ``avoid`` among them. Of those that are known already, if that is enough: a generation waits
+        for them.
 
         Raises:
             MissingLayers: if there are none.
@@ -169,12 +194,17 @@ class Router:
         return self._links(plan(known.candidates, last - first), known, first)
 
     async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
-        """The best peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if there is none."""
+        """The best peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if
+        there is none."""
         try:
             known = await self._know(first, last, avoid, fresh_s=float("inf"), last_resort=False)
         except MissingLayers:
             return None
-        whole = [each for each in known.candidates if (each.first_layer, each.last_layer) == (0, last - first)]
+        whole = [
+            each
+            for each in known.candidates
+            if (each.first_layer, each.last_layer) == (0, last - first)
+        ]
         return self._links(plan(whole, last - first), known, first)[0] if whole else None
 
     async def links(self, stages: Sequence[Stage]) -> list[ChainLink]:
@@ -183,21 +213,26 @@ class Router:
         Raises:
             MissingLayers: if not.
         """
-        records = {s.peer_id: self._records[s.peer_id] for s in stages if s.peer_id in self._records}
+        records = {
+            s.peer_id: self._records[s.peer_id] for s in stages if s.peer_id in self._records
+        }
         reached = await self._connections.reach(list(records.values()))
         missing = [(stage.first, stage.last) for stage in stages if stage.peer_id not in reached]
         if missing:
             raise MissingLayers(self._model, missing, self._checkpoint.num_layers, len(reached))
-        return [ChainLink(stage, records[stage.peer_id], reached[stage.peer_id]) for stage in stages]
+        return [
+            ChainLink(stage, records[stage.peer_id], reached[stage.peer_id]) for stage in stages
+        ]
 
     async def watch(self) -> None:
-        """Look around again and again, until cancelled, so that whoever takes another peer's place is known beforehand,
-        and connected. Those who watch at the same time share their looks."""
+        """Look around again and again, until cancelled, so that whoever takes another peer's place
+        is known beforehand, and connected. Those who watch at the same time share their looks."""
         while True:
             async with self._watching:
                 left_s = self._looked_at + self._pause_s - self._clock()
                 if left_s <= 0:
-                    with contextlib.suppress(DirectoryDown):  # peers that are known are good all the same
+                    # peers that are known are good all the same
+                    with contextlib.suppress(DirectoryDown):
                         await self._look()
                     await self._reach(0, self._checkpoint.num_layers, ())
             await asyncio.sleep(left_s if left_s > 0 else self._pause_s)
@@ -214,20 +249,25 @@ class Router:
             self.outdated(failure.peer_id)
 
     def outdated(self, peer_id: str) -> None:
-        """A peer is not as its record says: it is not used before the directory has been asked again."""
+        """A peer is not as its record says: it is not used before the directory has been asked
+        again."""
         self._records.pop(peer_id, None)
         self._outdated.add(peer_id)
 
     def learn(self, route: Sequence[RouteStop], measured: Mapping[Stage, StageTimes]) -> None:
-        """A generation over these peers went well in the end; so long each took that had a part in it."""
+        """A generation over these peers went well in the end; so long each took that had a part in
+        it."""
         for stage, times in measured.items():
-            self.health.served(stage.peer_id, stage.last - stage.first, times.compute_ms, times.queue_ms)
+            self.health.served(
+                stage.peer_id, stage.last - stage.first, times.compute_ms, times.queue_ms
+            )
         for stop in route:
             self.health.recovered(stop.peer_id)
 
     async def _know_all(self, avoid: Collection[str] = ()) -> _Known:
-        """Everybody that answers. Raises `MissingLayers`; where that is the reason, `WrongWeights` or
-        `OtherQuantization`.
+        """Everybody that answers.
+
+        Raises `MissingLayers`; where that is the reason, `WrongWeights` or `OtherQuantization`.
         """
         try:
             return await self._know(0, self._checkpoint.num_layers, avoid, FRESH_S)
@@ -237,7 +277,12 @@ class Router:
             raise
 
     async def _know(
-        self, first: int, last: int, avoid: Collection[str], fresh_s: float, last_resort: bool = True
+        self,
+        first: int,
+        last: int,
+        avoid: Collection[str],
+        fresh_s: float,
+        last_resort: bool = True,
     ) -> _Known:
         """Return all peers that answer and serve some of the layers. The directory is asked again
         if that leaves a gap, or if what it said is older than ``fresh_s`` seconds.
@@ -265,7 +310,9 @@ class Router:
         spans = [(a + first, b + first) for a, b in missing]
         nobody = gaps(self._serving(first, last), self._checkpoint.num_layers)
         expected = not any(a < end and start < b for a, b in nobody for start, end in spans)
-        raise MissingLayers(self._model, spans, self._checkpoint.num_layers, len(known.candidates), expected)
+        raise MissingLayers(
+            self._model, spans, self._checkpoint.num_layers, len(known.candidates), expected
+        )
 
     async def _look(self) -> None:
         """Ask the directory. Those that want to know at the same time ask once."""
@@ -285,9 +332,12 @@ class Router:
         self._pause_s = WATCH_S if found.complete else WATCH_LARGE_S
         named = [record for record in found.records if record.peer_id not in self._outdated]
         self._named_at |= {record.peer_id: now for record in named}
-        # Where many nodes leave at once, records get lost though their peers are there: they are believed as long as
-        # they would have lived. Of a large swarm a look shows a part: those who were near are there still, most likely.
-        lately = [r for r in self._records.values() if now - self._named_at[r.peer_id] < RECORD_LIFETIME_S]
+        # Where many nodes leave at once, records get lost though their peers are there: they are
+        # believed as long as they would have lived. Of a large swarm a look shows a part: those who
+        # were near are there still, most likely.
+        lately = [
+            r for r in self._records.values() if now - self._named_at[r.peer_id] < RECORD_LIFETIME_S
+        ]
         near = [] if found.complete else self._nearest(list(self._records.values()))[0]
         self._records = {record.peer_id: record for record in (*near, *lately, *named)}
         self._named_at = {peer_id: self._named_at[peer_id] for peer_id in self._records}
@@ -322,7 +372,9 @@ class Router:
         others = candidates(others)
         reached = {
             peer_id: connection
-            for some in await asyncio.gather(self._connections.reach(near), self._connections.reach(others))
+            for some in await asyncio.gather(
+                self._connections.reach(near), self._connections.reach(others)
+            )
             for peer_id, connection in some.items()
         }
         for record in (*near, *others):
@@ -332,35 +384,55 @@ class Router:
                 self._rtt_ms.pop(record.peer_id, None)
         self._rtt_ms |= {peer_id: connection.rtt_ms for peer_id, connection in reached.items()}
         self._rtt_ms = dict(sorted(self._rtt_ms.items(), key=lambda each: each[1])[:MAX_MEASURED])
-        there = [r for r in usable if r.peer_id in reached and not self.health.banned(r.peer_id)]  # some are by now
+        # some are by now
+        there = [r for r in usable if r.peer_id in reached and not self.health.banned(r.peer_id)]
         self._rng.shuffle(there)  # of equals, clients take different ones
         ids = {neighbour_key(record.peer_id): record.peer_id for record in there}
-        found = [self._candidate(record, reached[record.peer_id].rtt_ms, ids, first, last) for record in there]
+        found = [
+            self._candidate(record, reached[record.peer_id].rtt_ms, ids, first, last)
+            for record in there
+        ]
         return _Known(found, {record.peer_id: record for record in there}, reached)
 
-    def _last_resort(self, record: PeerRecord, first: int, missing: Sequence[tuple[int, int]]) -> bool:
+    def _last_resort(
+        self, record: PeerRecord, first: int, missing: Sequence[tuple[int, int]]
+    ) -> bool:
         """Whether a peer that is left alone serves layers that no other peer does."""
-        serves = any(record.first_layer < first + end and first + start < record.last_layer for start, end in missing)
+        serves = any(
+            record.first_layer < first + end and first + start < record.last_layer
+            for start, end in missing
+        )
         return serves and self.health.permitted(record.peer_id)
 
-    def _candidate(self, record: PeerRecord, rtt_ms: float, ids: Mapping[str, str], first: int, last: int) -> Candidate:
-        """A peer's part of layers ``[first, last)``, counted from ``first`` on. What was measured replaces what the
-        peer says of itself."""
+    def _candidate(
+        self, record: PeerRecord, rtt_ms: float, ids: Mapping[str, str], first: int, last: int
+    ) -> Candidate:
+        """A peer's part of layers ``[first, last)``, counted from ``first`` on.
+
+        What was measured replaces what the peer says of itself.
+        """
         layers = record.last_layer - record.first_layer
-        layer_ms, queue_ms = self.health.layer_ms(record.peer_id), self.health.queue_ms(record.peer_id)
+        layer_ms, queue_ms = (
+            self.health.layer_ms(record.peer_id),
+            self.health.queue_ms(record.peer_id),
+        )
         return Candidate(
             record.peer_id,
             max(record.first_layer - first, 0),
             min(record.last_layer, last) - first,
             rtt_ms=rtt_ms,
             fixed_ms=record.queue_ms if queue_ms is None else queue_ms,
-            layer_ms=1e3 / max(record.tokens_per_second, 1e-3) / layers if layer_ms is None else layer_ms,
-            neighbours_ms={ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids},
+            layer_ms=1e3 / max(record.tokens_per_second, 1e-3) / layers
+            if layer_ms is None
+            else layer_ms,
+            neighbours_ms={
+                ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids
+            },
         )
 
     def _choose(self, candidates: Sequence[Candidate]) -> Plan:
-        """The best chain; where that can be, without the worse of those who accuse each other, and with one suspect at
-        most: so it comes out who it was."""
+        """The best chain; where that can be, without the worse of those who accuse each other, and
+        with one suspect at most: so it comes out who it was."""
         layers = self._checkpoint.num_layers
         for worse in self.ledger.worse:
             candidates = _without(worse, candidates, layers)
@@ -368,7 +440,10 @@ class Router:
             found = self._stay(plan(candidates, layers), candidates)
             chosen = {stage.peer_id for stage in found.stages}
             doubtful = [peer_id for peer_id in self.ledger.suspects if peer_id in chosen][:-1]
-            fewer = next((c for each in doubtful if (c := _without(each, candidates, layers)) != candidates), None)
+            fewer = next(
+                (c for each in doubtful if (c := _without(each, candidates, layers)) != candidates),
+                None,
+            )
             if fewer is None:
                 return found
             candidates = fewer
@@ -391,8 +466,8 @@ class Router:
         ]
 
     async def _blame_weights(self) -> None:
-        """Nobody serves our fingerprint: say so if somebody serves the same weights stored another way, or others by
-        the model's name.
+        """Nobody serves our fingerprint: say so if somebody serves the same weights stored another
+        way, or others by the model's name.
         """
         checkpoint, models = self._checkpoint, await self._directory.models()
         siblings = checkpoint.siblings

@@ -9,7 +9,8 @@ class Speakers:
         self._confirmed: dict[str, tuple[str, ...]] = {}
 
     def opens(self, peer_id: str, previous: str | None) -> None:
-        """The session is opened on a peer that takes frames from one other peer, or from us alone."""
+        """The session is opened on a peer that takes frames from one other peer, or from us
+        alone."""
         self._told[peer_id] = self._confirmed[peer_id] = () if previous is None else (previous,)
 
     def knows(self, peer_id: str, speakers: tuple[str, ...]) -> bool:
@@ -17,7 +18,8 @@ class Speakers:
         return self._told.get(peer_id) == speakers
 
     def telling(self, peer_id: str) -> None:
-        """A peer is about to be told others: until it was, nothing is known, and it is told once more if need be."""
+        """A peer is about to be told others: until it was, nothing is known, and it is told once
+        more if need be."""
         self._told.pop(peer_id, None)
 
     def told(self, peer_id: str, speakers: tuple[str, ...]) -> None:
@@ -30,4 +32,6 @@ class Speakers:
 
     def hears(self, peer_id: str, speaker: str) -> bool:
         """Whether a peer takes the frames of another one, now and until it is told otherwise."""
-        return speaker in self._told.get(peer_id, ()) and speaker in self._confirmed.get(peer_id, ())
+        return speaker in self._told.get(peer_id, ()) and speaker in self._confirmed.get(
+            peer_id, ()
+        )

@@ -43,7 +43,8 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 OPEN_TIMEOUT_S = 8.0
 HEED_TIMEOUT_S = 3.0  # for a peer to confirm whom it listens to
 GRACE_S = 0.01  # in which an event loop that was held up delivers what has come meanwhile
-CLOSE_TIMEOUT_S = 2.0  # for saying goodbye; a peer that did not hear it notices when the link is closed
+# for saying goodbye; a peer that did not hear it notices when the link is closed
+CLOSE_TIMEOUT_S = 2.0
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
 LATE = (Standing, Rerouted, Heeding)  # answers that may come when nobody waits for them any more
 
@@ -51,21 +52,25 @@ Expected = TypeVar("Expected", bound=Message)
 
 
 class ChainSession:
-    """The session on every peer of a chain. ``open`` / ``close`` come in pairs; use it as a context manager.
+    """The session on every peer of a chain.
 
-    One task may send and another one receive. While peers are replaced (`swarm.chain.failover`) neither may.
+    ``open`` / ``close`` come in pairs; use it as a context manager.
 
-    Times are seconds of ``clock``, which is the connections' as well: an answer took as long as it needed to arrive,
-    however late it is asked for.
+    One task may send and another one receive. While peers are replaced (`swarm.chain.failover`)
+    neither may.
+
+    Times are seconds of ``clock``, which is the connections' as well: an answer took as long as it
+    needed to arrive, however late it is asked for.
 
     Attributes:
         chain: its peers now.
-        parties: all peers that were ever part of the chain, by their ids, and the last place of each: what the peers of
-            the chain hold may rest on the work of any of them.
+        parties: all peers that were ever part of the chain, by their ids, and the last place of
+            each: what the peers of the chain hold may rest on the work of any of them.
         branches: every peer takes several continuations of one token; known once it is open.
 
     Args:
-        hidden_size: the model's width; an answer of another width is a failure of the peer that sent it.
+        hidden_size: the model's width; an answer of another width is a failure of the peer that
+            sent it.
         guard: what is not possible for this model is a failure of the chain.
     """
 
@@ -85,8 +90,11 @@ class ChainSession:
         self.id = os.urandom(SESSION_ID_BYTES)
         self.bytes_sent = self.bytes_received = 0
         self.branches = True
-        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS)
-        self._set_aside: deque[Arrival] = deque(maxlen=MAX_ARRIVALS)  # results that came while others were waited for
+        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(
+            MAX_ARRIVALS + max_tokens // MAX_FRAME_TOKENS
+        )
+        # results that came while others were waited for
+        self._set_aside: deque[Arrival] = deque(maxlen=MAX_ARRIVALS)
         self._members = Members()
         self._speakers = Speakers()
         self._flight = InFlight()
@@ -103,9 +111,14 @@ class ChainSession:
         await self.join(self.chain)
 
     async def join(
-        self, links: Sequence[ChainLink], onward: Hop | None = None, epoch: int = 0, previous: str | None = None
+        self,
+        links: Sequence[ChainLink],
+        onward: Hop | None = None,
+        epoch: int = 0,
+        previous: str | None = None,
     ) -> None:
-        """Open on peers that follow each other; what the last one computes goes to ``onward``, or back to us.
+        """Open on peers that follow each other; what the last one computes goes to ``onward``, or
+        back to us.
 
         Args:
             previous: the peer that sends to the first of them; None if we do.
@@ -119,12 +132,15 @@ class ChainSession:
         places = list(zip(links, hops, before, strict=True))
         for link, hop, _ in places:
             self.admit(link, hop)
-        await self._tell_all([(link, self.opening(link, hop, each, epoch)) for link, hop, each in places])
+        await self._tell_all(
+            [(link, self.opening(link, hop, each, epoch)) for link, hop, each in places]
+        )
         for message in await self.expect(Opened, links, OPEN_TIMEOUT_S):
             self.branches = self.branches and message.branches
 
     def admit(self, link: ChainLink, onward: Hop | None) -> None:
-        """Hear a peer from now on, on which the session is open or about to be; it goes on to ``onward``."""
+        """Hear a peer from now on, on which the session is open or about to be; it goes on to
+        ``onward``."""
         self._members.admit(link, onward)
         link.connection.subscribe(self.id, self._inbox)
 
@@ -133,14 +149,20 @@ class ChainSession:
         self._members.leads(link, onward)
 
     async def heed(self, link: ChainLink, *speakers: str) -> None:
-        """Have a peer take frames from these peers, and no longer from others. Raises `ChainBroken` if it is gone."""
+        """Have a peer take frames from these peers, and no longer from others.
+
+        Raises `ChainBroken` if it is gone.
+        """
         if not self._speakers.knows(link.peer_id, speakers):
             self._speakers.telling(link.peer_id)
             await self.tell(link, Heed(session=self.id, speakers=speakers))
             self._speakers.told(link.peer_id, speakers)
 
     async def heeded(self, link: ChainLink, speaker: str) -> None:
-        """Wait until a peer has confirmed that it takes frames from another one. Raises `ChainBroken`."""
+        """Wait until a peer has confirmed that it takes frames from another one.
+
+        Raises `ChainBroken`.
+        """
         while not self._speakers.hears(link.peer_id, speaker):
             await self.expect(Heeding, [link], HEED_TIMEOUT_S)
 
@@ -151,7 +173,8 @@ class ChainSession:
             link.connection.unsubscribe(self.id)
 
     def go_on(self, chain: Sequence[ChainLink], epoch: int) -> None:
-        """The chain is another one from now on; nothing that was sent in an older epoch is waited for."""
+        """The chain is another one from now on; nothing that was sent in an older epoch is waited
+        for."""
         self.chain = tuple(chain)
         self.parties |= {link.peer_id: link for link in self.chain}
         self._flight.go_on(epoch)
@@ -160,9 +183,12 @@ class ChainSession:
     # Windows and answers.
 
     async def send(self, window: Window) -> None:
-        """Send a window into the chain. If it begins a new epoch, a cancel overtakes what is on its way.
+        """Send a window into the chain.
 
-        It is booked before anything is waited for, and whatever is booked is written: who waits may be cancelled.
+        If it begins a new epoch, a cancel overtakes what is on its way.
+
+        It is booked before anything is waited for, and whatever is booked is written: who waits may
+        be cancelled.
 
         Raises:
             ChainBroken: if a peer is gone.
@@ -184,7 +210,8 @@ class ChainSession:
         await self._outbox.written()
 
     async def withhold(self) -> None:
-        """Send nothing any more of what was booked and is not written yet: it is about to be void."""
+        """Send nothing any more of what was booked and is not written yet: it is about to be
+        void."""
         await self._outbox.drop()
 
     async def receive(self) -> Answer:
@@ -201,7 +228,9 @@ class ChainSession:
             if not isinstance(result, Result):
                 raise self.fault(arrival)
             if arrival.peer_id != self.chain[-1].peer_id:
-                raise self.broken(self._members[arrival.peer_id], "it answered, and is not the last one")
+                raise self.broken(
+                    self._members[arrival.peer_id], "it answered, and is not the last one"
+                )
             self.bytes_received += arrival.nbytes
             try:
                 answered = self._flight.answered(result, arrival.at)
@@ -226,7 +255,8 @@ class ChainSession:
         return self._flight.last_sent
 
     async def rest(self) -> None:
-        """Nothing that is on its way is wanted any more, and a newer epoch begins, in which another text may go on.
+        """Nothing that is on its way is wanted any more, and a newer epoch begins, in which another
+        text may go on.
 
         Raises:
             ChainBroken: if a peer is gone.
@@ -235,10 +265,13 @@ class ChainSession:
         self._flight.rest()
         self._set_aside.clear()
         self.bytes_sent = self.bytes_received = 0
-        await self._tell_all([(each, Cancel(session=self.id, epoch=self._flight.epoch)) for each in self.chain])
+        await self._tell_all(
+            [(each, Cancel(session=self.id, epoch=self._flight.epoch)) for each in self.chain]
+        )
 
     def undisturbed(self) -> bool:
-        """Whether all peers are still there while the session rests, and none has said anything that matters."""
+        """Whether all peers are still there while the session rests, and none has said anything
+        that matters."""
         while not self._inbox.empty():
             arrival = self._inbox.get_nowait()
             if self._concerns(arrival) and not isinstance(arrival.message, (Result, *LATE)):
@@ -251,7 +284,9 @@ class ChainSession:
         joined = self._members.links
         self.leave(joined)
         there = [link.connection for link in joined if not link.connection.closed]
-        goodbyes = asyncio.gather(*(c.send(Close(session=self.id)) for c in there), return_exceptions=True)
+        goodbyes = asyncio.gather(
+            *(c.send(Close(session=self.id)) for c in there), return_exceptions=True
+        )
         with contextlib.suppress(asyncio.TimeoutError):
             await within(CLOSE_TIMEOUT_S, goodbyes)
 
@@ -279,11 +314,14 @@ class ChainSession:
         """Tell several peers at once; raises `ChainBroken` when all are told that can be."""
         await all_over(*(self.tell(*each) for each in messages))
 
-    async def expect(self, kind: type[Expected], links: Sequence[ChainLink], seconds: float) -> list[Expected]:
+    async def expect(
+        self, kind: type[Expected], links: Sequence[ChainLink], seconds: float
+    ) -> list[Expected]:
         """One message of a kind from each of some peers, in their order.
 
         Raises:
-            ChainBroken: if one of them fails, or any other peer that takes part, or one does not answer in time.
+            ChainBroken: if one of them fails, or any other peer that takes part, or one does not
+                answer in time.
         """
         heard = await self.poll(kind, links, seconds, stop_at_faults=True)
         for link in links:
@@ -293,10 +331,16 @@ class ChainSession:
         return [message for link in links if isinstance(message := heard[link.peer_id], kind)]
 
     async def poll(
-        self, kind: type[Expected], links: Sequence[ChainLink], seconds: float, stop_at_faults: bool = False
+        self,
+        kind: type[Expected],
+        links: Sequence[ChainLink],
+        seconds: float,
+        stop_at_faults: bool = False,
     ) -> dict[str, Expected | ChainBroken]:
-        """What peers answer within a time, by their ids: a message of a kind, or that they failed. Whoever says nothing
-        is left out. Results that come meanwhile are kept for `receive`."""
+        """What peers answer within a time, by their ids: a message of a kind, or that they failed.
+
+        Whoever says nothing is left out. Results that come meanwhile are kept for `receive`.
+        """
         heard: dict[str, Expected | ChainBroken] = {}
 
         async def gather() -> None:
@@ -323,7 +367,10 @@ class ChainSession:
         return heard
 
     def fault(self, arrival: Arrival) -> ChainBroken:
-        """What an arrival other than the expected one says about whom. It must be news: see `_concerns`."""
+        """What an arrival other than the expected one says about whom.
+
+        It must be news: see `_concerns`.
+        """
         message, link = arrival.message, self._members[arrival.peer_id]
         if isinstance(message, Fault):
             blamed = self._members.to_blame(arrival.peer_id, message, self.chain) or link
@@ -331,15 +378,22 @@ class ChainSession:
             return self.broken(blamed, message.text or message.code.value, code)
         if isinstance(message, LinkClosed):
             return self.broken(link, message.why)
-        said = f"it sent {type(message).__name__} out of turn" if isinstance(message, Message) else str(message)
+        said = (
+            f"it sent {type(message).__name__} out of turn"
+            if isinstance(message, Message)
+            else str(message)
+        )
         return self.broken(link, said)
 
     @staticmethod
     def broken(link: ChainLink, why: str, code: FaultCode | None = None) -> ChainBroken:
         return ChainBroken(link.peer_id, link.layers, why, code)
 
-    def opening(self, link: ChainLink, onward: Hop | None, previous: str | None, epoch: int) -> Open:
-        """What opens the session on one peer, which takes frames from us and the peer ``previous``."""
+    def opening(
+        self, link: ChainLink, onward: Hop | None, previous: str | None, epoch: int
+    ) -> Open:
+        """What opens the session on one peer, which takes frames from us and the peer
+        ``previous``."""
         self._speakers.opens(link.peer_id, previous)
         return Open(
             session=self.id,
@@ -353,7 +407,8 @@ class ChainSession:
         )
 
     async def _arrival(self) -> Arrival:
-        """The next message of a peer that takes part; raises `ChainSilent` when that takes too long."""
+        """The next message of a peer that takes part; raises `ChainSilent` when that takes too
+        long."""
         while True:
             if self._set_aside:
                 arrival = self._set_aside.popleft()
@@ -366,8 +421,10 @@ class ChainSession:
                 return arrival
 
     def _concerns(self, arrival: Arrival) -> bool:
-        """Whether it is news: not from a peer that has left, nor about one, be it named or not. Whom it heeds is noted
-        here."""
+        """Whether it is news: not from a peer that has left, nor about one, be it named or not.
+
+        Whom it heeds is noted here.
+        """
         message = arrival.message
         if isinstance(message, Heeding):
             self._speakers.confirms(arrival.peer_id, message.speakers)

@@ -12,7 +12,8 @@ from swarm.util.tasks import within
 from swarm.wire.messages import FaultCode, Hop, Message
 
 GOODBYE_TIMEOUT_S = 0.5
-# A peer that says so is in order; perhaps it is we who are not. A session may just have ended, and why is on its way.
+# A peer that says so is in order; perhaps it is we who are not. A session may just have ended, and
+# why is on its way.
 NO_FAILURE = frozenset(
     {
         *(FaultCode.NO_HISTORY, FaultCode.DRAINING, FaultCode.BUSY),
@@ -26,7 +27,9 @@ class ChainBroken(SwarmError):
 
     exit_code = ExitCode.INCOMPLETE
 
-    def __init__(self, peer_id: str, layers: tuple[int, int], why: str, code: FaultCode | None = None) -> None:
+    def __init__(
+        self, peer_id: str, layers: tuple[int, int], why: str, code: FaultCode | None = None
+    ) -> None:
         super().__init__(peer_id, layers, why, code)
         self.peer_id, self.layers, self.why, self.code = peer_id, layers, why, code
 
@@ -49,7 +52,8 @@ class ChainBroken(SwarmError):
 
 
 class Implausible(ChainBroken):
-    """What the last peer answered cannot be an answer of the model: it, or one before it, computes something else."""
+    """What the last peer answered cannot be an answer of the model: it, or one before it, computes
+    something else."""
 
 
 class ChainSilent(SwarmError):
@@ -89,7 +93,8 @@ class ChainLink:
 
     @property
     def hop(self) -> Hop:
-        """How the peer before it reaches it: the address at which it answered us is the best one there is."""
+        """How the peer before it reaches it: the address at which it answered us is the best one
+        there is."""
         return Hop(
             peer_id=self.record.peer_id,
             address=self.connection.link.address,

@@ -1,8 +1,10 @@
-"""Peers that stand by while a text is written, one for each stage of the chain where there is one to be had.
+"""Peers that stand by while a text is written, one for each stage of the chain where there is one
+to be had.
 
-Each is given what its stage holds, and then all that its stage is given, in the background: by the peer before, or by
-us for the first stage. So it can take the place of a failed peer at once. Nothing of this disturbs the generation:
-what comes from peers that stand by goes to an inbox of its own, and whoever fails or falls behind is left.
+Each is given what its stage holds, and then all that its stage is given, in the background: by the
+peer before, or by us for the first stage. So it can take the place of a failed peer at once.
+Nothing of this disturbs the generation: what comes from peers that stand by goes to an inbox of its
+own, and whoever fails or falls behind is left.
 """
 
 import asyncio
@@ -50,7 +52,8 @@ class SpareFinder(Protocol):
     """What has to be known of the swarm."""
 
     async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
-        """A peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if there is none."""
+        """A peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if there
+        is none."""
         ...
 
 
@@ -69,26 +72,33 @@ class Spare:
     reaches: bool = True  # its onward peer, as far as it has told
     ready: bool = False  # it holds what was answered lately
     failure: str = ""
-    asked: tuple[int, int] = (0, 0)  # serials that were answered when it was asked the last two times
+    # serials that were answered when it was asked the last two times
+    asked: tuple[int, int] = (0, 0)
     unsure: bool = False  # it, or the peer that feeds it, is being told something
 
     def could_step_in(self, now: float, broken: Collection[str] = ()) -> bool:
-        """Whether it could take the place now; that its onward peer is one of those that failed is no obstacle."""
+        """Whether it could take the place now; that its onward peer is one of those that failed is
+        no obstacle."""
         up_to_date = self.ready and not self.failure and now - self.since < HEARD_S
-        return up_to_date and (self.reaches or (self.onward is not None and self.onward.peer_id in broken))
+        return up_to_date and (
+            self.reaches or (self.onward is not None and self.onward.peer_id in broken)
+        )
 
 
 class Standby:
     """All peers that stand by in one session. ``close`` it before the session.
 
-    While a chain is repaired nothing goes on in the background: `rest` begins that, and the next answer ends it.
+    While a chain is repaired nothing goes on in the background: `rest` begins that, and the next
+    answer ends it.
 
     Args:
         wanted: without it nothing is ever done.
         held: what the chain holds already.
     """
 
-    def __init__(self, session: ChainSession, finder: SpareFinder, wanted: bool, held: Held = NOTHING_HELD) -> None:
+    def __init__(
+        self, session: ChainSession, finder: SpareFinder, wanted: bool, held: Held = NOTHING_HELD
+    ) -> None:
         self._session, self._finder, self._wanted = session, finder, wanted
         self._clock = session.clock
         self._spares: dict[str, Spare] = {}  # by the peers that they stand by for
@@ -110,7 +120,8 @@ class Standby:
         return {spare.link.peer_id for spare in self._spares.values()}
 
     def sent(self, window: Window) -> None:
-        """A window is about to be sent into the chain: who stands by for its first peer is told as well."""
+        """A window is about to be sent into the chain: who stands by for its first peer is told as
+        well."""
         if self._wanted:
             frame = self._said.frame(window)
             for spare in self._spares.values():
@@ -124,8 +135,10 @@ class Standby:
             self._tasks = [asyncio.create_task(self._seek()), asyncio.create_task(self._watch())]
 
     async def rest(self) -> None:
-        """Do nothing in the background, until the next answer. What was interrupted is given up: it is not known how
-        much of it a peer has heard."""
+        """Do nothing in the background, until the next answer.
+
+        What was interrupted is given up: it is not known how much of it a peer has heard.
+        """
         await end(*self._tasks)
         self._tasks.clear()
         self._sought_at.clear()
@@ -139,8 +152,8 @@ class Standby:
     # When peers of the chain fail.
 
     async def follow(self, broken: Collection[str], held: Resume) -> None:
-        """The chain has changed, or these of its peers have failed: leave whoever is told nothing any more, and let the
-        others know if they would go on to another peer now."""
+        """The chain has changed, or these of its peers have failed: leave whoever is told nothing
+        any more, and let the others know if they would go on to another peer now."""
         chain = self._session.chain
         places = {link.peer_id: place for place, link in enumerate(chain)}
         left: list[Spare] = []
@@ -148,7 +161,11 @@ class Standby:
         for spare in self._spares.values():
             place = places.get(spare.member)
             feeder = chain[place - 1] if place else None
-            if place is None or feeder != spare.feeder or (feeder is not None and feeder.peer_id in broken):
+            if (
+                place is None
+                or feeder != spare.feeder
+                or (feeder is not None and feeder.peer_id in broken)
+            ):
                 left.append(spare)
                 continue
             behind = chain[place + 1] if place + 1 < len(chain) else None
@@ -156,11 +173,13 @@ class Standby:
                 spare.onward, spare.reaches = behind.hop, False
                 others.append((spare, goes_on_to(behind.hop, self._session, held)))
         late = "its link takes nothing"
-        await asyncio.gather(self._leave_all(left), *(self._tell_soon(*each, late) for each in others))
+        await asyncio.gather(
+            self._leave_all(left), *(self._tell_soon(*each, late) for each in others)
+        )
 
     async def take(self, member: ChainLink, broken: Collection[str]) -> Spare | None:
-        """Whoever can take the place of a peer now, which is one of these that failed; it is not one that stands by any
-        more. Whoever stands by and cannot is left."""
+        """Whoever can take the place of a peer now, which is one of these that failed; it is not
+        one that stands by any more. Whoever stands by and cannot is left."""
         while not self._news.empty():
             self._hear(self._news.get_nowait())
         spare = self._spares.get(member.peer_id)
@@ -173,8 +192,8 @@ class Standby:
         return spare
 
     async def name_speakers(self) -> None:
-        """Have every peer of the chain take frames from the one before, and from whoever stands by for that one: it can
-        then take the place at once. Raises `ChainBroken`."""
+        """Have every peer of the chain take frames from the one before, and from whoever stands by
+        for that one: it can then take the place at once. Raises `ChainBroken`."""
         heeding = []
         for before, link in pairwise(self._session.chain):
             spare = self._spares.get(before.peer_id)
@@ -209,7 +228,10 @@ class Standby:
     async def _seek_for(self, place: int) -> None:
         chain, now = self._session.chain, self._clock()
         member = chain[place]
-        if member.peer_id in self._spares or now - self._sought_at.get(member.layers, float("-inf")) < SEEK_S:
+        if (
+            member.peer_id in self._spares
+            or now - self._sought_at.get(member.layers, float("-inf")) < SEEK_S
+        ):
             return
         self._sought_at[member.layers] = now
         avoid = {link.peer_id for link in chain} | self.peer_ids | self._spent
@@ -236,7 +258,9 @@ class Standby:
             if not spare.failure and self._clock() - spare.since > CATCH_UP_S:
                 spare.failure = f"it was not up to date for {CATCH_UP_S:g} s"
             if spare.failure or (spare.feed is not None and spare.feed.over):
-                log.info("the peer ...%s stands by no more: %s", spare.link.peer_id[-8:], spare.failure)
+                log.info(
+                    "the peer ...%s stands by no more: %s", spare.link.peer_id[-8:], spare.failure
+                )
                 self._spent.add(spare.link.peer_id)
                 left.append(spare)
             elif spare.fed:
@@ -256,7 +280,9 @@ class Standby:
 
     def _hear(self, arrival: Arrival) -> None:
         """The one place where what a peer that stands by says changes anything."""
-        spare = next((each for each in self._spares.values() if each.link.peer_id == arrival.peer_id), None)
+        spare = next(
+            (each for each in self._spares.values() if each.link.peer_id == arrival.peer_id), None
+        )
         message = arrival.message
         if spare is None:
             return
@@ -268,7 +294,12 @@ class Standby:
         elif isinstance(message, Standing):
             spare.ready = message.last >= spare.asked[0]
             spare.since = arrival.at if spare.ready and spare.reaches else spare.since
-        elif isinstance(message, Fault) and spare.opened and spare.onward and message.peer == spare.onward.peer_id:
+        elif (
+            isinstance(message, Fault)
+            and spare.opened
+            and spare.onward
+            and message.peer == spare.onward.peer_id
+        ):
             spare.reaches = False  # if that one has failed, it is replaced, and we say by whom
         else:
             spare.failure = message.text if isinstance(message, Fault) else str(message)
@@ -281,7 +312,9 @@ class Standby:
             spare.feed = Feed(line.itself, lambda _: None, self._said.as_it_stands())
         else:
             with suppress(ChainBroken), _unsure(spare):  # then the chain is about to be repaired
-                await self._session.tell(spare.feeder, Mirror(session=self._session.id, to=spare.link.hop))
+                await self._session.tell(
+                    spare.feeder, Mirror(session=self._session.id, to=spare.link.hop)
+                )
         await self._tell(spare, Probe(session=self._session.id))
 
     async def _tell(self, spare: Spare, message: Message) -> None:
@@ -291,7 +324,10 @@ class Standby:
             spare.failure = error.why
 
     async def _tell_soon(self, spare: Spare, message: Message, or_else: str = "") -> None:
-        """The same, if its link takes it before long. Else it has failed, if ``or_else`` says why."""
+        """The same, if its link takes it before long.
+
+        Else it has failed, if ``or_else`` says why.
+        """
         try:
             await within(LOOK_S, self._tell(spare, message))
         except asyncio.TimeoutError:
@@ -307,16 +343,23 @@ class Standby:
         with _unsure(spare):
             if spare.feed is not None:
                 await spare.feed.close()
-            goodbyes: list[tuple[ChainLink, Message]] = [(spare.link, Close(session=self._session.id))]
+            goodbyes: list[tuple[ChainLink, Message]] = [
+                (spare.link, Close(session=self._session.id))
+            ]
             if spare.fed and spare.feeder in self._session.chain:
                 goodbyes.append((spare.feeder, Mirror(session=self._session.id)))
-            await asyncio.gather(*(take_leave(link.connection, message) for link, message in goodbyes))
+            await asyncio.gather(
+                *(take_leave(link.connection, message) for link, message in goodbyes)
+            )
         self._spares.pop(spare.member, None)
 
 
 @contextmanager
 def _unsure(spare: Spare) -> Iterator[None]:
-    """While something is said about which it matters whether it was heard. If that is interrupted, it stays so."""
+    """While something is said about which it matters whether it was heard.
+
+    If that is interrupted, it stays so.
+    """
     spare.unsure = True
     yield
     spare.unsure = False
@@ -335,15 +378,22 @@ class _Said:
         self._stream = Stream()
         self._tokens = list(held.tokens)  # a row each
         for first, rows, root, parents in replayed(held.root, len(held.tokens)):
-            self._stream.admit(held.epoch, root, first, rows.stop - rows.start, parents, replay=True)
+            self._stream.admit(
+                held.epoch, root, first, rows.stop - rows.start, parents, replay=True
+            )
 
     def frame(self, window: Window) -> Frame:
         """Keep a window; returns it as it is told to who stands by."""
         count = len(window.tokens)
-        placement = self._stream.admit(window.epoch, window.root, window.first, count, window.parents)
+        placement = self._stream.admit(
+            window.epoch, window.root, window.first, count, window.parents
+        )
         if placement is not None:
             start, keep = placement.start, placement.keep
-            self._tokens[start - len(keep) :] = [*(self._tokens[row] for row in keep), *window.tokens]
+            self._tokens[start - len(keep) :] = [
+                *(self._tokens[row] for row in keep),
+                *window.tokens,
+            ]
         told = window.first, slice(0, count), window.root, window.parents
         return Frame.again(self._session, window.epoch, told, 0, tokens=window.tokens)
 

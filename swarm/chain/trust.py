@@ -1,4 +1,5 @@
-"""Which peers one client trusts, and what becomes of those that lied and of all that rests on their work."""
+"""Which peers one client trusts, and what becomes of those that lied and of all that rests on their
+work."""
 
 import asyncio
 import logging
@@ -50,34 +51,43 @@ class Trust:
         self._health, self._connections = health, connections
 
     async def doubt(self, peer_ids: Collection[str], dispute: bool = False) -> None:
-        """One of these peers computed something else than the model; in a dispute, each says so of the others. Once it
-        is certain which, it is banned."""
+        """One of these peers computed something else than the model; in a dispute, each says so of
+        the others. Once it is certain which, it is banned."""
         for peer_id in self.ledger.disagreed(peer_ids, dispute):
             await self.condemn(peer_id)
 
     async def condemn(self, peer_id: str) -> None:
-        """This peer lied: have nothing to do with it any more. Whatever uses it hears of that at once: sessions that
-        run and peers that stand by when the connection ends, those that rest by ``when_banned``."""
+        """This peer lied: have nothing to do with it any more.
+
+        Whatever uses it hears of that at once: sessions that run and peers that stand by when the
+        connection ends, those that rest by ``when_banned``.
+        """
         log.info("the peer ...%s lied, and is not used any more", peer_id[-8:])
         self.ledger.convicted(peer_id)
         self._health.ban(peer_id)
         self.caught = (*(other for other in self.caught if other != peer_id), peer_id)[-MAX_CAUGHT:]
-        await asyncio.gather(self._connections.drop(peer_id, LIED), *(tell() for tell in self.when_banned))
+        await asyncio.gather(
+            self._connections.drop(peer_id, LIED), *(tell() for tell in self.when_banned)
+        )
 
     def lied(self, peer_id: str) -> bool:
         """Whether a peer is banned for a lie."""
         return self._health.banned(peer_id)
 
     def liar(self, session: Rests) -> ChainLink | None:
-        """A peer that lied, and on whose work rests what the peers of a session hold; None if there is none."""
+        """A peer that lied, and on whose work rests what the peers of a session hold; None if there
+        is none."""
         return next((link for peer_id, link in session.parties.items() if self.lied(peer_id)), None)
 
     @staticmethod
     def misled(session: Rests, liar: ChainLink) -> set[str]:
-        """The peers of a chain that come behind a liar, be it still there or not: they may be honest, and hold what
-        they made of its lies."""
+        """The peers of a chain that come behind a liar, be it still there or not: they may be
+        honest, and hold what they made of its lies."""
         return {link.peer_id for link in session.chain if link.stage.first >= liar.stage.last}
 
     def would_use(self, session: Rests) -> bool:
-        """Whether a text may go on in a session: its peers could be chosen for a new one as well, and none lied."""
-        return not self.liar(session) and all(self._health.usable(link.peer_id) for link in session.chain)
+        """Whether a text may go on in a session: its peers could be chosen for a new one as well,
+        and none lied."""
+        return not self.liar(session) and all(
+            self._health.usable(link.peer_id) for link in session.chain
+        )

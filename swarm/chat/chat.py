@@ -31,7 +31,8 @@ class Answer:
 
     Attributes:
         cut: it is not finished: it was stopped, or it failed.
-        generation: with all figures; None where there are none, because it was stopped or failed at the beginning.
+        generation: with all figures; None where there are none, because it was stopped or failed at
+            the beginning.
         error: why it failed, if it did.
     """
 
@@ -50,9 +51,19 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; with the fields of a `Generation` if it is finished."""
-        done = self.generation.as_dict() if self.generation else {"token_ids": [], "route": [], "stats": None}
+        done = (
+            self.generation.as_dict()
+            if self.generation
+            else {"token_ids": [], "route": [], "stats": None}
+        )
         error = str(self.error) if self.error else None
-        return {"question": self.question, **done, "text": self.text, "cut": self.cut, "error": error}
+        return {
+            "question": self.question,
+            **done,
+            "text": self.text,
+            "cut": self.cut,
+            "error": error,
+        }
 
 
 class Display(Protocol):
@@ -98,7 +109,10 @@ class Chat:
     _work: "asyncio.Task[Generation] | None" = None  # the answer that is being written
 
     async def ask(self, question: str) -> None:
-        """Answer, piece by piece. Whatever text there is in the end becomes a part of the conversation."""
+        """Answer, piece by piece.
+
+        Whatever text there is in the end becomes a part of the conversation.
+        """
         self.last = answer = await self._answer(question)
         if answer.text or not answer.cut:
             self.conversation = self.conversation.and_then(answer.turn)
@@ -110,7 +124,8 @@ class Chat:
 
     def stop(self) -> None:
         """End the answer that is being written, if there is one; what there is of it stays."""
-        work, self._work = self._work, None  # once: a second cancellation would disturb how the first one tidies up
+        # once: a second cancellation would disturb how the first one tidies up
+        work, self._work = self._work, None
         if work is not None:
             work.cancel()
 
@@ -150,13 +165,16 @@ class Chat:
     def _begin(self, question: str) -> GenerationStream:
         """Raises `SwarmError` for a conversation or options that cannot be."""
         new_tokens = self.options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
-        kept, prompt = fit(self.conversation, question, self.render, self.context_tokens - new_tokens)
+        kept, prompt = fit(
+            self.conversation, question, self.render, self.context_tokens - new_tokens
+        )
         if len(prompt) + new_tokens > self.context_tokens:
             raise PromptTooLong(len(prompt), new_tokens, self.context_tokens)
         if dropped := len(self.conversation.turns) - len(kept.turns):
             self.display.note(
-                f"The model's context of {self.context_tokens} tokens is full: it no longer sees the first "
-                f"{f'{dropped} questions' if dropped > 1 else 'question'} and what was answered. /new begins afresh."
+                f"The model's context of {self.context_tokens} tokens is full: it no longer sees"
+                f" the first {f'{dropped} questions' if dropped > 1 else 'question'} and what was"
+                " answered. /new begins afresh."
             )
         stream = self.client.stream(prompt, **self.options)
         self.conversation = kept

@@ -56,7 +56,11 @@ class Json:
 def figures(answer: Answer) -> str:
     """One short line: how fast it was, and how many drafted tokens were kept."""
     if answer.generation is None:
-        return "stopped; what there is of the answer stays in the conversation" if answer.text else "stopped"
+        return (
+            "stopped; what there is of the answer stays in the conversation"
+            if answer.text
+            else "stopped"
+        )
     stats = answer.generation.stats
     parts = [f"{stats.new_tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if stats.draft_acceptance_rate is not None:

@@ -11,7 +11,10 @@ from swarm.client.conversation import Conversation
 from swarm.errors import SwarmError
 from swarm.terminal import console
 
-KEYS = 'Alt-Enter begins a new line, as Enter does between """ and """. Ctrl-C stops an answer, Ctrl-D ends the chat.'
+KEYS = (
+    'Alt-Enter begins a new line, as Enter does between """ and """. Ctrl-C stops an answer, Ctrl-D'
+    " ends the chat."
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ async def obey(chat: Chat, line: str) -> None:
     name, _, rest = line.strip().partition(" ")
     order = ORDERS.get(name)
     if order is None:
-        chat.display.note(f"There is no {name}; there are {', '.join(ORDERS)}. A question may begin with a space.")
+        chat.display.note(
+            f"There is no {name}; there are {', '.join(ORDERS)}. A question may begin with a space."
+        )
         return
     try:
         await order.run(chat, rest.strip())
@@ -50,7 +55,9 @@ async def _new(chat: Chat, _: str) -> None:
 async def _system(chat: Chat, text: str) -> None:
     if not text:
         now = chat.conversation.system or "none"
-        chat.display.note(f"The system prompt: {now}\n/system TEXT changes it, /system - leaves it out.")
+        chat.display.note(
+            f"The system prompt: {now}\n/system TEXT changes it, /system - leaves it out."
+        )
         return
     chat.conversation = replace(chat.conversation, system="" if text == "-" else text)
     chat.display.note("The system prompt is changed, from the next answer on.")
@@ -72,7 +79,9 @@ async def _retry(chat: Chat, _: str) -> None:
 async def _set(chat: Chat, rest: str) -> None:
     name, _, word = rest.partition(" ")
     if not word:
-        chat.display.note(f"{listed(chat.options)}\n/set NAME VALUE changes one, from the next answer on.")
+        chat.display.note(
+            f"{listed(chat.options)}\n/set NAME VALUE changes one, from the next answer on."
+        )
         return
     chat.options = changed(chat.options, name, word.strip())
     chat.display.note(f"{name} is {word.strip()}, from the next answer on.")
@@ -108,11 +117,16 @@ async def _save(chat: Chat, name: str) -> None:
         chat.display.note("Name a file, as in /save talk.md or /save talk.json.")
         return
     try:
-        _write(name, _as_json(chat.conversation) if name.endswith(".json") else _as_text(chat.conversation))
+        _write(
+            name,
+            _as_json(chat.conversation) if name.endswith(".json") else _as_text(chat.conversation),
+        )
     except FileExistsError:
         chat.display.note(f"{name} is there already; name another file.")
     except OSError as error:
-        chat.display.note(f"{name} cannot be written ({error.strerror or error}); name another file.")
+        chat.display.note(
+            f"{name} cannot be written ({error.strerror or error}); name another file."
+        )
     else:
         chat.display.note(f"Saved in {name}.")
 
@@ -129,11 +143,19 @@ ORDERS = {
         Order("/system TEXT", "what the model is told before everything else", _system),
         Order("/undo", "take back the last question and its answer", _undo),
         Order("/retry", "answer the last question again", _retry),
-        Order("/set NAME VALUE", "change how answers are written; alone, list what there is to set", _set),
+        Order(
+            "/set NAME VALUE",
+            "change how answers are written; alone, list what there is to set",
+            _set,
+        ),
         Order("/stats", "figures of the last answer", _stats),
         Order("/route", "the peers that wrote the last answer", _route),
         Order("/explain", "the last answer's tokens, and where each comes from", _explain),
-        Order("/save FILE", "write the conversation to a new file, as text or (.json) as messages", _save),
+        Order(
+            "/save FILE",
+            "write the conversation to a new file, as text or (.json) as messages",
+            _save,
+        ),
         Order("/quit", "end the chat", _quit),
     )
 }
@@ -152,11 +174,17 @@ def _shortened(text: str, width: int = 60) -> str:
 
 def _as_json(conversation: Conversation) -> str:
     cut = [number for number, turn in enumerate(conversation.turns) if turn.cut]
-    return json.dumps({"messages": conversation.messages(), "cut": cut}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"messages": conversation.messages(), "cut": cut}, indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def _as_text(conversation: Conversation) -> str:
     parts = [f"[system]\n{conversation.system}\n"] if conversation.system else []
     for turn in conversation.turns:
-        parts += [f"[user]\n{turn.question}\n", f"[assistant]\n{turn.answer}{' [cut]' if turn.cut else ''}\n"]
+        parts += [
+            f"[user]\n{turn.question}\n",
+            f"[assistant]\n{turn.answer}{' [cut]' if turn.cut else ''}\n",
+        ]
     return "\n".join(parts)

@@ -1,4 +1,5 @@
-"""Where the questions of a chat come from: a terminal with line editing and a history, or lines of standard input."""
+"""Where the questions of a chat come from: a terminal with line editing and a history, or lines of
+standard input."""
 
 import asyncio
 import os
@@ -19,7 +20,8 @@ MAX_MESSAGE_BYTES = 4 << 20  # more than any model's context
 MAX_HISTORY_BYTES = 1 << 20
 READ_BYTES = 1 << 16
 
-Read = Callable[[str], Awaitable[str | None]]  # asks for a line with this prompt; None at the end of the input
+# asks for a line with this prompt; None at the end of the input
+Read = Callable[[str], Awaitable[str | None]]
 
 
 class MessageTooLong(SwarmError):
@@ -77,7 +79,8 @@ async def message(read: Read) -> str | None:
 
 
 class Terminal:
-    """Lines from a person: editing, a history that only its owner can read, completion of ``words``."""
+    """Lines from a person: editing, a history that only its owner can read, completion of
+    ``words``."""
 
     def __init__(self, history: Path, words: Sequence[str]) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -92,7 +95,8 @@ class Terminal:
     async def read(self, prompt: str) -> str | None:
         """Raises `GivenUp` at Ctrl-C, and `NotText`."""
         try:
-            said = await self._session.prompt_async(prompt, handle_sigint=False)  # Ctrl-C is a key here
+            # Ctrl-C is a key here
+            said = await self._session.prompt_async(prompt, handle_sigint=False)
         except EOFError:
             return None
         if (whole := _whole(said)) != said:
@@ -101,7 +105,8 @@ class Terminal:
 
 
 class Pipe:
-    """Lines of a file descriptor, without any prompt, and without a thread that could not be ended."""
+    """Lines of a file descriptor, without any prompt, and without a thread that could not be
+    ended."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -156,7 +161,8 @@ class _Lines(FileHistory):
 
 
 def _history(path: Path) -> History:
-    """The history in this file, which is made if it is missing; where it cannot be, one that is forgotten."""
+    """The history in this file, which is made if it is missing; where it cannot be, one that is
+    forgotten."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:

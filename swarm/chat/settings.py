@@ -64,8 +64,8 @@ KINDS = {
 def changed(options: Options, name: str, word: str) -> Options:
     """The options with one of them changed.
 
-    Raises `NoSuchSetting` for an unknown name or a word of the wrong kind, and what `Request.of` raises for a value out
-    of range.
+    Raises `NoSuchSetting` for an unknown name or a word of the wrong kind, and what `Request.of`
+    raises for a value out of range.
     """
     if name not in SETTINGS:
         raise NoSuchSetting(f"there is no setting {name!r}; there are {', '.join(SETTINGS)}")

@@ -6,7 +6,9 @@ from swarm.chat.reading import GivenUp, NotText, Read, message
 
 
 async def talk(chat: Chat, read: Read) -> None:
-    """Every line is a question, an order if it begins with a slash, or nothing. Raises `MessageTooLong`.
+    """Every line is a question, an order if it begins with a slash, or nothing.
+
+    Raises `MessageTooLong`.
 
     A message with bytes that are no text is refused, as an answer that fails, and the chat goes on.
     """

@@ -19,15 +19,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.option("--system", type=Text(), default="", help="What the model is told before everything else.")
-@click.option("--raw", is_flag=True, help="Let the model continue the text, without the form of a conversation.")
+@click.option(
+    "--system", type=Text(), default="", help="What the model is told before everything else."
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Let the model continue the text, without the form of a conversation.",
+)
 @decoding_options
 @entrance_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for every answer.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line for every answer."
+)
 def chat(model: str, system: str, raw: bool, as_json: bool, **options: Any) -> None:
     """Talk with MODEL (a local folder or a hub id).
 
-    In a terminal, /help lists what can be done besides asking. Elsewhere every line of standard input is a question.
+    In a terminal, /help lists what can be done besides asking. Elsewhere every line of standard
+    input is a question.
     """
     net, identity = entrance()
     from swarm.chat import display
@@ -57,8 +66,13 @@ def chat(model: str, system: str, raw: bool, as_json: bool, **options: Any) -> N
                     Conversation(system),
                 )
                 if personal:
-                    chat.display.note(f"{model}, served by the network {net.name}. /help lists what you can do here.")
-                    await _until_it_is_over(chat, Terminal(state_dir() / "chat.history", list(ORDERS)))
+                    chat.display.note(
+                        f"{model}, served by the network {net.name}. /help lists what you can do"
+                        " here."
+                    )
+                    await _until_it_is_over(
+                        chat, Terminal(state_dir() / "chat.history", list(ORDERS))
+                    )
                 else:
                     await talk(chat, Pipe(sys.stdin.fileno()).read)
                 console.show_audits(await client.settle(0 if personal else AUDIT_PATIENCE_S))

@@ -1,4 +1,5 @@
-"""``swarm completion`` and ``swarm-peer completion``: Tab completes commands, options and models."""
+"""``swarm completion`` and ``swarm-peer completion``: Tab completes commands, options and
+models."""
 
 import click
 
@@ -11,8 +12,8 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that makes SHELL complete this program's commands.
 
-    For bash, put `eval "$(swarm completion bash)"` into ~/.bashrc; for zsh the same with zsh into ~/.zshrc; for fish,
-    `swarm completion fish > ~/.config/fish/completions/swarm.fish`.
+    For bash, put `eval "$(swarm completion bash)"` into ~/.bashrc; for zsh the same with zsh into
+    ~/.zshrc; for fish, `swarm completion fish > ~/.config/fish/completions/swarm.fish`.
     """
     from click.shell_completion import get_completion_class
 

@@ -9,24 +9,49 @@ from swarm.terminal.signals import run
 
 
 @click.command()
-@click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes.")
-@click.option("--link-ms", default=20.0, show_default=True, type=Number(0, 1000), help="Emulated one-way link delay.")
 @click.option(
-    "--prompt", "prompts", multiple=True, type=Text(), help="Instead of the three problems; may be given several times."
+    "--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes."
+)
+@click.option(
+    "--link-ms",
+    default=20.0,
+    show_default=True,
+    type=Number(0, 1000),
+    help="Emulated one-way link delay.",
+)
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    type=Text(),
+    help="Instead of the three problems; may be given several times.",
 )
 @click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")
 @click.option(
-    "--serve", "served", is_flag=True, help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C."
+    "--serve",
+    "served",
+    is_flag=True,
+    help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C.",
 )
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve."
+)
 @json_option
 def demo(
-    peers: int, link_ms: float, prompts: tuple[str, ...], picture: Path | None, served: bool, port: int, as_json: bool
+    peers: int,
+    link_ms: float,
+    prompts: tuple[str, ...],
+    picture: Path | None,
+    served: bool,
+    port: int,
+    as_json: bool,
 ) -> None:
     """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
     if served:
         if prompts or picture or as_json:
-            raise click.UsageError("--serve compares nothing: leave out --prompt, --picture and --json")
+            raise click.UsageError(
+                "--serve compares nothing: leave out --prompt, --picture and --json"
+            )
         from swarm.gateway.demo import serve_demo
 
         run(serve_demo(peers, link_ms, port))

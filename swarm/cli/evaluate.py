@@ -21,14 +21,32 @@ from swarm.demo import locate
 
 @click.command("eval")
 @click.option(
-    "--model", type=ModelName(), default="demo-target", show_default=True, help="The target: a folder or a hub id."
+    "--model",
+    type=ModelName(),
+    default="demo-target",
+    show_default=True,
+    help="The target: a folder or a hub id.",
 )
-@click.option("--draft", type=ModelName(draft=True), default="demo-draft", show_default=True, help="The draft model.")
-@click.option("--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval.")
+@click.option(
+    "--draft",
+    type=ModelName(draft=True),
+    default="demo-draft",
+    show_default=True,
+    help="The draft model.",
+)
+@click.option(
+    "--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval."
+)
 @click.option("--data", type=FILE, help="File of questions, for gsm8k and humaneval.")
-@click.option("--train", type=FILE, help="File of worked examples to show before each question of gsm8k.")
-@click.option("--run-generated-code", is_flag=True, help="Allow humaneval to run what the model writes.")
-@click.option("--problems", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Questions.")
+@click.option(
+    "--train", type=FILE, help="File of worked examples to show before each question of gsm8k."
+)
+@click.option(
+    "--run-generated-code", is_flag=True, help="Allow humaneval to run what the model writes."
+)
+@click.option(
+    "--problems", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Questions."
+)
 @click.option(
     "--rule",
     "rules",
@@ -39,15 +57,37 @@ from swarm.demo import locate
     help="May be given often.",
 )
 @click.option(
-    "--tau", multiple=True, type=Number(0, 20), help="Also the adaptive rule at this tau; may be given often."
+    "--tau",
+    multiple=True,
+    type=Number(0, 20),
+    help="Also the adaptive rule at this tau; may be given often.",
 )
-@click.option("--ablate", is_flag=True, help="Also without each signal, and without each class of key tokens.")
-@click.option("--window", default=8, show_default=True, type=click.IntRange(1, 64), help="Drafted tokens a loop.")
-@click.option("--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy.")
 @click.option(
-    "--margin", default=1.0, show_default=True, type=Number(0, 100), help="Points of accuracy that may be lost."
+    "--ablate", is_flag=True, help="Also without each signal, and without each class of key tokens."
 )
-@click.option("--workers", default=0, type=click.IntRange(0, 256), help="Processes; the default is half the cores.")
+@click.option(
+    "--window",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Drafted tokens a loop.",
+)
+@click.option(
+    "--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy."
+)
+@click.option(
+    "--margin",
+    default=1.0,
+    show_default=True,
+    type=Number(0, 100),
+    help="Points of accuracy that may be lost.",
+)
+@click.option(
+    "--workers",
+    default=0,
+    type=click.IntRange(0, 256),
+    help="Processes; the default is half the cores.",
+)
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens a loop, as PNG or SVG.")
 @identity_option
 @bootstrap_option
@@ -73,10 +113,13 @@ def evaluate(
     bootstrap: tuple[str, ...],
     network: str | None,
 ) -> None:
-    """Measure what verification rules do to answers and to speed: in process, or over a swarm with --bootstrap."""
+    """Measure what verification rules do to answers and to speed: in process, or over a swarm with
+    --bootstrap."""
     from swarm.eval.tasks import load_task
 
-    asked_task = load_task(task, problems, data=data, train=train, run_generated_code=run_generated_code)
+    asked_task = load_task(
+        task, problems, data=data, train=train, run_generated_code=run_generated_code
+    )
     from swarm.eval import command
 
     asked = command.Asked(

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 @click.argument("model", type=ModelName())
 @click.argument("prompt", type=Text())
 @decoding_options
-@click.option("--explain", is_flag=True, help="Also print every token's fate: kept, relaxed, corrected, and why.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also print every token's fate: kept, relaxed, corrected, and why.",
+)
 @entrance_options
 @json_option
 def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: Any) -> None:
@@ -50,7 +54,9 @@ def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: A
                 if failure is not None:
                     return stream.result, failure
                 audits = await client.settle(AUDIT_PATIENCE_S)
-                return replace(stream.result, stats=replace(stream.result.stats, audits=audits)), None
+                return replace(
+                    stream.result, stats=replace(stream.result.stats, audits=audits)
+                ), None
 
     generation, failure = run(write())
     if as_json:

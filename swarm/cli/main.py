@@ -1,4 +1,7 @@
-"""``swarm``: what a user types. Commands import heavy libraries when they run, so that ``--help`` is quick."""
+"""``swarm``: what a user types.
+
+Commands import heavy libraries when they run, so that ``--help`` is quick.
+"""
 
 import asyncio
 import contextlib
@@ -57,7 +60,10 @@ def main() -> None:
 
 
 def guard(command: Callable[..., Any], program: str) -> int:
-    """Run a click command: errors become one sentence and an exit code. Shared with ``swarm-peer``."""
+    """Run a click command: errors become one sentence and an exit code.
+
+    Shared with ``swarm-peer``.
+    """
     stdio.settle()
     with signals.stoppable():
         try:
@@ -85,15 +91,20 @@ def guard(command: Callable[..., Any], program: str) -> int:
 
 
 def _cannot(error: OSError) -> ExitCode:
-    """A file that cannot be used; if it is a pipe whose reader has left, there is nothing to say of it."""
+    """A file that cannot be used; if it is a pipe whose reader has left, there is nothing to say of
+    it."""
     log.debug("where it failed", exc_info=True)
     if isinstance(error, BrokenPipeError):
         return ExitCode.FAILED
     where = f"{error.filename}: " if error.filename else ""
-    return _say(f"{where}{error.strerror or error}; see that it exists, is yours and has room", ExitCode.LOCAL)
+    return _say(
+        f"{where}{error.strerror or error}; see that it exists, is yours and has room",
+        ExitCode.LOCAL,
+    )
 
 
 def _say(sentence: str, code: ExitCode) -> ExitCode:
-    one_line = " ".join(console.CONTROLS.sub("", sentence).splitlines())  # of which strangers may have said a part
+    # of which strangers may have said a part
+    one_line = " ".join(console.CONTROLS.sub("", sentence).splitlines())
     click.echo(f"error: {one_line}", err=True)
     return code

@@ -1,4 +1,5 @@
-"""Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it, what is printed."""
+"""Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it,
+what is printed."""
 
 import functools
 import math
@@ -27,7 +28,8 @@ MAX_COMPLETIONS = 200  # names of models, after Tab
 class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A folder, a hub id, or the name of a model that comes with the project.
 
-    A folder is looked at as soon as it is named: what is wrong with a model is said before a network is entered.
+    A folder is looked at as soon as it is named: what is wrong with a model is said before a
+    network is entered.
     """
 
     name = "MODEL"
@@ -37,23 +39,32 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip() or "\0" in str(value):
-            self.fail("give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx)
+            self.fail(
+                "give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx
+            )
         if value != NO_MODEL:
             look(locate(str(value)), self._draft)
         return str(value)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """The models of the project and those that were downloaded; folders, where none of these fits."""
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """The models of the project and those that were downloaded; folders, where none of these
+        fits."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
-        return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [CompletionItem(incomplete, type="dir")]
+        return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [
+            CompletionItem(incomplete, type="dir")
+        ]
 
 
 class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
     """A number between two bounds. "nan" is none, though it compares as if it were between them."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
@@ -61,7 +72,8 @@ class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
 
 
 class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as halves of characters."""
+    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as
+    halves of characters."""
 
     name = "TEXT"
 
@@ -69,26 +81,42 @@ class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         try:
             str(value).encode()
         except UnicodeEncodeError:
-            self.fail("it holds bytes that are no text in this terminal's encoding; give it as UTF-8", param, ctx)
+            self.fail(
+                "it holds bytes that are no text in this terminal's encoding; give it as UTF-8",
+                param,
+                ctx,
+            )
         return str(value)
 
 
 def _downloaded() -> list[str]:
-    """Ids of the models in the hub's cache, whose folders are called ``models--ORGANISATION--NAME``."""
+    """Ids of the models in the hub's cache, whose folders are called
+    ``models--ORGANISATION--NAME``."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         folders = sorted(os.listdir(HF_HUB_CACHE))
     except OSError:
         return []
-    return [each.removeprefix("models--").replace("--", "/") for each in folders if each.startswith("models--")]
+    return [
+        each.removeprefix("models--").replace("--", "/")
+        for each in folders
+        if each.startswith("models--")
+    ]
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-bootstrap_option = click.option(
-    "--bootstrap", multiple=True, metavar="MADDR", help="Address of a bootstrap node; may be given several times."
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
 )
-lan_option = click.option("--lan", is_flag=True, help="Also look for bootstrap nodes on the local network.")
+bootstrap_option = click.option(
+    "--bootstrap",
+    multiple=True,
+    metavar="MADDR",
+    help="Address of a bootstrap node; may be given several times.",
+)
+lan_option = click.option(
+    "--lan", is_flag=True, help="Also look for bootstrap nodes on the local network."
+)
 audit_option = click.option(
     "--audit",
     default=0.01,
@@ -101,7 +129,10 @@ quantization_option = click.option(
     default="none",
     show_default=True,
     type=click.Choice(["none", *QUANTIZATIONS]),
-    help="How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm of its own.",
+    help=(
+        "How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm"
+        " of its own."
+    ),
 )
 
 
@@ -109,7 +140,9 @@ def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
     """What is logged, and how; set up before the group does anything."""
 
     @functools.wraps(group)
-    def set_up_first(*arguments: Any, verbose: bool, log_level: str, log_format: str, **others: Any) -> Any:
+    def set_up_first(
+        *arguments: Any, verbose: bool, log_level: str, log_format: str, **others: Any
+    ) -> Any:
         logs.set_up("debug" if verbose else log_level, log_format)
         return group(*arguments, **others)
 
@@ -133,7 +166,9 @@ def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
             show_envvar=True,
             help="Log to standard error what is at least so grave.",
         ),
-        click.option("-v", "--verbose", is_flag=True, help="Log all that happens: --log-level debug."),
+        click.option(
+            "-v", "--verbose", is_flag=True, help="Log all that happens: --log-level debug."
+        ),
     ):
         command = option(command)
     return command
@@ -149,7 +184,12 @@ def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
     formats = click.Choice(["table", "markdown", "json"])
     for option in (
         click.option(
-            "--json", is_flag=True, is_eager=True, callback=_keep, expose_value=False, help="The same as --format json."
+            "--json",
+            is_flag=True,
+            is_eager=True,
+            callback=_keep,
+            expose_value=False,
+            help="The same as --format json.",
         ),
         click.option(
             "--format",
@@ -170,13 +210,16 @@ def _format(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def network_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which network: its name as ``network``; the files of a private one are kept for `named_network`."""
+    """Which network: its name as ``network``; the files of a private one are kept for
+    `named_network`."""
     key = "File with the key of a private network; make one with `swarm-peer new-network-key`."
     members = "File of the ids of all who may take part, one a line."
     for option in (
         click.option("--members", type=FILE, callback=_keep, expose_value=False, help=members),
         click.option("--network-key", type=FILE, callback=_keep, expose_value=False, help=key),
-        click.option("--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml."),
+        click.option(
+            "--network", metavar="NAME", help="Name of the network, if not that of bootstrap.toml."
+        ),
     ):
         command = option(command)
     return command
@@ -195,7 +238,9 @@ def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which network a client enters, through whom, and as whom: for `entrance`."""
 
     @functools.wraps(command)
-    def entering(*arguments: Any, bootstrap: tuple[str, ...], network: str | None, lan: bool, **others: Any) -> Any:
+    def entering(
+        *arguments: Any, bootstrap: tuple[str, ...], network: str | None, lan: bool, **others: Any
+    ) -> Any:
         click.get_current_context().meta["swarm.entrance"] = bootstrap, network, lan
         return command(*arguments, **others)
 
@@ -206,7 +251,8 @@ def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def entrance() -> "tuple[Network, Identity | None]":
-    """The network that the command line names, if there is a way in, and who it says that we are."""
+    """The network that the command line names, if there is a way in, and who it says that we
+    are."""
     bootstrap, network, lan = click.get_current_context().meta["swarm.entrance"]
     return entered_through(named_network(bootstrap, network), lan), named_identity()
 
@@ -225,12 +271,16 @@ def named_network(bootstrap: tuple[str, ...], name: str | None) -> "Network":
 
     files = click.get_current_context().meta
     key_file, members_file = files.get("swarm.network_key"), files.get("swarm.chain.members")
-    return load_network(bootstrap=bootstrap, name=name, key_file=key_file, members_file=members_file)
+    return load_network(
+        bootstrap=bootstrap, name=name, key_file=key_file, members_file=members_file
+    )
 
 
 def entered_through(network: "Network", lan: bool) -> "Network":
-    """The network, if there is a way in: that it has none is said before anything heavy is loaded. With ``lan`` one is
-    also looked for on the local network."""
+    """The network, if there is a way in: that it has none is said before anything heavy is loaded.
+
+    With ``lan`` one is also looked for on the local network.
+    """
     from swarm.errors import NoBootstrap
 
     if lan:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.options import FILE, ModelName, Number, audit_option, entrance, entrance_options, quantization_option
+from swarm.cli.options import (
+    FILE,
+    ModelName,
+    Number,
+    audit_option,
+    entrance,
+    entrance_options,
+    quantization_option,
+)
 from swarm.demo import locate
 from swarm.model.folder import folder_of, look
 from swarm.terminal.signals import run
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
 
 NO_DRAFT = "none"
 OPEN_WARNING = (
-    "warning: whoever reaches this address may use this gateway, and reads over a connection that is not encrypted; "
-    "give --api-keys FILE, and let a proxy that speaks TLS stand in front"
+    "warning: whoever reaches this address may use this gateway, and reads over a connection that"
+    " is not encrypted; give --api-keys FILE, and let a proxy that speaks TLS stand in front"
 )
 
 
@@ -33,24 +41,59 @@ OPEN_WARNING = (
     metavar="PATH|MODEL=PATH",
     help="Draft model: one for all, or one for MODEL or its name; may be given several times.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
-@click.option("--api-keys", type=FILE, help="File of keys, one a line: who sends none of them is refused.")
-@click.option("--allow-host", multiple=True, metavar="NAME", help="A name of this host that browsers may come by.")
 @click.option(
-    "--concurrency", default=32, show_default=True, type=click.IntRange(1, 4096), help="Texts written at once."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; 0.0.0.0 is all of them.",
 )
 @click.option(
-    "--queue", default=64, show_default=True, type=click.IntRange(0, 65536), help="Texts that may wait beyond these."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes any free one.",
+)
+@click.option(
+    "--api-keys", type=FILE, help="File of keys, one a line: who sends none of them is refused."
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name of this host that browsers may come by.",
+)
+@click.option(
+    "--concurrency",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Texts written at once.",
+)
+@click.option(
+    "--queue",
+    default=64,
+    show_default=True,
+    type=click.IntRange(0, 65536),
+    help="Texts that may wait beyond these.",
 )
 @click.option(
     "--speaks-for",
     default=1,
     show_default=True,
     type=click.IntRange(1, 10_000),
-    help="Clients that this gateway asks for: peers grant it so many times what one may ask, within bounds.",
+    help=(
+        "Clients that this gateway asks for: peers grant it so many times what one may ask, within"
+        " bounds."
+    ),
 )
-@click.option("--grace", default=10.0, show_default=True, type=Number(0, 3600), help="Seconds for answers at the end.")
+@click.option(
+    "--grace",
+    default=10.0,
+    show_default=True,
+    type=Number(0, 3600),
+    help="Seconds for answers at the end.",
+)
 @audit_option
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
 @quantization_option
@@ -138,9 +181,13 @@ def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str 
             named[given[model]] = path
         elif equals:
             names = ", ".join(map(_name, models))
-            raise click.UsageError(f"--draft {draft} names a model that is not served; name one of {names}")
+            raise click.UsageError(
+                f"--draft {draft} names a model that is not served; name one of {names}"
+            )
         elif usual is not None:
-            raise click.UsageError("--draft says twice what drafts for all models; give MODEL=PATH for each")
+            raise click.UsageError(
+                "--draft says twice what drafts for all models; give MODEL=PATH for each"
+            )
         else:
             usual = draft
     found = [(model, named.get(model, usual)) for model in models]
@@ -148,6 +195,7 @@ def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str 
 
 
 def _name(model: str) -> str:
-    """The name of a model's folder, or its hub id: that of its checkpoint without a quantization."""
+    """The name of a model's folder, or its hub id: that of its checkpoint without a
+    quantization."""
     folder = folder_of(locate(model))
     return model if folder is None else folder.name

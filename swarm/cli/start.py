@@ -20,10 +20,11 @@ def main() -> None:
 
 
 def heed_signals() -> None:
-    """From now on a signal that asks to end does so at once, with one word and the signal's exit code.
+    """From now on a signal that asks to end does so at once, with one word and the signal's exit
+    code.
 
-    Nothing has begun yet that would have to end in order; `swarm.terminal.signals` takes over once something may.
-    A signal that the program was started to ignore stays ignored.
+    Nothing has begun yet that would have to end in order; `swarm.terminal.signals` takes over once
+    something may. A signal that the program was started to ignore stays ignored.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

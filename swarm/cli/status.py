@@ -4,7 +4,13 @@ import json
 
 import click
 
-from swarm.cli.options import ModelName, entrance, entrance_options, json_option, quantization_option
+from swarm.cli.options import (
+    ModelName,
+    entrance,
+    entrance_options,
+    json_option,
+    quantization_option,
+)
 from swarm.demo import locate
 from swarm.terminal import console
 from swarm.terminal.activity import busy
@@ -13,14 +19,20 @@ from swarm.terminal.signals import run
 
 @click.command()
 @click.argument("model", type=ModelName(), required=False)
-@click.option("--route", is_flag=True, help="Show the chain of peers that a client would take now, and the runner-up.")
+@click.option(
+    "--route",
+    is_flag=True,
+    help="Show the chain of peers that a client would take now, and the runner-up.",
+)
 @quantization_option
 @entrance_options
 @json_option
 def status(model: str | None, route: bool, quantization: str, as_json: bool) -> None:
     """Show which peers serve which layers, of MODEL or of every model of the swarm."""
     if route and not model:
-        raise click.UsageError("--route shows the chain for one model: name it, as in `swarm status MODEL --route`")
+        raise click.UsageError(
+            "--route shows the chain for one model: name it, as in `swarm status MODEL --route`"
+        )
     net, identity = entrance()
     from swarm.client.status import look, routes
 
@@ -28,7 +40,10 @@ def status(model: str | None, route: bool, quantization: str, as_json: bool) -> 
         if route and model:
             choices, reports = run(routes(net, locate(model), identity, quantization)), []
         else:
-            choices, reports = [], run(look(net, locate(model) if model else None, identity, quantization))
+            choices, reports = (
+                [],
+                run(look(net, locate(model) if model else None, identity, quantization)),
+            )
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in choices or reports]))
     elif route:

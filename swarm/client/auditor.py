@@ -1,8 +1,9 @@
-"""Has texts computed again by other peers, in the background, and finds out who lied if the answers differ.
+"""Has texts computed again by other peers, in the background, and finds out who lied if the answers
+differ.
 
-Nobody but the client can feed an audit, and no peer can tell that it is one: an audit is a session as any other, of the
-same client over the same links, in which a text seems to be written. One is made at a time, with one window in flight.
-A run that fails proves nothing.
+Nobody but the client can feed an audit, and no peer can tell that it is one: an audit is a session
+as any other, of the same client over the same links, in which a text seems to be written. One is
+made at a time, with one window in flight. A run that fails proves nothing.
 """
 
 import asyncio
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Parties:
-    """Who could compute one stage: who did, and up to two others, each one peer or several in a row."""
+    """Who could compute one stage: who did, and up to two others, each one peer or several in a
+    row."""
 
     choices: tuple[list[ChainLink] | None, ...]
 
@@ -48,7 +50,9 @@ class _Parties:
         return links
 
     def stand(self) -> Stand:
-        first, second, third = (links and tuple(link.peer_id for link in links) for links in self.choices)
+        first, second, third = (
+            links and tuple(link.peer_id for link in links) for links in self.choices
+        )
         assert first
         return Stand(first, second or None, third or None)
 
@@ -63,7 +67,12 @@ class Auditor:
     """
 
     def __init__(
-        self, router: Router, models: ClientModels, judging: Executor, rate: float, rng: random.Random | None = None
+        self,
+        router: Router,
+        models: ClientModels,
+        judging: Executor,
+        rate: float,
+        rng: random.Random | None = None,
     ) -> None:
         self.rate = rate
         self._router = router
@@ -91,7 +100,10 @@ class Auditor:
         )
 
     def offer(self, evidence: Evidence | None, computed_tokens: int) -> None:
-        """A text is finished, for which peers computed so many tokens. Whether it is audited is decided by lot."""
+        """A text is finished, for which peers computed so many tokens.
+
+        Whether it is audited is decided by lot.
+        """
         self._generated += computed_tokens * self._layers
         draw = self._rng.random()
         if evidence is None or draw >= self._chance(stage.peer_id for stage in evidence.stages):
@@ -128,13 +140,15 @@ class Auditor:
         await self._waiting.join()
 
     async def _audit(self, evidence: Evidence, draw: float) -> None:
-        """Compare a text with what others say, if that is due with those whose work can be compared.
+        """Compare a text with what others say, if that is due with those whose work can be
+        compared.
 
         Raises:
             Unaudited: if it does not come to a comparison.
         """
         if any(map(self._router.trust.lied, evidence.peer_ids)):
-            raise Unaudited(Reason.BANNED)  # what it would tell is known, or cannot be told from what is
+            # what it would tell is known, or cannot be told from what is
+            raise Unaudited(Reason.BANNED)
         try:
             first = [[link] for link in await self._router.links(evidence.stages)]
             second = await self._others(first, [])
@@ -168,7 +182,9 @@ class Auditor:
         except (SwarmError, asyncio.TimeoutError) as error:
             raise Unaudited(Reason.SLOW, str(error)) from None
 
-    async def _try(self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Answers]) -> Outcome:
+    async def _try(
+        self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Answers]
+    ) -> Outcome:
         trial = Trial([each.stand() for each in parties], evidence.gone)
         tolerance, number = self._tolerance(parties, evidence), AUDIT
         while trial.step is not None:
@@ -180,7 +196,9 @@ class Auditor:
                 trial.tell(None)
                 continue
             answers[number] = answer
-            trial.tell([self._same(answers[other], answer, tolerance) for other in trial.step.against])
+            trial.tell(
+                [self._same(answers[other], answer, tolerance) for other in trial.step.against]
+            )
         assert trial.outcome is not None
         return trial.outcome
 
@@ -198,7 +216,8 @@ class Auditor:
     async def _others(
         self, first: Sequence[list[ChainLink]], second: Sequence[list[ChainLink] | None]
     ) -> list[list[ChainLink] | None]:
-        """For each stage peers that have no part in the audit yet and are beyond suspicion, if there are any."""
+        """For each stage peers that have no part in the audit yet and are beyond suspicion, if
+        there are any."""
         taken = {link.peer_id for links in (*first, *second) for link in links or ()}
         avoid = taken | set(self._router.ledger.suspects)
         found: list[list[ChainLink] | None] = []

@@ -25,20 +25,24 @@ class BatchFailed(SwarmError):
         errors: what they failed of, by their places in the batch.
     """
 
-    def __init__(self, results: Sequence[Generation | None], errors: Mapping[int, SwarmError]) -> None:
+    def __init__(
+        self, results: Sequence[Generation | None], errors: Mapping[int, SwarmError]
+    ) -> None:
         super().__init__(results, errors)
         self.results, self.errors = tuple(results), MappingProxyType(dict(errors))
 
     def __str__(self) -> str:
         first = min(self.errors)
         return (
-            f"{len(self.errors)} of {len(self.results)} generations failed, that of prompt {first} because "
-            f"{self.errors[first]}; `results` holds the others, `errors` says why by place"
+            f"{len(self.errors)} of {len(self.results)} generations failed, that of prompt {first}"
+            f" because {self.errors[first]}; `results` holds the others, `errors` says why by place"
         )
 
 
 async def side_by_side(works: Sequence[Work[T]], at_once: int) -> list[T]:
-    """The results of all works in their order; ``at_once`` run at a time. If one fails, the others are cancelled.
+    """The results of all works in their order; ``at_once`` run at a time.
+
+    If one fails, the others are cancelled.
 
     Raises:
         RequestError: if ``at_once`` is out of range.

@@ -1,4 +1,5 @@
-"""The SDK: ``async with SwarmClient(model) as client: print((await client.generate("...")).text)``."""
+"""The SDK:
+``async with SwarmClient(model) as client: print((await client.generate("...")).text)``."""
 
 import asyncio
 import contextlib
@@ -66,26 +67,31 @@ class SwarmClient:
     """Generates text with a model that a swarm serves. Use it as an async context manager.
 
     Args:
-        model: local folder or hub id; only the tokenizer, the final norm and the LM head are loaded.
-        draft: local folder or hub id of a small model with the same tokenizer, or None to decode plainly.
+        model: local folder or hub id; only the tokenizer, the final norm and the LM head are
+            loaded.
+        draft: local folder or hub id of a small model with the same tokenizer, or None to decode
+            plainly.
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
-        bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the environment.
+        bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the
+            environment.
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
-        identity: who we are; by default somebody new each time. A swarm with a list of members knows its clients by it.
-        cache: a folder where peers and nodes that were good, and peers that lied, are noted for the next start; None
-            notes nothing.
-        audit_rate: how likely a text is computed again by other peers at least, in the background, to notice peers that
-            lie; 0 never does. Peers that are new or under suspicion are audited more often.
-        quantization: ``int8`` or ``nf4`` for peers that hold the weights so, which is another swarm and gives other
-            texts; by default the weights as they are.
-        speaks_for: how many clients a gateway asks for. What one client may ask of a peer, it may ask so many times, as
-            far as the peer's operator lets it.
+        identity: who we are; by default somebody new each time. A swarm with a list of members
+            knows its clients by it.
+        cache: a folder where peers and nodes that were good, and peers that lied, are noted for the
+            next start; None notes nothing.
+        audit_rate: how likely a text is computed again by other peers at least, in the background,
+            to notice peers that lie; 0 never does. Peers that are new or under suspicion are
+            audited more often.
+        quantization: ``int8`` or ``nf4`` for peers that hold the weights so, which is another swarm
+            and gives other texts; by default the weights as they are.
+        speaks_for: how many clients a gateway asks for. What one client may ask of a peer, it may
+            ask so many times, as far as the peer's operator lets it.
 
     Raises:
-        ConfigError: for a malformed address or network name, an unknown quantization, an audit rate that is no share,
-            or a number of clients out of range, at once.
+        ConfigError: for a malformed address or network name, an unknown quantization, an audit rate
+            that is no share, or a number of clients out of range, at once.
         NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
     """
 
@@ -107,24 +113,41 @@ class SwarmClient:
         speaks_for: int = 1,
     ) -> None:
         if not 1 <= speaks_for <= MAX_CLIENTS:
-            raise ConfigError("speaks_for", f"{speaks_for} is no number of clients; give one from 1 to {MAX_CLIENTS}")
+            raise ConfigError(
+                "speaks_for",
+                f"{speaks_for} is no number of clients; give one from 1 to {MAX_CLIENTS}",
+            )
         if not 0 <= audit_rate <= 1:
-            raise ConfigError("audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1")
+            raise ConfigError(
+                "audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1"
+            )
         self._audit_rate, self._quantization = audit_rate, named(quantization)
         self._speaks_for = speaks_for
-        self._model, self._draft, self._key_patterns, self._link_ms = model, draft, key_patterns, link_ms
+        self._model, self._draft, self._key_patterns, self._link_ms = (
+            model,
+            draft,
+            key_patterns,
+            link_ms,
+        )
         self._network = network or load_network(bootstrap=bootstrap)
         self._me = Member(identity or Identity.generate(), self._network)
         self._node = node_of_client(self._me.identity, self._network)
         self._book = AddressBook(cache, self._network.name) if cache else None
         self._standings = self._book.standings() if self._book else {}
-        bans = {peer_id: each.banned_until for peer_id, each in self._standings.items() if each.banned_until}
+        bans = {
+            peer_id: each.banned_until
+            for peer_id, each in self._standings.items()
+            if each.banned_until
+        }
         self._health = Health(block=block, allow=allow, bans=bans)
         self._loaded: ClientModels | None = None
 
     @property
     def models(self) -> ClientModels:
-        """What the client itself computes with. Raises RuntimeError outside of the ``async with`` block."""
+        """What the client itself computes with.
+
+        Raises RuntimeError outside of the ``async with`` block.
+        """
         if self._loaded is None:
             raise RuntimeError("the client is not open: use it in an `async with` block")
         return self._loaded
@@ -147,17 +170,27 @@ class SwarmClient:
             life.push_async_callback(connections.close)
             checkpoint = self.models.checkpoint
             known = self._book.peers(checkpoint.fingerprint) if self._book else ()
-            ledger = Ledger({peer_id: each.clean for peer_id, each in self._standings.items() if each.clean})
+            ledger = Ledger(
+                {peer_id: each.clean for peer_id, each in self._standings.items() if each.clean}
+            )
             self._lookout = Lookout(dialer, connections)
             life.push_async_callback(self._lookout.close)
             self._router = Router(
-                self._directory, connections, checkpoint, checkpoint.plain_name, self._health, known, ledger
+                self._directory,
+                connections,
+                checkpoint,
+                checkpoint.plain_name,
+                self._health,
+                known,
+                ledger,
             )
             life.push_async_callback(self._remember)
             self._kept = KeptSessions(self._router.trust)
             self._router.trust.when_banned.append(self._kept.shed)
             life.push_async_callback(self._kept.close)
-            self._auditor = Auditor(self._router, self.models, self._threads.judging, self._audit_rate)
+            self._auditor = Auditor(
+                self._router, self.models, self._threads.judging, self._audit_rate
+            )
             auditing = asyncio.create_task(self._auditor.run())
             life.push_async_callback(end, auditing)
             self._life = life.pop_all()
@@ -167,7 +200,8 @@ class SwarmClient:
         await self._life.aclose()
 
     async def _enter(self) -> Directory:
-        """Enter the DHT: through nodes that let us in before, if no bootstrap node does; and greet those anyway."""
+        """Enter the DHT: through nodes that let us in before, if no bootstrap node does; and greet
+        those anyway."""
         nodes = self._book.nodes() if self._book else ()
         try:
             return await Directory.join(self._node, self._network, known=nodes, client_mode=True)
@@ -209,7 +243,8 @@ class SwarmClient:
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:
         models = ClientModels.of(checkpoint, self._draft, self._key_patterns)
-        _ = models.checkpoint.fingerprint  # reads all weights of a local folder: here, not on the event loop
+        # reads all weights of a local folder: here, not on the event loop
+        _ = models.checkpoint.fingerprint
         return models
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
@@ -221,14 +256,18 @@ class SwarmClient:
 
         Raises:
             RequestError, SamplingError, RuleError: for values out of range, at once.
-            PromptTooLong, MissingLayers, WrongWeights, OtherQuantization, SwarmIncomplete: while iterating.
+            PromptTooLong, MissingLayers, WrongWeights, OtherQuantization, SwarmIncomplete: while
+                iterating.
         """
         request = Request.of(options)
         ids = self._ids(prompt)
-        return GenerationStream(self.models, ids, request, self._threads, self._router, self._auditor, self._kept)
+        return GenerationStream(
+            self.models, ids, request, self._threads, self._router, self._auditor, self._kept
+        )
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids after which the answer to a conversation begins, by the model's chat template.
+        """The token ids after which the answer to a conversation begins, by the model's chat
+        template.
 
         Raises:
             NoChatTemplate: if the model has none.
@@ -247,15 +286,21 @@ class SwarmClient:
         return stream.result
 
     async def generate_many(
-        self, prompts: Sequence[str | Sequence[int]], *, at_once: int = DEFAULT_AT_ONCE, **options: Unpack[Options]
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        at_once: int = DEFAULT_AT_ONCE,
+        **options: Unpack[Options],
     ) -> list[Generation]:
-        """Generate from many prompts side by side, ``at_once`` at a time; results come in the order of the prompts.
+        """Generate from many prompts side by side, ``at_once`` at a time; results come in the order
+        of the prompts.
 
-        With a ``seed``, the first prompt takes it and each one behind it the next number: equal prompts give different
-        texts, and the same ones every time.
+        With a ``seed``, the first prompt takes it and each one behind it the next number: equal
+        prompts give different texts, and the same ones every time.
 
         Raises:
-            RequestError, SamplingError, RuleError: for values out of range, before anything is generated.
+            RequestError, SamplingError, RuleError: for values out of range, before anything is
+                generated.
             BatchFailed: at the end, if some generations failed; it holds what the others gave.
         """
         if isinstance(prompts, str):
@@ -270,19 +315,23 @@ class SwarmClient:
         return await every_one(works, at_once)
 
     async def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
-        """What the model says at every token of a text, without writing any: hidden states and logits.
+        """What the model says at every token of a text, without writing any: hidden states and
+        logits.
 
-        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their dimensions. They are not
-        audited.
+        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their
+        dimensions. They are not audited.
 
         Args:
             logits_to_keep: how many of the last tokens' logits are computed; 0 is all.
 
         Raises:
             RequestError, PromptTooLong: if the model cannot take this text.
-            MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several fail.
+            MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several
+                fail.
         """
-        return await Reader(self.models, self._threads, self._router).read(self._ids(prompt), logits_to_keep)
+        return await Reader(self.models, self._threads, self._router).read(
+            self._ids(prompt), logits_to_keep
+        )
 
     @property
     def audits(self) -> Audits:
@@ -290,13 +339,15 @@ class SwarmClient:
         return self._auditor.audits
 
     async def settle(self, seconds: float) -> Audits:
-        """Wait until all texts that were written are audited, as far as they are to be, but no longer than that."""
+        """Wait until all texts that were written are audited, as far as they are to be, but no
+        longer than that."""
         with contextlib.suppress(asyncio.TimeoutError):
             await within(seconds, self._auditor.settle())
         return self.audits
 
     async def find_chain(self) -> list[ChainLink]:
-        """The chain that a generation would take now: of the peers that answer, those with the shortest loop.
+        """The chain that a generation would take now: of the peers that answer, those with the
+        shortest loop.
 
         Raises:
             MissingLayers: if these peers leave layers out.
@@ -312,4 +363,6 @@ class SwarmClient:
             DirectoryDown: if no node of the network answers.
         """
         checkpoint = self.models.checkpoint
-        return await look_at(entry_of(checkpoint), self._directory, self._lookout, checkpoint.siblings)
+        return await look_at(
+            entry_of(checkpoint), self._directory, self._lookout, checkpoint.siblings
+        )

@@ -1,9 +1,11 @@
-"""Control tokens: those by which a chat template says who speaks. In what somebody says they are text.
+"""Control tokens: those by which a chat template says who speaks.
 
-transformers has ``sanitize_control_tokens`` for this, which is not used. It marks both ends of every control token, so
-that templates no longer find what they take apart in a model's own answers (``</think>``) as they would; it drops two
-characters of the private use area that icon fonts have; and older versions take it for a variable of the template, and
-do nothing.
+In what somebody says they are text.
+
+transformers has ``sanitize_control_tokens`` for this, which is not used. It marks both ends of
+every control token, so that templates no longer find what they take apart in a model's own answers
+(``</think>``) as they would; it drops two characters of the private use area that icon fonts have;
+and older versions take it for a variable of the template, and do nothing.
 """
 
 import re
@@ -27,14 +29,19 @@ class TooManyControlTokens(SwarmError):
     exit_code = ExitCode.USAGE
 
     def __str__(self) -> str:
-        return f"the messages hold more than {MAX_BREAKS} control tokens, which is as many as are read; leave some out"
+        return (
+            f"the messages hold more than {MAX_BREAKS} control tokens, which is as many as are"
+            " read; leave some out"
+        )
 
 
 class ControlTokens:
-    """Control tokens of a chat template: the special tokens of its tokenizer, and other added tokens that it writes.
+    """Control tokens of a chat template: the special tokens of its tokenizer, and other added
+    tokens that it writes.
 
-    In an assistant's messages, pairs of tags that are not special (``<think>`` and ``</think>``) stay what they are.
-    They are part of the text that the model gave, templates look for them, and they never part two speakers.
+    In an assistant's messages, pairs of tags that are not special (``<think>`` and ``</think>``)
+    stay what they are. They are part of the text that the model gave, templates look for them, and
+    they never part two speakers.
 
     Make one with `control_tokens`. Any thread may use it.
     """
@@ -42,7 +49,11 @@ class ControlTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._tokenizer = tokenizer
         # Blanks are text wherever they stand, and what has one character cannot be broken.
-        added = [token for token in tokenizer.added_tokens_decoder.values() if len(token.content.strip()) > 1]
+        added = [
+            token
+            for token in tokenizer.added_tokens_decoder.values()
+            if len(token.content.strip()) > 1
+        ]
         special = {token.content for token in added if token.special}
         others = {token.content for token in added if not token.special}
         written = {token for token in others if token in template}
@@ -51,22 +62,26 @@ class ControlTokens:
         (self._line,) = self._encode(["\n"])
 
     def broken(self, said: str, role: str) -> str:
-        """What a message says, with a BREAK within every control token, as the template should get it."""
+        """What a message says, with a BREAK within every control token, as the template should get
+        it."""
         control = self._answered if role == "assistant" else self._said
         said = said.replace(BREAK, "")
-        while found := [match.start() + 1 for match in control.finditer(said)]:  # another may begin behind a break
+        # another may begin behind a break
+        while found := [match.start() + 1 for match in control.finditer(said)]:
             said = BREAK.join(said[start:end] for start, end in pairwise([0, *found, len(said)]))
         return said
 
     def encode(self, chat: str) -> list[int]:
-        """The token ids of what the template made of broken messages: the only control tokens are its own.
+        """The token ids of what the template made of broken messages: the only control tokens are
+        its own.
 
         Raises `TooManyControlTokens`.
         """
         first, *others = chat.split(BREAK)
         if len(others) > MAX_BREAKS:
             raise TooManyControlTokens
-        # At the beginning of a text SentencePiece would add a space, so the others stand behind a line's end.
+        # At the beginning of a text SentencePiece would add a space, so the others stand behind a
+        # line's end.
         ids, *behind = self._encode([first, *(f"\n{part}" for part in others)])
         lead = len(self._line)
         for part, read in zip(others, behind, strict=True):
@@ -92,7 +107,10 @@ def _pairs(tokens: Collection[str]) -> Iterator[str]:
 
 
 def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
-    """Finds the longest of some tokens. Takes the same time at each character, however many there are."""
+    """Finds the longest of some tokens.
+
+    Takes the same time at each character, however many there are.
+    """
     root: dict[str, Any] = {}
     for token in tokens:
         node = root
@@ -103,7 +121,8 @@ def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
 
 
 def _written(node: dict[str, Any]) -> str:
-    """A tree of characters as a regular expression; the empty one says that a token may end here."""
+    """A tree of characters as a regular expression; the empty one says that a token may end
+    here."""
     further = [re.escape(char) + _written(below) for char, below in node.items() if char]
     if not further:
         return ""

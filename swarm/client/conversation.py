@@ -1,4 +1,7 @@
-"""A conversation as data: who said what, and the token ids that a model sees of it. No I/O, no network."""
+"""A conversation as data: who said what, and the token ids that a model sees of it.
+
+No I/O, no network.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +77,10 @@ class Conversation:
         """All of it, and perhaps a question that has no answer yet."""
         said = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns:
-            said += [Message(role="user", content=turn.question), Message(role="assistant", content=turn.answer)]
+            said += [
+                Message(role="user", content=turn.question),
+                Message(role="assistant", content=turn.answer),
+            ]
         return said + [Message(role="user", content=each) for each in question]
 
 
@@ -84,11 +90,11 @@ Render = Callable[[Sequence[Message]], list[int]]  # messages to the token ids o
 def by_template(tokenizer: Any, model: str) -> Render:
     """The chat template of a (transformers) tokenizer, up to where the answer begins.
 
-    Control tokens in a message are text: only the template writes real ones. A developer's message is a system message
-    where the template does not speak of developers.
+    Control tokens in a message are text: only the template writes real ones. A developer's message
+    is a system message where the template does not speak of developers.
 
-    Raises `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages that
-    the template has no form for, and `TooManyControlTokens`.
+    Raises `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages
+    that the template has no form for, and `TooManyControlTokens`.
     """
     template = _template(tokenizer)
     if not template:
@@ -110,8 +116,12 @@ def by_template(tokenizer: Any, model: str) -> Render:
             return control.encode(chat)
         except TooManyControlTokens:  # a bound of ours, not of the template
             raise
-        except Exception as error:  # a template is a program that came with the model: it may raise anything
-            raise TemplateRefuses(model, " ".join(str(error).split()) or type(error).__name__) from error
+        except (
+            Exception
+        ) as error:  # a template is a program that came with the model: it may raise anything
+            raise TemplateRefuses(
+                model, " ".join(str(error).split()) or type(error).__name__
+            ) from error
 
     return render
 
@@ -133,8 +143,11 @@ def as_plain_text(tokenizer: Any) -> Render:
     return render
 
 
-def fit(conversation: Conversation, question: str, render: Render, tokens: int) -> tuple[Conversation, list[int]]:
-    """The conversation without the oldest turns that have no room in so many ``tokens``, and the prompt.
+def fit(
+    conversation: Conversation, question: str, render: Render, tokens: int
+) -> tuple[Conversation, list[int]]:
+    """The conversation without the oldest turns that have no room in so many ``tokens``, and the
+    prompt.
 
     The system prompt and the question stay, even where there is no room for these alone.
     """

@@ -14,11 +14,14 @@ SAMPLE = "日"  # three bytes of UTF-8
 
 
 class TextStream:
-    """Turns token ids into text as they come. Special tokens have none, and a character appears when it is whole.
+    """Turns token ids into text as they come.
 
-    All pieces and what `flush` gives add up to what the tokenizer makes of all ids at once, special tokens skipped and
-    spaces not cleaned up. One thing is different on purpose. Where a vocabulary spells rare characters byte by byte,
-    transformers gives up all characters around a broken one; here whole ones stay, as in SentencePiece itself.
+    Special tokens have none, and a character appears when it is whole.
+
+    All pieces and what `flush` gives add up to what the tokenizer makes of all ids at once, special
+    tokens skipped and spaces not cleaned up. One thing is different on purpose. Where a vocabulary
+    spells rare characters byte by byte, transformers gives up all characters around a broken one;
+    here whole ones stay, as in SentencePiece itself.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: Sequence[int] = ()) -> None:
@@ -37,17 +40,20 @@ class TextStream:
                 self._stand_on(self._bytes.anchor)
             return self._characters.push(self._bytes.values[token_id])
         after = self._decode([*self._ids, token_id])
-        broken = self._characters.end() if after != self._text else ""  # a special token does not part bytes
+        # a special token does not part bytes
+        broken = self._characters.end() if after != self._text else ""
         return broken + self._advance(token_id, after)
 
     def flush(self) -> str:
-        """At the end of the text, what was held back: the marks of a character that was not completed."""
+        """At the end of the text, what was held back: the marks of a character that was not
+        completed."""
         rest, self._shown = self._text[self._shown :], len(self._text)
         return self._characters.end() + rest
 
     def _advance(self, token_id: int, after: str) -> str:
         """Take one more token, with which the window reads ``after``."""
-        # The mark at the end stands for bytes that may yet become a character; those before it never will.
+        # The mark at the end stands for bytes that may yet become a character; those before it
+        # never will.
         doubtful = after.endswith(REPLACEMENT) and not self._bytes.values
         certain = max(self._shown, len(after) - doubtful)
         new, held = after[self._shown : certain], max(0, len(after) - certain)
@@ -76,7 +82,8 @@ class TextStream:
         return [self._bytes.anchor] if any(each in self._bytes.values for each in ids) else ids
 
     def _begun(self, context: Sequence[int]) -> bytes:
-        """The bytes at the end of the context that may yet become a character, where tokens stand for bytes."""
+        """The bytes at the end of the context that may yet become a character, where tokens stand
+        for bytes."""
         values = self._bytes.values
         for tokens in (context[-3:], context[-2:], context[-1:]):
             if tokens and all(token in values for token in tokens):
@@ -86,12 +93,16 @@ class TextStream:
         return b""
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self._tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return str(text)
 
 
 class _Characters:
-    """Bytes to characters, each as soon as it is whole. A byte that is part of none is a mark, as in SentencePiece.
+    """Bytes to characters, each as soon as it is whole.
+
+    A byte that is part of none is a mark, as in SentencePiece.
 
     Args:
         given: the beginning of a character whose text belongs to what came before.
@@ -121,7 +132,8 @@ class _Characters:
 
 
 def _decided(held: bytes) -> int:
-    """How many of these bytes, up to the first character, can be decoded whatever follows; 0 if none."""
+    """How many of these bytes, up to the first character, can be decoded whatever follows; 0 if
+    none."""
     try:
         held.decode()
     except UnicodeDecodeError as error:
@@ -131,7 +143,8 @@ def _decided(held: bytes) -> int:
 
 @dataclass(frozen=True)
 class _ByteTokens:
-    """Tokens that stand for one byte of a character each; ``anchor`` is one that is a character of its own."""
+    """Tokens that stand for one byte of a character each; ``anchor`` is one that is a character of
+    its own."""
 
     values: Mapping[int, int] = field(default_factory=dict)
     anchor: int = 0
@@ -139,7 +152,9 @@ class _ByteTokens:
 
 @lru_cache(maxsize=16)
 def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> _ByteTokens:
-    """Those of a vocabulary that falls back on bytes, as SentencePiece's do. Other vocabularies have none.
+    """Those of a vocabulary that falls back on bytes, as SentencePiece's do.
+
+    Other vocabularies have none.
 
     Bytes below 0x80 are whole characters, and need no care.
     """
@@ -150,7 +165,9 @@ def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> _ByteTokens:
     sample = [ids[byte] for byte in SAMPLE.encode()]
     if None in ids.values() or tokenizer.decode(sample).strip() != SAMPLE:
         return _ByteTokens()
-    return _ByteTokens({find(f"<0x{byte:02X}>"): byte for byte in range(0x80, 0x100)}, ids[ord("a")])
+    return _ByteTokens(
+        {find(f"<0x{byte:02X}>"): byte for byte in range(0x80, 0x100)}, ids[ord("a")]
+    )
 
 
 class StopStrings:
@@ -172,11 +189,15 @@ class StopStrings:
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.found = True
-            # The first to be complete counts, so that it does not matter how the text came in pieces.
+            # The first to be complete counts, so that it does not matter how the text came in
+            # pieces.
             shown, self._held = self._held[: min(found)[1]], ""
             return shown
         keep = max((self._begun(stop) for stop in self._stops), default=0)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        shown, self._held = (
+            self._held[: len(self._held) - keep],
+            self._held[len(self._held) - keep :],
+        )
         return shown
 
     def flush(self) -> str:

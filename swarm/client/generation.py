@@ -1,7 +1,8 @@
 """One generation: draft ahead, send ahead, judge what comes back, until the text ends.
 
-Three things go on side by side. A drafter, in a thread of its own, lengthens the tree of what may follow. A sender lets
-the likeliest of it go around the loop at the pace that the chain can take. And the main loop judges the answers.
+Three things go on side by side. A drafter, in a thread of its own, lengthens the tree of what may
+follow. A sender lets the likeliest of it go around the loop at the pace that the chain can take.
+And the main loop judges the answers.
 """
 
 import asyncio
@@ -51,7 +52,8 @@ class GenerationStream:
     Args:
         router: chooses the chain, and peers that take the place of others.
         auditor: is offered the text when it is finished.
-        kept: where sessions are that this text may go on from, and where its own goes if the request says so.
+        kept: where sessions are that this text may go on from, and where its own goes if the
+            request says so.
     """
 
     def __init__(
@@ -104,7 +106,9 @@ class GenerationStream:
         turn, session, held = await self._begin()
         self._session = session
         standby = self._standby = Standby(session, self._router, self._request.standby, held)
-        repairs = _Repairs(Mender(session, self._router, standby, self._request.patience_s), session.clock)
+        repairs = _Repairs(
+            Mender(session, self._router, standby, self._request.patience_s), session.clock
+        )
         watching = asyncio.create_task(self._router.watch())
         turn.meter.start()
         finished = False
@@ -132,10 +136,12 @@ class GenerationStream:
         self._router.learn(self._result.route, turn.meter.stages)
 
     async def _begin(self) -> tuple[Turn, ChainSession, Held]:
-        """Go on where a text before has ended, if that was kept and is a beginning of this one; else a new session."""
+        """Go on where a text before has ended, if that was kept and is a beginning of this one;
+        else a new session."""
         request, prompt = self._request, self._prompt
         if self._kept is not None:
-            request.check_prompt(prompt, self._models.checkpoint)  # a session that was taken must not be lost
+            # a session that was taken must not be lost
+            request.check_prompt(prompt, self._models.checkpoint)
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
             if kept is not None:
                 session, held = kept
@@ -153,7 +159,8 @@ class GenerationStream:
     async def _open(self, turn: Turn) -> ChainSession:
         """A session on a chain; one that cannot be opened is given up for another one.
 
-        Where peers that the directory names do not answer, or have no room, others may soon: that is waited for.
+        Where peers that the directory names do not answer, or have no room, others may soon: that
+        is waited for.
         """
         deadline = time.monotonic() + self._request.patience_s
         spare = 0
@@ -163,7 +170,9 @@ class GenerationStream:
         failures, refused = 0, None
         while True:
             try:
-                return await self._open_on(await self._router.chain(avoid), turn, turn.max_tokens + spare)
+                return await self._open_on(
+                    await self._router.chain(avoid), turn, turn.max_tokens + spare
+                )
             except MissingLayers as missing:
                 if not missing.expected or time.monotonic() > deadline:
                     raise refused or missing from None
@@ -178,9 +187,13 @@ class GenerationStream:
                 if failures >= OPEN_TRIES:
                     raise
 
-    async def _open_on(self, chain: Sequence[ChainLink], turn: Turn, max_tokens: int) -> ChainSession:
+    async def _open_on(
+        self, chain: Sequence[ChainLink], turn: Turn, max_tokens: int
+    ) -> ChainSession:
         checkpoint = self._models.checkpoint
-        session = ChainSession(chain, checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard)
+        session = ChainSession(
+            chain, checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard
+        )
         try:
             await session.open()
         except BaseException:
@@ -209,8 +222,9 @@ class GenerationStream:
             await ahead.close()
 
     def _check_honesty(self, session: ChainSession) -> None:
-        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to lie. One that has left,
-        and whose lies none of them holds, is forgotten: the answer that has just come is as good as any."""
+        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to
+        lie. One that has left, and whose lies none of them holds, is forgotten: the answer that has
+        just come is as good as any."""
         trust = self._router.trust
         while liar := trust.liar(session):
             if liar in session.chain or trust.misled(session, liar):
@@ -218,14 +232,16 @@ class GenerationStream:
             self._forget(liar.peer_id, session)
 
     def _forget(self, peer_id: str, session: ChainSession) -> None:
-        """If it is a liar that was replaced, with all that its lies have reached: nothing rests on its work any more.
-        What was answered before says nothing of those that are left."""
+        """If it is a liar that was replaced, with all that its lies have reached: nothing rests on
+        its work any more. What was answered before says nothing of those that are left."""
         if self._router.trust.lied(peer_id):
             session.parties.pop(peer_id, None)
             self._samples = Samples()
 
     def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
-        done = turn.sum_up(self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers))
+        done = turn.sum_up(
+            self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers)
+        )
         if self._auditor is None:
             return done
         return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
@@ -259,7 +275,10 @@ class GenerationStream:
         return pieces
 
     def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and if they are asked for, hidden states behind the final norm. On the judging thread."""
+        """Logits, and if they are asked for, hidden states behind the final norm.
+
+        On the judging thread.
+        """
         head = self._models.head
         return head.logits(hidden), head.normed(hidden) if self._request.hidden_states else None
 
@@ -282,7 +301,9 @@ class _Repairs:
         before, self._heard_at = self._heard_at, at
         self._mender.answered()
         if self.failovers and not self.failovers[-1].pause_ms:
-            self.failovers[-1] = replace(self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3)
+            self.failovers[-1] = replace(
+                self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3
+            )
 
     async def mend(self, failure: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> None:
         """Raises `SwarmIncomplete`."""
@@ -308,13 +329,18 @@ class _Repairs:
 class _Ahead:
     """The two tasks that run ahead of the answers: drafting and sending. Close it at the end."""
 
-    def __init__(self, turn: Turn, session: ChainSession, standby: Standby, drafting: Executor) -> None:
+    def __init__(
+        self, turn: Turn, session: ChainSession, standby: Standby, drafting: Executor
+    ) -> None:
         self._turn, self._session, self._standby, self._thread = turn, session, standby, drafting
         self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.create_task(self._draft()), asyncio.create_task(self._send())]
 
     async def answer(self) -> Answer:
-        """The chain's next answer. Raises what `ChainSession.receive` raises, or what one of the tasks died of."""
+        """The chain's next answer.
+
+        Raises what `ChainSession.receive` raises, or what one of the tasks died of.
+        """
         receiving = asyncio.create_task(self._session.receive())
         try:
             await asyncio.wait({receiving, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -340,7 +366,9 @@ class _Ahead:
         while True:
             self._may_draft.clear()
             while ask := self._turn.ask():
-                self._turn.propose(ask, await loop.run_in_executor(self._thread, self._turn.draft, ask))
+                self._turn.propose(
+                    ask, await loop.run_in_executor(self._thread, self._turn.draft, ask)
+                )
                 self._may_send.set()
             await self._may_draft.wait()
 

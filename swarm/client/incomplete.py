@@ -74,9 +74,13 @@ def reason(
         spans = _spans([layer for layer in layers if why[layer] == phrase])
         if spans and phrase is None:
             everything = spans == [(0, model_layers)]
-            parts.append("no peer serves it" if everything else f"no peer serves layers {_listed(spans)}")
+            parts.append(
+                "no peer serves it" if everything else f"no peer serves layers {_listed(spans)}"
+            )
         elif spans and phrase is not None:
-            parts.append(f"layers {_listed(spans)} {phrase.format(peers=_count(peers, spans, phrase))}")
+            parts.append(
+                f"layers {_listed(spans)} {phrase.format(peers=_count(peers, spans, phrase))}"
+            )
     others = "".join(f"; {each}" for each in elsewhere)
     return f"{model} cannot be used now: {_joined(parts)}{others}."
 
@@ -92,13 +96,16 @@ def found_elsewhere(
     return tuple(
         Elsewhere(other.fingerprint, other.crowd, siblings.get(other.fingerprint))
         for other in models
-        if other.fingerprint != entry.fingerprint and (other.model == entry.model or other.fingerprint in siblings)
+        if other.fingerprint != entry.fingerprint
+        and (other.model == entry.model or other.fingerprint in siblings)
     )
 
 
 def unserved(peers: Sequence[Seen], missing: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Of what is missing, the layers that no peer has promised either."""
-    return _spans([layer for a, b in missing for layer in range(a, b) if _why(layer, peers) is None])
+    return _spans(
+        [layer for a, b in missing for layer in range(a, b) if _why(layer, peers) is None]
+    )
 
 
 def _why(layer: int, peers: Sequence[Seen]) -> str | None:
@@ -111,7 +118,8 @@ def _count(peers: Sequence[Seen], spans: Sequence[tuple[int, int]], phrase: str)
     concerned = [
         peer
         for peer in peers
-        if _REASONS[phrase](peer) and any(peer.layers[0] < b and a < peer.layers[1] for a, b in spans)
+        if _REASONS[phrase](peer)
+        and any(peer.layers[0] < b and a < peer.layers[1] for a, b in spans)
     ]
     return "1 peer" if len(concerned) == 1 else f"{len(concerned)} peers"
 

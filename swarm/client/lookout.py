@@ -48,7 +48,9 @@ class Lookout:
         clock: seconds, never turned back.
     """
 
-    def __init__(self, dialer: Dialer, connections: Connections, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, dialer: Dialer, connections: Connections, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._visits = Connections(dialer)
         self._connections = connections
         self._clock = clock
@@ -88,7 +90,9 @@ class Lookout:
                 answer = answers.get(record.peer_id)
                 self._tried[record.peer_id] = _Tried(record.addresses, self._clock(), answer)
 
-    async def _ask(self, connections: Connections, records: Sequence[PeerRecord]) -> dict[str, Answer]:
+    async def _ask(
+        self, connections: Connections, records: Sequence[PeerRecord]
+    ) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         for start in range(0, len(records), MAX_CANDIDATES):
             reached = await connections.reach(records[start : start + MAX_CANDIDATES])

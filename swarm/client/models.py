@@ -1,4 +1,5 @@
-"""What a client holds of the models: tokenizer, final norm and LM head of the target, and a whole draft model."""
+"""What a client holds of the models: tokenizer, final norm and LM head of the target, and a whole
+draft model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,9 +48,13 @@ class ClientModels:
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, draft: str | None, key_patterns: Mapping[str, str] = NO_PATTERNS
+        cls,
+        checkpoint: Checkpoint,
+        draft: str | None,
+        key_patterns: Mapping[str, str] = NO_PATTERNS,
     ) -> "ClientModels":
-        """Raises what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise."""
+        """Raises what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon`
+        raise."""
         tokenizer = checkpoint.tokenizer()
         return cls(
             checkpoint,
@@ -67,14 +72,24 @@ def make_lexicon(
     patterns: Mapping[str, str] = NO_PATTERNS,
     without: frozenset[str] = frozenset(),
 ) -> Lexicon:
-    """The key tokens of a vocabulary. Raises `ConfigError` for a pattern that is no regular expression."""
+    """The key tokens of a vocabulary.
+
+    Raises `ConfigError` for a pattern that is no regular expression.
+    """
 
     def decode(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return str(
+            tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
 
     try:
         compiled = {name: re.compile(pattern) for name, pattern in patterns.items()}
     except re.error as error:
-        raise ConfigError("key pattern", f"{error.pattern!r} is no regular expression ({error})") from None
-    special_ids, letter = frozenset(tokenizer.all_special_ids), tokenizer("a", add_special_tokens=False).input_ids
+        raise ConfigError(
+            "key pattern", f"{error.pattern!r} is no regular expression ({error})"
+        ) from None
+    special_ids, letter = (
+        frozenset(tokenizer.all_special_ids),
+        tokenizer("a", add_special_tokens=False).input_ids,
+    )
     return Lexicon(decode, checkpoint.eos_token_ids, special_ids, compiled, without, before=letter)

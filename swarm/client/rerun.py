@@ -1,4 +1,5 @@
-"""One run of an audit: a text is told to a chain as if it were being written, and what the chain says of it is kept."""
+"""One run of an audit: a text is told to a chain as if it were being written, and what the chain
+says of it is kept."""
 
 import asyncio
 import random
@@ -19,7 +20,8 @@ from swarm.decoding.decoder import Window
 from swarm.util.tasks import within
 
 RUN_TIMEOUT_S = 120.0  # for a run to begin and to end
-WINDOW_TIMEOUT_S = 10.0  # and for each of its windows on the average, be they chunks of a prompt or loops
+# and for each of its windows on the average, be they chunks of a prompt or loops
+WINDOW_TIMEOUT_S = 10.0
 MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit has time
 
 
@@ -52,7 +54,9 @@ class Reruns:
         frames = list(windows(evidence.told, evidence.prompt_tokens, self._rng))
         limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
         rows = await within(limit_s, self._replay(chain, evidence, frames))
-        return await self._answers(evidence, torch.stack([rows[place] for place in evidence.positions]))
+        return await self._answers(
+            evidence, torch.stack([rows[place] for place in evidence.positions])
+        )
 
     async def _replay(
         self, chain: Sequence[ChainLink], evidence: Evidence, frames: Sequence[Window]
@@ -60,12 +64,15 @@ class Reruns:
         """Final hidden states ``[hidden]`` float32, before the final norm, by their positions."""
         checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
         rows: dict[int, Tensor] = {}
-        session = ChainSession(chain, checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size)
+        session = ChainSession(
+            chain, checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size
+        )
         async with session:
             for frame in frames:
                 self.token_layers += len(frame.tokens) * checkpoint.num_layers
                 await session.send(frame)
-                answered = not frame.tail  # a chunk whose answer has nothing in it may be answered later
+                # a chunk whose answer has nothing in it may be answered later
+                answered = not frame.tail
                 while not answered:
                     answer = await _answer(session)
                     for window, part in answer.rows:
@@ -75,7 +82,9 @@ class Reruns:
         return rows
 
     async def _answers(self, evidence: Evidence, hidden: Tensor) -> Answers:
-        norm = asyncio.get_running_loop().run_in_executor(self._judging, self._models.head.normed, hidden)
+        norm = asyncio.get_running_loop().run_in_executor(
+            self._judging, self._models.head.normed, hidden
+        )
         return Answers(evidence.told, evidence.positions, await norm)
 
 

@@ -1,4 +1,5 @@
-"""Reading a text over a chain without writing any: what the model thinks at every one of its tokens."""
+"""Reading a text over a chain without writing any: what the model thinks at every one of its
+tokens."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,8 @@ class Reading:
 
     Attributes:
         hidden_states: ``[n, hidden]`` float32, of the last layer behind the final norm.
-        logits: ``[m, vocabulary]`` float32 of the last ``m`` tokens, as many as were asked for; what follows them.
+        logits: ``[m, vocabulary]`` float32 of the last ``m`` tokens, as many as were asked for;
+            what follows them.
     """
 
     hidden_states: Tensor
@@ -61,7 +63,9 @@ class Reader:
         head = self._models.head
         normed = await self._compute(head.normed, hidden)
         rows = hidden[-logits_to_keep:] if logits_to_keep else hidden
-        chunks = [await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)]
+        chunks = [
+            await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)
+        ]
         return Reading(normed, torch.cat(chunks))
 
     async def _over_some_chain(self, tokens: Sequence[int]) -> Tensor:
@@ -82,7 +86,9 @@ class Reader:
     async def _over(self, chain: Sequence[ChainLink], tokens: Sequence[int]) -> Tensor:
         """Final hidden states ``[n, hidden]`` before the final norm."""
         checkpoint, models = self._models.checkpoint, self._models
-        session = ChainSession(chain, checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard)
+        session = ChainSession(
+            chain, checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard
+        )
         async with session:
             asked = list(windows(tokens))
             for window in asked:

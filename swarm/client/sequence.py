@@ -1,4 +1,5 @@
-"""The client's side of one generation: drafter, decoder, head and text, without any chain or network."""
+"""The client's side of one generation: drafter, decoder, head and text, without any chain or
+network."""
 
 import logging
 import time
@@ -22,17 +23,20 @@ from swarm.outputs import Failover, Generation, Likely, Measured, Meter, Piece, 
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
-# Tokens that must have occurred before, where there is no draft model and nobody asked for a lookup. Of novel texts of
-# SmolLM2-135M it finds something at 9 % of the places, of which 60 % are right (docs/verification.md).
+# Tokens that must have occurred before, where there is no draft model and nobody asked for a
+# lookup. Of novel texts of SmolLM2-135M it finds something at 9 % of the places, of which 60 % are
+# right (docs/verification.md).
 LEAST_MATCH, MOST_MATCH = 3, 6
-SURE_MATCH = 6  # tokens that must have occurred before, for a lookup to be preferred to a draft model
+# tokens that must have occurred before, for a lookup to be preferred to a draft model
+SURE_MATCH = 6
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What a drafter said to an `Ask`, for each of its nodes, or why it will say nothing any more."""
+    """What a drafter said to an `Ask`, for each of its nodes, or why it will say nothing any
+    more."""
 
     guesses: Sequence[Sequence[Drafted]] = ()
     seconds: float = 0.0
@@ -49,19 +53,24 @@ class _Written(NamedTuple):
 class Turn:
     """Drafts, says what to send, and judges what comes back.
 
-    `draft` may run in a thread of its own, everything else belongs to one thread. Raises `RequestError` or
-    `PromptTooLong` for a prompt that the model cannot take.
+    `draft` may run in a thread of its own, everything else belongs to one thread. Raises
+    `RequestError` or `PromptTooLong` for a prompt that the model cannot take.
 
     Args:
         held: what the chain holds of the prompt already.
 
     Attributes:
         max_tokens: that a session has to have room for.
-        branches: the chain takes several continuations of one token. May be denied before the first frame.
+        branches: the chain takes several continuations of one token. May be denied before the first
+            frame.
     """
 
     def __init__(
-        self, models: ClientModels, prompt: Sequence[int], request: Request, held: Held = NOTHING_HELD
+        self,
+        models: ClientModels,
+        prompt: Sequence[int],
+        request: Request,
+        held: Held = NOTHING_HELD,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models, self.request, self.prompt = models, request, tuple(prompt)
@@ -99,14 +108,18 @@ class Turn:
         return self.decoder.ask()
 
     def draft(self, ask: Ask) -> Draft:
-        """Draft what is asked for. Touches the drafter alone, and may run in a thread of its own."""
+        """Draft what is asked for.
+
+        Touches the drafter alone, and may run in a thread of its own.
+        """
         if self.drafter is None:
             return Draft()
         started = time.perf_counter()
         try:
             guesses = self.drafter.draft_each(ask.text, ask.paths, ask.count)
         except Exception as error:
-            # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not tried again.
+            # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not
+            # tried again.
             log.warning("drafting failed, going on without: %r", error)
             return Draft(error=f"{type(error).__name__}: {error}")
         return Draft(guesses, time.perf_counter() - started)
@@ -146,17 +159,23 @@ class Turn:
     # Judging.
 
     def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
-        """See `Decoder.take`: the rows of an answer that are worth turning into logits, for `judge`."""
+        """See `Decoder.take`: the rows of an answer that are worth turning into logits, for
+        `judge`."""
         return self.decoder.take(epoch, first, count, tail)
 
     def judge(
-        self, answered: Sequence[Node], logits: Tensor, measured: Measured, hidden: Tensor | None = None
+        self,
+        answered: Sequence[Node],
+        logits: Tensor,
+        measured: Measured,
+        hidden: Tensor | None = None,
     ) -> list[Piece]:
         """What the chain's answers at some tokens commit.
 
         Args:
             logits: ``[len(answered), vocabulary]``.
-            hidden: ``[len(answered), hidden]`` behind the final norm, if the request asks for hidden states.
+            hidden: ``[len(answered), hidden]`` behind the final norm, if the request asks for
+                hidden states.
         """
         decisions = self.decoder.judge(answered, logits, hidden)
         if not decisions:
@@ -226,8 +245,8 @@ class Turn:
         return self._stops.found
 
     def _with_the_rest(self, piece: Piece) -> Piece:
-        """The last piece, with all that was held back: it was to be seen whether a character, or a stop string, came of
-        it. May be done twice."""
+        """The last piece, with all that was held back: it was to be seen whether a character, or a
+        stop string, came of it. May be done twice."""
         rest = self._stops.push(self._texts.flush()) + self._stops.flush()
         return replace(piece, text=piece.text + rest) if rest else piece
 
@@ -255,7 +274,9 @@ class Turn:
     def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
         if self.request.logprobs is None or decision.logits is None:
             return None, ()
-        logprob, likeliest = log_probabilities(decision.logits, decision.token, self.request.logprobs)
+        logprob, likeliest = log_probabilities(
+            decision.logits, decision.token, self.request.logprobs
+        )
         spell = self.models.lexicon.spell
         return logprob, tuple(Likely(token, spell(token), each) for token, each in likeliest)
 
@@ -266,10 +287,11 @@ def _own(row: Tensor | None) -> Tensor | None:
 
 
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
-    """The draft model's, both (the lookup first, where a longer match makes it likely), a lookup, or none.
+    """The draft model's, both (the lookup first, where a longer match makes it likely), a lookup,
+    or none.
 
-    A lookup costs the client nothing, and the peers positions where it is wrong: so one that was not asked for takes
-    more to believe a match.
+    A lookup costs the client nothing, and the peers positions where it is wrong: so one that was
+    not asked for takes more to believe a match.
     """
     stop_ids = request.stop_ids(models.checkpoint)
     if request.window == 0:

@@ -1,7 +1,8 @@
-"""Sessions whose text has ended, kept open for a while: a text that goes on from there need not be read again.
+"""Sessions whose text has ended, kept open for a while: a text that goes on from there need not be
+read again.
 
-The next turn of a conversation begins with all that was said before. The peers of the chain hold the keys and values
-of that, as long as the session lasts.
+The next turn of a conversation begins with all that was said before. The peers of the chain hold
+the keys and values of that, as long as the session lasts.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ MOST_KEPT = 8  # of one client: each takes room for a whole text on every peer o
 
 
 class KeptSessions:
-    """Sessions that rest. `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
+    """Sessions that rest.
+
+    `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
 
     ``close`` it before the connections.
 
@@ -36,15 +39,18 @@ class KeptSessions:
     ) -> None:
         self._trust = trust
         self._keep_s, self._most, self._clock = keep_s, most, clock
-        self._kept: dict[ChainSession, tuple[Held, float]] = {}  # what it holds, and until when; the oldest first
+        # what it holds, and until when; the oldest first
+        self._kept: dict[ChainSession, tuple[Held, float]] = {}
         self._expiring: asyncio.Task[None] | None = None  # while there are any
 
     def __len__(self) -> int:
         return len(self._kept)
 
     async def put(self, session: ChainSession, held: Held) -> None:
-        """Keep a session; of too many the oldest is closed. One that a peer has left, or had lied in, is closed at
-        once."""
+        """Keep a session; of too many the oldest is closed.
+
+        One that a peer has left, or had lied in, is closed at once.
+        """
         try:
             await session.rest()
         except ChainBroken:
@@ -60,9 +66,9 @@ class KeptSessions:
             await self._let_go(next(iter(self._kept)))
 
     async def take(self, prompt: Sequence[int], tokens: int) -> tuple[ChainSession, Held] | None:
-        """The session that holds the longest beginning of a prompt and has room for so many ``tokens`` in all, if there
-        is one; it is the caller's from now on. One that has broken meanwhile, or whose peers would not be chosen now,
-        is closed."""
+        """The session that holds the longest beginning of a prompt and has room for so many
+        ``tokens`` in all, if there is one; it is the caller's from now on. One that has broken
+        meanwhile, or whose peers would not be chosen now, is closed."""
         while fitting := [
             (len(held.tokens), session)
             for session, (held, _) in self._kept.items()
@@ -76,7 +82,9 @@ class KeptSessions:
 
     async def shed(self) -> None:
         """A peer was found to lie: close what rests on its work."""
-        await asyncio.gather(*(self._let_go(each) for each in list(self._kept) if self._trust.liar(each)))
+        await asyncio.gather(
+            *(self._let_go(each) for each in list(self._kept) if self._trust.liar(each))
+        )
 
     async def close(self) -> None:
         """Close all. Never fails."""

@@ -32,7 +32,10 @@ NO_SIBLINGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer by its record; ``rtt_ms`` is None if it does not answer. ``path`` is how it answers: direct or relay."""
+    """One peer by its record; ``rtt_ms`` is None if it does not answer.
+
+    ``path`` is how it answers: direct or relay.
+    """
 
     peer_id: str
     layers: tuple[int, int]
@@ -49,8 +52,8 @@ class PeerStatus:
 class ModelStatus:
     """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves.
 
-    Of a large swarm ``peers`` are a sample, and ``estimated_peers`` is about how many there are; else it is None.
-    ``elsewhere`` is what the swarm serves in the place of layers that are missing.
+    Of a large swarm ``peers`` are a sample, and ``estimated_peers`` is about how many there are;
+    else it is None. ``elsewhere`` is what the swarm serves in the place of layers that are missing.
     """
 
     model: str
@@ -77,20 +80,27 @@ async def routes(
     """The chain that a new client would take now, and the runner-up.
 
     Raises:
-        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel, MissingLayers,
-        WrongWeights, OtherQuantization.
+        ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel,
+        MissingLayers, WrongWeights, OtherQuantization.
     """
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
-    await loop.run_in_executor(None, lambda: checkpoint.fingerprint)  # reads all weights of a local folder
+    # reads all weights of a local folder
+    await loop.run_in_executor(None, lambda: checkpoint.fingerprint)
     async with _entered(network, identity or Identity.generate()) as (directory, _, connections):
-        return await Router(directory, connections, checkpoint, checkpoint.plain_name, Health()).choices()
+        return await Router(
+            directory, connections, checkpoint, checkpoint.plain_name, Health()
+        ).choices()
 
 
 async def look(
-    network: Network, model: str | None = None, identity: Identity | None = None, quantization: str | None = None
+    network: Network,
+    model: str | None = None,
+    identity: Identity | None = None,
+    quantization: str | None = None,
 ) -> list[ModelStatus]:
-    """The state of ``model`` (a folder or hub id; whole or not), quantized so, or of every model of the network.
+    """The state of ``model`` (a folder or hub id; whole or not), quantized so, or of every model of
+    the network.
 
     Raises:
         ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel.
@@ -98,7 +108,11 @@ async def look(
     asked = None
     if model is not None:
         asked = await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)
-    async with _entered(network, identity or Identity.generate()) as (directory, dialer, connections):
+    async with _entered(network, identity or Identity.generate()) as (
+        directory,
+        dialer,
+        connections,
+    ):
         lookout = Lookout(dialer, connections)
         try:
             if asked is None:
@@ -111,7 +125,9 @@ async def look(
 
 
 @contextlib.asynccontextmanager
-async def _entered(network: Network, identity: Identity) -> AsyncIterator[tuple[Directory, Dialer, Connections]]:
+async def _entered(
+    network: Network, identity: Identity
+) -> AsyncIterator[tuple[Directory, Dialer, Connections]]:
     """The directory of a network, and connections to its peers, direct or through relays."""
     node = node_of_client(identity, network)
     with held(node.file, alone=False):
@@ -152,7 +168,11 @@ async def look_at(
     """
     sample = await directory.survey(entry.fingerprint, entry.model_layers, ENOUGH_PEERS)
     answers = await lookout.ask(sample.records)
-    usable = [record for record in sample.records if record.peer_id in answers and record.state == "online"]
+    usable = [
+        record
+        for record in sample.records
+        if record.peer_id in answers and record.state == "online"
+    ]
     missing = tuple(gaps(usable, entry.model_layers))
     return ModelStatus(
         entry.model,

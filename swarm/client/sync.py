@@ -19,10 +19,12 @@ T = TypeVar("T")
 
 
 class BlockingClient:
-    """`SwarmClient` for synchronous code: ``with BlockingClient(model, draft=...) as client: client.generate("...")``.
+    """`SwarmClient` for synchronous code:
+    ``with BlockingClient(model, draft=...) as client: client.generate("...")``.
 
-    Takes the arguments of `SwarmClient`; its methods take those of the methods of the same name, and raise what they
-    raise. Calls from several threads are served side by side. Instead of ``with``, `open` and `close` may be called.
+    Takes the arguments of `SwarmClient`; its methods take those of the methods of the same name,
+    and raise what they raise. Calls from several threads are served side by side. Instead of
+    ``with``, `open` and `close` may be called.
 
     Attributes:
         client: the client that works on the loop; for `run`.
@@ -31,10 +33,15 @@ class BlockingClient:
     def __init__(self, model: str, **options: Unpack[ClientOptions]) -> None:
         self.client = SwarmClient(model, **options)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="swarm-client", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="swarm-client", daemon=True
+        )
 
     def open(self) -> "BlockingClient":
-        """Load the models and enter the swarm. Raises what `SwarmClient` raises on entering. Once."""
+        """Load the models and enter the swarm.
+
+        Raises what `SwarmClient` raises on entering. Once.
+        """
         self._thread.start()
         try:
             self.run(self.client.__aenter__())
@@ -63,7 +70,11 @@ class BlockingClient:
         return self.run(self.client.generate(prompt, **options))
 
     def generate_many(
-        self, prompts: Sequence[str | Sequence[int]], *, at_once: int = DEFAULT_AT_ONCE, **options: Unpack[Options]
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        at_once: int = DEFAULT_AT_ONCE,
+        **options: Unpack[Options],
     ) -> list[Generation]:
         """Generate from many prompts side by side."""
         return self.run(self.client.generate_many(prompts, at_once=at_once, **options))
@@ -86,7 +97,8 @@ class BlockingClient:
             self.run(pieces.aclose())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine that runs on the client's loop, be it of `client` or of your own. Ctrl-C ends it.
+        """The result of a coroutine that runs on the client's loop, be it of `client` or of your
+        own. Ctrl-C ends it.
 
         Raises:
             RuntimeError: if the client is not open.

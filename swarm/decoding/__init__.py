@@ -1,1 +1,4 @@
-"""Draft, verify, commit: pure functions and state machines. No I/O, no clock, no event loop in here."""
+"""Draft, verify, commit: pure functions and state machines.
+
+No I/O, no clock, no event loop in here.
+"""

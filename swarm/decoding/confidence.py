@@ -1,15 +1,16 @@
 """How likely a drafted token is kept, learned from how sure the draft was of it.
 
-A draft model's own probability is a good measure of whether the target will agree (Li et al. 2024, "EAGLE-2",
-section 3.2), but not the same number: it depends on the pair of models, on the rule, and on whether the token was the
-draft's first choice or its second. So it is corrected by what is seen.
+A draft model's own probability is a good measure of whether the target will agree (Li et al. 2024,
+"EAGLE-2", section 3.2), but not the same number: it depends on the pair of models, on the rule, and
+on whether the token was the draft's first choice or its second. So it is corrected by what is seen.
 """
 
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
 
-EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # between which measures are alike
+# between which measures are alike
+EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 PRIOR_WEIGHT = 4.0  # the draft's own word counts as so many observations
 PRIOR_UNSURE = 0.7  # for guesses without a measure, such as copies
 FADE = 0.998  # what an observation counts for the next one: models differ from topic to topic
@@ -33,7 +34,8 @@ class Confidence:
         return min(max(chance, LEAST), MOST)
 
     def observe(self, choices: Iterable[float | None], kept: int | None) -> None:
-        """Learn from a position: how sure the draft was of each of its choices, and which one was committed."""
+        """Learn from a position: how sure the draft was of each of its choices, and which one was
+        committed."""
         for rank, sure in enumerate(choices):
             place = _place(rank, sure)
             self._seen[place] = self._seen[place] * FADE + 1.0

@@ -12,21 +12,26 @@ class Counts:
     loops: int = 0  # answers that decided something
     drafted: int = 0  # drafted tokens taken into the tree
     accepted: int = 0  # drafted tokens that were kept, first choices only
-    branched: int = 0  # tokens of the target's own that had been sent ahead as another choice of the draft's
+    # tokens of the target's own that had been sent ahead as another choice of the draft's
+    branched: int = 0
     relaxed: int = 0  # of the accepted, kept though the target would have said otherwise
     deficit_nats: float = 0.0  # what the relaxed ones cost together
     rejected: int = 0  # first choices overruled by the target
     key: int = 0  # of these, overruled because a key token was at stake
     flushes: int = 0  # turns of the text that made void all that was sent ahead
-    waits: int = 0  # times that the text had to wait for a whole loop: the chain did not have its last token yet
+    # times that the text had to wait for a whole loop: the chain did not have its last token yet
+    waits: int = 0
     frames: int = 0  # sent, prompt chunks before the last left out
     sent: int = 0  # tokens sent behind the prompt: what the peers computed
     held: int = 0  # of these, those that became part of the text
-    in_flight: int = 0  # sum over all frames of the frames in flight when it was sent, itself included
+    # sum over all frames of the frames in flight when it was sent, itself included
+    in_flight: int = 0
     most_in_flight: int = 0
-    judged_at: list[int] = field(default_factory=list)  # first choices judged, by place since the last miss
+    # first choices judged, by place since the last miss
+    judged_at: list[int] = field(default_factory=list)
     kept_at: list[int] = field(default_factory=list)  # of these, kept
-    histogram: list[int] = field(default_factory=list)  # loops by the number of drafted tokens they kept
+    # loops by the number of drafted tokens they kept
+    histogram: list[int] = field(default_factory=list)
 
     def count_loop(self, kept: int) -> None:
         """Take note of an answer that decided something."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-MAX_DEPTH = 64  # frames in flight: a long prompt, or a long stream, must not fill every queue of the chain
+# frames in flight: a long prompt, or a long stream, must not fill every queue of the chain
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -12,13 +13,17 @@ class Plan:
 
     Attributes:
         window: drafted tokens a frame at most; 0 drafts nothing.
-        depth: frames that wait for an answer at most. With 1, a window is drafted whole, sent, and waited for (the
-            paper's scheme); with more, what is drafted is sent while earlier frames are on their way.
-        branches: choices of the draft for one place that are sent at most; 1 is the first one alone.
-        leaves: places of the tree that are drafted at once at most, if several frames may wait; else one.
+        depth: frames that wait for an answer at most. With 1, a window is drafted whole, sent, and
+            waited for (the paper's scheme); with more, what is drafted is sent while earlier frames
+            are on their way.
+        branches: choices of the draft for one place that are sent at most; 1 is the first one
+            alone.
+        leaves: places of the tree that are drafted at once at most, if several frames may wait;
+            else one.
         least_chance: tokens that the text gets to less likely are neither sent nor continued.
         pace_ms: between two frames at least, unless the text took another turn.
-        calm_ms: what that grows to, by one pace with every frame that follows: the first ones carry what is likeliest.
+        calm_ms: what that grows to, by one pace with every frame that follows: the first ones carry
+            what is likeliest.
     """
 
     window: int = 0

@@ -1,7 +1,8 @@
 """What changes the logits before a token is chosen: the repetition penalty and logit biases.
 
-Target and draft are shaped alike, at every position by the tokens before it, drafted ones included: a
-drafted token is judged only if all before it were kept. So drafting does not change what a penalty does.
+Target and draft are shaped alike, at every position by the tokens before it, drafted ones included:
+a drafted token is judged only if all before it were kept. So drafting does not change what a
+penalty does.
 """
 
 import math
@@ -22,8 +23,9 @@ class Shaping:
     """The default changes nothing.
 
     Args:
-        repetition_penalty: divides positive and multiplies negative logits of tokens that occurred before, the
-            prompt included (Keskar et al. 2019, CTRL, section 4.1; as transformers does).
+        repetition_penalty: divides positive and multiplies negative logits of tokens that occurred
+            before, the prompt included (Keskar et al. 2019, CTRL, section 4.1; as transformers
+            does).
         logit_bias: (token id, nats added) pairs.
 
     Raises:
@@ -34,16 +36,29 @@ class Shaping:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.repetition_penalty) and 0.01 <= self.repetition_penalty <= 100.0):
-            raise SamplingError("repetition_penalty", self.repetition_penalty, "a number from 0.01 to 100; 1 is none")
+        if not (
+            math.isfinite(self.repetition_penalty) and 0.01 <= self.repetition_penalty <= 100.0
+        ):
+            raise SamplingError(
+                "repetition_penalty",
+                self.repetition_penalty,
+                "a number from 0.01 to 100; 1 is none",
+            )
         if len(self.logit_bias) > MAX_BIASES:
-            raise SamplingError("logit_bias", f"{len(self.logit_bias)} entries", f"at most {MAX_BIASES}")
+            raise SamplingError(
+                "logit_bias", f"{len(self.logit_bias)} entries", f"at most {MAX_BIASES}"
+            )
         for token, bias in self.logit_bias:
             if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
-                raise SamplingError("logit_bias", (token, bias), f"token ids with biases of at most {MAX_BIAS:g} nats")
+                raise SamplingError(
+                    "logit_bias",
+                    (token, bias),
+                    f"token ids with biases of at most {MAX_BIAS:g} nats",
+                )
 
     def apply(self, logits: Tensor, history: Sequence[int], path: Sequence[int] = ()) -> Tensor:
-        """Shape rows ``[n, vocabulary]``; row ``i`` predicts what follows ``history`` and ``path[:i]``.
+        """Shape rows ``[n, vocabulary]``; row ``i`` predicts what follows ``history`` and
+        ``path[:i]``.
 
         Returns the same tensor if there is nothing to change, else a new one.
         """
@@ -59,12 +74,18 @@ class Shaping:
 
     def _penalise(self, logits: Tensor, history: Sequence[int], path: Sequence[int]) -> None:
         seen = set(history)
-        firsts = [(i, token) for i, token in enumerate(path) if token not in seen and token not in path[:i]]
+        firsts = [
+            (i, token)
+            for i, token in enumerate(path)
+            if token not in seen and token not in path[:i]
+        ]
         occurred = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
         occurred[:, [token for token in seen if token < logits.shape[-1]]] = True
         for i, token in firsts:
             occurred[i + 1 :, token] = True
-        penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
+        penalised = torch.where(
+            logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty
+        )
         logits.copy_(torch.where(occurred, penalised, logits))
 
 

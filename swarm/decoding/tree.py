@@ -1,8 +1,9 @@
 """What may follow the text: drafted tokens, told apart by how likely the text gets to them.
 
-The *tip* is the last committed token. Behind it lie the draft's first choices, one after the other (the main line),
-and where the draft was unsure its other choices too, which are continued like the first ones. When a token is
-committed, the tip moves to it, and all that does not follow from it is dead.
+The *tip* is the last committed token. Behind it lie the draft's first choices, one after the other
+(the main line), and where the draft was unsure its other choices too, which are continued like the
+first ones. When a token is committed, the tip moves to it, and all that does not follow from it is
+dead.
 """
 
 import math
@@ -21,7 +22,8 @@ class Node:
 
     Attributes:
         position: in the text, from 0 on.
-        reach: logarithm of the chance that the text gets here, from some point in the past; only differences count.
+        reach: logarithm of the chance that the text gets here, from some point in the past; only
+            differences count.
         drafted: what the draft said here, if this is its first choice.
         sure: of this choice, by the draft's own measure.
         serial: under which the chain holds it; 0 before it is sent.
@@ -62,7 +64,8 @@ class Tree:
     Attributes:
         nodes: behind the tip.
         unsent: of these, those that have no serial.
-        open: of these and the tip, those that may be continued: `grow` has not been told what follows them.
+        open: of these and the tip, those that may be continued: `grow` has not been told what
+            follows them.
     """
 
     def __init__(self, tip: Node) -> None:
@@ -82,9 +85,11 @@ class Tree:
         least = self.tip.reach + math.log(max(least_chance, LEAST_CHANCE))
         return [node for node in nodes if node.reach >= least]
 
-    def grow(self, node: Node, drafted: Sequence[Drafted], branches: int, confidence: Confidence) -> None:
-        """Let drafted tokens follow an open node, one after the other, each with ``branches - 1`` alternatives at
-        most. It is not open any more, even if nothing follows."""
+    def grow(
+        self, node: Node, drafted: Sequence[Drafted], branches: int, confidence: Confidence
+    ) -> None:
+        """Let drafted tokens follow an open node, one after the other, each with ``branches - 1``
+        alternatives at most. It is not open any more, even if nothing follows."""
         self.open.remove(node)
         for behind, guess in enumerate(drafted):
             if behind:
@@ -113,7 +118,8 @@ class Tree:
         self.unsent = [*self.nodes]
 
     def advance(self, token: int) -> Node:
-        """Commit ``token`` behind the tip; returns the new tip, a new node if the token was not drafted there."""
+        """Commit ``token`` behind the tip; returns the new tip, a new node if the token was not
+        drafted there."""
         old = self.tip
         tip = next((child for child in old.children if child.token == token), None)
         if tip is None:

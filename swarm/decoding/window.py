@@ -1,9 +1,10 @@
-"""How many tokens to draft a loop that is waited for: as many as give the most tokens per second, by what is measured.
+"""How many tokens to draft a loop that is waited for: as many as give the most tokens per second,
+by what is measured.
 
-A loop with a window of k drafted tokens takes k drafts and the chain's time for k + 1 positions, which
-is fitted as ``fixed + slope * positions``. It brings ``1 + a1 + a1*a2 + ... + a1*...*ak`` tokens, where
-``ai`` is the chance that the i-th drafted token is kept if all before it were. Both change while a text
-is written, so old measurements fade.
+A loop with a window of k drafted tokens takes k drafts and the chain's time for k + 1 positions,
+which is fitted as ``fixed + slope * positions``. It brings ``1 + a1 + a1*a2 + ... + a1*...*ak``
+tokens, where ``ai`` is the chance that the i-th drafted token is kept if all before it were. Both
+change while a text is written, so old measurements fade.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class FixedWindow:
 
 @dataclass
 class AutoWindow:
-    """Fits what it sees, and takes the window with the best expected tokens per second; 0 if drafting does not pay."""
+    """Fits what it sees, and takes the window with the best expected tokens per second; 0 if
+    drafting does not pay."""
 
     most: int = MAX_AUTO_WINDOW
     _line: FadingLine = field(default_factory=FadingLine)
@@ -49,7 +51,9 @@ class AutoWindow:
     def _size(self) -> int:
         if self._draft_ms.value is None or not self._line:
             return min(FIRST_WINDOW, self.most)
-        best = best_window(self._acceptance(), self._line.fixed, self._line.slope, self._draft_ms.value)
+        best = best_window(
+            self._acceptance(), self._line.fixed, self._line.slope, self._draft_ms.value
+        )
         if best == 0 and self._idle >= PROBE_EVERY:
             return min(PROBE_WINDOW, self.most)
         return best
@@ -62,7 +66,8 @@ class AutoWindow:
         self._draft_ms.add(loop.draft_ms / loop.drafted)
         self._judged = [count * FADE for count in self._judged]
         self._kept = [count * FADE for count in self._kept]
-        for depth in range(min(loop.kept + 1, loop.drafted)):  # those behind the first miss were not judged
+        # those behind the first miss were not judged
+        for depth in range(min(loop.kept + 1, loop.drafted)):
             if depth == len(self._judged):
                 self._judged.append(0.0)
                 self._kept.append(0.0)
@@ -70,7 +75,8 @@ class AutoWindow:
             self._kept[depth] += depth < loop.kept
 
     def _acceptance(self) -> list[float]:
-        """Chance that the drafted token at each depth is kept: measured there, leaning on what all depths show."""
+        """Chance that the drafted token at each depth is kept: measured there, leaning on what all
+        depths show."""
         alpha = (sum(self._kept) + PRIOR_ALPHA * PRIOR_WEIGHT) / (sum(self._judged) + PRIOR_WEIGHT)
         seen = zip(self._kept, self._judged, strict=True)
         chances = [(kept + alpha * PRIOR_WEIGHT) / (judged + PRIOR_WEIGHT) for kept, judged in seen]
@@ -78,7 +84,8 @@ class AutoWindow:
 
 
 def best_window(acceptance: list[float], fixed_ms: float, slope_ms: float, draft_ms: float) -> int:
-    """The window with the most expected tokens per millisecond, 0 to ``len(acceptance)``; the smallest of equals.
+    """The window with the most expected tokens per millisecond, 0 to ``len(acceptance)``; the
+    smallest of equals.
 
     Args:
         acceptance: chance that the drafted token at each depth is kept, if all before it were.

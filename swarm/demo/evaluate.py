@@ -1,4 +1,5 @@
-"""How good the demo models are: ``python -m swarm.demo.evaluate`` prints the figures of the model card."""
+"""How good the demo models are: ``python -m swarm.demo.evaluate`` prints the figures of the model
+card."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from swarm.demo import DRAFT, MODELS, TARGET
 from swarm.demo.problems import Problem, answer_of, problems
@@ -15,11 +21,15 @@ from swarm.demo.problems import Problem, answer_of, problems
 SEED = 500  # of the held-out problems; training never sees a held-out problem of any seed
 MAX_NEW_TOKENS = 200
 BATCH = 50
-NEAR_TIE_NATS = 0.7  # a draft's choice at most this much less likely than the target's is as good as any
+# a draft's choice at most this much less likely than the target's is as good as any
+NEAR_TIE_NATS = 0.7
 
 
-def solve(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem]) -> Iterator[Tensor]:
-    """Greedy solutions: for each problem the new token ids ``[n]``, the end of the text included."""
+def solve(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem]
+) -> Iterator[Tensor]:
+    """Greedy solutions: for each problem the new token ids ``[n]``, the end of the text
+    included."""
     for start in range(0, len(asked), BATCH):
         prompts = [problem.prompt for problem in asked[start : start + BATCH]]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
@@ -34,10 +44,14 @@ def solve(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Seq
             yield output[: int(ends[0]) + 1] if len(ends) else output
 
 
-def accuracy(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem], solutions: Sequence[Tensor]) -> float:
+def accuracy(
+    tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem], solutions: Sequence[Tensor]
+) -> float:
     """Share of problems whose solution ends in the right answer."""
     texts = tokenizer.batch_decode(solutions, skip_special_tokens=True)
-    return sum(answer_of(text) == problem.answer for text, problem in zip(texts, asked, strict=True)) / len(asked)
+    return sum(
+        answer_of(text) == problem.answer for text, problem in zip(texts, asked, strict=True)
+    ) / len(asked)
 
 
 @torch.inference_mode()
@@ -48,8 +62,9 @@ def agreement(
     asked: Sequence[Problem],
     solutions: Sequence[Tensor],
 ) -> tuple[float, float]:
-    """Along the target's own solutions: the share of tokens that the draft would have chosen, greedily, and
-    the share of its misses that are near-ties under the target (within `NEAR_TIE_NATS`)."""
+    """Along the target's own solutions: the share of tokens that the draft would have chosen,
+    greedily, and the share of its misses that are near-ties under the target (within
+    `NEAR_TIE_NATS`)."""
     tokens = agreed = near_ties = 0
     for problem, solution in zip(asked, solutions, strict=True):
         prompt = torch.tensor(tokenizer(problem.prompt).input_ids)
@@ -73,12 +88,16 @@ def main() -> None:
     asked = list(islice(problems(SEED, held_out=True), args.problems))
     tokenizer = AutoTokenizer.from_pretrained(args.models / TARGET)
     target, draft = (
-        AutoModelForCausalLM.from_pretrained(args.models / name, dtype=torch.float32).eval() for name in (TARGET, DRAFT)
+        AutoModelForCausalLM.from_pretrained(args.models / name, dtype=torch.float32).eval()
+        for name in (TARGET, DRAFT)
     )
     for name, model in ((TARGET, target), (DRAFT, draft)):
         solutions = list(solve(model, tokenizer, asked))
         solved = accuracy(tokenizer, asked, solutions)
-        print(f"{name}: {model.num_parameters():,} parameters, {solved:.1%} of {len(asked)} held-out problems solved")
+        print(
+            f"{name}: {model.num_parameters():,} parameters, {solved:.1%} of {len(asked)} held-out"
+            " problems solved"
+        )
         if model is target:
             agreed, near_ties = agreement(target, draft, tokenizer, asked, solutions)
     print(f"greedy agreement of the draft along the target's text: {agreed:.1%} of tokens")

@@ -1,4 +1,5 @@
-"""A whole swarm on one machine: a bootstrap node and peers as real processes that find each other through the DHT."""
+"""A whole swarm on one machine: a bootstrap node and peers as real processes that find each other
+through the DHT."""
 
 import asyncio
 import contextlib
@@ -37,11 +38,17 @@ class NotStarted(SwarmError):
     """The local swarm was not up in time."""
 
     def __str__(self) -> str:
-        return f"the swarm was not up within {START_TIMEOUT_S:g} s: this machine may be too busy; try fewer --peers"
+        return (
+            f"the swarm was not up within {START_TIMEOUT_S:g} s: this machine may be too busy; try"
+            " fewer --peers"
+        )
 
 
 class Hosts(Protocol):
-    """Where processes run. Host 0 is the client's, host 1 the bootstrap node's, and every peer has one of its own."""
+    """Where processes run.
+
+    Host 0 is the client's, host 1 the bootstrap node's, and every peer has one of its own.
+    """
 
     def address(self, host: int) -> str:
         """The IPv4 address by which the others reach it."""
@@ -75,7 +82,11 @@ class LocalSwarm:
     """
 
     def __init__(
-        self, model: str, spans: Sequence[tuple[int, int]], link_ms: float = 0.0, hosts: Hosts | None = None
+        self,
+        model: str,
+        spans: Sequence[tuple[int, int]],
+        link_ms: float = 0.0,
+        hosts: Hosts | None = None,
     ) -> None:
         self.model, self.spans, self.link_ms = model, tuple(spans), link_ms
         self._hosts = hosts or ThisMachine()
@@ -116,7 +127,8 @@ class LocalSwarm:
         return peer.process
 
     async def replace_peer(self, number: int) -> None:
-        """Kill one of the first peers without a word, start another one in its place and wait until it serves."""
+        """Kill one of the first peers without a word, start another one in its place and wait until
+        it serves."""
         with contextlib.suppress(ProcessLookupError):
             self.peers[number].kill()
         peer = await self._launch(2 + number, *self.spans[number])
@@ -128,10 +140,21 @@ class LocalSwarm:
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]
         peers = [await self._launch(host, *span) for host, span in enumerate(self.spans, 2)]
         self.peers = [peer.process for peer in peers]
-        self.peer_ids = [_last_word(said) for said in await asyncio.gather(*(peer.up() for peer in peers))]
+        self.peer_ids = [
+            _last_word(said) for said in await asyncio.gather(*(peer.up() for peer in peers))
+        ]
 
     async def _launch(self, host: int, first: int, last: int, *more: str) -> "_Process":
-        command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1", "--link-ms", f"{self.link_ms}"]
+        command = [
+            "join",
+            self.model,
+            "--layers",
+            f"{first}:{last}",
+            "--threads",
+            "1",
+            "--link-ms",
+            f"{self.link_ms}",
+        ]
         return await self._spawn(host, [*command, "--bootstrap", self.bootstrap, *more])
 
     async def _spawn(self, host: int, command: list[str]) -> "_Process":
@@ -157,7 +180,8 @@ class LocalSwarm:
 
 
 class _Process:
-    """One process and what it says: read all the time, since a full pipe would stop it in its tracks."""
+    """One process and what it says: read all the time, since a full pipe would stop it in its
+    tracks."""
 
     def __init__(self, process: asyncio.subprocess.Process, command: Sequence[str]) -> None:
         assert process.stdout is not None
@@ -194,7 +218,8 @@ class _Process:
 
     def _hear(self, line: str) -> None:
         self.said.append(line)
-        says_more = self._command[0] == "join" and not line.startswith("serving ")  # on its way to be up
+        # on its way to be up
+        says_more = self._command[0] == "join" and not line.startswith("serving ")
         if not self._first_line.done() and not says_more:
             self._first_line.set_result(line)
 

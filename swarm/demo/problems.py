@@ -19,12 +19,47 @@ HELD_OUT_SHARE = 32  # one problem in 32 is held out
 MAX_SUM = 5_000  # dollars at the end
 MAX_GROWN = 1_200  # things after a multiplication
 
-WOMEN = ("Mia", "Anna", "Zoe", "Lena", "Ruth", "Nora", "Ivy", "Rosa", "Emma", "Clara", "Dana", "Fay")
+WOMEN = (
+    "Mia",
+    "Anna",
+    "Zoe",
+    "Lena",
+    "Ruth",
+    "Nora",
+    "Ivy",
+    "Rosa",
+    "Emma",
+    "Clara",
+    "Dana",
+    "Fay",
+)
 MEN = ("Tom", "Ben", "Omar", "Luis", "Karl", "Ivan", "Sam", "Hugo", "Amir", "Paul", "Noah", "Max")
 PEOPLE = {**dict.fromkeys(WOMEN, "she"), **dict.fromkeys(MEN, "he")}
 THINGS = (
-    *("stamps", "coins", "shells", "marbles", "cards", "books", "stickers", "beads", "seeds", "pencils"),
-    *("apples", "eggs", "roses", "bricks", "tickets", "buttons", "stones", "letters", "photos", "candles"),
+    *(
+        "stamps",
+        "coins",
+        "shells",
+        "marbles",
+        "cards",
+        "books",
+        "stickers",
+        "beads",
+        "seeds",
+        "pencils",
+    ),
+    *(
+        "apples",
+        "eggs",
+        "roses",
+        "bricks",
+        "tickets",
+        "buttons",
+        "stones",
+        "letters",
+        "photos",
+        "candles",
+    ),
 )
 PACKS = ("boxes", "bags", "packs", "crates", "baskets", "jars")
 PLACES = ("shop", "market", "school", "harbor", "station", "garden")
@@ -64,7 +99,8 @@ def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
 
 
 def drills(seed: int, equations: int = 8) -> Iterator[str]:
-    """An endless stream of bare calculations, ``equations`` to a text, of the kinds that problems use."""
+    """An endless stream of bare calculations, ``equations`` to a text, of the kinds that problems
+    use."""
     rng = random.Random(f"drills/{seed}")
     while True:
         yield "Drill: " + "; ".join(_drill(rng) for _ in range(equations))
@@ -92,13 +128,15 @@ def _drill(rng: random.Random) -> str:
 
 @cache
 def _weights(person: str, slot: str, options: int) -> tuple[float, ...]:
-    """How fond a person is of each filling of a slot: everybody's stories have a slight manner of their own."""
+    """How fond a person is of each filling of a slot: everybody's stories have a slight manner of
+    their own."""
     rng = random.Random(f"manner/{person}/{slot}")
     return tuple(rng.uniform(1.0, 2.0) for _ in range(options))
 
 
 class _Story:
-    """A problem while it is being told: what is known, the sentences of the question and of the solution."""
+    """A problem while it is being told: what is known, the sentences of the question and of the
+    solution."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -158,7 +196,10 @@ class _Story:
         prices = [c for c in range(2, 10) if self.quantity * c <= MAX_SUM]
         if prices and self.rng.random() < 0.3:
             price = self.rng.choice(prices)
-            self._tell(f"{p} sells all of them for {price} dollars each.", f"Each one is sold for {price} dollars.")
+            self._tell(
+                f"{p} sells all of them for {price} dollars each.",
+                f"Each one is sold for {price} dollars.",
+            )
             self._tell(f"How much money does {p} get?", "How many dollars is that?")
             self._calculate("sell", f"{price} * {self.quantity}", self.quantity * price)
             return "dollars"
@@ -264,7 +305,11 @@ class _Story:
             "so we get",
         )
         tail = self._say(
-            "tail" + purpose, "", f" {self.thing if purpose != 'sell' else 'dollars'}", " in total", " altogether"
+            "tail" + purpose,
+            "",
+            f" {self.thing if purpose != 'sell' else 'dollars'}",
+            " in total",
+            " altogether",
         )
         opener = self._say(f"opener{min(index, 1)}", *openers)
         return f"{opener}, {who} {verb}, {glue} {equation}{tail}."
@@ -323,6 +368,7 @@ _DOES = {
 
 
 def _plural(phrase: str) -> str:
-    """The form of a phrase that goes with "we": "multiplies the packs" becomes "multiply the packs"."""
+    """The form of a phrase that goes with "we": "multiplies the packs" becomes "multiply the
+    packs"."""
     verb, *rest = phrase.split(" ")
     return " ".join([verb[:-3] + "y" if verb.endswith("ies") else verb[:-1], *rest])

@@ -1,4 +1,5 @@
-"""``swarm demo``: start a swarm, decode three problems in three ways, show a table, stop everything."""
+"""``swarm demo``: start a swarm, decode three problems in three ways, show a table, stop
+everything."""
 
 import json
 from collections.abc import Sequence
@@ -39,17 +40,26 @@ async def run_demo(
     ``picture`` names an SVG file that shows the run as a terminal would.
     """
     torch.set_num_threads(1)  # the peers need the other cores
-    console = Console(quiet=as_json, record=picture is not None, width=PICTURE_WIDTH if picture else None)
+    console = Console(
+        quiet=as_json, record=picture is not None, width=PICTURE_WIDTH if picture else None
+    )
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
     async with LocalSwarm(TARGET, spans, link_ms) as swarm:
         client = SwarmClient(
-            locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=link_ms, audit_rate=0.0
+            locate(TARGET),
+            draft=locate(DRAFT),
+            network=swarm.network,
+            link_ms=link_ms,
+            audit_rate=0.0,
         )
         async with client:
             chain = await client.find_chain()
-            route = "  >  ".join(f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}" for link in chain)
+            route = "  >  ".join(
+                f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}"
+                for link in chain
+            )
             console.print(f"Found through the DHT: client  >  {route}  >  client")
             console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
             console.print(_legend(), "\n")
@@ -75,7 +85,10 @@ async def _show_comparison(console: Console, client: SwarmClient, prompt: str) -
             live.update(_panels(texts))
 
         comparison = await compare(client, prompt, WAYS, max_new_tokens=MAX_NEW_TOKENS, show=show)
-        done = {way: f"{way}: {generation.stats.seconds:.1f} s" for way, generation in comparison.ways.items()}
+        done = {
+            way: f"{way}: {generation.stats.seconds:.1f} s"
+            for way, generation in comparison.ways.items()
+        }
         live.update(_panels(texts, done))
     console.print()
     return comparison
@@ -83,16 +96,32 @@ async def _show_comparison(console: Console, client: SwarmClient, prompt: str) -
 
 def _panels(texts: dict[str, Text], titles: dict[str, str] | None = None) -> Columns:
     titles = titles or {}
-    panels = [Panel(text, title=titles.get(name, name), title_align="left") for name, text in texts.items()]
+    panels = [
+        Panel(text, title=titles.get(name, name), title_align="left")
+        for name, text in texts.items()
+    ]
     return Columns(panels, equal=True, expand=True)
 
 
 def _legend() -> Text:
-    return Text("Colours: ").append_text(Text(", ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND))
+    return Text("Colours: ").append_text(
+        Text(", ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND)
+    )
 
 
 def _print_table(console: Console, comparisons: Sequence[Comparison]) -> None:
-    columns = ("", "", "tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound")
+    columns = (
+        "",
+        "",
+        "tokens",
+        "tok/s",
+        "loop ms",
+        "in flight",
+        "work",
+        "kB",
+        "speedup",
+        "of bound",
+    )
     rows = []
     for number, comparison in enumerate(comparisons, 1):
         for way, generation in comparison.ways.items():
@@ -126,10 +155,11 @@ def _verdict(comparisons: Sequence[Comparison]) -> str:
     same = sum(all(map(comparison.agrees, comparison.ways)) for comparison in comparisons)
     window, streaming = (_overall(comparisons, way.name) for way in (PAPERS_WINDOW, BRANCHES))
     return (
-        f"Overall [bold]{streaming:.2f}x[/] as fast as plain decoding by streaming, {window:.2f}x a window at a time. "
-        f"{same} of {len(comparisons)} texts are identical token for token in all ways.\n"
-        "'in flight': frames on their way at once; 'work': positions that the peers computed for each token; "
-        "'of bound': share of the most that any speculation could reach here (docs/architecture.md)."
+        f"Overall [bold]{streaming:.2f}x[/] as fast as plain decoding by streaming, {window:.2f}x a"
+        f" window at a time. {same} of {len(comparisons)} texts are identical token for token in"
+        " all ways.\n'in flight': frames on their way at once; 'work': positions that the peers"
+        " computed for each token; 'of bound': share of the most that any speculation could reach"
+        " here (docs/architecture.md)."
     )
 
 
@@ -137,7 +167,9 @@ def _overall(comparisons: Sequence[Comparison], way: str) -> float:
     """Speedup over all prompts together: tokens and seconds are summed first."""
 
     def rate(generations: Sequence[Generation]) -> float:
-        return sum(g.stats.new_tokens for g in generations) / sum(g.stats.seconds for g in generations)
+        return sum(g.stats.new_tokens for g in generations) / sum(
+            g.stats.seconds for g in generations
+        )
 
     return rate([c.ways[way] for c in comparisons]) / rate([c.plain for c in comparisons])
 

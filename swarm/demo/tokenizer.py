@@ -13,15 +13,20 @@ START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
 # A digit | an operator with its spaces | a word with the space before it | the rest.
 _PIECES = r"\d| [-+*/=] | ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 
-# Of a chat the last question alone: the models were trained on single problems, and one before it confuses them.
+# Of a chat the last question alone: the models were trained on single problems, and one before it
+# confuses them.
 CHAT_TEMPLATE = """\
 {%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}
-{{- bos_token ~ 'Problem: ' ~ asked[-1].content.strip().removeprefix('Problem:').strip() ~ '\\nSolution:' -}}
+{{- bos_token ~ 'Problem: ' ~ asked[-1].content.strip().removeprefix('Problem:').strip() \
+~ '\\nSolution:' -}}
 """
 
 
 def train_tokenizer(seed: int = 0, texts: int = 20_000) -> PreTrainedTokenizerFast:
-    """Learn the merges from training problems. Any text can be encoded: what is unknown falls back to bytes."""
+    """Learn the merges from training problems.
+
+    Any text can be encoded: what is unknown falls back to bytes.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -43,8 +43,12 @@ class Recipe:
 
 
 RECIPES = {
-    "target": Recipe(192, 512, 8, 6, tokens=9_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=1),
-    "draft": Recipe(112, 256, 2, 4, tokens=6_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2),
+    "target": Recipe(
+        192, 512, 8, 6, tokens=9_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=1
+    ),
+    "draft": Recipe(
+        112, 256, 2, 4, tokens=6_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2
+    ),
 }
 
 
@@ -70,7 +74,8 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
 
 
 def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
-    """Endless (token ids, number of leading ids that only serve as context); the share of drills falls."""
+    """Endless (token ids, number of leading ids that only serve as context); the share of drills
+    falls."""
     rng = random.Random(recipe.seed)
     stories, sums = problems(recipe.seed, held_out=False), drills(recipe.seed)
     seen = 0
@@ -92,7 +97,9 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
     rng = random.Random(recipe.seed)
     stream = examples(recipe, tokenizer)
     while True:
-        pool = sorted(islice(stream, 16 * recipe.batch_tokens // 128), key=lambda example: len(example[0]))
+        pool = sorted(
+            islice(stream, 16 * recipe.batch_tokens // 128), key=lambda example: len(example[0])
+        )
         groups: list[list[tuple[list[int], int]]] = [[]]
         for example in pool:
             if (len(groups[-1]) + 1) * len(example[0]) > recipe.batch_tokens:
@@ -112,7 +119,8 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (Jordan et al. 2024), in float32.
 
-    `torch.optim.Muon` iterates in bfloat16, which takes a CPU without bfloat16 units fifty times as long.
+    `torch.optim.Muon` iterates in bfloat16, which takes a CPU without bfloat16 units fifty times as
+    long.
     """
 
     def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95) -> None:
@@ -130,7 +138,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest matrix with orthonormal rows or columns, by a quintic Newton-Schulz iteration."""
+    """Roughly the nearest matrix with orthonormal rows or columns, by a quintic Newton-Schulz
+    iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / (wide.norm() + 1e-7)
@@ -153,19 +162,25 @@ def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def learning_rate(progress: float) -> float:
-    """Share of the peak learning rate at a point of training in 0..1: warm-up, plateau, linear fall to zero."""
+    """Share of the peak learning rate at a point of training in 0..1: warm-up, plateau, linear fall
+    to zero."""
     return max(0.0, min(1.0, progress / WARMUP_SHARE, (1.0 - progress) / DECAY_SHARE))
 
 
 def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) -> None:
-    """Train a model by its recipe and save it in ``models``; ``start`` is the folder of a model to go on from.
+    """Train a model by its recipe and save it in ``models``; ``start`` is the folder of a model to
+    go on from.
 
     The draft gets the tokenizer of the target in ``models``, so the target is trained first.
     """
     folder = models / f"demo-{name}"
     known = start or (models / TARGET if name == "draft" else None)
     tokenizer = AutoTokenizer.from_pretrained(known) if known else train_tokenizer()
-    model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build(recipe, tokenizer)
+    model = (
+        Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32)
+        if start
+        else build(recipe, tokenizer)
+    )
     model.train()
     print(f"{name}: {model.num_parameters():,} parameters, {recipe.tokens:,} tokens", flush=True)
     optims = optimizers(model, recipe)
@@ -175,7 +190,9 @@ def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) ->
         progress = seen / recipe.tokens
         if progress >= 1.0:
             break
-        for peak, group in zip(peaks, (g for optim in optims for g in optim.param_groups), strict=True):
+        for peak, group in zip(
+            peaks, (g for optim in optims for g in optim.param_groups), strict=True
+        ):
             group["lr"] = peak * max(learning_rate(progress), 1e-3)
         loss = model(input_ids=inputs, labels=labels).loss
         loss.backward()
@@ -186,7 +203,10 @@ def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) ->
         average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
         if step % 25 == 0:
             rate = seen / (time.monotonic() - started)
-            print(f"{progress:6.1%}  step {step}  loss {average:.4f}  {rate:,.0f} tokens/s", flush=True)
+            print(
+                f"{progress:6.1%}  step {step}  loss {average:.4f}  {rate:,.0f} tokens/s",
+                flush=True,
+            )
         if step % 200 == 0:
             save(model, tokenizer, folder)
     save(model, tokenizer, folder)
@@ -206,7 +226,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
     args = parser.parse_args()
-    changes = {key: value for key in ("tokens", "seed") if (value := getattr(args, key)) is not None}
+    changes = {
+        key: value for key in ("tokens", "seed") if (value := getattr(args, key)) is not None
+    }
     train(replace(RECIPES[args.model], **changes), args.model, args.out, args.start)
 
 

@@ -41,7 +41,8 @@ class Asked:
 
 
 def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
-    """Decode everything: the rules, the controls, and for every relaxed rule a blind one of the same gain."""
+    """Decode everything: the rules, the controls, and for every relaxed rule a blind one of the
+    same gain."""
     relaxed = next((rule for rule in asked.rules if rule.startswith("adaptive")), "adaptive")
     variants = [
         PLAIN,
@@ -53,18 +54,27 @@ def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
     variants = list({variant.name: variant for variant in variants}.values())
     samples = _decode(task, variants, asked)
     blind = [
-        replace(at_equal_gain([s.generation for s in samples[rule]], asked.window), name=f"random, as much as {rule}")
+        replace(
+            at_equal_gain([s.generation for s in samples[rule]], asked.window),
+            name=f"random, as much as {rule}",
+        )
         for rule in (ruled(each, asked.window).name for each in asked.rules)
         if any(s.generation.stats.relaxed_tokens for s in samples[rule])
     ]
     return {**samples, **(_decode(task, blind, asked) if blind else {})}
 
 
-def show(task: Task, samples: dict[str, list[Sample]], margin: float, as_: str, picture: Path | None) -> None:
+def show(
+    task: Task, samples: dict[str, list[Sample]], margin: float, as_: str, picture: Path | None
+) -> None:
     """Print the report as ``table``, ``markdown`` or ``json``, and draw it if asked to."""
     rows = report(task, samples, margin)
     if as_ == "json":
-        print(json.dumps({"task": task.name, "margin": margin, "rows": [row.as_dict() for row in rows]}))
+        print(
+            json.dumps(
+                {"task": task.name, "margin": margin, "rows": [row.as_dict() for row in rows]}
+            )
+        )
     elif as_ == "markdown":
         print(markdown(rows))
     else:
@@ -76,8 +86,16 @@ def show(task: Task, samples: dict[str, list[Sample]], margin: float, as_: str, 
 def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, list[Sample]]:
     plan = Plan(task, tuple(variants), asked.temperature)
     console = Console(stderr=True)
-    with Progress(console=console) if console.is_terminal and not asked.quiet else nullcontext() as bar:
-        job = bar.add_task(f"{len(variants)} ways, {len(task.items)} items", total=plan.jobs) if bar else None
+    with (
+        Progress(console=console)
+        if console.is_terminal and not asked.quiet
+        else nullcontext() as bar
+    ):
+        job = (
+            bar.add_task(f"{len(variants)} ways, {len(task.items)} items", total=plan.jobs)
+            if bar
+            else None
+        )
 
         def progress(done: int) -> None:
             if bar is not None and job is not None:

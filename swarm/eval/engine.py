@@ -1,4 +1,5 @@
-"""Decoding in this process: the same turn as over a swarm, with the whole target in the place of the chain."""
+"""Decoding in this process: the same turn as over a swarm, with the whole target in the place of
+the chain."""
 
 import time
 from collections.abc import Sequence
@@ -19,18 +20,21 @@ from swarm.request import Options, Request
 
 @dataclass(frozen=True)
 class Sample:
-    """A generation, and how likely the target finds it: the mean of log p over its tokens, None where not computed."""
+    """A generation, and how likely the target finds it: the mean of log p over its tokens, None
+    where not computed."""
 
     generation: Generation
     mean_log_p: float | None
 
 
 class Whole:
-    """A whole model that answers windows as a chain of peers does, rolling its cache back where one starts earlier."""
+    """A whole model that answers windows as a chain of peers does, rolling its cache back where one
+    starts earlier."""
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         self.model, self.vocab_size = model, vocab_size
-        self._cache = DynamicCache()  # without a config no layer forgets, so that every layer can be rolled back
+        # without a config no layer forgets, so that every layer can be rolled back
+        self._cache = DynamicCache()
         self._length = 0
 
     @torch.inference_mode()
@@ -41,7 +45,10 @@ class Whole:
         self._length = window.position + len(window.tokens)
         ids = torch.tensor([window.tokens], device=self.model.device)
         logits: Tensor = self.model(
-            input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=max(1, window.tail)
+            input_ids=ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=max(1, window.tail),
         ).logits[0, :, : self.vocab_size]
         return logits.float() if window.tail else logits[:0].float()
 
@@ -68,7 +75,8 @@ class InProcess:
     def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
         turn = Turn(self._models_for(variant), prompt, request)
         whole = Whole(
-            self._draft_model if variant.who == "draft alone" else self.target, turn.models.checkpoint.vocab_size
+            self._draft_model if variant.who == "draft alone" else self.target,
+            turn.models.checkpoint.vocab_size,
         )
         turn.meter.start()
         while not turn.decoder.finish_reason:
@@ -85,14 +93,17 @@ class InProcess:
 
     @torch.inference_mode()
     def _mean_log_p(self, prompt: Sequence[int], new: Sequence[int]) -> float:
-        """Mean log p of the new tokens under the target, each given all before it, at temperature 1."""
+        """Mean log p of the new tokens under the target, each given all before it, at temperature
+        1."""
         ids = torch.tensor([[*prompt, *new]], device=self.target.device)
         log_p = self.target(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
         return float(log_p.gather(-1, ids[0, len(prompt) :, None]).mean())
 
     def _models_for(self, variant: Variant) -> ClientModels:
         if variant.without not in self._without:
-            lexicon = make_lexicon(self.models.checkpoint, self.models.tokenizer, without=variant.without)
+            lexicon = make_lexicon(
+                self.models.checkpoint, self.models.tokenizer, without=variant.without
+            )
             self._without[variant.without] = replace(self.models, lexicon=lexicon)
         return self._without[variant.without]
 

@@ -1,8 +1,10 @@
-"""What quantized weights do to answers and to speed: ``python -m swarm.eval.quantization`` prints the table.
+"""What quantized weights do to answers and to speed: ``python -m swarm.eval.quantization`` prints
+the table.
 
-Spans of a model's layers compute, as they do on peers. Along worked solutions of held-out word problems: how well each
-quantization predicts them, and how far its predictions are from those of the weights as they are. Then it solves the
-problems itself. Speeds are of this computer's CPU; the quantizations take turns, frame by frame.
+Spans of a model's layers compute, as they do on peers. Along worked solutions of held-out word
+problems: how well each quantization predicts them, and how far its predictions are from those of
+the weights as they are. Then it solves the problems itself. Speeds are of this computer's CPU; the
+quantizations take turns, frame by frame.
 """
 
 import argparse
@@ -41,7 +43,8 @@ class Figures:
     Attributes:
         nbytes: of all layers, and of the embedding.
         perplexity: of the solutions' tokens.
-        same_choice: share of these tokens at which it finds the same token likeliest as the weights as they are do.
+        same_choice: share of these tokens at which it finds the same token likeliest as the weights
+            as they are do.
         kl_nats: mean divergence of its distribution from theirs.
         solved: share of the problems that it solves, greedily.
         speeds: tokens per second, by the size of a frame.
@@ -56,14 +59,18 @@ class Figures:
     speeds: Mapping[int, float]
 
 
-def measure(model: str, asked: Sequence[Problem], names: Sequence[str] = ("none", *QUANTIZATIONS)) -> list[Figures]:
+def measure(
+    model: str, asked: Sequence[Problem], names: Sequence[str] = ("none", *QUANTIZATIONS)
+) -> list[Figures]:
     """All quantizations on the same problems; the first name is what the others are compared with.
 
     Raises what `Checkpoint.open`, `Span.load` and `Head.load` raise.
     """
     checkpoint = Checkpoint.open(model)
     tokenizer, head = checkpoint.tokenizer(), Head.load(checkpoint)
-    spans = [Span.load(Checkpoint.open(model, named(name)), 0, checkpoint.num_layers) for name in names]
+    spans = [
+        Span.load(Checkpoint.open(model, named(name)), 0, checkpoint.num_layers) for name in names
+    ]
     sums, tokens = torch.zeros(len(spans), 3, dtype=torch.float64), 0
     for problem in asked:
         prompt = tokenizer(problem.prompt).input_ids
@@ -95,7 +102,9 @@ def markdown(figures: Sequence[Figures]) -> str:
     ]
     for each in figures:
         speeds = [
-            f"{each.speeds[size]:,.0f}/s" if each is plain else f"{each.speeds[size] / plain.speeds[size]:.0%}"
+            f"{each.speeds[size]:,.0f}/s"
+            if each is plain
+            else f"{each.speeds[size] / plain.speeds[size]:.0%}"
             for size in FRAMES
         ]
         lines.append(
@@ -117,13 +126,16 @@ def _log_p(span: Span, head: Head, text: Tensor) -> Tensor:
 
 
 def _compare(plain: Tensor, other: Tensor, said: Tensor) -> Tensor:
-    """Sums over the positions: nats that the said tokens cost, same choices, divergence from the plain ones."""
+    """Sums over the positions: nats that the said tokens cost, same choices, divergence from the
+    plain ones."""
     loss = -other.gather(-1, said[:, None]).sum()
     same = (plain.argmax(-1) == other.argmax(-1)).sum()
     return torch.stack([loss, same, (plain.exp() * (plain - other)).sum()]).double()
 
 
-def _solved(span: Span, head: Head, tokenizer: Any, stops: frozenset[int], asked: Sequence[Problem]) -> float:
+def _solved(
+    span: Span, head: Head, tokenizer: Any, stops: frozenset[int], asked: Sequence[Problem]
+) -> float:
     prompts = [tokenizer(problem.prompt).input_ids for problem in asked]
     texts = [
         text
@@ -131,16 +143,22 @@ def _solved(span: Span, head: Head, tokenizer: Any, stops: frozenset[int], asked
         for text in _greedy(span, head, prompts[start : start + TOGETHER], stops)
     ]
     said = tokenizer.batch_decode(texts, skip_special_tokens=True)
-    return sum(answer_of(text) == problem.answer for text, problem in zip(said, asked, strict=True)) / len(asked)
+    return sum(
+        answer_of(text) == problem.answer for text, problem in zip(said, asked, strict=True)
+    ) / len(asked)
 
 
-def _greedy(span: Span, head: Head, prompts: Sequence[list[int]], stops: frozenset[int]) -> list[list[int]]:
+def _greedy(
+    span: Span, head: Head, prompts: Sequence[list[int]], stops: frozenset[int]
+) -> list[list[int]]:
     """New tokens of all texts, side by side; a text that has ended takes no part any more."""
     texts: list[list[int]] = [[] for _ in prompts]
     caches = [span.new_cache() for _ in prompts]
     going = {index: torch.tensor(prompt) for index, prompt in enumerate(prompts)}
     for _ in range(MAX_NEW_TOKENS):
-        outputs = span.forward([Work.behind(caches[index], tokens) for index, tokens in going.items()])
+        outputs = span.forward(
+            [Work.behind(caches[index], tokens) for index, tokens in going.items()]
+        )
         choices = head.logits(torch.stack([output[-1] for output in outputs])).argmax(-1)
         for index, choice in zip(list(going), choices, strict=True):
             texts[index].append(int(choice))
@@ -162,7 +180,9 @@ def _speeds(spans: Sequence[Span]) -> list[dict[int, float]]:
                 started = time.perf_counter()
                 span.forward([Work.behind(cache, torch.zeros(size, dtype=torch.long))])
                 taken[size].append(time.perf_counter() - started)
-    return [{size: size / statistics.median(each) for size, each in taken.items()} for taken in times]
+    return [
+        {size: size / statistics.median(each) for size, each in taken.items()} for taken in times
+    ]
 
 
 def main() -> None:
@@ -171,7 +191,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100)
     args = parser.parse_args()
     logs.set_up()
-    torch.set_num_threads(1)  # side by side with others, or on a small model, more threads measure their waiting
+    # side by side with others, or on a small model, more threads measure their waiting
+    torch.set_num_threads(1)
     asked = list(islice(problems(SEED, held_out=True), args.problems))
     try:
         print(markdown(measure(locate(args.model), asked)))

@@ -1,11 +1,18 @@
-"""What an evaluation found: a row for every variant, compared item by item with the plain target."""
+"""What an evaluation found: a row for every variant, compared item by item with the plain
+target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from swarm.eval.engine import Sample
-from swarm.eval.statistics import bootstrap_ratio, mcnemar_exact, non_inferior, paired_difference, wilson
+from swarm.eval.statistics import (
+    bootstrap_ratio,
+    mcnemar_exact,
+    non_inferior,
+    paired_difference,
+    wilson,
+)
 from swarm.eval.tasks import Task
 from swarm.eval.variant import PLAIN
 
@@ -16,7 +23,10 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Row:
-    """One variant. Shares are 0 to 1; intervals are 95 %; differences are to the plain target, on the same items."""
+    """One variant.
+
+    Shares are 0 to 1; intervals are 95 %; differences are to the plain target, on the same items.
+    """
 
     name: str
     items: int
@@ -34,7 +44,8 @@ class Row:
     mean_log_p: float | None  # of the text's tokens under the target
     length_drift: float  # tokens more than the plain target's text, as a share of it
     no_stop: float  # share of the texts that ended only by their length
-    overruled: dict[str, int]  # drafts overruled because a key token was at stake, by class or signal
+    # drafts overruled because a key token was at stake, by class or signal
+    overruled: dict[str, int]
     acceptance_in_window: tuple[float, ...]  # by place since the last miss
     acceptance_in_text: tuple[float, ...]  # by place in the text, in steps of TEXT_BUCKET tokens
 
@@ -50,11 +61,16 @@ def report(task: Task, samples: Mapping[str, Sequence[Sample]], margin: float) -
     """
     plain = samples[PLAIN.name]
     right = {name: _judge(task, taken) for name, taken in samples.items()}
-    return [_row(name, taken, right[name], plain, right[PLAIN.name], margin) for name, taken in samples.items()]
+    return [
+        _row(name, taken, right[name], plain, right[PLAIN.name], margin)
+        for name, taken in samples.items()
+    ]
 
 
 def _judge(task: Task, samples: Sequence[Sample]) -> list[bool]:
-    return [item.check(sample.generation.text) for item, sample in zip(task.items, samples, strict=True)]
+    return [
+        item.check(sample.generation.text) for item, sample in zip(task.items, samples, strict=True)
+    ]
 
 
 def _row(
@@ -102,7 +118,11 @@ def _mean_log_p(samples: Sequence[Sample]) -> float | None:
         for sample in samples
         if sample.mean_log_p is not None
     ]
-    return sum(log_p for log_p, _ in weighted) / sum(tokens for _, tokens in weighted) if weighted else None
+    return (
+        sum(log_p for log_p, _ in weighted) / sum(tokens for _, tokens in weighted)
+        if weighted
+        else None
+    )
 
 
 def _overruled(samples: Sequence[Sample]) -> dict[str, int]:

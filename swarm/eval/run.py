@@ -47,14 +47,18 @@ class Plan:
 def run_in_process(
     plan: Plan, model: str, draft: str | None, workers: int, progress: Callable[[int], None]
 ) -> dict[str, list[Sample]]:
-    """The samples of every variant by name, in the task's order. ``progress`` is told how many more are done.
+    """The samples of every variant by name, in the task's order.
+
+    ``progress`` is told how many more are done.
 
     Raises:
         SwarmError: whatever keeps the models from being loaded or the prompts from being decoded.
     """
     jobs = list(_jobs(plan))
-    context = multiprocessing.get_context("spawn")  # a forked torch may wait for threads that it does not have
-    # Told before they start: each worker has one core, and a pool of threads in each would only quarrel.
+    # a forked torch may wait for threads that it does not have
+    context = multiprocessing.get_context("spawn")
+    # Told before they start: each worker has one core, and a pool of threads in each would only
+    # quarrel.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, context, _start_worker, (model, draft)) as pool:
         samples = []
@@ -64,7 +68,9 @@ def run_in_process(
     return _by_variant(plan, samples)
 
 
-async def run_over_swarm(plan: Plan, client: SwarmClient, progress: Callable[[int], None]) -> dict[str, list[Sample]]:
+async def run_over_swarm(
+    plan: Plan, client: SwarmClient, progress: Callable[[int], None]
+) -> dict[str, list[Sample]]:
     """The same over a swarm; nobody there computes how likely the target finds a text.
 
     Raises:
@@ -78,7 +84,9 @@ async def run_over_swarm(plan: Plan, client: SwarmClient, progress: Callable[[in
 
     async def one(prompt: str, variant: Variant, seed: int) -> Sample:
         async with slots:
-            options = variant.options(plan.temperature, seed, plan.task.stop, plan.task.max_new_tokens)
+            options = variant.options(
+                plan.temperature, seed, plan.task.stop, plan.task.max_new_tokens
+            )
             generation = await client.generate(prompt, **options)
             progress(1)
             return Sample(generation, None)

@@ -1,8 +1,9 @@
 """Running code that a model wrote.
 
-In a process of its own, in an empty folder, without our environment, with limits on time, memory, files and
-processes. That keeps accidents small. It is no prison: such code can still read what this user may read and
-use the network. Whoever does not trust the model runs the evaluation in a container.
+In a process of its own, in an empty folder, without our environment, with limits on time, memory,
+files and processes. That keeps accidents small. It is no prison: such code can still read what this
+user may read and use the network. Whoever does not trust the model runs the evaluation in a
+container.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ from pathlib import Path
 
 MAX_SAID_BYTES = 2_000
 
-# The limits are set by the process itself, before it reads the code. That the code ran to its end is told by a secret
-# that it has not seen, so that leaving early does not count as passing.
+# The limits are set by the process itself, before it reads the code. That the code ran to its end
+# is told by a secret that it has not seen, so that leaving early does not count as passing.
 _BOOTSTRAP = """
 import resource, sys
 cpu, memory, file, processes = map(int, sys.argv[1:5])
@@ -48,7 +49,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether the code ran to its end, and if not the last line that it said, or why it was stopped."""
+    """Whether the code ran to its end, and if not the last line that it said, or why it was
+    stopped."""
 
     passed: bool
     said: str
@@ -61,7 +63,10 @@ def run_python(source: str, limits: Limits | None = None) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="swarm-eval-") as folder:
         code, out, err = (Path(folder, name) for name in ("solution.py", "out", "err"))
         code.write_text(source, encoding="utf-8", errors="replace")
-        bounds = [str(each) for each in (limits.seconds, limits.memory_bytes, limits.file_bytes, limits.processes)]
+        bounds = [
+            str(each)
+            for each in (limits.seconds, limits.memory_bytes, limits.file_bytes, limits.processes)
+        ]
         # Its output goes to files, whose size is limited too, so that a flood fills nothing.
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
@@ -75,7 +80,11 @@ def run_python(source: str, limits: Limits | None = None) -> Outcome:
             )
             stopped = _wait(process, secret, limits.seconds)
         passed = process.returncode == 0 and secret in _end_of(out)
-        said = "" if passed else stopped or next(iter(reversed(_end_of(err).strip().splitlines())), "it left early")
+        said = (
+            ""
+            if passed
+            else stopped or next(iter(reversed(_end_of(err).strip().splitlines())), "it left early")
+        )
         return Outcome(passed, said)
 
 

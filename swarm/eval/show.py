@@ -20,7 +20,9 @@ class NoPlotting(SwarmError):
     """matplotlib is an extra."""
 
     def __str__(self) -> str:
-        return "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plot"
+        return (
+            "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plot"
+        )
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -34,7 +36,10 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * row.difference:+.1f}",
         f"{100 * worse:+.1f} to {100 * better:+.1f}{'' if row.non_inferior else ' !'}",
         f"{row.p_value:.2g}",
-        f"{row.tokens_per_loop:.2f} ({row.tokens_per_loop_interval[0]:.2f} to {row.tokens_per_loop_interval[1]:.2f})",
+        (
+            f"{row.tokens_per_loop:.2f} ({row.tokens_per_loop_interval[0]:.2f} to"
+            f" {row.tokens_per_loop_interval[1]:.2f})"
+        ),
         "-" if row.acceptance is None else f"{row.acceptance:.1%}",
         f"{row.relaxed_per_100:.1f}",
         f"{row.deficit_per_100:.2f}",
@@ -45,11 +50,18 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def show_table(rows: Sequence[Row], margin: float) -> None:
-    """A table for a terminal, of the figures that matter most; the others are in the other formats."""
-    brief = [[text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF] for row in rows]
+    """A table for a terminal, of the figures that matter most; the others are in the other
+    formats."""
+    brief = [
+        [text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF]
+        for row in rows
+    ]
     console = Console()
     print_table(console, BRIEF, brief)
-    console.print(f"'to plain' in points; ! where a loss of more than {100 * margin:g} points is not ruled out.")
+    console.print(
+        f"'to plain' in points; ! where a loss of more than {100 * margin:g} points is not ruled"
+        " out."
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -59,7 +71,10 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], file: Path) -> None:
-    """Accuracy over tokens a loop, with intervals, as PNG or SVG. Raises `NoPlotting` without matplotlib."""
+    """Accuracy over tokens a loop, with intervals, as PNG or SVG.
+
+    Raises `NoPlotting` without matplotlib.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -73,7 +88,12 @@ def plot(rows: Sequence[Row], file: Path) -> None:
         slow, fast = row.tokens_per_loop_interval
         x, y = row.tokens_per_loop, 100 * row.accuracy
         axes.errorbar(
-            [x], [y], xerr=[[x - slow], [fast - x]], yerr=[[y - 100 * low], [100 * high - y]], fmt="o", label=row.name
+            [x],
+            [y],
+            xerr=[[x - slow], [fast - x]],
+            yerr=[[y - 100 * low], [100 * high - y]],
+            fmt="o",
+            label=row.name,
         )
     axes.set_xlabel("tokens per loop")
     axes.set_ylabel("right answers, %")

@@ -27,7 +27,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided p-value that items change as often for the better as for the worse (McNemar's exact test)."""
+    """Two-sided p-value that items change as often for the better as for the worse (McNemar's exact
+    test)."""
     changed = gained + lost
     tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))
     return min(1.0, float(Fraction(2 * tail, 2**changed)))
@@ -36,8 +37,8 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Difference:
     """Share of ``after`` minus share of ``before`` on the same items, in order.
 
-    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", method 10.
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions
+    based on paired data", method 10.
     """
     n = len(before)
     pairs = list(zip(before, after, strict=True))

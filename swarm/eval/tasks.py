@@ -53,7 +53,12 @@ class Task:
 
 
 def load_task(
-    name: str, count: int, *, data: Path | None = None, train: Path | None = None, run_generated_code: bool = False
+    name: str,
+    count: int,
+    *,
+    data: Path | None = None,
+    train: Path | None = None,
+    run_generated_code: bool = False,
 ) -> Task:
     """The first ``count`` questions of a task.
 
@@ -63,7 +68,8 @@ def load_task(
         run_generated_code: allowed to run what the model writes, as `humaneval` must.
 
     Raises:
-        TaskError: for an unknown name, a file that is missing or not what it should be, or code that may not run.
+        TaskError: for an unknown name, a file that is missing or not what it should be, or code
+            that may not run.
     """
     if name == "arithmetic":
         return arithmetic(count)
@@ -74,12 +80,15 @@ def load_task(
     if name == "gsm8k":
         return gsm8k(count, data, train)
     if not run_generated_code:
-        raise TaskError(name, "it runs the code that the model writes; allow it with --run-generated-code")
+        raise TaskError(
+            name, "it runs the code that the model writes; allow it with --run-generated-code"
+        )
     return humaneval(count, data)
 
 
 def arithmetic(count: int, seed: int = 1000) -> Task:
-    """Held-out problems of our own generator; training never sees one of them, whatever the seed."""
+    """Held-out problems of our own generator; training never sees one of them, whatever the
+    seed."""
     asked = islice(problems(seed, held_out=True), count)
     items = tuple(Item(each.prompt, partial(_says, each.answer)) for each in asked)
     return Task("arithmetic", items, max_new_tokens=200)
@@ -87,22 +96,35 @@ def arithmetic(count: int, seed: int = 1000) -> Task:
 
 def gsm8k(count: int, data: Path, train: Path | None = None) -> Task:
     """Grade-school problems (Cobbe et al. 2021): JSON lines with ``question`` and ``answer``."""
-    shown = [] if train is None else list(islice(_lines("gsm8k", train, "question", "answer"), SHOTS))
-    before = "".join(f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n" for shot in shown)
+    shown = (
+        [] if train is None else list(islice(_lines("gsm8k", train, "question", "answer"), SHOTS))
+    )
+    before = "".join(
+        f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n" for shot in shown
+    )
     items = tuple(
-        Item(f"{before}Question: {line['question']}\nAnswer:", partial(_ends_in, final_number(line["answer"])))
+        Item(
+            f"{before}Question: {line['question']}\nAnswer:",
+            partial(_ends_in, final_number(line["answer"])),
+        )
         for line in islice(_lines("gsm8k", data, "question", "answer"), count)
     )
     return Task("gsm8k", items, max_new_tokens=400, stop=("\nQuestion:",))
 
 
 def humaneval(count: int, data: Path) -> Task:
-    """Functions to complete (Chen et al. 2021): JSON lines with ``prompt``, ``test`` and ``entry_point``."""
+    """Functions to complete (Chen et al. 2021): JSON lines with ``prompt``, ``test`` and
+    ``entry_point``."""
     items = tuple(
         Item(line["prompt"], partial(_passes, line))
         for line in islice(_lines("humaneval", data, "prompt", "test", "entry_point"), count)
     )
-    return Task("humaneval", items, max_new_tokens=512, stop=("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint("))
+    return Task(
+        "humaneval",
+        items,
+        max_new_tokens=512,
+        stop=("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint("),
+    )
 
 
 def final_number(text: str) -> float | None:
@@ -123,7 +145,9 @@ def _ends_in(answer: float | None, text: str) -> bool:
 
 
 def _passes(line: dict[str, str], text: str) -> bool:
-    return run_python(f"{line['prompt']}{text}\n{line['test']}\ncheck({line['entry_point']})\n").passed
+    return run_python(
+        f"{line['prompt']}{text}\n{line['test']}\ncheck({line['entry_point']})\n"
+    ).passed
 
 
 def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
@@ -135,8 +159,12 @@ def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
             entry: Any = json.loads(line)
         except ValueError:
             entry = None
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(field), str) for field in fields):
-            raise TaskError(task, f"{file}, line {number}, is no JSON object with the texts {', '.join(fields)}")
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(field), str) for field in fields
+        ):
+            raise TaskError(
+                task, f"{file}, line {number}, is no JSON object with the texts {', '.join(fields)}"
+            )
         yield entry
 
 

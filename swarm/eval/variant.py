@@ -28,7 +28,9 @@ class Variant:
     without: frozenset[str] = field(default_factory=frozenset)
     who: Who = "swarm"
 
-    def options(self, temperature: float, seed: int, stop: tuple[str, ...], max_new_tokens: int) -> Options:
+    def options(
+        self, temperature: float, seed: int, stop: tuple[str, ...], max_new_tokens: int
+    ) -> Options:
         return Options(
             verify=self.verify,
             window=self.window,
@@ -42,12 +44,24 @@ class Variant:
 
 PLAIN = Variant("plain target")
 DRAFT_ALONE = Variant("draft alone", who="draft alone")
-SIGNALS_OFF = {"gap": 1.0, "contrast": 20.0, "agreement": 0.0}  # the value at which each signal marks nothing
-CLASSES = ("number", "operator", "name", "identifier", "quote", "structure", "negation", "part of a word", "stop")
+# the value at which each signal marks nothing
+SIGNALS_OFF = {"gap": 1.0, "contrast": 20.0, "agreement": 0.0}
+CLASSES = (
+    "number",
+    "operator",
+    "name",
+    "identifier",
+    "quote",
+    "structure",
+    "negation",
+    "part of a word",
+    "stop",
+)
 
 
 def at_equal_gain(generations: Sequence[Generation], window: int) -> Variant:
-    """The blind control to a relaxed rule: as large a share of the misses passes, whichever they are."""
+    """The blind control to a relaxed rule: as large a share of the misses passes, whichever they
+    are."""
     stats = [generation.stats for generation in generations]
     passed, refused = sum(s.relaxed_tokens for s in stats), sum(s.rejections for s in stats)
     return ruled(f"random:rate={passed / max(1, passed + refused):.3f}", window)
@@ -66,7 +80,8 @@ def sweep(verify: str, setting: str, values: tuple[float, ...], window: int) -> 
 
 
 def ablation(verify: str, window: int) -> list[Variant]:
-    """An adaptive rule with one signal, or one class of key tokens, switched off at a time, and all of each kind."""
+    """An adaptive rule with one signal, or one class of key tokens, switched off at a time, and all
+    of each kind."""
     base = Verification.parse(verify)
     without_signals = [
         ruled(str(Verification(base.name, {**base.settings, **off})), window, f"without {name}")
@@ -77,6 +92,9 @@ def ablation(verify: str, window: int) -> list[Variant]:
     ]
     without_classes = [
         Variant(f"without {name}", str(base), window, frozenset(classes))
-        for name, classes in [*((f"the class {kind}", {kind}) for kind in CLASSES), ("all classes", set(CLASSES))]
+        for name, classes in [
+            *((f"the class {kind}", {kind}) for kind in CLASSES),
+            ("all classes", set(CLASSES)),
+        ]
     ]
     return [*without_signals, *without_classes]

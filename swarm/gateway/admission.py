@@ -1,10 +1,11 @@
 """How many texts may be asked for and written at once, and whose turn is next.
 
-A request is *admitted* from when it has been read until it is answered, and holds *places* while its texts are written.
-In between its prompt is read and its model's peers are looked for, which may take long, and holds nobody up.
+A request is *admitted* from when it has been read until it is answered, and holds *places* while
+its texts are written. In between its prompt is read and its model's peers are looked for, which may
+take long, and holds nobody up.
 
-Where several models are served, each is sure of a share: the rest goes to whoever asks first. So a model whose peers
-are gone, and whose requests all wait, leaves places to the others.
+Where several models are served, each is sure of a share: the rest goes to whoever asks first. So a
+model whose peers are gone, and whose requests all wait, leaves places to the others.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ MEMORY = 0.2  # weight of the last generation in how long one takes
 
 
 class Shares:
-    """A number of things that models share. Each model is sure of some, which no other model can take.
+    """A number of things that models share.
+
+    Each model is sure of some, which no other model can take.
 
     Attributes:
         taken: how many each model holds.
@@ -33,7 +36,8 @@ class Shares:
     def __init__(self, total: int, models: int) -> None:
         self.total, self.models = total, models
         self.taken: Counter[str] = Counter()
-        self._sure = total // (2 * models) if models > 1 else 0  # one half is divided, the other is for whoever asks
+        # one half is divided, the other is for whoever asks
+        self._sure = total // (2 * models) if models > 1 else 0
 
     @property
     def most(self) -> int:
@@ -67,9 +71,11 @@ class _Turn:
 
 
 class Admission:
-    """A number of places, and a bounded number of those who wait for some: first come, first served.
+    """A number of places, and a bounded number of those who wait for some: first come, first
+    served.
 
-    A request for many places is not overtaken by one for few, unless it waits for a share of its model.
+    A request for many places is not overtaken by one for few, unless it waits for a share of its
+    model.
 
     Args:
         places: texts that are written at once.
@@ -106,7 +112,9 @@ class Admission:
         """Raises `BadRequest` if there are never so many places."""
         most = self._places.most
         if count > most:
-            raise BadRequest(f"{count} texts at once are asked for, and at most {most} are written", "n")
+            raise BadRequest(
+                f"{count} texts at once are asked for, and at most {most} are written", "n"
+            )
 
     @asynccontextmanager
     async def admit(self, model: str, count: int = 1) -> AsyncIterator[None]:
@@ -166,8 +174,8 @@ class Admission:
     def _call(self) -> None:
         """Call in those for whom there are places, in turn.
 
-        Behind a request that still waits, those of other models go on only into what they are sure of: it could never
-        have that anyhow.
+        Behind a request that still waits, those of other models go on only into what they are sure
+        of: it could never have that anyhow.
         """
         behind: set[str] = set()  # models whose next request waits
         for turn in list(self._line):
@@ -175,7 +183,9 @@ class Admission:
                 return
             if turn.model in behind:
                 continue
-            if self._places.sure(turn.model, turn.count) or (not behind and self._places.fits(turn.model, turn.count)):
+            if self._places.sure(turn.model, turn.count) or (
+                not behind and self._places.fits(turn.model, turn.count)
+            ):
                 self._line.remove(turn)
                 self._places.take(turn.model, turn.count)
                 turn.called.set_result(None)
@@ -184,4 +194,6 @@ class Admission:
 
     def _overloaded(self) -> Overloaded:
         until_free = self._held_s * (1 + self.waiting) / self._places.total
-        return Overloaded(self.running, self.waiting, min(MOST_RETRY_S, max(LEAST_RETRY_S, until_free)))
+        return Overloaded(
+            self.running, self.waiting, min(MOST_RETRY_S, max(LEAST_RETRY_S, until_free))
+        )

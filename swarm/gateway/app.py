@@ -23,7 +23,8 @@ from swarm.gateway.service import Done, Engine, Event, Said, Service
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.request import context_tokens
 
-PROBES = frozenset({"/health", "/ready"})  # asked by whatever name a host has; they tell nothing worth a key
+# asked by whatever name a host has; they tell nothing worth a key
+PROBES = frozenset({"/health", "/ready"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,7 +41,12 @@ class Gateway:
     """
 
     def __init__(
-        self, service: Service, metrics: Metrics, threads: Threads, keys: Keys, names: Collection[str] = ()
+        self,
+        service: Service,
+        metrics: Metrics,
+        threads: Threads,
+        keys: Keys,
+        names: Collection[str] = (),
     ) -> None:
         self._service, self._metrics, self._threads = service, metrics, threads
         self._keys, self._names = keys, names
@@ -67,7 +73,9 @@ class Gateway:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, TextBody, TextShape())
 
-    async def _answer(self, request: web.Request, kind: type[Body], shape: Shape) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, kind: type[Body], shape: Shape
+    ) -> web.StreamResponse:
         async with self._intake.held() as held:
             body = await self._read(request, kind, held)
             self._service.check(body)
@@ -84,7 +92,11 @@ class Gateway:
             async with aclosing(self._service.write(body, held.give_back)) as events:
                 if body.stream:
                     return await self._stream(request, events, reply)
-                done = {event.index: event.generation async for event in events if isinstance(event, Done)}
+                done = {
+                    event.index: event.generation
+                    async for event in events
+                    if isinstance(event, Done)
+                }
                 return web.json_response(reply.whole([done[index] for index in sorted(done)]))
 
     async def _read(self, request: web.Request, kind: type[B], held: Held) -> B:
@@ -108,7 +120,9 @@ class Gateway:
             await stream.close()
         return stream.response
 
-    async def _send(self, stream: EventStream, events: AsyncGenerator[Event, None], reply: Reply) -> None:
+    async def _send(
+        self, stream: EventStream, events: AsyncGenerator[Event, None], reply: Reply
+    ) -> None:
         generations = []
         while (event := await stream.while_waiting(_next(events))) is not None:
             if isinstance(event, Said):
@@ -156,7 +170,9 @@ class Gateway:
         return web.json_response(told, status=503 if missing else 200)
 
     async def _count(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": self._metrics.content_type})
+        return web.Response(
+            body=self._metrics.text(), headers={"Content-Type": self._metrics.content_type}
+        )
 
     # Around all of them.
 
@@ -180,7 +196,9 @@ class Gateway:
             check_origin(request.method, host, request.headers.get("Origin"))
             if not self._keys:
                 check_host(host, self._names)
-            elif not is_open(request.path) and not self._keys.admit(request.headers.get("Authorization")):
+            elif not is_open(request.path) and not self._keys.admit(
+                request.headers.get("Authorization")
+            ):
                 raise WrongKey
         return await handler(request)
 
@@ -198,8 +216,12 @@ def refuse(status: int, why: str) -> web.Response:
 
 def _refusal(status: int, why: str) -> Problem:
     if status >= 500:
-        return Problem(status, "the gateway failed; its log says more", "server_error", "internal_error")
-    return Problem(status, f"{why}: docs/gateway.md lists what can be asked", "invalid_request_error")
+        return Problem(
+            status, "the gateway failed; its log says more", "server_error", "internal_error"
+        )
+    return Problem(
+        status, f"{why}: docs/gateway.md lists what can be asked", "invalid_request_error"
+    )
 
 
 def _problem(error: Exception) -> Problem:

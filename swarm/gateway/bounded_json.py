@@ -1,6 +1,7 @@
 """JSON from strangers, read in bounded memory.
 
-Two bytes of JSON, ``[]``, are sixty or more in memory: what a body holds is counted before anything is made of it.
+Two bytes of JSON, ``[]``, are sixty or more in memory: what a body holds is counted before anything
+is made of it.
 """
 
 import re
@@ -20,7 +21,10 @@ _STRING = re.compile(rb'"[^"]*"')
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Read one JSON object. Raises `BadRequest` for anything else, and for one of too many parts."""
+    """Read one JSON object.
+
+    Raises `BadRequest` for anything else, and for one of too many parts.
+    """
     _count(body)
     try:
         fields = from_json(body, allow_inf_nan=False)
@@ -32,7 +36,10 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(body: bytes) -> None:
-    """Raises `BadRequest` for too many parts. Counts right in whatever is JSON; nothing else is read anyhow."""
+    """Raises `BadRequest` for too many parts.
+
+    Counts right in whatever is JSON; nothing else is read anyhow.
+    """
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
     strings = bare.count(b'"') // 2
     if strings > MAX_STRINGS:
@@ -47,4 +54,6 @@ def _count(body: bytes) -> None:
 
 
 def _too_many(count: int, what: str, most: int) -> BadRequest:
-    return BadRequest(f"the JSON of the body holds {count} {what}; at most {most} are read", status=413)
+    return BadRequest(
+        f"the JSON of the body holds {count} {what}; at most {most} are read", status=413
+    )

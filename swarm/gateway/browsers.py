@@ -1,10 +1,11 @@
 """Keeps other people's web pages out.
 
-Any page that someone opens can send requests to a server on their own machine. It cannot read the answers, since no
-other origin is ever allowed to, but a request alone costs the swarm work. And a page whose name is made to point to
-127.0.0.1 once it is open (DNS rebinding) counts as the server's own. So requests that change something must come from
-pages of our own or from no page at all, and whoever has no key must have come by an address or a name that we know: the
-name of a rebinding page is its owner's.
+Any page that someone opens can send requests to a server on their own machine. It cannot read the
+answers, since no other origin is ever allowed to, but a request alone costs the swarm work. And a
+page whose name is made to point to 127.0.0.1 once it is open (DNS rebinding) counts as the server's
+own. So requests that change something must come from pages of our own or from no page at all, and
+whoever has no key must have come by an address or a name that we know: the name of a rebinding page
+is its owner's.
 """
 
 import ipaddress
@@ -24,7 +25,8 @@ def check_origin(method: str, host: str, origin: str | None) -> None:
 
 
 def check_host(host: str, names: Collection[str]) -> None:
-    """Raises `ForeignPage` if a ``Host`` header is neither an IP address, nor localhost, nor one of ``names``."""
+    """Raises `ForeignPage` if a ``Host`` header is neither an IP address, nor localhost, nor one of
+    ``names``."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

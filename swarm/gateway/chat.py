@@ -13,7 +13,9 @@ from swarm.gateway.requests import Message
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """About the text that the model sees of a chat, by which its length can be told."""
-    told = [conversation.Message(role=message.role, content=message.content) for message in messages]
+    told = [
+        conversation.Message(role=message.role, content=message.content) for message in messages
+    ]
     try:
         return str(tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False))
     except Exception:  # the template refuses it: why, is told when the chat is read
@@ -27,13 +29,19 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         BadRequest: if the model has no template, its template cannot tell such a chat, or the
             messages hold too many control tokens.
     """
-    told = [conversation.Message(role=message.role, content=message.content) for message in messages]
+    told = [
+        conversation.Message(role=message.role, content=message.content) for message in messages
+    ]
     try:
         return by_template(tokenizer, "this model")(told)
     except NoChatTemplate:
-        problem = "this model has no chat template; ask POST /v1/completions to continue a text instead"
+        problem = (
+            "this model has no chat template; ask POST /v1/completions to continue a text instead"
+        )
         raise BadRequest(problem, "model", "no_chat_template") from None
     except TemplateRefuses as refusal:
-        raise BadRequest(f"the model's chat template refuses them ({refusal.why})", "messages") from None
+        raise BadRequest(
+            f"the model's chat template refuses them ({refusal.why})", "messages"
+        ) from None
     except TooManyControlTokens as error:
         raise BadRequest(str(error), "messages") from None

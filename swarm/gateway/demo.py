@@ -23,9 +23,16 @@ async def serve_demo(peers: int, link_ms: float, port: int) -> None:
     click.echo(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
     async with LocalSwarm(TARGET, spans, link_ms) as swarm:
         client = SwarmClient(
-            locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=link_ms, audit_rate=0.0
+            locate(TARGET),
+            draft=locate(DRAFT),
+            network=swarm.network,
+            link_ms=link_ms,
+            audit_rate=0.0,
         )
         async with client, serving([client], Settings(port=port)) as url:
-            click.echo(f"Links: {link_ms:g} ms one way, emulated. Peers join with --bootstrap {swarm.bootstrap}")
+            click.echo(
+                f"Links: {link_ms:g} ms one way, emulated. Peers join with --bootstrap"
+                f" {swarm.bootstrap}"
+            )
             click.echo(greeting(url, [TARGET], EXAMPLE))
             await stopped()

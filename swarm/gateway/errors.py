@@ -1,4 +1,5 @@
-"""What went wrong, in the envelope that OpenAI's clients read: ``{"error": {"message", "type", "param", "code"}}``."""
+"""What went wrong, in the envelope that OpenAI's clients read:
+``{"error": {"message", "type", "param", "code"}}``."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +12,14 @@ from swarm.chain.failover import SwarmIncomplete
 from swarm.chain.stage import ChainBroken, ChainSilent
 from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import SamplingError
-from swarm.errors import DirectoryDown, ExitCode, NoBootstrap, OtherQuantization, SwarmError, WrongWeights
+from swarm.errors import (
+    DirectoryDown,
+    ExitCode,
+    NoBootstrap,
+    OtherQuantization,
+    SwarmError,
+    WrongWeights,
+)
 from swarm.gateway.outlook import NoChain
 from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers
@@ -19,16 +27,23 @@ from swarm.routing.chain import MissingLayers
 MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
 MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours comes after
 AGAIN = (
-    "ask again later: the same seed gives the same text. What was written until now is kept only where it was streamed"
+    "ask again later: the same seed gives the same text. What was written until now is kept only"
+    " where it was streamed"
 )
 REPAIR_S = 10  # when a swarm that lacks peers is worth another try
-FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}  # what the SDK calls otherwise than a request
+# what the SDK calls otherwise than a request
+FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}
 
 
 class BadRequest(SwarmError):
-    """A request that cannot be read or granted. ``param`` names the field, ``problem`` says what is wrong with it."""
+    """A request that cannot be read or granted.
 
-    def __init__(self, problem: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+    ``param`` names the field, ``problem`` says what is wrong with it.
+    """
+
+    def __init__(
+        self, problem: str, param: str | None = None, code: str | None = None, status: int = 400
+    ) -> None:
         super().__init__(problem, param, code, status)
         self.problem, self.param, self.code, self.status = problem, param, code, status
 
@@ -63,8 +78,8 @@ class Overloaded(SwarmError):
 
     def __str__(self) -> str:
         return (
-            f"{self.running} generations run here and {self.waiting} wait, which is as many as may; "
-            f"try again in {math.ceil(self.retry_after_s)} s"
+            f"{self.running} generations run here and {self.waiting} wait, which is as many as may;"
+            f" try again in {math.ceil(self.retry_after_s)} s"
         )
 
 
@@ -76,7 +91,10 @@ class Crowded(SwarmError):
         self.waited_s = waited_s
 
     def __str__(self) -> str:
-        return f"as many large requests as have room are being read; none was done within {self.waited_s:g} s"
+        return (
+            "as many large requests as have room are being read; none was done within"
+            f" {self.waited_s:g} s"
+        )
 
 
 class ForeignPage(SwarmError):
@@ -106,7 +124,14 @@ class Problem:
 
     @property
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
 
     @property
     def headers(self) -> dict[str, str]:
@@ -138,9 +163,17 @@ def problem_of(error: BaseException) -> Problem:
         case UnknownModel():
             return _refused(said, "model", "model_not_found", 404)
         case Overloaded():
-            return Problem(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.retry_after_s)
+            return Problem(
+                429,
+                said,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                retry_after_s=error.retry_after_s,
+            )
         case Crowded():
-            return Problem(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.waited_s)
+            return Problem(
+                429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.waited_s
+            )
         case MissingLayers() | NoChain():
             return _unavailable(said, "missing_layers")
         case SwarmIncomplete():
@@ -155,10 +188,14 @@ def problem_of(error: BaseException) -> Problem:
         case SwarmError() if error.exit_code is not ExitCode.LOCAL:  # that speaks of files here
             return Problem(500, said, "server_error")
         case _:
-            return Problem(500, "the gateway failed; its log says more", "server_error", "internal_error")
+            return Problem(
+                500, "the gateway failed; its log says more", "server_error", "internal_error"
+            )
 
 
-def _refused(message: str, param: str | None, code: str | None = None, status: int = 400) -> Problem:
+def _refused(
+    message: str, param: str | None, code: str | None = None, status: int = 400
+) -> Problem:
     return Problem(status, message, "invalid_request_error", code, param)
 
 

@@ -1,7 +1,7 @@
 """Bodies of requests come in: bounded in bytes, in time, and in what all of them take together.
 
-A body may be as large as the longest text that peers speak of. Few are, so what is small comes in at once, and what is
-large waits until there is room for it, unread: its sender waits with it.
+A body may be as large as the longest text that peers speak of. Few are, so what is small comes in
+at once, and what is large waits until there is room for it, unread: its sender waits with it.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ ROOM_BYTES = 64 << 20  # for all larger ones at a time
 ROOM_TIMEOUT_S = 30.0  # for that room to be free
 BODY_TIMEOUT_S = 30.0  # for a body to come, and
 LEAST_BYTES_PER_S = 256 << 10  # so fast beyond that: a large one may take longer
-ENCODINGS = {"identity": None, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib's name of each
+# zlib's name of each
+ENCODINGS = {"identity": None, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 PIECE_BYTES = 256 << 10  # that are unpacked at a time
 
 
@@ -35,7 +36,10 @@ class Source(Protocol):
 
 
 class Room:
-    """Bytes that large bodies share: first come, first served. `take` and `give_back` come in pairs."""
+    """Bytes that large bodies share: first come, first served.
+
+    `take` and `give_back` come in pairs.
+    """
 
     def __init__(self, nbytes: int, timeout_s: float) -> None:
         self.free = nbytes
@@ -132,7 +136,8 @@ class Intake:
                             raise _too_large()
                         if len(body) > SMALL_BODY_BYTES:
                             await held.grow(largest)
-                        await asyncio.sleep(0)  # between the pieces of a bomb others have their turn
+                        # between the pieces of a bomb others have their turn
+                        await asyncio.sleep(0)
             packing.end()
         except zlib.error:
             raise BadRequest("the body is not packed as its Content-Encoding says") from None
@@ -140,7 +145,8 @@ class Intake:
 
 
 class Packing:
-    """One body's content encoding, undone step by step, so that a small body that unpacks to a huge one is noticed."""
+    """One body's content encoding, undone step by step, so that a small body that unpacks to a huge
+    one is noticed."""
 
     def __init__(self, bits: int | None) -> None:
         self._bits = bits
@@ -153,7 +159,10 @@ class Packing:
         name = encoding.strip().lower()
         if name not in ENCODINGS:
             known = ", ".join(ENCODINGS)
-            raise BadRequest(f"the Content-Encoding {encoding[:40]!r} is not known; these are: {known}", status=415)
+            raise BadRequest(
+                f"the Content-Encoding {encoding[:40]!r} is not known; these are: {known}",
+                status=415,
+            )
         return cls(ENCODINGS[name])
 
     @property
@@ -166,7 +175,8 @@ class Packing:
             yield chunk
             return
         if self._begins and self._bits == zlib.MAX_WBITS and chunk[0] & 0xF != zlib.DEFLATED:
-            self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)  # some send deflate without zlib's head
+            # some send deflate without zlib's head
+            self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         self._begins = False
         while chunk:
             if self._unpacker.eof:  # gzip may have several members, one behind the other
@@ -181,7 +191,10 @@ class Packing:
 
 
 async def _arriving(source: Source) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body as they come, within a time that grows with them. Raises `BadRequest`."""
+    """The chunks of a body as they come, within a time that grows with them.
+
+    Raises `BadRequest`.
+    """
     waited_s, allowed_s = 0.0, BODY_TIMEOUT_S
     clock = asyncio.get_running_loop().time
     while True:
@@ -200,4 +213,7 @@ async def _arriving(source: Source) -> AsyncGenerator[bytes, None]:
 
 
 def _too_large() -> BadRequest:
-    return BadRequest(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB, which is as much as is read", status=413)
+    return BadRequest(
+        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB, which is as much as is read",
+        status=413,
+    )

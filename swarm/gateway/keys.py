@@ -25,7 +25,9 @@ class Keys:
         given = list(dict.fromkeys(keys))
         for key in given:
             if len(key) < MIN_KEY_CHARS or not (key.isascii() and key.isprintable()) or " " in key:
-                problem = f"a key needs at least {MIN_KEY_CHARS} printable ASCII characters and no space"
+                problem = (
+                    f"a key needs at least {MIN_KEY_CHARS} printable ASCII characters and no space"
+                )
                 raise ConfigError("API key", f"{problem}; make one with `openssl rand -hex 16`")
         if len(given) > MAX_KEYS:
             raise ConfigError("API keys", f"{len(given)} are too many; give at most {MAX_KEYS}")
@@ -33,7 +35,8 @@ class Keys:
 
     @classmethod
     def load(cls, file: Path | None = None) -> "Keys":
-        """Those of a file, one a line, and of the environment variable `VARIABLE`, separated by commas.
+        """Those of a file, one a line, and of the environment variable `VARIABLE`, separated by
+        commas.
 
         Raises:
             ConfigError: if the file cannot be read or names none, too.

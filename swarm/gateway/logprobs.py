@@ -26,7 +26,9 @@ def text_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
     return {
         "tokens": [spell(piece.token_id) for piece in pieces],
         "token_logprobs": [piece.logprob for piece in pieces],
-        "top_logprobs": [{likely.text: likely.logprob for likely in piece.likely} for piece in pieces],
+        "top_logprobs": [
+            {likely.text: likely.logprob for likely in piece.likely} for piece in pieces
+        ],
         "text_offset": [piece.offset for piece in pieces],
     }
 

@@ -18,7 +18,9 @@ class _End:
 
 
 async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """What all streams yield, in turn. At most one item waits, so that all go as fast as the reader.
+    """What all streams yield, in turn.
+
+    At most one item waits, so that all go as fast as the reader.
 
     The first to fail ends the others, and its error is raised. Closing this closes all of them.
     """

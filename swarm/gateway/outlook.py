@@ -1,7 +1,8 @@
 """Whether a model's peers are there, looked at once for all who want to know.
 
-A text whose peers are gone waits for others to come, and holds its place meanwhile. So once a model's texts stand
-still, requests for it wait here instead, where they hold no place, until a chain is found.
+A text whose peers are gone waits for others to come, and holds its place meanwhile. So once a
+model's texts stand still, requests for it wait here instead, where they hold no place, until a
+chain is found.
 """
 
 import asyncio
@@ -35,13 +36,16 @@ class Outlook:
         clock: tells seconds.
     """
 
-    def __init__(self, find_chain: Callable[[], Awaitable[Any]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, find_chain: Callable[[], Awaitable[Any]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._find_chain, self._clock = find_chain, clock
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")  # when the last look ended
         self._why: SwarmError | None = None  # what came of that look
         self._running = 0  # texts that are being written
-        self._heard_at = float("-inf")  # when one of them began, with none before it, or brought a token
+        # when one of them began, with none before it, or brought a token
+        self._heard_at = float("-inf")
         self._failed = False  # the last one that ended did so for want of peers
 
     def began(self) -> None:
@@ -63,7 +67,10 @@ class Outlook:
         return self._failed or (self._running > 0 and self._clock() - self._heard_at > SILENT_S)
 
     async def look(self) -> None:
-        """Raises the `SwarmError` that says why there is no chain now. Those who ask at the same time share a look."""
+        """Raises the `SwarmError` that says why there is no chain now.
+
+        Those who ask at the same time share a look.
+        """
         asked_at = self._clock()
         async with self._looking:
             if self._looked_at <= asked_at:
@@ -83,7 +90,8 @@ class Outlook:
         return None
 
     async def promising(self) -> None:
-        """Return if a text is likely to find its peers; where there is doubt, wait for a chain, `PATIENCE_S` at most.
+        """Return if a text is likely to find its peers; where there is doubt, wait for a chain,
+        `PATIENCE_S` at most.
 
         Raises:
             SwarmError: if no peer is expected, or none has come in time.

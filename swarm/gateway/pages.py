@@ -1,24 +1,28 @@
-"""The gateway's pages: chat, swarm and speed. Static files, and two streams of events that keep them live.
+"""The gateway's pages: chat, swarm and speed.
+
+Static files, and two streams of events that keep them live.
 
 What the pages need of the rest of the gateway:
 
 - ``GET /v1/models``, to choose from.
-- ``POST /v1/chat/completions`` with ``stream`` and, of our own, ``explain: true``. Every chunk that carries text then
-  has, beside ``choices``, a field ``swarm``::
+- ``POST /v1/chat/completions`` with ``stream`` and, of our own, ``explain: true``. Every chunk that
+  carries text then has, beside ``choices``, a field ``swarm``::
 
-      {"pieces": [{"text": "4", "origin": "corrected", "instead_of": "5", "reason": "a number", "key": true,
-                   "deficit_nats": 0.0}, ...]}
+      {"pieces": [{"text": "4", "origin": "corrected", "instead_of": "5", "reason": "a number",
+                   "key": true, "deficit_nats": 0.0}, ...]}
 
-  one entry a token, named and meant as in `swarm.outputs.Piece`; the texts of a chunk's pieces, joined, are its
-  ``delta.content``. The first chunk, and any after the chain has changed, has
-  ``{"route": [{"peer_id": "12D3...", "layers": [0, 4], "rtt_ms": 41.5}, ...]}``; the chunk with ``finish_reason`` has
-  the route and ``{"stats": {...}}``, as in `swarm.outputs.Stats`. What fails in mid-stream is
-  ``{"error": {"message": ...}}``.
-- For the speed page every generation tells a `Speedometer`: ``run = speedometer.began(model)``; after each piece
-  ``run.piece(piece)``, ``run.route(stream.route)`` and ``run.measured(stream.measured)``; at the end
-  ``run.finished(stats)`` if there are any, and ``run.ended()`` in any case.
-- Where API keys are set, ``/v1/*`` and ``/events/*`` answer 401 without ``Authorization: Bearer KEY``; `is_open` tells
-  the paths that stay open: the page asks for a key, keeps it for its tab, and tries again.
+  one entry a token, named and meant as in `swarm.outputs.Piece`. The texts of a chunk's pieces,
+  joined, are its ``delta.content``. The first chunk, and any after the chain has changed, has
+  ``{"route": [{"peer_id": "12D3...", "layers": [0, 4], "rtt_ms": 41.5}, ...]}``. The chunk with
+  ``finish_reason`` has the route and ``{"stats": {...}}``, as in `swarm.outputs.Stats`. What fails
+  in mid-stream is ``{"error": {"message": ...}}``.
+- For the speed page every generation tells a `Speedometer`: ``run = speedometer.began(model)``;
+  after each piece ``run.piece(piece)``, ``run.route(stream.route)`` and
+  ``run.measured(stream.measured)``; at the end ``run.finished(stats)`` if there are any, and
+  ``run.ended()`` in any case.
+- Where API keys are set, ``/v1/*`` and ``/events/*`` answer 401 without
+  ``Authorization: Bearer KEY``; `is_open` tells the paths that stay open: the page asks for a key,
+  keeps it for its tab, and tries again.
 """
 
 import asyncio
@@ -41,10 +45,17 @@ from swarm.util.tasks import end
 FILES = Path(__file__).with_name("static")
 STATIC = "/pages/"
 PAGES = {"/": "chat.html", "/swarm": "swarm.html", "/speed": "speed.html"}
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -69,7 +80,8 @@ def is_open(path: str) -> bool:
 
 
 def add_pages(app: web.Application, watch: Watch, speedometer: Speedometer) -> None:
-    """Serve ``/``, ``/swarm``, ``/speed``, ``/pages/*``, ``/events/swarm`` and ``/events/speed``."""
+    """Serve ``/``, ``/swarm``, ``/speed``, ``/pages/*``, ``/events/swarm`` and
+    ``/events/speed``."""
     files = {file.name: StaticFile.read(file) for file in sorted(FILES.iterdir())}
     for path, name in PAGES.items():
         app.router.add_get(path, files[name].serve)
@@ -97,7 +109,11 @@ class StaticFile:
 
     async def serve(self, request: web.Request) -> web.Response:
         known = any(tag.value == self.tag for tag in request.if_none_match or ())
-        response = web.Response(headers=HEADERS, status=304) if known else web.Response(headers=HEADERS, body=self.body)
+        response = (
+            web.Response(headers=HEADERS, status=304)
+            if known
+            else web.Response(headers=HEADERS, body=self.body)
+        )
         response.etag = self.tag
         if not known:
             response.content_type, response.charset = self.content_type, "utf-8"
@@ -114,7 +130,10 @@ class Readers:
         self._reading: set[asyncio.Task[None]] = set()
 
     async def serve(self, states: States, request: web.Request) -> web.StreamResponse:
-        """Send each state as an event until the reader leaves. One who is slow misses some and gets the newest."""
+        """Send each state as an event until the reader leaves.
+
+        One who is slow misses some and gets the newest.
+        """
         if len(self._reading) >= MAX_READERS:
             return TOO_MANY.response()
         stream = EventStream(request)

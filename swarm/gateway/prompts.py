@@ -1,7 +1,8 @@
 """What a request asks becomes token ids: in bounded time, in threads, and fair to all who ask.
 
-A text that cannot fit the model's context is found out by a part of it: it is counted slice by slice, and the slices of
-several texts take turns. Only what is likely to fit is read as a whole. Short texts have a thread of their own.
+A text that cannot fit the model's context is found out by a part of it: it is counted slice by
+slice, and the slices of several texts take turns. Only what is likely to fit is read as a whole.
+Short texts have a thread of their own.
 """
 
 import asyncio
@@ -20,14 +21,18 @@ from swarm.request import PromptTooLong, context_tokens
 
 SHORT_BYTES = 32 << 10  # of a text that is read at once
 SLICE_CHARS = 16 << 10
-SLACK, SLACK_TOKENS = 0.05, 64  # how wrong the sum over slices may be: words that a cut divides count twice
+# how wrong the sum over slices may be: words that a cut divides count twice
+SLACK, SLACK_TOKENS = 0.05, 64
 
 T = TypeVar("T")
 TokenIds = list[int]
 
 
 class Threads:
-    """Where bodies and prompts are read: what is short never waits for what is long. Use it as a context manager."""
+    """Where bodies and prompts are read: what is short never waits for what is long.
+
+    Use it as a context manager.
+    """
 
     def __init__(self) -> None:
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short-prompts")
@@ -37,7 +42,10 @@ class Threads:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for executor in (self._short, self._long):
             executor.shutdown(wait=False, cancel_futures=True)
@@ -70,7 +78,9 @@ async def prompts_of(body: Body, models: ClientModels, threads: Threads) -> list
     return prompts
 
 
-async def _of_chat(body: ChatBody, models: ClientModels, threads: Threads, room: "_Room") -> TokenIds:
+async def _of_chat(
+    body: ChatBody, models: ClientModels, threads: Threads, room: "_Room"
+) -> TokenIds:
     messages, tokenizer = body.messages, models.tokenizer
     nbytes = sum(_nbytes(message.content) for message in messages)
     if nbytes > room.tokens:
@@ -102,8 +112,9 @@ class _Room:
             if counted > most:
                 whole = round(counted * len(text) / (start + len(part)))
                 raise BadRequest(
-                    f"the prompt has about {whole} tokens and {self.new_tokens} new ones are asked for, but the "
-                    f"model's context ends at {self.context_tokens}; shorten the prompt",
+                    f"the prompt has about {whole} tokens and {self.new_tokens} new ones are asked"
+                    f" for, but the model's context ends at {self.context_tokens}; shorten the"
+                    " prompt",
                     code="context_length_exceeded",
                 )
 

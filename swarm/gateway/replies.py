@@ -60,12 +60,15 @@ class _Told:
     """What a reader knows of one choice."""
 
     anything: bool = False
-    chain: tuple[tuple[str, tuple[int, int]], ...] = ()  # peers and their layers; round trips change all the time
+    # peers and their layers; round trips change all the time
+    chain: tuple[tuple[str, tuple[int, int]], ...] = ()
 
 
 @dataclass
 class Reply:
-    """One reply, whole or in chunks. Beside OpenAI's fields it has ``swarm``: the route, and what the text took.
+    """One reply, whole or in chunks.
+
+    Beside OpenAI's fields it has ``swarm``: the route, and what the text took.
 
     Args:
         spell: a token of the model as text.
@@ -91,7 +94,9 @@ class Reply:
             {
                 "index": index,
                 **self.shape.choice(generation.text),
-                "logprobs": self.shape.logprobs(generation.pieces, self.spell) if self.logprobs else None,
+                "logprobs": self.shape.logprobs(generation.pieces, self.spell)
+                if self.logprobs
+                else None,
                 "finish_reason": generation.stats.finish_reason,
             }
             for index, generation in enumerate(generations)
@@ -100,13 +105,19 @@ class Reply:
             {
                 **_route(generation.route),
                 **_stats(generation.stats),
-                **({"pieces": [_fate(piece) for piece in generation.pieces]} if self.explain else {}),
+                **(
+                    {"pieces": [_fate(piece) for piece in generation.pieces]}
+                    if self.explain
+                    else {}
+                ),
             }
             for generation in generations
         ]
         return self._envelope(self.shape.whole, choices, usage=usage(generations), swarm=told)
 
-    def piece(self, index: int, piece: Piece, route: tuple[RouteStop, ...]) -> dict[str, Any] | None:
+    def piece(
+        self, index: int, piece: Piece, route: tuple[RouteStop, ...]
+    ) -> dict[str, Any] | None:
         """The chunk for one token of a text, or None if there is nothing to tell yet."""
         if not piece.text and not self.logprobs and not self.explain:
             return None
@@ -145,7 +156,9 @@ class Reply:
             more["usage"] = None
         return self._envelope(self.shape.chunk, choices, **more)
 
-    def _envelope(self, kind: str, choices: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    def _envelope(
+        self, kind: str, choices: Sequence[dict[str, Any]], **more: Any
+    ) -> dict[str, Any]:
         return {
             "id": f"{self.shape.prefix}{self.id}",
             "object": kind,
@@ -158,9 +171,15 @@ class Reply:
 
 
 def usage(generations: Sequence[Generation]) -> dict[str, Any]:
-    """Tokens of all texts. Predictions are drafted tokens; those accepted are part of the text, others are not."""
+    """Tokens of all texts.
+
+    Predictions are drafted tokens; those accepted are part of the text, others are not.
+    """
     stats = [generation.stats for generation in generations]
-    read, written = sum(each.prompt_tokens for each in stats), sum(each.new_tokens for each in stats)
+    read, written = (
+        sum(each.prompt_tokens for each in stats),
+        sum(each.new_tokens for each in stats),
+    )
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
@@ -182,7 +201,8 @@ def _stats(stats: Stats) -> dict[str, Any]:
 
 
 def _fate(piece: Piece) -> dict[str, Any]:
-    """All that is known of a token, but not the likeliest ones: those are told where OpenAI's interface has them."""
+    """All that is known of a token, but not the likeliest ones: those are told where OpenAI's
+    interface has them."""
     fate = piece.as_dict()
     del fate["likely"]
     return fate

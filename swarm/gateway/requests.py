@@ -1,16 +1,26 @@
 """Bodies of requests: read, bounded, and turned into what the SDK takes.
 
-A field that nobody knows is refused, since a misspelt one would change the text without a word. Fields of OpenAI's that
-ask for nothing here (`IGNORED`) are read and forgotten. Those that would change the text in a way that we cannot
-(`REFUSED`) are accepted only with the value that changes nothing.
+A field that nobody knows is refused, since a misspelt one would change the text without a word.
+Fields of OpenAI's that ask for nothing here (`IGNORED`) are read and forgotten. Those that would
+change the text in a way that we cannot (`REFUSED`) are accepted only with the value that changes
+nothing.
 
-Some clients send every field that they know, with values that say nothing: -1 tokens, an empty stop string. These are
-taken for what they mean, which is the default. A whole number may be written as 4096.0.
+Some clients send every field that they know, with values that say nothing: -1 tokens, an empty stop
+string. These are taken for what they mean, which is the default. A whole number may be written as
+4096.0.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
@@ -22,10 +32,12 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
-MAX_WHOLE = (1 << 63) - 1  # of any whole number but a seed: what is computed with is no huge integer
+# of any whole number but a seed: what is computed with is no huge integer
+MAX_WHOLE = (1 << 63) - 1
 MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
 MAX_KEY_CHARS = 32  # of a wrong key that an error quotes
-TEXT_TOKENS = 16  # new tokens of a completion that does not say how many, as OpenAI's interface has it
+# new tokens of a completion that does not say how many, as OpenAI's interface has it
+TEXT_TOKENS = 16
 CHAT_TOKENS = 256  # likewise of a chat; each reserves room in the caches of all peers
 
 IGNORED = frozenset(
@@ -66,7 +78,8 @@ def _listed(value: object) -> object:
 def _whole(value: object) -> object:
     """As `_integer`. A number beyond `MAX_WHOLE` counts as `MAX_WHOLE`.
 
-    Only a field without a bound takes that (``top_k``: all tokens); others refuse it in their own words.
+    Only a field without a bound takes that (``top_k``: all tokens); others refuse it in their own
+    words.
     """
     value = _integer(value)
     return max(-MAX_WHOLE, min(value, MAX_WHOLE)) if type(value) is int else value
@@ -97,7 +110,9 @@ def _likely(value: object) -> object:
     Raises ValueError for true, which does not say how many.
     """
     if value is True:
-        raise ValueError(f"give how many of the likeliest tokens to tell, a number from 0 to {MAX_LOGPROBS}")
+        raise ValueError(
+            f"give how many of the likeliest tokens to tell, a number from 0 to {MAX_LOGPROBS}"
+        )
     return None if value is False else _whole(value)
 
 
@@ -137,7 +152,10 @@ def _text(value: object) -> object:
         return ""
     if not isinstance(value, list):
         return value
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in value]
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        for part in value
+    ]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError('a content may have parts like {"type": "text", "text": "..."} only')
     return "\n".join(map(str, texts))
@@ -164,10 +182,15 @@ class Message(_Part):
     @model_validator(mode="before")
     @classmethod
     def _alone(cls, fields: Any) -> Any:
-        """Answers come back as messages with fields that say nothing; a name is as good as none to the templates."""
+        """Answers come back as messages with fields that say nothing; a name is as good as none to
+        the templates."""
         if not isinstance(fields, dict):
             return fields
-        return {key: value for key, value in fields.items() if key != "name" and value not in (None, [], "")}
+        return {
+            key: value
+            for key, value in fields.items()
+            if key != "name" and value not in (None, [], "")
+        }
 
 
 class StreamOptions(_Part):
@@ -183,7 +206,10 @@ NewTokens = Annotated[
 
 
 class Body(_Part):
-    """What chats and completions have in common. None is the default of the SDK, if nothing else is said."""
+    """What chats and completions have in common.
+
+    None is the default of the SDK, if nothing else is said.
+    """
 
     model: str = Field(min_length=1, max_length=512)
     stream: bool = False
@@ -195,7 +221,9 @@ class Body(_Part):
     top_p: float = 1.0
     top_k: Whole = 0
     repetition_penalty: float = 1.0
-    logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] = Field(default={}, max_length=MAX_BIASES)
+    logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] = Field(
+        default={}, max_length=MAX_BIASES
+    )
     stop: Annotated[list[str], BeforeValidator(_listed)] = []
     verify: str = Field(default="strict", max_length=256)
     window: Annotated[WindowSize, BeforeValidator(_whole)] = "auto"
@@ -218,7 +246,8 @@ class Body(_Part):
 
     @property
     def new_tokens(self) -> tuple[int | None, int]:
-        """How many at most, if it was said, and if not, how many unless the model's context ends before."""
+        """How many at most, if it was said, and if not, how many unless the model's context ends
+        before."""
         return self.max_tokens, TEXT_TOKENS
 
     @property
@@ -261,7 +290,11 @@ class ChatBody(Body):
     def _agrees(self) -> "ChatBody":
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs are told only if logprobs is true")
-        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+        if (
+            self.max_tokens
+            and self.max_completion_tokens
+            and self.max_tokens != self.max_completion_tokens
+        ):
             raise ValueError("max_tokens and max_completion_tokens say the same; give one of them")
         return self
 
@@ -281,10 +314,12 @@ class ChatBody(Body):
 class TextBody(Body):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts), AfterValidator(_plausible)] = Field(
-        min_length=1, max_length=MAX_CHOICES
+    prompt: Annotated[
+        list[str | list[int]], BeforeValidator(_prompts), AfterValidator(_plausible)
+    ] = Field(min_length=1, max_length=MAX_CHOICES)
+    logprobs: Annotated[int | None, BeforeValidator(_likely)] = Field(
+        default=None, ge=0, le=MAX_LOGPROBS
     )
-    logprobs: Annotated[int | None, BeforeValidator(_likely)] = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @property
     def prompts(self) -> int:
@@ -299,7 +334,10 @@ B = TypeVar("B", bound=Body)
 
 
 def read(body: bytes, kind: type[B]) -> B:
-    """Read a body. Raises `BadRequest`, which names the field, for anything that is not one of this kind."""
+    """Read a body.
+
+    Raises `BadRequest`, which names the field, for anything that is not one of this kind.
+    """
     fields = read_object(body.removeprefix(BYTE_ORDER_MARK))
     for name, value in list(fields.items()):
         if name not in kind.model_fields and (name in IGNORED or _changes_nothing(name, value)):
@@ -316,16 +354,22 @@ def _changes_nothing(name: str, value: object) -> bool:
         return False
     harmless, instead = REFUSED[name]
     if value is not None and value not in harmless:
-        raise BadRequest(f"this is not supported; leave it out ({instead})", name, "unsupported_parameter")
+        raise BadRequest(
+            f"this is not supported; leave it out ({instead})", name, "unsupported_parameter"
+        )
     return True
 
 
 def _first(error: ValidationError) -> BadRequest:
     """The first thing that is wrong, in one sentence."""
     wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]).lstrip(".")
+    where = "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]
+    ).lstrip(".")
     where = where[:MAX_PARAM_CHARS]
     if wrong["type"] == "extra_forbidden":
-        return BadRequest("there is no such field; docs/gateway.md lists them all", where, "unknown_parameter")
+        return BadRequest(
+            "there is no such field; docs/gateway.md lists them all", where, "unknown_parameter"
+        )
     said = wrong["msg"].removeprefix("Value error, ")
     return BadRequest(said[:1].lower() + said[1:], where or None)

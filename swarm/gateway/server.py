@@ -26,7 +26,10 @@ KEEPALIVE_S = 75.0  # that an idle connection is kept
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. ``port`` 0 takes any that is free; ``names`` are those of this host, beside its addresses."""
+    """How to serve.
+
+    ``port`` 0 takes any that is free; ``names`` are those of this host, beside its addresses.
+    """
 
     host: str = HOST
     port: int = PORT
@@ -44,7 +47,9 @@ class Settings:
 
 @asynccontextmanager
 async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterator[str]:
-    """Serve while the context is open; gives the URL. In the end, running answers have `Settings.grace_s` seconds.
+    """Serve while the context is open; gives the URL.
+
+    In the end, running answers have `Settings.grace_s` seconds.
 
     Raises:
         CannotListen: if the address is taken or not ours.

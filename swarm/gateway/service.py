@@ -33,7 +33,9 @@ class Engine(Protocol):
     def models(self) -> ClientModels: ...
     @property
     def audits(self) -> Audits: ...
-    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream: ...
+    def stream(
+        self, prompt: str | Sequence[int], **options: Unpack[Options]
+    ) -> GenerationStream: ...
     async def find_chain(self) -> list[ChainLink]: ...
     async def look(self) -> ModelStatus: ...
 
@@ -78,12 +80,19 @@ class Service:
         threads: Threads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.engines: Mapping[str, Engine] = {engine.models.checkpoint.name: engine for engine in engines}
+        self.engines: Mapping[str, Engine] = {
+            engine.models.checkpoint.name: engine for engine in engines
+        }
         if len(self.engines) < len(engines):
-            raise ConfigError("models", f"two have one name (of {', '.join(self.engines)}); rename one of the folders")
+            raise ConfigError(
+                "models",
+                f"two have one name (of {', '.join(self.engines)}); rename one of the folders",
+            )
         for name, engine in self.engines.items():
             metrics.tell_audits(name, engine)
-        self._outlooks = {name: Outlook(engine.find_chain, clock) for name, engine in self.engines.items()}
+        self._outlooks = {
+            name: Outlook(engine.find_chain, clock) for name, engine in self.engines.items()
+        }
         self._admission, self._metrics, self._speedometer = admission, metrics, speedometer
         self._threads, self._clock = threads, clock
 
@@ -97,12 +106,14 @@ class Service:
         """Return how many texts a body asks for.
 
         Raises:
-            UnknownModel, BadRequest, RequestError, SamplingError, RuleError: if it cannot be granted, whatever its
-                prompts are.
+            UnknownModel, BadRequest, RequestError, SamplingError, RuleError: if it cannot be
+                granted, whatever its prompts are.
         """
         engine = self.engine(body.model)
         if body.texts > MAX_CHOICES:
-            problem = f"{body.prompts} prompts make {body.texts} texts; ask for at most {MAX_CHOICES}"
+            problem = (
+                f"{body.prompts} prompts make {body.texts} texts; ask for at most {MAX_CHOICES}"
+            )
             raise BadRequest(problem, "n")
         self._admission.check(body.texts)
         request = Request.of({**body.options(0), "max_new_tokens": body.new_tokens[0] or 1})
@@ -110,7 +121,8 @@ class Service:
         return body.texts
 
     async def write(self, body: Body, read: Callable[[], None]) -> AsyncGenerator[Event, None]:
-        """Write all texts that are asked for, ``n`` for each prompt, side by side once there are places for all.
+        """Write all texts that are asked for, ``n`` for each prompt, side by side once there are
+        places for all.
 
         Closing this ends them, and the peers' sessions with them.
 
@@ -128,19 +140,26 @@ class Service:
             prompts = await prompts_of(body, engine.models, self._threads)
             read()
             streams = [
-                engine.stream(prompts[number // n], **self._options(body, prompts[number // n], number))
+                engine.stream(
+                    prompts[number // n], **self._options(body, prompts[number // n], number)
+                )
                 for number in range(count)
             ]
             await outlook.promising()
             async with self._admission.place(body.model, count):
-                texts = [self._text(index, body.model, stream, arrived) for index, stream in enumerate(streams)]
+                texts = [
+                    self._text(index, body.model, stream, arrived)
+                    for index, stream in enumerate(streams)
+                ]
                 async with aclosing(merged(texts)) as events:
                     async for event in events:
                         yield event
 
     async def missing(self) -> dict[str, str]:
         """The models that no whole chain exists for now, and why."""
-        whys = await asyncio.gather(*(self._missing(outlook) for outlook in self._outlooks.values()))
+        whys = await asyncio.gather(
+            *(self._missing(outlook) for outlook in self._outlooks.values())
+        )
         return {model: why for model, why in zip(self.engines, whys, strict=True) if why}
 
     async def look(self) -> list[ModelStatus]:

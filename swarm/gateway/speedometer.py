@@ -1,4 +1,5 @@
-"""How fast this gateway generates now, and what its last generations took: from the pieces that pass."""
+"""How fast this gateway generates now, and what its last generations took: from the pieces that
+pass."""
 
 import time
 from collections import deque
@@ -28,7 +29,8 @@ class Hop:
 
 @dataclass(frozen=True)
 class Loop:
-    """What a loop of one generation takes on average: its hops, and ``links_ms``, which is all the rest."""
+    """What a loop of one generation takes on average: its hops, and ``links_ms``, which is all the
+    rest."""
 
     loop_ms: float
     links_ms: float
@@ -47,7 +49,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Past:
-    """A generation that is over. The figures from ``finish_reason`` on are None if it failed or was stopped."""
+    """A generation that is over.
+
+    The figures from ``finish_reason`` on are None if it failed or was stopped.
+    """
 
     model: str
     ago_s: float
@@ -68,7 +73,8 @@ class Speed:
 
     Attributes:
         tokens_per_second: of all generations together, in the last `RECENT_S` seconds.
-        acceptance: the share of drafted tokens kept in the last `HISTORY_S` seconds; None if none was drafted.
+        acceptance: the share of drafted tokens kept in the last `HISTORY_S` seconds; None if none
+            was drafted.
         history: tokens in each of the last `HISTORY_S` seconds, the oldest first.
         loop: of the generation that was answered last.
         last: the generations that ended, the newest first.
@@ -108,7 +114,8 @@ class Speedometer:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._seconds: deque[tuple[int, Tally]] = deque(maxlen=HISTORY_S + 1)  # those in which anything came
+        # those in which anything came
+        self._seconds: deque[tuple[int, Tally]] = deque(maxlen=HISTORY_S + 1)
         self._running: list[Run] = []
         self._last: deque[tuple[float, Past]] = deque(maxlen=LAST)  # with the time it ended
         self._answered: Run | None = None
@@ -129,12 +136,14 @@ class Speedometer:
             minute.add(tally)
             history.append(tally.tokens)
         return Speed(
-            tokens_per_second=sum(history[-RECENT_S - 1 : -1]) / RECENT_S,  # this second is not over
+            # this second is not over
+            tokens_per_second=sum(history[-RECENT_S - 1 : -1]) / RECENT_S,
             acceptance=minute.acceptance,
             history=tuple(history),
             loop=self._answered.loop() if self._answered else None,
             running=tuple(
-                Running(run.model, now - run.began_at, run.tally.tokens, run.tally.acceptance) for run in self._running
+                Running(run.model, now - run.began_at, run.tally.tokens, run.tally.acceptance)
+                for run in self._running
             ),
             last=tuple(replace(past, ago_s=now - at) for at, past in reversed(self._last)),
         )
@@ -206,7 +215,9 @@ class Run:
         hops = []
         for stage, stop in enumerate(self._route):
             compute_ms = fmean(each.compute_ms[stage] for each in answers)
-            queue_ms = fmean(each.queue_ms[stage] if stage < len(each.queue_ms) else 0.0 for each in answers)
+            queue_ms = fmean(
+                each.queue_ms[stage] if stage < len(each.queue_ms) else 0.0 for each in answers
+            )
             hops.append(Hop(stop.peer_id, stop.layers, compute_ms, queue_ms))
         loop_ms = fmean(each.loop_ms for each in answers)
         links_ms = loop_ms - sum(hop.compute_ms + hop.queue_ms for hop in hops)
@@ -214,7 +225,9 @@ class Run:
 
     def past(self) -> Past:
         seconds = self._speedometer.clock() - self.began_at
-        past = Past(self.model, 0.0, seconds, self.tally.tokens, self.tally.acceptance, len(self._route))
+        past = Past(
+            self.model, 0.0, seconds, self.tally.tokens, self.tally.acceptance, len(self._route)
+        )
         if self._stats is None:
             return past
         return replace(

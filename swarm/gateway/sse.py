@@ -10,11 +10,17 @@ from aiohttp import web
 from swarm.errors import SwarmError
 from swarm.util.tasks import end, within
 
-OPEN_AFTER_S = 2.0  # proxies and clients give up where they hear nothing; until then a failure has its own status
+# proxies and clients give up where they hear nothing; until then a failure has its own status
+OPEN_AFTER_S = 2.0
 COMMENT_EVERY_S = 10.0  # of silence, whatever happens meanwhile
 COMMENT = b": still here\n\n"  # which readers drop
-WRITE_TIMEOUT_S = 30.0  # for a reader to take what is sent; until then a generation waits, and its peers with it
-HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# for a reader to take what is sent; until then a generation waits, and its peers with it
+WRITE_TIMEOUT_S = 30.0
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
 DONE = "[DONE]"
 
 T = TypeVar("T")
@@ -30,7 +36,8 @@ class SlowReader(SwarmError):
 class EventStream:
     """Close it at the end; it is opened by the first event, or when that takes long.
 
-    What waits for the reader is bounded by the buffer of the connection: whoever sends waits until there is room.
+    What waits for the reader is bounded by the buffer of the connection: whoever sends waits until
+    there is room.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -56,17 +63,25 @@ class EventStream:
             SlowReader: if the reader does not take it in time.
             ConnectionResetError: if the reader has left.
         """
-        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        text = (
+            data
+            if isinstance(data, str)
+            else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        )
         await self._write(f"data: {text}\n\n".encode("utf-8", "replace"))
 
     async def while_waiting(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. Meanwhile the reader gets the headers, and a comment whenever it is time.
+        """The result of ``work``.
+
+        Meanwhile the reader gets the headers, and a comment whenever it is time.
 
         Raises what ``work`` raises, and what `send` raises.
         """
         working = asyncio.create_task(work)
         try:
-            while not (await asyncio.wait({working}, timeout=max(0.0, self._due - self._clock())))[0]:
+            while not (await asyncio.wait({working}, timeout=max(0.0, self._due - self._clock())))[
+                0
+            ]:
                 await self._write(COMMENT)
             return working.result()
         finally:

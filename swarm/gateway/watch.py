@@ -53,8 +53,11 @@ class Rest:
 
 @dataclass(frozen=True)
 class ModelView:
-    """One model. ``coverage`` are runs ``(a, b, peers)``: how many online peers serve each of the layers ``[a, b)``;
-    ``loading`` are those spans without any that a joining peer will serve."""
+    """One model.
+
+    ``coverage`` are runs ``(a, b, peers)``: how many online peers serve each of the layers
+    ``[a, b)``; ``loading`` are those spans without any that a joining peer will serve.
+    """
 
     model: str
     fingerprint: str
@@ -68,7 +71,10 @@ class ModelView:
 
 @dataclass(frozen=True)
 class View:
-    """What a look saw. After one that failed, ``trouble`` says why, and the models are those of the look before."""
+    """What a look saw.
+
+    After one that failed, ``trouble`` says why, and the models are those of the look before.
+    """
 
     models: tuple[ModelView, ...] = ()
     trouble: str = ""
@@ -78,7 +84,10 @@ class View:
 
 
 class Memory:
-    """What was seen before: when each peer last answered, and those that have just vanished. No I/O."""
+    """What was seen before: when each peer last answered, and those that have just vanished.
+
+    No I/O.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], tuple[PeerRow, float]] = {}  # as last listed, and when
@@ -86,10 +95,16 @@ class Memory:
 
     def view(self, reports: Sequence[ModelStatus], now: float) -> View:
         """What to show at ``now`` (seconds of any clock that only goes forward)."""
-        listed = {(report.fingerprint, peer.peer_id): (peer, now) for report in reports for peer in report.peers}
+        listed = {
+            (report.fingerprint, peer.peer_id): (peer, now)
+            for report in reports
+            for peer in report.peers
+        }
         self._answered |= {key: now for key, (peer, _) in listed.items() if peer.rtt_ms is not None}
         rows = {key: (self._row(key, peer, now), now) for key, (peer, _) in listed.items()}
-        vanished = {key: old for key, old in self._rows.items() if key not in rows and now - old[1] < GONE_S}
+        vanished = {
+            key: old for key, old in self._rows.items() if key not in rows and now - old[1] < GONE_S
+        }
         self._rows = vanished | rows
         self._answered = {key: at for key, at in self._answered.items() if key in self._rows}
         return View(tuple(self._model(report, now) for report in reports))
@@ -113,11 +128,14 @@ class Memory:
 
     def _model(self, report: ModelStatus, now: float) -> ModelView:
         rows = [
-            row if at == now else replace(row, state="gone", path=None, rtt_ms=None, seen_s=self._seen(key, now))
+            row
+            if at == now
+            else replace(row, state="gone", path=None, rtt_ms=None, seen_s=self._seen(key, now))
             for key, (row, at) in self._rows.items()
             if key[0] == report.fingerprint
         ]
-        # Peers' ids are as good as random: the same few of a large swarm are shown each time, from all its layers.
+        # Peers' ids are as good as random: the same few of a large swarm are shown each time, from
+        # all its layers.
         rows.sort(key=lambda row: row.peer_id[::-1])
         shown, rest = rows[:MAX_ROWS], rows[MAX_ROWS:]
         shown.sort(key=lambda row: (row.layers, row.peer_id))
@@ -125,7 +143,9 @@ class Memory:
             report.model,
             report.fingerprint,
             report.model_layers,
-            tuple(coverage([row.layers for row in rows if row.state == "online"], report.model_layers)),
+            tuple(
+                coverage([row.layers for row in rows if row.state == "online"], report.model_layers)
+            ),
             tuple(_loading(report, rows)),
             tuple(shown),
             _sum(rest) if rest else None,
@@ -134,7 +154,8 @@ class Memory:
 
 
 def coverage(spans: Sequence[tuple[int, int]], model_layers: int) -> list[tuple[int, int, int]]:
-    """How many of the spans ``[a, b)`` hold each layer, as runs ``(a, b, count)`` over the whole model."""
+    """How many of the spans ``[a, b)`` hold each layer, as runs ``(a, b, count)`` over the whole
+    model."""
     changes = Counter[int]()
     for first, last in spans:
         changes[first] += 1
@@ -161,7 +182,8 @@ def _sum(rows: Sequence[PeerRow]) -> Rest:
 
 
 class Watch:
-    """Looks at the swarm every ``every_s`` seconds while anybody reads `views`, once at a time, and never else.
+    """Looks at the swarm every ``every_s`` seconds while anybody reads `views`, once at a time, and
+    never else.
 
     Use it as an async context manager, or call `close` in the end.
 
@@ -195,7 +217,10 @@ class Watch:
             await end(self._looking)
 
     async def views(self) -> AsyncGenerator[View, None]:
-        """What each look sees, the newest first; a slow reader misses some. Never ends by itself: close it."""
+        """What each look sees, the newest first; a slow reader misses some.
+
+        Never ends by itself: close it.
+        """
         self._readers += 1
         if self._looking is None or self._looking.done():
             self._looks = 0  # what was seen before is old
@@ -219,16 +244,21 @@ class Watch:
             async with self._news:
                 self._looks += 1
                 self._news.notify_all()
-            await asyncio.sleep(max(self._every_s, took_s))  # a look at a large swarm is work for many
+            # a look at a large swarm is work for many
+            await asyncio.sleep(max(self._every_s, took_s))
 
     async def _see(self) -> View:
         try:
             reports = await within(self._timeout_s, self._look())
         except asyncio.TimeoutError:
-            return replace(self._view, trouble=f"The swarm did not show itself within {self._timeout_s:g} s.")
+            return replace(
+                self._view, trouble=f"The swarm did not show itself within {self._timeout_s:g} s."
+            )
         except SwarmError as error:
             return replace(self._view, trouble=str(error))
         except Exception:
             log.exception("looking at the swarm failed")
-            return replace(self._view, trouble="Looking at the swarm failed; the gateway's log says why.")
+            return replace(
+                self._view, trouble="Looking at the swarm failed; the gateway's log says why."
+            )
         return self._memory.view(reports, self._clock())

@@ -1,1 +1,2 @@
-"""For users of Hugging Face transformers: `SwarmModel`, whose ``generate`` takes and gives what theirs does."""
+"""For users of Hugging Face transformers: `SwarmModel`, whose ``generate`` takes and gives what
+theirs does."""

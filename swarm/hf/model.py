@@ -19,13 +19,16 @@ from swarm.hf.arguments import Call, mask_of, read_call, unpadded
 from swarm.hf.outputs import Row, SwarmGenerateOutput, assemble, placed
 from swarm.hf.settings import UnsupportedArgument, refused
 
-HARMLESS = (("return_dict", True), ("use_cache", True))  # arguments of `forward` that change nothing
+# arguments of `forward` that change nothing
+HARMLESS = (("return_dict", True), ("use_cache", True))
 
 
 class SwarmModel:
-    """Stands where ``AutoModelForCausalLM`` stood: ``SwarmModel.from_pretrained(model, draft=..., bootstrap=[...])``.
+    """Stands where ``AutoModelForCausalLM`` stood:
+    ``SwarmModel.from_pretrained(model, draft=..., bootstrap=[...])``.
 
-    Calls block; those from several threads are served side by side. Close it at the end, or use it in a ``with`` block.
+    Calls block; those from several threads are served side by side. Close it at the end, or use it
+    in a ``with`` block.
 
     Attributes:
         client: for all that transformers has no words for.
@@ -49,8 +52,8 @@ class SwarmModel:
             options: those of `SwarmClient`: ``draft``, ``bootstrap``, and more.
 
         Raises:
-            NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch, ConfigError: as `SwarmClient`
-                does.
+            NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch, ConfigError:
+                as `SwarmClient` does.
         """
         return cls(BlockingClient(model, **options).open())
 
@@ -87,7 +90,8 @@ class SwarmModel:
         at_once: int = DEFAULT_AT_ONCE,
         **more: Any,
     ) -> Tensor | SwarmGenerateOutput:
-        """Continue texts, as ``transformers.GenerationMixin.generate`` does: docs/sdk.md lists what is honoured.
+        """Continue texts, as ``transformers.GenerationMixin.generate`` does: docs/sdk.md lists what
+        is honoured.
 
         Args:
             inputs, input_ids: ``[batch, tokens]``, padded on the left; one of the two.
@@ -95,19 +99,23 @@ class SwarmModel:
             stopping_criteria: asked of each row by itself after each of its tokens, without scores.
             streamer: is given the prompt and every token, then told the end; for one sequence.
             at_once: how many rows are generated side by side.
-            more: fields of GenerationConfig, which go before those of ``generation_config``; ``seed``; and options of
-                `SwarmClient.generate` that transformers does not have, such as ``verify`` or ``window``.
+            more: fields of GenerationConfig, which go before those of ``generation_config``;
+                ``seed``; and options of `SwarmClient.generate` that transformers does not have,
+                such as ``verify`` or ``window``.
 
         Returns:
-            Sequences ``[batch * num_return_sequences, tokens]``, prompts included, or with ``return_dict_in_generate``
-            a `SwarmGenerateOutput`.
+            Sequences ``[batch * num_return_sequences, tokens]``, prompts included, or with
+            ``return_dict_in_generate`` a `SwarmGenerateOutput`.
 
         Raises:
             UnsupportedArgument: for what a swarm cannot honour.
-            RequestError, SamplingError, PromptTooLong, MissingLayers, SwarmIncomplete, ...: as `SwarmClient.generate`.
+            RequestError, SamplingError, PromptTooLong, MissingLayers, SwarmIncomplete, ...: as
+                `SwarmClient.generate`.
         """
         if inputs is not None and input_ids is not None:
-            raise UnsupportedArgument("inputs", inputs, "it is another name of input_ids: give one of the two")
+            raise UnsupportedArgument(
+                "inputs", inputs, "it is another name of input_ids: give one of the two"
+            )
         call = read_call(
             input_ids if inputs is None else inputs,
             attention_mask,
@@ -118,8 +126,12 @@ class SwarmModel:
             more,
         )
         if streamer is not None and len(call.prompts) > 1:
-            raise UnsupportedArgument("streamer", streamer, "it takes one sequence, and several are asked for")
-        works = [functools.partial(self._row, call, row, streamer) for row in range(len(call.prompts))]
+            raise UnsupportedArgument(
+                "streamer", streamer, "it takes one sequence, and several are asked for"
+            )
+        works = [
+            functools.partial(self._row, call, row, streamer) for row in range(len(call.prompts))
+        ]
         return assemble(call, self.client.run(side_by_side(works, at_once)))
 
     def forward(
@@ -132,7 +144,8 @@ class SwarmModel:
         at_once: int = DEFAULT_AT_ONCE,
         **more: Any,
     ) -> CausalLMOutputWithPast:
-        """What the model says at every token of some texts, in one pass, as ``model(input_ids).logits``.
+        """What the model says at every token of some texts, in one pass, as
+        ``model(input_ids).logits``.
 
         Args:
             input_ids: ``[batch, tokens]``, padded on either side.
@@ -150,7 +163,9 @@ class SwarmModel:
             if value is not None and value is not False and (name, value) not in HARMLESS:
                 raise refused(name, value)
         if logits_to_keep < 0:
-            raise UnsupportedArgument("logits_to_keep", logits_to_keep, "give a number of tokens; 0 is all")
+            raise UnsupportedArgument(
+                "logits_to_keep", logits_to_keep, "give a number of tokens; 0 is all"
+            )
         mask = mask_of(input_ids, attention_mask)
         kept = mask[:, -logits_to_keep:]
         read = self.client.client.read
@@ -168,7 +183,10 @@ class SwarmModel:
     __call__ = forward
 
     async def _row(self, call: Call, place: int, streamer: Any) -> Row:
-        """Write behind one prompt. What belongs to the user runs in threads, and may take its time."""
+        """Write behind one prompt.
+
+        What belongs to the user runs in threads, and may take its time.
+        """
         row = Row()
         tokens = call.inputs[place : place + 1]
         stream = self.client.client.stream(call.prompts[place], **call.options_of(place))

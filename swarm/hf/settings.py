@@ -1,6 +1,7 @@
 """GenerationConfig: whose word counts, what a swarm honours of it, and what it refuses.
 
-Nothing is ignored in silence: what would change the result and cannot be honoured is an error that names it.
+Nothing is ignored in silence: what would change the result and cannot be honoured is an error that
+names it.
 """
 
 import copy
@@ -13,26 +14,70 @@ from transformers import GenerationConfig
 from swarm.errors import SwarmError
 from swarm.request import Options
 
-DEFAULT_NEW_TOKENS = 20  # this and the next two are what transformers takes where neither user nor model says anything
+# this and the next two are what transformers takes where neither user nor model says anything
+DEFAULT_NEW_TOKENS = 20
 DEFAULT_TOP_K = 50
 DEFAULT_TEMPERATURE = 1.0
 MAX_SHOWN = 60  # characters of a value, in an error
 
 HONOURED = frozenset(
     {
-        *("max_length", "max_new_tokens", "max_time", "stop_strings", "eos_token_id", "pad_token_id", "bos_token_id"),
-        *("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_return_sequences"),
+        *(
+            "max_length",
+            "max_new_tokens",
+            "max_time",
+            "stop_strings",
+            "eos_token_id",
+            "pad_token_id",
+            "bos_token_id",
+        ),
+        *(
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "repetition_penalty",
+            "num_return_sequences",
+        ),
         *("return_dict_in_generate", "output_scores", "output_logits", "output_hidden_states"),
     }
 )
-# They say how one machine would compute the same, or belong to modes that are refused by another name.
+# They say how one machine would compute the same, or belong to modes that are refused by another
+# name.
 WITHOUT_EFFECT = frozenset(
     {
-        *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size", "low_memory"),
-        *("compile_config", "disable_compile", "continuous_batching_config", "remove_invalid_values"),
-        *("early_stopping", "length_penalty", "decoder_start_token_id", "is_assistant", "num_assistant_tokens"),
-        *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind"),
-        *("target_lookbehind", "assistant_ensemble_weight", "max_matching_ngram_size", "transformers_version"),
+        *(
+            "use_cache",
+            "cache_implementation",
+            "cache_config",
+            "max_cache_len",
+            "prefill_chunk_size",
+            "low_memory",
+        ),
+        *(
+            "compile_config",
+            "disable_compile",
+            "continuous_batching_config",
+            "remove_invalid_values",
+        ),
+        *(
+            "early_stopping",
+            "length_penalty",
+            "decoder_start_token_id",
+            "is_assistant",
+            "num_assistant_tokens",
+        ),
+        *(
+            "num_assistant_tokens_schedule",
+            "assistant_confidence_threshold",
+            "assistant_lookbehind",
+        ),
+        *(
+            "target_lookbehind",
+            "assistant_ensemble_weight",
+            "max_matching_ngram_size",
+            "transformers_version",
+        ),
     }
 )
 ONLY_WHEN_SAMPLING = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
@@ -53,9 +98,16 @@ NEUTRAL: Mapping[str, float] = {
     "guidance_scale": 1,
 }
 INSTEAD = {
-    "num_beams": "tokens are chosen one by one: leave beams out and sample several texts with num_return_sequences",
-    "logits_processor": "a draft is judged by rules known beforehand: use repetition_penalty or logit_bias",
-    "assistant_model": "name the draft model when the model is opened: SwarmModel.from_pretrained(..., draft=...)",
+    "num_beams": (
+        "tokens are chosen one by one: leave beams out and sample several texts with"
+        " num_return_sequences"
+    ),
+    "logits_processor": (
+        "a draft is judged by rules known beforehand: use repetition_penalty or logit_bias"
+    ),
+    "assistant_model": (
+        "name the draft model when the model is opened: SwarmModel.from_pretrained(..., draft=...)"
+    ),
     "prompt_lookup_num_tokens": "give lookup=True",
     "output_attentions": "attentions stay on the peers that compute them",
     "past_key_values": "keys and values stay on the peers: give the whole text as input_ids",
@@ -67,7 +119,8 @@ INSTEAD = {
 
 
 class UnsupportedArgument(SwarmError):
-    """An argument of ``generate`` or ``forward`` that a swarm cannot honour, or with a value that it cannot have."""
+    """An argument of ``generate`` or ``forward`` that a swarm cannot honour, or with a value that
+    it cannot have."""
 
     def __init__(self, name: str, value: object, instead: str) -> None:
         super().__init__(name, value, instead)
@@ -82,12 +135,18 @@ class UnsupportedArgument(SwarmError):
 
 def refused(name: str, value: object) -> UnsupportedArgument:
     """The error about an argument that a swarm cannot honour."""
-    return UnsupportedArgument(name, value, INSTEAD.get(name, "a swarm cannot honour it, leave it out"))
+    return UnsupportedArgument(
+        name, value, INSTEAD.get(name, "a swarm cannot honour it, leave it out")
+    )
 
 
-def resolve(config: GenerationConfig | None, defaults: GenerationConfig, more: Mapping[str, Any]) -> GenerationConfig:
-    """One configuration of all: keyword arguments before ``config`` before the model's own. Fields that nobody has set
-    stay None."""
+def resolve(
+    config: GenerationConfig | None, defaults: GenerationConfig, more: Mapping[str, Any]
+) -> GenerationConfig:
+    """One configuration of all: keyword arguments before ``config`` before the model's own.
+
+    Fields that nobody has set stay None.
+    """
     merged = GenerationConfig() if config is None else copy.deepcopy(config)
     try:
         merged.update(**defaults.to_dict(), defaults_only=True)
@@ -112,7 +171,9 @@ def refuse(config: GenerationConfig) -> None:
             continue
         raise refused(name, value)
     if config.num_return_sequences is not None and config.num_return_sequences < 1:
-        raise UnsupportedArgument("num_return_sequences", config.num_return_sequences, "give a positive number")
+        raise UnsupportedArgument(
+            "num_return_sequences", config.num_return_sequences, "give a positive number"
+        )
 
 
 def sampling(config: GenerationConfig) -> Options:
@@ -121,7 +182,9 @@ def sampling(config: GenerationConfig) -> Options:
         return {"temperature": 0.0}
     temperature = DEFAULT_TEMPERATURE if config.temperature is None else config.temperature
     if temperature <= 0:
-        raise UnsupportedArgument("temperature", temperature, "give a number above 0, or do_sample=False")
+        raise UnsupportedArgument(
+            "temperature", temperature, "give a number above 0, or do_sample=False"
+        )
     return {
         "temperature": temperature,
         "top_k": DEFAULT_TOP_K if config.top_k is None else config.top_k,
@@ -134,10 +197,14 @@ def new_tokens(config: GenerationConfig, length: int, max_positions: int | None)
     if config.max_new_tokens is not None:
         return int(config.max_new_tokens)
     if config.max_length is None:
-        return max(1, min(DEFAULT_NEW_TOKENS, (max_positions or length + DEFAULT_NEW_TOKENS) - length))
+        return max(
+            1, min(DEFAULT_NEW_TOKENS, (max_positions or length + DEFAULT_NEW_TOKENS) - length)
+        )
     if config.max_length <= length:
         raise UnsupportedArgument(
-            "max_length", config.max_length, f"the input has {length} tokens already: give more, or max_new_tokens"
+            "max_length",
+            config.max_length,
+            f"the input has {length} tokens already: give more, or max_new_tokens",
         )
     return int(config.max_length) - length
 

@@ -1,7 +1,7 @@
 """Where the parts of a model are: found by running its skeleton, which has no weights.
 
-Nothing here knows any architecture by name. A module belongs to the embedding stage if it runs before the layers, and
-to the head if it runs behind them; some belong to both.
+Nothing here knows any architecture by name. A module belongs to the embedding stage if it runs
+before the layers, and to the head if it runs behind them; some belong to both.
 """
 
 import copy
@@ -19,7 +19,8 @@ from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
-NO_ATTENTION = "absent"  # a name that transformers does not know: a forward without layers draws no masks
+# a name that transformers does not know: a forward without layers draws no masks
+NO_ATTENTION = "absent"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Anatomy(Parts):
 def study(checkpoint: Checkpoint) -> Anatomy:
     """Find the parts of a model by running its skeleton on the meta device: no weights are read.
 
-    Raises UnsupportedModel when it is no decoder of equal layers in a list, cannot be quantized as is asked, or when
-    its checkpoint holds other tensors than plain weights.
+    Raises UnsupportedModel when it is no decoder of equal layers in a list, cannot be quantized as
+    is asked, or when its checkpoint holds other tensors than plain weights.
     """
     model = skeleton(checkpoint.name, checkpoint.config)
     own = {part for name in model.state_dict() for part in name.split(".")}
@@ -77,7 +78,11 @@ def study(checkpoint: Checkpoint) -> Anatomy:
     weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
     layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)
     layer_linears = tuple(
-        tuple((each.out_features, each.in_features) for each in layer.modules() if isinstance(each, nn.Linear))
+        tuple(
+            (each.out_features, each.in_features)
+            for each in layer.modules()
+            if isinstance(each, nn.Linear)
+        )
         for layer in model.get_submodule(layers).children()
     )
     if checkpoint.quantization is not None:
@@ -85,49 +90,70 @@ def study(checkpoint: Checkpoint) -> Anatomy:
             if unfit := checkpoint.quantization.unfit(shapes, numel):
                 raise UnsupportedModel(checkpoint.name, unfit)
     parts = take_apart(model, checkpoint.name, checkpoint.config)
-    entry = [part.numel() for name in parts.embedding for part in model.get_submodule(name).parameters()]
+    entry = [
+        part.numel() for name in parts.embedding for part in model.get_submodule(name).parameters()
+    ]
     return Anatomy(
         **vars(parts),
         layer_numel=layer_numel,
         embedding_numel=sum(entry),
         layer_linears=layer_linears,
-        largest_numel=max([*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]),
+        largest_numel=max(
+            [*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]
+        ),
         sinks=any("sink" in name for layer in weights for name in layer),
     )
 
 
 def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """The whole model on the meta device. Raises UnsupportedModel; ``name`` is the model's, for the sentence."""
+    """The whole model on the meta device.
+
+    Raises UnsupportedModel; ``name`` is the model's, for the sentence.
+    """
 
     def unbuildable(why: str) -> UnsupportedModel:
         return UnsupportedModel(name, f"it cannot be built as a causal language model ({why})")
 
     with explained(unbuildable), torch.device("meta"):
         copied = copy.deepcopy(config)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(copied, attn_implementation=MODELS_OWN_ATTENTION)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            copied, attn_implementation=MODELS_OWN_ATTENTION
+        )
         return model.eval()
 
 
 def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> Parts:
-    """Find the parts of a skeleton, which cannot be used any more: its layers are gone. Raises UnsupportedModel."""
+    """Find the parts of a skeleton, which cannot be used any more: its layers are gone.
+
+    Raises UnsupportedModel.
+    """
     layers = _find_layers(model, name, config)
     decoder = layers.rpartition(".")[0]
     tied = None
     if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
-        tied = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
-    with explained(lambda why: UnsupportedModel(name, f"its layers are not run by one decoder ({why})")):
+        tied = next(
+            name for name, module in model.named_modules() if module is model.get_input_embeddings()
+        )
+    with explained(
+        lambda why: UnsupportedModel(name, f"its layers are not run by one decoder ({why})")
+    ):
         order, tuples = _order_of_execution(model, decoder, layers)
     if order.count(layers) > 1:
         raise UnsupportedModel(name, "it runs its layers more than once for each token")
     boundary = order.index(layers) if layers in order else 0
     if boundary == 0 or boundary == len(order) - 1:
-        raise UnsupportedModel(name, "its parts before and after the layers could not be told apart")
-    embedding, head = (tuple(dict.fromkeys(part)) for part in (order[:boundary], order[boundary + 1 :]))
+        raise UnsupportedModel(
+            name, "its parts before and after the layers could not be told apart"
+        )
+    embedding, head = (
+        tuple(dict.fromkeys(part)) for part in (order[:boundary], order[boundary + 1 :])
+    )
     return Parts(type(model), decoder, layers, tuples, embedding, head, tied)
 
 
 def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
-    """A copy of the configuration as the forward of a decoder with only the layers [first, last) has to see it.
+    """A copy of the configuration as the forward of a decoder with only the layers [first, last)
+    has to see it.
 
     Every list with one entry a layer is sliced. The layers themselves keep the whole configuration.
     """
@@ -143,10 +169,12 @@ def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
 
 
 class LayersStandIn(nn.Module):
-    """Takes the place of all layers: a decoder runs it as if it were one, and goes on with ``output``.
+    """Takes the place of all layers: a decoder runs it as if it were one, and goes on with
+    ``output``.
 
     Attributes:
-        output: what the last layer is to have given, [1, n, hidden]; None for what reached the first one.
+        output: what the last layer is to have given, [1, n, hidden]; None for what reached the
+            first one.
     """
 
     def __init__(self, as_tuple: bool) -> None:
@@ -155,7 +183,8 @@ class LayersStandIn(nn.Module):
         self._as_tuple = as_tuple
 
     def __getattr__(self, name: str) -> Any:
-        # Decoders read small facts off their layers (such as an attention type); any answer will do here.
+        # Decoders read small facts off their layers (such as an attention type); any answer will do
+        # here.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -166,7 +195,9 @@ class LayersStandIn(nn.Module):
         return (output,) if self._as_tuple else output
 
 
-def replace_layers(model: PreTrainedModel, decoder: str, layers: str, stand_in: LayersStandIn) -> None:
+def replace_layers(
+    model: PreTrainedModel, decoder: str, layers: str, stand_in: LayersStandIn
+) -> None:
     """Have the decoder run the stand-in and no layer."""
     parent = model.get_submodule(decoder)
     parent.config = narrow(parent.config, 0, 1)
@@ -187,16 +218,20 @@ def _find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) ->
     raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
 
 
-def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tuple[list[str], bool]:
-    """Names of the modules outside the layers in the order in which they run, with `layers` where the layers run; and
-    whether these return tuples. A module that runs twice is named twice.
+def _order_of_execution(
+    model: PreTrainedModel, decoder: str, layers: str
+) -> tuple[list[str], bool]:
+    """Names of the modules outside the layers in the order in which they run, with `layers` where
+    the layers run; and whether these return tuples. A module that runs twice is named twice.
 
     Containers are left out, unless they own weights themselves; so are modules that never run.
     """
     order: list[str] = []
     owners = set(owners_of_weights(model))
     for name, module in model.named_modules():
-        if name.startswith(f"{layers}.") or not (name in owners or next(module.children(), None) is None):
+        if name.startswith(f"{layers}.") or not (
+            name in owners or next(module.children(), None) is None
+        ):
             continue
         module.register_forward_pre_hook(lambda module, args, name=name: order.append(name))
     ids = torch.zeros((1, 1), dtype=torch.long, device="meta")

@@ -1,6 +1,8 @@
-"""Attention over a packed row: every session attends over its own keys and values, and nobody else's.
+"""Attention over a packed row: every session attends over its own keys and values, and nobody
+else's.
 
-Registered with transformers under the name PACKED, together with the mask function of `swarm.model.masks`.
+Registered with transformers under the name PACKED, together with the mask function of
+`swarm.model.masks`.
 """
 
 from collections.abc import Iterator
@@ -45,12 +47,15 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """The attention function: query [1, heads, total, head dim] -> [1, total, heads, value dim].
 
-    `softcap` bounds scores (Gemma 2), `s_aux` [heads] are attention sinks (gpt-oss). Raises NotPackable.
+    `softcap` bounds scores (Gemma 2), `s_aux` [heads] are attention sinks (gpt-oss). Raises
+    NotPackable.
     """
     packed = _running.get()
     pending = packed.pending
     if pending is None or key is not packed.returned or position_bias is not None:
-        raise NotPackable("its layers share or change keys after they were cached, or bias scores by position")
+        raise NotPackable(
+            "its layers share or change keys after they were cached, or bias scores by position"
+        )
     packed.pending = None
     rule = MaskRule(causal_mask_function) if attention_mask is None else attention_mask
     if len(pending) == 1:
@@ -74,16 +79,20 @@ def attend(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One session: query [1, heads, n, d] over keys [kv heads, len, d], values [kv heads, len, v] -> [1, n, heads, v].
+    """One session: query [1, heads, n, d] over keys [kv heads, len, d], values [kv heads, len, v]
+    -> [1, n, heads, v].
 
     `mask` is additive, [heads / kv heads * n, len].
     """
     _, heads, count, head_dim = query.shape
     groups = keys.shape[0]
-    # The query heads that share keys are laid one after another along the rows: no key is ever copied.
+    # The query heads that share keys are laid one after another along the rows: no key is ever
+    # copied.
     rows = query.reshape(1, groups, heads // groups * count, head_dim)
     if softcap is None and sinks is None:
-        out = scaled_dot_product_attention(rows, keys.unsqueeze(0), values.unsqueeze(0), attn_mask=mask, scale=scaling)
+        out = scaled_dot_product_attention(
+            rows, keys.unsqueeze(0), values.unsqueeze(0), attn_mask=mask, scale=scaling
+        )
     else:
         out = _attend_by_hand(rows, keys, values, mask, scaling, softcap, sinks)
     if count == 1:
@@ -100,13 +109,17 @@ def _attend_by_hand(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    scores = torch.matmul(rows, keys.transpose(1, 2)) * (rows.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.matmul(rows, keys.transpose(1, 2)) * (
+        rows.shape[-1] ** -0.5 if scaling is None else scaling
+    )
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores + mask
     if sinks is None:
-        return torch.matmul(torch.softmax(scores, dim=-1, dtype=torch.float32).to(rows.dtype), values)
+        return torch.matmul(
+            torch.softmax(scores, dim=-1, dtype=torch.float32).to(rows.dtype), values
+        )
     # A sink is a score without a value: it takes its share of the attention away.
     groups = keys.shape[0]
     sink = sinks.reshape(1, groups, -1, 1, 1).to(scores.dtype)

@@ -20,11 +20,12 @@ from swarm.wire.token_tree import MAX_TAIL, Placement, Stream
 
 
 class BranchingModel:
-    """Shares the weights of a causal language model, which stays as it is, and gives each token of a tree the logits
-    that its own path alone gives. Make one with `BranchingModel.of`; to be used from one thread at a time.
+    """Shares the weights of a causal language model, which stays as it is, and gives each token of
+    a tree the logits that its own path alone gives. Make one with `BranchingModel.of`; to be used
+    from one thread at a time.
 
-    A peer's `Span` and a client's `Head` do the same in two forwards, because the internet lies between them. Where
-    the whole model is at hand, one takes a fifth less time.
+    A peer's `Span` and a client's `Head` do the same in two forwards, because the internet lies
+    between them. Where the whole model is at hand, one takes a fifth less time.
 
     Attributes:
         known: how many token ids it has an embedding of.
@@ -33,7 +34,9 @@ class BranchingModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         # Only the modules are copied: what is in the memo counts as copied already.
-        self._model = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+        self._model = copy.deepcopy(
+            model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        )
         self._model.config._attn_implementation = PACKED
         self.device = model.device
         self.known: int = model.get_input_embeddings().weight.shape[0]
@@ -56,11 +59,15 @@ class BranchingModel:
         return _Reader(self, KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL))
 
     @torch.inference_mode()
-    def read(self, cache: KVCache, tokens: Sequence[int], placement: Placement, rows: Sequence[int]) -> Tensor:
-        """Read tokens into the cache, where the placement says; returns ``[len(rows), head]``, what the model says to
-        those with these indices. Raises SpanError for a placement that does not fit the cache."""
+    def read(
+        self, cache: KVCache, tokens: Sequence[int], placement: Placement, rows: Sequence[int]
+    ) -> Tensor:
+        """Read tokens into the cache, where the placement says; returns ``[len(rows), head]``, what
+        the model says to those with these indices. Raises SpanError for a placement that does not
+        fit the cache."""
         count = len(tokens)
-        last = list(rows) == list(range(count - len(rows), count))  # as nearly always: then nothing need be gathered
+        # as nearly always: then nothing need be gathered
+        last = list(rows) == list(range(count - len(rows), count))
         cache.place(placement)
         packed = PackedCache([cache], [View.of(placement, count, self.device)])
         with running(packed):
@@ -76,10 +83,16 @@ class BranchingModel:
 
     @torch.inference_mode()
     def _agrees_with(self, model: PreTrainedModel) -> bool:
-        """Whether made-up tokens, read in two pieces and with a branch between them that loses, get the logits that
-        the model gives in one piece."""
-        tokens = torch.randint(self.known, (CHECK_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
-        expected = model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False).logits[0].float()
+        """Whether made-up tokens, read in two pieces and with a branch between them that loses, get
+        the logits that the model gives in one piece."""
+        tokens = torch.randint(
+            self.known, (CHECK_TOKENS,), generator=torch.Generator().manual_seed(0)
+        ).tolist()
+        expected = (
+            model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False)
+            .logits[0]
+            .float()
+        )
         reader, stream, cut = self.reader(), Stream(), CHECK_TOKENS * 2 // 3
         start, rest = tokens[:cut], [tokens[0], *tokens[cut:]]
         placed = stream.admit(0, 0, 1, len(start))

@@ -1,4 +1,5 @@
-"""The keys and values of sessions: one `KVCache` a session, and the `PackedCache` that shows several to one forward."""
+"""The keys and values of sessions: one `KVCache` a session, and the `PackedCache` that shows
+several to one forward."""
 
 from collections.abc import Sequence
 
@@ -17,42 +18,51 @@ BLOCK_TOKENS = 64  # room grows in whole blocks, so that decoding does not alloc
 class KVCache:
     """Keys and values of one session in the layers [first, last): one row a token, `length` rows.
 
-    Rollback and pruning are `place`. Sliding-window layers keep all rows too (their mask applies the window), so a
-    rollback always finds what it goes back to. There is never room for more than `limit` rows, which is what the
-    session has reserved. To be used by one thread at a time.
+    Rollback and pruning are `place`. Sliding-window layers keep all rows too (their mask applies
+    the window), so a rollback always finds what it goes back to. There is never room for more than
+    `limit` rows, which is what the session has reserved. To be used by one thread at a time.
     """
 
     def __init__(self, first: int, last: int, limit: int = MAX_SESSION_TOKENS) -> None:
         self.first, self.last, self.limit = first, last, limit
         self.length = 0
         self._placed: Placement | None = None  # and nothing has been computed since
-        self._keys: list[torch.Tensor | None] = [None] * (last - first)  # [kv heads, room, head dim]
+        # [kv heads, room, head dim]
+        self._keys: list[torch.Tensor | None] = [None] * (last - first)
         self._values: list[torch.Tensor | None] = [None] * (last - first)
 
     def fits(self, placement: Placement, count: int = 0) -> bool:
-        """Whether all rows that the placement keeps are there, and room for `count` behind them is within the limit."""
+        """Whether all rows that the placement keeps are there, and room for `count` behind them is
+        within the limit."""
         start, keep = placement.start, placement.keep
         moved_to = start - len(keep)
-        kept = 0 <= moved_to <= start <= self.length and all(moved_to < row < self.length for row in keep)
+        kept = 0 <= moved_to <= start <= self.length and all(
+            moved_to < row < self.length for row in keep
+        )
         return (kept or placement is self._placed) and start + count <= self.limit
 
     def place(self, placement: Placement) -> None:
-        """Make the rows before `placement.start` those that it keeps, and forget all others. Copies only what moves.
+        """Make the rows before `placement.start` those that it keeps, and forget all others.
 
-        The same placement may come again until `advance`, as it does after a forward that failed. Raises SpanError,
-        and changes nothing, where rows are not there.
+        Copies only what moves.
+
+        The same placement may come again until `advance`, as it does after a forward that failed.
+        Raises SpanError, and changes nothing, where rows are not there.
         """
         if placement is self._placed:
             return
         start, keep = placement.start, placement.keep
         if not self.fits(placement):
-            problem = f"a cache of {self.length} rows cannot keep {start}, {len(keep)} of them moved"
+            problem = (
+                f"a cache of {self.length} rows cannot keep {start}, {len(keep)} of them moved"
+            )
             raise SpanError(self.first, self.last, problem)
         written = [tensor for tensor in (*self._keys, *self._values) if tensor is not None]
         if keep and written:
             with torch.inference_mode():  # what a forward has made may not be written outside
                 rows = upload(torch.tensor(keep), written[0].device)
-                moving = [tensor.index_select(1, rows) for tensor in written]  # may run out of memory: before all else
+                # may run out of memory: before all else
+                moving = [tensor.index_select(1, rows) for tensor in written]
                 for tensor, moved in zip(written, moving, strict=True):
                     tensor[:, start - len(keep) : start] = moved
         self.length, self._placed = start, placement
@@ -62,11 +72,15 @@ class KVCache:
         self.length += tokens
         self._placed = None
 
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values [kv heads, n, head dim] of absolute `layer` in the rows after `length`.
+    def write(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store keys and values [kv heads, n, head dim] of absolute `layer` in the rows after
+        `length`.
 
-        Returns views of everything up to the last of them, [kv heads, length + n, head dim]. Until `advance` the new
-        rows do not count, so a forward that fails half-way leaves the session as it was.
+        Returns views of everything up to the last of them, [kv heads, length + n, head dim]. Until
+        `advance` the new rows do not count, so a forward that fails half-way leaves the session as
+        it was.
         """
         slot = layer - self.first
         start = self.length
@@ -89,11 +103,17 @@ class KVCache:
     @property
     def nbytes_per_token(self) -> int:
         """Memory of one row in all layers; 0 before the first forward."""
-        return sum(tensor.nbytes // tensor.shape[1] for tensor in (*self._keys, *self._values) if tensor is not None)
+        return sum(
+            tensor.nbytes // tensor.shape[1]
+            for tensor in (*self._keys, *self._values)
+            if tensor is not None
+        )
 
     def _grown(self, old: torch.Tensor | None, new: torch.Tensor, needed: int) -> torch.Tensor:
-        """Room for `needed` rows and, within the limit, an eighth more than before, holding what `old` held."""
-        # Growing by a share of the length keeps the copying per token constant; an eighth keeps the waste small.
+        """Room for `needed` rows and, within the limit, an eighth more than before, holding what
+        `old` held."""
+        # Growing by a share of the length keeps the copying per token constant; an eighth keeps the
+        # waste small.
         room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
         room = min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
         grown = new.new_empty((new.shape[0], room, new.shape[2]))
@@ -105,8 +125,9 @@ class KVCache:
 class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     """What the layers see as their cache during one forward over the tokens of several sessions.
 
-    The row holds `views[i].count` tokens of `caches[i]`, side by side. `update` gives every session its own tokens and
-    leaves the sessions' full keys and values in `pending`, where `swarm.model.attention` takes them.
+    The row holds `views[i].count` tokens of `caches[i]`, side by side. `update` gives every session
+    its own tokens and leaves the sessions' full keys and values in `pending`, where
+    `swarm.model.attention` takes them.
     """
 
     def __init__(self, caches: Sequence[KVCache], views: Sequence[View]) -> None:
@@ -120,11 +141,17 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.returned: torch.Tensor | None = None
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store [1, kv heads, total, head dim]. With a single session, returns all its keys and values, so that a
-        model which attends by its own code can do so; else returns what came, for only `swarm.model.attention` can go
-        on.
+        """Store [1, kv heads, total, head dim].
+
+        With a single session, returns all its keys and values, so that a model which attends by its
+        own code can do so; else returns what came, for only `swarm.model.attention` can go on.
         """
         if len(self.caches) == 1:
             keys, values = self.caches[0].write(layer_idx, key_states[0], value_states[0])

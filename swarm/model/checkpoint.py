@@ -1,7 +1,8 @@
 """A checkpoint: its configuration, its tensors (read one by one), and its fingerprint.
 
-Nothing is read before it is asked for: a peer that serves three layers of a hub model downloads the shards of three
-layers. Only safetensors files are opened (pickle can run code), and code that comes with a model is never run.
+Nothing is read before it is asked for: a peer that serves three layers of a hub model downloads the
+shards of three layers. Only safetensors files are opened (pickle can run code), and code that comes
+with a model is never run.
 """
 
 import contextlib
@@ -35,19 +36,28 @@ from swarm.model.tokenizer import read_tokenizer
 from swarm.network.dht.records import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
-FINGERPRINT_HEX = 32  # 128 bits: no accidental collision, and short enough for every record and greeting
-VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")  # they change with who saved the model, and where
+# 128 bits: no accidental collision, and short enough for every record and greeting
+FINGERPRINT_HEX = 32
+# they change with who saved the model, and where
+VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 MAX_VOCAB = 1 << 24
-MOST = {"num_hidden_layers": MAX_MODEL_LAYERS, "hidden_size": MAX_HIDDEN_SIZE, "vocab_size": MAX_VOCAB}
+MOST = {
+    "num_hidden_layers": MAX_MODEL_LAYERS,
+    "hidden_size": MAX_HIDDEN_SIZE,
+    "vocab_size": MAX_VOCAB,
+}
 
 
 class Checkpoint:
-    """A model on disk or on the hub. Make one with `Checkpoint.open`. Reading is safe from several threads.
+    """A model on disk or on the hub.
+
+    Make one with `Checkpoint.open`. Reading is safe from several threads.
 
     Attributes:
         name: the folder's own name, or the hub id; with that of the quantization, if there is one.
         config: the configuration of the decoder (of a multimodal model: of its text part).
-        wrapper: the type of the model that the decoder is only a part of, such as one that also sees; else None.
+        wrapper: the type of the model that the decoder is only a part of, such as one that also
+            sees; else None.
         quantization: how the weights of its layers are stored in memory; None for as they are.
     """
 
@@ -70,7 +80,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, model: str, quantization: Quantization | None = None) -> "Checkpoint":
-        """Open a local folder or a hub id; reads configuration and index, and of a folder the weights' headers.
+        """Open a local folder or a hub id; reads configuration and index, and of a folder the
+        weights' headers.
 
         Quantized, it is another model: with another name and another fingerprint.
 
@@ -86,8 +97,15 @@ class Checkpoint:
 
     @property
     def plain_name(self) -> str:
-        """The name without that of the quantization. What others are told: where the files are is nobody's business."""
-        return self.name if self.quantization is None else self.name.removesuffix(f"-{self.quantization.name}")
+        """The name without that of the quantization.
+
+        What others are told: where the files are is nobody's business.
+        """
+        return (
+            self.name
+            if self.quantization is None
+            else self.name.removesuffix(f"-{self.quantization.name}")
+        )
 
     @property
     def num_layers(self) -> int:
@@ -109,12 +127,13 @@ class Checkpoint:
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
-        """Tokens that end a text, by any of the places where makers name them: the generation configuration, the
-        model's own, the tokenizer, and the chat template. Raises DamagedModel.
+        """Tokens that end a text, by any of the places where makers name them: the generation
+        configuration, the model's own, the tokenizer, and the chat template. Raises DamagedModel.
         """
         ends = token_ids(self.name, GENERATION_FILE, self._generation.get("eos_token_id"))
         ends |= token_ids(self.name, CONFIG_FILE, getattr(self.config, "eos_token_id", None))
-        with contextlib.suppress(DamagedModel):  # without a tokenizer there is no text: a client has said so before
+        # without a tokenizer there is no text: a client has said so before
+        with contextlib.suppress(DamagedModel):
             ends |= ending_tokens(self.tokenizer())
         return frozenset(token for token in ends if 0 <= token < self.vocab_size)
 
@@ -123,13 +142,15 @@ class Checkpoint:
         """What the model's makers recommend for generating, as transformers reads it."""
         if not self._generation:
             return GenerationConfig.from_model_config(self.config)
-        with explained(lambda why: DamagedModel(self.name, GENERATION_FILE, f"cannot be read ({why})")):
+        with explained(
+            lambda why: DamagedModel(self.name, GENERATION_FILE, f"cannot be read ({why})")
+        ):
             return GenerationConfig.from_dict(self._generation)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Same bytes, same model: a hash over the configuration and every weight file, as 32 hex digits; quantized,
-        over that and what the bits mean.
+        """Same bytes, same model: a hash over the configuration and every weight file, as 32 hex
+        digits; quantized, over that and what the bits mean.
 
         For a local folder the first use reads all its weights; the result is remembered per file.
         """
@@ -137,16 +158,23 @@ class Checkpoint:
 
     @property
     def siblings(self) -> dict[str, str]:
-        """The same weights stored in the other ways: fingerprint -> name of the quantization, or ``none``."""
+        """The same weights stored in the other ways: fingerprint -> name of the quantization, or
+        ``none``."""
         others = [each for each in (None, *QUANTIZATIONS.values()) if each != self.quantization]
         return {self._fingerprint_of(each): each.name if each else "none" for each in others}
 
     def _fingerprint_of(self, quantization: Quantization | None) -> str:
-        return _digest([self._plain_fingerprint, quantization.form]) if quantization else self._plain_fingerprint
+        return (
+            _digest([self._plain_fingerprint, quantization.form])
+            if quantization
+            else self._plain_fingerprint
+        )
 
     @cached_property
     def _plain_fingerprint(self) -> str:
-        config = {key: value for key, value in self._raw_config.items() if key not in VOLATILE_CONFIG_KEYS}
+        config = {
+            key: value for key, value in self._raw_config.items() if key not in VOLATILE_CONFIG_KEYS
+        }
         files = sorted(set(self._weight_map.values()))
         return _digest([config, [[file, self._source.sha256(file)] for file in files]])
 
@@ -158,11 +186,15 @@ class Checkpoint:
         return self._weight_map[name]
 
     def stored(self) -> Mapping[str, Stored]:
-        """How its tensors lie in their files, by name: of a folder all of them, of a hub model none."""
+        """How its tensors lie in their files, by name: of a folder all of them, of a hub model
+        none."""
         return self._source.stored()
 
     def load(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Read exactly these tensors, in the dtype they are stored in. Raises KeyError for an unknown name."""
+        """Read exactly these tensors, in the dtype they are stored in.
+
+        Raises KeyError for an unknown name.
+        """
         return {name: self.tensor(name) for name in names}
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -174,9 +206,13 @@ class Checkpoint:
         with self._lock:
             if file not in self._open_files:
                 path = self._source.fetch(file)
-                with explained(lambda why: DamagedModel(self.name, file, f"cannot be opened ({why})")):
+                with explained(
+                    lambda why: DamagedModel(self.name, file, f"cannot be opened ({why})")
+                ):
                     self._open_files[file] = safe_open(path, framework="pt", device="cpu")
-            with explained(lambda why: DamagedModel(self.name, file, f"cannot be read at {name} ({why})")):
+            with explained(
+                lambda why: DamagedModel(self.name, file, f"cannot be read at {name} ({why})")
+            ):
                 tensor: torch.Tensor = self._open_files[file].get_tensor(name)
         return tensor
 
@@ -208,14 +244,19 @@ def _digest(facts: list[Any]) -> str:
 
 
 def _unreadable(name: str, why: str) -> UnsupportedModel:
-    return UnsupportedModel(name, f"its {CONFIG_FILE} cannot be read by the installed transformers ({why})")
+    return UnsupportedModel(
+        name, f"its {CONFIG_FILE} cannot be read by the installed transformers ({why})"
+    )
 
 
 def _check_size(name: str, config: PreTrainedConfig, field: str, most: int) -> None:
-    """Raise DamagedModel if a size is impossible, UnsupportedModel if the class of the configuration has none."""
+    """Raise DamagedModel if a size is impossible, UnsupportedModel if the class of the
+    configuration has none."""
     with explained(lambda why: UnsupportedModel(name, f"its configuration has no {field} ({why})")):
         size = getattr(config, field)
     if type(size) is not int or not 1 <= size <= most:
         raise DamagedModel(
-            name, CONFIG_FILE, f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}"
+            name,
+            CONFIG_FILE,
+            f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}",
         )

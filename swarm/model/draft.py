@@ -19,14 +19,16 @@ from swarm.model.folder import look
 from swarm.model.partial import without_progress_bar
 from swarm.model.tokenizer import read_tokenizer
 
-# Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those for the same
-# languages share more: the common words are in both. With less, the draft was made for other languages or spells in a
-# way that is not understood here, and most of its guesses cost a forward pass for nothing. Judged, not measured.
+# Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those
+# for the same languages share more: the common words are in both. With less, the draft was made for
+# other languages or spells in a way that is not understood here, and most of its guesses cost a
+# forward pass for nothing. Judged, not measured.
 MIN_COVERAGE = 0.25
 
 
 class DraftMismatch(SwarmError):
-    """The draft model speaks another vocabulary than the target; `overlap` is the share of the smaller in both."""
+    """The draft model speaks another vocabulary than the target; `overlap` is the share of the
+    smaller in both."""
 
     exit_code = ExitCode.LOCAL
 
@@ -36,8 +38,9 @@ class DraftMismatch(SwarmError):
 
     def __str__(self) -> str:
         return (
-            f"{self.draft} cannot draft for {self.target}: they share {self.overlap:.0%} of the smaller vocabulary, "
-            f"and drafting needs {MIN_COVERAGE:.0%}; give a draft model of the same family, or --draft none"
+            f"{self.draft} cannot draft for {self.target}: they share {self.overlap:.0%} of the"
+            f" smaller vocabulary, and drafting needs {MIN_COVERAGE:.0%}; give a draft model of the"
+            " same family, or --draft none"
         )
 
 
@@ -54,15 +57,21 @@ class DraftModel:
     branching: BranchingModel | None
 
     @classmethod
-    def load(cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> "DraftModel":
+    def load(
+        cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase
+    ) -> "DraftModel":
         """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
 
         Raises:
-            ModelNotFound, DamagedModel, UnsupportedModel: if there is no such model, or it cannot be loaded.
-            DraftMismatch: if less than MIN_COVERAGE of its vocabulary, or of the target's, is in both.
+            ModelNotFound, DamagedModel, UnsupportedModel: if there is no such model, or it cannot
+                be loaded.
+            DraftMismatch: if less than MIN_COVERAGE of its vocabulary, or of the target's, is in
+                both.
         """
         look(name, draft=True)
-        with explained(lambda why: ModelNotFound(name, f"it cannot be loaded as a draft model ({why})")):
+        with explained(
+            lambda why: ModelNotFound(name, f"it cannot be loaded as a draft model ({why})")
+        ):
             # The vocabulary first: a draft that cannot serve need not be downloaded.
             own = read_tokenizer(name, name)
             vocabulary = _vocabulary(name, own, target, tokenizer)
@@ -81,7 +90,10 @@ class DraftModel:
 
 
 def _vocabulary(
-    name: str, draft: PreTrainedTokenizerBase, target: Checkpoint, tokenizer: PreTrainedTokenizerBase
+    name: str,
+    draft: PreTrainedTokenizerBase,
+    target: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Vocabulary:
     if draft.get_vocab() == tokenizer.get_vocab():
         return SameVocabulary(target.vocab_size)

@@ -1,7 +1,8 @@
-"""The edge to the libraries that read and build models: what they raise there becomes a sentence of ours.
+"""The edge to the libraries that read and build models: what they raise there becomes a sentence of
+ours.
 
-Files of strangers reach these libraries, and what they raise for a damaged one is theirs to choose and changes with
-their versions: any exception counts, and nothing of ours runs inside.
+Files of strangers reach these libraries, and what they raise for a damaged one is theirs to choose
+and changes with their versions: any exception counts, and nothing of ours runs inside.
 """
 
 import logging
@@ -21,9 +22,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
-    """While open, an exception of a library becomes ``sentence(reason)``, with what it says on one line.
+    """While open, an exception of a library becomes ``sentence(reason)``, with what it says on one
+    line.
 
-    Errors of ours and memory that ran out pass as they are. What transformers logs meanwhile is left out.
+    Errors of ours and memory that ran out pass as they are. What transformers logs meanwhile is
+    left out.
     """
     try:
         with QUIET:
@@ -35,7 +38,8 @@ def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, on one line: the first one, and those behind it that it announces by a colon."""
+    """What an exception says, on one line: the first one, and those behind it that it announces by
+    a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next(iter(lines), "")
     if said.endswith(":"):
@@ -46,7 +50,9 @@ def reason(error: BaseException) -> str:
 
 
 class Quiet:
-    """While open, transformers logs nothing: what it would say is said by our sentence. Several threads may open it.
+    """While open, transformers logs nothing: what it would say is said by our sentence.
+
+    Several threads may open it.
 
     When we debug, it logs as ever.
     """

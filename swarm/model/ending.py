@@ -1,4 +1,5 @@
-"""Which tokens end a text, as far as its tokenizer knows: its own end of a text, and the end of a turn."""
+"""Which tokens end a text, as far as its tokenizer knows: its own end of a text, and the end of a
+turn."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,10 +13,12 @@ def ending_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The control token that follows the last answer of a conversation; None where none does, or there is no template.
+    """The control token that follows the last answer of a conversation; None where none does, or
+    there is no template.
 
-    It is read off a conversation that ends with the answer. Within one, some templates write other tokens: gpt-oss has
-    ``<|return|>`` at the end and ``<|end|>``, which also ends a thought, everywhere else.
+    It is read off a conversation that ends with the answer. Within one, some templates write other
+    tokens: gpt-oss has ``<|return|>`` at the end and ``<|end|>``, which also ends a thought,
+    everywhere else.
     """
     if not tokenizer.chat_template:
         return None

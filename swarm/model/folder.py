@@ -1,7 +1,9 @@
-"""The files of a checkpoint, looked at without any heavy library: what is damaged, and what cannot be served.
+"""The files of a checkpoint, looked at without any heavy library: what is damaged, and what cannot
+be served.
 
-A folder is looked at as soon as it is named, before libraries are imported and before a network is entered. Nothing is
-read but JSON and the headers of safetensors files (https://huggingface.co/docs/safetensors), both bounded.
+A folder is looked at as soon as it is named, before libraries are imported and before a network is
+entered. Nothing is read but JSON and the headers of safetensors files
+(https://huggingface.co/docs/safetensors), both bounded.
 """
 
 import json
@@ -31,8 +33,8 @@ NARROW_FLOATS = re.compile(r"F[468]_|F4|U?I4")  # values that mean something onl
 ITEM_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
 ITEM_BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
 
-# Parts of names that scales, zero points, packed weights and adapters have: GPTQ, AWQ, FP8 (DeepSeek's, ModelOpt's),
-# compressed-tensors, bitsandbytes, MXFP4, MLX, AQLM, EXL2 and EXL3, LoRA.
+# Parts of names that scales, zero points, packed weights and adapters have: GPTQ, AWQ, FP8
+# (DeepSeek's, ModelOpt's), compressed-tensors, bitsandbytes, MXFP4, MLX, AQLM, EXL2 and EXL3, LoRA.
 EXTRAS = re.compile(
     r"scales?|scale_inv|zeros?|zero_points?|qweight|qzeros|qscales?|packed|g_idx|absmax|quant_map|quant_state|SCB"
     r"|blocks|biases|codes|codebooks?|amax|trellis|lora"
@@ -40,9 +42,18 @@ EXTRAS = re.compile(
 ADAPTER = re.compile(r"(.*_)?lora(_.*)?")
 COMPLEX = frozenset({"C64", "complex64", "complex128"})
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-UNMERGED = "it holds an adapter beside its weights, and adapters are not read: merge it into the model first"
-UNPLAIN = "its weights are quantized, and we quantize plain ones ourselves: give the model that it was made of"
-NO_GGUF = "GGUF files are not read, but safetensors: give the folder or hub id of the model that it was made from"
+UNMERGED = (
+    "it holds an adapter beside its weights, and adapters are not read: merge it into the model"
+    " first"
+)
+UNPLAIN = (
+    "its weights are quantized, and we quantize plain ones ourselves: give the model that it was"
+    " made of"
+)
+NO_GGUF = (
+    "GGUF files are not read, but safetensors: give the folder or hub id of the model that it was"
+    " made from"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ def look(model: str, draft: bool = False) -> None:
     """Raise what is wrong with a model as far as its folder shows it; a hub id is not looked up.
 
     Args:
-        draft: whether it will only draft: the library loads it whole, also where its publisher has quantized it.
+        draft: whether it will only draft: the library loads it whole, also where its publisher has
+            quantized it.
 
     Raises:
         ModelNotFound: if there is no such folder, or no model in it.
@@ -78,7 +90,10 @@ def look(model: str, draft: bool = False) -> None:
 
 
 def folder_of(model: str) -> Path | None:
-    """The folder that a model's name means; None for a hub id. Raises ModelNotFound and UnsupportedModel."""
+    """The folder that a model's name means; None for a hub id.
+
+    Raises ModelNotFound and UnsupportedModel.
+    """
     path = Path(model).expanduser()
     if model.lower().endswith(".gguf"):
         raise UnsupportedModel(model, NO_GGUF)
@@ -97,7 +112,8 @@ def folder_of(model: str) -> Path | None:
 
 
 def check_plain(model: str, config: Mapping[str, Any], files: Collection[str]) -> None:
-    """Raise UnsupportedModel if the configuration, or a file beside it, says that the weights are quantized."""
+    """Raise UnsupportedModel if the configuration, or a file beside it, says that the weights are
+    quantized."""
     beside = next((file for file in QUANTIZATION_FILES if file in files), None)
     if beside is not None:
         raise UnsupportedModel(model, f"{UNPLAIN} ({beside} says so)")
@@ -111,7 +127,9 @@ def check_sizes(model: str, config: Mapping[str, Any]) -> None:
     for field in SIZES:
         if field in config and not (type(config[field]) is int and config[field] > 0):
             said = str(config[field])[:50]
-            raise DamagedModel(model, CONFIG_FILE, f"says that {field} is {said}, which is no positive number")
+            raise DamagedModel(
+                model, CONFIG_FILE, f"says that {field} is {said}, which is no positive number"
+            )
 
 
 def check_tensors(
@@ -122,14 +140,17 @@ def check_tensors(
     Args:
         names: of the tensors of the checkpoint.
         stored: how they lie in their files, as far as that is known.
-        expected: parts of the names that the model itself has: what it names a scale is one of its weights.
+        expected: parts of the names that the model itself has: what it names a scale is one of its
+            weights.
     """
     for name in names:
         ends = name.split(".")[-2:]
         extra = next((end for end in ends if end not in expected and is_extra(end)), None)
         if extra is not None:
             why = UNMERGED if ADAPTER.fullmatch(extra) else UNPLAIN
-            raise UnsupportedModel(model, f"{why} (its tensor {name} is no part of the model itself)")
+            raise UnsupportedModel(
+                model, f"{why} (its tensor {name} is no part of the model itself)"
+            )
         if name in stored and not is_plain(ends[-1], stored[name].dtype):
             raise UnsupportedModel(model, unplain(name, stored[name].dtype))
 
@@ -137,12 +158,18 @@ def check_tensors(
 def unplain(name: str, dtype: str) -> str:
     """What to say of a weight that has this dtype."""
     if dtype in COMPLEX:
-        return f"its tensor {name} holds complex numbers ({dtype}), and weights that can be served are real ones"
+        return (
+            f"its tensor {name} holds complex numbers ({dtype}), and weights that can be served are"
+            " real ones"
+        )
     return f"{UNPLAIN} (its tensor {name} has the dtype {dtype})"
 
 
 def token_ids(model: str, file: str, said: Any) -> frozenset[int]:
-    """The ids that a file names as its eos_token_id: one, several, or None for none. Raises DamagedModel."""
+    """The ids that a file names as its eos_token_id: one, several, or None for none.
+
+    Raises DamagedModel.
+    """
     ids = [] if said is None else said if isinstance(said, list) else [said]
     if not all(type(each) is int for each in ids):
         why = f"says that eos_token_id is {str(said)[:50]}, which is no token or list of them"
@@ -151,12 +178,14 @@ def token_ids(model: str, file: str, said: Any) -> frozenset[int]:
 
 
 def is_plain(leaf: str, dtype: str) -> bool:
-    """Whether a tensor may hold weights as they are; other tensors, such as masks and indices, may be integers."""
+    """Whether a tensor may hold weights as they are; other tensors, such as masks and indices, may
+    be integers."""
     return dtype in PLAIN_DTYPES or not (leaf == "weight" or NARROW_FLOATS.match(dtype))
 
 
 def is_extra(part: str) -> bool:
-    """Whether a part of a tensor's name looks like what belongs to quantized weights or to an adapter."""
+    """Whether a part of a tensor's name looks like what belongs to quantized weights or to an
+    adapter."""
     words = part.split("_")
     pairs = ("_".join(pair) for pair in pairwise(words))  # of weight_scale_inv: scale_inv, too
     return any(EXTRAS.fullmatch(each) for each in (*words, *pairs))
@@ -178,23 +207,33 @@ def read_json(model: str, path: Path) -> dict[str, Any]:
 
 
 def weight_map(model: str, index: Path) -> dict[str, str]:
-    """Tensor name -> file name, as an index says. Raises DamagedModel, and UnsupportedModel for other files."""
+    """Tensor name -> file name, as an index says.
+
+    Raises DamagedModel, and UnsupportedModel for other files.
+    """
     found = read_json(model, index).get("weight_map")
-    if not (isinstance(found, dict) and found and all(isinstance(file, str) for file in found.values())):
+    if not (
+        isinstance(found, dict) and found and all(isinstance(file, str) for file in found.values())
+    ):
         raise DamagedModel(model, index.name, "has no weight_map from tensors to files")
     for file in found.values():
         if not file.endswith(".safetensors") or Path(file).name != file:
-            raise UnsupportedModel(model, f"its index names {file!r}, which is no safetensors file beside it")
+            raise UnsupportedModel(
+                model, f"its index names {file!r}, which is no safetensors file beside it"
+            )
     return found
 
 
 def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
-    """Tensor name -> its file, and how it lies there. Every file is there and as long as its header says.
+    """Tensor name -> its file, and how it lies there.
+
+    Every file is there and as long as its header says.
 
     Raises DamagedModel, and UnsupportedModel where there are no safetensors.
     """
     index, single = folder / INDEX_FILE, folder / SINGLE_FILE
-    if index.is_file() and not single.is_file():  # where there are both, transformers takes the single file, too
+    # where there are both, transformers takes the single file, too
+    if index.is_file() and not single.is_file():
         by_file: dict[str, list[str]] = {}
         for name, file in weight_map(model, index).items():
             by_file.setdefault(file, []).append(name)
@@ -203,11 +242,17 @@ def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
             header = read_header(model, folder / file)
             for name in names:
                 if name not in header:
-                    raise DamagedModel(model, file, f"lacks the tensor {name}, which {INDEX_FILE} says is there")
+                    raise DamagedModel(
+                        model, file, f"lacks the tensor {name}, which {INDEX_FILE} says is there"
+                    )
                 found[name] = (file, header[name])
         return found
     files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    weights = {name: (file.name, tensor) for file in files for name, tensor in read_header(model, file).items()}
+    weights = {
+        name: (file.name, tensor)
+        for file in files
+        for name, tensor in read_header(model, file).items()
+    }
     if not weights:
         pickled = any(True for pattern in PICKLES for _ in folder.glob(pattern))
         how = "; pickled ones are not read, because pickle can run code" if pickled else ""
@@ -240,20 +285,29 @@ def read_header(model: str, path: Path) -> dict[str, Stored]:
     for start, stop, name in sorted(places):
         if start != end:
             how = "overlaps another" if start < end else "does not begin where another ends"
-            raise DamagedModel(model, path.name, f"has a header by which the tensor {name[:100]!r} {how}")
+            raise DamagedModel(
+                model, path.name, f"has a header by which the tensor {name[:100]!r} {how}"
+            )
         end = stop
     if 8 + length + end != size:
-        raise DamagedModel(model, path.name, f"has {size:,} bytes, and its tensors take {8 + length + end:,}")
+        raise DamagedModel(
+            model, path.name, f"has {size:,} bytes, and its tensors take {8 + length + end:,}"
+        )
     return tensors
 
 
 def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, tuple[int, int]]:
-    """What a header says of one tensor: how it is stored, and where it begins and ends behind the header."""
+    """What a header says of one tensor: how it is stored, and where it begins and ends behind the
+    header."""
     try:
         dtype, shape, (start, stop) = said["dtype"], tuple(said["shape"]), said["data_offsets"]
         sizes = [*shape, start, stop]
         sound = isinstance(dtype, str) and len(shape) <= MAX_DIMENSIONS
-        sound = sound and all(type(size) is int and 0 <= size < 1 << 48 for size in sizes) and start <= stop
+        sound = (
+            sound
+            and all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
+            and start <= stop
+        )
     except (TypeError, KeyError, ValueError):
         sound = False
     if sound and dtype in ITEM_BITS:
@@ -271,4 +325,6 @@ def _quantized(config: Any, nesting: int = 0) -> str | None:
     if not isinstance(config, Mapping) or nesting > MAX_NESTING:
         return None
     own = next((key for key in QUANTIZATION_KEYS if config.get(key)), None)
-    return own or next((key for value in config.values() if (key := _quantized(value, nesting + 1))), None)
+    return own or next(
+        (key for value in config.values() if (key := _quantized(value, nesting + 1))), None
+    )

@@ -11,10 +11,12 @@ from swarm.model.partial import build
 
 
 class Head:
-    """Turns the last layer's output into logits, exactly as the architecture does (soft caps and scales included).
+    """Turns the last layer's output into logits, exactly as the architecture does (soft caps and
+    scales included).
 
-    It is the model's own forward, in which the true hidden states come out of a stand-in for the layers: all that a
-    model does behind its layers is done, whatever it is. To be used from one thread at a time.
+    It is the model's own forward, in which the true hidden states come out of a stand-in for the
+    layers: all that a model does behind its layers is done, whatever it is. To be used from one
+    thread at a time.
     """
 
     def __init__(self, model: nn.Module, parts: Parts) -> None:
@@ -28,24 +30,37 @@ class Head:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        cls,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
     ) -> "Head":
-        """Read norm and head (and the embedding where they share weights). Raises UnsupportedModel."""
+        """Read norm and head (and the embedding where they share weights).
+
+        Raises UnsupportedModel.
+        """
         from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
 
         anatomy = rehearsed(checkpoint)
         modules = anatomy.head if anatomy.tied is None else (*anatomy.head, anatomy.tied)
-        return cls(build(checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device), anatomy)
+        return cls(
+            build(
+                checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device
+            ),
+            anatomy,
+        )
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits for raw outputs of the last layer: [n, hidden] in any dtype -> [n, vocab] float32."""
+        """Logits for raw outputs of the last layer: [n, hidden] in any dtype -> [n, vocab]
+        float32."""
         logits: torch.Tensor = self._behind_layers(self._model, hidden).logits
         return logits[0].float()
 
     @torch.inference_mode()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Raw outputs of the last layer, behind the final norm: [n, hidden] in any dtype -> the same in float32."""
+        """Raw outputs of the last layer, behind the final norm: [n, hidden] in any dtype -> the
+        same in float32."""
         normed: torch.Tensor = self._behind_layers(self._decoder, hidden).last_hidden_state
         return normed[0].float()
 

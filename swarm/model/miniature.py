@@ -1,8 +1,10 @@
-"""A miniature of a model: a configuration of the same class and with the same flags, but small sizes.
+"""A miniature of a model: a configuration of the same class and with the same flags, but small
+sizes.
 
-A model's structure is what its code makes of names and flags; sizes only say how much of it there is. So a miniature
-behaves as the model does, at almost no cost. Names of fields are not the same in all configurations, hence the
-patterns; a miniature that does not come out right cannot be built or run, and the next, less small one is tried.
+A model's structure is what its code makes of names and flags; sizes only say how much of it there
+is. So a miniature behaves as the model does, at almost no cost. Names of fields are not the same in
+all configurations, hence the patterns; a miniature that does not come out right cannot be built or
+run, and the next, less small one is tried.
 """
 
 import re
@@ -17,7 +19,9 @@ VOCAB = 64
 INNER = 64  # of what lies between the two halves of an MLP
 WIDE = 128  # of a model whose heads do not set its width
 EXPERTS, CHOSEN_EXPERTS = 4, 2
-LAYERS = 8  # hold every pattern of layers that is in use: dense ones first, every fourth or sixth another kind, ...
+# hold every pattern of layers that is in use: dense ones first, every fourth or sixth another kind,
+# ...
+LAYERS = 8
 MAX_LAYERS = 160
 POSITIONS = 512
 
@@ -25,7 +29,9 @@ NOT_SIZES = re.compile(r"position|n_ctx|window|length|context|chunk|seq|period|i
 TOKENS = re.compile(r"token_(id|index)")
 POSITION_COUNTS = re.compile(r"max_position|n_positions|n_ctx|max_seq")
 HEADS = re.compile(r"head(?!.*(dim|size|rank|width))")
-EXPERT_COUNTS = re.compile(r"(num|n|moe_num)_?(local|routed)?_experts|num_experts_?\w*(?<!tok)(?<!token)")
+EXPERT_COUNTS = re.compile(
+    r"(num|n|moe_num)_?(local|routed)?_experts|num_experts_?\w*(?<!tok)(?<!token)"
+)
 CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_k$|num_selected")
 GROUPS = re.compile(r"n_group|topk_group|num_expert_group")
 INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim")
@@ -81,7 +87,11 @@ def _field(config: PreTrainedConfig, name: str) -> int:
 
 def _shrunk(name: str, value: Any, scale: _Scale) -> Any:
     if isinstance(value, dict):
-        return value if "rope" in name else {key: _shrunk(str(key), each, scale) for key, each in value.items()}
+        return (
+            value
+            if "rope" in name
+            else {key: _shrunk(str(key), each, scale) for key, each in value.items()}
+        )
     if isinstance(value, (list, tuple)):
         return _shrunk_list(name, list(value), scale)
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,9 +1,10 @@
 """Build only some parts of a model: a few decoder layers, the embedding stage, or the head.
 
-The whole model is made on the meta device (it takes no memory), so that every rule which depends on a layer's index
-gives what it gives in the whole model. Then all parts that are not wanted are replaced by stand-ins without weights,
-and transformers' own loader fills the rest, with its renamings and conversions. Every checkpoint tensor is offered to
-it as a promise; those that no remaining part asks for are never read. Nothing here knows any architecture by name.
+The whole model is made on the meta device (it takes no memory), so that every rule which depends on
+a layer's index gives what it gives in the whole model. Then all parts that are not wanted are
+replaced by stand-ins without weights, and transformers' own loader fills the rest, with its
+renamings and conversions. Every checkpoint tensor is offered to it as a promise; those that no
+remaining part asks for are never read. Nothing here knows any architecture by name.
 """
 
 import copy
@@ -25,7 +26,8 @@ from swarm.model.folder import CONFIG_FILE, unplain
 from swarm.model.quantization import settle
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all), counted in the dtype that is computed in; from any thread, one at a time."""
+"""Called with (bytes done, bytes in all), counted in the dtype that is computed in; from any
+thread, one at a time."""
 
 
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -36,11 +38,16 @@ class Absent(nn.Module):
 
     def forward(self, value: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return `value`; for ids, which an embedding would turn into vectors, zeros [..., 1]."""
-        return value if value.is_floating_point() else torch.zeros((*value.shape, 1), device=value.device)
+        return (
+            value
+            if value.is_floating_point()
+            else torch.zeros((*value.shape, 1), device=value.device)
+        )
 
 
 def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str]) -> None:
-    """Replace all parts of a whole model but these layers and named modules by stand-ins without weights."""
+    """Replace all parts of a whole model but these layers and named modules by stand-ins without
+    weights."""
     owners = [name for name in owners_of_weights(model) if not name.startswith(f"{parts.layers}.")]
     for name in owners:
         if name not in modules and not parts.layers.startswith(f"{name}."):
@@ -62,16 +69,20 @@ def build(
     device: str | torch.device,
     progress: Progress | None = None,
 ) -> PreTrainedModel:
-    """Build the model with only these layers (absolute indices) and named modules; only their tensors are read.
+    """Build the model with only these layers (absolute indices) and named modules; only their
+    tensors are read.
 
-    Layers are quantized as the checkpoint says, each tensor as soon as it is read; other modules never are.
-    Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has another shape, or when it holds
-    parameters that the modules of the model do not have, and ConfigError when this computer cannot quantize so.
+    Layers are quantized as the checkpoint says, each tensor as soon as it is read; other modules
+    never are. Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has
+    another shape, or when it holds parameters that the modules of the model do not have, and
+    ConfigError when this computer cannot quantize so.
     """
     kept = set(modules)
     config = copy.deepcopy(checkpoint.config)
     # Without a head there is nothing to tie the embedding to.
-    config.tie_word_embeddings = anatomy.tied is not None and kept.issuperset((anatomy.tied, *anatomy.head))
+    config.tie_word_embeddings = anatomy.tied is not None and kept.issuperset(
+        (anatomy.tied, *anatomy.head)
+    )
     total_numel = 0
     whole_names: frozenset[str] = frozenset()
 
@@ -82,8 +93,8 @@ def build(
         cut(model, anatomy, layers, kept)
         total_numel = sum(parameter.numel() for parameter in model.parameters())
 
-    # A class with the same name, because transformers looks conversions up by it; the loader then makes our cut
-    # model instead of the whole one.
+    # A class with the same name, because transformers looks conversions up by it; the loader then
+    # makes our cut model instead of the whole one.
     partial_class = type(
         anatomy.model_class.__name__,
         (anatomy.model_class,),
@@ -97,18 +108,23 @@ def build(
         with lock:
             done_numel += numel
             if progress is not None:
-                progress(min(done_numel, total_numel) * dtype.itemsize, total_numel * dtype.itemsize)
+                progress(
+                    min(done_numel, total_numel) * dtype.itemsize, total_numel * dtype.itemsize
+                )
 
     quantizing: dict[str, Any] = {}
     if checkpoint.quantization is not None and layers:
         checkpoint.quantization.check(torch.device(device))
         without = [*anatomy.embedding, *anatomy.head]
         quantizing["quantization_config"] = checkpoint.quantization.settings(without, dtype)
-        quantizing["device_map"] = {"": "cpu"}  # the loader would choose a GPU, and which is not its choice
+        # the loader would choose a GPU, and which is not its choice
+        quantizing["device_map"] = {"": "cpu"}
     promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
 
     def unfit(why: str) -> UnsupportedModel:
-        return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({why})")
+        return UnsupportedModel(
+            checkpoint.name, f"its weights do not fit its configuration ({why})"
+        )
 
     try:
         with without_progress_bar(), explained(unfit):
@@ -123,13 +139,18 @@ def build(
                 **quantizing,
             )
     except SwarmError as error:
-        # What fails while the loader reads a tensor comes out of it as an error of the loader's own.
-        raise next((promise.failure for promise in promises.values() if promise.failure), error) from error
+        # What fails while the loader reads a tensor comes out of it as an error of the loader's
+        # own.
+        raise next(
+            (promise.failure for promise in promises.values() if promise.failure), error
+        ) from error
     if report["mismatched_keys"]:
         raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
     if left := sorted(_left_out(report["unexpected_keys"], whole_names)):
         why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
-        raise UnsupportedModel(checkpoint.name, f"{why}: without it, the model would say something else")
+        raise UnsupportedModel(
+            checkpoint.name, f"{why}: without it, the model would say something else"
+        )
     if report["missing_keys"]:
         raise _lacking(checkpoint, sorted(report["missing_keys"]))
     if quantizing:
@@ -168,25 +189,37 @@ def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel
     """What to say of a checkpoint that lacks these tensors."""
     if checkpoint.wrapper is not None:
         why = (
-            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have other names; give a "
-            "checkpoint of the language model alone"
+            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have"
+            " other names; give a checkpoint of the language model alone"
         )
         return UnsupportedModel(checkpoint.name, why)
-    return UnsupportedModel(checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}")
+    return UnsupportedModel(
+        checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
+    )
 
 
-def _misshapen(checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]) -> UnsupportedModel:
-    """What to say of a tensor, by its name in the model, that has another shape than the model gives it."""
-    own = next((each for each in checkpoint.tensor_names() if name.endswith(each) or each.endswith(name)), None)
+def _misshapen(
+    checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]
+) -> UnsupportedModel:
+    """What to say of a tensor, by its name in the model, that has another shape than the model
+    gives it."""
+    own = next(
+        (each for each in checkpoint.tensor_names() if name.endswith(each) or each.endswith(name)),
+        None,
+    )
     where = name if own is None else f"{own} in {checkpoint.file_of(own)}"
     shapes = f"has the shape {list(stored)}, and by {CONFIG_FILE} it is {list(expected)}"
-    return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({where} {shapes})")
+    return UnsupportedModel(
+        checkpoint.name, f"its weights do not fit its configuration ({where} {shapes})"
+    )
 
 
 def _left_out(unexpected: Iterable[str], whole: Set[str]) -> Iterator[str]:
-    """Those tensors that no part of the whole model asks for, though they belong to a module whose weight it has.
+    """Those tensors that no part of the whole model asks for, though they belong to a module whose
+    weight it has.
 
-    Others are harmless: masks and positions of old checkpoints, and layers that predict further tokens.
+    Others are harmless: masks and positions of old checkpoints, and layers that predict further
+    tokens.
     """
     for name in unexpected:
         if name not in whole:

@@ -1,8 +1,10 @@
-"""Weights in fewer bits: which linear layers of a model are stored how, by which library, and in how many bytes.
+"""Weights in fewer bits: which linear layers of a model are stored how, by which library, and in
+how many bytes.
 
-Only weights are quantized. What is computed with them has the dtype that it has without, and every token is computed
-for itself, so that frames can be cut and packed as ever. Quantizing happens on the CPU, from the checkpoint's own
-values: the same layers have the same bits on every peer, whatever it computes on.
+Only weights are quantized. What is computed with them has the dtype that it has without, and every
+token is computed for itself, so that frames can be cut and packed as ever. Quantizing happens on
+the CPU, from the checkpoint's own values: the same layers have the same bits on every peer,
+whatever it computes on.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +29,15 @@ class Quantization:
 
     Attributes:
         name: what users call it.
-        form: what its bits mean. It is part of a model's fingerprint: peers of one form are exchangeable.
+        form: what its bits mean. It is part of a model's fingerprint: peers of one form are
+            exchangeable.
         libraries: that transformers needs to load it.
         bits: of one weight.
-        block: so many weights of a row share a scale; None for all of it. A row must be whole blocks.
+        block: so many weights of a row share a scale; None for all of it. A row must be whole
+            blocks.
         scale_bytes: what is kept of a block besides its weights.
-        scratch_bytes: that quantizing takes for each weight of the largest tensor, for a moment; measured.
+        scratch_bytes: that quantizing takes for each weight of the largest tensor, for a moment;
+            measured.
     """
 
     name: str
@@ -47,15 +52,24 @@ class Quantization:
     def nbytes(self, shape: Shape) -> int:
         """What a weight of this shape takes."""
         rows, columns = shape
-        return rows * (columns * self.bits // 8 + columns // (self.block or columns) * self.scale_bytes)
+        return rows * (
+            columns * self.bits // 8 + columns // (self.block or columns) * self.scale_bytes
+        )
 
     def unfit(self, shapes: Sequence[Shape], numel: int) -> str | None:
-        """Why a layer of ``numel`` weights cannot be stored so, of which linear layers of these shapes have a part."""
+        """Why a layer of ``numel`` weights cannot be stored so, of which linear layers of these
+        shapes have a part."""
         if 2 * sum(rows * columns for rows, columns in shapes) < numel:
-            return "most of its weights are not in linear layers (but in experts, or stored another way)"
+            return (
+                "most of its weights are not in linear layers (but in experts, or stored another"
+                " way)"
+            )
         odd = next((shape for shape in shapes if self.block and shape[1] % self.block), None)
         if odd is not None:
-            return f"{self.name} needs rows of whole blocks of {self.block} weights, and one has {odd[1]}"
+            return (
+                f"{self.name} needs rows of whole blocks of {self.block} weights, and one has"
+                f" {odd[1]}"
+            )
         return None
 
     def check(self, device: "torch.device") -> None:
@@ -69,14 +83,21 @@ class Quantization:
         }
         missing = [library for library in self.libraries if not available[library]()]
         if missing:
-            problem = f"{self.name} needs {' and '.join(missing)}, or a newer one than is installed here; {INSTALL}"
+            problem = (
+                f"{self.name} needs {' and '.join(missing)}, or a newer one than is installed here;"
+                f" {INSTALL}"
+            )
             raise ConfigError("quantization", problem)
         if device.type not in DEVICES:
-            problem = f"{self.name} weights are computed with on {' and '.join(DEVICES)} only, not on {device.type}"
+            problem = (
+                f"{self.name} weights are computed with on {' and '.join(DEVICES)} only, not on"
+                f" {device.type}"
+            )
             raise ConfigError("quantization", problem)
 
     def settings(self, without: list[str], dtype: "torch.dtype") -> Any:
-        """For `from_pretrained(quantization_config=)`; the modules named in ``without`` stay as they are."""
+        """For `from_pretrained(quantization_config=)`; the modules named in ``without`` stay as
+        they are."""
         return self._settings(without, dtype)
 
 
@@ -85,20 +106,28 @@ def named(name: str | None) -> Quantization | None:
     if name is None or name == "none":
         return None
     if name not in QUANTIZATIONS:
-        raise ConfigError("quantization", f"{name!r} is none that we know; give none, {' or '.join(QUANTIZATIONS)}")
+        raise ConfigError(
+            "quantization",
+            f"{name!r} is none that we know; give none, {' or '.join(QUANTIZATIONS)}",
+        )
     return QUANTIZATIONS[name]
 
 
 def weight_bytes(model: "nn.Module") -> int:
     """Memory of all parameters and buffers, packed as they are."""
-    tensors = {id(part): part.nbytes for each in (*model.parameters(), *model.buffers()) for part in _parts(each)}
+    tensors = {
+        id(part): part.nbytes
+        for each in (*model.parameters(), *model.buffers())
+        for part in _parts(each)
+    }
     return sum(tensors.values())
 
 
 def settle(model: "nn.Module") -> None:
     """Have every module compute in the dtype of what it is given.
 
-    On CPUs with AVX-512 bitsandbytes would compute in bfloat16 whatever it is given: an honest peer would be caught.
+    On CPUs with AVX-512 bitsandbytes would compute in bfloat16 whatever it is given: an honest peer
+    would be caught.
     """
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
@@ -107,7 +136,11 @@ def settle(model: "nn.Module") -> None:
 
 def _parts(tensor: "torch.Tensor") -> "list[torch.Tensor]":
     if hasattr(tensor, "__tensor_flatten__"):  # torchao
-        return [part for name in tensor.__tensor_flatten__()[0] for part in _parts(getattr(tensor, name))]
+        return [
+            part
+            for name in tensor.__tensor_flatten__()[0]
+            for part in _parts(getattr(tensor, name))
+        ]
     state = getattr(tensor, "quant_state", None)  # bitsandbytes
     return [tensor] if state is None else [tensor, state.absmax]
 
@@ -116,7 +149,9 @@ def _int8(without: list[str], dtype: "torch.dtype") -> Any:
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
-    return TorchAoConfig(Int8WeightOnlyConfig(set_inductor_config=False), modules_to_not_convert=without)
+    return TorchAoConfig(
+        Int8WeightOnlyConfig(set_inductor_config=False), modules_to_not_convert=without
+    )
 
 
 def _nf4(without: list[str], dtype: "torch.dtype") -> Any:
@@ -126,7 +161,8 @@ def _nf4(without: list[str], dtype: "torch.dtype") -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=False,  # a mean over all scales, whose last bit depends on the order of adding
+        # a mean over all scales, whose last bit depends on the order of adding
+        bnb_4bit_use_double_quant=False,
         llm_int8_skip_modules=without,
     )
 

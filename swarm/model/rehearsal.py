@@ -1,10 +1,12 @@
-"""The whole way from token ids to logits is gone once with a miniature, before a model is served or used.
+"""The whole way from token ids to logits is gone once with a miniature, before a model is served or
+used.
 
-What is checked is that nothing a model does before, between or behind its layers is lost between spans and head. A
-miniature of random weights is run whole, by the library, and then by two spans and a head, handed on behind every
-layer; the logits must be equal. Then its spans check that they do the same in chunks as in one piece, as real ones will
-on loading: so a class that cannot be served is known before a network is entered. That costs a third of a second on one
-core, and a configuration that has passed is not tried again.
+What is checked is that nothing a model does before, between or behind its layers is lost between
+spans and head. A miniature of random weights is run whole, by the library, and then by two spans
+and a head, handed on behind every layer; the logits must be equal. Then its spans check that they
+do the same in chunks as in one piece, as real ones will on loading: so a class that cannot be
+served is known before a network is entered. That costs a third of a second on one core, and a
+configuration that has passed is not tried again.
 """
 
 import copy
@@ -26,7 +28,8 @@ from swarm.model.span import Span
 
 IDS = torch.tensor([3, 1, 2, 1, 3])  # small ones, for vocabularies that are small themselves
 TOLERANCE = 1e-4  # of the largest logit: float noise is about 1e-6, a lost norm about 1
-NOISE = 0.5  # of what has one dimension: norms, biases, sinks; else random weights leave them at 1 and 0
+# of what has one dimension: norms, biases, sinks; else random weights leave them at 1 and 0
+NOISE = 0.5
 MAX_NUMEL = 1 << 27  # of a miniature, half a gigabyte
 
 log = logging.getLogger(__name__)
@@ -38,8 +41,8 @@ _one_at_a_time = threading.Lock()
 def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     """The parts of a model that spans and a head may be made of.
 
-    Raises UnsupportedModel if they together do not give what the whole model gives, if no miniature can be made that
-    shows it, or for what `study` raises it.
+    Raises UnsupportedModel if they together do not give what the whole model gives, if no miniature
+    can be made that shows it, or for what `study` raises it.
     """
     anatomy = study(checkpoint)
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
@@ -54,14 +57,16 @@ def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
     """The check itself: whole, then apart. Raises UnsupportedModel."""
     whole = _whole_that_runs(name, config, parts)
     expected = _logits(whole)
-    with explained(lambda why: UnsupportedModel(name, f"its layers do not run apart from each other ({why})")):
+    with explained(
+        lambda why: UnsupportedModel(name, f"its layers do not run apart from each other ({why})")
+    ):
         spans, head = _apart(whole, parts)
         logits = _handed_on(spans, head)
     difference = (logits - expected).abs().max() / expected.abs().max()
     if not difference <= TOLERANCE:
         why = (
-            "its layers and its head, apart from each other, do not give what the whole model gives "
-            f"(logits differ by {difference:.2g} of the largest one)"
+            "its layers and its head, apart from each other, do not give what the whole model"
+            f" gives (logits differ by {difference:.2g} of the largest one)"
         )
         raise UnsupportedModel(name, why)
     for span in spans:
@@ -80,11 +85,16 @@ def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTr
         except Exception as error:  # of the model's own code, given sizes that it was not made for
             why = reason(error)
         log.debug("a miniature of %s does not run: %s", name, why)
-    raise UnsupportedModel(name, f"no small model of its class could be made to check the way through it ({why})")
+    raise UnsupportedModel(
+        name, f"no small model of its class could be made to check the way through it ({why})"
+    )
 
 
 def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
-    """A miniature with random weights, whole. Raises what its class does, and ValueError if it is no miniature."""
+    """A miniature with random weights, whole.
+
+    Raises what its class does, and ValueError if it is no miniature.
+    """
     small = skeleton(name, config)
     if sum(parameter.numel() for parameter in small.parameters()) > MAX_NUMEL:
         raise ValueError("it is still too large")
@@ -130,7 +140,9 @@ def _handed_on(spans: list[Span], head: Head) -> torch.Tensor:
     return head.logits(values)
 
 
-def _without(whole: PreTrainedModel, parts: Parts, layers: range, modules: tuple[str, ...]) -> PreTrainedModel:
+def _without(
+    whole: PreTrainedModel, parts: Parts, layers: range, modules: tuple[str, ...]
+) -> PreTrainedModel:
     """A copy with only these layers and modules; the weights are shared."""
     memo = {id(parameter): parameter for parameter in whole.parameters()}
     copied = copy.deepcopy(whole, memo)

@@ -17,7 +17,8 @@ class Source(Protocol):
 
     @property
     def tokenizer_location(self) -> tuple[str, dict[str, Any]]:
-        """Where transformers finds the tokenizer, and the keyword arguments that it needs for that."""
+        """Where transformers finds the tokenizer, and the keyword arguments that it needs for
+        that."""
         ...
 
     @property
@@ -41,7 +42,8 @@ class Source(Protocol):
 
 
 class Folder:
-    """A checkpoint in a local folder, all of whose weight files are there and whole when it is made."""
+    """A checkpoint in a local folder, all of whose weight files are there and whole when it is
+    made."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Raises DamagedModel and UnsupportedModel."""
@@ -49,7 +51,10 @@ class Folder:
         self.path = path
         self._tensors = headers(name, path)
         self.files = [each.name for each in path.iterdir() if each.is_file()]
-        self.tokenizer_location: tuple[str, dict[str, Any]] = (str(path), {"local_files_only": True})
+        self.tokenizer_location: tuple[str, dict[str, Any]] = (
+            str(path),
+            {"local_files_only": True},
+        )
 
     def fetch(self, file: str) -> Path:
         path = self.path / file
@@ -73,15 +78,21 @@ class Hub:
     def __init__(self, repo: str) -> None:
         """Raises ModelNotFound."""
         self._repo = repo
-        with explained(lambda why: ModelNotFound(repo, f"it is no folder, and the hub says: {why}")):
+        with explained(
+            lambda why: ModelNotFound(repo, f"it is no folder, and the hub says: {why}")
+        ):
             info = huggingface_hub.HfApi().model_info(repo, files_metadata=True)
         self._revision: str | None = info.sha
-        self._sha256 = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
+        self._sha256 = {
+            file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()
+        }
         self.files = list(self._sha256)
         self.tokenizer_location: tuple[str, dict[str, Any]] = (repo, {"revision": info.sha})
 
     def fetch(self, file: str) -> Path:
-        with explained(lambda why: ModelNotFound(self._repo, f"{file} could not be fetched: {why}")):
+        with explained(
+            lambda why: ModelNotFound(self._repo, f"{file} could not be fetched: {why}")
+        ):
             return Path(huggingface_hub.hf_hub_download(self._repo, file, revision=self._revision))
 
     def weights(self) -> dict[str, str]:
@@ -89,13 +100,20 @@ class Hub:
             return weight_map(self._repo, self.fetch(INDEX_FILE))
         if SINGLE_FILE not in self._sha256:
             raise UnsupportedModel(self._repo, "it has no safetensors weights")
-        with explained(lambda why: DamagedModel(self._repo, SINGLE_FILE, f"has no header that can be read ({why})")):
-            header = huggingface_hub.parse_safetensors_file_metadata(self._repo, SINGLE_FILE, revision=self._revision)
+        with explained(
+            lambda why: DamagedModel(
+                self._repo, SINGLE_FILE, f"has no header that can be read ({why})"
+            )
+        ):
+            header = huggingface_hub.parse_safetensors_file_metadata(
+                self._repo, SINGLE_FILE, revision=self._revision
+            )
             return dict.fromkeys(header.tensors, SINGLE_FILE)
 
     def stored(self) -> dict[str, Stored]:
         return {}
 
     def sha256(self, file: str) -> str:
-        # Files too small for large-file storage have no hash in the metadata; fetching those costs nothing.
+        # Files too small for large-file storage have no hash in the metadata; fetching those costs
+        # nothing.
         return self._sha256.get(file) or file_sha256(self.fetch(file))

@@ -20,9 +20,11 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
 CHECK_TOKENS = 6  # enough for two chunks and a neighbour
-TOLERANCE = 1e-3  # of the self-check in float32, relative: float noise is far below, wrong masks are far above
+# of the self-check in float32, relative: float noise is far below, wrong masks are far above
+TOLERANCE = 1e-3
 ROUGH_TOLERANCE = 0.1  # in 16 bits, where two right ways of attending differ visibly
-LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})  # these turn all of a row by its largest position
+# these turn all of a row by its largest position
+LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +57,30 @@ class _Route:
 
 
 class Span:
-    """The layers [first, last) of a model; a smaller model. Make one with `Span.load`; one thread at a time.
+    """The layers [first, last) of a model; a smaller model.
+
+    Make one with `Span.load`; one thread at a time.
 
     Attributes:
-        packs: whether sessions share one forward. If not, `forward` does the same, one after another.
-        branches: whether a token may have several continuations. Without, each token sees all before it.
-        nbytes: memory of the weights. nbytes_per_token: memory of one cached position in all layers.
+        packs: whether sessions share one forward. If not, `forward` does the same, one after
+            another.
+        branches: whether a token may have several continuations. Without, each token sees all
+            before it.
+        nbytes: memory of the weights. nbytes_per_token: memory of one cached position in all
+            layers.
     """
 
-    def __init__(self, model: nn.Module, decoder: str, layers: str, first: int, last: int, config: Any) -> None:
+    def __init__(
+        self, model: nn.Module, decoder: str, layers: str, first: int, last: int, config: Any
+    ) -> None:
         self.first = first
         self.last = last
         self.hidden_size = int(config.hidden_size)
         self.vocab_size = int(config.vocab_size)
         parameter = next(model.parameters())
-        self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), parameter.dtype)
+        self.dtype = next(
+            (p.dtype for p in model.parameters() if p.is_floating_point()), parameter.dtype
+        )
         self.device = parameter.device
         self.nbytes = weight_bytes(model)
         self.nbytes_per_token = 0
@@ -95,15 +106,18 @@ class Span:
         device: str | torch.device = "cpu",
         progress: Callable[[int, int], None] | None = None,
     ) -> "Span":
-        """Read only the tensors of the layers [first, last), and of the embedding where first is 0; layers are
-        quantized as the checkpoint says.
+        """Read only the tensors of the layers [first, last), and of the embedding where first is 0;
+        layers are quantized as the checkpoint says.
 
-        Ends with a self-check on made-up inputs: chunks and neighbours must give what the model's own attention
-        gives in one piece. Raises SpanError for layers that are not there, UnsupportedModel when the check fails, and
-        ConfigError when this computer cannot quantize so.
+        Ends with a self-check on made-up inputs: chunks and neighbours must give what the model's
+        own attention gives in one piece. Raises SpanError for layers that are not there,
+        UnsupportedModel when the check fails, and ConfigError when this computer cannot quantize
+        so.
         """
         if not 0 <= first < last <= checkpoint.num_layers:
-            raise SpanError(first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})")
+            raise SpanError(
+                first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
+            )
         from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
 
         anatomy = rehearsed(checkpoint)
@@ -122,48 +136,62 @@ class Span:
 
     @property
     def branches(self) -> bool:
-        # What attends by its own code draws its own masks, and what turns a row by its largest position would let
-        # one branch turn another: the same models that cannot have neighbours.
+        # What attends by its own code draws its own masks, and what turns a row by its largest
+        # position would let one branch turn another: the same models that cannot have neighbours.
         return self.packs
 
-    def new_cache(self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS) -> KVCache:
-        """An empty cache for a session that uses the layers [first, last) of this span; all of them by default.
+    def new_cache(
+        self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS
+    ) -> KVCache:
+        """An empty cache for a session that uses the layers [first, last) of this span; all of them
+        by default.
 
-        Layers that the session never runs cost nothing, but it has to run the same ones every time. There will be
-        room for `limit` tokens at most.
+        Layers that the session never runs cost nothing, but it has to run the same ones every time.
+        There will be room for `limit` tokens at most.
         """
         route = self._route(first, last)
         return KVCache(route.first, route.last, limit)
 
-    def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[torch.Tensor]:
-        """Run the layers [first, last) on every work: outputs [n, hidden], in order, raw from the last layer, on the
-        CPU: when this returns, the device is done.
+    def forward(
+        self, batch: Sequence[Work], first: int | None = None, last: int | None = None
+    ) -> list[torch.Tensor]:
+        """Run the layers [first, last) on every work: outputs [n, hidden], in order, raw from the
+        last layer, on the CPU: when this returns, the device is done.
 
-        All works share these layers. Raises SpanError, before anything is done, when a work does not fit its cache.
-        After any other failure the same works may be tried again.
+        All works share these layers. Raises SpanError, before anything is done, when a work does
+        not fit its cache. After any other failure the same works may be tried again.
         """
         route = self._route(first, last)
         self._check(batch, route)
         for work in batch:
             work.cache.place(work.placement)
         with torch.inference_mode():
-            outputs = self._run(route, batch) if self.packs else [self._run(route, [work])[0] for work in batch]
+            outputs = (
+                self._run(route, batch)
+                if self.packs
+                else [self._run(route, [work])[0] for work in batch]
+            )
         for work in batch:
             work.cache.advance(work.inputs.shape[0])
         return outputs
 
-    def once(self, inputs: torch.Tensor, first: int | None = None, last: int | None = None) -> torch.Tensor:
-        """Run the layers [first, last) on the tokens of a whole text, [n] ids or [n, hidden] -> [n, hidden] on the CPU:
-        without a cache, and by the span's attention, which must not be the packed one.
+    def once(
+        self, inputs: torch.Tensor, first: int | None = None, last: int | None = None
+    ) -> torch.Tensor:
+        """Run the layers [first, last) on the tokens of a whole text, [n] ids or [n, hidden] -> [n,
+        hidden] on the CPU: without a cache, and by the span's attention, which must not be the
+        packed one.
         """
         with torch.inference_mode():
             positions = torch.arange(len(inputs), device=self.device)
             return self._forward(self._route(first, last), inputs.to(self.device), positions, None)
 
     def choose_attention(self, name: str) -> None:
-        """Packed attention where it gives what the model's own attention gives, else the latter, unpacked.
+        """Packed attention where it gives what the model's own attention gives, else the latter,
+        unpacked.
 
-        Raises UnsupportedModel, in which the model has this ``name``, where chunks do not give what one piece gives.
+        Raises UnsupportedModel, in which the model has this ``name``, where chunks do not give what
+        one piece gives.
         """
         generator = torch.Generator().manual_seed(0)
         if self.first:
@@ -197,15 +225,19 @@ class Span:
                 problem = f"the cache is for the layers [{work.cache.first}, {work.cache.last})"
             elif not work.cache.fits(work.placement, work.inputs.shape[0]):
                 problem = (
-                    f"the work starts at row {work.placement.start}, its cache ends at {work.cache.length} "
-                    f"and may hold {work.cache.limit}"
+                    f"the work starts at row {work.placement.start}, its cache ends at"
+                    f" {work.cache.length} and may hold {work.cache.limit}"
                 )
             elif work.placement.sees is not None and not self.branches:
                 problem = "tokens of this model see all before them; it takes no branches"
             elif work.inputs.shape[1:] != shape or not work.inputs.shape[0]:
-                problem = f"inputs of shape {tuple(work.inputs.shape)} came instead of {('n', *shape)}"
+                problem = (
+                    f"inputs of shape {tuple(work.inputs.shape)} came instead of {('n', *shape)}"
+                )
             elif work.inputs.is_floating_point() != bool(route.first):
-                problem = f"layer {route.first} takes {'hidden states' if route.first else 'token ids'}"
+                problem = (
+                    f"layer {route.first} takes {'hidden states' if route.first else 'token ids'}"
+                )
             elif id(work.cache) in seen:
                 problem = "a session is in the batch twice"
             if problem:
@@ -217,19 +249,29 @@ class Span:
         views = [View.of(work.placement, work.inputs.shape[0], self.device) for work in batch]
         packed = PackedCache([work.cache for work in batch], views)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
-        positions = torch.tensor([position for work in batch for position in work.placement.positions])
+        positions = torch.tensor(
+            [position for work in batch for position in work.placement.positions]
+        )
         with running(packed):
-            row = self._forward(route, upload(inputs, self.device), upload(positions, self.device), packed)
+            row = self._forward(
+                route, upload(inputs, self.device), upload(positions, self.device), packed
+            )
         return list(row.split_with_sizes(packed.counts))
 
     def _forward(
-        self, route: _Route, inputs: torch.Tensor, positions: torch.Tensor, packed: PackedCache | None
+        self,
+        route: _Route,
+        inputs: torch.Tensor,
+        positions: torch.Tensor,
+        packed: PackedCache | None,
     ) -> torch.Tensor:
-        """The decoder's own forward over a row of inputs [total(, hidden)] -> [total, hidden] on the CPU."""
+        """The decoder's own forward over a row of inputs [total(, hidden)] -> [total, hidden] on
+        the CPU."""
         decoder = self._decoder
         decoder.config = route.config
         setattr(decoder, self._layers_name, route.layers)
-        self._entering = route.first or -1  # token ids enter through the embedding, hidden states at the first layer
+        # token ids enter through the embedding, hidden states at the first layer
+        self._entering = route.first or -1
         self._leaving = route.last - 1
         inputs = inputs.unsqueeze(0)
         key = "input_ids"
@@ -255,12 +297,17 @@ class Span:
         route = self._routes.get(key)
         if route is None:
             if not self.first <= key[0] < key[1] <= self.last:
-                raise SpanError(self.first, self.last, f"the layers [{key[0]}, {key[1]}) are not all in it")
+                raise SpanError(
+                    self.first, self.last, f"the layers [{key[0]}, {key[1]}) are not all in it"
+                )
             config = narrow(self._config, *key)
             config._attn_implementation = self._config._attn_implementation
-            route = self._routes[key] = _Route(*key, nn.ModuleList(self._layers[key[0] : key[1]]), config)
-            # Hidden states enter past the embedding stage and leave before the final norm, whatever a model does
-            # in them (scaling, normalising once more): that is what makes spans exact without knowing the model.
+            route = self._routes[key] = _Route(
+                *key, nn.ModuleList(self._layers[key[0] : key[1]]), config
+            )
+            # Hidden states enter past the embedding stage and leave before the final norm, whatever
+            # a model does in them (scaling, normalising once more): that is what makes spans exact
+            # without knowing the model.
             self._tap(*key)
         return route
 
@@ -287,8 +334,8 @@ class Span:
         self._routes.clear()
 
     def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
-        """Run `inputs` in two chunks, the second beside a neighbour and, if they may be, a branch that loses; say what
-        is wrong with the result, if anything.
+        """Run `inputs` in two chunks, the second beside a neighbour and, if they may be, a branch
+        that loses; say what is wrong with the result, if anything.
         """
         cache, neighbour = self.new_cache(), self.new_cache()
         cut = CHECK_TOKENS * 2 // 3
@@ -297,23 +344,42 @@ class Span:
             chunk = Work.behind(cache, inputs[cut:])
             if self.branches:
                 chunk = _beside(inputs[:1], chunk)
-            rest = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])[1][-len(inputs) + cut :]
-        except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            rest = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])[1][
+                -len(inputs) + cut :
+            ]
+        except (
+            NotPackable,
+            AttributeError,
+            IndexError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             if not self.packs:
                 raise
             return f"it does not run packed ({error})"
         self.nbytes_per_token = cache.nbytes_per_token
-        error_norm = (torch.cat([start, rest]).float() - expected.float()).norm() / expected.float().norm()
+        error_norm = (
+            torch.cat([start, rest]).float() - expected.float()
+        ).norm() / expected.float().norm()
         if not error_norm <= (TOLERANCE if self.dtype == torch.float32 else ROUGH_TOLERANCE):
-            return f"its layers give another result in chunks than in one piece (relative error {error_norm:.2g})"
+            return (
+                "its layers give another result in chunks than in one piece (relative error"
+                f" {error_norm:.2g})"
+            )
         return None
 
 
 def _beside(branch: torch.Tensor, work: Work) -> Work:
-    """The work's tokens with one more before them, `branch` [1(, hidden)], that none of them sees."""
+    """The work's tokens with one more before them, `branch` [1(, hidden)], that none of them
+    sees."""
     start, positions = work.placement.start, work.placement.positions
     sees = (1, *((2 << i) - 2 for i in range(1, len(positions) + 1)))
-    return Work(work.cache, torch.cat((branch, work.inputs)), Placement(start, (), (start, *positions), start, sees))
+    return Work(
+        work.cache,
+        torch.cat((branch, work.inputs)),
+        Placement(start, (), (start, *positions), start, sees),
+    )
 
 
 def turns_by_length(config: Any) -> bool:

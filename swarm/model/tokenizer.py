@@ -14,13 +14,18 @@ JSON_FILES = (FILE, "tokenizer_config.json", "special_tokens_map.json")
 
 
 def read_tokenizer(model: str, where: str, **options: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder or of a hub id; ``options`` are transformers' own. Raises DamagedModel."""
+    """The tokenizer in a folder or of a hub id; ``options`` are transformers' own.
+
+    Raises DamagedModel.
+    """
     folder = Path(where)
     for file in JSON_FILES:
         if (folder / file).is_file():
             read_json(model, folder / file)
     with explained(lambda why: DamagedModel(model, FILE, f"gives no tokenizer ({why})")):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, **options
+        )
         ordinary = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
     if not ordinary:  # what transformers makes of a folder without one
         raise DamagedModel(model, FILE, "is missing, or has no vocabulary")

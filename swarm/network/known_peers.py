@@ -1,7 +1,8 @@
-"""What a client remembers from one start to the next: DHT nodes that let it in, peers that served it well, and liars.
+"""What a client remembers from one start to the next: DHT nodes that let it in, peers that served
+it well, and liars.
 
-One JSON file a network. Nothing in it is trusted more than what the DHT says: whoever is named there has to answer,
-with the certificate that its record names.
+One JSON file a network. Nothing in it is trusted more than what the DHT says: whoever is named
+there has to answer, with the certificate that its record names.
 """
 
 import contextlib
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 
 
 class Standing(BaseModel):
-    """What is known of one peer's honesty: how many windows of it were found right, and until when it is banned."""
+    """What is known of one peer's honesty: how many windows of it were found right, and until when
+    it is banned."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,8 +60,11 @@ class _Page(BaseModel):
 
 
 class AddressBook:
-    """One network's page. Reading and writing never fail: a page that cannot be read is empty, one that cannot be
-    written is lost."""
+    """One network's page.
+
+    Reading and writing never fail: a page that cannot be read is empty, one that cannot be written
+    is lost.
+    """
 
     def __init__(self, folder: Path, network: str) -> None:
         self._network = network
@@ -78,7 +83,9 @@ class AddressBook:
 
     def standings(self) -> Mapping[str, Standing]:
         """Of peers, by their ids; bans that are over are left out."""
-        return _most_important({peer_id: _today(each) for peer_id, each in self._read().standings.items()})
+        return _most_important(
+            {peer_id: _today(each) for peer_id, each in self._read().standings.items()}
+        )
 
     def remember(
         self,
@@ -87,7 +94,10 @@ class AddressBook:
         peers: Sequence[PeerRecord],
         standings: Mapping[str, Standing] = NOBODY,
     ) -> None:
-        """Take note of what was good just now, and who was not. What is not named keeps its place."""
+        """Take note of what was good just now, and who was not.
+
+        What is not named keeps its place.
+        """
         before = self._read()
         nodes = list(dict.fromkeys([*nodes, *before.nodes]))[:MAX_NODES]
         models = dict(before.models)
@@ -96,10 +106,13 @@ class AddressBook:
         newest = sorted(models, key=lambda each: models[each].at)[-MAX_MODELS:]
         known = {peer_id: _today(each) for peer_id, each in before.standings.items()}
         for peer_id, new in standings.items():
-            banned_until = max(new.banned_until, known.get(peer_id, new).banned_until)  # another client's ban stays
+            # another client's ban stays
+            banned_until = max(new.banned_until, known.get(peer_id, new).banned_until)
             known[peer_id] = Standing(clean=new.clean, banned_until=banned_until)
         page = _Page(
-            nodes=tuple(nodes), models={each: models[each] for each in newest}, standings=_most_important(known)
+            nodes=tuple(nodes),
+            models={each: models[each] for each in newest},
+            standings=_most_important(known),
         )
         try:
             self._write(page.model_dump_json(indent=1))
@@ -135,6 +148,11 @@ def _today(standing: Standing) -> Standing:
 
 
 def _most_important(standings: Mapping[str, Standing]) -> dict[str, Standing]:
-    """As many as may be kept: bans first, then long records. Whoever has neither is not worth a line."""
+    """As many as may be kept: bans first, then long records.
+
+    Whoever has neither is not worth a line.
+    """
     worth = [each for each in standings.items() if each[1] != Standing()]
-    return dict(sorted(worth, key=lambda each: (-each[1].banned_until, -each[1].clean))[:MAX_STANDINGS])
+    return dict(
+        sorted(worth, key=lambda each: (-each[1].banned_until, -each[1].clean))[:MAX_STANDINGS]
+    )

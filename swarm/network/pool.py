@@ -1,4 +1,5 @@
-"""From records to peers that answer: what the DHT promises is checked by a hello or a ping before it is used."""
+"""From records to peers that answer: what the DHT promises is checked by a hello or a ping before
+it is used."""
 
 import asyncio
 import logging
@@ -18,8 +19,10 @@ from swarm.util.tasks import end
 MAX_CANDIDATES = 64  # peers that one search pings
 NEAREST = 64  # of those that answered earlier searches are pinged again, besides them
 CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
-HEAD_START_S = 1.0  # of an address over the next one: a computer behind NAT does not say that it cannot be dialled
-REACH_TIMEOUT_S = 6.0  # for a search as a whole: a record with many dead addresses keeps nobody waiting longer
+# of an address over the next one: a computer behind NAT does not say that it cannot be dialled
+HEAD_START_S = 1.0
+# for a search as a whole: a record with many dead addresses keeps nobody waiting longer
+REACH_TIMEOUT_S = 6.0
 
 _BY_LOT = random.Random()
 
@@ -38,11 +41,14 @@ class Spans(Protocol):
 S = TypeVar("S", bound=Spans)
 
 
-def candidates(records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.Random = _BY_LOT) -> list[S]:
-    """A choice that is fair to every part of a model: one way through it after the other, each by lot.
+def candidates(
+    records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.Random = _BY_LOT
+) -> list[S]:
+    """A choice that is fair to every part of a model: one way through it after the other, each by
+    lot.
 
-    So whole chains are among them if there are any, and mostly of few peers. The first records of a sorted list would
-    all be of the first layers, and anybody may publish many of those.
+    So whole chains are among them if there are any, and mostly of few peers. The first records of a
+    sorted list would all be of the first layers, and anybody may publish many of those.
     """
     left = rng.sample(records, len(records))
     chosen: list[S] = []
@@ -55,7 +61,8 @@ def candidates(records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.
 
 
 def _way_through(records: Sequence[S]) -> list[S]:
-    """Peers one after the other, from the first layer that is served to the last; of the first few the farthest."""
+    """Peers one after the other, from the first layer that is served to the last; of the first few
+    the farthest."""
     way: list[S] = []
     reached = 0
     while ahead := [record for record in records if record.last_layer > reached]:
@@ -80,7 +87,9 @@ class Connections:
         self._open: dict[str, Connection] = {}
         self._asked_at: dict[str, float] = {}  # when each of these was asked for last
         self._closed = False
-        self._tries: SingleFlight[tuple[str, tuple[str, ...], str], Connection | None] = SingleFlight()
+        self._tries: SingleFlight[tuple[str, tuple[str, ...], str], Connection | None] = (
+            SingleFlight()
+        )
         # One attempt a peer at a time. A lock lives as long as somebody holds it or waits for it.
         self._attempts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -94,7 +103,9 @@ class Connections:
             return {}
         try:
             done, _ = await asyncio.wait(attempts, timeout=REACH_TIMEOUT_S)
-            reached = [connection for attempt in done if (connection := attempt.result()) is not None]
+            reached = [
+                connection for attempt in done if (connection := attempt.result()) is not None
+            ]
         finally:
             await end(*attempts)
         return {connection.peer_id: connection for connection in reached}
@@ -105,17 +116,23 @@ class Connections:
         return known is not None and not known.closed and known.link.address in record.addresses
 
     async def keep(self, peer_ids: Collection[str], lately_s: float = 0.0) -> None:
-        """Close the connections to all others that no session uses, and that were not asked for in the last
-        ``lately_s``: of those who search at the same time, none closes what another one has just found."""
+        """Close the connections to all others that no session uses, and that were not asked for in
+        the last ``lately_s``: of those who search at the same time, none closes what another one
+        has just found."""
         since = self._clock() - lately_s
         self._asked_at = {peer_id: at for peer_id, at in self._asked_at.items() if at > since}
         spared = {*peer_ids, *self._asked_at}
-        idle = [peer_id for peer_id, connection in self._open.items() if peer_id not in spared and connection.idle]
+        idle = [
+            peer_id
+            for peer_id, connection in self._open.items()
+            if peer_id not in spared and connection.idle
+        ]
         others = [self._open.pop(peer_id) for peer_id in idle]
         await asyncio.gather(*(connection.close() for connection in others))
 
     async def drop(self, peer_id: str, why: str) -> None:
-        """Close the connection to a peer, whoever uses it: all that listen to it hear why, at once."""
+        """Close the connection to a peer, whoever uses it: all that listen to it hear why, at
+        once."""
         connection = self._open.pop(peer_id, None)
         if connection is not None:
             await connection.close(why)
@@ -126,8 +143,11 @@ class Connections:
         self._open.clear()
 
     async def _try(self, record: PeerRecord) -> Connection | None:
-        """A connection, if the peer answers now. Those who ask at the same time share the answer: one ping after the
-        other, a peer that many ask would seem to be silent to the last of them."""
+        """A connection, if the peer answers now.
+
+        Those who ask at the same time share the answer: one ping after the other, a peer that many
+        ask would seem to be silent to the last of them.
+        """
         key = record.peer_id, record.addresses, record.certificate
         connection = await self._tries.do(key, lambda: self._attempt(record))
         if connection is not None:
@@ -139,25 +159,33 @@ class Connections:
         async with lock:
             known = self._open.get(record.peer_id)
             if known is not None and self.has(record):
-                # It may be in use: whether it is over is for its heartbeat to say, not for one late answer.
+                # It may be in use: whether it is over is for its heartbeat to say, not for one late
+                # answer.
                 return known if await _answers(known) else None
             if known is not None:
                 await self._open.pop(record.peer_id).close()
             return await self._dial(record)
 
     async def _dial(self, record: PeerRecord) -> Connection | None:
-        """A new connection over the first address of the record that answers; better ones get a head start."""
+        """A new connection over the first address of the record that answers; better ones get a
+        head start."""
         attempts: list[asyncio.Task[Connection | None]] = []
         chosen: Connection | None = None
         left = list(record.addresses)
         try:
-            while not self._closed and chosen is None and (left or not all(attempt.done() for attempt in attempts)):
+            while (
+                not self._closed
+                and chosen is None
+                and (left or not all(attempt.done() for attempt in attempts))
+            ):
                 if left:
                     attempts.append(asyncio.create_task(self._connect(record, left.pop(0))))
                 pending = [attempt for attempt in attempts if not attempt.done()]
                 patience = HEAD_START_S if left else None
                 await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                chosen = next((c for attempt in attempts if attempt.done() and (c := attempt.result())), None)
+                chosen = next(
+                    (c for attempt in attempts if attempt.done() and (c := attempt.result())), None
+                )
             if chosen is not None and not self._closed:
                 self._open[record.peer_id] = chosen
             return self._open.get(record.peer_id)
@@ -170,7 +198,10 @@ class Connections:
 
     async def _connect(self, record: PeerRecord, address: str) -> Connection | None:
         try:  # the hello says as much as a ping
-            return Connection(record.peer_id, await self._dialer.connect(address, record.certificate, record.peer_id))
+            return Connection(
+                record.peer_id,
+                await self._dialer.connect(address, record.certificate, record.peer_id),
+            )
         except LinkClosed as error:
             log.info("peer ...%s: %s", record.peer_id[-8:], error)
             return None

@@ -37,24 +37,31 @@ class Health:
         bans: Mapping[str, float] = NO_BANS,
         wall_clock: Callable[[], float] = time,
     ):
-        """``block``: peers that are never used. ``allow``: if any are named, only these are used. ``bans``: until when,
-        in seconds since 1970, peers are not used that lied."""
+        """``block``: peers that are never used.
+
+        ``allow``: if any are named, only these are used. ``bans``: until when, in seconds since
+        1970, peers are not used that lied.
+        """
         self._clock, self._block, self._allow = clock, frozenset(block), frozenset(allow)
         self._seen: dict[str, _Seen] = {}
         self._bans, self._wall_clock = dict(bans), wall_clock
 
     def failed(self, peer_id: str) -> None:
-        """It broke a session or did not answer: leave it alone for a while, twice as long as the last time."""
+        """It broke a session or did not answer: leave it alone for a while, twice as long as the
+        last time."""
         seen = self._of(peer_id)
         if self._clock() - seen.failed_at > FORGET_S:
             seen.failures = 0
         seen.failures, seen.failed_at = seen.failures + 1, self._clock()
 
     def served(self, peer_id: str, layers: int, compute_ms: float, queue_ms: float) -> None:
-        """A loop went through it: so long it computed so many layers, and let the frame wait for others."""
+        """A loop went through it: so long it computed so many layers, and let the frame wait for
+        others."""
         seen = self._of(peer_id)
         per_layer = compute_ms / max(1, layers)
-        seen.layer_ms = per_layer if seen.layer_ms is None else FADE * seen.layer_ms + (1 - FADE) * per_layer
+        seen.layer_ms = (
+            per_layer if seen.layer_ms is None else FADE * seen.layer_ms + (1 - FADE) * per_layer
+        )
         seen.queue_ms = FADE * seen.queue_ms + (1 - FADE) * queue_ms
 
     def recovered(self, peer_id: str) -> None:
@@ -72,7 +79,9 @@ class Health:
     @property
     def bans(self) -> dict[str, float]:
         """Until when, in seconds since 1970, each peer is banned that is."""
-        return {peer_id: until for peer_id, until in self._bans.items() if until > self._wall_clock()}
+        return {
+            peer_id: until for peer_id, until in self._bans.items() if until > self._wall_clock()
+        }
 
     def usable(self, peer_id: str) -> bool:
         """Whether it may be part of a chain now."""

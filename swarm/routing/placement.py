@@ -1,9 +1,10 @@
 """Which layers a peer should serve, and when it should move.
 
-A layer is the weaker, the fewer peers serve it; from `REDUNDANCY` peers on, the less tokens per second they make
-together. A peer without a span takes the one that lifts the weakest layers most. A peer that serves moves only where
-that clearly pays, so that a swarm in which everybody follows these rules comes to rest: with every move fewer layers
-are missing; or as many, and fewer hang on a single peer; or as many of both, and the slowest layers are faster.
+A layer is the weaker, the fewer peers serve it; from `REDUNDANCY` peers on, the less tokens per
+second they make together. A peer without a span takes the one that lifts the weakest layers most. A
+peer that serves moves only where that clearly pays, so that a swarm in which everybody follows
+these rules comes to rest: with every move fewer layers are missing; or as many, and fewer hang on a
+single peer; or as many of both, and the slowest layers are faster.
 """
 
 import random
@@ -18,9 +19,12 @@ Ints = NDArray[np.int64]
 Span = tuple[int, int]
 
 REDUNDANCY = 2  # with one peer a layer is one failure away from missing, however fast that peer is
-HYSTERESIS = 1.25  # layers that are faster than the slowest by less than this are as slow; measured speeds differ so
-WORTH = 0.25  # of a peer's layers must be lifted to pay for loading them, unless no layer as weak is left
-SPEED_STEPS = 1 << 32  # speeds that differ by less than this part of the greatest are equal: float sums are not exact
+# layers that are faster than the slowest by less than this are as slow; measured speeds differ so
+HYSTERESIS = 1.25
+# of a peer's layers must be lifted to pay for loading them, unless no layer as weak is left
+WORTH = 0.25
+# speeds that differ by less than this part of the greatest are equal: float sums are not exact
+SPEED_STEPS = 1 << 32
 RANK = 1 << 40  # more than SPEED_STEPS: what one more peer weighs against any speed
 
 
@@ -41,15 +45,26 @@ def throughput(peers: Sequence[Serving], model_layers: int) -> list[float]:
 
 
 def choose_span(
-    peers: Sequence[Serving], model_layers: int, capacity: int, tokens_per_second: float, rng: random.Random
+    peers: Sequence[Serving],
+    model_layers: int,
+    capacity: int,
+    tokens_per_second: float,
+    rng: random.Random,
 ) -> Span:
-    """The span of ``capacity`` layers (at least 1; all, if the model has no more) that helps the weakest layers most.
+    """The span of ``capacity`` layers (at least 1; all, if the model has no more) that helps the
+    weakest layers most.
 
-    Of equals, those that leave the least for others to fill in; of these, those that begin and end where others do;
-    of these, one by lot, so that peers who choose at the same time spread.
+    Of equals, those that leave the least for others to fill in; of these, those that begin and end
+    where others do; of these, one by lot, so that peers who choose at the same time spread.
     """
     size = min(capacity, model_layers)
-    return _best(_Coverage.of(peers, model_layers), range(model_layers - size + 1), size, tokens_per_second, rng)
+    return _best(
+        _Coverage.of(peers, model_layers),
+        range(model_layers - size + 1),
+        size,
+        tokens_per_second,
+        rng,
+    )
 
 
 def better_span(
@@ -58,7 +73,8 @@ def better_span(
     """Where to move from ``mine``; None to stay. Layers that nobody else serves are never left.
 
     Args:
-        peers: of whom it is known that they are there; whether ``mine`` is among them makes no difference.
+        peers: of whom it is known that they are there; whether ``mine`` is among them makes no
+            difference.
     """
     size = min(capacity, model_layers)
     others = _Coverage.of([peer for peer in peers if peer.peer_id != mine.peer_id], model_layers)
@@ -69,7 +85,11 @@ def better_span(
     latest = min(int(held[0]), model_layers - size) if len(held) else model_layers - size
     first, last = _best(others, range(earliest, latest + 1), size, mine.tokens_per_second, rng)
     now = others.plus(mine.first_layer, mine.last_layer, mine.tokens_per_second)
-    return (first, last) if _pays(now, others.plus(first, last, mine.tokens_per_second), size) else None
+    return (
+        (first, last)
+        if _pays(now, others.plus(first, last, mine.tokens_per_second), size)
+        else None
+    )
 
 
 @dataclass(frozen=True)
@@ -78,17 +98,24 @@ class _Coverage:
 
     counts: Ints  # [layers]
     speeds: Floats  # [layers], tokens per second
-    borders: NDArray[np.bool_]  # [layers + 1]: a chain changes peers here anyhow, or nobody's span goes across
+    # [layers + 1]: a chain changes peers here anyhow, or nobody's span goes across
+    borders: NDArray[np.bool_]
 
     @classmethod
     def of(cls, peers: Sequence[Serving], layers: int) -> "_Coverage":
         first = np.array([peer.first_layer for peer in peers], dtype=np.int64)
         last = np.array([peer.last_layer for peer in peers], dtype=np.int64)
         speed = np.array([peer.tokens_per_second for peer in peers], dtype=np.float64)
-        begin, end = np.bincount(first, minlength=layers + 1), np.bincount(last, minlength=layers + 1)
-        faster, slower = (np.bincount(at, weights=speed, minlength=layers + 1) for at in (first, last))
+        begin, end = (
+            np.bincount(first, minlength=layers + 1),
+            np.bincount(last, minlength=layers + 1),
+        )
+        faster, slower = (
+            np.bincount(at, weights=speed, minlength=layers + 1) for at in (first, last)
+        )
         counts = np.cumsum(begin - end)
-        # What is left of a sum after as much was taken away may be a little more than nothing, or less.
+        # What is left of a sum after as much was taken away may be a little more than nothing, or
+        # less.
         speeds = np.where(counts > 0, np.maximum(np.cumsum(faster - slower), 0.0), 0.0)
         across = counts - begin  # spans that begin before a border and go on behind it
         return cls(counts[:layers], speeds[:layers], (begin > 0) | (end > 0) | (across == 0))
@@ -110,7 +137,10 @@ def _best(others: _Coverage, starts: range, size: int, speed: float, rng: random
     weakest_first = np.sort(strengths, axis=1).tolist()
     most = max(weakest_first)  # lists compare by their first difference
     costs = {
-        start: (_further_peers(strengths[i], size), _new_borders(others.borders, start, start + size))
+        start: (
+            _further_peers(strengths[i], size),
+            _new_borders(others.borders, start, start + size),
+        )
         for i, start in enumerate(starts)
         if weakest_first[i] == most
     }

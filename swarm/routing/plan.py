@@ -1,9 +1,9 @@
 """The chain with the shortest loop: which peers, and where each hands over to the next.
 
-What a loop costs is the sum of what the frame meets on its way: half a round trip from the client to the first peer,
-at every peer a fixed part (its overhead, and others that wait there) and a part for each layer, the links between
-peers, and half a round trip back. Exact by dynamic programming over (layer, peer), in whole arrays: all peers that
-serve a layer are looked at together.
+What a loop costs is the sum of what the frame meets on its way: half a round trip from the client
+to the first peer, at every peer a fixed part (its overhead, and others that wait there) and a part
+for each layer, the links between peers, and half a round trip back. Exact by dynamic programming
+over (layer, peer), in whole arrays: all peers that serve a layer are looked at together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,20 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_REVISITS = 16  # times that a plan is split because it came back to a peer that it had left
-# Of all that serve a layer, only the nearest and fastest are looked at: ten thousand peers make no better chain.
+# Of all that serve a layer, only the nearest and fastest are looked at: ten thousand peers make no
+# better chain.
 MAX_PER_LAYER = 64
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A peer that may be part of a chain, as far as the client knows it; it serves ``[first_layer, last_layer)``.
+    """A peer that may be part of a chain, as far as the client knows it; it serves
+    ``[first_layer, last_layer)``.
 
     Attributes:
         rtt_ms: round trip between the client and the peer.
-        fixed_ms: that every frame takes there besides its layers, others' frames that it waits for included.
+        fixed_ms: that every frame takes there besides its layers, others' frames that it waits for
+            included.
         layer_ms: that one layer takes for one frame.
         neighbours_ms: one-way times to other peers that it has measured, by their ids.
     """
@@ -51,10 +54,11 @@ class Plan:
 
 
 def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the model") -> Plan:
-    """The chain whose loop is the shortest; of equals, the one whose peers come first in ``candidates``.
+    """The chain whose loop is the shortest; of equals, the one whose peers come first in
+    ``candidates``.
 
-    A link between two peers takes what either has measured, the less of both, and at most half of both round trips: a
-    frame could always go by way of the client.
+    A link between two peers takes what either has measured, the less of both, and at most half of
+    both round trips: a frame could always go by way of the client.
 
     Args:
         model: its name, for the error.
@@ -70,13 +74,17 @@ def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the m
 
 
 def cost(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> float | None:
-    """What the loop of a chain takes, by these candidates; None if one of its peers is not among them any more, or
-    serves its layers no longer."""
+    """What the loop of a chain takes, by these candidates; None if one of its peers is not among
+    them any more, or serves its layers no longer."""
     by_id = {candidate.peer_id: candidate for candidate in candidates}
     parts = []
     for stage in stages:
         candidate = by_id.get(stage.peer_id)
-        if candidate is None or candidate.first_layer > stage.first or candidate.last_layer < stage.last:
+        if (
+            candidate is None
+            or candidate.first_layer > stage.first
+            or candidate.last_layer < stage.last
+        ):
             return None
         parts.append(replace(candidate, first_layer=stage.first, last_layer=stage.last))
     return plan(parts, stages[-1].last).loop_ms
@@ -98,7 +106,9 @@ def _likely(candidates: Sequence[Candidate], model_layers: int) -> list[Candidat
         return list(candidates)
     first = np.array([c.first_layer for c in candidates])
     last = np.array([c.last_layer for c in candidates])
-    score = np.array([c.rtt_ms + c.fixed_ms + c.layer_ms * (c.last_layer - c.first_layer) for c in candidates])
+    score = np.array(
+        [c.rtt_ms + c.fixed_ms + c.layer_ms * (c.last_layer - c.first_layer) for c in candidates]
+    )
     kept = np.zeros(len(candidates), dtype=bool)
     for layer in range(model_layers):
         here = np.flatnonzero((first <= layer) & (layer < last))
@@ -128,7 +138,8 @@ class _Links:
 
 
 class _Search:
-    """Finds the best chain in which no peer is left and entered again: a session lives once on a peer."""
+    """Finds the best chain in which no peer is left and entered again: a session lives once on a
+    peer."""
 
     def __init__(self, candidates: Sequence[Candidate], model_layers: int) -> None:
         self._candidates, self._layers, self._links = candidates, model_layers, _Links(candidates)
@@ -141,8 +152,11 @@ class _Search:
         self._from, self._before = self._first.copy(), self._last.copy()
 
     def best(self, splits: int) -> Plan | None:
-        """The best chain, or None if there is none. Where it comes back to a peer, that peer may be entered only before
-        the layer where it came back, or only from there on, and the better of both is taken."""
+        """The best chain, or None if there is none.
+
+        Where it comes back to a peer, that peer may be entered only before the layer where it came
+        back, or only from there on, and the better of both is taken.
+        """
         found = self._shortest()
         if found is None:
             return None
@@ -162,13 +176,16 @@ class _Search:
     def _shortest(self) -> Plan | None:
         size, layers = len(self._candidates), self._layers
         run = np.full(size, np.inf)  # the frame has passed all layers so far, and is at this peer
-        entered_from = np.full((layers, size), -1, dtype=np.int64)  # the peer before; itself where it just goes on
+        # the peer before; itself where it just goes on
+        entered_from = np.full((layers, size), -1, dtype=np.int64)
         for layer in range(layers):
             here = np.flatnonzero((self._first <= layer) & (layer < self._last))
             if not len(here):
                 return None
             enter, source = self._enter(layer, run, here)
-            enter = np.where((self._from[here] <= layer) & (layer < self._before[here]), enter, np.inf)
+            enter = np.where(
+                (self._from[here] <= layer) & (layer < self._before[here]), enter, np.inf
+            )
             going_on = run[here] <= enter + self._fixed[here]
             entered_from[layer, here] = np.where(going_on, here, source)
             passed = np.where(going_on, run[here], enter + self._fixed[here]) + self._layer[here]
@@ -176,15 +193,23 @@ class _Search:
             run[here] = passed
         total = run + self._half
         end = int(total.argmin())
-        return Plan(self._trace(entered_from, end), float(total[end])) if np.isfinite(total[end]) else None
+        return (
+            Plan(self._trace(entered_from, end), float(total[end]))
+            if np.isfinite(total[end])
+            else None
+        )
 
     def _enter(self, layer: int, run: Floats, here: Ints) -> tuple[Floats, Ints]:
-        """What it costs at least to get to each peer of ``here`` before ``layer``, and from where: -1 is the client."""
+        """What it costs at least to get to each peer of ``here`` before ``layer``, and from where:
+        -1 is the client."""
         if layer == 0:
             return self._half[here], np.full(len(here), -1, dtype=np.int64)
         by_client = run + self._half
         nearest = int(by_client.argmin())
-        enter, source = by_client[nearest] + self._half[here], np.full(len(here), nearest, dtype=np.int64)
+        enter, source = (
+            by_client[nearest] + self._half[here],
+            np.full(len(here), nearest, dtype=np.int64),
+        )
         if not len(self._links.targets):
             return enter, source
         over_links = np.full(len(run), np.inf)
@@ -194,7 +219,9 @@ class _Search:
         for i in np.flatnonzero(better):
             group = int(np.searchsorted(self._links.targets, here[i]))
             start = self._links.starts[group]
-            end = self._links.starts[group + 1] if group + 1 < len(self._links.starts) else len(costs)
+            end = (
+                self._links.starts[group + 1] if group + 1 < len(self._links.starts) else len(costs)
+            )
             source[i] = self._links.source[start + int(costs[start:end].argmin())]
         return np.where(better, over_links[here], enter), source
 

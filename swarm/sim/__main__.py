@@ -18,13 +18,33 @@ SIZES = (100, 1_000, 10_000)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--peers", multiple=True, type=click.IntRange(1, 100_000), metavar="N", help="May be given often.")
-@click.option("--layers", default=80, show_default=True, type=click.IntRange(1, 1000), help="Of the model.")
+@click.option(
+    "--peers",
+    multiple=True,
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="May be given often.",
+)
+@click.option(
+    "--layers", default=80, show_default=True, type=click.IntRange(1, 1000), help="Of the model."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--clients", default=200, show_default=True, type=click.IntRange(0, 10_000))
-@click.option("--departing", default=0.3, show_default=True, type=click.FloatRange(0, 1), help="Share that leaves.")
-@click.option("--remember", default=NEAREST, show_default=True, help="Near peers that a client pings again.")
-@click.option("--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder for pictures.")
+@click.option(
+    "--departing",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share that leaves.",
+)
+@click.option(
+    "--remember", default=NEAREST, show_default=True, help="Near peers that a client pings again."
+)
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder for pictures.",
+)
 @json_option
 @click.pass_context
 def main(
@@ -47,7 +67,12 @@ def main(
     stories = []
     for count in peers or SIZES:
         scenario = Scenario(
-            count, seed=seed, model_layers=layers, clients=clients, departing=departing, remembered=remember
+            count,
+            seed=seed,
+            model_layers=layers,
+            clients=clients,
+            departing=departing,
+            remembered=remember,
         )
         stories.append(run(scenario, lambda share, count=count: _progress(count, share)))  # type: ignore[misc]
     if sys.stderr.isatty():

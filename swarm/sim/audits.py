@@ -1,7 +1,9 @@
-"""How soon lies are noticed, and that honest peers are never taken for liars: ``python -m swarm.sim.audits``.
+"""How soon lies are noticed, and that honest peers are never taken for liars:
+``python -m swarm.sim.audits``.
 
-Everything but the network is real: spans of the demo target compute, texts are cut into windows and runs as the auditor
-cuts them, and the ledger, the trial and the tolerance are the client's own. Takes a quarter of an hour on one core.
+Everything but the network is real: spans of the demo target compute, texts are cut into windows and
+runs as the auditor cuts them, and the ledger, the trial and the tolerance are the client's own.
+Takes a quarter of an hour on one core.
 """
 
 import random
@@ -47,11 +49,13 @@ HONEST_AUDITS = 10_000
 TRIES, RARE_TRIES = 7, 15
 MOST_TEXTS = 300
 
-Shape = Callable[[Sequence[int], int, random.Random], list[int]]  # tokens, of the prompt, -> sizes of frames
+# tokens, of the prompt, -> sizes of frames
+Shape = Callable[[Sequence[int], int, random.Random], list[int]]
 
 
 def written(tokens: Sequence[int], prompt: int, rng: random.Random) -> list[int]:
-    """As frames come while a text is written with a draft: the prompt, then up to 8 tokens at a time."""
+    """As frames come while a text is written with a draft: the prompt, then up to 8 tokens at a
+    time."""
     return [len(window.tokens) for window in windows(tokens, prompt, rng)]
 
 
@@ -76,7 +80,9 @@ class Lab:
         self.texts: list[tuple[list[int], int]] = []
         for problem in islice(problems(seed=23, held_out=True), self.count):
             prompt = tokenizer(problem.prompt).input_ids
-            self.texts.append(([*prompt, *tokenizer(problem.solution).input_ids][:TEXT_TOKENS], len(prompt)))
+            self.texts.append(
+                ([*prompt, *tokenizer(problem.solution).input_ids][:TEXT_TOKENS], len(prompt))
+            )
         self.rng = random.Random(7)
         self._honest: dict[tuple[int, int, int], Tensor] = {}
 
@@ -84,15 +90,19 @@ class Lab:
         return [Span.load(self.checkpoint, *stage, dtype=dtype) for stage in STAGES]
 
     def run(self, spans: Sequence[Span], tokens: Sequence[int], sizes: Sequence[int]) -> Tensor:
-        """Hidden states ``[n, hidden]`` of a chain behind the final norm; the text is sent in frames of these sizes."""
+        """Hidden states ``[n, hidden]`` of a chain behind the final norm; the text is sent in
+        frames of these sizes."""
         rows = torch.tensor(tokens)
         for span in spans:
             rows = self.compute(span, rows, sizes)
         return self.head.normed(rows)
 
     @staticmethod
-    def compute(span: Span, rows: Tensor, sizes: Sequence[int], threads: int = 1, packed: bool = False) -> Tensor:
-        """What a span makes of a text in frames of these sizes; ``packed`` with those of another session."""
+    def compute(
+        span: Span, rows: Tensor, sizes: Sequence[int], threads: int = 1, packed: bool = False
+    ) -> Tensor:
+        """What a span makes of a text in frames of these sizes; ``packed`` with those of another
+        session."""
         torch.set_num_threads(threads)
         cache, neighbour = span.new_cache(), span.new_cache()
         outputs = []
@@ -105,7 +115,8 @@ class Lab:
         return torch.cat(outputs)
 
     def honest(self, spans: Sequence[Span], text: int) -> Tensor:
-        """What honest spans say to a text; it is computed only a few times, each time in other frames."""
+        """What honest spans say to a text; it is computed only a few times, each time in other
+        frames."""
         key = id(spans[0]), text, self.rng.randrange(VARIANTS)
         if key not in self._honest:
             tokens, prompt = self.texts[text]
@@ -120,11 +131,25 @@ class Lab:
 
 
 def spread(lab: Lab) -> None:
-    """How far honest peers are apart, and how many audits of theirs disagree; each audit compares other answers."""
-    _heading("dtypes", "p50", "p98", "p99.9", "largest median of a text", "limit", "audits", "disagree")
-    full, half = ([_variants(lab, spans, *text) for text in lab.texts] for spans in map(lab.spans, DTYPES))
-    pairs = [(text, i, j) for text in range(len(lab.texts)) for i in range(len(full[text])) for j in range(i)]
-    for name, ones, others in (("float32", full, full), ("bfloat16", half, half), ("mixed", full, half)):
+    """How far honest peers are apart, and how many audits of theirs disagree; each audit compares
+    other answers."""
+    _heading(
+        "dtypes", "p50", "p98", "p99.9", "largest median of a text", "limit", "audits", "disagree"
+    )
+    full, half = (
+        [_variants(lab, spans, *text) for text in lab.texts] for spans in map(lab.spans, DTYPES)
+    )
+    pairs = [
+        (text, i, j)
+        for text in range(len(lab.texts))
+        for i in range(len(full[text]))
+        for j in range(i)
+    ]
+    for name, ones, others in (
+        ("float32", full, full),
+        ("bfloat16", half, half),
+        ("mixed", full, half),
+    ):
         limit = tolerance({"float32"} if name == "float32" else {"bfloat16"}, experts=False)
         apart: list[Tensor] = []
         for text, i, j in lab.rng.sample(pairs, min(HONEST_AUDITS, len(pairs))):
@@ -134,12 +159,17 @@ def spread(lab: Lab) -> None:
         disagree = sum(not limit.holds(each) for each in apart)
         every, middle = torch.cat(apart), max(float(each.median()) for each in apart)
         figures = " | ".join(f"{_quantile(every, q):.1e}" for q in (0.5, 0.98, 0.999))
-        print(f"| {name} | {figures} | {middle:.1e} | {limit.median:.0e} | {len(apart):,} | {disagree} |", flush=True)
+        print(
+            f"| {name} | {figures} | {middle:.1e} | {limit.median:.0e} | {len(apart):,} |"
+            f" {disagree} |",
+            flush=True,
+        )
 
 
 def _variants(lab: Lab, spans: Sequence[Span], tokens: Sequence[int], prompt: int) -> list[Tensor]:
-    """One text, computed by honest peers with one and two threads, in all shapes, alone and beside others; what the
-    first stage computed in one of these ways, the second one computes on in each."""
+    """One text, computed by honest peers with one and two threads, in all shapes, alone and beside
+    others; what the first stage computed in one of these ways, the second one computes on in each.
+    """
     ways: list[tuple[Shape, int, bool]] = [
         (written, 1, False),
         (written, 2, False),
@@ -152,7 +182,9 @@ def _variants(lab: Lab, spans: Sequence[Span], tokens: Sequence[int], prompt: in
         for shape, threads, packed in [*ways, (one_by_one, 1, False)]
     ]
     return [
-        lab.head.normed(lab.compute(spans[1], rows, shape(tokens, prompt, lab.rng), threads, packed))
+        lab.head.normed(
+            lab.compute(spans[1], rows, shape(tokens, prompt, lab.rng), threads, packed)
+        )
         for rows in between
         for shape, threads, packed in ways
     ]
@@ -185,8 +217,8 @@ class Liar:
 
 
 class Swarm:
-    """Three peers a stage, one of which lies, and a client; texts go over chains as the router makes them; the liar is
-    the fastest, and the others are equal."""
+    """Three peers a stage, one of which lies, and a client; texts go over chains as the router
+    makes them; the liar is the fastest, and the others are equal."""
 
     def __init__(self, lab: Lab, honest: Sequence[Span], liar: Liar, seed: int) -> None:
         self._lab, self._honest, self._lying = lab, honest, liar
@@ -205,22 +237,34 @@ class Swarm:
             sizes = written(tokens, prompt, self._rng)
             answer = self._answer(chain, text, sizes)
             seen += (len(sizes) - 1) * (LIAR in chain)
-            if self._rng.random() < self._ledger.chance(chain, RATE) and self._audit(chain, text, answer, len(sizes)):
+            if self._rng.random() < self._ledger.chance(chain, RATE) and self._audit(
+                chain, text, answer, len(sizes)
+            ):
                 noticed = seen if noticed is None else noticed
             if LIAR in self._banned:
                 break
         innocent = sum(peer != LIAR for peer in self._banned)
-        return Found(seen if noticed is None else noticed, seen if LIAR in self._banned else None, innocent)
+        return Found(
+            seen if noticed is None else noticed, seen if LIAR in self._banned else None, innocent
+        )
 
     def _chain(self) -> list[str]:
         """The liar if it may, else others by lot."""
-        free = [[name + str(i) for name in NAMES if name + str(i) not in self._banned] for i in range(len(STAGES))]
+        free = [
+            [name + str(i) for name in NAMES if name + str(i) not in self._banned]
+            for i in range(len(STAGES))
+        ]
         for worse in self._ledger.worse:
             free = [[peer for peer in there if peer != worse] or there for there in free]
         while True:
             chain = [LIAR if LIAR in there else self._rng.choice(there) for there in free]
             doubtful = [peer for peer in self._ledger.suspects if peer in chain][:-1]
-            crowded = [(peer, there) for peer in doubtful for there in free if peer in there and len(there) > 1]
+            crowded = [
+                (peer, there)
+                for peer in doubtful
+                for there in free
+                if peer in there and len(there) > 1
+            ]
             if not crowded:
                 return chain
             peer, there = crowded[0]
@@ -244,7 +288,9 @@ class Swarm:
 
         def run(which: Run) -> Tensor:
             peers = [stand.party(each)[0] for stand, each in zip(stands, which, strict=True)]
-            return self._answer(peers, text, self._lying.replay(tokens, prompt, self._rng))[positions]
+            return self._answer(peers, text, self._lying.replay(tokens, prompt, self._rng))[
+                positions
+            ]
 
         def same(one: Tensor, other: Tensor) -> bool:
             return self._tolerance.holds(distances(one, other))
@@ -290,7 +336,11 @@ def liars(lab: Lab, dtype: torch.dtype) -> None:
         Liar(f"4-bit weights as {name}", cheap_weights(checkpoint, *stage, dtype)),
         Liar("noise in 1 % of frames", LyingSpan(span, noise), share=0.01),
         Liar("honest to prompts and prefills", LyingSpan(span, noise, small_frames)),
-        Liar("the same, if audits were prefills", LyingSpan(span, noise, small_frames), replay=at_once),
+        Liar(
+            "the same, if audits were prefills",
+            LyingSpan(span, noise, small_frames),
+            replay=at_once,
+        ),
     ]
     columns = (f"{each}: median, 95 %" for each in ("windows until noticed", "until banned"))
     _heading(f"lies of a {name} peer", *columns, "not banned", "innocent banned")
@@ -300,7 +350,11 @@ def liars(lab: Lab, dtype: torch.dtype) -> None:
         banned = [each.banned for each in found if each.banned is not None]
         cells = _middle_and_most([each.noticed for each in found]), _middle_and_most(banned)
         innocent = sum(each.innocent for each in found)
-        print(f"| {liar.name} | {cells[0]} | {cells[1]} | {tries - len(banned)} of {tries} | {innocent} |", flush=True)
+        print(
+            f"| {liar.name} | {cells[0]} | {cells[1]} | {tries - len(banned)} of {tries} |"
+            f" {innocent} |",
+            flush=True,
+        )
 
 
 def _heading(*columns: str) -> None:
@@ -311,11 +365,15 @@ def _middle_and_most(counts: Sequence[int]) -> str:
     if not counts:
         return "-"
     ordered = sorted(counts)
-    return f"{statistics.median(ordered):.0f}, {ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]}"
+    return (
+        f"{statistics.median(ordered):.0f},"
+        f" {ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]}"
+    )
 
 
 def cost() -> None:
-    """What audits cost where everybody is honest: 20,000 texts of 30 windows over 3 stages with 5 peers each."""
+    """What audits cost where everybody is honest: 20,000 texts of 30 windows over 3 stages with 5
+    peers each."""
     rng, ledger = random.Random(3), Ledger()
     shares: list[int] = []
     for _ in range(20_000):
@@ -326,7 +384,9 @@ def cost() -> None:
             ledger.agreed(chain, 30)
     _heading("texts", "audited")
     for start, end in ((0, 100), (100, 1000), (1000, 5000), (5000, 20_000)):
-        print(f"| {start:,} to {end:,} | {sum(shares[start:end]) / (end - start):.1%} |", flush=True)
+        print(
+            f"| {start:,} to {end:,} | {sum(shares[start:end]) / (end - start):.1%} |", flush=True
+        )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""A simulated client: it looks at the directory, pings some of what it finds, plans, generates, and meets the dead."""
+"""A simulated client: it looks at the directory, pings some of what it finds, plans, generates, and
+meets the dead."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,10 @@ GENERATIONS = 4
 
 @dataclass(frozen=True)
 class Found:
-    """One search for a chain. Loops are None where there was none; the best possible is worked out for some only."""
+    """One search for a chain.
+
+    Loops are None where there was none; the best possible is worked out for some only.
+    """
 
     at_s: float
     generation: int  # of this client, from 0
@@ -51,7 +55,8 @@ class Client:
         """
         Args:
             thorough: also work out what the best possible loop would have been.
-            remembers: so many of the nearest peers are pinged again, in addition to those of the next look.
+            remembers: so many of the nearest peers are pinged again, in addition to those of the
+                next look.
         """
         self._swarm, self._log, self._thorough, self._remembers = swarm, log, thorough, remembers
         self._place = Place.choose(swarm.rng)
@@ -78,7 +83,8 @@ class Client:
             yield PAUSE_S * self._swarm.rng.uniform(0.5, 1.5)
 
     def _search(self, number: int | None = None) -> Plan | None:
-        """Look if it is time to, ping, plan; with the ``number`` of a generation, compare with the best."""
+        """Look if it is time to, ping, plan; with the ``number`` of a generation, compare with the
+        best."""
         cost = Cost()
         if self._swarm.now_s - self._looked_at_s > FRESH_S:
             self._look(cost)
@@ -102,9 +108,13 @@ class Client:
 
     def _reach(self, avoid: Collection[str] = ()) -> tuple[list[Candidate], int]:
         """Those that answer a ping, and how many do not."""
-        usable = [e for e in self._records if e.peer_id not in avoid and self._health.usable(e.peer_id)]
+        usable = [
+            e for e in self._records if e.peer_id not in avoid and self._health.usable(e.peer_id)
+        ]
         near = {entry.peer_id for entry in self._near}
-        others = candidates([entry for entry in usable if entry.peer_id not in near], rng=self._swarm.rng)
+        others = candidates(
+            [entry for entry in usable if entry.peer_id not in near], rng=self._swarm.rng
+        )
         answering, dead = [], 0
         for entry in [*(entry for entry in usable if entry.peer_id in near), *others]:
             member = self._swarm.members.get(entry.peer_id)
@@ -112,7 +122,9 @@ class Client:
                 self._health.failed(entry.peer_id)
                 dead += 1
             else:
-                announced_ms = 1e3 / entry.tokens_per_second / (entry.last_layer - entry.first_layer)
+                announced_ms = (
+                    1e3 / entry.tokens_per_second / (entry.last_layer - entry.first_layer)
+                )
                 measured_ms = self._health.layer_ms(entry.peer_id)
                 layer_ms = announced_ms if measured_ms is None else measured_ms
                 rtt_ms = 2 * one_way_ms(self._place, member.place)
@@ -142,18 +154,28 @@ class Client:
             return repaired
         return self._search()
 
-    def _compared(self, number: int, chain: Plan | None, cost: Cost, pinged: int, dead: int) -> Found:
+    def _compared(
+        self, number: int, chain: Plan | None, cost: Cost, pinged: int, dead: int
+    ) -> Found:
         members = self._swarm.members
         if chain is None:
             return Found(self._swarm.now_s, number, cost, pinged, dead, None, None, None)
         online = [member for member in members.values() if member.online]
         everybody = [
-            Candidate(m.peer_id, m.first, m.last, 2 * one_way_ms(self._place, m.place), layer_ms=m.layer_ms)
+            Candidate(
+                m.peer_id,
+                m.first,
+                m.last,
+                2 * one_way_ms(self._place, m.place),
+                layer_ms=m.layer_ms,
+            )
             for m in online
         ]
         known = loop_ms(self._place, plan(everybody, self._swarm.model_layers).stages, members)
         best = (
-            best_possible_ms(self._place, online, self._swarm.model_layers) if self._thorough and not number else None
+            best_possible_ms(self._place, online, self._swarm.model_layers)
+            if self._thorough and not number
+            else None
         )
         real = loop_ms(self._place, chain.stages, members)
         return Found(self._swarm.now_s, number, cost, pinged, dead, real, known, best)
@@ -165,5 +187,6 @@ def loop_ms(client: Place, stages: Sequence[Stage], members: Mapping[str, Member
     places = [client, *(peer.place for peer in peers), client]
     travel_ms = sum(one_way_ms(a, b) for a, b in pairwise(places))
     return travel_ms + sum(
-        peer.layer_ms * (stage.last - stage.first) for peer, stage in zip(peers, stages, strict=True)
+        peer.layer_ms * (stage.last - stage.first)
+        for peer, stage in zip(peers, stages, strict=True)
     )

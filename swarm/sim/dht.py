@@ -1,4 +1,5 @@
-"""The DHT as a store of keys whose entries expire, with what every look-up and every store costs."""
+"""The DHT as a store of keys whose entries expire, with what every look-up and every store
+costs."""
 
 import math
 from collections import Counter, defaultdict
@@ -38,7 +39,8 @@ class Cost:
         return 2 * (self.lookups * asked + self.stores * (asked + REPLICAS))
 
     def nbytes(self, nodes: int, record_bytes: int) -> float:
-        """Bytes of these messages, of all copies of what was read or written, and of the neighbours that were named."""
+        """Bytes of these messages, of all copies of what was read or written, and of the neighbours
+        that were named."""
         asked = self.messages(nodes) / 2
         values = REPLICAS * record_bytes * (self.records + self.stores)
         return asked * (REQUEST_BYTES + NEIGHBOURS * NEIGHBOUR_BYTES) + values
@@ -56,7 +58,9 @@ class Dht:
     total: Cost = field(default_factory=Cost)
     most_records: int = 0  # that lay under one key at any time
     reads: Counter[Hashable] = field(default_factory=Counter)  # of each key
-    _keys: defaultdict[Hashable, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    _keys: defaultdict[Hashable, dict[str, Entry]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
     def read(self, keys: Sequence[Hashable], now_s: float, cost: Cost) -> list[Sequence[Entry]]:
         """What lies under each key."""

@@ -8,7 +8,10 @@ Process = Generator[float, None, None]
 
 
 class Events:
-    """The clock, and what happens next. Of things at the same moment, what was planned first comes first."""
+    """The clock, and what happens next.
+
+    Of things at the same moment, what was planned first comes first.
+    """
 
     def __init__(self) -> None:
         self.now_s = 0.0

@@ -10,7 +10,8 @@ from swarm.model.span import Span, Work
 
 GROUP = 64  # weights that share a scale, as is usual for 4 bits
 
-Lie = Callable[[Tensor, Tensor], Tensor]  # inputs and honest outputs of a work -> what is said instead
+# inputs and honest outputs of a work -> what is said instead
+Lie = Callable[[Tensor, Tensor], Tensor]
 When = Callable[[Work], bool]
 
 
@@ -41,7 +42,8 @@ class LyingSpan(Span):
     """A span that says something else about some works.
 
     Attributes:
-        plan: for each of the next works whether it lies there, if ``when`` agrees; always, once it is used up.
+        plan: for each of the next works whether it lies there, if ``when`` agrees; always, once it
+            is used up.
     """
 
     def __init__(self, span: Span, lie: Lie, when: When = always) -> None:
@@ -53,7 +55,9 @@ class LyingSpan(Span):
         planned = self.plan.pop(0) if self.plan else True
         return planned and self._when(work)
 
-    def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[Tensor]:
+    def forward(
+        self, batch: Sequence[Work], first: int | None = None, last: int | None = None
+    ) -> list[Tensor]:
         outputs = self._span.forward(batch, first, last)
         return [
             self._lie(work.inputs, output) if self._lies(work) else output
@@ -68,14 +72,19 @@ class SkippingSpan(Span):
         self.__dict__.update(span.__dict__)
         self._span = span
 
-    def forward(self, batch: Sequence[Work], first: int | None = None, last: int | None = None) -> list[Tensor]:
+    def forward(
+        self, batch: Sequence[Work], first: int | None = None, last: int | None = None
+    ) -> list[Tensor]:
         first = self._span.first if first is None else first
         last = self._span.last if last is None else last
         return self._span.forward(batch, first, first + (last - first) // 2)
 
 
-def other_weights(checkpoint: Checkpoint, first: int, last: int, dtype: torch.dtype = torch.float32) -> Span:
-    """Weights of the same sizes in other places: those of a model that has learned something else."""
+def other_weights(
+    checkpoint: Checkpoint, first: int, last: int, dtype: torch.dtype = torch.float32
+) -> Span:
+    """Weights of the same sizes in other places: those of a model that has learned something
+    else."""
     span = Span.load(checkpoint, first, last, dtype=dtype)
     for matrix in _matrices(span):
         matrix.data = matrix.data.roll(1, dims=0)
@@ -85,7 +94,8 @@ def other_weights(checkpoint: Checkpoint, first: int, last: int, dtype: torch.dt
 def cheap_weights(
     checkpoint: Checkpoint, first: int, last: int, dtype: torch.dtype = torch.float32, bits: int = 4
 ) -> Span:
-    """Weights rounded to the nearest of ``2 ** bits`` values a group of 64, which the peer calls ``dtype``."""
+    """Weights rounded to the nearest of ``2 ** bits`` values a group of 64, which the peer calls
+    ``dtype``."""
     span = Span.load(checkpoint, first, last, dtype=dtype)
     for matrix in _matrices(span):
         matrix.data = _rounded(matrix.data, bits)

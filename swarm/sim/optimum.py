@@ -1,4 +1,5 @@
-"""The shortest loop there is, over all peers and all links: what no client can know, to compare with."""
+"""The shortest loop there is, over all peers and all links: what no client can know, to compare
+with."""
 
 from collections.abc import Sequence
 
@@ -9,7 +10,10 @@ from swarm.sim.world import Place, Places, one_way_table_ms
 
 
 def best_possible_ms(client: Place, peers: Sequence[Member], model_layers: int) -> float:
-    """Dynamic programming over (layer, peer). No more than the best loop: it may enter a peer that it has left."""
+    """Dynamic programming over (layer, peer).
+
+    No more than the best loop: it may enter a peer that it has left.
+    """
     places, home = Places([peer.place for peer in peers]), Places([client])
     first = np.array([peer.first for peer in peers])
     last = np.array([peer.last for peer in peers])

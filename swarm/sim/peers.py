@@ -1,4 +1,5 @@
-"""A simulated peer's life: it comes, finds layers, loads them, serves, moves, and goes, with or without a word."""
+"""A simulated peer's life: it comes, finds layers, loads them, serves, moves, and goes, with or
+without a word."""
 
 from collections.abc import Generator, Sequence
 
@@ -16,13 +17,17 @@ FINGERPRINT = "0" * 32
 LOAD_S_PER_LAYER = 2.0  # from a disk or the hub
 CLAIM_PAUSE_S = 1.5
 CLAIM_ROUNDS = 6
-LOOK_EVERY_S, CROWD = 10.0, 32  # a peer looks for a better place so often, in larger swarms less often
+# a peer looks for a better place so often, in larger swarms less often
+LOOK_EVERY_S, CROWD = 10.0, 32
 LEAVES_WITH_A_WORD = 0.5  # share of the peers that withdraw their record
 
 
 class Peer:
-    """One peer. Its record lies where the rules of `swarm.network.dht.slots` put it, and its span is what
-    `swarm.routing.placement` chose."""
+    """One peer.
+
+    Its record lies where the rules of `swarm.network.dht.slots` put it, and its span is what
+    `swarm.routing.placement` chose.
+    """
 
     def __init__(self, swarm: Swarm, member: Member, lifetime_s: float) -> None:
         self.swarm, self.member, self._rng = swarm, member, swarm.rng
@@ -62,7 +67,11 @@ class Peer:
         """Decide, claim, wait, look again, until nothing is better or patience ends."""
         member = self.member
         span = choose_span(
-            self._others(), self.swarm.model_layers, member.capacity, member.tokens_per_second, self._rng
+            self._others(),
+            self.swarm.model_layers,
+            member.capacity,
+            member.tokens_per_second,
+            self._rng,
         )
         for _ in range(CLAIM_ROUNDS):
             self._take(span)
@@ -97,7 +106,8 @@ class Peer:
         self._publish()
 
     def _others(self) -> list[Serving]:
-        """The peers in a sample of the directory, each with the speed of all for which it stands."""
+        """The peers in a sample of the directory, each with the speed of all for which it
+        stands."""
         self._seen = self.swarm.survey(Cost())
         self._total = self._seen.total
         return self._servings(self._seen.records, self._seen.weights)
@@ -124,10 +134,15 @@ class Peer:
         weakest = counts == counts.min()
         weakest[self.member.first : self.member.last] = True
         return [
-            Serving(entry.peer_id, entry.first_layer, entry.last_layer, entry.tokens_per_second * weight)
+            Serving(
+                entry.peer_id, entry.first_layer, entry.last_layer, entry.tokens_per_second * weight
+            )
             for entry, weight in zip(entries, weights, strict=True)
             if entry.peer_id != self.member.peer_id
-            and (entry.peer_id in self.swarm.members or not weakest[entry.first_layer : entry.last_layer].any())
+            and (
+                entry.peer_id in self.swarm.members
+                or not weakest[entry.first_layer : entry.last_layer].any()
+            )
         ]
 
     def _better(self, others: list[Serving]) -> tuple[int, int] | None:
@@ -151,7 +166,9 @@ class Peer:
         way = way_of(member.peer_id)
         while (depth := self._berth.wanted(now_s)) is not None:
             (found,) = dht.read([Shard(tree, way[:depth])], now_s, Cost())
-            self._berth.saw([entry.peer_id for entry in found if entry.peer_id != member.peer_id], now_s)
+            self._berth.saw(
+                [entry.peer_id for entry in found if entry.peer_id != member.peer_id], now_s
+            )
         shard = Shard(tree, way[: self._berth.depth])
         self._list(now_s)
         if self._shard is not None and self._shard != shard:
@@ -164,7 +181,11 @@ class Peer:
         assert self._berth is not None
         while (depth := listing.wanted(now_s)) is not None:
             (found,) = dht.read([models_key("sim", way[:depth])], now_s, Cost())
-            others = [(FINGERPRINT, entry.peer_id) for entry in found if entry.peer_id != self.member.peer_id]
+            others = [
+                (FINGERPRINT, entry.peer_id)
+                for entry in found
+                if entry.peer_id != self.member.peer_id
+            ]
             listing.saw(others, now_s, crowd=2**self._berth.depth)
         key = models_key("sim", way[: listing.depth]) if listing.listed else None
         if self._listed_at is not None and self._listed_at != key:

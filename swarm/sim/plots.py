@@ -12,11 +12,16 @@ class NoPlotting(SwarmError):
     """matplotlib is an extra."""
 
     def __str__(self) -> str:
-        return "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plots"
+        return (
+            "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plots"
+        )
 
 
 def plot(stories: Sequence[Story], folder: Path) -> None:
-    """Write scale-coverage.png, scale-discovery.png and scale-loops.png. Raises `NoPlotting` without matplotlib."""
+    """Write scale-coverage.png, scale-discovery.png and scale-loops.png.
+
+    Raises `NoPlotting` without matplotlib.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -27,7 +32,11 @@ def plot(stories: Sequence[Story], folder: Path) -> None:
     figure, (peers, speed) = pyplot.subplots(2, figsize=(9, 7), sharex=True, layout="constrained")
     for story in stories:
         minutes = [moment.at_s / 60 for moment in story.moments]
-        share = story.scenario.model_layers / sum(c * w / 100 for c, w in CAPACITIES) / story.scenario.peers
+        share = (
+            story.scenario.model_layers
+            / sum(c * w / 100 for c, w in CAPACITIES)
+            / story.scenario.peers
+        )
         label = f"{story.scenario.peers:,} peers"
         peers.plot(minutes, [moment.fewest_peers * share for moment in story.moments], label=label)
         speed.plot(minutes, [balance(moment) for moment in story.moments], label=label)
@@ -43,7 +52,12 @@ def plot(stories: Sequence[Story], folder: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     sizes = [story.scenario.peers for story in stories]
-    axes.loglog(sizes, [discovery_kb(story) for story in stories], "o-", label="keys by block and hash, a sample")
+    axes.loglog(
+        sizes,
+        [discovery_kb(story) for story in stories],
+        "o-",
+        label="keys by block and hash, a sample",
+    )
     old = [old_discovery_kb(story.scenario.peers, story.scenario.model_layers) for story in stories]
     axes.loglog(sizes, old, "s--", label="one key for each first layer")
     axes.set_xlabel("peers")

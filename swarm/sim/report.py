@@ -65,7 +65,9 @@ def ratios(story: Story, best: bool = False, first: bool = True) -> list[float]:
 
 def at(story: Story, at_s: float) -> Moment:
     """The last moment that was watched before a time."""
-    return max((moment for moment in story.moments if moment.at_s < at_s), key=lambda moment: moment.at_s)
+    return max(
+        (moment for moment in story.moments if moment.at_s < at_s), key=lambda moment: moment.at_s
+    )
 
 
 def first(story: Story, since_s: float, true: Callable[[Moment], bool]) -> float | None:
@@ -135,12 +137,18 @@ LOAD: tuple[Column, ...] = (
     ("look-ups/s a node", lambda s: f"{_per_node_s(s, s.steady.lookups):.3f}"),
     ("stores/s a node", lambda s: f"{_per_node_s(s, s.steady.stores):.3f}"),
     ("messages/s a node", lambda s: f"{_per_node_s(s, s.steady.messages(s.scenario.peers)):.1f}"),
-    ("KB/s a node", lambda s: f"{_per_node_s(s, s.steady.nbytes(s.scenario.peers, record_bytes())) / 1e3:.1f}"),
+    (
+        "KB/s a node",
+        lambda s: f"{_per_node_s(s, s.steady.nbytes(s.scenario.peers, record_bytes())) / 1e3:.1f}",
+    ),
     ("reads/s of the hottest key", lambda s: f"{s.hottest_reads / s.scenario.steady_s:.2f}"),
 )
 COVERAGE: tuple[Column, ...] = (
     ("peers", lambda s: f"{s.scenario.peers:,}"),
-    ("whole after the first came", lambda s: _seconds(first(s, 0.0, lambda m: not m.missing_layers))),
+    (
+        "whole after the first came",
+        lambda s: _seconds(first(s, 0.0, lambda m: not m.missing_layers)),
+    ),
     ("weakest layer: peers", lambda s: f"{_before(s).fewest_peers}"),
     ("its speed over the mean", lambda s: f"{balance(_before(s)):.2f}"),
     ("many have left: peers", lambda s: f"{_after(s, 5.1).fewest_peers}"),
@@ -148,10 +156,15 @@ COVERAGE: tuple[Column, ...] = (
     ("whole again", lambda s: _seconds(whole_after_departure_s(s))),
     ("after 2 min", lambda s: f"{balance(_after(s, 120)):.2f}"),
     ("after 10 min", lambda s: f"{balance(_after(s, 600)):.2f}"),
-    ("moves a peer and hour", lambda s: f"{moves_per_peer_hour(s.moves, s.scenario.steady_s, s.scenario.peers):.2f}"),
+    (
+        "moves a peer and hour",
+        lambda s: f"{moves_per_peer_hour(s.moves, s.scenario.steady_s, s.scenario.peers):.2f}",
+    ),
     (
         "while healing",
-        lambda s: f"{moves_per_peer_hour(s.moves_healing, s.scenario.healing_s, s.scenario.peers):.2f}",
+        lambda s: (
+            f"{moves_per_peer_hour(s.moves_healing, s.scenario.healing_s, s.scenario.peers):.2f}"
+        ),
     ),
 )
 LOOPS: tuple[Column, ...] = (
@@ -162,7 +175,10 @@ LOOPS: tuple[Column, ...] = (
     ("in a client's last generation", lambda s: _share(ratios(s, first=False), 0.5)),
     ("over that of who knows all links, too", lambda s: _share(ratios(s, best=True), 0.5)),
     ("90 % of clients", lambda s: _share(ratios(s, best=True), 0.9)),
-    ("no chain found", lambda s: f"{sum(f.loop_ms is None for f in firsts(s))} of {len(firsts(s))}"),
+    (
+        "no chain found",
+        lambda s: f"{sum(f.loop_ms is None for f in firsts(s))} of {len(firsts(s))}",
+    ),
     ("dead among the pinged", lambda s: _dead(s)),
     ("chains that broke", lambda s: f"{s.log.broken} of {s.log.generations}"),
     ("repaired at once", lambda s: f"{s.log.repaired}"),
@@ -178,7 +194,9 @@ def _dead(story: Story) -> str:
 
 def markdown(stories: Sequence[Story]) -> str:
     """All tables, a row a story."""
-    return "\n\n".join(f"### {name}\n\n{_table(columns, stories)}" for name, columns in TABLES.items())
+    return "\n\n".join(
+        f"### {name}\n\n{_table(columns, stories)}" for name, columns in TABLES.items()
+    )
 
 
 def _table(columns: Sequence[Column], stories: Sequence[Story]) -> str:

@@ -14,9 +14,11 @@ from swarm.sim.peers import Peer
 from swarm.sim.swarm import Member, Swarm
 from swarm.sim.world import Place
 
-CAPACITIES = ((2, 40), (4, 30), (8, 20), (16, 10))  # layers that a peer can hold, and how many of a hundred do
+# layers that a peer can hold, and how many of a hundred do
+CAPACITIES = ((2, 40), (4, 30), (8, 20), (16, 10))
 LAYER_MS, LAYER_SPREAD = 0.5, 0.6  # median time of one layer for one token, and its spread
-LIFE_S, LIFE_SPREAD = 3600.0, 1.5  # median of a visit, and its spread: one of eight ends within ten minutes
+# median of a visit, and its spread: one of eight ends within ten minutes
+LIFE_S, LIFE_SPREAD = 3600.0, 1.5
 RETURN_S = 30.0  # until somebody else comes for a peer that left, on average
 SAMPLE_S = 5.0
 ESTIMATES = 50  # how often the number of peers is estimated
@@ -73,7 +75,8 @@ class Story:
     largest_key: int = 0  # at any time
     moves: int = 0  # of peers that were there, in the steady time
     moves_healing: int = 0
-    estimates: list[float] = field(default_factory=list)  # of the number of peers, over the true one
+    # of the number of peers, over the true one
+    estimates: list[float] = field(default_factory=list)
     old_largest_key: int = 0  # with one key for each first layer
     listed: int = 0
     busiest_share: float = 0.0  # of all chains, how many go through the busiest peer
@@ -90,7 +93,9 @@ def run(scenario: Scenario, progress: Callable[[float], None] = lambda _: None) 
     for number in range(scenario.clients):
         thorough = number % max(1, scenario.clients // max(1, scenario.thorough_clients)) == 0
         begins_s = rng.uniform(scenario.joining_s, scenario.end_s)
-        client = Client(swarm, story.log, thorough and scenario.thorough_clients > 0, scenario.remembered)
+        client = Client(
+            swarm, story.log, thorough and scenario.thorough_clients > 0, scenario.remembered
+        )
         events.start(client.live(), begins_s)
 
     events.run(scenario.joining_s)
@@ -107,14 +112,21 @@ def run(scenario: Scenario, progress: Callable[[float], None] = lambda _: None) 
     events.run(scenario.end_s)
     story.moves_healing = swarm.moves - moves
     story.largest_key = swarm.dht.most_records
-    story.busiest_share = max(swarm.chains_through.values(), default=0) / max(1, story.log.generations)
+    story.busiest_share = max(swarm.chains_through.values(), default=0) / max(
+        1, story.log.generations
+    )
     return story
 
 
 def _arrival(swarm: Swarm) -> Process:
-    """One peer comes. What it can do, and for how long it stays, is by lot. When it leaves, another one comes."""
+    """One peer comes.
+
+    What it can do, and for how long it stays, is by lot. When it leaves, another one comes.
+    """
     rng = swarm.rng
-    capacity = rng.choices([layers for layers, _ in CAPACITIES], weights=[share for _, share in CAPACITIES])[0]
+    capacity = rng.choices(
+        [layers for layers, _ in CAPACITIES], weights=[share for _, share in CAPACITIES]
+    )[0]
     member = Member(
         f"{rng.getrandbits(128):032x}",
         Place.choose(rng),
@@ -129,7 +141,9 @@ def _arrival(swarm: Swarm) -> Process:
 
 def _watch(swarm: Swarm, story: Story, progress: Callable[[float], None]) -> Process:
     while True:
-        sizes = [size for key, size in swarm.dht.sizes(swarm.now_s).items() if not isinstance(key, str)]
+        sizes = [
+            size for key, size in swarm.dht.sizes(swarm.now_s).items() if not isinstance(key, str)
+        ]
         story.moments.append(
             Moment(
                 swarm.now_s,
@@ -149,8 +163,12 @@ def _watch(swarm: Swarm, story: Story, progress: Callable[[float], None]) -> Pro
 def _look_closer(swarm: Swarm, story: Story) -> None:
     """What takes longer to find out, at one moment."""
     story.hottest_reads = max(swarm.dht.reads.values(), default=0)
-    story.listed = sum(size for key, size in swarm.dht.sizes(swarm.now_s).items() if isinstance(key, str))
-    story.old_largest_key = int(np.bincount([member.first for member in swarm.members.values()], minlength=1).max())
+    story.listed = sum(
+        size for key, size in swarm.dht.sizes(swarm.now_s).items() if isinstance(key, str)
+    )
+    story.old_largest_key = int(
+        np.bincount([member.first for member in swarm.members.values()], minlength=1).max()
+    )
     for _ in range(ESTIMATES):
         story.estimates.append(swarm.survey(Cost()).total / max(1, len(swarm.members)))
 

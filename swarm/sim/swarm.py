@@ -1,4 +1,5 @@
-"""The members of a simulated swarm together: who is there, which layers are served, and what the directory says."""
+"""The members of a simulated swarm together: who is there, which layers are served, and what the
+directory says."""
 
 import random
 from collections import Counter
@@ -76,7 +77,9 @@ class Swarm:
             range(block_count(self.model_layers)),
             enough,
             self.rng,
-            satisfied=lambda found: covers((entry for entry in found if entry.online), self.model_layers),
+            satisfied=lambda found: covers(
+                (entry for entry in found if entry.online), self.model_layers
+            ),
         )
         while shards := survey.wanted():
             found = self.dht.read(shards, self.now_s, cost)

@@ -1,4 +1,5 @@
-"""What a command waits for, shown to whoever watches: on standard error, in a terminal only, gone when it is over."""
+"""What a command waits for, shown to whoever watches: on standard error, in a terminal only, gone
+when it is over."""
 
 import contextlib
 import sys

@@ -1,4 +1,7 @@
-"""What a terminal shows: tokens by their origin, summaries, tables. Plain text where output is no terminal."""
+"""What a terminal shows: tokens by their origin, summaries, tables.
+
+Plain text where output is no terminal.
+"""
 
 import os
 import re
@@ -32,18 +35,23 @@ LEGEND: "dict[Origin, str]" = {
     "target": "the target's own",
 }
 OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # strangers computed the text: no escapes to the terminal
+# strangers computed the text: no escapes to the terminal
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def settle_colours() -> None:
-    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the terminal has none."""
+    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the
+    terminal has none."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         click.get_current_context().color = False
 
 
 def show_piece(piece: "Piece") -> None:
     """One piece of text as it comes; coloured by origin in a terminal."""
-    click.echo(_styled(CONTROLS.sub("", piece.text), piece.origin) if sys.stdout.isatty() else piece.text, nl=False)
+    click.echo(
+        _styled(CONTROLS.sub("", piece.text), piece.origin) if sys.stdout.isatty() else piece.text,
+        nl=False,
+    )
     sys.stdout.flush()
 
 
@@ -52,12 +60,16 @@ def show_summary(generation: "Generation") -> None:
     click.echo()
     if sys.stdout.isatty() and generation.stats.drafted_tokens:
         seen = {piece.origin for piece in generation.pieces}
-        click.echo("  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen), err=True)
+        click.echo(
+            "  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen),
+            err=True,
+        )
     click.echo(summary(generation), err=True)
 
 
 def show_audits(audits: "Audits") -> None:
-    """On standard error: a line if peers were found to lie, and one if texts that were due could not be audited."""
+    """On standard error: a line if peers were found to lie, and one if texts that were due could
+    not be audited."""
     if audits.caught:
         who = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
         click.echo(f"caught computing something else than the model, and banned: {who}", err=True)
@@ -83,24 +95,34 @@ def summary(generation: "Generation") -> str:
     """One line: speed, loops, drafting, route."""
     stats = generation.stats
     parts = [
-        f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f} tokens/s)",
+        (
+            f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f}"
+            " tokens/s)"
+        ),
         f"{stats.loops} loops of {stats.loop_ms:.0f} ms",
     ]
     if stats.drafted_tokens:
         parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens kept")
     if stats.relaxed_tokens:
-        parts.append(f"{stats.relaxed_tokens} of these by leniency, for {stats.deficit_nats:.1f} nats")
+        parts.append(
+            f"{stats.relaxed_tokens} of these by leniency, for {stats.deficit_nats:.1f} nats"
+        )
     if stats.failovers:
         worst_ms = max(failover.pause_ms for failover in stats.failovers)
-        parts.append(f"peers replaced {len(stats.failovers)} times, with pauses of {worst_ms:.0f} ms at most")
+        parts.append(
+            f"peers replaced {len(stats.failovers)} times, with pauses of {worst_ms:.0f} ms at most"
+        )
     if stats.draft_error:
         parts.append(f"drafting failed ({stats.draft_error})")
-    route = " > ".join(f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route)
+    route = " > ".join(
+        f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route
+    )
     return ", ".join(parts) + f"; {stats.verification}; route {route}"
 
 
 def show_fates(pieces: "Sequence[Piece]") -> None:
-    """What became of every token: a line each, but one for all that were drafted and kept in a row."""
+    """What became of every token: a line each, but one for all that were drafted and kept in a
+    row."""
     click.echo()
     for line in fates(pieces):
         click.echo(line)
@@ -140,7 +162,9 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
         rows = [
             (
                 f"\u2026{peer.peer_id[-8:]}",
-                _bar(peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))),
+                _bar(
+                    peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))
+                ),
                 f"{peer.layers[0]}:{peer.layers[1]}",
                 peer.dtype,
                 f"{peer.tokens_per_second:.0f}",
@@ -151,7 +175,9 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
             )
             for peer in report.peers
         ]
-        print_table(console, columns, rows, title=title, left=("layers", "span", "dtype", "state", "path"))
+        print_table(
+            console, columns, rows, title=title, left=("layers", "span", "dtype", "state", "path")
+        )
         if report.estimated_peers is not None:
             about = _rounded(report.estimated_peers)
             console.print(f"A sample of {len(report.peers)} peers; there are about {about:,}.")
@@ -173,7 +199,9 @@ def show_routes(choices: "Sequence[Choice]") -> None:
             computes_ms = peer.layer_ms * (stage.last - stage.first)
             figures = (f"{each:.1f}" for each in (peer.rtt_ms, peer.fixed_ms, computes_ms))
             rows.append((f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures))
-        print_table(console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title)
+        print_table(
+            console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title
+        )
     if len(choices) == 1:
         console.print("There is no other: each of these peers is needed.")
 
@@ -189,10 +217,13 @@ def _styled(text: str, origin: "Origin") -> str:
 
 
 def _bar(layers: tuple[int, int], model_layers: int, width: int = 32) -> "Text":
-    """Where a span lies in the model, at most ``width`` characters wide; every span shows as one at least."""
+    """Where a span lies in the model, at most ``width`` characters wide; every span shows as one at
+    least."""
     from rich.text import Text
 
     width = min(width, model_layers)
     first = layers[0] * width // model_layers
     last = max(first + 1, -(-layers[1] * width // model_layers))
-    return Text.assemble(("·" * first, "dim"), ("█" * (last - first), "cyan"), ("·" * (width - last), "dim"))
+    return Text.assemble(
+        ("·" * first, "dim"), ("█" * (last - first), "cyan"), ("·" * (width - last), "dim")
+    )

@@ -1,7 +1,9 @@
-"""Signals that ask a program to end. It ends in order, and its exit code tells the signal, as shells tell it.
+"""Signals that ask a program to end.
 
-A signal that a program was started to ignore stays ignored: `nohup` does that to SIGHUP, and shells do it to SIGINT
-for jobs in the background of a script.
+It ends in order, and its exit code tells the signal, as shells tell it.
+
+A signal that a program was started to ignore stays ignored: `nohup` does that to SIGHUP, and shells
+do it to SIGINT for jobs in the background of a script.
 """
 
 import asyncio
@@ -38,7 +40,8 @@ class Stopped(KeyboardInterrupt):
 
 
 def stopped_by(error: BaseException) -> int | None:
-    """The signal that an error comes from, be it by way of what failed while it was handled; None if there is none."""
+    """The signal that an error comes from, be it by way of what failed while it was handled; None
+    if there is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, Stopped):
@@ -54,8 +57,10 @@ def heeded() -> tuple[Signals, ...]:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block every signal that asks to end raises `Stopped` in the main thread, wherever it is."""
-    if threading.current_thread() is not threading.main_thread():  # signals are none of its business
+    """Within the block every signal that asks to end raises `Stopped` in the main thread, wherever
+    it is."""
+    # signals are none of its business
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     hook = sys.unraisablehook
@@ -69,7 +74,8 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_signals(numbers: Sequence[Signals], act: Callable[[Signals], None]) -> Iterator[None]:
-    """Within the block the running event loop calls `act` for these signals, in place of what they did before."""
+    """Within the block the running event loop calls `act` for these signals, in place of what they
+    did before."""
     loop = asyncio.get_running_loop()
 
     def tell(number: int, _: FrameType | None) -> None:
@@ -87,7 +93,9 @@ def end_at_once_from_now_on() -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. The first signal cancels `work`, which then ends in order; a second one ends it at once.
+    """Run to the end.
+
+    The first signal cancels `work`, which then ends in order; a second one ends it at once.
 
     Raises:
         Stopped: if a signal ended it.
@@ -116,7 +124,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def _handlers(numbers: Sequence[Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handlers(
+    numbers: Sequence[Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -148,7 +158,8 @@ def _leave_closed_terminal(number: int) -> None:
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
-            if is_device and not os.isatty(descriptor):  # else it is a file, a pipe, or a terminal that is still there
+            # else it is a file, a pipe, or a terminal that is still there
+            if is_device and not os.isatty(descriptor):
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, descriptor)
                 os.close(null)

@@ -1,4 +1,5 @@
-"""Standard input and output as a program finds them: closed, of another encoding, or with nobody who reads any more."""
+"""Standard input and output as a program finds them: closed, of another encoding, or with nobody
+who reads any more."""
 
 import io
 import os
@@ -9,7 +10,8 @@ import click
 
 
 def settle() -> None:
-    """What is closed (``>&-``) is like /dev/null; a character that the encoding lacks becomes a question mark."""
+    """What is closed (``>&-``) is like /dev/null; a character that the encoding lacks becomes a
+    question mark."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, _nothing(descriptor, "r" if name == "stdin" else "w"))
@@ -28,7 +30,8 @@ def say(line: str) -> None:
 
 
 def drop_unwritten() -> None:
-    """What standard output does not take is lost, instead of being an error once more at the end of the program."""
+    """What standard output does not take is lost, instead of being an error once more at the end of
+    the program."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,5 @@
-"""Tables that no width cuts: columns that do not fit side by side go on below, with the names of their rows again."""
+"""Tables that no width cuts: columns that do not fit side by side go on below, with the names of
+their rows again."""
 
 from collections.abc import Collection, Sequence
 
@@ -21,10 +22,12 @@ def print_table(
     box: Box | None = None,
     sections: Collection[int] = (),
 ) -> None:
-    """Print all cells whole: in a terminal within its width, where keys may be wrapped, elsewhere as wide as they are.
+    """Print all cells whole: in a terminal within its width, where keys may be wrapped, elsewhere
+    as wide as they are.
 
     Args:
-        keys: so many first columns name the row, and stand in every part of a table that is divided.
+        keys: so many first columns name the row, and stand in every part of a table that is
+            divided.
         left: columns that are aligned to the left, besides the keys.
         sections: rows that a line is drawn below.
     """
@@ -43,7 +46,8 @@ def print_table(
         return console.measure(part(chosen), options=options).maximum
 
     if title:
-        console.print(Text(title, "italic"))  # as Text, because a folder's name may look like markup
+        # as Text, because a folder's name may look like markup
+        console.print(Text(title, "italic"))
     everything = range(len(columns))
     if not console.is_terminal:
         console.width = max(console.width, width(everything))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 
 
 class Allowance:
-    """Lets each key take `amount` in `seconds`, counted anew after these; so twice as much around that moment.
+    """Lets each key take `amount` in `seconds`, counted anew after these; so twice as much around
+    that moment.
 
     Remembers `MAX_KEYS` keys at most, and while it is full gives nothing to others.
     """
@@ -19,7 +20,10 @@ class Allowance:
         self._since = clock()
 
     def take(self, key: Hashable, amount: float = 1.0) -> bool:
-        """Take it, if it is there as a whole. An `amount` of 0 asks whether more was charged than there is."""
+        """Take it, if it is there as a whole.
+
+        An `amount` of 0 asks whether more was charged than there is.
+        """
         if not self.allows(key, amount):
             return False
         self.charge(key, amount)

@@ -1,7 +1,8 @@
 """A web application at an address of this computer.
 
-What aiohttp answers by itself, before any handler of the application has a say (to a request that cannot be read, to a
-path or an expectation that nobody meets), is answered in the application's own words, and names no software.
+What aiohttp answers by itself, before any handler of the application has a say (to a request that
+cannot be read, to a path or an expectation that nobody meets), is answered in the application's own
+words, and names no software.
 """
 
 import asyncio
@@ -16,10 +17,12 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from swarm.errors import SwarmError
 
-SERVER = "swarm"  # what every answer says of its software: no version, which would tell attackers what to try
+# what every answer says of its software: no version, which would tell attackers what to try
+SERVER = "swarm"
 BACKLOG = 128  # connections that the system holds until they are taken
 
-Refuse = Callable[[int, str], web.Response]  # a status, and why in a few words of ours, as an answer
+# a status, and why in a few words of ours, as an answer
+Refuse = Callable[[int, str], web.Response]
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +48,17 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a request that cannot be read (400) or whose handler failed. The connection ends with it."""
+        """Answer a request that cannot be read (400) or whose handler failed.
+
+        The connection ends with it.
+        """
         if status >= 500:
             log.error("a request failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        answer = self._refuse(status, _why(exc) if isinstance(exc, HttpProcessingError) else _reason(status))
+        answer = self._refuse(
+            status, _why(exc) if isinstance(exc, HttpProcessingError) else _reason(status)
+        )
         answer.force_close()
         return answer
 
@@ -89,14 +97,19 @@ async def site(
         shutdown_timeout: seconds for running answers at the end.
         settings: of `aiohttp.web.RequestHandler`.
     """
-    runner = web.AppRunner(app, handler_cancellation=handler_cancellation, shutdown_timeout=shutdown_timeout)
+    runner = web.AppRunner(
+        app, handler_cancellation=handler_cancellation, shutdown_timeout=shutdown_timeout
+    )
     await runner.setup()
     server = runner.server
     assert server is not None  # it is set up
     try:
         try:
             listener = await asyncio.get_running_loop().create_server(
-                lambda: _Connection(server, refuse, access_log=None, **settings), host, port, backlog=BACKLOG
+                lambda: _Connection(server, refuse, access_log=None, **settings),
+                host,
+                port,
+                backlog=BACKLOG,
             )
         except OSError as error:
             raise refusal(error.strerror or str(error)) from None
@@ -109,7 +122,10 @@ async def site(
 
 
 def _why(error: HttpProcessingError) -> str:
-    """Why a request cannot be read. The parser's own words are for programmers, and quote what it met."""
+    """Why a request cannot be read.
+
+    The parser's own words are for programmers, and quote what it met.
+    """
     if isinstance(error, LineTooLong):
         return "a line of the request's head is too long"
     return "the request is no HTTP that can be read"

@@ -1,4 +1,5 @@
-"""What the programs log, to standard error: lines for people, or one JSON object a line for machines.
+"""What the programs log, to standard error: lines for people, or one JSON object a line for
+machines.
 
 What a user is told goes to standard output and is no log.
 """
@@ -13,20 +14,25 @@ from datetime import datetime, timezone
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 PACKAGES = ("swarm", "peers")  # ours; of others only warnings are of interest
-# When they are imported, if only by transformers, they warn of kernels that are not there: for other GPUs, and faster.
+# When they are imported, if only by transformers, they warn of kernels that are not there: for
+# other GPUs, and faster.
 CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 MAX_TEXT = 8192  # characters of a message or a traceback
-MAX_A_MINUTE = 60  # lines of one place in the code: what strangers do is logged, and must not fill a disk
-_NAMES = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}  # libraries rename them
+# lines of one place in the code: what strangers do is logged, and must not fill a disk
+MAX_A_MINUTE = 60
+# libraries rename them
+_NAMES = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """One object a record: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, then what was passed as
-    ``extra``, and ``exception``, the traceback, if there is one."""
+    """One object a record: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, then what
+    was passed as ``extra``, and ``exception``, the traceback, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time_of_day = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        time_of_day = datetime.fromtimestamp(record.created, timezone.utc).isoformat(
+            timespec="milliseconds"
+        )
         line = {
             "time": time_of_day.replace("+00:00", "Z"),
             "level": _NAMES.get(record.levelno, record.levelname.lower()),
@@ -40,7 +46,8 @@ class JsonLines(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets `MAX_A_MINUTE` lines of one place in the code through, and with the next one says how many were left out.
+    """Lets `MAX_A_MINUTE` lines of one place in the code through, and with the next one says how
+    many were left out.
 
     Debugging is not limited: whoever asks for everything gets it.
     """
@@ -48,7 +55,8 @@ class Sparing(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._minutes: dict[tuple[str, int], tuple[float, int]] = {}  # by place: when it began, lines since
+        # by place: when it began, lines since
+        self._minutes: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno <= logging.DEBUG:
@@ -57,7 +65,10 @@ class Sparing(logging.Filter):
         began, lines = self._minutes.get(place, (now, 0))
         if now - began >= 60.0:
             if lines > MAX_A_MINUTE:
-                record.msg = f"{record.getMessage()} ({lines - MAX_A_MINUTE} more like this were left out before)"
+                record.msg = (
+                    f"{record.getMessage()} ({lines - MAX_A_MINUTE} more like this were left out"
+                    " before)"
+                )
                 record.args = None
             began, lines = now, 0
         self._minutes[place] = began, lines + 1
@@ -67,7 +78,9 @@ class Sparing(logging.Filter):
 def set_up(level: str = "warning", form: str = "text") -> None:
     """Log what is at least of this level (one of `LEVELS`) in this form (one of `FORMATS`)."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(
+        JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    )
     handler.addFilter(Sparing())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in PACKAGES:

@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """Does the work of one key once at a time: whoever asks meanwhile gets the same result, or the same error.
+    """Does the work of one key once at a time: whoever asks meanwhile gets the same result, or the
+    same error.
 
     It goes on as long as anybody waits for it. The last one that is cancelled ends it.
     """
@@ -20,7 +21,10 @@ class SingleFlight(Generic[K, T]):
         self._flights: dict[K, tuple[asyncio.Task[T], int]] = {}  # and how many wait
 
     async def do(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of the ``work`` that is under way for this key, or of this one. Raises what it raises."""
+        """The result of the ``work`` that is under way for this key, or of this one.
+
+        Raises what it raises.
+        """
         task, waiting = self._flights.get(key) or (asyncio.create_task(_result_of(work)), 0)
         self._flights[key] = task, waiting + 1
         try:

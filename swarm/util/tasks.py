@@ -1,14 +1,16 @@
 """Waiting with a limit, and ending tasks for certain.
 
-`asyncio.wait_for` swallows, before Python 3.12, a cancellation that arrives together with the result: the
-loop around it then runs on, and whoever waits for its end waits for ever. These two do not, and the linter bans that.
+`asyncio.wait_for` swallows, before Python 3.12, a cancellation that arrives together with the
+result: the loop around it then runs on, and whoever waits for its end waits for ever. These two do
+not, and the linter bans that.
 """
 
 import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-CANCEL_AGAIN_S = 2.0  # libraries that we call use `wait_for`: what has not ended by then is cancelled once more
+# libraries that we call use `wait_for`: what has not ended by then is cancelled once more
+CANCEL_AGAIN_S = 2.0
 
 T = TypeVar("T")
 
@@ -19,7 +21,8 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     Raises:
         asyncio.TimeoutError: when ``seconds`` have passed.
     """
-    task = asyncio.create_task(_result_of(work))  # a task of ours: what `gather` returns does not show a cancellation
+    # a task of ours: what `gather` returns does not show a cancellation
+    task = asyncio.create_task(_result_of(work))
     done: set[asyncio.Task[T]] = set()
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -32,7 +35,8 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 
 async def all_over(*work: Awaitable[object]) -> None:
-    """Let several things go on side by side and wait until all are over; then raise the first error, if there was one.
+    """Let several things go on side by side and wait until all are over; then raise the first
+    error, if there was one.
 
     `asyncio.gather` raises while the others still run, and leaves them to nobody.
     """
@@ -54,7 +58,8 @@ async def end(*tasks: "asyncio.Future[Any]") -> None:
 
 
 async def end_all() -> None:
-    """End all other tasks of this event loop, as `asyncio.run` does before it closes one: those of libraries, too."""
+    """End all other tasks of this event loop, as `asyncio.run` does before it closes one: those of
+    libraries, too."""
     ours = asyncio.current_task()
     await end(*(task for task in asyncio.all_tasks() if task is not ours))
 

@@ -40,7 +40,8 @@ _KINDS: dict[str, type[Message]] = {
     )
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-_SINCE: dict[type[Message], int] = {messages.Behalf: 5}  # the version that a kind came with, where it is not the oldest
+# the version that a kind came with, where it is not the oldest
+_SINCE: dict[type[Message], int] = {messages.Behalf: 5}
 
 
 class WireError(SwarmError):
@@ -55,7 +56,8 @@ class WireError(SwarmError):
 
 
 def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
-    """The message as bytes of the version that the link speaks; fields at their default are left out."""
+    """The message as bytes of the version that the link speaks; fields at their default are left
+    out."""
     assert speaks(version, type(message)), f"version {version} has no {_NAMES[type(message)]}"
     fields = message.model_dump(exclude_defaults=True)
     data: bytes = msgpack.packb([version, _NAMES[type(message)], fields])
@@ -85,7 +87,10 @@ def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
 
 
 def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
-    """Version, kind and fields of a message of any version; what they are is not looked at. Raises `WireError`."""
+    """Version, kind and fields of a message of any version; what they are is not looked at.
+
+    Raises `WireError`.
+    """
     count = _Containers()
     try:
         envelope = msgpack.unpackb(
@@ -113,7 +118,9 @@ def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
 def _envelope(data: bytes, spoken: int) -> tuple[type[Message], dict[str, Any]]:
     version, name, fields = unpack(data)
     if version != spoken:
-        raise WireError(f"protocol version {version}, this side speaks {spoken}; update the older side")
+        raise WireError(
+            f"protocol version {version}, this side speaks {spoken}; update the older side"
+        )
     kind = _KINDS.get(name)
     if kind is None or not speaks(version, kind):
         raise WireError(f"unknown kind {name[:40]!r}")

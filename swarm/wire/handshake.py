@@ -1,13 +1,17 @@
-"""The hello: how two members prove to each other who they are, before anything else is said on a link.
+"""The handshake: how two members of the network prove to each other who they are.
 
-    dialling side                                               serving side
+It is the first thing on a link::
+
+    dialling side                                         serving side
     Hello(nonce, versions, network, peer_id)          -->
-                                                      <--       Welcome(nonce, version, peer_id, signature, proof)
+                                                      <-- Welcome(nonce, version, peer_id,
+                                                                  signature, proof)
     Introduction(signature, proof), first message ... -->
 
-Both sign one transcript: all of the above, and what the channel below is bound to. So nothing of it can be played
-again, passed on to somebody else, or changed. In a private swarm both also prove by a code over the transcript that
-they have the network's key. Whoever is not taken in hears a Refusal, if that can be said before it has proved anything.
+Both sign one transcript: all of the above, and what the channel below is bound to. So nothing of it
+can be played again, passed on to somebody else, or changed. In a private swarm both also prove by a
+code over the transcript that they have the network's key. Whoever is not taken in hears a Refusal,
+if that can be said before it has proved anything.
 
 These messages keep their form in all versions of the protocol. No sockets here:
 `swarm.network.links.handshake` says them.
@@ -52,16 +56,24 @@ class HelloError(SwarmError):
 
 
 class Hello(Message):
-    """I speak these versions, and would like to speak with a member of this network. ``nonce``: never used before."""
+    """I speak these versions, and would like to speak with a member of this network.
+
+    ``nonce``: never used before.
+    """
 
     nonce: Nonce
-    versions: Annotated[tuple[Version, ...], Field(strict=False, min_length=1, max_length=MAX_VERSIONS)]
+    versions: Annotated[
+        tuple[Version, ...], Field(strict=False, min_length=1, max_length=MAX_VERSIONS)
+    ]
     network: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
     peer_id: PeerId
 
 
 class Welcome(Message):
-    """The answer: we speak this version, and I am that peer. ``proof``: in a private swarm, that I have its key."""
+    """The answer: we speak this version, and I am that peer.
+
+    ``proof``: in a private swarm, that I have its key.
+    """
 
     nonce: Nonce
     version: Version
@@ -83,14 +95,19 @@ class Refusal(Message):
     text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
 
 
-_KINDS: dict[str, type[Message]] = {each.__name__.lower(): each for each in (Hello, Welcome, Introduction, Refusal)}
+_KINDS: dict[str, type[Message]] = {
+    each.__name__.lower(): each for each in (Hello, Welcome, Introduction, Refusal)
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 Kind = TypeVar("Kind", bound=Message)
 
 
 def encode(message: Message) -> bytes:
-    """The message as bytes, in the form of `swarm.wire.codec`, so that an older side can say which version it met."""
-    data: bytes = msgpack.packb([PROTOCOL_VERSION, _NAMES[type(message)], message.model_dump(exclude_defaults=True)])
+    """The message as bytes, in the form of `swarm.wire.codec`, so that an older side can say which
+    version it met."""
+    data: bytes = msgpack.packb(
+        [PROTOCOL_VERSION, _NAMES[type(message)], message.model_dump(exclude_defaults=True)]
+    )
     return data
 
 
@@ -120,7 +137,10 @@ def decode(data: bytes, kind: type[Kind]) -> Kind:
 
 @dataclass(frozen=True)
 class Member:
-    """Who we are on links: one identity in one network. Raises ConfigError if its list of members does not name us."""
+    """Who we are on links: one identity in one network.
+
+    Raises ConfigError if its list of members does not name us.
+    """
 
     identity: Identity
     network: Network
@@ -148,7 +168,8 @@ class Transcript:
     binding: bytes
 
     def said_by(self, side: bytes) -> bytes:
-        """What one of the sides signs: each part after its length, so that two transcripts never look the same."""
+        """What one of the sides signs: each part after its length, so that two transcripts never
+        look the same."""
         return b"".join(len(part).to_bytes(4, "big") + part for part in (side, *parts(self)))
 
 
@@ -174,26 +195,44 @@ class Dialling:
         expected: the id of the only peer that will do.
     """
 
-    def __init__(self, me: Member, expected: str, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS) -> None:
+    def __init__(
+        self,
+        me: Member,
+        expected: str,
+        binding: bytes,
+        versions: Sequence[int] = SUPPORTED_VERSIONS,
+    ) -> None:
         self._me, self._expected, self._binding = me, expected, binding
         self.hello = Hello(
-            nonce=new_nonce(), versions=tuple(versions), network=me.network.name, peer_id=me.identity.peer_id
+            nonce=new_nonce(),
+            versions=tuple(versions),
+            network=me.network.name,
+            peer_id=me.identity.peer_id,
         )
 
     def welcomed(self, welcome: Welcome) -> Introduction:
-        """What to answer; then the other side is known. Raises `HelloError` if it is not the right one."""
+        """What to answer; then the other side is known.
+
+        Raises `HelloError` if it is not the right one.
+        """
         if not is_expected(welcome.peer_id, self._expected):
-            raise HelloError(f"it is the peer {_short(welcome.peer_id)}, not {_short(self._expected)}")
+            raise HelloError(
+                f"it is the peer {_short(welcome.peer_id)}, not {_short(self._expected)}"
+            )
         if not self._me.network.admits(welcome.peer_id):
             raise HelloError(f"the peer {_short(welcome.peer_id)} is not on our list of members")
         if welcome.version not in self.hello.versions:
             raise HelloError(not_spoken((welcome.version,), self.hello.versions))
-        transcript = Transcript(self.hello, welcome.nonce, welcome.version, welcome.peer_id, self._binding)
+        transcript = Transcript(
+            self.hello, welcome.nonce, welcome.version, welcome.peer_id, self._binding
+        )
         if not verify(welcome.peer_id, transcript.said_by(SERVING), welcome.signature):
             raise HelloError(f"it does not prove that it is {_short(welcome.peer_id)}")
         key = self._me.network.key
         if key is None and welcome.proof is not None:
-            raise HelloError("it belongs to a private swarm: give the network's key with --network-key FILE")
+            raise HelloError(
+                "it belongs to a private swarm: give the network's key with --network-key FILE"
+            )
         if not has_key(key, transcript.said_by(SERVING), welcome.proof):
             raise HelloError("it does not have our network's key")
         ours = transcript.said_by(DIALLING)
@@ -203,7 +242,9 @@ class Dialling:
 class Serving:
     """The serving side of one hello."""
 
-    def __init__(self, me: Member, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS) -> None:
+    def __init__(
+        self, me: Member, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS
+    ) -> None:
         self._me, self._binding, self._versions = me, binding, tuple(versions)
         self._transcript: Transcript | None = None
 
@@ -265,7 +306,9 @@ def proof_of(key: bytes | None, said: bytes) -> bytes | None:
 
 def has_key(key: bytes | None, said: bytes, proof: bytes | None) -> bool:
     """Whether the other side has our network's key, if there is one."""
-    return key is None or (proof is not None and hmac.compare_digest(proof, proof_of(key, said) or b""))
+    return key is None or (
+        proof is not None and hmac.compare_digest(proof, proof_of(key, said) or b"")
+    )
 
 
 def _short(peer_id: str) -> str:

@@ -1,13 +1,16 @@
-"""What clients and peers say to each other. Every field is typed and bounded; a message that exists is valid.
+"""What clients and peers say to each other.
+
+Every field is typed and bounded; a message that exists is valid.
 
 A client opens a session on every peer of its chain, each time naming the peer that comes next. Then
 frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `Heed`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly between a client and a
-peer: whoever opened a session commands it, over the same link. Its frames come over that link too, or from the peers
-that its client names, which have proved who they are (`swarm.wire.handshake`).
+`Cancel`, `Close`, `Reroute`, `Heed`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly
+between a client and a peer: whoever opened a session commands it, over the same link. Its frames
+come over that link too, or from the peers that its client names, which have proved who they are
+(`swarm.wire.handshake`).
 """
 
 import enum
@@ -29,26 +32,31 @@ MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
 
 def printable(text: str) -> str:
-    """``text`` with a space for all that is not seen as it is, be it a control character, the end of a line or the turn
-    of the direction: what strangers say is shown in terminals and logs."""
+    """``text`` with a space for all that is not seen as it is, be it a control character, the end
+    of a line or the turn of the direction: what strangers say is shown in terminals and logs."""
     return "".join(each if each.isprintable() else " " for each in text)
 
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
-Serial = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a token in its session's stream; see `swarm.wire.token_tree`
+# of a token in its session's stream; see `swarm.wire.token_tree`
+Serial = Annotated[int, Field(ge=0, lt=1 << 31)]
 Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10,100}$")]
 Speakers = Annotated[tuple[PeerId, ...], Field(strict=False, max_length=MAX_SPEAKERS)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-# strict=False where msgpack has no such type (tuples come as lists, enums as values). What is inside stays strict.
-TokenIds = Annotated[tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)]
+# strict=False where msgpack has no such type (tuples come as lists, enums as values). What is
+# inside stays strict.
+TokenIds = Annotated[
+    tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)
+]
 Distance = Annotated[int, Field(ge=1, lt=1 << 31)]  # how many serials before a token its parent is
 Distances = Annotated[tuple[Distance, ...], Field(strict=False, max_length=MAX_FRAME_TOKENS)]
 Hops = Annotated[int, Field(ge=0, le=MAX_HOPS)]
-StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]  # one entry a stage
+# one entry a stage
+StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]
 
 
 class Message(BaseModel):
@@ -66,10 +74,11 @@ class Hop(Message):
 
 
 class Open(Message):
-    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to ``next``, or back to me.
+    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to
+    ``next``, or back to me.
 
-    Frames come from the peer ``previous``, or from me alone. Frames of epochs before ``epoch`` are stale: a peer may
-    have been part of the session before, and been left.
+    Frames come from the peer ``previous``, or from me alone. Frames of epochs before ``epoch`` are
+    stale: a peer may have been part of the session before, and been left.
     """
 
     session: SessionId
@@ -89,7 +98,10 @@ class Open(Message):
 
 
 class Opened(Message):
-    """The session is open, and the next peer answered. ``branches``: a token may have several continuations."""
+    """The session is open, and the next peer answered.
+
+    ``branches``: a token may have several continuations.
+    """
 
     session: SessionId
     branches: bool = True
@@ -100,10 +112,12 @@ class Frame(Message):
 
     What an epoch, a root and parents mean is told in `swarm.wire.token_tree`; without ``parents``
     each token follows the one before it. The client wants the final hidden states of the last
-    ``tail`` tokens back. ``compute_ms`` and ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
+    ``tail`` tokens back. ``compute_ms`` and ``queue_ms`` (waiting for other sessions) grow by one
+    entry a stage.
 
-    A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and kept, passed on to so
-    many more peers, and answered to nobody. It outlives newer epochs, but not a `Cancel`.
+    A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and
+    kept, passed on to so many more peers, and answered to nobody. It outlives newer epochs, but not
+    a `Cancel`.
     """
 
     session: SessionId
@@ -166,8 +180,9 @@ class Frame(Message):
 
 
 class Result(Message):
-    """The end of the way of ``count`` tokens from serial ``first`` on, be they one frame or several that were
-    computed together: final hidden states ``[tail, hidden]`` of the last ``tail`` of them."""
+    """The end of the way of ``count`` tokens from serial ``first`` on, be they one frame or several
+    that were computed together: final hidden states ``[tail, hidden]`` of the last ``tail`` of
+    them."""
 
     session: SessionId
     epoch: Epoch
@@ -192,11 +207,13 @@ class Cancel(Message):
 
 
 class Reroute(Message):
-    """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to ``root``, which has
-    been answered, and replay what is left to the new one, and through it to ``replay`` more. A newer one takes the
-    place of one that is under way.
+    """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to
+    ``root``, which has been answered, and replay what is left to the new one, and through it to
+    ``replay`` more. A newer one takes the place of one that is under way.
 
-    With ``replay=None`` the new one holds all of that already, because it stood by (`Mirror`): just go on there."""
+    With ``replay=None`` the new one holds all of that already, because it stood by (`Mirror`): just
+    go on there.
+    """
 
     session: SessionId
     epoch: Epoch
@@ -213,8 +230,8 @@ class Rerouted(Message):
 
 
 class Heed(Message):
-    """Beside mine, take frames from these peers from now on, and from nobody else: the peer before you is another one,
-    or may soon be."""
+    """Beside mine, take frames from these peers from now on, and from nobody else: the peer before
+    you is another one, or may soon be."""
 
     session: SessionId
     speakers: Speakers
@@ -228,11 +245,13 @@ class Heeding(Message):
 
 
 class Mirror(Message):
-    """``to`` stands by for the peer after you: replay to it all that you hold, and then whatever you send on, every
-    frame with ``replay=0``. Only one may stand by, the last that was named; with None nobody does any more.
+    """``to`` stands by for the peer after you: replay to it all that you hold, and then whatever
+    you send on, every frame with ``replay=0``. Only one may stand by, the last that was named; with
+    None nobody does any more.
 
-    This is done as well as it can be and never disturbs the session, so it is not answered: how far the one that
-    stands by has come is known by a `Probe` there."""
+    This is done as well as it can be and never disturbs the session, so it is not answered: how far
+    the one that stands by has come is known by a `Probe` there.
+    """
 
     session: SessionId
     to: Hop | None = None
@@ -245,8 +264,8 @@ class Probe(Message):
 
 
 class Standing(Message):
-    """The answer to a probe: the last token that came and was begun, and the last one whose output went where it
-    should."""
+    """The answer to a probe: the last token that came and was begun, and the last one whose output
+    went where it should."""
 
     session: SessionId
     epoch: Epoch
@@ -273,9 +292,11 @@ class Pong(Message):
 
 
 class Behalf(Message):
-    """I am a gateway and ask for so many clients: let me do so many times what one client may, as far as you like.
+    """I am a gateway and ask for so many clients: let me do so many times what one client may, as
+    far as you like.
 
-    Said once, before any session is opened over the link. It is not answered."""
+    Said once, before any session is opened over the link. It is not answered.
+    """
 
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
 
@@ -288,9 +309,11 @@ class FaultCode(str, enum.Enum):
     WRONG_MODEL = "wrong_model"  # other weights are served here
     WRONG_LAYERS = "wrong_layers"  # these layers are not served here
     BUSY = "busy"  # no room now; try later or elsewhere
-    NOT_FINITE = "not_finite"  # hidden states that are no numbers came from the peer before; the session is still there
+    # hidden states that are no numbers came from the peer before; the session is still there
+    NOT_FINITE = "not_finite"
     OUT_OF_ORDER = "out_of_order"  # the frame does not continue the stream
-    NEXT_UNREACHABLE = "next_unreachable"  # the next peer does not answer; a running session waits for a reroute
+    # the next peer does not answer; a running session waits for a reroute
+    NEXT_UNREACHABLE = "next_unreachable"
     NO_HISTORY = "no_history"  # outputs were not kept, so nothing can be replayed
     DRAINING = "draining"  # the peer is about to leave
     INTERNAL = "internal"  # the peer's own failure
@@ -299,8 +322,8 @@ class FaultCode(str, enum.Enum):
 class Fault(Message):
     """Something failed; with a session, that session is over, unless it can go on by a `Reroute`.
 
-    ``peer`` names a third peer if that one is to blame: the next one, or with `NOT_FINITE` the one before. A peer that
-    is busy says when to try again (``retry_ms``).
+    ``peer`` names a third peer if that one is to blame: the next one, or with `NOT_FINITE` the one
+    before. A peer that is busy says when to try again (``retry_ms``).
     """
 
     code: Annotated[FaultCode, Field(strict=False)]

@@ -1,4 +1,5 @@
-"""Tensors as bytes: hidden states travel in the dtype that they were computed in, so nothing is rounded."""
+"""Tensors as bytes: hidden states travel in the dtype that they were computed in, so nothing is
+rounded."""
 
 from math import prod
 from typing import Annotated, Literal
@@ -14,8 +15,13 @@ MAX_TENSOR_BYTES = 4 * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# The exponent's bits, shifted left by one to drop the sign: all are set in what is infinite or no number.
+_DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# The exponent's bits, shifted left by one to drop the sign: all are set in what is infinite or no
+# number.
 _NOT_FINITE: dict[Dtype, tuple[str, int]] = {
     "float32": ("<u4", 0xFF000000),
     "bfloat16": ("<u2", 0xFF00),
@@ -43,22 +49,25 @@ class WireTensor(BaseModel):
     def _size_fits_shape(self) -> "WireTensor":
         expected = prod((self.tokens, self.hidden, _DTYPES[self.dtype].itemsize))
         if len(self.data) != expected:
-            raise ValueError(f"{len(self.data)} bytes given, {expected} expected from dtype and shape")
+            raise ValueError(
+                f"{len(self.data)} bytes given, {expected} expected from dtype and shape"
+            )
         return self
 
     @classmethod
     def pack(cls, tensor: Tensor) -> "WireTensor":
         """From a tensor ``[tokens, hidden]`` of a dtype that may travel, on any device."""
         tokens, hidden = tensor.shape
-        # numpy knows no bfloat16. As few of torch's operations as can be: each lets go of the interpreter, and a
-        # thread that computes may be slow to give it back.
+        # numpy knows no bfloat16. As few of torch's operations as can be: each lets go of the
+        # interpreter, and a thread that computes may be slow to give it back.
         known = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
         data = known.numpy(force=True).tobytes()
         return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=data)
 
     @property
     def is_finite(self) -> bool:
-        """Whether every value is a number, and none is infinite; asked of the bytes, whatever device made them."""
+        """Whether every value is a number, and none is infinite; asked of the bytes, whatever
+        device made them."""
         kind, least = _NOT_FINITE[self.dtype]
         return not self.data or int((numpy.frombuffer(self.data, kind) << 1).max()) < least
 

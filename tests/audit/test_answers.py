@@ -30,8 +30,11 @@ def test_what_does_not_belong_together_is_not_compared(other: Answers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "rows"), [((), 0), ((1,), 2), ((1, 2), 1), ((2, 1), 2), ((1, 1), 2), ((-1,), 1), ((5,), 1)]
+    ("positions", "rows"),
+    [((), 0), ((1,), 2), ((1, 2), 1), ((2, 1), 2), ((1, 1), 2), ((-1,), 1), ((5,), 1)],
 )
-def test_there_is_one_row_for_each_position_within_the_text(positions: tuple[int, ...], rows: int) -> None:
+def test_there_is_one_row_for_each_position_within_the_text(
+    positions: tuple[int, ...], rows: int
+) -> None:
     with pytest.raises(Incomparable):
         Answers(TEXT, positions, torch.ones(rows, 3))

@@ -1,4 +1,5 @@
-"""Of a text a fair sample is kept, of what is not part of it nothing; and it is replayed as it was written."""
+"""Of a text a fair sample is kept, of what is not part of it nothing; and it is replayed as it was
+written."""
 
 import random
 from collections import Counter
@@ -24,7 +25,9 @@ class Token:
 
 
 def finished(samples: Samples) -> Evidence | None:
-    return samples.evidence(range(500), 5, [Stage("a", 0, 4)], {"a": "float32", "b": "bfloat16"}, 600)
+    return samples.evidence(
+        range(500), 5, [Stage("a", 0, 4)], {"a": "float32", "b": "bfloat16"}, 600
+    )
 
 
 def row(position: int) -> torch.Tensor:
@@ -79,7 +82,10 @@ def test_a_replay_tells_all_tokens_in_the_order_of_a_text(prompt: int, new: int,
     frames = list(windows(tokens, prompt, random.Random(seed)))
     assert [token for frame in frames for token in frame.tokens] == tokens
     assert sum(frame.tail for frame in frames) == new + 1
-    assert all(len(frame.tokens) <= (MAX_FRAME_TOKENS if frame.position < prompt else MOST_AT_ONCE) for frame in frames)
+    assert all(
+        len(frame.tokens) <= (MAX_FRAME_TOKENS if frame.position < prompt else MOST_AT_ONCE)
+        for frame in frames
+    )
     stream = Stream()
     for frame in frames:
         assert stream.admit(frame.epoch, frame.root, frame.first, len(frame.tokens), frame.parents)

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.audit.ledger import FIRST_WINDOWS, MAX_DISAGREEMENTS, Ledger
-from swarm.audit.sequential import AGREEMENT, CLEARED, CONDEMNED, DISAGREEMENT, FALSE_ALARM, HONEST, LYING, Test
+from swarm.audit.sequential import (
+    AGREEMENT,
+    CLEARED,
+    CONDEMNED,
+    DISAGREEMENT,
+    FALSE_ALARM,
+    HONEST,
+    LYING,
+    Test,
+)
 
 RATE = 0.01
 
@@ -92,7 +101,9 @@ def test_the_book_is_bounded() -> None:
     liar=st.sampled_from(["0a", "1b", "2c", None]),
     rate=st.sampled_from([0.2, 0.4, 1.0]),
 )
-def test_a_liar_among_peers_that_change_is_condemned_and_nobody_else(seed: int, liar: str | None, rate: float) -> None:
+def test_a_liar_among_peers_that_change_is_condemned_and_nobody_else(
+    seed: int, liar: str | None, rate: float
+) -> None:
     """Three peers a stage; chains by lot, with one suspect at most, as the router makes them."""
     rng, ledger = random.Random(seed), Ledger()
     condemned: list[str] = []
@@ -112,7 +123,8 @@ def test_a_liar_among_peers_that_change_is_condemned_and_nobody_else(seed: int, 
 
 
 def test_the_test_keeps_its_error_rates() -> None:
-    """Honest peers in a crowd of liars that others met as well are condemned no more often than alpha allows."""
+    """Honest peers in a crowd of liars that others met as well are condemned no more often than
+    alpha allows."""
     rng = random.Random(5)
     wrong = missed = 0
     for _ in range(2000):

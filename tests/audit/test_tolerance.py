@@ -1,4 +1,5 @@
-"""Honest peers are as near to each other as rounding lets them; tests/client/test_auditor.py has the liars."""
+"""Honest peers are as near to each other as rounding lets them; tests/client/test_auditor.py has
+the liars."""
 
 import pytest
 import torch
@@ -41,7 +42,10 @@ def test_the_roughest_dtype_decides() -> None:
     assert tolerance({"float16"}, True) is HALF_EXPERTS
 
 
-DENSE, EXPERTS = ["llama", "gemma2", "cohere2", "gpt_neox"], ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"]
+DENSE, EXPERTS = (
+    ["llama", "gemma2", "cohere2", "gpt_neox"],
+    ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"],
+)
 
 
 @pytest.mark.parametrize("name", [*DENSE, *EXPERTS])

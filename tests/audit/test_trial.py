@@ -21,7 +21,10 @@ class World:
 
     def answer(self, run: Run) -> tuple[object, ...]:
         return tuple(
-            lie for i, which in enumerate(run) for peer in self.stands[i].party(which) for lie in self._lies(peer)
+            lie
+            for i, which in enumerate(run)
+            for peer in self.stands[i].party(which)
+            for lie in self._lies(peer)
         )
 
     def _lies(self, peer: str) -> list[object]:
@@ -76,7 +79,11 @@ def test_nobody_honest_is_convicted_and_somebody_is_named(
         return
     outcome = world.judge()
     assert all(peer in habits for peer in outcome.convicted)
-    named = [*([frozenset(outcome.convicted)] if outcome.convicted else []), *outcome.suspected, *outcome.disputed]
+    named = [
+        *([frozenset(outcome.convicted)] if outcome.convicted else []),
+        *outcome.suspected,
+        *outcome.disputed,
+    ]
     assert named
     assert any(group & habits.keys() for group in named)
 

@@ -97,8 +97,14 @@ STREAMING = BRANCHES.name
 
 
 def comparison(*tokens):
-    generations = [generation(PLAIN, 1, 2), generation(SPECULATIVE, 1, 2), generation(SPECULATIVE, *tokens)]
-    return Comparison("hello", {way.name: each for way, each in zip(WAYS, generations, strict=True)})
+    generations = [
+        generation(PLAIN, 1, 2),
+        generation(SPECULATIVE, 1, 2),
+        generation(SPECULATIVE, *tokens),
+    ]
+    return Comparison(
+        "hello", {way.name: each for way, each in zip(WAYS, generations, strict=True)}
+    )
 
 
 async def test_the_prompt_is_decoded_in_one_way_after_the_other():
@@ -107,9 +113,12 @@ async def test_the_prompt_is_decoded_in_one_way_after_the_other():
     async def show(name, piece):
         shown.append((name, piece.token_id))
 
-    assert await compare(client, "hello", WAYS, max_new_tokens=20, plain_tokens=9, show=show) == comparison(1, 2)
+    assert await compare(
+        client, "hello", WAYS, max_new_tokens=20, plain_tokens=9, show=show
+    ) == comparison(1, 2)
     assert client.asked == [
-        ("hello", {**way.options, "max_new_tokens": most}) for way, most in zip(WAYS, (9, 20, 20), strict=True)
+        ("hello", {**way.options, "max_new_tokens": most})
+        for way, most in zip(WAYS, (9, 20, 20), strict=True)
     ]
     assert shown == [(way.name, token) for way in WAYS for token in (1, 2)]
 
@@ -121,14 +130,17 @@ def test_tau_is_the_slower_of_drafting_and_the_slowest_stage():
 
 
 def test_speedup_and_its_bound():
-    """Two misses that no branch saved: at least three loops of 100 ms, and 3 ms for each of the other 17 tokens."""
+    """Two misses that no branch saved: at least three loops of 100 ms, and 3 ms for each of the
+    other 17 tokens."""
     both = comparison(1, 2)
     assert both.speedup(STREAMING) == 4.0
     assert both.bound_share(STREAMING) == pytest.approx((3 * 100 + 17 * 3) / 500)
     assert (both.speedup("plain"), both.bound_share("plain")) == (1.0, None)
 
 
-@pytest.mark.parametrize(("tokens", "identical"), [((1, 2), True), ((1, 2, 7), True), ((1,), True), ((1, 3), False)])
+@pytest.mark.parametrize(
+    ("tokens", "identical"), [((1, 2), True), ((1, 2, 7), True), ((1,), True), ((1, 3), False)]
+)
 def test_as_json_it_holds_all_generations_and_whether_they_agree(tokens, identical):
     both = comparison(*tokens)
     said = json.loads(json.dumps(both.as_dict()))

@@ -20,7 +20,9 @@ def generation(tokens_per_second, tokens=(1, 2, 3, 4)):
     meter = Meter(iter((0.0, len(tokens) / tokens_per_second)).__next__)
     meter.start()
     meter.loop(Measured(100.0, (2.0, 3.0)), 5, len(tokens))
-    counts = Counts(loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3)
+    counts = Counts(
+        loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3
+    )
     stats = meter.stats(
         counts,
         prompt_tokens=1,
@@ -45,13 +47,22 @@ def comparison(**speeds):
 def test_speedups_are_taken_prompt_by_prompt():
     rows = [comparison(**{"streaming": speed}) for speed in (20.0, 90.0, 40.0)]
     row = figures(rows, STREAMING)
-    assert (row.speedup, row.speedup_range) == (pytest.approx(4.0), (pytest.approx(2.0), pytest.approx(9.0)))
+    assert (row.speedup, row.speedup_range) == (
+        pytest.approx(4.0),
+        (pytest.approx(2.0), pytest.approx(9.0)),
+    )
     assert row.tokens_per_second == pytest.approx(40.0)
 
 
 def test_rates_are_per_token():
     row = figures([comparison()], BRANCHES)
-    assert (row.waits, row.frames, row.positions, row.wasted, row.branches) == (0.5, 0.5, 2.0, 1.25, 0.25)
+    assert (row.waits, row.frames, row.positions, row.wasted, row.branches) == (
+        0.5,
+        0.5,
+        2.0,
+        1.25,
+        0.25,
+    )
     assert (row.bytes_sent, row.bytes_received, row.stages_ms) == (100, 200, 5.0)
     assert row.alpha == 0.5
 

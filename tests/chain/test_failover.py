@@ -20,7 +20,17 @@ from swarm.decoding.decoder import Resume
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
 from swarm.routing.health import Health
-from swarm.wire.messages import Fault, FaultCode, Heed, Heeding, Message, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import (
+    Fault,
+    FaultCode,
+    Heed,
+    Heeding,
+    Message,
+    Probe,
+    Reroute,
+    Rerouted,
+    Standing,
+)
 
 Send = Callable[[Message], Awaitable[int]]
 
@@ -70,7 +80,9 @@ def complaining(of: list[str | None]) -> Script:
 
     async def script(link: Link, message: Message) -> None:
         if isinstance(message, Heed):
-            fault = Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session, peer=of[0])
+            fault = Fault(
+                code=FaultCode.NOT_FINITE, text="no numbers", session=message.session, peer=of[0]
+            )
             await link.send(fault)
         await working(link, message)
 
@@ -86,17 +98,25 @@ def place_of(chain: Chain, stage: int, at: int) -> ChainLink:
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_fault_from_behind_the_gap_is_about_the_peer_that_has_left(named: bool) -> None:
     of: list[str | None] = [None]
-    async with chain_of(working, working, complaining(of), working) as chain, chain.session(0, 1, 2) as session:
+    async with (
+        chain_of(working, working, complaining(of), working) as chain,
+        chain.session(0, 1, 2) as session,
+    ):
         of[0] = chain.peer(1) if named else None
         finder = Finder(place_of(chain, 3, 1))
         repair = await soon(mender(session, finder).mend({chain.peer(1)}, lambda: HELD))
         assert repair.peers == (chain.peer(1),)
-        assert [link.peer_id for link in session.chain] == [chain.peer(0), chain.peer(3), chain.peer(2)]
+        assert [link.peer_id for link in session.chain] == [
+            chain.peer(0),
+            chain.peer(3),
+            chain.peer(2),
+        ]
         assert finder.blamed == []
 
 
 async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each waits on its full link until all others have been asked: one after the other, that would never be."""
+    """Each waits on its full link until all others have been asked: one after the other, that would
+    never be."""
     asked: set[str] = set()
     all_asked = asyncio.Event()
     monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 20.0)
@@ -105,7 +125,9 @@ async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
         await session.send(WINDOW)
         for link in chain.links:
 
-            async def full(message: Message, name: str = link.peer_id, send: Send = link.connection.send) -> int:
+            async def full(
+                message: Message, name: str = link.peer_id, send: Send = link.connection.send
+            ) -> int:
                 asked.add(name)
                 if len(asked) == 3:
                     all_asked.set()
@@ -117,7 +139,9 @@ async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
         assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == set()
 
 
-async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 1.0)
     async with chain_of(working, working, working) as chain, chain.session() as session:
         await session.send(WINDOW)
@@ -128,7 +152,9 @@ async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(monkey
         assert all("Probe" in kinds(heard) for heard in chain.heard[1:])
 
 
-async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with chain_of(working, good, working) as chain, chain.session(0, 1) as session:
         connection = chain.links[0].connection
         with monkeypatch.context() as full:
@@ -137,7 +163,9 @@ async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(monk
             await asyncio.sleep(0)
             sending.cancel()
             await asyncio.wait({sending})
-        await soon(mender(session, Finder(place_of(chain, 2, 1))).mend({chain.peer(1)}, lambda: HELD))
+        await soon(
+            mender(session, Finder(place_of(chain, 2, 1))).mend({chain.peer(1)}, lambda: HELD)
+        )
         await soon(session.send(WINDOW))
         await eventually(lambda: "Frame" in kinds(chain.heard[0]))
         assert kinds(chain.heard[0]) == ["Open", "Reroute", "Frame"]
@@ -175,7 +203,9 @@ async def test_a_peer_that_reads_a_long_text_again_is_not_to_blame(impatient: No
         assert finder.blamed == []
 
 
-async def test_a_peer_that_begins_late_is_not_to_blame(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_begins_late_is_not_to_blame(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(failover, "STANDSTILL_S", 20.0)
     late = coming_to((0, 0), (0, 0), (3, 0), (3, 3))
     async with chain_of(late, working) as chain, chain.session() as session:

@@ -1,4 +1,5 @@
-"""The book of windows in flight: what a result answers, how long that took, and how long the next one may take."""
+"""The book of windows in flight: what a result answers, how long that took, and how long the next
+one may take."""
 
 import pytest
 import torch
@@ -28,8 +29,11 @@ def result(*windows: Window) -> Result:
 
 
 @given(st.data())
-def test_each_loop_is_from_the_last_window_it_answers_to_the_arrival_whenever_that_is_read(data: st.DataObject) -> None:
-    """Windows of any sizes are computed singly or together; answers arrive when they do and are read later."""
+def test_each_loop_is_from_the_last_window_it_answers_to_the_arrival_whenever_that_is_read(
+    data: st.DataObject,
+) -> None:
+    """Windows of any sizes are computed singly or together; answers arrive when they do and are
+    read later."""
     flight, now, first = InFlight(), 0.0, 1
     sent: list[tuple[Window, float]] = []
     for count in data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=12)):
@@ -49,7 +53,10 @@ def test_each_loop_is_from_the_last_window_it_answers_to_the_arrival_whenever_th
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.booleans()), min_size=1, max_size=20))
 def test_windows_of_older_epochs_may_be_answered_or_not(steps: list[tuple[int, bool]]) -> None:
-    """Each window begins a new epoch or not, and is lost or not. Of the answers, those of the last epoch count."""
+    """Each window begins a new epoch or not, and is lost or not.
+
+    Of the answers, those of the last epoch count.
+    """
     flight, epoch, windows = InFlight(), 0, list[tuple[Window, bool]]()
     for first, (begins, arrives) in enumerate(steps, 1):
         epoch += begins
@@ -91,7 +98,9 @@ def test_how_long_an_answer_may_take_follows_from_the_loops_before() -> None:
     assert flight.patience_s == in_flight.PROMPT_TIMEOUT_S
     flight.sent(window(1, 3, tail=2), 0.0)
     flight.answered(result(window(1, 3, tail=2)), 7.0)
-    assert flight.patience_s == in_flight.PROMPT_TIMEOUT_S, "a prompt says nothing of the loops to come"
+    assert flight.patience_s == in_flight.PROMPT_TIMEOUT_S, (
+        "a prompt says nothing of the loops to come"
+    )
     for first in (4, 5):
         flight.sent(window(first), 10.0)
         flight.answered(result(window(first)), 12.0)

@@ -57,10 +57,14 @@ def test_what_is_not_finite_comes_from_the_peer_before() -> None:
     for named in (None, "b"):
         assert members.to_blame("c", fault(FaultCode.NOT_FINITE, named), chain) == link("b")
     assert members.to_blame("c", fault(FaultCode.NOT_FINITE, "a"), chain) == link("c")
-    assert members.to_blame("a", fault(FaultCode.NOT_FINITE), chain) == link("a"), "we sent it tokens"
+    assert members.to_blame("a", fault(FaultCode.NOT_FINITE), chain) == link("a"), (
+        "we sent it tokens"
+    )
 
 
-def test_a_fault_that_names_nobody_says_nothing_against_those_that_took_the_place_of_another() -> None:
+def test_a_fault_that_names_nobody_says_nothing_against_those_that_took_the_place_of_another() -> (
+    None
+):
     """While the gap is filled the peer behind may still complain of what the old one sent it."""
     members, chain = chain_of("abc")
     members.leave([chain[1]])

@@ -90,7 +90,8 @@ RECORDS = {
 
 
 class Turns:
-    """How many turns of the event loop each wait takes: these, again and again; none if there are none."""
+    """How many turns of the event loop each wait takes: these, again and again; none if there are
+    none."""
 
     def __init__(self, turns: Sequence[int]) -> None:
         self._turns = itertools.cycle(turns or [0])
@@ -136,10 +137,14 @@ class Reaching:
 def router_of(turns: Sequence[int], clock: Callable[[], float]) -> tuple[Router, Directory]:
     waits = Turns(turns)
     directory = Directory(waits)
-    checkpoint = SimpleNamespace(num_layers=LAYERS, fingerprint="0" * 32, name="demo", siblings={}, quantization=None)
+    checkpoint = SimpleNamespace(
+        num_layers=LAYERS, fingerprint="0" * 32, name="demo", siblings={}, quantization=None
+    )
     connections: Any = Reaching(waits)
     rng = random.Random(0)
-    return Router(directory, connections, checkpoint, "demo", Health(clock), clock=clock, rng=rng), directory  # type: ignore[arg-type]
+    return Router(
+        directory, connections, checkpoint, "demo", Health(clock), clock=clock, rng=rng
+    ), directory  # type: ignore[arg-type]
 
 
 async def begin_at(turn: int, work: Awaitable[Any]) -> Any:
@@ -150,8 +155,14 @@ async def begin_at(turn: int, work: Awaitable[Any]) -> Any:
 
 @settings(deadline=None)
 @given(
-    asking=st.lists(st.tuples(st.integers(0, 6), st.sets(st.sampled_from(IDS), max_size=2)), min_size=1, max_size=6),
-    news=st.lists(st.tuples(st.integers(0, 8), st.sampled_from(["outdated", "failed"]), st.sampled_from(IDS))),
+    asking=st.lists(
+        st.tuples(st.integers(0, 6), st.sets(st.sampled_from(IDS), max_size=2)),
+        min_size=1,
+        max_size=6,
+    ),
+    news=st.lists(
+        st.tuples(st.integers(0, 8), st.sampled_from(["outdated", "failed"]), st.sampled_from(IDS))
+    ),
     cancelled=st.sets(st.integers(0, 5)),
     turns=st.lists(st.integers(0, 6), min_size=1, max_size=20),
     stale=st.booleans(),
@@ -163,8 +174,9 @@ def test_many_chains_at_once_are_each_what_was_asked_for(
     turns: list[int],
     stale: bool,
 ) -> None:
-    """Whatever is found out meanwhile, and whoever leaves: a chain is whole, avoids whom it has to, and each peer
-    comes with its own record and connection. The directory is asked by one at a time."""
+    """Whatever is found out meanwhile, and whoever leaves: a chain is whole, avoids whom it has to,
+    and each peer comes with its own record and connection. The directory is asked by one at a time.
+    """
 
     async def live() -> None:
         now = [100.0]
@@ -184,9 +196,14 @@ def test_many_chains_at_once_are_each_what_was_asked_for(
         for place, ((_, avoid), chain) in enumerate(zip(asking, chains, strict=True)):
             if isinstance(chain, BaseException):
                 missing = isinstance(chain, MissingLayers) and (len(news) + len(avoid) > 1)
-                assert missing or (place in cancelled and isinstance(chain, asyncio.CancelledError)), repr(chain)
+                assert missing or (
+                    place in cancelled and isinstance(chain, asyncio.CancelledError)
+                ), repr(chain)
                 continue
-            assert [link.stage.first for link in chain] == [0, *(link.stage.last for link in chain[:-1])]
+            assert [link.stage.first for link in chain] == [
+                0,
+                *(link.stage.last for link in chain[:-1]),
+            ]
             assert chain[-1].stage.last == LAYERS
             assert not avoid & {link.peer_id for link in chain}
             for link in chain:

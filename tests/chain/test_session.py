@@ -88,7 +88,10 @@ def windows(*epochs: int) -> list[Window]:
 
 
 async def test_how_long_a_reader_takes_is_not_how_long_the_chain_took() -> None:
-    async with chain_of(mute_frames, timed=True) as chain, chain.session(clock=chain.clock) as session:
+    async with (
+        chain_of(mute_frames, timed=True) as chain,
+        chain.session(clock=chain.clock) as session,
+    ):
         sent_at = chain.clock.now
         for window in windows(0, 0):
             await session.send(window)
@@ -100,14 +103,27 @@ async def test_how_long_a_reader_takes_is_not_how_long_the_chain_took() -> None:
             await eventually(lambda frame=frame: session._inbox.qsize() == frame.first)
         chain.clock.now += 500.0  # the reader thinks
         answers = [await soon(session.receive()) for _ in range(2)]
-        assert [answer.measured.loop_ms for answer in answers] == [pytest.approx(20.0), pytest.approx(40.0)]
-        assert [answer.at - sent_at for answer in answers] == [pytest.approx(0.02), pytest.approx(0.04)]
-        assert session.patience_s == in_flight.LEAST_HANG_S, "a slow reader is no reason to wait longer for the next"
+        assert [answer.measured.loop_ms for answer in answers] == [
+            pytest.approx(20.0),
+            pytest.approx(40.0),
+        ]
+        assert [answer.at - sent_at for answer in answers] == [
+            pytest.approx(0.02),
+            pytest.approx(0.04),
+        ]
+        assert session.patience_s == in_flight.LEAST_HANG_S, (
+            "a slow reader is no reason to wait longer for the next"
+        )
 
 
-async def test_what_has_come_while_the_event_loop_was_held_up_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_come_while_the_event_loop_was_held_up_is_no_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sessions, "GRACE_S", 20.0)
-    async with chain_of(mute_frames, timed=True) as chain, chain.session(clock=chain.clock) as session:
+    async with (
+        chain_of(mute_frames, timed=True) as chain,
+        chain.session(clock=chain.clock) as session,
+    ):
         await session.send(WINDOW)
         chain.clock.now += 1e6
         await eventually(lambda: len(chain.heard[0]) == 2)
@@ -121,7 +137,9 @@ async def test_what_has_come_while_the_event_loop_was_held_up_is_no_silence(monk
         assert (await soon(receiving)).first == 1
 
 
-async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What was booked is sent all the same, in its turn, and the new epoch is told to all peers."""
     async with chain_of(mute_frames, good) as chain, chain.session() as session:
         connection, may_leave = chain.links[0].connection, asyncio.Event()
@@ -141,7 +159,12 @@ async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(monkeypatch: 
         may_leave.set()
         await session.send(windows(1, 1, 1, 1)[-1])
         await eventually(lambda: len(chain.heard[0]) == 5)
-        assert [frame.first for frame in chain.heard[0][1:] if isinstance(frame, Frame)] == [1, 2, 3, 4]
+        assert [frame.first for frame in chain.heard[0][1:] if isinstance(frame, Frame)] == [
+            1,
+            2,
+            3,
+            4,
+        ]
         assert [cancel.epoch for cancel in chain.heard[1][1:] if isinstance(cancel, Cancel)] == [1]
         for frame in chain.heard[0][2:]:
             assert isinstance(frame, Frame)
@@ -149,7 +172,9 @@ async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(monkeypatch: 
         assert [(await soon(session.receive())).first for _ in range(3)] == [2, 3, 4]
 
 
-async def test_what_is_not_sent_when_a_text_ends_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_sent_when_a_text_ends_is_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with chain_of(good) as chain, chain.session() as session:
         connection = chain.links[0].connection
         with monkeypatch.context() as full:
@@ -168,7 +193,9 @@ async def test_a_new_epoch_is_told_to_every_peer_at_once() -> None:
     async with chain_of(mute_frames, good, good) as chain, chain.session() as session:
         for window in windows(0, 0, 1):
             await session.send(window)
-        await eventually(lambda: [kinds(heard[1:]) for heard in chain.heard[1:]] == [["Cancel"]] * 2)
+        await eventually(
+            lambda: [kinds(heard[1:]) for heard in chain.heard[1:]] == [["Cancel"]] * 2
+        )
         assert kinds(chain.heard[0][1:]) == ["Frame"] * 3, "the first peer sees it by the frame"
         assert chain.heard[1][1].epoch == chain.heard[2][1].epoch == 1  # type: ignore[attr-defined]
 
@@ -230,18 +257,29 @@ async def test_a_peer_that_refuses_is_named_and_the_others_are_told(blamed: int)
 
 async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> None:
     async with chain_of(good, good, good) as chain, chain.session() as session:
-        for accused, blamed in ((chain.peer(1), 1), (chain.peer(2), 0), (Identity.generate().peer_id, 0), (None, 0)):
-            fault = Fault(code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused)
+        for accused, blamed in (
+            (chain.peer(1), 1),
+            (chain.peer(2), 0),
+            (Identity.generate().peer_id, 0),
+            (None, 0),
+        ):
+            fault = Fault(
+                code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused
+            )
             assert session.fault(Arrival(chain.peer(0), fault, 0.0)).peer_id == chain.peer(blamed)
         fault = Fault(code=FaultCode.INTERNAL, text="", session=b"0" * 16, peer=chain.peer(0))
         assert session.fault(Arrival(chain.peer(2), fault, 0.0)).peer_id == chain.peer(2)
 
 
 @pytest.mark.parametrize("waits_for", ["an answer", "another message"])
-async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_news(waits_for: str) -> None:
+async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_news(
+    waits_for: str,
+) -> None:
     async def complaining(link: Link, message: Message) -> None:
         if isinstance(message, Probe):
-            await link.send(Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session))
+            await link.send(
+                Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session)
+            )
             await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
         else:
             await good(link, message)
@@ -287,7 +325,9 @@ async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.Monk
             await soon(session.receive())
 
 
-async def test_while_nothing_is_on_its_way_no_answer_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_nothing_is_on_its_way_no_answer_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(in_flight, "PROMPT_TIMEOUT_S", 0.05)
     async with chain_of(good) as chain, chain.session() as session:
         receiving = asyncio.create_task(session.receive())
@@ -306,11 +346,22 @@ async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:
             session.leave([old])
             await session.join([new], last.hop)
             session.go_on([new, last], epoch=3)
-            await chain.servers[0].links[0].send(Fault(code=FaultCode.INTERNAL, text="", session=session.id))
+            await (
+                chain.servers[0]
+                .links[0]
+                .send(Fault(code=FaultCode.INTERNAL, text="", session=session.id))
+            )
             await (
                 chain.servers[2]
                 .links[0]
-                .send(Fault(code=FaultCode.NEXT_UNREACHABLE, text="", session=session.id, peer=chain.peer(0)))
+                .send(
+                    Fault(
+                        code=FaultCode.NEXT_UNREACHABLE,
+                        text="",
+                        session=session.id,
+                        peer=chain.peer(0),
+                    )
+                )
             )
             receiving = asyncio.create_task(session.receive())
             await session.send(Window(3, 0, 9, (3,), None, 1, 0))
@@ -394,13 +445,18 @@ WRONG_ANSWERS: dict[str, Callable[[Frame], Message]] = {
     "a shorter tail": lambda frame: result(frame, tail=1),
     "another width": lambda frame: result(frame, hidden=HIDDEN + 1),
     "out of turn": lambda frame: Opened(session=frame.session),
-    "no answer at all": lambda frame: Pong(nonce=1) if frame.first > 1 else Close(session=frame.session),
+    "no answer at all": lambda frame: (
+        Pong(nonce=1) if frame.first > 1 else Close(session=frame.session)
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_ANSWERS)
 async def test_what_was_not_asked_for_is_the_peers_failure(name: str) -> None:
-    async with chain_of(answering(WRONG_ANSWERS[name])) as chain, chain.session(hidden_size=HIDDEN) as session:
+    async with (
+        chain_of(answering(WRONG_ANSWERS[name])) as chain,
+        chain.session(hidden_size=HIDDEN) as session,
+    ):
         await session.send(WINDOW)
         with pytest.raises(ChainBroken):
             await soon(session.receive())
@@ -431,7 +487,9 @@ async def test_a_cancelled_generation_says_goodbye() -> None:
         await eventually(lambda: all(kinds(heard) == ["Open", "Close"] for heard in chain.heard))
 
 
-async def test_closing_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sessions, "CLOSE_TIMEOUT_S", 0.05)
     async with chain_of(good) as chain:
         async with chain.session() as session:

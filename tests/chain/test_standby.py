@@ -62,7 +62,8 @@ class Full:
 async def test_one_that_was_interrupted_while_it_was_told_is_asked_anew(
     place: int, kind: type[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows whether it has heard: as it is, it would never be fed, and keep the place from others."""
+    """Nobody knows whether it has heard: as it is, it would never be fed, and keep the place from
+    others."""
     monkeypatch.setattr(standbys, "LOOK_S", 0.01)
     async with chain_of(good, good, obedient) as chain, chain.session(0, 1) as session:
         full = Full(chain.links[place].connection.send, kind)
@@ -77,4 +78,6 @@ async def test_one_that_was_interrupted_while_it_was_told_is_asked_anew(
         await eventually(lambda: bool(standby.ready))
         await soon(standby.close())
         await eventually(lambda: kinds(chain.heard[-1])[-1] == "Close")
-        assert kinds(chain.heard[-1]).count("Open") == kinds(chain.heard[-1]).count("Close") - (kind is Open)
+        assert kinds(chain.heard[-1]).count("Open") == kinds(chain.heard[-1]).count("Close") - (
+            kind is Open
+        )

@@ -1,4 +1,5 @@
-"""A ban reaches all that uses a peer at once: texts that are being written, sessions that rest, peers that stand by."""
+"""A ban reaches all that uses a peer at once: texts that are being written, sessions that rest,
+peers that stand by."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -43,8 +44,11 @@ class Witness:
         self.seen.append(evidence)
 
 
-async def join_liar(swarm: Swarm, material: Material, place: int, others: Sequence[tuple[int, int]] = STAGES) -> Peer:
-    """Let a liar serve a stage of the chain, and honest peers come later, by default one a stage."""
+async def join_liar(
+    swarm: Swarm, material: Material, place: int, others: Sequence[tuple[int, int]] = STAGES
+) -> Peer:
+    """Let a liar serve a stage of the chain, and honest peers come later, by default one a
+    stage."""
     liar = await swarm.join(LyingSpan(material.spans[STAGES[place]], noise))
     await swarm.add(*(stage for stage in STAGES if stage != STAGES[place]))
     await swarm.router.chain()
@@ -62,20 +66,31 @@ async def honest(make: Callable[[], Swarm], begun: list[int]) -> tuple[int, ...]
     """How honest peers go on."""
     async with swarm_of(make, *STAGES) as swarm:
         return (
-            await soon(swarm.write(prompt=begun, window=0, max_new_tokens=len(PROMPT) + NEW - len(begun)))
+            await soon(
+                swarm.write(prompt=begun, window=0, max_new_tokens=len(PROMPT) + NEW - len(begun))
+            )
         ).token_ids
 
 
-@pytest.mark.parametrize("way", ["as it lies", "after it left", "with others standing by", "with no others behind it"])
+@pytest.mark.parametrize(
+    "way", ["as it lies", "after it left", "with others standing by", "with no others behind it"]
+)
 @pytest.mark.parametrize("place", [0, 1, 2])
 async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
-    place: int, way: str, make: Callable[[], Swarm], material: Material, monkeypatch: pytest.MonkeyPatch
+    place: int,
+    way: str,
+    make: Callable[[], Swarm],
+    material: Material,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Honest peers behind it have kept what it said: they forget it, and are told the text once more."""
+    """Honest peers behind it have kept what it said: they forget it, and are told the text once
+    more."""
     monkeypatch.setattr(Guard, "objection", lambda *_: None)
     said: list[int] = []
     async with swarm_of(make) as swarm:
-        liar = await join_liar(swarm, material, place, [STAGES[place]] if way == "with no others behind it" else STAGES)
+        liar = await join_liar(
+            swarm, material, place, [STAGES[place]] if way == "with no others behind it" else STAGES
+        )
         witness = swarm.auditor = Witness()  # type: ignore[assignment]
         stream = swarm.stream(window=0, standby=way == "with others standing by")
         async for piece in stream:
@@ -92,9 +107,13 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
         assert liar.id not in route
         assert liar not in swarm.up or liar.handler.sessions == 0
         assert all(
-            liar.id not in failover.peers or stop for failover in stream.result.stats.failovers for stop in route
+            liar.id not in failover.peers or stop
+            for failover in stream.result.stats.failovers
+            for stop in route
         )
-        assert {liar.id} <= {peer_id for each in stream.result.stats.failovers for peer_id in each.peers}
+        assert {liar.id} <= {
+            peer_id for each in stream.result.stats.failovers for peer_id in each.peers
+        }
         if way == "with no others behind it":
             assert {stop.peer_id for stop in stream.route} >= {peer.id for peer in swarm.up[1:3]}
             assert stream.result.stats.failovers[0].peers == (liar.id,)
@@ -107,7 +126,9 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
     assert tuple(said[cut:]) == await honest(make, [*PROMPT, *said[:cut]])
 
 
-async def test_a_liar_that_stands_by_never_steps_in(make: Callable[[], Swarm], material: Material) -> None:
+async def test_a_liar_that_stands_by_never_steps_in(
+    make: Callable[[], Swarm], material: Material
+) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         await swarm.router.chain()
         liar = await swarm.join(LyingSpan(material.spans[STAGES[1]], noise))
@@ -150,17 +171,23 @@ async def test_sessions_that_rest_on_its_work_are_closed_at_once(make: Callable[
         assert swarm.router.trust.caught == (first[0], session.chain[1].peer_id)
 
 
-async def test_a_session_with_a_peer_that_would_not_be_chosen_now_is_not_taken(make: Callable[[], Swarm]) -> None:
+async def test_a_session_with_a_peer_that_would_not_be_chosen_now_is_not_taken(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(keep=True))
         (session,) = swarm.kept._kept
         swarm.health.failed(session.chain[0].peer_id)
-        again = await soon(swarm.write(prompt=[*PROMPT, *text.token_ids, 5], keep=True, max_new_tokens=2))
+        again = await soon(
+            swarm.write(prompt=[*PROMPT, *text.token_ids, 5], keep=True, max_new_tokens=2)
+        )
         assert again.stats.cached_tokens == 0
         assert session.chain[0].peer_id not in {stop.peer_id for stop in again.route}
 
 
-async def test_a_text_that_is_read_over_a_liar_is_read_again(make: Callable[[], Swarm], material: Material) -> None:
+async def test_a_text_that_is_read_over_a_liar_is_read_again(
+    make: Callable[[], Swarm], material: Material
+) -> None:
     async with swarm_of(make) as swarm:
         liar = await join_liar(swarm, material, 1)
         liar.span.go_on.clear()
@@ -174,7 +201,9 @@ async def test_a_text_that_is_read_over_a_liar_is_read_again(make: Callable[[], 
         assert read.logits.argmax(1).tolist() == again.logits.argmax(1).tolist()
 
 
-async def test_whoever_is_caught_twice_is_told_once_and_of_many_the_last(make: Callable[[], Swarm]) -> None:
+async def test_whoever_is_caught_twice_is_told_once_and_of_many_the_last(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make) as swarm:
         trust = swarm.router.trust
         for name in ("a", "b", "a"):

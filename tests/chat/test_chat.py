@@ -26,7 +26,11 @@ from swarm.request import Options
 
 def render(messages: Sequence[Message]) -> list[int]:
     """Words of the tiny model, by their numbers."""
-    return [int(number) % 97 for message in messages for number in re.findall(r"w(\d+)", message["content"])]
+    return [
+        int(number) % 97
+        for message in messages
+        for number in re.findall(r"w(\d+)", message["content"])
+    ]
 
 
 @dataclass
@@ -67,7 +71,9 @@ async def say(chat: Chat, *lines: str) -> None:
     await soon(talk(chat, read))
 
 
-async def test_answers_become_the_conversation_and_can_be_taken_back(make: Callable[[], Swarm]) -> None:
+async def test_answers_become_the_conversation_and_can_be_taken_back(
+    make: Callable[[], Swarm],
+) -> None:
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, page)
@@ -75,7 +81,9 @@ async def test_answers_become_the_conversation_and_can_be_taken_back(make: Calla
         first, second = page.answers
         assert chat.conversation.turns == (Turn("w5 w6", first.text), Turn("w7", second.text))
         assert second.generation is not None
-        assert second.generation.stats.prompt_tokens == len(render(chat.conversation.messages()[:3]))
+        assert second.generation.stats.prompt_tokens == len(
+            render(chat.conversation.messages()[:3])
+        )
         assert len(page.pieces) == 2 * NEW
 
         await say(chat, "/undo", "w7")
@@ -86,7 +94,10 @@ async def test_answers_become_the_conversation_and_can_be_taken_back(make: Calla
 
         await say(chat, "/set window 0", "/set max-new-tokens 3", "/system w9", "/new", "w5 w6")
         assert page.answers[-1].generation is not None
-        assert (page.answers[-1].generation.stats.new_tokens, page.answers[-1].generation.stats.drafted_tokens) == (
+        assert (
+            page.answers[-1].generation.stats.new_tokens,
+            page.answers[-1].generation.stats.drafted_tokens,
+        ) == (
             3,
             0,
         )
@@ -98,7 +109,8 @@ async def test_a_stop_ends_the_answer_and_not_the_chat(make: Callable[[], Swarm]
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, page, max_new_tokens=200, keep=False)
-        page.on_piece = lambda: len(page.pieces) >= 5 and chat.stop()  # again and again, as people do
+        # again and again, as people do
+        page.on_piece = lambda: len(page.pieces) >= 5 and chat.stop()
         await say(chat, "w5 w6")
         (stopped,) = page.answers
         assert (stopped.cut, stopped.generation, stopped.error) == (True, None, None)
@@ -157,7 +169,9 @@ async def test_a_question_that_is_no_text_costs_its_answer_and_is_told_by_the_ex
     assert chat.conversation.turns == (Turn("w6", answered.text),)
 
 
-async def test_what_the_context_has_no_room_for_is_forgotten_and_that_is_said(make: Callable[[], Swarm]) -> None:
+async def test_what_the_context_has_no_room_for_is_forgotten_and_that_is_said(
+    make: Callable[[], Swarm],
+) -> None:
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, page, context_tokens=2 * NEW + 8)
@@ -177,7 +191,19 @@ async def test_orders_say_what_there_is(make: Callable[[], Swarm], tmp_path: Pat
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, page, max_new_tokens=6)
-        await say(chat, "/help", "/fly", "/undo", "/retry", "/stats", "/route", "/explain", "/save", "/set", "/system")
+        await say(
+            chat,
+            "/help",
+            "/fly",
+            "/undo",
+            "/retry",
+            "/stats",
+            "/route",
+            "/explain",
+            "/save",
+            "/set",
+            "/system",
+        )
         assert all(name in page.notes[0] for name in ORDERS)
         assert page.notes[1].startswith("There is no /fly; there are /help, /new")
         assert len(page.notes) == 10
@@ -192,7 +218,15 @@ async def test_orders_say_what_there_is(make: Callable[[], Swarm], tmp_path: Pat
         assert refused == "'x' is no seed; give none or a whole number"
 
         text, data = tmp_path / "talk.md", tmp_path / "talk.json"
-        await say(chat, f"/save {text}", f"/save {data}", f"/save {data}", f"/save {tmp_path}/none/talk", "/quit", "w6")
+        await say(
+            chat,
+            f"/save {text}",
+            f"/save {data}",
+            f"/save {data}",
+            f"/save {tmp_path}/none/talk",
+            "/quit",
+            "w6",
+        )
         assert text.read_text().startswith("[system]\nw8\n\n[user]\nw5\n\n[assistant]\n")
         assert json.loads(data.read_text()) == {"messages": chat.conversation.messages(), "cut": []}
         assert page.notes[-2].endswith("is there already; name another file.")
@@ -201,7 +235,9 @@ async def test_orders_say_what_there_is(make: Callable[[], Swarm], tmp_path: Pat
         assert len(page.answers) == 1
 
 
-async def test_every_answer_is_a_line_of_json(make: Callable[[], Swarm], capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_answer_is_a_line_of_json(
+    make: Callable[[], Swarm], capsys: pytest.CaptureFixture[str]
+) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, Page(), max_new_tokens=4, patience_s=0.0, keep=False)
         chat.display = Json()
@@ -210,8 +246,17 @@ async def test_every_answer_is_a_line_of_json(make: Callable[[], Swarm], capsys:
         swarm.know(())
         await say(chat, "w7")
     good, bad = map(json.loads, capsys.readouterr().out.splitlines())
-    assert good.keys() == bad.keys() == {"question", "text", "token_ids", "route", "stats", "cut", "error"}
-    assert (good["question"], good["cut"], good["error"], good["stats"]["new_tokens"]) == ("w5 w6", False, None, 4)
+    assert (
+        good.keys()
+        == bad.keys()
+        == {"question", "text", "token_ids", "route", "stats", "cut", "error"}
+    )
+    assert (good["question"], good["cut"], good["error"], good["stats"]["new_tokens"]) == (
+        "w5 w6",
+        False,
+        None,
+        4,
+    )
     assert (bad["text"], bad["cut"], bad["stats"]) == ("", True, None)
     assert "serves" in bad["error"]
 

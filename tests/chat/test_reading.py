@@ -80,7 +80,10 @@ async def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reading, "MAX_MESSAGE_BYTES", 100)
     with piped(b"x" * 101) as pipe, pytest.raises(MessageTooLong):
         await soon(pipe.read(""))
-    with piped(b'"""\n' + b"x" * 60 + b"\n" + b"y" * 60 + b"\n") as pipe, pytest.raises(MessageTooLong):
+    with (
+        piped(b'"""\n' + b"x" * 60 + b"\n" + b"y" * 60 + b"\n") as pipe,
+        pytest.raises(MessageTooLong),
+    ):
         await soon(message(pipe.read))
 
 
@@ -121,7 +124,9 @@ async def test_a_terminal_edits_lines_and_remembers_them_for_their_owner_only(
     assert await soon(again.read("")) == "sond"
 
 
-async def test_ctrl_c_gives_up_the_line_and_ctrl_d_is_the_end(keyboard: PipeInput, tmp_path: Path) -> None:
+async def test_ctrl_c_gives_up_the_line_and_ctrl_d_is_the_end(
+    keyboard: PipeInput, tmp_path: Path
+) -> None:
     terminal = Terminal(tmp_path / "history", [])
     keyboard.send_text("half a quest\x03")
     with pytest.raises(GivenUp):
@@ -147,7 +152,9 @@ async def test_a_long_history_keeps_its_newest_half(
     assert history.stat().st_mode & 0o777 == 0o600
 
 
-async def test_where_no_history_can_be_written_there_is_none(keyboard: PipeInput, tmp_path: Path) -> None:
+async def test_where_no_history_can_be_written_there_is_none(
+    keyboard: PipeInput, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     terminal = Terminal(tmp_path / "file" / "history", [])
     keyboard.send_text("hello\r")

@@ -50,7 +50,9 @@ def test_every_setting_reaches_the_request() -> None:
         ("verify", "lazy", RuleError, "the rules are strict"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(name: str, word: str, kind: type[SwarmError], words: str) -> None:
+def test_what_cannot_be_is_one_sentence(
+    name: str, word: str, kind: type[SwarmError], words: str
+) -> None:
     with pytest.raises(kind) as error:
         changed(Options(), name, word)
     assert words in str(error.value)

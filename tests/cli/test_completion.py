@@ -1,4 +1,5 @@
-"""Completion as a shell does it: the printed script, sourced by a real bash, asked with a half-written line."""
+"""Completion as a shell does it: the printed script, sourced by a real bash, asked with a
+half-written line."""
 
 import os
 import shutil
@@ -44,7 +45,13 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     }
     (hub / "models--someone--some-model").mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, timeout=HANG_S, check=True, env=env, cwd=where
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=True,
+        env=env,
+        cwd=where,
     )
     assert done.stderr == ""
     return done.stdout.split()
@@ -74,7 +81,11 @@ def test_bash_completes(programs: Path, tmp_path: Path, line: str, offered: list
 @pytest.mark.parametrize("program", MODULES)
 def test_every_shell_gets_its_script(programs: Path, program: str, shell: str) -> None:
     done = subprocess.run(
-        [programs / program, "completion", shell], capture_output=True, text=True, timeout=HANG_S, check=True
+        [programs / program, "completion", shell],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=True,
     )
     variable = "_SWARM_COMPLETE" if program == "swarm" else "_SWARM_PEER_COMPLETE"
     assert f"{variable}={shell}_complete" in done.stdout

@@ -34,7 +34,9 @@ finally:
     heavy = {"torch", "transformers", "hivemind", "aiohttp", "numpy", "rich"} & set(sys.modules)
     assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)
 
@@ -51,7 +53,10 @@ def test_version_is_said() -> None:
         (("generate", "model", "prompt", "--logit-bias", "5:1"), "'5:1' is no bias; give ID=NATS"),
         (("generate", "model", "prompt", "--key", "("), "'(' is no regular expression"),
         (("generate", "model", "\udcff"), "no text in this terminal's encoding"),
-        (("generate", "", "prompt"), "give a checkpoint folder, a Hugging Face model id, or demo-target"),
+        (
+            ("generate", "", "prompt"),
+            "give a checkpoint folder, a Hugging Face model id, or demo-target",
+        ),
         (("demo", "--peers", "9"), "9 is not in the range"),
         (("demo", "--link-ms", "-1"), "-1.0 is not in the range"),
         (("status", "--no-such-option"), "No such option"),
@@ -60,7 +65,10 @@ def test_version_is_said() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_options_end_with_code_2_and_one_sentence(
-    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
     assert guard(app, "swarm") == 2
@@ -94,7 +102,11 @@ def test_a_malformed_address_is_one_sentence(address: str) -> None:
         (("--top-p", "-1"), 2, "give a number from 0 (the likeliest token) up to 1 (all tokens)"),
         (("--max-new-tokens", "0"), 2, "max_new_tokens = 0 is not possible"),
         (("--network", "Not A Name"), 2, "is not a name of 1 to 32 characters"),
-        (("--network-key", "no-such-file"), 5, "cannot read this network key (No such file or directory)"),
+        (
+            ("--network-key", "no-such-file"),
+            5,
+            "cannot read this network key (No such file or directory)",
+        ),
         (("--identity", "/proc/none/key"), 5, "/proc/none"),
         (("--members", "no-such-file"), 2, "cannot be read"),
     ],
@@ -116,7 +128,8 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
 
 
 def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
-    """Neither the model nor a bootstrap node is there: the model is told, and the other prints no stack trace."""
+    """Neither the model nor a bootstrap node is there: the model is told, and the other prints no
+    stack trace."""
     done = swarm("generate", str(tmp_path / "none"), "Hello", "--bootstrap", NOBODY)
     assert done.returncode == 5
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -163,7 +176,9 @@ console.settle_colours = lambda: 1 // 0
 sys.argv = ["swarm", "-v", "status"]
 runpy.run_module("swarm.cli", run_name="__main__", alter_sys=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False
+    )
     assert done.returncode == 1
     assert "DEBUG swarm.cli: where it failed\nTraceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ZeroDivisionError")
@@ -180,7 +195,9 @@ def talk():
         click.echo("x" * 999)
 sys.exit(guard(talk, "talk"))
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(10)

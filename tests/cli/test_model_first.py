@@ -1,4 +1,5 @@
-"""What is wrong with a model is said before a network is entered, by every command, with exit code 5."""
+"""What is wrong with a model is said before a network is entered, by every command, with exit code
+5."""
 
 import json
 import sys
@@ -18,7 +19,9 @@ from swarm.config import Network
 from swarm.errors import UnsupportedModel
 from swarm.network.dht.directory import Directory
 
-NOWHERE = Network("test", ("/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5",))
+NOWHERE = Network(
+    "test", ("/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5",)
+)
 SWARM = (
     ("generate", "MODEL", "Hello"),
     ("generate", "demo-target", "Hello", "--draft", "MODEL"),
@@ -72,7 +75,9 @@ def test_a_damaged_model_is_told_before_the_network(
     assert callable(damage)
     path, words = damage(model)
     program = "swarm-peer" if arguments in PEER else "swarm"
-    monkeypatch.setattr(sys, "argv", [program, *(str(path) if each == "MODEL" else each for each in arguments)])
+    monkeypatch.setattr(
+        sys, "argv", [program, *(str(path) if each == "MODEL" else each for each in arguments)]
+    )
     assert guard(peer_app if arguments in PEER else app, program) == 5
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: Model ")
@@ -96,12 +101,16 @@ async def test_a_model_of_an_unsupported_class_is_told_before_the_network(
     monkeypatch.setattr(Directory, "join", enter)
     with pytest.raises(UnsupportedModel):
         await SwarmClient(unsupported, network=NOWHERE).__aenter__()
-    options = Options(unsupported, None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None)
+    options = Options(
+        unsupported, None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None
+    )
     with pytest.raises(UnsupportedModel):
         await serve(options, None, lambda news: None)
 
 
-async def test_the_state_of_a_damaged_model_is_not_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_state_of_a_damaged_model_is_not_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def enter(*_: object, **__: object) -> None:
         pytest.fail("a network is entered")
 

@@ -13,9 +13,32 @@ from swarm.cli.main import app as swarm
 from swarm.errors import ExitCode, SwarmError
 from swarm.request import Options, Request
 
-WORDS = ("nan", "-nan", "inf", "-inf", "1e400", "-1e400", "1e308", "-1", "9" * 30, "9" * 5000, "²", "", " ", "0x10")
-SHAPES = ("{}", "1={}", "{}=1", "{}:9", "0:{}", "{}GB", "127.0.0.1:{}", "adaptive:tau={}")  # of those that hold one
-REQUIRED = {"model": "m", "models": "m", "prompt": "p", "file": "f", "command": "join", "shell": "bash"}
+WORDS = (
+    "nan",
+    "-nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1e400",
+    "1e308",
+    "-1",
+    "9" * 30,
+    "9" * 5000,
+    "²",
+    "",
+    " ",
+    "0x10",
+)
+# of those that hold one
+SHAPES = ("{}", "1={}", "{}=1", "{}:9", "0:{}", "{}GB", "127.0.0.1:{}", "adaptive:tau={}")
+REQUIRED = {
+    "model": "m",
+    "models": "m",
+    "prompt": "p",
+    "file": "f",
+    "command": "join",
+    "shell": "bash",
+}
 FAR = 1 << 63
 BY_MODEL = {
     "max_new_tokens",
@@ -46,16 +69,26 @@ CASES = {name: (command, option) for name, command, option in numeric()}
 
 
 def test_there_are_such_options() -> None:
-    assert {"swarm serve --grace", "swarm generate --temperature", "swarm-peer join --layers"} <= set(CASES)
+    assert {
+        "swarm serve --grace",
+        "swarm generate --temperature",
+        "swarm-peer join --layers",
+    } <= set(CASES)
     assert len(CASES) > 40
 
 
 def read(command: click.Command, option: click.Option, word: str) -> Any:
     """What an option makes of a word. Raises click.UsageError or SwarmError."""
-    required = [REQUIRED[str(each.name)] for each in command.params if isinstance(each, click.Argument)]
-    value = command.make_context("a command", [*required, option.opts[-1], word]).params[str(option.name)]
+    required = [
+        REQUIRED[str(each.name)] for each in command.params if isinstance(each, click.Argument)
+    ]
+    value = command.make_context("a command", [*required, option.opts[-1], word]).params[
+        str(option.name)
+    ]
     if option.name in Options.__annotations__:
-        Request.of(cast(Options, {option.name: dict(value) if option.name == "logit_bias" else value}))
+        Request.of(
+            cast(Options, {option.name: dict(value) if option.name == "logit_bias" else value})
+        )
     if isinstance(option.type, RuleName):
         for rule in [value] if isinstance(value, str) else value:
             Request.of({"verify": rule})
@@ -64,7 +97,8 @@ def read(command: click.Command, option: click.Option, word: str) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_no_number_is_taken_that_is_none_or_without_a_bound(name: str) -> None:
-    """It is refused as a wrong option is, with exit code 2, or it is a number that arithmetic can bear."""
+    """It is refused as a wrong option is, with exit code 2, or it is a number that arithmetic can
+    bear."""
     command, option = CASES[name]
     codes = set()
     for word in (shape.format(word) for shape in SHAPES for word in WORDS):
@@ -79,7 +113,9 @@ def test_no_number_is_taken_that_is_none_or_without_a_bound(name: str) -> None:
     assert codes == {ExitCode.USAGE}
 
 
-@pytest.mark.parametrize(("option", "word"), [("--grace", "nan"), ("--grace", "inf"), ("--port", "-1")])
+@pytest.mark.parametrize(
+    ("option", "word"), [("--grace", "nan"), ("--grace", "inf"), ("--port", "-1")]
+)
 def test_the_word_is_named(option: str, word: str) -> None:
     with pytest.raises(click.UsageError, match=word):
         swarm.commands["serve"].make_context("serve", ["m", option, word])

@@ -3,7 +3,13 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from swarm.cli.options import bootstrap_option, identity_option, named_identity, named_network, network_option
+from swarm.cli.options import (
+    bootstrap_option,
+    identity_option,
+    named_identity,
+    named_network,
+    network_option,
+)
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.identity import Identity
 
@@ -22,7 +28,16 @@ def test_the_command_line_names_the_network_its_files_and_who_we_are(tmp_path: P
     def command(bootstrap: tuple[str, ...], network: str | None) -> None:
         found.append((named_network(bootstrap, network), named_identity()))
 
-    named = ["--network", "mine", "--network-key", str(key), "--members", str(members), "--identity", str(who)]
+    named = [
+        "--network",
+        "mine",
+        "--network-key",
+        str(key),
+        "--members",
+        str(members),
+        "--identity",
+        str(who),
+    ]
     for arguments in ([], named, named):
         result = CliRunner().invoke(command, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output

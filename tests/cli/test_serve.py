@@ -42,7 +42,8 @@ def test_a_demo_that_serves_compares_nothing(capsys, monkeypatch):
 def test_the_line_for_curl_can_be_pasted():
     assert greeting("http://127.0.0.1:1", ["m"]).endswith(
         """curl http://127.0.0.1:1/v1/chat/completions -H 'Content-Type: application/json' """
-        """-d '{"model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}'"""
+        """-d '{"model": "m", "messages": [{"role": "user", "content": "Hello"}], """
+        """"temperature": 0}'"""
     )
 
 

@@ -1,4 +1,5 @@
-"""Audits over real peers: whoever computes something else than the model is found, and nobody else is."""
+"""Audits over real peers: whoever computes something else than the model is found, and nobody else
+is."""
 
 import asyncio
 import random
@@ -24,14 +25,25 @@ from swarm.decoding.decoder import Window
 from swarm.model.span import Span
 from swarm.outputs import Audits
 from swarm.routing.chain import Stage
-from swarm.sim.lies import LyingSpan, SkippingSpan, cheap_weights, noise, other_weights, small_frames, unchanged, zeros
+from swarm.sim.lies import (
+    LyingSpan,
+    SkippingSpan,
+    cheap_weights,
+    noise,
+    other_weights,
+    small_frames,
+    unchanged,
+    zeros,
+)
 from swarm.util.tasks import end
 from swarm.wire.tensors import WireTensor
 
 STAGES = [(0, 2), (2, 4)]
-LENGTHS = (1, 256, 257, 700, 2049)  # of prompts: of one frame, of several, and such as begin a new one
+# of prompts: of one frame, of several, and such as begin a new one
+LENGTHS = (1, 256, 257, 700, 2049)
 ROOM = {"cache_tokens": 1 << 14}
-FEW = 16  # tokens of a text: with the prompt's answer fewer than 20 windows, if each window is one token
+# tokens of a text: with the prompt's answer fewer than 20 windows, if each window is one token
+FEW = 16
 
 Liar = Callable[[Material, tuple[int, int]], Span]
 
@@ -71,8 +83,11 @@ def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router, "STICKY", 1e9)
 
 
-async def join_liar(swarm: Swarm, material: Material, liar: Liar, stage: tuple[int, int], **options: int) -> Peer:
-    """Let a liar be the one of its stage, in a chain that stays, and honest peers come later: two more a stage."""
+async def join_liar(
+    swarm: Swarm, material: Material, liar: Liar, stage: tuple[int, int], **options: int
+) -> Peer:
+    """Let a liar be the one of its stage, in a chain that stays, and honest peers come later: two
+    more a stage."""
     lies = await swarm.join(liar(material, stage), **options)
     await swarm.add(next(other for other in STAGES if other != stage), **options)
     await swarm.router.chain()
@@ -112,7 +127,8 @@ async def test_a_liar_is_banned_after_its_first_text(
     material: Material,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Guard, "objection", lambda *_: None)  # another defence, which would come first
+    # another defence, which would come first
+    monkeypatch.setattr(Guard, "objection", lambda *_: None)
     if not defended:
         monkeypatch.setattr(Tolerance, "holds", lambda *_: True)
     async with swarm_of(make) as swarm:
@@ -130,7 +146,10 @@ async def test_a_liar_is_banned_after_its_first_text(
 async def test_audits_cannot_be_told_from_texts(
     defended: bool, make: Callable[[], Swarm], material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A liar that is honest to prompts, and to all that looks like them. Client and link are the same in all."""
+    """A liar that is honest to prompts, and to all that looks like them.
+
+    Client and link are the same in all.
+    """
 
     def prefill(tokens: Sequence[int], prompt_tokens: int, _: random.Random) -> list[Window]:
         return [Window(0, 0, 1, tuple(tokens), None, len(tokens) - prompt_tokens + 1, 0)]
@@ -158,7 +177,11 @@ async def test_a_liar_is_banned_however_long_the_prompt(
         liar = await join_liar(swarm, roomy, liars[name], stage, **ROOM)
         async with swarm.audits() as audits:
             await write(swarm, prompt=prompt_of(tokens), max_new_tokens=FEW)
-            assert (audits.audits.texts, audits.audits.disagreements, audits.audits.failures) == (1, 1, {})
+            assert (audits.audits.texts, audits.audits.disagreements, audits.audits.failures) == (
+                1,
+                1,
+                {},
+            )
             assert banned(swarm) == [liar.id]
 
 
@@ -173,9 +196,13 @@ async def test_a_liar_that_lies_in_one_frame_of_a_hundred_is_banned(
         monkeypatch.setattr(Tolerance, "holds", lambda *_: True)
     monkeypatch.setattr(router, "STICKY", 1.0)
     async with swarm_of(make) as swarm:
-        liar = await join_liar(swarm, material, saying(noise, lambda _: chance.random() < 0.01), STAGES[0])
+        liar = await join_liar(
+            swarm, material, saying(noise, lambda _: chance.random() < 0.01), STAGES[0]
+        )
         slow = [peer.id for peer in swarm.up if peer.id != liar.id and peer.span.first == 0]
-        monkeypatch.setattr(swarm.health, "layer_ms", lambda peer_id: 1e3 if peer_id in slow else 1.0)
+        monkeypatch.setattr(
+            swarm.health, "layer_ms", lambda peer_id: 1e3 if peer_id in slow else 1.0
+        )
         async with swarm.audits():
             while not banned(swarm) and texts < (200 if defended else 10):
                 await write(swarm, max_new_tokens=64)
@@ -188,23 +215,34 @@ async def test_honest_peers_agree(make: Callable[[], Swarm]) -> None:
         for way in ({"window": 0}, {"window": 4, "depth": 1}, {}):
             await write(swarm, **way)
         assert (audits.audits.texts, audits.audits.disagreements) == (3, 0)
-        assert set(swarm.router.ledger.clean) == {link.peer_id for link in await swarm.router.chain()}
+        assert set(swarm.router.ledger.clean) == {
+            link.peer_id for link in await swarm.router.chain()
+        }
         assert 0 < audits.audits.token_layers <= audits.audits.generated_token_layers
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
-async def test_honest_peers_agree_on_every_turn_of_a_talk_and_after_failovers(tokens: int, roomy: Material) -> None:
-    """Long prompts, kept sessions, drafts, and peers that die in the first text and in the second."""
+async def test_honest_peers_agree_on_every_turn_of_a_talk_and_after_failovers(
+    tokens: int, roomy: Material
+) -> None:
+    """Long prompts, kept sessions, drafts, and peers that die in the first text and in the
+    second."""
     async with swarm_of(lambda: Swarm(roomy)) as swarm, swarm.audits() as audits:
         await swarm.add(*STAGES, *STAGES, *STAGES, *STAGES, **ROOM)
         prompt = prompt_of(tokens)
         for strikes in (1, 0):
-            text = await soon(swarm.write(kill(strikes), 6, prompt=prompt, keep=True, max_new_tokens=FEW))
+            text = await soon(
+                swarm.write(kill(strikes), 6, prompt=prompt, keep=True, max_new_tokens=FEW)
+            )
             prompt = [*prompt, *text.token_ids, 5, 6, 7]
             assert text.stats.failovers
         assert text.stats.cached_tokens
         await soon(audits.settle())
-        assert (audits.audits.texts, audits.audits.disagreements, audits.audits.failures) == (2, 0, {})
+        assert (audits.audits.texts, audits.audits.disagreements, audits.audits.failures) == (
+            2,
+            0,
+            {},
+        )
         assert not swarm.router.ledger.suspects
 
 
@@ -231,14 +269,18 @@ class Witness:
 async def test_whose_work_a_text_rests_on_is_known_in_the_next_turn_too(
     make: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the peers behind it hold was computed from what it said, and in its dtype: honest ones must not be
-    suspected for it, nor be measured by what two chains in float32 keep to."""
+    """What the peers behind it hold was computed from what it said, and in its dtype: honest ones
+    must not be suspected for it, nor be measured by what two chains in float32 keep to."""
     async with swarm_of(make, *STAGES) as swarm:
         record, coarse = swarm._record, swarm.up[0]
         monkeypatch.setattr(
             swarm,
             "_record",
-            lambda peer: record(peer).model_copy(update={"dtype": "bfloat16"}) if peer is coarse else record(peer),
+            lambda peer: (
+                record(peer).model_copy(update={"dtype": "bfloat16"})
+                if peer is coarse
+                else record(peer)
+            ),
         )
         await swarm.router.chain()
         await swarm.add(*STAGES)
@@ -270,8 +312,17 @@ async def test_an_audit_that_comes_to_nothing_is_told_with_its_reason(
             patch.undo()
             patch.setattr(Answers, "distances", unlike)
             await write(swarm)
-        assert audits.audits.failures == {"no_other_peers": 1, "too_slow": 1, "peers_failed": 1, "internal": 1}
-        assert (audits.audits.texts, audits.audits.waiting, swarm.router.ledger.suspects) == (0, 0, ())
+        assert audits.audits.failures == {
+            "no_other_peers": 1,
+            "too_slow": 1,
+            "peers_failed": 1,
+            "internal": 1,
+        }
+        assert (audits.audits.texts, audits.audits.waiting, swarm.router.ledger.suspects) == (
+            0,
+            0,
+            (),
+        )
 
 
 async def fails(_: object) -> None:
@@ -282,7 +333,9 @@ def unlike(*_: object) -> None:
     raise Incomparable("rows of different texts")
 
 
-async def test_texts_that_wait_are_told_and_those_that_nobody_can_audit_any_more(make: Callable[[], Swarm]) -> None:
+async def test_texts_that_wait_are_told_and_those_that_nobody_can_audit_any_more(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         async with swarm.audits():
             pass  # from here on nobody audits
@@ -290,7 +343,11 @@ async def test_texts_that_wait_are_told_and_those_that_nobody_can_audit_any_more
             await soon(swarm.write(window=0, max_new_tokens=2))
         assert swarm.auditor is not None
         told = swarm.auditor.audits
-        assert (told.texts, told.waiting, told.failures) == (0, MAX_WAITING, {"too_many_waiting": 2})
+        assert (told.texts, told.waiting, told.failures) == (
+            0,
+            MAX_WAITING,
+            {"too_many_waiting": 2},
+        )
         stream = swarm.stream(window=0, max_new_tokens=2)
         async for _ in stream:
             pass
@@ -313,7 +370,9 @@ async def test_texts_that_wait_are_told_and_those_that_nobody_can_audit_any_more
 def evidence_of(stream: GenerationStream) -> Evidence:
     """Of one row, which nobody can compare."""
     stages = tuple(Stage(stop.peer_id, *stop.layers) for stop in stream.route)
-    return Evidence((5, 6), 1, (0,), torch.ones(1, 32), 1, stages, frozenset(), frozenset({"float32"}), 64)
+    return Evidence(
+        (5, 6), 1, (0,), torch.ones(1, 32), 1, stages, frozenset(), frozenset({"float32"}), 64
+    )
 
 
 async def test_where_two_disagree_and_there_is_no_third_nobody_is_banned(
@@ -335,7 +394,9 @@ async def test_where_two_disagree_and_there_is_no_third_nobody_is_banned(
             worse, _ = swarm.router.ledger.suspects
             assert swarm.router.ledger.worse == (worse,)
             assert worse not in {link.peer_id for link in await swarm.router.chain()}
-            assert (audits.audits.texts, audits.audits.disagreements) == (2, 1), "only the other stage is audited"
+            assert (audits.audits.texts, audits.audits.disagreements) == (2, 1), (
+                "only the other stage is audited"
+            )
 
 
 async def test_an_auditor_that_fails_is_no_liar(make: Callable[[], Swarm]) -> None:
@@ -384,7 +445,9 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
     )  # peers notice what is not finite themselves, if they want
     monkeypatch.setattr(session, "_fits", lambda *_: True)
     async with swarm_of(make) as swarm:
-        liar = await join_liar(swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage)
+        liar = await join_liar(
+            swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage
+        )
         options = {"window": 0, "max_new_tokens": 80}
         expected = (await soon(swarm.write(**options))).token_ids
         lying = True

@@ -1,4 +1,5 @@
-"""Batches run a bounded number of works side by side, keep their order, and lose nothing when one fails."""
+"""Batches run a bounded number of works side by side, keep their order, and lose nothing when one
+fails."""
 
 import asyncio
 
@@ -78,7 +79,9 @@ async def test_what_fails_does_not_lose_what_the_others_gave():
     failure = caught.value
     assert failure.results == ("result 0", None, "result 2", None)
     assert failure.errors == works.failing
-    assert str(failure).startswith("2 of 4 generations failed, that of prompt 1 because one is broken; ")
+    assert str(failure).startswith(
+        "2 of 4 generations failed, that of prompt 1 because one is broken; "
+    )
 
 
 async def test_a_fault_of_our_own_is_not_taken_for_a_failed_generation():
@@ -102,5 +105,7 @@ async def test_whoever_is_cancelled_leaves_nothing_running():
 
 @pytest.mark.parametrize("at_once", [0, -1, MAX_AT_ONCE + 1])
 async def test_how_many_at_a_time_is_bounded(at_once):
-    with pytest.raises(RequestError, match=f"^at_once = {at_once} is not possible; give 1 to {MAX_AT_ONCE} "):
+    with pytest.raises(
+        RequestError, match=f"^at_once = {at_once} is not possible; give 1 to {MAX_AT_ONCE} "
+    ):
         await side_by_side([*Works(1)], at_once)

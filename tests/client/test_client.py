@@ -7,7 +7,14 @@ import pytest
 
 import swarm
 from helpers.swarm_in_thread import ThreadedSwarm
-from swarm import BatchFailed, BlockingClient, ClientOptions, PromptTooLong, RequestError, SwarmClient
+from swarm import (
+    BatchFailed,
+    BlockingClient,
+    ClientOptions,
+    PromptTooLong,
+    RequestError,
+    SwarmClient,
+)
 from swarm.demo import DRAFT, TARGET, locate
 
 PROMPTS = ["Problem: Mia has 12 coins.", "Problem: Amir has", "Problem: On Monday, Olga"]
@@ -31,12 +38,17 @@ async def test_many_prompts_give_what_each_gives_alone(threaded: ThreadedSwarm):
 
 def test_equal_prompts_differ_and_come_again_with_the_seed(blocking: BlockingClient):
     def write(**options) -> list[str]:
-        return [each.text for each in blocking.generate_many([PROMPTS[0]] * 3, max_new_tokens=NEW, **options)]
+        return [
+            each.text
+            for each in blocking.generate_many([PROMPTS[0]] * 3, max_new_tokens=NEW, **options)
+        ]
 
     texts = write(temperature=1.0, seed=5)
     assert len({*texts}) == 3
     assert write(temperature=1.0, seed=5) == texts
-    assert blocking.generate(PROMPTS[0], max_new_tokens=NEW, temperature=1.0, seed=6).text == texts[1]
+    assert (
+        blocking.generate(PROMPTS[0], max_new_tokens=NEW, temperature=1.0, seed=6).text == texts[1]
+    )
 
 
 def test_a_prompt_that_cannot_be_continued_does_not_lose_the_others(blocking: BlockingClient):
@@ -55,7 +67,9 @@ def test_wrong_options_are_said_before_anything_is_generated(blocking: BlockingC
 
 def test_tensors_come_with_the_pieces_on_request(blocking: BlockingClient):
     model = blocking.client.models
-    result = blocking.generate(PROMPTS[0], max_new_tokens=NEW, logits=True, hidden_states=True, repetition_penalty=1.3)
+    result = blocking.generate(
+        PROMPTS[0], max_new_tokens=NEW, logits=True, hidden_states=True, repetition_penalty=1.3
+    )
     for piece in result.pieces:
         assert piece.logits is not None
         assert piece.hidden_state is not None
@@ -63,11 +77,15 @@ def test_tensors_come_with_the_pieces_on_request(blocking: BlockingClient):
         assert piece.hidden_state.shape == (model.checkpoint.hidden_size,)
     reading = blocking.read([*model.tokenizer(PROMPTS[0]).input_ids, *result.token_ids[:-1]])
     for said, (logits, hidden) in zip(
-        result.pieces, list(zip(reading.logits, reading.hidden_states, strict=True))[-NEW:], strict=True
+        result.pieces,
+        list(zip(reading.logits, reading.hidden_states, strict=True))[-NEW:],
+        strict=True,
     ):
         assert (said.logits - logits).abs().max() < 1e-3
         assert (said.hidden_state - hidden).abs().max() < 1e-3
-    assert not any(piece.logits is not None for piece in blocking.generate(PROMPTS[0], max_new_tokens=2).pieces)
+    assert not any(
+        piece.logits is not None for piece in blocking.generate(PROMPTS[0], max_new_tokens=2).pieces
+    )
 
 
 def test_other_tokens_may_end_a_text(blocking: BlockingClient):
@@ -79,7 +97,9 @@ def test_other_tokens_may_end_a_text(blocking: BlockingClient):
 
 def test_threads_share_a_client(blocking: BlockingClient):
     with ThreadPoolExecutor(3) as threads:
-        texts = list(threads.map(lambda prompt: blocking.generate(prompt, max_new_tokens=NEW).text, PROMPTS))
+        texts = list(
+            threads.map(lambda prompt: blocking.generate(prompt, max_new_tokens=NEW).text, PROMPTS)
+        )
     assert texts == [each.text for each in blocking.generate_many(PROMPTS, max_new_tokens=NEW)]
 
 
@@ -101,7 +121,9 @@ async def test_who_has_not_entered_is_told(threaded: ThreadedSwarm):
 
 def test_options_that_can_be_unpacked_are_those_of_the_client():
     keywords = [
-        name for name, each in inspect.signature(SwarmClient).parameters.items() if each.kind == each.KEYWORD_ONLY
+        name
+        for name, each in inspect.signature(SwarmClient).parameters.items()
+        if each.kind == each.KEYWORD_ONLY
     ]
     assert keywords == list(ClientOptions.__annotations__)
 
@@ -109,4 +131,6 @@ def test_options_that_can_be_unpacked_are_those_of_the_client():
 @pytest.mark.parametrize("name", swarm.__all__)
 def test_every_public_name_is_there(name: str):
     assert getattr(swarm, name)
-    assert name in vars(swarm) or swarm._HOME_OF[name] == getattr(getattr(swarm, name), "__module__", "swarm")
+    assert name in vars(swarm) or swarm._HOME_OF[name] == getattr(
+        getattr(swarm, name), "__module__", "swarm"
+    )

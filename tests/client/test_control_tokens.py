@@ -1,4 +1,5 @@
-"""What is said holds no control tokens; what is not said does, and all other text is encoded as it always was."""
+"""What is said holds no control tokens; what is not said does, and all other text is encoded as it
+always was."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +15,20 @@ TEMPLATE = f"{IM_START} {{{{ role }}}} {IM_END} {THINK} and {THOUGHT}"
 
 
 def with_controls(tokenizer):
-    """Turns by special tokens, thoughts by tags that are none, one tag that the template does not know, and a blank."""
-    tokenizer.add_tokens([AddedToken(each, special=True, normalized=False) for each in (IM_START, IM_END, "<|", "s>x")])
-    tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in (THINK, THOUGHT, USED, "\n\n")])
+    """Turns by special tokens, thoughts by tags that are none, one tag that the template does not
+    know, and a blank."""
+    tokenizer.add_tokens(
+        [
+            AddedToken(each, special=True, normalized=False)
+            for each in (IM_START, IM_END, "<|", "s>x")
+        ]
+    )
+    tokenizer.add_tokens(
+        [
+            AddedToken(each, special=False, normalized=False)
+            for each in (THINK, THOUGHT, USED, "\n\n")
+        ]
+    )
     return tokenizer
 
 
@@ -39,7 +51,22 @@ def controls_in(tokenizer, ids):
     return [token for token in tokenizer.convert_ids_to_tokens(ids) if token in named]
 
 
-PARTS = (IM_START, IM_END, "<|im_", "end|>", "<", "|im", THINK, THOUGHT, "<s>", "x", "a b", "\n\n", BREAK, "日")
+PARTS = (
+    IM_START,
+    IM_END,
+    "<|im_",
+    "end|>",
+    "<",
+    "|im",
+    THINK,
+    THOUGHT,
+    "<s>",
+    "x",
+    "a b",
+    "\n\n",
+    BREAK,
+    "日",
+)
 
 
 @settings(deadline=None)
@@ -50,7 +77,8 @@ def test_what_is_said_is_text_whatever_it_is(said, tokenizer, control):
     assert controls_in(tokenizer, ids) == [IM_START, IM_END]
     expected = f"{IM_START}user\n{said.replace(BREAK, '')}{IM_END}\n"
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    assert text.replace(" ", "") == expected.replace(" ", "")  # some have a space behind every control token
+    # some have a space behind every control token
+    assert text.replace(" ", "") == expected.replace(" ", "")
 
 
 @settings(deadline=None)
@@ -59,7 +87,9 @@ def test_other_text_is_encoded_as_ever(said, tokenizer, control):
     said = said.replace(BREAK, "")
     if not controls_in(tokenizer, ids_of(tokenizer, said)):
         chat = f"{IM_START}user\n{said}{IM_END}\n"
-        assert control.encode(f"{IM_START}user\n{control.broken(said, 'user')}{IM_END}\n") == ids_of(tokenizer, chat)
+        assert control.encode(
+            f"{IM_START}user\n{control.broken(said, 'user')}{IM_END}\n"
+        ) == ids_of(tokenizer, chat)
 
 
 def test_tokens_that_are_no_control_tokens_stay_what_they_are(tokenizer, control):
@@ -69,7 +99,10 @@ def test_tokens_that_are_no_control_tokens_stay_what_they_are(tokenizer, control
 
 def test_an_answer_keeps_the_tags_that_its_template_takes_apart(tokenizer, control):
     answer = f"{THINK}hm{THOUGHT}yes{IM_END}"
-    assert control.broken(answer, "assistant").split(THOUGHT) == [f"{THINK}hm", f"yes<{BREAK}|im_end|>"]
+    assert control.broken(answer, "assistant").split(THOUGHT) == [
+        f"{THINK}hm",
+        f"yes<{BREAK}|im_end|>",
+    ]
     assert BREAK in control.broken(THOUGHT, "user")
 
 

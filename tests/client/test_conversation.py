@@ -28,7 +28,9 @@ TALK = Conversation("be brief", (Turn("a", "b"), Turn("c", "d", cut=True)))
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="?"))
+    backend = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="?")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", chat_template=TEMPLATE)
 
@@ -54,9 +56,13 @@ def test_a_model_without_a_template_is_told_at_once(tokenizer: PreTrainedTokeniz
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ messages[0].content / 2 }}"])
-def test_a_template_that_fails_is_one_sentence(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+def test_a_template_that_fails_is_one_sentence(
+    tokenizer: PreTrainedTokenizerFast, template: str
+) -> None:
     tokenizer.chat_template = template
-    with pytest.raises(TemplateRefuses, match="the chat template of m refuses this conversation: ") as error:
+    with pytest.raises(
+        TemplateRefuses, match="the chat template of m refuses this conversation: "
+    ) as error:
         by_template(tokenizer, "m")(Conversation().messages("no"))
     assert "\n" not in str(error.value)
 
@@ -66,7 +72,9 @@ def test_plain_text_goes_on(tokenizer: PreTrainedTokenizerFast) -> None:
     assert as_plain_text(tokenizer)(talk.messages("c")) == [WORDS.index(word) for word in "abc"]
 
 
-def test_what_has_no_room_is_left_out_from_the_oldest_on(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_what_has_no_room_is_left_out_from_the_oldest_on(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     render = by_template(tokenizer, "m")
     whole = len(render(TALK.messages("a")))
     assert fit(TALK, "a", render, whole) == (TALK, render(TALK.messages("a")))
@@ -80,15 +88,23 @@ def test_what_has_no_room_is_left_out_from_the_oldest_on(tokenizer: PreTrainedTo
 
 @pytest.fixture(scope="module")
 def chatty() -> PreTrainedTokenizerFast:
-    """A model with control tokens for who speaks, and for its thoughts, which its template leaves out of the past."""
+    """A model with control tokens for who speaks, and for its thoughts, which its template leaves
+    out of the past."""
     tokenizer = tokenizer_kinds.byte_level()
-    tokenizer.add_tokens([AddedToken(each, special=True, normalized=False) for each in ("<|im_start|>", "<|im_end|>")])
-    tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in ("<think>", "</think>")])
+    tokenizer.add_tokens(
+        [
+            AddedToken(each, special=True, normalized=False)
+            for each in ("<|im_start|>", "<|im_end|>")
+        ]
+    )
+    tokenizer.add_tokens(
+        [AddedToken(each, special=False, normalized=False) for each in ("<think>", "</think>")]
+    )
     tokenizer.chat_template = (
-        "{% for message in messages %}{% set text = message.content %}"
-        "{% if '</think>' in text %}{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
-        "{{ '<|im_start|>' + message.role + '\\n' + text + '<|im_end|>\\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+        "{% for message in messages %}{% set text = message.content %}{% if '</think>' in text %}{%"
+        " set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}{{ '<|im_start|>' +"
+        " message.role + '\\n' + text + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt"
+        " %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
     )
     return tokenizer
 
@@ -101,7 +117,9 @@ def test_who_speaks_is_said_by_the_template_alone(chatty: PreTrainedTokenizerFas
     assert chatty.decode(evil).count(said) == 4  # the text is all there
 
 
-def test_what_is_said_in_plain_words_is_encoded_as_transformers_does(chatty: PreTrainedTokenizerFast) -> None:
+def test_what_is_said_in_plain_words_is_encoded_as_transformers_does(
+    chatty: PreTrainedTokenizerFast,
+) -> None:
     thoughtful = Turn("Say <b>yes</b>.", "<think>\nHm.\n</think>\n\nYes, 日本 🥚!")
     messages = Conversation("Be brief.", (thoughtful,)).messages(" And\n\nnow?\n")
     expected = chatty.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -120,7 +138,9 @@ def test_developers_speak_as_the_system_where_the_template_does_not_know_them(
     assert prompt == f"[ {'?' if knows else 'system'} ] be brief [ user ] a [ assistant ]"
 
 
-def test_of_several_templates_the_one_for_chats_is_taken(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_of_several_templates_the_one_for_chats_is_taken(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     expected = by_template(tokenizer, "m")(TALK.messages("a"))
     tokenizer.chat_template = {"default": TEMPLATE, "rag": "{{ documents }}"}
     assert by_template(tokenizer, "m")(TALK.messages("a")) == expected

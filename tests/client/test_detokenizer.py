@@ -44,12 +44,17 @@ def whole(tokenizer, ids, context=()):
 
 
 def decoded(tokenizer, ids):
-    """What the tokenizer makes of all ids at once. Of single bytes, it is given those that make up characters, and for
-    every other one a mark: it would make marks of all neighbours of that."""
+    """What the tokenizer makes of all ids at once.
+
+    Of single bytes, it is given those that make up characters, and for every other one a mark: it
+    would make marks of all neighbours of that.
+    """
     tokens = tokenizer.convert_ids_to_tokens(ids)
     skipped = {*tokenizer.all_special_tokens, None}
     runs = itertools.groupby((each for each in tokens if each not in skipped), _is_byte)
-    read = itertools.chain.from_iterable(_mended(run) if single else list(run) for single, run in runs)
+    read = itertools.chain.from_iterable(
+        _mended(run) if single else list(run) for single, run in runs
+    )
     ids = tokenizer.convert_tokens_to_ids(list(read))
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -59,7 +64,9 @@ def _is_byte(token):
 
 
 def _mended(run):
-    text = bytes(int(BYTE.fullmatch(token)[1], 16) for token in run).decode(errors="surrogateescape")
+    text = bytes(int(BYTE.fullmatch(token)[1], 16) for token in run).decode(
+        errors="surrogateescape"
+    )
     for char in text:
         if "\udc80" <= char <= "\udcff":
             yield REPLACEMENT
@@ -72,7 +79,9 @@ def test_pieces_add_up(tokenizer):
 
 
 @settings(deadline=None)
-@given(st.text().filter(lambda text: "<|" not in text and "\ufffd" not in text), st.text(max_size=9))
+@given(
+    st.text().filter(lambda text: "<|" not in text and "\ufffd" not in text), st.text(max_size=9)
+)
 def test_pieces_add_up_whatever_the_text_and_the_context(tokenizer, text, context):
     pieces = stream(tokenizer, ids_of(tokenizer, text), ids_of(tokenizer, context))
     assert "".join(pieces) == text
@@ -110,9 +119,13 @@ def test_whatever_the_ids_pieces_add_up_to_what_the_tokenizer_makes_of_them(name
     tokenizer = made[name]
     tokens = st.integers(0, len(tokenizer) + 2)
     if name.startswith("byte_fallback"):
-        tokens |= st.sampled_from(tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(0x80, 256)]))
+        tokens |= st.sampled_from(
+            tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(0x80, 256)])
+        )
         tokens |= st.sampled_from(ids_of(tokenizer, "a b 🥚"))
-    ids = data.draw(st.lists(tokens, max_size=3 * CONTEXT) | st.text().map(lambda text: ids_of(tokenizer, text)))
+    ids = data.draw(
+        st.lists(tokens, max_size=3 * CONTEXT) | st.text().map(lambda text: ids_of(tokenizer, text))
+    )
     assert whole(tokenizer, ids) == decoded(tokenizer, ids)
     cut = data.draw(st.integers(0, len(ids)))
     context = decoded(tokenizer, ids[:cut])
@@ -139,7 +152,9 @@ def test_a_token_costs_the_same_however_long_the_text_is(tokenizer):
             return tokenizer.decode(ids, **settings)
 
     lengths = []
-    stream(Recorder(), ids_of(tokenizer, "Mia has 12 eggs. " * 20), ids_of(tokenizer, "Problem: " * 20))
+    stream(
+        Recorder(), ids_of(tokenizer, "Mia has 12 eggs. " * 20), ids_of(tokenizer, "Problem: " * 20)
+    )
     stream(Recorder(), ids_of(tokenizer, "日")[:2] * 20)  # no whole character in sight
     assert max(lengths) == CONTEXT + 1
 
@@ -158,7 +173,11 @@ def test_a_context_that_ends_within_a_character_is_not_repeated_either(tokenizer
 
 def test_special_tokens_have_no_text(tokenizer):
     a = ids_of(tokenizer, "a")
-    assert stream(tokenizer, [*a, tokenizer.eos_token_id, *a], [tokenizer.bos_token_id]) == ["a", "", "a"]
+    assert stream(tokenizer, [*a, tokenizer.eos_token_id, *a], [tokenizer.bos_token_id]) == [
+        "a",
+        "",
+        "a",
+    ]
 
 
 def test_a_word_after_a_context_keeps_its_space(words):
@@ -192,7 +211,8 @@ def test_a_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops,
     for piece in cut(text, places):
         shown += watched.push(piece)
         assert text.startswith(shown)
-    # The first to be complete ends the text, and of those complete with the same character the one that began first.
+    # The first to be complete ends the text, and of those complete with the same character the one
+    # that began first.
     complete = min((text.find(stop) + len(stop) for stop in stops if stop in text), default=None)
     assert watched.found == (complete is not None)
     if complete is None:
@@ -204,5 +224,11 @@ def test_a_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops,
 
 def test_what_cannot_become_a_stop_string_is_shown_at_once():
     watched = StopStrings(["####"])
-    assert [watched.push(piece) for piece in ("a#", "#b", "##", "##c", "d")] == ["a", "##b", "", "", ""]
+    assert [watched.push(piece) for piece in ("a#", "#b", "##", "##c", "d")] == [
+        "a",
+        "##b",
+        "",
+        "",
+        "",
+    ]
     assert watched.found

@@ -1,4 +1,5 @@
-"""Generations over real peers on loopback that fail in every way: the text is the same as if none had."""
+"""Generations over real peers on loopback that fail in every way: the text is the same as if none
+had."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -49,7 +50,10 @@ def hanging(stage: int) -> Strike:
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
 @pytest.mark.parametrize("stages", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
 async def test_whoever_is_killed_the_text_is_the_same(
-    stages: tuple[int, ...], way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...]
+    stages: tuple[int, ...],
+    way: dict[str, int],
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
 ) -> None:
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(killing(*stages), **way))
@@ -62,7 +66,10 @@ async def test_whoever_is_killed_the_text_is_the_same(
 
 @pytest.mark.parametrize("stages", [(0,), (1,), (2,), (0, 1, 2)])
 async def test_whoever_takes_a_place_is_credited_with_its_own_times(
-    stages: tuple[int, ...], make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    stages: tuple[int, ...],
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every peer says that a forward takes it a time of its own, whatever it computes."""
     compute = Scheduler._compute
@@ -77,10 +84,15 @@ async def test_whoever_takes_a_place_is_credited_with_its_own_times(
         monkeypatch.setattr(Scheduler, "_compute", told)
         text = await soon(swarm.write(killing(*stages)))
         assert text.token_ids == expected
-        assert text.stats.stage_compute_ms == tuple(pytest.approx(took_ms[stop.peer_id]) for stop in text.route)
+        assert text.stats.stage_compute_ms == tuple(
+            pytest.approx(took_ms[stop.peer_id]) for stop in text.route
+        )
         for peer in peers:
             layers = peer.span.last - peer.span.first
-            assert swarm.health.layer_ms(peer.id) in (None, pytest.approx(took_ms[peer.id] / layers))
+            assert swarm.health.layer_ms(peer.id) in (
+                None,
+                pytest.approx(took_ms[peer.id] / layers),
+            )
         assert all(swarm.health.layer_ms(stop.peer_id) for stop in text.route)
 
 
@@ -121,10 +133,22 @@ def when_all_stand_by(strike: Strike, count: int = len(STAGES)) -> Strike:
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
 @pytest.mark.parametrize(
     ("stages", "stood_by"),
-    [((0,), True), ((1,), True), ((2,), True), ((0, 2), True), ((0, 1), False), ((1, 2), False), ((0, 1, 2), False)],
+    [
+        ((0,), True),
+        ((1,), True),
+        ((2,), True),
+        ((0, 2), True),
+        ((0, 1), False),
+        ((1, 2), False),
+        ((0, 1, 2), False),
+    ],
 )
 async def test_whoever_stands_by_takes_the_place(
-    stages: tuple[int, ...], stood_by: bool, way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...]
+    stages: tuple[int, ...],
+    stood_by: bool,
+    way: dict[str, int],
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
 ) -> None:
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(when_all_stand_by(killing(*stages)), standby=True, **way))
@@ -149,12 +173,16 @@ async def test_others_stand_by_for_those_that_took_a_place(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
-@pytest.mark.parametrize("together", [False, True], ids=["alone", "with those for whom they stand by"])
+@pytest.mark.parametrize(
+    "together", [False, True], ids=["alone", "with those for whom they stand by"]
+)
 async def test_those_that_stand_by_die(
     together: bool, way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...]
 ) -> None:
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
-        ids = {stop.peer_id for stop in stream.standby} | ({stream.route[1].peer_id} if together else set())
+        ids = {stop.peer_id for stop in stream.standby} | (
+            {stream.route[1].peer_id} if together else set()
+        )
         for peer in [peer for peer in swarm.up if peer.id in ids]:
             swarm.up.remove(peer)
             await peer.die()
@@ -169,7 +197,10 @@ async def test_those_that_stand_by_die(
 
 @pytest.mark.parametrize("stage", range(3))
 async def test_the_place_of_one_that_hangs_is_taken_too(
-    stage: int, make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    stage: int,
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(in_flight, "LEAST_HANG_S", 0.2)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
@@ -195,10 +226,13 @@ async def test_one_that_stands_by_and_hangs_holds_nobody_up(
 
 
 async def write_joined_by(
-    swarm: Swarm, spans: list[tuple[int, int]], strike: Strike, small: Sequence[tuple[int, int]] = ()
+    swarm: Swarm,
+    spans: list[tuple[int, int]],
+    strike: Strike,
+    small: Sequence[tuple[int, int]] = (),
 ) -> Generation:
-    """Peers of these spans come when the text has begun, some of them too small for any session; as soon as one stands
-    by, something happens."""
+    """Peers of these spans come when the text has begun, some of them too small for any session; as
+    soon as one stands by, something happens."""
     stream, said = swarm.stream(standby=True), 0
     async for _ in stream:
         said += 1
@@ -216,7 +250,9 @@ async def test_stages_for_which_there_is_nobody_go_without(
     """Neither parts of a stage help, nor peers without room."""
     monkeypatch.setattr(standby, "SEEK_S", 0.2)
     async with swarm_of(make, *STAGES) as swarm:
-        text = await soon(write_joined_by(swarm, [(1, 2), (2, 3), (2, 4)], killing(2), small=[(0, 1)]))
+        text = await soon(
+            write_joined_by(swarm, [(1, 2), (2, 3), (2, 4)], killing(2), small=[(0, 1)])
+        )
         assert text.token_ids == expected
         assert [(f.layers, f.standby) for f in text.stats.failovers] == [((3, 4), True)]
 
@@ -228,7 +264,9 @@ async def test_one_that_stands_by_elsewhere_is_taken_if_it_is_the_only_one(
 
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
         (spare,) = stream.standby
-        place = next(place for place, stop in enumerate(stream.route) if stop.layers != spare.layers)
+        place = next(
+            place for place, stop in enumerate(stream.route) if stop.layers != spare.layers
+        )
         await killing(place)(swarm, stream)
 
     async with swarm_of(make, *STAGES) as swarm:
@@ -257,7 +295,9 @@ async def test_one_after_the_other(make: Callable[[], Swarm], expected: tuple[in
         assert len(stream.result.stats.failovers) == NEW // 6
 
 
-async def test_several_peers_take_the_place_of_one(make: Callable[[], Swarm], expected: tuple[int, ...]) -> None:
+async def test_several_peers_take_the_place_of_one(
+    make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
     async with swarm_of(make, (0, 1), (1, 3), (3, 4), (1, 2), (2, 3)) as swarm:
         text = await soon(swarm.write(killing(1)))
         assert text.token_ids == expected
@@ -280,7 +320,10 @@ async def test_a_new_first_peer_may_serve_a_part_of_its_layers(
 
 @pytest.mark.parametrize("stage", range(3))
 async def test_a_peer_that_hangs_and_still_answers(
-    stage: int, make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    stage: int,
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(in_flight, "LEAST_HANG_S", 0.2)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
@@ -291,9 +334,13 @@ async def test_a_peer_that_hangs_and_still_answers(
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
 async def test_nobody_is_replaced_because_an_answer_takes_long(
-    way: dict[str, int], make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    way: dict[str, int],
+    make: Callable[[], Swarm],
+    expected: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With no patience at all every loop is a false alarm: all peers are asked, and the answer that came is taken."""
+    """With no patience at all every loop is a false alarm: all peers are asked, and the answer that
+    came is taken."""
     monkeypatch.setattr(in_flight, "LEAST_HANG_S", 0.0)
     monkeypatch.setattr(in_flight, "HANG_LOOPS", 0.1)
     monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.05)
@@ -383,7 +430,9 @@ async def test_without_anybody_what_was_said_is_kept_and_can_be_continued(
         assert NEW // 3 <= len(said) < NEW
         await swarm.add((3, 4))
         left = NEW - len(said)
-        rest = await swarm.write(prompt=[*PROMPT, *said], max_new_tokens=left, temperature=0.7, seed=5)
+        rest = await swarm.write(
+            prompt=[*PROMPT, *said], max_new_tokens=left, temperature=0.7, seed=5
+        )
         whole = await swarm.write(temperature=0.7, seed=5)
         assert said + rest.token_ids == whole.token_ids
 
@@ -463,5 +512,7 @@ async def test_a_peer_that_sends_what_is_no_number_is_replaced(
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(strike))
         assert text.token_ids == expected
-        assert {peer_id for failover in text.stats.failovers for peer_id in failover.peers} == {culprit[0].id}
+        assert {peer_id for failover in text.stats.failovers for peer_id in failover.peers} == {
+            culprit[0].id
+        }
         assert [peer.id for peer in swarm.up if not swarm.health.usable(peer.id)] == [culprit[0].id]

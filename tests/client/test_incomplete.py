@@ -36,8 +36,12 @@ def leaving(first: int, last: int) -> Peer:
     return Peer(first, last, state="draining")
 
 
-def why(*peers: Peer, others: tuple[ModelEntry, ...] = (), siblings: dict[str, str] | None = None) -> str:
-    missing = gaps([each for each in peers if each.state == "online" and each.rtt_ms is not None], LAYERS)
+def why(
+    *peers: Peer, others: tuple[ModelEntry, ...] = (), siblings: dict[str, str] | None = None
+) -> str:
+    missing = gaps(
+        [each for each in peers if each.state == "online" and each.rtt_ms is not None], LAYERS
+    )
     entry = ModelEntry("m", "a" * 32, LAYERS, 0)
     return reason("m", LAYERS, peers, missing, found_elsewhere(entry, others, siblings or {}))
 
@@ -49,12 +53,18 @@ def why(*peers: Peer, others: tuple[ModelEntry, ...] = (), siblings: dict[str, s
         ((), "m cannot be used now: no peer serves it."),
         ((Peer(0, 4),), "m cannot be used now: no peer serves layers 4:8."),
         ((Peer(2, 4), Peer(6, 7)), "m cannot be used now: no peer serves layers 0:2, 4:6, 7:8."),
-        ((Peer(0, 4), loading(3, 8)), "m cannot be used now: layers 4:8 are being loaded by 1 peer."),
+        (
+            (Peer(0, 4), loading(3, 8)),
+            "m cannot be used now: layers 4:8 are being loaded by 1 peer.",
+        ),
         (
             (Peer(0, 4), unreachable(0, 6), unreachable(4, 8), unreachable(0, 2)),
             "m cannot be used now: layers 4:8 are served only by 2 peers that cannot be reached.",
         ),
-        ((Peer(0, 4), leaving(4, 8)), "m cannot be used now: layers 4:8 are served only by 1 peer on the way out."),
+        (
+            (Peer(0, 4), leaving(4, 8)),
+            "m cannot be used now: layers 4:8 are served only by 1 peer on the way out.",
+        ),
         (
             (loading(0, 3), unreachable(0, 4, state="joining"), leaving(3, 5), unreachable(5, 6)),
             "m cannot be used now: layers 0:3 are being loaded by 1 peer, "

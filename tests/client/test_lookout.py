@@ -66,7 +66,9 @@ async def test_no_connection_is_left_open_and_those_of_the_client_are_used(swarm
     assert [link for server in swarm.servers[1:] for link in server.links if not link.closed] == []
 
 
-async def test_one_that_was_silent_is_asked_again_sooner_and_one_that_moved_at_once(swarm: Swarm) -> None:
+async def test_one_that_was_silent_is_asked_again_sooner_and_one_that_moved_at_once(
+    swarm: Swarm,
+) -> None:
     gone = swarm.servers[0]
     await gone.stop()
     assert await swarm.look() == LARGE - 1

@@ -1,4 +1,5 @@
-"""Reading a text over real peers gives what the whole model says of it, also when a peer fails meanwhile."""
+"""Reading a text over real peers gives what the whole model says of it, also when a peer fails
+meanwhile."""
 
 from collections.abc import Callable
 
@@ -15,7 +16,10 @@ from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
-TEXT = [int(token) for token in torch.randint(3, VOCAB, (200,), generator=torch.Generator().manual_seed(3))]
+TEXT = [
+    int(token)
+    for token in torch.randint(3, VOCAB, (200,), generator=torch.Generator().manual_seed(3))
+]
 
 
 def reader(swarm: Swarm) -> Reader:
@@ -25,7 +29,9 @@ def reader(swarm: Swarm) -> Reader:
 @pytest.fixture(scope="module")
 def whole(material: Material):
     """Logits and last hidden states of the whole model."""
-    model = AutoModelForCausalLM.from_pretrained(material.checkpoint._source.path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        material.checkpoint._source.path, dtype=torch.float32
+    )
     with torch.inference_mode():
         output = model(torch.tensor([TEXT]), output_hidden_states=True)
     return output.logits[0], output.hidden_states[-1][0]
@@ -76,7 +82,9 @@ async def test_where_nobody_serves_the_layers_that_is_said(make: Callable[[], Sw
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [([], RequestError), ([VOCAB], RequestError), ([5] * 257, PromptTooLong)], ids=str
+    ("text", "error"),
+    [([], RequestError), ([VOCAB], RequestError), ([5] * 257, PromptTooLong)],
+    ids=str,
 )
 async def test_a_text_that_the_model_cannot_take_is_refused(text, error, make: Callable[[], Swarm]):
     async with swarm_of(make) as swarm:

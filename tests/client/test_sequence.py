@@ -1,4 +1,5 @@
-"""The client's side of a generation against a whole model in the place of the chain, with drafters of every kind."""
+"""The client's side of a generation against a whole model in the place of the chain, with drafters
+of every kind."""
 
 import random
 from types import SimpleNamespace
@@ -41,9 +42,15 @@ def target(tmp_path_factory):
 
 def models(eos=frozenset(), draft=None):
     checkpoint = SimpleNamespace(vocab_size=VOCAB, max_positions=512, eos_token_ids=frozenset(eos))
-    lexicon = Lexicon(Tokenizer().decode, frozenset(eos), without=frozenset({"number", "part of a word"}))
+    lexicon = Lexicon(
+        Tokenizer().decode, frozenset(eos), without=frozenset({"number", "part of a word"})
+    )
     return SimpleNamespace(
-        checkpoint=checkpoint, tokenizer=Tokenizer(), draft=draft, lexicon=lexicon, confidence=Confidence()
+        checkpoint=checkpoint,
+        tokenizer=Tokenizer(),
+        draft=draft,
+        lexicon=lexicon,
+        confidence=Confidence(),
     )
 
 
@@ -52,7 +59,8 @@ def options(**changed):
 
 
 def say(tokenizer, ids, vocabulary=None, **options):
-    """The pieces of a turn in which the target says these ids, and its sum; it may be given up before its end."""
+    """The pieces of a turn in which the target says these ids, and its sum; it may be given up
+    before its end."""
     lexicon = Lexicon(lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     spoken = models(eos={tokenizer.eos_token_id})
     spoken.tokenizer, spoken.lexicon = tokenizer, lexicon
@@ -64,7 +72,9 @@ def say(tokenizer, ids, vocabulary=None, **options):
         if window is None:
             break
         taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
-        logits = torch.nn.functional.one_hot(torch.tensor([token]), spoken.checkpoint.vocab_size).float()
+        logits = torch.nn.functional.one_hot(
+            torch.tensor([token]), spoken.checkpoint.vocab_size
+        ).float()
         pieces += turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
     turn.decoder.finish_reason = turn.decoder.finish_reason or "swarm_incomplete"
     return pieces, turn.sum_up()
@@ -131,13 +141,19 @@ def plain(target):
     return of
 
 
-SAMPLING = [{}, {"temperature": 0.7, "seed": 3}, {"temperature": 1.0, "top_k": 9, "seed": 4, "repetition_penalty": 1.2}]
+SAMPLING = [
+    {},
+    {"temperature": 0.7, "seed": 3},
+    {"temperature": 1.0, "top_k": 9, "seed": 4, "repetition_penalty": 1.2},
+]
 
 
 @pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.7", "1.0 with a penalty"])
 @pytest.mark.parametrize("window", [1, 4, 16, "auto"])
 @pytest.mark.parametrize("kind", DISTORTIONS)
-def test_whatever_is_drafted_the_output_is_that_of_plain_decoding(kind, window, sampling, target, plain):
+def test_whatever_is_drafted_the_output_is_that_of_plain_decoding(
+    kind, window, sampling, target, plain
+):
     expected = plain(**sampling)
     drafter = Scripted(expected.token_ids, DISTORTIONS[kind])
     said = run(target, options(window=window, **sampling), drafter)
@@ -158,7 +174,10 @@ def test_plain_decoding_is_that_of_transformers_penalty_and_all(target, plain):
             repetition_penalty=penalty,
             eos_token_id=None,
         )
-        assert list(plain(repetition_penalty=penalty).token_ids) == reference[0, len(PROMPT) :].tolist()
+        assert (
+            list(plain(repetition_penalty=penalty).token_ids)
+            == reference[0, len(PROMPT) :].tolist()
+        )
 
 
 def test_a_bias_bans_a_token_for_target_and_draft_alike(target, plain):
@@ -181,8 +200,12 @@ def test_the_likeliest_tokens_are_told_with_their_log_probabilities(window, targ
         (row,) = asked.shaping.apply(predictions(target, tokens)[-1:], tokens, [])
         right, likeliest = row.log_softmax(-1), row.topk(3).indices.tolist()
         assert [each.token_id for each in piece.likely] == likeliest
-        assert [each.logprob for each in piece.likely] == pytest.approx(right[likeliest].tolist(), abs=1e-4)
-        assert [each.text for each in piece.likely] == [Tokenizer().decode([token]) for token in likeliest]
+        assert [each.logprob for each in piece.likely] == pytest.approx(
+            right[likeliest].tolist(), abs=1e-4
+        )
+        assert [each.text for each in piece.likely] == [
+            Tokenizer().decode([token]) for token in likeliest
+        ]
         assert piece.logprob == pytest.approx(float(right[piece.token_id]), abs=1e-4)
     assert {piece.logprob for piece in expected.pieces} == {None}  # nobody asked
 
@@ -191,14 +214,21 @@ def test_the_likeliest_tokens_are_told_with_their_log_probabilities(window, targ
 def test_tensors_that_are_asked_for_are_those_that_decided(window, target, plain):
     expected = plain(repetition_penalty=1.3)
     drafter = Scripted(expected.token_ids, DISTORTIONS["now and then wrong"]) if window else None
-    said = run(target, options(window=window, repetition_penalty=1.3, logits=True, hidden_states=True), drafter)
+    said = run(
+        target,
+        options(window=window, repetition_penalty=1.3, logits=True, hidden_states=True),
+        drafter,
+    )
     assert said.token_ids == expected.token_ids
     for i, piece in enumerate(said.pieces):
         right = predictions(target, [*PROMPT, *said.token_ids[:i]])[-1]  # before the penalty
         torch.testing.assert_close(piece.logits, right)
         torch.testing.assert_close(piece.hidden_state, 2 * right)
-        assert piece.logits.untyped_storage().nbytes() == piece.logits.nbytes, "it keeps nothing but itself"
-    assert {(piece.logits, piece.hidden_state) for piece in expected.pieces} == {(None, None)}  # nobody asked
+        assert piece.logits.untyped_storage().nbytes() == piece.logits.nbytes, (
+            "it keeps nothing but itself"
+        )
+    # nobody asked
+    assert {(piece.logits, piece.hidden_state) for piece in expected.pieces} == {(None, None)}
 
 
 def test_other_tokens_than_the_models_may_end_a_text(target, plain):
@@ -206,15 +236,23 @@ def test_other_tokens_than_the_models_may_end_a_text(target, plain):
     said = run(target, options(window=0, stop_token_ids=[other]), eos={own})
     assert said.token_ids == plain().token_ids[: plain().token_ids.index(other) + 1]
     assert said.stats.finish_reason == "stop"
-    assert run(target, options(window=0, stop_token_ids=[]), eos={own}).token_ids == plain().token_ids
+    assert (
+        run(target, options(window=0, stop_token_ids=[]), eos={own}).token_ids == plain().token_ids
+    )
 
 
 def test_a_stop_token_ends_the_text_inside_a_window_too(target, plain):
     eos = {plain().token_ids[9]}
     expected = plain(eos)
     assert len(expected.token_ids) <= 10
-    said = run(target, options(window=16), Scripted(plain().token_ids, DISTORTIONS["always right"]), eos)
-    assert (said.token_ids, said.text, said.stats.finish_reason) == (expected.token_ids, expected.text, "stop")
+    said = run(
+        target, options(window=16), Scripted(plain().token_ids, DISTORTIONS["always right"]), eos
+    )
+    assert (said.token_ids, said.text, said.stats.finish_reason) == (
+        expected.token_ids,
+        expected.text,
+        "stop",
+    )
 
 
 def test_a_stop_string_spread_over_tokens_cuts_the_text_alike(target, plain):
@@ -225,7 +263,11 @@ def test_a_stop_string_spread_over_tokens_cuts_the_text_alike(target, plain):
     assert expected.text == whole[: whole.index(stop)]
     assert expected.stats.finish_reason == "stop"
     for window in (4, 16):
-        said = run(target, options(window=window, stop=stop), Scripted(plain().token_ids, DISTORTIONS["always right"]))
+        said = run(
+            target,
+            options(window=window, stop=stop),
+            Scripted(plain().token_ids, DISTORTIONS["always right"]),
+        )
         assert (said.text, said.token_ids) == (expected.text, expected.token_ids)
 
 
@@ -259,7 +301,11 @@ def draft(tmp_path_factory):
 
 def stream(target, request, draft, seed):
     """Drive a turn over a chain of two peers whose frames and answers fall as luck will have it."""
-    turn, chain, rng = Turn(models(draft=draft), PROMPT, request), SimulatedChain(), random.Random(seed)
+    turn, chain, rng = (
+        Turn(models(draft=draft), PROMPT, request),
+        SimulatedChain(),
+        random.Random(seed),
+    )
     asked = []
     while not turn.decoder.finish_reason:
         for _ in range(rng.randint(0, 4)):
@@ -274,7 +320,9 @@ def stream(target, request, draft, seed):
         if chain.answers and rng.random() < 0.5:
             epoch, first, count, texts = chain.answers.popleft()
             if taken := turn.take(epoch, first, count, len(texts)):
-                logits = torch.stack([predictions(target, list(texts[row]))[-1] for row, _ in taken])
+                logits = torch.stack(
+                    [predictions(target, list(texts[row]))[-1] for row, _ in taken]
+                )
                 turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
     return turn.sum_up(), asked
 
@@ -286,7 +334,9 @@ def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_s
 ):
     expected = plain(**sampling)
     for seed in range(3):
-        said, asked = stream(target, options(window="auto", depth="auto", lookup=lookup, **sampling), draft, seed)
+        said, asked = stream(
+            target, options(window="auto", depth="auto", lookup=lookup, **sampling), draft, seed
+        )
         assert said.token_ids == expected.token_ids
         assert said.stats.draft_error is None
         assert said.stats.accepted_tokens > 0
@@ -295,7 +345,9 @@ def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_s
 
 def test_what_is_drafted_together_takes_its_time_once(draft):
     turn = Turn(models(draft=draft), PROMPT, options(window="auto", depth="auto"))
-    turn.propose(turn.ask(), Draft([[Drafted(9, None, 0.5, ((10, 0.2), (11, 0.1)))]], seconds=0.002))
+    turn.propose(
+        turn.ask(), Draft([[Drafted(9, None, 0.5, ((10, 0.2), (11, 0.1)))]], seconds=0.002)
+    )
     ask = turn.ask()
     assert len(ask.nodes) == 3
     turn.propose(ask, Draft([[Drafted(12)], [], [Drafted(13)]], seconds=0.004))
@@ -347,9 +399,14 @@ def test_relaxed_tokens_say_what_the_target_would_have_said(target, plain):
 
 
 def test_acceptance_adds_up(target, plain):
-    stats = run(target, options(), Scripted(plain().token_ids, DISTORTIONS["now and then wrong"])).stats
+    stats = run(
+        target, options(), Scripted(plain().token_ids, DISTORTIONS["now and then wrong"])
+    ).stats
     assert sum(stats.acceptance_histogram) == stats.loops
-    assert sum(kept * loops for kept, loops in enumerate(stats.acceptance_histogram)) == stats.accepted_tokens
+    assert (
+        sum(kept * loops for kept, loops in enumerate(stats.acceptance_histogram))
+        == stats.accepted_tokens
+    )
     assert 0 < len(stats.acceptance_by_position) <= 4
     assert all(0 <= share <= 1 for share in stats.acceptance_by_position)
 
@@ -382,7 +439,8 @@ def test_a_text_that_ends_within_a_character_is_what_its_ids_say(name, spelled):
     tokenizer = spelled[name]
     ids = ids_of(tokenizer, "hi 🥚")[:-1]
     text = tokenizer.decode([*PROMPT, *ids])[len(tokenizer.decode(PROMPT)) :]
-    for options in ({}, {"stop": ["##", "\ufffdx"]}):  # of length, and what may yet become a stop string is held, too
+    # of length, and what may yet become a stop string is held, too
+    for options in ({}, {"stop": ["##", "\ufffdx"]}):
         pieces, done = say(tokenizer, ids, **options)
         assert done.text == "".join(piece.text for piece in pieces) == text
         assert done.stats.finish_reason == "length"
@@ -406,7 +464,8 @@ def test_a_stop_string_may_end_in_what_no_character_came_of(spelled):
 
 
 def test_every_token_says_where_in_the_text_it_stands(spelled):
-    """Also where its text comes later: a character of several tokens, and what might have become a stop string."""
+    """Also where its text comes later: a character of several tokens, and what might have become a
+    stop string."""
     tokenizer = spelled["byte_level"]
     ids = ids_of(tokenizer, "a#b日 c")
     pieces, done = say(tokenizer, ids, stop=["#c"])
@@ -416,7 +475,8 @@ def test_every_token_says_where_in_the_text_it_stands(spelled):
 
 
 def test_other_tokens_are_spelled_as_within_a_text(spelled):
-    """Not as at its beginning, where a word has no space before it: words and parts of words would look alike."""
+    """Not as at its beginning, where a word has no space before it: words and parts of words would
+    look alike."""
     tokenizer = spelled["byte_fallback"]
     checkpoint = SimpleNamespace(eos_token_ids=frozenset())
     lexicon = make_lexicon(checkpoint, tokenizer)
@@ -431,7 +491,9 @@ def test_tokens_beyond_the_tokenizers_are_tokens_without_a_text(spelled):
     """Vocabularies are padded: the model has rows for more tokens than the tokenizer names."""
     tokenizer = spelled["byte_level"]
     a, beyond = ids_of(tokenizer, "a")[0], len(tokenizer) + 3
-    pieces, done = say(tokenizer, [a, beyond, a], vocabulary=len(tokenizer) + 8, logprobs=3, verify="adaptive")
+    pieces, done = say(
+        tokenizer, [a, beyond, a], vocabulary=len(tokenizer) + 8, logprobs=3, verify="adaptive"
+    )
     assert [piece.token_id for piece in pieces] == [a, beyond, a]
     assert [piece.text for piece in pieces] == ["a", "", "a"]
     assert pieces[1].likely[0].token_id == beyond

@@ -1,4 +1,5 @@
-"""A text that goes on from another one is the same as ever, and what was said before is not computed again."""
+"""A text that goes on from another one is the same as ever, and what was said before is not
+computed again."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,9 +47,11 @@ async def test_the_next_turn_goes_on_where_the_last_one_ended(
         second = await swarm.write(prompt=next_prompt(first), keep=True, **way)
         third = await swarm.write(prompt=[*next_prompt(first), *second.token_ids, *REMARK], **way)
         assert second.token_ids == next_text
-        assert (first.stats.cached_tokens, third.stats.cached_tokens) == (0, 0)  # the third did not ask
+        # the third did not ask
+        assert (first.stats.cached_tokens, third.stats.cached_tokens) == (0, 0)
         assert second.stats.cached_tokens == len(PROMPT) + NEW - 1
-        if not way.get("window", 1):  # else what was sent ahead in vain weighs more than these few tokens
+        # else what was sent ahead in vain weighs more than these few tokens
+        if not way.get("window", 1):
             assert second.stats.bytes_sent < third.stats.bytes_sent
         assert [stop.peer_id for stop in second.route] == [stop.peer_id for stop in first.route]
 
@@ -69,7 +72,9 @@ async def test_a_peer_that_dies_in_the_next_turn_is_replaced(
         assert second.stats.failovers
 
 
-async def test_a_session_whose_peer_left_is_not_taken(make: Callable[[], Swarm], next_text: tuple[int, ...]) -> None:
+async def test_a_session_whose_peer_left_is_not_taken(
+    make: Callable[[], Swarm], next_text: tuple[int, ...]
+) -> None:
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         stream = swarm.stream(keep=True)
         async for _ in stream:
@@ -78,7 +83,11 @@ async def test_a_session_whose_peer_left_is_not_taken(make: Callable[[], Swarm],
         swarm.up.remove(peer)
         await peer.die()
         second = await swarm.write(prompt=next_prompt(stream.result), keep=True)
-        assert (second.token_ids, second.stats.cached_tokens, second.stats.failovers) == (next_text, 0, ())
+        assert (second.token_ids, second.stats.cached_tokens, second.stats.failovers) == (
+            next_text,
+            0,
+            (),
+        )
 
 
 async def test_only_what_begins_with_all_of_it_goes_on(make: Callable[[], Swarm]) -> None:
@@ -88,20 +97,27 @@ async def test_only_what_begins_with_all_of_it_goes_on(make: Callable[[], Swarm]
         for other in ([*PROMPT, *REMARK], held, [PROMPT[0] + 1, *held[1:], *REMARK]):
             assert (await swarm.write(prompt=other, max_new_tokens=2)).stats.cached_tokens == 0
         assert len(swarm.kept) == 1
-        again = await swarm.write(prompt=[*held, *REMARK], max_new_tokens=2, keep=True)  # another last token
+        # another last token
+        again = await swarm.write(prompt=[*held, *REMARK], max_new_tokens=2, keep=True)
         assert again.stats.cached_tokens == len(held)
 
 
-async def test_a_text_too_long_for_the_session_or_the_model_leaves_it_where_it_is(make: Callable[[], Swarm]) -> None:
+async def test_a_text_too_long_for_the_session_or_the_model_leaves_it_where_it_is(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         first = await swarm.write(keep=True)
         with pytest.raises(PromptTooLong):
             await swarm.write(prompt=[*next_prompt(first), *REMARK * 1000], keep=True)
         assert await swarm.kept.take(next_prompt(first), 1 << 20) is None
-        assert (await swarm.write(prompt=next_prompt(first), max_new_tokens=2, keep=True)).stats.cached_tokens
+        assert (
+            await swarm.write(prompt=next_prompt(first), max_new_tokens=2, keep=True)
+        ).stats.cached_tokens
 
 
-async def test_nothing_is_kept_that_nobody_asked_for_or_that_has_failed(make: Callable[[], Swarm]) -> None:
+async def test_nothing_is_kept_that_nobody_asked_for_or_that_has_failed(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         await swarm.write()
         async for _ in (pieces := swarm.stream(keep=True).__aiter__()):
@@ -111,7 +127,9 @@ async def test_nothing_is_kept_that_nobody_asked_for_or_that_has_failed(make: Ca
         await eventually(lambda: sessions(swarm) == 0)
 
 
-async def test_what_nobody_takes_is_closed_after_a_while_and_of_many_the_oldest(make: Callable[[], Swarm]) -> None:
+async def test_what_nobody_takes_is_closed_after_a_while_and_of_many_the_oldest(
+    make: Callable[[], Swarm],
+) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         swarm.kept = KeptSessions(swarm.router.trust, keep_s=0.2, most=2)
         for last in (5, 6, 7):

@@ -35,7 +35,9 @@ class Lab:
             await self.stack.enter_async_context(server)
         else:
             server.address = "127.0.0.1:1"
-        directory = await self.stack.enter_async_context(await Directory.join(server.identity, self.network))
+        directory = await self.stack.enter_async_context(
+            await Directory.join(server.identity, self.network)
+        )
         await directory.publish(server.record(first_layer=first, last_layer=last, **changes))
         return server.identity.peer_id
 
@@ -64,7 +66,11 @@ async def test_layers_count_as_served_only_if_their_peer_answers(lab: Lab) -> No
     assert peers[leaving].state == "draining"
     assert report.as_dict()["peers"][0]["peer_id"] == good
     assert report.as_dict()["why"] == report.why
-    assert report.why == f"tiny cannot be used now: layers 2:{LAYERS} are served only by 1 peer that cannot be reached."
+    assert (
+        report.why
+        == f"tiny cannot be used now: layers 2:{LAYERS} are served only by 1 peer that cannot be"
+        " reached."
+    )
 
 
 async def test_a_model_may_be_asked_for_though_nobody_serves_it(lab: Lab, tmp_path: Path) -> None:
@@ -90,7 +96,9 @@ async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Pa
     assert (report.fingerprint, report.peers) == (plain.fingerprint, ())
     assert "1 peer serves these weights in int8 (--quantization int8)" in report.why
     for asked, words in (("none", "as they are"), ("nf4", "in nf4")):
-        with pytest.raises(OtherQuantization, match=f"not {words}, but in int8; .* --quantization int8$"):
+        with pytest.raises(
+            OtherQuantization, match=f"not {words}, but in int8; .* --quantization int8$"
+        ):
             await soon(routes(lab.network, str(tmp_path / "tiny"), quantization=asked))
     with pytest.raises(ConfigError, match="'int3'"):
         await soon(look(lab.network, str(tmp_path / "tiny"), quantization="int3"))
@@ -118,16 +126,27 @@ async def test_the_route_and_the_runner_up_are_explained(
     told = best.as_dict()
     assert [peer["layers"] for peer in told["peers"]] == [(0, 2), (2, LAYERS)]
     assert all(peer["rtt_ms"] > 0 and peer["layer_ms"] > 0 for peer in told["peers"])
-    for width, lines in on_screens(monkeypatch, lambda: console.show_routes([best, second])).items():
+    for width, lines in on_screens(
+        monkeypatch, lambda: console.show_routes([best, second])
+    ).items():
         text = "\n".join(lines)
-        assert all(text.count(column) == 2 for column in ("peer", "layers", "rtt ms", "waits ms", "computes ms")), width
+        assert all(
+            text.count(column) == 2
+            for column in ("peer", "layers", "rtt ms", "waits ms", "computes ms")
+        ), width
         assert text.count(f"\u2026{upper[-8:]}") == 2
 
 
-async def test_of_more_peers_than_enough_a_sample_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = await lab.stack.enter_async_context(await Directory.join(Identity.generate(), lab.network))
+async def test_of_more_peers_than_enough_a_sample_is_shown(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = await lab.stack.enter_async_context(
+        await Directory.join(Identity.generate(), lab.network)
+    )
     servers = [Server(pong) for _ in range(CAPACITY + 20)]
-    for server, directory in zip(servers, crowd([shared], lab.network, [s.identity for s in servers]), strict=True):
+    for server, directory in zip(
+        servers, crowd([shared], lab.network, [s.identity for s in servers]), strict=True
+    ):
         server.address = "127.0.0.1:1"
         await directory.publish(server.record())
     (report,) = await soon(look(lab.network))
@@ -144,7 +163,9 @@ async def test_no_bootstrap_node_is_an_error() -> None:
         await look(Network("test"))
 
 
-async def test_a_client_may_have_the_key_of_a_peer_unless_it_has_to_enter_by_it(lab: Lab, tmp_path: Path) -> None:
+async def test_a_client_may_have_the_key_of_a_peer_unless_it_has_to_enter_by_it(
+    lab: Lab, tmp_path: Path
+) -> None:
     peer = Identity.load_or_create(tmp_path / "peer.key")
     members = frozenset({peer.peer_id})
     with held(peer.file, alone=True):

@@ -1,4 +1,5 @@
-"""Speculative decoding gives what plain decoding gives, whatever is drafted and however frames and answers fall."""
+"""Speculative decoding gives what plain decoding gives, whatever is drafted and however frames and
+answers fall."""
 
 import zlib
 from dataclasses import replace
@@ -24,7 +25,10 @@ STREAM = Plan(window=4, depth=8, branches=3)
 
 
 class Target:
-    """A deterministic model without a pattern, a function of the whole text. One that never stops tests lengths."""
+    """A deterministic model without a pattern, a function of the whole text.
+
+    One that never stops tests lengths.
+    """
 
     def __init__(self, salt, stops=True):
         self.salt, self.stops = salt, stops
@@ -42,7 +46,9 @@ class Target:
 
     def logits(self, texts):
         choices = [self.after(text) for text in texts]
-        return torch.nn.functional.one_hot(torch.tensor(choices, dtype=torch.long), VOCABULARY).float()
+        return torch.nn.functional.one_hot(
+            torch.tensor(choices, dtype=torch.long), VOCABULARY
+        ).float()
 
 
 def guess(target, text, kind):
@@ -86,7 +92,11 @@ plans = st.builds(
 def setups(draw):
     prompt = draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=60))
     target = Target(draw(st.integers(0, 1000)), draw(st.booleans()))
-    return target, prompt, {"max_new_tokens": draw(st.integers(1, 40)), "chunk": draw(st.integers(9, 30))}
+    return (
+        target,
+        prompt,
+        {"max_new_tokens": draw(st.integers(1, 40)), "chunk": draw(st.integers(9, 30))},
+    )
 
 
 def decoder_for(prompt, plan=None, **settings):
@@ -100,7 +110,9 @@ def receive(decoder, chain, target):
     known = len(decoder.tokens)
     epoch, first, count, texts = chain.answers.popleft()
     taken = decoder.take(epoch, first, count, len(texts))
-    decisions = decoder.judge([node for _, node in taken], target.logits([texts[row] for row, _ in taken]))
+    decisions = decoder.judge(
+        [node for _, node in taken], target.logits([texts[row] for row, _ in taken])
+    )
     assert decoder.tokens[known:] == [decision.token for decision in decisions]
     for i, decision in enumerate(decisions):
         assert decision.token == target.after(decoder.tokens[: known + i])
@@ -134,7 +146,12 @@ def check_the_end(decoder, target, prompt, max_new_tokens):
 
 
 @settings(max_examples=300, deadline=None)
-@given(setups(), plans, st.lists(st.sampled_from(KINDS), min_size=1, max_size=5), st.sampled_from([0, 0, 7]))
+@given(
+    setups(),
+    plans,
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
+    st.sampled_from([0, 0, 7]),
+)
 def test_the_output_is_that_of_plain_decoding(setup, plan, kinds, longer):
     target, prompt, settings = setup
     decoder = decoder_for(prompt, plan, **settings)
@@ -143,13 +160,20 @@ def test_the_output_is_that_of_plain_decoding(setup, plan, kinds, longer):
     counts = decoder.counts
     assert counts.accepted == sum(decision.kept for decision in decisions)
     assert counts.branched == sum(decision.origin == "branch" for decision in decisions)
-    assert counts.rejected == sum(decision.origin in ("branch", "corrected") for decision in decisions)
+    assert counts.rejected == sum(
+        decision.origin in ("branch", "corrected") for decision in decisions
+    )
     assert counts.held <= len(decisions) + 1
     assert counts.held <= counts.sent
 
 
 @settings(max_examples=200, deadline=None)
-@given(setups(), plans, st.sampled_from(KINDS), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=50))
+@given(
+    setups(),
+    plans,
+    st.sampled_from(KINDS),
+    st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=50),
+)
 def test_another_text_goes_on_from_what_the_chain_holds(setup, plan, kind, remark):
     target, prompt, settings = setup
     chain, first = SimulatedChain(), decoder_for(prompt, plan, **settings)
@@ -162,16 +186,24 @@ def test_another_text_goes_on_from_what_the_chain_holds(setup, plan, kind, remar
     second = decoder_for(further, plan, **settings, held=held)
     run(second, target, [kind], chain=chain)
     check_the_end(second, target, further, settings["max_new_tokens"])
-    assert min(window.position for window in chain.sent[sent:]) == len(held.tokens) == len(first.tokens) - 1
+    assert (
+        min(window.position for window in chain.sent[sent:])
+        == len(held.tokens)
+        == len(first.tokens) - 1
+    )
 
 
 class DecoderAgainstChain(RuleBasedStateMachine):
-    """Drafts, frames and answers in any interleaving that a client could bring about, and plans that change."""
+    """Drafts, frames and answers in any interleaving that a client could bring about, and plans
+    that change."""
 
     @initialize(setup=setups(), plan=plans, peers=st.integers(1, 4))
     def begin(self, setup, plan, peers):
         self.target, self.prompt, self.settings = setup
-        self.decoder, self.chain = decoder_for(self.prompt, plan, **self.settings), SimulatedChain(peers)
+        self.decoder, self.chain = (
+            decoder_for(self.prompt, plan, **self.settings),
+            SimulatedChain(peers),
+        )
         self.asked, self.resumed, self.known = None, 0, 0
         self.decisions = []
 
@@ -185,10 +217,16 @@ class DecoderAgainstChain(RuleBasedStateMachine):
         self.asked = self.decoder.ask()
         if self.asked:
             assert list(self.asked.text) == self.decoder.tokens
-            assert [self.decoder.tree.path(node) for node in self.asked.nodes] == list(map(list, self.asked.paths))
-            assert 1 <= len(set(self.asked.nodes)) == len(self.asked.nodes) <= self.decoder.plan.leaves
+            assert [self.decoder.tree.path(node) for node in self.asked.nodes] == list(
+                map(list, self.asked.paths)
+            )
+            assert (
+                1 <= len(set(self.asked.nodes)) == len(self.asked.nodes) <= self.decoder.plan.leaves
+            )
             assert self.asked.count >= 1
-            assert 1 in (self.asked.count, len(self.asked.nodes)), "a line, or one token behind each of several"
+            assert 1 in (self.asked.count, len(self.asked.nodes)), (
+                "a line, or one token behind each of several"
+            )
             assert self.decoder.ask() is None, "one question at a time"
 
     @precondition(lambda self: self.asked)
@@ -204,10 +242,13 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             assert window.epoch == decoder.epoch
             assert 1 <= len(window.tokens) <= decoder.chunk
             assert window.first == (
-                self.chain.sent[-1].first + len(self.chain.sent[-1].tokens) if self.chain.sent else 1
+                self.chain.sent[-1].first + len(self.chain.sent[-1].tokens)
+                if self.chain.sent
+                else 1
             )
             self.chain.send(window)
-            if window.epoch > self.known:  # else all peers know of it by what they were told when some were replaced
+            # else all peers know of it by what they were told when some were replaced
+            if window.epoch > self.known:
                 self.known = window.epoch
                 self.chain.cancel(window.epoch)
             assert sum(node.serial > 0 for node in decoder.tree.nodes) <= MAX_SENT_AHEAD
@@ -250,8 +291,14 @@ class DecoderAgainstChain(RuleBasedStateMachine):
         assert counts.flushes + self.resumed == self.decoder.epoch
         assert sum(counts.histogram) == counts.loops
         assert sum(kept * loops for kept, loops in enumerate(counts.histogram)) == counts.accepted
-        assert (sum(counts.judged_at), sum(counts.kept_at)) == (counts.accepted + counts.rejected, counts.accepted)
-        assert all(kept >= judged for kept, judged in zip(counts.kept_at, counts.judged_at[1:], strict=False))
+        assert (sum(counts.judged_at), sum(counts.kept_at)) == (
+            counts.accepted + counts.rejected,
+            counts.accepted,
+        )
+        assert all(
+            kept >= judged
+            for kept, judged in zip(counts.kept_at, counts.judged_at[1:], strict=False)
+        )
         assert counts.held <= counts.sent
 
     @invariant()
@@ -266,7 +313,9 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def there_is_always_a_way_on(self):
         decoder, chain = self.decoder, self.chain
         unsent = decoder.urgent or self.asked
-        flying = [frame for waiting in chain.waiting for frame in waiting if isinstance(frame, Window)]
+        flying = [
+            frame for waiting in chain.waiting for frame in waiting if isinstance(frame, Window)
+        ]
         awaited = any(window.epoch == decoder.epoch for window in flying)
         awaited = awaited or any(epoch == decoder.epoch for epoch, *_ in chain.answers)
         assert decoder.finish_reason or unsent or awaited
@@ -297,7 +346,8 @@ TestDecoderAgainstChain.settings = settings(max_examples=150, stateful_step_coun
     st.lists(st.sets(st.integers(0, 2), max_size=3), min_size=1, max_size=6),
 )
 def test_peers_that_forget_everything_change_nothing_of_what_is_said(setup, plan, kinds, failures):
-    """They do so after some windows of each turn were sent, and part of the chain has computed them."""
+    """They do so after some windows of each turn were sent, and part of the chain has computed
+    them."""
     target, prompt, settings = setup
     decoder, chain = decoder_for(prompt, plan, **settings), SimulatedChain(3)
     turn = 0
@@ -350,7 +400,13 @@ def test_plain_decoding_takes_one_loop_a_token():
     decoder = decoder_for([1, 2, 3], max_new_tokens=9)
     run(decoder, Target(1, stops=False))
     counts = decoder.counts
-    assert (counts.loops, counts.frames, counts.sent, counts.held, counts.drafted) == (9, 9, 9, 9, 0)
+    assert (counts.loops, counts.frames, counts.sent, counts.held, counts.drafted) == (
+        9,
+        9,
+        9,
+        9,
+        0,
+    )
     assert (counts.most_in_flight, counts.flushes, counts.waits) == (1, 0, 9)
 
 
@@ -366,7 +422,13 @@ def test_a_draft_that_is_always_wrong_costs_no_token():
     run(decoder, Target(1, stops=False), ("wrong",))
     # At the last token there is nothing left to draft.
     counts = decoder.counts
-    assert (counts.loops, counts.drafted, counts.accepted, counts.rejected, counts.flushes) == (5, 7, 0, 4, 4)
+    assert (counts.loops, counts.drafted, counts.accepted, counts.rejected, counts.flushes) == (
+        5,
+        7,
+        0,
+        4,
+        4,
+    )
 
 
 def test_a_long_prompt_travels_in_chunks_that_do_not_wait_for_each_other():
@@ -388,7 +450,9 @@ def test_the_prompt_goes_out_at_once_where_frames_need_not_wait():
     assert decoder.next_window() == Window(0, 0, 1, (1, 2), None, 1, 0)
     propose(decoder, [3, 4])
     window = decoder.next_window()
-    assert (window.tokens[0], window.root, window.first) == (3, 0, 3), "only what was answered is a root"
+    assert (window.tokens[0], window.root, window.first) == (3, 0, 3), (
+        "only what was answered is a root"
+    )
 
 
 def test_a_window_that_is_waited_for_is_drafted_before_it_is_sent():
@@ -491,7 +555,9 @@ def test_the_second_choice_goes_along_and_saves_the_stream():
     decoder.propose(ask, [guesses([4])])
     third = decoder.next_window()
     assert (third.root, third.tokens, third.parents) == (1, (4,), None)
-    assert [row for row, _ in decoder.take(0, 2, 2, 2)] == [1], "the answer behind the other choice is worth nothing"
+    assert [row for row, _ in decoder.take(0, 2, 2, 2)] == [1], (
+        "the answer behind the other choice is worth nothing"
+    )
 
 
 def test_a_second_choice_that_was_not_sent_saves_nothing():
@@ -504,7 +570,9 @@ def test_a_second_choice_that_was_not_sent_saves_nothing():
 
 
 def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
-    decoder = decoder_for([1], Plan(window=8, depth=8, branches=3, least_chance=0.3), max_new_tokens=20)
+    decoder = decoder_for(
+        [1], Plan(window=8, depth=8, branches=3, least_chance=0.3), max_new_tokens=20
+    )
     decoder.next_window()
     decoder.propose(decoder.ask(), [[Drafted(2, None, 0.5, ((3, 0.45), (4, 0.05)))]])
     assert decoder.ask().paths == ((2,),)
@@ -513,7 +581,9 @@ def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
 
 
 def test_frames_follow_closely_after_a_turn_and_then_calm_down():
-    decoder = decoder_for([1], Plan(window=1, depth=64, pace_ms=2.0, calm_ms=7.0), max_new_tokens=20)
+    decoder = decoder_for(
+        [1], Plan(window=1, depth=64, pace_ms=2.0, calm_ms=7.0), max_new_tokens=20
+    )
     pauses = []
     for token in (2, 3, 4, 5):
         decoder.next_window()
@@ -537,7 +607,10 @@ def test_before_the_first_answer_the_prompt_is_sent_again():
         None,
     ]
     assert decoder.take(0, second.first, 3, 0) == [], "what was in flight is stale"
-    for window in (Window(1, 0, 7, (1, 2, 3), (7, 1, 1), 0, 0), Window(1, 9, 10, (4, 5, 1), None, 0, 3)):
+    for window in (
+        Window(1, 0, 7, (1, 2, 3), (7, 1, 1), 0, 0),
+        Window(1, 9, 10, (4, 5, 1), None, 0, 3),
+    ):
         assert answer(decoder, window) == []
     assert answer(decoder, last, 4) == [Decision(4, None)]
 
@@ -554,7 +627,9 @@ def test_what_was_answered_is_replayed_and_what_was_not_is_sent_again():
     assert decoder.take(second.epoch, second.first, 4, 4) == []
     again = decoder.next_window()
     assert (again.epoch, again.root, again.first) == (1, 2, 7)
-    assert (again.tokens, again.parents) == ((3, 4, 5), (5, 1, 2)), "the tip, and the drafts that may still follow it"
+    assert (again.tokens, again.parents) == ((3, 4, 5), (5, 1, 2)), (
+        "the tip, and the drafts that may still follow it"
+    )
     assert answer(decoder, again, 5)[0] == Decision(5, 4, branch=True)
     assert decoder.counts.held == 3, "the last token of the prompt, and two more, each but once"
 
@@ -600,7 +675,9 @@ def test_the_likeliest_places_are_drafted_at_once():
     assert (ask.text, ask.paths, ask.count) == ((1,), ((2,), (3,), (4,)), 1)
     decoder.propose(ask, [guesses([5], 1), [], guesses([1])])
     assert [decoder.tree.path(node) for node in decoder.tree.nodes[3:]] == [[2, 5], [2, 1], [4, 1]]
-    assert decoder.ask().paths == ((2, 5), (2, 1), (4, 1)), "behind token 3 the drafter has nothing to say"
+    assert decoder.ask().paths == ((2, 5), (2, 1), (4, 1)), (
+        "behind token 3 the drafter has nothing to say"
+    )
 
 
 def test_of_several_drafts_those_that_come_too_late_are_dropped():

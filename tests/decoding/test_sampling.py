@@ -32,13 +32,17 @@ def test_noise_differs_between_seeds_and_positions(seed, position):
 
 @given(SEEDS, POSITIONS, st.integers(1, 500), st.integers(1, 500))
 def test_noise_of_a_token_does_not_depend_on_the_size_of_the_vocabulary(seed, position, some, more):
-    assert torch.equal(gumbel_noise(seed, position, some), gumbel_noise(seed, position, some + more)[:some])
+    assert torch.equal(
+        gumbel_noise(seed, position, some), gumbel_noise(seed, position, some + more)[:some]
+    )
 
 
 def test_noise_comes_from_the_documented_bits_of_philox():
     words = np.random.Philox(key=[7, 123]).random_raw(50).view(np.uint32)
     uniform = np.maximum((words >> 8).astype(np.float64) / 2**24, 2.0**-25)
-    torch.testing.assert_close(gumbel_noise(7, 123, 100), torch.from_numpy(-np.log(-np.log(uniform))).float())
+    torch.testing.assert_close(
+        gumbel_noise(7, 123, 100), torch.from_numpy(-np.log(-np.log(uniform))).float()
+    )
 
 
 def test_a_uniform_of_exactly_zero_still_gives_finite_noise():
@@ -61,7 +65,10 @@ def test_the_draw_is_the_one_with_all_noise_worked_out(seed, position, spread, v
 def test_the_choice_is_the_one_with_every_token_scaled(seed, position, temperature, vocabulary):
     logits = 9 * logits_of(seed, 2, vocabulary)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
-    expected = [int((row + gumbel_noise(seed, position + i, vocabulary)).argmax()) for i, row in enumerate(scaled)]
+    expected = [
+        int((row + gumbel_noise(seed, position + i, vocabulary)).argmax())
+        for i, row in enumerate(scaled)
+    ]
     assert Sampling(temperature, seed=seed).choose(logits, position) == expected
 
 
@@ -96,14 +103,17 @@ def test_over_all_seeds_a_token_is_drawn_from_the_softmax():
 
 
 def test_restricted_tokens_are_drawn_from_what_is_left_of_the_softmax():
-    choices = Sampling(1.0, top_k=5, top_p=0.9, seed=4).choose(LOGITS.expand(10_000, -1), position=0)
+    choices = Sampling(1.0, top_k=5, top_p=0.9, seed=4).choose(
+        LOGITS.expand(10_000, -1), position=0
+    )
     left = restrict(LOGITS, 5, 0.9)[0].softmax(-1)
     assert (left > 0).sum() == 4
     assert chi_square(choices, left) < 16.3  # once in a thousand, three degrees of freedom
 
 
 def reference_restriction(logits, top_k, top_p):
-    """The ids that stay, by the definition; also how far the decision about the nucleus was from a tie."""
+    """The ids that stay, by the definition; also how far the decision about the nucleus was from a
+    tie."""
     order = sorted(range(len(logits)), key=lambda token: -logits[token])[: top_k or None]
     total = math.fsum(math.exp(logits[token]) for token in order)
     kept, mass, margin = set(), 0.0, 1.0
@@ -144,7 +154,9 @@ def test_ties_stay_in_the_top_k_and_low_ids_first_in_the_top_p():
 
 
 def test_the_likeliest_token_always_stays():
-    assert restrict(torch.tensor([[0.0, 9.0, 0.0]]), 0, 1e-9).isfinite().tolist() == [[False, True, False]]
+    assert restrict(torch.tensor([[0.0, 9.0, 0.0]]), 0, 1e-9).isfinite().tolist() == [
+        [False, True, False]
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -166,7 +178,11 @@ def test_top_k_of_one_is_greedy_at_any_temperature():
     assert Sampling(5.0, top_k=1).choose(logits, 0) == logits.argmax(-1).tolist()
 
 
-@given(SEEDS, st.integers(0, 99), st.sampled_from([{}, {"top_k": 7}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.7}]))
+@given(
+    SEEDS,
+    st.integers(0, 99),
+    st.sampled_from([{}, {"top_k": 7}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.7}]),
+)
 @settings(deadline=None)
 def test_rows_are_chosen_alike_together_and_alone(seed, position, limits):
     sampling, logits = Sampling(1.0, seed=seed, **limits), logits_of(seed % 1000, rows=5)
@@ -190,7 +206,9 @@ def test_a_similar_model_with_the_same_noise_mostly_agrees():
     target = logits_of(6, rows=500)
     draft = target + logits_of(7, rows=500) * 0.1
     chosen = Sampling(1.0, seed=1).choose(target, 0)
-    together = sum(a == b for a, b in zip(chosen, Sampling(1.0, seed=1).choose(draft, 0), strict=True))
+    together = sum(
+        a == b for a, b in zip(chosen, Sampling(1.0, seed=1).choose(draft, 0), strict=True)
+    )
     apart = sum(a == b for a, b in zip(chosen, Sampling(1.0, seed=2).choose(draft, 0), strict=True))
     assert together > 400 > 300 > apart
 
@@ -205,7 +223,9 @@ def test_a_similar_model_with_the_same_noise_mostly_agrees():
     ],
 )
 def test_a_parameter_out_of_range_is_named(name, value):
-    with pytest.raises(SamplingError, match=f"^{name} = {value!r} is not possible; give ") as caught:
+    with pytest.raises(
+        SamplingError, match=f"^{name} = {value!r} is not possible; give "
+    ) as caught:
         Sampling(**{name: value})
     assert (caught.value.name, caught.value.value) == (name, value)
 
@@ -215,13 +235,19 @@ def test_the_ends_of_the_ranges_are_inside():
     assert Sampling(0.5, top_k=10**9, top_p=0.0, seed=MAX_SEED).choose(LOGITS, 1 << 20) == [0]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, seed=3), Sampling(1.0, top_k=3, seed=4)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(0.8, seed=3), Sampling(1.0, top_k=3, seed=4)]
+)
 def test_the_choices_in_order_begin_with_the_chosen_one(sampling):
     logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(1)) * 3
     positions = list(range(7, 27))
-    for row, position, ranked in zip(logits, positions, sampling.rank(logits, positions, 4), strict=True):
+    for row, position, ranked in zip(
+        logits, positions, sampling.rank(logits, positions, 4), strict=True
+    ):
         assert ranked[0][0] == sampling.choose(row[None], position)[0]
-        assert ranked == sampling.rank(row[None], [position], 4)[0], "rows do not depend on each other"
+        assert ranked == sampling.rank(row[None], [position], 4)[0], (
+            "rows do not depend on each other"
+        )
         sure = [each for _, each in ranked]
         assert sure == sorted(sure, reverse=True)
         assert 0 < sum(sure) <= 1 + 1e-6

@@ -25,7 +25,9 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty, history, path, 
 
 
 def test_biases_are_added_at_every_position():
-    shaped = Shaping(logit_bias=((2, 1.5), (5, -100.0), (99, 3.0))).apply(torch.zeros(2, VOCABULARY), [1])
+    shaped = Shaping(logit_bias=((2, 1.5), (5, -100.0), (99, 3.0))).apply(
+        torch.zeros(2, VOCABULARY), [1]
+    )
     assert shaped.tolist() == [[0, 0, 1.5, 0, 0, -100, 0, 0]] * 2
 
 

@@ -3,11 +3,26 @@
 import pytest
 
 from swarm.decoding.plan import MAX_DEPTH, Loop
-from swarm.decoding.streaming import BUSY_CHANCE, IDLE_CHANCE, LOOP_FRAMES, STREAM_BRANCHES, STREAM_WINDOW, Streaming
+from swarm.decoding.streaming import (
+    BUSY_CHANCE,
+    IDLE_CHANCE,
+    LOOP_FRAMES,
+    STREAM_BRANCHES,
+    STREAM_WINDOW,
+    Streaming,
+)
 
 
 def loop(loop_ms=100.0, stage_ms=2.0, queue_ms=0.0):
-    return Loop(positions=3, loop_ms=loop_ms, drafted=2, kept=2, draft_ms=2.0, stage_ms=stage_ms, queue_ms=queue_ms)
+    return Loop(
+        positions=3,
+        loop_ms=loop_ms,
+        drafted=2,
+        kept=2,
+        draft_ms=2.0,
+        stage_ms=stage_ms,
+        queue_ms=queue_ms,
+    )
 
 
 def seen(*loops):

@@ -73,7 +73,13 @@ def test_the_first_choice_is_committed_and_the_others_die(tree):
     old = tree.tip
     assert tree.advance(2) is two
     assert (tree.nodes, two.parent) == ([three], None)
-    assert (old.alive, two.alive, three.alive, five.alive, six.alive) == (False, True, True, False, False)
+    assert (old.alive, two.alive, three.alive, five.alive, six.alive) == (
+        False,
+        True,
+        True,
+        False,
+        False,
+    )
     assert math.exp(three.reach - two.reach) == pytest.approx(0.5)
 
 

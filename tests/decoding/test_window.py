@@ -38,7 +38,9 @@ def loops(control, count, alpha, fixed, slope, draft, rng, noise=0.0):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0, 500), st.floats(0, 50), st.floats(0, 50))
+@given(
+    st.lists(st.floats(0, 1), max_size=12), st.floats(0, 500), st.floats(0, 50), st.floats(0, 50)
+)
 def test_the_best_window_is_the_best_of_all(acceptance, fixed, slope, draft):
     def rate_of(window):
         tokens, reach = 1.0, 1.0
@@ -52,7 +54,13 @@ def test_the_best_window_is_the_best_of_all(acceptance, fixed, slope, draft):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.floats(0.3, 0.95), st.floats(20, 400), st.floats(0.0, 4.0), st.floats(0.2, 5.0), st.sampled_from([0.0, 0.1]))
+@given(
+    st.floats(0.3, 0.95),
+    st.floats(20, 400),
+    st.floats(0.0, 4.0),
+    st.floats(0.2, 5.0),
+    st.sampled_from([0.0, 0.1]),
+)
 def test_it_comes_near_the_best_of_the_closed_form(alpha, fixed, slope, draft, noise):
     control, rng = AutoWindow(), random.Random(1)
     loops(control, 150, alpha, fixed, slope, draft, rng, noise)
@@ -107,7 +115,9 @@ def test_a_line_through_points_is_found(fixed, slope, places):
         for place in places:
             line.add(place, fixed + slope * place)
     for place in places:
-        assert line.fixed + line.slope * place == pytest.approx(fixed + slope * place, rel=0.5, abs=1.0)
+        assert line.fixed + line.slope * place == pytest.approx(
+            fixed + slope * place, rel=0.5, abs=1.0
+        )
     assert line.slope <= slope * (1 + 1e-6) + 1e-6  # drawn towards 0, never beyond
 
 

@@ -70,14 +70,18 @@ async def test_a_peer_that_cannot_start_is_named_and_the_others_ended(tmp_path: 
     assert "--layers 0:1" in str(caught.value)
 
 
-async def test_a_swarm_that_is_not_up_in_time_is_an_error(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swarm_that_is_not_up_in_time_is_an_error(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "START_TIMEOUT_S", 0.1)
     with pytest.raises(NotStarted, match=r"0\.1 s"):
         async with LocalSwarm(model, [(0, 1)]):
             raise AssertionError("it did not start")
 
 
-async def test_a_process_that_does_not_leave_is_killed(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_does_not_leave_is_killed(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "STOP_TIMEOUT_S", 0.1)
     async with LocalSwarm(model, []) as swarm:
         process = swarm._processes[0].process
@@ -97,7 +101,9 @@ async def main():
         await asyncio.Event().wait()
 asyncio.run(main())
 """
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
     assert parent.stdout is not None
     assert await soon(parent.stdout.readline()) == b"up\n"
     started = children(parent.pid)

@@ -1,4 +1,5 @@
-"""The world of the demo models: every number is right, and nothing that is asked was ever seen in training."""
+"""The world of the demo models: every number is right, and nothing that is asked was ever seen in
+training."""
 
 import re
 from itertools import islice
@@ -42,7 +43,9 @@ def test_drills_of_the_same_seed_are_the_same():
 
 
 def test_training_and_held_out_problems_never_overlap():
-    training = {p.question for seed in range(3) for p in islice(problems(seed, held_out=False), 2000)}
+    training = {
+        p.question for seed in range(3) for p in islice(problems(seed, held_out=False), 2000)
+    }
     held_out = {p.question for seed in range(3) for p in islice(problems(seed, held_out=True), 150)}
     assert not training & held_out
 
@@ -50,7 +53,9 @@ def test_training_and_held_out_problems_never_overlap():
 def test_one_problem_in_32_is_held_out_by_its_question_alone():
     held_out = [Problem(f"question {i}", "", 0).held_out for i in range(20_000)]
     assert sum(held_out) / len(held_out) == pytest.approx(1 / 32, rel=0.1)
-    assert held_out == [Problem(f"question {i}", "another wording", 1).held_out for i in range(20_000)]
+    assert held_out == [
+        Problem(f"question {i}", "another wording", 1).held_out for i in range(20_000)
+    ]
 
 
 def test_every_equation_of_a_solution_is_true_and_the_last_one_is_the_answer(stories):
@@ -96,7 +101,10 @@ def test_sentences_agree_with_their_subject(stories):
     text = " ".join(problem.solution for problem in stories)
     assert re.search(r", we (multiply|add|count) ", text)
     assert not re.search(r", we \w+s ", text)
-    assert set(re.findall(r", (she|he) (?=multipl)(\w+)", text)) == {("she", "multiplies"), ("he", "multiplies")}
+    assert set(re.findall(r", (she|he) (?=multipl)(\w+)", text)) == {
+        ("she", "multiplies"),
+        ("he", "multiplies"),
+    }
 
 
 def test_the_prompt_is_the_beginning_of_the_text(stories):

@@ -15,16 +15,28 @@ def generation(tokens_per_second):
     meter = Meter(iter((0.0, 200 / tokens_per_second)).__next__)
     meter.start()
     meter.loop(Measured(1234.0, (2.0, 3.0)), 5, 200)
-    counts = Counts(loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3)
-    facts = {"prompt_tokens": 1, "bytes_sent": 4 << 20, "bytes_received": 8 << 20, "seed": None, "exact": True}
+    counts = Counts(
+        loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3
+    )
+    facts = {
+        "prompt_tokens": 1,
+        "bytes_sent": 4 << 20,
+        "bytes_received": 8 << 20,
+        "seed": None,
+        "exact": True,
+    }
     facts |= {"rule": "strict", "draft_error": None, "failovers": (), "finish_reason": "length"}
     return Generation("", tuple(range(200)), (), meter.stats(counts, **facts))
 
 
 def test_the_table_is_whole_at_any_width(monkeypatch):
-    ways = {way.name: generation(speed) for way, speed in zip(WAYS, (10.0, 123.4, 234.5), strict=True)}
+    ways = {
+        way.name: generation(speed) for way, speed in zip(WAYS, (10.0, 123.4, 234.5), strict=True)
+    }
     comparisons = [Comparison("a prompt", ways)] * 3
-    for width, lines in on_screens(monkeypatch, lambda: _print_table(Console(), comparisons)).items():
+    for width, lines in on_screens(
+        monkeypatch, lambda: _print_table(Console(), comparisons)
+    ).items():
         text = "\n".join(lines)
         assert "\u2026" not in text
         assert all(column in text for column in COLUMNS), width

@@ -34,7 +34,9 @@ def test_training_again_gives_the_same_tokenizer(tokenizer):
 def test_every_digit_is_a_token_of_its_own(tokenizer):
     assert pieces(tokenizer, "1234567890") == list("1234567890")
     assert pieces(tokenizer, "12 + 30 = 42") == ["1", "2", " + ", "3", "0", " = ", "4", "2"]
-    assert not [token for token in tokenizer.get_vocab() if len(token) > 1 and any(map(str.isdigit, token))]
+    assert not [
+        token for token in tokenizer.get_vocab() if len(token) > 1 and any(map(str.isdigit, token))
+    ]
 
 
 def test_an_operator_with_its_spaces_is_one_token(tokenizer):
@@ -54,7 +56,10 @@ def test_a_text_begins_with_the_start_token_and_only_there(tokenizer):
 
 def test_problems_come_back_as_they_were(tokenizer):
     for problem in islice(problems(1, held_out=True), 100):
-        assert tokenizer.decode(tokenizer(problem.text)["input_ids"], skip_special_tokens=True) == problem.text
+        assert (
+            tokenizer.decode(tokenizer(problem.text)["input_ids"], skip_special_tokens=True)
+            == problem.text
+        )
 
 
 @settings(deadline=None)

@@ -1,1 +1,4 @@
-"""What the documentation says, held against the code. `python -m tests.docs` writes the parts that are made from it."""
+"""What the documentation says, held against the code.
+
+`python -m tests.docs` writes the parts that are made from it.
+"""

@@ -15,7 +15,9 @@ SESSION = bytes(range(16))
 
 def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     """Each kind, with all fields that it may have and with none but those it must have."""
-    hop = messages.Hop(peer_id=bob.peer_id, address="203.0.113.5:31330", certificate=bob.certificate_fingerprint)
+    hop = messages.Hop(
+        peer_id=bob.peer_id, address="203.0.113.5:31330", certificate=bob.certificate_fingerprint
+    )
     hidden = WireTensor.pack(torch.tensor([[0.5, -2.0], [1.0, 0.25]]).to(torch.bfloat16))
     of = {"session": SESSION}
     open_ = {**of, "fingerprint": "0123456789abcdef" * 2, "first": 4, "last": 8, "max_tokens": 700}
@@ -25,10 +27,16 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Opened(**of, branches=False)
     yield messages.Frame(**of, epoch=0, first=1, tail=1, tokens=(5, 300, 70_000))
     yield messages.Frame(**of, epoch=2, root=3, first=9, tail=2, parents=(6, 2), tokens=(7, 8))
-    yield messages.Frame(**of, epoch=2, root=3, first=9, tail=2, hidden=hidden, compute_ms=(1.5,), queue_ms=(0.0,))
+    yield messages.Frame(
+        **of, epoch=2, root=3, first=9, tail=2, hidden=hidden, compute_ms=(1.5,), queue_ms=(0.0,)
+    )
     yield messages.Frame(**of, epoch=3, first=1, tail=0, hidden=hidden, replay=1)
-    yield messages.Result(**of, epoch=2, first=9, count=3, hidden=hidden, compute_ms=(1.5, 2.25), queue_ms=(0.0, 0.5))
-    yield messages.Result(**of, epoch=0, first=1, count=256, hidden=WireTensor.pack(torch.zeros(0, 2)))
+    yield messages.Result(
+        **of, epoch=2, first=9, count=3, hidden=hidden, compute_ms=(1.5, 2.25), queue_ms=(0.0, 0.5)
+    )
+    yield messages.Result(
+        **of, epoch=0, first=1, count=256, hidden=WireTensor.pack(torch.zeros(0, 2))
+    )
     yield messages.Cancel(**of, epoch=4)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop, replay=2)
@@ -48,8 +56,12 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     for code in messages.FaultCode:
         yield messages.Fault(code=code, text="why", session=SESSION)
     yield messages.Fault(code=messages.FaultCode.BAD_MESSAGE, text="no [version, kind, fields]")
-    yield messages.Fault(code=messages.FaultCode.NEXT_UNREACHABLE, text="", session=SESSION, peer=bob.peer_id)
-    yield messages.Fault(code=messages.FaultCode.BUSY, text="later", session=SESSION, retry_ms=250.0)
+    yield messages.Fault(
+        code=messages.FaultCode.NEXT_UNREACHABLE, text="", session=SESSION, peer=bob.peer_id
+    )
+    yield messages.Fault(
+        code=messages.FaultCode.BUSY, text="later", session=SESSION, retry_ms=250.0
+    )
 
 
 def broken_messages() -> Iterator[tuple[str, bytes]]:
@@ -70,12 +82,18 @@ def broken_messages() -> Iterator[tuple[str, bytes]]:
     yield "a number beyond its limit", packed(4, "ping", {"nonce": 1 << 32})
     yield "a float where an int is due", packed(4, "ping", {"nonce": 1.0})
     yield "a str where bytes are due", packed(4, "close", {"session": "0123456789abcdef"})
-    yield "no tokens and no hidden states", packed(4, "frame", {k: v for k, v in frame.items() if k != "tokens"})
+    yield (
+        "no tokens and no hidden states",
+        packed(4, "frame", {k: v for k, v in frame.items() if k != "tokens"}),
+    )
     yield "a tail longer than the frame", packed(4, "frame", {**frame, "tail": 2})
     yield "fewer parents than tokens", packed(4, "frame", {**frame, "parents": []})
     yield "a replay that wants an answer", packed(4, "frame", {**frame, "replay": 0, "tail": 1})
     yield "an empty span", packed(4, "open", {**_open_fields(), "last": 4})
-    yield "more bytes than dtype and shape say", packed(4, "result", {**_result_fields(), "count": 1})
+    yield (
+        "more bytes than dtype and shape say",
+        packed(4, "result", {**_result_fields(), "count": 1}),
+    )
     yield "nine arrays and maps", packed(4, "frame", {**frame, "tokens": [[]] * 7})
 
 
@@ -88,10 +106,16 @@ def _result_fields() -> dict[str, Any]:
     return {"session": SESSION, "epoch": 0, "first": 1, "hidden": hidden}
 
 
-# The stream rule: epoch, root, first serial, parents (or how many tokens follow each other), and perhaps "replay".
-# A pair is a cut, as by a reroute: epoch and root. A single number is a cancel: epoch.
+# The stream rule: epoch, root, first serial, parents (or how many tokens follow each other), and
+# perhaps "replay". A pair is a cut, as by a reroute: epoch and root. A single number is a cancel:
+# epoch.
 
-Said = tuple[int, int, int, int | list[int], str] | tuple[int, int, int, int | list[int]] | tuple[int, int] | int
+Said = (
+    tuple[int, int, int, int | list[int], str]
+    | tuple[int, int, int, int | list[int]]
+    | tuple[int, int]
+    | int
+)
 STREAMS: dict[str, Sequence[Said]] = {
     "a prompt in two chunks, then tokens": [(0, 0, 1, 4), (0, 0, 5, 2), (0, 6, 7, 1), (0, 7, 8, 1)],
     "drafts go ahead; a newer epoch goes back to what was right": [

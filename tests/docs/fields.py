@@ -41,7 +41,11 @@ def _number(word: str, part: Schema) -> str:
         return f"{word}, {_short(least)} to {_short(part['exclusiveMaximum'])} - 1"
     if least is None and most is None:
         return word
-    return f"{word}, from {_short(least)} on" if most is None else f"{word}, {_short(least)} to {_short(most)}"
+    return (
+        f"{word}, from {_short(least)} on"
+        if most is None
+        else f"{word}, {_short(least)} to {_short(most)}"
+    )
 
 
 def _list(part: Schema, defs: Schema) -> str:

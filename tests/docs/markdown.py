@@ -50,7 +50,9 @@ def blocks(page: Path) -> Iterator[Block]:
         if token.type in ("fence", "code_block"):
             assert token.map
             why = NOT_RUN.search(comment)
-            yield Block(page, token.map[0] + 1, token.info.strip(), token.content, why[1] if why else "")
+            yield Block(
+                page, token.map[0] + 1, token.info.strip(), token.content, why[1] if why else ""
+            )
         comment = token.content if token.type == "html_block" else ""
 
 
@@ -71,7 +73,8 @@ def headings(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What links may name behind a #, as GitHub makes it from headings, and what the page says by itself."""
+    """What links may name behind a #, as GitHub makes it from headings, and what the page says by
+    itself."""
     found: set[str] = set(re.findall(r'<a (?:id|name)="([^"]+)"', page.read_text("utf-8")))
     for heading in headings(page):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,8 +1,9 @@
 """The commands that pages tell their readers to type.
 
-A block of code is one of commands if its first word is a program of `PROGRAMS`. In capitals stands what a reader puts
-in: the `ADDRESS` of a bootstrap node, a `MODEL`, a `DRAFT` model. A block is run as it stands, unless the HTML comment
-before it says why not: ``<!-- not run: it takes a GPU -->``. What our own programs are told is checked in any case.
+A block of code is one of commands if its first word is a program of `PROGRAMS`. In capitals stands
+what a reader puts in: the `ADDRESS` of a bootstrap node, a `MODEL`, a `DRAFT` model. A block is run
+as it stands, unless the HTML comment before it says why not: ``<!-- not run: it takes a GPU -->``.
+What our own programs are told is checked in any case.
 """
 
 import re
@@ -18,18 +19,36 @@ from swarm.cli.main import app as swarm
 from swarm.demo import DRAFT, TARGET
 
 OURS: Mapping[str, click.Group] = {"swarm": swarm, "swarm-peer": swarm_peer}
-RUN = frozenset({"cat", "curl", "echo", "export", "grep", "jq", "mkdir", "printf", "python", "python3"})
+RUN = frozenset(
+    {"cat", "curl", "echo", "export", "grep", "jq", "mkdir", "printf", "python", "python3"}
+)
 # These change the computer, or take what a test has not.
 TOLD = frozenset(
     (
-        *("cd", "chmod", "docker", "git", "journalctl", "loginctl", "make", "pip", "pytest", "scp", "source", "ssh"),
+        *(
+            "cd",
+            "chmod",
+            "docker",
+            "git",
+            "journalctl",
+            "loginctl",
+            "make",
+            "pip",
+            "pytest",
+            "scp",
+            "source",
+            "ssh",
+        ),
         *("sudo", "systemctl"),
     )
 )
 PROGRAMS = OURS.keys() | RUN | TOLD
 SHELLS = frozenset({"", "sh", "bash", "shell", "console"})
-# They go on until they are stopped, or talk to whoever sits there: what they are told is checked, and no more.
-LASTING = frozenset({"swarm-peer join", "swarm-peer bootstrap", "swarm serve", "swarm chat", "swarm demo"})
+# They go on until they are stopped, or talk to whoever sits there: what they are told is checked,
+# and no more.
+LASTING = frozenset(
+    {"swarm-peer join", "swarm-peer bootstrap", "swarm serve", "swarm chat", "swarm demo"}
+)
 GATEWAY = "localhost:8000", "127.0.0.1:8000"
 PLACEHOLDERS = {
     "MODEL": TARGET,
@@ -87,7 +106,11 @@ def words(line: str) -> list[str]:
 
 def is_simple(line: str) -> bool:
     """Whether it is one program and its arguments, with nothing for a shell to do."""
-    return not any(set(word) <= set("|&;<>()") for word in words(line)) and "$" not in line and "~" not in line
+    return (
+        not any(set(word) <= set("|&;<>()") for word in words(line))
+        and "$" not in line
+        and "~" not in line
+    )
 
 
 def settings_and_words(line: str) -> tuple[dict[str, str], list[str]]:
@@ -110,9 +133,14 @@ def programs(line: str) -> list[list[str]]:
 
 
 def check(argv: list[str]) -> None:
-    """Parse arguments as our program does, and no more. Raises click.UsageError if it does not take them."""
+    """Parse arguments as our program does, and no more.
+
+    Raises click.UsageError if it does not take them.
+    """
     context = OURS[argv[0]].make_context(argv[0], argv[1:])
-    name, command, rest = OURS[argv[0]].resolve_command(context, [*context._protected_args, *context.args])
+    name, command, rest = OURS[argv[0]].resolve_command(
+        context, [*context._protected_args, *context.args]
+    )
     assert command is not None  # else it raises
     command.make_context(name, rest, parent=context)
 
@@ -156,7 +184,10 @@ def blocks_of_commands() -> Iterator[Block]:
 
 
 def _options(command: click.Command) -> set[str]:
-    return {"--help", *(opt for param in command.params for opt in (*param.opts, *param.secondary_opts))}
+    return {
+        "--help",
+        *(opt for param in command.params for opt in (*param.opts, *param.secondary_opts)),
+    }
 
 
 def _is_setting(word: str) -> bool:

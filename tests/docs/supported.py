@@ -57,7 +57,15 @@ def with_table(page: str) -> str:
 def table() -> str:
     """One row a variant, the model types in alphabetical order."""
     rows = sorted((each.model_type, name) for name, each in ARCHITECTURES.items())
-    names = "`model_type`", "class", "published models", "variant", "served", "sessions in one forward", "branches"
+    names = (
+        "`model_type`",
+        "class",
+        "published models",
+        "variant",
+        "served",
+        "sessions in one forward",
+        "branches",
+    )
     head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
     return head + "".join(_row(model_type, name) for model_type, name in rows)
 
@@ -69,7 +77,15 @@ def _row(model_type: str, name: str) -> str:
     together = "" if name in UNSUPPORTED else f"one after another: {why}" if why else "many"
     branches = "" if name in UNSUPPORTED else "no" if why else "yes"
     kind = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
-    cells = f"`{model_type}`", f"`{kind}`", FAMILIES[model_type], variant, served, together, branches
+    cells = (
+        f"`{model_type}`",
+        f"`{kind}`",
+        FAMILIES[model_type],
+        variant,
+        served,
+        together,
+        branches,
+    )
     return f"| {' | '.join(cells)} |\n"
 
 

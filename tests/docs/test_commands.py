@@ -1,4 +1,5 @@
-"""What the pages tell their readers to type works: commands and Python are run on a small swarm of processes."""
+"""What the pages tell their readers to type works: commands and Python are run on a small swarm of
+processes."""
 
 import ast
 import asyncio
@@ -45,9 +46,22 @@ def bootstrap(warmly: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def gateway(warmly: None, bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gateway(
+    warmly: None, bootstrap: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A gateway in front of it, as a process: host and port."""
-    command = [sys.executable, "-m", "swarm.cli", "serve", TARGET, "--draft", DRAFT, "--port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "swarm.cli",
+        "serve",
+        TARGET,
+        "--draft",
+        DRAFT,
+        "--port",
+        "0",
+        "--json",
+    ]
     env = {**os.environ, **_settings(bootstrap), "SWARM_HOME": str(tmp_path_factory.mktemp("home"))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
     try:
@@ -95,7 +109,8 @@ def _to_run(page: Path) -> list[Block]:
     return [
         block
         for block in blocks(page)
-        if not block.not_run and (shell.is_shell(block) or (block.language == "python" and _is_whole(block.content)))
+        if not block.not_run
+        and (shell.is_shell(block) or (block.language == "python" and _is_whole(block.content)))
     ]
 
 
@@ -103,11 +118,15 @@ def _is_whole(source: str) -> bool:
     """Whether it makes or imports every name that it uses."""
     nodes = list(ast.walk(ast.parse(source)))
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
-    made = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     made |= {node.name for node in nodes if isinstance(node, NAMING)}
     made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    made |= {(each.asname or each.name).partition(".")[0] for node in imports for each in node.names}
+    made |= {
+        (each.asname or each.name).partition(".")[0] for node in imports for each in node.names
+    }
     return used <= made | vars(builtins).keys()
 
 
@@ -120,7 +139,8 @@ def test_what_a_page_says_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """One block after the other, in what looks like a checkout: what one leaves there, the next one finds."""
+    """One block after the other, in what looks like a checkout: what one leaves there, the next one
+    finds."""
     programs, checkout = tmp_path / "bin", tmp_path / "checkout"
     programs.mkdir()
     checkout.mkdir()
@@ -134,7 +154,9 @@ def test_what_a_page_says_works(
     for name, value in _settings(bootstrap).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(checkout)
-    asks_gateway = any(address in block.content for block in _to_run(page) for address in shell.GATEWAY)
+    asks_gateway = any(
+        address in block.content for block in _to_run(page) for address in shell.GATEWAY
+    )
     at = request.getfixturevalue("gateway") if asks_gateway else shell.GATEWAY[0]
     for block in _to_run(page):
         try:
@@ -144,19 +166,28 @@ def test_what_a_page_says_works(
                 for line in shell.lines(block):
                     _run_line(shell.filled(line, bootstrap, at), monkeypatch)
         except (Exception, SystemExit) as error:
-            raise AssertionError(f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}") from error
+            raise AssertionError(
+                f"{block}: {error!r}\n{block.content}\n{capfd.readouterr().err[-2000:]}"
+            ) from error
 
 
 def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
     settings, argv = shell.settings_and_words(line)
-    told = [each[0] for each in shell.programs(line) if each[0] not in shell.RUN | shell.OURS.keys()]
-    assert not told, f"{told[0]} is not run in tests: say why in a comment before the block (see {shell.__file__})"
+    told = [
+        each[0] for each in shell.programs(line) if each[0] not in shell.RUN | shell.OURS.keys()
+    ]
+    assert not told, (
+        f"{told[0]} is not run in tests: say why in a comment before the block (see"
+        f" {shell.__file__})"
+    )
     if shell.lasts(line):
         return  # `test_our_programs_take_these_options` looks at it
     if argv[0] == "export":
         for name, _, value in (each.partition("=") for each in argv[1:]):
             environment.setenv(name, value)
-    elif shell.is_simple(line) and (argv[0] in shell.OURS or (argv[0] == "python" and argv[1].endswith(".py"))):
+    elif shell.is_simple(line) and (
+        argv[0] in shell.OURS or (argv[0] == "python" and argv[1].endswith(".py"))
+    ):
         # Here, since loading PyTorch takes longer than most commands.
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
@@ -194,7 +225,9 @@ def _commands_of_ours() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("argv", list(_commands_of_ours()))
-def test_our_programs_take_these_options(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_programs_take_these_options(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where they are not run, or run for ever."""
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(click.exceptions.Exit):  # --help, --version
@@ -212,9 +245,15 @@ def test_targets_of_make_and_files_exist(block: Block) -> None:
         for argv in shell.programs(line):
             if argv[0] == "make":
                 targets = [word for word in argv[1:] if "=" not in word]
-                assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets), line
+                assert all(
+                    f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets
+                ), line
             if argv[0] in ("python", "python3", "pytest"):
-                assert all((ROOT / word).exists() for word in argv[1:] if word.startswith(("tests/", "docs/"))), line
+                assert all(
+                    (ROOT / word).exists()
+                    for word in argv[1:]
+                    if word.startswith(("tests/", "docs/"))
+                ), line
 
 
 READERS: dict[str, Callable[[str], object]] = {

@@ -15,10 +15,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def _wrong(page: Path, link: str) -> str:
-    """What is wrong with a link, "" if nothing is. What is elsewhere is not asked: tests need no network."""
+    """What is wrong with a link, "" if nothing is.
+
+    What is elsewhere is not asked: tests need no network.
+    """
     where = urlsplit(link)
     if where.scheme or where.netloc:
-        good = where.scheme in ("http", "https", "mailto") and (where.scheme == "mailto" or "." in where.netloc)
+        good = where.scheme in ("http", "https", "mailto") and (
+            where.scheme == "mailto" or "." in where.netloc
+        )
         return "" if good and " " not in link else "it is not well-formed"
     target = (page.parent / unquote(where.path)).resolve() if where.path else page
     if not target.exists():

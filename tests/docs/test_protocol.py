@@ -1,4 +1,5 @@
-"""docs/protocol.md and the code name the same messages, fields, types, defaults, faults and limits."""
+"""docs/protocol.md and the code name the same messages, fields, types, defaults, faults and
+limits."""
 
 import importlib
 
@@ -15,7 +16,9 @@ from swarm.wire.tensors import WireTensor
 
 PAGE = ROOT / "docs" / "protocol.md"
 KINDS: dict[str, type[BaseModel]] = {**handshake._KINDS, **codec._KINDS}
-PARTS = {each.__name__: each for each in (Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer)}
+PARTS = {
+    each.__name__: each for each in (Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer)
+}
 TABLES = tables(PAGE)
 
 
@@ -30,7 +33,10 @@ def test_every_field_is_described(name: str) -> None:
 
 
 def test_no_field_is_described_that_does_not_exist() -> None:
-    of_fields = {heading for heading, table in TABLES.items() if len(table[0]) == 4} - {"Messages", "Faults"}
+    of_fields = {heading for heading, table in TABLES.items() if len(table[0]) == 4} - {
+        "Messages",
+        "Faults",
+    }
     assert of_fields == {*KINDS, *PARTS}
 
 

@@ -1,4 +1,5 @@
-"""docs/protocol-vectors.json, read as another implementation would: by what docs/protocol.md says, without our code."""
+"""docs/protocol-vectors.json, read as another implementation would: by what docs/protocol.md says,
+without our code."""
 
 import hashlib
 import hmac
@@ -27,7 +28,11 @@ ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 def named(part: str, *names: str) -> Any:
     """Examples of one part, each with an id that tells which it is."""
     return pytest.mark.parametrize(
-        "example", [pytest.param(each, id="-".join(str(each[name]) for name in names) or None) for each in FILE[part]]
+        "example",
+        [
+            pytest.param(each, id="-".join(str(each[name]) for name in names) or None)
+            for each in FILE[part]
+        ],
     )
 
 
@@ -60,7 +65,9 @@ def test_identities(example: Any) -> None:
 
 def test_the_fingerprint_of_weights() -> None:
     weights = FILE["weights"]
-    written = json.dumps([weights["config"], weights["files"]], sort_keys=True, separators=(",", ":"))
+    written = json.dumps(
+        [weights["config"], weights["files"]], sort_keys=True, separators=(",", ":")
+    )
     assert hashlib.sha256(written.encode()).hexdigest()[:32] == weights["fingerprint"]
 
 
@@ -76,7 +83,9 @@ def test_messages_in_both_directions(example: Any) -> None:
 
 def test_every_kind_of_message_has_an_example() -> None:
     assert {example["kind"] for example in FILE["messages"]} == set(codec._KINDS)
-    assert {said["kind"] for example in FILE["hellos"] for said in example["messages"]} == set(handshake._KINDS)
+    assert {said["kind"] for example in FILE["hellos"] for said in example["messages"]} == set(
+        handshake._KINDS
+    )
 
 
 @named("refused", "what")
@@ -94,7 +103,9 @@ def test_tensors(example: Any) -> None:
         numbers = [struct.unpack(">f", struct.pack(">I", half << 16))[0] for half in halves]
     else:
         form = "f" if tensor.dtype == "float32" else "e"
-        numbers = list(struct.unpack(f"<{len(tensor.data) // struct.calcsize(form)}{form}", tensor.data))
+        numbers = list(
+            struct.unpack(f"<{len(tensor.data) // struct.calcsize(form)}{form}", tensor.data)
+        )
     assert numbers == [number for row in example["rows"] for number in row]
 
 
@@ -202,7 +213,9 @@ def test_hellos(example: Any) -> None:
         assert transcript == example[f"{side}_transcript"]
         public_key(peer_id).verify(said[kind]["signature"], transcript)
         key = example["network_key"]
-        assert said[kind]["proof"] == (None if key is None else hmac.digest(key, transcript, "sha256"))
+        assert said[kind]["proof"] == (
+            None if key is None else hmac.digest(key, transcript, "sha256")
+        )
     assert welcome["version"] == max({*greeting["versions"]} & {FILE["protocol"]})
 
 
@@ -213,7 +226,10 @@ def test_records(example: Any) -> None:
     assert encode_record(decode_record(packed)) == packed
     assert msgpack.unpackb(packed) == record
     by, tree = (
-        ("peer_id", f"{record['fingerprint']}/{4 * record['first_layer'] // record['model_layers']}")
+        (
+            "peer_id",
+            f"{record['fingerprint']}/{4 * record['first_layer'] // record['model_layers']}",
+        )
         if record["kind"] == "peer"
         else ("fingerprint", "models")
     )

@@ -25,5 +25,7 @@ def test_what_is_made_from_the_code_is_up_to_date(due: dict[Path, str], path: Pa
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_page_says_as_many_architectures_as_there_are(page: Path) -> None:
     served = supported.count(ARCHITECTURES.read_text("utf-8"))
-    for said in re.findall(r"(\d+)\s+(?:Hugging\s+Face\s+)?(?:decoder\s+)?architectures", page.read_text("utf-8")):
+    for said in re.findall(
+        r"(\d+)\s+(?:Hugging\s+Face\s+)?(?:decoder\s+)?architectures", page.read_text("utf-8")
+    ):
         assert int(said) == served

@@ -1,6 +1,8 @@
-"""docs/protocol-vectors.json: examples of the protocol for other implementations, made by our own code.
+"""docs/protocol-vectors.json: examples of the protocol for other implementations, made by our own
+code.
 
-Keys and nonces are fixed, and whatever our code draws by lot is handed in, so the file is the same every time.
+Keys and nonces are fixed, and whatever our code draws by lot is handed in, so the file is the same
+every time.
 """
 
 import hashlib
@@ -33,7 +35,9 @@ from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import OutOfOrder, Placement, Stream
 
 PRIVATE_KEYS = [bytes([number]) * 32 for number in (1, 2, 3)]
-ALICE, BOB, RELAYED_BOB = (Identity(Ed25519PrivateKey.from_private_bytes(key)) for key in PRIVATE_KEYS)
+ALICE, BOB, RELAYED_BOB = (
+    Identity(Ed25519PrivateKey.from_private_bytes(key)) for key in PRIVATE_KEYS
+)
 NETWORK_KEY = bytes(range(32))
 NONCES = b"\xaa" * 32, b"\xbb" * 32
 NOW = 1_800_000_000.0  # seconds since 1970
@@ -83,8 +87,14 @@ def text(value: Json) -> str:
     """As the file has it: one line for each example."""
     parts = []
     for name, part in value.items():
-        lines = [json.dumps(each, ensure_ascii=False) for each in part] if isinstance(part, list) else None
-        written = "[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(part, ensure_ascii=False)
+        lines = (
+            [json.dumps(each, ensure_ascii=False) for each in part]
+            if isinstance(part, list)
+            else None
+        )
+        written = (
+            "[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(part, ensure_ascii=False)
+        )
         parts.append(f'"{name}": {written}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
@@ -109,8 +119,17 @@ def _weights() -> Json:
     folder = Path(locate(DRAFT))
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config = {key: value for key, value in config.items() if key not in VOLATILE_CONFIG_KEYS}
-    files = [["model.safetensors", hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()]]
-    return {"config": config, "files": files, "fingerprint": Checkpoint.open(str(folder)).fingerprint}
+    files = [
+        [
+            "model.safetensors",
+            hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        ]
+    ]
+    return {
+        "config": config,
+        "files": files,
+        "fingerprint": Checkpoint.open(str(folder)).fingerprint,
+    }
 
 
 # Messages and streams.
@@ -144,10 +163,20 @@ def _step(stream: Stream, said: Said) -> Json:
         stream.cancel(said)
         return {"cancel": said}
     if len(said) == 2:
-        return {"cut": dict(zip(("epoch", "root"), said, strict=True)), **_placed(stream.cut(*said), stream)}
+        return {
+            "cut": dict(zip(("epoch", "root"), said, strict=True)),
+            **_placed(stream.cut(*said), stream),
+        }
     epoch, root, first, tokens, *replay = said
     count, parents = (tokens, None) if isinstance(tokens, int) else (len(tokens), tokens)
-    frame = {"epoch": epoch, "root": root, "first": first, "count": count, "parents": parents, "replay": bool(replay)}
+    frame = {
+        "epoch": epoch,
+        "root": root,
+        "first": first,
+        "count": count,
+        "parents": parents,
+        "replay": bool(replay),
+    }
     try:
         return {"frame": frame, **_placed(stream.admit(**frame), stream)}
     except OutOfOrder:
@@ -160,10 +189,21 @@ def _placed(placement: Placement | None, stream: Stream) -> Json:
     start, kept = placement.start, len(placement.keep)
     rows = [*range(start - kept), *placement.keep]
     # What each token sees, as rows: those of the trunk, and of the others those whose bits are set.
-    bits = placement.sees or [(2 << i) - 1 for i in range(start - placement.trunk, stream.length - placement.trunk)]
-    behind = [[placement.trunk + i for i in range(mask.bit_length()) if mask >> i & 1] for mask in bits]
-    sees = [[*range(placement.trunk), *rows_behind] for rows_behind in behind][: len(placement.positions)]
-    return {"rows_kept": rows, "positions": list(placement.positions), "sees": sees, "trunk": placement.trunk}
+    bits = placement.sees or [
+        (2 << i) - 1 for i in range(start - placement.trunk, stream.length - placement.trunk)
+    ]
+    behind = [
+        [placement.trunk + i for i in range(mask.bit_length()) if mask >> i & 1] for mask in bits
+    ]
+    sees = [[*range(placement.trunk), *rows_behind] for rows_behind in behind][
+        : len(placement.positions)
+    ]
+    return {
+        "rows_kept": rows,
+        "positions": list(placement.positions),
+        "sees": sees,
+        "trunk": placement.trunk,
+    }
 
 
 # The hello.
@@ -184,7 +224,9 @@ def _hellos() -> Iterator[Json]:
             welcome = serving.welcome(dialling.hello)
         introduction = dialling.welcomed(welcome)
         assert serving.introduced(introduction) == ALICE.peer_id
-        transcript = Transcript(dialling.hello, welcome.nonce, welcome.version, welcome.peer_id, binding)
+        transcript = Transcript(
+            dialling.hello, welcome.nonce, welcome.version, welcome.peer_id, binding
+        )
         said = (dialling.hello, welcome, introduction)
         yield to_json(
             {
@@ -196,7 +238,11 @@ def _hellos() -> Iterator[Json]:
                 "serving_transcript": transcript.said_by(SERVING),
                 "dialling_transcript": transcript.said_by(DIALLING),
                 "messages": [
-                    {"kind": type(each).__name__.lower(), "fields": each, "bytes": handshake.encode(each)}
+                    {
+                        "kind": type(each).__name__.lower(),
+                        "fields": each,
+                        "bytes": handshake.encode(each),
+                    }
                     for each in said
                 ],
             }
@@ -243,7 +289,10 @@ def _records() -> Iterator[Json]:
 
 def _record(record: records.Record, depth: int) -> Json:
     validator = RecordValidator("office", ALICE, clock=lambda: NOW)
-    key, subkey = DHTID.generate(record.key(depth)).to_bytes(), MSGPackSerializer.dumps(record.peer_id)
+    key, subkey = (
+        DHTID.generate(record.key(depth)).to_bytes(),
+        MSGPackSerializer.dumps(record.peer_id),
+    )
     packed = MSGPackSerializer.dumps(records.encode(record))
     unsigned = DHTRecord(key, subkey, packed, NOW + records.RECORD_LIFETIME_S)
     stored = validator.sign_value(unsigned)
@@ -266,7 +315,10 @@ def _record(record: records.Record, depth: int) -> Json:
 
 
 def _sealed() -> Json:
-    call, nonce = rpc_auth.Call("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id), bytes(range(16))
+    call, nonce = (
+        rpc_auth.Call("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id),
+        bytes(range(16)),
+    )
     ours = rpc_auth.Seal(NETWORK_KEY, clock=lambda: NOW)
     with mock.patch.object(rpc_auth.secrets, "token_bytes", return_value=nonce):
         request, _ = ours.request(call, b"what is asked")

@@ -1,4 +1,5 @@
-"""Real processes that are killed or stopped while a text is written: it is the same as if nothing had happened."""
+"""Real processes that are killed or stopped while a text is written: it is the same as if nothing
+had happened."""
 
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -43,7 +44,12 @@ async def expected(client: SwarmClient) -> list[Generation]:
 
 
 async def write(
-    swarm: LocalSwarm, client: SwarmClient, prompt: str, stage: int, strike: Callable[[int], None], **options: float
+    swarm: LocalSwarm,
+    client: SwarmClient,
+    prompt: str,
+    stage: int,
+    strike: Callable[[int], None],
+    **options: float,
 ) -> Generation:
     """Generate, and in the middle let something happen to the process that serves a stage."""
     stream, said = client.stream(prompt, max_new_tokens=NEW, **options), 0
@@ -55,7 +61,9 @@ async def write(
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-async def test_a_peer_is_killed(stage: int, swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]) -> None:
+async def test_a_peer_is_killed(
+    stage: int, swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]
+) -> None:
     killed = []
 
     def kill(number: int) -> None:
@@ -68,7 +76,9 @@ async def test_a_peer_is_killed(stage: int, swarm: LocalSwarm, client: SwarmClie
     await swarm.replace_peer(killed[0])
 
 
-async def test_a_peer_hangs(swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]) -> None:
+async def test_a_peer_hangs(
+    swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]
+) -> None:
     """It is stopped: its links stay open, and nothing comes out of them."""
     stopped = []
 
@@ -99,5 +109,7 @@ async def test_nobody_is_left_and_the_text_is_continued_later(
     assert begun.stats.finish_reason == "swarm_incomplete"
     await swarm.replace_peer(1)
     prompt = client.models.tokenizer(PROMPTS[3]).input_ids
-    rest = await client.generate([*prompt, *begun.token_ids], max_new_tokens=NEW - len(begun.token_ids))
+    rest = await client.generate(
+        [*prompt, *begun.token_ids], max_new_tokens=NEW - len(begun.token_ids)
+    )
     assert begun.token_ids + rest.token_ids == expected[3].token_ids

@@ -21,7 +21,15 @@ PROMPT = next(iter(problems(77, held_out=True))).prompt
 HANG_S = 300.0
 MARK = "SWARM_TEST_MARK"
 STATS = {
-    *("prompt_tokens", "new_tokens", "seconds", "tokens_per_second", "time_to_first_token_ms", "loops", "loop_ms"),
+    *(
+        "prompt_tokens",
+        "new_tokens",
+        "seconds",
+        "tokens_per_second",
+        "time_to_first_token_ms",
+        "loops",
+        "loop_ms",
+    ),
     *("drafted_tokens", "accepted_tokens", "draft_acceptance_rate", "mean_acceptance_length"),
     *("bytes_sent", "bytes_received", "verification", "finish_reason"),
 }
@@ -30,17 +38,22 @@ STATS = {
 async def test_generate_status_and_the_sdk_agree() -> None:
     async with LocalSwarm(TARGET, [(0, 5), (3, 8)]) as swarm:
         where = ("--bootstrap", swarm.bootstrap, "--network", swarm.network.name)
-        said = json.loads(await _swarm("generate", TARGET, PROMPT, "--draft", DRAFT, "--json", *where))
+        said = json.loads(
+            await _swarm("generate", TARGET, PROMPT, "--draft", DRAFT, "--json", *where)
+        )
         assert set(said) == {"text", "token_ids", "route", "stats"}
         assert set(said["stats"]) >= STATS
         assert said["stats"]["verification"] == "exact"
         assert said["stats"]["finish_reason"] == "stop"
         assert said["stats"]["drafted_tokens"] > said["stats"]["accepted_tokens"] > 0
-        # The second peer's span begins before the first one's ends: the chain leaves one or enters one in the middle.
+        # The second peer's span begins before the first one's ends: the chain leaves one or enters
+        # one in the middle.
         (begin, hand_over), (taken_over, end) = (stop["layers"] for stop in said["route"])
         assert (begin, end) == (0, 8)
         assert 3 <= hand_over == taken_over <= 5
-        assert all(stop["rtt_ms"] > 0 and stop["peer_id"].startswith("12D3KooW") for stop in said["route"])
+        assert all(
+            stop["rtt_ms"] > 0 and stop["peer_id"].startswith("12D3KooW") for stop in said["route"]
+        )
 
         text = await _swarm("generate", TARGET, PROMPT, "--draft", "none", *where)
         assert text == said["text"] + "\n"
@@ -106,7 +119,8 @@ async def _interrupt(number: signal.Signals) -> None:
 
 
 def _marked(mark: str) -> list[int]:
-    """Living processes that inherited an environment with our mark, whoever is their parent by now."""
+    """Living processes that inherited an environment with our mark, whoever is their parent by
+    now."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it ended, or is not ours

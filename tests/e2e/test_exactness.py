@@ -1,4 +1,5 @@
-"""What a swarm says is, token for token, what the whole model says; and drafting changes nothing but the time."""
+"""What a swarm says is, token for token, what the whole model says; and drafting changes nothing
+but the time."""
 
 import asyncio
 import os
@@ -17,7 +18,8 @@ from swarm.outputs import Generation
 from swarm.request import Options
 
 PROMPTS = [problem.prompt for problem in islice(problems(2026, held_out=True), 50)]
-NEW_TOKENS = 20  # of every prompt on every chain: misses, rollbacks and digits all occur in the first sentence
+# of every prompt on every chain: misses, rollbacks and digits all occur in the first sentence
+NEW_TOKENS = 20
 WAYS: Sequence[Options] = (
     {"window": 0},
     *({"window": window, "depth": 1} for window in (1, 4, 8, 16)),
@@ -25,7 +27,8 @@ WAYS: Sequence[Options] = (
     {"branches": 2, "depth": 4},
     {},
 )
-# Every prompt in every way on every chain takes a quarter of an hour on two cores. Usually the ways take turns.
+# Every prompt in every way on every chain takes a quarter of an hour on two cores. Usually the ways
+# take turns.
 EVERY_WAY = bool(os.environ.get("SWARM_TEST_EVERY_WINDOW"))
 TO_THE_END = 200  # tokens: every solution ends before
 LAYERS = 8
@@ -37,7 +40,8 @@ pytestmark = pytest.mark.usefixtures("warmly")
 
 @pytest.fixture(scope="module")
 def reference() -> list[tuple[int, ...]]:
-    """The new tokens that transformers gives, greedily, with the whole target model, to the end of the text."""
+    """The new tokens that transformers gives, greedily, with the whole target model, to the end of
+    the text."""
     tokenizer = AutoTokenizer.from_pretrained(locate(TARGET))
     model = AutoModelForCausalLM.from_pretrained(locate(TARGET), dtype=torch.float32)
     texts = []
@@ -49,7 +53,9 @@ def reference() -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("peers", [1, 2, 4, 8])
-async def test_a_swarm_says_what_the_model_says(peers: int, reference: list[tuple[int, ...]]) -> None:
+async def test_a_swarm_says_what_the_model_says(
+    peers: int, reference: list[tuple[int, ...]]
+) -> None:
     async with LocalSwarm(TARGET, even_spans(LAYERS, peers)) as swarm, _client(swarm) as client:
         await _greedy_output_is_that_of_transformers(client, peers, reference)
         if peers == 2:  # starting a swarm takes long
@@ -74,13 +80,17 @@ async def _greedy_output_is_that_of_transformers(
         assert {g.stats.finish_reason for g in generations} == {"stop"}
 
 
-async def _sampled_output_is_the_same_with_and_without_drafting(client: SwarmClient, temperature: float) -> None:
+async def _sampled_output_is_the_same_with_and_without_drafting(
+    client: SwarmClient, temperature: float
+) -> None:
     plain = await _generate_all(client, [{"window": 0}] * len(PROMPTS), temperature=temperature)
     waiting_and_streaming: Sequence[Options] = [{"window": 8, "depth": 1}, {}] * (len(PROMPTS) // 2)
     drafted = await _generate_all(client, waiting_and_streaming, temperature=temperature)
     assert [g.token_ids for g in drafted] == [g.token_ids for g in plain]
     assert sum(g.stats.loops for g in drafted) < sum(g.stats.loops for g in plain)
-    other = await client.generate(PROMPTS[0], temperature=temperature, seed=10_000, max_new_tokens=NEW_TOKENS)
+    other = await client.generate(
+        PROMPTS[0], temperature=temperature, seed=10_000, max_new_tokens=NEW_TOKENS
+    )
     assert other.token_ids != plain[0].token_ids
 
 
@@ -89,14 +99,22 @@ def _client(swarm: LocalSwarm) -> SwarmClient:
 
 
 async def _generate_all(
-    client: SwarmClient, ways: Sequence[Options], *, temperature: float = 0.0, max_new_tokens: int = NEW_TOKENS
+    client: SwarmClient,
+    ways: Sequence[Options],
+    *,
+    temperature: float = 0.0,
+    max_new_tokens: int = NEW_TOKENS,
 ) -> Sequence[Generation]:
     """All prompts, each in a way and with a seed of its own, a few at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(seed: int) -> Generation:
         async with slots:
-            fixed: Options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+            fixed: Options = {
+                "temperature": temperature,
+                "max_new_tokens": max_new_tokens,
+                "seed": seed,
+            }
             return await client.generate(PROMPTS[seed], **{**ways[seed], **fixed})
 
     return await asyncio.gather(*(one(seed) for seed in range(len(PROMPTS))))

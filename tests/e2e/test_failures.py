@@ -1,4 +1,5 @@
-"""What a user sees when something is wrong: one clear sentence, a non-zero exit code, and no waiting."""
+"""What a user sees when something is wrong: one clear sentence, a non-zero exit code, and no
+waiting."""
 
 import asyncio
 import os
@@ -58,9 +59,14 @@ WORDS = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def endings(
-    half: LocalSwarm, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
+    half: LocalSwarm,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch_module: pytest.MonkeyPatch,
 ) -> dict[str, Ended]:
-    """Each failure against a real network, through the real command. Two at a time: most of it is importing."""
+    """Each failure against a real network, through the real command.
+
+    Two at a time: most of it is importing.
+    """
     folder = tmp_path_factory.mktemp("models")
     (folder / "bootstrap.toml").write_text("bootstrap = []\n")
     monkeypatch_module.setenv("SWARM_HOME", str(folder / "home"))
@@ -68,10 +74,14 @@ async def endings(
         "unknown folder": _generate("./no-such-model", half.bootstrap),
         "unknown hub model": _generate("nobody/no-such-model", half.bootstrap, HF_HUB_OFFLINE="1"),
         "missing layers": _generate(TARGET, half.bootstrap),
-        "nobody serves the model": _generate(str(_other_weights(folder / "never-heard-of")), half.bootstrap),
+        "nobody serves the model": _generate(
+            str(_other_weights(folder / "never-heard-of")), half.bootstrap
+        ),
         "other weights": _generate(str(_other_weights(folder / TARGET)), half.bootstrap),
         "prompt too long": _generate(TARGET, half.bootstrap, prompt="stamps " * 5_000),
-        "no bootstrap node is known": _run("generate", TARGET, "Hi", SWARM_CONFIG=str(folder / "bootstrap.toml")),
+        "no bootstrap node is known": _run(
+            "generate", TARGET, "Hi", SWARM_CONFIG=str(folder / "bootstrap.toml")
+        ),
         "no bootstrap node answers": _generate(
             TARGET, DEAD_NODE, SWARM_HOME=str(folder / "stranger")
         ),  # others remember nodes
@@ -86,7 +96,9 @@ async def endings(
 
 
 @pytest.mark.parametrize("failure", WORDS)
-def test_a_failure_is_told_in_one_sentence_and_by_the_exit_code(failure: str, endings: dict[str, Ended]) -> None:
+def test_a_failure_is_told_in_one_sentence_and_by_the_exit_code(
+    failure: str, endings: dict[str, Ended]
+) -> None:
     ended, (code, words) = endings[failure], WORDS[failure]
     assert ended.code == code, ended
     assert words in ended.err, ended
@@ -106,11 +118,22 @@ async def test_status_says_which_layers_are_missing(half: LocalSwarm) -> None:
     assert "no peer serves layers 4:8" in ended.out
 
 
-async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_with_a_sentence() -> None:
-    """With the only peer for layers 4 to 7 killed in the middle, nothing hangs and what was said stays said."""
+async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_with_a_sentence() -> (
+    None
+):
+    """With the only peer for layers 4 to 7 killed in the middle, nothing hangs and what was said
+    stays said."""
     async with LocalSwarm(TARGET, [(0, 4), (4, 8)], link_ms=30.0) as swarm:
         process = await asyncio.create_subprocess_exec(
-            *_command("generate", TARGET, "Problem: ", "--max-new-tokens", "400", "--network", swarm.network.name),
+            *_command(
+                "generate",
+                TARGET,
+                "Problem: ",
+                "--max-new-tokens",
+                "400",
+                "--network",
+                swarm.network.name,
+            ),
             *("--bootstrap", swarm.bootstrap, "--link-ms", "30", "--patience", "2"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -135,7 +158,9 @@ def _other_weights(folder: Path) -> Path:
 
 
 async def _generate(model: str, bootstrap: str, prompt: str = "Hello", **env: str) -> Ended:
-    return await _run("generate", model, prompt, "--bootstrap", bootstrap, "--network", "swarm-demo", **env)
+    return await _run(
+        "generate", model, prompt, "--bootstrap", bootstrap, "--network", "swarm-demo", **env
+    )
 
 
 async def _run(*arguments: str, **env: str) -> Ended:

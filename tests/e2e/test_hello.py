@@ -45,7 +45,17 @@ class Swarm:
 @contextlib.asynccontextmanager
 async def process(*arguments: str) -> AsyncIterator[asyncio.StreamReader]:
     started = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "peers.cli", *arguments, "--network", NAME, "--host", "127.0.0.1", "--until-eof"),
+        *(
+            sys.executable,
+            "-m",
+            "peers.cli",
+            *arguments,
+            "--network",
+            NAME,
+            "--host",
+            "127.0.0.1",
+            "--until-eof",
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -66,11 +76,24 @@ async def private_swarm(folder: Path) -> AsyncIterator[Swarm]:
     create_network_key(key)
     members.write_text("\n".join(f"{identity.peer_id}  # {name}" for name, identity in ids.items()))
     private = ("--network-key", str(key), "--members", str(members))
-    async with process("bootstrap", "--port", "0", "--json", "--key", str(folder / "bootstrap.key"), *private) as node:
+    async with process(
+        "bootstrap", "--port", "0", "--json", "--key", str(folder / "bootstrap.key"), *private
+    ) as node:
         addresses = json.loads(await within(START_S, node.readline()))["addresses"]
-        options = ("--layers", "0:1", "--threads", "1", "--key", str(folder / "peer.key"), "--bootstrap", addresses[0])
+        options = (
+            "--layers",
+            "0:1",
+            "--threads",
+            "1",
+            "--key",
+            str(folder / "peer.key"),
+            "--bootstrap",
+            addresses[0],
+        )
         async with process("join", TARGET, *options, *private) as peer:
-            while not (line := (await within(START_S, peer.readline())).decode()).startswith("serving"):
+            while not (line := (await within(START_S, peer.readline())).decode()).startswith(
+                "serving"
+            ):
                 assert line
             address = re.search(r" at (127\.0\.0\.1:\d+)", line)
             assert address
@@ -94,11 +117,16 @@ async def refused(swarm: Swarm, identity: Identity, network: Network, why: str) 
 
 async def test_strangers_get_no_link_to_a_private_swarm(tmp_path: Path) -> None:
     async with private_swarm(tmp_path) as swarm:
-        async with dialer(swarm.alice, swarm.network) as each, await soon(each.connect(*swarm.where)) as link:
+        async with (
+            dialer(swarm.alice, swarm.network) as each,
+            await soon(each.connect(*swarm.where)) as link,
+        ):
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
         await refused(swarm, swarm.alice, replace(swarm.network, key=None), "--network-key")
         await refused(swarm, swarm.alice, replace(swarm.network, key=b"x" * 32), "network's key")
-        await refused(swarm, Identity.generate(), replace(swarm.network, members=None), "not on the list")
+        await refused(
+            swarm, Identity.generate(), replace(swarm.network, members=None), "not on the list"
+        )
         await refused(swarm, swarm.alice, replace(swarm.network, name="other"), "not 'other'")
         await an_older_version(swarm)
         await a_replay(swarm)
@@ -108,10 +136,13 @@ async def test_strangers_get_no_link_to_a_private_swarm(tmp_path: Path) -> None:
 async def an_older_version(swarm: Swarm) -> None:
     websockets = WebSockets()
     async with await websockets.open(*swarm.where[:2]) as link:
-        old = handshake.Dialling(Member(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,))
+        old = handshake.Dialling(
+            Member(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,)
+        )
         await link.send_bytes(handshake.encode(old.hello))
         with pytest.raises(
-            handshake.HelloError, match=f"protocol 3, the other {PROTOCOL_VERSION}: update the older one"
+            handshake.HelloError,
+            match=f"protocol 3, the other {PROTOCOL_VERSION}: update the older one",
         ):
             handshake.decode(await soon(link.receive_bytes()), Welcome)
     await websockets.close()
@@ -150,17 +181,23 @@ async def one_that_is_passed_on(swarm: Swarm) -> None:
         await websockets.open(his.address, his.certificate) as to_mallory,
         await websockets.open(*swarm.where[:2]) as to_peer,
     ):
-        alice = handshake.Dialling(Member(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding)
+        alice = handshake.Dialling(
+            Member(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding
+        )
         await to_peer.send_bytes(handshake.encode(alice.hello))
         welcome = handshake.decode(await soon(to_peer.receive_bytes()), Welcome)
-        said = Transcript(alice.hello, welcome.nonce, welcome.version, mallory.peer_id, to_mallory.binding)
+        said = Transcript(
+            alice.hello, welcome.nonce, welcome.version, mallory.peer_id, to_mallory.binding
+        )
         signed = said.said_by(handshake.SERVING)
         change = {
             "peer_id": mallory.peer_id,
             "signature": swarm.mallory.sign(signed),
             "proof": handshake.proof_of(swarm.network.key, signed),
         }
-        await to_peer.send_bytes(handshake.encode(alice.welcomed(welcome.model_copy(update=change))))
+        await to_peer.send_bytes(
+            handshake.encode(alice.welcomed(welcome.model_copy(update=change)))
+        )
         fault = await soon(to_peer.receive())
         assert isinstance(fault, Fault)
         assert "does not prove" in fault.text

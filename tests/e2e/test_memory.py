@@ -1,4 +1,5 @@
-"""A peer in a control group with little memory takes as much as it may, and the kernel lets it live."""
+"""A peer in a control group with little memory takes as much as it may, and the kernel lets it
+live."""
 
 import asyncio
 import os
@@ -26,7 +27,10 @@ START_S = 300.0
 def group() -> Iterator[Path]:
     """A control group with the limit, of either version."""
     name = f"swarm-test-{os.getpid()}"
-    for folder, limit in ((GROUPS / "memory" / name, "memory.limit_in_bytes"), (GROUPS / name, "memory.max")):
+    for folder, limit in (
+        (GROUPS / "memory" / name, "memory.limit_in_bytes"),
+        (GROUPS / name, "memory.max"),
+    ):
         try:
             folder.mkdir()
         except OSError:
@@ -46,19 +50,56 @@ def group() -> Iterator[Path]:
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose layers take 54 MB each."""
     folder = tmp_path_factory.mktemp("models") / "heavy"
-    sizes = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 8, "num_key_value_heads": 8}
-    settings = {**Architecture("llama").settings, "vocab_size": 97, "num_hidden_layers": LAYERS, **sizes}
+    sizes = {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    }
+    settings = {
+        **Architecture("llama").settings,
+        "vocab_size": 97,
+        "num_hidden_layers": LAYERS,
+        **sizes,
+    }
     config = AutoConfig.for_model("llama", max_position_embeddings=256, **settings)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     return folder
 
 
-async def joined(group: Path, folder: Path, bootstrap: Directory, *arguments: str) -> asyncio.subprocess.Process:
+async def joined(
+    group: Path, folder: Path, bootstrap: Directory, *arguments: str
+) -> asyncio.subprocess.Process:
     """`swarm-peer join` inside the group."""
-    command = [sys.executable, "-m", "peers.cli", "join", str(folder), "--bootstrap", bootstrap.addresses[0]]
-    where = ["--host", "127.0.0.1", "--network", "test", "--ephemeral", "--threads", "1", "--until-eof"]
+    command = [
+        sys.executable,
+        "-m",
+        "peers.cli",
+        "join",
+        str(folder),
+        "--bootstrap",
+        bootstrap.addresses[0],
+    ]
+    where = [
+        "--host",
+        "127.0.0.1",
+        "--network",
+        "test",
+        "--ephemeral",
+        "--threads",
+        "1",
+        "--until-eof",
+    ]
     return await asyncio.create_subprocess_exec(
-        *("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command, *where, *arguments),
+        *(
+            "sh",
+            "-c",
+            f'echo $$ > {group}/cgroup.procs && exec "$@"',
+            "sh",
+            *command,
+            *where,
+            *arguments,
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -67,7 +108,9 @@ async def joined(group: Path, folder: Path, bootstrap: Directory, *arguments: st
 
 
 async def test_a_peer_takes_what_it_may_and_refuses_more(group: Path, heavy: Path) -> None:
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as bootstrap:
         process = await joined(group, heavy, bootstrap)
         try:
             assert process.stdout is not None

@@ -1,4 +1,5 @@
-"""Peers that nobody tells which layers to serve, as real processes: they cover the model, and close its gaps."""
+"""Peers that nobody tells which layers to serve, as real processes: they cover the model, and close
+its gaps."""
 
 import asyncio
 import contextlib
@@ -32,13 +33,18 @@ async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_pa
     folder = tmp_path / "tiny"
     Architecture("llama", {"num_hidden_layers": LAYERS}).save(folder)
     fingerprint = Checkpoint.open(str(folder)).fingerprint
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as bootstrap:
         view = View(bootstrap, fingerprint)
         async with peers(folder, bootstrap) as swarm:
             started = time.monotonic()
             await view.until(lambda counts: min(counts) >= 2)
             done, up = time.monotonic(), min(peer.said[0][0] for peer in swarm)
-            print(f"double coverage {done - started:.1f} s after {PEERS} processes were started", end=", ")
+            print(
+                f"double coverage {done - started:.1f} s after {PEERS} processes were started",
+                end=", ",
+            )
             print(f"{done - up:.1f} s after the first of them had found its layers")
 
             gone = swarm[0].layers
@@ -73,7 +79,9 @@ class View:
 
     async def _counts(self, connections: Connections) -> list[int]:
         records = await self._directory.peers(self._fingerprint, LAYERS)
-        reached = await connections.reach([record for record in records if record.state == "online"])
+        reached = await connections.reach(
+            [record for record in records if record.state == "online"]
+        )
         spans = [(r.first_layer, r.last_layer) for r in records if r.peer_id in reached]
         return [sum(first <= layer < last for first, last in spans) for layer in range(LAYERS)]
 
@@ -99,7 +107,16 @@ class Peer:
 
 @asynccontextmanager
 async def peers(folder: Path, bootstrap: Directory) -> AsyncIterator[list[Peer]]:
-    arguments = (str(folder), "--max-layers", str(CAPACITY), "--threads", "1", "--host", "127.0.0.1", "--ephemeral")
+    arguments = (
+        str(folder),
+        "--max-layers",
+        str(CAPACITY),
+        "--threads",
+        "1",
+        "--host",
+        "127.0.0.1",
+        "--ephemeral",
+    )
     where = ("--bootstrap", bootstrap.addresses[0], "--network", "test", "--until-eof")
     started = []
     try:
@@ -116,4 +133,6 @@ async def peers(folder: Path, bootstrap: Directory) -> AsyncIterator[list[Peer]]
         for peer in started:
             with contextlib.suppress(ProcessLookupError):
                 peer.process.terminate()
-        await asyncio.gather(*(peer.process.wait() for peer in started), *(peer.listening for peer in started))
+        await asyncio.gather(
+            *(peer.process.wait() for peer in started), *(peer.listening for peer in started)
+        )

@@ -17,10 +17,16 @@ from swarm.demo.local import NETWORK
 
 HANG_S = 300.0
 KEY = "k" * 32
-CHAT = {"model": TARGET, "messages": [{"role": "user", "content": "Mia has 12 coins."}], "max_tokens": 8}
+CHAT = {
+    "model": TARGET,
+    "messages": [{"role": "user", "content": "Mia has 12 coins."}],
+    "max_tokens": 8,
+}
 
 
-async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swarm(tmp_path: Path) -> None:
+async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swarm(
+    tmp_path: Path,
+) -> None:
     async with running("demo", "--serve", "--peers", "2", "--link-ms", "1", "--port", "0") as demo:
         bootstrap = _found(await demo.until(b"--bootstrap"), r"--bootstrap (\S+)")
         url = _found(await demo.until(b"curl"), r"curl (http://\S+)/v1/")
@@ -33,14 +39,25 @@ async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swa
             async with http.get(f"{url}/ready") as response:
                 assert response.status == 200
             (tmp_path / "keys").write_text(KEY)
-            where = ("--bootstrap", bootstrap, "--network", NETWORK, "--api-keys", str(tmp_path / "keys"))
-            async with running("serve", TARGET, *where, "--port", "0", "--host", "0.0.0.0", "--json") as second:
+            where = (
+                "--bootstrap",
+                bootstrap,
+                "--network",
+                NETWORK,
+                "--api-keys",
+                str(tmp_path / "keys"),
+            )
+            async with running(
+                "serve", TARGET, *where, "--port", "0", "--host", "0.0.0.0", "--json"
+            ) as second:
                 said = json.loads(await second.until(b"}"))
                 assert said["models"] == [TARGET]
                 asked = f"{said['url']}/v1/chat/completions"
                 async with http.post(asked, json=CHAT) as response:
                     assert response.status == 401
-                async with http.post(asked, json=CHAT, headers={"Authorization": f"Bearer {KEY}"}) as response:
+                async with http.post(
+                    asked, json=CHAT, headers={"Authorization": f"Bearer {KEY}"}
+                ) as response:
                     assert (await response.json())["usage"]["completion_tokens"] == 8
                 assert await second.end(signal.SIGTERM) == 0
         assert await demo.end(signal.SIGINT) == 0

@@ -1,4 +1,5 @@
-"""The programs as a person in a terminal meets them, and as a script does, against one swarm of real processes."""
+"""The programs as a person in a terminal meets them, and as a script does, against one swarm of
+real processes."""
 
 import asyncio
 import contextlib
@@ -25,11 +26,14 @@ from swarm.util.tasks import within
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warmly")]
 HANG_S = 300.0
 CTRL_C, CTRL_D = "\x03", "\x04"
-ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")  # a loop a token, and never the end
+# a loop a token, and never the end
+ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def where(warmly: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, ...]]:
+async def where(
+    warmly: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[str, ...]]:
     """The options that lead to a swarm whose links take 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
@@ -112,9 +116,12 @@ async def script(
 
 
 def complaints(err: str) -> list[str]:
-    """What a program said on standard error; optional libraries may have warned of what this computer lacks."""
+    """What a program said on standard error; optional libraries may have warned of what this
+    computer lacks."""
     assert "Traceback" not in err
-    return [line for line in err.splitlines() if "torchao" not in line and "torch/utils" not in line]
+    return [
+        line for line in err.splitlines() if "torchao" not in line and "torch/utils" not in line
+    ]
 
 
 async def test_ctrl_c_stops_an_answer_and_ctrl_d_the_chat(where: tuple[str, ...]) -> None:
@@ -138,7 +145,19 @@ async def test_ctrl_c_stops_an_answer_and_ctrl_d_the_chat(where: tuple[str, ...]
 
 
 async def test_lines_of_a_pipe_are_answered_without_prompts(where: tuple[str, ...]) -> None:
-    chat = ("chat", TARGET, "--raw", "--draft", DRAFT, "--max-new-tokens", "8", "--audit", "0", *where)  # none can be
+    # none can be
+    chat = (
+        "chat",
+        TARGET,
+        "--raw",
+        "--draft",
+        DRAFT,
+        "--max-new-tokens",
+        "8",
+        "--audit",
+        "0",
+        *where,
+    )
     code, out, err = await script(*chat, said="Problem: Mia\n has\n")
     assert (code, complaints(err)) == (0, [])
     assert len(out.splitlines()) >= 2
@@ -159,9 +178,19 @@ async def test_the_exit_code_tells_that_answers_have_failed(where: tuple[str, ..
 
 
 async def test_a_signal_to_its_whole_group_ends_a_text_in_order(where: tuple[str, ...]) -> None:
-    """What `timeout`, systemd and shells send: libp2p's daemon must not be gone before the client has left."""
+    """What `timeout`, systemd and shells send: libp2p's daemon must not be gone before the client
+    has left."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "swarm.cli", "generate", TARGET, "Problem: Mia has", *ENDLESS, *where),
+        *(
+            sys.executable,
+            "-m",
+            "swarm.cli",
+            "generate",
+            TARGET,
+            "Problem: Mia has",
+            *ENDLESS,
+            *where,
+        ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -170,7 +199,10 @@ async def test_a_signal_to_its_whole_group_ends_a_text_in_order(where: tuple[str
     assert await within(HANG_S, process.stdout.read(1))
     os.killpg(process.pid, signal.SIGTERM)
     _, err = await within(HANG_S, process.communicate())
-    assert (process.returncode, [line for line in complaints(err.decode()) if line]) == (143, ["stopped"])
+    assert (process.returncode, [line for line in complaints(err.decode()) if line]) == (
+        143,
+        ["stopped"],
+    )
 
 
 async def test_a_text_that_goes_nowhere_is_no_fault(where: tuple[str, ...]) -> None:

@@ -22,9 +22,15 @@ async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) ->
     itself = ("--key", str(tmp_path / "peer.key"), "--grace", "0")
     async with LocalSwarm(TARGET, [], LINK_MS) as swarm:
         old = await swarm.add_peer(0, 8, *itself)
-        async with SwarmClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=LINK_MS) as client:
+        async with SwarmClient(
+            locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=LINK_MS
+        ) as client:
             expected = await client.generate(PROMPT, max_new_tokens=NEW)
-            stream, said, upgrade = client.stream(PROMPT, max_new_tokens=NEW, patience_s=120.0), 0, None
+            stream, said, upgrade = (
+                client.stream(PROMPT, max_new_tokens=NEW, patience_s=120.0),
+                0,
+                None,
+            )
             async for _ in stream:
                 said += 1
                 if said == NEW // 4:
@@ -37,7 +43,9 @@ async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) ->
         assert swarm.peer_ids[0] == swarm.peer_ids[1]  # the same peer to all others
 
 
-async def _upgrade(swarm: LocalSwarm, old: asyncio.subprocess.Process, itself: tuple[str, ...]) -> None:
+async def _upgrade(
+    swarm: LocalSwarm, old: asyncio.subprocess.Process, itself: tuple[str, ...]
+) -> None:
     """What `systemctl restart` does."""
     old.terminate()
     assert await soon(old.wait()) == 0

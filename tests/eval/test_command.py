@@ -23,13 +23,33 @@ def swarm_eval(*arguments):
 
 def test_rules_are_compared_with_their_controls(tmp_path):
     picture = tmp_path / "plot.png"
-    ended = swarm_eval("--problems", "3", "--workers", "1", "--tau", "0", "--plot", str(picture), "--format", "json")
+    ended = swarm_eval(
+        "--problems",
+        "3",
+        "--workers",
+        "1",
+        "--tau",
+        "0",
+        "--plot",
+        str(picture),
+        "--format",
+        "json",
+    )
     assert ended.returncode == 0, ended.stderr
     rows = {row["name"]: row for row in json.loads(ended.stdout)["rows"]}
     assert list(rows) == [
-        *("plain target", "draft alone", "strict", "adaptive", "adaptive:tau=0", "random, as much as adaptive")
+        *(
+            "plain target",
+            "draft alone",
+            "strict",
+            "adaptive",
+            "adaptive:tau=0",
+            "random, as much as adaptive",
+        )
     ]
-    plain, strict, adaptive, zero = (rows[name] for name in ("plain target", "strict", "adaptive", "adaptive:tau=0"))
+    plain, strict, adaptive, zero = (
+        rows[name] for name in ("plain target", "strict", "adaptive", "adaptive:tau=0")
+    )
     assert plain["accuracy"] == strict["accuracy"]
     assert plain["mean_log_p"] == pytest.approx(strict["mean_log_p"])
     assert 1.0 == plain["tokens_per_loop"] < strict["tokens_per_loop"] == zero["tokens_per_loop"]
@@ -63,21 +83,41 @@ class Stats:
 class Sample:
     def __init__(self, text, tokens, loops, mean_log_p=None, **stats):
         self.mean_log_p = mean_log_p
-        self.generation = type("Generation", (), {"text": text, "stats": Stats(tokens, loops, **stats), "pieces": ()})
+        self.generation = type(
+            "Generation", (), {"text": text, "stats": Stats(tokens, loops, **stats), "pieces": ()}
+        )
 
 
 TASK = Task("test", tuple(Item("?", lambda text: text == "right") for _ in range(4)), 10)
 
 
 def test_a_report_adds_up(tmp_path):
-    plain = [Sample("right", 10, 10, -1.0) for _ in range(3)] + [Sample("wrong", 20, 20, -2.0, finish_reason="length")]
-    other = [Sample("right", 10, 2, relaxed_tokens=1, deficit_nats=0.5, drafted_tokens=9, accepted_tokens=8)] * 2
+    plain = [Sample("right", 10, 10, -1.0) for _ in range(3)] + [
+        Sample("wrong", 20, 20, -2.0, finish_reason="length")
+    ]
+    other = [
+        Sample(
+            "right", 10, 2, relaxed_tokens=1, deficit_nats=0.5, drafted_tokens=9, accepted_tokens=8
+        )
+    ] * 2
     other += [Sample("wrong", 10, 2), Sample("right", 30, 6)]
     first, second = report(TASK, {"plain target": plain, "rule": other}, margin=0.01)
-    assert (first.accuracy, first.difference, first.p_value, first.tokens_per_loop) == (0.75, 0.0, 1.0, 1.0)
-    assert (first.mean_log_p, first.no_stop, first.acceptance) == (pytest.approx(-70 / 50), 0.25, None)
+    assert (first.accuracy, first.difference, first.p_value, first.tokens_per_loop) == (
+        0.75,
+        0.0,
+        1.0,
+        1.0,
+    )
+    assert (first.mean_log_p, first.no_stop, first.acceptance) == (
+        pytest.approx(-70 / 50),
+        0.25,
+        None,
+    )
     assert (second.accuracy, second.difference, second.tokens_per_loop) == (0.75, 0.0, 5.0)
-    assert (second.relaxed_per_100, second.deficit_per_100) == (pytest.approx(200 / 60), pytest.approx(100 / 60))
+    assert (second.relaxed_per_100, second.deficit_per_100) == (
+        pytest.approx(200 / 60),
+        pytest.approx(100 / 60),
+    )
     assert (second.acceptance, second.length_drift) == (pytest.approx(8 / 9), pytest.approx(0.2))
     assert second.mean_log_p is None
     assert not second.non_inferior  # four items rule nothing out
@@ -110,6 +150,8 @@ def test_the_table_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     for width, lines in on_screens(monkeypatch, lambda: show_table([row, row], 0.01)).items():
         text = " ".join(" ".join(lines).split())
-        figures = [cell for column, cell in zip(COLUMNS, cells(row), strict=True) if column in BRIEF]
+        figures = [
+            cell for column, cell in zip(COLUMNS, cells(row), strict=True) if column in BRIEF
+        ]
         assert all(word in text for word in row.name.split()), width
         assert all(shown in text for shown in (*BRIEF, *figures[1:])), width

@@ -13,7 +13,8 @@ from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_g
 
 PROMPTS = [problem.prompt for problem in islice(problems(31, held_out=True), 3)]
 NEW = 60
-MANY = 200 if os.environ.get("SWARM_TEST_EVERY_WINDOW") else 6  # prompts, at three temperatures and four windows
+# prompts, at three temperatures and four windows
+MANY = 200 if os.environ.get("SWARM_TEST_EVERY_WINDOW") else 6
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,11 @@ def greedy(model, engine, prompt):
 def test_plain_and_strict_are_what_transformers_says(prompt, engine):
     expected = greedy(engine.target, engine, prompt)
     strict = sample(engine, ruled("strict", 8), prompt)
-    assert sample(engine, PLAIN, prompt).generation.token_ids == strict.generation.token_ids == expected
+    assert (
+        sample(engine, PLAIN, prompt).generation.token_ids
+        == strict.generation.token_ids
+        == expected
+    )
     assert strict.generation.stats.loops < len(expected) / 2
 
 
@@ -43,7 +48,9 @@ def test_plain_and_strict_are_what_transformers_says(prompt, engine):
 def test_strict_is_plain_for_the_same_seed(temperature, engine):
     for seed, problem in enumerate(islice(problems(32, held_out=True), MANY)):
         said = [
-            engine.sample(problem.prompt, variant, variant.options(temperature, seed, (), NEW)).generation.token_ids
+            engine.sample(
+                problem.prompt, variant, variant.options(temperature, seed, (), NEW)
+            ).generation.token_ids
             for variant in (PLAIN, *(ruled("strict", window) for window in (1, 4, 8, "auto")))
         ]
         assert said.count(said[0]) == len(said), seed
@@ -68,7 +75,12 @@ def test_a_class_of_key_tokens_can_be_switched_off(engine):
     generous = "adaptive:tau=20,budget=10000,gap=1,contrast=20,agreement=0"
     variants = [Variant("x", generous, 8, frozenset(off)) for off in (set(), {"number", "name"})]
     by_class = [
-        {piece.reason for prompt in PROMPTS for piece in sample(engine, variant, prompt).generation.pieces if piece.key}
+        {
+            piece.reason
+            for prompt in PROMPTS
+            for piece in sample(engine, variant, prompt).generation.pieces
+            if piece.key
+        }
         for variant in variants
     ]
     assert by_class[0] & {"number", "name"}
@@ -89,6 +101,9 @@ def test_sweeps_and_ablations_are_variants_of_one_rule():
     ]
     names = [variant.name for variant in ablation("adaptive", 8)]
     assert len(set(names)) == len(names) > 10
-    assert {"without the signal gap", "without all signals", "without the class number", "without all classes"} < set(
-        names
-    )
+    assert {
+        "without the signal gap",
+        "without all signals",
+        "without the class number",
+        "without all classes",
+    } < set(names)

@@ -10,7 +10,9 @@ from swarm.eval import quantization
 from swarm.eval.quantization import FRAMES, markdown, measure
 
 for library in ("torchao", "bitsandbytes", "accelerate"):
-    pytest.importorskip(library, reason="quantized weights are an extra: pip install 'swarm[quant]'")
+    pytest.importorskip(
+        library, reason="quantized weights are an extra: pip install 'swarm[quant]'"
+    )
 
 
 def test_fewer_bits_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:

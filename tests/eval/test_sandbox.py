@@ -35,7 +35,8 @@ def test_everything_else_fails_and_says_why(source, said):
 
 
 @pytest.mark.parametrize(
-    "source", ["while True: pass", "import time; time.sleep(600)", "while True: print('x' * 10_000)"]
+    "source",
+    ["while True: pass", "import time; time.sleep(600)", "while True: print('x' * 10_000)"],
 )
 def test_what_does_not_end_is_ended(source):
     started = time.monotonic()

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.eval.statistics import bootstrap_ratio, mcnemar_exact, non_inferior, paired_difference, wilson
+from swarm.eval.statistics import (
+    bootstrap_ratio,
+    mcnemar_exact,
+    non_inferior,
+    paired_difference,
+    wilson,
+)
 
 
 def test_wilson_by_published_values():
@@ -41,7 +47,11 @@ def table(both, gained, lost, neither):
 @pytest.mark.parametrize(
     ("cells", "low", "high"),
     # Newcombe 1998 (Statistics in Medicine 17:2635), table II, method 10.
-    [((36, 12, 2, 0), 0.0569, 0.3404), ((0, 0, 0, 54), -0.0664, 0.0664), ((54, 0, 0, 0), -0.0664, 0.0664)],
+    [
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((0, 0, 0, 54), -0.0664, 0.0664),
+        ((54, 0, 0, 0), -0.0664, 0.0664),
+    ],
 )
 def test_a_paired_difference_by_published_values(cells, low, high):
     difference = paired_difference(*table(*cells))
@@ -73,4 +83,8 @@ def test_a_ratio_lies_in_its_interval_and_the_seed_decides():
     tokens, loops = [10, 20, 30, 40] * 20, [2, 5, 6, 9] * 20
     low, high = bootstrap_ratio(tokens, loops, seed=1)
     assert low < sum(tokens) / sum(loops) < high
-    assert (low, high) == bootstrap_ratio(tokens, loops, seed=1) != bootstrap_ratio(tokens, loops, seed=2)
+    assert (
+        (low, high)
+        == bootstrap_ratio(tokens, loops, seed=1)
+        != bootstrap_ratio(tokens, loops, seed=2)
+    )

@@ -36,8 +36,12 @@ def test_arithmetic_is_our_own_held_out_problems():
 
 
 def test_gsm8k_shows_worked_examples_first(tmp_path):
-    data = lines(tmp_path / "test.jsonl", {"question": "How many?", "answer": "So 1,234.\n#### 1,234"})
-    train = lines(tmp_path / "train.jsonl", *({"question": f"Q{i}", "answer": f"#### {i}"} for i in range(9)))
+    data = lines(
+        tmp_path / "test.jsonl", {"question": "How many?", "answer": "So 1,234.\n#### 1,234"}
+    )
+    train = lines(
+        tmp_path / "train.jsonl", *({"question": f"Q{i}", "answer": f"#### {i}"} for i in range(9))
+    )
     (item,) = load_task("gsm8k", 5, data=data, train=train).items
     assert item.prompt.startswith("Question: Q0\nAnswer: #### 0\n\nQuestion: Q1")
     assert item.prompt.endswith("Question: How many?\nAnswer:")
@@ -49,7 +53,13 @@ def test_gsm8k_shows_worked_examples_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("#### -5", -5), ("a 3 b 4.50", 4.5), ("$1,000,000", 1e6), ("#### 12 apples of 30", 12), ("none", None)],
+    [
+        ("#### -5", -5),
+        ("a 3 b 4.50", 4.5),
+        ("$1,000,000", 1e6),
+        ("#### 12 apples of 30", 12),
+        ("none", None),
+    ],
 )
 def test_the_final_number(text, number):
     assert final_number(text) == number
@@ -100,13 +110,19 @@ def test_a_damaged_archive_is_one_sentence(tmp_path):
         load_task("gsm8k", 1, data=data)
 
 
-@pytest.mark.skipif("SWARM_TEST_DATA" not in os.environ, reason="needs the folder of published files, SWARM_TEST_DATA")
+@pytest.mark.skipif(
+    "SWARM_TEST_DATA" not in os.environ,
+    reason="needs the folder of published files, SWARM_TEST_DATA",
+)
 def test_the_published_solutions_pass():
     folder = Path(os.environ["SWARM_TEST_DATA"])
-    assert all(item.prompt for item in load_task("gsm8k", 2000, data=folder / "gsm8k_test.jsonl").items)
+    assert all(
+        item.prompt for item in load_task("gsm8k", 2000, data=folder / "gsm8k_test.jsonl").items
+    )
     with gzip.open(folder / "HumanEval.jsonl.gz", "rt") as file:
         for entry in map(json.loads, islice(file, 10)):
             program = (
-                f"{entry['prompt']}{entry['canonical_solution']}\n{entry['test']}\ncheck({entry['entry_point']})\n"
+                f"{entry['prompt']}{entry['canonical_solution']}\n"
+                f"{entry['test']}\ncheck({entry['entry_point']})\n"
             )
             assert run_python(program).passed, entry["task_id"]

@@ -20,16 +20,21 @@ CORPUS = HERE / "corpus"
 
 @click.group()
 def main() -> None:
-    """Hostile bytes and hostile sessions. Exits with 1 if anything fails, and keeps the smallest input that does."""
+    """Hostile bytes and hostile sessions.
+
+    Exits with 1 if anything fails, and keeps the smallest input that does.
+    """
 
 
 def _seeded(name: str, what: str, count: int) -> Callable[[Any], Any]:
     def command(function: Any) -> Any:
-        function = click.option("--keep", default=0, help="How many of those that led furthest join the corpus.")(
-            function
-        )
+        function = click.option(
+            "--keep", default=0, help="How many of those that led furthest join the corpus."
+        )(function)
         function = click.option("--seed", default=1, show_default=True)(function)
-        function = click.option(f"--{what}", "count", default=count, show_default=True, help="How many.")(function)
+        function = click.option(
+            f"--{what}", "count", default=count, show_default=True, help="How many."
+        )(function)
         return main.command(name)(function)
 
     return command

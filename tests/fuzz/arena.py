@@ -19,7 +19,19 @@ from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
-from swarm.wire.messages import Close, Fault, FaultCode, Frame, Hop, Message, Open, Opened, Ping, Pong, Result
+from swarm.wire.messages import (
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Hop,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Result,
+)
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 FINGERPRINT = "f" * 32
@@ -103,7 +115,8 @@ class Host:
     """A peer without a port."""
 
     def __init__(self, span: Span, arena: "Arena", name: str) -> None:
-        watched: Any = WatchedSpan(span)  # the two share it, and each computes in a thread of its own
+        # the two share it, and each computes in a thread of its own
+        watched: Any = WatchedSpan(span)
         self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
         self.handler = Handler(
             self.scheduler,
@@ -119,7 +132,10 @@ class Host:
         self._computing = asyncio.create_task(self.scheduler.run())
 
     async def link(self, name: str, between: bool = False) -> StreamLink:
-        """The other end of a link that is served, whose hello is over. Those between peers may outlive all sessions."""
+        """The other end of a link that is served, whose hello is over.
+
+        Those between peers may outlive all sessions.
+        """
         ours, theirs = await pair(f"{name}:1")
         theirs.peer_id = id_of(name)
         task = asyncio.create_task(self._serve(theirs))
@@ -163,7 +179,8 @@ class Arena:
     reference: torch.Tensor  # [tokens, hidden]: what the whole model says to `HONEST_TEXT`
     failures: list[str] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)  # what strangers were told
-    sinks: dict[str, Stranger] = field(default_factory=dict)  # the last link to each hostile next peer
+    # the last link to each hostile next peer
+    sinks: dict[str, Stranger] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.hosts = [Host(self.span, self, "a"), Host(self.span, self, "b")]
@@ -228,7 +245,8 @@ async def came_true(condition: Callable[[], bool]) -> bool:
 
 
 class Honest:
-    """A client beside them all, with a session on both peers: it gets what it asked for, and only that."""
+    """A client beside them all, with a session on both peers: it gets what it asked for, and only
+    that."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena, self._sent, self._spoke_at = arena, 0, 0.0
@@ -236,7 +254,10 @@ class Honest:
 
     async def open(self) -> None:
         self._links = [await host.link("honest") for host in self._arena.hosts]
-        places = ((self._links[1], 2, 4, None, id_of("a")), (self._links[0], 0, 2, hop_to("b"), None))
+        places = (
+            (self._links[1], 2, 4, None, id_of("a")),
+            (self._links[0], 0, 2, hop_to("b"), None),
+        )
         for link, first, last, hop, previous in places:
             opening = Open(
                 session=HONEST_ID,
@@ -263,7 +284,9 @@ class Honest:
         tokens = tuple(HONEST_TEXT[self._sent : self._sent + min(count, MAX_FRAME_TOKENS)])
         if not tokens or self._arena.failures:
             return
-        frame = Frame(session=HONEST_ID, epoch=0, first=self._sent + 1, tail=len(tokens), tokens=tokens)
+        frame = Frame(
+            session=HONEST_ID, epoch=0, first=self._sent + 1, tail=len(tokens), tokens=tokens
+        )
         await self._say(self._links[0], frame)
         result = await self._expect(self._links[1], Result)
         if isinstance(result, Result):
@@ -283,16 +306,22 @@ class Honest:
         try:
             await link.send(message)
         except LinkClosed as error:
-            self._arena.failures.append(f"an honest client could not say {type(message).__name__}: {error}")
+            self._arena.failures.append(
+                f"an honest client could not say {type(message).__name__}: {error}"
+            )
 
     async def _expect(self, link: StreamLink, kind: type[Message]) -> Message | None:
         try:
             message: Message = await within(PATIENCE_S, link.receive())
         except (asyncio.TimeoutError, LinkClosed, WireError) as error:
-            self._arena.failures.append(f"an honest client got no {kind.__name__}: {type(error).__name__} {error}")
+            self._arena.failures.append(
+                f"an honest client got no {kind.__name__}: {type(error).__name__} {error}"
+            )
             return None
         if not isinstance(message, kind):
-            self._arena.failures.append(f"an honest client got no {kind.__name__} but {message!r:.200}")
+            self._arena.failures.append(
+                f"an honest client got no {kind.__name__} but {message!r:.200}"
+            )
         return message
 
 

@@ -9,8 +9,8 @@ Way = tuple[Any, ...]
 
 
 class Watched:
-    """Steps from line to line in the files of some modules; without ``pairs``, only which lines: where tasks take
-    turns, who comes after whom means little."""
+    """Steps from line to line in the files of some modules; without ``pairs``, only which lines:
+    where tasks take turns, who comes after whom means little."""
 
     def __init__(self, modules: Iterable[Any], pairs: bool = True) -> None:
         self._pairs = pairs

@@ -1,5 +1,5 @@
-"""Whole texts over peers that say wrong things now and then, while others could take their place: each text is what it
-should be, or ends with an error that tells the user what to do."""
+"""Whole texts over peers that say wrong things now and then, while others could take their place:
+each text is what it should be, or ends with an error that tells the user what to do."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,16 +36,22 @@ class Report:
     failures: list[tuple[int, str]] = field(default_factory=list)  # by seed
 
     def __str__(self) -> str:
-        errors = ", ".join(f"{count} {name}" for name, count in sorted(self.errors.items())) or "no errors"
+        errors = (
+            ", ".join(f"{count} {name}" for name, count in sorted(self.errors.items()))
+            or "no errors"
+        )
         return (
-            f"generations: {self.texts} texts, {self.right} right, {self.replaced} peers replaced after {self.lies} "
-            f"lies, {errors}; {len(self.failures)} failures"
+            f"generations: {self.texts} texts, {self.right} right, {self.replaced} peers replaced"
+            f" after {self.lies} lies, {errors}; {len(self.failures)} failures"
         )
 
 
 class Liar:
-    """Stands before a peer's links, and says something else with some chance. What it says about hidden states is never
-    a valid answer with other numbers: such lies are for audits to find."""
+    """Stands before a peer's links, and says something else with some chance.
+
+    What it says about hidden states is never a valid answer with other numbers: such lies are for
+    audits to find.
+    """
 
     def __init__(self, random: Random, chance: float) -> None:
         self.lies = 0
@@ -78,7 +84,9 @@ class Liar:
                     await link._send_now(random.randbytes(40))
                 case 4:
                     session = getattr(message, "session", None)
-                    await send(Fault(code=random.choice(list(FaultCode)), text="no", session=session))
+                    await send(
+                        Fault(code=random.choice(list(FaultCode)), text="no", session=session)
+                    )
                 case _:
                     link._transport.abort()
             return 0
@@ -105,7 +113,9 @@ def fuzz(texts: int, seed: int) -> Report:
                     name = type(said).__name__
                     report.errors[name] = report.errors.get(name, 0) + 1
                     if not str(said).isprintable():
-                        report.failures.append((each, f"an error is not one sentence: {str(said)!r}"))
+                        report.failures.append(
+                            (each, f"an error is not one sentence: {str(said)!r}")
+                        )
                 elif said == expected:
                     report.right += 1
                 else:
@@ -118,8 +128,10 @@ def fuzz(texts: int, seed: int) -> Report:
 async def _write(
     material: Material, random: Random | None, way: dict[str, Any], report: Report
 ) -> tuple[int, ...] | SwarmError:
-    """A text over three peers, with three more that could take their places; two of them may lie. In the end every
-    peer has given back all that it held."""
+    """A text over three peers, with three more that could take their places; two of them may lie.
+
+    In the end every peer has given back all that it held.
+    """
     liars = []
     async with swarm_of(lambda: Swarm(material), *STAGES, *STAGES) as swarm:
         if random is not None:

@@ -1,4 +1,5 @@
-"""Hostile peers against a client: whatever they answer, its session ends in time, with answers or a clear error."""
+"""Hostile peers against a client: whatever they answer, its session ends in time, with answers or a
+clear error."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,7 +26,19 @@ from swarm.routing.chain import Stage
 from swarm.util.tasks import end, within
 from swarm.wire import codec
 from swarm.wire.codec import WireError
-from swarm.wire.messages import Fault, FaultCode, Frame, Message, Open, Opened, Ping, Pong, Probe, Result, Standing
+from swarm.wire.messages import (
+    Fault,
+    FaultCode,
+    Frame,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Probe,
+    Result,
+    Standing,
+)
 from swarm.wire.tensors import WireTensor
 
 HIDDEN, PEERS, WINDOWS = 8, 2, 4
@@ -34,9 +47,12 @@ SESSION_S = 400.0  # of skipped time: no session of so few windows may take long
 
 
 class Liar:
-    """A peer's end of a link, that answers as chance has it; frames are answered by the ``last`` peer of the chain."""
+    """A peer's end of a link, that answers as chance has it; frames are answered by the ``last``
+    peer of the chain."""
 
-    def __init__(self, link: StreamLink, good: float, random: Random, last: "Liar | None" = None) -> None:
+    def __init__(
+        self, link: StreamLink, good: float, random: Random, last: "Liar | None" = None
+    ) -> None:
         self._link, self._good, self._random, self._last = link, good, random, last
         self._heard: list[bytes] = []
         self.task = asyncio.create_task(self._serve())
@@ -48,7 +64,9 @@ class Liar:
     async def _serve(self) -> None:
         try:
             async for message in self._link:
-                speaker = self._last if self._last is not None and isinstance(message, Frame) else self
+                speaker = (
+                    self._last if self._last is not None and isinstance(message, Frame) else self
+                )
                 for data in speaker._answers(message):
                     speaker._link._writer.write(len(data).to_bytes(4, "big") + data)
         except WireError:
@@ -95,9 +113,17 @@ class Liar:
         """Nearly the answer that was due: what pydantic would refuse is kept."""
         random = self._random
         tokens = random.choice((0, result.hidden.tokens, result.count))
-        values = torch.full((tokens, random.choice((HIDDEN, HIDDEN, 4))), random.choice((1.0, float("nan"), 3e38)))
+        values = torch.full(
+            (tokens, random.choice((HIDDEN, HIDDEN, 4))), random.choice((1.0, float("nan"), 3e38))
+        )
         changes = random.choice(
-            ({}, {"epoch": result.epoch + 1}, {"first": result.first + 1}, {"count": 256}, {"compute_ms": (1e7,) * 64})
+            (
+                {},
+                {"epoch": result.epoch + 1},
+                {"first": result.first + 1},
+                {"count": 256},
+                {"compute_ms": (1e7,) * 64},
+            )
         )
         return result.model_copy(update={"hidden": WireTensor.pack(values), **changes})
 
@@ -125,7 +151,8 @@ def honest_answer(message: Message) -> Message | None:
 
 def play(seed: int) -> tuple[str, list[str]]:
     """One session over two peers that lie. Returns how it ended, and what went wrong."""
-    random, chance, ends = Random(seed), Random(seed), [""]  # of the peers and the client, and of the clock
+    # of the peers and the client, and of the clock
+    random, chance, ends = Random(seed), Random(seed), [""]
 
     async def work() -> list[str]:
         liars: list[Liar] = []

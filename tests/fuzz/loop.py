@@ -1,4 +1,5 @@
-"""The coverage-guided loop: change what went a new way before, and keep what goes a new way again."""
+"""The coverage-guided loop: change what went a new way before, and keep what goes a new way
+again."""
 
 import hashlib
 import time
@@ -30,7 +31,10 @@ class Target(Protocol):
         ...
 
     def run(self, data: bytes) -> str:
-        """Let it be read; returns in a word or two what came of it. Raises whatever must not be raised."""
+        """Let it be read; returns in a word or two what came of it.
+
+        Raises whatever must not be raised.
+        """
         ...
 
     def memory(self, data: bytes) -> int:
@@ -56,19 +60,21 @@ class Report:
     seconds: float = 0.0
     outcomes: dict[str, int] = field(default_factory=dict)
     failures: list[tuple[bytes, str]] = field(default_factory=list)
-    pioneers: list[tuple[int, bytes]] = field(default_factory=list)  # how many ways an input was the first to go
+    # how many ways an input was the first to go
+    pioneers: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
-            f"{self.name}: {self.inputs} inputs in {self.seconds:.0f} s, {self.valid} of them valid, {self.ways} ways, "
-            f"{len(self.outcomes)} outcomes; the slowest took {self.slowest_s * 1e3:.1f} ms "
-            f"({len(self.slowest)} bytes), the largest {self.peak_bytes / 1e6:.2f} MB of memory; "
-            f"{len(self.failures)} failures"
+            f"{self.name}: {self.inputs} inputs in {self.seconds:.0f} s, {self.valid} of them"
+            f" valid, {self.ways} ways, {len(self.outcomes)} outcomes; the slowest took"
+            f" {self.slowest_s * 1e3:.1f} ms ({len(self.slowest)} bytes), the largest"
+            f" {self.peak_bytes / 1e6:.2f} MB of memory; {len(self.failures)} failures"
         )
 
 
 def fuzz(target: Target, inputs: int, seed: int, failures: int = 10) -> Report:
-    """Throw so many inputs at a target, the same ones for the same seed; stops after so many ``failures``."""
+    """Throw so many inputs at a target, the same ones for the same seed; stops after so many
+    ``failures``."""
     random, report, watched = Random(seed), Report(target.name), Watched(target.modules)
     kept: list[bytes] = []
     seen: set[Way] = set()
@@ -112,12 +118,15 @@ def _inputs(target: Target, count: int, kept: list[bytes], random: Random) -> It
             yield target.seed(random)
         else:
             recent = random.random() < 0.3
-            data = kept[-1 - random.randrange(min(20, len(kept)))] if recent else random.choice(kept)
+            data = (
+                kept[-1 - random.randrange(min(20, len(kept)))] if recent else random.choice(kept)
+            )
             yield changed(data, kept, random)[: target.longest]
 
 
 def _timed(target: Target, data: bytes) -> float:
-    """Seconds of our thread's own time; once more, because the first time may have paid for a collection of garbage."""
+    """Seconds of our thread's own time; once more, because the first time may have paid for a
+    collection of garbage."""
     started = time.thread_time()
     target.run(data)
     return time.thread_time() - started
@@ -132,7 +141,9 @@ def _measured(target: Target, data: bytes) -> int:
     finally:
         tracemalloc.stop()
     if peak > target.memory(data):
-        raise TooMuch(f"{peak} bytes of memory for {len(data)} bytes, {target.memory(data)} are allowed")
+        raise TooMuch(
+            f"{peak} bytes of memory for {len(data)} bytes, {target.memory(data)} are allowed"
+        )
     return peak
 
 

@@ -1,4 +1,5 @@
-"""From something valid to something that is hardly wrong: changes to values, to how they are packed, and to bytes."""
+"""From something valid to something that is hardly wrong: changes to values, to how they are
+packed, and to bytes."""
 
 import struct
 from collections.abc import Sequence
@@ -11,11 +12,42 @@ MAX_DEEP = 400  # nearly as far as msgpack goes down
 MAX_LONG = 1 << 17
 SMALL = 4096  # bytes of what is multiplied
 ODD: tuple[Any, ...] = (
-    *(None, True, False, b"", "", [], {}, float("nan"), float("inf"), -float("inf"), 1e308, 5e-324, -0.0, 1.5),
+    *(
+        None,
+        True,
+        False,
+        b"",
+        "",
+        [],
+        {},
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        1e308,
+        5e-324,
+        -0.0,
+        1.5,
+    ),
     *(0, 1, -1, 127, 128, 255, 256, 257, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63),
     *((1 << 64) - 1, -(1 << 31), -(1 << 63), 1 << 24, 1 << 20, 32_768, 32_769, 1000, 1001),
-    *("float32", "float64", "\x00\x1b[2J", "\ud7ff\u2028", "a" * 301, b"\x00" * 16, b"\xff" * 17, "0" * 32),
-    *([[]], {"": None}, [1] * 257, {str(n): n for n in range(257)}, [{}] * 9, msgpack.ExtType(5, b"x")),
+    *(
+        "float32",
+        "float64",
+        "\x00\x1b[2J",
+        "\ud7ff\u2028",
+        "a" * 301,
+        b"\x00" * 16,
+        b"\xff" * 17,
+        "0" * 32,
+    ),
+    *(
+        [[]],
+        {"": None},
+        [1] * 257,
+        {str(n): n for n in range(257)},
+        [{}] * 9,
+        msgpack.ExtType(5, b"x"),
+    ),
     msgpack.Timestamp(1, 0),
 )
 
@@ -52,7 +84,11 @@ def _changed_map(value: dict[Any, Any], others: Sequence[bytes], random: Random)
         case 0:
             return {k: v for k, v in value.items() if k != key}
         case 1:
-            return value | {random.choice(("", "kind", "next", "x" * 50, b"session", 7, key)): random.choice(ODD)}
+            return value | {
+                random.choice(("", "kind", "next", "x" * 50, b"session", 7, key)): random.choice(
+                    ODD
+                )
+            }
         case 2:
             other = random.choice(list(value))
             return value | {key: value[other], other: value[key]}
@@ -83,7 +119,9 @@ def _is_small(value: list[Any]) -> bool:
 def _instead(value: Any, others: Sequence[bytes], random: Random) -> Any:
     chance = random.random()
     if chance < 0.5 and isinstance(value, int | float) and not isinstance(value, bool):
-        return random.choice((value + 1, value - 1, -value, value * 2, float(value), int(value == value)))
+        return random.choice(
+            (value + 1, value - 1, -value, value * 2, float(value), int(value == value))
+        )
     if chance < 0.5 and isinstance(value, bytes | str):
         return random.choice((value[:-1], value + value[:1], value * 2, value[1:], value[::-1]))
     if chance < 0.6 and isinstance(value, bytes):
@@ -134,9 +172,12 @@ def changed_bytes(data: bytes, others: Sequence[bytes], random: Random) -> bytes
 
 
 def packed_by_a_liar(value: Any, random: Random) -> bytes:
-    """msgpack in which some lengths are not what follows, and not all headers are the shortest ones."""
+    """msgpack in which some lengths are not what follows, and not all headers are the shortest
+    ones."""
     if isinstance(value, list | tuple):
-        return _header(0xDC, len(value), random) + b"".join(packed_by_a_liar(each, random) for each in value)
+        return _header(0xDC, len(value), random) + b"".join(
+            packed_by_a_liar(each, random) for each in value
+        )
     if isinstance(value, dict):
         inner = (packed_by_a_liar(each, random) for pair in value.items() for each in pair)
         return _header(0xDE, len(value), random) + b"".join(inner)
@@ -150,9 +191,12 @@ def packed_by_a_liar(value: Any, random: Random) -> bytes:
 
 
 def _header(code: int, length: int, random: Random) -> bytes:
-    """Of a container or text whose length has two bytes after ``code``, and four after the code behind that."""
+    """Of a container or text whose length has two bytes after ``code``, and four after the code
+    behind that."""
     if random.random() < 0.1:
-        length = random.choice((0, length + 1, max(length - 1, 0), 65535, 65536, 1 << 30, (1 << 32) - 1))
+        length = random.choice(
+            (0, length + 1, max(length - 1, 0), 65535, 65536, 1 << 30, (1 << 32) - 1)
+        )
     if length > 65535 or random.random() < 0.2:
         return struct.pack(">BI", code + 1, length)
     return struct.pack(">BH", code, length)
@@ -162,7 +206,26 @@ def _header(code: int, length: int, random: Random) -> bytes:
 HEADERS = [
     *(bytes([code]) + b"\xff" * 4 for code in (0xC6, 0xC9, 0xDB, 0xDD, 0xDF)),
     *(bytes([code]) + b"\xff" * 2 for code in (0xC5, 0xC8, 0xDA, 0xDC, 0xDE)),
-    *(bytes([code]) for code in (0xC0, 0xC1, 0xC4, 0xCB, 0xCF, 0xD3, 0xD4, 0xD8, 0x90, 0x9F, 0x80, 0x8F, 0xA0, 0xBF)),
-    *(b"\xd6\xff\xff\xff\xff\xff", b"\xd7\xff" + b"\xff" * 8, b"\xc7\x0c\xff" + b"\xff" * 12),  # times
+    *(
+        bytes([code])
+        for code in (
+            0xC0,
+            0xC1,
+            0xC4,
+            0xCB,
+            0xCF,
+            0xD3,
+            0xD4,
+            0xD8,
+            0x90,
+            0x9F,
+            0x80,
+            0x8F,
+            0xA0,
+            0xBF,
+        )
+    ),
+    # times
+    *(b"\xd6\xff\xff\xff\xff\xff", b"\xd7\xff" + b"\xff" * 8, b"\xc7\x0c\xff" + b"\xff" * 12),
     *(b"\x91" * 2000, b"\xdc\x01\x00" * 340, b"\xdd\x00\x01\x00\x00" * 9, b"\x81\xa0" * 600),
 ]

@@ -1,4 +1,5 @@
-"""Values that a pydantic model takes, made from its own JSON schema: a new message type needs nothing here."""
+"""Values that a pydantic model takes, made from its own JSON schema: a new message type needs
+nothing here."""
 
 from collections.abc import Callable
 from functools import cache
@@ -30,7 +31,8 @@ def valid(model: type[BaseModel], random: Random) -> Fields:
     """The fields of a valid instance, as msgpack carries them.
 
     Raises:
-        AssertionError: if none is found, because fields depend on each other in a way that `FIXES` knows nothing of.
+        AssertionError: if none is found, because fields depend on each other in a way that `FIXES`
+            knows nothing of.
     """
     for _ in range(TRIES):
         fields = _of_model(_schema(model), _schema(model).get("$defs", {}), random)
@@ -81,12 +83,17 @@ def _of(schema: Fields, defs: Fields, random: Random) -> Any:
         case "string" if "pattern" in schema:
             return _matching(patterns.parse(schema["pattern"].replace(r"\z", "$")), random)
         case "string":
-            return "".join(random.choice("az09.:/ é\n\u2028\x7f") for _ in range(_count(schema, "Length", random)))
+            return "".join(
+                random.choice("az09.:/ é\n\u2028\x7f")
+                for _ in range(_count(schema, "Length", random))
+            )
         case "integer":
             return _between(*_bounds(schema, 1), random)
         case "number":
             low, high = _bounds(schema, 0.0)
-            return random.choice((low, high, random.uniform(low, high), float(int(low)), -0.0 if low == 0 else low))
+            return random.choice(
+                (low, high, random.uniform(low, high), float(int(low)), -0.0 if low == 0 else low)
+            )
         case "boolean":
             return random.random() < 0.5
     return None
@@ -95,12 +102,18 @@ def _of(schema: Fields, defs: Fields, random: Random) -> Any:
 def _count(schema: Fields, of: str, random: Random) -> int:
     """How many items or characters: few as a rule, and as many as may be now and then."""
     least, most = schema.get(f"min{of}", 0), schema.get(f"max{of}", MANY)
-    return most if most <= MOST and random.random() < 0.03 else _between(least, max(least, min(most, MANY)), random)
+    return (
+        most
+        if most <= MOST and random.random() < 0.03
+        else _between(least, max(least, min(most, MANY)), random)
+    )
 
 
 def _bounds(schema: Fields, step: float) -> tuple[Any, Any]:
     low = schema.get("minimum", schema.get("exclusiveMinimum", -(1 << 31)))
-    high = schema["maximum"] if "maximum" in schema else schema.get("exclusiveMaximum", 1 << 31) - step
+    high = (
+        schema["maximum"] if "maximum" in schema else schema.get("exclusiveMaximum", 1 << 31) - step
+    )
     return low, high
 
 
@@ -123,21 +136,34 @@ def _matching(pattern: Any, random: Random) -> str:
             text += chr(some if kind is codes.LITERAL else random.randint(*some))
         elif code is codes.MAX_REPEAT:
             least, most, inner = value
-            text += "".join(_matching(inner, random) for _ in range(_between(least, min(most, least + MANY), random)))
+            text += "".join(
+                _matching(inner, random)
+                for _ in range(_between(least, min(most, least + MANY), random))
+            )
     return text
 
 
 def _fix_tensor(fields: Fields, random: Random) -> None:
     size = 4 if fields["dtype"] == "float32" else 2
-    most = (256, 4096) if random.random() < LARGE else random.choice(((1, 4), (3, 32), (20, 4), (256, 1)))
-    fields["tokens"], fields["hidden"] = min(fields["tokens"], most[0]), min(fields["hidden"], most[1])
+    most = (
+        (256, 4096)
+        if random.random() < LARGE
+        else random.choice(((1, 4), (3, 32), (20, 4), (256, 1)))
+    )
+    fields["tokens"], fields["hidden"] = (
+        min(fields["tokens"], most[0]),
+        min(fields["hidden"], most[1]),
+    )
     fields["data"] = random.randbytes(size * fields["tokens"] * fields["hidden"])
 
 
 def _fix_frame(fields: Fields, random: Random) -> None:
     tokens, hidden = fields.get("tokens"), fields.get("hidden")
     if (tokens is None) == (hidden is None):
-        fields["hidden"], fields["tokens"] = None, tokens or [random.randrange(97) for _ in range(3)]
+        fields["hidden"], fields["tokens"] = (
+            None,
+            tokens or [random.randrange(97) for _ in range(3)],
+        )
     count = len(fields["tokens"]) if fields.get("tokens") else fields["hidden"]["tokens"]
     fields["tail"] = 0 if fields.get("replay") is not None else random.randint(0, count)
     if fields.get("parents") is not None:
@@ -171,7 +197,8 @@ def _fix_address(name: str) -> Callable[[Fields, Random], None]:
 
 
 ADDRESSES = ("127.0.0.1:9000", "[2001:db8::1]:443", "peer.example.org:65535")
-# What fields of one model demand of each other, by the model's name; called with fields that fit one by one.
+# What fields of one model demand of each other, by the model's name; called with fields that fit
+# one by one.
 FIXES: dict[str, Callable[[Fields, Random], None]] = {
     "WireTensor": _fix_tensor,
     "Frame": _fix_frame,

@@ -1,7 +1,7 @@
 """Scripts of what strangers do to two peers: made up, changed, played, and written down as JSON.
 
-A step is a list: who does it, what, and with what. Bytes are hex. Where a message is said, it is in the step as it
-travels, so that a script is played the same way whatever the program becomes.
+A step is a list: who does it, what, and with what. Bytes are hex. Where a message is said, it is in
+the step as it travels, so that a script is played the same way whatever the program becomes.
 """
 
 import asyncio
@@ -12,7 +12,17 @@ from typing import Any
 import msgpack
 import torch
 
-from fuzz.arena import CACHE_TOKENS, FINGERPRINT, SAID_BY_SINKS, Arena, Honest, Stranger, hop_to, id_of, settle
+from fuzz.arena import (
+    CACHE_TOKENS,
+    FINGERPRINT,
+    SAID_BY_SINKS,
+    Arena,
+    Honest,
+    Stranger,
+    hop_to,
+    id_of,
+    settle,
+)
 from fuzz.mutate import ODD, changed
 from fuzz.schema import valid
 from swarm.wire import codec
@@ -53,7 +63,9 @@ class Author:
                 return self._say(client, host, "frame", self._frame(session))
             case 1:
                 session["epoch"] += random.choice((0, 1, 1, 3))
-                return self._say(client, host, "cancel", {"session": session["id"], "epoch": session["epoch"]})
+                return self._say(
+                    client, host, "cancel", {"session": session["id"], "epoch": session["epoch"]}
+                )
             case 2:
                 return self._say(client, host, "reroute", self._reroute(session))
             case 3:
@@ -61,7 +73,9 @@ class Author:
                 fields = {"session": session["id"], "to": to and hop_to(to).model_dump()}
                 return self._say(client, host, "mirror", fields)
             case 4:
-                named = [id_of(name) for name in random.sample(("a", "b", *CLIENT), random.randrange(3))]
+                named = [
+                    id_of(name) for name in random.sample(("a", "b", *CLIENT), random.randrange(3))
+                ]
                 fields = random.choice(({}, {}, {"speakers": named}))
                 kind = "heed" if fields else random.choice(("probe", "close"))
                 return self._say(client, host, kind, {"session": session["id"], **fields})
@@ -104,7 +118,13 @@ class Author:
             "epoch": random.choice((0, 0, 0, 2)),
         }
         self._sessions.append(
-            {"id": fields["session"], "client": client, "host": host, "first": first, "epoch": fields["epoch"]}
+            {
+                "id": fields["session"],
+                "client": client,
+                "host": host,
+                "first": first,
+                "epoch": fields["epoch"],
+            }
             | {"last": 0, "root": 0, "next": name}
         )
         return fields
@@ -115,20 +135,31 @@ class Author:
             session["epoch"] += 1
             session["root"] = random.randint(0, session["last"])
         first = session["last"] + 1
-        fields: dict[str, Any] = {"session": session["id"], "epoch": session["epoch"], "root": session["root"]}
+        fields: dict[str, Any] = {
+            "session": session["id"],
+            "epoch": session["epoch"],
+            "root": session["root"],
+        }
         if random.random() < 0.1:
-            name, value = random.choice((("epoch", max(0, session["epoch"] - 1)), ("root", first + 7), ("root", 1)))
+            name, value = random.choice(
+                (("epoch", max(0, session["epoch"] - 1)), ("root", first + 7), ("root", 1))
+            )
             fields[name] = value
         if random.random() < 0.07:
             first = max(1, first + random.choice((-3, -1, 1, 5)))
         replay = random.choice((None,) * 8 + (0, 1, 64))
-        fields |= {"first": first, "tail": 0 if replay is not None else random.choice((0, 1, count, count))}
+        fields |= {
+            "first": first,
+            "tail": 0 if replay is not None else random.choice((0, 1, count, count)),
+        }
         if replay is not None:
             fields["replay"] = replay
         if random.random() < 0.25:
             fields["parents"] = [1 + random.randrange(min(first + n, 4)) for n in range(count)]
         if (session["first"] == 0) != (random.random() < 0.04):
-            fields["tokens"] = [random.randrange(VOCAB + (random.random() < 0.01)) for _ in range(count)]
+            fields["tokens"] = [
+                random.randrange(VOCAB + (random.random() < 0.01)) for _ in range(count)
+            ]
         else:
             fields["hidden"] = self._hidden(count)
         session["last"] = first + count - 1
@@ -139,10 +170,16 @@ class Author:
     def _hidden(self, count: int) -> dict[str, Any]:
         random = self._random
         width = HIDDEN if random.random() < 0.95 else random.choice((1, 31, 33))
-        dtype = torch.float32 if random.random() < 0.9 else random.choice((torch.float16, torch.bfloat16))
+        dtype = (
+            torch.float32
+            if random.random() < 0.9
+            else random.choice((torch.float16, torch.bfloat16))
+        )
         values = torch.full((count, width), random.choice((0.0, 0.5, -1.0, 1e4)), dtype=dtype)
         if random.random() < 0.2:
-            values[random.randrange(count)] = random.choice((float("nan"), float("inf"), float("-inf"), 6e4, 3e38))
+            values[random.randrange(count)] = random.choice(
+                (float("nan"), float("inf"), float("-inf"), 6e4, 3e38)
+            )
         return WireTensor.pack(values).model_dump()
 
     def _reroute(self, session: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +202,9 @@ class Author:
             return [sink, 0, random.choice(("vanish", "stall", "mute"))]
         if random.random() < 0.7:
             code = random.choice(("no_session", "busy", "out_of_order", "internal", "draining"))
-            return self._say(sink, 0, "fault", {"code": code, "text": SAID_BY_SINKS, "session": session["id"]})
+            return self._say(
+                sink, 0, "fault", {"code": code, "text": SAID_BY_SINKS, "session": session["id"]}
+            )
         return self._say(sink, 0, "pong", {"nonce": 3})
 
 
@@ -194,7 +233,10 @@ def altered(script: Script, others: list[Script], random: Random) -> Script:
 
 
 async def play(script: Script, arena: Arena) -> list[str]:
-    """Let it happen to two peers, beside an honest client. Returns what went wrong, and `arena.kinds` what was said."""
+    """Let it happen to two peers, beside an honest client.
+
+    Returns what went wrong, and `arena.kinds` what was said.
+    """
     honest = Honest(arena)
     strangers: dict[tuple[int, int], Stranger] = {}
     await honest.open()
@@ -211,7 +253,9 @@ async def play(script: Script, arena: Arena) -> list[str]:
     return arena.failures
 
 
-async def _do(step: Step, arena: Arena, strangers: dict[tuple[int, int], Stranger], honest: Honest) -> None:
+async def _do(
+    step: Step, arena: Arena, strangers: dict[tuple[int, int], Stranger], honest: Honest
+) -> None:
     match step:
         case ["time", "wait", seconds]:
             await arena.skip(min(seconds, max(WAITS_S)))
@@ -225,7 +269,9 @@ async def _do(step: Step, arena: Arena, strangers: dict[tuple[int, int], Strange
             if isinstance(who, int):
                 stranger = strangers.get((who, host))
                 if stranger is None or stranger.link.closed:
-                    stranger = strangers[who, host] = await arena.stranger(await arena.hosts[host].link(CLIENT[who]))
+                    stranger = strangers[who, host] = await arena.stranger(
+                        await arena.hosts[host].link(CLIENT[who])
+                    )
             if stranger is not None:
                 _act(stranger, verb, *rest)
             await settle(4)

@@ -21,7 +21,17 @@ from swarm.model.span import Span
 from swarm.network.links import replica_feed
 from swarm.wire import token_tree
 
-MODULES = (handler, history, inbox, next_links, downstream, replay, session, replica_feed, token_tree)
+MODULES = (
+    handler,
+    history,
+    inbox,
+    next_links,
+    downstream,
+    replay,
+    session,
+    replica_feed,
+    token_tree,
+)
 FRESH = 0.4  # the share of scripts that are made anew
 KEPT = 500  # scripts at most, that changes are made to
 
@@ -38,14 +48,15 @@ class Report:
     seconds: float = 0.0
     memory_mb: tuple[float, float] = (0.0, 0.0)  # after a hundredth of the scripts, and in the end
     failures: list[tuple[Script, list[str]]] = field(default_factory=list)
-    pioneers: list[tuple[int, Script]] = field(default_factory=list)  # how many ways a script was the first to go
+    # how many ways a script was the first to go
+    pioneers: list[tuple[int, Script]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
-            f"sessions: {self.scripts} scripts of {self.steps} steps in {self.seconds:.0f} s, {self.ways} ways, "
-            f"{len(self.answers)} answers; the slowest took {self.slowest_s:.1f} s; "
-            f"memory {self.memory_mb[0]:.0f} MB after a hundredth, {self.memory_mb[1]:.0f} MB in the end; "
-            f"{len(self.failures)} failures"
+            f"sessions: {self.scripts} scripts of {self.steps} steps in {self.seconds:.0f} s,"
+            f" {self.ways} ways, {len(self.answers)} answers; the slowest took {self.slowest_s:.1f}"
+            f" s; memory {self.memory_mb[0]:.0f} MB after a hundredth, {self.memory_mb[1]:.0f} MB"
+            f" in the end; {len(self.failures)} failures"
         )
 
 
@@ -79,8 +90,8 @@ def fuzz(
     failures: int = 5,
     tell: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Play so many scripts; stops after so many ``failures``, and tells after every tenth of them how it stands. How
-    threads take turns is not in the seed's hands."""
+    """Play so many scripts; stops after so many ``failures``, and tells after every tenth of them
+    how it stands. How threads take turns is not in the seed's hands."""
     random, report, watched = Random(seed), Report(), Watched(MODULES, pairs=False)
     kept: list[Script] = []
     seen: set[Way] = set()

@@ -1,4 +1,5 @@
-"""What bytes from outside are thrown at: every decoder that a stranger reaches, and what must be true of it."""
+"""What bytes from outside are thrown at: every decoder that a stranger reaches, and what must be
+true of it."""
 
 import asyncio
 import re
@@ -31,7 +32,9 @@ MB = 1 << 20
 def _kind(reason: str) -> str:
     """Which of the reasons for a refusal it is, without what differs from input to input."""
     where, _, why = reason.rpartition(": ")
-    return re.sub(r"\d+|'.*", "#", why if why.startswith(("Extra", "Keys")) else f"{where} {why}")[:60]
+    return re.sub(r"\d+|'.*", "#", why if why.startswith(("Extra", "Keys")) else f"{where} {why}")[
+        :60
+    ]
 
 
 class Codec:
@@ -67,7 +70,9 @@ class Codec:
         assert len(again) <= MAX_MESSAGE_BYTES, "it may be heard, but not said"
         hidden = getattr(message, "hidden", None)
         if hidden is not None:
-            assert tensors.WireTensor.pack(hidden.unpack()) == hidden, "its tensor does not come back"
+            assert tensors.WireTensor.pack(hidden.unpack()) == hidden, (
+                "its tensor does not come back"
+            )
         return f"valid {type(message).__name__}"
 
 
@@ -115,7 +120,9 @@ class Validator:
 
     def seed(self, random: Random) -> bytes:
         record = random.choice(self._records)
-        data: bytes = msgpack.packb([record.key, record.subkey, record.value, record.expiration_time])
+        data: bytes = msgpack.packb(
+            [record.key, record.subkey, record.value, record.expiration_time]
+        )
         return data
 
     def run(self, data: bytes) -> str:
@@ -151,21 +158,27 @@ class Validator:
             assert named in dict(held.items()) or subkey == named, "a bad record hid a good one"
 
     def _record(self, identity: Identity, random: Random) -> DHTRecord:
-        fields = valid(records.PeerRecord, random) | {"network": "fuzz", "peer_id": identity.peer_id}
+        fields = valid(records.PeerRecord, random) | {
+            "network": "fuzz",
+            "peer_id": identity.peer_id,
+        }
         record = records.PeerRecord.model_validate(fields)
         try:
             packed = MSGPackSerializer.dumps(records.encode(record))
         except InvalidRecord:
             return self._record(identity, random)
         key = DHTID.generate(record.key()).to_bytes()
-        bare = DHTRecord(key, MSGPackSerializer.dumps(identity.peer_id), packed, NOW + random.randint(1, 60))
+        bare = DHTRecord(
+            key, MSGPackSerializer.dumps(identity.peer_id), packed, NOW + random.randint(1, 60)
+        )
         value = validator.RecordValidator("fuzz", identity).sign_value(bare)
         self._signed.add((key, bare.subkey, value, bare.expiration_time))
         return DHTRecord(key, bare.subkey, value, bare.expiration_time)
 
 
 class Framing:
-    """The messages of a libp2p stream are those that its lengths say, up to the first that is too long or none."""
+    """The messages of a libp2p stream are those that its lengths say, up to the first that is too
+    long or none."""
 
     name = "framing"
     modules = (libp2p,)
@@ -175,7 +188,10 @@ class Framing:
         self._codec, self._loop = Codec(), asyncio.new_event_loop()
 
     def seed(self, random: Random) -> bytes:
-        said = [self._codec.seed(random) if random.random() < 0.8 else b"" for _ in range(random.randint(0, 4))]
+        said = [
+            self._codec.seed(random) if random.random() < 0.8 else b""
+            for _ in range(random.randint(0, 4))
+        ]
         return b"".join(struct.pack(">I", len(each)) + each for each in said)
 
     def run(self, data: bytes) -> str:
@@ -193,7 +209,9 @@ class Framing:
         reader.feed_eof()
         heard: list[Message] = []
         link = StreamLink(
-            reader, asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop), "a stranger"
+            reader,
+            asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop),
+            "a stranger",
         )
         try:
             while True:
@@ -252,7 +270,9 @@ class Dialback:
     longest = 1 << 16
 
     def seed(self, random: Random) -> bytes:
-        data: bytes = msgpack.packb(valid(random.choice((dialback.Question, dialback.Answer)), random))
+        data: bytes = msgpack.packb(
+            valid(random.choice((dialback.Question, dialback.Answer)), random)
+        )
         return data
 
     def run(self, data: bytes) -> str:
@@ -272,8 +292,8 @@ class Dialback:
 
 
 class Greeting:
-    """Each word of a hello, heard where any of them is due: either that word, encoded back to the same one, or a
-    `HelloError` in one printable sentence."""
+    """Each word of a hello, heard where any of them is due: either that word, encoded back to the
+    same one, or a `HelloError` in one printable sentence."""
 
     name = "hello"
     modules = (handshake, codec)
@@ -281,7 +301,9 @@ class Greeting:
 
     def seed(self, random: Random) -> bytes:
         name = random.choice(list(handshake._KINDS))
-        data: bytes = msgpack.packb([codec.PROTOCOL_VERSION, name, valid(handshake._KINDS[name], random)])
+        data: bytes = msgpack.packb(
+            [codec.PROTOCOL_VERSION, name, valid(handshake._KINDS[name], random)]
+        )
         return data
 
     def run(self, data: bytes) -> str:
@@ -292,7 +314,9 @@ class Greeting:
             except handshake.HelloError as error:
                 refusal = error
             else:
-                assert handshake.decode(handshake.encode(said), kind) == said, "it does not come back"
+                assert handshake.decode(handshake.encode(said), kind) == said, (
+                    "it does not come back"
+                )
                 return f"valid {kind.__name__}"
             assert str(refusal).isprintable(), "a refusal could steer a terminal"
             assert len(str(refusal)) < 400, "a refusal is as long as the sender likes"

@@ -39,9 +39,15 @@ def test_every_kind_of_message_is_tried() -> None:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.threat("malformed-bytes")
 @pytest.mark.parametrize("defended", [True, False])
-def test_fuzzing_notices_a_decoder_that_checks_no_fields(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzzing_notices_a_decoder_that_checks_no_fields(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
-        monkeypatch.setattr(Message, "model_validate", classmethod(lambda cls, fields: cls.model_construct(**fields)))
+        monkeypatch.setattr(
+            Message,
+            "model_validate",
+            classmethod(lambda cls, fields: cls.model_construct(**fields)),
+        )
     assert bool(fuzz(Codec(), 1500, seed=1, failures=1).failures) is not defended
 
 

@@ -1,4 +1,5 @@
-"""Hostile clients and next peers against real peers, and hostile peers against clients: some scripts of each."""
+"""Hostile clients and next peers against real peers, and hostile peers against clients: some
+scripts of each."""
 
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def hand() -> Stagehand:
     return Stagehand.load()
 
 
-def test_whatever_strangers_do_an_honest_client_gets_what_is_right_and_all_is_given_back(hand: Stagehand) -> None:
+def test_whatever_strangers_do_an_honest_client_gets_what_is_right_and_all_is_given_back(
+    hand: Stagehand,
+) -> None:
     report = sessions.fuzz(hand, 20, seed=7)
     assert report.failures == []
     assert {"Opened", "Pong", "Result"} <= report.answers
@@ -30,7 +33,9 @@ def test_the_scripts_that_the_corpus_keeps_do_no_harm(hand: Stagehand) -> None:
     assert sessions.replay(hand, paths) == []
 
 
-def test_a_peer_that_forgets_to_give_cache_back_is_noticed(hand: Stagehand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_forgets_to_give_cache_back_is_noticed(
+    hand: Stagehand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fuzz.arena.PATIENCE_S", 0.2)
     monkeypatch.setattr(CacheBudget, "release", lambda *_: None)
     assert "cache tokens" in str(hand.play([["time", "settle", 1]]))

@@ -103,7 +103,9 @@ async def test_more_than_all_places_are_never_given():
 
 async def test_a_model_whose_texts_stand_still_leaves_places_to_the_others():
     admission, order, stay = Admission(places=8, waiting=8, models=2), [], asyncio.Event()
-    dead = [asyncio.create_task(_hold(admission, 1, "dead", order, stay, "dead")) for _ in range(12)]
+    dead = [
+        asyncio.create_task(_hold(admission, 1, "dead", order, stay, "dead")) for _ in range(12)
+    ]
     await eventually(lambda: (admission.running, admission.waiting) == (6, 6))
     with pytest.raises(Overloaded):
         async with admission.admit("dead"):

@@ -54,11 +54,18 @@ async def test_the_next_turn_of_a_chat_goes_on_from_what_the_peers_hold(served, 
 
 async def test_a_stream_says_what_the_whole_reply_says(served):
     whole = await served.openai.chat.completions.create(**chat())
-    stream = await served.openai.chat.completions.create(**chat(stream=True, stream_options={"include_usage": True}))
+    stream = await served.openai.chat.completions.create(
+        **chat(stream=True, stream_options={"include_usage": True})
+    )
     *chunks, last = [chunk async for chunk in stream]
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
-    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == ["stop"]
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        == whole.choices[0].message.content
+    )
+    assert [
+        chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason
+    ] == ["stop"]
     assert last.choices == []
     assert last.usage.completion_tokens == whole.usage.completion_tokens
     assert all(chunk.usage is None for chunk in chunks)
@@ -69,10 +76,15 @@ async def test_a_stream_says_what_the_whole_reply_says(served):
 
 
 async def test_every_tokens_fate_is_told_to_those_who_ask(served):
-    stream = await served.openai.chat.completions.create(**chat(stream=True), extra_body={"explain": True})
+    stream = await served.openai.chat.completions.create(
+        **chat(stream=True), extra_body={"explain": True}
+    )
     chunks = [chunk async for chunk in stream]
     pieces = [(chunk, chunk.swarm["pieces"]) for chunk in chunks if "pieces" in chunk.swarm]
-    assert all("".join(piece["text"] for piece in told) == chunk.choices[0].delta.content for chunk, told in pieces)
+    assert all(
+        "".join(piece["text"] for piece in told) == chunk.choices[0].delta.content
+        for chunk, told in pieces
+    )
     assert {piece["origin"] for _, told in pieces for piece in told} >= {"drafted", "corrected"}
 
 
@@ -108,7 +120,9 @@ async def test_biases_penalties_and_rules_change_the_text(served):
 
 
 async def test_a_chat_tells_log_probabilities(served):
-    reply = await served.openai.chat.completions.create(**chat(logprobs=True, top_logprobs=3, max_tokens=8))
+    reply = await served.openai.chat.completions.create(
+        **chat(logprobs=True, top_logprobs=3, max_tokens=8)
+    )
     content = reply.choices[0].logprobs.content
     assert len(content) == 8
     assert "".join(each.token for each in content) == reply.choices[0].message.content
@@ -117,9 +131,17 @@ async def test_a_chat_tells_log_probabilities(served):
         assert each.token == each.top_logprobs[0].token  # greedy
         assert each.logprob == each.top_logprobs[0].logprob <= 0
         assert bytes(each.bytes).decode() == each.token
-    stream = await served.openai.chat.completions.create(**chat(logprobs=True, max_tokens=8, stream=True))
-    told = [each for chunk in [c async for c in stream] for each in getattr(chunk.choices[0].logprobs, "content", ())]
-    assert [each.logprob for each in told] == pytest.approx([each.logprob for each in content], abs=1e-3)
+    stream = await served.openai.chat.completions.create(
+        **chat(logprobs=True, max_tokens=8, stream=True)
+    )
+    told = [
+        each
+        for chunk in [c async for c in stream]
+        for each in getattr(chunk.choices[0].logprobs, "content", ())
+    ]
+    assert [each.logprob for each in told] == pytest.approx(
+        [each.logprob for each in content], abs=1e-3
+    )
 
 
 async def test_a_completion_goes_on_from_texts_and_from_token_ids(served):
@@ -133,16 +155,22 @@ async def test_a_completion_goes_on_from_texts_and_from_token_ids(served):
     assert answer_of(text) == PROBLEM.answer
     assert [choice.text for reply in replies for choice in reply.choices] == [text] * 4
     assert replies[2].usage.prompt_tokens == 2 * len(ids)
-    told = await served.openai.completions.create(prompt=ids, logprobs=2, **(options | {"max_tokens": 5}))
+    told = await served.openai.completions.create(
+        prompt=ids, logprobs=2, **(options | {"max_tokens": 5})
+    )
     logprobs, text = told.choices[0].logprobs, told.choices[0].text
     assert "".join(logprobs.tokens) == text
-    assert [text[at:] for at in logprobs.text_offset] == ["".join(logprobs.tokens[i:]) for i in range(5)]
+    assert [text[at:] for at in logprobs.text_offset] == [
+        "".join(logprobs.tokens[i:]) for i in range(5)
+    ]
     assert all(len(likely) == 2 for likely in logprobs.top_logprobs)
     stream = await served.openai.completions.create(
         prompt=ids, logprobs=2, stream=True, **(options | {"max_tokens": 5})
     )
     chunks = [chunk async for chunk in stream]
-    assert [at for chunk in chunks[:-1] for at in chunk.choices[0].logprobs.text_offset] == logprobs.text_offset
+    assert [
+        at for chunk in chunks[:-1] for at in chunk.choices[0].logprobs.text_offset
+    ] == logprobs.text_offset
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
@@ -160,7 +188,13 @@ async def test_models_are_listed_and_found(served):
     ("body", "status", "param", "code", "words"),
     [
         (chat(temprature=1), 400, "temprature", "unknown_parameter", "no such field"),
-        (chat(presence_penalty=1), 400, "presence_penalty", "unsupported_parameter", "repetition_penalty"),
+        (
+            chat(presence_penalty=1),
+            400,
+            "presence_penalty",
+            "unsupported_parameter",
+            "repetition_penalty",
+        ),
         (chat(top_p=2), 400, "top_p", None, "up to 1"),
         (chat(verify="lazy"), 400, "verify", None, "the rules are strict"),
         (chat(max_tokens=5000), 400, None, "context_length_exceeded", "context ends at 1024"),
@@ -181,12 +215,22 @@ async def test_what_cannot_be_asked_is_one_sentence(demo, body, status, param, c
 
 
 async def test_other_paths_methods_types_and_sizes_are_refused_in_the_same_envelope(served):
-    async with served.http.post(f"{served.url}/v1/chat/completions", data=b"x" * (MAX_BODY_BYTES + 1)) as response:
-        assert (response.status, (await response.json())["error"]["type"]) == (415, "invalid_request_error")
+    async with served.http.post(
+        f"{served.url}/v1/chat/completions", data=b"x" * (MAX_BODY_BYTES + 1)
+    ) as response:
+        assert (response.status, (await response.json())["error"]["type"]) == (
+            415,
+            "invalid_request_error",
+        )
     headers = {"Content-Type": "application/json"}
     huge = b"[" * (MAX_BODY_BYTES + 1)
-    async with served.http.post(f"{served.url}/v1/chat/completions", data=huge, headers=headers) as response:
-        assert (response.status, (await response.json())["error"]["type"]) == (413, "invalid_request_error")
+    async with served.http.post(
+        f"{served.url}/v1/chat/completions", data=huge, headers=headers
+    ) as response:
+        assert (response.status, (await response.json())["error"]["type"]) == (
+            413,
+            "invalid_request_error",
+        )
     assert (await served.get("/v1/nothing"))[0] == 404
     assert (await served.get("/v1/chat/completions"))[0] == 405
 
@@ -213,20 +257,28 @@ async def test_readiness_says_which_layers_miss(demo):
         await served.swarm.add((4, 8), cache_tokens=4096, max_positions=1024)
         served.swarm.know(())
         assert (await served.get("/ready"))[0] == 200
-        assert (await served.openai.chat.completions.create(**chat())).choices[0].finish_reason == "stop"
+        assert (await served.openai.chat.completions.create(**chat())).choices[
+            0
+        ].finish_reason == "stop"
 
 
 async def test_a_model_whose_peers_are_gone_holds_no_places_and_starves_no_other(demo):
-    """Its first texts hold places until they give up; those behind them wait without, and others are written."""
+    """Its first texts hold places until they give up; those behind them wait without, and others
+    are written."""
     gone, there = named(demo, "gone"), named(demo, "there")
     async with gateway_over(gone, beside=[there], places=4, waiting=16, patience_s=60.0) as served:
         body = chat(max_tokens=1)
         assert (await served.post("/v1/chat/completions", body | {"model": "gone"}))[0] == 200
         for peer in served.swarm.up:
             await peer.die()
-        waiting = [asyncio.create_task(served.post("/v1/chat/completions", body | {"model": "gone"})) for _ in range(8)]
+        waiting = [
+            asyncio.create_task(served.post("/v1/chat/completions", body | {"model": "gone"}))
+            for _ in range(8)
+        ]
         await soon(_says(served, b"vllm:num_requests_waiting 5.0"))
-        status, _, answer = await soon(served.post("/v1/chat/completions", body | {"model": "there"}))
+        status, _, answer = await soon(
+            served.post("/v1/chat/completions", body | {"model": "there"})
+        )
         assert (status, answer["model"]) == (200, "there")
         assert not any(task.done() for task in waiting)
         await end(*waiting)
@@ -255,7 +307,9 @@ async def test_who_leaves_ends_the_text_and_the_peers_sessions(served: Served, s
     """The peers compute nothing for a reader who is not there any more."""
     tail = served.swarm.up[1]
     tail.span.entered.clear()
-    asking = asyncio.create_task(served.openai.chat.completions.create(**chat(stream=stream, max_tokens=800)))
+    asking = asyncio.create_task(
+        served.openai.chat.completions.create(**chat(stream=stream, max_tokens=800))
+    )
     await soon(asyncio.to_thread(tail.span.entered.wait, 20))
     assert served.sessions == 2
     if stream:
@@ -266,7 +320,10 @@ async def test_who_leaves_ends_the_text_and_the_peers_sessions(served: Served, s
         asking.cancel()
     await eventually(lambda: served.sessions == 0)
     assert all(peer.idle for peer in served.swarm.up)
-    assert b'swarm_generations_abandoned_total{model_name="demo-target"} 1.0' in (await served.get("/metrics"))[2]
+    assert (
+        b'swarm_generations_abandoned_total{model_name="demo-target"} 1.0'
+        in (await served.get("/metrics"))[2]
+    )
 
 
 async def test_what_fails_in_mid_stream_is_the_last_event(demo):
@@ -300,10 +357,13 @@ async def test_keys_are_asked_for_where_there_are_some(demo):
             status, headers, answer = await served.post("/v1/chat/completions", chat(), wrong)
             assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
             assert headers["WWW-Authenticate"] == "Bearer"
-            assert [(await served.get(path, wrong))[0] for path in ("/v1/models", "/metrics", "/events/speed")] == [
-                401
+            assert [
+                (await served.get(path, wrong))[0]
+                for path in ("/v1/models", "/metrics", "/events/speed")
+            ] == [401] * 3
+            assert [(await served.get(path, wrong))[0] for path in ("/health", "/ready", "/")] == [
+                200
             ] * 3
-            assert [(await served.get(path, wrong))[0] for path in ("/health", "/ready", "/")] == [200] * 3
 
 
 async def test_other_peoples_pages_are_kept_out(served):
@@ -336,9 +396,13 @@ async def test_metrics_count_what_was_done(served):
     model = f'{{model_name="{TARGET}"}}'
     assert float(values[f"vllm:prompt_tokens_total{model}"]) == usage.prompt_tokens
     assert float(values[f"vllm:generation_tokens_total{model}"]) == usage.completion_tokens
-    assert float(values[f"vllm:spec_decode_num_draft_tokens_total{model}"]) == stats["drafted_tokens"]
+    assert (
+        float(values[f"vllm:spec_decode_num_draft_tokens_total{model}"]) == stats["drafted_tokens"]
+    )
     accepted = float(values[f"vllm:spec_decode_num_accepted_tokens_total{model}"])
-    places = [float(value) for name, value in values.items() if "accepted_tokens_per_pos_total" in name]
+    places = [
+        float(value) for name, value in values.items() if "accepted_tokens_per_pos_total" in name
+    ]
     assert accepted == stats["accepted_tokens"] == sum(places)
     assert float(values[f"vllm:time_to_first_token_seconds_count{model}"]) == 1
     assert float(values['swarm_requests_refused_total{code="unknown_parameter"}']) == 1

@@ -49,7 +49,9 @@ def _parts(value):
     if not isinstance(value, (list, dict)):
         return 0, 0, 0
     inner = [_parts(each) for each in (value.values() if isinstance(value, dict) else value)]
-    strings, containers, commas = (sum(each) for each in zip(*inner, strict=True)) if inner else (0, 0, 0)
+    strings, containers, commas = (
+        (sum(each) for each in zip(*inner, strict=True)) if inner else (0, 0, 0)
+    )
     names = len(value) if isinstance(value, dict) else 0
     return strings + names, containers + 1, commas + max(0, len(value) - 1)
 
@@ -60,7 +62,9 @@ def test_parts_are_counted_as_they_are(monkeypatch, ascii_only):
     for _ in range(400):
         value = {"a": _any(rng)}
         body = json.dumps(value, ensure_ascii=ascii_only).encode()
-        for limit, count in zip(("MAX_STRINGS", "MAX_CONTAINERS", "MAX_VALUES"), _parts(value), strict=True):
+        for limit, count in zip(
+            ("MAX_STRINGS", "MAX_CONTAINERS", "MAX_VALUES"), _parts(value), strict=True
+        ):
             with monkeypatch.context() as patch:
                 patch.setattr(bounded_json, limit, count)
                 assert read_object(body) == value

@@ -1,4 +1,5 @@
-"""The pages in a real browser, before a real gateway and a small swarm of the demo model, all in this process."""
+"""The pages in a real browser, before a real gateway and a small swarm of the demo model, all in
+this process."""
 
 import asyncio
 import shutil
@@ -25,22 +26,36 @@ from swarm.network.dht.records import REFRESH_INTERVAL_S
 from swarm.util.tasks import end
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")
+axe = pytest.importorskip(
+    "axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed"
+)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-gpu", "--disable-sync"]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-sync",
+]
 FLAGS += ["--no-first-run", "--no-sandbox"]
 SPANS = [(0, 3), (3, 6), (6, 8)]
 DASH = "\u2013"
 LAYERS = [f"layers {first}{DASH}{last - 1}" for first, last in SPANS]
-QUESTION = "Max starts with 218 buttons. A friend takes 30 buttons away. How many buttons does Max have in the end?"
+QUESTION = (
+    "Max starts with 218 buttons. A friend takes 30 buttons away. How many buttons does Max have in"
+    " the end?"
+)
 KEY = "a-key-that-nobody-guesses"
 PHONE, DESKTOP = {"width": 375, "height": 667}, {"width": 1280, "height": 800}
 WAIT_MS = 30_000  # for what must come true
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"
+    ),
 ]
 
 
@@ -70,18 +85,27 @@ class House:
     browser: Any
 
     @asynccontextmanager
-    async def page(self, path: str = "/", scheme: str = "light", size: dict[str, int] = DESKTOP) -> AsyncIterator[Any]:
+    async def page(
+        self, path: str = "/", scheme: str = "light", size: dict[str, int] = DESKTOP
+    ) -> AsyncIterator[Any]:
         """A page of a fresh visitor; no script of it may fail, and nothing may break its policy."""
-        context = await self.browser.new_context(base_url=self.url, color_scheme=scheme, viewport=size)
+        context = await self.browser.new_context(
+            base_url=self.url, color_scheme=scheme, viewport=size
+        )
         context.set_default_timeout(WAIT_MS)
         page = await context.new_page()
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: complaints.append(message.text) if message.type == "error" else None,
+        )
         try:
             await page.goto(path)
             yield page
-            assert [text for text in complaints if "the server responded with a status" not in text] == []
+            assert [
+                text for text in complaints if "the server responded with a status" not in text
+            ] == []
         finally:
             await context.close()
 
@@ -97,13 +121,17 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             network = Network("test", first.addresses)
             checkpoint = Checkpoint.open(locate(TARGET))
             spans = [HeldSpan(Span.load(checkpoint, *layers)) for layers in SPANS]
-            peers = [await life.enter_async_context(_peer(span, checkpoint, network)) for span in spans]
-            client = SwarmClient(locate(TARGET), draft=locate(DRAFT), network=network, audit_rate=0.0)
+            peers = [
+                await life.enter_async_context(_peer(span, checkpoint, network)) for span in spans
+            ]
+            client = SwarmClient(
+                locate(TARGET), draft=locate(DRAFT), network=network, audit_rate=0.0
+            )
             await life.enter_async_context(client)
             url = await life.enter_async_context(serving([client], Settings(port=0, grace_s=1.0)))
-            browser = await (await life.enter_async_context(playwright.async_playwright())).chromium.launch(
-                executable_path=CHROMIUM, args=FLAGS
-            )
+            browser = await (
+                await life.enter_async_context(playwright.async_playwright())
+            ).chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             life.push_async_callback(browser.close)
             yield House(peers, spans, client, url, browser)
 
@@ -151,7 +179,9 @@ async def test_an_answer_streams_in_with_its_route_and_speed(house: House) -> No
         assert answer == (await house.client.generate(ids, max_new_tokens=256)).text.lstrip()
         assert await page.locator(".assistant .token").count() > 10
         stops = await page.locator("#route li").all_text_contents()
-        assert all(layers in stop for layers, stop in zip(["You", *LAYERS, "You"], stops, strict=True))
+        assert all(
+            layers in stop for layers, stop in zip(["You", *LAYERS, "You"], stops, strict=True)
+        )
         assert DASH not in await page.locator("#figures").text_content()  # all of them are measured
         await page.goto("/swarm")
         await page.goto("/")
@@ -159,7 +189,9 @@ async def test_an_answer_streams_in_with_its_route_and_speed(house: House) -> No
         await page.get_by_role("button", name="New chat").click()
         assert await page.locator("article").count() == 0
         await page.get_by_role("button", name="Mia has").click()
-        assert (await page.get_by_role("textbox", name="Message").input_value()).startswith("Mia has")
+        assert (await page.get_by_role("textbox", name="Message").input_value()).startswith(
+            "Mia has"
+        )
 
 
 @pytest.mark.parametrize("key", [True, False])
@@ -198,7 +230,9 @@ async def test_a_keyboard_is_enough(house: House) -> None:
         for _ in range(3):
             await page.keyboard.press("ArrowRight")
             said.append(await page.get_by_role("tooltip").text_content())
-        assert all(any(word in text for word in ("Drafted", "own", "other choice")) for text in said)
+        assert all(
+            any(word in text for word in ("Drafted", "own", "other choice")) for text in said
+        )
         await page.goto("/swarm")
         await page.keyboard.press("Tab")
         await page.keyboard.press("Enter")  # the skip link
@@ -224,7 +258,11 @@ async def test_fates_are_coloured_on_demand_and_explained(house: House) -> None:
         assert await kept.evaluate(background) != "rgba(0, 0, 0, 0)"
         assert await page.locator("#legend").is_visible()
         await kept.hover()
-        await page.get_by_role("tooltip").filter(has_text="Drafted, and what the model itself would say.").wait_for()
+        await (
+            page.get_by_role("tooltip")
+            .filter(has_text="Drafted, and what the model itself would say.")
+            .wait_for()
+        )
         await page.get_by_label("Colour by fate").uncheck()
         assert not await page.get_by_role("tooltip").is_visible()
 
@@ -250,7 +288,11 @@ async def violations(page: Any) -> list[str]:
 async def test_pages_fit_a_phone(house: House) -> None:
     async with house.page(size=PHONE) as page:
         await asked(page)
-        for path, there in (("/", ".assistant"), ("/swarm", ".peers tbody tr"), ("/speed", "#last table")):
+        for path, there in (
+            ("/", ".assistant"),
+            ("/swarm", ".peers tbody tr"),
+            ("/speed", "#last table"),
+        ):
             await page.goto(path)
             await page.locator(there).first.wait_for()
             wide, high = await page.evaluate("[document.documentElement.scrollWidth, innerHeight]")
@@ -261,7 +303,9 @@ async def test_speed_is_shown(house: House) -> None:
     async with house.page() as page:
         await asked(page)
         await page.goto("/speed")
-        await page.locator("#last").get_by_text(house.client.models.checkpoint.name).first.wait_for()
+        await (
+            page.locator("#last").get_by_text(house.client.models.checkpoint.name).first.wait_for()
+        )
         rows = await page.locator("#loop tbody tr").all_text_contents()
         assert all(layers in row for layers, row in zip(LAYERS, rows[: len(SPANS)], strict=True))
         assert await page.get_by_text("Nothing is being generated.").is_visible()
@@ -297,4 +341,5 @@ async def test_a_peer_that_is_killed_is_shown_and_its_layers_missed(house: House
         await page.get_by_role("textbox", name="Message").fill(QUESTION)
         await page.keyboard.press("Enter")
         await page.get_by_role("button", name="Stop").click()
-        assert await page.get_by_role("textbox", name="Message").input_value() == QUESTION  # it can be asked again
+        # it can be asked again
+        assert await page.get_by_role("textbox", name="Message").input_value() == QUESTION

@@ -6,7 +6,9 @@ from swarm.gateway.browsers import check_host, check_origin
 from swarm.gateway.errors import ForeignPage
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]:8000", "localhost", "app.localhost:1", "10.0.0.5", "Box:80"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8000", "[::1]:8000", "localhost", "app.localhost:1", "10.0.0.5", "Box:80"]
+)
 def test_addresses_and_names_of_this_host_are_let_in(host):
     check_host(host, {"box"})
 

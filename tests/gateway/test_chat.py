@@ -10,7 +10,10 @@ from swarm.gateway.requests import Message
 
 
 def said(*contents):
-    return [Message(role=("user", "assistant")[at % 2], content=content) for at, content in enumerate(contents)]
+    return [
+        Message(role=("user", "assistant")[at % 2], content=content)
+        for at, content in enumerate(contents)
+    ]
 
 
 def test_a_question_becomes_what_the_model_was_trained_on(demo):
@@ -18,12 +21,20 @@ def test_a_question_becomes_what_the_model_was_trained_on(demo):
     prompt = tokenizer(PROBLEM.prompt).input_ids
     assert chat_prompt(tokenizer, said(PROBLEM.question)) == prompt
     assert chat_prompt(tokenizer, said(f"Problem: {PROBLEM.question}")) == prompt
-    assert chat_prompt(tokenizer, [Message(role="system", content="Be brief."), *said(PROBLEM.question)]) == prompt
+    assert (
+        chat_prompt(
+            tokenizer, [Message(role="system", content="Be brief."), *said(PROBLEM.question)]
+        )
+        == prompt
+    )
 
 
 def test_the_demo_models_are_asked_the_last_question_alone(demo):
     tokenizer = demo.models.tokenizer
-    assert chat_prompt(tokenizer, said("And before?", "42", PROBLEM.question)) == tokenizer(PROBLEM.prompt).input_ids
+    assert (
+        chat_prompt(tokenizer, said("And before?", "42", PROBLEM.question))
+        == tokenizer(PROBLEM.prompt).input_ids
+    )
 
 
 def test_a_chat_without_a_question_is_refused(demo):
@@ -31,7 +42,9 @@ def test_a_chat_without_a_question_is_refused(demo):
         chat_prompt(demo.models.tokenizer, [Message(role="system", content="Be brief.")])
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('roles must alternate') }}", "{{ messages[0].content + 1 }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('roles must alternate') }}", "{{ messages[0].content + 1 }}"]
+)
 def test_a_template_that_refuses_is_told_in_a_sentence(demo, template, monkeypatch):
     monkeypatch.setattr(demo.models.tokenizer, "chat_template", template)
     with pytest.raises(BadRequest) as told:

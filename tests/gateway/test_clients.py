@@ -1,4 +1,5 @@
-"""Clients that nobody wrote for this gateway use it unchanged: curl, and Hugging Face's InferenceClient."""
+"""Clients that nobody wrote for this gateway use it unchanged: curl, and Hugging Face's
+InferenceClient."""
 
 import asyncio
 import json
@@ -45,7 +46,9 @@ def hugging(served):
 
 async def test_hugging_faces_client_gets_replies_and_streams(served, hugging):
     options = {"model": TARGET, "temperature": 0.0, "max_tokens": 200}
-    reply = await asyncio.to_thread(hugging.chat_completion, MESSAGES, logprobs=True, top_logprobs=2, **options)
+    reply = await asyncio.to_thread(
+        hugging.chat_completion, MESSAGES, logprobs=True, top_logprobs=2, **options
+    )
     text = reply.choices[0].message.content
     assert answer_of(text) == PROBLEM.answer
     assert len(reply.choices[0].logprobs.content) == reply.usage.completion_tokens

@@ -86,7 +86,14 @@ def test_an_encoding_that_is_not_known_is_refused():
 async def _raw(served, head, *chunks):
     """The answer to a request whose body comes in these chunks, and never ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
-    lines = ["POST /v1/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json", head, "", ""]
+    lines = [
+        "POST /v1/completions HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        head,
+        "",
+        "",
+    ]
     try:
         writer.write("\r\n".join(lines).encode())
         for chunk in chunks:
@@ -109,19 +116,24 @@ async def test_a_body_without_a_length_ends_where_it_is_too_large(served):
 
 
 async def test_large_bodies_wait_for_each_other_and_small_ones_for_none(demo, monkeypatch):
-    """As many as have room are being read; one more is told to come back, and a small one is answered."""
+    """As many as have room are being read; one more is told to come back, and a small one is
+    answered."""
     monkeypatch.setattr(intake, "ROOM_BYTES", 2 * SMALL_BODY_BYTES)
     monkeypatch.setattr(intake, "ROOM_TIMEOUT_S", 0.2)
     async with gateway_over(demo) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
         size = 2 * SMALL_BODY_BYTES
-        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        )
         writer.write(f"{head}Content-Length: {size}\r\n\r\n".encode() + b" " * (size - 9))
         await writer.drain()
         large = json.dumps({"model": TARGET, "prompt": "x" * (size - 100)}).encode()
 
         async def told():
-            async with served.http.post(f"{served.url}/v1/completions", data=large, headers=HEADERS) as response:
+            async with served.http.post(
+                f"{served.url}/v1/completions", data=large, headers=HEADERS
+            ) as response:
                 return response.status, response.headers.get("Retry-After")
 
         async def crowded():

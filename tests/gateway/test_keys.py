@@ -15,7 +15,16 @@ def test_keys_of_the_file_and_of_the_environment_are_valid(tmp_path, monkeypatch
     keys = Keys.load(file)
     assert keys
     assert all(keys.admit(f"Bearer {key}") for key in (ONE, OTHER))
-    for wrong in (None, "", ONE, f"Basic {ONE}", f"Bearer {ONE}x", "Bearer ", "Bearer # ours", "Bearer \udcff"):
+    for wrong in (
+        None,
+        "",
+        ONE,
+        f"Basic {ONE}",
+        f"Bearer {ONE}x",
+        "Bearer ",
+        "Bearer # ours",
+        "Bearer \udcff",
+    ):
         assert not keys.admit(wrong)
 
 

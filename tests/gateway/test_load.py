@@ -1,4 +1,5 @@
-"""Many at once: nobody fails, nobody starves, nothing piles up, and too many are told when to come back."""
+"""Many at once: nobody fails, nobody starves, nothing piles up, and too many are told when to come
+back."""
 
 import asyncio
 import gc
@@ -14,12 +15,14 @@ from swarm.demo.problems import problems
 STREAMS = 32
 TOKENS = 16
 AT_ONCE = 8
-MOST_BYTES_EACH = 512 << 10  # held for a text, by its reader, the gateway and its peers together: all are in here
+# held for a text, by its reader, the gateway and its peers together: all are in here
+MOST_BYTES_EACH = 512 << 10
 MOST_BYTES_LEFT = 4 << 10  # behind each text
 
 
 async def test_32_streams_at_once_all_get_their_texts(served):
-    """All begin, and while the quickest of them gets on, the slowest one does, too; each text is as it is alone."""
+    """All begin, and while the quickest of them gets on, the slowest one does, too; each text is as
+    it is alone."""
     asked = problems(11, held_out=True)
     options = {"max_tokens": TOKENS, "logit_bias": {"2": -100}, "stream": True}
     bodies = [chat(next(asked).question, **options) for _ in range(STREAMS)]
@@ -27,7 +30,10 @@ async def test_32_streams_at_once_all_get_their_texts(served):
     tail = served.swarm.up[1].span
     tail.go_on.clear()
     received, halfway = [0] * STREAMS, asyncio.Event()
-    reading = [asyncio.create_task(_read(served, body, received, at, halfway)) for at, body in enumerate(bodies)]
+    reading = [
+        asyncio.create_task(_read(served, body, received, at, halfway))
+        for at, body in enumerate(bodies)
+    ]
     await eventually(lambda: served.sessions == 2 * STREAMS)
     tail.go_on.set()
     await asyncio.wait_for(halfway.wait(), 120)
@@ -40,7 +46,9 @@ async def test_32_streams_at_once_all_get_their_texts(served):
 
 async def _read(served, body, received, at, halfway=None):
     text = ""
-    async for chunk in await served.openai.chat.completions.create(**body, extra_body={"explain": True, "window": 0}):
+    async for chunk in await served.openai.chat.completions.create(
+        **body, extra_body={"explain": True, "window": 0}
+    ):
         received[at] += len(chunk.swarm.get("pieces", ()))
         text += chunk.choices[0].delta.content or ""
         if halfway is not None and received[at] >= TOKENS // 2:
@@ -49,7 +57,8 @@ async def _read(served, body, received, at, halfway=None):
 
 
 async def test_what_is_held_for_texts_is_bounded_and_given_back(served):
-    """While texts are written, a bounded amount for each; and after many of them no more than after few."""
+    """While texts are written, a bounded amount for each; and after many of them no more than after
+    few."""
     await _write(served, 2)
     tracemalloc.start()
     try:
@@ -65,7 +74,9 @@ async def _write(served, rounds):
     """Bytes that are held afterwards."""
     bodies = [chat(max_tokens=4, window=0, seed=at) for at in range(AT_ONCE)]
     for _ in range(rounds):
-        replies = await asyncio.gather(*(served.post("/v1/chat/completions", body) for body in bodies))
+        replies = await asyncio.gather(
+            *(served.post("/v1/chat/completions", body) for body in bodies)
+        )
         assert [answer for status, _, answer in replies if status != 200] == []
     await eventually(lambda: served.sessions == 0)
     for peer in served.swarm.up:
@@ -75,12 +86,15 @@ async def _write(served, rounds):
 
 
 async def test_too_many_are_told_when_to_come_back(demo):
-    """One place and one that waits: the third is refused, the second has its turn when the first one leaves."""
+    """One place and one that waits: the third is refused, the second has its turn when the first
+    one leaves."""
     async with gateway_over(demo, places=1, waiting=1) as served:
         tail = served.swarm.up[1].span
         tail.go_on.clear()
         tail.entered.clear()
-        first, second = (asyncio.create_task(served.openai.chat.completions.create(**chat())) for _ in range(2))
+        first, second = (
+            asyncio.create_task(served.openai.chat.completions.create(**chat())) for _ in range(2)
+        )
         await soon(asyncio.to_thread(tail.entered.wait, 20))
         await soon(_one_waits(served))
         with pytest.raises(openai.RateLimitError) as told:

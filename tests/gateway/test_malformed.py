@@ -1,4 +1,5 @@
-"""Requests that no client sends: whatever they are, the answer is in OpenAI's envelope and names no software."""
+"""Requests that no client sends: whatever they are, the answer is in OpenAI's envelope and names no
+software."""
 
 import asyncio
 import gzip
@@ -17,7 +18,14 @@ LONG = b"a" * 20_000
 
 def _get(*lines, target=b"/v1/models", method=b"GET", version=b"HTTP/1.1"):
     return b"\r\n".join(
-        (b" ".join((method, target, version)), b"Host: localhost", *lines, b"Connection: close", b"", b"")
+        (
+            b" ".join((method, target, version)),
+            b"Host: localhost",
+            *lines,
+            b"Connection: close",
+            b"",
+            b"",
+        )
     )
 
 
@@ -58,7 +66,10 @@ REFUSED = {
     "length no number": (_post(SENSE, b"Content-Length: two"), 400),
     "two lengths": (_post(SENSE, b"Content-Length: 2", b"Content-Length: 3"), 400),
     "length too large": (_post(SENSE, b"Content-Length: 999999999"), 413),
-    "length and chunks": (_post(b"0\r\n\r\n", b"Content-Length: 2", b"Transfer-Encoding: chunked"), 400),
+    "length and chunks": (
+        _post(b"0\r\n\r\n", b"Content-Length: 2", b"Transfer-Encoding: chunked"),
+        400,
+    ),
     "unknown transfer": (_post(SENSE, b"Transfer-Encoding: gzip"), 400),
     "broken chunk": (_chunked(b"zz\r\nhello\r\n0\r\n\r\n"), 400),
     "chunk below zero": (_chunked(b"-5\r\nhello\r\n0\r\n\r\n"), 400),
@@ -79,7 +90,9 @@ TAKEN = {
     "identity": _sized(SENSE, b"Content-Encoding: identity"),
     "chunks": _chunked(b"%x\r\n%s\r\n0\r\n\r\n" % (len(SENSE), SENSE)),
     "gzip": _sized(PACKED, b"Content-Encoding: gzip"),
-    "gzip of members": _sized(gzip.compress(SENSE[:9]) + gzip.compress(SENSE[9:]), b"Content-Encoding: gzip"),
+    "gzip of members": _sized(
+        gzip.compress(SENSE[:9]) + gzip.compress(SENSE[9:]), b"Content-Encoding: gzip"
+    ),
     "deflate": _sized(zlib.compress(SENSE), b"Content-Encoding: deflate"),
     "bare deflate": _sized(zlib.compress(SENSE)[2:-4], b"Content-Encoding: deflate"),
 }
@@ -110,12 +123,17 @@ def _told(head, body):
 async def test_whatever_is_sent_is_refused_in_the_envelope(served):
     told = {name: _told(*await _ask(served.url, data)) for name, (data, _) in REFUSED.items()}
     kinds = {403: "permission_error"}
-    assert told == {name: (status, kinds.get(status, "invalid_request_error")) for name, (_, status) in REFUSED.items()}
+    assert told == {
+        name: (status, kinds.get(status, "invalid_request_error"))
+        for name, (_, status) in REFUSED.items()
+    }
 
 
 async def test_every_way_to_send_a_body_is_taken(served):
     told = {name: await _ask(served.url, data) for name, data in TAKEN.items()}
-    assert {name: head.split()[1] for name, (head, _) in told.items()} == dict.fromkeys(TAKEN, b"200")
+    assert {name: head.split()[1] for name, (head, _) in told.items()} == dict.fromkeys(
+        TAKEN, b"200"
+    )
     assert all(json.loads(body)["usage"]["completion_tokens"] == 1 for _, body in told.values())
 
 

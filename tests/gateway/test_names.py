@@ -24,12 +24,21 @@ async def test_no_answer_says_where_the_files_are(threaded: ThreadedSwarm):
     async with SwarmClient(str(folder), network=threaded.network) as client:
         peers = [peer.peer_id for peer in (await client.look()).peers]
     everybody = SwarmClient(str(folder), network=threaded.network, block=peers)
-    async with everybody, serving([everybody], Settings(port=0)) as url, aiohttp.ClientSession() as http:
+    async with (
+        everybody,
+        serving([everybody], Settings(port=0)) as url,
+        aiohttp.ClientSession() as http,
+    ):
         told = []
         for path in PATHS:
             async with http.get(url + path) as response:
                 told.append(await response.text())
-        for body in (chat(), chat(stream=True), chat(model="other"), {"model": TARGET, "nothing": 1}):
+        for body in (
+            chat(),
+            chat(stream=True),
+            chat(model="other"),
+            {"model": TARGET, "nothing": 1},
+        ):
             async with http.post(f"{url}/v1/chat/completions", json=body) as response:
                 told.append(await response.text())
         async with http.get(f"{url}/events/swarm") as response:

@@ -1,4 +1,5 @@
-"""While a model's texts stand still, its requests wait where they hold no place; else nobody is asked anything."""
+"""While a model's texts stand still, its requests wait where they hold no place; else nobody is
+asked anything."""
 
 import asyncio
 

@@ -75,15 +75,18 @@ async def test_pages_may_load_nothing_but_their_own_files(get: ClientSession) ->
             body = await response.text()
             assert response.status == 200, path
             assert response.headers["X-Content-Type-Options"] == "nosniff"
-            policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
+            policy = dict(
+                part.strip().split(" ", 1)
+                for part in response.headers["Content-Security-Policy"].split(";")
+            )
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == "'self'"
             assert policy["frame-ancestors"] == "'none'"
             assert not re.search(r"https?://(?!www\.w3\.org/)", body), path
             assert "innerHTML" not in body
-            assert not re.search(r"<script(?![^>]* src=)|<style>|\sstyle=|\son\w+=", body.replace("<style>path", "")), (
-                path
-            )
+            assert not re.search(
+                r"<script(?![^>]* src=)|<style>|\sstyle=|\son\w+=", body.replace("<style>path", "")
+            ), path
             total += len(body.encode())
     assert total < MAX_BYTES
 
@@ -112,7 +115,9 @@ async def test_files_have_types_and_are_sent_again_only_if_they_changed(
         assert response.status == 200
 
 
-@pytest.mark.parametrize("path", ["/pages/", "/pages/chat.html", "/pages/../pages.py", "/pages/%2e%2e/pages.py"])
+@pytest.mark.parametrize(
+    "path", ["/pages/", "/pages/chat.html", "/pages/../pages.py", "/pages/%2e%2e/pages.py"]
+)
 async def test_nothing_else_is_served(get: ClientSession, path: str) -> None:
     async with get.get(path) as response:
         assert response.status == 404
@@ -123,7 +128,10 @@ def test_what_scripts_and_pages_name_is_there() -> None:
         for name in re.findall(r'"/pages/([\w.]+)"|from "\./([\w.]+)"', file.read_text()):
             assert (FILES / "".join(name)).is_file(), (file.name, name)
     for name in PAGES.values():
-        page, script = (FILES / name).read_text(), (FILES / Path(name).with_suffix(".js")).read_text()
+        page, script = (
+            (FILES / name).read_text(),
+            (FILES / Path(name).with_suffix(".js")).read_text(),
+        )
         ids = set(re.findall(r'\bid="([\w-]+)"', page))
         assert set(re.findall(r'byId\("([\w-]+)"\)', script)) <= ids
 
@@ -147,7 +155,9 @@ async def test_speed_is_told(site: Site, get: ClientSession) -> None:
     async with get.get("/events/speed") as response:
         speed = await first_event(response)
     assert speed["acceptance"] == 1.0
-    assert speed["running"] == [{"model": "tiny", "seconds": pytest.approx(0, abs=60), "tokens": 1, "acceptance": 1.0}]
+    assert speed["running"] == [
+        {"model": "tiny", "seconds": pytest.approx(0, abs=60), "tokens": 1, "acceptance": 1.0}
+    ]
 
 
 async def test_readers_are_bounded_and_make_room_when_they_leave(
@@ -181,4 +191,6 @@ async def test_events_end_when_the_gateway_stops() -> None:
 
 def test_pages_need_no_key_and_their_events_do() -> None:
     assert all(is_open(path) for path in (*PAGES, "/pages/chat.js"))
-    assert not any(is_open(path) for path in ("/events/swarm", "/events/speed", "/v1/models", "/metrics"))
+    assert not any(
+        is_open(path) for path in ("/events/swarm", "/events/speed", "/v1/models", "/metrics")
+    )

@@ -52,15 +52,21 @@ def _chat(content):
 
 
 @pytest.mark.parametrize("make", [_text, _chat])
-@pytest.mark.parametrize("text", [WORDS * 100_000, "好" * 400_000, "x" * 2_000_000], ids=["words", "Chinese", "x"])
-async def test_a_text_that_is_much_too_long_is_refused_by_its_beginning(models, threads, make, text):
+@pytest.mark.parametrize(
+    "text", [WORDS * 100_000, "好" * 400_000, "x" * 2_000_000], ids=["words", "Chinese", "x"]
+)
+async def test_a_text_that_is_much_too_long_is_refused_by_its_beginning(
+    models, threads, make, text
+):
     with pytest.raises(BadRequest, match="context ends at 1024") as told:
         await prompts_of(make(text), models, threads)
     assert told.value.code == "context_length_exceeded"
     assert models.tokenizer.chars <= BOUNDED
     about = int(told.value.problem.split("about ")[1].split()[0])
     part = text[:200_000]
-    assert about == pytest.approx(len(models.tokenizer(part).input_ids) * len(text) / len(part), rel=0.1)
+    assert about == pytest.approx(
+        len(models.tokenizer(part).input_ids) * len(text) / len(part), rel=0.1
+    )
 
 
 async def test_ids_that_are_too_many_are_counted(models, threads):
@@ -69,11 +75,14 @@ async def test_ids_that_are_too_many_are_counted(models, threads):
 
 
 async def test_what_fits_is_read_as_ever(models, threads):
-    """Also where every character is a token of its own, or the text is longer than the context has tokens."""
+    """Also where every character is a token of its own, or the text is longer than the context has
+    tokens."""
     read = models.tokenizer._tokenizer
     texts = [WORDS, WORDS * 60, "", "好 😀" * 50]
     assert any(len(text) > 1024 for text in texts)
-    assert await prompts_of(_text(texts), models, threads) == [read(text).input_ids for text in texts]
+    assert await prompts_of(_text(texts), models, threads) == [
+        read(text).input_ids for text in texts
+    ]
 
 
 async def test_at_the_edge_the_exact_count_decides(models, threads):
@@ -88,10 +97,15 @@ async def test_at_the_edge_the_exact_count_decides(models, threads):
 
 
 async def test_the_template_counts_too_and_so_does_what_it_drops(models, threads, monkeypatch):
-    """A template may leave out what was thought: such a chat is not refused by what the model never sees."""
-    template = "{% for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
+    """A template may leave out what was thought: such a chat is not refused by what the model never
+    sees."""
+    template = (
+        "{% for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
+    )
     monkeypatch.setattr(models.tokenizer._tokenizer, "chat_template", template)
-    body = ChatBody(model=TARGET, messages=[{"role": "assistant", "content": WORDS * 5000 + "</think>" + WORDS}])
+    body = ChatBody(
+        model=TARGET, messages=[{"role": "assistant", "content": WORDS * 5000 + "</think>" + WORDS}]
+    )
     (prompt,) = await prompts_of(body, models, threads)
     assert models.tokenizer.decode(prompt).strip() == WORDS.strip()
 
@@ -112,7 +126,8 @@ async def test_short_prompts_do_not_wait_for_long_ones(models, threads):
 
 
 async def test_long_texts_take_turns(models, threads):
-    """The second of two long texts is refused before the first one, which is longer and read to its end."""
+    """The second of two long texts is refused before the first one, which is longer and read to its
+    end."""
     order = []
 
     async def read(name, text, new):
@@ -121,5 +136,7 @@ async def test_long_texts_take_turns(models, threads):
         order.append(name)
 
     models.checkpoint = SimpleNamespace(max_positions=1 << 16)
-    await asyncio.gather(read("long", WORDS * 20_000, 1), read("short", WORDS * 2000, (1 << 16) - 16))
+    await asyncio.gather(
+        read("long", WORDS * 20_000, 1), read("short", WORDS * 2000, (1 << 16) - 16)
+    )
     assert order == ["short", "long"]

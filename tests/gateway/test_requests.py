@@ -16,7 +16,9 @@ from swarm.request import Request
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 NAMES = sorted({*ChatBody.model_fields, *TextBody.model_fields, *IGNORED, *REFUSED})
@@ -38,7 +40,10 @@ VALUES = JSON | st.sampled_from(
             [[]],
             [1, 2],
         ),
-        *([{"role": "user", "content": "x"}], [{"role": "user", "content": [{"type": "text", "text": 1}]}]),
+        *(
+            [{"role": "user", "content": "x"}],
+            [{"role": "user", "content": [{"type": "text", "text": 1}]}],
+        ),
         *({"0": 1}, {"²": 1}, {"9" * 20: 1}, {"-1": 1}, {"include_usage": True}),
     ]
 )
@@ -49,7 +54,10 @@ def read_chat(**more):
 
 
 @settings(max_examples=200, deadline=None)
-@given(kind=st.sampled_from([ChatBody, TextBody]), fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6))
+@given(
+    kind=st.sampled_from([ChatBody, TextBody]),
+    fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6),
+)
 def test_hostile_fields_are_read_or_refused(kind, fields):
     """What is read, the SDK takes, or refuses in a sentence that a client gets with status 400."""
     usual = {"model": "m", "messages": [{"role": "user", "content": "x"}], "prompt": "x"}
@@ -58,7 +66,12 @@ def test_hostile_fields_are_read_or_refused(kind, fields):
     try:
         asked = read(body, kind)
         for number in range(asked.n):
-            Request.of({**asked.options(number), "max_new_tokens": asked.new_tokens[0] or asked.new_tokens[1]})
+            Request.of(
+                {
+                    **asked.options(number),
+                    "max_new_tokens": asked.new_tokens[0] or asked.new_tokens[1],
+                }
+            )
     except SwarmError as error:
         problem = problem_of(error)
         assert problem.status == 400
@@ -73,16 +86,32 @@ def test_hostile_bytes_are_refused(body):
         read(body, ChatBody)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b'{"model": NaN}', b'{"model": "\\ud800"}', b""])
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"a":' * 100_000, b'{"model": NaN}', b'{"model": "\\ud800"}', b""]
+)
 def test_what_is_no_json_is_refused(body):
     with pytest.raises(BadRequest, match="JSON"):
         read(body, ChatBody)
 
 
 def test_the_usual_fields_become_options():
-    body = read_chat(seed=7, stop="x", top_p=0.5, logit_bias={"5": -3}, n=2, window=4, depth=1, max_completion_tokens=9)
+    body = read_chat(
+        seed=7,
+        stop="x",
+        top_p=0.5,
+        logit_bias={"5": -3},
+        n=2,
+        window=4,
+        depth=1,
+        max_completion_tokens=9,
+    )
     options = body.options(1)
-    assert (options["seed"], options["stop"], options["top_p"], options["logit_bias"]) == (8, ["x"], 0.5, {5: -3.0})
+    assert (options["seed"], options["stop"], options["top_p"], options["logit_bias"]) == (
+        8,
+        ["x"],
+        0.5,
+        {5: -3.0},
+    )
     assert (options["window"], options["depth"], body.new_tokens[0]) == (4, 1, 9)
     assert read_chat().options(0)["seed"] is None
     assert read_chat(seed=-2).options(1)["seed"] == MAX_SEED  # any integer is a seed
@@ -94,13 +123,30 @@ def test_openais_default_of_the_temperature_is_one():
 
 
 def test_nulls_and_what_asks_for_nothing_are_left_out():
-    body = read_chat(user="me", stop=None, seed=None, tools=[], presence_penalty=0, response_format={"type": "text"})
+    body = read_chat(
+        user="me",
+        stop=None,
+        seed=None,
+        tools=[],
+        presence_penalty=0,
+        response_format={"type": "text"},
+    )
     assert body.stop == []
 
 
 def test_an_answer_may_come_back_as_a_message():
-    answer = {"role": "assistant", "content": "4", "refusal": None, "tool_calls": None, "annotations": []}
-    parts = {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "me"}
+    answer = {
+        "role": "assistant",
+        "content": "4",
+        "refusal": None,
+        "tool_calls": None,
+        "annotations": [],
+    }
+    parts = {
+        "role": "user",
+        "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+        "name": "me",
+    }
     body = read(json.dumps({"model": "m", "messages": [answer, parts]}).encode(), ChatBody)
     assert [message.content for message in body.messages] == ["4", "a\nb"]
 
@@ -113,7 +159,11 @@ def test_an_answer_may_come_back_as_a_message():
         ({"n": MAX_CHOICES + 1}, "n", "less than or equal"),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'system'"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "parts like"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content",
+            "parts like",
+        ),
         (
             {"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]},
             "messages[0].tool_calls",
@@ -144,8 +194,11 @@ def test_what_is_wrong_is_named(fields, param, words):
 )
 @pytest.mark.parametrize("kind", [ChatBody, TextBody])
 def test_numbers_without_end_are_refused_by_the_name_of_their_field(kind, number):
-    """Or mean what they say: any integer is a seed, and more tokens than any vocabulary has are all."""
-    usual = {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
+    """Or mean what they say: any integer is a seed, and more tokens than any vocabulary has are
+    all."""
+    usual = (
+        {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
+    )
     more = ("max_completion_tokens", "top_logprobs") if kind is ChatBody else ("logprobs",)
     for name in ("max_tokens", "n", "window", "depth", "seed", "top_k", *more):
         with_logprobs = {"logprobs": True} if name == "top_logprobs" else {}
@@ -180,7 +233,10 @@ def test_log_probabilities_of_a_completion_are_a_number():
 
 async def test_more_tokens_than_any_context_are_refused_before_a_prompt_is_read(served):
     beyond = {"max_tokens": 10**400}
-    for path, body in (("/v1/chat/completions", chat()), ("/v1/completions", {"model": TARGET, "prompt": "x"})):
+    for path, body in (
+        ("/v1/chat/completions", chat()),
+        ("/v1/completions", {"model": TARGET, "prompt": "x"}),
+    ):
         status, _, reply = await served.post(path, body | beyond)
         assert (status, reply["error"]["param"]) == (400, "max_tokens")
         assert len(reply["error"]["message"]) < 100
@@ -229,7 +285,10 @@ def test_what_clients_send_is_taken_for_what_it_means(kind, fields, meant):
 
 async def test_what_clients_send_is_answered(served):
     ends = {str(served.swarm._models.tokenizer.eos_token_id): 100}  # at once
-    for path, body in (("/v1/chat/completions", chat()), ("/v1/completions", {"model": TARGET, "prompt": "x"})):
+    for path, body in (
+        ("/v1/chat/completions", chat()),
+        ("/v1/completions", {"model": TARGET, "prompt": "x"}),
+    ):
         for fields, _ in MEANT:
             status, _, reply = await served.post(path, body | {"logit_bias": ends} | fields)
             assert status == 200, (path, fields, reply)
@@ -244,7 +303,8 @@ def test_a_byte_order_mark_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "read_as"), [("x", ["x"]), ([1, 2], [[1, 2]]), (["x", "y"], ["x", "y"]), ([[1], [2]], [[1], [2]])]
+    ("prompt", "read_as"),
+    [("x", ["x"]), ([1, 2], [[1, 2]]), (["x", "y"], ["x", "y"]), ([[1], [2]], [[1], [2]])],
 )
 def test_prompts_come_in_four_forms(prompt, read_as):
     assert read(json.dumps({"model": "m", "prompt": prompt}).encode(), TextBody).prompt == read_as

@@ -14,7 +14,9 @@ from swarm.gateway.server import Settings, serving
 
 
 async def test_running_answers_end_before_the_gateway_does(demo):
-    async with swarm_of(lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024) as swarm:
+    async with swarm_of(
+        lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024
+    ) as swarm:
         tail = swarm.up[1].span
         async with serving([PocketClient(swarm)], Settings(port=0)) as url:
             client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="no key", max_retries=0)
@@ -26,7 +28,9 @@ async def test_running_answers_end_before_the_gateway_does(demo):
 
 
 async def test_answers_that_take_too_long_are_cut(demo):
-    async with swarm_of(lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024) as swarm:
+    async with swarm_of(
+        lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024
+    ) as swarm:
         tail = swarm.up[1].span
         async with serving([PocketClient(swarm)], Settings(port=0, grace_s=0.1)) as url:
             client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="no key", max_retries=0)

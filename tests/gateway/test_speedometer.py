@@ -85,9 +85,15 @@ def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
     loop = meter.speed().loop
     assert isinstance(loop, Loop)
     assert loop.loop_ms == 60.0
-    assert [(hop.peer_id, hop.compute_ms, hop.queue_ms) for hop in loop.hops] == [("one", 6.0, 2.0), ("two", 10.0, 0.0)]
+    assert [(hop.peer_id, hop.compute_ms, hop.queue_ms) for hop in loop.hops] == [
+        ("one", 6.0, 2.0),
+        ("two", 10.0, 0.0),
+    ]
     assert loop.links_ms == 60.0 - 18.0
-    for other in ((*ROUTE, RouteStop("three", (4, 6), 5.0)), (ROUTE[0], replace(ROUTE[1], peer_id="three"))):
+    for other in (
+        (*ROUTE, RouteStop("three", (4, 6), 5.0)),
+        (ROUTE[0], replace(ROUTE[1], peer_id="three")),
+    ):
         run.route(other)  # of this chain nothing is known yet
         assert meter.speed().loop is None
     run.route(ROUTE)
@@ -110,5 +116,10 @@ def test_generations_that_ended_are_told_the_newest_first_and_only_so_many() -> 
     assert speed.running == ()
     assert [past.model for past in speed.last] == [f"m{LAST + 4 - i}" for i in range(LAST)]
     stopped, finished = speed.last[:2]
-    assert (stopped.finish_reason, stopped.seconds, stopped.tokens, stopped.peers) == (None, 2.0, 1, 2)
+    assert (stopped.finish_reason, stopped.seconds, stopped.tokens, stopped.peers) == (
+        None,
+        2.0,
+        1,
+        2,
+    )
     assert (finished.finish_reason, finished.ago_s) == ("length", 2.0)

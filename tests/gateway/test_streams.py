@@ -60,7 +60,9 @@ async def test_openais_package_takes_no_notice_of_comments(served):
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-async def test_comments_come_while_a_place_is_waited_for_and_an_error_is_the_last_event(demo, monkeypatch):
+async def test_comments_come_while_a_place_is_waited_for_and_an_error_is_the_last_event(
+    demo, monkeypatch
+):
     async with gateway_over(demo, places=1, waiting=1) as served:
         tail = served.swarm.up[1].span
         tail.go_on.clear()
@@ -75,7 +77,10 @@ async def test_comments_come_while_a_place_is_waited_for_and_an_error_is_the_las
         (error,) = _told(await soon(_read(_lines(served, STREAM))))
         assert error["error"]["code"] == "rate_limit_exceeded"
         assert error["error"]["type"] == "rate_limit_error"
-        assert b'swarm_requests_refused_total{code="rate_limit_exceeded"} 1.0' in (await served.get("/metrics"))[2]
+        assert (
+            b'swarm_requests_refused_total{code="rate_limit_exceeded"} 1.0'
+            in (await served.get("/metrics"))[2]
+        )
         tail.go_on.set()
         await first
 

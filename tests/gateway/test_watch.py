@@ -13,7 +13,9 @@ from swarm.gateway.watch import GONE_S, MAX_ROWS, Memory, View, Watch, coverage
 LAYERS = 8
 
 
-def peer(name: str, first: int = 0, last: int = LAYERS, *, answers: bool = True, state: str = "online") -> PeerStatus:
+def peer(
+    name: str, first: int = 0, last: int = LAYERS, *, answers: bool = True, state: str = "online"
+) -> PeerStatus:
     path, rtt_ms = ("direct", 5.0) if answers else (None, None)
     return PeerStatus(name, (first, last), "float32", 10.0, 100, state, "swarm/1", rtt_ms, path)  # type: ignore[arg-type]
 
@@ -98,7 +100,11 @@ async def watching(swarm: Swarm, **options: float) -> AsyncIterator[Watch]:
 
 async def test_each_look_is_told_to_all_who_watch_and_there_is_one_at_a_time() -> None:
     swarm = Swarm()
-    async with watching(swarm) as watch, aclosing(watch.views()) as one, aclosing(watch.views()) as other:
+    async with (
+        watching(swarm) as watch,
+        aclosing(watch.views()) as one,
+        aclosing(watch.views()) as other,
+    ):
         first = await soon(anext(one))
         assert first.models[0].peers[0].free_cache_tokens == 1
         seen = [await soon(anext(views)) for views in (other, one, other)]
@@ -114,7 +120,8 @@ async def test_nobody_looks_while_nobody_watches() -> None:
             await soon(anext(views))
         await eventually(lambda: watch._looking is not None and watch._looking.done())
         looks = swarm.looks
-        async with aclosing(watch.views()) as views:  # what is told is looked up, and not what was seen before
+        # what is told is looked up, and not what was seen before
+        async with aclosing(watch.views()) as views:
             assert (await soon(anext(views))).models[0].peers[0].free_cache_tokens == looks + 1
 
 

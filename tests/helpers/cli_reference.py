@@ -1,4 +1,7 @@
-"""What docs/cli.md says in the words of the commands. ``python tests/helpers/cli_reference.py`` writes it anew."""
+"""What docs/cli.md says in the words of the commands.
+
+``python tests/helpers/cli_reference.py`` writes it anew.
+"""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +40,9 @@ def program(group: click.Group) -> str:
             inner = click.Context(command, info_name=name, parent=context)
             usage = " ".join(command.collect_usage_pieces(inner))
             rows = list(records(command, inner))
-            sections.append(f"### {group.name} {name}\n\n`{group.name} {name} {usage}`\n\n{said(command)}")
+            sections.append(
+                f"### {group.name} {name}\n\n`{group.name} {name} {usage}`\n\n{said(command)}"
+            )
             if rows:
                 sections.append(table(rows))
     return "\n\n".join(sections)
@@ -46,7 +51,9 @@ def program(group: click.Group) -> str:
 def shared() -> str:
     """Options that most commands have."""
     status = swarm.commands["status"]
-    return table(list(records(status, click.Context(status, parent=context_of(swarm)), of_all=True)))
+    return table(
+        list(records(status, click.Context(status, parent=context_of(swarm)), of_all=True))
+    )
 
 
 def context_of(group: click.Group) -> click.Context:
@@ -54,14 +61,24 @@ def context_of(group: click.Group) -> click.Context:
 
 
 def exit_codes() -> str:
-    rows = [line.split(maxsplit=1) for line in EXIT_CODES.splitlines() if line.strip()[:1].isdigit()]
-    return "| code | means |\n|---|---|\n" + "\n".join(f"| {code} | {words} |" for code, words in rows)
+    rows = [
+        line.split(maxsplit=1) for line in EXIT_CODES.splitlines() if line.strip()[:1].isdigit()
+    ]
+    return "| code | means |\n|---|---|\n" + "\n".join(
+        f"| {code} | {words} |" for code, words in rows
+    )
 
 
-def records(command: click.Command, context: click.Context, of_all: bool = False) -> Iterator[tuple[str, str]]:
+def records(
+    command: click.Command, context: click.Context, of_all: bool = False
+) -> Iterator[tuple[str, str]]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if isinstance(parameter, click.Option) and record and (parameter.opts[-1] in SHARED) == of_all:
+        if (
+            isinstance(parameter, click.Option)
+            and record
+            and (parameter.opts[-1] in SHARED) == of_all
+        ):
             yield record
 
 

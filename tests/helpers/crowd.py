@@ -16,14 +16,19 @@ class Crowd(RecordValidator):
 
     def __init__(self, identities: Sequence[Identity]) -> None:
         super().__init__("test")
-        self._signers = {identity.peer_id: RecordValidator("test", identity) for identity in identities}
+        self._signers = {
+            identity.peer_id: RecordValidator("test", identity) for identity in identities
+        }
 
     def sign_value(self, record: DHTRecord) -> bytes:
         return self._signers[MSGPackSerializer.loads(record.subkey)].sign_value(record)
 
 
-def crowd(nodes: Sequence[Directory], network: Network, peers: Sequence[Identity]) -> list[Directory]:
-    """A directory for each of the peers, over the nodes of others, who from now on sign for all of them."""
+def crowd(
+    nodes: Sequence[Directory], network: Network, peers: Sequence[Identity]
+) -> list[Directory]:
+    """A directory for each of the peers, over the nodes of others, who from now on sign for all of
+    them."""
     for node in nodes:
         node._node.dht.protocol.record_validator = Crowd(peers)
     return [Directory(peer, network, nodes[i % len(nodes)]._node) for i, peer in enumerate(peers)]

@@ -30,8 +30,14 @@ LAYERS = 8
 
 
 def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any) -> PeerRecord:
-    ours = {"first_layer": first, "last_layer": last, "certificate": identity.certificate_fingerprint}
-    return peer_record(identity.peer_id, **(ours | {"fingerprint": MODEL, "model_layers": LAYERS} | changes))
+    ours = {
+        "first_layer": first,
+        "last_layer": last,
+        "certificate": identity.certificate_fingerprint,
+    }
+    return peer_record(
+        identity.peer_id, **(ours | {"fingerprint": MODEL, "model_layers": LAYERS} | changes)
+    )
 
 
 def daemons() -> list[int]:
@@ -40,7 +46,11 @@ def daemons() -> list[int]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # the thread is over
             pids += map(int, (task / "children").read_text().split())
-    return [pid for pid in pids if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"]
+    return [
+        pid
+        for pid in pids
+        if (name := Path(f"/proc/{pid}/comm")).exists() and name.read_text() == "p2pd\n"
+    ]
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
@@ -53,7 +63,9 @@ async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float 
 class Lab:
     """A bootstrap node and whoever enters through it. Everything ends with the test."""
 
-    def __init__(self, stack: AsyncExitStack, bootstrap: Directory, network: Network | None = None) -> None:
+    def __init__(
+        self, stack: AsyncExitStack, bootstrap: Directory, network: Network | None = None
+    ) -> None:
         self.stack = stack
         self.bootstrap = bootstrap
         self.network = replace(network or Network("test"), bootstrap=bootstrap.addresses)
@@ -73,16 +85,23 @@ class Lab:
 
 
 async def plain_node(
-    stack: AsyncExitStack, bootstrap: tuple[str, ...], validator: RecordValidatorBase | None = None, **options: Any
+    stack: AsyncExitStack,
+    bootstrap: tuple[str, ...],
+    validator: RecordValidatorBase | None = None,
+    **options: Any,
 ) -> DHTNode:
     p2p = await P2P.create(initial_peers=bootstrap, nat_port_map=False, auto_nat=False)
     stack.push_async_callback(p2p.shutdown)
     options.setdefault("node_id", node_id_of(p2p.peer_id))  # else nobody of us takes note of it
-    return await DHTNode.create(p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options)
+    return await DHTNode.create(
+        p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options
+    )
 
 
 @asynccontextmanager
-async def laboratory(network: Network | None = None, identity: Identity | None = None) -> AsyncIterator[Lab]:
+async def laboratory(
+    network: Network | None = None, identity: Identity | None = None
+) -> AsyncIterator[Lab]:
     """A lab of this network, which has no bootstrap nodes yet."""
     network, identity = network or Network("test"), identity or Identity.generate()
     async with AsyncExitStack() as stack:
@@ -109,8 +128,13 @@ def peer_id_of(node: Directory) -> PeerID:
     return PeerID.from_base58(node.addresses[0].rsplit("/", 1)[1])
 
 
-def signed_value(identity: Identity, record: Record, expiration: float, key: str | None = None) -> bytes:
+def signed_value(
+    identity: Identity, record: Record, expiration: float, key: str | None = None
+) -> bytes:
     """A record as it is stored, signed by its owner."""
-    packed, subkey = MSGPackSerializer.dumps(encode(record)), MSGPackSerializer.dumps(identity.peer_id)
+    packed, subkey = (
+        MSGPackSerializer.dumps(encode(record)),
+        MSGPackSerializer.dumps(identity.peer_id),
+    )
     unsigned = DHTRecord(DHTID.generate(key or record.key()).to_bytes(), subkey, packed, expiration)
     return RecordValidator("test", identity).sign_value(unsigned)

@@ -1,4 +1,5 @@
-"""Hundreds of real DHT nodes in one process, whose calls are carried without sockets, and an attacker's nodes."""
+"""Hundreds of real DHT nodes in one process, whose calls are carried without sockets, and an
+attacker's nodes."""
 
 from __future__ import annotations
 
@@ -46,12 +47,18 @@ class Daemon:
         self._handlers: dict[str, tuple[Handler, type[Any]]] = {}
         wire.daemons[peer_id] = self
 
-    async def add_protobuf_handler(self, name: str, handler: Handler, kind: type[Any], **_: object) -> None:
+    async def add_protobuf_handler(
+        self, name: str, handler: Handler, kind: type[Any], **_: object
+    ) -> None:
         self._handlers[name] = handler, kind
 
-    async def call_protobuf_handler(self, peer: PeerID, name: str, message: Any, kind: type[Any]) -> Any:
+    async def call_protobuf_handler(
+        self, peer: PeerID, name: str, message: Any, kind: type[Any]
+    ) -> Any:
         call = Call(name, self.peer_id.to_base58(), peer.to_base58())
-        return await self.gate.ask(call, message, functools.partial(self._send, peer, call), kind.FromString)
+        return await self.gate.ask(
+            call, message, functools.partial(self._send, peer, call), kind.FromString
+        )
 
     async def _send(self, peer: PeerID, call: Call, request: bytes) -> bytes:
         self._wire.calls += 1
@@ -59,7 +66,9 @@ class Daemon:
         there = self._wire.daemons[peer]
         handler, kind = there._handlers[call.name]
         context = P2PContext(handle_name=call.name, local_id=peer, remote_id=self.peer_id)
-        return await there.gate.answer(call, request, kind.FromString, lambda message: handler(message, context))
+        return await there.gate.answer(
+            call, request, kind.FromString, lambda message: handler(message, context)
+        )
 
 
 class Sybil:
@@ -113,18 +122,22 @@ class Swarm:
         daemon: Any = Daemon(self.wire, PeerID.from_base58(identity.peer_id))
         dht = await start_dht(daemon, identity, Network("test"), client_mode)
         through = random.sample(self.nodes, min(ENTRIES, len(self.nodes)))
-        addresses = [f"/ip4/127.0.0.1/tcp/1/p2p/{node.daemon.peer_id.to_base58()}" for node in through]
+        addresses = [
+            f"/ip4/127.0.0.1/tcp/1/p2p/{node.daemon.peer_id.to_base58()}" for node in through
+        ]
         await enter(dht, addresses)
         await look_around(dht, [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)])
         return Node(daemon, dht, (), ())
 
     async def attack(self, key: str, count: int) -> list[PeerID]:
-        """Nodes of the attacker's nearer to a key than any honest one, known to those who are near it."""
+        """Nodes of the attacker's nearer to a key than any honest one, known to those who are near
+        it."""
         where = DHTID.generate(key)
         honest = sorted((node.dht.node_id ^ where, node.daemon.peer_id) for node in self.nodes)
         sybils: list[PeerID] = []
         while len(sybils) < count:
-            made = PeerID(b"\x00\x24\x08\x01\x12\x20" + secrets.token_bytes(32))  # has no key; nobody asks for it
+            # has no key; nobody asks for it
+            made = PeerID(b"\x00\x24\x08\x01\x12\x20" + secrets.token_bytes(32))
             if node_id_of(made) ^ where < honest[0][0]:
                 sybils.append(made)
         for sybil in sybils:
@@ -140,7 +153,8 @@ class Swarm:
 
 
 async def trial(swarm: Swarm, sybils: int) -> tuple[bool, int]:
-    """Whether a fresh client finds the record of a peer that has published it twice, and with how many calls."""
+    """Whether a fresh client finds the record of a peer that has published it twice, and with how
+    many calls."""
     publisher = swarm.nodes[-1]
     identity = publisher.dht.protocol.record_validator._identity
     record: PeerRecord = peer_record(identity.peer_id, fingerprint=secrets.token_hex(16))

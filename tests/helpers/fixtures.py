@@ -1,4 +1,5 @@
-"""Fixtures of all tests, and whatever imports torch: `conftest` leaves this module out where no test is run."""
+"""Fixtures of all tests, and whatever imports torch: `conftest` leaves this module out where no
+test is run."""
 
 from collections.abc import Iterator
 

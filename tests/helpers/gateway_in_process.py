@@ -46,7 +46,12 @@ class PocketClient:
         assert not isinstance(prompt, str)
         request = Request.of({"patience_s": self._patience_s, **options})
         return GenerationStream(
-            self.models, prompt, request, self.swarm._threads, self.swarm.router, kept=self.swarm.kept
+            self.models,
+            prompt,
+            request,
+            self.swarm._threads,
+            self.swarm.router,
+            kept=self.swarm.kept,
         )
 
     @property
@@ -74,12 +79,16 @@ class Served:
         """That all peers together hold open, beside those that rest until a chat goes on."""
         return sum(peer.handler.sessions - len(self.swarm.kept) for peer in self.swarm.up)
 
-    async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any, Any]:
+    async def post(
+        self, path: str, body: Any, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any, Any]:
         """Status, headers and JSON of an answer."""
         async with self.http.post(self.url + path, json=body, headers=headers) as response:
             return response.status, response.headers, await response.json()
 
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any, bytes]:
+    async def get(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any, bytes]:
         async with self.http.get(self.url + path, headers=headers) as response:
             return response.status, response.headers, await response.read()
 
@@ -100,7 +109,10 @@ async def gateway_over(
     beside: Sequence[Material] = (),
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    """Served until the end; then no peer may hold a session any more. Models ``beside`` it have swarms of their own."""
+    """Served until the end; then no peer may hold a session any more.
+
+    Models ``beside`` it have swarms of their own.
+    """
     async with AsyncExitStack() as life:
         swarms = [
             await life.enter_async_context(
@@ -110,7 +122,9 @@ async def gateway_over(
         ]
         clients = [PocketClient(swarm, patience_s) for swarm in swarms]
         url = await life.enter_async_context(serving(clients, Settings(port=0, **settings)))
-        openai = await life.enter_async_context(AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0))
+        openai = await life.enter_async_context(
+            AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        )
         http = await life.enter_async_context(aiohttp.ClientSession())
         yield Served(url, swarms[0], openai, http)
 

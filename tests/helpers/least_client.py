@@ -54,12 +54,23 @@ class Chain:
         return stages
 
     async def open(
-        self, stages: list[Stage], behind: Stage | None, before: Stage | None = None, beside: Stage | None = None
+        self,
+        stages: list[Stage],
+        behind: Stage | None,
+        before: Stage | None = None,
+        beside: Stage | None = None,
     ) -> None:
         """Open on peers between two others, or beside one that goes on."""
-        for previous, stage, following in zip([before, *stages], stages, [*stages[1:], behind], strict=False):
-            hop, speaker = following.peer.server.hop if following else None, previous.peer.id if previous else None
-            message = opening(self._tiny.fingerprint, stage.first, stage.last, next=hop, previous=speaker)
+        for previous, stage, following in zip(
+            [before, *stages], stages, [*stages[1:], behind], strict=False
+        ):
+            hop, speaker = (
+                following.peer.server.hop if following else None,
+                previous.peer.id if previous else None,
+            )
+            message = opening(
+                self._tiny.fingerprint, stage.first, stage.last, next=hop, previous=speaker
+            )
             await stage.link.send(message)
             assert isinstance(await soon(stage.link.receive()), Opened)
         if behind is not None:
@@ -101,7 +112,9 @@ class Chain:
             return await self.heard(start - 1)
         for first, which, root, parents in replayed(ROOT, len(TEXT)):
             await self.send(
-                tokens_frame(first, TEXT[which], root=root, parents=parents, epoch=1, tail=0, replay=further)
+                tokens_frame(
+                    first, TEXT[which], root=root, parents=parents, epoch=1, tail=0, replay=further
+                )
             )
         return None
 
@@ -133,7 +146,9 @@ async def chain(tiny: Checkpoint, *cuts: int, **options: int) -> AsyncIterator[C
 def at_the_end_of(span: Span, paths: list[tuple[int, ...]]) -> torch.Tensor:
     """What the whole model says behind the text and each of the paths."""
     texts = [torch.tensor((*TEXT, *path)) for path in paths]
-    return torch.cat([span.forward([Work.behind(span.new_cache(), text)])[0][-1:] for text in texts])
+    return torch.cat(
+        [span.forward([Work.behind(span.new_cache(), text)])[0][-1:] for text in texts]
+    )
 
 
 async def begun(client: Chain) -> None:
@@ -144,4 +159,6 @@ async def begun(client: Chain) -> None:
 
 async def goes_on(client: Chain, span: Span) -> None:
     for frame, paths in ((AGAIN, PATHS), (AFTER, [(23, 24, 25)])):
-        torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, paths), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(frame), at_the_end_of(span, paths), rtol=1e-4, atol=1e-4
+        )

@@ -26,7 +26,11 @@ class Session:
         self.stream = Stream()
 
     def place(
-        self, count: int, epoch: int = 0, root: int | None = None, parents: Sequence[int] | None = None
+        self,
+        count: int,
+        epoch: int = 0,
+        root: int | None = None,
+        parents: Sequence[int] | None = None,
     ) -> Placement:
         stream = self.stream
         root = stream.root if root is None else root
@@ -48,12 +52,17 @@ class Chain:
 
     def run(self, *works: tuple[Session, torch.Tensor]) -> list[torch.Tensor]:
         """One forward of tokens that follow what their sessions hold; logits [n, vocab] of each."""
-        return self.run_placed(*((session, inputs, session.place(len(inputs))) for session, inputs in works))
+        return self.run_placed(
+            *((session, inputs, session.place(len(inputs))) for session, inputs in works)
+        )
 
     def run_placed(self, *works: tuple[Session, torch.Tensor, Placement]) -> list[torch.Tensor]:
         values = [inputs for _, inputs, _ in works]
         for stage, span in enumerate(self.spans):
-            batch = [Work(s.caches[stage], value, p) for (s, _, p), value in zip(works, values, strict=True)]
+            batch = [
+                Work(s.caches[stage], value, p)
+                for (s, _, p), value in zip(works, values, strict=True)
+            ]
             values = span.forward(batch)
         return [self.head.logits(value) for value in values]
 

@@ -66,7 +66,11 @@ def children(of: int | None = None) -> dict[int, str]:
                 if alive(pid):
                     found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
                     found |= children(pid)
-    return {pid: command for pid, command in found.items() if "resource_tracker" not in command and pid != OVEN.pid}
+    return {
+        pid: command
+        for pid, command in found.items()
+        if "resource_tracker" not in command and pid != OVEN.pid
+    }
 
 
 def alive(pid: int) -> bool:
@@ -86,7 +90,8 @@ def kill(pids: dict[int, str]) -> None:
 
 
 def default_signals() -> None:
-    """For `preexec_fn` of children that a test interrupts: shells start jobs in the background to ignore SIGINT."""
+    """For `preexec_fn` of children that a test interrupts: shells start jobs in the background to
+    ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -127,7 +132,9 @@ class Server:
 
     @property
     def hop(self) -> Hop:
-        return Hop(peer_id=self.identity.peer_id, address=self.address, certificate=self.certificate)
+        return Hop(
+            peer_id=self.identity.peer_id, address=self.address, certificate=self.certificate
+        )
 
     @property
     def where(self) -> tuple[str, str, str]:
@@ -157,7 +164,9 @@ class Server:
             finally:
                 await link.close()
 
-        port = await self._life.enter_async_context(listening(self.door, "127.0.0.1", 0, take, self._delay_ms))
+        port = await self._life.enter_async_context(
+            listening(self.door, "127.0.0.1", 0, take, self._delay_ms)
+        )
         self.address = f"127.0.0.1:{port}"
         return self
 
@@ -172,19 +181,25 @@ class Server:
 
 def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
     """One token a word; the first of WORDS, whatever its id, stands for unknown ones."""
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=WORDS[0]))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=WORDS[0])
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=WORDS[0])
 
 
 def tiny_checkpoint(folder: Path, max_positions: int = 256) -> Checkpoint:
     """A Llama of random weights, `LAYERS` layers deep."""
-    replace(ARCHITECTURES["llama"], settings={"max_position_embeddings": max_positions}).save(folder)
+    replace(ARCHITECTURES["llama"], settings={"max_position_embeddings": max_positions}).save(
+        folder
+    )
     return Checkpoint.open(str(folder))
 
 
 class WatchedSpan:
-    """A span whose forwards can be held in the middle, and that notes what it is given. Several peers may have the same
-    one, though each computes in a thread of its own."""
+    """A span whose forwards can be held in the middle, and that notes what it is given.
+
+    Several peers may have the same one, though each computes in a thread of its own.
+    """
 
     _one_at_a_time = threading.Lock()
 
@@ -224,7 +239,9 @@ class Peer:
         self.span, self.fingerprint = span, fingerprint
         self.server = Server(lambda link: self.handler.serve(link))
         self.dialer = Dialer(self.server.door.me)
-        self.handler = Handler(None, None, fingerprint, self.dialer, max_positions, history_bytes, limits)
+        self.handler = Handler(
+            None, None, fingerprint, self.dialer, max_positions, history_bytes, limits
+        )
         self.scheduler, self.budget = Scheduler(span, self.handler.tally), CacheBudget(cache_tokens)
         self.handler.take_up(self.scheduler, self.budget)
 
@@ -252,12 +269,17 @@ class Peer:
     @property
     def idle(self) -> bool:
         cache, histories = self.budget, self.handler.histories
-        given_back = (cache.free_tokens, histories.free_bytes) == (cache.total_tokens, histories.total_bytes)
+        given_back = (cache.free_tokens, histories.free_bytes) == (
+            cache.total_tokens,
+            histories.total_bytes,
+        )
         return not self.handler.sessions and given_back
 
 
 @contextlib.asynccontextmanager
-async def dialed(server: Server, delay_ms: float = 0.0, me: Member | None = None) -> AsyncIterator[Link]:
+async def dialed(
+    server: Server, delay_ms: float = 0.0, me: Member | None = None
+) -> AsyncIterator[Link]:
     """A client's link to a server."""
     dialer = Dialer(me or somebody(), delay_ms)
     try:
@@ -285,12 +307,22 @@ def opening(fingerprint: str, first: int, last: int, **changes: Any) -> Open:
 
 def tokens_frame(first: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
     """Tokens from serial ``first`` on, all of which are to be answered."""
-    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "first": first, "tail": len(tokens)}
+    fields: dict[str, Any] = {
+        "session": session_id(),
+        "epoch": 0,
+        "first": first,
+        "tail": len(tokens),
+    }
     return Frame(**(fields | {"tokens": tokens} | changes))
 
 
 def hidden_frame(first: int, hidden: torch.Tensor, **changes: Any) -> Frame:
     """Hidden states of the tokens from serial ``first`` on, all of which are to be answered."""
     packed = WireTensor.pack(hidden)
-    fields: dict[str, Any] = {"session": session_id(), "epoch": 0, "first": first, "tail": packed.tokens}
+    fields: dict[str, Any] = {
+        "session": session_id(),
+        "epoch": 0,
+        "first": first,
+        "tail": packed.tokens,
+    }
     return Frame(**(fields | {"hidden": packed} | changes))

@@ -26,8 +26,16 @@ COMMON: dict[str, Any] = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
-ALTERNATING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ALTERNATING = {
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
+}
+EXPERTS = {
+    "num_local_experts": 4,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
 GRANITE = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
@@ -44,13 +52,17 @@ class Architecture:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> PreTrainedModel:
-        """Save a checkpoint with random weights; return the whole model (float32, with its own attention)."""
+        """Save a checkpoint with random weights; return the whole model (float32, with its own
+        attention)."""
         torch.manual_seed(11)
-        settings = {key: value for key, value in {**COMMON, **self.settings}.items() if value is not REMOVED}
+        settings = {
+            key: value for key, value in {**COMMON, **self.settings}.items() if value is not REMOVED
+        }
         config = AutoConfig.for_model(self.model_type, **settings)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
         with torch.no_grad():
-            # Everything random, norms and biases and sinks too, and large enough that every part matters.
+            # Everything random, norms and biases and sinks too, and large enough that every part
+            # matters.
             for name, parameter in model.named_parameters():
                 scale = 0.5 if "norm" in name or "ln" in name else 0.2
                 parameter.add_(torch.randn_like(parameter) * scale)
@@ -62,10 +74,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture("llama"),
     "llama_tied": Architecture("llama", {"tie_word_embeddings": True}),
     "mistral": Architecture("mistral", {"sliding_window": WINDOW}),
-    "qwen2": Architecture("qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 3}),
+    "qwen2": Architecture(
+        "qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 3}
+    ),
     "qwen3": Architecture("qwen3", {"tie_word_embeddings": True}),
     "gemma": Architecture("gemma", {"tie_word_embeddings": True}),
-    "gemma2": Architecture("gemma2", {**ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma2": Architecture(
+        "gemma2", {**ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+    ),
     "gemma3_text": Architecture("gemma3_text", {**ALTERNATING, "tie_word_embeddings": True}),
     "phi": Architecture("phi"),
     "phi3": Architecture("phi3", {"sliding_window": WINDOW}),
@@ -87,18 +103,33 @@ ARCHITECTURES: dict[str, Architecture] = {
     "olmo2": Architecture("olmo2"),
     "starcoder2": Architecture("starcoder2", {"sliding_window": WINDOW}),
     "granite": Architecture("granite", GRANITE),
-    "cohere": Architecture("cohere", {"logit_scale": 0.3, "use_qk_norm": True, "tie_word_embeddings": True}),
-    "cohere2": Architecture("cohere2", {**ALTERNATING, "logit_scale": 0.3, "tie_word_embeddings": True}),
+    "cohere": Architecture(
+        "cohere", {"logit_scale": 0.3, "use_qk_norm": True, "tie_word_embeddings": True}
+    ),
+    "cohere2": Architecture(
+        "cohere2", {**ALTERNATING, "logit_scale": 0.3, "tie_word_embeddings": True}
+    ),
     "mixtral": Architecture("mixtral", EXPERTS),
     "qwen2_moe": Architecture(
         "qwen2_moe",
-        {**EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [1], "decoder_sparse_step": 1},
+        {
+            **EXPERTS,
+            "shared_expert_intermediate_size": 24,
+            "mlp_only_layers": [1],
+            "decoder_sparse_step": 1,
+        },
     ),
-    "qwen3_moe": Architecture("qwen3_moe", {**EXPERTS, "mlp_only_layers": [2], "decoder_sparse_step": 1}),
+    "qwen3_moe": Architecture(
+        "qwen3_moe", {**EXPERTS, "mlp_only_layers": [2], "decoder_sparse_step": 1}
+    ),
     "stablelm": Architecture("stablelm", {"qk_layernorm": True, "use_qkv_bias": True}),
     "gpt_neox": Architecture("gpt_neox"),
-    "falcon": Architecture("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "head_dim": REMOVED}),
-    "falcon_alibi": Architecture("falcon", {"alibi": True, "multi_query": True, "head_dim": REMOVED}),
+    "falcon": Architecture(
+        "falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "head_dim": REMOVED}
+    ),
+    "falcon_alibi": Architecture(
+        "falcon", {"alibi": True, "multi_query": True, "head_dim": REMOVED}
+    ),
     "smollm3": Architecture("smollm3", {"no_rope_layer_interval": 2, "no_rope_layers": None}),
     "glm4": Architecture("glm4"),
     "nanochat": Architecture("nanochat"),
@@ -112,7 +143,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mamba": Architecture("mamba", {"state_size": 4, "conv_kernel": 2}),
 }
 
-# Architectures whose sessions cannot share one forward, and why. They are served all the same, one after another.
+# Architectures whose sessions cannot share one forward, and why. They are served all the same, one
+# after another.
 UNPACKED: dict[str, str] = {
     "bloom": "attends by its own code",
     "falcon": "attends by its own code",
@@ -122,5 +154,8 @@ UNPACKED: dict[str, str] = {
 
 # Architectures that cannot be served at all, and why.
 UNSUPPORTED: dict[str, str] = {
-    "mamba": "it has a state instead of keys and values, and a state cannot be rolled back to any position",
+    "mamba": (
+        "it has a state instead of keys and values, and a state cannot be rolled back to any"
+        " position"
+    ),
 }

@@ -24,7 +24,9 @@ WINDOW = Window(0, 0, 1, (3, 4, 5), None, 2, 0)
 Script = Callable[[Link, Message], Awaitable[None]]
 
 
-def result(frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int) -> Result:
+def result(
+    frame: Frame, *, tail: int | None = None, hidden: int = HIDDEN, **changes: int
+) -> Result:
     fields = {"epoch": frame.epoch, "first": frame.first, "count": frame.count} | changes
     values = WireTensor.pack(torch.ones(frame.tail if tail is None else tail, hidden))
     return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
@@ -103,7 +105,9 @@ async def chain_of(*scripts: Script, timed: bool = False) -> AsyncIterator[Chain
         for layer, script in enumerate(scripts):
             heard: list[Message] = []
 
-            async def serve(link: Link, script: Script = script, heard: list[Message] = heard) -> None:
+            async def serve(
+                link: Link, script: Script = script, heard: list[Message] = heard
+            ) -> None:
                 async for message in link:
                     heard.append(message)
                     await script(link, message)
@@ -113,9 +117,12 @@ async def chain_of(*scripts: Script, timed: bool = False) -> AsyncIterator[Chain
             clock = chain.clock if timed else time.perf_counter
             connection = Connection(server.identity.peer_id, link, clock)
             stack.push_async_callback(connection.close)
-            # A record may name addresses that nobody answers at; what counts is where the peer did answer.
+            # A record may name addresses that nobody answers at; what counts is where the peer did
+            # answer.
             record = server.record(addresses=("127.0.0.1:1", server.address))
-            chain.links.append(ChainLink(Stage(server.identity.peer_id, layer, layer + 1), record, connection))
+            chain.links.append(
+                ChainLink(Stage(server.identity.peer_id, layer, layer + 1), record, connection)
+            )
             chain.servers.append(server)
             chain.heard.append(heard)
         yield chain

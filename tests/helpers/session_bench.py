@@ -1,4 +1,5 @@
-"""One session on one peer between real links: to its client, to the next peer, and to one that may take its place."""
+"""One session on one peer between real links: to its client, to the next peer, and to one that may
+take its place."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +8,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from helpers.loopback import Server, WatchedSpan, dialed, eventually, opening, session_id, somebody, soon
+from helpers.loopback import (
+    Server,
+    WatchedSpan,
+    dialed,
+    eventually,
+    opening,
+    session_id,
+    somebody,
+    soon,
+)
 from helpers.models import LAYERS
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import History
@@ -52,7 +62,8 @@ class Other:
 
 @dataclass
 class Stage:
-    """A session between a client and, perhaps, a next peer, and another one that may take its place."""
+    """A session between a client and, perhaps, a next peer, and another one that may take its
+    place."""
 
     session: PeerSession
     client: Other
@@ -117,7 +128,9 @@ async def stage(
         onward = None if last else await links.to(at_next.hop)
         session = PeerSession(
             opened,
-            Outlet(opened, to_client, links, onward, History(max_tokens) if kept and not last else None),
+            Outlet(
+                opened, to_client, links, onward, History(max_tokens) if kept and not last else None
+            ),
             CacheBudget(max_tokens).reserve(max_tokens),
             span.new_cache(limit=max_tokens),
             scheduler,
@@ -125,7 +138,17 @@ async def stage(
             lambda _, fault: faults.append(fault),
         )
         yield Stage(
-            session, client, following, other, at_other.hop, to_client, onward, links, watched, scheduler, faults
+            session,
+            client,
+            following,
+            other,
+            at_other.hop,
+            to_client,
+            onward,
+            links,
+            watched,
+            scheduler,
+            faults,
         )
         watched.go_on.set()
         await session.close()

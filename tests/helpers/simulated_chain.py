@@ -32,14 +32,18 @@ class SimulatedPeer:
     def place(self, window: Window, replay=False):
         """The texts up to each token of the window, or None if it is stale."""
         count = len(window.tokens)
-        placed = self.stream.admit(window.epoch, window.root, window.first, count, window.parents, replay)
+        placed = self.stream.admit(
+            window.epoch, window.root, window.first, count, window.parents, replay
+        )
         if placed is None:
             return None
         self._keep(placed)
         for i, (token, position) in enumerate(zip(window.tokens, placed.positions, strict=True)):
             seen = self._seen(placed, i)
             text = tuple(self.rows[row][-1] for row in seen)
-            assert not seen or self.rows[seen[-1]] == text, "a token sees its ancestors and nothing else"
+            assert not seen or self.rows[seen[-1]] == text, (
+                "a token sees its ancestors and nothing else"
+            )
             assert len(text) == position
             self.rows.append((*text, token))
         assert len(self.rows) == self.stream.length
@@ -60,12 +64,19 @@ class SimulatedPeer:
     def _seen(self, placed, i):
         if placed.sees is None:
             return range(placed.start + i)
-        behind = [placed.trunk + bit for bit in range(placed.start + i - placed.trunk) if placed.sees[i] >> bit & 1]
+        behind = [
+            placed.trunk + bit
+            for bit in range(placed.start + i - placed.trunk)
+            if placed.sees[i] >> bit & 1
+        ]
         return [*range(placed.trunk), *behind]
 
 
 class SimulatedChain:
-    """Peers with frames waiting before and between them. An answer is (epoch, first, count, texts)."""
+    """Peers with frames waiting before and between them.
+
+    An answer is (epoch, first, count, texts).
+    """
 
     def __init__(self, peers=2):
         self.peers = [SimulatedPeer() for _ in range(peers)]
@@ -86,7 +97,9 @@ class SimulatedChain:
         """Let a peer compute the frame that has waited longest there."""
         frame = self.waiting[number].popleft()
         if isinstance(frame, Replay):
-            assert self.peers[number].place(frame.window, replay=True) is not None, "what is replayed is never stale"
+            assert self.peers[number].place(frame.window, replay=True) is not None, (
+                "what is replayed is never stale"
+            )
             if frame.further:
                 self.waiting[number + 1].append(Replay(frame.window, frame.further - 1))
             return
@@ -96,7 +109,9 @@ class SimulatedChain:
         if number + 1 < len(self.peers):
             self.waiting[number + 1].append(frame)
         else:
-            self.answers.append((frame.epoch, frame.first, len(frame.tokens), texts[len(texts) - frame.tail :]))
+            self.answers.append(
+                (frame.epoch, frame.first, len(frame.tokens), texts[len(texts) - frame.tail :])
+            )
 
     def flow(self):
         """Let everything that waits be computed."""
@@ -105,17 +120,19 @@ class SimulatedChain:
                 self.step(number)
 
     def merge(self):
-        """Let the first two answers be one, as a busy peer does that computes two frames together."""
+        """Let the first two answers be one, as a busy peer does that computes two frames
+        together."""
         (epoch, first, count, texts), (other, _, more, others) = self.answers[0], self.answers[1]
         if epoch == other and len(texts) == count and len(others) == more:
             del self.answers[1]
             self.answers[0] = epoch, first, count + more, [*texts, *others]
 
     def replace(self, failed, resume: Resume):
-        """Peers of these numbers have forgotten everything: whoever comes before them replays, or the client does.
+        """Peers of these numbers have forgotten everything: whoever comes before them replays, or
+        the client does.
 
-        What waits at all others goes on as if nothing had happened. A peer that was still to be told something by one
-        of the forgetful is one of them.
+        What waits at all others goes on as if nothing had happened. A peer that was still to be
+        told something by one of the forgetful is one of them.
         """
         failed = set(failed)
         for number in range(1, len(self.peers)):
@@ -137,9 +154,13 @@ class SimulatedChain:
             self.waiting[lost].clear()
         if number:
             text = self.peers[number - 1].cut(resume.epoch, resume.root)
-            assert text == resume.tokens, "the peer before holds what has been answered, and nothing else"
+            assert text == resume.tokens, (
+                "the peer before holds what has been answered, and nothing else"
+            )
         for first, which, root, parents in replayed(resume.root, len(resume.tokens)):
-            window = Window(resume.epoch, root, first, resume.tokens[which], parents, 0, which.start)
+            window = Window(
+                resume.epoch, root, first, resume.tokens[which], parents, 0, which.start
+            )
             self.waiting[number].append(Replay(window, further))
 
     def _compute_replays(self, number):

@@ -1,4 +1,5 @@
-"""Many peers that write by the rules of a berth, without a network: a world for the tests of readers and writers."""
+"""Many peers that write by the rules of a berth, without a network: a world for the tests of
+readers and writers."""
 
 import random
 from collections import defaultdict

@@ -1,4 +1,5 @@
-"""Bootstrap nodes and peers that all start in the same moment, and whom each of them sees in the end."""
+"""Bootstrap nodes and peers that all start in the same moment, and whom each of them sees in the
+end."""
 
 import asyncio
 import socket
@@ -18,7 +19,10 @@ async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
     """How many peers each node sees at last, once all see all or the patience is over."""
     keys = [Identity.generate() for _ in range(bootstraps)]
     ports = free_ports(bootstraps)
-    named = (f"/ip4/127.0.0.1/tcp/{port}/p2p/{key.peer_id}" for key, port in zip(keys, ports, strict=True))
+    named = (
+        f"/ip4/127.0.0.1/tcp/{port}/p2p/{key.peer_id}"
+        for key, port in zip(keys, ports, strict=True)
+    )
     network = Network("test", tuple(named))
     async with AsyncExitStack() as stack:
 

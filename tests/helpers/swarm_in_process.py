@@ -1,4 +1,5 @@
-"""A swarm that fits into a test: real peers on loopback, and a client that needs no DHT to know of them."""
+"""A swarm that fits into a test: real peers on loopback, and a client that needs no DHT to know of
+them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from helpers.loopback import WORDS, Peer, WatchedSpan, eventually, somebody, tiny_checkpoint, tokenizer_of
+from helpers.loopback import (
+    WORDS,
+    Peer,
+    WatchedSpan,
+    eventually,
+    somebody,
+    tiny_checkpoint,
+    tokenizer_of,
+)
 from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
@@ -74,7 +83,11 @@ class Swarm:
     """
 
     def __init__(self, material: Material) -> None:
-        self._checkpoint, self._spans, self._models = material.checkpoint, material.spans, material.models
+        self._checkpoint, self._spans, self._models = (
+            material.checkpoint,
+            material.spans,
+            material.models,
+        )
         self.up: list[Peer] = []
         self.states: dict[str, str] = {}
         self.health = Health()
@@ -86,7 +99,9 @@ class Swarm:
 
     def know(self, records: Sequence[PeerRecord]) -> None:
         """Begin anew, as a client that knew these peers before."""
-        self.router = Router(self, self._connections, self._checkpoint, "tiny", self.health, records)
+        self.router = Router(
+            self, self._connections, self._checkpoint, "tiny", self.health, records
+        )
         self.kept = KeptSessions(self.router.trust)
         self.router.trust.when_banned.append(self.kept.shed)
 
@@ -115,7 +130,9 @@ class Swarm:
         finally:
             await end(auditing)
 
-    async def survey(self, fingerprint: str, model_layers: int, enough: int = 0) -> Sample[PeerRecord]:
+    async def survey(
+        self, fingerprint: str, model_layers: int, enough: int = 0
+    ) -> Sample[PeerRecord]:
         records = tuple(self._record(peer) for peer in self.up)
         return Sample(records, (1.0,) * len(records), len(records), True)
 
@@ -142,10 +159,16 @@ class Swarm:
         return next(peer for peer in self.up if peer.id == peer_id)
 
     def stream(self, prompt: Sequence[int] = PROMPT, **options: Any) -> GenerationStream:
-        request = Request.of({"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options})
-        return GenerationStream(self._models, prompt, request, self._threads, self.router, self.auditor, self.kept)
+        request = Request.of(
+            {"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options}
+        )
+        return GenerationStream(
+            self._models, prompt, request, self._threads, self.router, self.auditor, self.kept
+        )
 
-    async def write(self, strike: Strike | None = None, at: int = NEW // 3, **options: Any) -> Generation:
+    async def write(
+        self, strike: Strike | None = None, at: int = NEW // 3, **options: Any
+    ) -> Generation:
         """Generate, and let something happen after so many tokens."""
         stream, said = self.stream(**options), 0
         async for _ in stream:
@@ -166,7 +189,9 @@ class Swarm:
 
 
 @asynccontextmanager
-async def swarm_of(make: Callable[[], Swarm], *spans: tuple[int, int], **options: int) -> AsyncIterator[Swarm]:
+async def swarm_of(
+    make: Callable[[], Swarm], *spans: tuple[int, int], **options: int
+) -> AsyncIterator[Swarm]:
     """In the end nothing may be left of any session on any peer that lives."""
     swarm = make()
     await swarm.add(*spans, **options)

@@ -1,6 +1,8 @@
-"""A whole swarm in a thread of this process: a bootstrap node, and peers that announce themselves in the DHT.
+"""A whole swarm in a thread of this process: a bootstrap node, and peers that announce themselves
+in the DHT.
 
-For the SDK's faces that block, and for programs that know nothing but the address of a bootstrap node.
+For the SDK's faces that block, and for programs that know nothing but the address of a bootstrap
+node.
 """
 
 import asyncio
@@ -52,7 +54,12 @@ class ThreadedSwarm:
         network = Network(NETWORK.name, entrance.addresses)
         checkpoint = Checkpoint.open(self.model)
         for span in self._spans:
-            peer = Peer(Span.load(checkpoint, *span), checkpoint.fingerprint, 16_384, checkpoint.max_positions or 0)
+            peer = Peer(
+                Span.load(checkpoint, *span),
+                checkpoint.fingerprint,
+                16_384,
+                checkpoint.max_positions or 0,
+            )
             await self._life.enter_async_context(peer)
             directory = await Directory.join(peer.server.identity, network)
             await self._life.enter_async_context(directory)
@@ -73,7 +80,8 @@ class ThreadedSwarm:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-@pytest.fixture(scope="module")  # some tests look whether this process has children, and its daemons are
+# some tests look whether this process has children, and its daemons are
+@pytest.fixture(scope="module")
 def threaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedSwarm]:
     """The demonstration's target, served by two peers."""
     with pytest.MonkeyPatch.context() as patch:

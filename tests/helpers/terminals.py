@@ -21,7 +21,8 @@ class Screen(io.StringIO):
 
 
 def on_screens(monkeypatch: pytest.MonkeyPatch, show: Callable[[], None]) -> dict[int, list[str]]:
-    """The lines of what is shown, without colours, by the width of the terminal; those of a pipe by 0.
+    """The lines of what is shown, without colours, by the width of the terminal; those of a pipe by
+    0.
 
     No line of a terminal is wider than it is.
     """
@@ -37,7 +38,13 @@ def on_screens(monkeypatch: pytest.MonkeyPatch, show: Callable[[], None]) -> dic
             else:
                 patch.delenv("COLUMNS", raising=False)
             show()
-        lines = screen.getvalue().replace("\x1b[3m", "").replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+        lines = (
+            screen.getvalue()
+            .replace("\x1b[3m", "")
+            .replace("\x1b[1m", "")
+            .replace("\x1b[0m", "")
+            .splitlines()
+        )
         assert not width or max(map(len, lines)) <= width, "\n".join(lines)
         shown[width] = lines
     return shown

@@ -15,13 +15,14 @@ WORDS = ("do", "not", "n", "'", "t", "##t", "s", "##s", "m", ".", "!", "hi", "##
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    """As GPT-2's and most others since: a token is any bytes, of several characters or of a part of one."""
+    """As GPT-2's and most others since: a token is any bytes, of several characters or of a part of
+    one."""
     return train_tokenizer(texts=100)
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
-    """As Llama 2's and Mistral's: a text begins with a space that is not shown, and a character that is no token is
-    spelled by tokens of one byte each."""
+    """As Llama 2's and Mistral's: a text begins with a space that is not shown, and a character
+    that is no token is spelled by tokens of one byte each."""
     backend = _sentencepiece()
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), backend.normalizer])
     backend.decoder = decoders.Sequence([*_sentencepiece_decoders(), decoders.Strip(" ", 1, 0)])
@@ -36,7 +37,9 @@ def byte_fallback_as_it_is() -> PreTrainedTokenizerFast:
 def word_pieces() -> PreTrainedTokenizerFast:
     """As BERT's, which also takes spaces away when it decodes."""
     named = [UNKNOWN, START, END, *WORDS]
-    backend = Tokenizer(models.WordPiece({token: i for i, token in enumerate(named)}, unk_token=UNKNOWN))
+    backend = Tokenizer(
+        models.WordPiece({token: i for i, token in enumerate(named)}, unk_token=UNKNOWN)
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return _named(backend, clean_up_tokenization_spaces=True)
@@ -44,13 +47,16 @@ def word_pieces() -> PreTrainedTokenizerFast:
 
 def words() -> PreTrainedTokenizerFast:
     """Whole words: the first of a text has no space."""
-    backend = Tokenizer(models.WordLevel({END: 0, f"{SPACE}one": 1, f"{SPACE}two": 2, "s": 3}, unk_token=END))
+    backend = Tokenizer(
+        models.WordLevel({END: 0, f"{SPACE}one": 1, f"{SPACE}two": 2, "s": 3}, unk_token=END)
+    )
     backend.decoder = decoders.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
 
 
 KINDS: Mapping[str, Callable[[], PreTrainedTokenizerFast]] = {
-    kind.__name__: kind for kind in (byte_level, byte_fallback, byte_fallback_as_it_is, word_pieces, words)
+    kind.__name__: kind
+    for kind in (byte_level, byte_fallback, byte_fallback_as_it_is, word_pieces, words)
 }
 
 
@@ -59,7 +65,9 @@ def _sentencepiece() -> Tokenizer:
     named = [UNKNOWN, START, END, *bytes_, SPACE, *LETTERS, *PIECES]
     merges = [(piece[:-1], piece[-1]) for piece in PIECES]
     vocabulary = {token: i for i, token in enumerate(named)}
-    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True))
+    backend = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True)
+    )
     backend.normalizer = normalizers.Replace(" ", SPACE)
     backend.decoder = decoders.Sequence(_sentencepiece_decoders())
     backend.post_processor = processors.TemplateProcessing(

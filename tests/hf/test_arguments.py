@@ -17,8 +17,16 @@ def call(inputs=INPUTS, mask=None, config=None, defaults=DEFAULTS, criteria=(), 
 
 
 def test_what_is_said_in_our_options():
-    said = call(max_new_tokens=9, repetition_penalty=1.2, stop_strings="end", window=3, logit_bias={5: 1.0})
-    ours: Options = {"max_new_tokens": 9, "repetition_penalty": 1.2, "stop": ["end"], "stop_token_ids": [2], "seed": 1}
+    said = call(
+        max_new_tokens=9, repetition_penalty=1.2, stop_strings="end", window=3, logit_bias={5: 1.0}
+    )
+    ours: Options = {
+        "max_new_tokens": 9,
+        "repetition_penalty": 1.2,
+        "stop": ["end"],
+        "stop_token_ids": [2],
+        "seed": 1,
+    }
     ours |= {"window": 3, "logit_bias": {5: 1.0}}
     assert Request.of(said.options | {"seed": 1}) == Request.of(ours)
 
@@ -77,10 +85,17 @@ def test_greedy_texts_draw_nothing():
 def test_tensors_are_kept_only_where_a_dictionary_is_returned():
     flags = {"output_scores": True, "output_hidden_states": True}
     without, with_dictionary = call(**flags), call(return_dict_in_generate=True, **flags)
-    assert (without.scores, without.options["logits"], without.options["hidden_states"]) == (False, False, False)
+    assert (without.scores, without.options["logits"], without.options["hidden_states"]) == (
+        False,
+        False,
+        False,
+    )
     assert with_dictionary.scores
     assert not with_dictionary.logits
-    assert (with_dictionary.options["logits"], with_dictionary.options["hidden_states"]) == (True, True)
+    assert (with_dictionary.options["logits"], with_dictionary.options["hidden_states"]) == (
+        True,
+        True,
+    )
 
 
 def test_without_inputs_a_text_begins():
@@ -94,7 +109,9 @@ def test_a_limit_of_time_is_a_criterion():
     assert bool(criterion(INPUTS, None).all())
 
 
-@pytest.mark.parametrize("inputs", [torch.zeros(3), torch.zeros(1, 2), torch.zeros(1, 0, dtype=torch.long), [[1]]])
+@pytest.mark.parametrize(
+    "inputs", [torch.zeros(3), torch.zeros(1, 2), torch.zeros(1, 0, dtype=torch.long), [[1]]]
+)
 def test_what_is_no_batch_of_token_ids_is_refused(inputs):
     with pytest.raises(UnsupportedArgument, match=r"^input_ids = .* give a tensor of token ids"):
         mask_of(inputs, None)

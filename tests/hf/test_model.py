@@ -1,4 +1,5 @@
-"""What a swarm generates is what transformers generates, token for token, for the same arguments."""
+"""What a swarm generates is what transformers generates, token for token, for the same
+arguments."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ from swarm import SwarmModel, UnsupportedArgument
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.request import PromptTooLong
 
-PROMPTS = ["Problem: Mia has 12 coins.", "Problem: Amir has 333 roses. A year later he has 2 times that number.", "Pro"]
+PROMPTS = [
+    "Problem: Mia has 12 coins.",
+    "Problem: Amir has 333 roses. A year later he has 2 times that number.",
+    "Pro",
+]
 NEW = 16
 
 
@@ -41,7 +46,9 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def model(threaded: ThreadedSwarm) -> Iterator[SwarmModel]:
-    with SwarmModel.from_pretrained(locate(TARGET), draft=locate(DRAFT), network=threaded.network) as model:
+    with SwarmModel.from_pretrained(
+        locate(TARGET), draft=locate(DRAFT), network=threaded.network
+    ) as model:
         yield model
 
 
@@ -52,7 +59,9 @@ ALIKE = {
     "total length": {"max_length": 50},
     "another end": {"max_new_tokens": NEW, "eos_token_id": [2, 300, 320, 400], "pad_token_id": 9},
     "no end": {"max_new_tokens": NEW, "eos_token_id": None},
-    "configuration": {"generation_config": GenerationConfig(max_new_tokens=7, repetition_penalty=1.1)},
+    "configuration": {
+        "generation_config": GenerationConfig(max_new_tokens=7, repetition_penalty=1.1)
+    },
 }
 
 
@@ -64,7 +73,8 @@ def test_a_batch_is_continued_as_transformers_does(arguments, model, theirs, bat
 
 
 def test_texts_that_end_are_filled_up(model, theirs, batch):
-    end = theirs.generate(**batch, max_new_tokens=NEW)[0, -NEW // 2].item()  # one row says it, the others may not
+    # one row says it, the others may not
+    end = theirs.generate(**batch, max_new_tokens=NEW)[0, -NEW // 2].item()
     ours = model.generate(**batch, max_new_tokens=NEW, eos_token_id=end)
     assert ours.tolist() == theirs.generate(**batch, max_new_tokens=NEW, eos_token_id=end).tolist()
     assert (ours[0, -NEW // 3 :] == 0).all()
@@ -90,14 +100,21 @@ def test_a_criterion_ends_a_text(model, theirs, batch):
 
 def test_scores_logits_and_hidden_states_are_those_of_transformers(model, theirs, batch):
     wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    arguments = {"max_new_tokens": 5, "repetition_penalty": 1.3, "output_hidden_states": True, **wanted}
+    arguments = {
+        "max_new_tokens": 5,
+        "repetition_penalty": 1.3,
+        "output_hidden_states": True,
+        **wanted,
+    }
     one = {name: tensor[:2] for name, tensor in batch.items()}
     ours, expected = model.generate(**one, **arguments), theirs.generate(**one, **arguments)
     assert ours["sequences"].tolist() == expected.sequences.tolist()
     for step in range(5):
         torch.testing.assert_close(ours.logits[step], expected.logits[step], atol=1e-3, rtol=1e-3)
         # The pad token is no part of a text: that it lies before one is no repetition.
-        torch.testing.assert_close(ours.scores[step][:, 1:], expected.scores[step][:, 1:], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            ours.scores[step][:, 1:], expected.scores[step][:, 1:], atol=1e-3, rtol=1e-3
+        )
         theirs_last = expected.hidden_states[step][-1][:, -1:]
         torch.testing.assert_close(ours.hidden_states[step][-1], theirs_last, atol=1e-3, rtol=1e-3)
     assert [generation.token_ids for generation in ours.generations] == [
@@ -107,7 +124,9 @@ def test_scores_logits_and_hidden_states_are_those_of_transformers(model, theirs
 
 def test_scores_of_sampled_tokens_are_warped(model, batch):
     wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    ours = model.generate(**batch, max_new_tokens=4, do_sample=True, temperature=0.5, top_k=7, seed=3, **wanted)
+    ours = model.generate(
+        **batch, max_new_tokens=4, do_sample=True, temperature=0.5, top_k=7, seed=3, **wanted
+    )
     for step in range(4):
         possible = ours.scores[step].isfinite()
         assert possible.sum(dim=1).tolist() == [7] * len(PROMPTS)
@@ -147,7 +166,9 @@ def test_a_streamer_is_given_the_prompt_every_token_and_the_end(model, theirs, b
 def test_a_text_can_be_read_while_it_is_written_in_another_thread(model, tokenizer, batch):
     one = {name: tensor[:1] for name, tensor in batch.items()}
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=PATIENCE_S)
-    writing = threading.Thread(target=model.generate, kwargs={**one, "max_new_tokens": NEW, "streamer": streamer})
+    writing = threading.Thread(
+        target=model.generate, kwargs={**one, "max_new_tokens": NEW, "streamer": streamer}
+    )
     writing.start()
     text = "".join(streamer)
     writing.join()
@@ -170,7 +191,9 @@ def test_logits_of_whole_texts_are_those_of_transformers(side, model, theirs):
     text = batch.attention_mask.bool()
     ours = model(**batch, output_hidden_states=True)
     torch.testing.assert_close(ours.logits[text], expected.logits[text], atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(ours.hidden_states[-1][text], expected.hidden_states[-1][text], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        ours.hidden_states[-1][text], expected.hidden_states[-1][text], atol=1e-3, rtol=1e-3
+    )
     assert not ours.logits[~text].any()
     last = model(**batch, logits_to_keep=2).logits
     torch.testing.assert_close(last, ours.logits[:, -2:], atol=1e-4, rtol=1e-4)

@@ -12,14 +12,22 @@ INPUTS = torch.tensor([[0, 5], [6, 7]])
 
 def rows(*texts, vocabulary=4):
     def piece(token):
-        return Piece(token, "", "target", logits=torch.full((vocabulary,), float(token)), hidden_state=torch.ones(2))
+        return Piece(
+            token,
+            "",
+            "target",
+            logits=torch.full((vocabulary,), float(token)),
+            hidden_state=torch.ones(2),
+        )
 
     return [Row([piece(token) for token in text]) for text in texts]
 
 
 def call(**more):
     defaults = GenerationConfig(pad_token_id=9, eos_token_id=2)
-    return read_call(INPUTS, None, None, defaults, None, (), {"return_dict_in_generate": True, **more})
+    return read_call(
+        INPUTS, None, None, defaults, None, (), {"return_dict_in_generate": True, **more}
+    )
 
 
 def test_rows_that_end_sooner_are_filled_up():

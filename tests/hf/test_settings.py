@@ -25,7 +25,9 @@ REFUSED = sorted(FIELDS - HONOURED - WITHOUT_EFFECT)
 
 def test_keywords_go_before_the_users_configuration_and_that_before_the_models():
     defaults = GenerationConfig(temperature=0.1, top_p=0.2, top_k=3, eos_token_id=2)
-    config = resolve(GenerationConfig(temperature=0.5, top_p=0.6, do_sample=True), defaults, {"temperature": 0.9})
+    config = resolve(
+        GenerationConfig(temperature=0.5, top_p=0.6, do_sample=True), defaults, {"temperature": 0.9}
+    )
     assert (config.temperature, config.top_p, config.top_k, config.eos_token_id) == (0.9, 0.6, 3, 2)
 
 
@@ -67,7 +69,9 @@ def test_what_matters_only_when_sampling_is_left_alone_without(name):
 
 
 def test_an_argument_that_nobody_knows_is_refused():
-    with pytest.raises(UnsupportedArgument, match=r"^inputs_embeds = 3 is not possible: peers take token ids"):
+    with pytest.raises(
+        UnsupportedArgument, match=r"^inputs_embeds = 3 is not possible: peers take token ids"
+    ):
         resolve(None, GenerationConfig(), {"inputs_embeds": 3})
     resolve(None, GenerationConfig(), {"past_key_values": None})
 
@@ -79,12 +83,17 @@ def test_what_transformers_itself_refuses_is_told_in_its_words(wrong):
 
 
 def test_no_text_is_no_number_of_texts():
-    with pytest.raises(UnsupportedArgument, match=r"^num_return_sequences = 0 is not possible: give a positive number"):
+    with pytest.raises(
+        UnsupportedArgument,
+        match=r"^num_return_sequences = 0 is not possible: give a positive number",
+    ):
         refuse(GenerationConfig(num_return_sequences=0))
 
 
 def test_a_long_value_is_named_by_its_kind():
-    assert "labels = (Tensor) is not possible" in str(UnsupportedArgument("labels", torch.zeros(99), "leave it out"))
+    assert "labels = (Tensor) is not possible" in str(
+        UnsupportedArgument("labels", torch.zeros(99), "leave it out")
+    )
 
 
 def test_without_do_sample_texts_are_greedy_whatever_else_is_set():
@@ -92,7 +101,11 @@ def test_without_do_sample_texts_are_greedy_whatever_else_is_set():
 
 
 def test_defaults_of_sampling_are_those_of_transformers():
-    assert sampling(GenerationConfig(do_sample=True)) == {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
+    assert sampling(GenerationConfig(do_sample=True)) == {
+        "temperature": 1.0,
+        "top_k": 50,
+        "top_p": 1.0,
+    }
     given = GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=0.9)
     assert sampling(given) == {"temperature": 0.5, "top_k": 0, "top_p": 0.9}
 
@@ -115,15 +128,22 @@ def test_by_default_the_context_is_not_passed():
 
 
 def test_an_input_that_is_too_long_already_is_refused():
-    with pytest.raises(UnsupportedArgument, match=r"^max_length = 10 is not possible: the input has 10 tokens already"):
+    with pytest.raises(
+        UnsupportedArgument,
+        match=r"^max_length = 10 is not possible: the input has 10 tokens already",
+    ):
         new_tokens(GenerationConfig(max_length=10), 10, None)
 
 
-@pytest.mark.parametrize(("ids", "read"), [(None, ()), (2, (2,)), ([2, 3], (2, 3)), (torch.tensor([2, 3]), (2, 3))])
+@pytest.mark.parametrize(
+    ("ids", "read"), [(None, ()), (2, (2,)), ([2, 3], (2, 3)), (torch.tensor([2, 3]), (2, 3))]
+)
 def test_token_ids_come_in_several_ways(ids, read):
     assert token_ids(ids) == read
 
 
-@pytest.mark.parametrize(("strings", "read"), [(None, ()), ("end", ("end",)), (["a", "b"], ("a", "b"))])
+@pytest.mark.parametrize(
+    ("strings", "read"), [(None, ()), ("end", ("end",)), (["a", "b"], ("a", "b"))]
+)
 def test_stop_strings_come_in_several_ways(strings, read):
     assert stop_strings(GenerationConfig(stop_strings=strings)) == read

@@ -1,7 +1,8 @@
-"""The laboratory's benchmark: ``make bench``, or ``python tests/lab/bench.py [--out FOLDER] [--only NAME ...]``.
+"""The laboratory's benchmark: ``make bench``, or
+``python tests/lab/bench.py [--out FOLDER] [--only NAME ...]``.
 
-Every ratio is taken side by side: each prompt in all ways, on the same swarm, before the next prompt. Nothing is
-asserted. The figures go to FOLDER as JSON, as Markdown, and as pictures.
+Every ratio is taken side by side: each prompt in all ways, on the same swarm, before the next
+prompt. Nothing is asserted. The figures go to FOLDER as JSON, as Markdown, and as pictures.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from lab.report import write_report
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, Way, window_of
 
 PEERS, DELAYS_MS = (2, 4, 8), (5.0, 20.0, 50.0)
-THOROUGH = {(4, 20.0), (4, 50.0), (8, 50.0)}  # peers and delay where more windows and prompts are tried
+# peers and delay where more windows and prompts are tried
+THOROUGH = {(4, 20.0), (4, 50.0), (8, 50.0)}
 PROMPTS, MORE_PROMPTS = 3, 5
 NEW_TOKENS, PLAIN_TOKENS = 64, 16
 SESSIONS = (1, 4, 16)
@@ -46,7 +48,8 @@ SESSION_PEERS = 4
 
 @dataclass
 class Results:
-    """What was measured, section by section; kept after every step, so that an interrupted run shows what it has."""
+    """What was measured, section by section; kept after every step, so that an interrupted run
+    shows what it has."""
 
     folder: Path
     facts: dict[str, Any]
@@ -67,7 +70,9 @@ async def matrix(results: Results, emulated: bool) -> None:
             for delay_ms in DELAYS_MS:
                 swarm = await swarm_of(Link(delay_ms=delay_ms))
                 thorough = (peers, delay_ms) in THOROUGH
-                cell = await _compare(swarm, MANY if thorough else FEW, MORE_PROMPTS if thorough else PROMPTS)
+                cell = await _compare(
+                    swarm, MANY if thorough else FEW, MORE_PROMPTS if thorough else PROMPTS
+                )
                 results.matrix.append({"peers": peers, "delay_ms": delay_ms, **cell})
                 _tell(results, f"{peers} peers, {delay_ms:g} ms", cell)
 
@@ -92,11 +97,19 @@ async def sessions(results: Results, emulated: bool) -> None:
             for way in (PLAIN, BRANCHES):
                 for count in SESSIONS:
                     reached = await swarm.ask(
-                        "side_by_side", way=asdict(way), sessions=count, max_new_tokens=SESSION_TOKENS
+                        "side_by_side",
+                        way=asdict(way),
+                        sessions=count,
+                        max_new_tokens=SESSION_TOKENS,
                     )
-                    results.sessions.append({"way": way.name, "sessions": count, "delay_ms": delay_ms, **reached})
+                    results.sessions.append(
+                        {"way": way.name, "sessions": count, "delay_ms": delay_ms, **reached}
+                    )
                     results.save()
-                    print(f"{way.name}, {count} sessions, {delay_ms:g} ms: {reached['tokens_per_second']:.0f} tokens/s")
+                    print(
+                        f"{way.name}, {count} sessions, {delay_ms:g} ms:"
+                        f" {reached['tokens_per_second']:.0f} tokens/s"
+                    )
 
 
 SECTIONS: dict[str, Callable[[Results, bool], Awaitable[None]]] = {
@@ -118,8 +131,10 @@ async def _compare(swarm: Ground, ways: tuple[Way, ...], prompts: int) -> dict[s
 
 
 class _swarm:
-    """A swarm of so many peers; called with a link, gives the ground with these links. Without an emulated internet
-    every delay takes a swarm of its own."""
+    """A swarm of so many peers; called with a link, gives the ground with these links.
+
+    Without an emulated internet every delay takes a swarm of its own.
+    """
 
     def __init__(self, peers: int, emulated: bool) -> None:
         self._peers, self._emulated = peers, emulated
@@ -169,7 +184,10 @@ async def run(folder: Path, only: list[str]) -> None:
     """All sections, or some."""
     impossible = Internet.possible()
     if impossible:
-        print(f"{impossible} Members hold back their own messages instead: no jitter, loss or bandwidth.")
+        print(
+            f"{impossible} Members hold back their own messages instead: no jitter, loss or"
+            " bandwidth."
+        )
     results = Results(folder, _facts(not impossible), [], [], [])
     started = time.perf_counter()
     for name, section in SECTIONS.items():
@@ -182,7 +200,9 @@ async def run(folder: Path, only: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("bench"))
     parser.add_argument("--only", nargs="*", default=[], choices=SECTIONS)
     args = parser.parse_args()

@@ -1,14 +1,18 @@
-"""The process that carries packets between the hosts of an emulated internet. `lab.internet` starts it:
+"""The process that carries packets between the hosts of an emulated internet.
+
+`lab.internet` starts it:
 
     python -m lab.carrier PLAN
 
-PLAN is JSON: ``{"hosts": {namespace: address, ...}, "link": {...}, "seed": 0}``. Its standard input is a socket to the
-owner. When every host's device is held it says ``{}``; then each line of JSON is a command and is answered by one line:
-``{"do": "set_link", "pairs": [[from, to], ...], "link": {...}}``, ``{"do": "cut" | "restore", "pairs": [...]}``,
-``{"do": "hide" | "open", "host": 0}`` or ``{"do": "statistics"}``. When the socket closes, it ends.
+PLAN is JSON: ``{"hosts": {namespace: address, ...}, "link": {...}, "seed": 0}``. Its standard input
+is a socket to the owner. When every host's device is held it says ``{}``; then each line of JSON is
+a command and is answered by one line:
+``{"do": "set_link", "pairs": [[from, to], ...], "link": {...}}``,
+``{"do": "cut" | "restore", "pairs": [...]}``, ``{"do": "hide" | "open", "host": 0}`` or
+``{"do": "statistics"}``. When the socket closes, it ends.
 
-One thread and one `select` do it all, with the real-time scheduler where that is allowed, since the peers of an
-experiment load every core.
+One thread and one `select` do it all, with the real-time scheduler where that is allowed, since the
+peers of an experiment load every core.
 """
 
 import ctypes
@@ -32,9 +36,12 @@ from lab.links import Link, Wire
 from lab.nat import Nat
 
 DEVICE = "internet"
-MTU = 1500  # the internet's: slow start and loss go by packets, so larger ones would flatter every link
-SPIN_S = 100e-6  # timers are late by about this much, so it is spun away: 5 % of a core at 500 packets/s
-QUEUE = 10_000  # packets between kernel and carrier: too few, and bursts lose some that no statistics count
+# the internet's: slow start and loss go by packets, so larger ones would flatter every link
+MTU = 1500
+# timers are late by about this much, so it is spun away: 5 % of a core at 500 packets/s
+SPIN_S = 100e-6
+# packets between kernel and carrier: too few, and bursts lose some that no statistics count
+QUEUE = 10_000
 MAX_READ_AT_ONCE = 32  # packets of one host before due ones are handed over: some 0.2 ms of work
 REAL_TIME_PRIORITY = 1  # the lowest is above every ordinary process
 
@@ -62,10 +69,12 @@ class Carrier:
         self._devices, self._wires = devices, wires
         self._host_of_device = {device: host for host, device in enumerate(devices)}
         self._host_of_address = {address: host for host, address in enumerate(addresses)}
-        self._due: list[tuple[float, int, int]] = []  # a heap of (when, from, to), also of what a cut has taken since
+        # a heap of (when, from, to), also of what a cut has taken since
+        self._due: list[tuple[float, int, int]] = []
         self._nats: dict[int, Nat] = {}  # of hosts that are behind one
         self._owner = owner
-        self._commands = owner.makefile("rb", buffering=0)  # a line held in a buffer would wake no `select`
+        # a line held in a buffer would wake no `select`
+        self._commands = owner.makefile("rb", buffering=0)
         self._watched = [*devices, owner.fileno()]
         self._owned = True
 
@@ -117,7 +126,9 @@ class Carrier:
             self._owned = False
             return
         command = json.loads(line)
-        wires = [self._wires[source, destination] for source, destination in command.get("pairs", [])]
+        wires = [
+            self._wires[source, destination] for source, destination in command.get("pairs", [])
+        ]
         match command["do"]:
             case "set_link":
                 for wire in wires:
@@ -133,17 +144,27 @@ class Carrier:
             case "open":
                 self._nats.pop(command["host"], None)
             case "statistics":
-                self._answer({"wires": [[*pair, *astuple(wire.statistics)] for pair, wire in self._wires.items()]})
+                self._answer(
+                    {
+                        "wires": [
+                            [*pair, *astuple(wire.statistics)] for pair, wire in self._wires.items()
+                        ]
+                    }
+                )
                 return
         self._answer({})
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the owner is gone: the next line read says so
+        # the owner is gone: the next line read says so
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._owner.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def open_device(namespace: str) -> int:
-    """Hold the TUN device of a namespace. This process stays in that namespace until it opens the next."""
+    """Hold the TUN device of a namespace.
+
+    This process stays in that namespace until it opens the next.
+    """
     libc = ctypes.CDLL(None, use_errno=True)  # Python has no setns before 3.12
     with open(f"/run/netns/{namespace}", "rb") as there:
         if libc.setns(there.fileno(), CLONE_NEWNET) != 0:

@@ -1,8 +1,10 @@
-"""Texts are written while peers are killed, or links cut: ``python tests/lab/chaos.py [--cut] [--standby] ...``.
+"""Texts are written while peers are killed, or links cut:
+``python tests/lab/chaos.py [--cut] [--standby] ...``.
 
-Eight peers serve every layer of the demo target twice, over an emulated internet of 20 ms links. First every text is
-written undisturbed; then once more while every few seconds a peer is killed without a word and another one started in
-its place, or a link is cut without being closed and restored later. Says of every text whether it is the same.
+Eight peers serve every layer of the demo target twice, over an emulated internet of 20 ms links.
+First every text is written undisturbed; then once more while every few seconds a peer is killed
+without a word and another one started in its place, or a link is cut without being closed and
+restored later. Says of every text whether it is the same.
 """
 
 import argparse
@@ -88,12 +90,16 @@ async def write(place: Ground, texts: int, tokens: int, standby: bool) -> list[d
     written: list[dict[str, Any]] = []
     while len(written) < texts:
         count = min(MAX_CHUNK, texts - len(written))
-        answer = await place.ask("write", skip=len(written), prompts=count, max_new_tokens=tokens, standby=standby)
+        answer = await place.ask(
+            "write", skip=len(written), prompts=count, max_new_tokens=tokens, standby=standby
+        )
         written += answer["texts"]
     return written
 
 
-async def run(generations: int, tokens: int, every_s: float, cut: bool, standby: bool, seed: int) -> int:
+async def run(
+    generations: int, tokens: int, every_s: float, cut: bool, standby: bool, seed: int
+) -> int:
     async with ground(PEERS, coverage=COVERAGE) as place:
         place.set_links(Link(delay_ms=DELAY_MS))
         expected = await write(place, generations, tokens, standby)
@@ -107,22 +113,39 @@ async def run(generations: int, tokens: int, every_s: float, cut: bool, standby:
             print(f"text {number}: NOT the same; {text['error'] or 'it was written to its end'}")
     failovers = [failover for text in written for failover in text["failovers"]]
     print(f"{len(strikes)} strikes, every {every_s:g} s: {', '.join(strikes)}")
-    print(f"{sum(same)} of {generations} texts of {tokens} tokens are the same; {len(failovers)} failovers")
+    print(
+        f"{sum(same)} of {generations} texts of {tokens} tokens are the same; {len(failovers)}"
+        " failovers"
+    )
     at_once = [failover for failover in failovers if not failover["waited_ms"]]
-    print(f"for {len(failovers) - len(at_once)} of them peers had to be waited for; of the {len(at_once)} others:")
+    print(
+        f"for {len(failovers) - len(at_once)} of them peers had to be waited for; of the"
+        f" {len(at_once)} others:"
+    )
     for standing_by in (False, True):
         for part in ("noticed_ms", "repair_ms", "pause_ms"):
-            values = sorted(failover[part] for failover in at_once if failover["standby"] == standing_by)
+            values = sorted(
+                failover[part] for failover in at_once if failover["standby"] == standing_by
+            )
             if values:
-                who = f"{len(values)} with a peer that stood by" if standing_by else f"{len(values)} without"
+                who = (
+                    f"{len(values)} with a peer that stood by"
+                    if standing_by
+                    else f"{len(values)} without"
+                )
                 print(f"{who}: {part}: median {median(values):.0f}, most {values[-1]:.0f}")
-    speed = [median(text["tokens_per_second"] for text in each if not text["error"]) for each in (expected, written)]
+    speed = [
+        median(text["tokens_per_second"] for text in each if not text["error"])
+        for each in (expected, written)
+    ]
     print(f"median speed: {speed[0]:.1f} tokens/s undisturbed, {speed[1]:.1f} disturbed")
     return 0 if all(same) else 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Texts are written while peers are killed, or links cut.")
+    parser = argparse.ArgumentParser(
+        description="Texts are written while peers are killed, or links cut."
+    )
     parser.add_argument("--generations", type=int, default=30)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--every", type=float, default=5.0, metavar="S")
@@ -132,7 +155,11 @@ def main() -> None:
     asked = parser.parse_args()
     if why := Internet.possible():
         sys.exit(f"no emulated internet here: {why}")
-    sys.exit(asyncio.run(run(asked.generations, asked.tokens, asked.every, asked.cut, asked.standby, asked.seed)))
+    sys.exit(
+        asyncio.run(
+            run(asked.generations, asked.tokens, asked.every, asked.cut, asked.standby, asked.seed)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""The client of a laboratory run, as a process of its own, because it runs inside a host of the emulated internet.
+"""The client of a laboratory run.
 
-    client.py BOOTSTRAP        then one JSON request a line on standard input, and one JSON answer a line
+It is a process of its own, because it runs inside a host of the emulated internet::
 
-A request is an object with ``do`` and the arguments of one of the functions below. It ends when its input does.
+    client.py BOOTSTRAP
+
+It reads one JSON request a line from standard input and writes one JSON answer a line. A request is
+an object with ``do`` and the arguments of one of the functions below. The client ends when its
+input does.
 """
 
 import asyncio
@@ -34,14 +38,20 @@ WARM_UP_TOKENS = 12
 
 
 async def compare_ways(
-    client: SwarmClient, ways: Sequence[dict[str, Any]], prompts: int, max_new_tokens: int, plain_tokens: int
+    client: SwarmClient,
+    ways: Sequence[dict[str, Any]],
+    prompts: int,
+    max_new_tokens: int,
+    plain_tokens: int,
 ) -> dict[str, Any]:
     """Figures of every way, the plain one first, each prompt in all ways before the next."""
     chosen = [Way(**way) for way in ways]
     for way in chosen:
         await client.generate(_prompts(1)[0], **{**way.options, "max_new_tokens": WARM_UP_TOKENS})
     comparisons = [
-        await compare(client, prompt, chosen, max_new_tokens=max_new_tokens, plain_tokens=plain_tokens)
+        await compare(
+            client, prompt, chosen, max_new_tokens=max_new_tokens, plain_tokens=plain_tokens
+        )
         for prompt in _prompts(prompts)
     ]
     kept = [comparison.ways[way.name].stats for comparison in comparisons for way in chosen[-1:]]
@@ -51,15 +61,22 @@ async def compare_ways(
     }
 
 
-async def side_by_side(client: SwarmClient, way: dict[str, Any], sessions: int, max_new_tokens: int) -> dict[str, Any]:
-    """So many generations at once, of as many prompts, all of the same length: what each and all of them reach."""
+async def side_by_side(
+    client: SwarmClient, way: dict[str, Any], sessions: int, max_new_tokens: int
+) -> dict[str, Any]:
+    """So many generations at once, of as many prompts, all of the same length: what each and all of
+    them reach."""
     options = {**Way(**way).options, "max_new_tokens": max_new_tokens}
     started = time.perf_counter()
-    generations = await asyncio.gather(*(client.generate(prompt, **options) for prompt in _prompts(sessions)))
+    generations = await asyncio.gather(
+        *(client.generate(prompt, **options) for prompt in _prompts(sessions))
+    )
     seconds = time.perf_counter() - started
     rates = [generation.stats.tokens_per_second for generation in generations]
     return {
-        "tokens_per_second": sum(generation.stats.new_tokens for generation in generations) / seconds,
+        "tokens_per_second": (
+            sum(generation.stats.new_tokens for generation in generations) / seconds
+        ),
         "rates": rates,
         "positions": sum(g.stats.positions_per_token or 0.0 for g in generations) / sessions,
         "queue_ms": max(max(g.stats.stage_queue_ms, default=0.0) for g in generations),
@@ -69,14 +86,17 @@ async def side_by_side(client: SwarmClient, way: dict[str, Any], sessions: int, 
 async def write(
     client: SwarmClient, skip: int, prompts: int, max_new_tokens: int, standby: bool = False
 ) -> dict[str, Any]:
-    """Texts of just so many tokens, one after the other, and what happened to the chain meanwhile."""
+    """Texts of just so many tokens, one after the other, and what happened to the chain
+    meanwhile."""
     endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
     texts = []
     for prompt in _prompts(skip + prompts)[skip:]:
         text: Generation | None = None
         error = None
         try:
-            text = await client.generate(prompt, max_new_tokens=max_new_tokens, logit_bias=endless, standby=standby)
+            text = await client.generate(
+                prompt, max_new_tokens=max_new_tokens, logit_bias=endless, standby=standby
+            )
         except SwarmIncomplete as incomplete:
             text, error = incomplete.generation, str(incomplete)
         except SwarmError as failure:
@@ -85,7 +105,9 @@ async def write(
             {
                 "token_ids": text.token_ids if text else (),
                 "tokens_per_second": text.stats.tokens_per_second if text else 0.0,
-                "failovers": [asdict(failover) for failover in text.stats.failovers] if text else [],
+                "failovers": (
+                    [asdict(failover) for failover in text.stats.failovers] if text else []
+                ),
                 "error": error,
             }
         )
@@ -101,7 +123,9 @@ DO = {"compare": compare_ways, "side_by_side": side_by_side, "write": write}
 
 async def main(bootstrap: str, link_ms: float) -> None:
     network = Network(NETWORK, (bootstrap,))
-    async with SwarmClient(locate(TARGET), draft=locate(DRAFT), network=network, link_ms=link_ms) as client:
+    async with SwarmClient(
+        locate(TARGET), draft=locate(DRAFT), network=network, link_ms=link_ms
+    ) as client:
         print(json.dumps({"up": True}), flush=True)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):

@@ -66,9 +66,15 @@ def main() -> None:
     garbage: dict[object, bytes] = {number: b"" for number in range(MAX_KEY_BYTES // 13)}
     click.echo("| one answer to a reader | bytes | ms |")
     click.echo("|---|---|---|")
-    for name, records in (("genuine records", genuine), ("forged records", forged), ("tiny garbage", garbage)):
+    for name, records in (
+        ("genuine records", genuine),
+        ("forged records", forged),
+        ("tiny garbage", garbage),
+    ):
         answer = packed(records, expiration)
-        spent = milliseconds(lambda data=answer: read(RecordValidator("test"), key.to_bytes(), data))
+        spent = milliseconds(
+            lambda data=answer: read(RecordValidator("test"), key.to_bytes(), data)
+        )
         click.echo(f"| {len(records)} {name} | {len(answer)} | {spent:.0f} |")
     known = RecordValidator("test")
     again = packed(dict(genuine), expiration)
@@ -78,7 +84,9 @@ def main() -> None:
         f"{milliseconds(lambda: read(known, key.to_bytes(), again)):.0f} |"
     )
 
-    per_record = milliseconds(lambda: read(RecordValidator("test"), key.to_bytes(), again)) / len(genuine)
+    per_record = milliseconds(lambda: read(RecordValidator("test"), key.to_bytes(), again)) / len(
+        genuine
+    )
     size = statistics.fmean(len(value) for value in genuine.values()) + entry
     click.echo(
         f"{per_record:.2f} ms a record; {STORE_BYTES} bytes a minute from one caller are "

@@ -1,7 +1,8 @@
-"""Where laboratory runs take place: a swarm of processes in an emulated internet, and a client process in it.
+"""Where laboratory runs take place: a swarm of processes in an emulated internet, and a client
+process in it.
 
-Where no emulated internet is possible (no root), the members hold back their own messages instead: that knows a delay,
-but no jitter, loss or bandwidth, and takes no time of the kernel's TCP.
+Where no emulated internet is possible (no root), the members hold back their own messages instead:
+that knows a delay, but no jitter, loss or bandwidth, and takes no time of the kernel's TCP.
 """
 
 import asyncio
@@ -27,7 +28,9 @@ MAX_ANSWER_BYTES = 1 << 24
 class Ground:
     """A swarm with one client, whose links can be changed between requests."""
 
-    def __init__(self, swarm: LocalSwarm, client: asyncio.subprocess.Process, internet: Internet | None) -> None:
+    def __init__(
+        self, swarm: LocalSwarm, client: asyncio.subprocess.Process, internet: Internet | None
+    ) -> None:
         self.swarm, self.internet, self._client = swarm, internet, client
 
     def set_links(self, link: Link) -> None:
@@ -56,13 +59,15 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(peers: int, link_ms: float | None = None, coverage: int = 1) -> AsyncIterator[Ground]:
+async def ground(
+    peers: int, link_ms: float | None = None, coverage: int = 1
+) -> AsyncIterator[Ground]:
     """A swarm of so many peers over the demo target.
 
     Args:
         coverage: peers that serve each layer.
-        link_ms: None for an emulated internet, whose links take no time until `Ground.set_links`; else the one-way
-            delay of messages by which every member emulates its links itself.
+        link_ms: None for an emulated internet, whose links take no time until `Ground.set_links`;
+            else the one-way delay of messages by which every member emulates its links itself.
     """
     with Internet(2 + peers) if link_ms is None else nullcontext() as internet:
         hosts = internet or ThisMachine()

@@ -1,8 +1,11 @@
-"""What the guards at a peer's edge cost: ``python tests/lab/guards_cost.py``. Prints figures; nothing is asserted.
+"""What the guards at a peer's edge cost: ``python tests/lab/guards_cost.py``.
 
-Two peers on loopback serve a Llama of random weights between them, without any emulated delay: a real loop takes
-longer, so the guards' share of it is smaller. Loops with and without guards take turns. Because one loop varies by more
-than the guards cost, what they take is also measured by itself and given as a share of the loop.
+Prints figures; nothing is asserted.
+
+Two peers on loopback serve a Llama of random weights between them, without any emulated delay: a
+real loop takes longer, so the guards' share of it is smaller. Loops with and without guards take
+turns. Because one loop varies by more than the guards cost, what they take is also measured by
+itself and given as a share of the loop.
 """
 
 import argparse
@@ -61,7 +64,9 @@ async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:
         dialed(last.server) as to_last,
     ):
         most = 2 * count * WINDOW
-        follows = opening(checkpoint.fingerprint, MIDDLE, LAYERS, max_tokens=most, previous=first.id)
+        follows = opening(
+            checkpoint.fingerprint, MIDDLE, LAYERS, max_tokens=most, previous=first.id
+        )
         assert isinstance(await ask(to_last, follows), Opened)
         begins = opening(checkpoint.fingerprint, 0, MIDDLE, max_tokens=most, next=last.server.hop)
         assert isinstance(await ask(to_first, begins), Opened)
@@ -69,7 +74,9 @@ async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:
             guarded = number % 2 == 0
             with nullcontext() if guarded else unguarded():
                 began = time.perf_counter()
-                await to_first.send(tokens_frame(1 + number * WINDOW, (3,) * WINDOW, root=number * WINDOW))
+                await to_first.send(
+                    tokens_frame(1 + number * WINDOW, (3,) * WINDOW, root=number * WINDOW)
+                )
                 assert isinstance(await soon(to_last.receive()), Result)
                 times[guarded].append((time.perf_counter() - began) * 1e3)
     return times
@@ -85,8 +92,8 @@ def microseconds(work: Any, repeats: int = 200) -> float:
 
 
 async def by_themselves(checkpoint: Checkpoint) -> float:
-    """Microseconds that the guards take in one loop: two messages are counted, one frame is looked at by both peers,
-    and the answer by the last."""
+    """Microseconds that the guards take in one loop: two messages are counted, one frame is looked
+    at by both peers, and the answer by the last."""
     hidden = WireTensor.pack(torch.randn(WINDOW, checkpoint.hidden_size))
     looked_us = microseconds(lambda: hidden.is_finite)
     admission, link = Admission(), _Somebody()
@@ -98,13 +105,18 @@ async def by_themselves(checkpoint: Checkpoint) -> float:
         counted.append((time.perf_counter() - began) * 1e6)
     counted_us = median(counted)
     print(
-        f"a message: {counted_us:.1f} us to count it; {WINDOW} tokens of {checkpoint.hidden_size}: {looked_us:.1f} us"
+        f"a message: {counted_us:.1f} us to count it; {WINDOW} tokens of {checkpoint.hidden_size}:"
+        f" {looked_us:.1f} us"
     )
     return 2 * counted_us + 3 * looked_us
 
 
 class _Somebody:
-    peer_id, address, relayed = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5", "192.0.2.7", False
+    peer_id, address, relayed = (
+        "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5",
+        "192.0.2.7",
+        False,
+    )
 
 
 def main() -> None:
@@ -117,7 +129,10 @@ def main() -> None:
     for width in WIDTHS:
         for dtype in (torch.bfloat16, torch.float32):
             frame = WireTensor.pack(torch.randn(TOKENS, width).to(dtype))
-            print(f"{TOKENS} tokens of {width} in {frame.dtype}: {microseconds(lambda f=frame: f.is_finite):.1f} us")
+            print(
+                f"{TOKENS} tokens of {width} in {frame.dtype}:"
+                f" {microseconds(lambda f=frame: f.is_finite):.1f} us"
+            )
     config = LlamaConfig(
         hidden_size=asked.hidden,
         intermediate_size=3 * asked.hidden,
@@ -133,8 +148,13 @@ def main() -> None:
         times = asyncio.run(loops(checkpoint, asked.loops))
         guards_us = asyncio.run(by_themselves(checkpoint))
     guarded, bare = median(times[True]), median(times[False])
-    print(f"a loop of {WINDOW} tokens: {guarded:.2f} ms guarded, {bare:.2f} ms not: {guarded / bare - 1:+.1%}")
-    print(f"the guards by themselves: {guards_us:.0f} us a loop, {guards_us / bare / 10:.2f} % of it")
+    print(
+        f"a loop of {WINDOW} tokens: {guarded:.2f} ms guarded, {bare:.2f} ms not:"
+        f" {guarded / bare - 1:+.1%}"
+    )
+    print(
+        f"the guards by themselves: {guards_us:.0f} us a loop, {guards_us / bare / 10:.2f} % of it"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What a hello costs: bytes, computing, and time until a link is open and its round trip known, on loopback.
+"""What a hello costs: bytes, computing, and time until a link is open and its round trip known, on
+loopback.
 
     PYTHONPATH=. python tests/lab/hello_cost.py
 
-"Without": TCP, TLS and WebSocket are open, and a ping is answered, which a client needs to choose its peers. "With":
-the same, and the hello in the place of that ping. Prints a table; nothing is asserted.
+"Without": TCP, TLS and WebSocket are open, and a ping is answered, which a client needs to choose
+its peers. "With": the same, and the hello in the place of that ping. Prints a table; nothing is
+asserted.
 """
 
 import asyncio
@@ -19,7 +21,16 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.links.handshake import Door
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import WebSockets
-from swarm.wire.handshake import Dialling, Hello, Introduction, Member, Serving, Welcome, decode, encode
+from swarm.wire.handshake import (
+    Dialling,
+    Hello,
+    Introduction,
+    Member,
+    Serving,
+    Welcome,
+    decode,
+    encode,
+)
 from swarm.wire.messages import Ping, Pong
 
 TIMES, WARM_UP = 300, 30
@@ -44,14 +55,19 @@ def spoken(network: Network) -> None:
         serving.introduced(decode(introduced, Introduction))
         times.append((time.perf_counter() - begun) * 1e3)
         sizes = len(said), len(answered), len(introduced)
-    print(f"  {' + '.join(map(str, sizes))} = {sum(sizes)} bytes; computing, both sides: {median(times):.2f} ms")
+    print(
+        f"  {' + '.join(map(str, sizes))} = {sum(sizes)} bytes; computing, both sides:"
+        f" {median(times):.2f} ms"
+    )
 
 
 async def opened(network: Network) -> None:
     door = Door(Member(Identity.generate(), network))
     where = door.me.identity.certificate_fingerprint, door.me.peer_id
     async with AsyncExitStack() as life:
-        address = f"127.0.0.1:{await life.enter_async_context(listening(door, '127.0.0.1', 0, pong))}"
+        address = (
+            f"127.0.0.1:{await life.enter_async_context(listening(door, '127.0.0.1', 0, pong))}"
+        )
         dialer, websockets = Dialer(Member(Identity.generate(), network)), WebSockets()
         life.push_async_callback(dialer.close)
         life.push_async_callback(websockets.close)
@@ -68,7 +84,10 @@ async def opened(network: Network) -> None:
             await connection.close()
         without, with_ = median(bare[WARM_UP:]) + median(pings[WARM_UP:]), median(whole[WARM_UP:])
         alone = median(pings[WARM_UP:])
-        print(f"  until open and measured: {without:.2f} ms without, {with_:.2f} ms with; a ping alone: {alone:.2f} ms")
+        print(
+            f"  until open and measured: {without:.2f} ms without, {with_:.2f} ms with; a ping"
+            f" alone: {alone:.2f} ms"
+        )
 
 
 def main() -> None:

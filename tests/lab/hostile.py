@@ -1,9 +1,11 @@
-"""Hostile clients of a swarm, for `lab.soak`: a process of its own that computes only when nobody else wants to.
+"""Hostile clients of a swarm, for `lab.soak`.
 
-    hostile.py                then one JSON object on standard input: the network's name, and the peers
+They are a process of their own that computes only when no other one wants to. It reads one JSON
+object from standard input: the network's name, and the peers.
 
-Each attack goes on from an address of its own, so that it is not stopped by a ban that another one has earned, and at a
-rate of its own, whatever becomes of it, until standard input ends. Then one JSON object says what was done how often.
+Each attack goes on from an address of its own, so that it is not stopped by a ban that another one
+has earned, and at a rate of its own, whatever becomes of it, until standard input ends. Then one
+JSON object says what was done how often.
 """
 
 import asyncio
@@ -88,7 +90,9 @@ class Hostile:
             next=onward,
         )
 
-    def frame(self, opening: Open, to: Target, first: int, epoch: int = 0, value: float = 0.0) -> Frame:
+    def frame(
+        self, opening: Open, to: Target, first: int, epoch: int = 0, value: float = 0.0
+    ) -> Frame:
         tokens = (3,) * 16 if not to.first else None
         hidden = None if tokens else WireTensor.pack(torch.full((16, to.hidden), value))
         return Frame(
@@ -180,7 +184,9 @@ class Hostile:
     async def have_dialled(self, to: Target) -> None:
         async with await self.link(to) as link:
             nobody = Hop(
-                peer_id=to.peer_id, address=f"127.0.0.1:{self.chance.randrange(1, 1000)}", certificate="0" * 64
+                peer_id=to.peer_id,
+                address=f"127.0.0.1:{self.chance.randrange(1, 1000)}",
+                certificate="0" * 64,
             )
             await link.send(self.opening(to, 64, nobody))
             await link.receive()
@@ -213,9 +219,13 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     asked = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
     sent = Counter[str]()
-    attacking = asyncio.create_task(attack(asked["network"], [Target(**each) for each in asked["targets"]], sent))
+    attacking = asyncio.create_task(
+        attack(asked["network"], [Target(**each) for each in asked["targets"]], sent)
+    )
     ended = loop.run_in_executor(None, sys.stdin.read)
-    await asyncio.wait({attacking, asyncio.ensure_future(ended)}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {attacking, asyncio.ensure_future(ended)}, return_when=asyncio.FIRST_COMPLETED
+    )
     if attacking.done():
         attacking.result()
     print(json.dumps(sent), flush=True)

@@ -1,11 +1,12 @@
-"""An internet on one machine: hosts are network namespaces, and one process carries the packets between them.
+"""An internet on one machine: hosts are network namespaces, and one process carries the packets
+between them.
 
     with Internet(3, Link(delay_ms=20)) as internet:
         subprocess.run(internet.inside(0, ["ping", "-c1", internet.address(1)]))
         internet.set_link(0, 2, Link(delay_ms=80, jitter_ms=5, loss=0.01, mbit_per_s=20))
 
-Only the links are emulated: what runs inside a host uses the kernel's own TCP, with its handshakes, slow start,
-delayed acknowledgements and Nagle's algorithm.
+Only the links are emulated: what runs inside a host uses the kernel's own TCP, with its handshakes,
+slow start, delayed acknowledgements and Nagle's algorithm.
 """
 
 import itertools
@@ -50,12 +51,13 @@ class InternetFailed(SwarmError):
 class Internet:
     """Makes hosts on entering and removes them on leaving, however that comes about.
 
-    It blocks, also under asyncio: a call takes less than a millisecond, entering some 10 ms a host. Whoever starts
-    processes in a host ends them before leaving: without its device a host reaches nobody, but they would run on.
-    What a killed process leaves is removed when the next one enters.
+    It blocks, also under asyncio: a call takes less than a millisecond, entering some 10 ms a host.
+    Whoever starts processes in a host ends them before leaving: without its device a host reaches
+    nobody, but they would run on. What a killed process leaves is removed when the next one enters.
 
     Args:
-        hosts: how many, numbered from 0; each has a loopback of its own, and no way out of this internet.
+        hosts: how many, numbered from 0; each has a loopback of its own, and no way out of this
+            internet.
         link: between any two of them, each way. The default takes no time.
         seed: of jitter and loss.
     """
@@ -104,7 +106,8 @@ class Internet:
         return f"10.77.0.{self._known(host) + 1}"
 
     def inside(self, host: int, command: Sequence[str]) -> list[str]:
-        """The command that runs ``command`` inside a host; it takes over the process, whose id so stays the same."""
+        """The command that runs ``command`` inside a host; it takes over the process, whose id so
+        stays the same."""
         return ["ip", "netns", "exec", self._namespaces[self._known(host)], *command]
 
     def set_link(self, a: int, b: int, link: Link, both_ways: bool = True) -> None:
@@ -112,14 +115,18 @@ class Internet:
         self._ask({"do": "set_link", "pairs": self._pairs(a, b, both_ways), "link": asdict(link)})
 
     def cut(self, a: int, b: int, both_ways: bool = True) -> None:
-        """Let nothing through until `restore`; what is under way is lost, and neither side is told."""
+        """Let nothing through until `restore`; what is under way is lost, and neither side is
+        told."""
         self._ask({"do": "cut", "pairs": self._pairs(a, b, both_ways)})
 
     def restore(self, a: int, b: int, both_ways: bool = True) -> None:
         self._ask({"do": "restore", "pairs": self._pairs(a, b, both_ways)})
 
     def hide(self, host: int) -> None:
-        """Put a host behind a router that lets in answers only, until `open`. It knows of nothing that went before."""
+        """Put a host behind a router that lets in answers only, until `open`.
+
+        It knows of nothing that went before.
+        """
         self._ask({"do": "hide", "host": self._known(host)})
 
     def open(self, host: int) -> None:
@@ -129,11 +136,15 @@ class Internet:
     def statistics(self) -> dict[tuple[int, int], Statistics]:
         """By (from, to), for every ordered pair of hosts."""
         wires = self._ask({"do": "statistics"})["wires"]
-        return {(source, destination): Statistics(*counts) for source, destination, *counts in wires}
+        return {
+            (source, destination): Statistics(*counts) for source, destination, *counts in wires
+        }
 
     def _known(self, host: int) -> int:
         if not 0 <= host < self.hosts:
-            raise ConfigError("host", f"{host} is not one of the {self.hosts} hosts, numbered from 0")
+            raise ConfigError(
+                "host", f"{host} is not one of the {self.hosts} hosts, numbered from 0"
+            )
         return host
 
     def _pairs(self, a: int, b: int, both_ways: bool) -> list[tuple[int, int]]:
@@ -145,7 +156,8 @@ class Internet:
         hosts = {namespace: self.address(host) for host, namespace in enumerate(self._namespaces)}
         plan = {"hosts": hosts, "link": asdict(self._link), "seed": self._seed}
         self._socket, theirs = socket.socketpair()
-        undo.callback(self._end_carrier)  # before the namespaces go: a device that vanishes under it is an error there
+        # before the namespaces go: a device that vanishes under it is an error there
+        undo.callback(self._end_carrier)
         undo.enter_context(self._socket)  # its closing tells the carrier to end
         self._answers = undo.enter_context(self._socket.makefile("rb"))
         with theirs:
@@ -153,7 +165,8 @@ class Internet:
                 [sys.executable, "-m", "lab.carrier", json.dumps(plan)],
                 stdin=theirs.fileno(),
                 cwd=TESTS,
-                start_new_session=True,  # Ctrl-C in the terminal is for us alone: we end it in order
+                # Ctrl-C in the terminal is for us alone: we end it in order
+                start_new_session=True,
             )
         self._hear("start its carrier", START_TIMEOUT_S)
 
@@ -195,10 +208,12 @@ def sweep() -> None:
 
 
 def congestion_control() -> str:
-    """What TCP uses in every host, so that figures hang less on how a machine is tuned (BBR hardly minds loss).
+    """What TCP uses in every host, so that figures hang less on how a machine is tuned (BBR hardly
+    minds loss).
 
-    Cubic, Linux's default, where this machine lets a namespace choose it, else Reno, which it always may. Over links
-    like ours, short and not fast, cubic keeps to Reno's pace anyway (RFC 9438, 4.3).
+    Cubic, Linux's default, where this machine lets a namespace choose it, else Reno, which it
+    always may. Over links like ours, short and not fast, cubic keeps to Reno's pace anyway (RFC
+    9438, 4.3).
     """
     allowed = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
     return "cubic" if "cubic" in allowed else "reno"

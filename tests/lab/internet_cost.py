@@ -2,8 +2,8 @@
 
     python tests/lab/internet_cost.py
 
-Round trips are those of processes, so on a loaded machine they hold also the processes' own waits for a core; how late
-the carrier itself was is told apart.
+Round trips are those of processes, so on a loaded machine they hold also the processes' own waits
+for a core; how late the carrier itself was is told apart.
 """
 
 import json
@@ -62,10 +62,14 @@ def loaded(processes: int) -> Iterator[None]:
 def round_trips(internet: Internet, what: str) -> None:
     took = sorted(json.loads(ask(internet, "ping", internet.address(1), PINGS, PAUSE_S)))
     spread = (
-        f"{took[0]:.2f} to {took[-1]:.2f} ms, median {median(took):.2f}, 95 of 100 below {took[PINGS * 95 // 100]:.2f}"
+        f"{took[0]:.2f} to {took[-1]:.2f} ms, median {median(took):.2f}, 95 of 100 below"
+        f" {took[PINGS * 95 // 100]:.2f}"
     )
     late = max(wire.worst_late_ms for wire in internet.statistics().values())
-    print(f"{PINGS} round trips of 2 x {DELAY_MS} ms, {what}: {spread}; carrier never later than {late:.2f} ms")
+    print(
+        f"{PINGS} round trips of 2 x {DELAY_MS} ms, {what}: {spread}; carrier never later than"
+        f" {late:.2f} ms"
+    )
 
 
 def throughput(internet: Internet, what: str, link: Link, size: int = MUCH) -> None:
@@ -81,7 +85,9 @@ def main() -> None:
     cores = os.cpu_count() or 1
     with Internet(2, Link(delay_ms=DELAY_MS)) as internet:
         print(f"{cores} cores, TCP with {congestion_control()}")
-        server = subprocess.Popen(internet.inside(1, [*PROBE, "serve"]), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        server = subprocess.Popen(
+            internet.inside(1, [*PROBE, "serve"]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         with server:
             assert server.stdout is not None
             server.stdout.readline()

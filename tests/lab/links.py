@@ -1,4 +1,5 @@
-"""The life of packets between two hosts, as arithmetic: clock and chance are handed in, nothing is waited for."""
+"""The life of packets between two hosts, as arithmetic: clock and chance are handed in, nothing is
+waited for."""
 
 import random
 from collections import deque
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from swarm.errors import ConfigError
 
 MAX_DELAY_MS = 10_000.0  # a way over a satellite takes 300: more is a mistake in the unit
-MAX_QUEUE_S = 0.1  # of waiting for the bandwidth: what a home router keeps; far more would be bufferbloat
+# of waiting for the bandwidth: what a home router keeps; far more would be bufferbloat
+MAX_QUEUE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Link:
 
     Args:
         delay_ms: one way, the least that a packet takes.
-        jitter_ms: up to so much is added to it, uniformly; order is kept, so a dense stream tends to the most.
+        jitter_ms: up to so much is added to it, uniformly; order is kept, so a dense stream tends
+            to the most.
         loss: share of the packets that never arrive, each by itself.
         mbit_per_s: bandwidth for IP packets with their headers; None has no limit.
     """
@@ -33,15 +36,18 @@ class Link:
         if not 0 <= self.loss <= 1:
             raise ConfigError("loss", f"{self.loss} is not a share of 0 to 1")
         if self.mbit_per_s is not None and not 0 < self.mbit_per_s < float("inf"):
-            raise ConfigError("mbit_per_s", f"{self.mbit_per_s} is not more than 0; None has no limit")
+            raise ConfigError(
+                "mbit_per_s", f"{self.mbit_per_s} is not more than 0; None has no limit"
+            )
 
 
 @dataclass(frozen=True)
 class Statistics:
     """What went over a wire since it exists.
 
-    `packets` and `bytes` count what was sent, `lost` how many of these packets will never arrive, for whatever reason.
-    `worst_late_ms` is the most that a packet was handed over after it was due: what the emulation itself adds.
+    `packets` and `bytes` count what was sent, `lost` how many of these packets will never arrive,
+    for whatever reason. `worst_late_ms` is the most that a packet was handed over after it was due:
+    what the emulation itself adds.
     """
 
     packets: int = 0
@@ -51,7 +57,8 @@ class Statistics:
 
 
 class Wire:
-    """One direction of one link: packets go in with `send` and come out, in the same order, of `receive`.
+    """One direction of one link: packets go in with `send` and come out, in the same order, of
+    `receive`.
 
     `link` may be replaced at any time; what is under way keeps its time, and is not overtaken.
 
@@ -69,7 +76,8 @@ class Wire:
         self._worst_late = 0.0
 
     def send(self, packet: bytes, now: float) -> float | None:
-        """When the packet is due at the other end, in seconds on the clock of ``now``; None if it never arrives."""
+        """When the packet is due at the other end, in seconds on the clock of ``now``; None if it
+        never arrives."""
         self._packets += 1
         self._bytes += len(packet)
         due = self._due(len(packet), now)
@@ -112,7 +120,8 @@ class Wire:
             if starts - now > MAX_QUEUE_S:
                 return None
             leaves = self._free_at = starts + size * 8e-6 / link.mbit_per_s
-        if link.loss and self._chance.random() < link.loss:  # after the queue: a packet lost far away was sent, too
+        # after the queue: a packet lost far away was sent, too
+        if link.loss and self._chance.random() < link.loss:
             return None
         travels = link.delay_ms
         if link.jitter_ms:

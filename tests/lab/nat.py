@@ -1,4 +1,5 @@
-"""What a home router does with packets: those from inside go out, and only what answers them comes in.
+"""What a home router does with packets: those from inside go out, and only what answers them comes
+in.
 
 Addresses are not translated, since every host of the emulated internet has one of its own.
 """

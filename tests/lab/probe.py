@@ -1,9 +1,9 @@
 """What runs inside the hosts of an emulated internet to look at it. Needs nothing but Python:
 
-probe.py serve                          an echo (TCP), a sink (TCP) and a datagram sink, until standard input closes
-probe.py ping ADDRESS COUNT PAUSE_S     round trips of 64 bytes over one connection, in ms, as a JSON list
-probe.py push ADDRESS BYTES             one connection that sends so much: seconds until the other side has it all
-probe.py stream ADDRESS COUNT A_SECOND  datagrams of 100 bytes
+probe.py serve an echo (TCP), a sink (TCP) and a datagram sink, until standard input closes probe.py
+ping ADDRESS COUNT PAUSE_S round trips of 64 bytes over one connection, in ms, as a JSON list
+probe.py push ADDRESS BYTES one connection that sends so much: seconds until the other side has it
+all probe.py stream ADDRESS COUNT A_SECOND datagrams of 100 bytes
 """
 
 import json
@@ -25,7 +25,8 @@ def serve() -> None:
         listening = socket.create_server(("", port))
         threading.Thread(target=_accept, args=(listening, serve_one), daemon=True).start()
     datagrams = socket.socket(type=socket.SOCK_DGRAM)
-    datagrams.bind(("", DATAGRAM_PORT))  # without it every datagram would be answered by an ICMP packet
+    # without it every datagram would be answered by an ICMP packet
+    datagrams.bind(("", DATAGRAM_PORT))
     print("up", flush=True)
     sys.stdin.read()
 

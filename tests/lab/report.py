@@ -38,7 +38,9 @@ def write_report(folder: Path) -> None:
 
 
 def _rows(cell: Cell) -> list[Figures]:
-    return [Figures(**{**row, "speedup_range": tuple(row["speedup_range"])}) for row in cell["figures"]]
+    return [
+        Figures(**{**row, "speedup_range": tuple(row["speedup_range"])}) for row in cell["figures"]
+    ]
 
 
 def _named(cell: Cell, way: str) -> Figures:
@@ -46,46 +48,63 @@ def _named(cell: Cell, way: str) -> Figures:
 
 
 def _best_window(cell: Cell) -> Figures:
-    return max((row for row in _rows(cell) if row.way.startswith("window")), key=lambda row: row.speedup)
+    return max(
+        (row for row in _rows(cell) if row.way.startswith("window")), key=lambda row: row.speedup
+    )
 
 
 def _matrix_tables(cells: Sequence[Cell]) -> list[str]:
     lines = [
-        "| peers | delay | plain loop | over links and stages | best window | streaming | branches | adaptive "
-        "| branches / best window | branches / streaming | waits saved |",
+        (
+            "| peers | delay | plain loop | over links and stages | best window | streaming |"
+            " branches | adaptive | branches / best window | branches / streaming | waits saved |"
+        ),
         "|" + " ---: |" * 11,
     ]
     for cell in cells:
-        best, streaming, branches = _best_window(cell), _named(cell, STREAMING.name), _named(cell, BRANCHES.name)
+        best, streaming, branches = (
+            _best_window(cell),
+            _named(cell, STREAMING.name),
+            _named(cell, BRANCHES.name),
+        )
         plain = _named(cell, PLAIN.name)
         least_ms = (cell["peers"] + 1) * cell["delay_ms"] + plain.stages_ms
         lines.append(
-            f"| {cell['peers']} | {cell['delay_ms']:g} ms | {plain.loop_ms:.0f} ms | {plain.loop_ms / least_ms:.3f} "
-            f"| {best.speedup:.2f}x ({best.way.rpartition(' ')[2]}) | {streaming.speedup:.2f}x "
-            f"| {branches.speedup:.2f}x | {_named(cell, ADAPTIVE.name).speedup:.2f}x "
-            f"| {branches.speedup / best.speedup:.2f} | {branches.speedup / streaming.speedup:.2f} "
-            f"| {1 - branches.waits:.0%} |"
+            f"| {cell['peers']} | {cell['delay_ms']:g} ms | {plain.loop_ms:.0f} ms |"
+            f" {plain.loop_ms / least_ms:.3f} | {best.speedup:.2f}x ({best.way.rpartition(' ')[2]})"
+            f" | {streaming.speedup:.2f}x | {branches.speedup:.2f}x |"
+            f" {_named(cell, ADAPTIVE.name).speedup:.2f}x | {branches.speedup / best.speedup:.2f} |"
+            f" {branches.speedup / streaming.speedup:.2f} | {1 - branches.waits:.0%} |"
         )
     for cell in cells:
-        lines += ["", f"### {cell['peers']} peers, {cell['delay_ms']:g} ms, {cell['prompts']} prompts", ""]
+        lines += [
+            "",
+            f"### {cell['peers']} peers, {cell['delay_ms']:g} ms, {cell['prompts']} prompts",
+            "",
+        ]
         lines.append(markdown(_rows(cell)))
     return lines
 
 
 def _session_table(cells: Sequence[Cell]) -> str:
-    lines = ["| way | delay | sessions | tokens/s | times one plain | least share of the mean | work | queue |"]
+    lines = [
+        "| way | delay | sessions | tokens/s | times one plain | least share of the mean | work |"
+        " queue |"
+    ]
     lines.append("|" + " --- |" + " ---: |" * 7)
     for cell in cells:
         plain = next(
             other["tokens_per_second"]
             for other in cells
-            if (other["way"], other["sessions"], other["delay_ms"]) == (PLAIN.name, 1, cell["delay_ms"])
+            if (other["way"], other["sessions"], other["delay_ms"])
+            == (PLAIN.name, 1, cell["delay_ms"])
         )
         mean = sum(cell["rates"]) / len(cell["rates"])
         lines.append(
-            f"| {cell['way']} | {cell['delay_ms']:g} ms | {cell['sessions']} | {cell['tokens_per_second']:.0f} "
-            f"| {cell['tokens_per_second'] / plain:.2f} | {min(cell['rates']) / mean:.2f} "
-            f"| {cell['positions']:.1f} | {cell['queue_ms']:.1f} ms |"
+            f"| {cell['way']} | {cell['delay_ms']:g} ms | {cell['sessions']} |"
+            f" {cell['tokens_per_second']:.0f} | {cell['tokens_per_second'] / plain:.2f} |"
+            f" {min(cell['rates']) / mean:.2f} | {cell['positions']:.1f} | {cell['queue_ms']:.1f}"
+            " ms |"
         )
     return "\n".join(lines)
 
@@ -93,13 +112,18 @@ def _session_table(cells: Sequence[Cell]) -> str:
 def _plot_matrix(cells: Sequence[Cell], file: Path) -> None:
     """Speedup over plain decoding, by delay, a panel for each number of peers."""
     peers = sorted({cell["peers"] for cell in cells})
-    figure, panels = pyplot.subplots(1, len(peers), figsize=(4 * len(peers), 4), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(
+        1, len(peers), figsize=(4 * len(peers), 4), sharey=True, layout="constrained"
+    )
     for axes, count in zip(_listed(panels), peers, strict=True):
         mine = [cell for cell in cells if cell["peers"] == count]
         delays = [cell["delay_ms"] for cell in mine]
         lines = {
             "best window": [_best_window(cell) for cell in mine],
-            **{way: [_named(cell, way) for cell in mine] for way in (STREAMING.name, BRANCHES.name, ADAPTIVE.name)},
+            **{
+                way: [_named(cell, way) for cell in mine]
+                for way in (STREAMING.name, BRANCHES.name, ADAPTIVE.name)
+            },
         }
         for name, rows in lines.items():
             axes.plot(delays, [row.speedup for row in rows], marker="o", label=name)
@@ -122,7 +146,9 @@ def _plot_savings(cells: Sequence[Cell], file: Path) -> None:
         "positions computed": [row.positions for row in rows],
         "kB sent and received": [(row.bytes_sent + row.bytes_received) / 1e3 for row in rows],
     }
-    figure, panels = pyplot.subplots(1, len(shown), figsize=(14, 3.5), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(
+        1, len(shown), figsize=(14, 3.5), sharey=True, layout="constrained"
+    )
     for axes, (title, values) in zip(_listed(panels), shown.items(), strict=True):
         axes.barh([row.way for row in rows], values)
         axes.set_title(f"{title} per token", fontsize="medium")

@@ -1,4 +1,5 @@
-"""Start a bootstrap node and eight peers in the same moment, again and again: do they become one swarm?
+"""Start a bootstrap node and eight peers in the same moment, again and again: do they become one
+swarm?
 
     PYTHONPATH=.:tests python tests/lab/same_second.py [TIMES] [PEERS] [BOOTSTRAP NODES]
 

@@ -1,12 +1,14 @@
-"""Honest clients write texts while hostile ones do what they can: ``python tests/lab/soak.py [--minutes 30]``.
+"""Honest clients write texts while hostile ones do what they can:
+``python tests/lab/soak.py [--minutes 30]``.
 
-Four peers serve every layer of the demo target twice, as processes whose messages are held back as by an internet.
-Texts are written undisturbed, then while the hostile clients of `lab.hostile` attack every peer from another address,
-then undisturbed once more. Says how fast texts were, whether they are the same, how much memory the peers took, and
-what they refused.
+Four peers serve every layer of the demo target twice, as processes whose messages are held back as
+by an internet. Texts are written undisturbed, then while the hostile clients of `lab.hostile`
+attack every peer from another address, then undisturbed once more. Says how fast texts were,
+whether they are the same, how much memory the peers took, and what they refused.
 
-The attackers share the machine's cores with whom they attack. So that what they compute themselves is not what is
-measured, they run at the lowest priority and at rates that leave them mostly asleep; their share of a core is printed.
+The attackers share the machine's cores with whom they attack. So that what they compute themselves
+is not what is measured, they run at the lowest priority and at rates that leave them mostly asleep;
+their share of a core is printed.
 """
 
 import argparse
@@ -61,7 +63,11 @@ class Memory:
 def slope(values: Any, step: float) -> float:
     middle = (len(values) - 1) / 2
     spread = sum((i - middle) ** 2 for i in range(len(values)))
-    return sum((i - middle) * value for i, value in enumerate(values)) / spread / step if spread else 0.0
+    return (
+        sum((i - middle) * value for i, value in enumerate(values)) / spread / step
+        if spread
+        else 0.0
+    )
 
 
 def resident_mib(pid: int) -> float:
@@ -75,10 +81,14 @@ def cpu_s(pid: int) -> float:
 
 
 @asynccontextmanager
-async def attacked(swarm: LocalSwarm, sent: Counter[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def attacked(
+    swarm: LocalSwarm, sent: Counter[str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """While it lasts, all peers are attacked."""
     checkpoint = Checkpoint.open(str(locate(TARGET)))
-    async with await Directory.join(Identity.generate(), swarm.network, client_mode=True) as directory:
+    async with await Directory.join(
+        Identity.generate(), swarm.network, client_mode=True
+    ) as directory:
         records = await directory.peers(checkpoint.fingerprint, checkpoint.num_layers)
     targets = [
         {
@@ -99,7 +109,9 @@ async def attacked(swarm: LocalSwarm, sent: Counter[str]) -> AsyncIterator[async
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps({"network": swarm.network.name, "targets": targets}).encode() + b"\n")
+        process.stdin.write(
+            json.dumps({"network": swarm.network.name, "targets": targets}).encode() + b"\n"
+        )
         await process.stdin.drain()
         yield process
         assert process.returncode is None, "the attackers have failed"
@@ -116,7 +128,9 @@ async def write(place: Ground, seconds: float, texts: int) -> list[dict[str, Any
     written: list[dict[str, Any]] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline or len(written) < texts:
-        answer = await place.ask("write", skip=len(written) % texts, prompts=1, max_new_tokens=TOKENS)
+        answer = await place.ask(
+            "write", skip=len(written) % texts, prompts=1, max_new_tokens=TOKENS
+        )
         written += answer["texts"]
     return written
 
@@ -129,13 +143,19 @@ def refusals(said: list[str]) -> Counter[str]:
     counted: Counter[str] = Counter()
     for line in said:
         if line.startswith("refused "):
-            for count, kind in re.findall(r"(\d+) ([a-z_]+)(?:,|$)", line.partition(":")[2].strip()):
+            for count, kind in re.findall(
+                r"(\d+) ([a-z_]+)(?:,|$)", line.partition(":")[2].strip()
+            ):
                 counted[kind] += int(count)
     return counted
 
 
 async def run(minutes: float, texts: int) -> int:
-    quiet_s, memory, sent = minutes * 60 * UNDISTURBED_SHARE, Memory(min(60.0, minutes * 6)), Counter[str]()
+    quiet_s, memory, sent = (
+        minutes * 60 * UNDISTURBED_SHARE,
+        Memory(min(60.0, minutes * 6)),
+        Counter[str](),
+    )
     async with ground(PEERS, LINK_MS, COVERAGE) as place:
         swarm = place.swarm
         await write(place, 0, texts)  # everything is loaded and warm
@@ -149,7 +169,11 @@ async def run(minutes: float, texts: int) -> int:
         after = await write(place, quiet_s, texts)
     refused = refusals(swarm.said)
     expected = [text["token_ids"] for text in before[:texts]]
-    same = sum(text["token_ids"] == expected[i % texts] for each in (during, after) for i, text in enumerate(each))
+    same = sum(
+        text["token_ids"] == expected[i % texts]
+        for each in (during, after)
+        for i, text in enumerate(each)
+    )
     undisturbed = speed([*before, *after])
     print(f"attacks: {', '.join(f'{count} {name}' for name, count in sent.most_common())}")
     print(f"the attackers themselves took {share:.0%} of a core, at the lowest priority")
@@ -157,18 +181,23 @@ async def run(minutes: float, texts: int) -> int:
     print(f"peers' memory in MiB, every {memory.every_s:g} s:")
     for mib in memory.mib:
         print("  " + "  ".join(f"{each:.1f}" for each in mib))
-    print(f"growing by {', '.join(f'{each:.2f}' for each in memory.slopes)} MiB a minute in the second half")
+    print(
+        f"growing by {', '.join(f'{each:.2f}' for each in memory.slopes)} MiB a minute in the"
+        " second half"
+    )
     print(f"{same} of {len(during) + len(after)} texts are the same")
     print(f"failovers: {sum(len(text['failovers']) for text in during)}")
     print(
-        f"tokens/s: {speed(before):.1f} before, {speed(during):.1f} attacked, {speed(after):.1f} after: "
-        f"{speed(during) / undisturbed:.2f} of the undisturbed speed"
+        f"tokens/s: {speed(before):.1f} before, {speed(during):.1f} attacked, {speed(after):.1f}"
+        f" after: {speed(during) / undisturbed:.2f} of the undisturbed speed"
     )
     return 0 if same == len(during) + len(after) and sent and refused else 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Honest clients write texts while hostile ones do what they can.")
+    parser = argparse.ArgumentParser(
+        description="Honest clients write texts while hostile ones do what they can."
+    )
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--texts", type=int, default=5, help="different ones")
     asked = parser.parse_args()

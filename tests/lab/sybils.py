@@ -1,7 +1,7 @@
 """What it costs to make others lose a record: nodes near its key that forget what they are told.
 
-The attacker makes ids until so many are nearer to the key than any honest node. Those nodes take everything, keep
-nothing, and name each other only.
+The attacker makes ids until so many are nearer to the key than any honest node. Those nodes take
+everything, keep nothing, and name each other only.
 
     python tests/lab/sybils.py
 """
@@ -28,7 +28,9 @@ from swarm.network.dht.rpc_gater import node_id_of
 async def measure(nodes: int, trials: int, counts: list[int]) -> None:
     swarm = await Swarm.start(nodes)
     click.echo(f"{nodes} honest nodes, {trials} keys each")
-    click.echo("| nodes of the attacker's | found | calls a lookup | found, nobody looks for crowds |")
+    click.echo(
+        "| nodes of the attacker's | found | calls a lookup | found, nobody looks for crowds |"
+    )
     click.echo("|---|---|---|---|")
     usual = eclipse.CROWDED
     for count in counts:
@@ -58,7 +60,10 @@ def key_rate() -> float:
 @click.option("--sybils", default="0,4,8,16,24,32,40,64", show_default=True)
 def main(nodes: int, trials: int, sybils: str) -> None:
     rate = key_rate()
-    click.echo(f"{rate:.0f} ids a second; one nearer to a key than {nodes} honest nodes takes {nodes / rate:.2f} s")
+    click.echo(
+        f"{rate:.0f} ids a second; one nearer to a key than {nodes} honest nodes takes"
+        f" {nodes / rate:.2f} s"
+    )
     asyncio.run(measure(nodes, trials, [int(count) for count in sybils.split(",")]))
 
 

@@ -1,4 +1,7 @@
-"""Real namespaces with real TCP between them. Times have lower bounds; upper ones only tell right from absurd."""
+"""Real namespaces with real TCP between them.
+
+Times have lower bounds; upper ones only tell right from absurd.
+"""
 
 import json
 import os
@@ -27,7 +30,10 @@ PROBE = [sys.executable, "-I", str(probe.__file__)]
 PATIENCE_S = 120.0
 HEADERS = 28  # of IP and UDP
 SEED = 1  # with it some of the first hundred packets are lost
-INTERNET = "import time; from lab.internet import Internet\nwith Internet(2) as i: print(i.carrier.pid); time.sleep(60)"
+INTERNET = (
+    "import time; from lab.internet import Internet\nwith Internet(2) as i: print(i.carrier.pid);"
+    " time.sleep(60)"
+)
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
@@ -53,7 +59,10 @@ def ask(internet: Internet, host: int, *what: object) -> Any:
 def running() -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """An internet in a process of its own, which the block ends, and its carrier's id."""
     with subprocess.Popen(
-        [sys.executable, "-uc", INTERNET], cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-uc", INTERNET],
+        cwd=TESTS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as run:
         try:
             assert run.stdout is not None
@@ -116,7 +125,8 @@ def test_a_cut_link_brings_nothing_until_it_is_restored() -> None:
         over = internet.statistics()
         assert over[0, 1].packets == over[0, 1].lost > 0
         assert over[1, 0].packets == 0
-        assert len(ask(internet, 2, "ping", internet.address(1), 1, 0)) == 1  # the other links are whole
+        # the other links are whole
+        assert len(ask(internet, 2, "ping", internet.address(1), 1, 0)) == 1
         internet.restore(0, 1)
         assert len(ask(internet, 0, "ping", internet.address(1), 1, 0)) == 1
 

@@ -19,7 +19,9 @@ LINKS = st.builds(
     loss=st.floats(0, 1),
     mbit_per_s=st.none() | st.floats(0.1, 1000),
 )
-SENDINGS = st.lists(st.tuples(st.floats(0, 0.1), st.integers(20, 1500), st.none() | LINKS), min_size=1, max_size=60)
+SENDINGS = st.lists(
+    st.tuples(st.floats(0, 0.1), st.integers(20, 1500), st.none() | LINKS), min_size=1, max_size=60
+)
 SEEDS = st.integers(0, 2**32)
 PACKET = bytes(1250)  # 10 000 bits
 LATE = 1e6  # a time by which everything has arrived
@@ -89,8 +91,13 @@ def test_the_share_that_is_lost_is_the_one_asked_for(loss: float, seed: int) -> 
     assert len(line.receive(0.0)) == sent - line.statistics.lost
 
 
-@given(st.floats(0.1, 1000), st.lists(st.tuples(st.floats(0, 0.05), st.integers(20, 1500)), min_size=1, max_size=60))
-def test_bandwidth_sends_one_packet_after_the_other(mbit_per_s: float, sendings: list[tuple[float, int]]) -> None:
+@given(
+    st.floats(0.1, 1000),
+    st.lists(st.tuples(st.floats(0, 0.05), st.integers(20, 1500)), min_size=1, max_size=60),
+)
+def test_bandwidth_sends_one_packet_after_the_other(
+    mbit_per_s: float, sendings: list[tuple[float, int]]
+) -> None:
     line, now, free_at = wire(Link(delay_ms=30, mbit_per_s=mbit_per_s)), 0.0, 0.0
     for pause, size in sendings:
         now += pause

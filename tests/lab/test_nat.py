@@ -44,7 +44,11 @@ def test_the_oldest_flows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     router = Nat()
     for port in (1, 2, 1, 3):
         router.goes_out(packet(INSIDE, port, OUTSIDE, 80))
-    assert [router.lets_in(packet(OUTSIDE, 80, INSIDE, port)) for port in (1, 2, 3)] == [True, False, True]
+    assert [router.lets_in(packet(OUTSIDE, 80, INSIDE, port)) for port in (1, 2, 3)] == [
+        True,
+        False,
+        True,
+    ]
 
 
 @needs_internet
@@ -62,7 +66,9 @@ def test_a_hidden_host_dials_out_and_is_not_dialled_until_it_is_opened() -> None
 @contextmanager
 def serving(internet: Internet, host: int) -> Iterator[None]:
     command = internet.inside(host, [*PROBE, "serve"])
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "up\n"
         yield
@@ -70,4 +76,6 @@ def serving(internet: Internet, host: int) -> Iterator[None]:
 
 def ping(internet: Internet, source: int, destination: int) -> Any:
     command = internet.inside(source, [*PROBE, "ping", internet.address(destination), "1", "0"])
-    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    return json.loads(
+        subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    )

@@ -1,4 +1,5 @@
-"""A peer behind NAT, as processes in an emulated internet: it serves through the relay, and directly once it can."""
+"""A peer behind NAT, as processes in an emulated internet: it serves through the relay, and
+directly once it can."""
 
 import asyncio
 import json
@@ -15,7 +16,10 @@ from swarm.demo.problems import problems
 from swarm.util.tasks import within
 
 IMPOSSIBLE = Internet.possible()
-pytestmark = [pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE), pytest.mark.usefixtures("warmly")]
+pytestmark = [
+    pytest.mark.skipif(bool(IMPOSSIBLE), reason=IMPOSSIBLE),
+    pytest.mark.usefixtures("warmly"),
+]
 
 CLIENT, PEER = 0, 3  # hosts; 1 is the bootstrap node's, 2 the other peer's
 SPANS = [(0, 4), (4, 8)]

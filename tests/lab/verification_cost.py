@@ -1,10 +1,13 @@
-"""What judging costs the client, as a share of a loop without any link delay. Prints a table; nothing is asserted.
+"""What judging costs the client, as a share of a loop without any link delay.
+
+Prints a table; nothing is asserted.
 
     python tests/lab/verification_cost.py
 
-The loop is that of a whole model of the shape of Qwen3-0.6B (random weights) on this CPU: the fastest loop that
-such a vocabulary is likely to see, so the share is the largest. ``kept``: every draft is what the target chooses.
-``missed``: none is, and the adaptive rule is set to let all pass, so that it looks at each.
+The loop is that of a whole model of the shape of Qwen3-0.6B (random weights) on this CPU: the
+fastest loop that such a vocabulary is likely to see, so the share is the largest. ``kept``: every
+draft is what the target chooses. ``missed``: none is, and the adaptive rule is set to let all pass,
+so that it looks at each.
 """
 
 import time
@@ -27,7 +30,8 @@ RULES = [("strict", 0.0), ("strict", 1.0), ("adaptive", 0.0), ("adaptive", 1.0),
 def milliseconds(work) -> float:
     times = []
     for _ in range(REPEATS):
-        gumbel_noise.cache_clear()  # as for guesses that were looked up: a draft model has worked out the same noise
+        # as for guesses that were looked up: a draft model has worked out the same noise
+        gumbel_noise.cache_clear()
         started = time.perf_counter()
         work()
         times.append((time.perf_counter() - started) * 1e3)
@@ -49,7 +53,9 @@ def main() -> None:
     )
     model = Qwen3ForCausalLM(config).eval()
     cache = DynamicCache()
-    model(input_ids=torch.randint(0, VOCABULARY, (1, PROMPT)), past_key_values=cache, logits_to_keep=1)
+    model(
+        input_ids=torch.randint(0, VOCABULARY, (1, PROMPT)), past_key_values=cache, logits_to_keep=1
+    )
 
     def loop() -> torch.Tensor:
         ids = torch.randint(0, VOCABULARY, (1, WINDOW + 1))
@@ -61,13 +67,23 @@ def main() -> None:
     logits = 3.0 * torch.randn(WINDOW + 1, VOCABULARY)
     logits[:, :50] += 9.0  # some fifty likely tokens, as in a text
     lexicon = Lexicon(lambda ids: " word" * len(ids))
-    print(f"vocabulary {VOCABULARY}, window {WINDOW}, loop {loop_ms:.0f} ms on {torch.get_num_threads()} threads")
+    print(
+        f"vocabulary {VOCABULARY}, window {WINDOW}, loop {loop_ms:.0f} ms on"
+        f" {torch.get_num_threads()} threads"
+    )
     for name, temperature in RULES:
-        settings = ":tau=20,budget=10000,gap=1,contrast=20,agreement=0" if name == "adaptive" else ""
+        settings = (
+            ":tau=20,budget=10000,gap=1,contrast=20,agreement=0" if name == "adaptive" else ""
+        )
         verification, sampling = Verification.parse(name + settings), Sampling(temperature, seed=1)
         chosen = sampling.choose(logits, PROMPT)
-        for case, tokens in (("kept", chosen), ("missed", [int(row.topk(9).indices[8]) for row in logits])):
-            drafted = [Drafted(token, row.clone()) for token, row in zip(tokens, logits[:-1], strict=False)]
+        for case, tokens in (
+            ("kept", chosen),
+            ("missed", [int(row.topk(9).indices[8]) for row in logits]),
+        ):
+            drafted = [
+                Drafted(token, row.clone()) for token, row in zip(tokens, logits[:-1], strict=False)
+            ]
 
             def judge(
                 verification: Verification = verification,
@@ -77,7 +93,10 @@ def main() -> None:
                 verification.rule(sampling, lexicon).judge(logits, [1] * PROMPT, drafted)
 
             ms = milliseconds(judge)
-            print(f"{name:10} temperature {temperature:g}  {case:6}  {ms:6.2f} ms  {ms / loop_ms:.1%} of the loop")
+            print(
+                f"{name:10} temperature {temperature:g}  {case:6}  {ms:6.2f} ms  {ms / loop_ms:.1%}"
+                " of the loop"
+            )
     control = AutoWindow()
 
     def steer() -> None:

@@ -39,7 +39,9 @@ def plain_attention(
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize("window", [3, 1000])
 @pytest.mark.parametrize("count", [1, 4])
-def test_attention_of_one_session(softcap: float | None, sinks: bool, window: int, count: int) -> None:
+def test_attention_of_one_session(
+    softcap: float | None, sinks: bool, window: int, count: int
+) -> None:
     generator = torch.Generator().manual_seed(3)
     start, heads = 5, 6
     query = torch.randn(1, heads, count, KEY_DIM, generator=generator)
@@ -49,4 +51,6 @@ def test_attention_of_one_session(softcap: float | None, sinks: bool, window: in
     rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window))
     mask = rule.draw(0, View(start, count, start, None), heads // HEADS, query)
     got = attend(query, keys, values, mask, 0.3, softcap, sink)
-    torch.testing.assert_close(got, plain_attention(query, keys, values, start, window, softcap, sink))
+    torch.testing.assert_close(
+        got, plain_attention(query, keys, values, start, window, softcap, sink)
+    )

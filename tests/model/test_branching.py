@@ -48,13 +48,17 @@ def model(tmp_path: Path) -> PreTrainedModel:
     return ARCHITECTURES["llama_tied"].save(tmp_path)
 
 
-def test_the_weights_are_in_memory_once_and_the_model_stays_as_it_is(model: PreTrainedModel) -> None:
+def test_the_weights_are_in_memory_once_and_the_model_stays_as_it_is(
+    model: PreTrainedModel,
+) -> None:
     implementation, before = model.config._attn_implementation, alone(model, TEXT)
     branching = BranchingModel.of(model)
     assert branching is not None
     twin = branching._model
     for mine, theirs in ((model.parameters, twin.parameters), (model.buffers, twin.buffers)):
-        assert {tensor.data_ptr() for tensor in theirs()} == {tensor.data_ptr() for tensor in mine()}
+        assert {tensor.data_ptr() for tensor in theirs()} == {
+            tensor.data_ptr() for tensor in mine()
+        }
     assert twin.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert model.config._attn_implementation == implementation
     assert torch.equal(alone(model, TEXT), before)

@@ -1,4 +1,5 @@
-"""A session's cache: it grows in blocks up to its limit, goes back, moves rows, and keeps what it held."""
+"""A session's cache: it grows in blocks up to its limit, goes back, moves rows, and keeps what it
+held."""
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ def states(count: int, base: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def append(cache: KVCache, count: int, base: int) -> tuple[torch.Tensor, torch.Tensor]:
     key, value = states(count, base)
-    written = [cache.write(layer, key + layer, value - layer) for layer in range(cache.first, cache.last)]
+    written = [
+        cache.write(layer, key + layer, value - layer) for layer in range(cache.first, cache.last)
+    ]
     cache.advance(count)
     keys, values = written[-1]
     return keys - (cache.last - 1), values + (cache.last - 1)
@@ -94,9 +97,12 @@ def test_what_was_placed_may_be_placed_again_until_something_was_computed() -> N
 
 
 @pytest.mark.parametrize(
-    ("start", "keep"), [(-1, ()), (4, ()), (3, (3,)), (1, (0,)), (2, (0, 1)), (1, (1, 2)), (2, (2, 3))]
+    ("start", "keep"),
+    [(-1, ()), (4, ()), (3, (3,)), (1, (0,)), (2, (0, 1)), (1, (1, 2)), (2, (2, 3))],
 )
-def test_rows_that_are_not_there_or_would_move_forward_are_refused(start: int, keep: tuple[int, ...]) -> None:
+def test_rows_that_are_not_there_or_would_move_forward_are_refused(
+    start: int, keep: tuple[int, ...]
+) -> None:
     cache = KVCache(0, 1)
     append(cache, 3, 0)
     assert not cache.fits(placement(start, *keep))
@@ -106,7 +112,12 @@ def test_rows_that_are_not_there_or_would_move_forward_are_refused(start: int, k
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 90), st.floats(0, 1), st.sets(st.integers(0, 40), max_size=9)), max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 90), st.floats(0, 1), st.sets(st.integers(0, 40), max_size=9)),
+        max_size=9,
+    )
+)
 def test_it_behaves_as_a_list(steps: list[tuple[int, float, set[int]]]) -> None:
     cache, model = KVCache(0, 1), []
     for base, (count, share, further) in enumerate(steps):

@@ -1,4 +1,5 @@
-"""A checkpoint says what it is, reads what it is asked for, and proves by its fingerprint which bytes it holds."""
+"""A checkpoint says what it is, reads what it is asked for, and proves by its fingerprint which
+bytes it holds."""
 
 import functools
 import json
@@ -39,7 +40,11 @@ def edit(path: Path, **changes: Any) -> None:
 def test_facts(folder: Path) -> None:
     checkpoint = Checkpoint.open(str(folder))
     assert checkpoint.name == "tiny-llama"
-    assert (checkpoint.num_layers, checkpoint.hidden_size, checkpoint.vocab_size) == (LAYERS, 32, VOCAB)
+    assert (checkpoint.num_layers, checkpoint.hidden_size, checkpoint.vocab_size) == (
+        LAYERS,
+        32,
+        VOCAB,
+    )
     assert checkpoint.max_positions == 256
     assert checkpoint.eos_token_ids == {2}
     assert len(list(folder.glob("*.safetensors"))) > 1
@@ -48,7 +53,8 @@ def test_facts(folder: Path) -> None:
 def test_a_text_ends_by_whatever_the_makers_have_named(folder: Path) -> None:
     """The end is named in four places, and rarely in all of them."""
     edit(folder / "generation_config.json", eos_token_id=[5, 1 << 20])
-    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5}  # an id beyond the vocabulary is never written
+    # an id beyond the vocabulary is never written
+    assert Checkpoint.open(str(folder)).eos_token_ids == {2, 5}
     tokenizer = tokenizer_of(WORDS)
     tokenizer.add_special_tokens({"eos_token": WORDS[7], "additional_special_tokens": [WORDS[8]]})
     tokenizer.save_pretrained(folder)
@@ -71,7 +77,11 @@ def test_an_end_that_is_no_token_names_its_file(folder: Path, said: Any) -> None
 
 def test_tensors_are_read_by_name(folder: Path) -> None:
     checkpoint = Checkpoint.open(str(folder))
-    everything = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    everything = {
+        name: tensor
+        for file in folder.glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
     assert checkpoint.tensor_names() == sorted(everything)
     names = ["model.norm.weight", "model.layers.3.mlp.up_proj.weight"]
     loaded = checkpoint.load(names)
@@ -185,7 +195,9 @@ class FakeHub:
 
     def model_info(self, api: object, repo: str, files_metadata: bool) -> SimpleNamespace:
         assert (repo, files_metadata) == ("someone/tiny", True)
-        return SimpleNamespace(sha="c0ffee", siblings=[self._sibling(path) for path in sorted(self.folder.iterdir())])
+        return SimpleNamespace(
+            sha="c0ffee", siblings=[self._sibling(path) for path in sorted(self.folder.iterdir())]
+        )
 
     def download(self, repo: str, file: str, revision: str) -> str:
         assert (repo, revision) == ("someone/tiny", "c0ffee")
@@ -199,10 +211,14 @@ class FakeHub:
         return SimpleNamespace(rfilename=path.name, lfs=lfs)
 
 
-def test_a_hub_model_is_fetched_as_far_as_it_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_is_fetched_as_far_as_it_is_needed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = FakeHub(folder)
     monkeypatch.setattr(
-        source.huggingface_hub.HfApi, "model_info", lambda api, *args, **kw: hub.model_info(api, *args, **kw)
+        source.huggingface_hub.HfApi,
+        "model_info",
+        lambda api, *args, **kw: hub.model_info(api, *args, **kw),
     )
     monkeypatch.setattr(source.huggingface_hub, "hf_hub_download", hub.download)
     checkpoint = Checkpoint.open("someone/tiny")
@@ -211,7 +227,9 @@ def test_a_hub_model_is_fetched_as_far_as_it_is_needed(folder: Path, monkeypatch
     assert not [file for file in hub.downloaded if file.endswith(".safetensors")]
     checkpoint.load(["model.norm.weight"])
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    assert {file for file in hub.downloaded if file.endswith(".safetensors")} == {index["model.norm.weight"]}
+    assert {file for file in hub.downloaded if file.endswith(".safetensors")} == {
+        index["model.norm.weight"]
+    }
 
 
 class Payload:
@@ -262,11 +280,17 @@ def test_code_that_comes_with_a_model_is_not_run(
         f"os.mkdir({str(trace)!r})\n"
         "class EvilConfig(LlamaConfig):\n    model_type = 'evil'\n"
     )
-    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "configuration_evil.EvilConfig"})
+    edit(
+        folder / "config.json",
+        model_type="evil",
+        auto_map={"AutoConfig": "configuration_evil.EvilConfig"},
+    )
     if not defended:
         monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
         trusting = functools.partial(AutoConfig.from_pretrained, trust_remote_code=True)
-        monkeypatch.setattr(module.AutoConfig, "from_pretrained", lambda where, **_: trusting(where))
+        monkeypatch.setattr(
+            module.AutoConfig, "from_pretrained", lambda where, **_: trusting(where)
+        )
         Checkpoint.open(str(folder))
     else:
         with pytest.raises(UnsupportedModel):

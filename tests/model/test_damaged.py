@@ -1,4 +1,5 @@
-"""Damaged, truncated and impossible checkpoints are one sentence that names the file, never a library's exception."""
+"""Damaged, truncated and impossible checkpoints are one sentence that names the file, never a
+library's exception."""
 
 import json
 import logging
@@ -27,7 +28,25 @@ from swarm.model.span import Span
 
 CASES = 300
 SHARD = "model-00001-of-"
-ODD_VALUES: tuple[Any, ...] = (None, "x", "", -1, 0, 1, 3, 7, 1 << 40, 1 << 70, 1.5, 1e300, [], [0], {}, {"a": 1}, True)
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    "x",
+    "",
+    -1,
+    0,
+    1,
+    3,
+    7,
+    1 << 40,
+    1 << 70,
+    1.5,
+    1e300,
+    [],
+    [0],
+    {},
+    {"a": 1},
+    True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +102,12 @@ def use(model: Path) -> None:
     """Everything that a peer and a client do with a checkpoint."""
     checkpoint = Checkpoint.open(str(model))
     checkpoint.tokenizer()
-    _ = checkpoint.fingerprint, checkpoint.eos_token_ids, checkpoint.generation_config, checkpoint.max_positions
+    _ = (
+        checkpoint.fingerprint,
+        checkpoint.eos_token_ids,
+        checkpoint.generation_config,
+        checkpoint.max_positions,
+    )
     Head.load(checkpoint)
     Span.load(checkpoint, 0, 1)
 
@@ -134,7 +158,14 @@ def change(path: Path, rng: random.Random) -> None:
     return path.write_text(json.dumps(content)) and None
 
 
-DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (truncate, empty, randomize, remove, flip, *[change] * 7)
+DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
+    truncate,
+    empty,
+    randomize,
+    remove,
+    flip,
+    *[change] * 7,
+)
 
 
 def test_no_damage_is_a_fault_of_ours(sound: Path, tmp_path: Path) -> None:
@@ -143,7 +174,9 @@ def test_no_damage_is_a_fault_of_ours(sound: Path, tmp_path: Path) -> None:
     refused: list[SwarmError] = []
     for case in range(CASES):
         model = Path(shutil.copytree(sound, tmp_path / "model"))
-        path = rng.choice(sorted(each for each in model.iterdir() if each.suffix in (".json", ".safetensors")))
+        path = rng.choice(
+            sorted(each for each in model.iterdir() if each.suffix in (".json", ".safetensors"))
+        )
         if rng.random() < 0.4:
             path = model / "config.json"
         damage = rng.choice(DAMAGES)
@@ -162,7 +195,9 @@ def test_no_damage_is_a_fault_of_ours(sound: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, empty, randomize, remove])
 @pytest.mark.parametrize("which", ["config.json", "model.safetensors.index.json", "shard"])
-def test_the_file_is_named_before_anything_heavy_is_done(which: str, damage: Any, model: Path) -> None:
+def test_the_file_is_named_before_anything_heavy_is_done(
+    which: str, damage: Any, model: Path
+) -> None:
     path = shard(model) if which == "shard" else model / which
     damage(path, random.Random(3))
     if damage is remove and "index" in which:
@@ -206,7 +241,15 @@ def test_impossible_sizes_name_the_field(field: str, value: int, model: Path) ->
 @pytest.mark.parametrize(
     "extra",
     [
-        *("weight_scale_inv", "input_scale", "qzeros", "weight_packed", "weight.absmax", "scales", "biases"),
+        *(
+            "weight_scale_inv",
+            "input_scale",
+            "qzeros",
+            "weight_packed",
+            "weight.absmax",
+            "scales",
+            "biases",
+        ),
         *("weight.quant_state.bitsandbytes__nf4", "g_idx"),
     ],
 )
@@ -242,7 +285,9 @@ def test_integers_that_are_no_weights_are_left_alone(model: Path) -> None:
     Span.load(Checkpoint.open(str(model)), 0, 1)
 
 
-@pytest.mark.parametrize("file", ["hf_quant_config.json", "quantize_config.json", "quant_config.json"])
+@pytest.mark.parametrize(
+    "file", ["hf_quant_config.json", "quantize_config.json", "quant_config.json"]
+)
 def test_quantization_told_in_a_file_of_its_own(file: str, model: Path) -> None:
     (model / file).write_text('{"quantization": {"quant_algo": "FP8"}}')
     for read in (look, Checkpoint.open):
@@ -257,7 +302,9 @@ def test_parameters_that_the_configuration_leaves_out_are_refused(leaf: str, mod
     add(model, name, torch.ones(32))
     checkpoint = Checkpoint.open(str(model))
     for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 2, 3)):
-        with pytest.raises(UnsupportedModel, match=r"layers\.0\.self_attn\.q_proj.*leaves out of the model"):
+        with pytest.raises(
+            UnsupportedModel, match=r"layers\.0\.self_attn\.q_proj.*leaves out of the model"
+        ):
             load()
 
 
@@ -265,10 +312,16 @@ def test_parameters_that_the_configuration_leaves_out_are_refused(leaf: str, mod
     "name",
     [
         *("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.masked_bias"),
-        *("model.layers.4.mlp.up_proj.bias", "model.mtp.layers.0.mlp.up_proj.bias", "mtp.fc.weight"),
+        *(
+            "model.layers.4.mlp.up_proj.bias",
+            "model.mtp.layers.0.mlp.up_proj.bias",
+            "mtp.fc.weight",
+        ),
     ],
 )
-def test_buffers_of_old_and_layers_that_predict_further_tokens_are_harmless(name: str, model: Path) -> None:
+def test_buffers_of_old_and_layers_that_predict_further_tokens_are_harmless(
+    name: str, model: Path
+) -> None:
     add(model, name, torch.ones(4))
     checkpoint = Checkpoint.open(str(model))
     Head.load(checkpoint)
@@ -283,7 +336,9 @@ def test_an_adapter_that_is_not_merged_is_told(model: Path) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_complex_weights_are_told(early: bool, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complex_weights_are_told(
+    early: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = shard(model)
     content = load_file(path)
     name = next(each for each in content if "layers.0" in each and each.endswith(".weight"))
@@ -291,12 +346,16 @@ def test_complex_weights_are_told(early: bool, model: Path, monkeypatch: pytest.
     checkpoint = Checkpoint.open(str(model))
     if not early:
         monkeypatch.setattr(checkpoint, "stored", dict)
-    with pytest.raises(UnsupportedModel, match=f"{re.escape(name)} holds complex numbers") as caught:
+    with pytest.raises(
+        UnsupportedModel, match=f"{re.escape(name)} holds complex numbers"
+    ) as caught:
         Span.load(checkpoint, 0, 1)
     assert "quantize" not in str(caught.value)
 
 
-def test_weights_of_other_shapes_than_the_configuration_says(model: Path, logged: list[str]) -> None:
+def test_weights_of_other_shapes_than_the_configuration_says(
+    model: Path, logged: list[str]
+) -> None:
     """The sentence names tensor, file and both shapes, and the loader's own report is not shown."""
     edit(model / "config.json", intermediate_size=64)
     with pytest.raises(UnsupportedModel, match="do not fit its configuration") as caught:
@@ -309,7 +368,9 @@ def test_weights_of_other_shapes_than_the_configuration_says(model: Path, logged
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mamba", "falcon_h1"])
-def test_libraries_say_nothing_before_our_sentence(model_type: str, model: Path, logged: list[str]) -> None:
+def test_libraries_say_nothing_before_our_sentence(
+    model_type: str, model: Path, logged: list[str]
+) -> None:
     edit(model / "config.json", model_type=model_type)
     with pytest.raises(SwarmError) as caught:
         use(model)
@@ -333,8 +394,12 @@ def test_a_damaged_generation_configuration_is_told_at_a_look(content: str, mode
         look(str(model))
 
 
-@pytest.mark.parametrize(("shift", "how"), [(4, "does not begin where another ends"), (-4, "overlaps another")])
-def test_tensors_that_overlap_or_leave_a_hole_are_told_at_a_look(shift: int, how: str, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("shift", "how"), [(4, "does not begin where another ends"), (-4, "overlaps another")]
+)
+def test_tensors_that_overlap_or_leave_a_hole_are_told_at_a_look(
+    shift: int, how: str, model: Path
+) -> None:
     path = shard(model)
 
     def change(header: dict[str, Any]) -> None:
@@ -362,10 +427,21 @@ def test_a_gguf_file_is_told_apart_from_a_model_that_is_not_there(tmp_path: Path
 
 
 def test_a_language_model_inside_another_one_is_told(model: Path, tmp_path: Path) -> None:
-    """A LLaVA whose language model is this one: the weights have its names with a word before them."""
+    """A LLaVA whose language model is this one: the weights have its names with a word before
+    them."""
     config = json.loads((model / "config.json").read_text())
-    vision = {"model_type": "clip_vision_model", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    wrapped = {"model_type": "llava", "text_config": config, "vision_config": vision, "image_token_id": 3}
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
+    wrapped = {
+        "model_type": "llava",
+        "text_config": config,
+        "vision_config": vision,
+        "image_token_id": 3,
+    }
     (model / "config.json").write_text(json.dumps(wrapped))
     for file in model.glob("*.safetensors"):
         save_file({f"language_model.{name}": each for name, each in load_file(file).items()}, file)

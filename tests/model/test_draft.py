@@ -58,7 +58,9 @@ def test_drafters_share_the_model_and_nothing_else(target, draft):
     assert tokens(one.draft([5, 6, 7], 4)) == expected
 
 
-@pytest.mark.parametrize(("architecture", "kind"), [("gemma2", TreeDrafter), ("falcon", ModelDrafter)])
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [("gemma2", TreeDrafter), ("falcon", ModelDrafter)]
+)
 def test_a_model_that_takes_branches_drafts_them_together(architecture, kind, target, tmp_path):
     loaded = load(save(tmp_path / "draft", architecture, WORDS), target)
     drafting, plain = drafter(loaded), ModelDrafter(loaded.model, SAMPLED, loaded.vocabulary)
@@ -70,7 +72,8 @@ def test_a_model_that_takes_branches_drafts_them_together(architecture, kind, ta
 
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])
 def test_the_same_network_with_other_ids_drafts_the_same_tokens(sampling, target, tmp_path):
-    order = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(4))  # row i of the draft was row order[i]
+    # row i of the draft was row order[i]
+    order = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(4))
     permuted = save(tmp_path / "permuted", "llama", [WORDS[i] for i in order.tolist()])
     model = ARCHITECTURES["llama"].save(tmp_path / "permuted")
     with torch.no_grad():
@@ -88,9 +91,13 @@ def test_the_same_network_with_other_ids_drafts_the_same_tokens(sampling, target
             torch.testing.assert_close(guess.logits, same.logits)
 
 
-@pytest.mark.parametrize("words", [WORDS[:-1], [*WORDS[:-1], "other"], [*WORDS[:40], *(f"x{i}" for i in range(57))]])
+@pytest.mark.parametrize(
+    "words", [WORDS[:-1], [*WORDS[:-1], "other"], [*WORDS[:40], *(f"x{i}" for i in range(57))]]
+)
 def test_a_draft_that_knows_other_words_drafts_those_that_both_know(words, target, tmp_path):
-    drafted = drafter(load(save(tmp_path / "draft", "qwen3", words), target)).draft([5, VOCAB - 1, 6], 20)
+    drafted = drafter(load(save(tmp_path / "draft", "qwen3", words), target)).draft(
+        [5, VOCAB - 1, 6], 20
+    )
     assert len(drafted) == 20
     assert all(WORDS[token] in words for token in tokens(drafted))
 
@@ -99,7 +106,11 @@ def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):
     name = save(tmp_path / "draft", "llama", [*WORDS[:24], *(f"x{i}" for i in range(VOCAB - 24))])
     with pytest.raises(DraftMismatch) as caught:
         load(name, target)
-    assert (caught.value.draft, caught.value.target, caught.value.overlap) == (name, "target", 23 / (VOCAB - 1))
+    assert (caught.value.draft, caught.value.target, caught.value.overlap) == (
+        name,
+        "target",
+        23 / (VOCAB - 1),
+    )
     assert str(caught.value) == (
         f"{name} cannot draft for target: they share 24% of the smaller vocabulary, "
         "and drafting needs 25%; give a draft model of the same family, or --draft none"
@@ -109,7 +120,9 @@ def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):
 def test_a_mismatch_is_found_before_any_weight_is_read(target, draft, tmp_path, monkeypatch):
     shutil.copytree(draft, tmp_path, dirs_exist_ok=True)
     tokenizer_of(["w0", "x1", "x2"]).save_pretrained(tmp_path)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read"))
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read")
+    )
     with pytest.raises(DraftMismatch):
         load(str(tmp_path), target)
 
@@ -132,15 +145,22 @@ def test_a_draft_without_safe_weights_is_not_loaded(target, draft, tmp_path):
 def test_a_draft_whose_class_cannot_be_built_is_one_sentence(target, draft, tmp_path):
     shutil.copytree(draft, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 3'))
+    config.write_text(
+        config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 3')
+    )
     with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model"):
         load(str(tmp_path), target)
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_loading_shows_no_progress_bar_and_leaves_the_setting_as_it_was(shown, target, draft, capfd):
+def test_loading_shows_no_progress_bar_and_leaves_the_setting_as_it_was(
+    shown, target, draft, capfd
+):
     before = transformers_logging.is_progress_bar_enabled()
-    switch = {True: transformers_logging.enable_progress_bar, False: transformers_logging.disable_progress_bar}
+    switch = {
+        True: transformers_logging.enable_progress_bar,
+        False: transformers_logging.disable_progress_bar,
+    }
     try:
         switch[shown]()
         load(draft, target)

@@ -9,16 +9,24 @@ CONTROL = ("<|im_end|>", "<|eot_id|>", "<|return|>", "<|end|>", "</s>", "<s>", "
 EACH = "{% for m in messages %}"
 # Who writes so, and the token that ends an answer; in CONTROL, behind the words.
 TEMPLATES = {
-    "ChatML": (EACH + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}", "<|im_end|>"),
-    "Llama 3": (EACH + "{{ m.role }}\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}", "<|eot_id|>"),
+    "ChatML": (
+        EACH + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+        "<|im_end|>",
+    ),
+    "Llama 3": (
+        EACH + "{{ m.role }}\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}",
+        "<|eot_id|>",
+    ),
     "Llama 2": (
-        EACH + "{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %} {{ m.content }} </s>{% endif %}"
-        "{% endfor %}",
+        EACH
+        + "{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
+        " </s>{% endif %}{% endfor %}",
         "</s>",
     ),
     "gpt-oss": (
-        EACH + "{{ m.content }}{% if loop.last and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}"
-        "{% endfor %}",
+        EACH
+        + "{{ m.content }}{% if loop.last and m.role == 'assistant' %}<|return|>{% else %}<|end|>{%"
+        " endif %}{% endfor %}",
         "<|return|>",
     ),
     "nothing behind an answer": (EACH + "<|user|>{{ m.content }}{% endfor %}", None),

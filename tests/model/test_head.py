@@ -1,4 +1,7 @@
-"""The head is the part of the model that the client holds. (Every architecture's head is tested with its spans.)"""
+"""The head is the part of the model that the client holds.
+
+(Every architecture's head is tested with its spans.)
+"""
 
 from pathlib import Path
 
@@ -18,7 +21,9 @@ def _own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Plain, tied, soft-capped, scaled up and down, with a bias, with a norm that has no weights.
-@pytest.mark.parametrize("name", ["llama", "llama_tied", "gemma2", "granite", "cohere", "phi", "olmo", "bloom"])
+@pytest.mark.parametrize(
+    "name", ["llama", "llama_tied", "gemma2", "granite", "cohere", "phi", "olmo", "bloom"]
+)
 def test_logits_are_those_of_the_whole_model(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path / "model")
     head = Head.load(Checkpoint.open(str(tmp_path / "model")))

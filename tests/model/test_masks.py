@@ -4,7 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.masking_utils import and_masks, causal_mask_function, chunked_overlay, sliding_window_overlay
+from transformers.masking_utils import (
+    and_masks,
+    causal_mask_function,
+    chunked_overlay,
+    sliding_window_overlay,
+)
 
 from swarm.model.masks import MaskRule, NotPackable, View, keep_rule, matrix
 
@@ -25,16 +30,22 @@ def allowed(name: str, view: View, repeat: int = 1) -> list[list[bool]]:
 
 
 def by_hand(name: str, view: View) -> list[list[bool]]:
-    """Token by token: which rows lead to it, which place each has on that way, and what the rule says of the two."""
+    """Token by token: which rows lead to it, which place each has on that way, and what the rule
+    says of the two."""
     rows = []
     for token in range(view.count):
         if view.seen is None:
             seen = list(range(view.start + token + 1))
         else:
-            seen = [*range(view.trunk), *(view.trunk + i for i, sees in enumerate(view.seen[token].tolist()) if sees)]
+            seen = [
+                *range(view.trunk),
+                *(view.trunk + i for i, sees in enumerate(view.seen[token].tolist()) if sees),
+            ]
         positions = torch.arange(len(seen))
         says = RULES[name](0, 0, positions[-1], positions).tolist()
-        rows.append([row in seen and says[seen.index(row)] for row in range(view.start + view.count)])
+        rows.append(
+            [row in seen and says[seen.index(row)] for row in range(view.start + view.count)]
+        )
     return rows
 
 
@@ -70,7 +81,10 @@ def test_one_token_that_sees_everything_needs_no_mask() -> None:
     like = torch.empty(0)
     assert MaskRule(causal_mask_function).draw(0, View(9, 1, 9, None), 2, like) is None
     assert MaskRule(RULES["sliding"]).draw(0, View(9, 1, 9, None), 2, like) is not None
-    assert MaskRule(causal_mask_function).draw(0, View(9, 1, 8, matrix([0b10], 2)), 2, like) is not None
+    assert (
+        MaskRule(causal_mask_function).draw(0, View(9, 1, 8, matrix([0b10], 2)), 2, like)
+        is not None
+    )
 
 
 def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_group() -> None:
@@ -87,7 +101,9 @@ def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_g
 @settings(deadline=None)
 @given(st.lists(st.integers(0, (1 << 70) - 1), min_size=1, max_size=5), st.integers(70, 80))
 def test_bits_become_a_matrix(numbers: list[int], columns: int) -> None:
-    assert matrix(numbers, columns).tolist() == [[bool(n >> i & 1) for i in range(columns)] for n in numbers]
+    assert matrix(numbers, columns).tolist() == [
+        [bool(n >> i & 1) for i in range(columns)] for n in numbers
+    ]
 
 
 @pytest.mark.parametrize("asked", [{"attention_mask": torch.ones(1)}, {"use_vmap": True}])

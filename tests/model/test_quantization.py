@@ -1,4 +1,5 @@
-"""Quantized layers: they are what transformers makes of them, near what they were, and another model to everybody."""
+"""Quantized layers: they are what transformers makes of them, near what they were, and another
+model to everybody."""
 
 import os
 import subprocess
@@ -21,12 +22,19 @@ from swarm.model.span import Span, Work
 CPU = torch.device("cpu")
 BOTH = [INT8, NF4]
 WIDE = Architecture("llama", {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
-HEAVY = Architecture("llama", {"hidden_size": 512, "intermediate_size": 1536, "head_dim": 64, "num_attention_heads": 8})
+HEAVY = Architecture(
+    "llama",
+    {"hidden_size": 512, "intermediate_size": 1536, "head_dim": 64, "num_attention_heads": 8},
+)
 MB = 1 << 20
 
 pytest.importorskip("torchao", reason="quantized weights are an extra: pip install 'swarm[quant]'")
-pytest.importorskip("bitsandbytes", reason="quantized weights are an extra: pip install 'swarm[quant]'")
-pytest.importorskip("accelerate", reason="quantized weights are an extra: pip install 'swarm[quant]'")
+pytest.importorskip(
+    "bitsandbytes", reason="quantized weights are an extra: pip install 'swarm[quant]'"
+)
+pytest.importorskip(
+    "accelerate", reason="quantized weights are an extra: pip install 'swarm[quant]'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("quantization", BOTH, ids=lambda each: each.name)
-def test_two_quantized_spans_are_what_transformers_makes_of_the_model(wide: str, quantization: Quantization) -> None:
+def test_two_quantized_spans_are_what_transformers_makes_of_the_model(
+    wide: str, quantization: Quantization
+) -> None:
     """In chunks, beside a neighbour, and after a rollback."""
     whole = AutoModelForCausalLM.from_pretrained(
         wide,
@@ -59,7 +69,9 @@ def test_two_quantized_spans_are_what_transformers_makes_of_the_model(wide: str,
 
     again = torch.cat([text[:7], tokens(2, seed=3)])
     back = session.place(2, epoch=1, root=7, parents=(3, 1))
-    assert_equal_logits(chain.run_placed((session, again[7:], back))[0], whole_logits(whole, again)[7:])
+    assert_equal_logits(
+        chain.run_placed((session, again[7:], back))[0], whole_logits(whole, again)[7:]
+    )
 
 
 def test_fewer_bits_are_further_from_the_weights_as_they_are(wide: str) -> None:
@@ -77,7 +89,9 @@ def test_fewer_bits_are_further_from_the_weights_as_they_are(wide: str) -> None:
 
 @pytest.mark.parametrize("quantization", BOTH, ids=lambda each: each.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_computed_with_keeps_its_dtype(wide: str, quantization: Quantization, dtype: torch.dtype) -> None:
+def test_what_is_computed_with_keeps_its_dtype(
+    wide: str, quantization: Quantization, dtype: torch.dtype
+) -> None:
     span = Span.load(Checkpoint.open(wide, quantization), 1, 3, dtype=dtype)
     assert span.dtype == dtype
     output = span.forward([Work.behind(span.new_cache(), torch.randn(3, 64))])[0]
@@ -88,7 +102,9 @@ def test_every_quantization_is_another_model(wide: str) -> None:
     plain, *quantized = (Checkpoint.open(wide, each) for each in (None, *BOTH))
     assert [each.name for each in (plain, *quantized)] == ["wide", "wide-int8", "wide-nf4"]
     assert len({each.fingerprint for each in (plain, *quantized)}) == 3
-    assert plain.siblings == {each.fingerprint: each.quantization.name for each in quantized if each.quantization}
+    assert plain.siblings == {
+        each.fingerprint: each.quantization.name for each in quantized if each.quantization
+    }
     assert quantized[0].siblings == {plain.fingerprint: "none", quantized[1].fingerprint: "nf4"}
 
 
@@ -130,7 +146,8 @@ def test_needs_are_what_quantized_layers_take(tmp_path: Path) -> None:
     HEAVY.save(tmp_path / "heavy")
     done = subprocess.run(
         [sys.executable, "-c", LOADING, folder, str(LAYERS), *(each.name for each in BOTH)],
-        # What is freed goes back at once: else it stays in a heap, which the tensors of a real model are too large for.
+        # What is freed goes back at once: else it stays in a heap, which the tensors of a real
+        # model are too large for.
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
@@ -144,7 +161,9 @@ def test_needs_are_what_quantized_layers_take(tmp_path: Path) -> None:
         assert needs.weights(0, LAYERS) == pytest.approx(nbytes, rel=0.01)
         assert nbytes < plain * quantization.bits / 32 * 1.2
         # Never all of it as it was: quantized layers, and one tensor that is being quantized.
-        assert 0.95 * nbytes < peak < needs.weights(0, LAYERS) + needs.loading_bytes + 2 * MB < plain
+        assert (
+            0.95 * nbytes < peak < needs.weights(0, LAYERS) + needs.loading_bytes + 2 * MB < plain
+        )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +187,9 @@ def test_what_this_computer_cannot_do_is_one_sentence(monkeypatch: pytest.Monkey
         with pytest.raises(ConfigError, match="on cpu and cuda only, not on mps"):
             quantization.check(torch.device("mps"))
     monkeypatch.setattr(transformers.utils, "is_bitsandbytes_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"nf4 needs bitsandbytes, .* pip install 'swarm\[quant\]'"):
+    with pytest.raises(
+        ConfigError, match=r"nf4 needs bitsandbytes, .* pip install 'swarm\[quant\]'"
+    ):
         NF4.check(CPU)
 
 

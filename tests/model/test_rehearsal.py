@@ -1,4 +1,5 @@
-"""The whole way from ids to logits is checked on loading: what spans and head would lose is refused."""
+"""The whole way from ids to logits is checked on loading: what spans and head would lose is
+refused."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,9 @@ from swarm.model.head import Head
 from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
 
-SERVED = sorted({each.model_type for name, each in ARCHITECTURES.items() if name not in UNSUPPORTED})
+SERVED = sorted(
+    {each.model_type for name, each in ARCHITECTURES.items() if name not in UNSUPPORTED}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,11 @@ def _not_yet_passed(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone(config: PreTrainedConfig) -> Any:
     """A checkpoint of which only the configuration is there."""
     return SimpleNamespace(
-        name=config.model_type, config=config, quantization=None, tensor_names=lambda: [], stored=lambda: {}
+        name=config.model_type,
+        config=config,
+        quantization=None,
+        tensor_names=lambda: [],
+        stored=lambda: {},
     )
 
 
@@ -38,7 +45,8 @@ def alone(config: PreTrainedConfig) -> Any:
 def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
     model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The defaults of a configuration are those of a published model: billions of weights, none of which are made."""
+    """The defaults of a configuration are those of a published model: billions of weights, none of
+    which are made."""
     numel: list[int] = []
     whole = rehearsal._whole
 
@@ -54,7 +62,8 @@ def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
     assert numel[0] < 50e6
 
 
-# What is lost, and from which model: a norm behind the layers, one before them, a scale or a cap has no module.
+# What is lost, and from which model: a norm behind the layers, one before them, a scale or a cap
+# has no module.
 @pytest.mark.parametrize(
     ("name", "lost"), [("llama", "model.norm"), ("bloom", "transformer.word_embeddings_layernorm")]
 )
@@ -70,11 +79,15 @@ def test_a_part_that_gets_lost_is_noticed(
     checkpoint = Checkpoint.open(str(tmp_path / "model"))
     monkeypatch.setattr(rehearsal, "cut", losing)
     for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 0, 2)):
-        with pytest.raises(UnsupportedModel, match=r"do not give what the whole model gives \(logits differ"):
+        with pytest.raises(
+            UnsupportedModel, match=r"do not give what the whole model gives \(logits differ"
+        ):
             load()
 
 
-def test_a_configuration_that_has_passed_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_has_passed_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ARCHITECTURES["llama"].save(tmp_path / "model")
     rehearsed(Checkpoint.open(str(tmp_path / "model")))
     monkeypatch.setattr(rehearsal, "_rehearse", lambda *_: pytest.fail("tried again"))
@@ -98,9 +111,14 @@ def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
         rehearsed(alone(config))
 
 
-@pytest.mark.parametrize("model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt", "bert"])
-def test_what_transformers_knows_is_served_right_or_refused(model_type: str, tmp_path: Path) -> None:
-    """`python tests/helpers/all_architectures.py` does so for all that it knows, which takes minutes."""
+@pytest.mark.parametrize(
+    "model_type", ["llama", "nanochat", "mamba", "opt", "falcon_h1", "jetmoe", "blt", "bert"]
+)
+def test_what_transformers_knows_is_served_right_or_refused(
+    model_type: str, tmp_path: Path
+) -> None:
+    """`python tests/helpers/all_architectures.py` does so for all that it knows, which takes
+    minutes."""
     outcome, sentence = survey(model_type, tmp_path)
     assert outcome in (Outcome.RIGHT, Outcome.REFUSED, Outcome.NO_MODEL), sentence
     assert outcome is Outcome.RIGHT or model_type not in SERVED

@@ -1,5 +1,5 @@
-"""Spans and head together are the whole model, for every architecture: in chunks, after rollbacks, packed, in part,
-and along every path of a tree of tokens.
+"""Spans and head together are the whole model, for every architecture: in chunks, after rollbacks,
+packed, in part, and along every path of a tree of tokens.
 """
 
 import random
@@ -28,11 +28,14 @@ def _own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_spans_and_the_head_are_the_whole_model(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path / "model")
     chain = Chain(Checkpoint.open(str(tmp_path / "model")))
-    assert [(span.packs, span.branches) for span in chain.spans] == [(name not in UNPACKED,) * 2] * 2
+    assert [(span.packs, span.branches) for span in chain.spans] == [
+        (name not in UNPACKED,) * 2
+    ] * 2
 
     text = tokens(10, seed=1)
     session = chain.open()
-    pieces = [(0, 4), (4, 7), (7, 8), (8, 9), (9, 10)]  # the prompt in two chunks, then token by token
+    # the prompt in two chunks, then token by token
+    pieces = [(0, 4), (4, 7), (7, 8), (8, 9), (9, 10)]
     got = torch.cat([chain.run((session, text[start:end]))[0] for start, end in pieces])
     assert_equal_logits(got, whole_logits(model, text))
 
@@ -41,14 +44,20 @@ def test_two_spans_and_the_head_are_the_whole_model(name: str, tmp_path: Path) -
     neighbour, neighbour_text = chain.open(), tokens(3, seed=3)
     chain.run((neighbour, neighbour_text[:1]))
     back = session.place(3, epoch=1, root=8, parents=(3, 1, 1))
-    ours, theirs = chain.run_placed((session, other[8:], back), (neighbour, neighbour_text[1:], neighbour.place(2)))
+    ours, theirs = chain.run_placed(
+        (session, other[8:], back), (neighbour, neighbour_text[1:], neighbour.place(2))
+    )
     assert_equal_logits(ours, whole_logits(model, other)[8:])
     assert_equal_logits(theirs, whole_logits(model, neighbour_text)[1:])
 
     # Both decode in one forward, then the old one is alone again.
-    other, neighbour_text = torch.cat([other, tokens(2, seed=4)]), torch.cat([neighbour_text, tokens(1, seed=5)])
+    other, neighbour_text = (
+        torch.cat([other, tokens(2, seed=4)]),
+        torch.cat([neighbour_text, tokens(1, seed=5)]),
+    )
     expected = whole_logits(model, other)
-    if name == "phi3_longrope":  # the whole model would now turn the neighbour's first positions the other way
+    # the whole model would now turn the neighbour's first positions the other way
+    if name == "phi3_longrope":
         ours = chain.run((session, other[-2:-1]))[0]
     else:
         ours, theirs = chain.run((session, other[-2:-1]), (neighbour, neighbour_text[-1:]))
@@ -62,15 +71,21 @@ class Tree:
 
     def __init__(self, session: Session, prompt: torch.Tensor, rng: random.Random) -> None:
         self.session, self.rng, self.root = session, rng, len(prompt)
-        self.paths = {self.root: prompt.tolist()}  # by serial: the tokens that lead to it, its own included
+        # by serial: the tokens that lead to it, its own included
+        self.paths = {self.root: prompt.tolist()}
 
     def grow(self) -> tuple[torch.Tensor, Placement]:
-        """Some tokens that follow any of the last ones; now and then behind a later root, without what that loses."""
+        """Some tokens that follow any of the last ones; now and then behind a later root, without
+        what that loses."""
         if self.rng.random() < 0.4:
             depth = len(self.paths[self.root]) + 1
-            self.root = self.rng.choice([serial for serial, path in self.paths.items() if len(path) <= depth])
+            self.root = self.rng.choice(
+                [serial for serial, path in self.paths.items() if len(path) <= depth]
+            )
             stem = self.paths[self.root]
-            self.paths = {serial: path for serial, path in self.paths.items() if path[: len(stem)] == stem}
+            self.paths = {
+                serial: path for serial, path in self.paths.items() if path[: len(stem)] == stem
+            }
         first = self.session.stream.last + 1
         new = tokens(self.rng.randint(1, 4), seed=first)
         parents = []
@@ -81,9 +96,12 @@ class Tree:
         return new, self.session.place(len(new), root=self.root, parents=parents)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in UNSUPPORTED | UNPACKED])
+@pytest.mark.parametrize(
+    "name", [name for name in ARCHITECTURES if name not in UNSUPPORTED | UNPACKED]
+)
 def test_every_token_of_a_tree_gets_what_its_path_alone_gives(name: str, tmp_path: Path) -> None:
-    """In several frames with prunes between, beside a neighbour; the paths are longer than a sliding window."""
+    """In several frames with prunes between, beside a neighbour; the paths are longer than a
+    sliding window."""
     model = ARCHITECTURES[name].save(tmp_path / "model")
     chain = Chain(Checkpoint.open(str(tmp_path / "model")))
     session, neighbour = chain.open(), chain.open()
@@ -93,7 +111,9 @@ def test_every_token_of_a_tree_gets_what_its_path_alone_gives(name: str, tmp_pat
     for token in neighbours:
         new, placed = tree.grow()
         moved += len(placed.keep)
-        ours, of_neighbour = chain.run_placed((session, new, placed), (neighbour, token[None], neighbour.place(1)))
+        ours, of_neighbour = chain.run_placed(
+            (session, new, placed), (neighbour, token[None], neighbour.place(1))
+        )
         for logits, path in zip(ours, list(tree.paths.values())[-len(new) :], strict=True):
             assert_equal_logits(logits, whole_logits(model, torch.tensor(path))[-1])
         theirs.append(of_neighbour)
@@ -112,7 +132,9 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = op.overloadpacket.__name__
-        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        by_mask = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
         if name in self.WAITING or by_mask:
             self.seen.append(name)
         return op(*args, **(kwargs or {}))
@@ -124,7 +146,8 @@ def test_no_layer_waits_for_the_device(name: str, tmp_path: Path) -> None:
     chain = Chain(Checkpoint.open(str(tmp_path / "model")))
     session, neighbour = chain.open(), chain.open()
     chain.run((session, tokens(8, seed=1)))
-    fork = session.place(4, root=8, parents=(1, 2, 1, 2))  # two branches: 9, and 10 with 11 and 12 behind it
+    # two branches: 9, and 10 with 11 and 12 behind it
+    fork = session.place(4, root=8, parents=(1, 2, 1, 2))
     with Waits() as waits:
         assert bool(torch.ones(1).any())  # it does notice
         behind = [Work.behind(neighbour.caches[0], tokens(3, seed=2))]
@@ -156,7 +179,11 @@ def test_what_cannot_be_served_says_so_when_it_is_loaded(name: str, tmp_path: Pa
 def test_a_chain_may_enter_and_leave_a_span_in_the_middle(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path / "model")
     checkpoint = Checkpoint.open(str(tmp_path / "model"))
-    span, tail, head = Span.load(checkpoint, 0, 4), Span.load(checkpoint, 2, 4), Head.load(checkpoint)
+    span, tail, head = (
+        Span.load(checkpoint, 0, 4),
+        Span.load(checkpoint, 2, 4),
+        Head.load(checkpoint),
+    )
     text = tokens(9, seed=6)
     expected = whole_logits(model, text)
     full = span.new_cache()
@@ -189,7 +216,9 @@ def test_a_work_must_fit_its_cache(span: Span) -> None:
     with pytest.raises(SpanError, match="token ids"):
         span.forward([Work.behind(cache, torch.randn(1))])
     with pytest.raises(SpanError, match="hidden states"):
-        span.forward([Work.behind(span.new_cache(1, 2), torch.zeros((1, 32), dtype=torch.long))], 1, 2)
+        span.forward(
+            [Work.behind(span.new_cache(1, 2), torch.zeros((1, 32), dtype=torch.long))], 1, 2
+        )
     with pytest.raises(SpanError, match="the cache is for the layers"):
         span.forward([Work.behind(span.new_cache(1, 2), one)])
     with pytest.raises(SpanError, match="not all in it"):
@@ -201,7 +230,8 @@ def test_a_forward_that_fails_may_be_tried_again(span: Span) -> None:
     cache, other = span.new_cache(), span.new_cache()
     text = tokens(6, seed=1)
     span.forward([Work.behind(cache, text)])
-    work = Work(cache, text[3:], Placement(3, (4, 5), (3, 4, 5), 3, None))  # the text is now its tokens 0, 4 and 5
+    # the text is now its tokens 0, 4 and 5
+    work = Work(cache, text[3:], Placement(3, (4, 5), (3, 4, 5), 3, None))
     with pytest.raises(IndexError):
         span.forward([work, Work.behind(other, torch.tensor([VOCAB]))])
     rest = span.forward([work])[0]
@@ -230,7 +260,9 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
             Span.load(checkpoint, first, last)
 
 
-def test_only_the_tensors_of_the_span_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_tensors_of_the_span_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ARCHITECTURES["llama"].save(tmp_path / "model")
     checkpoint = Checkpoint.open(str(tmp_path / "model"))
     read: list[str] = []
@@ -242,17 +274,24 @@ def test_only_the_tensors_of_the_span_are_read(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Checkpoint, "tensor", noting)
     progress: list[tuple[int, int]] = []
-    middle = Span.load(checkpoint, 1, 3, progress=lambda done, total: progress.append((done, total)))
-    assert sorted(read) == [name for name in checkpoint.tensor_names() if ".layers.1." in name or ".layers.2." in name]
+    middle = Span.load(
+        checkpoint, 1, 3, progress=lambda done, total: progress.append((done, total))
+    )
+    assert sorted(read) == [
+        name for name in checkpoint.tensor_names() if ".layers.1." in name or ".layers.2." in name
+    ]
     weights = sum(tensor(checkpoint, name).nbytes for name in read)
     assert progress[-1] == (weights, weights)
     assert progress == sorted(progress)
-    assert weights <= middle.nbytes < weights + 4096  # buffers come on top, such as rotary frequencies
+    # buffers come on top, such as rotary frequencies
+    assert weights <= middle.nbytes < weights + 4096
 
     read.clear()
     Span.load(checkpoint, 0, 1)
     assert {name for name in read if ".layers." not in name} == {"model.embed_tokens.weight"}
-    assert {name for name in read if ".layers." in name} == {n for n in checkpoint.tensor_names() if ".layers.0." in n}
+    assert {name for name in read if ".layers." in name} == {
+        n for n in checkpoint.tensor_names() if ".layers.0." in n
+    }
 
     read.clear()
     Head.load(checkpoint)
@@ -275,8 +314,12 @@ def test_a_span_in_16_bits(tmp_path: Path) -> None:
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ARCHITECTURES["llama"].save(tmp_path / "model")
     checkpoint = Checkpoint.open(str(tmp_path / "model"))
-    names = [name for name in checkpoint.tensor_names() if name != "model.layers.1.mlp.up_proj.weight"]
+    names = [
+        name for name in checkpoint.tensor_names() if name != "model.layers.1.mlp.up_proj.weight"
+    ]
     monkeypatch.setattr(checkpoint, "tensor_names", lambda: names)
-    with pytest.raises(UnsupportedModel, match=r"lacks the weights of model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        UnsupportedModel, match=r"lacks the weights of model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         Span.load(checkpoint, 0, 2)
     Span.load(checkpoint, 2, 4)

@@ -50,7 +50,9 @@ def test_it_does_not_grow(tmp_path: Path) -> None:
     assert len(book.nodes()) == MAX_NODES
     assert book.peers(f"{0:032x}") == ()
     assert len(book.peers(f"{MAX_MODELS + 2:032x}")) == MAX_PEERS
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("known")] == ["known-test.json"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("known")] == [
+        "known-test.json"
+    ]
 
 
 def test_peers_of_long_ago_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +84,9 @@ def test_a_page_that_makes_no_sense_is_empty(text: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_address_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "known-test.json").write_text(json.dumps({"nodes": ["nonsense", NODE], "models": {}}))
+    (tmp_path / "known-test.json").write_text(
+        json.dumps({"nodes": ["nonsense", NODE], "models": {}})
+    )
     assert AddressBook(tmp_path, "test").nodes() == (NODE,)
 
 
@@ -96,11 +100,24 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 def test_liars_and_honest_peers_are_remembered(tmp_path: Path) -> None:
     book, later = AddressBook(tmp_path, "test"), time.time() + 1000
     peers = ["A" * 20, "B" * 20, "C" * 20, "D" * 20]
-    known = [Standing(clean=5), Standing(banned_until=later), Standing(banned_until=1.0), Standing(clean=7)]
+    known = [
+        Standing(clean=5),
+        Standing(banned_until=later),
+        Standing(banned_until=1.0),
+        Standing(clean=7),
+    ]
     book.remember([], MODEL, [], dict(zip(peers, known, strict=True)))
-    assert AddressBook(tmp_path, "test").standings() == {peers[0]: known[0], peers[1]: known[1], peers[3]: known[3]}
+    assert AddressBook(tmp_path, "test").standings() == {
+        peers[0]: known[0],
+        peers[1]: known[1],
+        peers[3]: known[3],
+    }
     book.remember([NODE], MODEL, [], {peers[0]: Standing(clean=9), peers[1]: Standing(clean=1)})
-    kept = {peers[0]: Standing(clean=9), peers[1]: Standing(clean=1, banned_until=later), peers[3]: known[3]}
+    kept = {
+        peers[0]: Standing(clean=9),
+        peers[1]: Standing(clean=1, banned_until=later),
+        peers[3]: known[3],
+    }
     assert book.standings() == kept, "the ban of another client stays"
 
 
@@ -109,6 +126,10 @@ def test_of_too_many_the_banned_and_the_long_known_are_remembered(
 ) -> None:
     monkeypatch.setattr(known_peers, "MAX_STANDINGS", 2)
     book, later = AddressBook(tmp_path, "test"), time.time() + 1000
-    known = {"A" * 20: Standing(clean=5), "B" * 20: Standing(banned_until=later), "C" * 20: Standing(clean=7)}
+    known = {
+        "A" * 20: Standing(clean=5),
+        "B" * 20: Standing(banned_until=later),
+        "C" * 20: Standing(clean=7),
+    }
     book.remember([], MODEL, [], known)
     assert set(book.standings()) == {"B" * 20, "C" * 20}

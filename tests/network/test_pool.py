@@ -51,7 +51,9 @@ async def connections(clock: Clock) -> AsyncIterator[Connections]:
     await dialer.close()
 
 
-async def test_peers_that_answer_are_reached_and_the_others_left_out(connections: Connections) -> None:
+async def test_peers_that_answer_are_reached_and_the_others_left_out(
+    connections: Connections,
+) -> None:
     async with Server(pong) as good, Server(pong) as impostor:
         records = [
             good.record(),
@@ -70,7 +72,9 @@ async def test_the_next_address_is_tried_when_one_is_dead(connections: Connectio
         assert reached[server.identity.peer_id].link.address == server.address
 
 
-async def test_connections_that_are_not_kept_are_closed(connections: Connections, clock: Clock) -> None:
+async def test_connections_that_are_not_kept_are_closed(
+    connections: Connections, clock: Clock
+) -> None:
     async with Server(pong) as one, Server(pong) as other:
         reached = await soon(connections.reach([one.record(), other.record()]))
         await soon(connections.keep({one.identity.peer_id}, lately_s=30.0))
@@ -83,10 +87,14 @@ async def test_connections_that_are_not_kept_are_closed(connections: Connections
         assert not again[other.identity.peer_id].closed
 
 
-async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(connections: Connections) -> None:
+async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(
+    connections: Connections,
+) -> None:
     async with Server(pong) as server:
         searches = [connections.reach([server.record()]) for _ in range(5)]
-        found = [reached[server.identity.peer_id] for reached in await soon(asyncio.gather(*searches))]
+        found = [
+            reached[server.identity.peer_id] for reached in await soon(asyncio.gather(*searches))
+        ]
         found.append((await soon(connections.reach([server.record()])))[server.identity.peer_id])
         assert len(set(map(id, found))) == 1
         assert len(server.links) == 1

@@ -7,7 +7,16 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from helpers.loopback import Peer, WatchedSpan, dialed, eventually, opening, session_id, soon, tokens_frame
+from helpers.loopback import (
+    Peer,
+    WatchedSpan,
+    dialed,
+    eventually,
+    opening,
+    session_id,
+    soon,
+    tokens_frame,
+)
 from helpers.models import LAYERS
 from peers.access.limits import Limits, Rate
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
@@ -20,7 +29,8 @@ from swarm.network.links.link import Link
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2
-HURRIED = Limits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))  # no client opens so many so fast
+# no client opens so many so fast
+HURRIED = Limits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +61,17 @@ async def test_sessions_that_open_at_once_never_hold_more_than_the_budget(
     spans: tuple[Span, Span], tiny: Checkpoint
 ) -> None:
     each, links, at_once = 100, 8, 8  # tokens of a session: no multiple of a block
-    async with Peer(spans[0], tiny.fingerprint, cache_tokens=1_050) as peer, AsyncExitStack() as stack:
+    async with (
+        Peer(spans[0], tiny.fingerprint, cache_tokens=1_050) as peer,
+        AsyncExitStack() as stack,
+    ):
         clients = [await stack.enter_async_context(dialed(peer.server)) for _ in range(links)]
         numbers = [range(i * at_once, (i + 1) * at_once) for i in range(links)]
         opens = [
-            [opening(tiny.fingerprint, 0, MIDDLE, session=session_id(n), max_tokens=each) for n in mine]
+            [
+                opening(tiny.fingerprint, 0, MIDDLE, session=session_id(n), max_tokens=each)
+                for n in mine
+            ]
             for mine in numbers
         ]
         await asyncio.gather(*map(send, clients, opens))
@@ -72,9 +88,14 @@ async def test_sessions_that_open_at_once_never_hold_more_than_the_budget(
         promised = 1_050 * spans[0].nbytes_per_token
         for first in range(1, each, 11):  # until all is used, by steps that grow the caches
             count = min(11, each + 1 - first)
-            frames = [[tokens_frame(first, (3,) * count, session=session) for session in mine] for mine in opened]
+            frames = [
+                [tokens_frame(first, (3,) * count, session=session) for session in mine]
+                for mine in opened
+            ]
             await asyncio.gather(*map(send, clients, frames))
-            results = await asyncio.gather(*(hear(c, len(mine)) for c, mine in zip(clients, opened, strict=True)))
+            results = await asyncio.gather(
+                *(hear(c, len(mine)) for c, mine in zip(clients, opened, strict=True))
+            )
             assert all(isinstance(result, Result) for mine in results for result in mine)
             assert held_bytes(peer) <= promised
         assert held_bytes(peer) == 10 * each * spans[0].nbytes_per_token
@@ -93,7 +114,10 @@ async def test_a_client_that_floods_is_cut_off_and_its_neighbour_is_not(
             await send(link, [opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number))])
             assert isinstance(await soon(link.receive()), Opened)
         slow.go_on.clear()
-        await send(flooding, (tokens_frame(first, (3,), session=session_id(1), tail=0) for first in range(1, 1000)))
+        await send(
+            flooding,
+            (tokens_frame(first, (3,), session=session_id(1), tail=0) for first in range(1, 1000)),
+        )
         fault = await soon(flooding.receive())
         assert isinstance(fault, Fault)
         assert (fault.code, fault.session) == (FaultCode.BAD_MESSAGE, session_id(1))
@@ -104,7 +128,9 @@ async def test_a_client_that_floods_is_cut_off_and_its_neighbour_is_not(
         assert isinstance(await soon(other.receive()), Result)
 
 
-async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span], tiny: Checkpoint) -> None:
+async def test_a_thousand_sessions_leave_nothing_behind(
+    spans: tuple[Span, Span], tiny: Checkpoint
+) -> None:
     async with (
         Peer(spans[0], tiny.fingerprint, cache_tokens=4096, limits=HURRIED) as first,
         Peer(spans[1], tiny.fingerprint, cache_tokens=4096, limits=HURRIED) as second,
@@ -113,17 +139,30 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
     ):
         tasks, before = 0, alive()
         for start in range(0, 1000, MAX_OPENING_PER_LINK):
-            ids = [session_id(number) for number in range(start, min(start + MAX_OPENING_PER_LINK, 1000))]
+            ids = [
+                session_id(number)
+                for number in range(start, min(start + MAX_OPENING_PER_LINK, 1000))
+            ]
             await send(
-                to_second, (opening(tiny.fingerprint, MIDDLE, LAYERS, session=id, previous=first.id) for id in ids)
+                to_second,
+                (
+                    opening(tiny.fingerprint, MIDDLE, LAYERS, session=id, previous=first.id)
+                    for id in ids
+                ),
             )
             assert all(isinstance(answer, Opened) for answer in await hear(to_second, len(ids)))
             hop = second.server.hop
-            await send(to_first, (opening(tiny.fingerprint, 0, MIDDLE, session=id, next=hop) for id in ids))
+            await send(
+                to_first, (opening(tiny.fingerprint, 0, MIDDLE, session=id, next=hop) for id in ids)
+            )
             assert all(isinstance(answer, Opened) for answer in await hear(to_first, len(ids)))
-            await send(to_first, (tokens_frame(1, (3, 4, 5), session=id, parents=(1, 1, 2)) for id in ids))
+            await send(
+                to_first, (tokens_frame(1, (3, 4, 5), session=id, parents=(1, 1, 2)) for id in ids)
+            )
             assert all(isinstance(answer, Result) for answer in await hear(to_second, len(ids)))
-            await asyncio.gather(*(send(link, (Close(session=id) for id in ids)) for link in (to_first, to_second)))
+            await asyncio.gather(
+                *(send(link, (Close(session=id) for id in ids)) for link in (to_first, to_second))
+            )
             await eventually(lambda: first.idle and second.idle)
             await eventually(lambda: not first.handler._farewells and not second.handler._farewells)
             tasks = tasks or len(asyncio.all_tasks())
@@ -132,5 +171,6 @@ async def test_a_thousand_sessions_leave_nothing_behind(spans: tuple[Span, Span]
             assert not any(peer.handler._opening.values())
             assert not peer.budget._held
             assert not peer.scheduler._waiting
-            assert len(peer.handler._onward._users) == (peer is first)  # the link to the second waits for more
+            # the link to the second waits for more
+            assert len(peer.handler._onward._users) == (peer is first)
         assert alive() == before

@@ -75,7 +75,9 @@ async def test_a_bootstrap_node_leaves_when_it_is_asked_to(how: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "join"])
-@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("end of input", 0)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("end of input", 0)]
+)
 async def test_what_is_told_to_stop_during_its_start_goes_no_further(
     command: str, how: str, code: int, tiny: Checkpoint
 ) -> None:
@@ -84,9 +86,22 @@ async def test_what_is_told_to_stop_during_its_start_goes_no_further(
     silent = await asyncio.start_server(lambda *_: dialled.set(), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     way_in = f"/ip4/127.0.0.1/tcp/{port}/p2p/{Identity.generate().peer_id}"
-    join = ("join", str(tiny._source.path), "--layers", "0:1", "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
+    join = (
+        "join",
+        str(tiny._source.path),
+        "--layers",
+        "0:1",
+        "--host",
+        "127.0.0.1",
+        "--ephemeral",
+        "--device",
+        "cpu",
+    )
     arguments = BOOTSTRAP if command == "bootstrap" else join
-    async with silent, running(*arguments, "--bootstrap", way_in, "--json", "--until-eof") as process:
+    async with (
+        silent,
+        running(*arguments, "--bootstrap", way_in, "--json", "--until-eof") as process,
+    ):
         await soon(dialled.wait())
         daemons = children(process.pid)
         if how == "end of input":
@@ -96,7 +111,9 @@ async def test_what_is_told_to_stop_during_its_start_goes_no_further(
             process.send_signal(getattr(signal, how))
         ended_with, out, err = await ended(process)
         assert (ended_with, err) == (code, "\nstopped\n" if code else "")
-        assert [json.loads(line)["event"] for line in out.splitlines()] == ["open_network"] * (command == "join")
+        assert [json.loads(line)["event"] for line in out.splitlines()] == ["open_network"] * (
+            command == "join"
+        )
         await eventually(lambda: not any(Path(f"/proc/{daemon}").exists() for daemon in daemons))
 
 
@@ -110,10 +127,25 @@ async def test_the_key_of_a_bootstrap_node_is_kept(tmp_path: Path) -> None:
 
 
 async def test_a_peer_that_is_terminated_withdraws_and_leaves_nothing(tiny: Checkpoint) -> None:
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as bootstrap:
-        where = ("--bootstrap", bootstrap.addresses[0], "--host", "127.0.0.1", "--ephemeral", "--device", "cpu")
-        async with running("join", str(tiny._source.path), "--layers", f"0:{LAYERS}", "--json", *where) as process:
-            opened, serving = json.loads(await first_line(process)), json.loads(await first_line(process))
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as bootstrap:
+        where = (
+            "--bootstrap",
+            bootstrap.addresses[0],
+            "--host",
+            "127.0.0.1",
+            "--ephemeral",
+            "--device",
+            "cpu",
+        )
+        async with running(
+            "join", str(tiny._source.path), "--layers", f"0:{LAYERS}", "--json", *where
+        ) as process:
+            opened, serving = (
+                json.loads(await first_line(process)),
+                json.loads(await first_line(process)),
+            )
             assert (opened["event"], opened["network"]) == ("open_network", "test")
             assert "anybody may join" in opened["text"]
             assert (serving["event"], serving["layers"], serving["fingerprint"]) == (
@@ -141,7 +173,9 @@ async def test_a_killed_peer_takes_its_daemon_with_it() -> None:
         await eventually(lambda: not Path(f"/proc/{daemon}").exists())
 
 
-async def test_a_peer_without_a_bootstrap_node_says_so_before_it_loads_anything(tiny: Checkpoint) -> None:
+async def test_a_peer_without_a_bootstrap_node_says_so_before_it_loads_anything(
+    tiny: Checkpoint,
+) -> None:
     async with running("join", str(tiny._source.path), "--layers", "0:1") as process:
         code, out, err = await ended(process)
         assert (code, out) == (3, "")
@@ -150,7 +184,9 @@ async def test_a_peer_without_a_bootstrap_node_says_so_before_it_loads_anything(
 
 
 async def test_a_port_that_is_taken_is_one_sentence() -> None:
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as first:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as first:
         port = first.addresses[0].split("/")[4]
         async with running(*BOOTSTRAP, "--port", port) as second:
             code, _, err = await ended(second)
@@ -183,7 +219,8 @@ async def test_the_doctor_tells_programs_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "nbytes"), [("4GB", 4_000_000_000), ("1.5GiB", 3 << 29), ("512 MB", 512_000_000), ("1kb", 1000)]
+    ("text", "nbytes"),
+    [("4GB", 4_000_000_000), ("1.5GiB", 3 << 29), ("512 MB", 512_000_000), ("1kb", 1000)],
 )
 def test_memory_is_given_with_a_unit(text: str, nbytes: int) -> None:
     assert Bytes().convert(text, None, None) == nbytes
@@ -209,7 +246,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (("join", "model", "--layers", "4:4"), "no span of layers"),
         (("join", "model", "--layers", "four"), "no span of layers"),
         (("join", "model", "--layers", "0:4", "--announce", "here"), "no address; give HOST:PORT"),
-        (("join", "model", "--layers", "0:4", "--announce", "here:70000"), "no address; give HOST:PORT"),
+        (
+            ("join", "model", "--layers", "0:4", "--announce", "here:70000"),
+            "no address; give HOST:PORT",
+        ),
         (("join", "model", "--layers", "0:4", "--host", "localhost"), "no IPv4 address"),
         (("join", "model", "--layers", "0:4", "--cache-tokens", "0"), "0 is not in the range"),
         (("bootstrap", "--port", "70000"), "70000 is not in the range"),
@@ -225,7 +265,9 @@ def test_wrong_options_end_with_code_2_and_one_sentence(
     assert words in last
 
 
-def test_a_network_key_is_made_once_and_only_for_its_owner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_key_is_made_once_and_only_for_its_owner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "network.key"
     app(["new-network-key", str(path)], standalone_mode=False)
     assert "--network-key" in capsys.readouterr().out
@@ -243,4 +285,7 @@ async def test_a_network_key_that_others_can_read_is_one_sentence(tmp_path: Path
     path.chmod(0o644)
     async with running(*BOOTSTRAP, "--network-key", str(path)) as process:
         code, _, err = await ended(process)
-        assert (code, err) == (5, f"error: {path}: others can read this private key, so run `chmod 600 {path}`.\n")
+        assert (code, err) == (
+            5,
+            f"error: {path}: others can read this private key, so run `chmod 600 {path}`.\n",
+        )

@@ -146,7 +146,9 @@ async def test_sessions_go_on_where_the_old_layers_were_never_given_up(
         assert not peer.handler.draining
 
 
-async def test_what_was_loaded_in_vain_is_given_back(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_loaded_in_vain_is_given_back(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also if the new layers were there, and only measuring them failed."""
     monkeypatch.setattr(Room, "takes_also", lambda *_: True)
 

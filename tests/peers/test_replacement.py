@@ -1,11 +1,23 @@
-"""Peers of a real model that take the place of others in the middle of a stream: what follows is as if they had not."""
+"""Peers of a real model that take the place of others in the middle of a stream: what follows is as
+if they had not."""
 
 import asyncio
 
 import pytest
 import torch
 
-from helpers.least_client import AFTER, AGAIN, LOST, PATHS, ROOT, TEXT, at_the_end_of, begun, chain, goes_on
+from helpers.least_client import (
+    AFTER,
+    AGAIN,
+    LOST,
+    PATHS,
+    ROOT,
+    TEXT,
+    at_the_end_of,
+    begun,
+    chain,
+    goes_on,
+)
 from helpers.loopback import eventually, opening, session_id, soon, tokens_frame
 from helpers.models import LAYERS
 from swarm.model.checkpoint import Checkpoint
@@ -28,7 +40,9 @@ async def test_a_chain_that_nothing_happens_to(span: Span, tiny: Checkpoint) -> 
     """The measure of the others."""
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
-        torch.testing.assert_close(await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
 
 
 async def test_two_peers_take_the_place_of_the_middle_one(span: Span, tiny: Checkpoint) -> None:
@@ -92,14 +106,19 @@ async def test_the_same_place_may_be_taken_again_and_again(span: Span, tiny: Che
             await client.open(new, client.stages[2], client.stages[0])
             client.stages[1:2] = new
             hop = new[0].peer.server.hop
-            await client.stages[0].link.send(Reroute(session=session_id(), epoch=epoch, root=ROOT, next=hop))
+            await client.stages[0].link.send(
+                Reroute(session=session_id(), epoch=epoch, root=ROOT, next=hop)
+            )
             assert await client.heard(0) == Rerouted(session=session_id(), epoch=epoch)
         frame = AGAIN.model_copy(update={"epoch": 4})
-        torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
 
 
 async def test_a_peer_that_was_left_may_come_back(span: Span, tiny: Checkpoint) -> None:
-    """What was on its way to it, over the link that it shares with what comes now, means nothing any more."""
+    """What was on its way to it, over the link that it shares with what comes now, means nothing
+    any more."""
     async with chain(tiny, 0, 2, 3, 4) as client:
         await begun(client)
         first, middle = client.stages[:2]
@@ -118,10 +137,14 @@ async def test_a_peer_that_was_left_may_come_back(span: Span, tiny: Checkpoint) 
         while isinstance(result := await client.heard(), Result) and result.epoch == 0:
             pass  # of what had passed before
         assert isinstance(result, Result), result
-        torch.testing.assert_close(result.hidden.unpack(), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            result.hidden.unpack(), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
 
 
-async def test_a_peer_without_a_history_is_replaced_together_with_the_failed_one(span: Span, tiny: Checkpoint) -> None:
+async def test_a_peer_without_a_history_is_replaced_together_with_the_failed_one(
+    span: Span, tiny: Checkpoint
+) -> None:
     async with chain(tiny, 0, 1, 3, 4, history_bytes=100) as client:
         await begun(client)
         await client.die(1)
@@ -148,22 +171,32 @@ async def test_a_new_peer_without_enough_room_says_so_and_another_one_takes_the_
         await small.link.send(message)
         assert isinstance(await soon(small.link.receive()), Opened)
         before = client.stages[0].link
-        await before.send(Reroute(session=session_id(), epoch=1, root=ROOT, next=small.peer.server.hop))
+        await before.send(
+            Reroute(session=session_id(), epoch=1, root=ROOT, next=small.peer.server.hop)
+        )
         fault = await soon(small.link.receive())
         assert isinstance(fault, Fault)
         assert (fault.code, "opened for 5 tokens" in fault.text) == (FaultCode.BAD_MESSAGE, True)
-        assert await client.heard(0) == Rerouted(session=session_id(), epoch=1), "it was sent, and no more is known"
+        assert await client.heard(0) == Rerouted(session=session_id(), epoch=1), (
+            "it was sent, and no more is known"
+        )
         await eventually(lambda: small.peer.idle)
         new = await client.start(1, 3)
         await client.open(new, client.stages[2], client.stages[0])
         client.stages[1:2] = new
-        await before.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=new[0].peer.server.hop))
+        await before.send(
+            Reroute(session=session_id(), epoch=2, root=ROOT, next=new[0].peer.server.hop)
+        )
         assert await client.heard(0) == Rerouted(session=session_id(), epoch=2)
         frame = AGAIN.model_copy(update={"epoch": 2})
-        torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
 
 
-async def test_a_new_peer_that_dies_while_it_is_given_what_it_needs_is_replaced(span: Span, tiny: Checkpoint) -> None:
+async def test_a_new_peer_that_dies_while_it_is_given_what_it_needs_is_replaced(
+    span: Span, tiny: Checkpoint
+) -> None:
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
         await client.die(1)
@@ -180,7 +213,11 @@ async def test_a_new_peer_that_dies_while_it_is_given_what_it_needs_is_replaced(
         assert client.stages[2] is not second
         await client.open(client.stages[2:3], client.stages[3], client.stages[1])
         hop = client.stages[2].peer.server.hop
-        await client.stages[1].link.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=hop))
+        await client.stages[1].link.send(
+            Reroute(session=session_id(), epoch=2, root=ROOT, next=hop)
+        )
         assert await client.heard(1) == Rerouted(session=session_id(), epoch=2)
         frame = AGAIN.model_copy(update={"epoch": 2})
-        torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )

@@ -24,7 +24,9 @@ def span(tiny: Checkpoint) -> Span:
 # Another next peer.
 
 
-async def test_a_next_peer_that_is_gone_is_named_and_the_session_waits_for_another_one(span: Span) -> None:
+async def test_a_next_peer_that_is_gone_is_named_and_the_session_waits_for_another_one(
+    span: Span,
+) -> None:
     async with stage(span, last=False) as each:
         assert each.onward is not None
         each.session.accept(tokens_frame(1, (3, 4)))
@@ -34,7 +36,10 @@ async def test_a_next_peer_that_is_gone_is_named_and_the_session_waits_for_anoth
         told = await each.client.next()
         assert isinstance(told, Fault)
         assert isinstance(each.session.opening.next, Hop)
-        assert (told.code, told.peer) == (FaultCode.NEXT_UNREACHABLE, each.session.opening.next.peer_id)
+        assert (told.code, told.peer) == (
+            FaultCode.NEXT_UNREACHABLE,
+            each.session.opening.next.peer_id,
+        )
         each.session.accept(tokens_frame(4, (6,), root=2))
         await asyncio.sleep(0.05)
         assert each.span.sizes == [1, 1], "nothing is computed that nobody could be given"
@@ -55,7 +60,8 @@ async def test_a_next_peer_that_is_gone_is_named_and_the_session_waits_for_anoth
 async def test_a_reroute_goes_back_to_what_was_answered_in_the_cache_too(span: Span) -> None:
     """Branches were in flight, and the answered line is not the first of them."""
     async with stage(span, last=False) as each:
-        each.session.accept(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))  # 3, and behind it 4, or 5 and 6
+        # 3, and behind it 4, or 5 and 6
+        each.session.accept(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))
         await each.following.frame()
         each.session.accept(tokens_frame(5, (7, 8), root=3, parents=(1, 2)))
         await each.following.frame()
@@ -82,7 +88,9 @@ async def test_a_reroute_waits_for_what_is_being_computed_and_drops_it(span: Spa
         assert each.following.heard.empty()
 
 
-async def test_what_became_stale_while_it_was_computed_has_moved_rows_all_the_same(span: Span) -> None:
+async def test_what_became_stale_while_it_was_computed_has_moved_rows_all_the_same(
+    span: Span,
+) -> None:
     async with stage(span, last=False) as each:
         each.session.accept(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))
         await each.following.frame()
@@ -146,7 +154,9 @@ async def test_closing_in_the_middle_of_a_reroute_leaves_nothing(span: Span, stu
         await each.following.frame()
         hop, link = each.other_hop, await each.links.to(each.other_hop)
         if stuck == "dialling":
-            hop = hop.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
+            hop = hop.model_copy(
+                update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"}
+            )
         link.send = hang  # type: ignore[assignment]
         each.reroute(1, 2, hop)
         await soon(entered.wait())
@@ -216,7 +226,9 @@ async def test_a_reroute_to_what_was_forgotten_is_the_clients_fault(span: Span) 
         assert (fault.code, "number 2, is not held" in fault.text) == (FaultCode.OUT_OF_ORDER, True)
 
 
-async def test_a_client_that_names_no_other_peer_loses_the_session(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_names_no_other_peer_loses_the_session(
+    span: Span, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sessions, "REROUTE_PATIENCE_S", 0.05)
     async with stage(span, last=False) as each:
         assert each.onward is not None
@@ -225,7 +237,9 @@ async def test_a_client_that_names_no_other_peer_loses_the_session(span: Span, m
         assert (fault.code, fault.text) == (FaultCode.NO_SESSION, "nothing came for 0.05 s")
 
 
-async def test_a_root_that_never_comes_is_not_waited_for_for_ever(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_root_that_never_comes_is_not_waited_for_for_ever(
+    span: Span, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sessions, "REROUTE_PATIENCE_S", 0.05)
     async with stage(span, last=False) as each:
         each.reroute(1, 99)
@@ -248,11 +262,14 @@ async def test_what_is_replayed_is_computed_and_kept_and_answered_to_nobody(span
         assert (result.first, result.count) == (15, 1)
         expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 4, 5, 6]))])[0]
         torch.testing.assert_close(result.hidden.unpack(), expected[3:], rtol=1e-4, atol=1e-4)
-        assert each.session.standing() == Standing(session=session_id(), epoch=4, last=15, passed=15)
+        assert each.session.standing() == Standing(
+            session=session_id(), epoch=4, last=15, passed=15
+        )
 
 
 async def test_a_newer_epoch_takes_back_nothing_of_what_is_replayed(span: Span) -> None:
-    """The text may take another turn, or another peer may fail, before a new peer has computed what it is given."""
+    """The text may take another turn, or another peer may fail, before a new peer has computed what
+    it is given."""
     async with stage(span) as each:
         busy = await each.busy()
         each.session.accept(replayed_frame(8, (3, 4), parents=(8, 1)))
@@ -268,7 +285,8 @@ async def test_a_newer_epoch_takes_back_nothing_of_what_is_replayed(span: Span) 
 
 
 async def test_a_cancel_takes_back_what_is_replayed_too(span: Span) -> None:
-    """A peer that is left and comes back is told everything anew; what was on its way to it is void."""
+    """A peer that is left and comes back is told everything anew; what was on its way to it is
+    void."""
     async with stage(span) as each:
         busy = await each.busy()
         each.session.accept(replayed_frame(8, (3, 4), parents=(8, 1)))

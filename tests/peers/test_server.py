@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.loopback import PATIENCE_S, ask, eventually, opening, session_id, somebody, soon, tiny_checkpoint
+from helpers.loopback import (
+    PATIENCE_S,
+    ask,
+    eventually,
+    opening,
+    session_id,
+    somebody,
+    soon,
+    tiny_checkpoint,
+)
 from helpers.models import LAYERS
 from peers.compute import memory
 from peers.compute.memory import DoesNotFit
@@ -38,7 +47,9 @@ from swarm.wire.messages import Close, Opened
 
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as directory:
         yield directory
 
 
@@ -58,12 +69,19 @@ def options(checkpoint: Checkpoint, bootstrap: Directory | None = None, **change
     return replace(asked, **changes)
 
 
-async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint, bootstrap: Directory) -> None:
+async def test_a_peer_is_found_and_answers_until_it_is_stopped(
+    tiny: Checkpoint, bootstrap: Directory
+) -> None:
     said: list[News] = []
     progress: list[tuple[int, int]] = []
     stop = asyncio.Event()
     living = asyncio.create_task(
-        serve(options(tiny, bootstrap), stop, said.append, lambda done, total: progress.append((done, total)))
+        serve(
+            options(tiny, bootstrap),
+            stop,
+            said.append,
+            lambda done, total: progress.append((done, total)),
+        )
     )
     await eventually(lambda: bool(said) or living.done())
     # Whoever reads that it serves can find it.
@@ -71,7 +89,11 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
     assert (record.first_layer, record.last_layer, record.free_cache_tokens) == (1, 3, 100)
     assert record.tokens_per_second > 0
     assert record.peer_id in said[0].sentence
-    assert (said[0].event, said[0].facts["peer_id"], said[0].facts["layers"]) == ("serving", record.peer_id, (1, 3))
+    assert (said[0].event, said[0].facts["peer_id"], said[0].facts["layers"]) == (
+        "serving",
+        record.peer_id,
+        (1, 3),
+    )
     assert progress[-1][0] == progress[-1][1] > 0
 
     dialer = Dialer(somebody())
@@ -88,8 +110,12 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(tiny: Checkpoint,
     await dialer.close()
 
 
-async def test_a_peer_with_quantized_weights_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
-    pytest.importorskip("torchao", reason="quantized weights are an extra: pip install 'swarm[quant]'")
+async def test_a_peer_with_quantized_weights_says_so(
+    tiny: Checkpoint, bootstrap: Directory
+) -> None:
+    pytest.importorskip(
+        "torchao", reason="quantized weights are an extra: pip install 'swarm[quant]'"
+    )
     async with living(options(tiny, bootstrap, quantization=INT8)) as said:
         int8 = Checkpoint.open(str(tiny._source.path), INT8)
         (record,) = await bootstrap.peers(int8.fingerprint, LAYERS)
@@ -110,23 +136,36 @@ async def test_a_stop_while_loading_ends_it(tiny: Checkpoint, bootstrap: Directo
     stop = asyncio.Event()
     said: list[News] = []
     loop = asyncio.get_running_loop()
-    await soon(serve(options(tiny, bootstrap), stop, said.append, lambda *_: loop.call_soon_threadsafe(stop.set)))
+    await soon(
+        serve(
+            options(tiny, bootstrap),
+            stop,
+            said.append,
+            lambda *_: loop.call_soon_threadsafe(stop.set),
+        )
+    )
     assert not any(news.event == "serving" for news in said)
     assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
-async def test_layers_are_announced_before_they_are_loaded(tiny: Checkpoint, bootstrap: Directory) -> None:
+async def test_layers_are_announced_before_they_are_loaded(
+    tiny: Checkpoint, bootstrap: Directory
+) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     seen: list[PeerRecord] = []
 
     def look(done: int, total: int) -> None:  # in the thread that loads
         if not seen:
-            found = asyncio.run_coroutine_threadsafe(bootstrap.peers(tiny.fingerprint, LAYERS), loop)
+            found = asyncio.run_coroutine_threadsafe(
+                bootstrap.peers(tiny.fingerprint, LAYERS), loop
+            )
             seen.extend(found.result(PATIENCE_S))
             loop.call_soon_threadsafe(stop.set)
 
     await soon(serve(options(tiny, bootstrap), stop, lambda _: None, look))
-    assert [(record.first_layer, record.last_layer, record.state) for record in seen] == [(1, 3, "joining")]
+    assert [(record.first_layer, record.last_layer, record.state) for record in seen] == [
+        (1, 3, "joining")
+    ]
 
 
 @asynccontextmanager
@@ -152,7 +191,9 @@ def spans_in_memory() -> int:
     return sum(type(each) is Span for each in gc.get_objects())
 
 
-async def test_peers_without_layers_find_those_that_are_missing(tiny: Checkpoint, bootstrap: Directory) -> None:
+async def test_peers_without_layers_find_those_that_are_missing(
+    tiny: Checkpoint, bootstrap: Directory
+) -> None:
     free = options(tiny, bootstrap, layers=None, max_layers=LAYERS // 2)
     async with living(free) as one, living(free) as two:
         assert {served(one), served(two)} == {(0, 2), (2, 4)}
@@ -179,23 +220,34 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
             await others.aclose()
             await eventually(lambda: served(mover) == other)
             moved = [news for news in mover if news.event == "moving"][-1]
-            assert moved.sentence.startswith(f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}")
+            assert moved.sentence.startswith(
+                f"moving from layers {before[0]}:{before[1]} to {other[0]}:{other[1]}"
+            )
             found = await bootstrap.peers(tiny.fingerprint, LAYERS)
-            assert {(r.first_layer, r.last_layer, r.state) for r in found} == {(*before, "online"), (*other, "online")}
+            assert {(r.first_layer, r.last_layer, r.state) for r in found} == {
+                (*before, "online"),
+                (*other, "online"),
+            }
             await eventually(lambda: spans_in_memory() == spans + 2)
 
 
-async def test_running_sessions_get_a_grace_in_which_the_record_says_so(tiny: Checkpoint, bootstrap: Directory) -> None:
+async def test_running_sessions_get_a_grace_in_which_the_record_says_so(
+    tiny: Checkpoint, bootstrap: Directory
+) -> None:
     stop, said = asyncio.Event(), list[News]()
     life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
     await eventually(lambda: bool(said) or life.done())
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
     dialer = Dialer(somebody())
-    async with await dialer.connect(record.addresses[0], record.certificate, record.peer_id) as link:
+    async with await dialer.connect(
+        record.addresses[0], record.certificate, record.peer_id
+    ) as link:
         assert isinstance(await ask(link, opening(tiny.fingerprint, 1, 3)), Opened)
         stop.set()
         deadline = time.monotonic() + PATIENCE_S
-        while [record.state for record in await bootstrap.peers(tiny.fingerprint, LAYERS)] != ["draining"]:
+        while [record.state for record in await bootstrap.peers(tiny.fingerprint, LAYERS)] != [
+            "draining"
+        ]:
             assert time.monotonic() < deadline
         assert not life.done()
         await link.send(Close(session=session_id()))
@@ -267,7 +319,10 @@ async def test_one_key_is_one_peer_on_one_computer_and_on_two(
     async with living(asked) as said:
         copied.write_bytes(key.read_bytes())
         copied.chmod(0o600)
-        for file, where in ((key, "another process on this computer"), (copied, "a peer at 127.0.0.1:")):
+        for file, where in (
+            (key, "another process on this computer"),
+            (copied, "a peer at 127.0.0.1:"),
+        ):
             with pytest.raises(KeyInUse, match=where):
                 await soon(serve(replace(asked, key_file=file), asyncio.Event(), lambda _: None))
         (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)

@@ -1,4 +1,5 @@
-"""Who may speak in a session: its opener, and the peers that the opener has named, as their links have proved."""
+"""Who may speak in a session: its opener, and the peers that the opener has named, as their links
+have proved."""
 
 import pytest
 import torch
@@ -62,7 +63,11 @@ async def test_nobody_puts_words_into_anothers_mouth(
     """Mallory has learned the id of a session, and tells its peer a frame."""
     if not defended:
         monkeypatch.setattr(PeerSession, "hears", lambda *_: True)
-    async with Peer(whole, tiny.fingerprint) as peer, dialed(peer.server) as client, dialed(peer.server) as mallory:
+    async with (
+        Peer(whole, tiny.fingerprint) as peer,
+        dialed(peer.server) as client,
+        dialed(peer.server) as mallory,
+    ):
         assert isinstance(await ask(client, opening(tiny.fingerprint, 0, LAYERS)), Opened)
         await mallory.send(tokens_frame(1, (7, 7, 7)))
         if defended:
@@ -143,7 +148,9 @@ async def test_another_peer_before_is_named_by_the_client(upper: Span, tiny: Che
         await eventually(lambda: peer.idle)
 
 
-async def test_the_same_peer_over_another_link_is_the_same_speaker(upper: Span, tiny: Checkpoint) -> None:
+async def test_the_same_peer_over_another_link_is_the_same_speaker(
+    upper: Span, tiny: Checkpoint
+) -> None:
     before = somebody()
     async with Peer(upper, tiny.fingerprint) as peer, dialed(peer.server) as client:
         message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=before.peer_id)

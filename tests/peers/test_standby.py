@@ -1,4 +1,5 @@
-"""A peer of a real model that stands by for another one: it holds the same at any time, and takes its place at once."""
+"""A peer of a real model that stands by for another one: it holds the same at any time, and takes
+its place at once."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +30,17 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links import replica_feed
 from swarm.wire import token_tree
-from swarm.wire.messages import Close, Fault, FaultCode, Message, Mirror, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import (
+    Close,
+    Fault,
+    FaultCode,
+    Message,
+    Mirror,
+    Probe,
+    Reroute,
+    Rerouted,
+    Standing,
+)
 
 LAST = 12  # serial of the last token of LOST
 
@@ -70,21 +81,32 @@ async def reaches(spare: Stage, serial: int) -> Standing:
 def held(stage: Stage) -> tuple[list[int], list[int], int, int]:
     """What a session holds, and how many rows its cache has."""
     session = stage.peer.handler._sessions[session_id()]
-    return session.stream._serials, session.stream._sees, session.stream.trunk, session._cache.length
+    return (
+        session.stream._serials,
+        session.stream._sees,
+        session.stream.trunk,
+        session._cache.length,
+    )
 
 
 async def take_over(client: Chain, place: int, new: Stage, epoch: int = 1) -> Message:
     """Let a peer that stands by take its place. What the peer before it says."""
     client.stages[place] = new
     before = client.stages[place - 1].link
-    message = Reroute(session=session_id(), epoch=epoch, root=ROOT, next=new.peer.server.hop, replay=None)
+    message = Reroute(
+        session=session_id(), epoch=epoch, root=ROOT, next=new.peer.server.hop, replay=None
+    )
     await before.send(message)
     return await client.heard(place - 1)
 
 
 @pytest.mark.parametrize("place", [1, 2])
-@pytest.mark.parametrize("when", ["at the beginning", "after the prompt", "in the middle of branches", "at the end"])
-async def test_it_takes_the_place_without_a_replay(place: int, when: str, span: Span, tiny: Checkpoint) -> None:
+@pytest.mark.parametrize(
+    "when", ["at the beginning", "after the prompt", "in the middle of branches", "at the end"]
+)
+async def test_it_takes_the_place_without_a_replay(
+    place: int, when: str, span: Span, tiny: Checkpoint
+) -> None:
     moments = ["at the beginning", "after the prompt", "in the middle of branches", "at the end"]
     async with chain(tiny, 0, 1, 3, 4) as client:
         for moment, frame in zip(moments, (PROMPT, TREE, LOST), strict=False):
@@ -107,7 +129,8 @@ async def test_it_holds_what_the_other_one_does(tiny: Checkpoint) -> None:
             for frame in (LOST, AGAIN, AFTER):
                 await client.ask(frame)
                 await reaches(new, frame.first + frame.count - 1)
-                await eventually(lambda: held(new) == held(client.stages[1]))  # a token has begun before it has rows
+                # a token has begun before it has rows
+                await eventually(lambda: held(new) == held(client.stages[1]))
 
 
 async def test_the_failed_peers_spare_goes_on_to_another_peer(span: Span, tiny: Checkpoint) -> None:
@@ -123,14 +146,18 @@ async def test_the_failed_peers_spare_goes_on_to_another_peer(span: Span, tiny: 
             assert fault.code == FaultCode.NEXT_UNREACHABLE
             assert await take_over(client, 2, last) == Rerouted(session=session_id(), epoch=1)
             hop = last.peer.server.hop
-            await middle.link.send(Reroute(session=session_id(), epoch=1, root=ROOT, next=hop, replay=None))
+            await middle.link.send(
+                Reroute(session=session_id(), epoch=1, root=ROOT, next=hop, replay=None)
+            )
             assert await soon(middle.link.receive()) == Rerouted(session=session_id(), epoch=1)
             await goes_on(client, span)
             await reaches(middle, 16)
             await client.heed(last, client.stages[1], middle)
             await client.die(1)
             client.stages[1] = middle
-            message = Reroute(session=session_id(), epoch=2, root=13, next=middle.peer.server.hop, replay=None)
+            message = Reroute(
+                session=session_id(), epoch=2, root=13, next=middle.peer.server.hop, replay=None
+            )
             await client.stages[0].link.send(message)
             assert await client.heard(0) == Rerouted(session=session_id(), epoch=2)
             frame = tokens_frame(17, (24, 25), root=13, parents=(4, 1), epoch=2)
@@ -138,7 +165,9 @@ async def test_the_failed_peers_spare_goes_on_to_another_peer(span: Span, tiny: 
             torch.testing.assert_close(await client.ask(frame), expected, rtol=1e-4, atol=1e-4)
 
 
-async def test_after_it_took_the_place_another_one_may_stand_by(span: Span, tiny: Checkpoint) -> None:
+async def test_after_it_took_the_place_another_one_may_stand_by(
+    span: Span, tiny: Checkpoint
+) -> None:
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
         async with spare(client, 1) as new:
@@ -149,11 +178,15 @@ async def test_after_it_took_the_place_another_one_may_stand_by(span: Span, tiny
                 await goes_on(client, span)
                 await reaches(another, 16)
                 await reaches(behind, 16)
-                await eventually(lambda: held(another) == held(new))  # a token has begun before it has rows
-                await eventually(lambda: held(behind) == held(client.stages[2]))  # a token has begun before it has rows
+                # a token has begun before it has rows
+                await eventually(lambda: held(another) == held(new))
+                # a token has begun before it has rows
+                await eventually(lambda: held(behind) == held(client.stages[2]))
 
 
-@pytest.mark.parametrize("how", ["it dies", "it has no room", "it is unknown", "it is too slow", "it is not wanted"])
+@pytest.mark.parametrize(
+    "how", ["it dies", "it has no room", "it is unknown", "it is too slow", "it is not wanted"]
+)
 async def test_one_that_fails_disturbs_nobody(
     how: str, span: Span, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +199,9 @@ async def test_one_that_fails_disturbs_nobody(
             monkeypatch.setattr(replica_feed, "MAX_BEHIND_TOKENS", 0)
         if how == "it has no room":
             onward, previous = client.stages[2].peer.server.hop, before.peer.id
-            await new.link.send(opening(tiny.fingerprint, 1, 3, max_tokens=3, next=onward, previous=previous))
+            await new.link.send(
+                opening(tiny.fingerprint, 1, 3, max_tokens=3, next=onward, previous=previous)
+            )
             await soon(new.link.receive())
         elif how != "it is unknown":
             await client.open([new], client.stages[2], before, client.stages[1])
@@ -179,7 +214,9 @@ async def test_one_that_fails_disturbs_nobody(
             await reaches(new, 9)
             for link in [*new.peer.server.links, new.link]:
                 link._transport.abort()
-        torch.testing.assert_close(await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
         if how != "it has no room":  # of which only its client is told
             await eventually(lambda: outlet._standby is None or outlet._standby[1].over)
         await goes_on(client, span)
@@ -197,7 +234,9 @@ async def test_without_a_history_nobody_can_stand_by(span: Span, tiny: Checkpoin
             await goes_on(client, span)
 
 
-async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(span: Span, tiny: Checkpoint) -> None:
+async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(
+    span: Span, tiny: Checkpoint
+) -> None:
     """It is said to hold everything, and was never told."""
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
@@ -213,10 +252,14 @@ async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(span: 
         await client.open([other], client.stages[2], client.stages[0])
         client.stages[1] = other
         hop = other.peer.server.hop
-        await client.stages[0].link.send(Reroute(session=session_id(), epoch=2, root=ROOT, next=hop))
+        await client.stages[0].link.send(
+            Reroute(session=session_id(), epoch=2, root=ROOT, next=hop)
+        )
         assert await client.heard(0) == Rerouted(session=session_id(), epoch=2)
         frame = AGAIN.model_copy(update={"epoch": 2, "first": 16, "parents": (8, 1, 10)})
-        torch.testing.assert_close(await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            await client.ask(frame), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
+        )
 
 
 async def test_mirrors_are_bounded_in_number(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:

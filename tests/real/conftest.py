@@ -35,13 +35,15 @@ def folder_of(source: Source) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """A Llama of 30 layers that was made for conversations: byte-level vocabulary, tied embeddings."""
+    """A Llama of 30 layers that was made for conversations: byte-level vocabulary, tied
+    embeddings."""
     return folder_of(SMOLLM2)
 
 
 @pytest.fixture(scope="session")
 def gemma3() -> Path:
-    """A base model of 18 layers, most of which see a sliding window: a vocabulary of 262,144 tokens, no template."""
+    """A base model of 18 layers, most of which see a sliding window: a vocabulary of 262,144
+    tokens, no template."""
     return folder_of(GEMMA3)
 
 

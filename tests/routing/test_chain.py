@@ -25,7 +25,9 @@ def peers_of(*spans):
 @st.composite
 def swarms(draw):
     layers = draw(st.integers(1, 5))
-    spans = st.tuples(st.integers(0, layers - 1), st.integers(1, layers)).filter(lambda span: span[0] < span[1])
+    spans = st.tuples(st.integers(0, layers - 1), st.integers(1, layers)).filter(
+        lambda span: span[0] < span[1]
+    )
     return layers, peers_of(*draw(st.lists(spans, max_size=5)))
 
 
@@ -34,7 +36,9 @@ def test_gaps_are_the_longest_spans_that_nobody_serves(swarm):
     layers, peers = swarm
     served = {layer for peer in peers for layer in range(peer.first_layer, peer.last_layer)}
     found = gaps(peers, layers)
-    assert [layer for first, last in found for layer in range(first, last)] == sorted(set(range(layers)) - served)
+    assert [layer for first, last in found for layer in range(first, last)] == sorted(
+        set(range(layers)) - served
+    )
     assert all(last in served for (_, last), _ in pairwise(found))
 
 

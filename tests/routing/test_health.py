@@ -1,4 +1,5 @@
-"""A peer that fails is left alone, twice as long every time; what it really takes replaces what it says."""
+"""A peer that fails is left alone, twice as long every time; what it really takes replaces what it
+says."""
 
 import pytest
 

@@ -21,7 +21,10 @@ def join(peers, layers, capacity, speed, rng, name=None):
 
 
 def counts(peers, layers):
-    return [sum(peer.first_layer <= layer < peer.last_layer for peer in peers) for layer in range(layers)]
+    return [
+        sum(peer.first_layer <= layer < peer.last_layer for peer in peers)
+        for layer in range(layers)
+    ]
 
 
 def missing(peers, layers):
@@ -85,7 +88,9 @@ def test_nobody_could_help_the_weakest_layers_more(swarm, capacity, speed):
     best = max(strengths(start) for start in range(layers - size + 1))
     chosen = strengths(first)
     assert [count for count, _ in chosen] == [count for count, _ in best]
-    assert [fast for _, fast in chosen] == pytest.approx([fast for _, fast in best], rel=1e-6, abs=0.01)
+    assert [fast for _, fast in chosen] == pytest.approx(
+        [fast for _, fast in best], rel=1e-6, abs=0.01
+    )
 
 
 @given(st.lists(SPEEDS, min_size=8, max_size=8), st.integers(0, 10**6))
@@ -108,7 +113,9 @@ def test_spans_of_one_size_fit_without_overlap_if_they_can(size, times, rounds, 
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(1, 16), st.integers(0, 10**6))
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(1, 16), st.integers(0, 10**6)
+)
 def test_layers_are_missing_only_while_there_are_too_few_peers(capacities, layers, seed):
     rng, peers = random.Random(seed), []
     for capacity in capacities:
@@ -159,7 +166,9 @@ def test_when_half_of_a_mixed_swarm_dies_a_few_moves_even_it_out():
 
 def test_a_small_difference_in_speed_moves_nobody():
     rng = random.Random(0)
-    peers = [Serving(f"peer{i}", first, first + 4, 100.0 + i) for i, first in enumerate((0, 0, 0, 4, 4))]
+    peers = [
+        Serving(f"peer{i}", first, first + 4, 100.0 + i) for i, first in enumerate((0, 0, 0, 4, 4))
+    ]
     peers += [Serving("slow", 4, 8, 80.0)]
     assert all(better_span(peers, peer, 8, 4, rng) is None for peer in peers)
 
@@ -173,7 +182,10 @@ def test_layers_that_nobody_else_serves_are_not_left():
     mine = Serving("mine", 0, 2, 1.0)
     others = [Serving("a", 1, 4, 1.0)]
     assert better_span([mine, *others], mine, 8, 2, random.Random(0)) is None
-    assert better_span([mine, *others, Serving("b", 0, 1, 1.0)], mine, 8, 2, random.Random(0)) is not None
+    assert (
+        better_span([mine, *others, Serving("b", 0, 1, 1.0)], mine, 8, 2, random.Random(0))
+        is not None
+    )
 
 
 def test_a_span_begins_or_ends_where_others_do_if_that_costs_nothing():

@@ -38,7 +38,9 @@ def loop_ms(chain, candidates, measured):
 @st.composite
 def swarms(draw):
     layers = draw(st.integers(1, 5))
-    spans = st.tuples(st.integers(0, layers - 1), st.integers(1, layers + 1)).filter(lambda span: span[0] < span[1])
+    spans = st.tuples(st.integers(0, layers - 1), st.integers(1, layers + 1)).filter(
+        lambda span: span[0] < span[1]
+    )
     ms = st.integers(0, 20).map(float)
     candidates = [
         Candidate(chr(ord("a") + i), *span, draw(ms), draw(ms), draw(ms))
@@ -67,31 +69,49 @@ def test_no_chain_has_a_shorter_loop(swarm):
     found = plan(candidates, layers)
     assert list(found.stages) in chains
     assert found.loop_ms == pytest.approx(loop_ms(found.stages, candidates, measured))
-    assert found.loop_ms == pytest.approx(min(loop_ms(chain, candidates, measured) for chain in chains))
+    assert found.loop_ms == pytest.approx(
+        min(loop_ms(chain, candidates, measured) for chain in chains)
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(3, 5), st.lists(st.tuples(*[st.integers(0, 9).map(float)] * 3), min_size=2, max_size=4), st.data())
+@given(
+    st.integers(3, 5),
+    st.lists(st.tuples(*[st.integers(0, 9).map(float)] * 3), min_size=2, max_size=4),
+    st.data(),
+)
 def test_a_peer_that_was_left_is_not_entered_again(layers, peers, data):
-    """One slow peer serves all layers, others near it a few in the middle: leaving and coming back would pay."""
+    """One slow peer serves all layers, others near it a few in the middle: leaving and coming back
+    would pay."""
     candidates = [Candidate("all", 0, layers, 0.0, 0.0, 20.0)]
     for i, (rtt, fixed, layer) in enumerate(peers):
         first = data.draw(st.integers(0, layers - 1))
-        candidates.append(Candidate(f"p{i}", first, data.draw(st.integers(first + 1, layers)), rtt, fixed, layer))
+        candidates.append(
+            Candidate(f"p{i}", first, data.draw(st.integers(first + 1, layers)), rtt, fixed, layer)
+        )
     found = plan(candidates, layers)
-    assert found.loop_ms == pytest.approx(min(loop_ms(c, candidates, {}) for c in every_chain(candidates, layers)))
+    assert found.loop_ms == pytest.approx(
+        min(loop_ms(c, candidates, {}) for c in every_chain(candidates, layers))
+    )
     assert len({stage.peer_id for stage in found.stages}) == len(found.stages)
 
 
 def test_the_shortest_loop_is_not_that_of_the_fewest_peers():
-    far, near, nearer = Candidate("far", 0, 8, 200.0), Candidate("near", 0, 4, 20.0), Candidate("nearer", 4, 8, 10.0)
+    far, near, nearer = (
+        Candidate("far", 0, 8, 200.0),
+        Candidate("near", 0, 4, 20.0),
+        Candidate("nearer", 4, 8, 10.0),
+    )
     found = plan([far, near, nearer], 8)
     assert found.stages == (Stage("near", 0, 4), Stage("nearer", 4, 8))
     assert found.loop_ms == 30.0
 
 
 def test_a_chain_leaves_a_slow_peer_as_soon_as_a_fast_one_can_go_on():
-    slow, fast = Candidate("slow", 0, 6, 10.0, layer_ms=30.0), Candidate("fast", 2, 8, 10.0, layer_ms=1.0)
+    slow, fast = (
+        Candidate("slow", 0, 6, 10.0, layer_ms=30.0),
+        Candidate("fast", 2, 8, 10.0, layer_ms=1.0),
+    )
     assert plan([slow, fast], 8).stages == (Stage("slow", 0, 2), Stage("fast", 2, 8))
 
 
@@ -101,13 +121,17 @@ def test_a_measured_link_may_be_shorter_than_the_way_by_the_client_and_is_never_
     near_c = replace(a, neighbours_ms={"c": 1.0, "b": 500.0, "a": 0.0, "stranger": 0.0})
     assert plan([near_c, b, c], 8).stages[1].peer_id == "c"
     assert plan([near_c, b, c], 8).loop_ms == 101.0
-    assert plan([a, b, replace(c, neighbours_ms={"a": 2.0})], 8).loop_ms == 102.0, "either may have measured it"
+    assert plan([a, b, replace(c, neighbours_ms={"a": 2.0})], 8).loop_ms == 102.0, (
+        "either may have measured it"
+    )
     assert plan([near_c, b], 8).loop_ms == 180.0, "by way of the client"
 
 
 def test_others_that_wait_at_a_peer_make_it_longer():
     assert (
-        plan([Candidate("busy", 0, 8, 10.0, fixed_ms=50.0), Candidate("idle", 0, 8, 40.0)], 8).stages[0].peer_id
+        plan([Candidate("busy", 0, 8, 10.0, fixed_ms=50.0), Candidate("idle", 0, 8, 40.0)], 8)
+        .stages[0]
+        .peer_id
         == "idle"
     )
 
@@ -145,7 +169,9 @@ def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swar
         assert second is None
     else:
         assert list(second.stages) in others
-        assert second.loop_ms == pytest.approx(min(loop_ms(chain, candidates, measured) for chain in others))
+        assert second.loop_ms == pytest.approx(
+            min(loop_ms(chain, candidates, measured) for chain in others)
+        )
 
 
 @settings(max_examples=300, deadline=None)

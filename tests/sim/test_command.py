@@ -20,11 +20,15 @@ def test_the_planner_is_measured():
 
 
 def test_both_tell_programs_all_that_they_know():
-    result = CliRunner().invoke(main, ["--peers", "12", "--layers", "8", "--clients", "2", "--json"])
+    result = CliRunner().invoke(
+        main, ["--peers", "12", "--layers", "8", "--clients", "2", "--json"]
+    )
     (story,) = json.loads(result.stdout)
     assert story["scenario"]["peers"] == 12
     assert story["moments"][-1].keys() >= {"at_s", "missing_layers"}
     assert len(story["log"]["found"]) >= 2
-    (timing,) = json.loads(CliRunner().invoke(main, ["planner", "--layers", "8", "50", "--json"]).stdout)
+    (timing,) = json.loads(
+        CliRunner().invoke(main, ["planner", "--layers", "8", "50", "--json"]).stdout
+    )
     assert timing["records"] == 50
     assert 0 < timing["median_ms"] <= timing["slowest_ms"]

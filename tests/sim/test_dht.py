@@ -9,7 +9,10 @@ def test_entries_live_until_they_expire_or_are_removed():
     dht, cost = Dht(), Cost()
     dht.store("key", entry("a", 60.0), 0.0)
     dht.store("key", entry("b", 90.0), 0.0)
-    assert [[e.peer_id for e in found] for found in dht.read(["key", "nothing"], 59.0, cost)] == [["a", "b"], []]
+    assert [[e.peer_id for e in found] for found in dht.read(["key", "nothing"], 59.0, cost)] == [
+        ["a", "b"],
+        [],
+    ]
     assert [e.peer_id for e in dht.read(["key"], 60.0, cost)[0]] == ["b"]
     dht.remove("key", "b")
     assert dht.sizes(60.0) == {}

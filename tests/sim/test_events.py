@@ -13,7 +13,9 @@ def test_things_happen_in_order_of_their_times():
     events.start(process("a", 2.0, 2.0))
     events.start(process("b", 3.0), after_s=1.0)
     events.run(10.0)
-    assert seen == [(0.0, "a"), (1.0, "b"), (2.0, "a"), (4.0, "b"), (4.0, "a")], "b was to happen at 4.0 before a was"
+    assert seen == [(0.0, "a"), (1.0, "b"), (2.0, "a"), (4.0, "b"), (4.0, "a")], (
+        "b was to happen at 4.0 before a was"
+    )
     assert events.now_s == 10.0
 
 

@@ -18,7 +18,9 @@ from swarm.sim.report import (
 )
 from swarm.sim.scenario import Scenario, run
 
-SMALL = Scenario(100, seed=1, joining_s=300, steady_s=300, healing_s=300, clients=40, thorough_clients=8)
+SMALL = Scenario(
+    100, seed=1, joining_s=300, steady_s=300, healing_s=300, clients=40, thorough_clients=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,8 @@ def test_keys_stay_small_and_the_list_of_models_short(story):
 
 def test_a_swarm_that_is_small_enough_is_counted_exactly(story):
     assert sum(found.generation == 0 for found in story.log.found) == 40
-    # Those who died without a word are counted until their records expire, those who choose layers from their claim on.
+    # Those who died without a word are counted until their records expire, those who choose layers
+    # from their claim on.
     assert all(0.95 <= estimate <= 1.15 for estimate in story.estimates)
 
 

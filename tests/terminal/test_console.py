@@ -1,4 +1,5 @@
-"""Colours for a terminal, plain text for everything else, and nothing that a stranger could steer it with."""
+"""Colours for a terminal, plain text for everything else, and nothing that a stranger could steer
+it with."""
 
 import io
 import sys
@@ -14,7 +15,15 @@ from swarm.client.status import ModelStatus, PeerStatus
 from swarm.decoding.counts import Counts
 from swarm.outputs import Audits, Generation, Measured, Meter, Piece, RouteStop
 from swarm.terminal import console
-from swarm.terminal.console import LEGEND, STYLES, show_fates, show_piece, show_status, show_summary, summary
+from swarm.terminal.console import (
+    LEGEND,
+    STYLES,
+    show_fates,
+    show_piece,
+    show_status,
+    show_summary,
+    summary,
+)
 
 PEER_A, PEER_B = "12D3KooW" + "a" * 40, "12D3KooW" + "b" * 40
 
@@ -25,7 +34,13 @@ def generation(drafted=0, accepted=0):
     meter.start()
     meter.loop(Measured(50.0, (1.0,)), 10, 10)
     counts = Counts(loops=4, drafted=drafted, accepted=accepted)
-    facts = {"prompt_tokens": 5, "bytes_sent": 1, "bytes_received": 1, "seed": None, "finish_reason": "stop"}
+    facts = {
+        "prompt_tokens": 5,
+        "bytes_sent": 1,
+        "bytes_received": 1,
+        "seed": None,
+        "finish_reason": "stop",
+    }
     route = (RouteStop(PEER_A, (0, 4), 1.0), RouteStop(PEER_B, (4, 8), 1.0))
     facts |= {"exact": True, "rule": "strict", "draft_error": None}
     pieces = tuple(Piece(1, "x", origin) for origin in LEGEND if drafted and origin != "relaxed")
@@ -76,9 +91,15 @@ def test_a_terminal_without_colours_gets_none(monkeypatch, setting, value):
 
 
 def test_elsewhere_pieces_are_plain_text(capsys):
-    for text, origin in (("abc", "drafted"), ("\n", "corrected"), ("", "target"), ("\x1b[1m\x00é", "target")):
+    for text, origin in (
+        ("abc", "drafted"),
+        ("\n", "corrected"),
+        ("", "target"),
+        ("\x1b[1m\x00é", "target"),
+    ):
         show_piece(Piece(1, text, origin))
-    assert capsys.readouterr().out in ("abc\n\x1b[1m\x00é", "abc\n\x00é")  # click itself may drop colours in a pipe
+    # click itself may drop colours in a pipe
+    assert capsys.readouterr().out in ("abc\n\x1b[1m\x00é", "abc\n\x00é")
 
 
 def test_the_text_cannot_steer_the_terminal(monkeypatch):
@@ -102,7 +123,10 @@ def test_the_summary_is_one_line_of_figures():
 def test_every_tokens_fate_is_told(capsys):
     show_fates(
         [
-            *(Piece(1, " four", "drafted", drafted_id=1), Piece(2, " and", "drafted", drafted_id=2)),
+            *(
+                Piece(1, " four", "drafted", drafted_id=1),
+                Piece(2, " and", "drafted", drafted_id=2),
+            ),
             Piece(3, " so", "relaxed", 3, 4, " then", 0.25, reason="0.25 nats less likely"),
             Piece(5, "7", "corrected", 6, 5, "8\x1b[1m", key=True, reason="number"),
             Piece(9, "!", "target"),
@@ -131,7 +155,10 @@ def test_a_terminal_gets_a_legend_if_anything_was_drafted(monkeypatch):
     assert len(figures.getvalue().splitlines()) == 1
     show_summary(generation(drafted=8))
     legend = figures.getvalue().splitlines()[1]
-    assert click.unstyle(legend) == "drafted and kept  the draft's other choice  draft corrected  the target's own"
+    assert (
+        click.unstyle(legend)
+        == "drafted and kept  the draft's other choice  draft corrected  the target's own"
+    )
     assert legend.startswith(click.style("drafted and kept", fg="green"))
 
 
@@ -147,14 +174,26 @@ def status_of(*reports, capsys, monkeypatch):
 
 
 def test_status_shows_a_bar_a_peer_and_that_all_is_served(capsys, monkeypatch):
-    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 5)), peer(PEER_B, (4, 8), path="relay")), ())
+    report = ModelStatus(
+        "m", "ab" * 16, 8, (peer(PEER_A, (0, 5)), peer(PEER_B, (4, 8), path="relay")), ()
+    )
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
     assert "direct" in said
     assert "relay" in said
     assert "m  (8 layers, weights abababababab)" in said
     assert "█████···" in said
     assert "····████" in said
-    for fact in ("\u2026aaaaaaaa", "0:5", "4:8", "bfloat16", "123", "5000", "online", "12.3", "All layers are served."):
+    for fact in (
+        "\u2026aaaaaaaa",
+        "0:5",
+        "4:8",
+        "bfloat16",
+        "123",
+        "5000",
+        "online",
+        "12.3",
+        "All layers are served.",
+    ):
         assert fact in said
 
 
@@ -163,14 +202,26 @@ def test_status_is_whole_at_any_width(monkeypatch):
     report = ModelStatus("organisation/some-model-70B-instruct", "ab" * 16, 80, peers, ((40, 80),))
     for width, lines in on_screens(monkeypatch, lambda: show_status("testnet", [report])).items():
         words = " ".join(lines).split()
-        for word in ("\u2026aaaaaaaa", "0:40", "40:80", "bfloat16", "123", "5000", "unreachable", "direct", "12.3"):
+        for word in (
+            "\u2026aaaaaaaa",
+            "0:40",
+            "40:80",
+            "bfloat16",
+            "123",
+            "5000",
+            "unreachable",
+            "direct",
+            "12.3",
+        ):
             assert word in words, width
         for column in ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt"):
             assert column in words, width
 
 
 def test_status_says_plainly_what_is_missing_and_who_does_not_answer(capsys, monkeypatch):
-    report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (2, 4)), peer(PEER_B, (4, 8), None)), ((0, 2), (4, 8)))
+    report = ModelStatus(
+        "m", "ab" * 16, 8, (peer(PEER_A, (2, 4)), peer(PEER_B, (4, 8), None)), ((0, 2), (4, 8))
+    )
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
     assert report.why in said
     assert "unreachable" in said
@@ -193,7 +244,9 @@ def test_status_of_a_large_swarm_says_that_it_is_a_sample(capsys, monkeypatch):
     report = ModelStatus("m", "ab" * 16, 8, (peer(PEER_A, (0, 8)),), (), estimated_peers=1234)
     said = status_of(report, capsys=capsys, monkeypatch=monkeypatch)
     assert "A sample of 1 peers; there are about 1,200." in said
-    assert "about" not in status_of(replace(report, estimated_peers=None), capsys=capsys, monkeypatch=monkeypatch)
+    assert "about" not in status_of(
+        replace(report, estimated_peers=None), capsys=capsys, monkeypatch=monkeypatch
+    )
 
 
 def test_a_model_folder_may_be_named_like_markup(capsys, monkeypatch):
@@ -229,7 +282,9 @@ def test_whoever_was_caught_is_named_in_one_line(capsys: pytest.CaptureFixture[s
     ]
 
 
-def test_texts_that_were_not_audited_are_told_with_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_that_were_not_audited_are_told_with_the_reasons(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     console.show_audits(Audits(texts=3, waiting=1, failures={"busy": 2, "no_other_peers": 1}))
     assert capsys.readouterr().err.splitlines() == [
         "not audited: 2 texts (peers had no room), 1 text (no other peers serve these layers), "

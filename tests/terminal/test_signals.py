@@ -20,14 +20,24 @@ from swarm.terminal.signals import Stopped, heeded, on_signals, run, stoppable, 
 HANG_S = 300.0
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 SCRIPTS = {
-    home.partition(".")[0]: home for home in re.findall(r'^swarm\S* = "(\w+\.\w+:\w+)"$', PROJECT.read_text(), re.M)
+    home.partition(".")[0]: home
+    for home in re.findall(r'^swarm\S* = "(\w+\.\w+:\w+)"$', PROJECT.read_text(), re.M)
 }
-GUARD = "import signal, sys, time\nfrom swarm.cli.main import guard\nsys.exit(guard(lambda **_: command(), 'swarm'))"
+GUARD = (
+    "import signal, sys, time\nfrom swarm.cli.main import guard\nsys.exit(guard(lambda **_:"
+    " command(), 'swarm'))"
+)
 
 
 def started(script: str, **options: object) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
-    settings = {"stdout": pipe, "stderr": pipe, "text": True, "preexec_fn": default_signals, **options}
+    settings = {
+        "stdout": pipe,
+        "stderr": pipe,
+        "text": True,
+        "preexec_fn": default_signals,
+        **options,
+    }
     return subprocess.Popen([sys.executable, "-uc", script], **settings)  # type: ignore[call-overload, no-any-return]
 
 
@@ -63,8 +73,12 @@ RUNNING = (
 
 
 @pytest.mark.parametrize("lines", [IMPORTING, RUNNING], ids=["before there is a loop", "in a loop"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_program_ends_with_the_code_of_its_signal(lines: Sequence[str], number: Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_program_ends_with_the_code_of_its_signal(
+    lines: Sequence[str], number: Signals, code: int
+) -> None:
     said, complaints = ended(started(program(*lines)), number)
     assert (said, complaints.split()) == (code, ["stopped"])
 
@@ -80,7 +94,9 @@ def test_a_signal_during_the_first_imports_ends_it_alike(
 
 
 def test_a_signal_that_is_ignored_stays_ignored_during_the_first_imports() -> None:
-    done = importing(signal.SIGINT, "swarm", "a module", lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    done = importing(
+        signal.SIGINT, "swarm", "a module", lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
     out, err = done.communicate(timeout=HANG_S)
     assert (done.returncode, err) == (0, "")
     assert out.startswith("swarm, version")
@@ -131,7 +147,12 @@ def test_after_the_first_signal_a_second_one_ends_it_at_once_to_the_last() -> No
 
 
 def test_a_signal_in_a_finalizer_is_told_again() -> None:
-    lines = ("class Late:", "    def __del__(self):", "        print('up')", "        time.sleep(600)")
+    lines = (
+        "class Late:",
+        "    def __del__(self):",
+        "        print('up')",
+        "        time.sleep(600)",
+    )
     code, complaints = ended(started(program(*lines, "Late()", "time.sleep(600)")), signal.SIGTERM)
     assert (code, complaints.split()) == (143, ["stopped"])
 
@@ -162,7 +183,8 @@ def test_what_it_was_started_to_ignore_stays_ignored(number: Signals) -> None:
 
 
 def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
-    """To write to a terminal that was closed is an error: a program that leaves may still have words to say."""
+    """To write to a terminal that was closed is an error: a program that leaves may still have
+    words to say."""
     lines = (
         "import asyncio",
         "from swarm.terminal.signals import heeded, on_signals, run",
@@ -182,7 +204,8 @@ def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(1), os.O_RDWR)),  # which makes it the session's own terminal
+        # which makes it the session's own terminal
+        preexec_fn=lambda: os.close(os.open(os.ttyname(1), os.O_RDWR)),
     )
     os.close(slave)
     assert os.read(master, 2) == b"up"

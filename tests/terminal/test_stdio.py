@@ -54,7 +54,10 @@ def test_a_closed_input_is_at_its_end() -> None:
 
 def test_a_disk_that_is_full_is_one_sentence() -> None:
     code, said = ran('print("text")', ">/dev/full")
-    assert (code, said) == (5, "error: No space left on device; see that it exists, is yours and has room\n")
+    assert (code, said) == (
+        5,
+        "error: No space left on device; see that it exists, is yours and has room\n",
+    )
 
 
 def test_a_reader_that_leaves_ends_a_text_without_a_word() -> None:
@@ -63,5 +66,7 @@ def test_a_reader_that_leaves_ends_a_text_without_a_word() -> None:
 
 
 def test_a_program_that_lasts_goes_on_when_its_reader_leaves() -> None:
-    lasting = 'import time; [stdio.say("text") for _ in range(1 << 14)]; print("done", file=sys.stderr)'
+    lasting = (
+        'import time; [stdio.say("text") for _ in range(1 << 14)]; print("done", file=sys.stderr)'
+    )
     assert ran(lasting, "| true") == (0, "done\n")

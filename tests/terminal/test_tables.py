@@ -10,14 +10,19 @@ from helpers.terminals import WIDTHS, on_screens
 from swarm.terminal.tables import print_table
 
 NAMES = ("", "way", *(f"column {i}" for i in range(10)))
-ROWS = [(f"{row}", f"way {row}", *(f"{row}.{column:03}" for column in range(10))) for row in range(3)]
+ROWS = [
+    (f"{row}", f"way {row}", *(f"{row}.{column:03}" for column in range(10))) for row in range(3)
+]
 
 
 @pytest.mark.parametrize("shape", [None, box.SIMPLE_HEAD])
 def test_columns_go_on_below_with_the_names_of_their_rows(
     shape: box.Box | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = on_screens(monkeypatch, lambda: print_table(Console(), NAMES, ROWS, title="[a] title", keys=2, box=shape))
+    shown = on_screens(
+        monkeypatch,
+        lambda: print_table(Console(), NAMES, ROWS, title="[a] title", keys=2, box=shape),
+    )
     for width, lines in shown.items():
         text = "\n".join(lines)
         assert lines[0] == "[a] title"

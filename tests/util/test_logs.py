@@ -14,7 +14,9 @@ from swarm.util.logs import MAX_A_MINUTE, MAX_TEXT, PACKAGES, JsonLines, Sparing
 HANG_S = 180
 
 
-def record(message: str = "hello %s", *arguments: object, level: int = logging.WARNING, **extra: object):
+def record(
+    message: str = "hello %s", *arguments: object, level: int = logging.WARNING, **extra: object
+):
     made = logging.LogRecord("swarm.here", level, "here.py", 7, message, arguments, None)
     vars(made).update(extra)
     return made
@@ -42,7 +44,10 @@ def test_what_strangers_say_stays_on_one_bounded_line() -> None:
 
 
 def test_a_field_cannot_pose_as_the_message() -> None:
-    assert json.loads(JsonLines().format(record("true", level=logging.ERROR, time="forged")))["time"] != "forged"
+    assert (
+        json.loads(JsonLines().format(record("true", level=logging.ERROR, time="forged")))["time"]
+        != "forged"
+    )
 
 
 def test_a_traceback_is_part_of_its_line() -> None:
@@ -57,11 +62,15 @@ def test_a_traceback_is_part_of_its_line() -> None:
 def test_one_place_gets_so_many_lines_a_minute_and_says_what_was_left_out() -> None:
     now = 0.0
     sparing = Sparing(lambda: now)
-    assert [sparing.filter(record("flood")) for _ in range(MAX_A_MINUTE + 5)].count(True) == MAX_A_MINUTE
+    assert [sparing.filter(record("flood")) for _ in range(MAX_A_MINUTE + 5)].count(
+        True
+    ) == MAX_A_MINUTE
     elsewhere = record("another place")
     elsewhere.lineno += 1
     assert sparing.filter(elsewhere)
-    assert all(sparing.filter(record("flood", level=logging.DEBUG)) for _ in range(2 * MAX_A_MINUTE))
+    assert all(
+        sparing.filter(record("flood", level=logging.DEBUG)) for _ in range(2 * MAX_A_MINUTE)
+    )
     now = 61.0
     late, later = record("flood of %s", "them"), record("flood")
     assert sparing.filter(late)
@@ -70,8 +79,12 @@ def test_one_place_gets_so_many_lines_a_minute_and_says_what_was_left_out() -> N
     assert later.getMessage() == "flood"
 
 
-@pytest.mark.parametrize(("level", "number"), [("warning", logging.WARNING), ("debug", logging.DEBUG)])
-def test_a_level_is_of_our_own_packages(level: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("level", "number"), [("warning", logging.WARNING), ("debug", logging.DEBUG)]
+)
+def test_a_level_is_of_our_own_packages(
+    level: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for package in PACKAGES:
         monkeypatch.setattr(logging.getLogger(package), "level", logging.NOTSET)
     set_up(level)
@@ -98,7 +111,11 @@ app(sys.argv[1:])
         (("-v",), {}, "INFO swarm.test: about this\n"),
         ((), {"SWARM_LOG_LEVEL": "info"}, "INFO swarm.test: about this\n"),
         (("--log-level", "error"), {"SWARM_LOG_LEVEL": "info"}, ""),
-        ((), {"SWARM_LOG_LEVEL": "debug", "SWARM_LOG_FORMAT": "json"}, {"level": "info", "message": "about this"}),
+        (
+            (),
+            {"SWARM_LOG_LEVEL": "debug", "SWARM_LOG_FORMAT": "json"},
+            {"level": "info", "message": "about this"},
+        ),
     ],
 )
 def test_a_program_logs_what_options_or_environment_say(
@@ -106,7 +123,12 @@ def test_a_program_logs_what_options_or_environment_say(
 ) -> None:
     command = [sys.executable, "-c", SCRIPT, *arguments, "shout"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=HANG_S, env={**os.environ, **env}, check=True
+        command,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        env={**os.environ, **env},
+        check=True,
     )
     assert done.stdout == "said\n"
     if isinstance(logged, str):
@@ -118,6 +140,8 @@ def test_a_program_logs_what_options_or_environment_say(
 def test_a_wrong_level_in_the_environment_is_said() -> None:
     command = [sys.executable, "-m", "peers.cli", "doctor"]
     env = {**os.environ, "SWARM_LOG_LEVEL": "loud"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False
+    )
     assert done.returncode == 2
     assert "'loud' is not one of 'debug'" in done.stderr.splitlines()[-1]

@@ -30,12 +30,19 @@ class Work:
         return number
 
 
-Asking = tuple[int, int, int | None]  # when, how long the work takes if it is begun then, and when it is cancelled
+# when, how long the work takes if it is begun then, and when it is cancelled
+Asking = tuple[int, int, int | None]
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.none() | st.integers(0, 12)), max_size=10))
-def test_one_is_under_way_at_a_time_and_answers_all_that_were_not_cancelled(asking: list[Asking]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 8), st.integers(0, 8), st.none() | st.integers(0, 12)), max_size=10
+    )
+)
+def test_one_is_under_way_at_a_time_and_answers_all_that_were_not_cancelled(
+    asking: list[Asking],
+) -> None:
     async def live() -> None:
         flights: SingleFlight[str, int] = SingleFlight()
         work = Work()
@@ -53,7 +60,9 @@ def test_one_is_under_way_at_a_time_and_answers_all_that_were_not_cancelled(aski
             await asyncio.sleep(0)
         results = await soon(asyncio.gather(*tasks, return_exceptions=True))
         for result, (_, _, cancelled) in zip(results, asking, strict=True):
-            assert isinstance(result, int) or (cancelled is not None and isinstance(result, asyncio.CancelledError))
+            assert isinstance(result, int) or (
+                cancelled is not None and isinstance(result, asyncio.CancelledError)
+            )
         assert work.most <= 1
         assert work.at_once == 0, "nobody waits, and nothing goes on"
         assert flights._flights == {}
@@ -71,7 +80,9 @@ async def test_an_error_is_told_to_all_and_the_next_one_tries_again() -> None:
     async def succeed() -> int:
         return 5
 
-    results = await asyncio.gather(*(flights.do("key", fail) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(flights.do("key", fail) for _ in range(3)), return_exceptions=True
+    )
     assert [type(result) for result in results] == [KeyError] * 3
     assert await flights.do("key", succeed) == 5
 

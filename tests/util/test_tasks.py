@@ -50,7 +50,9 @@ async def test_a_cancellation_that_comes_together_with_the_result_is_not_lost() 
 async def test_an_error_that_comes_together_with_a_cancellation_is_taken_note_of() -> None:
     """Else asyncio prints it, whenever the task is collected."""
     complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: complaints.append(context)
+    )
     result = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(within(5, result))
     await asyncio.sleep(0)  # the work has begun
@@ -64,7 +66,9 @@ async def test_an_error_that_comes_together_with_a_cancellation_is_taken_note_of
     assert complaints == []
 
 
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.01)
     swallowed = 0
 

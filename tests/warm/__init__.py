@@ -1,9 +1,10 @@
 """Programs of ours that start with the libraries of others imported already.
 
-A process that imports torch, transformers and hivemind computes for seven seconds before its first own line. Tests that
-need processes, and are not about how these start, fork them from one that has imported all of this once
-(`warm.process`). Such a program runs our code from its first line, and is a child of the tests like any other; only its
-command line in the table of processes is that of the warm one.
+A process that imports torch, transformers and hivemind computes for seven seconds before its first
+own line. Tests that need processes, and are not about how these start, fork them from one that has
+imported all of this once (`warm.process`). Such a program runs our code from its first line, and is
+a child of the tests like any other; only its command line in the table of processes is that of the
+warm one.
 """
 
 import contextlib
@@ -26,8 +27,10 @@ PROGRAMS = ("peers.cli", "swarm.cli")
 IN_HOST = ["ip", "netns", "exec"]  # what `lab.internet` begins commands with
 PROCESS = Path(__file__).parent / "process.py"
 WARM = b"warm"  # the first that the process says
-PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # as `subprocess` calls them
-READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "OMP_", "PYTHON", "TORCH", "TRANSFORMERS_")  # variables: while importing
+# as `subprocess` calls them
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+# variables: while importing
+READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "OMP_", "PYTHON", "TORCH", "TRANSFORMERS_")
 SEARCH = "PYTHONPATH"  # which is heeded later, too
 MAX_ANSWER_BYTES = 64
 PR_SET_CHILD_SUBREAPER = 36
@@ -35,8 +38,9 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @contextlib.contextmanager
 def warm() -> Iterator[None]:
-    """Let ``python -m swarm.cli`` and ``python -m peers.cli`` start warm, by `subprocess` as by asyncio, where that is
-    possible and makes no difference. Takes a while when it is entered first."""
+    """Let ``python -m swarm.cli`` and ``python -m peers.cli`` start warm, by `subprocess` as by
+    asyncio, where that is possible and makes no difference. Takes a while when it is entered first.
+    """
     if sys.platform != "linux":
         yield
         return
@@ -74,13 +78,16 @@ class WarmPopen(subprocess.Popen):  # type: ignore[type-arg]
             "group": None if given["start_new_session"] else os.getpgrp(),
         }
         ends = (given["p2cread"], given["c2pwrite"], given["errwrite"])
-        self.pid = OVEN.fork(request, [standard if end == -1 else end for standard, end in enumerate(ends)])
+        self.pid = OVEN.fork(
+            request, [standard if end == -1 else end for standard, end in enumerate(ends)]
+        )
         self._child_created = self.is_warm = True
         self._close_pipe_fds(*(given[pipe] for pipe in PIPES))  # type: ignore[attr-defined]
 
 
 def _host_and_program(command: Any) -> tuple[str | None, list[str] | None]:
-    """The network namespace that a command runs in, None for ours, and our program with its arguments, if it is one."""
+    """The network namespace that a command runs in, None for ours, and our program with its
+    arguments, if it is one."""
     words = list(command) if isinstance(command, list | tuple) else []
     host = words[3] if words[:3] == IN_HOST else None
     if host is not None:
@@ -116,7 +123,8 @@ class Oven:
                 assert self._socket.recv(MAX_ANSWER_BYTES) == WARM
 
     def fork(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
-        """The id of a new child of ours, which has these files as standard input, output and error."""
+        """The id of a new child of ours, which has these files as standard input, output and
+        error."""
         with self._lock, _orphans_become_our_children():
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             return int(self._socket.recv(MAX_ANSWER_BYTES))

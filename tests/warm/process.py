@@ -1,5 +1,5 @@
-"""The warm process: it holds all libraries, no module of ours and no thread, and ends when its standard input, a socket
-of the tests', is closed."""
+"""The warm process: it holds all libraries, no module of ours and no thread, and ends when its
+standard input, a socket of the tests', is closed."""
 
 import ctypes
 import gc
@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("peers", "swarm")
-MODULES = (  # those of ours that lead to all libraries, and what libraries import by name, once they are used
-    *("peers.cli", "peers.server", "peers.ops.metrics", "peers.ops.health_server", "swarm.network.nat.relay_node"),
+# those of ours that lead to all libraries, and what libraries import by name, once they are used
+MODULES = (
+    *(
+        "peers.cli",
+        "peers.server",
+        "peers.ops.metrics",
+        "peers.ops.health_server",
+        "swarm.network.nat.relay_node",
+    ),
     *("swarm.cli.main", "swarm.client.client", "swarm.gateway.server"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
 )
@@ -41,7 +48,10 @@ def import_libraries() -> None:
 
 
 def next_program(requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request. Return it in each child, and raise SystemExit where no more are to come."""
+    """Fork for each request.
+
+    Return it in each child, and raise SystemExit where no more are to come.
+    """
     while True:
         message, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
         if not message:
@@ -78,9 +88,14 @@ def become(request: dict[str, Any]) -> None:
         signal.signal(number, handler)
     a_line_at_a_time = bool(os.environ.get("PYTHONUNBUFFERED")) or os.isatty(1)
     sys.stdin = os.fdopen(0, closefd=False)
-    sys.stdout = os.fdopen(1, "w", 1 if a_line_at_a_time else -1, errors=sys.stdout.errors, closefd=False)
+    sys.stdout = os.fdopen(
+        1, "w", 1 if a_line_at_a_time else -1, errors=sys.stdout.errors, closefd=False
+    )
     sys.stderr = os.fdopen(2, "w", 1, errors=sys.stderr.errors, closefd=False)
-    sys.path[:1] = [request["folder"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:1] = [
+        request["folder"],
+        *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+    ]
     sys.argv = list(request["program"])
     importlib.import_module(COMMANDS[sys.argv[0]]).main()
 

@@ -11,12 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarm.wire import codec, messages
-from swarm.wire.codec import MAX_MESSAGE_BYTES, MAX_REASON, PROTOCOL_VERSION, WireError, decode, encode
+from swarm.wire.codec import (
+    MAX_MESSAGE_BYTES,
+    MAX_REASON,
+    PROTOCOL_VERSION,
+    WireError,
+    decode,
+    encode,
+)
 from swarm.wire.messages import Fault, FaultCode, Frame, Ping, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
 
 SESSION = bytes(range(16))
-HEAD = b"\x93" + bytes([PROTOCOL_VERSION])  # of every message: an array of three, and its first entry
+# of every message: an array of three, and its first entry
+HEAD = b"\x93" + bytes([PROTOCOL_VERSION])
 
 sessions = st.binary(min_size=16, max_size=16)
 epochs = st.integers(0, (1 << 31) - 1)
@@ -40,12 +48,19 @@ def tensors(draw, min_tokens=0):
     dtype = draw(st.sampled_from(["float32", "bfloat16", "float16"]))
     tokens, hidden = draw(st.integers(min_tokens, 3)), draw(st.integers(1, 4))
     size = tokens * hidden * (4 if dtype == "float32" else 2)
-    return WireTensor(dtype=dtype, tokens=tokens, hidden=hidden, data=draw(st.binary(min_size=size, max_size=size)))
+    return WireTensor(
+        dtype=dtype,
+        tokens=tokens,
+        hidden=hidden,
+        data=draw(st.binary(min_size=size, max_size=size)),
+    )
 
 
 @st.composite
 def frames(draw):
-    token_ids = st.lists(st.integers(0, messages.MAX_VOCABULARY - 1), min_size=1, max_size=20).map(tuple)
+    token_ids = st.lists(st.integers(0, messages.MAX_VOCABULARY - 1), min_size=1, max_size=20).map(
+        tuple
+    )
     carried = draw(st.one_of(token_ids, tensors(min_tokens=1)))
     is_tensor = isinstance(carried, WireTensor)
     count = carried.tokens if is_tensor else len(carried)
@@ -114,7 +129,9 @@ KINDS = {
     "mirror": st.builds(messages.Mirror, session=sessions, to=st.none() | hops),
     "rerouted": st.builds(messages.Rerouted, session=sessions, epoch=epochs),
     "probe": st.builds(messages.Probe, session=sessions),
-    "standing": st.builds(messages.Standing, session=sessions, epoch=epochs, last=serials, passed=serials),
+    "standing": st.builds(
+        messages.Standing, session=sessions, epoch=epochs, last=serials, passed=serials
+    ),
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),
     "pong": st.builds(messages.Pong, nonce=nonces),
@@ -138,7 +155,8 @@ any_data = st.recursive(
     | st.binary(max_size=40)
     | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=12)),
     lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10) | st.binary(max_size=4), inner, max_size=5)
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(max_size=10) | st.binary(max_size=4), inner, max_size=5)
     ),
     max_leaves=12,
 )
@@ -180,7 +198,9 @@ def test_every_message_comes_back_as_it_was(kind):
 
 
 def test_the_list_of_kinds_is_whole():
-    ours = [kind for kind in messages.Message.__subclasses__() if kind.__module__ == messages.__name__]
+    ours = [
+        kind for kind in messages.Message.__subclasses__() if kind.__module__ == messages.__name__
+    ]
     said = {kind for kind in ours if kind is not messages.Hop}
     assert {kind.__name__.lower() for kind in said} == set(KINDS)
 
@@ -249,8 +269,14 @@ def test_only_an_integer_is_a_version(version):
         (envelope("ping", {"nonce": -1}), "ping.nonce: Input should be greater than or equal to 0"),
         (envelope("ping", {"nonce": True}), "ping.nonce: Input should be a valid integer"),
         (envelope("ping", {"nonce": 1.0}), "ping.nonce: Input should be a valid integer"),
-        (envelope("close", {"session": bytes(15)}), "close.session: Data should have at least 16 bytes"),
-        (envelope("close", {"session": bytes(17)}), "close.session: Data should have at most 16 bytes"),
+        (
+            envelope("close", {"session": bytes(15)}),
+            "close.session: Data should have at least 16 bytes",
+        ),
+        (
+            envelope("close", {"session": bytes(17)}),
+            "close.session: Data should have at most 16 bytes",
+        ),
         (envelope("close", {"session": "x" * 16}), "close.session: Input should be a valid bytes"),
         (envelope("fault", {"code": "?", "text": ""}), "fault.code: Input should be 'bad_message'"),
         (envelope("ping", {"nonce": msgpack.ExtType(5, b"1")}), "broken msgpack (ValueError)"),
@@ -293,15 +319,29 @@ def frame_fields(**changed):
         ({"replay": 0}, "frame.message"),
         ({"replay": -1, "tail": 0}, "frame.replay"),
         ({"replay": True, "tail": 0}, "frame.replay"),
-        ({"hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(8)}}, "frame.message"),
-        ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(7)}}, "frame.hidden"),
-        ({"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2}}, "frame.hidden.data"),
+        (
+            {"hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(8)}},
+            "frame.message",
+        ),
+        (
+            {
+                "tokens": None,
+                "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2, "data": bytes(7)},
+            },
+            "frame.hidden",
+        ),
+        (
+            {"tokens": None, "hidden": {"dtype": "float16", "tokens": 2, "hidden": 2}},
+            "frame.hidden.data",
+        ),
         ({"tokens": None, "hidden": [1, 2]}, "frame.hidden"),
     ],
 )
 def test_a_frame_out_of_bounds_is_refused(changed, where):
     decode(envelope("frame", frame_fields()))
-    assert reason(envelope("frame", frame_fields(**changed))).startswith(f"not a valid message: {where}")
+    assert reason(envelope("frame", frame_fields(**changed))).startswith(
+        f"not a valid message: {where}"
+    )
 
 
 @pytest.mark.parametrize("depth", [10, 500, 1023, 5_000, 1_000_000])
@@ -339,7 +379,9 @@ def test_declared_lengths_are_not_believed(header):
 
 
 def test_a_message_longer_than_any_is_not_looked_at():
-    assert reason(bytes(MAX_MESSAGE_BYTES + 1)).endswith(f"bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+    assert reason(bytes(MAX_MESSAGE_BYTES + 1)).endswith(
+        f"bytes, at most {MAX_MESSAGE_BYTES} are allowed"
+    )
 
 
 def test_the_largest_frame_fits():
@@ -377,7 +419,9 @@ def test_a_windows_frame_is_small():
 
 def test_defaults_are_not_sent():
     assert encode(Ping(nonce=7)) == HEAD + b"\xa4ping\x81\xa5nonce\x07"
-    fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, first=1, tail=1, tokens=(1,))))[2]
+    fields = msgpack.unpackb(encode(Frame(session=SESSION, epoch=0, first=1, tail=1, tokens=(1,))))[
+        2
+    ]
     assert set(fields) == {"session", "epoch", "first", "tail", "tokens"}
 
 
@@ -446,7 +490,9 @@ def test_fields_of_other_types_pass_only_where_nothing_checks_them(
     if not defended:
         construct = classmethod(lambda cls, fields: cls.model_construct(**fields))
         monkeypatch.setattr(messages.Message, "model_validate", construct)
-    assert taken(msgpack.packb([PROTOCOL_VERSION, kind, {"session": 7, "nonce": "x"}])) is not defended
+    assert (
+        taken(msgpack.packb([PROTOCOL_VERSION, kind, {"session": 7, "nonce": "x"}])) is not defended
+    )
 
 
 @pytest.mark.threat("malformed-bytes")
@@ -456,7 +502,9 @@ def test_bytes_that_would_become_a_thousand_times_as_many_are_stopped_on_the_way
 ) -> None:
     if not defended:
         monkeypatch.setattr(codec, "MAX_CONTAINERS", 1 << 30)
-    data = msgpack.packb([PROTOCOL_VERSION, "ping", {str(i): [[[[]] * 256] * 4] for i in range(256)}])
+    data = msgpack.packb(
+        [PROTOCOL_VERSION, "ping", {str(i): [[[[]] * 256] * 4] for i in range(256)}]
+    )
     tracemalloc.start()
     assert not taken(data)
     peak = tracemalloc.get_traced_memory()[1]
@@ -472,7 +520,9 @@ def test_a_message_beyond_the_limit_is_unpacked_only_without_one(
     unpacked: list[int] = []
     unpack = msgpack.unpackb
     monkeypatch.setattr(
-        msgpack, "unpackb", lambda data, **options: unpacked.append(len(data)) or unpack(data, **options)
+        msgpack,
+        "unpackb",
+        lambda data, **options: unpacked.append(len(data)) or unpack(data, **options),
     )
     if not defended:
         monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 1 << 40)

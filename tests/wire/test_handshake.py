@@ -1,4 +1,5 @@
-"""The hello without links: two sides, and somebody between them who may change, replay and pass on what they say."""
+"""The hello without links: two sides, and somebody between them who may change, replay and pass on
+what they say."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +56,10 @@ def meet(
     on_the_way: Change = same,
 ) -> str:
     """A whole hello over bytes; returns whom the serving side takes the other one for."""
-    one, other = Dialling(dialling, expected, channels[0], versions[0]), Serving(serving, channels[1], versions[1])
+    one, other = (
+        Dialling(dialling, expected, channels[0], versions[0]),
+        Serving(serving, channels[1], versions[1]),
+    )
 
     def carried(message: Message, kind: type[Message]) -> Message:
         return decode(encode(on_the_way(message)), kind)
@@ -89,7 +93,9 @@ def test_both_sides_know_each_other_afterwards(network: Network) -> None:
         "they are not listed",
     ],
 )
-def test_who_does_not_belong_to_the_network_is_told_why(ours: Network, theirs: Network, why: str) -> None:
+def test_who_does_not_belong_to_the_network_is_told_why(
+    ours: Network, theirs: Network, why: str
+) -> None:
     with pytest.raises(HelloError, match=why):
         meet(Member(ALICE, ours), Member(BOB, theirs))
 
@@ -107,7 +113,9 @@ def test_the_highest_common_version_is_spoken() -> None:
         Serving(Member(BOB, OPEN), CHANNEL, (4, 5)),
     )
     assert serving.welcome(dialling.hello).version == 4
-    with pytest.raises(HelloError, match="one side speaks protocol 3, the other 4: update the older one"):
+    with pytest.raises(
+        HelloError, match="one side speaks protocol 3, the other 4: update the older one"
+    ):
         meet(Member(ALICE, OPEN), Member(BOB, OPEN), versions=((3,), (4,)))
 
 
@@ -128,12 +136,16 @@ def dropping(*names: str) -> Callable[[Transcript], tuple[bytes, ...]]:
         handshake.parts,
         ("nonce", "server nonce", "offered", "version", "network", "client", "server", "channel"),
     )
-    return lambda transcript: tuple(part for name, part in zip(at, whole(transcript), strict=True) if name not in names)
+    return lambda transcript: tuple(
+        part for name, part in zip(at, whole(transcript), strict=True) if name not in names
+    )
 
 
 @pytest.mark.threat("downgrade")
 @pytest.mark.parametrize("defended", [True, False])
-def test_nobody_makes_two_sides_speak_an_older_version(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_makes_two_sides_speak_an_older_version(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(handshake, "parts", dropping("offered"))
     spoken: list[int] = []
@@ -146,7 +158,9 @@ def test_nobody_makes_two_sides_speak_an_older_version(defended: bool, monkeypat
         return message
 
     def attack() -> str:
-        return meet(Member(ALICE, OPEN), Member(BOB, OPEN), versions=((3, 4), (3, 4)), on_the_way=strip)
+        return meet(
+            Member(ALICE, OPEN), Member(BOB, OPEN), versions=((3, 4), (3, 4)), on_the_way=strip
+        )
 
     if defended:
         with pytest.raises(HelloError, match="does not prove"):
@@ -158,7 +172,9 @@ def test_nobody_makes_two_sides_speak_an_older_version(defended: bool, monkeypat
 
 @pytest.mark.threat("replayed-hello")
 @pytest.mark.parametrize("defended", [True, False])
-def test_a_recorded_hello_is_of_no_use_again(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recorded_hello_is_of_no_use_again(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(handshake, "new_nonce", lambda: bytes(32))
     recorded: list[Message] = []
@@ -182,14 +198,19 @@ def test_a_recorded_hello_is_of_no_use_again(defended: bool, monkeypatch: pytest
 
 @pytest.mark.threat("passed-on-hello")
 @pytest.mark.parametrize("defended", [True, False])
-def test_a_hello_made_for_one_member_is_of_no_use_at_another(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alice dials Mallory, who is a member and passes on to Bob what she says, under a certificate of Mallory's."""
+def test_a_hello_made_for_one_member_is_of_no_use_at_another(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alice dials Mallory, who is a member and passes on to Bob what she says, under a certificate
+    of Mallory's."""
     if not defended:
         monkeypatch.setattr(handshake, "parts", dropping("server", "channel"))
     alice = Dialling(Member(ALICE, PRIVATE), MALLORY.peer_id, b"mallory's")
     bob = Serving(Member(BOB, PRIVATE), b"bob's")
     welcome = bob.welcome(alice.hello)
-    said = Transcript(alice.hello, welcome.nonce, welcome.version, MALLORY.peer_id, b"mallory's").said_by(SERVING)
+    said = Transcript(
+        alice.hello, welcome.nonce, welcome.version, MALLORY.peer_id, b"mallory's"
+    ).said_by(SERVING)
     mallorys = welcome.model_copy(
         update={
             "peer_id": MALLORY.peer_id,
@@ -211,7 +232,9 @@ def test_a_hello_made_for_one_member_is_of_no_use_at_another(defended: bool, mon
 def test_a_stranger_who_keeps_to_the_form_is_not_let_in(
     how: str, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Network("test", members=frozenset({BOB.peer_id})) if how == "not on the list" else PRIVATE
+    network = (
+        Network("test", members=frozenset({BOB.peer_id})) if how == "not on the list" else PRIVATE
+    )
     if not defended:
         monkeypatch.setattr(Network, "admits", lambda *_: True)
         monkeypatch.setattr(handshake, "has_key", lambda *_: True)
@@ -220,9 +243,13 @@ def test_a_stranger_who_keeps_to_the_form_is_not_let_in(
 
     def attack() -> str:
         welcome = bob.welcome(said)
-        ours = Transcript(said, welcome.nonce, welcome.version, BOB.peer_id, CHANNEL).said_by(DIALLING)
+        ours = Transcript(said, welcome.nonce, welcome.version, BOB.peer_id, CHANNEL).said_by(
+            DIALLING
+        )
         key = {"another key": b"x" * 32}.get(how)
-        return bob.introduced(Introduction(signature=ALICE.sign(ours), proof=handshake.proof_of(key, ours)))
+        return bob.introduced(
+            Introduction(signature=ALICE.sign(ours), proof=handshake.proof_of(key, ours))
+        )
 
     if defended:
         with pytest.raises(HelloError, match=r"key|list"):
@@ -255,7 +282,12 @@ def test_whatever_is_changed_on_the_way_is_noticed(data: st.DataObject) -> None:
         return message.model_copy(update={name: new})
 
     with pytest.raises(HelloError):
-        meet(Member(ALICE, PRIVATE), Member(BOB, PRIVATE), versions=((3, 4), (3, 4)), on_the_way=change)
+        meet(
+            Member(ALICE, PRIVATE),
+            Member(BOB, PRIVATE),
+            versions=((3, 4), (3, 4)),
+            on_the_way=change,
+        )
     assert changed
 
 
@@ -293,9 +325,17 @@ def test_every_part_is_signed() -> None:
     base = Transcript(said, bytes(32), 4, BOB.peer_id, b"one")
     others = [
         replace(base, handshake=said.model_copy(update=change))
-        for change in ({"nonce": b"1" * 32}, {"versions": (3, 4)}, {"network": "b"}, {"peer_id": MALLORY.peer_id})
+        for change in (
+            {"nonce": b"1" * 32},
+            {"versions": (3, 4)},
+            {"network": "b"},
+            {"peer_id": MALLORY.peer_id},
+        )
     ]
-    others += [replace(base, **change) for change in ({"nonce": b"1" * 32}, {"version": 3}, {"server": "x"})]  # type: ignore[arg-type]
+    others += [
+        replace(base, **change)
+        for change in ({"nonce": b"1" * 32}, {"version": 3}, {"server": "x"})
+    ]  # type: ignore[arg-type]
     others.append(replace(base, binding=b"two"))
     for one, other in combinations([base, *others], 2):
         assert one.said_by(SERVING) != other.said_by(SERVING)
@@ -316,7 +356,9 @@ def test_bytes_that_are_no_hello_are_refused(data: bytes, kind: type[Message]) -
     [
         bytes(MAX_HELLO_BYTES + 1),
         encode(Refusal(text="no")).replace(b"refusal", b"unknown", 1),
-        encode(Hello(nonce=bytes(32), versions=(4,), network="a", peer_id=ALICE.peer_id)).replace(b"nonce", b"nance"),
+        encode(Hello(nonce=bytes(32), versions=(4,), network="a", peer_id=ALICE.peer_id)).replace(
+            b"nonce", b"nance"
+        ),
         encode(Hello(nonce=bytes(32), versions=(4,), network="a", peer_id=ALICE.peer_id)),
         encode_message(Ping(nonce=1)),
     ],

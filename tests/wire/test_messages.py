@@ -73,7 +73,11 @@ WRONG = [
         for kind in (Opened, Frame, Reroute, Mirror, Probe)
         for wrong in (bytes(15), bytes(17), b"", "x" * 16)
     ],
-    *[(Frame, {name: wrong}) for name in ("epoch", "root", "first", "tail") for wrong in (-1, True, 1.0, "1", None)],
+    *[
+        (Frame, {name: wrong})
+        for name in ("epoch", "root", "first", "tail")
+        for wrong in (-1, True, 1.0, "1", None)
+    ],
     *[(Frame, {name: 1 << 31}) for name in ("epoch", "root", "first")],
     *[(kind, {"first": 0}) for kind in (Frame, Result)],  # the beginning is no token
     *[
@@ -90,12 +94,24 @@ WRONG = [
     (Frame, {"tokens": (1,) * (MAX_FRAME_TOKENS + 1)}),
     (Frame, {"hidden": HIDDEN}),
     (Frame, {"replay": 0}),  # nobody is answered, so there is no tail
-    *[(kind, {"replay": wrong}) for kind in (Frame, Reroute) for wrong in (-1, True, 1.0, MAX_HOPS + 1)],
+    *[
+        (kind, {"replay": wrong})
+        for kind in (Frame, Reroute)
+        for wrong in (-1, True, 1.0, MAX_HOPS + 1)
+    ],
     (Mirror, {"to": "somewhere"}),
     (Open, {"previous": ""}),
-    *[(kind, {"speakers": wrong}) for kind in (Heed, Heeding) for wrong in (None, ("me",), ("12D3KooWExample",) * 5)],
+    *[
+        (kind, {"speakers": wrong})
+        for kind in (Heed, Heeding)
+        for wrong in (None, ("me",), ("12D3KooWExample",) * 5)
+    ],
     (Reroute, {"next": None}),
-    *[(kind, {"epoch": wrong}) for kind in (Open, Reroute, Rerouted, Standing) for wrong in (-1, 1 << 31, None)],
+    *[
+        (kind, {"epoch": wrong})
+        for kind in (Open, Reroute, Rerouted, Standing)
+        for wrong in (-1, 1 << 31, None)
+    ],
     *[(Reroute, {"root": wrong}) for wrong in (-1, 1 << 31, None)],
     *[(Standing, {name: wrong}) for name in ("last", "passed") for wrong in (-1, 1 << 31, None)],
     (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),
@@ -142,7 +158,9 @@ def test_nothing_unknown_is_taken_and_nothing_changes_afterwards(kind):
         setattr(message, next(iter(VALID[kind])), None)
 
 
-@pytest.mark.parametrize(("kind", "wrong"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("kind", "wrong"), WRONG, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_a_field_out_of_bounds_makes_no_message(kind, wrong):
     with pytest.raises(ValidationError):
         kind(**{**VALID[kind], **wrong})
@@ -151,8 +169,21 @@ def test_a_field_out_of_bounds_makes_no_message(kind, wrong):
 def test_bounds_are_inside():
     most = (1 << 31) - 1
     Frame(**{**VALID[Frame], "epoch": most, "root": most, "first": most, "parents": (1, most)})
-    Frame(**{**VALID[Frame], "tokens": (MAX_VOCABULARY - 1,) * MAX_FRAME_TOKENS, "tail": MAX_FRAME_TOKENS})
-    Frame(**{**VALID[Frame], "compute_ms": (0.0,) * MAX_HOPS, "queue_ms": (1e7,) * MAX_HOPS, "tail": 0})
+    Frame(
+        **{
+            **VALID[Frame],
+            "tokens": (MAX_VOCABULARY - 1,) * MAX_FRAME_TOKENS,
+            "tail": MAX_FRAME_TOKENS,
+        }
+    )
+    Frame(
+        **{
+            **VALID[Frame],
+            "compute_ms": (0.0,) * MAX_HOPS,
+            "queue_ms": (1e7,) * MAX_HOPS,
+            "tail": 0,
+        }
+    )
     Frame(**{**VALID[Frame], "replay": MAX_HOPS, "tail": 0})
     Reroute(**{**VALID[Reroute], "epoch": most, "root": most, "replay": MAX_HOPS})
     Result(**{**VALID[Result], "count": 2})
@@ -165,10 +196,15 @@ def test_a_frame_counts_tokens_or_hidden_states():
 
 
 def test_a_fault_cannot_steer_the_terminal_that_shows_it():
-    assert Fault(code=FaultCode.BUSY, text="come\nback \x1b[31mlater\x9b").text == "come back  [31mlater "
+    assert (
+        Fault(code=FaultCode.BUSY, text="come\nback \x1b[31mlater\x9b").text
+        == "come back  [31mlater "
+    )
     assert printable("naïve 日本") == "naïve 日本"
 
 
-@pytest.mark.parametrize("odd", ["\n", "\x1b", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff"])
+@pytest.mark.parametrize(
+    "odd", ["\n", "\x1b", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff"]
+)
 def test_strangers_break_no_lines_and_turn_no_text_around(odd: str) -> None:
     assert Fault(code=FaultCode.BUSY, text=f"a{odd}b").text == "a b"

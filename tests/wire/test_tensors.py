@@ -20,7 +20,8 @@ def test_a_tensor_comes_back_as_it_was(dtype, shape):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_bit_is_rounded_or_made_canonical(dtype):
-    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(128, -1)  # every 16-bit pattern, NaNs included
+    # every 16-bit pattern, NaNs included
+    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(128, -1)
     unpacked = WireTensor.pack(bits.contiguous().view(dtype)).unpack()
     assert torch.equal(unpacked.view(torch.int16), bits)
 
@@ -32,7 +33,10 @@ def test_layout_in_memory_does_not_matter():
 
 
 def test_bytes_are_row_major_and_little_endian():
-    assert WireTensor.pack(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).data.hex() == "0000803f000000400000404000008040"
+    assert (
+        WireTensor.pack(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).data.hex()
+        == "0000803f000000400000404000008040"
+    )
 
 
 def test_gradients_stay_behind():
@@ -80,7 +84,9 @@ def test_only_dtypes_of_hidden_states_travel():
 @pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_seen_in_the_bytes(dtype, value):
     most = torch.finfo(dtype)
-    tensor = torch.tensor([[0.0, -0.0, most.max, most.min], [most.tiny, -1.0, most.smallest_normal, 2.0]], dtype=dtype)
+    tensor = torch.tensor(
+        [[0.0, -0.0, most.max, most.min], [most.tiny, -1.0, most.smallest_normal, 2.0]], dtype=dtype
+    )
     assert WireTensor.pack(tensor).is_finite
     for place in range(tensor.numel()):
         spoilt = tensor.clone()
@@ -97,4 +103,6 @@ def test_bytes_that_do_not_fill_the_shape_are_refused(defended):
         with pytest.raises(ValidationError):
             WireTensor(**short)
     else:
-        assert WireTensor.model_construct(**short).tokens == 2, "unchecked, it would say that it is larger than it is"
+        assert WireTensor.model_construct(**short).tokens == 2, (
+            "unchecked, it would say that it is larger than it is"
+        )

@@ -1,4 +1,5 @@
-"""One rule for rollback, cancellation, retransmission and branches: a tree of tokens, and where their rows lie."""
+"""One rule for rollback, cancellation, retransmission and branches: a tree of tokens, and where
+their rows lie."""
 
 import copy
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from swarm.wire.token_tree import BEGINNING, MAX_TAIL, OutOfOrder, Placement, St
 
 
 def line(count: int, trunk: int = 0) -> Stream:
-    """A stream of ``count`` tokens, one after the other, of which the first ``trunk`` lead to the root."""
+    """A stream of ``count`` tokens, one after the other, of which the first ``trunk`` lead to the
+    root."""
     stream = Stream()
     if trunk:
         assert stream.admit(0, 0, 1, trunk)
@@ -36,7 +38,9 @@ def refused(stream: Stream, *frame: object, replay: bool = False) -> str:
         stream.admit(*frame, replay=replay)  # type: ignore[arg-type]
     assert stream == before
     assert (caught.value.epoch, caught.value.first) == (frame[0], frame[2])
-    assert str(caught.value).startswith(f"a frame of epoch {frame[0]} whose first token is number {frame[2]}: ")
+    assert str(caught.value).startswith(
+        f"a frame of epoch {frame[0]} whose first token is number {frame[2]}: "
+    )
     return caught.value.problem
 
 
@@ -73,7 +77,9 @@ def test_a_newer_epoch_may_skip_epochs_and_serials():
 def test_branches_see_their_own_ancestors():
     stream = Stream()
     placed = stream.admit(0, 0, 1, 5, (1, 1, 1, 3, 1))
-    assert placed == Placement(0, (), (0, 1, 2, 1, 2), 0, (0b00001, 0b00011, 0b00111, 0b01001, 0b11001))
+    assert placed == Placement(
+        0, (), (0, 1, 2, 1, 2), 0, (0b00001, 0b00011, 0b00111, 0b01001, 0b11001)
+    )
     assert stream.admit(0, 0, 6, 2, (3, 2)) == Placement(5, (), (3, 3), 0, (0b100111, 0b1011001))
 
 
@@ -90,7 +96,8 @@ def test_the_losing_branch_is_pruned_and_the_rows_behind_it_move():
 
 def test_rows_that_stay_where_they_are_are_not_kept_by_name():
     assert fork().admit(0, 2, 6, 1, (3,)) == Placement(3, (), (3,), 2, None)
-    # 1 - 2 with the children 3 and 4, and 3 with the children 5 and 6: only what lies behind 4 moves.
+    # 1 - 2 with the children 3 and 4, and 3 with the children 5 and 6: only what lies behind 4
+    # moves.
     stream = Stream()
     assert stream.admit(0, 0, 1, 6, (1, 1, 1, 2, 2, 3))
     assert stream.admit(0, 3, 7, 2, (2, 2)) == Placement(5, (4, 5), (4, 4), 3, (0b101, 0b1010))
@@ -196,7 +203,9 @@ def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
     assert stream.admit(6, 0, 1, 4, replay=True) is None
 
 
-@pytest.mark.parametrize(("root", "rows"), [(0, 0), (5, 5), (900, 1), (900, MAX_FRAME_TOKENS), (900, 899), (900, 900)])
+@pytest.mark.parametrize(
+    ("root", "rows"), [(0, 0), (5, 5), (900, 1), (900, MAX_FRAME_TOKENS), (900, 899), (900, 900)]
+)
 def test_what_is_replayed_ends_at_its_root(root, rows):
     stream, told = Stream(), []
     for first, which, before, parents in replayed(root, rows):
@@ -206,7 +215,9 @@ def test_what_is_replayed_ends_at_its_root(root, rows):
         told += range(rows)[which]
     assert told == list(range(rows))
     assert (stream.length, stream.last) == (rows, root)
-    assert stream.admit(3, root, 1000, 1, (1000 - root,)) == Placement(rows, (), (rows,), rows, None)
+    assert stream.admit(3, root, 1000, 1, (1000 - root,)) == Placement(
+        rows, (), (rows,), rows, None
+    )
 
 
 def test_what_stands_is_told_with_its_branches_and_gaps():
@@ -228,19 +239,28 @@ def test_what_stands_is_told_with_its_branches_and_gaps():
 
 def test_a_replay_is_told_in_frames_that_may_travel():
     frames = list(replayed(2000, 2 * MAX_FRAME_TOKENS + 1))
-    assert [which.stop - which.start for _, which, _, _ in frames] == [MAX_FRAME_TOKENS, MAX_FRAME_TOKENS, 1]
+    assert [which.stop - which.start for _, which, _, _ in frames] == [
+        MAX_FRAME_TOKENS,
+        MAX_FRAME_TOKENS,
+        1,
+    ]
 
 
 def test_a_parent_that_is_not_held_is_a_fault():
     assert refused(fork(), 0, 0, 6, 2, (1, 9)) == "the parent of number 7, -2, is not held"
-    assert refused(fork(), 0, 4, 6, 1, (3,)) == "the parent of number 6, 3, is not held"  # pruned by this very frame
-    assert refused(fork(), 0, 2, 6, 1, (5,)) == "the parent of number 6, 1, is not held"  # before the root
-    assert refused(fork(), 1, 2, 6, 1) == "the parent of number 6, 5, is not held"  # forgotten with its epoch
+    # pruned by this very frame
+    assert refused(fork(), 0, 4, 6, 1, (3,)) == "the parent of number 6, 3, is not held"
+    # before the root
+    assert refused(fork(), 0, 2, 6, 1, (5,)) == "the parent of number 6, 1, is not held"
+    # forgotten with its epoch
+    assert refused(fork(), 1, 2, 6, 1) == "the parent of number 6, 5, is not held"
 
 
 def test_what_lies_behind_the_root_is_bounded():
     stream = line(MAX_TAIL)
-    assert refused(stream, 0, 0, MAX_TAIL + 1, 1) == f"more than {MAX_TAIL} tokens lie behind its root"
+    assert (
+        refused(stream, 0, 0, MAX_TAIL + 1, 1) == f"more than {MAX_TAIL} tokens lie behind its root"
+    )
     assert stream.admit(0, 1, MAX_TAIL + 1, 1)
     assert "lie behind its root" in refused(stream, 0, 1, MAX_TAIL + 2, 1)
     assert stream.admit(1, MAX_TAIL, MAX_TAIL + 2, MAX_TAIL, (2, *(1,) * (MAX_TAIL - 1)))
@@ -258,7 +278,8 @@ class Token:
 
 
 class Held(RuleBasedStateMachine):
-    """`Stream` beside the set of tokens that its rule speaks of, and the rows of somebody who does what it says."""
+    """`Stream` beside the set of tokens that its rule speaks of, and the rows of somebody who does
+    what it says."""
 
     @initialize(tail=st.sampled_from([6, 12, MAX_TAIL]), frame=st.sampled_from([2, 5]))
     def begin(self, tail: int, frame: int) -> None:
@@ -284,13 +305,21 @@ class Held(RuleBasedStateMachine):
         root = self.draw_root(data, newer)
         first = self.stream.last + (skip if newer or self.resumed else 1)
         leads = self.leads(root)
-        follows = [t for t in self.tokens if t.path[: len(root)] == root and t.path != root and not newer]
+        follows = [
+            t for t in self.tokens if t.path[: len(root)] == root and t.path != root and not newer
+        ]
         new: list[Token] = []
         for serial in range(first, first + data.draw(st.integers(1, 5), label="count")):
             parent = data.draw(st.sampled_from(self.paths(root, follows + new)), label="parent")
             new.append(Token((*parent, serial)))
         parents = tuple(token.serial - (token.path[-2] if token.path[1:] else 0) for token in new)
-        frame = (epoch, root[-1] if root else 0, first, len(new), None if set(parents) == {1} else parents)
+        frame = (
+            epoch,
+            root[-1] if root else 0,
+            first,
+            len(new),
+            None if set(parents) == {1} else parents,
+        )
         if len(follows) + len(new) > self.tail:
             refused(self.stream, *frame)
             return
@@ -302,19 +331,25 @@ class Held(RuleBasedStateMachine):
     @rule(data=st.data(), skip=st.integers(1, 3))
     def cut(self, data: st.DataObject, skip: int) -> None:
         root = self.draw_root(data, newer=True)
-        placed = self.stream.cut(max(self.stream.epoch + skip, self.stream.ahead), root[-1] if root else 0)
+        placed = self.stream.cut(
+            max(self.stream.epoch + skip, self.stream.ahead), root[-1] if root else 0
+        )
         self.root, self.tokens, self.resumed = root, self.leads(root), True
         self.move(placed, [])
 
     @rule(data=st.data(), skip=st.integers(1, 3), cancel=st.integers(0, 2))
     def let_another_peer_take_the_place(self, data: st.DataObject, skip: int, cancel: int) -> None:
         """It is told the way to a root under serials of which only the last one is as it was."""
-        root, epoch = self.draw_root(data, newer=True), max(self.stream.epoch + skip, self.stream.ahead)
+        root, epoch = (
+            self.draw_root(data, newer=True),
+            max(self.stream.epoch + skip, self.stream.ahead),
+        )
         self.stream, self.root, self.rows, self.resumed = Stream(), (), [], bool(root)
         self.stream.cancel(epoch + cancel, replays=False)
         last = root[-1] if root else 0
         self.tokens = [
-            Token(tuple(range(last - len(root) + 1, end + 1))) for end in range(last - len(root) + 1, last + 1)
+            Token(tuple(range(last - len(root) + 1, end + 1)))
+            for end in range(last - len(root) + 1, last + 1)
         ]
         for first, which, before, parents in replayed(last, len(root)):
             new = self.tokens[which]
@@ -342,13 +377,18 @@ class Held(RuleBasedStateMachine):
             if placed.sees is None:
                 seen = self.rows[: placed.start + i + 1]
             else:
-                behind = [row for n, row in enumerate(self.rows[placed.trunk :]) if placed.sees[i] >> n & 1]
+                behind = [
+                    row
+                    for n, row in enumerate(self.rows[placed.trunk :])
+                    if placed.sees[i] >> n & 1
+                ]
                 seen = self.rows[: placed.trunk] + behind
             assert tuple(each.serial for each in seen) == token.path
 
     @rule(skip=st.integers(0, 2))
     def let_another_peer_hold_the_same(self, skip: int) -> None:
-        """It stands by from now on: the serials that lead to the root are told as if they followed each other."""
+        """It stands by from now on: the serials that lead to the root are told as if they followed
+        each other."""
         before, self.stream = self.stream, Stream()
         self.stream.cancel(before.epoch - min(skip, before.epoch))
         told = list(before.retold())
@@ -364,7 +404,8 @@ class Held(RuleBasedStateMachine):
         at, root = len(self.root), before.root
         renamed = (*range(root - at + 1, root + 1),)
         self.tokens = [Token(renamed[: len(t.path)] + t.path[at:]) for t in self.tokens]
-        self.root = renamed[: min(at, which.start)]  # what the last frame tells lies behind its root
+        # what the last frame tells lies behind its root
+        self.root = renamed[: min(at, which.start)]
         self.rows, self.resumed = list(self.tokens), True
         self.stream.cancel(before.ahead, replays=False)
 
@@ -399,7 +440,9 @@ def test_a_frame_behind_a_gap_is_placed_only_where_gaps_are_not_looked_for(
     first: int, defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:
-        monkeypatch.setattr(Stream, "_resumed", property(lambda self: True, lambda self, value: None))
+        monkeypatch.setattr(
+            Stream, "_resumed", property(lambda self: True, lambda self, value: None)
+        )
     stream = line(3)
     if defended:
         assert "the last one in epoch 0 was 3" in refused(stream, 0, 0, first, 2)

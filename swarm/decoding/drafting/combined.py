@@ -8,8 +8,8 @@ from swarm.decoding.drafting.drafter import Drafted, Drafter
 class Cascade(Drafter):
     """Asks its drafters in turn; each goes on where the one before it had no more to say.
 
-    So the cheapest comes first: with a `LookupDrafter` before a `ModelDrafter`, the model is asked only for what is
-    no copy. What it did not draft it reads in one pass when it is asked again.
+    So the cheapest comes first: with a `LookupDrafter` before a `ModelDrafter`, the model is asked
+    only for what is no copy. What it did not draft it reads in one pass when it is asked again.
 
     Args:
         stop_ids: tokens behind which nothing is drafted.
@@ -22,7 +22,9 @@ class Cascade(Drafter):
         """See `Drafter.draft`."""
         return self.draft_each(sequence, [()], count)[0]
 
-    def draft_each(self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int) -> list[list[Drafted]]:
+    def draft_each(
+        self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int
+    ) -> list[list[Drafted]]:
         """See `Drafter.draft_each`."""
         drafted: list[list[Drafted]] = [[] for _ in paths]
         for drafter in self.drafters:

@@ -12,8 +12,9 @@ class Drafted:
     """A guessed token, in the target's vocabulary.
 
     Attributes:
-        logits: ``[vocabulary]``, the draft's own, shaped as the target's are (`Shaping`), before temperature;
-            None if the guess came from no distribution, such as a copy out of the prompt.
+        logits: ``[vocabulary]``, the draft's own, shaped as the target's are (`Shaping`), before
+            temperature; None if the guess came from no distribution, such as a copy out of the
+            prompt.
         sure: how sure the draft is of the token, 0 to 1 (`Sampling.rank`); None if it cannot say.
         others: its next choices, the best first, and how sure it is of each.
     """
@@ -34,7 +35,9 @@ class Drafter(Protocol):
         """At most ``count`` tokens that may follow ``sequence``."""
         ...
 
-    def draft_each(self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int) -> list[list[Drafted]]:
+    def draft_each(
+        self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int
+    ) -> list[list[Drafted]]:
         """At most ``count`` tokens that may follow ``text`` and each of ``paths`` behind it.
 
         One after the other, unless a drafter knows better. What is in ``text`` is certain.

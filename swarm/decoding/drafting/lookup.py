@@ -9,13 +9,13 @@ from swarm.decoding.drafting.model import common_prefix
 class LookupDrafter(Drafter):
     """Copies out of prompt and output (Saxena 2023, "Prompt Lookup Decoding").
 
-    The longest run of last tokens that occurred before is looked up, and what followed its latest occurrence is
-    proposed. Where that reaches the end of the sequence, it goes on with its own copy (as LZ77 does), so that a
-    repetition is drafted however often it is to come.
+    The longest run of last tokens that occurred before is looked up, and what followed its latest
+    occurrence is proposed. Where that reaches the end of the sequence, it goes on with its own copy
+    (as LZ77 does), so that a repetition is drafted however often it is to come.
 
-    Keeps every run's latest place, and for each token which places it took over: so a token that is added or taken
-    back costs the same however long the sequence is. Memory: ``max_match - min_match + 1`` entries for each
-    token, about half a kilobyte by default.
+    Keeps every run's latest place, and for each token which places it took over: so a token that is
+    added or taken back costs the same however long the sequence is. Memory:
+    ``max_match - min_match + 1`` entries for each token, about half a kilobyte by default.
 
     Args:
         min_match: tokens that must be the same: below 2 nearly every token "occurred before".
@@ -26,13 +26,20 @@ class LookupDrafter(Drafter):
         ValueError: unless 1 <= min_match <= max_match.
     """
 
-    def __init__(self, min_match: int = 2, max_match: int = 4, stop_ids: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, min_match: int = 2, max_match: int = 4, stop_ids: frozenset[int] = frozenset()
+    ) -> None:
         if not 1 <= min_match <= max_match:
-            raise ValueError(f"min_match = {min_match} and max_match = {max_match}: give 1 <= min_match <= max_match")
+            raise ValueError(
+                f"min_match = {min_match} and max_match = {max_match}: give 1 <= min_match <="
+                " max_match"
+            )
         self.min_match, self.max_match, self.stop_ids = min_match, max_match, stop_ids
         self._seen: list[int] = []
-        self._latest: dict[tuple[int, ...], int] = {}  # a run of tokens -> where its latest occurrence ends
-        self._replaced: list[list[int | None]] = []  # entry i: what the runs that end at i + 1 had in _latest before
+        # a run of tokens -> where its latest occurrence ends
+        self._latest: dict[tuple[int, ...], int] = {}
+        # entry i: what the runs that end at i + 1 had in _latest before
+        self._replaced: list[list[int | None]] = []
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """See `Drafter.draft`. The guesses have no logits."""

@@ -1,4 +1,5 @@
-"""Drafting several branches at once: one forward of a draft model costs nearly the same for one token as for eight."""
+"""Drafting several branches at once: one forward of a draft model costs nearly the same for one
+token as for eight."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.wire.token_tree import BEGINNING, MAX_TAIL, Placement, Stream
 
-READ_TOKENS = 256  # of a text a forward: its memory grows with them. Leaves room for a whole tree within MAX_TAIL
+# of a text a forward: its memory grows with them. Leaves room for a whole tree within MAX_TAIL
+READ_TOKENS = 256
 
 
 class Reader(Protocol):
-    """A language model and a cache of its own, which holds a tree of tokens by the rules of `swarm.wire.token_tree`.
+    """A language model and a cache of its own, which holds a tree of tokens by the rules of
+    `swarm.wire.token_tree`.
 
     Attributes:
         known: how many token ids the model has an embedding of.
@@ -32,8 +35,8 @@ class Reader(Protocol):
     def context(self) -> int: ...
 
     def read(self, tokens: Sequence[int], placement: Placement, rows: Sequence[int]) -> Tensor:
-        """Read tokens to where the placement says; returns ``[len(rows), head]``, what the model says to those with
-        these indices."""
+        """Read tokens to where the placement says; returns ``[len(rows), head]``, what the model
+        says to those with these indices."""
         ...
 
 
@@ -61,13 +64,14 @@ class _Leaf:
 class TreeDrafter(Drafter):
     """Drafts what a `ModelDrafter` drafts, with one forward pass for all paths that are asked for.
 
-    The cache holds a *trunk*, which leads to the *root*, and the tree of all that was read behind it. The root follows
-    the text; what neither leads there nor follows from it is forgotten. So whatever branch is asked for next,
-    only what is new is read.
+    The cache holds a *trunk*, which leads to the *root*, and the tree of all that was read behind
+    it. The root follows the text; what neither leads there nor follows from it is forgotten. So
+    whatever branch is asked for next, only what is new is read.
 
     Args:
         reader: one that has read nothing yet.
-        vocabulary: between the tokens of the model and those of the target, in which everything else here is.
+        vocabulary: between the tokens of the model and those of the target, in which everything
+            else here is.
         stop_ids: tokens of the target that end a text.
     """
 
@@ -90,9 +94,14 @@ class TreeDrafter(Drafter):
         return self.draft_each(sequence, [()], count)[0]
 
     @torch.inference_mode()
-    def draft_each(self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int) -> list[list[Drafted]]:
-        """See `Drafter.draft_each`. Drafts nothing beyond the draft model's own context (in its own tokens), or after
-        a token it has no embedding of (a target's vocabulary may be padded further), and nothing behind a stop token.
+    def draft_each(
+        self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int
+    ) -> list[list[Drafted]]:
+        """See `Drafter.draft_each`.
+
+        Drafts nothing beyond the draft model's own context (in its own tokens), or after a token it
+        has no embedding of (a target's vocabulary may be padded further), and nothing behind a stop
+        token.
         """
         own = [*self.vocabulary.opening, *self.vocabulary.encode(text)]
         leaves = [_Leaf(list(path), self.vocabulary.encode(path)) for path in paths]
@@ -110,15 +119,24 @@ class TreeDrafter(Drafter):
         return [leaf.drafted for leaf in leaves]
 
     def _readable(self, text: int, path: list[int]) -> bool:
-        """Whether the model can read a path behind so many tokens of text, and say something to it."""
-        return 0 < text + len(path) < self.reader.context and max(path, default=0) < self.reader.known
+        """Whether the model can read a path behind so many tokens of text, and say something to
+        it."""
+        return (
+            0 < text + len(path) < self.reader.context and max(path, default=0) < self.reader.known
+        )
 
-    def _choose(self, said: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]) -> Iterator[Drafted]:
+    def _choose(
+        self, said: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
+    ) -> Iterator[Drafted]:
         """The draft's choices behind leaves to which it says ``[len(leaves), vocabulary]``."""
         if self.shaping != NO_SHAPING:
             rows = zip(said, leaves, strict=True)
-            said = torch.cat([self.shaping.apply(row[None], [*text, *leaf.tokens]) for row, leaf in rows])
-        ranked = self.sampling.rank(said, [len(text) + len(leaf.tokens) for leaf in leaves], CHOICES)
+            said = torch.cat(
+                [self.shaping.apply(row[None], [*text, *leaf.tokens]) for row, leaf in rows]
+            )
+        ranked = self.sampling.rank(
+            said, [len(text) + len(leaf.tokens) for leaf in leaves], CHOICES
+        )
         for row, ((token, sure), *others) in zip(said, ranked, strict=True):
             # Copied, or what is kept of one leaf would keep the rows of all.
             yield Drafted(token, row.clone(), sure, tuple(others))
@@ -139,8 +157,8 @@ class TreeDrafter(Drafter):
         return self._append([[*unread, *path] for path in paths])
 
     def _append(self, ways: Sequence[Sequence[int]]) -> Tensor:
-        """Read what is not held of some ways that lead on from the root, and in any case their ends; returns
-        ``[len(ways), head]``, what the model says to these."""
+        """Read what is not held of some ways that lead on from the root, and in any case their
+        ends; returns ``[len(ways), head]``, what the model says to these."""
         first = self._stream.last + 1
         tokens: list[int] = []
         parents: list[int] = []
@@ -160,7 +178,10 @@ class TreeDrafter(Drafter):
         return self.reader.read(tokens, placement, ends)
 
     def _follow(self, text: list[int]) -> None:
-        """Move the root along the text, as far as it is held. If the text has left the trunk, go back to there."""
+        """Move the root along the text, as far as it is held.
+
+        If the text has left the trunk, go back to there.
+        """
         same = common_prefix(self._trunk, text)
         if same < len(self._trunk):
             self._start_over(min(same, self._stream.trunk))
@@ -172,6 +193,7 @@ class TreeDrafter(Drafter):
             self._trunk.append(token)
 
     def _start_over(self, rows: int) -> None:
-        """Hold nothing but the first rows of the trunk, the way to whose end is the beginning of the cache."""
+        """Hold nothing but the first rows of the trunk, the way to whose end is the beginning of
+        the cache."""
         self._stream, self._root = Stream(trunk=rows), _Held(BEGINNING)
         del self._trunk[rows:]

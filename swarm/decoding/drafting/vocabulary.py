@@ -14,11 +14,15 @@ from transformers import PreTrainedTokenizerBase
 BYTE_SPACE = "\u0120"  # what a byte-level vocabulary writes for a space (GPT-2's)
 PIECE_SPACE = "\u2581"  # what a sentencepiece vocabulary writes for one
 BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # a sentencepiece token that stands for one byte
-BYTE_LEVEL_SHARE = 0.9  # of the tokens must be so spelled: models add a few that are not, other vocabularies have few
+# of the tokens must be so spelled: models add a few that are not, other vocabularies have few
+BYTE_LEVEL_SHARE = 0.9
 
 
 class Vocabulary(Protocol):
-    """How the tokens of a draft model and those of the target stand for each other. Immutable: any thread may ask."""
+    """How the tokens of a draft model and those of the target stand for each other.
+
+    Immutable: any thread may ask.
+    """
 
     @property
     def opening(self) -> tuple[int, ...]:
@@ -26,12 +30,17 @@ class Vocabulary(Protocol):
         ...
 
     def encode(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens of the target in those of the draft. Each for itself, so that a prefix's encoding is a prefix."""
+        """Tokens of the target in those of the draft.
+
+        Each for itself, so that a prefix's encoding is a prefix.
+        """
         ...
 
     def project(self, logits: Tensor) -> Tensor:
-        """``[n, draft head]`` to ``[n, target vocabulary]``; -inf for what the draft cannot say. What it can say
-        is one token of the draft: `encode` gives that one back."""
+        """``[n, draft head]`` to ``[n, target vocabulary]``; -inf for what the draft cannot say.
+
+        What it can say is one token of the draft: `encode` gives that one back.
+        """
         ...
 
 
@@ -58,15 +67,19 @@ class SameVocabulary:
 class Translation:
     """Draft and target have different vocabularies; the draft says what is in both.
 
-    Its distribution is cut to the tokens that both have (Timor et al. 2025, "Accelerating LLM Inference with Lossless
-    Speculative Decoding Algorithms for Heterogeneous Vocabularies", token-level intersection), and what it reads is
-    spelled in its own. Both can only cost speed: what is drafted and judged are tokens of the target.
+    Its distribution is cut to the tokens that both have (Timor et al. 2025, "Accelerating LLM
+    Inference with Lossless Speculative Decoding Algorithms for Heterogeneous Vocabularies",
+    token-level intersection), and what it reads is spelled in its own. Both can only cost speed:
+    what is drafted and judged are tokens of the target.
 
-    - Ordinary tokens are the same if they stand for the same bytes, however the two vocabularies write them.
-    - Special tokens are the same if they are special in both and written alike. If no token of the draft is the
-      target's end of text in this way, then the draft's own end is, so that a draft can say "end".
-    - Other tokens of the target are read as the fewest tokens of the draft that make up the same bytes.
-      What cannot be spelled (specials of the target; bytes that the draft does not know) the draft does not see.
+    - Ordinary tokens are the same if they stand for the same bytes, however the two vocabularies
+      write them.
+    - Special tokens are the same if they are special in both and written alike. If no token of the
+      draft is the target's end of text in this way, then the draft's own end is, so that a draft
+      can say "end".
+    - Other tokens of the target are read as the fewest tokens of the draft that make up the same
+      bytes. What cannot be spelled (specials of the target; bytes that the draft does not know) the
+      draft does not see.
     - A draft that opens its texts with a token of its own reads that one instead of the target's.
 
     Attributes:
@@ -74,7 +87,9 @@ class Translation:
         overlap: share of the smaller ordinary vocabulary that is in both.
     """
 
-    def __init__(self, draft: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, size: int) -> None:
+    def __init__(
+        self, draft: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, size: int
+    ) -> None:
         """``size``: of the target's vocabulary, its padding included."""
         self._draft, self._target, self._size = _Tokens.of(draft), _Tokens.of(target), size
         shared = _shared(self._target, self._draft)
@@ -82,7 +97,8 @@ class Translation:
         self.overlap = len(shared) / max(1, min(len(self._target.ids), len(self._draft.ids)))
         self.opening = self._draft.opening
         pairs = shared | _shared_specials(self._target, self._draft)
-        # A tokenizer may have tokens that its model has no row for: the target's go here, the draft's in `project`.
+        # A tokenizer may have tokens that its model has no row for: the target's go here, the
+        # draft's in `project`.
         self._pairs = {token: own for token, own in pairs.items() if token < size}
         self._target_ids = torch.tensor(list(self._pairs), dtype=torch.long)
         self._draft_ids = torch.tensor(list(self._pairs.values()), dtype=torch.long)
@@ -113,7 +129,8 @@ class _Tokens:
     """What the tokens of one tokenizer stand for.
 
     Args:
-        spellings: bytes of every ordinary token; of two with the same bytes, the one that is used comes first.
+        spellings: bytes of every ordinary token; of two with the same bytes, the one that is used
+            comes first.
         words: the tokens are whole words, or parts of them, that do not say what is between them.
         opening: tokens before every text.
     """
@@ -128,13 +145,19 @@ class _Tokens:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "_Tokens":
         added = tokenizer.added_tokens_decoder
-        special_ids = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+        special_ids = {
+            *tokenizer.all_special_ids,
+            *(i for i, token in added.items() if token.special),
+        }
         vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         learned = {i: token for token, i in vocabulary if i not in added and i not in special_ids}
         literal = {i: added[i].content.encode() for i in sorted(added) if i not in special_ids}
         spell = _convention(learned.values())
-        # A character's own token comes before the token of its byte, which is the last resort of the tokenizer.
-        ordered = sorted(learned, key=lambda i: (spell is _piece and bool(BYTE_PIECE.fullmatch(learned[i])), i))
+        # A character's own token comes before the token of its byte, which is the last resort of
+        # the tokenizer.
+        ordered = sorted(
+            learned, key=lambda i: (spell is _piece and bool(BYTE_PIECE.fullmatch(learned[i])), i)
+        )
         bos = tokenizer.bos_token_id
         return cls(
             spellings={i: spell(learned[i]) for i in ordered} | literal,
@@ -155,12 +178,18 @@ def _shared(target: _Tokens, draft: _Tokens) -> dict[int, int]:
     """Ordinary tokens that stand for the same bytes: id of the target -> id of the draft."""
     if target.words != draft.words:  # "a" as a word is no "a" within one
         return {}
-    return {token: draft.ids[spelling] for spelling, token in target.ids.items() if spelling in draft.ids}
+    return {
+        token: draft.ids[spelling]
+        for spelling, token in target.ids.items()
+        if spelling in draft.ids
+    }
 
 
 def _shared_specials(target: _Tokens, draft: _Tokens) -> dict[int, int]:
     """The special tokens of `Translation`: id of the target -> id of the draft."""
-    pairs = {i: draft.specials[token] for token, i in target.specials.items() if token in draft.specials}
+    pairs = {
+        i: draft.specials[token] for token, i in target.specials.items() if token in draft.specials
+    }
     if target.eos is not None and target.eos not in pairs and draft.eos is not None:
         pairs = {i: own for i, own in pairs.items() if own != draft.eos} | {target.eos: draft.eos}
     if draft.opening and target.bos is not None and target.bos != target.eos:
@@ -169,7 +198,10 @@ def _shared_specials(target: _Tokens, draft: _Tokens) -> dict[int, int]:
 
 
 def _fewest(text: bytes, ids: dict[bytes, int]) -> tuple[int, ...]:
-    """The fewest tokens that make up ``text``, none if no tokens do. Quadratic in the length of the text."""
+    """The fewest tokens that make up ``text``, none if no tokens do.
+
+    Quadratic in the length of the text.
+    """
     best: list[tuple[int, ...] | None] = [()]
     for end in range(1, len(text) + 1):
         ways = (
@@ -182,7 +214,8 @@ def _fewest(text: bytes, ids: dict[bytes, int]) -> tuple[int, ...]:
 
 
 def _convention(tokens: Iterable[str]) -> Callable[[str], bytes]:
-    """How these tokens are to be read: byte-level, sentencepiece, or (`str.encode`) as they stand."""
+    """How these tokens are to be read: byte-level, sentencepiece, or (`str.encode`) as they
+    stand."""
     tokens = list(tokens)
     if any(PIECE_SPACE in token for token in tokens):
         return _piece
@@ -202,16 +235,24 @@ def _byte_level(token: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable characters of Latin-1 are themselves, the others follow from U+0100 on."""
+    """GPT-2's letters for bytes: printable characters of Latin-1 are themselves, the others follow
+    from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + i): byte for i, byte in enumerate(others)
+    }
 
 
 BYTES = _byte_alphabet()
 
 
 def _fit(logits: Tensor, size: int) -> Tensor:
-    """``[n, any]`` to ``[n, size]``: what is too long is cut, what is too short is padded with -inf."""
+    """``[n, any]`` to ``[n, size]``: what is too long is cut, what is too short is padded with
+    -inf."""
     missing = size - logits.shape[-1]
-    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :size]
+    return (
+        torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+        if missing > 0
+        else logits[:, :size]
+    )

@@ -1,7 +1,9 @@
-"""Key tokens strictly, low-impact tokens with bounded leniency: the rule of DSD as we reconstruct it.
+"""Key tokens strictly, low-impact tokens with bounded leniency: the rule of DSD as we reconstruct
+it.
 
-The paper (arXiv 2511.11733) names three signals that mark key tokens and a leniency tau, and publishes no
-thresholds. docs/verification.md says what is reconstruction, and docs/evaluation.md how the defaults were found.
+The paper (arXiv 2511.11733) names three signals that mark key tokens and a leniency tau, and
+publishes no thresholds. docs/verification.md says what is reconstruction, and docs/evaluation.md
+how the defaults were found.
 """
 
 from collections import deque
@@ -17,23 +19,32 @@ BUDGET_TOKENS = 100  # the budget holds for any so many tokens in a row
 
 @dataclass
 class Adaptive:
-    """Lets a miss pass if no token in question is key, the two are nearly as likely, and the budget allows it.
+    """Lets a miss pass if no token in question is key, the two are nearly as likely, and the budget
+    allows it.
 
-    A token is *key* by what it is (`Lexicon`, for the drafted token and for the choice that it would replace), or by
-    how the models see the position: the target far ahead of its own second choice (``gap``), far surer than the draft
-    (``contrast``), or of another opinion altogether (``agreement``). High entropy alone is never a reason to relax.
+    A token is *key* by what it is (`Lexicon`, for the drafted token and for the choice that it
+    would replace), or by how the models see the position: the target far ahead of its own second
+    choice (``gap``), far surer than the draft (``contrast``), or of another opinion altogether
+    (``agreement``). High entropy alone is never a reason to relax.
 
     ``tau = 0`` or ``budget = 0`` is strict verification.
     """
 
     lexicon: Lexicon
-    tau: float = Setting(1.0, 0, 20, "nats that a token may be less likely than the choice it replaces")
-    budget: float = Setting(12.0, 0, 1e4, f"nats that {BUDGET_TOKENS} tokens in a row may cost together")
+    tau: float = Setting(
+        1.0, 0, 20, "nats that a token may be less likely than the choice it replaces"
+    )
+    budget: float = Setting(
+        12.0, 0, 1e4, f"nats that {BUDGET_TOKENS} tokens in a row may cost together"
+    )
     gap: float = Setting(0.7, 0, 1, "key if the target's best is ahead of its second by more")
-    contrast: float = Setting(1.5, -20, 20, "key if the target's entropy is lower than the draft's by more nats")
+    contrast: float = Setting(
+        1.5, -20, 20, "key if the target's entropy is lower than the draft's by more nats"
+    )
     agreement: float = Setting(0.2, 0, 1, "key if the distributions overlap by less")
     _fences: Fences = field(init=False)
-    _spent: deque[tuple[int, float]] = field(default_factory=deque, init=False)  # (position, nats), the last 100 tokens
+    # (position, nats), the last 100 tokens
+    _spent: deque[tuple[int, float]] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
         check_settings(self)

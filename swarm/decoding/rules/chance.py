@@ -21,4 +21,7 @@ class Chance:
         return self.rate == 0
 
     def verdict(self, miss: Miss) -> Verdict:
-        return Verdict(uniform(miss.sampling.seed, miss.position, Stream.ACCEPT) < self.rate, f"chance {self.rate:.2f}")
+        return Verdict(
+            uniform(miss.sampling.seed, miss.position, Stream.ACCEPT) < self.rate,
+            f"chance {self.rate:.2f}",
+        )

@@ -30,7 +30,8 @@ NAMES = (*EXACT, *RELAXED)
 
 @dataclass(frozen=True)
 class Verification:
-    """A rule's name and the settings that differ from its defaults; every generation gets a rule of its own.
+    """A rule's name and the settings that differ from its defaults; every generation gets a rule of
+    its own.
 
     Raises:
         RuleError: for an unknown name, or a setting that is unknown or out of range.

@@ -10,9 +10,12 @@ from swarm.decoding.sampling import Stream, uniform
 
 @dataclass
 class Lenient:
-    """Lets a token pass with probability min(1, p / (l x q)); a guess without a distribution has q = 1."""
+    """Lets a token pass with probability min(1, p / (l x q)); a guess without a distribution has q
+    = 1."""
 
-    l: float = Setting(0.3, 1e-6, 1, "lenience: 1 is rejection sampling's test, the smaller the more passes")  # noqa: E741
+    l: float = Setting(  # noqa: E741
+        0.3, 1e-6, 1, "lenience: 1 is rejection sampling's test, the smaller the more passes"
+    )
     exact = False
 
     def __post_init__(self) -> None:

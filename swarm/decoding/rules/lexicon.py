@@ -1,7 +1,7 @@
 """Which tokens are key by what they are: a wrong one would change what is said, not how it is said.
 
-The classes look at a token's text and, where that decides, at the text before it. Words for numbers and
-negations are English; users add patterns of their own for other languages and domains.
+The classes look at a token's text and, where that decides, at the text before it. Words for numbers
+and negations are English; users add patterns of their own for other languages and domains.
 """
 
 import re
@@ -18,7 +18,8 @@ NUMBER_WORD = re.compile(
     re.IGNORECASE,
 )
 NEGATION = re.compile(
-    r"not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|except|unless|\w*n['\u2019]t", re.IGNORECASE
+    r"not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|except|unless|\w*n['\u2019]t",
+    re.IGNORECASE,
 )
 _OPERATORS = frozenset("+-*/=<>%^&|~@#\\")
 _QUOTES = frozenset("\"'`")
@@ -33,10 +34,11 @@ class Lexicon:
         decode: the text of a sequence of token ids, special tokens included.
         stop_ids: tokens that end the text.
         special_ids: tokens that are no text at all.
-        patterns: classes of the user's own: name to regular expression; a token whose text matches anywhere is key.
+        patterns: classes of the user's own: name to regular expression; a token whose text matches
+            anywhere is key.
         without: classes that are not to be key, to measure what they are good for.
-        before: tokens behind which one is spelled as within a text, where many vocabularies begin a text without the
-            space of its first word.
+        before: tokens behind which one is spelled as within a text, where many vocabularies begin a
+            text without the space of its first word.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class Lexicon:
         return kind_of(text)
 
     def _classify_in(self, token: int, history: Sequence[int]) -> str:
-        """Classes that depend on what stands before, as does the blank before a word in many vocabularies."""
+        """Classes that depend on what stands before, as does the blank before a word in many
+        vocabularies."""
         nearby = list(history[-CONTEXT_TOKENS:])
         before = self.decode(nearby)
         text = self.decode([*nearby, token])[len(before) :]
@@ -95,7 +98,8 @@ def kind_of(text: str) -> str:
     """
     stripped = text.strip()
     if not stripped:
-        return "" if text == " " else "structure"  # indentation, line ends, and tokens that are no text
+        # indentation, line ends, and tokens that are no text
+        return "" if text == " " else "structure"
     if any(char.isnumeric() for char in stripped) or NUMBER_WORD.fullmatch(stripped):
         return "number"
     if NEGATION.fullmatch(stripped):
@@ -113,8 +117,8 @@ def kind_of(text: str) -> str:
 
 
 class Fences:
-    """Knows whether the text stands inside a fenced block of code (Markdown's three backticks), reading every token
-    once. One object serves one generation, whose history only grows."""
+    """Knows whether the text stands inside a fenced block of code (Markdown's three backticks),
+    reading every token once. One object serves one generation, whose history only grows."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode, self._read, self._inside, self._tail = decode, 0, False, ""

@@ -1,7 +1,9 @@
-"""Speculative sampling by rejection (Leviathan et al. 2023, Chen et al. 2023): exact in distribution.
+"""Speculative sampling by rejection (Leviathan et al. 2023, Chen et al. 2023): exact in
+distribution.
 
-The text for a seed is not that of plain decoding with this seed, as it is with `Strict`, but it is drawn
-from the same distribution. More of a draft's guesses are kept where its noise is not the target's.
+The text for a seed is not that of plain decoding with this seed, as it is with `Strict`, but it is
+drawn from the same distribution. More of a draft's guesses are kept where its noise is not the
+target's.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from swarm.decoding.sampling import Sampling, Stream, uniform
 
 @dataclass(frozen=True)
 class Rejection:
-    """Keeps a drafted x with probability min(1, p(x) / q(x)); else draws from max(0, p - q), normalised.
+    """Keeps a drafted x with probability min(1, p(x) / q(x)); else draws from max(0, p - q),
+    normalised.
 
     The noise for both is independent of the noise by which the draft chose.
     """
@@ -24,21 +27,31 @@ class Rejection:
     sampling: Sampling
     exact = True
 
-    def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
+    def judge(
+        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+    ) -> list[Decision]:
         decisions: list[Decision] = []
         for i, proposal in enumerate(drafted):
             position = len(history) + i
             p = self.sampling.probabilities(logits[i])
             q = self._proposed(proposal, p)
-            if uniform(self.sampling.seed, position, Stream.ACCEPT) * q[proposal.token] < p[proposal.token]:
+            if (
+                uniform(self.sampling.seed, position, Stream.ACCEPT) * q[proposal.token]
+                < p[proposal.token]
+            ):
                 decisions.append(Decision(proposal.token, proposal.token))
                 continue
             residual = (p - q).clamp(min=0.0)
             token = self.sampling.draw(residual.log(), position, Stream.REDRAW)
-            return [*decisions, Decision(token, proposal.token, reason=f"p = {p[proposal.token]:.2f}")]
+            return [
+                *decisions,
+                Decision(token, proposal.token, reason=f"p = {p[proposal.token]:.2f}"),
+            ]
         if len(logits) > len(drafted):
             last = self.sampling.probabilities(logits[len(drafted)]).log()
-            decisions.append(Decision(self.sampling.draw(last, len(history) + len(drafted), Stream.REDRAW), None))
+            decisions.append(
+                Decision(self.sampling.draw(last, len(history) + len(drafted), Stream.REDRAW), None)
+            )
         return decisions
 
     def _proposed(self, proposal: Drafted, p: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Relaxed verification: what strict verification keeps, and those misses that a relaxation lets pass."""
+"""Relaxed verification: what strict verification keeps, and those misses that a relaxation lets
+pass."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ class Verdict(NamedTuple):
 class Miss:
     """A drafted token that is not the target's choice.
 
-    ``logits`` and ``drafted.logits`` are ``[vocabulary]``; probabilities are those of the sampling (of the plain
-    softmax where it is greedy), computed when they are asked for: most positions are no misses.
+    ``logits`` and ``drafted.logits`` are ``[vocabulary]``; probabilities are those of the sampling
+    (of the plain softmax where it is greedy), computed when they are asked for: most positions are
+    no misses.
     """
 
     history: Sequence[int]  # all tokens before it
@@ -47,7 +49,11 @@ class Miss:
     @cached_property
     def draft(self) -> Tensor | None:
         """log q, likewise, or None where the draft has no distribution."""
-        return None if self.drafted.logits is None else self.sampling.log_probabilities(self.drafted.logits)
+        return (
+            None
+            if self.drafted.logits is None
+            else self.sampling.log_probabilities(self.drafted.logits)
+        )
 
     @cached_property
     def log_p(self) -> float:
@@ -56,8 +62,8 @@ class Miss:
 
     @cached_property
     def deficit_nats(self) -> float:
-        """log p(choice) - log p(drafted), infinite where the drafted token is left out; at least 0, so that a lucky
-        draw of the noise earns nothing."""
+        """log p(choice) - log p(drafted), infinite where the drafted token is left out; at least 0,
+        so that a lucky draw of the noise earns nothing."""
         return max(0.0, float(self.target[self.choice]) - self.log_p)
 
 
@@ -83,7 +89,9 @@ class Relaxed:
     def exact(self) -> bool:
         return self.relaxation.exact
 
-    def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
+    def judge(
+        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+    ) -> list[Decision]:
         decisions: list[Decision] = []
         for i, row in enumerate(logits[: len(drafted) + 1]):
             (choice,) = self.sampling.choose(row[None], len(history) + i)
@@ -96,8 +104,11 @@ class Relaxed:
             before = [*history, *(decision.token for decision in decisions)]
             miss = Miss(before, choice, drafted[i], logits[i], self.sampling)
             passes, reason, key = self.relaxation.verdict(miss)
-            if not passes or miss.log_p == -math.inf:  # what top k and top p leave out, no rule lets in
+            # what top k and top p leave out, no rule lets in
+            if not passes or miss.log_p == -math.inf:
                 decisions.append(Decision(choice, drafted[i].token, reason=reason, key=key))
                 break
-            decisions.append(Decision(drafted[i].token, drafted[i].token, choice, miss.deficit_nats, reason))
+            decisions.append(
+                Decision(drafted[i].token, drafted[i].token, choice, miss.deficit_nats, reason)
+            )
         return decisions

@@ -19,7 +19,8 @@ class Decision:
         drafted: the token that was drafted there, if any.
         choice: the target's own choice, if another token is committed in its place (a relaxed one).
         deficit_nats: what that costs: log p(choice) - log p(token), at least 0.
-        reason: of a draft that missed the target's choice: why it was kept all the same, or why not.
+        reason: of a draft that missed the target's choice: why it was kept all the same, or why
+            not.
         key: whether the reason is that the token is a key token.
         branch: the token was sent ahead as another choice of the draft's; the decoder knows.
         logits: the target's ``[vocabulary]`` at this position, shaped; the decoder knows.
@@ -44,8 +45,9 @@ class Decision:
 
     @property
     def origin(self) -> Origin:
-        """*drafted* and kept, *relaxed* though the target would say otherwise, a *branch* that the draft had thought
-        of too, *corrected* by the target, or the *target*'s own where nothing was drafted."""
+        """*drafted* and kept, *relaxed* though the target would say otherwise, a *branch* that the
+        draft had thought of too, *corrected* by the target, or the *target*'s own where nothing was
+        drafted."""
         if self.kept:
             return "drafted" if self.choice is None else "relaxed"
         return "branch" if self.branch else "target" if self.drafted is None else "corrected"
@@ -59,14 +61,19 @@ class Rule(Protocol):
         """Whether the text is distributed as the target's own would be."""
         ...
 
-    def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
-        """Decide position by position, up to and including the first one where no drafted token is kept.
+    def judge(
+        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+    ) -> list[Decision]:
+        """Decide position by position, up to and including the first one where no drafted token is
+        kept.
 
         What is decided is committed: a rule may keep account of it.
 
         Args:
-            logits: the target's ``[n, vocabulary]``, shaped; row ``i`` predicts position ``len(history) + i``.
+            logits: the target's ``[n, vocabulary]``, shaped; row ``i`` predicts position
+                ``len(history) + i``.
             history: all tokens before, the prompt's included.
-            drafted: the drafted tokens from there on, at most ``n``; where there is none, the target chooses freely.
+            drafted: the drafted tokens from there on, at most ``n``; where there is none, the
+                target chooses freely.
         """
         ...

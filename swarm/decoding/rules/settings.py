@@ -33,6 +33,12 @@ def settings_of(rule: Any) -> dict[str, Any]:
 def check_settings(rule: Any) -> None:
     """Raises `RuleError` for a number out of its range."""
     for name, setting in settings_of(rule).items():
-        value, least, most = getattr(rule, name), setting.metadata["least"], setting.metadata["most"]
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most):
+        value, least, most = (
+            getattr(rule, name),
+            setting.metadata["least"],
+            setting.metadata["most"],
+        )
+        if not (
+            isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most
+        ):
             raise RuleError(f"{name}={value}", f"give {name} from {least:g} to {most:g}")

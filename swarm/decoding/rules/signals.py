@@ -1,4 +1,6 @@
-"""What two distributions over the vocabulary say about a position. All take natural-log probabilities.
+"""What two distributions over the vocabulary say about a position.
+
+All take natural-log probabilities.
 
 The three signals are those that DSD names (arXiv 2511.11733); the formulas are our reconstruction.
 """

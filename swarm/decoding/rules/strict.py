@@ -12,13 +12,16 @@ from swarm.decoding.sampling import Sampling
 
 @dataclass(frozen=True)
 class Strict:
-    """Equality with the target's own choice, which noise keyed by (seed, position, token) makes a function of the
-    logits. The output is what plain decoding gives, token for token, at any temperature."""
+    """Equality with the target's own choice, which noise keyed by (seed, position, token) makes a
+    function of the logits. The output is what plain decoding gives, token for token, at any
+    temperature."""
 
     sampling: Sampling
     exact = True
 
-    def judge(self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]) -> list[Decision]:
+    def judge(
+        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+    ) -> list[Decision]:
         decisions = []
         for i, row in enumerate(logits[: len(drafted) + 1]):
             (choice,) = self.sampling.choose(row[None], len(history) + i)

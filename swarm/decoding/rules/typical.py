@@ -10,7 +10,8 @@ from swarm.decoding.rules.signals import entropy
 
 @dataclass
 class Typical:
-    """Lets a token pass if p > min(epsilon, delta x exp(-H(p))): the less sure the target, the more passes."""
+    """Lets a token pass if p > min(epsilon, delta x exp(-H(p))): the less sure the target, the more
+    passes."""
 
     epsilon: float = Setting(0.3, 0, 1, "no token more likely than this is refused")
     delta: float = Setting(0.6, 0, 100, "how likely a token must be where the target is unsure")

@@ -20,11 +20,16 @@ class Publisher(Protocol):
 
 
 async def announce(
-    directory: Publisher, current: Callable[[], PeerRecord], *, interval_s: float = REFRESH_INTERVAL_S
+    directory: Publisher,
+    current: Callable[[], PeerRecord],
+    *,
+    interval_s: float = REFRESH_INTERVAL_S,
 ) -> NoReturn:
-    """Publish `current()` now and every `interval_s`, until cancelled by the owner, who then withdraws.
+    """Publish `current()` now and every `interval_s`, until cancelled by the owner, who then
+    withdraws.
 
-    A directory that is down for a while is logged and tried again; every other error is the caller's.
+    A directory that is down for a while is logged and tried again; every other error is the
+    caller's.
     """
     while True:
         try:
@@ -32,5 +37,9 @@ async def announce(
         except ClockOff as error:
             logger.info("This peer's record was not refreshed. %s", error)  # the node says so, once
         except DirectoryDown as error:
-            logger.warning("This peer's record was not refreshed, trying again in %.0f s. %s", interval_s, error)
+            logger.warning(
+                "This peer's record was not refreshed, trying again in %.0f s. %s",
+                interval_s,
+                error,
+            )
         await asyncio.sleep(interval_s)

@@ -20,7 +20,8 @@ ASK_TIMEOUT_S = 3.0
 
 
 async def clock_skew_s(network: Network) -> float:
-    """By how many seconds our clock is ahead of the bootstrap nodes' clocks, by the median of those that answer.
+    """By how many seconds our clock is ahead of the bootstrap nodes' clocks, by the median of those
+    that answer.
 
     Works where joining fails because of the clock: it only asks what time it is.
     Raises NoBootstrap if no node tells its time, DirectoryDown if libp2p's daemon does not run.
@@ -38,7 +39,10 @@ async def clock_skew_s(network: Network) -> float:
 
 async def _ask(daemon: P2P, address: str) -> None:
     """Ask one node for its time, which the gate hears."""
-    # The class's own `get_stub` is for nodes that have entered the DHT; the inherited one needs the daemon only.
-    stub = super(DHTProtocol, DHTProtocol).get_stub(daemon, PeerID.from_base58(Multiaddr(address)["p2p"]))
+    # The class's own `get_stub` is for nodes that have entered the DHT; the inherited one needs the
+    # daemon only.
+    stub = super(DHTProtocol, DHTProtocol).get_stub(
+        daemon, PeerID.from_base58(Multiaddr(address)["p2p"])
+    )
     with suppress(Exception):  # whatever the other side does, it did not tell its time
         await within(ASK_TIMEOUT_S, stub.rpc_ping(dht_pb2.PingRequest()))

@@ -1,4 +1,5 @@
-"""How far our clock is from the others': the DHT drops records of nodes that live in another time."""
+"""How far our clock is from the others': the DHT drops records of nodes that live in another
+time."""
 
 from __future__ import annotations
 
@@ -45,7 +46,11 @@ class Clock:
         """By how much our clock is ahead of the others' median; 0 if no node has told its time."""
         if not self._told:
             return 0.0
-        return self._time_of_day() - self.steady() - median(distance for _, distance in self._told.values())
+        return (
+            self._time_of_day()
+            - self.steady()
+            - median(distance for _, distance in self._told.values())
+        )
 
     def told(self, node: str, time_s: float, asked_at: float) -> None:
         """A node has answered just now what its time is; ``asked_at`` is of `steady`."""

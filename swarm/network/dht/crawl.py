@@ -1,7 +1,8 @@
 """What a reader looks at: few keys, wherever they are, and yet a fair sample of all peers.
 
-It reads the root of every tree. Where it finds enough records to suspect others below, it goes down on a way chosen
-by lot, to the end. If that was little, it reads what is left beside its way until it has seen enough, or everything.
+It reads the root of every tree. Where it finds enough records to suspect others below, it goes down
+on a way chosen by lot, to the end. If that was little, it reads what is left beside its way until
+it has seen enough, or everything.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Generic, TypeVar
 
 from swarm.network.dht.keys import MAX_DEPTH, SIGNPOST, Shard
 
-STRIDE = 2  # keys of a way that are read at once below a full one: one in vain costs less than a round of waiting
+# keys of a way that are read at once below a full one: one in vain costs less than a round of
+# waiting
+STRIDE = 2
 BATCH = 16  # keys beside the ways that are read at once
 MAX_SHARDS = 128  # that one survey reads: all ways to the end take 4 * 13
 
@@ -22,7 +25,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample(Generic[T]):
-    """Records, and for how many like it each stands; the estimated number of all, exact if ``complete``."""
+    """Records, and for how many like it each stands; the estimated number of all, exact if
+    ``complete``."""
 
     records: tuple[T, ...]
     weights: tuple[float, ...]
@@ -31,11 +35,14 @@ class Sample(Generic[T]):
 
 
 class Survey(Generic[T]):
-    """One reading of some trees. Ask what is `wanted`, read it, say what was `saw`; until nothing is wanted.
+    """One reading of some trees.
+
+    Ask what is `wanted`, read it, say what was `saw`; until nothing is wanted.
 
     Args:
         enough: records; with fewer, the reader goes on beside its ways.
-        counts: whether a record is one of those that are looked for; others only show that a key is in use.
+        counts: whether a record is one of those that are looked for; others only show that a key is
+            in use.
         satisfied: whether these records will do; otherwise it goes on, too.
         signpost: records of a key from which on others may lie below.
     """
@@ -69,7 +76,11 @@ class Survey(Generic[T]):
             return on_the_way
         beside = self._beside()
         room = MAX_SHARDS - len(self._read)
-        if not beside or room <= 0 or (self.records_read >= self._enough and self._satisfied(self._all())):
+        if (
+            not beside
+            or room <= 0
+            or (self.records_read >= self._enough and self._satisfied(self._all()))
+        ):
             return []
         return self._rng.sample(beside, min(len(beside), BATCH, room))
 
@@ -78,22 +89,35 @@ class Survey(Generic[T]):
         self._read.update(found)
 
     def sample(self) -> Sample[T]:
-        """Of every tree a choice in which no peer is more than twice as likely to be as another one.
+        """Of every tree a choice in which no peer is more than twice as likely to be as another
+        one.
 
-        Records of upper keys, which more readers read, are thinned for it. If what was read satisfies and the thinned
-        choice does not, nothing is thinned.
+        Records of upper keys, which more readers read, are thinned for it. If what was read
+        satisfies and the thinned choice does not, nothing is thinned.
         """
         kept: list[tuple[T, float]] = []
         for tree in self._trees:
-            here = {shard: records for shard in self._read if shard.tree == tree and (records := self._counting(shard))}
+            here = {
+                shard: records
+                for shard in self._read
+                if shard.tree == tree and (records := self._counting(shard))
+            }
             chances = {shard: self._chance(shard) for shard in here}
             least = min(chances.values(), default=1.0)
             for shard, records in here.items():
-                kept += [(record, 1 / least) for record in records if self._rng.random() * chances[shard] < least]
+                kept += [
+                    (record, 1 / least)
+                    for record in records
+                    if self._rng.random() * chances[shard] < least
+                ]
         if not self._satisfied(record for record, _ in kept) and self._satisfied(self._all()):
-            kept = [(r, 1 / self._chance(shard)) for shard in self._read for r in self._counting(shard)]
+            kept = [
+                (r, 1 / self._chance(shard)) for shard in self._read for r in self._counting(shard)
+            ]
         total = round(sum(self._estimate(Shard(tree)) for tree in self._trees))
-        return Sample(tuple(r for r, _ in kept), tuple(w for _, w in kept), total, not self._beside())
+        return Sample(
+            tuple(r for r, _ in kept), tuple(w for _, w in kept), total, not self._beside()
+        )
 
     def _counting(self, shard: Shard) -> list[T]:
         return [record for record in self._read.get(shard, ()) if self._counts(record)]
@@ -110,7 +134,10 @@ class Survey(Generic[T]):
             depth += 1
         last = Shard(tree, self._ways[tree][: depth - 1])
         stride = STRIDE if depth and len(self._read[last]) >= 2 * self._signpost else 1
-        return [Shard(tree, self._ways[tree][:each]) for each in range(depth, min(depth + stride, MAX_DEPTH + 1))]
+        return [
+            Shard(tree, self._ways[tree][:each])
+            for each in range(depth, min(depth + stride, MAX_DEPTH + 1))
+        ]
 
     def _beside(self) -> list[Shard]:
         """Keys that were not read though there may be records."""

@@ -1,4 +1,5 @@
-"""libp2p's daemon, the one process that a node has beside its own: in a session of its own, and ended for certain."""
+"""libp2p's daemon, the one process that a node has beside its own: in a session of its own, and
+ended for certain."""
 
 from __future__ import annotations
 
@@ -34,8 +35,9 @@ START_TIMEOUT_S = 90.0  # 0.2 s on a quiet computer; a process that fails ends a
 ANSWER_TIMEOUT_S = 15.0  # of a bootstrap node; one that is not there refuses at once, as a rule
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
 _LOOK_S = 0.02  # between two looks whether the process listens: the first thing it says comes later
-# What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not used; a link through
-# a relay that meets a limit is cut, which whoever uses it takes for a failure and repairs.
+# What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not
+# used; a link through a relay that meets a limit is cut, which whoever uses it takes for a failure
+# and repairs.
 RELAY_LIMITS = {
     "relayMaxReservations": 256,  # places
     "relayMaxCircuits": 64,  # links at a time to one place
@@ -58,11 +60,12 @@ async def start_daemon(
 ) -> P2P:
     """Start a daemon that listens on `host`:`port` (0: any port), or not at all in `client_mode`.
 
-    A bootstrap node relays for others. With `relays` (multiaddrs) the daemon asks these nodes for a place.
+    A bootstrap node relays for others. With `relays` (multiaddrs) the daemon asks these nodes for a
+    place.
 
     Raises NoBootstrap if none of the network's bootstrap nodes answers within `timeout_s`, counted
-    from when the daemon listens, DirectoryDown if the daemon does not run, CannotListen if the port is
-    taken. Leaves no process behind when it fails or is cancelled.
+    from when the daemon listens, DirectoryDown if the daemon does not run, CannotListen if the port
+    is taken. Leaves no process behind when it fails or is cancelled.
     """
     quiet_hivemind()
     if port and not client_mode:
@@ -91,8 +94,12 @@ async def start_daemon(
         ) -> None:
             async def answer(request: bytes, remote_id: PeerID) -> bytes:
                 call = Call(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
-                context = P2PContext(handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id)
-                return await gate.answer(call, request, kind.FromString, lambda message: handler(message, context))
+                context = P2PContext(
+                    handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id
+                )
+                return await gate.answer(
+                    call, request, kind.FromString, lambda message: handler(message, context)
+                )
 
             await self._client.add_unary_handler(handle_name, answer, balanced=balanced)
 
@@ -107,12 +114,15 @@ async def start_daemon(
         @staticmethod
         def _make_process_args(*args: object, **kwargs: object) -> list[str]:
             lends = {"relayService": 1, **RELAY_LIMITS} if bootstrap_node else {"relayService": 0}
-            # Without discovery it asks the relays that it is given at once, else it looks around for 15 s and more.
+            # Without discovery it asks the relays that it is given at once, else it looks around
+            # for 15 s and more.
             made: list[str] = P2P._make_process_args(*args, **kwargs, **lends, relayDiscovery=0)
-            return in_own_session(made)  # signals to our group are for us, who end the daemon after its last use
+            # signals to our group are for us, who end the daemon after its last use
+            return in_own_session(made)
 
     try:
-        # The daemon takes its key from a file only. The directory is private (0700) and gone once the daemon runs.
+        # The daemon takes its key from a file only. The directory is private (0700) and gone once
+        # the daemon runs.
         with tempfile.TemporaryDirectory(prefix="swarm-p2p-") as folder:
             key_file = Path(folder, "key")
             write_private(key_file, identity.libp2p_private_key)
@@ -126,7 +136,8 @@ async def start_daemon(
                 force_reachability="public" if bootstrap_node else "private" if relays else None,
                 use_auto_relay=bool(relays),
                 trusted_relays=relays,
-                nat_port_map=not local,  # neither makes sense on loopback, both talk to the local network
+                # neither makes sense on loopback, both talk to the local network
+                nat_port_map=not local,
                 auto_nat=not local,
                 startup_timeout=2 * START_TIMEOUT_S + timeout_s,  # ours say what was waited for
             )
@@ -139,7 +150,9 @@ async def start_daemon(
         raise
 
 
-async def _created(creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], timeout_s: float) -> P2P:
+async def _created(
+    creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], timeout_s: float
+) -> P2P:
     """The daemon, once it runs and has been let in."""
     task = asyncio.create_task(creating)
     try:
@@ -155,8 +168,8 @@ async def _created(creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], t
 class PendingCalls(dict[Any, "asyncio.Future[Any]"]):
     """hivemind's calls that wait for an answer, without those that were given up.
 
-    hivemind gives a late answer to a call that was cancelled in the same turn of the event loop. That
-    raises in the task that reads all answers, and no call is answered any more.
+    hivemind gives a late answer to a call that was cancelled in the same turn of the event loop.
+    That raises in the task that reads all answers, and no call is answered any more.
     """
 
     def __contains__(self, call: object) -> bool:
@@ -186,21 +199,26 @@ def _listens(daemon: P2P) -> bool:
 
 async def stop_daemon(daemon: P2P) -> None:
     """End the process, by force if it hangs. Safe to call twice, and on one that never started."""
-    child, daemon._child = daemon._child, None  # so that hivemind does not signal it as well, see `_signal`
+    # so that hivemind does not signal it as well, see `_signal`
+    child, daemon._child = daemon._child, None
     if child is None:
         return
-    _signal(child, signal.SIGTERM)  # before the first await: whoever cancels us has ended the daemon all the same
-    await daemon.shutdown()  # of the tasks and sockets on our side, so that the daemon's last complaints are not shown
+    # before the first await: whoever cancels us has ended the daemon all the same
+    _signal(child, signal.SIGTERM)
+    # of the tasks and sockets on our side, so that the daemon's last complaints are not shown
+    await daemon.shutdown()
     try:
         await within(_STOP_TIMEOUT_S, child.wait())
     except asyncio.TimeoutError:
         _signal(child, signal.SIGKILL)
-        with suppress(asyncio.TimeoutError):  # no more can be done about a process that outlives that
+        # no more can be done about a process that outlives that
+        with suppress(asyncio.TimeoutError):
             await within(_STOP_TIMEOUT_S, child.wait())
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Not by `child.send_signal`, which looks whether the process has ended and so takes its exit from asyncio.
+    """Not by `child.send_signal`, which looks whether the process has ended and so takes its exit
+    from asyncio.
 
     asyncio's watcher then warns about an "unknown child process" on whoever's terminal this is.
     """
@@ -210,28 +228,40 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 
 def explain(error: BaseException, bootstrap: tuple[str, ...]) -> Exception | None:
-    """The error to show instead of this failure to start, None for a programming error or a cancellation."""
+    """The error to show instead of this failure to start, None for a programming error or a
+    cancellation."""
     if isinstance(error, asyncio.TimeoutError):
-        return NoBootstrap(bootstrap) if bootstrap else DirectoryDown("libp2p's daemon (p2pd) listens and says nothing")
+        return (
+            NoBootstrap(bootstrap)
+            if bootstrap
+            else DirectoryDown("libp2p's daemon (p2pd) listens and says nothing")
+        )
     if isinstance(error, P2PDaemonError | RuntimeError) and "bootstrap" in str(error):
         return NoBootstrap(bootstrap)
     if isinstance(error, P2PDaemonError | OSError):
-        return DirectoryDown(f"libp2p's daemon (p2pd) does not start ({error}), so run `swarm-peer doctor`")
+        return DirectoryDown(
+            f"libp2p's daemon (p2pd) does not start ({error}), so run `swarm-peer doctor`"
+        )
     if isinstance(error, ValidationError):
         return DirectoryDown(f"a bootstrap node refuses this one ({error})")
     return None
 
 
 def quiet_hivemind() -> None:
-    """Show errors of hivemind only: it reports every lost neighbour. HIVEMIND_LOGLEVEL brings the rest back."""
+    """Show errors of hivemind only: it reports every lost neighbour.
+
+    HIVEMIND_LOGLEVEL brings the rest back.
+    """
     if "HIVEMIND_LOGLEVEL" not in os.environ:
         logging.getLogger("hivemind").setLevel(logging.ERROR)
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise CannotListen if `port` is taken: the daemon would share it with another daemon and lose half its calls."""
+    """Raise CannotListen if `port` is taken: the daemon would share it with another daemon and lose
+    half its calls."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former run don't matter
+        # connections of a former run don't matter
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:

@@ -21,7 +21,14 @@ from swarm.network.dht.keys import MAX_DEPTH, SIGNPOST, Shard, block_count, span
 from swarm.network.dht.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
 from swarm.network.dht.node import Node
 from swarm.network.dht.publication import Announcement
-from swarm.network.dht.records import RECORD_LIFETIME_S, PeerRecord, Record, decode, encode, latest_expiration_s
+from swarm.network.dht.records import (
+    RECORD_LIFETIME_S,
+    PeerRecord,
+    Record,
+    decode,
+    encode,
+    latest_expiration_s,
+)
 from swarm.network.links.libp2p import Streams
 from swarm.util.tasks import within
 
@@ -32,7 +39,8 @@ _T = TypeVar("_T")
 
 
 def node_of_client(me: Identity, network: Network) -> Identity:
-    """The identity of a client's node in the DHT: of its own, so that clients and peers of one key do not share a node.
+    """The identity of a client's node in the DHT: of its own, so that clients and peers of one key
+    do not share a node.
 
     Where the network has a list of members, the node is `me`, since others let no other one in.
     """
@@ -40,7 +48,9 @@ def node_of_client(me: Identity, network: Network) -> Identity:
 
 
 class Directory:
-    """One node's view of the DHT. Made by `join`, ended by `close` (or `async with`); one event loop only.
+    """One node's view of the DHT.
+
+    Made by `join`, ended by `close` (or `async with`); one event loop only.
 
     Every method that talks to the network raises DirectoryDown when it cannot.
     """
@@ -69,7 +79,8 @@ class Directory:
         client_mode: bool = False,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Directory:
-        """Enter the network's DHT, listening on `host`:`port` (0: any port) unless in `client_mode`.
+        """Enter the network's DHT, listening on `host`:`port` (0: any port) unless in
+        `client_mode`.
 
         A `bootstrap_node` may be the first of its network, or start before those that it names. A
         client looks up, but neither stores for others nor is called by them. Nodes that are
@@ -94,7 +105,10 @@ class Directory:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Multiaddrs under which this node can be named as a bootstrap node, loopback last. Empty for a client."""
+        """Multiaddrs under which this node can be named as a bootstrap node, loopback last.
+
+        Empty for a client.
+        """
         return self._node.addresses
 
     @property
@@ -113,14 +127,15 @@ class Directory:
         return self._node.stored
 
     async def connections(self) -> int:
-        """How many nodes and peers are connected to libp2p's daemon, those that it relays for included."""
+        """How many nodes and peers are connected to libp2p's daemon, those that it relays for
+        included."""
         return len(await _within(LOOKUP_TIMEOUT_S, self.daemon.list_peers()))
 
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
 
-        Before that, now and then, look where it should lie. If it moves, the old place says so at once. Raises
-        InvalidRecord if the record is not ours.
+        Before that, now and then, look where it should lie. If it moves, the old place says so at
+        once. Raises InvalidRecord if the record is not ours.
         """
         if record.peer_id != self._identity.peer_id or record.network != self._network.name:
             raise InvalidRecord(f"{record.peer_id} in {record.network} is not this node")
@@ -135,10 +150,15 @@ class Directory:
             await self._replace(self._announcement.stores(record), lifetime_s)
 
     async def withdraw(self) -> None:
-        """Tell readers that we are gone, by "offline" records that outlive the published ones. Once is enough."""
+        """Tell readers that we are gone, by "offline" records that outlive the published ones.
+
+        Once is enough.
+        """
         async with self._publishing:
             if self._published:
-                await self._replace({key: _offline(record) for key, record in self._published.items()})
+                await self._replace(
+                    {key: _offline(record) for key, record in self._published.items()}
+                )
             self._announcement, self._published = None, {}
 
     async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
@@ -148,10 +168,13 @@ class Directory:
         """
         return list((await self.survey(fingerprint, model_layers)).records)
 
-    async def survey(self, fingerprint: str, model_layers: int, enough: int = ENOUGH_PEERS) -> Sample[PeerRecord]:
+    async def survey(
+        self, fingerprint: str, model_layers: int, enough: int = ENOUGH_PEERS
+    ) -> Sample[PeerRecord]:
         """The same, and how many peers there are. Complete if there are fewer than ``enough``.
 
-        What is read is bounded, however large the swarm is. If all layers are served, the sample serves them, too.
+        What is read is bounded, however large the swarm is. If all layers are served, the sample
+        serves them, too.
         """
         lookup = PeerLookup(self._network.name, fingerprint, model_layers, enough, self._rng)
         while keys := lookup.wanted():
@@ -164,7 +187,9 @@ class Directory:
         blocks: Iterable[int] = range(block_count(model_layers))
         ours: list[tuple[float, PeerRecord]] = []
         for depth in range(MAX_DEPTH + 1):
-            keys = {span_key(name, fingerprint, Shard(block, way[:depth])): block for block in blocks}
+            keys = {
+                span_key(name, fingerprint, Shard(block, way[:depth])): block for block in blocks
+            }
             found = await self._find(list(keys))
             for record, expiration in itertools.chain.from_iterable(found.values()):
                 is_ours = record.peer_id == self._identity.peer_id and record.state != "offline"
@@ -176,18 +201,25 @@ class Directory:
         return [record for _, record in sorted(ours, key=lambda each: -each[0])]
 
     async def models(self) -> list[ModelEntry]:
-        """What the network serves, most peers first. In a network of very many models some are left out."""
+        """What the network serves, most peers first.
+
+        In a network of very many models some are left out.
+        """
         lookup = ModelLookup(self._network.name, self._rng)
         while keys := lookup.wanted():
             lookup.saw(await self._find(keys))
         return lookup.models()
 
     async def contacts(self) -> list[str]:
-        """Multiaddrs of nodes through which this network can be entered as well, bootstrap nodes among them."""
+        """Multiaddrs of nodes through which this network can be entered as well, bootstrap nodes
+        among them."""
         return await _within(LOOKUP_TIMEOUT_S, self._node.contacts())
 
     async def close(self) -> None:
-        """Leave the DHT and end the daemon. Safe to call twice. Withdraw first, or readers wait for the expiration."""
+        """Leave the DHT and end the daemon.
+
+        Safe to call twice. Withdraw first, or readers wait for the expiration.
+        """
         await self.streams.close()
         await self._node.stop()
 
@@ -195,7 +227,10 @@ class Directory:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -203,9 +238,13 @@ class Directory:
         while keys := announcement.wanted(time.monotonic()):
             announcement.saw(await self._find(keys), time.monotonic())
 
-    async def _replace(self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S) -> None:
+    async def _replace(
+        self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S
+    ) -> None:
         """Write our records, each under its key, in place of all that were written before."""
-        gone = {key: _offline(record) for key, record in self._published.items() if key not in records}
+        gone = {
+            key: _offline(record) for key, record in self._published.items() if key not in records
+        }
         await self._reach_out()
         await _within(LOOKUP_TIMEOUT_S, self._node.gauge())
         now = time.time()
@@ -217,7 +256,9 @@ class Directory:
         # Of two records of a peer, readers believe the one that expires later.
         expirations = {key: expiration - _TICK_S if key in gone else expiration for key in stores}
         values = {key: encode(record) for key, record in stores.items()}
-        accepted = await _within(PUBLISH_TIMEOUT_S, self._node.store(values, expirations, self._identity.peer_id))
+        accepted = await _within(
+            PUBLISH_TIMEOUT_S, self._node.store(values, expirations, self._identity.peer_id)
+        )
         self._node.check()
         if not accepted:
             raise DirectoryDown("our record was not accepted by the nodes that should store it")
@@ -235,7 +276,9 @@ class Directory:
         await self._node.rejoin()
         await self._node.check_clock()
         if self._network.bootstrap and not self._node.neighbours:
-            raise DirectoryDown("no other node answers any more; check the network, it is tried again by itself")
+            raise DirectoryDown(
+                "no other node answers any more; check the network, it is tried again by itself"
+            )
 
 
 async def _within(timeout_s: float, awaitable: Awaitable[_T]) -> _T:

@@ -1,7 +1,8 @@
-"""Where nodes stand closer together than they should: somebody has made ids until enough of them were near a key.
+"""Where nodes stand closer together than they should: somebody has made ids until enough of them
+were near a key.
 
-Ids are hashes, so honest nodes are spread evenly, and how densely is seen around a place that nobody else knows. See
-Sridhar et al. 2023, "Content Censorship in the InterPlanetary File System".
+Ids are hashes, so honest nodes are spread evenly, and how densely is seen around a place that
+nobody else knows. See Sridhar et al. 2023, "Content Censorship in the InterPlanetary File System".
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class Density:
         self._near[key] = tuple(sorted(distances.union(self._near.get(key, ())))[:most])
 
     def crowded(self, key: bytes) -> bool:
-        """Whether the nodes nearest to a key are suspiciously near. Not if too little was seen to say."""
+        """Whether the nodes nearest to a key are suspiciously near.
+
+        Not if too little was seen to say.
+        """
         near, around = self._near.get(key, ()), self._near.get(self.place, ())
         if len(near) < NEAR or len(around) < NEAR:
             return False

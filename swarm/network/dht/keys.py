@@ -1,9 +1,10 @@
 """Where records lie in the DHT: under keys that stay small, however large the swarm is.
 
-A model's layers are divided into at most `BLOCKS` blocks. Peers whose spans begin in the same block share a tree of
-keys: one root, two keys below it, four below these. Hashed bits of a peer's id are its way down from the root, and
-its record lies somewhere on that way, so a small swarm lies in the roots and a large one spreads over many keys. The
-list of models is one more tree, whose ways are those of the models' fingerprints.
+A model's layers are divided into at most `BLOCKS` blocks. Peers whose spans begin in the same block
+share a tree of keys: one root, two keys below it, four below these. Hashed bits of a peer's id are
+its way down from the root, and its record lies somewhere on that way, so a small swarm lies in the
+roots and a large one spreads over many keys. The list of models is one more tree, whose ways are
+those of the models' fingerprints.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-# Every node that is asked for a key names its neighbours: even an empty key costs a reader 15 to 30 KB, as much as five
-# to ten records. More blocks would spread readers over more nodes, and cost them more.
+# Every node that is asked for a key names its neighbours: even an empty key costs a reader 15 to 30
+# KB, as much as five to ten records. More blocks would spread readers over more nodes, and cost
+# them more.
 BLOCKS = 4
 MAX_DEPTH = 12  # 4 trees of 8191 keys with 32 records each: room for a million peers of one model
 CAPACITY = 32  # records that a key is meant to hold; see `swarm.network.dht.slots`
-SIGNPOST = CAPACITY * 3 // 8  # from so many records on others may lie below: after departures a key is not full
+# from so many records on others may lie below: after departures a key is not full
+SIGNPOST = CAPACITY * 3 // 8
 LIST_CAPACITY = 128  # the same for keys of the list of models, whose entries are smaller
 LIST_SIGNPOST = LIST_CAPACITY * 3 // 8
 
@@ -57,7 +60,8 @@ def block_of(first_layer: int, model_layers: int) -> int:
 
 
 def way_of(name: str) -> str:
-    """The path from the root to the deepest key, for a peer's id or a fingerprint: `MAX_DEPTH` bits."""
+    """The path from the root to the deepest key, for a peer's id or a fingerprint: `MAX_DEPTH`
+    bits."""
     return f"{_hashed(name, 'way'):064b}"[:MAX_DEPTH]
 
 

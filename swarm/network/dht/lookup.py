@@ -1,4 +1,5 @@
-"""From what lies under keys to what a reader wants to know: the peers of a model, the models of a network."""
+"""From what lies under keys to what a reader wants to know: the peers of a model, the models of a
+network."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Found = Mapping[str, Sequence[tuple[Record, float]]]  # under each key, records 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model that the swarm serves, wholly or in part, and how many of its peers are in the list of models.
+    """One model that the swarm serves, wholly or in part, and how many of its peers are in the list
+    of models.
 
     Only the first few peers of a model list themselves: `LISTED` may stand for any number.
     """
@@ -40,9 +42,14 @@ class ModelEntry:
 
 
 class PeerLookup:
-    """The peers of one model. Read the keys that are `wanted`, say what was `saw`, until none is; then ask `sample`."""
+    """The peers of one model.
 
-    def __init__(self, network: str, fingerprint: str, model_layers: int, enough: int, rng: random.Random) -> None:
+    Read the keys that are `wanted`, say what was `saw`, until none is; then ask `sample`.
+    """
+
+    def __init__(
+        self, network: str, fingerprint: str, model_layers: int, enough: int, rng: random.Random
+    ) -> None:
         self._network, self._fingerprint, self._layers = network, fingerprint, model_layers
         self._newest: dict[str, float] = {}  # when each peer's last record expires
         self._asked: dict[str, Shard] = {}
@@ -51,25 +58,40 @@ class PeerLookup:
             enough,
             rng,
             counts=self._counts,
-            satisfied=lambda found: covers((r for r, _ in found if r.state == "online"), model_layers),
+            satisfied=lambda found: covers(
+                (r for r, _ in found if r.state == "online"), model_layers
+            ),
         )
 
     def wanted(self) -> list[str]:
-        self._asked = {span_key(self._network, self._fingerprint, shard): shard for shard in self._survey.wanted()}
+        self._asked = {
+            span_key(self._network, self._fingerprint, shard): shard
+            for shard in self._survey.wanted()
+        }
         return list(self._asked)
 
     def saw(self, found: Found) -> None:
         for key, records in found.items():
-            ours = [(record, expiration) for record, expiration in records if isinstance(record, PeerRecord)]
+            ours = [
+                (record, expiration)
+                for record, expiration in records
+                if isinstance(record, PeerRecord)
+            ]
             for record, expiration in ours:
-                self._newest[record.peer_id] = max(expiration, self._newest.get(record.peer_id, 0.0))
+                self._newest[record.peer_id] = max(
+                    expiration, self._newest.get(record.peer_id, 0.0)
+                )
             self._survey.saw({self._asked[key]: ours})
 
     def sample(self) -> Sample[PeerRecord]:
         """In order of their spans."""
         found = self._survey.sample()
-        order = sorted(zip(found.records, found.weights, strict=True), key=lambda each: _place(each[0][0]))
-        return Sample(tuple(r for (r, _), _ in order), tuple(w for _, w in order), found.total, found.complete)
+        order = sorted(
+            zip(found.records, found.weights, strict=True), key=lambda each: _place(each[0][0])
+        )
+        return Sample(
+            tuple(r for (r, _), _ in order), tuple(w for _, w in order), found.total, found.complete
+        )
 
     def _counts(self, found: tuple[PeerRecord, float]) -> bool:
         record, expiration = found
@@ -87,12 +109,18 @@ class ModelLookup:
         self._survey: Survey[ModelRecord] = Survey([0], ENOUGH_ENTRIES, rng, signpost=LIST_SIGNPOST)
 
     def wanted(self) -> list[str]:
-        self._asked = {models_key(self._network, shard.path): shard for shard in self._survey.wanted()}
+        self._asked = {
+            models_key(self._network, shard.path): shard for shard in self._survey.wanted()
+        }
         return list(self._asked)
 
     def saw(self, found: Found) -> None:
         for key, records in found.items():
-            ours = [(record, expiration) for record, expiration in records if isinstance(record, ModelRecord)]
+            ours = [
+                (record, expiration)
+                for record, expiration in records
+                if isinstance(record, ModelRecord)
+            ]
             for record, expiration in ours:
                 who = record.fingerprint, record.peer_id
                 if who not in self._newest or expiration > self._newest[who][1]:

@@ -1,4 +1,7 @@
-"""One hivemind DHT node on the running event loop: started, hardened, stopped. Its only process is libp2p's daemon."""
+"""One hivemind DHT node on the running event loop: started, hardened, stopped.
+
+Its only process is libp2p's daemon.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,15 @@ from swarm.network.dht.validator import RecordValidator
 from swarm.util.tasks import end, within
 
 _RPC_TIMEOUT_S = 3.0  # a DHT request over a slow link, relay included
-# Records lie on the 5 nodes nearest to their key; searching a few more finds those five for certain.
+# Records lie on the 5 nodes nearest to their key; searching a few more finds those five for
+# certain.
 _BEAM_SIZE = 8
 # The same at a crowded key.
 _WIDE_BEAM_SIZE = 40
 _WIDE_REPLICAS = 32
 _GAUGE_INTERVAL_S = 600.0
-# "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie about it.
+# "Never good enough": a search that may stop at a late enough expiration can be stopped by a lie
+# about it.
 _ASK_EVERYBODY = float("nan")
 _KEEP_INTERVAL_S = 60.0
 _TIME_INTERVAL_S = 600.0  # between two questions for the time: clocks drift
@@ -70,7 +75,8 @@ class Node:
         client_mode: bool,
         timeout_s: float,
     ) -> Node:
-        """Start the daemon under our identity and enter the DHT through the network's bootstrap nodes.
+        """Start the daemon under our identity and enter the DHT through the network's bootstrap
+        nodes.
 
         Nodes that are `known` are greeted besides, without waiting for them. A `bootstrap_node`
         enters through those of the others that are there, and greets the rest when they come.
@@ -89,7 +95,11 @@ class Node:
             timeout_s=timeout_s,
         )
         try:
-            maddrs = [] if client_mode else [str(address) for address in await daemon.get_visible_maddrs()]
+            maddrs = (
+                []
+                if client_mode
+                else [str(address) for address in await daemon.get_visible_maddrs()]
+            )
             dht = await start_dht(daemon, identity, network, client_mode)
             places = [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)]
             if bootstrap_node:
@@ -109,7 +119,9 @@ class Node:
             node.tasks.append(asyncio.create_task(meet(dht, known)))
         return node
 
-    async def find(self, keys: Sequence[str]) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
+    async def find(
+        self, keys: Sequence[str]
+    ) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
         """What lies under these keys. Where nodes crowd around one, more of them are asked."""
         found: dict[str, ValueWithExpiration[DictionaryDHTValue] | None]
         found = await self.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE)
@@ -117,7 +129,9 @@ class Node:
             found |= await self.dht.get_many(crowded, _ASK_EVERYBODY, beam_size=_WIDE_BEAM_SIZE)
         return found
 
-    async def store(self, records: Mapping[str, bytes], expirations: Mapping[str, float], subkey: str) -> bool:
+    async def store(
+        self, records: Mapping[str, bytes], expirations: Mapping[str, float], subkey: str
+    ) -> bool:
         """Store what is to lie under these keys. Where nodes crowd around one, more of them get it.
 
         False if some was not accepted.
@@ -149,7 +163,9 @@ class Node:
             await self.dht.find_nearest_nodes([DHTID.from_bytes(density.place)])
 
     def _crowded(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if self.daemon.gate.density.crowded(DHTID.generate(key).to_bytes())]
+        return [
+            key for key in keys if self.daemon.gate.density.crowded(DHTID.generate(key).to_bytes())
+        ]
 
     @property
     def neighbours(self) -> int:
@@ -172,16 +188,18 @@ class Node:
         ]
 
     def check(self) -> None:
-        """Raises DirectoryDown if the daemon is gone. hivemind then keeps quiet and stores records with itself."""
+        """Raises DirectoryDown if the daemon is gone. hivemind then keeps quiet and stores records
+        with itself."""
         child = self.daemon._child
         if child is None or child.returncode is not None:
             raise DirectoryDown("libp2p's daemon (p2pd) has ended, so restart this program")
 
     async def rejoin(self) -> None:
-        """Greet the bootstrap nodes again if every other node has been lost, as after their restart.
+        """Greet the bootstrap nodes again if every other node has been lost, as after their
+        restart.
 
-        hivemind forgets nodes that don't answer and never comes back to them. Succeeds or not in silence: `neighbours`
-        tells.
+        hivemind forgets nodes that don't answer and never comes back to them. Succeeds or not in
+        silence: `neighbours` tells.
         """
         if self.neighbours or not self.bootstrap:
             return
@@ -213,7 +231,10 @@ class Node:
         """Ask some nodes, all at once; the gate hears the answers."""
         asked_at = self.daemon.gate.clock.steady()
         known = list(self.dht.protocol.routing_table.uid_to_peer_id.values())
-        asked = {*map(peer_of, self.bootstrap), *random.sample(known, min(len(known), _ASKED_FOR_THE_TIME))}
+        asked = {
+            *map(peer_of, self.bootstrap),
+            *random.sample(known, min(len(known), _ASKED_FOR_THE_TIME)),
+        }
         await asyncio.gather(*(self.dht.protocol.call_ping(peer) for peer in asked))
         self.daemon.gate.clock.forget_before(asked_at)
 
@@ -240,7 +261,9 @@ class Node:
         await stop_daemon(self.daemon)
 
 
-async def start_dht(daemon: P2P, identity: Identity, network: Network, client_mode: bool) -> DHTNode:
+async def start_dht(
+    daemon: P2P, identity: Identity, network: Network, client_mode: bool
+) -> DHTNode:
     """hivemind's node over a running daemon, hardened, that knows nobody yet."""
     validator = RecordValidator(network.name, identity, admits=network.admits)
     dht = await DHTNode.create(
@@ -268,13 +291,16 @@ def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:
     protocol = dht.protocol
     # One bad record under a key must not hide the good ones.
     protocol._validate_dictionary = validator.sift
-    # A node prefers its cache to what it stores, key by key, and strangers may write to the cache: one valid record
-    # there would hide all the others. With one storage for both, such a write is an ordinary store.
+    # A node prefers its cache to what it stores, key by key, and strangers may write to the cache:
+    # one valid record there would hide all the others. With one storage for both, such a write is
+    # an ordinary store.
     protocol.cache = protocol.storage = Shelf()
     routes = protocol.routing_table = Routes(dht.node_id, protocol.bucket_size, 5, network.admits)
     update = protocol.update_routing_table
 
-    async def update_if_fits(node_id: DHTID | None, peer_id: PeerID, responded: bool = True) -> None:
+    async def update_if_fits(
+        node_id: DHTID | None, peer_id: PeerID, responded: bool = True
+    ) -> None:
         if node_id is None or not responded or routes.fits(node_id, peer_id):
             await update(node_id, peer_id, responded)
 

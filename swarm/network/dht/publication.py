@@ -1,4 +1,5 @@
-"""What one peer writes into the DHT: its record, perhaps an entry in the list of models, and under which keys."""
+"""What one peer writes into the DHT: its record, perhaps an entry in the list of models, and under
+which keys."""
 
 from __future__ import annotations
 
@@ -28,13 +29,19 @@ class Announcement:
         """The keys to look at now."""
         depth, listed_depth = self._berth.wanted(now_s), self._listing.wanted(now_s)
         keys = [] if depth is None else [self._record.key(depth)]
-        return keys if listed_depth is None else [*keys, self._record.model_record().key(listed_depth)]
+        return (
+            keys if listed_depth is None else [*keys, self._record.model_record().key(listed_depth)]
+        )
 
     def saw(self, found: Found, now_s: float) -> None:
         """What lies under the keys that were wanted."""
         us, entry = self._record.peer_id, self._record.model_record()
         here = {
-            key: [record for record, _ in records if record.peer_id != us and record.state != "offline"]
+            key: [
+                record
+                for record, _ in records
+                if record.peer_id != us and record.state != "offline"
+            ]
             for key, records in found.items()
         }
         depth, listed_depth = self._berth.wanted(now_s), self._listing.wanted(now_s)

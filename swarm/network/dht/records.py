@@ -1,8 +1,9 @@
 """The two records that a peer keeps in the DHT, their bytes, and the keys they live under.
 
-A PeerRecord says which layers the peer serves and how to reach it. It is stored once, under one of the keys of its
-model, block of layers and peer id. A ModelRecord is a peer's entry in the list of models, so that a stranger can ask
-what is served; a few peers of each model keep one. In both places the subkey is the peer's id.
+A PeerRecord says which layers the peer serves and how to reach it. It is stored once, under one of
+the keys of its model, block of layers and peer id. A ModelRecord is a peer's entry in the list of
+models, so that a stranger can ask what is served; a few peers of each model keep one. In both
+places the subkey is the peer's id.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from swarm.errors import IdentityError, InvalidRecord
 from swarm.identity import public_key_of
@@ -18,7 +27,8 @@ from swarm.network.dht.keys import MAX_DEPTH, Shard, block_of, models_key, span_
 from swarm.network.links.address import MAX_ADDRESS, check_address
 
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
-CLOCK_SKEW_S = 5.0  # by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
+# by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
+CLOCK_SKEW_S = 5.0
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
@@ -27,11 +37,14 @@ MAX_MODEL_LAYERS = 1000
 State = Literal["joining", "online", "draining", "offline"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]  # printed in terminals: no controls
+# printed in terminals: no controls
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]
 NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z")]
 Address = Annotated[str, Field(max_length=MAX_ADDRESS)]
-Neighbour = Annotated[tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)]
+Neighbour = Annotated[
+    tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)
+]
 
 
 class _Record(BaseModel):
@@ -62,13 +75,19 @@ class PeerRecord(_Record):
     last_layer: int
     dtype: Dtype
     # strict=False: msgpack has lists only. The strings inside stay strict.
-    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]  # best first
-    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]  # SHA-256 of the TLS certificate's DER
+    # best first
+    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]
+    # SHA-256 of the TLS certificate's DER
+    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
     tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
     free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
-    queue_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # that a frame has lately waited for other sessions' frames
-    # One-way times to peers that may come before or after in a chain: `neighbour_key`, tenths of ms.
-    neighbours: Annotated[tuple[Neighbour, ...], Field(strict=False, max_length=MAX_NEIGHBOURS)] = ()
+    # that a frame has lately waited for other sessions' frames
+    queue_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    # One-way times to peers that may come before or after in a chain: `neighbour_key`, tenths of
+    # ms.
+    neighbours: Annotated[
+        tuple[Neighbour, ...], Field(strict=False, max_length=MAX_NEIGHBOURS)
+    ] = ()
     software: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{1,32}\z")]
     protocol: Annotated[int, Field(ge=1, le=65535)]
 
@@ -82,7 +101,9 @@ class PeerRecord(_Record):
     @model_validator(mode="after")
     def _span_lies_in_the_model(self) -> PeerRecord:
         if not self.first_layer < self.last_layer <= self.model_layers:
-            raise ValueError(f"no span [{self.first_layer}, {self.last_layer}) in {self.model_layers} layers")
+            raise ValueError(
+                f"no span [{self.first_layer}, {self.last_layer}) in {self.model_layers} layers"
+            )
         return self
 
     @property
@@ -92,7 +113,9 @@ class PeerRecord(_Record):
 
     def key(self, depth: int = 0) -> str:
         """The DHT key this record may lie under, so far below the root."""
-        return span_key(self.network, self.fingerprint, Shard(self.block, way_of(self.peer_id)[:depth]))
+        return span_key(
+            self.network, self.fingerprint, Shard(self.block, way_of(self.peer_id)[:depth])
+        )
 
     def model_record(self) -> ModelRecord:
         """The entry in the list of models that goes with this record."""
@@ -115,12 +138,16 @@ _ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discrimin
 
 
 def neighbour_key(peer_id: str) -> str:
-    """What stands for a peer id among the neighbours of a record. Where two share it, only their times are mixed up."""
+    """What stands for a peer id among the neighbours of a record.
+
+    Where two share it, only their times are mixed up.
+    """
     return peer_id[-10:]
 
 
 def latest_expiration_s(now_s: float) -> float:
-    """The latest time at which a record that is written now may expire, of a clock that is right."""
+    """The latest time at which a record that is written now may expire, of a clock that is
+    right."""
     return now_s + RECORD_LIFETIME_S + CLOCK_SKEW_S
 
 
@@ -133,19 +160,27 @@ def encode(record: Record) -> bytes:
     """The record as msgpack. Raises InvalidRecord if it takes more than MAX_RECORD_BYTES."""
     data: bytes = msgpack.packb(record.model_dump())
     if len(data) > MAX_RECORD_BYTES:
-        raise InvalidRecord(f"{len(data)} bytes, at most {MAX_RECORD_BYTES}; give fewer or shorter addresses")
+        raise InvalidRecord(
+            f"{len(data)} bytes, at most {MAX_RECORD_BYTES}; give fewer or shorter addresses"
+        )
     return data
 
 
 def decode(data: bytes) -> Record:
-    """The record in bytes that a stranger sent. Raises InvalidRecord, and nothing else, on anything malformed."""
+    """The record in bytes that a stranger sent.
+
+    Raises InvalidRecord, and nothing else, on anything malformed.
+    """
     if len(data) > MAX_RECORD_BYTES:
         raise InvalidRecord(f"{len(data)} bytes, at most {MAX_RECORD_BYTES}")
     try:
         return _ANY_RECORD.validate_python(msgpack.unpackb(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidRecord(f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}") from error
-    # ValueError: broken, too deep, not UTF-8. OverflowError: a timestamp out of range. TypeError: a list as a key.
+        raise InvalidRecord(
+            f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+        ) from error
+    # ValueError: broken, too deep, not UTF-8. OverflowError: a timestamp out of range. TypeError: a
+    # list as a key.
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise InvalidRecord(f"not msgpack ({type(error).__name__})") from error

@@ -16,18 +16,22 @@ from swarm.network.dht.clock_skew import MAX_SKEW_S
 from swarm.network.dht.rpc_gater import node_id_of
 from swarm.util.tasks import end, within
 
-STRAGGLERS_S = 2.5  # how long silent bootstrap nodes are waited for once one has answered, and the search for our place
+# how long silent bootstrap nodes are waited for once one has answered, and the search for our place
+STRAGGLERS_S = 2.5
 GREETINGS = 3  # of a node that does not answer
 CONNECT_TIMEOUT_S = 5.0  # to a node that may be gone
 
 
 class Routes(RoutingTable):  # type: ignore[misc, unused-ignore]
-    """hivemind's table with nodes of our network only, each in its place, and no more of them than it uses.
+    """hivemind's table with nodes of our network only, each in its place, and no more of them than
+    it uses.
 
     hivemind takes a node's word for where it is, so one node could stand in all places near a key.
     """
 
-    def __init__(self, node_id: DHTID, bucket_size: int, depth_modulo: int, admits: Callable[[str], bool]) -> None:
+    def __init__(
+        self, node_id: DHTID, bucket_size: int, depth_modulo: int, admits: Callable[[str], bool]
+    ) -> None:
         super().__init__(node_id, bucket_size, depth_modulo)
         self._admits = admits
 
@@ -53,9 +57,9 @@ def peer_of(address: str) -> PeerID:
 async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
     """Greet the bootstrap nodes, all at once.
 
-    One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let us in, or ClockOff if
-    that is the reason, RuntimeError if none answers. Done in place of `DHTNode.create`, where one that refuses us is
-    enough.
+    One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let
+    us in, or ClockOff if that is the reason, RuntimeError if none answers. Done in place of
+    `DHTNode.create`, where one that refuses us is enough.
     """
     peers = set(map(peer_of, bootstrap))
     if not peers:
@@ -95,12 +99,18 @@ async def _meet_one(dht: DHTNode, address: str) -> None:
     if peer == dht.p2p.peer_id:
         return  # a bootstrap node that stands in the list that it was given
     with suppress(Exception):  # whatever is wrong with it, we do without it
-        await within(CONNECT_TIMEOUT_S, dht.p2p._client.connect(peer, [Multiaddr(address.rpartition("/p2p/")[0])]))
+        await within(
+            CONNECT_TIMEOUT_S,
+            dht.p2p._client.connect(peer, [Multiaddr(address.rpartition("/p2p/")[0])]),
+        )
     await _greet(dht, peer, validate=False)
 
 
 async def _greet_again(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
-    """Whether a node lets us in. One that has too much to do may miss a greeting, or we its answer."""
+    """Whether a node lets us in.
+
+    One that has too much to do may miss a greeting, or we its answer.
+    """
     for _ in range(GREETINGS):
         if answer := await _greet(dht, peer, validate=True):
             return answer
@@ -110,7 +120,8 @@ async def _greet_again(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
 async def _greet(dht: DHTNode, peer: PeerID, validate: bool) -> bool | ValidationError:
     """Whether a node lets us in."""
     try:
-        node_id = await dht.protocol.call_ping(peer, validate=validate)  # None on failure, within its own timeout
+        # None on failure, within its own timeout
+        node_id = await dht.protocol.call_ping(peer, validate=validate)
     except ValidationError as error:
         return error
     if node_id is None:

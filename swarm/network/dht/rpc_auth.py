@@ -1,7 +1,7 @@
 """The code that calls inside a private swarm carry, made with the network's key. No sockets.
 
-Whoever answers learns from libp2p who calls. The code covers both ids, so it is of no use to anybody else or at
-anybody else; within a minute it is taken once, and after that it is too old.
+Whoever answers learns from libp2p who calls. The code covers both ids, so it is of no use to
+anybody else or at anybody else; within a minute it is taken once, and after that it is too old.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-MAX_AGE_S = 60.0  # of a request, and of a clock that is ahead; what we remember of nonces covers twice that
+# of a request, and of a clock that is ahead; what we remember of nonces covers twice that
+MAX_AGE_S = 60.0
 MAX_NONCES = 100_000  # remembered a minute; only members can add to them
 NONCE_BYTES = 16
 _MAC_BYTES = 32
@@ -37,12 +38,16 @@ class Seal:
     """Seals and opens the calls of one network's members.
 
     Args:
-        timeless: names of calls that may come from clocks that are wrong, and that do no harm when they come twice.
+        timeless: names of calls that may come from clocks that are wrong, and that do no harm when
+            they come twice.
         clock: seconds since 1970.
     """
 
     def __init__(
-        self, key: bytes, timeless: frozenset[str] = frozenset(), clock: Callable[[], float] = time.time
+        self,
+        key: bytes,
+        timeless: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._key = hmac.digest(key, _PURPOSE, "sha256")
         self._timeless, self._clock = timeless, clock
@@ -53,7 +58,9 @@ class Seal:
     def request(self, call: Call, payload: bytes) -> tuple[bytes, bytes]:
         """The sealed request, and its nonce, to open the answer with."""
         nonce, now = secrets.token_bytes(NONCE_BYTES), self._clock()
-        return _HEAD.pack(nonce, now, self._mac(b"request", call, nonce, now, payload)) + payload, nonce
+        return _HEAD.pack(
+            nonce, now, self._mac(b"request", call, nonce, now, payload)
+        ) + payload, nonce
 
     def open_request(self, call: Call, sealed: bytes) -> tuple[bytes, bytes]:
         """The payload and the nonce. Raises Stranger."""
@@ -73,7 +80,9 @@ class Seal:
     def open_answer(self, call: Call, nonce: bytes, sealed: bytes) -> bytes:
         """The payload. Raises Stranger."""
         payload = sealed[_MAC_BYTES:]
-        if not hmac.compare_digest(sealed[:_MAC_BYTES], self._mac(b"answer", call, nonce, 0.0, payload)):
+        if not hmac.compare_digest(
+            sealed[:_MAC_BYTES], self._mac(b"answer", call, nonce, 0.0, payload)
+        ):
             raise Stranger("the answer does not come from a member of this swarm")
         return payload
 
@@ -90,5 +99,13 @@ class Seal:
         self._seen.add(nonce)
 
     def _mac(self, kind: bytes, call: Call, nonce: bytes, sent_at: float, payload: bytes) -> bytes:
-        parts = [kind, *(part.encode() for part in call), nonce, struct.pack(">d", sent_at), payload]
-        return hmac.digest(self._key, b"".join(struct.pack(">I", len(part)) + part for part in parts), "sha256")
+        parts = [
+            kind,
+            *(part.encode() for part in call),
+            nonce,
+            struct.pack(">d", sent_at),
+            payload,
+        ]
+        return hmac.digest(
+            self._key, b"".join(struct.pack(">I", len(part)) + part for part in parts), "sha256"
+        )

@@ -1,7 +1,8 @@
-"""What passes between hivemind and the others: every call is checked before hivemind works on it, and every answer.
+"""What passes between hivemind and the others: every call is checked before hivemind works on it,
+and every answer.
 
-hivemind's own hook for it, the authorizer, knows neither who calls nor who is called, and the other services of a node
-do not have it.
+hivemind's own hook for it, the authorizer, knows neither who calls nor who is called, and the other
+services of a node do not have it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ MAX_AT_ONCE = 512  # calls that are answered
 MAX_AT_ONCE_A_CALLER = 64  # hivemind sends 16 a search
 MAX_KEYS_TO_FIND = 16  # in one call, as hivemind sends them; each may bring `MAX_KEY_BYTES`
 MAX_KEYS_TO_STORE = 1024  # in one call: a new node is told all that it should store
-# Signatures cost time to check: 1 MiB of small records is half a second. A peer needs 10 KiB a minute for its own ones.
-STORE_BYTES = 64 << 10  # from one caller in a minute; more, as above to a new node, comes out of what all share
+# Signatures cost time to check: 1 MiB of small records is half a second. A peer needs 10 KiB a
+# minute for its own ones.
+# from one caller in a minute; more, as above to a new node, comes out of what all share
+STORE_BYTES = 64 << 10
 SHARED_STORE_BYTES = 8 << 20
 MAX_CALLS = 3000  # of one caller in a minute; a reader of a small swarm sends some hundred
-# To one caller in a minute; then no more until the next one. A reader of a small swarm gets some 2 MiB.
+# To one caller in a minute; then no more until the next one. A reader of a small swarm gets some 2
+# MiB.
 SENT_BYTES = 32 << 20
 MAX_NEIGHBOURS = 20  # that one answer names for a key
 _ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
@@ -48,7 +52,10 @@ class Refused(ValueError):
 
 
 def node_id_of(peer: PeerID) -> DHTID:
-    """The place in the DHT that a peer's node has. It cannot choose another one, and has only one."""
+    """The place in the DHT that a peer's node has.
+
+    It cannot choose another one, and has only one.
+    """
     return DHTID.generate(peer.to_bytes())
 
 
@@ -74,15 +81,22 @@ class Gate:
         self.density, self.clock = Density(), Clock(time_of_day)
         self.answered = self.refused = 0
         self._network = network
-        self._seal = Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
+        self._seal = (
+            Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
+        )
         self._at_once: Counter[str] = Counter()
         self._calls = Allowance(MAX_CALLS, 60.0, clock)
         self._sent = Allowance(SENT_BYTES, 60.0, clock)
         self._stores = Allowance(STORE_BYTES, 60.0, clock)
         self._shared_stores = Allowance(SHARED_STORE_BYTES, 60.0, clock)
 
-    async def answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
-        """What is sent back for a request. Raises ValueError if it is refused, and what `work` raises."""
+    async def answer(
+        self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work
+    ) -> bytes:
+        """What is sent back for a request.
+
+        Raises ValueError if it is refused, and what `work` raises.
+        """
         try:
             answer = await self._answer(call, request, parse, work)
         except ValueError as error:
@@ -92,7 +106,9 @@ class Gate:
         self.answered += 1
         return answer
 
-    async def _answer(self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work) -> bytes:
+    async def _answer(
+        self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work
+    ) -> bytes:
         with self._turn(call.caller):
             nonce = b""
             if self._seal is not None:
@@ -108,9 +124,16 @@ class Gate:
             return answer if self._seal is None else self._seal.answer(call, nonce, answer)
 
     async def ask(
-        self, call: Call, message: Any, send: Callable[[bytes], Awaitable[bytes]], parse: Callable[[bytes], Any]
+        self,
+        call: Call,
+        message: Any,
+        send: Callable[[bytes], Awaitable[bytes]],
+        parse: Callable[[bytes], Any],
     ) -> Any:
-        """What comes back for a message, without what nobody should believe. Raises ValueError if that is nothing."""
+        """What comes back for a message, without what nobody should believe.
+
+        Raises ValueError if that is nothing.
+        """
         request, nonce, asked_at = message.SerializeToString(), b"", self.clock.steady()
         if self._seal is not None:
             request, nonce = self._seal.request(call, request)
@@ -149,7 +172,9 @@ class Gate:
             size = message.ByteSize()
             if len(message.keys) > MAX_KEYS_TO_STORE:
                 raise Refused(f"at most {MAX_KEYS_TO_STORE} keys are stored in one call")
-            if not self._stores.take(call.caller, size) and not self._shared_stores.take(None, size):
+            if not self._stores.take(call.caller, size) and not self._shared_stores.take(
+                None, size
+            ):
                 raise Refused("too much to store; try again in a minute")
 
 
@@ -161,15 +186,20 @@ def _sift(result: dht_pb2.FindResult) -> None:
     if len(result.value) > MAX_KEY_BYTES or _count(result) > MAX_RECORDS:
         result.type = dht_pb2.NOT_FOUND
         result.value = b""
-    named = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:MAX_NEIGHBOURS]
-    good = [(node_id, peer) for node_id, peer in named if node_id == node_id_of(PeerID(peer)).to_bytes()]
+    named = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[
+        :MAX_NEIGHBOURS
+    ]
+    good = [
+        (node_id, peer) for node_id, peer in named if node_id == node_id_of(PeerID(peer)).to_bytes()
+    ]
     del result.nearest_node_ids[:], result.nearest_peer_ids[:]
     result.nearest_node_ids.extend(node_id for node_id, _ in good)
     result.nearest_peer_ids.extend(peer for _, peer in good)
 
 
 def _count(result: dht_pb2.FindResult) -> float:
-    """How many records are in it, before hivemind makes objects of them; infinity if it makes no sense."""
+    """How many records are in it, before hivemind makes objects of them; infinity if it makes no
+    sense."""
     if result.type == dht_pb2.NOT_FOUND:
         return 0
     try:

@@ -1,8 +1,8 @@
 """Where a peer's own records lie: on the way of its tree, at the first key with room.
 
-It walks down from the root when it comes, and then stays. Once in a while it looks at one of its keys, by lot. Where
-others have left an upper key, so that readers might take it for the last one, it moves up; where too many came at the
-same time, those of the highest ranks move down.
+It walks down from the root when it comes, and then stays. Once in a while it looks at one of its
+keys, by lot. Where others have left an upper key, so that readers might take it for the last one,
+it moves up; where too many came at the same time, those of the highest ranks move down.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ MAX_LIST_INTERVAL_S = 3600.0
 
 
 class Berth:
-    """Where the record of one peer lies. Ask what is `wanted` before every refresh, look, and say what was `saw`.
+    """Where the record of one peer lies.
+
+    Ask what is `wanted` before every refresh, look, and say what was `saw`.
 
     ``depth`` is how far down the peer's way; it is right once nothing is wanted.
     """
@@ -49,7 +51,9 @@ class Berth:
         elif self._look_depth < self.depth and len(others) < ROOM:
             self.depth = self._look_depth
             self._settle(now_s)
-        elif self._look_depth == self.depth < MAX_DEPTH and _too_many(self._peer_id, others, CROWD, CAPACITY):
+        elif self._look_depth == self.depth < MAX_DEPTH and _too_many(
+            self._peer_id, others, CROWD, CAPACITY
+        ):
             self.depth += 1
             self._settled = False
         else:
@@ -65,7 +69,10 @@ class Berth:
 
 
 class Listing:
-    """Whether one peer keeps its model in the list of models, and how deep. Used as a `Berth` is."""
+    """Whether one peer keeps its model in the list of models, and how deep.
+
+    Used as a `Berth` is.
+    """
 
     def __init__(self, peer_id: str, fingerprint: str, rng: random.Random) -> None:
         self.listed = False
@@ -91,8 +98,12 @@ class Listing:
             self._look_depth += 1
             return
         self.depth = self._look_depth
-        self.listed = not _too_many(self._peer_id, same, 2 * LISTED, LISTED) if here else len(same) < LISTED
-        interval_s = min(LIST_INTERVAL_S * crowd, MAX_LIST_INTERVAL_S) if self._looks else FIRST_LOOK_S
+        self.listed = (
+            not _too_many(self._peer_id, same, 2 * LISTED, LISTED) if here else len(same) < LISTED
+        )
+        interval_s = (
+            min(LIST_INTERVAL_S * crowd, MAX_LIST_INTERVAL_S) if self._looks else FIRST_LOOK_S
+        )
         self._look_depth, self._look_at_s = 0, now_s + interval_s * self._rng.uniform(0.5, 1.5)
         self._looks += 1
 

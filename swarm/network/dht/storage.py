@@ -12,7 +12,8 @@ from swarm.network.dht.records import latest_expiration_s
 from swarm.util.allowance import Allowance
 
 MAX_RECORDS = 256  # under a key, which is meant to hold 32, or 128 of the list of models
-# Of these; so an answer to 16 keys stays below the 4 MiB that one message may have. Fits 192 of the largest records.
+# Of these; so an answer to 16 keys stays below the 4 MiB that one message may have. Fits 192 of the
+# largest records.
 MAX_KEY_BYTES = 224 << 10
 MAX_WRITES = 64  # of one peer's records in a minute; it needs about six
 MAX_BYTES = 32 << 20  # written in a minute, by all. Records live as long, so it bounds what is kept
@@ -20,7 +21,8 @@ _OVERHEAD_BYTES = 128  # of one record besides its value
 
 
 class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
-    """Records that lie there are refreshed before new ones are let in, so a flood keeps nobody from staying."""
+    """Records that lie there are refreshed before new ones are let in, so a flood keeps nobody from
+    staying."""
 
     def __init__(self, clock: Callable[[], float] = get_dht_time) -> None:
         super().__init__()
@@ -31,14 +33,26 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
     @property
     def records(self) -> int:
         """How many lie there, under all keys."""
-        return sum(len(kept.value) for _, kept in self.items() if isinstance(kept.value, DictionaryDHTValue))
+        return sum(
+            len(kept.value)
+            for _, kept in self.items()
+            if isinstance(kept.value, DictionaryDHTValue)
+        )
 
-    def store_subkey(self, key: DHTID, subkey: Subkey, value: BinaryDHTValue, expiration_time: float) -> bool:
+    def store_subkey(
+        self, key: DHTID, subkey: Subkey, value: BinaryDHTValue, expiration_time: float
+    ) -> bool:
         """As hivemind's; false also where a bound is reached."""
         item = self.get(key)
-        records = item.value if item is not None and isinstance(item.value, DictionaryDHTValue) else None
+        records = (
+            item.value if item is not None and isinstance(item.value, DictionaryDHTValue) else None
+        )
         known = records.get(subkey) if records is not None else None
-        if records is not None and known is not None and known.expiration_time > latest_expiration_s(self._clock()):
+        if (
+            records is not None
+            and known is not None
+            and known.expiration_time > latest_expiration_s(self._clock())
+        ):
             del records[subkey]  # our clock has been set back since
             known = None
         if known is not None and known.expiration_time >= expiration_time:
@@ -50,7 +64,8 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
         return bool(super().store_subkey(key, subkey, value, expiration_time))
 
     def _counted(self, subkey: Subkey, nbytes: int) -> bool:
-        """Count a write against its peer and against all together, or against neither if one has had its share."""
+        """Count a write against its peer and against all together, or against neither if one has
+        had its share."""
         if not (self._writes.allows(subkey) and self._bytes.allows(None, nbytes)):
             return False
         return self._writes.take(subkey) and self._bytes.take(None, nbytes)
@@ -58,4 +73,7 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
 
 def _has_room(records: DictionaryDHTValue, subkey: Subkey, value: BinaryDHTValue) -> bool:
     others = [known.value for other, known in records.items() if other != subkey]
-    return len(others) < MAX_RECORDS and sum(map(len, others)) + len(value) + 80 * len(others) <= MAX_KEY_BYTES
+    return (
+        len(others) < MAX_RECORDS
+        and sum(map(len, others)) + len(value) + 80 * len(others) <= MAX_KEY_BYTES
+    )

@@ -1,7 +1,9 @@
-"""What may be stored in the DHT: hivemind itself lets anybody overwrite any record by a later expiration.
+"""What may be stored in the DHT: hivemind itself lets anybody overwrite any record by a later
+expiration.
 
-A stored value is the msgpack bytes of a record, followed by a signature of 64 bytes. It is made by the key inside the
-peer id that is both the record's subkey and its `peer_id`, and covers key, subkey, value and expiration time.
+A stored value is the msgpack bytes of a record, followed by a signature of 64 bytes. It is made by
+the key inside the peer id that is both the record's subkey and its `peer_id`, and covers key,
+subkey, value and expiration time.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ _PURPOSE = b"swarm directory record 1\0"  # the same key signs other things else
 
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
-    """Lets only the owner's own, well-formed, short-lived records of one network into (and out of) the DHT.
+    """Lets only the owner's own, well-formed, short-lived records of one network into (and out of)
+    the DHT.
 
-    With an identity it signs that peer's records; without one it only checks. Keeps the newest value seen of every
-    record, so that a replayed older one is refused: besides turning back time for readers, a replay would make
-    hivemind's storage drop the newer record at the older one's expiration.
+    With an identity it signs that peer's records; without one it only checks. Keeps the newest
+    value seen of every record, so that a replayed older one is refused: besides turning back time
+    for readers, a replay would make hivemind's storage drop the newer record at the older one's
+    expiration.
 
     Args:
         admits: whose records are allowed, by peer id.
@@ -52,11 +56,18 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         self._prune_at = 1024
 
     def validate(self, record: DHTRecord) -> bool:
-        """Whether the record may be stored or believed. Never raises, whatever a stranger put into the fields.
+        """Whether the record may be stored or believed.
+
+        Never raises, whatever a stranger put into the fields.
 
         An expired record is valid: what is out of date is for the storage to drop.
         """
-        key, subkey, value, expiration = record.key, record.subkey, record.value, record.expiration_time
+        key, subkey, value, expiration = (
+            record.key,
+            record.subkey,
+            record.value,
+            record.expiration_time,
+        )
         if not (isinstance(key, bytes) and isinstance(subkey, bytes) and isinstance(value, bytes)):
             return False
         latest = latest_expiration_s(self._clock())
@@ -73,11 +84,14 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         return True
 
     def sign_value(self, record: DHTRecord) -> bytes:
-        """The value with our signature, if the record lies under our subkey; unchanged (so invalid) otherwise."""
+        """The value with our signature, if the record lies under our subkey; unchanged (so invalid)
+        otherwise."""
         value: bytes = record.value
         if self._identity is None or record.subkey != _subkey(self._identity.peer_id):
             return value
-        return value + self._identity.sign(_signed_bytes(record.key, record.subkey, value, record.expiration_time))
+        return value + self._identity.sign(
+            _signed_bytes(record.key, record.subkey, value, record.expiration_time)
+        )
 
     def strip_value(self, record: DHTRecord) -> bytes:
         """The value without its signature. Called by hivemind for valid records only."""
@@ -85,24 +99,31 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         return value[:-SIGNATURE_BYTES]
 
     def sift(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
-        """Remove what is not valid from the records under `key`, in place. Always true: the rest stays usable.
+        """Remove what is not valid from the records under `key`, in place.
 
-        hivemind drops the whole dictionary for one bad record, so a stranger whose record is only just valid on the
-        clock of the node that stores it could hide everybody else from readers whose clocks are behind.
+        Always true: the rest stays usable.
+
+        hivemind drops the whole dictionary for one bad record, so a stranger whose record is only
+        just valid on the clock of the node that stores it could hide everybody else from readers
+        whose clocks are behind.
         """
         dictionary.maxsize = float("inf")  # both came over the network, unchecked
         with dictionary.freeze():
             for number, (subkey, (value, expiration)) in enumerate(list(dictionary.items())):
-                few = number < MAX_RECORDS  # an honest node has no more, and every signature takes time to check
+                # an honest node has no more, and every signature takes time to check
+                few = number < MAX_RECORDS
                 if (
                     not few
                     or not isinstance(subkey, str)
                     or not self.validate(DHTRecord(key, _subkey(subkey), value, expiration))
                 ):
                     del dictionary[subkey]
-            newest = max((expiration for _, (_, expiration) in dictionary.items()), default=float("-inf"))
+            newest = max(
+                (expiration for _, (_, expiration) in dictionary.items()), default=float("-inf")
+            )
         dictionary.latest_expiration_time = newest
-        dictionary.expiration_heap = sorted(dictionary.key_to_heap.values())  # without the removed ones' times
+        # without the removed ones' times
+        dictionary.expiration_heap = sorted(dictionary.key_to_heap.values())
         return True
 
     def _is_genuine(self, key: bytes, subkey: bytes, value: bytes, expiration: float) -> bool:
@@ -126,7 +147,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
             now = self._clock()
             current = [(where, newest) for where, newest in self._newest.items() if newest[0] > now]
             self._newest = dict(current[-_MAX_REMEMBERED // 2 :])
-            self._prune_at = max(1024, 2 * len(self._newest))  # so pruning costs a constant per record
+            # so pruning costs a constant per record
+            self._prune_at = max(1024, 2 * len(self._newest))
         self._newest[key, subkey] = (expiration, value)
 
 
@@ -142,10 +164,11 @@ def _signed_bytes(key: bytes, subkey: bytes, packed: bytes, expiration: float) -
 
 
 def _unpack_bytes(packed: bytes) -> bytes:
-    """The content of one msgpack byte string, in the only encoding that hivemind's serialiser makes.
+    """The content of one msgpack byte string, in the only encoding that hivemind's serialiser
+    makes.
 
-    hivemind unpacks the stored value once more for the reader, with extension types that run code: anything but a
-    plain byte string stops here.
+    hivemind unpacks the stored value once more for the reader, with extension types that run code:
+    anything but a plain byte string stops here.
     """
     for header_bytes in (2, 3):
         content = packed[header_bytes:]

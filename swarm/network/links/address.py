@@ -1,4 +1,5 @@
-"""The two forms of a peer's address: ``host:port``, where it is dialled directly, and a place at a relay.
+"""The two forms of a peer's address: ``host:port``, where it is dialled directly, and a place at a
+relay.
 
 A place is the relay's own address, then ``/p2p-circuit``, then the libp2p id of whoever holds it::
 
@@ -18,7 +19,9 @@ from swarm.identity import public_key_of
 
 MAX_ADDRESS = 200  # characters: a place whose relay has a name of up to 50
 _CIRCUIT = "/p2p-circuit"
-_HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):([1-9][0-9]{0,4})")
+_HOST_PORT = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):([1-9][0-9]{0,4})"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def check_address(address: str) -> None:
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host (an IPv6 one without its brackets) and port of a direct address. Raises ValueError for any other."""
+    """Host (an IPv6 one without its brackets) and port of a direct address.
+
+    Raises ValueError for any other.
+    """
     if is_place(address):
         raise ValueError(f"{address!r} is not host:port")
     check_address(address)

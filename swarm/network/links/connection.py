@@ -19,7 +19,8 @@ class Arrival:
     """A message for a session, or why no more will come.
 
     Attributes:
-        at: when it came, in seconds of the connection's clock: it may wait for long until the session looks.
+        at: when it came, in seconds of the connection's clock: it may wait for long until the
+            session looks.
     """
 
     peer_id: str
@@ -35,12 +36,15 @@ class Connection:
         clock: seconds; what comes in is stamped by it as soon as it is read.
     """
 
-    def __init__(self, peer_id: str, link: Link, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, peer_id: str, link: Link, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.peer_id, self.link = peer_id, link
         self.rtt_ms = link.rtt_ms
         self._clock = clock
         self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}
-        self._pings: dict[int, asyncio.Future[float | None]] = {}  # when it was answered; None if it is lost
+        # when it was answered; None if it is lost
+        self._pings: dict[int, asyncio.Future[float | None]] = {}
         self._nonces = itertools.count()
         self._ended: LinkClosed | WireError | None = None
         self._why = ""  # we closed it
@@ -56,7 +60,10 @@ class Connection:
         return not self._inboxes and not self._pings
 
     def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
-        """Let messages of a session go to ``inbox``. A peer that overfills it breaks the protocol."""
+        """Let messages of a session go to ``inbox``.
+
+        A peer that overfills it breaks the protocol.
+        """
         self._inboxes[session] = inbox
         if self._ended is not None:
             _put_last(inbox, Arrival(self.peer_id, self._ended, self._clock()))
@@ -69,7 +76,10 @@ class Connection:
         return await self.link.send(message)
 
     async def ping(self) -> float:
-        """Measure and remember the round trip in ms. Raises `LinkClosed` without an answer in `PING_TIMEOUT_S`."""
+        """Measure and remember the round trip in ms.
+
+        Raises `LinkClosed` without an answer in `PING_TIMEOUT_S`.
+        """
         nonce = next(self._nonces) % (1 << 32)
         answered: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         self._pings[nonce] = answered
@@ -115,7 +125,8 @@ class Connection:
         await self.link.close()
 
     def _deliver(self, message: Message, nbytes: int) -> None:
-        """Never waits: a session that nobody reads must not keep pings and other sessions waiting."""
+        """Never waits: a session that nobody reads must not keep pings and other sessions
+        waiting."""
         if isinstance(message, Pong):
             answered = self._pings.get(message.nonce)
             if answered is not None and not answered.done():

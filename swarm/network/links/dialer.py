@@ -14,24 +14,29 @@ class Dialer:
     """Opens links. One per process; close it at the end.
 
     Attributes:
-        streams: for places at relays; None as long as there is no libp2p daemon. Its owner closes it.
+        streams: for places at relays; None as long as there is no libp2p daemon. Its owner closes
+            it.
 
     Args:
         me: who says hello.
         delay_ms: emulated one-way delay of what is sent over the links.
-        speaks_for: how many clients a gateway asks for; peers whose version of the protocol knows it are told so.
+        speaks_for: how many clients a gateway asks for; peers whose version of the protocol knows
+            it are told so.
     """
 
-    def __init__(self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None, speaks_for: int = 1) -> None:
+    def __init__(
+        self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None, speaks_for: int = 1
+    ) -> None:
         self.me, self.delay_ms, self.streams, self.speaks_for = me, delay_ms, streams, speaks_for
         self._websockets = WebSockets()
 
     async def connect(self, address: str, certificate: str, peer_id: str) -> Link:
-        """A link to a peer, which has proved its id: at ``host:port`` it must also show the certificate of that SHA-256
-        fingerprint (hex), at a relay be the libp2p node of the address.
+        """A link to a peer, which has proved its id: at ``host:port`` it must also show the
+        certificate of that SHA-256 fingerprint (hex), at a relay be the libp2p node of the address.
 
         Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does, or it does not take us in.
+            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does, or it does
+                not take us in.
         """
         link = await self._open(address, certificate)
         await introduce(link, self.me, peer_id)

@@ -1,4 +1,7 @@
-"""The hello over a link, on both sides of it. See `swarm.wire.handshake` for what is said, and why that is enough."""
+"""The hello over a link, on both sides of it.
+
+See `swarm.wire.handshake` for what is said, and why that is enough.
+"""
 
 import asyncio
 import logging
@@ -33,10 +36,13 @@ log = logging.getLogger(__name__)
 
 
 async def introduce(link: Link, me: Member, expected: str) -> None:
-    """Say hello on a link that was dialled. Then its ``peer_id`` is proved, and ``rtt_ms`` is known.
+    """Say hello on a link that was dialled.
+
+    Then its ``peer_id`` is proved, and ``rtt_ms`` is known.
 
     Raises:
-        LinkClosed: if the other side is not the expected one or does not take us in, with the link closed.
+        LinkClosed: if the other side is not the expected one or does not take us in, with the link
+            closed.
     """
     try:
         if not me.network.admits(expected):
@@ -47,7 +53,9 @@ async def introduce(link: Link, me: Member, expected: str) -> None:
         raise LinkClosed(link.address, f"no hello in {HELLO_TIMEOUT_S:g} s") from None
     except (HelloError, WireError) as error:
         await link.close()
-        raise LinkClosed(link.address, error.why if isinstance(error, HelloError) else str(error)) from None
+        raise LinkClosed(
+            link.address, error.why if isinstance(error, HelloError) else str(error)
+        ) from None
     except BaseException:
         await link.close()
         raise
@@ -92,8 +100,14 @@ class Door:
         return self._unfinished.total()
 
     def enter(self, address: str) -> Visit | None:
-        """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`. None if too many others have."""
-        if self.unfinished >= MAX_UNFINISHED or self._unfinished[address] >= MAX_UNFINISHED_AN_ADDRESS:
+        """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`.
+
+        None if too many others have.
+        """
+        if (
+            self.unfinished >= MAX_UNFINISHED
+            or self._unfinished[address] >= MAX_UNFINISHED_AN_ADDRESS
+        ):
             log.info("too many unfinished hellos; not taking one from %s", address)
             return None
         self._unfinished[address] += 1
@@ -105,7 +119,10 @@ class Door:
         self._unfinished += Counter()  # drops those that have none
 
     async def admits(self, link: Link) -> bool:
-        """Hear the hello of whoever dialled us. Then the link's ``peer_id`` is proved, or the link is closed."""
+        """Hear the hello of whoever dialled us.
+
+        Then the link's ``peer_id`` is proved, or the link is closed.
+        """
         try:
             await within(HELLO_TIMEOUT_S, self._hear(link))
         except (HelloError, WireError, LinkClosed, asyncio.TimeoutError) as error:

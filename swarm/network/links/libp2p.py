@@ -1,7 +1,7 @@
 """Links through libp2p: one stream each, for peers that nobody can dial directly.
 
-libp2p's handshake proves the id of the other side, whatever relays lie between. On a stream every message follows its
-length in four bytes; a length of zero is only a sign of life.
+libp2p's handshake proves the id of the other side, whatever relays lie between. On a stream every
+message follows its length in four bytes; a length of zero is only a sign of life.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ from swarm.wire.codec import WireError
 PROTOCOL = "swarm/link/1"
 READ_BYTES = 1 << 16  # taken from the daemon at a time
 _LENGTH = struct.Struct(">I")
-_P2P, _P2P_CIRCUIT = b"\xa5\x03", b"\xa2\x02"  # 421 and 290, the codes of parts of a multiaddr, as varints
+# 421 and 290, the codes of parts of a multiaddr, as varints
+_P2P, _P2P_CIRCUIT = b"\xa5\x03", b"\xa2\x02"
 
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -43,9 +44,11 @@ class StreamLink(Link):
     ) -> None:
         super().__init__(writer.transport, address, delay_ms, binding)
         self._reader, self._writer = reader, writer
-        self._got = bytearray()  # the beginning of what has not been received yet: a message and `READ_BYTES` at most
+        # the beginning of what has not been received yet: a message and `READ_BYTES` at most
+        self._got = bytearray()
         self._turn = asyncio.Lock()  # of senders: each has one message in the buffer, or none
-        self._waits_since: float | None = None  # since when we read and hear nothing, on the event loop's clock
+        # since when we read and hear nothing, on the event loop's clock
+        self._waits_since: float | None = None
         self._heart = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
@@ -66,7 +69,8 @@ class StreamLink(Link):
                 await self._get_more()
 
     def _complete(self, most: int) -> bytes | None:
-        """The first message that has come, empty for a sign of life; None if it has not come as a whole."""
+        """The first message that has come, empty for a sign of life; None if it has not come as a
+        whole."""
         if len(self._got) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._got)
@@ -100,14 +104,17 @@ class StreamLink(Link):
         """Give signs of life, and miss those of the other side."""
         while not self.closed:
             await asyncio.sleep(HEARTBEAT_S / 2)
-            silence_s = asyncio.get_running_loop().time() - self._waits_since if self._waits_since else 0.0
+            silence_s = (
+                asyncio.get_running_loop().time() - self._waits_since if self._waits_since else 0.0
+            )
             if silence_s > 1.5 * HEARTBEAT_S:
                 self._cut(f"silent for {silence_s:.0f} s")
             await self._sign()
 
     async def _say_goodbye(self) -> None:
         self._writer.close()
-        await asyncio.shield(self._writer.wait_closed())  # we may be cancelled, and what all wait for must not
+        # we may be cancelled, and what all wait for must not
+        await asyncio.shield(self._writer.wait_closed())
 
     @property
     def _is_shut(self) -> bool:
@@ -115,11 +122,15 @@ class StreamLink(Link):
 
 
 class Streams:
-    """Opens and accepts links over a libp2p daemon, which somebody else starts and stops. Close it before that."""
+    """Opens and accepts links over a libp2p daemon, which somebody else starts and stops.
+
+    Close it before that.
+    """
 
     def __init__(self, daemon: P2P) -> None:
         self._daemon = daemon
-        self._late: set[asyncio.Task[Opened]] = set()  # given up, but the daemon has yet to say how they ended
+        # given up, but the daemon has yet to say how they ended
+        self._late: set[asyncio.Task[Opened]] = set()
 
     async def open(self, address: str, delay_ms: float = 0.0) -> StreamLink:
         """A link to whoever holds a place at a relay.
@@ -141,14 +152,21 @@ class Streams:
             self._leave(dialling)
             raise LinkClosed(address, f"no answer in {links.CONNECT_TIMEOUT_S:g} s")
         try:
-            return StreamLink(*dialling.result(), address, delay_ms, self._binding(self._own_id, place.peer_id))
+            return StreamLink(
+                *dialling.result(), address, delay_ms, self._binding(self._own_id, place.peer_id)
+            )
         except (P2PDaemonError, OSError, EOFError, ValueError) as error:
             raise LinkClosed(address, _first_line(error)) from None
 
-    async def serve(self, door: Door, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0) -> None:
-        """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle`` returns."""
+    async def serve(
+        self, door: Door, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0
+    ) -> None:
+        """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle``
+        returns."""
 
-        async def take(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def take(
+            info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
             caller = str(info.peer_id)
             binding = self._binding(caller, self._own_id)
             async with StreamLink(reader, writer, f"...{caller[-8:]}", delay_ms, binding) as link:
@@ -170,7 +188,10 @@ class Streams:
             link = await self.open(str(place))
             await link.close()
             with contextlib.suppress(asyncio.TimeoutError, P2PDaemonError, OSError, EOFError):
-                await within(links.CLOSE_TIMEOUT_S, self._daemon._client.disconnect(PeerID.from_base58(place.peer_id)))
+                await within(
+                    links.CLOSE_TIMEOUT_S,
+                    self._daemon._client.disconnect(PeerID.from_base58(place.peer_id)),
+                )
             return True
         return False
 
@@ -193,7 +214,8 @@ class Streams:
         return reader, writer
 
     def _leave(self, dialling: "asyncio.Task[Opened]") -> None:
-        """Close what nobody waits for any more: the daemon cannot be told to stop, and would keep the stream."""
+        """Close what nobody waits for any more: the daemon cannot be told to stop, and would keep
+        the stream."""
         self._late.add(dialling)
         dialling.add_done_callback(self._discard)
 
@@ -204,7 +226,8 @@ class Streams:
 
 
 class _Circuit:
-    """A place's multiaddr as the daemon reads it. hivemind's own writes a peer id in a form that go-libp2p refuses."""
+    """A place's multiaddr as the daemon reads it. hivemind's own writes a peer id in a form that
+    go-libp2p refuses."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

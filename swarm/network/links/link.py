@@ -1,4 +1,6 @@
-"""Links: messages both ways between two members of the swarm. What every transport promises, and what all share.
+"""Links: messages both ways between two members of the swarm.
+
+What every transport promises, and what all share.
 
 `websocket` carries them directly, `libp2p` through libp2p, and `dialer` opens both.
 For demonstrations a link can hold every message back for a while before it leaves: an *emulated*
@@ -21,9 +23,11 @@ CONNECT_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as gone
 CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
 HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
-TIMER_S = 0.001  # an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
-# TCP takes a connection that was silent for its retransmission timeout (200 ms and more) for a new one and begins with
-# ten packets again; a frame of more then waits a whole round trip on every link. A busy link is never that silent.
+# an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
+TIMER_S = 0.001
+# TCP takes a connection that was silent for its retransmission timeout (200 ms and more) for a new
+# one and begins with ten packets again; a frame of more then waits a whole round trip on every
+# link. A busy link is never that silent.
 WARM_PAUSE_S = 0.08
 WARM_FOR_S = 3.0  # after the last message: longer than any loop, shorter than a person's pause
 MAX_HELD = 256  # messages held back by an emulated delay
@@ -43,9 +47,9 @@ class LinkClosed(SwarmError):
 class Link(abc.ABC):
     """Messages to and from one other member. Made by `Dialer.connect`, or by the side that accepts.
 
-    Any number of tasks may send, one may receive. Nothing is kept here that the other side does not take: senders wait,
-    and what is not received stays with its sender. A link on which nothing is heard for one and a half `HEARTBEAT_S`
-    while somebody receives is lost.
+    Any number of tasks may send, one may receive. Nothing is kept here that the other side does not
+    take: senders wait, and what is not received stays with its sender. A link on which nothing is
+    heard for one and a half `HEARTBEAT_S` while somebody receives is lost.
 
     A transport says how bytes are written and read, and how silence is broken.
 
@@ -53,7 +57,8 @@ class Link(abc.ABC):
         peer_id: of the other side, once it has proved it; "" before.
         version: of the protocol, as both sides agreed in the hello.
         rtt_ms: the round trip of the hello, where we dialled; infinite before.
-        binding: what this channel is known by at both of its ends, and no other channel; see `swarm.wire.handshake`.
+        binding: what this channel is known by at both of its ends, and no other channel; see
+            `swarm.wire.handshake`.
 
     Args:
         transport: what the bytes leave by, to be cut off where a goodbye takes too long.
@@ -64,7 +69,11 @@ class Link(abc.ABC):
     relayed: ClassVar[bool]  # it goes by way of a third computer
 
     def __init__(
-        self, transport: asyncio.WriteTransport, address: str, delay_ms: float = 0.0, binding: bytes = b""
+        self,
+        transport: asyncio.WriteTransport,
+        address: str,
+        delay_ms: float = 0.0,
+        binding: bytes = b"",
     ) -> None:
         self.address, self.delay_ms, self.binding = address, delay_ms, binding
         self.peer_id, self.rtt_ms = "", float("inf")
@@ -80,12 +89,15 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     async def _write(self, message: bytes) -> None:
-        """Let a message leave; waits while the other side is slow. Raises ConnectionError or RuntimeError."""
+        """Let a message leave; waits while the other side is slow.
+
+        Raises ConnectionError or RuntimeError.
+        """
 
     @abc.abstractmethod
     async def _read(self, most: int) -> bytes:
-        """The next message; longer ones than ``most`` may be refused before they have come as a whole. Raises
-        LinkClosed, WireError. Cancelling it loses nothing."""
+        """The next message; longer ones than ``most`` may be refused before they have come as a
+        whole. Raises LinkClosed, WireError. Cancelling it loses nothing."""
 
     @abc.abstractmethod
     async def _sign(self) -> None:
@@ -146,7 +158,10 @@ class Link(abc.ABC):
             raise StopAsyncIteration from None
 
     async def close(self) -> None:
-        """Close; what an emulated delay still holds back is lost. May be called twice, ends in `CLOSE_TIMEOUT_S`."""
+        """Close; what an emulated delay still holds back is lost.
+
+        May be called twice, ends in `CLOSE_TIMEOUT_S`.
+        """
         self._lost = self._lost or "we closed it"
         try:
             await end(*filter(None, (self._releaser, self._warmer)))
@@ -163,7 +178,10 @@ class Link(abc.ABC):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -187,7 +205,10 @@ class Link(abc.ABC):
             raise LinkClosed(self.address, self._lost)
 
     def _watch(self, left_before: int) -> None:
-        """While somebody sends: cut the link off if nothing has left. A thin link takes long, but it moves."""
+        """While somebody sends: cut the link off if nothing has left.
+
+        A thin link takes long, but it moves.
+        """
         unsent = self._transport.get_write_buffer_size()
         left = self.bytes_sent - unsent
         if unsent and left == left_before:

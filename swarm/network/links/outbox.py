@@ -13,10 +13,12 @@ T = TypeVar("T")
 class Outbox(Generic[T]):
     """What is put is written by a task of its own: cancelling the wait for it tears nothing apart.
 
-    It is bounded by its users, each of which waits for what it has put before it puts more. ``drop`` it at the end.
+    It is bounded by its users, each of which waits for what it has put before it puts more.
+    ``drop`` it at the end.
 
     Args:
-        write: writes one item. If it raises, nothing more is written, and all who wait get that error, until `drop`.
+        write: writes one item. If it raises, nothing more is written, and all who wait get that
+            error, until `drop`.
     """
 
     def __init__(self, write: Callable[[T], Awaitable[None]]) -> None:

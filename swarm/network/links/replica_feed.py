@@ -1,4 +1,5 @@
-"""Frames for a peer that stands by: sent by a task of their own, so that nobody ever waits for them."""
+"""Frames for a peer that stands by: sent by a task of their own, so that nobody ever waits for
+them."""
 
 import asyncio
 import logging
@@ -10,7 +11,8 @@ from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.messages import Frame, Message
 
-MAX_BEHIND_TOKENS = 512  # tokens that wait for a slow link, beside what is told first; with more it is given up
+# tokens that wait for a slow link, beside what is told first; with more it is given up
+MAX_BEHIND_TOKENS = 512
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,10 @@ S = TypeVar("S", bound=Sender)
 
 
 class Feed(Generic[S]):
-    """Tells a peer first what there was, and then every frame that is put. Where that fails or lags too far behind, the
-    feed is over, and nobody is told. Whoever makes one calls `close`.
+    """Tells a peer first what there was, and then every frame that is put.
+
+    Where that fails or lags too far behind, the feed is over, and nobody is told. Whoever makes one
+    calls `close`.
 
     Args:
         connect: gives what the frames are sent to. Raises `LinkClosed`.
@@ -37,7 +41,10 @@ class Feed(Generic[S]):
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[S]], release: Callable[[S], None], first: Iterator[Frame]
+        self,
+        connect: Callable[[], Awaitable[S]],
+        release: Callable[[S], None],
+        first: Iterator[Frame],
     ) -> None:
         self._connect, self._release = connect, release
         self._sender: S | None = None
@@ -65,7 +72,8 @@ class Feed(Generic[S]):
         self._arrived.set()
 
     async def finish(self) -> S:
-        """Wait until everything has been sent, and hand over what took it: that is not released here any more.
+        """Wait until everything has been sent, and hand over what took it: that is not released
+        here any more.
 
         Raises:
             LinkClosed: if not everything could be sent.

@@ -1,5 +1,7 @@
-"""Direct links: one TLS WebSocket each. The other side is known by the fingerprint of its certificate, which its
-signed record vouches for."""
+"""Direct links: one TLS WebSocket each.
+
+The other side is known by the fingerprint of its certificate, which its signed record vouches for.
+"""
 
 import asyncio
 import contextlib
@@ -17,19 +19,25 @@ from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
 PATH = "/swarm"
 
 AnyWebSocket: TypeAlias = (
-    "aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any]"  # generic since aiohttp 3.14
+    # generic since aiohttp 3.14
+    "aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any]"
 )
 
 
 class WebSocketLink(Link):
-    """A link that is a WebSocket, which the other side closes and keeps alive as that protocol says."""
+    """A link that is a WebSocket, which the other side closes and keeps alive as that protocol
+    says."""
 
     relayed = False
 
-    def __init__(self, socket: AnyWebSocket, address: str, delay_ms: float = 0.0, certificate: str = "") -> None:
-        # aiohttp's own close waits for what the other side has not read yet; only the transport can be cut off.
+    def __init__(
+        self, socket: AnyWebSocket, address: str, delay_ms: float = 0.0, certificate: str = ""
+    ) -> None:
+        # aiohttp's own close waits for what the other side has not read yet; only the transport can
+        # be cut off.
         transport: Any = socket._writer.transport  # type: ignore[union-attr]
-        binding = b"tls-server-end-point:" + certificate.encode()  # RFC 5929: only the server has its key
+        # RFC 5929: only the server has its key
+        binding = b"tls-server-end-point:" + certificate.encode()
         super().__init__(transport, address, delay_ms, binding)
         self._socket = socket
 
@@ -40,7 +48,8 @@ class WebSocketLink(Link):
     async def _read(self, most: int) -> bytes:
         try:
             received = await self._socket.receive()
-        # aiohttp answers pings while it reads, and does not let a closed socket be read again and again.
+        # aiohttp answers pings while it reads, and does not let a closed socket be read again and
+        # again.
         except (ConnectionError, RuntimeError) as error:
             raise LinkClosed(self.address, str(error)) from None
         if received.type is aiohttp.WSMsgType.BINARY:
@@ -73,14 +82,16 @@ class WebSockets:
         pinned_only = aiohttp.TraceConfig()
         pinned_only.on_request_redirect.append(_refuse_redirect)
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # a link keeps its connection; owners bound how many they have
+            # a link keeps its connection; owners bound how many they have
+            connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=links.CONNECT_TIMEOUT_S),
             trace_configs=[pinned_only],
         )
 
     async def open(self, address: str, certificate: str, delay_ms: float = 0.0) -> WebSocketLink:
-        """A link to ``host:port``, which must show the certificate of that SHA-256 fingerprint (hex).
+        """A link to ``host:port``, which must show the certificate of that SHA-256 fingerprint
+        (hex).
 
         Raises:
             LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does.
@@ -90,7 +101,8 @@ class WebSockets:
             socket = await within(links.CONNECT_TIMEOUT_S, dialling)
         except asyncio.CancelledError:
             if dialling.done() and not dialling.cancelled() and not dialling.exception():
-                await WebSocketLink(dialling.result(), address).close()  # it came together with the cancellation
+                # it came together with the cancellation
+                await WebSocketLink(dialling.result(), address).close()
             raise
         except asyncio.TimeoutError:
             raise LinkClosed(address, f"no answer in {links.CONNECT_TIMEOUT_S:g} s") from None
@@ -113,17 +125,23 @@ class WebSockets:
 
 
 def _pinned(certificate: str) -> aiohttp.Fingerprint:
-    """No authority and no name is asked: the other side shows this certificate, or is hung up on."""
+    """No authority and no name is asked: the other side shows this certificate, or is hung up
+    on."""
     return aiohttp.Fingerprint(bytes.fromhex(certificate))
 
 
-async def accept(request: web.Request, certificate: str, delay_ms: float = 0.0) -> tuple[Link, web.StreamResponse]:
-    """The serving side of `WebSockets.open`: the link, and what the web handler returns when the link is done.
+async def accept(
+    request: web.Request, certificate: str, delay_ms: float = 0.0
+) -> tuple[Link, web.StreamResponse]:
+    """The serving side of `WebSockets.open`: the link, and what the web handler returns when the
+    link is done.
 
     Args:
         certificate: the fingerprint of the one that we show.
     """
-    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_S, compress=False)
+    socket = web.WebSocketResponse(
+        max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_S, compress=False
+    )
     await socket.prepare(request)
     return WebSocketLink(socket, request.remote or "somebody", delay_ms, certificate), socket
 
@@ -138,5 +156,6 @@ def _errors_of_connections() -> Iterator[None]:
 
 
 async def _refuse_redirect(*_: object) -> None:
-    """A member answers for itself: following it elsewhere would leave the pinned certificate behind."""
+    """A member answers for itself: following it elsewhere would leave the pinned certificate
+    behind."""
     raise aiohttp.ClientError("it sends us elsewhere")

@@ -1,7 +1,10 @@
-"""Am I reachable? A bootstrap node is asked to dial us back, and tells whether that worked and where it saw us.
+"""Am I reachable?
 
-Against misuse it dials only the computer that asks: the address that libp2p sees it at, or where that is loopback, one
-of its own. It does so a few times a minute for one address, and for few at a time.
+A bootstrap node is asked to dial us back, and tells whether that worked and where it saw us.
+
+Against misuse it dials only the computer that asks: the address that libp2p sees it at, or where
+that is loopback, one of its own. It does so a few times a minute for one address, and for few at a
+time.
 """
 
 from __future__ import annotations
@@ -53,8 +56,10 @@ _T = TypeVar("_T", bound=_Said)
 
 
 class Question(_Said):
-    """Does ``address`` lead to me, who shows this certificate? Unless ``exact``, its port may also be tried where you
-    see me."""
+    """Does ``address`` lead to me, who shows this certificate?
+
+    Unless ``exact``, its port may also be tried where you see me.
+    """
 
     address: Annotated[Address, AfterValidator(_direct)]
     certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
@@ -62,16 +67,19 @@ class Question(_Said):
 
 
 class Answer(_Said):
-    """Where the asker was seen (IP addresses), which address was tried if any was, and whether somebody answered there
-    who shows the certificate."""
+    """Where the asker was seen (IP addresses), which address was tried if any was, and whether
+    somebody answered there who shows the certificate."""
 
-    seen: Annotated[tuple[Annotated[str, Field(max_length=45)], ...], Field(strict=False, max_length=8)] = ()
+    seen: Annotated[
+        tuple[Annotated[str, Field(max_length=45)], ...], Field(strict=False, max_length=8)
+    ] = ()
     tried: Annotated[Address, AfterValidator(_direct)] | None = None
     worked: bool = False
 
 
 async def ask(daemon: P2P, bootstrap: Sequence[str], question: Question) -> list[Answer]:
-    """What the bootstrap nodes answer; those that say nothing in time, or nothing valid, are left out."""
+    """What the bootstrap nodes answer; those that say nothing in time, or nothing valid, are left
+    out."""
     answers = await asyncio.gather(*(_ask_one(daemon, address, question) for address in bootstrap))
     return [answer for answer in answers if answer is not None]
 
@@ -96,7 +104,9 @@ class Responder:
         clock: seconds.
     """
 
-    def __init__(self, daemon: P2P, websockets: WebSockets, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, daemon: P2P, websockets: WebSockets, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.closed = False
         self._daemon, self._websockets = daemon, websockets
         self._at_once = 0
@@ -142,13 +152,18 @@ class Responder:
         if not named and self._names.let_pass(next(iter(seen))):
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 loop = asyncio.get_running_loop()
-                infos = await within(RESOLVE_TIMEOUT_S, loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+                infos = await within(
+                    RESOLVE_TIMEOUT_S, loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                )
                 named = [str(info[4][0]) for info in infos]
         return choose(named, seen, question.exact, _is_ours)
 
 
-def choose(named: Sequence[str], seen: Collection[str], exact: bool, is_ours: Callable[[str], bool]) -> str | None:
-    """Which address to dial: one that the asker names and is seen at, else one it is seen at unless it says exactly.
+def choose(
+    named: Sequence[str], seen: Collection[str], exact: bool, is_ours: Callable[[str], bool]
+) -> str | None:
+    """Which address to dial: one that the asker names and is seen at, else one it is seen at unless
+    it says exactly.
 
     An asker that is seen at loopback runs on this computer, and may name any address of it.
     """
@@ -160,7 +175,8 @@ def choose(named: Sequence[str], seen: Collection[str], exact: bool, is_ours: Ca
 
 
 def seen_at(multiaddrs: Iterable[str]) -> list[str]:
-    """The IP addresses of direct connections, each once: one over a relay would show the relay's."""
+    """The IP addresses of direct connections, each once: one over a relay would show the
+    relay's."""
     found: dict[str, None] = {}
     for multiaddr in multiaddrs:
         parts = multiaddr.split("/")
@@ -183,7 +199,9 @@ class Turnstile:
     def let_pass(self, key: str) -> bool:
         now = self._clock()
         if key not in self._passed and len(self._passed) >= self.MAX_KEYS:
-            self._passed = {k: passed for k, passed in self._passed.items() if passed[-1] > now - self._seconds}
+            self._passed = {
+                k: passed for k, passed in self._passed.items() if passed[-1] > now - self._seconds
+            }
             if len(self._passed) >= self.MAX_KEYS:
                 return False
         passed = self._passed.setdefault(key, deque(maxlen=self._times))
@@ -197,7 +215,9 @@ async def _ask_one(daemon: P2P, address: str, question: Question) -> Answer | No
     peer = PeerID.from_base58(Multiaddr(address)["p2p"])
     asked = BytesValue(value=msgpack.packb(question.model_dump()))
     try:
-        answer = await within(ASK_TIMEOUT_S, daemon.call_protobuf_handler(peer, PROTOCOL, asked, BytesValue))
+        answer = await within(
+            ASK_TIMEOUT_S, daemon.call_protobuf_handler(peer, PROTOCOL, asked, BytesValue)
+        )
         return _decoded(Answer, answer.value)
     except Exception as error:  # whatever the other side does, it did not answer
         log.info("the bootstrap node ...%s did not dial back: %s", address[-8:], error)

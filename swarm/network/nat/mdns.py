@@ -1,4 +1,5 @@
-"""Finding a swarm on the local network, without any address: bootstrap nodes are announced by multicast DNS."""
+"""Finding a swarm on the local network, without any address: bootstrap nodes are announced by
+multicast DNS."""
 
 from __future__ import annotations
 
@@ -37,17 +38,22 @@ class NoLan(SwarmError):
         self.why = why
 
     def __str__(self) -> str:
-        return f"The local network cannot be searched for a swarm ({self.why}); name a node with --bootstrap."
+        return (
+            f"The local network cannot be searched for a swarm ({self.why}); name a node with"
+            " --bootstrap."
+        )
 
 
 @contextlib.asynccontextmanager
-async def announced(network: str, addresses: Sequence[str], interfaces: Sequence[str] = ()) -> AsyncIterator[None]:
+async def announced(
+    network: str, addresses: Sequence[str], interfaces: Sequence[str] = ()
+) -> AsyncIterator[None]:
     """Let others on the local network find a bootstrap node, as long as the block lasts.
 
     Args:
         network: the swarm network's name.
-        addresses: multiaddrs of the node, best first; loopback is not told, unless it is all there is, nor are those
-            of more than `MAX_ADDRESS_BYTES`.
+        addresses: multiaddrs of the node, best first; loopback is not told, unless it is all there
+            is, nor are those of more than `MAX_ADDRESS_BYTES`.
         interfaces: our addresses to speak from; all by default.
 
     Raises:
@@ -58,7 +64,10 @@ async def announced(network: str, addresses: Sequence[str], interfaces: Sequence
     if not told:
         raise NoLan(f"none of its addresses has {MAX_ADDRESS_BYTES} bytes or less")
     peer_id, port = told[0].rpartition("/")[2], int(told[0].split("/")[4])
-    properties = {"network": network, **{f"a{i}": address for i, address in enumerate(told[:MAX_ADDRESSES])}}
+    properties = {
+        "network": network,
+        **{f"a{i}": address for i, address in enumerate(told[:MAX_ADDRESSES])},
+    }
     library = _library()
     info = library.AsyncServiceInfo(
         SERVICE,
@@ -66,7 +75,9 @@ async def announced(network: str, addresses: Sequence[str], interfaces: Sequence
         port=port,
         properties=properties,
         server=f"{peer_id}.local.",
-        parsed_addresses=[each.split("/")[2] for each in told[:MAX_ADDRESSES] if _is_ip(each.split("/")[2])],
+        parsed_addresses=[
+            each.split("/")[2] for each in told[:MAX_ADDRESSES] if _is_ip(each.split("/")[2])
+        ],
     )
     async with _multicast(interfaces) as zeroconf:
         try:
@@ -80,8 +91,11 @@ async def announced(network: str, addresses: Sequence[str], interfaces: Sequence
                 await within(STOP_TIMEOUT_S, zeroconf.async_unregister_service(info))
 
 
-async def find(network: str, timeout_s: float = FIND_S, interfaces: Sequence[str] = ()) -> tuple[str, ...]:
-    """Multiaddrs of bootstrap nodes of a swarm network that announce themselves; what is no such address is left out.
+async def find(
+    network: str, timeout_s: float = FIND_S, interfaces: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Multiaddrs of bootstrap nodes of a swarm network that announce themselves; what is no such
+    address is left out.
 
     Raises:
         NoLan: if multicast DNS does not work here.
@@ -98,15 +112,22 @@ async def find(network: str, timeout_s: float = FIND_S, interfaces: Sequence[str
         await asyncio.sleep(timeout_s)
         await browser.async_cancel()
         infos = [library.AsyncServiceInfo(SERVICE, name) for name in names]
-        await asyncio.gather(*(info.async_request(zeroconf.zeroconf, ASK_TIMEOUT_S * 1e3) for info in infos))
+        await asyncio.gather(
+            *(info.async_request(zeroconf.zeroconf, ASK_TIMEOUT_S * 1e3) for info in infos)
+        )
     found = (address for info in infos for address in _addresses(info.decoded_properties, network))
     return tuple(dict.fromkeys(found))[:MAX_BOOTSTRAP_NODES]
 
 
 def search(network: Network) -> Network:
-    """The network, entered also through the nodes that are found here; blocks for `FIND_S`. Raises NoLan."""
+    """The network, entered also through the nodes that are found here; blocks for `FIND_S`.
+
+    Raises NoLan.
+    """
     found = asyncio.run(find(network.name))
-    return replace(network, bootstrap=tuple(dict.fromkeys((*network.bootstrap, *found)))[:MAX_BOOTSTRAP_NODES])
+    return replace(
+        network, bootstrap=tuple(dict.fromkeys((*network.bootstrap, *found)))[:MAX_BOOTSTRAP_NODES]
+    )
 
 
 def _addresses(properties: dict[str, str | None], network: str) -> list[str]:
@@ -125,7 +146,9 @@ def _addresses(properties: dict[str, str | None], network: str) -> list[str]:
 @contextlib.asynccontextmanager
 async def _multicast(interfaces: Sequence[str]) -> AsyncIterator[AsyncZeroconf]:
     try:
-        zeroconf = _library().AsyncZeroconf(**({"interfaces": list(interfaces)} if interfaces else {}))
+        zeroconf = _library().AsyncZeroconf(
+            **({"interfaces": list(interfaces)} if interfaces else {})
+        )
     except OSError as error:
         raise NoLan(str(error)) from error
     try:

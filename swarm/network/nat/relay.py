@@ -1,4 +1,5 @@
-"""A way in for a computer that nobody can dial: a libp2p daemon that only dials out, and holds places at relays."""
+"""A way in for a computer that nobody can dial: a libp2p daemon that only dials out, and holds
+places at relays."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ _PAUSE_S = 0.5  # between two looks whether a relay has given a place: the daemo
 class Relay:
     """The running daemon. Made by `start`, ended by `stop`.
 
-    It has an identity of its own, since libp2p takes two daemons of one identity for one: whoever announces its places
-    in a signed record vouches for it.
+    It has an identity of its own, since libp2p takes two daemons of one identity for one: whoever
+    announces its places in a signed record vouches for it.
 
     Args:
         asked: the places that it has asked for.
@@ -42,11 +43,14 @@ class Relay:
         """
         identity = Identity.generate()
         asked = tuple(
-            Place(each, identity.peer_id) for each in random.sample(network.bootstrap, len(network.bootstrap))
+            Place(each, identity.peer_id)
+            for each in random.sample(network.bootstrap, len(network.bootstrap))
         )
         asked = tuple(place for place in asked if len(str(place)) <= MAX_ADDRESS)[:MAX_PLACES]
         if not asked and network.bootstrap:
-            raise ConfigError("bootstrap", "the names of all nodes are too long for the address of a place there")
+            raise ConfigError(
+                "bootstrap", "the names of all nodes are too long for the address of a place there"
+            )
         relays = tuple(place.relay for place in asked)
         try:
             daemon = await start_daemon(identity, network, client_mode=True, relays=relays)
@@ -59,7 +63,8 @@ class Relay:
         return await ask(self._daemon, self._network.bootstrap, question)
 
     async def places(self, outside: Streams) -> tuple[str, ...]:
-        """Addresses under which `streams` can be reached now, one a relay; none before a relay has given a place.
+        """Addresses under which `streams` can be reached now, one a relay; none before a relay has
+        given a place.
 
         Args:
             outside: of another daemon, from where they are tried. `streams` must serve.

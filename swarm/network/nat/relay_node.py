@@ -1,8 +1,9 @@
 """A bootstrap node that relays for others, tried out before anybody relies on it.
 
-libp2p's daemon (hivemind 1.1.12) starts two relays side by side: one with the limits that it is given, and one with
-go-libp2p's own, which cuts every link after 128 KiB. Which of them gets to serve is left to chance at its start. So a
-link through the node is tried, and the daemon started anew if it was cut.
+libp2p's daemon (hivemind 1.1.12) starts two relays side by side: one with the limits that it is
+given, and one with go-libp2p's own, which cuts every link after 128 KiB. Which of them gets to
+serve is left to chance at its start. So a link through the node is tried, and the daemon started
+anew if it was cut.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ TRIAL_TOKENS, TRIAL_HIDDEN = 256, 256  # 256 KiB: what is cut after 128 does not
 log = logging.getLogger(__name__)
 
 
-async def join_and_relay(identity: Identity, network: Network, *, host: str, port: int) -> Directory:
-    """Enter as a bootstrap node (see `Directory.join`) whose relay is of use, or after `TRIES` as one whose is not."""
+async def join_and_relay(
+    identity: Identity, network: Network, *, host: str, port: int
+) -> Directory:
+    """Enter as a bootstrap node (see `Directory.join`) whose relay is of use, or after `TRIES` as
+    one whose is not."""
     for attempt in range(1, TRIES + 1):
-        directory = await Directory.join(identity, network, host=host, port=port, bootstrap_node=True)
+        directory = await Directory.join(
+            identity, network, host=host, port=port, bootstrap_node=True
+        )
         try:
             if await relays_well(Network(network.name, directory.addresses[:1])):
                 return directory
@@ -47,7 +53,10 @@ async def join_and_relay(identity: Identity, network: Network, *, host: str, por
         log.info("the relay was not of use at attempt %d", attempt)
         if attempt < TRIES:
             await directory.close()
-    log.warning("this node's relay cuts links early, so peers behind routers need another one; start it again")
+    log.warning(
+        "this node's relay cuts links early, so peers behind routers need another one; start it"
+        " again"
+    )
     return directory
 
 

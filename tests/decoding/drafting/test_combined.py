@@ -28,7 +28,9 @@ def test_the_first_that_fills_the_window_is_the_only_one_asked():
     assert second.asked == []
 
 
-@pytest.mark.parametrize(("said", "then"), [((), [1, 2, 3]), ((7,), [7, 1, 2]), ((7, 8), [7, 8, 1])])
+@pytest.mark.parametrize(
+    ("said", "then"), [((), [1, 2, 3]), ((7,), [7, 1, 2]), ((7, 8), [7, 8, 1])]
+)
 def test_the_next_goes_on_where_the_first_ended(said, then):
     first, second = Scripted(*said), Scripted(1, 2, 3)
     assert tokens(Cascade([first, second]).draft((5, 6), 3)) == then

@@ -1,4 +1,5 @@
-"""Lookup drafting: an index that follows the sequence finds what a search through all of it finds."""
+"""Lookup drafting: an index that follows the sequence finds what a search through all of it
+finds."""
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,9 @@ def search(sequence, count, min_match, max_match):
 
 @given(
     matches=st.tuples(st.integers(1, 4), st.integers(1, 4)).map(sorted),
-    steps=st.lists(st.tuples(st.integers(0, 12), st.lists(TOKENS, max_size=12), st.integers(0, 6)), max_size=12),
+    steps=st.lists(
+        st.tuples(st.integers(0, 12), st.lists(TOKENS, max_size=12), st.integers(0, 6)), max_size=12
+    ),
 )
 def test_after_any_rollbacks_it_finds_what_a_full_search_finds(matches, steps):
     drafter, sequence = LookupDrafter(*matches), []

@@ -30,7 +30,9 @@ def reread(model, sampling, sequence, count, shaping=NO_SHAPING):
     drafted, rows = [], []
     for _ in range(count):
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([[*sequence, *drafted]]), use_cache=False).logits[0, -1:]
+            logits = model(input_ids=torch.tensor([[*sequence, *drafted]]), use_cache=False).logits[
+                0, -1:
+            ]
         logits = shaping.apply(logits, [*sequence, *drafted])
         drafted += sampling.choose(logits, len(sequence) + len(drafted))
         rows += logits
@@ -56,7 +58,9 @@ class EveryTokenIsTwo:
 def tokens_read(model, work):
     """How many tokens the model reads while ``work`` is done, one entry a forward pass."""
     counts = []
-    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: counts.append(args[0].shape[-1]))
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: counts.append(args[0].shape[-1])
+    )
     try:
         work()
     finally:
@@ -67,7 +71,10 @@ def tokens_read(model, work):
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])
 def test_after_rollbacks_it_drafts_what_a_full_reading_drafts(model, sampling):
     rng = random.Random(5)
-    drafter, sequence = ModelDrafter(model, sampling, SAME), [rng.randrange(3, VOCAB) for _ in range(2 * WINDOW)]
+    drafter, sequence = (
+        ModelDrafter(model, sampling, SAME),
+        [rng.randrange(3, VOCAB) for _ in range(2 * WINDOW)],
+    )
     for turn in range(12):
         count = rng.randint(1, 6)
         drafted = tokens(drafter.draft(sequence, count))
@@ -96,11 +103,19 @@ def test_every_guess_carries_the_logits_that_it_was_chosen_from(llama):
 def test_it_reads_only_what_is_new(llama):
     drafter, prompt = ModelDrafter(llama, Sampling(), SAME), [5, 6, 7, 8, 9]
     drafted = []
-    assert tokens_read(llama, lambda: drafted.extend(tokens(drafter.draft(prompt, 4)))) == [5, 1, 1, 1]
-    # All kept, and one token of the target's own behind them: the last draft was chosen, but not read.
+    assert tokens_read(llama, lambda: drafted.extend(tokens(drafter.draft(prompt, 4)))) == [
+        5,
+        1,
+        1,
+        1,
+    ]
+    # All kept, and one token of the target's own behind them: the last draft was chosen, but not
+    # read.
     assert tokens_read(llama, lambda: drafter.draft([*prompt, *drafted, 3], 2)) == [2, 1]
     # The second drafted token is corrected.
-    assert tokens_read(llama, lambda: drafter.draft([*prompt, drafted[0], (drafted[1] + 1) % VOCAB], 1)) == [1]
+    assert tokens_read(
+        llama, lambda: drafter.draft([*prompt, drafted[0], (drafted[1] + 1) % VOCAB], 1)
+    ) == [1]
 
 
 def test_it_stops_behind_a_stop_token(llama):
@@ -159,7 +174,14 @@ def test_with_nothing_to_read_nothing_is_drafted(llama):
 
 @pytest.mark.parametrize(
     ("a", "b", "length"),
-    [([], [], 0), ([1], [], 0), ([1, 2], [1, 2], 2), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 4, 3], 1), ([2], [1], 0)],
+    [
+        ([], [], 0),
+        ([1], [], 0),
+        ([1, 2], [1, 2], 2),
+        ([1, 2], [1, 2, 3], 2),
+        ([1, 2, 3], [1, 4, 3], 1),
+        ([2], [1], 0),
+    ],
 )
 def test_common_prefix(a, b, length):
     assert common_prefix(a, b) == common_prefix(b, a) == length

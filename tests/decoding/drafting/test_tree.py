@@ -1,4 +1,5 @@
-"""A drafter that reads whole trees says of each path what the model alone says of it, and reads no token twice."""
+"""A drafter that reads whole trees says of each path what the model alone says of it, and reads no
+token twice."""
 
 import random
 
@@ -23,7 +24,8 @@ PENALTY = Shaping(repetition_penalty=3.0, logit_bias=((9, 4.0), (31, -9.0)))
 
 
 class Watched(Reader):
-    """A reader that notes how many tokens each forward reads, and how many rows the cache holds then."""
+    """A reader that notes how many tokens each forward reads, and how many rows the cache holds
+    then."""
 
     def __init__(self, reader):
         self.reader, self.read_tokens, self.rows = reader, [], []
@@ -55,7 +57,9 @@ class Model:
         self.whole, self.branching = model, BranchingModel.of(model)
 
     def drafter(self, sampling=SAMPLED, vocabulary=SAME, shaping=NO_SHAPING, stop_ids=frozenset()):
-        return TreeDrafter(Watched(self.branching.reader()), sampling, vocabulary, shaping, stop_ids)
+        return TreeDrafter(
+            Watched(self.branching.reader()), sampling, vocabulary, shaping, stop_ids
+        )
 
     @torch.inference_mode()
     def alone(self, sequence, shaping=NO_SHAPING):
@@ -90,7 +94,8 @@ def tokens(drafted):
 
 
 class Walk:
-    """A generation: a text that grows, and a tree of paths behind it that a drafter is asked to continue."""
+    """A generation: a text that grows, and a tree of paths behind it that a drafter is asked to
+    continue."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
@@ -105,7 +110,8 @@ class Walk:
         return self.rng.sample(self.leaves, self.rng.randint(1, min(4, len(self.leaves))))
 
     def grow(self, paths, drafted):
-        """The first choice follows each path, and sometimes the second, or a token that nobody drafted."""
+        """The first choice follows each path, and sometimes the second, or a token that nobody
+        drafted."""
         for path, guesses in zip(paths, drafted, strict=True):
             self.leaves.remove(path)
             for guess in guesses[:1]:
@@ -142,7 +148,11 @@ def test_every_path_has_its_own_history_for_the_penalty(llama):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1 << 30), st.sampled_from([Sampling(), SAMPLED]), st.sampled_from([NO_SHAPING, PENALTY]))
+@given(
+    st.integers(0, 1 << 30),
+    st.sampled_from([Sampling(), SAMPLED]),
+    st.sampled_from([NO_SHAPING, PENALTY]),
+)
 def test_whatever_is_asked_for_in_whatever_order(llama, seed, sampling, shaping):
     walk(llama, sampling, shaping, seed, steps=12)
 
@@ -175,7 +185,8 @@ def test_it_reads_only_what_is_new(llama):
     drafter.draft_each(prompt, [(10,), (11,), (12,)], 1)
     drafter.draft_each(prompt, [(10, 20), (12, 21)], 1)
     assert reader.forget() == [5, 3, 2]
-    # Another branch is taken than the first: nothing on the way is read again, and the others are forgotten.
+    # Another branch is taken than the first: nothing on the way is read again, and the others are
+    # forgotten.
     drafter.draft_each([*prompt, 12], [(21, 30), (22,)], 1)
     assert (reader.forget(), reader.rows[-1]) == ([2], 5 + 1 + 1 + 2)
     drafter.draft_each([*prompt, 12, 21], [(30, 31)], 1)
@@ -199,7 +210,14 @@ def test_what_was_asked_before_may_be_asked_again(llama):
 def test_a_text_that_goes_back_is_not_read_again_from_its_beginning(llama):
     drafter, long = llama.drafter(), list(range(3, 30))
     reader = drafter.reader
-    for sequence, read in ((long, 27), (long[:9], 1), (long[:9], 1), (long[:10], 1), ([50, 51], 2), ([50], 1)):
+    for sequence, read in (
+        (long, 27),
+        (long[:9], 1),
+        (long[:9], 1),
+        (long[:10], 1),
+        ([50, 51], 2),
+        ([50], 1),
+    ):
         guess = drafter.draft(sequence, 1)[0]
         llama.check(sequence, guess)
         assert reader.forget() == [read]
@@ -209,7 +227,12 @@ def test_a_text_that_leaves_the_tree_before_its_root_goes_on_where_rows_are_in_o
     """The root has moved on to a branch, whose row does not follow that of its parent."""
     drafter, prompt = llama.drafter(), [5, 6, 7]
     drafter.draft_each(prompt, [(8,), (9,)], 1)
-    for text, path in (([*prompt, 9], (10,)), ([*prompt, 9, 10], (11,)), ([*prompt, 12], (13,)), ([5, 6], (9,))):
+    for text, path in (
+        ([*prompt, 9], (10,)),
+        ([*prompt, 9, 10], (11,)),
+        ([*prompt, 12], (13,)),
+        ([5, 6], (9,)),
+    ):
         llama.check([*text, *path], drafter.draft_each(text, [path], 1)[0][0])
 
 
@@ -279,11 +302,17 @@ def test_a_token_that_the_draft_model_does_not_know_ends_its_path_alone(llama):
 def test_beyond_its_own_context_it_drafts_nothing(llama):
     context = llama.whole.config.max_position_embeddings
     drafter, text = llama.drafter(), [5] * (context - 3)
-    assert list(map(len, drafter.draft_each(text, [(), (6,), (6, 7), (6, 7, 8)], 8))) == [3, 2, 1, 0]
+    assert list(map(len, drafter.draft_each(text, [(), (6,), (6, 7), (6, 7, 8)], 8))) == [
+        3,
+        2,
+        1,
+        0,
+    ]
 
 
 class EveryTokenIsTwo:
-    """A vocabulary that the draft spells out at double length, behind an opening; one token it cannot spell."""
+    """A vocabulary that the draft spells out at double length, behind an opening; one token it
+    cannot spell."""
 
     opening = (1,)
 
@@ -295,10 +324,24 @@ class EveryTokenIsTwo:
 
 
 def test_a_translated_text_is_followed_in_the_drafts_own_tokens(llama):
-    drafter, plain = llama.drafter(vocabulary=EveryTokenIsTwo()), ModelDrafter(llama.whole, SAMPLED, EveryTokenIsTwo())
-    asked = [([5, 6], [()]), ([5, 6], [(7,), (8,), (8, 96), (96,)]), ([5, 6, 8], [(9,), (10, 11)]), ([5, 96], [(6,)])]
+    drafter, plain = (
+        llama.drafter(vocabulary=EveryTokenIsTwo()),
+        ModelDrafter(llama.whole, SAMPLED, EveryTokenIsTwo()),
+    )
+    asked = [
+        ([5, 6], [()]),
+        ([5, 6], [(7,), (8,), (8, 96), (96,)]),
+        ([5, 6, 8], [(9,), (10, 11)]),
+        ([5, 96], [(6,)]),
+    ]
     for text, paths in asked:
         lines = drafter.draft_each(text, paths, 2)
-        assert list(map(tokens, lines)) == [tokens(plain.draft([*text, *path], 2)) for path in paths]
+        assert list(map(tokens, lines)) == [
+            tokens(plain.draft([*text, *path], 2)) for path in paths
+        ]
     context = llama.whole.config.max_position_embeddings
-    assert list(map(len, drafter.draft_each([5] * (context // 2 - 2), [(), (6,), (6, 7)], 8))) == [2, 1, 0]
+    assert list(map(len, drafter.draft_each([5] * (context // 2 - 2), [(), (6,), (6, 7)], 8))) == [
+        2,
+        1,
+        0,
+    ]

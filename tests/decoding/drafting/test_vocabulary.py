@@ -1,4 +1,5 @@
-"""Translations between tokenizers that spell differently: byte-level BPE, sentencepiece, whole words."""
+"""Translations between tokenizers that spell differently: byte-level BPE, sentencepiece, whole
+words."""
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ def wrap(tokenizer, opens=False, **specials):
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **specials
+    )
 
 
 def byte_level(merges, specials=("<|end|>",), **named):
@@ -42,18 +45,25 @@ def byte_level(merges, specials=("<|end|>",), **named):
 
 
 def sentencepiece(opens=True):
-    """As Llama 2: pieces with a mark for the space, bytes as the last resort, a text opens with <s>."""
+    """As Llama 2: pieces with a mark for the space, bytes as the last resort, a text opens with
+    <s>."""
     words = {f"\u2581{word}" for line in LINES for word in line.replace(",", " ,").split()}
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += sorted(words | {letter for line in LINES for letter in line if letter != " "} | {"\u2581"})
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=True))
+    pieces += sorted(
+        words | {letter for line in LINES for letter in line if letter != " "} | {"\u2581"}
+    )
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=True)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     return wrap(tokenizer, opens=opens, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
 def words_of(words):
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return wrap(tokenizer, unk_token="<unk>")
 
@@ -73,7 +83,8 @@ SMALL, LARGE, PIECES = byte_level(20), byte_level(120), sentencepiece()
 def test_a_smaller_byte_level_vocabulary_is_wholly_in_a_larger_one():
     translated = translation(SMALL, LARGE)
     assert translated.overlap == 1.0
-    assert translated.coverage == (len(SMALL) - 1) / (len(LARGE) - 1)  # the end of text is no ordinary token
+    # the end of text is no ordinary token
+    assert translated.coverage == (len(SMALL) - 1) / (len(LARGE) - 1)
     for token in sayable(translated, SMALL):
         [own] = translated.encode([token])
         assert SMALL.convert_ids_to_tokens(own) == LARGE.convert_ids_to_tokens(token)
@@ -109,13 +120,21 @@ def test_what_the_draft_can_say_is_one_token_of_its_own(draft, target):
 def test_byte_level_and_sentencepiece_meet_in_what_their_tokens_stand_for():
     translated = translation(PIECES, LARGE)
     vocabulary, pieces = LARGE.get_vocab(), PIECES.get_vocab()
-    for written, piece in [("Ġthe", "▁the"), ("Ġ", "▁"), ("x", "x"), ("Ċ", "<0x0A>"), ("Ã", "<0xC3>")]:
+    for written, piece in [
+        ("Ġthe", "▁the"),
+        ("Ġ", "▁"),
+        ("x", "x"),
+        ("Ċ", "<0x0A>"),
+        ("Ã", "<0xC3>"),
+    ]:
         assert translated.encode([vocabulary[written]]) == [pieces[piece]]
 
 
 def test_a_character_that_has_a_token_is_not_spelled_by_its_byte():
     translated = translation(PIECES, LARGE)
-    assert PIECES.get_vocab()["<0x78>"] not in [translated.encode([t])[0] for t in sayable(translated, PIECES)]
+    assert PIECES.get_vocab()["<0x78>"] not in [
+        translated.encode([t])[0] for t in sayable(translated, PIECES)
+    ]
     back = translation(LARGE, PIECES)
     byte_of_x = PIECES.get_vocab()["<0x78>"]
     assert back.encode([byte_of_x]) == [LARGE.get_vocab()["x"]]
@@ -195,7 +214,11 @@ def test_words_meet_words_only():
     fewer = translation(words_of([*words[:3], "cat"]), words_of(words))
     assert (fewer.coverage, fewer.overlap) == (2 / 4, 2 / 3)
     assert fewer.encode([1, 3, 2]) == [1, 2]  # "thedog" is no "the" and "dog"
-    assert translation(words_of(words), LARGE).overlap == translation(LARGE, words_of(words)).overlap == 0.0
+    assert (
+        translation(words_of(words), LARGE).overlap
+        == translation(LARGE, words_of(words)).overlap
+        == 0.0
+    )
 
 
 def test_logits_are_projected_into_the_targets_tokens():
@@ -206,7 +229,9 @@ def test_logits_are_projected_into_the_targets_tokens():
     expected = [[0.0, 3.0, -inf, 1.0, -inf, -inf], [0.5, 3.5, -inf, 1.5, -inf, -inf]]
     assert translated.project(logits).tolist() == expected
     # A head without a row for "the".
-    assert translated.project(logits[:, :3]).tolist() == [[row[0], -inf, *row[2:]] for row in expected]
+    assert translated.project(logits[:, :3]).tolist() == [
+        [row[0], -inf, *row[2:]] for row in expected
+    ]
 
 
 def test_tokens_that_the_target_has_no_row_for_are_never_said():

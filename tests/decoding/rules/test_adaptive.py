@@ -60,7 +60,12 @@ def test_in_code_every_token_is_key():
     ("setting", "target", "draft", "reason"),
     [
         ({"gap": 0.05}, None, None, "the target is sure"),
-        ({"contrast": 0.1}, None, logits(so=0.25, then=0.25, and_=0.25, not_=0.25), "the draft is unsure"),
+        (
+            {"contrast": 0.1},
+            None,
+            logits(so=0.25, then=0.25, and_=0.25, not_=0.25),
+            "the draft is unsure",
+        ),
         ({"agreement": 0.5}, None, logits(and_=0.99), "the models disagree"),
     ],
 )
@@ -73,7 +78,11 @@ def test_each_signal_marks_a_position_as_key(setting, target, draft, reason):
 
 def test_high_entropy_alone_lets_nothing_pass():
     flat = logits(so=0.3, then=0.02, and_=0.34, seven=0.17, not_=0.17)
-    assert Adaptive(LEXICON, tau=0.5).verdict(miss(target=flat)) == (False, "2.71 nats less likely", False)
+    assert Adaptive(LEXICON, tau=0.5).verdict(miss(target=flat)) == (
+        False,
+        "2.71 nats less likely",
+        False,
+    )
 
 
 def test_what_is_less_likely_than_tau_is_no_near_tie():
@@ -84,13 +93,18 @@ def test_what_is_less_likely_than_tau_is_no_near_tie():
 
 def test_the_budget_is_for_a_hundred_tokens_in_a_row():
     adaptive = Adaptive(LEXICON, budget=0.5)
-    at = [adaptive.verdict(miss(history=(AND,) * position)).passes for position in (5, 6, 7, 104, 105, 106)]
+    at = [
+        adaptive.verdict(miss(history=(AND,) * position)).passes
+        for position in (5, 6, 7, 104, 105, 106)
+    ]
     assert at == [True, True, False, False, True, True]
     assert adaptive.verdict(miss(history=(AND,) * 107)).reason == "the budget is spent"
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.floats(0.1, 5), st.lists(st.tuples(st.integers(0, 30), st.floats(0.05, 0.5)), max_size=60))
+@given(
+    st.floats(0.1, 5), st.lists(st.tuples(st.integers(0, 30), st.floats(0.05, 0.5)), max_size=60)
+)
 def test_no_hundred_tokens_cost_more_than_the_budget(budget, steps):
     adaptive = Adaptive(LEXICON, tau=20, budget=budget, gap=1)
     position, costs = 0, {}
@@ -100,7 +114,10 @@ def test_no_hundred_tokens_cost_more_than_the_budget(budget, steps):
         if adaptive.verdict(asked).passes:
             costs[position] = asked.deficit_nats
     for start in costs:
-        assert sum(cost for at, cost in costs.items() if start <= at < start + BUDGET_TOKENS) <= budget + 1e-6
+        assert (
+            sum(cost for at, cost in costs.items() if start <= at < start + BUDGET_TOKENS)
+            <= budget + 1e-6
+        )
 
 
 @settings(deadline=None)
@@ -109,7 +126,9 @@ def test_without_tau_or_budget_it_is_strict(data, off, temperature):
     seed = data.draw(st.integers(0, 1000))
     sampling = Sampling(temperature, seed=seed)
     rows = torch.randn(4, len(WORDS), generator=torch.Generator().manual_seed(seed))
-    drafted = [Drafted(token) for token in data.draw(st.lists(st.integers(0, len(WORDS) - 1), max_size=4))]
+    drafted = [
+        Drafted(token) for token in data.draw(st.lists(st.integers(0, len(WORDS) - 1), max_size=4))
+    ]
     rule = Relaxed(sampling, Adaptive(LEXICON, gap=1, **off))
     tokens = [decision.token for decision in rule.judge(rows, [AND], drafted)]
     assert tokens == [decision.token for decision in Strict(sampling).judge(rows, [AND], drafted)]

@@ -12,7 +12,9 @@ from swarm.decoding.sampling import Sampling
 LEXICON = Lexicon(lambda ids: " word" * len(ids))
 
 
-@pytest.mark.parametrize("text", ["strict", "adaptive", "adaptive:tau=0.5,budget=8", "random:rate=0.25", "lenient:l=1"])
+@pytest.mark.parametrize(
+    "text", ["strict", "adaptive", "adaptive:tau=0.5,budget=8", "random:rate=0.25", "lenient:l=1"]
+)
 def test_a_rule_is_written_as_it_is_read(text):
     assert str(Verification.parse(text)) == text
 

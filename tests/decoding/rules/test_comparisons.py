@@ -21,7 +21,9 @@ def miss(drafted, draft=None, position=0, seed=0):
     return Miss([0] * position, 0, Drafted(drafted, draft), TARGET, Sampling(1.0, seed=seed))
 
 
-@pytest.mark.parametrize(("ratio", "drafted", "passes"), [(0.5, 1, True), (0.8, 1, False), (0.1, 2, False)])
+@pytest.mark.parametrize(
+    ("ratio", "drafted", "passes"), [(0.5, 1, True), (0.8, 1, False), (0.1, 2, False)]
+)
 def test_near_tie_lets_a_likely_second_choice_pass(ratio, drafted, passes):
     assert NearTie(ratio).verdict(miss(drafted)).passes == passes
 
@@ -46,7 +48,8 @@ def within(expected):
 def test_lenience_divides_the_drafts_probability():
     draft = torch.tensor([0.1, 0.1, 0.1, 0.7]).log()
     assert share(Lenient(0.5), drafted=3, draft=draft) == within(0.1 / (0.5 * 0.7))
-    assert share(Lenient(1.0), drafted=2) == within(0.2)  # a guess without a distribution was certain of itself
+    # a guess without a distribution was certain of itself
+    assert share(Lenient(1.0), drafted=2) == within(0.2)
     assert share(Lenient(0.1), drafted=1, draft=draft) == 1.0
 
 
@@ -61,6 +64,7 @@ def test_chance_is_blind():
 def test_the_same_seed_and_position_throw_the_same_dice():
     for relaxation in (Chance(0.5), Lenient(0.5)):
         once, again, other = (
-            [relaxation.verdict(miss(2, position=i, seed=seed)).passes for i in range(50)] for seed in (1, 1, 2)
+            [relaxation.verdict(miss(2, position=i, seed=seed)).passes for i in range(50)]
+            for seed in (1, 1, 2)
         )
         assert once == again != other

@@ -104,7 +104,9 @@ def test_a_token_is_classified_once(words):
 
 
 def test_code_stands_between_fences(words):
-    text = words.ids("See", ":\n", "```", "python", "\n", "x", "\n", "``", "`", "\n", "Done", " ", "`", "``", "y")
+    text = words.ids(
+        "See", ":\n", "```", "python", "\n", "x", "\n", "``", "`", "\n", "Done", " ", "`", "``", "y"
+    )
     fences = Fences(words.decode)
     inside = [fences.inside(text[: i + 1]) for i in range(len(text))]
     assert inside == [False] * 2 + [True] * 6 + [False] * 5 + [True] * 2

@@ -1,4 +1,5 @@
-"""Rejection sampling draws from the distribution of the target, over several positions at once; bias is found."""
+"""Rejection sampling draws from the distribution of the target, over several positions at once;
+bias is found."""
 
 from collections import Counter
 from itertools import product
@@ -19,7 +20,9 @@ VOCABULARY, LENGTH, RUNS = 3, 3, 6000
 def model(name):
     """A distribution after every prefix, without a pattern: logits by prefix."""
     generator = torch.Generator().manual_seed({"target": 5, "draft": 6}[name])
-    prefixes = [prefix for n in range(LENGTH + 1) for prefix in product(range(VOCABULARY), repeat=n)]
+    prefixes = [
+        prefix for n in range(LENGTH + 1) for prefix in product(range(VOCABULARY), repeat=n)
+    ]
     return {prefix: 1.5 * torch.randn(VOCABULARY, generator=generator) for prefix in prefixes}
 
 
@@ -27,14 +30,17 @@ TARGET, DRAFT = model("target"), model("draft")
 
 
 def generate(rule, window, guess):
-    """Speculative decoding as the decoder does it: draft a window, judge, go on behind what was committed."""
+    """Speculative decoding as the decoder does it: draft a window, judge, go on behind what was
+    committed."""
     text = ()
     while len(text) < LENGTH:
         path, drafted = text, []
         for _ in range(min(window, LENGTH - len(text))):
             drafted.append(guess(rule.sampling, path))
             path += (drafted[-1].token,)
-        rows = torch.stack([TARGET[path[: len(text) + i]] for i in range(len(drafted) + (len(path) < LENGTH))])
+        rows = torch.stack(
+            [TARGET[path[: len(text) + i]] for i in range(len(drafted) + (len(path) < LENGTH))]
+        )
         text += tuple(decision.token for decision in rule.judge(rows, text, drafted))
     return text
 
@@ -52,11 +58,15 @@ def from_nowhere(_, prefix):
 def p_value(rule_class, window, guess, **sampling):
     """That the texts of RUNS seeds were drawn from the target: chi-square over all texts."""
     how = Sampling(**sampling)
-    counts = Counter(generate(rule_class(Sampling(**sampling, seed=seed)), window, guess) for seed in range(RUNS))
+    counts = Counter(
+        generate(rule_class(Sampling(**sampling, seed=seed)), window, guess) for seed in range(RUNS)
+    )
     expected = {}
     for text in product(range(VOCABULARY), repeat=LENGTH):
         expected[text] = RUNS * float(
-            torch.stack([how.probabilities(TARGET[text[:i]])[token] for i, token in enumerate(text)]).prod()
+            torch.stack(
+                [how.probabilities(TARGET[text[:i]])[token] for i, token in enumerate(text)]
+            ).prod()
         )
     assert set(counts) <= {text for text, count in expected.items() if count > 0}
     usual = [text for text, count in expected.items() if count >= 5]
@@ -100,7 +110,9 @@ class Forgetful(Rejection):
         at = len(decisions) - 1
         if decisions[at].drafted is not None and not decisions[at].kept:
             position, row = len(history) + at, self.sampling.log_probabilities(logits[at])
-            decisions[at] = Decision(self.sampling.draw(row, position, Stream.REDRAW), decisions[at].drafted)
+            decisions[at] = Decision(
+                self.sampling.draw(row, position, Stream.REDRAW), decisions[at].drafted
+            )
         return decisions
 
 

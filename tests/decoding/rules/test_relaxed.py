@@ -1,4 +1,5 @@
-"""Relaxed verification keeps what strict verification keeps, and the misses that a relaxation lets pass."""
+"""Relaxed verification keeps what strict verification keeps, and the misses that a relaxation lets
+pass."""
 
 import math
 
@@ -38,7 +39,11 @@ def judge(relaxation, logits, drafted, sampling=None):
 
 def test_what_the_target_would_say_needs_no_leniency():
     relaxation = Passing()
-    assert judge(relaxation, rows(3, 1, 4), guesses(3, 1)) == [Decision(3, 3), Decision(1, 1), Decision(4, None)]
+    assert judge(relaxation, rows(3, 1, 4), guesses(3, 1)) == [
+        Decision(3, 3),
+        Decision(1, 1),
+        Decision(4, None),
+    ]
     assert relaxation.asked == []
 
 
@@ -62,7 +67,9 @@ def test_the_first_miss_that_does_not_pass_is_corrected_and_ends_the_judgement()
     assert decisions == [Decision(3, 9, reason="because", key=True)]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(1.0, top_k=2, seed=4), Sampling(1.0, top_p=0.5, seed=4)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.0, top_k=2, seed=4), Sampling(1.0, top_p=0.5, seed=4)]
+)
 def test_what_top_k_and_top_p_leave_out_never_passes(sampling):
     logits = torch.tensor([[4.0, 3.9, 1.0, 0.0]])
     (decision,) = judge(Passing(3), logits, guesses(3), sampling)

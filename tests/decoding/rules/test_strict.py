@@ -29,11 +29,18 @@ def test_a_decision_knows_who_chose():
 
 
 def test_all_kept_and_one_more_from_the_target():
-    assert GREEDY.judge(rows(3, 1, 4), [9] * 7, guesses(3, 1)) == [Decision(3, 3), Decision(1, 1), Decision(4, None)]
+    assert GREEDY.judge(rows(3, 1, 4), [9] * 7, guesses(3, 1)) == [
+        Decision(3, 3),
+        Decision(1, 1),
+        Decision(4, None),
+    ]
 
 
 def test_the_first_miss_is_corrected_and_ends_the_judgement():
-    assert GREEDY.judge(rows(3, 1, 4, 1), [9] * 7, guesses(3, 2, 4)) == [Decision(3, 3), Decision(1, 2)]
+    assert GREEDY.judge(rows(3, 1, 4, 1), [9] * 7, guesses(3, 2, 4)) == [
+        Decision(3, 3),
+        Decision(1, 2),
+    ]
 
 
 def test_without_a_draft_the_target_chooses_one_token():
@@ -47,9 +54,13 @@ def test_drafts_up_to_the_last_row_leave_no_free_choice():
 @settings(deadline=None)
 @given(st.data())
 def test_sampled_judgement_is_the_choice_position_by_position(data):
-    sampling = Sampling(1.0, top_k=data.draw(st.sampled_from([0, 2])), seed=data.draw(st.integers(0, 1000)))
+    sampling = Sampling(
+        1.0, top_k=data.draw(st.sampled_from([0, 2])), seed=data.draw(st.integers(0, 1000))
+    )
     position, count = data.draw(st.integers(0, 100)), data.draw(st.integers(1, 6))
-    logits = torch.randn(count, 4, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 1000))))
+    logits = torch.randn(
+        count, 4, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    )
     drafted = data.draw(st.lists(st.integers(0, 3), max_size=count))
     expected = []
     for i in range(count):

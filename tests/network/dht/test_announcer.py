@@ -28,7 +28,11 @@ async def test_a_failed_refresh_is_logged_and_tried_again(caplog: pytest.LogCapt
     directory = FakeDirectory({2: DirectoryDown("nobody answers")})
     speeds = iter(range(1000))
     task = asyncio.create_task(
-        announce(directory, lambda: PeerRecord.model_construct(tokens_per_second=next(speeds)), interval_s=0)
+        announce(
+            directory,
+            lambda: PeerRecord.model_construct(tokens_per_second=next(speeds)),
+            interval_s=0,
+        )
     )
     await soon(directory.three_published.wait())
     task.cancel()
@@ -40,4 +44,6 @@ async def test_a_failed_refresh_is_logged_and_tried_again(caplog: pytest.LogCapt
 
 async def test_our_own_mistakes_are_not_swallowed() -> None:
     with pytest.raises(InvalidRecord):
-        await announce(FakeDirectory({1: InvalidRecord("ours")}), PeerRecord.model_construct, interval_s=0)
+        await announce(
+            FakeDirectory({1: InvalidRecord("ours")}), PeerRecord.model_construct, interval_s=0
+        )

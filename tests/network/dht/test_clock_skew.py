@@ -1,4 +1,5 @@
-"""Clocks that are off: which node is wrong, what it is told, and that it goes on once it is right."""
+"""Clocks that are off: which node is wrong, what it is told, and that it goes on once it is
+right."""
 
 import asyncio
 import time
@@ -38,7 +39,9 @@ def test_a_step_shows_at_once_and_the_median_decides(jump_s: float) -> None:
         clock.told(told_by, now[0] + skew, asked_at=steady[0])
     clock.check(1.0)
     now[0] += jump_s
-    with pytest.raises(ClockOff, match=f"{abs(jump_s):.0f} s {NAMES[jump_s > 0]} those of 5 nodes") as off:
+    with pytest.raises(
+        ClockOff, match=f"{abs(jump_s):.0f} s {NAMES[jump_s > 0]} those of 5 nodes"
+    ) as off:
         clock.check(1.0)
     assert off.value.ahead_s == pytest.approx(jump_s)
     now[0] -= jump_s
@@ -122,13 +125,17 @@ async def test_a_node_whose_clock_jumps_says_so_once_and_goes_on_once_it_is_righ
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     identity, here = Identity.generate(), InItsTime(0.0)
-    directory = await lab.stack.enter_async_context(await here.run(Directory.join(identity, lab.network)))
+    directory = await lab.stack.enter_async_context(
+        await here.run(Directory.join(identity, lab.network))
+    )
     await here.run(directory.publish(record_of(identity)))
     for jump_s in JUMPS_S:
         caplog.clear()
         here.ahead_s[0] = jump_s
         for work in (directory.publish(record_of(identity)), directory.peers(MODEL, LAYERS)):
-            with pytest.raises(ClockOff, match=f"{abs(jump_s):.0f} s {NAMES[jump_s > 0]} those of 2 nodes"):
+            with pytest.raises(
+                ClockOff, match=f"{abs(jump_s):.0f} s {NAMES[jump_s > 0]} those of 2 nodes"
+            ):
                 await here.run(work)
         assert len([line for line in caplog.messages if "This computer's clock is" in line]) == 1
         here.ahead_s[0] = 0.0

@@ -11,7 +11,9 @@ from swarm.network.dht.crawl import MAX_SHARDS, Sample, Survey
 from swarm.network.dht.keys import CAPACITY, MAX_DEPTH, Shard
 
 
-def read(trees: Trees, seed: int = 0, enough: int = 1, **options: object) -> tuple[Sample[str], Survey[str]]:
+def read(
+    trees: Trees, seed: int = 0, enough: int = 1, **options: object
+) -> tuple[Sample[str], Survey[str]]:
     survey: Survey[str] = Survey([0], enough, random.Random(seed), **options)  # type: ignore[arg-type]
     while shards := survey.wanted():
         survey.saw({shard: sorted(trees.under[shard]) for shard in shards})
@@ -91,7 +93,9 @@ def test_records_that_do_not_count_still_show_the_way() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 400), st.integers(0, 2**32), st.floats(0, 1))
-def test_whatever_the_swarm_a_complete_sample_has_everybody_in_reach(peers: int, seed: int, leave: float) -> None:
+def test_whatever_the_swarm_a_complete_sample_has_everybody_in_reach(
+    peers: int, seed: int, leave: float
+) -> None:
     trees = swarm_of(peers, seed)
     trees.leave(leave)
     sample, survey = read(trees, seed, enough=10_000)

@@ -19,11 +19,14 @@ NOBODY = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
 
 @pytest.fixture
 def allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let daemons start no sooner than this is called, as on a computer that has no time for them."""
+    """Let daemons start no sooner than this is called, as on a computer that has no time for
+    them."""
     allowed = tmp_path / "allowed"
     wait = f'until [ -e "{allowed}" ]; do sleep 0.02; done; exec "$@"'
     launch = daemon.in_own_session
-    monkeypatch.setattr(daemon, "in_own_session", lambda made: ["sh", "-c", wait, "sh", *launch(made)])
+    monkeypatch.setattr(
+        daemon, "in_own_session", lambda made: ["sh", "-c", wait, "sh", *launch(made)]
+    )
     return allowed.touch
 
 
@@ -37,7 +40,9 @@ async def test_the_time_of_others_begins_when_the_daemon_listens(
         listened.append(bool(daemons()))
         return await within(seconds, work)
 
-    starting = asyncio.create_task(start_daemon(Identity.generate(), Network("test"), timeout_s=60.0))
+    starting = asyncio.create_task(
+        start_daemon(Identity.generate(), Network("test"), timeout_s=60.0)
+    )
     monkeypatch.setattr(daemon, "within", waiting)
     await asyncio.sleep(0.1)  # the process is there, and has no time
     allow()

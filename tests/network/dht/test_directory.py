@@ -18,7 +18,17 @@ from hivemind.utils import MSGPackSerializer
 
 import swarm.network.dht.node
 from helpers.crowd import crowd
-from helpers.dht import LAYERS, MODEL, Forger, Lab, daemons, eventually, laboratory, plain_node, record_of
+from helpers.dht import (
+    LAYERS,
+    MODEL,
+    Forger,
+    Lab,
+    daemons,
+    eventually,
+    laboratory,
+    plain_node,
+    record_of,
+)
 from helpers.loopback import PATIENCE_S, soon
 from swarm.config import Network
 from swarm.errors import CannotListen, DirectoryDown, InvalidRecord, NoBootstrap
@@ -95,8 +105,15 @@ async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> Non
     directories = crowd([await lab.join() for _ in range(4)], lab.network, peers)
     for start in range(0, len(peers), 12):
         some = range(start, min(start + 12, len(peers)))
-        await asyncio.gather(*(directories[i].publish(record_of(peers[i], i % 3 * 2, i % 3 * 2 + 4)) for i in some))
-    depths = Counter(len(key.rsplit("/", 1)[1]) for d in directories for key in d._published if "models" not in key)
+        await asyncio.gather(
+            *(directories[i].publish(record_of(peers[i], i % 3 * 2, i % 3 * 2 + 4)) for i in some)
+        )
+    depths = Counter(
+        len(key.rsplit("/", 1)[1])
+        for d in directories
+        for key in d._published
+        if "models" not in key
+    )
     sizes = Counter(key for d in directories for key in d._published)
     assert set(depths) == {0, 1}
     assert max(sizes.values()) <= CROWD
@@ -105,7 +122,9 @@ async def test_hundreds_of_peers_spread_over_keys_and_are_found(lab: Lab) -> Non
     everybody = await client.survey(MODEL, LAYERS, enough=1000)
     assert (everybody.total, everybody.complete) == (240, True)
     assert {record.peer_id for record in everybody.records} == {peer.peer_id for peer in peers}
-    assert list(everybody.records) == sorted(everybody.records, key=lambda r: (r.first_layer, r.last_layer, r.peer_id))
+    assert list(everybody.records) == sorted(
+        everybody.records, key=lambda r: (r.first_layer, r.last_layer, r.peer_id)
+    )
     for _ in range(5):
         some = await client.survey(MODEL, LAYERS, enough=1)
         assert not some.complete
@@ -128,7 +147,9 @@ async def test_nobody_can_overwrite_anothers_record(lab: Lab, signs: bool) -> No
     victim, _ = await lab.peer()
     attacker = await lab.stranger(Forger(Identity.generate()) if signs else None)
     lie = record_of(victim, state="offline")
-    accepted = await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True)
+    accepted = await attacker.store(
+        lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True
+    )
     assert not accepted
     # The attacker's own node serves the lie as well, and a reader that asks it does not believe it.
     await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id)
@@ -143,8 +164,12 @@ async def test_without_the_validator_the_same_attack_succeeds() -> None:
         address = tuple(map(str, await honest.get_visible_maddrs()))
         attacker, victim = await plain_node(stack, address), Identity.generate()
         truth, lie = record_of(victim), record_of(victim, state="offline")
-        assert await honest.store(truth.key(), encode(truth), time.time() + 60, subkey=victim.peer_id)
-        assert await attacker.store(lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True)
+        assert await honest.store(
+            truth.key(), encode(truth), time.time() + 60, subkey=victim.peer_id
+        )
+        assert await attacker.store(
+            lie.key(), encode(lie), time.time() + 62, subkey=victim.peer_id, exclude_self=True
+        )
         found = await honest.get(truth.key(), latest=True)
         assert found is not None
         assert found.value[victim.peer_id].value == encode(lie)
@@ -152,8 +177,11 @@ async def test_without_the_validator_the_same_attack_succeeds() -> None:
 
 @pytest.mark.threat("hiding-record")
 @pytest.mark.parametrize("hardened", [True, False])
-async def test_a_valid_record_in_the_cache_hides_nobody(hardened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from anybody."""
+async def test_a_valid_record_in_the_cache_hides_nobody(
+    hardened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from
+    anybody."""
     if not hardened:
         monkeypatch.setattr(swarm.network.node, "_harden", lambda *_: None)
     async with AsyncExitStack() as stack:
@@ -171,8 +199,13 @@ async def test_a_valid_record_in_the_cache_hides_nobody(hardened: bool, monkeypa
         )
         for node in (lab.bootstrap, directory):
             target = PeerID.from_base58(node.addresses[0].rsplit("/", 1)[1])
-            await attacker.protocol.call_store(target, [key], [value], expiration, [mallory.peer_id], in_cache=True)
-        found = {record.peer_id for record in await (await lab.join(client_mode=True)).peers(MODEL, LAYERS)}
+            await attacker.protocol.call_store(
+                target, [key], [value], expiration, [mallory.peer_id], in_cache=True
+            )
+        found = {
+            record.peer_id
+            for record in await (await lab.join(client_mode=True)).peers(MODEL, LAYERS)
+        }
         assert mallory.peer_id in found
         assert (victim.peer_id in found) == hardened
 
@@ -182,7 +215,11 @@ async def test_no_bootstrap_node_is_said_at_once() -> None:
         await Directory.join(Identity.generate(), Network("test"))
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap) as caught:
-        await soon(Directory.join(Identity.generate(), Network("test", (nobody,)), timeout_s=2 * PATIENCE_S))
+        await soon(
+            Directory.join(
+                Identity.generate(), Network("test", (nobody,)), timeout_s=2 * PATIENCE_S
+            )
+        )
     assert caught.value.tried == (nobody,)
     assert daemons() == []
 
@@ -202,7 +239,8 @@ async def test_a_port_in_use_is_said(lab: Lab) -> None:
 
 @pytest.fixture
 async def silent_address() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A bootstrap node that takes connections and never says a word, and the event of a first connection."""
+    """A bootstrap node that takes connections and never says a word, and the event of a first
+    connection."""
     connected, over = asyncio.Event(), asyncio.Event()
 
     async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -217,14 +255,18 @@ async def silent_address() -> AsyncIterator[tuple[str, asyncio.Event]]:
     server.close()
 
 
-async def test_a_silent_bootstrap_node_is_given_up(silent_address: tuple[str, asyncio.Event]) -> None:
+async def test_a_silent_bootstrap_node_is_given_up(
+    silent_address: tuple[str, asyncio.Event],
+) -> None:
     address, _ = silent_address
     with pytest.raises(NoBootstrap):
         await Directory.join(Identity.generate(), Network("test", (address,)), timeout_s=1.0)
     assert daemons() == []
 
 
-async def test_a_cancelled_start_leaves_no_daemon(silent_address: tuple[str, asyncio.Event]) -> None:
+async def test_a_cancelled_start_leaves_no_daemon(
+    silent_address: tuple[str, asyncio.Event],
+) -> None:
     address, connected = silent_address
     joining = asyncio.create_task(Directory.join(Identity.generate(), Network("test", (address,))))
     await soon(connected.wait())
@@ -271,7 +313,9 @@ async def test_a_restarted_bootstrap_node_is_found_again(lab: Lab) -> None:
             return False
 
         await eventually(alone, 20)
-        async with await Directory.join(identity, Network("test"), bootstrap_node=True, port=port) as second:
+        async with await Directory.join(
+            identity, Network("test"), bootstrap_node=True, port=port
+        ) as second:
 
             async def back() -> bool:
                 return not await alone() and await second.peers(MODEL, LAYERS) == [record_of(peer)]
@@ -286,7 +330,9 @@ async def test_clients_of_one_identity_find_peers_side_by_side(listed: bool) -> 
     members = frozenset({first.peer_id, peer.peer_id, me.peer_id}) if listed else None
     async with laboratory(Network("test", members=members), first) as lab:
         await (await lab.join(peer)).publish(record_of(peer))
-        clients = [await lab.join(node_of_client(me, lab.network), client_mode=True) for _ in range(3)]
+        clients = [
+            await lab.join(node_of_client(me, lab.network), client_mode=True) for _ in range(3)
+        ]
         while clients:
             for found in await asyncio.gather(*(client.peers(MODEL, LAYERS) for client in clients)):
                 assert [record.peer_id for record in found] == [peer.peer_id]

@@ -36,11 +36,15 @@ def peers(found: Found) -> list[str]:
 
 
 def test_peers_come_in_order_of_their_spans() -> None:
-    assert peers(under((record_of(C, 6, 8), 9.0), (record_of(A, 1, 2), 9.0), (record_of(B, 0, 2), 9.0))) == [B, A, C]
+    assert peers(
+        under((record_of(C, 6, 8), 9.0), (record_of(A, 1, 2), 9.0), (record_of(B, 0, 2), 9.0))
+    ) == [B, A, C]
 
 
 def test_of_a_peer_that_moved_only_the_newest_record_counts() -> None:
-    assert peers(under((record_of(A, 0, 4, state="offline"), 8.999), (record_of(A, 4, 8), 9.0))) == [A]
+    assert peers(
+        under((record_of(A, 0, 4, state="offline"), 8.999), (record_of(A, 4, 8), 9.0))
+    ) == [A]
     assert peers(under((record_of(A, 0, 4), 5.0), (record_of(A, 4, 8, state="offline"), 9.0))) == []
     assert peers(under((record_of(A, 0, 4), 5.0), (record_of(A, 4, 8), 9.0))) == [A]
 
@@ -60,12 +64,17 @@ def models(*records: PeerRecord) -> list[ModelEntry]:
 def test_the_majority_names_a_model() -> None:
     named = [record_of(A), record_of(B, model="lie"), record_of(C)]
     other = record_of(A, fingerprint="1" * 32, model="other", model_layers=4)
-    assert models(*named, other) == [ModelEntry("demo", "0" * 32, 8, 3), ModelEntry("other", "1" * 32, 4, 1)]
+    assert models(*named, other) == [
+        ModelEntry("demo", "0" * 32, 8, 3),
+        ModelEntry("other", "1" * 32, 4, 1),
+    ]
     assert models(record_of(A, state="offline")) == []
 
 
 def test_the_list_does_not_pretend_to_know_how_many_there_are() -> None:
-    assert [ModelEntry("m", "0", 1, peers).crowd for peers in (1, LISTED - 1, LISTED, 2 * LISTED)] == [
+    assert [
+        ModelEntry("m", "0", 1, peers).crowd for peers in (1, LISTED - 1, LISTED, 2 * LISTED)
+    ] == [
         "1 peer",
         f"{LISTED - 1} peers",
         f"{LISTED} peers or more",

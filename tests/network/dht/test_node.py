@@ -1,4 +1,5 @@
-"""Many nodes of an attacker's near a key, among real nodes whose calls are carried in one process."""
+"""Many nodes of an attacker's near a key, among real nodes whose calls are carried in one
+process."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ KEYS = 8
 async def test_a_record_is_found_although_nodes_around_its_key_forget_it(
     defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the defence it takes more than as many nodes as hide a record without it. A crowd may go unnoticed."""
+    """With the defence it takes more than as many nodes as hide a record without it.
+
+    A crowd may go unnoticed.
+    """
     if not defended:
         monkeypatch.setattr(eclipse, "CROWDED", float("inf"))
     swarm = await Swarm.start(NODES)

@@ -47,7 +47,8 @@ def test_a_program_that_is_not_there_is_named_on_its_output(tmp_path: Path) -> N
 
 
 def test_a_signal_to_the_group_of_a_client_leaves_its_daemon_to_it() -> None:
-    """What `timeout` and a closed terminal send reaches whole groups: the client still needs its daemon to leave."""
+    """What `timeout` and a closed terminal send reaches whole groups: the client still needs its
+    daemon to leave."""
     script = """
 import asyncio
 import signal
@@ -58,14 +59,17 @@ from swarm.network.dht.directory import Directory
 async def main():
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory:
+    network = Network("test")
+    async with await Directory.join(Identity.generate(), network, bootstrap_node=True) as directory:
         print(directory._node.daemon._child.pid, flush=True)
         await told.wait()
         print(await directory.models(), flush=True)
 
 asyncio.run(main())
 """
-    client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    client = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert client.stdout is not None
     with client.stdout as said:
         daemon = int(said.readline())

@@ -16,12 +16,16 @@ def record_of(identity: Identity = US, **changes: Any) -> PeerRecord:
     return peer_record(identity.peer_id, **changes)
 
 
-def settled(under: Mapping[str, Sequence[Record]], record: PeerRecord | None = None) -> tuple[Announcement, list[str]]:
+def settled(
+    under: Mapping[str, Sequence[Record]], record: PeerRecord | None = None
+) -> tuple[Announcement, list[str]]:
     """An announcement in a world where these records lie, and the keys that it looked at."""
     announcement, looked = Announcement(record or record_of(), random.Random(0)), []
     while keys := announcement.wanted(0.0):
         looked += keys
-        announcement.saw({key: [(other, 60.0) for other in under.get(key, ())] for key in keys}, 0.0)
+        announcement.saw(
+            {key: [(other, 60.0) for other in under.get(key, ())] for key in keys}, 0.0
+        )
     return announcement, looked
 
 
@@ -53,6 +57,8 @@ def test_neither_those_who_left_nor_our_own_records_take_up_room() -> None:
 
 def test_it_holds_while_the_span_begins_in_the_same_block() -> None:
     announcement, _ = settled({}, record_of(model_layers=100, first_layer=0, last_layer=4))
-    assert announcement.is_for(record_of(model_layers=100, first_layer=1, last_layer=9, state="draining"))
+    assert announcement.is_for(
+        record_of(model_layers=100, first_layer=1, last_layer=9, state="draining")
+    )
     assert not announcement.is_for(record_of(model_layers=100, first_layer=50, last_layer=60))
     assert not announcement.is_for(record_of(fingerprint="1" * 32, model_layers=100))

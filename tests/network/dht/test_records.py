@@ -50,10 +50,21 @@ spans = st.integers(1, 1000).flatmap(
     st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\Z"),
 )
 def test_a_record_comes_back_as_it_was(
-    span: tuple[int, int, int], state: str, speed: float, cache: int, addresses: list[str], model: str
+    span: tuple[int, int, int],
+    state: str,
+    speed: float,
+    cache: int,
+    addresses: list[str],
+    model: str,
 ) -> None:
     layers, first, last = span
-    changes = {"model_layers": layers, "first_layer": first, "last_layer": last, "state": state, "model": model}
+    changes = {
+        "model_layers": layers,
+        "first_layer": first,
+        "last_layer": last,
+        "state": state,
+        "model": model,
+    }
     changes |= {"tokens_per_second": speed, "free_cache_tokens": cache, "addresses": addresses}
     record = PeerRecord.model_validate(GOOD | changes)
     both: list[Record] = [record, record.model_record()]
@@ -63,7 +74,9 @@ def test_a_record_comes_back_as_it_was(
 
 def test_direct_addresses_and_places_fit_a_record_together() -> None:
     addresses = ("203.0.113.255:65535", "192.168.100.100:65535", PLACE, PLACE)
-    record = PeerRecord.model_validate(GOOD | {"addresses": addresses, "model": "m" * 96, "tokens_per_second": 1e8 / 3})
+    record = PeerRecord.model_validate(
+        GOOD | {"addresses": addresses, "model": "m" * 96, "tokens_per_second": 1e8 / 3}
+    )
     assert decode(encode(record)) == record
 
 
@@ -74,9 +87,15 @@ def test_hostile_bytes_are_invalid_and_nothing_else(data: bytes) -> None:
 
 
 hostile = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text()
+    | st.binary(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(-(2**63), 2**64 - 1), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text() | st.integers(-(2**63), 2**64 - 1), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -90,7 +109,15 @@ def test_a_hostile_field_is_invalid_or_harmless(field: str, value: object) -> No
 
 
 @pytest.mark.parametrize(
-    "bytes_", [b"\xc1", b"\x91" * 1000, b"\xd6\xff" + b"\xff" * 4, b"\x81\x90\x00", b"\xdf\xff\xff\xff\xff", b""]
+    "bytes_",
+    [
+        b"\xc1",
+        b"\x91" * 1000,
+        b"\xd6\xff" + b"\xff" * 4,
+        b"\x81\x90\x00",
+        b"\xdf\xff\xff\xff\xff",
+        b"",
+    ],
 )
 def test_odd_msgpack_is_invalid(bytes_: bytes) -> None:
     with pytest.raises(InvalidRecord):

@@ -14,7 +14,16 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 from hivemind.utils.multiaddr import Multiaddr
 
-from helpers.dht import LAYERS, MODEL, Lab, eventually, laboratory, peer_id_of, record_of, signed_value
+from helpers.dht import (
+    LAYERS,
+    MODEL,
+    Lab,
+    eventually,
+    laboratory,
+    peer_id_of,
+    record_of,
+    signed_value,
+)
 from swarm.config import Network
 from swarm.errors import SwarmError
 from swarm.identity import Identity
@@ -29,7 +38,8 @@ defended_or_not = pytest.mark.parametrize("defended", [True, False])
 
 
 class Liar:
-    """A node that answers pings as it should, unless it refuses everybody, and lies about all else."""
+    """A node that answers pings as it should, unless it refuses everybody, and lies about all
+    else."""
 
     def __init__(self, p2p: P2P, lie: str, about: Identity, old: bytes) -> None:
         self.p2p, self.lie, self.about, self.old = p2p, lie, about, old
@@ -37,7 +47,9 @@ class Liar:
         self.asked = 0
 
     @classmethod
-    async def start(cls, stack: AsyncExitStack, lie: str, about: Identity, old: bytes = b"") -> Liar:
+    async def start(
+        cls, stack: AsyncExitStack, lie: str, about: Identity, old: bytes = b""
+    ) -> Liar:
         p2p = await P2P.create(nat_port_map=False, auto_nat=False)
         stack.push_async_callback(p2p.shutdown)
         liar = cls(p2p, lie, about, old)
@@ -58,7 +70,9 @@ class Liar:
         now = time.time() + (3600 if self.lie == "refuses" else 0)
         return dht_pb2.PingResponse(peer=self.info, dht_time=now, available=self.lie != "refuses")
 
-    async def store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
+    async def store(
+        self, request: dht_pb2.StoreRequest, context: P2PContext
+    ) -> dht_pb2.StoreResponse:
         return dht_pb2.StoreResponse(store_ok=[True] * len(request.keys), peer=self.info)
 
     async def find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
@@ -67,7 +81,9 @@ class Liar:
             await self.over.wait()
         if self.lie == "fails":
             raise ValueError("no")
-        return dht_pb2.FindResponse(results=[self.result(key) for key in request.keys], peer=self.info)
+        return dht_pb2.FindResponse(
+            results=[self.result(key) for key in request.keys], peer=self.info
+        )
 
     def result(self, key: bytes) -> dht_pb2.FindResult:
         later, lie = time.time() + 62, record_of(self.about, state="offline")
@@ -80,7 +96,9 @@ class Liar:
         if self.lie == "garbage":
             value = bytes(3_900_000 // 16)
         elif self.lie == "endless":
-            value = MSGPackSerializer.dumps([float("inf"), later, [[i, b"", later] for i in range(15_000)]])
+            value = MSGPackSerializer.dumps(
+                [float("inf"), later, [[i, b"", later] for i in range(15_000)]]
+            )
         elif self.lie == "forged":
             value = self.dictionary(signed_value(Identity.generate(), lie, later), later)
         elif self.lie == "old":
@@ -98,7 +116,9 @@ class Liar:
 
 async def found_by(lab: Lab, bootstrap: tuple[str, ...]) -> list[PeerRecord]:
     try:
-        reader = await Directory.join(Identity.generate(), Network("test", bootstrap), client_mode=True)
+        reader = await Directory.join(
+            Identity.generate(), Network("test", bootstrap), client_mode=True
+        )
         async with reader:
             return await reader.peers(MODEL, LAYERS)
     except SwarmError:
@@ -108,7 +128,8 @@ async def found_by(lab: Lab, bootstrap: tuple[str, ...]) -> list[PeerRecord]:
 @pytest.mark.threat("lying-bootstrap")
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_bootstrap_node_that_lies_is_of_no_matter_beside_an_honest_one(lie: str) -> None:
-    """The defence is that all are asked: the same lie from the only bootstrap node hides everybody."""
+    """The defence is that all are asked: the same lie from the only bootstrap node hides
+    everybody."""
     async with laboratory() as lab, AsyncExitStack() as stack:
         victim, _ = await lab.peer(free_cache_tokens=7)
         old = signed_value(victim, record_of(victim), time.time() + 1)
@@ -121,7 +142,9 @@ async def test_a_bootstrap_node_that_lies_is_of_no_matter_beside_an_honest_one(l
 
 @defended_or_not
 @pytest.mark.threat("lying-bootstrap")
-async def test_nodes_that_were_good_help_against_bootstrap_nodes_that_all_lie(defended: bool) -> None:
+async def test_nodes_that_were_good_help_against_bootstrap_nodes_that_all_lie(
+    defended: bool,
+) -> None:
     async with laboratory() as lab, AsyncExitStack() as stack:
         victim, directory = await lab.peer()
         liar = await Liar.start(stack, "nobody", victim)
@@ -162,7 +185,9 @@ async def test_one_node_cannot_stand_in_all_places_near_a_key(defended: bool) ->
         for place in places:
             claim = dht_pb2.PingRequest(peer=dht_pb2.NodeInfo(node_id=place.to_bytes()))
             for listener in (lab.bootstrap, directory):
-                await liar.p2p.call_protobuf_handler(peer_id_of(listener), PING, claim, dht_pb2.PingResponse)
+                await liar.p2p.call_protobuf_handler(
+                    peer_id_of(listener), PING, claim, dht_pb2.PingResponse
+                )
         await directory.publish(record_of(victim))
         table = lab.bootstrap._node.dht.protocol.routing_table
         assert any(place in table for place in places) != defended
@@ -182,7 +207,9 @@ def test_a_table_keeps_as_many_spares_as_it_uses() -> None:
         peer = PeerID.from_base58(Identity.generate().peer_id)
         table.add_or_update_node(node_id_of(peer), peer)
     assert all(len(bucket.replacement_nodes) <= 2 for bucket in table.buckets)
-    kept = sum(len(bucket.nodes_to_peer_id) + len(bucket.replacement_nodes) for bucket in table.buckets)
+    kept = sum(
+        len(bucket.nodes_to_peer_id) + len(bucket.replacement_nodes) for bucket in table.buckets
+    )
     assert len(table.uid_to_peer_id) == len(table.peer_id_to_uid) == kept < 200
 
 

@@ -25,7 +25,8 @@ def test_members_understand_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [Call("store", "alice", "bob"), Call("find", "mallory", "bob"), Call("find", "alice", "carol")]
+    "other",
+    [Call("store", "alice", "bob"), Call("find", "mallory", "bob"), Call("find", "alice", "carol")],
 )
 def test_a_call_is_good_for_its_name_caller_and_callee_only(other: Call) -> None:
     sealed, nonce = Seal(KEY).request(CALL, b"question")

@@ -47,9 +47,13 @@ async def test_a_stranger_reads_and_writes_nothing_in_a_private_swarm(
 
         mallory, expiration = Identity.generate(), time.time() + 60
         value = signed_value(mallory, record_of(mallory), expiration)
-        stored = await stranger.protocol.call_store(target, [key], [value], expiration, [mallory.peer_id])
+        stored = await stranger.protocol.call_store(
+            target, [key], [value], expiration, [mallory.peer_id]
+        )
         assert (stored == [True]) != defended
-        found = {peer.peer_id for peer in await (await lab.join(client_mode=True)).peers(MODEL, LAYERS)}
+        found = {
+            peer.peer_id for peer in await (await lab.join(client_mode=True)).peers(MODEL, LAYERS)
+        }
         assert found == {victim.peer_id} | (set() if defended else {mallory.peer_id})
 
         assert (await stranger.protocol.call_ping(target) is not None) != defended
@@ -62,7 +66,9 @@ async def test_without_the_right_key_nobody_enters() -> None:
     async with laboratory(PRIVATE) as lab:
         for key in (None, bytes(32)):
             with pytest.raises(NoBootstrap):
-                await Directory.join(Identity.generate(), Network("test", lab.bootstrap.addresses, key))
+                await Directory.join(
+                    Identity.generate(), Network("test", lab.bootstrap.addresses, key)
+                )
     async with laboratory() as lab:
         with pytest.raises(NoBootstrap):
             await Directory.join(Identity.generate(), Network("test", lab.bootstrap.addresses, KEY))
@@ -81,7 +87,9 @@ async def test_members_find_each_other_tell_the_time_and_dial_back() -> None:
 
 @defended_or_not
 @pytest.mark.threat("stranger-in-directory")
-async def test_who_is_not_on_the_list_reads_and_writes_nothing(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_not_on_the_list_reads_and_writes_nothing(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, member, mallory = Identity.generate(), Identity.generate(), Identity.generate()
     network = Network("test", members=frozenset({first.peer_id, member.peer_id}))
     if not defended:
@@ -90,14 +98,22 @@ async def test_who_is_not_on_the_list_reads_and_writes_nothing(defended: bool, m
         directory = await lab.join(member)
         await directory.publish(record_of(member))
         outsider = await lab.stranger(Forger(mallory), ensure_bootstrap_success=False)
-        key, target, expiration = DHTID.generate(record_of(member).key()), peer_id_of(lab.bootstrap), time.time() + 60
+        key, target, expiration = (
+            DHTID.generate(record_of(member).key()),
+            peer_id_of(lab.bootstrap),
+            time.time() + 60,
+        )
         read = await outsider.protocol.call_find(target, [key])
         assert (bool(read) and read[key][0] is not None) != defended
         value = signed_value(mallory, record_of(mallory), expiration)
-        stored = await outsider.protocol.call_store(target, [key], [value], expiration, [mallory.peer_id])
+        stored = await outsider.protocol.call_store(
+            target, [key], [value], expiration, [mallory.peer_id]
+        )
         assert (stored == [True]) != defended
         assert (outsider.p2p.peer_id in lab.bootstrap._node.dht.protocol.routing_table) != defended
-        assert (mallory.peer_id in {peer.peer_id for peer in await directory.peers(MODEL, LAYERS)}) != defended
+        assert (
+            mallory.peer_id in {peer.peer_id for peer in await directory.peers(MODEL, LAYERS)}
+        ) != defended
 
 
 class Work:
@@ -117,7 +133,9 @@ def store_request(size: int, keys: int = 1) -> bytes:
     return dht_pb2.StoreRequest(keys=[b"k"] * keys, values=[bytes(size)]).SerializeToString()
 
 
-async def send(gate: Gate, work: Work, request: bytes, caller: str = "mallory", name: str = STORE) -> bool:
+async def send(
+    gate: Gate, work: Work, request: bytes, caller: str = "mallory", name: str = STORE
+) -> bool:
     kind = dht_pb2.StoreRequest if name == STORE else dht_pb2.FindRequest
     try:
         await gate.answer(Call(name, caller, "us"), request, kind.FromString, work)
@@ -128,7 +146,9 @@ async def send(gate: Gate, work: Work, request: bytes, caller: str = "mallory", 
 
 @defended_or_not
 @pytest.mark.threat("flooded-key")
-async def test_a_caller_stores_so_much_a_minute(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_stores_so_much_a_minute(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(gate, "STORE_BYTES", 1 << 40)
     monkeypatch.setattr(gate, "SHARED_STORE_BYTES", 100_000)
@@ -137,14 +157,18 @@ async def test_a_caller_stores_so_much_a_minute(defended: bool, monkeypatch: pyt
     passed = [await send(ours, work, store_request(10_000)) for _ in range(40)]
     assert sum(passed) == work.done == ours.answered == (6 + 9 if defended else 40)
     assert ours.refused == 40 - work.done
-    assert await send(ours, work, store_request(10_000), caller="alice"), "others have a share of their own"
+    assert await send(ours, work, store_request(10_000), caller="alice"), (
+        "others have a share of their own"
+    )
     now = 60.0
     assert await send(ours, work, store_request(10_000))
 
 
 @defended_or_not
 @pytest.mark.threat("flooded-key")
-async def test_so_many_calls_are_answered_at_once(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_so_many_calls_are_answered_at_once(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(gate, "MAX_AT_ONCE_A_CALLER", 1000)
     ours, work = Gate(Network("test")), Work()
@@ -170,12 +194,16 @@ async def test_one_call_asks_for_so_much(defended: bool, monkeypatch: pytest.Mon
     assert await send(ours, work, many, name=FIND) != defended
     assert await send(ours, work, store_request(1, keys=1025)) != defended
     assert work.done == (0 if defended else 2)
-    assert await send(ours, work, dht_pb2.FindRequest(keys=[b"k"] * 16).SerializeToString(), name=FIND)
+    assert await send(
+        ours, work, dht_pb2.FindRequest(keys=[b"k"] * 16).SerializeToString(), name=FIND
+    )
 
 
 @defended_or_not
 @pytest.mark.threat("flooded-key")
-@pytest.mark.parametrize(("bound", "amount", "passes"), [("MAX_CALLS", 7, 7), ("SENT_BYTES", 35, 4)])
+@pytest.mark.parametrize(
+    ("bound", "amount", "passes"), [("MAX_CALLS", 7, 7), ("SENT_BYTES", 35, 4)]
+)
 async def test_a_caller_asks_so_often_and_gets_so_much(
     defended: bool, bound: str, amount: int, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,13 +239,15 @@ async def answered(results: list[dht_pb2.FindResult], keys: int = 1) -> dht_pb2.
 @defended_or_not
 @pytest.mark.threat("sybil-key")
 async def test_a_node_is_where_its_id_says(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else one node could claim all places near a key, and an answer could name as many as it likes."""
+    """Else one node could claim all places near a key, and an answer could name as many as it
+    likes."""
     if not defended:
         monkeypatch.setattr(gate, "_sift", lambda _: None)
     honest, liar = (PeerID.from_base58(Identity.generate().peer_id) for _ in range(2))
     near = DHTID.generate("key").to_bytes()
     named = dht_pb2.FindResult(
-        nearest_node_ids=[near, node_id_of(honest).to_bytes()], nearest_peer_ids=[liar.to_bytes(), honest.to_bytes()]
+        nearest_node_ids=[near, node_id_of(honest).to_bytes()],
+        nearest_peer_ids=[liar.to_bytes(), honest.to_bytes()],
     )
     (result,) = (await answered([named])).results
     assert (near in result.nearest_node_ids) != defended
@@ -225,7 +255,9 @@ async def test_a_node_is_where_its_id_says(defended: bool, monkeypatch: pytest.M
 
     crowd = [PeerID.from_base58(Identity.generate().peer_id) for _ in range(30)]
     ids = [node_id_of(peer).to_bytes() for peer in crowd]
-    many = dht_pb2.FindResult(nearest_node_ids=ids, nearest_peer_ids=[peer.to_bytes() for peer in crowd])
+    many = dht_pb2.FindResult(
+        nearest_node_ids=ids, nearest_peer_ids=[peer.to_bytes() for peer in crowd]
+    )
     (result,) = (await answered([many])).results
     assert len(result.nearest_node_ids) == len(result.nearest_peer_ids) == (20 if defended else 30)
 
@@ -239,10 +271,13 @@ def records(count: int) -> dht_pb2.FindResult:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"x", b"\x90", MSGPackSerializer.dumps([1, 2]), b"\xc7\x01\x50\x90", b"\x93" * 99]
+    "value",
+    [b"", b"x", b"\x90", MSGPackSerializer.dumps([1, 2]), b"\xc7\x01\x50\x90", b"\x93" * 99],
 )
 async def test_answers_that_make_no_sense_are_nothing(value: bytes) -> None:
-    (result,) = (await answered([dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=value)])).results
+    (result,) = (
+        await answered([dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=value)])
+    ).results
     assert result.type == dht_pb2.NOT_FOUND
 
 

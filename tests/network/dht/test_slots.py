@@ -82,7 +82,9 @@ def test_too_many_at_once_become_few_again() -> None:
         one.saw([], 0.0)
     assert all(one.listed for one in listings.values())
     for peer_id, one in listings.items():
-        others = [("ours", other) for other in everybody if other != peer_id and listings[other].listed]
+        others = [
+            ("ours", other) for other in everybody if other != peer_id and listings[other].listed
+        ]
         one.saw(others, 60.0)
     assert LISTED <= sum(one.listed for one in listings.values()) <= 2 * LISTED
 

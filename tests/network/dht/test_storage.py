@@ -38,7 +38,9 @@ flood = pytest.mark.parametrize("defended", [True, False])
 def test_many_small_records_fill_a_key_so_far(defended: bool) -> None:
     storage, soon = Shelf(), time.time() + 60
     assert storage.store_subkey(KEY, "honest", b"old", soon)
-    stored = [storage.store_subkey(KEY, f"flooder {i}", b"spam", soon + 4) for i in range(2 * MAX_RECORDS)]
+    stored = [
+        storage.store_subkey(KEY, f"flooder {i}", b"spam", soon + 4) for i in range(2 * MAX_RECORDS)
+    ]
     assert sum(stored) == (MAX_RECORDS - 1 if defended else 2 * MAX_RECORDS)
     assert storage.store_subkey(KEY, "honest", b"new", soon + 1), "who is there may stay"
     assert records_in(storage)["honest"] == (b"new", soon + 1)
@@ -74,11 +76,16 @@ def test_one_peer_writes_so_often(defended: bool) -> None:
 def test_all_together_write_so_much(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "MAX_BYTES", 20_000 if defended else 1 << 40)
     storage, soon = Shelf(), time.time() + 60
-    stored = [storage.store_subkey(DHTID.generate(f"key {i}"), f"{i}", bytes(872), soon) for i in range(50)]
+    stored = [
+        storage.store_subkey(DHTID.generate(f"key {i}"), f"{i}", bytes(872), soon)
+        for i in range(50)
+    ]
     assert sum(stored) == (20 if defended else 50)
 
 
-def test_a_peer_pays_no_write_for_what_all_together_have_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_pays_no_write_for_what_all_together_have_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(shelf, "MAX_BYTES", 1000)
     monkeypatch.setattr(shelf, "MAX_WRITES", 1)
     now = time.time()
@@ -120,7 +127,9 @@ async def test_a_flood_leaves_who_was_there_and_is_read_in_part(defended: bool) 
             values = [signed_value(each, record_of(each), expiration) for each in many]
             subkeys = [each.peer_id for each in many]
             for node in (lab.bootstrap, directory):
-                await attacker.protocol.call_store(peer_id_of(node), [key] * 50, values, expiration, subkeys)
+                await attacker.protocol.call_store(
+                    peer_id_of(node), [key] * 50, values, expiration, subkeys
+                )
         await directory.publish(record_of(victim, free_cache_tokens=7))
         reader = await lab.join(client_mode=True)
         found = (await reader.survey(MODEL, LAYERS)).records

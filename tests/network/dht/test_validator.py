@@ -75,16 +75,29 @@ def test_the_owners_records_are_valid_in_all_their_places() -> None:
     [
         pytest.param(replace(signed(), value=validator().strip_value(signed())), id="unsigned"),
         pytest.param(signed(signer=OTHER), id="signed by another"),
-        pytest.param(signed(signer=OTHER, subkey=OTHER.peer_id), id="another's subkey, our content"),
-        pytest.param(signed(record_of(OTHER), signer=OWNER, subkey=OWNER.peer_id), id="our subkey, another's content"),
+        pytest.param(
+            signed(signer=OTHER, subkey=OTHER.peer_id), id="another's subkey, our content"
+        ),
+        pytest.param(
+            signed(record_of(OTHER), signer=OWNER, subkey=OWNER.peer_id),
+            id="our subkey, another's content",
+        ),
         pytest.param(replace(signed(), expiration_time=NOW + 61), id="expiration changed"),
         pytest.param(signed(expiration=LATEST + 1), id="lives too long"),
         pytest.param(signed(expiration=float("inf")), id="lives for ever"),
         pytest.param(signed(expiration=float("nan")), id="no expiration"),
-        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK + 1))), id="under another block"),
-        pytest.param(signed(key=span_key("test", "1" * 32, Shard(BLOCK))), id="under another model"),
-        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK, ASIDE))), id="aside of its way"),
-        pytest.param(signed(key=span_key("test", "0" * 32, Shard(BLOCK, WAY + "0"))), id="below the last key"),
+        pytest.param(
+            signed(key=span_key("test", "0" * 32, Shard(BLOCK + 1))), id="under another block"
+        ),
+        pytest.param(
+            signed(key=span_key("test", "1" * 32, Shard(BLOCK))), id="under another model"
+        ),
+        pytest.param(
+            signed(key=span_key("test", "0" * 32, Shard(BLOCK, ASIDE))), id="aside of its way"
+        ),
+        pytest.param(
+            signed(key=span_key("test", "0" * 32, Shard(BLOCK, WAY + "0"))), id="below the last key"
+        ),
         pytest.param(signed(key=models_key("test")), id="a peer among the models"),
         pytest.param(signed(key="unknown"), id="unknown key"),
         pytest.param(signed(record_of(network="elsewhere")), id="another network"),
@@ -92,7 +105,10 @@ def test_the_owners_records_are_valid_in_all_their_places() -> None:
         pytest.param(signed(value={"not": "bytes"}), id="not bytes"),
         pytest.param(replace(signed(), subkey=MSGPackSerializer.dumps(None)), id="a plain value"),
         pytest.param(replace(signed(), subkey=b""), id="a whole dictionary"),
-        pytest.param(replace(signed(), subkey=b"\xda\x00\x34" + OWNER.peer_id.encode()), id="odd subkey encoding"),
+        pytest.param(
+            replace(signed(), subkey=b"\xda\x00\x34" + OWNER.peer_id.encode()),
+            id="odd subkey encoding",
+        ),
         pytest.param(replace(signed(), value=b""), id="empty"),
         pytest.param(replace(signed(), value=7), id="not even bytes"),
         pytest.param(replace(signed(), expiration_time="soon"), id="not even a time"),
@@ -105,14 +121,19 @@ def test_what_is_refused(record: DHTRecord) -> None:
 
 @given(st.binary(), st.binary(), st.binary(), st.floats())
 @example(b"", b"", b"", float("-inf"))
-def test_hostile_fields_never_raise(key: bytes, subkey: bytes, value: bytes, expiration: float) -> None:
+def test_hostile_fields_never_raise(
+    key: bytes, subkey: bytes, value: bytes, expiration: float
+) -> None:
     assert not validator().validate(DHTRecord(key, subkey, value, expiration))
     assert not validator().validate(replace(signed(), value=value, expiration_time=expiration))
 
 
 def test_a_replayed_older_record_is_refused() -> None:
     checker = validator()
-    older, newer = signed(expiration=NOW + 40), signed(record_of(state="offline"), expiration=NOW + 60)
+    older, newer = (
+        signed(expiration=NOW + 40),
+        signed(record_of(state="offline"), expiration=NOW + 60),
+    )
     assert checker.validate(older)
     assert checker.validate(newer)
     assert not checker.validate(older)
@@ -137,7 +158,8 @@ def test_memory_of_expired_records_is_given_back() -> None:
 
 
 def test_one_bad_record_does_not_hide_the_good_ones() -> None:
-    """The bad one is valid on the clock of the node that stores it, and not on the reader's, 4 s behind."""
+    """The bad one is valid on the clock of the node that stores it, and not on the reader's, 4 s
+    behind."""
     stored = DictionaryDHTValue(maxsize=1)
     ours = signed(expiration=NOW + 50)
     theirs = signed(record_of(OTHER), signer=OTHER, expiration=LATEST)
@@ -158,11 +180,15 @@ defended_or_not = pytest.mark.parametrize("defended", [True, False])
 
 @defended_or_not
 @pytest.mark.threat("stale-record")
-def test_an_old_record_does_not_come_back_under_a_later_time(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_record_does_not_come_back_under_a_later_time(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:  # a signature that does not cover the time
         covered = swarm.network.validator._signed_bytes
         monkeypatch.setattr(
-            swarm.network.validator, "_signed_bytes", lambda key, subkey, packed, _: covered(key, subkey, packed, 0.0)
+            swarm.network.validator,
+            "_signed_bytes",
+            lambda key, subkey, packed, _: covered(key, subkey, packed, 0.0),
         )
     checker = validator()
     old, new = signed(expiration=NOW + 20), signed(record_of(state="offline"), expiration=NOW + 40)
@@ -173,7 +199,9 @@ def test_an_old_record_does_not_come_back_under_a_later_time(defended: bool, mon
 
 @defended_or_not
 @pytest.mark.threat("stale-record")
-def test_an_old_record_does_not_come_back_in_its_time(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_record_does_not_come_back_in_its_time(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(RecordValidator, "_remember", lambda *_: None)
     checker = validator()
@@ -185,7 +213,9 @@ def test_an_old_record_does_not_come_back_in_its_time(defended: bool, monkeypatc
 @defended_or_not
 @pytest.mark.threat("long-lived-record")
 @pytest.mark.parametrize("too_late", [LATEST + 0.01, NOW + 3600, NOW + 1e9])
-def test_a_record_lives_for_a_minute(defended: bool, too_late: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_lives_for_a_minute(
+    defended: bool, too_late: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(swarm.network.records, "RECORD_LIFETIME_S", float("inf"))
     assert validator().validate(signed(expiration=LATEST))
@@ -202,8 +232,11 @@ def test_clocks_may_differ_so_far(skew_s: float) -> None:
 
 @defended_or_not
 @pytest.mark.threat("flooded-key")
-def test_a_reader_checks_so_many_records_of_one_answer(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node may answer with as many as fit a message, and each costs the reader a signature to check."""
+def test_a_reader_checks_so_many_records_of_one_answer(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node may answer with as many as fit a message, and each costs the reader a signature to
+    check."""
     checked = []
     if not defended:
         monkeypatch.setattr(swarm.network.validator, "MAX_RECORDS", 1 << 40)
@@ -229,6 +262,8 @@ def test_memory_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_records_of_strangers_are_refused_in_a_private_swarm() -> None:
-    checker = RecordValidator("test", clock=lambda: NOW, admits=lambda peer_id: peer_id == OWNER.peer_id)
+    checker = RecordValidator(
+        "test", clock=lambda: NOW, admits=lambda peer_id: peer_id == OWNER.peer_id
+    )
     assert checker.validate(signed())
     assert not checker.validate(signed(record_of(OTHER), signer=OTHER))

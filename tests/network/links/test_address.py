@@ -6,7 +6,9 @@ RELAY = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F
 PEER = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"
 
 
-@pytest.mark.parametrize("relay", [RELAY, RELAY.replace("ip4/203.0.113.5", "dns4/relay.example.org")])
+@pytest.mark.parametrize(
+    "relay", [RELAY, RELAY.replace("ip4/203.0.113.5", "dns4/relay.example.org")]
+)
 def test_a_place_is_what_it_is_written_as(relay: str) -> None:
     place = Place(relay, PEER)
     assert Place.parse(str(place)) == place
@@ -47,7 +49,9 @@ def test_direct_addresses_come_apart_and_together(address: str, host: str, port:
     assert join(host, port) == address
 
 
-@pytest.mark.parametrize("wrong", ["", "host", "host:0", "host:65536", "-host:1", "a b:1", "::1:1", RELAY, "/x:1"])
+@pytest.mark.parametrize(
+    "wrong", ["", "host", "host:0", "host:65536", "-host:1", "a b:1", "::1:1", RELAY, "/x:1"]
+)
 def test_what_is_no_direct_address_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="is n"):
         split(wrong)

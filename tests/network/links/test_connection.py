@@ -119,14 +119,17 @@ async def test_every_session_hears_of_the_end(how: str) -> None:
         boxes = [inbox(), inbox(1)]
         for number, box in enumerate(boxes):
             connection.subscribe(session_id(number), box)
-        boxes[1].put_nowait(Arrival("the-peer", Opened(session=session_id(1)), 0.0))  # full: the end comes all the same
+        # full: the end comes all the same
+        boxes[1].put_nowait(Arrival("the-peer", Opened(session=session_id(1)), 0.0))
         if how == "we close":
             await asyncio.sleep(0)  # the reader has begun
             await connection.close()
         else:
             await connection.send(Close(session=session_id()))
         for box in boxes:
-            await eventually(lambda box=box: not box.empty() and isinstance(box._queue[-1].message, LinkClosed))
+            await eventually(
+                lambda box=box: not box.empty() and isinstance(box._queue[-1].message, LinkClosed)
+            )
 
 
 async def test_a_session_that_subscribes_too_late_hears_of_the_end_too() -> None:
@@ -141,7 +144,9 @@ async def test_a_session_that_subscribes_too_late_hears_of_the_end_too() -> None
             await connection.send(Close(session=session_id()))
 
 
-@pytest.mark.parametrize("message", [Fault(code=FaultCode.BAD_MESSAGE, text="you speak nonsense"), Ping(nonce=1)])
+@pytest.mark.parametrize(
+    "message", [Fault(code=FaultCode.BAD_MESSAGE, text="you speak nonsense"), Ping(nonce=1)]
+)
 async def test_what_is_for_no_session_ends_the_connection(message: Fault | Ping) -> None:
     async with connected(saying(message)) as connection:
         box = inbox()

@@ -28,7 +28,9 @@ PRIVATE = Network("test", key=b"k" * 32)
 
 
 @pytest.mark.parametrize("delay_ms", [0.0, 20.0])
-async def test_both_sides_of_a_link_know_each_other_and_the_dialling_one_the_round_trip(delay_ms: float) -> None:
+async def test_both_sides_of_a_link_know_each_other_and_the_dialling_one_the_round_trip(
+    delay_ms: float,
+) -> None:
     me = somebody()
     async with Server(pong, delay_ms) as server, dialed(server, delay_ms, me) as link:
         assert link.peer_id == server.identity.peer_id
@@ -42,7 +44,10 @@ async def test_links_of_a_private_network_are_for_its_members() -> None:
     async with Server(pong, network=PRIVATE) as server:
         async with dialed(server, me=somebody(PRIVATE)) as link:
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
-        for network, why in ((NETWORK, "--network-key"), (Network("test", key=b"x" * 32), "network's key")):
+        for network, why in (
+            (NETWORK, "--network-key"),
+            (Network("test", key=b"x" * 32), "network's key"),
+        ):
             with pytest.raises(LinkClosed, match=why):
                 async with dialed(server, me=somebody(network)):
                     pass
@@ -59,19 +64,24 @@ async def test_links_from_and_to_those_who_are_not_listed_are_refused() -> None:
                 pass
         before = len(server.links)
         with pytest.raises(LinkClosed, match="not on our list"):
-            async with dialed(server, me=Member(me.identity, Network("test", members=frozenset({me.peer_id})))):
+            async with dialed(
+                server, me=Member(me.identity, Network("test", members=frozenset({me.peer_id})))
+            ):
                 pass
         assert len(server.links) == before
 
 
-async def test_another_network_and_another_version_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_network_and_another_version_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with Server(pong) as server:
         with pytest.raises(LinkClosed, match="the network 'test', not 'other'"):
             async with dialed(server, me=somebody(Network("other"))):
                 pass
         monkeypatch.setattr(said.Dialling.__init__, "__defaults__", ((3,),))
         with pytest.raises(
-            LinkClosed, match=f"one side speaks protocol 3, the other {PROTOCOL_VERSION}: update the older one"
+            LinkClosed,
+            match=f"one side speaks protocol 3, the other {PROTOCOL_VERSION}: update the older one",
         ):
             async with dialed(server):
                 pass
@@ -79,7 +89,10 @@ async def test_another_network_and_another_version_are_said(monkeypatch: pytest.
 
 async def test_over_a_stream_the_hello_is_bound_to_its_two_libp2p_nodes() -> None:
     me, other = somebody(), somebody()
-    for channels, good in (((b"libp2p:a/b", b"libp2p:a/b"), True), ((b"libp2p:a/m", b"libp2p:m/b"), False)):
+    for channels, good in (
+        ((b"libp2p:a/b", b"libp2p:a/b"), True),
+        ((b"libp2p:a/m", b"libp2p:m/b"), False),
+    ):
         here, there = socket.socketpair()
         one = StreamLink(*await asyncio.open_connection(sock=here), "there", binding=channels[0])
         two = StreamLink(*await asyncio.open_connection(sock=there), "here", binding=channels[1])
@@ -144,7 +157,9 @@ async def bare(server: Server) -> AsyncIterator[Link]:
 
 @pytest.mark.threat("replayed-hello")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_a_recorded_hello_opens_no_link(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_recorded_hello_opens_no_link(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(said, "new_nonce", lambda: bytes(32))
     me, sent = somebody(), list[bytes]()
@@ -178,7 +193,8 @@ async def test_a_recorded_hello_opens_no_link(defended: bool, monkeypatch: pytes
 async def test_a_record_with_somebody_elses_address_leads_to_nobody(
     defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mallory announces Bob's address and certificate as his own: Bob would get what was meant for Mallory."""
+    """Mallory announces Bob's address and certificate as his own: Bob would get what was meant for
+    Mallory."""
     if not defended:
         monkeypatch.setattr(said, "is_expected", lambda *_: True)
     mallory = Identity.generate().peer_id
@@ -197,7 +213,9 @@ async def test_a_record_with_somebody_elses_address_leads_to_nobody(
 @pytest.mark.threat("stranger-on-link")
 @pytest.mark.parametrize("defended", [True, False])
 @pytest.mark.parametrize("how", ["no key", "not on the list"])
-async def test_a_stranger_gets_no_link(how: str, defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stranger_gets_no_link(
+    how: str, defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = Identity.generate()
     network = PRIVATE if how == "no key" else Network("test", members=frozenset({theirs.peer_id}))
     if not defended:
@@ -205,7 +223,9 @@ async def test_a_stranger_gets_no_link(how: str, defended: bool, monkeypatch: py
         monkeypatch.setattr(Network, "admits", lambda *_: True)
     me = somebody()
     async with Server(pong, network=network, identity=theirs) as server, bare(server) as link:
-        start = Hello(nonce=bytes(32), versions=said.SUPPORTED_VERSIONS, network="test", peer_id=me.peer_id)
+        start = Hello(
+            nonce=bytes(32), versions=said.SUPPORTED_VERSIONS, network="test", peer_id=me.peer_id
+        )
         await link.send_bytes(said.encode(start))
         answer = await soon(link.receive_bytes())
         if defended and how == "not on the list":
@@ -213,11 +233,17 @@ async def test_a_stranger_gets_no_link(how: str, defended: bool, monkeypatch: py
                 said.decode(answer, Welcome)
         else:
             welcome = said.decode(answer, Welcome)
-            whole = said.Transcript(start, welcome.nonce, welcome.version, welcome.peer_id, link.binding)
+            whole = said.Transcript(
+                start, welcome.nonce, welcome.version, welcome.peer_id, link.binding
+            )
             signature = me.identity.sign(whole.said_by(said.DIALLING))
             await link.send_bytes(said.encode(Introduction(signature=signature)))
             heard = await ask(link, Ping(nonce=1))
-            assert "does not have this network's key" in heard.text if defended else heard == Pong(nonce=1)
+            assert (
+                "does not have this network's key" in heard.text
+                if defended
+                else heard == Pong(nonce=1)
+            )
         assert len(server.links) == (not defended)
 
 
@@ -234,7 +260,9 @@ class Between:
         self._http = aiohttp.ClientSession()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._identity.server_ssl_context()).start()
+        await web.TCPSite(
+            self._runner, "127.0.0.1", 0, ssl_context=self._identity.server_ssl_context()
+        ).start()
         self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
@@ -245,7 +273,9 @@ class Between:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         caller = web.WebSocketResponse(compress=False)
         await caller.prepare(request)
-        async with self._http.ws_connect(f"wss://{self._victim.address}{PATH}", ssl=False) as called:
+        async with self._http.ws_connect(
+            f"wss://{self._victim.address}{PATH}", ssl=False
+        ) as called:
 
             async def back() -> None:
                 async for message in called:
@@ -254,14 +284,18 @@ class Between:
             task = asyncio.create_task(back())
             async for message in caller:
                 self.read.append(message.data)
-                await called.send_bytes(message.data.replace(encode(Ping(nonce=1)), encode(Ping(nonce=2))))
+                await called.send_bytes(
+                    message.data.replace(encode(Ping(nonce=1)), encode(Ping(nonce=2)))
+                )
             task.cancel()
         return caller
 
 
 @pytest.mark.threat("man-in-the-middle")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_nobody_stands_between_two_members(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_stands_between_two_members(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not defended:
         monkeypatch.setattr(websocket, "_pinned", lambda _: False)
     dialer = Dialer(somebody())
@@ -278,7 +312,9 @@ async def test_nobody_stands_between_two_members(defended: bool, monkeypatch: py
         await dialer.close()
 
 
-def test_a_door_bounds_what_has_begun_by_address_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_door_bounds_what_has_begun_by_address_and_in_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(handshake, "MAX_UNFINISHED", 3)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 2)
     door = Door(somebody())
@@ -305,8 +341,12 @@ async def _version_with(server: Server, clients: int) -> int:
         await dialer.close()
 
 
-@pytest.mark.parametrize(("versions", "told"), [((4,), []), ((4, 5), [Behalf(clients=7)]), ((5,), [Behalf(clients=7)])])
-async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(versions, told, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("versions", "told"), [((4,), []), ((4, 5), [Behalf(clients=7)]), ((5,), [Behalf(clients=7)])]
+)
+async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(
+    versions, told, monkeypatch
+) -> None:
     """A peer of the version before is spoken with as ever."""
     heard: list[Message] = []
 
@@ -316,7 +356,9 @@ async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(ver
             if isinstance(message, Ping):
                 await link.send(Pong(nonce=message.nonce))
 
-    monkeypatch.setattr("swarm.network.links.handshake.Serving", functools.partial(said.Serving, versions=versions))
+    monkeypatch.setattr(
+        "swarm.network.links.handshake.Serving", functools.partial(said.Serving, versions=versions)
+    )
     async with Server(serve) as server:
         assert await _version_with(server, 7) == max(versions)
         assert heard == [*told, Ping(nonce=1)]
@@ -327,7 +369,10 @@ async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(ver
 
 @pytest.mark.parametrize("version", [4, 5])
 async def test_a_client_of_the_version_before_is_answered_in_its_own(version, monkeypatch) -> None:
-    monkeypatch.setattr("swarm.network.links.handshake.Dialling", functools.partial(said.Dialling, versions=(version,)))
+    monkeypatch.setattr(
+        "swarm.network.links.handshake.Dialling",
+        functools.partial(said.Dialling, versions=(version,)),
+    )
     async with Server(pong) as server, dialed(server) as link:
         await link.send(Ping(nonce=1))
         assert unpack(await soon(link.receive_bytes()))[0] == version

@@ -47,7 +47,9 @@ async def test_messages_travel_both_ways_in_order_and_are_counted(delay_ms: floa
         for nonce in range(20):
             assert await one.send(Ping(nonce=nonce)) == len(encode(Ping(nonce=nonce)))
             await other.send(Pong(nonce=nonce))
-        assert [await soon(other.receive()) for _ in range(20)] == [Ping(nonce=n) for n in range(20)]
+        assert [await soon(other.receive()) for _ in range(20)] == [
+            Ping(nonce=n) for n in range(20)
+        ]
         assert [await soon(one.receive()) for _ in range(20)] == [Pong(nonce=n) for n in range(20)]
         assert one.bytes_sent == other.bytes_received > 0
         assert one.relayed
@@ -67,7 +69,9 @@ async def test_a_message_may_come_in_pieces_and_a_reader_may_give_up_in_between(
         assert [await soon(link.receive()), await soon(link.receive())] == [BIG, BIG]
 
 
-@pytest.mark.parametrize("garbage", [struct.pack(">I", MAX_MESSAGE_BYTES + 1), struct.pack(">I", 1) + b"\xc1"])
+@pytest.mark.parametrize(
+    "garbage", [struct.pack(">I", MAX_MESSAGE_BYTES + 1), struct.pack(">I", 1) + b"\xc1"]
+)
 async def test_what_is_no_message_is_the_senders_fault(garbage: bytes) -> None:
     async with raw() as (link, _, writer):
         writer.write(garbage)
@@ -83,7 +87,9 @@ async def test_signs_of_life_are_no_messages() -> None:
         assert await soon(link.receive()) == Ping(nonce=1)
 
 
-async def test_who_is_silent_is_given_up_while_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_silent_is_given_up_while_somebody_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(libp2p, "HEARTBEAT_S", 0.05)
     async with raw() as (link, _, _), linked() as (one, other):
         with pytest.raises(LinkClosed, match="silent"):

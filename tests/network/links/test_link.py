@@ -42,7 +42,10 @@ async def test_messages_travel_both_ways_and_are_counted() -> None:
         before = link.bytes_sent, link.bytes_received  # by the hello
         for nonce in (1, 2):
             assert await link.send(Ping(nonce=nonce)) == len(encode(Ping(nonce=nonce)))
-        assert [await soon(link.receive()), await soon(link.receive())] == [Ping(nonce=1), Ping(nonce=2)]
+        assert [await soon(link.receive()), await soon(link.receive())] == [
+            Ping(nonce=1),
+            Ping(nonce=2),
+        ]
         both = 2 * len(encode(Ping(nonce=1)))
         assert (link.bytes_sent, link.bytes_received) == (before[0] + both, before[1] + both)
 
@@ -50,11 +53,15 @@ async def test_messages_travel_both_ways_and_are_counted() -> None:
 async def test_another_certificate_than_the_pinned_one_is_refused(dialer: Dialer) -> None:
     async with Server(echo) as server:
         with pytest.raises(LinkClosed, match="another certificate"):
-            await dialer.connect(server.address, Identity.generate().certificate_fingerprint, server.identity.peer_id)
+            await dialer.connect(
+                server.address, Identity.generate().certificate_fingerprint, server.identity.peer_id
+            )
         assert not server.links
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no address", "[::", "127.0.0.1:http"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "127.0.0.1:99999", "no address", "[::", "127.0.0.1:http"]
+)
 async def test_nobody_at_an_address_is_one_kind_of_error(dialer: Dialer, address: str) -> None:
     with pytest.raises(LinkClosed) as caught:
         await dialer.connect(address, "0" * 64, NOBODY)
@@ -79,7 +86,9 @@ async def test_whoever_takes_the_connection_and_says_nothing_is_given_up(
     mute.close()
 
 
-async def with_web_server(handler: Callable[[web.Request], Awaitable[web.StreamResponse]], dialer: Dialer) -> None:
+async def with_web_server(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], dialer: Dialer
+) -> None:
     """Dial a web server that is no member of the swarm, though it has the right certificate."""
     identity = Identity.generate()
     app = web.Application()
@@ -124,7 +133,9 @@ async def test_a_web_server_that_is_no_peer_is_refused(dialer: Dialer) -> None:
         await with_web_server(page, dialer)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x93\x01\xa4nope\x80", "text", b"\0" * (MAX_MESSAGE_BYTES + 1)])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xc1", b"\x93\x01\xa4nope\x80", "text", b"\0" * (MAX_MESSAGE_BYTES + 1)]
+)
 async def test_what_is_no_message_is_the_senders_fault(garbage: bytes | str) -> None:
     outcome: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -135,7 +146,11 @@ async def test_what_is_no_message_is_the_senders_fault(garbage: bytes | str) -> 
             outcome.set_result(error)
 
     async with Server(read) as server, dialed(server) as link:
-        await (link.send_bytes(garbage) if isinstance(garbage, bytes) else link._socket.send_str(garbage))
+        await (
+            link.send_bytes(garbage)
+            if isinstance(garbage, bytes)
+            else link._socket.send_str(garbage)
+        )
         assert isinstance(await soon(outcome), WireError)
 
 
@@ -175,8 +190,14 @@ async def test_closing_ends_both_ends_and_may_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("delay_ms", [0.0, 5.0])
-async def test_a_waiting_reader_is_woken_by_close_and_by_the_other_sides_death(delay_ms: float) -> None:
-    async with Server(silent) as server, dialed(server, delay_ms) as link, dialed(server, delay_ms) as other:
+async def test_a_waiting_reader_is_woken_by_close_and_by_the_other_sides_death(
+    delay_ms: float,
+) -> None:
+    async with (
+        Server(silent) as server,
+        dialed(server, delay_ms) as link,
+        dialed(server, delay_ms) as other,
+    ):
         reading = [asyncio.create_task(each.receive()) for each in (link, other)]
         await eventually(lambda: len(server.links) == 2)
         await link.close()
@@ -191,7 +212,9 @@ BIG = Fault(code=FaultCode.INTERNAL, text="x" * 300, session=session_id())
 
 
 @pytest.mark.parametrize("delay_ms", [0.0, 1.0])
-async def test_a_reader_that_takes_nothing_is_cut_off(delay_ms: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_takes_nothing_is_cut_off(
+    delay_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(links, "SEND_TIMEOUT_S", 0.1)
 
     async def flood(link: Link) -> None:
@@ -208,7 +231,9 @@ async def test_a_reader_that_takes_nothing_is_cut_off(delay_ms: float, monkeypat
             await soon(link.receive())
 
 
-async def test_a_slow_reader_that_does_read_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_reader_that_does_read_gets_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     go_on, count, got = asyncio.Event(), 3000, 0
     finished = asyncio.Event()
 
@@ -264,7 +289,9 @@ async def test_more_links_than_an_http_pool_can_be_open_at_once(dialer: Dialer) 
         await asyncio.gather(*(link.close() for link in opened))
 
 
-async def test_a_busy_link_is_never_silent_for_long_and_an_idle_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_link_is_never_silent_for_long_and_an_idle_one_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(links, "WARM_PAUSE_S", 0.01)
     monkeypatch.setattr(links, "WARM_FOR_S", 0.3)
     async with Server(silent) as server, dialed(server) as link:
@@ -309,7 +336,8 @@ async def test_a_message_that_says_it_is_too_long_is_not_waited_for(
     async with Server(note) as server, dialed(server) as link:
         await link.send(Ping(nonce=1))
         assert await soon(link.receive()) == Ping(nonce=1)
-        head = b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4)  # binary, masked, 64-bit length
+        # binary, masked, 64-bit length
+        head = b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4)
         link._transport.write(head + bytes(1000))
         if defended:
             await eventually(lambda: bool(errors))
@@ -320,12 +348,18 @@ async def test_a_message_that_says_it_is_too_long_is_not_waited_for(
 
 @pytest.mark.threat("inflated-message")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_nobody_agrees_to_compression(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_agrees_to_compression(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A megabyte of zeros is a kilobyte on the wire, if the listening side agrees to it."""
     if not defended:
         response = web.WebSocketResponse
-        monkeypatch.setattr(web, "WebSocketResponse", lambda **options: response(**{**options, "compress": True}))
+        monkeypatch.setattr(
+            web, "WebSocketResponse", lambda **options: response(**{**options, "compress": True})
+        )
     async with Server(silent) as server, aiohttp.ClientSession() as http:
         pinned = aiohttp.Fingerprint(bytes.fromhex(server.certificate))
-        async with http.ws_connect(f"wss://{server.address}{PATH}", ssl=pinned, compress=15) as socket:
+        async with http.ws_connect(
+            f"wss://{server.address}{PATH}", ssl=pinned, compress=15
+        ) as socket:
             assert bool(socket.compress) != defended

@@ -31,8 +31,11 @@ class Line:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 5)), max_size=12))
-def test_all_that_was_put_is_written_in_order_whoever_is_cancelled(steps: list[tuple[bool, int, int]]) -> None:
-    """Each step puts an item, lets the line take some, gives tasks some turns, and may cancel the one that waits."""
+def test_all_that_was_put_is_written_in_order_whoever_is_cancelled(
+    steps: list[tuple[bool, int, int]],
+) -> None:
+    """Each step puts an item, lets the line take some, gives tasks some turns, and may cancel the
+    one that waits."""
 
     async def live() -> None:
         line = Line()

@@ -44,7 +44,9 @@ FRAMES = [tokens_frame(first, (7, 8), tail=0, replay=0) for first in (1, 3, 5, 7
 
 
 @asynccontextmanager
-async def feeding(first: Iterator[Frame], **state: bool) -> AsyncIterator[tuple[Line, "Feed[Line]"]]:
+async def feeding(
+    first: Iterator[Frame], **state: bool
+) -> AsyncIterator[tuple[Line, "Feed[Line]"]]:
     """In the end what was connected is released, once."""
     line = Line(**state)
     feed = Feed(line.connect, line.release, first)
@@ -89,7 +91,9 @@ async def test_one_that_is_given_up_while_it_is_finished_is_released() -> None:
 
 
 @pytest.mark.parametrize("state", [{"connected": False}, {"broken": True}])
-async def test_one_that_fails_is_told_no_more_and_nobody_hears_of_it(state: dict[str, bool]) -> None:
+async def test_one_that_fails_is_told_no_more_and_nobody_hears_of_it(
+    state: dict[str, bool],
+) -> None:
     async with feeding(iter(FRAMES), **state) as (line, feed):
         line.free.set()
         await eventually(lambda: feed.over)

@@ -23,7 +23,9 @@ PEER = Identity.generate().peer_id
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
     async with (
-        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory,
+        await Directory.join(
+            Identity.generate(), Network("test"), bootstrap_node=True
+        ) as directory,
         answering(directory.daemon),
     ):
         yield directory
@@ -36,7 +38,9 @@ async def asker(bootstrap: Directory) -> AsyncIterator[Directory]:
         yield directory
 
 
-async def test_who_listens_is_reached_and_told_where_it_is_seen(bootstrap: Directory, asker: Directory) -> None:
+async def test_who_listens_is_reached_and_told_where_it_is_seen(
+    bootstrap: Directory, asker: Directory
+) -> None:
     async with Server(listen) as server:
         question = Question(address=server.address, certificate=server.certificate)
         (answer,) = await soon(ask(asker.daemon, bootstrap.addresses, question))
@@ -47,7 +51,10 @@ async def test_nobody_or_somebody_else_at_the_address_is_not_being_reached(
     bootstrap: Directory, asker: Directory
 ) -> None:
     async with Server(listen) as server:
-        for address, certificate in ((server.address, "0" * 64), ("127.0.0.1:1", server.certificate)):
+        for address, certificate in (
+            (server.address, "0" * 64),
+            ("127.0.0.1:1", server.certificate),
+        ):
             question = Question(address=address, certificate=certificate)
             (answer,) = await soon(ask(asker.daemon, bootstrap.addresses, question))
             assert (answer.tried, answer.worked) == (address, False)
@@ -63,27 +70,46 @@ async def test_one_address_is_dialled_a_few_times_only(
     bootstrap: Directory, asker: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = Question(address="127.0.0.1:1", certificate="0" * 64)
-    answers = [await soon(ask(asker.daemon, bootstrap.addresses, question)) for _ in range(dialback.MAX_PER_MINUTE + 1)]
-    assert [answer.tried is None for (answer,) in answers] == [False] * dialback.MAX_PER_MINUTE + [True]
+    answers = [
+        await soon(ask(asker.daemon, bootstrap.addresses, question))
+        for _ in range(dialback.MAX_PER_MINUTE + 1)
+    ]
+    assert [answer.tried is None for (answer,) in answers] == [False] * dialback.MAX_PER_MINUTE + [
+        True
+    ]
 
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"\xc1", b"x" * 2000, msgpack.packb({"address": "/etc", "certificate": "0" * 64}), msgpack.packb([])],
+    [
+        b"",
+        b"\xc1",
+        b"x" * 2000,
+        msgpack.packb({"address": "/etc", "certificate": "0" * 64}),
+        msgpack.packb([]),
+    ],
 )
 async def test_garbage_is_refused(bootstrap: Directory, asker: Directory, garbage: bytes) -> None:
     node = PeerID.from_base58(bootstrap.addresses[0].rpartition("/")[2])
     with pytest.raises(Exception, match="ValueError"):
-        await soon(asker.daemon.call_protobuf_handler(node, dialback.PROTOCOL, BytesValue(value=garbage), BytesValue))
+        await soon(
+            asker.daemon.call_protobuf_handler(
+                node, dialback.PROTOCOL, BytesValue(value=garbage), BytesValue
+            )
+        )
 
 
 async def test_a_node_that_is_gone_or_knows_no_such_question_is_left_out(
     bootstrap: Directory, asker: Directory
 ) -> None:
     question = Question(address="127.0.0.1:1", certificate="0" * 64)
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as other:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as other:
         nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
-        answers = await soon(ask(asker.daemon, (nobody, *other.addresses, *bootstrap.addresses), question))
+        answers = await soon(
+            ask(asker.daemon, (nobody, *other.addresses, *bootstrap.addresses), question)
+        )
         assert len(answers) == 1
 
 
@@ -124,7 +150,14 @@ def test_only_the_asker_is_dialled() -> None:
 
 def test_a_relay_is_not_the_place_where_somebody_is_seen() -> None:
     relayed = f"/ip4/198.51.100.1/tcp/1/p2p/{PEER}/p2p-circuit"
-    direct = ["/ip4/203.0.113.5/tcp/1", "/ip4/203.0.113.5/tcp/2", "/ip6/2001:db8::1/tcp/1", "/unix/x", "", "/ip4/x"]
+    direct = [
+        "/ip4/203.0.113.5/tcp/1",
+        "/ip4/203.0.113.5/tcp/2",
+        "/ip6/2001:db8::1/tcp/1",
+        "/unix/x",
+        "",
+        "/ip4/x",
+    ]
     assert seen_at([relayed, *direct]) == ["203.0.113.5", "2001:db8::1"]
 
 

@@ -33,7 +33,10 @@ async def test_a_node_on_loopback_alone_is_told() -> None:
 
 
 async def test_addresses_that_are_too_long_for_a_record_are_not_told() -> None:
-    short, long = node("192.168.1.7"), f"/dns4/{'a.' * 120}local/tcp/1/p2p/{Identity.generate().peer_id}"
+    short, long = (
+        node("192.168.1.7"),
+        f"/dns4/{'a.' * 120}local/tcp/1/p2p/{Identity.generate().peer_id}",
+    )
     async with announced("test", [long, short], LOOPBACK):
         assert await find("test", FIND_S, LOOPBACK) == (short,)
     with pytest.raises(NoLan, match="240 bytes"):
@@ -41,7 +44,9 @@ async def test_addresses_that_are_too_long_for_a_record_are_not_told() -> None:
             pass
 
 
-def test_addresses_of_strangers_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_of_strangers_that_are_too_long_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told = {"network": "test", "a0": node("192.168.1.7"), "a1": node("192.168.1.200")}
     monkeypatch.setattr(mdns, "MAX_ADDRESS_BYTES", len(told["a0"]))
     assert mdns._addresses(told, "test") == [told["a0"]]
@@ -53,7 +58,13 @@ async def test_what_strangers_announce_is_checked() -> None:
         mdns.SERVICE,
         f"stranger.{mdns.SERVICE}",
         port=1,
-        properties={"network": "test", "a0": "/ip4/nowhere", "a1": b"\xff\xfe", "a2": good, "a9": node("192.168.1.9")},
+        properties={
+            "network": "test",
+            "a0": "/ip4/nowhere",
+            "a1": b"\xff\xfe",
+            "a2": good,
+            "a9": node("192.168.1.9"),
+        },
         server="stranger.local.",
         parsed_addresses=["127.0.0.1"],
     )

@@ -1,4 +1,5 @@
-"""Links through a real relay on loopback: a bootstrap node, a peer that listens nowhere, and a client."""
+"""Links through a real relay on loopback: a bootstrap node, a peer that listens nowhere, and a
+client."""
 
 from collections.abc import AsyncIterator
 
@@ -24,7 +25,9 @@ PLACE_TIMEOUT_S = 15.0
 
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
-    async with await join_and_relay(Identity.generate(), Network("test"), host="127.0.0.1", port=0) as directory:
+    async with await join_and_relay(
+        Identity.generate(), Network("test"), host="127.0.0.1", port=0
+    ) as directory:
         yield directory
 
 
@@ -75,7 +78,9 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
 async def test_without_a_daemon_no_relay_is_dialled() -> None:
     dialer = Dialer(somebody())
     with pytest.raises(LinkClosed, match="no libp2p daemon"):
-        await dialer.connect(str(Place(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY)
+        await dialer.connect(
+            str(Place(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY
+        )
     await dialer.close()
 
 

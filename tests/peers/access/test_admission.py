@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
+from helpers.loopback import (
+    Peer,
+    ask,
+    dialed,
+    eventually,
+    opening,
+    session_id,
+    somebody,
+    soon,
+    tokens_frame,
+)
 from helpers.models import LAYERS
 from peers.access import admission as admissions
 from peers.access.admission import Admission, Refused, summary
@@ -32,8 +42,13 @@ def span(tiny: Checkpoint) -> Span:
 
 
 @asynccontextmanager
-async def besieged(span: Span, tiny: Checkpoint, limits: Limits, **options: Any) -> AsyncIterator[tuple[Peer, Link]]:
-    """A peer, and an attacker's link to it. Whatever happened, somebody else is served in the end."""
+async def besieged(
+    span: Span, tiny: Checkpoint, limits: Limits, **options: Any
+) -> AsyncIterator[tuple[Peer, Link]]:
+    """A peer, and an attacker's link to it.
+
+    Whatever happened, somebody else is served in the end.
+    """
     async with Peer(span, tiny.fingerprint, limits=limits, **options) as peer:
         serve = peer.server._serve
 
@@ -52,10 +67,14 @@ async def is_served(peer: Peer, tiny: Checkpoint, number: int = 99) -> bool:
     """Whether an honest client is."""
     async with dialed(peer.server) as link:
         try:
-            answer = await ask(link, opening(tiny.fingerprint, 0, LAYERS, session=session_id(number)))
+            answer = await ask(
+                link, opening(tiny.fingerprint, 0, LAYERS, session=session_id(number))
+            )
             if not isinstance(answer, Opened):
                 return False
-            return isinstance(await ask(link, tokens_frame(1, (3,), session=session_id(number))), Result)
+            return isinstance(
+                await ask(link, tokens_frame(1, (3,), session=session_id(number))), Result
+            )
         except LinkClosed:
             return False
 
@@ -64,8 +83,15 @@ async def is_served(peer: Peer, tiny: Checkpoint, number: int = 99) -> bool:
 @pytest.mark.parametrize("defended", [True, False])
 async def test_one_client_takes_all_links(defended: bool, span: Span, tiny: Checkpoint) -> None:
     limits = Limits(links=4, links_each=(2, 3) if defended else ENDLESS)
-    async with besieged(span, tiny, limits) as (peer, _), dialed(peer.server), dialed(peer.server), dialed(peer.server):
-        await eventually(lambda: len(peer.handler._opening) + peer.handler.admission.refusals["links"] == 4)
+    async with (
+        besieged(span, tiny, limits) as (peer, _),
+        dialed(peer.server),
+        dialed(peer.server),
+        dialed(peer.server),
+    ):
+        await eventually(
+            lambda: len(peer.handler._opening) + peer.handler.admission.refusals["links"] == 4
+        )
         assert len(peer.handler._opening) == (3 if defended else 4)
         async with dialed(peer.server) as another:
             with pytest.raises(LinkClosed):
@@ -76,7 +102,9 @@ async def test_one_client_takes_all_links(defended: bool, span: Span, tiny: Chec
 
 @pytest.mark.threat("flooded-openings")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_sessions_are_opened_and_closed_without_end(defended: bool, span: Span, tiny: Checkpoint) -> None:
+async def test_sessions_are_opened_and_closed_without_end(
+    defended: bool, span: Span, tiny: Checkpoint
+) -> None:
     limits = Limits(openings=Rate(1e-6, 5) if defended else BOUNDLESS)
     opened = 0
     async with besieged(span, tiny, limits) as (peer, link):
@@ -117,7 +145,9 @@ async def test_whoever_goes_on_flooding_is_banned(
 @pytest.mark.threat("malformed-bytes")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_nonsense_again_and_again(defended: bool, span: Span, tiny: Checkpoint) -> None:
-    limits = Limits(violations=Rate(1e-6, 2) if defended else BOUNDLESS, violations_of_address=BOUNDLESS)
+    limits = Limits(
+        violations=Rate(1e-6, 2) if defended else BOUNDLESS, violations_of_address=BOUNDLESS
+    )
     async with besieged(span, tiny, limits) as (peer, _):
         serve = peer.handler.serve
 
@@ -180,7 +210,11 @@ async def test_a_client_has_strangers_dialled(defended: bool, span: Span, tiny: 
     async with besieged(span, tiny, limits) as (peer, link):
         codes = Counter()
         for port in range(1, 7):
-            nobody = Hop(peer_id=Identity.generate().peer_id, address=f"127.0.0.1:{port}", certificate="0" * 64)
+            nobody = Hop(
+                peer_id=Identity.generate().peer_id,
+                address=f"127.0.0.1:{port}",
+                certificate="0" * 64,
+            )
             fault = await ask(link, opening(tiny.fingerprint, 0, LAYERS, next=nobody))
             assert isinstance(fault, Fault)
             codes[fault.code] += 1
@@ -188,7 +222,9 @@ async def test_a_client_has_strangers_dialled(defended: bool, span: Span, tiny: 
         assert codes[FaultCode.BUSY] == (3 if defended else 0)
         assert peer.idle
         async with Peer(span, tiny.fingerprint) as following, dialed(peer.server) as honest:
-            answer = await ask(honest, opening(tiny.fingerprint, 0, LAYERS, next=following.server.hop))
+            answer = await ask(
+                honest, opening(tiny.fingerprint, 0, LAYERS, next=following.server.hop)
+            )
             assert isinstance(answer, Opened)
 
 
@@ -198,13 +234,17 @@ async def test_one_client_reserves_everything(defended: bool, span: Span, tiny: 
     limits = Limits(cache_share=(0.5, 1.0) if defended else (1.0, 1.0), lent_silent_s=0.0)
     async with besieged(span, tiny, limits, cache_tokens=256) as (peer, link):
         for number in range(4):
-            answer = await ask(link, opening(tiny.fingerprint, 0, LAYERS, session=session_id(number)))
+            answer = await ask(
+                link, opening(tiny.fingerprint, 0, LAYERS, session=session_id(number))
+            )
             assert isinstance(answer, Opened), "whoever is alone may have it all"
         assert await is_served(peer, tiny) == defended
         if defended:
             fault = await soon(link.receive())
             assert isinstance(fault, Fault)
-            assert (fault.code, fault.session) == (FaultCode.BUSY, session_id(0)), "the longest silent gives way"
+            assert (fault.code, fault.session) == (FaultCode.BUSY, session_id(0)), (
+                "the longest silent gives way"
+            )
         await eventually(lambda: peer.handler.sessions == (2 if defended else 4))
 
 
@@ -257,10 +297,17 @@ def test_a_share_counts_only_while_others_want_room() -> None:
 
 def test_many_identities_of_one_address_share_what_it_may_have() -> None:
     admission = Admission(Limits(sessions_each=(2, 3)))
-    assert [refused(admission, link_of(name), 1, 100) for name in "abcd"] == ["", "", "", "sessions"]
+    assert [refused(admission, link_of(name), 1, 100) for name in "abcd"] == [
+        "",
+        "",
+        "",
+        "sessions",
+    ]
     assert refused(admission, link_of("a", address="192.0.2.9"), 1, 100) == ""
     assert refused(admission, link_of("a", address="192.0.2.9"), 1, 100) == "sessions"
-    assert refused(admission, link_of("e", relayed=True), 1, 100) == "", "a relay's address says nothing"
+    assert refused(admission, link_of("e", relayed=True), 1, 100) == "", (
+        "a relay's address says nothing"
+    )
     admission.release(link_of("a"), 1)
     assert refused(admission, link_of("d"), 1, 100) == ""
 
@@ -285,21 +332,31 @@ async def openings(admission: Admission, *clients: str) -> list[bool]:
     return taken
 
 
-async def test_a_client_pays_nothing_for_what_its_address_has_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_pays_nothing_for_what_its_address_has_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(admissions, "LONGEST_PAUSE_S", 0.0)
     clock = Clock()
-    limits = Limits(openings=Rate(1e-6, 2), openings_of_address=Rate(1.0, 2), violations=Rate(1e-6, 1))
+    limits = Limits(
+        openings=Rate(1e-6, 2), openings_of_address=Rate(1.0, 2), violations=Rate(1e-6, 1)
+    )
     admission = Admission(limits, clock)
     assert await openings(admission, "flooder", "flooder") == [True, True]
     assert await openings(admission, *["client"] * 100) == [False] * 100
-    assert not admission.banned(link_of("client", address="192.0.2.9")), "it is not the one that floods"
+    assert not admission.banned(link_of("client", address="192.0.2.9")), (
+        "it is not the one that floods"
+    )
     clock.now += 2.0
     assert await openings(admission, "client", "client", "client") == [True, True, False]
 
 
-async def test_an_address_pays_nothing_for_what_one_client_has_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_pays_nothing_for_what_one_client_has_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(admissions, "LONGEST_PAUSE_S", 0.0)
-    admission = Admission(Limits(openings=Rate(1e-6, 1), openings_of_address=Rate(1e-6, 3)), Clock())
+    admission = Admission(
+        Limits(openings=Rate(1e-6, 1), openings_of_address=Rate(1e-6, 3)), Clock()
+    )
     assert await openings(admission, *["flooder"] * 10) == [True] + [False] * 9
     assert await openings(admission, "a", "b", "c") == [True, True, False]
     assert not admission.banned(link_of("another")), "its address did not flood"
@@ -353,7 +410,9 @@ async def test_a_gateway_opens_for_as_many_as_it_asks_for_within_a_bound(
     claimed: int, bound: int, granted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peers.access.admission.LONGEST_PAUSE_S", 0.0)
-    limits = Limits(openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=bound)
+    limits = Limits(
+        openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=bound
+    )
     admission = Admission(limits, Clock())
     gateway = link_of("gateway")
     assert admission.enter(gateway)
@@ -364,7 +423,9 @@ async def test_a_gateway_opens_for_as_many_as_it_asks_for_within_a_bound(
     assert await _openings(admission, link_of("alice", address="192.0.2.2")) == 8
 
 
-async def test_an_address_may_do_no_less_than_the_gateway_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_may_do_no_less_than_the_gateway_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("peers.access.admission.LONGEST_PAUSE_S", 0.0)
     limits = Limits(openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=16)
     admission = Admission(limits, Clock())
@@ -387,7 +448,8 @@ def test_a_gateway_holds_more_sessions_and_no_more_of_the_cache_while_others_wan
 
 
 async def test_what_a_gateway_says_reaches_the_peers_books(span: Span, tiny: Checkpoint) -> None:
-    """By real links: a gateway of three opens three times as many as a client, at a peer that believes it."""
+    """By real links: a gateway of three opens three times as many as a client, at a peer that
+    believes it."""
     limits = Limits(openings=Rate(1e-6, 2), openings_of_address=Rate(1e-6, 100))
     for clients, granted in ((1, 2), (3, 6)):
         async with Peer(span, tiny.fingerprint, limits=limits) as peer:
@@ -395,7 +457,9 @@ async def test_what_a_gateway_says_reaches_the_peers_books(span: Span, tiny: Che
             async with await dialer.connect(*peer.server.where) as link:
                 opened = 0
                 for number in range(granted + 1):
-                    asked = opening(tiny.fingerprint, 0, LAYERS, session=session_id(number), max_tokens=8)
+                    asked = opening(
+                        tiny.fingerprint, 0, LAYERS, session=session_id(number), max_tokens=8
+                    )
                     opened += isinstance(await ask(link, asked), Opened)
                 assert opened == granted
             await dialer.close()

@@ -50,7 +50,11 @@ async def test_a_bootstrap_node_that_comes_later_is_found() -> None:
     network = Network("test", (f"/ip4/127.0.0.1/tcp/{port}/p2p/{identity.peer_id}",))
     waiting = asyncio.Event()
     joining = asyncio.create_task(
-        insist(lambda: Directory.join(Identity.generate(), network), lambda _: waiting.set(), pause_s=0.1)
+        insist(
+            lambda: Directory.join(Identity.generate(), network),
+            lambda _: waiting.set(),
+            pause_s=0.1,
+        )
     )
     await soon(waiting.wait())
     async with (

@@ -29,7 +29,9 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @contextlib.asynccontextmanager
-async def callers(server: Server, count: int, said: bytes, tls: bool = True) -> AsyncIterator[list[Stream]]:
+async def callers(
+    server: Server, count: int, said: bytes, tls: bool = True
+) -> AsyncIterator[list[Stream]]:
     """Strangers who connect, say this, and wait."""
     anything = ssl.create_default_context()
     anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
@@ -64,7 +66,9 @@ async def test_who_never_finishes_the_hello_is_cut_off(
             await eventually(lambda: server.door.unfinished == 0)
         else:
             await eventually(lambda: server.door.unfinished == 8)
-            done, waiting = await asyncio.wait([asyncio.create_task(hung_up(each)) for each in streams], timeout=0.5)
+            done, waiting = await asyncio.wait(
+                [asyncio.create_task(hung_up(each)) for each in streams], timeout=0.5
+            )
             assert not done
             for task in waiting:
                 task.cancel()
@@ -72,7 +76,9 @@ async def test_who_never_finishes_the_hello_is_cut_off(
 
 @pytest.mark.threat("stuck-hello")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_unfinished_hellos_are_bounded(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unfinished_hellos_are_bounded(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handshake, "HELLO_TIMEOUT_S", 3600.0)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 4 if defended else 1 << 30)
     async with Server(pong) as server, callers(server, 4, UPGRADE):
@@ -91,7 +97,9 @@ async def test_who_begins_no_tls_is_cut_off_too(monkeypatch: pytest.MonkeyPatch)
         await asyncio.gather(*map(hung_up, streams))
 
 
-async def test_who_has_finished_is_not_counted_and_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_finished_is_not_counted_and_may_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 1)
     async with Server(pong) as server, dialed(server) as one, dialed(server) as other:
         monkeypatch.setattr(handshake, "HELLO_TIMEOUT_S", 0.0)
@@ -111,7 +119,9 @@ class _Watched(listener._Caller):
 
 @pytest.mark.threat("stuck-hello")
 @pytest.mark.parametrize("defended", [True, False])
-async def test_little_is_read_before_the_hello(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_little_is_read_before_the_hello(
+    defended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(listener, "_Caller", _Watched)
     _Watched.seen.clear()
     if not defended:

@@ -25,7 +25,9 @@ OUTSIDE = "9.9.9.9:31330"  # of the open internet, as no address for documentati
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
     async with (
-        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory,
+        await Directory.join(
+            Identity.generate(), Network("test"), bootstrap_node=True
+        ) as directory,
         answering(directory.daemon),
     ):
         yield directory
@@ -43,16 +45,25 @@ def said(tried: str | None, worked: bool = False, seen: str = "203.0.113.5") -> 
 
 def test_what_nobody_tried_is_announced_unverified() -> None:
     assert judge([], OURS) == Verdict((OURS,), verified=False, whole=True)
-    assert judge([said(None)], OURS) == Verdict((OURS,), verified=False, whole=True, seen=("203.0.113.5",))
+    assert judge([said(None)], OURS) == Verdict(
+        (OURS,), verified=False, whole=True, seen=("203.0.113.5",)
+    )
 
 
 def test_what_worked_is_announced_the_open_internet_first() -> None:
-    verdict = judge([said(OURS, True, "192.168.1.7"), said(OUTSIDE, True), said(OUTSIDE, True), said(None)], OURS)
-    assert verdict == Verdict((OUTSIDE, OURS), verified=True, whole=True, seen=("192.168.1.7", "203.0.113.5"))
+    verdict = judge(
+        [said(OURS, True, "192.168.1.7"), said(OUTSIDE, True), said(OUTSIDE, True), said(None)],
+        OURS,
+    )
+    assert verdict == Verdict(
+        (OUTSIDE, OURS), verified=True, whole=True, seen=("192.168.1.7", "203.0.113.5")
+    )
 
 
 def test_what_works_for_some_only_is_not_enough() -> None:
-    assert judge([said(OURS, True), said(OUTSIDE)], OURS) == Verdict((OURS,), True, False, ("203.0.113.5",))
+    assert judge([said(OURS, True), said(OUTSIDE)], OURS) == Verdict(
+        (OURS,), True, False, ("203.0.113.5",)
+    )
     assert judge([said(OUTSIDE)], OURS) == Verdict((), True, False, ("203.0.113.5",))
 
 
@@ -79,7 +90,9 @@ async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> N
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None:
     talk: list[News] = []
-    async with await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as mute:
+    async with await Directory.join(
+        Identity.generate(), Network("test"), bootstrap_node=True
+    ) as mute:
         reach = Reach(Network("test", mute.addresses), "127.0.0.1:1", Door(somebody()), listen)
         async with asked(reach, talk.append):
             assert reach.addresses == ("127.0.0.1:1",)
@@ -87,7 +100,9 @@ async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None
 
 
 @pytest.mark.usefixtures("_as_if_outside")
-async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes(bootstrap: Directory) -> None:
+async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes(
+    bootstrap: Directory,
+) -> None:
     network, talk = Network("test", bootstrap.addresses), list[News]()
     async with Server(listen) as server, entered(network) as directory:
         reach = Reach(network, server.address, server.door, listen)
@@ -104,7 +119,9 @@ async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes
             await link.close()
             await dialer.close()
 
-            reach._question = reach._question.model_copy(update={"address": await _listening_again(server)})
+            reach._question = reach._question.model_copy(
+                update={"address": await _listening_again(server)}
+            )
             await soon(reach.ask_again(directory))
             assert reach.addresses == (server.address, place)
             await server.stop()
@@ -144,7 +161,9 @@ async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: D
 
 
 @pytest.mark.usefixtures("_as_if_outside")
-async def test_no_way_in_at_all_is_said(bootstrap: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_way_in_at_all_is_said(
+    bootstrap: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PLACE_TIMEOUT_S", 0.0)
     network = Network("test", bootstrap.addresses)
     async with (
@@ -161,7 +180,9 @@ async def test_no_way_in_at_all_is_said(bootstrap: Directory, monkeypatch: pytes
 async def test_no_bootstrap_node_is_said() -> None:
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap):
-        async with asked(Reach(Network("test", (nobody,)), "127.0.0.1:1", Door(somebody()), listen), quiet):
+        async with asked(
+            Reach(Network("test", (nobody,)), "127.0.0.1:1", Door(somebody()), listen), quiet
+        ):
             pass
 
 

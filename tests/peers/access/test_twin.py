@@ -1,4 +1,5 @@
-"""Two peers with one key, on two computers: neither lock nor bytes are shared, only the directory."""
+"""Two peers with one key, on two computers: neither lock nor bytes are shared, only the
+directory."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -60,18 +61,24 @@ async def test_the_second_one_is_refused(computers: list[Computer], directory: D
     one, two = computers
     await soon(one.twins.check(directory, one.record))
     await directory.publish(one.record)
-    with pytest.raises(KeyInUse, match=f"{one.record.peer_id}: a peer at {one.server.address} uses this key"):
+    with pytest.raises(
+        KeyInUse, match=f"{one.record.peer_id}: a peer at {one.server.address} uses this key"
+    ):
         await soon(two.twins.check(directory, two.record))
 
 
-async def test_it_is_found_in_whichever_layers_it_serves(computers: list[Computer], directory: Directory) -> None:
+async def test_it_is_found_in_whichever_layers_it_serves(
+    computers: list[Computer], directory: Directory
+) -> None:
     one, two = computers
     await directory.publish(one.server.record(first_layer=LAYERS - 1))
     with pytest.raises(KeyInUse):
         await soon(two.twins.check(directory, two.server.record(last_layer=1)))
 
 
-async def test_of_two_that_started_together_one_ends(computers: list[Computer], directory: Directory) -> None:
+async def test_of_two_that_started_together_one_ends(
+    computers: list[Computer], directory: Directory
+) -> None:
     one, two = computers
     await directory.publish(two.record)
     await soon(one.twins.look(directory, one.record))

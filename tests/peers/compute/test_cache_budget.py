@@ -1,6 +1,13 @@
 import pytest
 
-from peers.compute.cache_budget import FIRST_LIFE_S, MAX_RETRY_MS, MEMORY, MIN_RETRY_MS, CacheBudget, CacheFull
+from peers.compute.cache_budget import (
+    FIRST_LIFE_S,
+    MAX_RETRY_MS,
+    MEMORY,
+    MIN_RETRY_MS,
+    CacheBudget,
+    CacheFull,
+)
 
 
 class Clock:
@@ -32,7 +39,11 @@ def test_more_than_is_free_is_refused_and_nothing_reserved() -> None:
     budget.reserve(60)
     with pytest.raises(CacheFull) as caught:
         budget.reserve(41)
-    assert (caught.value.asked_tokens, caught.value.free_tokens, caught.value.total_tokens) == (41, 40, 100)
+    assert (caught.value.asked_tokens, caught.value.free_tokens, caught.value.total_tokens) == (
+        41,
+        40,
+        100,
+    )
     assert "41 tokens" in str(caught.value)
     assert budget.free_tokens == 40
 

@@ -27,7 +27,8 @@ def held(history: History) -> list[float]:
 def test_it_follows_the_cache_back_and_over_rows_that_move() -> None:
     history = History(100)
     history.add(rows(*range(6)))
-    history.place(placement(4, 3, 5))  # 0 and 1 stay, 3 and 5 move up to them, 2 and 4 are forgotten
+    # 0 and 1 stay, 3 and 5 move up to them, 2 and 4 are forgotten
+    history.place(placement(4, 3, 5))
     assert held(history) == [0, 1, 3, 5]
     history.add(rows(6))
     history.place(placement(1))
@@ -73,7 +74,12 @@ def test_an_empty_one_has_no_rows() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1), st.sets(st.integers(0, 40), max_size=9)), max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.floats(0, 1), st.sets(st.integers(0, 40), max_size=9)),
+        max_size=9,
+    )
+)
 def test_it_behaves_as_a_list(steps: list[tuple[int, float, set[int]]]) -> None:
     history, model = History(10_000), []
     for base, (count, share, further) in enumerate(steps):

@@ -1,4 +1,5 @@
-"""What layers take is known before they are loaded, and what there is, is not more than we may use."""
+"""What layers take is known before they are loaded, and what there is, is not more than we may
+use."""
 
 import resource
 from pathlib import Path
@@ -9,7 +10,15 @@ import torch
 
 from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED
 from peers.compute import memory as memories
-from peers.compute.memory import CACHE_TOKENS, DoesNotFit, Memory, Needs, Room, cgroup_bytes_left, free_bytes
+from peers.compute.memory import (
+    CACHE_TOKENS,
+    DoesNotFit,
+    Memory,
+    Needs,
+    Room,
+    cgroup_bytes_left,
+    free_bytes,
+)
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 
@@ -41,7 +50,9 @@ def test_needs_are_what_spans_take(name: str, dtype: torch.dtype, tmp_path: Path
         span = Span.load(checkpoint, first, last, dtype=dtype)
         assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
         # Never less; more where a configuration does not tell that keys are shared.
-        assert span.nbytes_per_token <= needs.cache_bytes * (last - first) <= 4 * span.nbytes_per_token
+        assert (
+            span.nbytes_per_token <= needs.cache_bytes * (last - first) <= 4 * span.nbytes_per_token
+        )
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -113,7 +124,9 @@ def test_what_the_owner_gives_is_a_bound() -> None:
 def test_a_limited_address_space_counts() -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     room_bytes = 256 * MB
-    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room_bytes, before[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room_bytes, before[1])
+    )
     try:
         assert 0 < free_bytes(CPU) <= room_bytes
     finally:
@@ -129,7 +142,12 @@ def group(folder: Path, **files: str) -> None:
 def test_groups_of_the_second_version(tmp_path: Path) -> None:
     own, root = tmp_path / "own", tmp_path / "root"
     own.write_text("0::/outer/inner\n")
-    group(root / "outer", memory__max="1000", memory__current="900", memory__stat="anon 1\ninactive_file 300\n")
+    group(
+        root / "outer",
+        memory__max="1000",
+        memory__current="900",
+        memory__stat="anon 1\ninactive_file 300\n",
+    )
     group(root / "outer/inner", memory__max="max", memory__current="5", memory__stat="")
     assert list(cgroup_bytes_left(own, root)) == [400]
 

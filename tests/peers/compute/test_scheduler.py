@@ -1,4 +1,5 @@
-"""One compute thread for many sessions: around a real span, and, for its order, around one that only takes note."""
+"""One compute thread for many sessions: around a real span, and, for its order, around one that
+only takes note."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -84,7 +85,9 @@ async def wait(scheduler: Scheduler, *jobs: Given) -> "list[asyncio.Task[Compute
     return tasks
 
 
-async def test_what_waits_together_is_computed_together(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_what_waits_together_is_computed_together(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     busy = await hold(scheduler, watched)
     waiting = await wait(scheduler, *(Given(work(watched.span, n, n + 1)) for n in (3, 5, 7)))
     watched.go_on.set()
@@ -92,7 +95,9 @@ async def test_what_waits_together_is_computed_together(scheduler: Scheduler, wa
     await soon(busy)
     assert watched.sizes == [1, 3]
     for n, result in zip((3, 5, 7), computed, strict=True):
-        torch.testing.assert_close(result.output, alone(watched.span, n, n + 1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            result.output, alone(watched.span, n, n + 1), rtol=1e-4, atol=1e-4
+        )
         assert result.compute_ms > 0
 
 
@@ -102,7 +107,9 @@ async def test_a_batch_has_one_chunk_of_a_prompt_and_decoding_does_not_wait_for_
     busy = await hold(scheduler, watched)
     chunk = [3] * MAX_FRAME_TOKENS
     prompts = [Given(work(watched.span, *chunk)) for _ in range(2)]
-    waiting = await wait(scheduler, *prompts, Given(work(watched.span, 3)), Given(work(watched.span, 4)))
+    waiting = await wait(
+        scheduler, *prompts, Given(work(watched.span, 3)), Given(work(watched.span, 4))
+    )
     watched.go_on.set()
     await soon(asyncio.gather(busy, *waiting))
     assert watched.sizes == [1, 3, 1]
@@ -111,7 +118,9 @@ async def test_a_batch_has_one_chunk_of_a_prompt_and_decoding_does_not_wait_for_
 async def test_a_batch_is_bounded(scheduler: Scheduler, watched: WatchedSpan) -> None:
     busy = await hold(scheduler, watched)
     fit = MAX_BATCH_TOKENS // MAX_DECODE_TOKENS
-    waiting = await wait(scheduler, *(Given(work(watched.span, *[3] * MAX_DECODE_TOKENS)) for _ in range(fit + 1)))
+    waiting = await wait(
+        scheduler, *(Given(work(watched.span, *[3] * MAX_DECODE_TOKENS)) for _ in range(fit + 1))
+    )
     watched.go_on.set()
     await soon(asyncio.gather(busy, *waiting))
     assert watched.sizes == [1, fit, 1]
@@ -121,14 +130,18 @@ async def test_a_batch_is_of_the_same_layers_and_whoever_waits_longest_chooses_t
     scheduler: Scheduler, watched: WatchedSpan
 ) -> None:
     busy = await hold(scheduler, watched)
-    jobs = [Given(work(watched.span, 3, last=last), (FIRST, last)) for last in (1, LAST, 1, LAST, LAST)]
+    jobs = [
+        Given(work(watched.span, 3, last=last), (FIRST, last)) for last in (1, LAST, 1, LAST, LAST)
+    ]
     waiting = await wait(scheduler, *jobs)
     watched.go_on.set()
     await soon(asyncio.gather(busy, *waiting))
     assert watched.sizes == [1, 2, 3]
 
 
-async def test_the_time_until_the_turn_comes_is_told(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_the_time_until_the_turn_comes_is_told(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     busy = await hold(scheduler, watched)
     (waiting,) = await wait(scheduler, Given(work(watched.span, 3)))
     await asyncio.sleep(0.5)  # which no tiny span computes for, however busy the machine is
@@ -138,7 +151,9 @@ async def test_the_time_until_the_turn_comes_is_told(scheduler: Scheduler, watch
     assert second.queue_ms >= 500 > second.compute_ms
 
 
-async def test_a_job_that_has_nothing_to_do_any_more_is_let_go(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_a_job_that_has_nothing_to_do_any_more_is_let_go(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     busy = await hold(scheduler, watched)
     jobs = [Given(work(watched.span, 3)), Given(work(watched.span, 4))]
     waiting = await wait(scheduler, *jobs)
@@ -152,7 +167,9 @@ async def test_a_job_that_has_nothing_to_do_any_more_is_let_go(scheduler: Schedu
     assert await soon(scheduler.compute(only)) is None
 
 
-async def test_a_job_that_fails_to_begin_fails_alone(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_a_job_that_fails_to_begin_fails_alone(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     class Broken(Given):
         def begin(self) -> Work:
             raise ValueError("no place for it")
@@ -165,9 +182,12 @@ async def test_a_job_that_fails_to_begin_fails_alone(scheduler: Scheduler, watch
     assert isinstance(computed, Computed)
 
 
-async def test_one_failing_job_does_not_fail_its_neighbours(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_one_failing_job_does_not_fail_its_neighbours(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     busy = await hold(scheduler, watched)
-    gap = Work(watched.span.new_cache(), torch.tensor([3]), Placement(5, (), (5,), 5, None))  # five rows are not there
+    # five rows are not there
+    gap = Work(watched.span.new_cache(), torch.tensor([3]), Placement(5, (), (5,), 5, None))
     good = [work(watched.span, 3, 4), work(watched.span, 5, 6)]
     jobs = await wait(scheduler, Given(good[0]), Given(gap), Given(good[1]))
     watched.go_on.set()
@@ -178,7 +198,9 @@ async def test_one_failing_job_does_not_fail_its_neighbours(scheduler: Scheduler
     torch.testing.assert_close(second.output, alone(watched.span, 5, 6), rtol=1e-4, atol=1e-4)
 
 
-async def test_a_cancelled_job_leaves_the_queue_with_its_memory(scheduler: Scheduler, watched: WatchedSpan) -> None:
+async def test_a_cancelled_job_leaves_the_queue_with_its_memory(
+    scheduler: Scheduler, watched: WatchedSpan
+) -> None:
     busy = await hold(scheduler, watched)
     (waiting,) = await wait(scheduler, Given(work(watched.span, 3)))
     await end(waiting)
@@ -247,7 +269,9 @@ class Client:
 CLIENTS = st.lists(
     st.tuples(
         st.sampled_from([(0, 2), (0, 1), (1, 2)]),
-        st.lists(st.sampled_from([1, 9, MAX_DECODE_TOKENS, MAX_FRAME_TOKENS]), min_size=1, max_size=6),
+        st.lists(
+            st.sampled_from([1, 9, MAX_DECODE_TOKENS, MAX_FRAME_TOKENS]), min_size=1, max_size=6
+        ),
     ),
     min_size=1,
     max_size=14,
@@ -256,7 +280,9 @@ CLIENTS = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(CLIENTS)
-def test_nobody_starves_and_batches_are_as_they_should_be(clients: list[tuple[tuple[int, int], list[int]]]) -> None:
+def test_nobody_starves_and_batches_are_as_they_should_be(
+    clients: list[tuple[tuple[int, int], list[int]]],
+) -> None:
     noting = Noting()
 
     async def run() -> None:

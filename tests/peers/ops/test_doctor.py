@@ -7,7 +7,16 @@ from hivemind.dht import protocol
 from helpers.dht import record_of
 from peers.access.reachability import judge
 from peers.ops import doctor
-from peers.ops.doctor import Finding, check_device, check_port, clock_finding, examine, is_well, reach_finding, show
+from peers.ops.doctor import (
+    Finding,
+    check_device,
+    check_port,
+    clock_finding,
+    examine,
+    is_well,
+    reach_finding,
+    show,
+)
 from swarm.config import Network, load_network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
@@ -19,7 +28,9 @@ from swarm.network.nat.dialback import Answer, answering
 @pytest.fixture
 async def bootstrap() -> AsyncIterator[Directory]:
     async with (
-        await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True) as directory,
+        await Directory.join(
+            Identity.generate(), Network("test"), bootstrap_node=True
+        ) as directory,
         answering(directory.daemon),
     ):
         yield directory
@@ -33,7 +44,9 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.subject: finding for finding in findings}
 
 
-async def test_a_healthy_computer_has_nothing_to_do(bootstrap: Directory, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_healthy_computer_has_nothing_to_do(
+    bootstrap: Directory, capsys: pytest.CaptureFixture[str]
+) -> None:
     findings = await examine(named(bootstrap.addresses, "test"), 0)
     subjects = [finding.subject for finding in findings]
     assert subjects == ["libp2p", "device", "port", "clock", "network", "models", "reach"]
@@ -50,8 +63,11 @@ async def test_the_skew_to_the_bootstrap_nodes_is_measured(
     bootstrap: Directory, skew_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = protocol.get_dht_time
-    monkeypatch.setattr(protocol, "get_dht_time", lambda: now() - skew_s)  # what the node says its time is
-    assert await clock_skew_s(Network("test", bootstrap.addresses)) == pytest.approx(skew_s, abs=1.0)
+    # what the node says its time is
+    monkeypatch.setattr(protocol, "get_dht_time", lambda: now() - skew_s)
+    assert await clock_skew_s(Network("test", bootstrap.addresses)) == pytest.approx(
+        skew_s, abs=1.0
+    )
 
 
 async def test_nobody_tells_the_time() -> None:
@@ -70,7 +86,9 @@ async def test_a_clock_that_is_wrong_is_found_though_nobody_lets_us_in(
     assert "set the clock" in clock.remedy
 
 
-@pytest.mark.parametrize(("skew_s", "fine"), [(0.1, True), (-2.4, True), (2.6, False), (-5000.0, False)])
+@pytest.mark.parametrize(
+    ("skew_s", "fine"), [(0.1, True), (-2.4, True), (2.6, False), (-5000.0, False)]
+)
 def test_seconds_are_too_much(skew_s: float, fine: bool) -> None:
     finding = clock_finding(skew_s)
     assert (finding.remedy == "") == fine
@@ -114,14 +132,20 @@ def test_a_device_that_does_not_work_is_a_finding() -> None:
     assert "--device cpu" in check_device("cuda:99").remedy
 
 
-async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(bootstrap: Directory) -> None:
-    reach = by_subject(await examine(named(bootstrap.addresses, "test"), 0, "192.0.2.1:31330"))["reach"]
+async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(
+    bootstrap: Directory,
+) -> None:
+    reach = by_subject(await examine(named(bootstrap.addresses, "test"), 0, "192.0.2.1:31330"))[
+        "reach"
+    ]
     assert "192.0.2.1:31330" in reach.fact
     assert "unverified" in reach.fact
     assert not reach.remedy
 
 
-def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_behind_a_router_all_is_well_and_there_is_advice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     verdict = judge([Answer(seen=("203.0.113.5",), tried="203.0.113.5:31330")], "192.168.1.7:31330")
     finding = reach_finding(verdict, "192.168.1.7:31330")
     show([finding])
@@ -131,12 +155,19 @@ def test_behind_a_router_all_is_well_and_there_is_advice(capsys: pytest.CaptureF
         assert word in said
 
 
-async def test_a_check_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch, bootstrap: Directory) -> None:
+async def test_a_check_that_hangs_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, bootstrap: Directory
+) -> None:
     monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.01)
-    assert "no answer" in by_subject(await examine(named(bootstrap.addresses, "test"), 0))["network"].fact
+    assert (
+        "no answer"
+        in by_subject(await examine(named(bootstrap.addresses, "test"), 0))["network"].fact
+    )
 
 
-async def test_why_a_model_cannot_be_used_is_said_and_what_a_peer_here_could_do(bootstrap: Directory) -> None:
+async def test_why_a_model_cannot_be_used_is_said_and_what_a_peer_here_could_do(
+    bootstrap: Directory,
+) -> None:
     identity = Identity.generate()
     network = Network("test", bootstrap.addresses)
     async with await Directory.join(identity, network) as directory:

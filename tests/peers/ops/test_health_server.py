@@ -29,7 +29,10 @@ class Lamp:
 
 @asynccontextmanager
 async def asking(lamp: Lamp) -> AsyncIterator[aiohttp.ClientSession]:
-    async with monitored(lamp, LOOPBACK) as address, aiohttp.ClientSession(address.removesuffix("/metrics")) as session:
+    async with (
+        monitored(lamp, LOOPBACK) as address,
+        aiohttp.ClientSession(address.removesuffix("/metrics")) as session,
+    ):
         yield session
 
 
@@ -58,7 +61,9 @@ async def test_up_is_not_ready() -> None:
             assert (answer.status, await answer.json()) == (200, {"state": "online"})
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("POST", "/metrics", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 404), ("POST", "/metrics", 405)]
+)
 async def test_nothing_else_is_answered(method: str, path: str, status: int) -> None:
     async with asking(Lamp()) as session, session.request(method, path, data=b"x") as answer:
         assert answer.status == status

@@ -12,7 +12,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, somebody, soon, tokens_frame
+from helpers.loopback import (
+    Peer,
+    ask,
+    dialed,
+    eventually,
+    opening,
+    session_id,
+    somebody,
+    soon,
+    tokens_frame,
+)
 from helpers.models import LAYERS
 from peers.access.reachability import Reach
 from peers.events import News
@@ -40,7 +50,11 @@ Samples = dict[tuple[str, ...], float]  # by the name and the values of its labe
 
 def samples(text: str) -> Samples:
     families = text_string_to_metric_families(text)
-    return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+    return {
+        (each.name, *each.labels.values()): each.value
+        for family in families
+        for each in family.samples
+    }
 
 
 def read(collector: Collector) -> Samples:
@@ -68,7 +82,10 @@ async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
         assert before["swarm_peer_state", "online"] == 1
         assert before["swarm_peer_measured_tokens_per_second",] == 12.5
         assert (before["swarm_peer_first_layer",], before["swarm_peer_layers",]) == (0, LAYERS)
-        assert (before["swarm_peer_addresses", "direct"], before["swarm_peer_addresses", "relay"]) == (1, 0)
+        assert (
+            before["swarm_peer_addresses", "direct"],
+            before["swarm_peer_addresses", "relay"],
+        ) == (1, 0)
         assert before["swarm_peer_bytes_total", "received"] == before["swarm_peer_links",] == 0
         async with dialed(peer.server) as link:
             assert isinstance(await ask(link, opening(tiny.fingerprint, 0, LAYERS)), Opened)
@@ -76,11 +93,15 @@ async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
             assert isinstance(await ask(link, tokens_frame(4, (8,))), Result)
             during = read(metrics)
             assert (during["swarm_peer_sessions",], during["swarm_peer_links",]) == (1, 1)
-            assert during["swarm_peer_cache_tokens",] - during["swarm_peer_cache_free_tokens",] == 64
+            assert (
+                during["swarm_peer_cache_tokens",] - during["swarm_peer_cache_free_tokens",] == 64
+            )
             assert during["swarm_peer_tokens_total",] == 4
             assert during["swarm_peer_batches_total",] == during["swarm_peer_turns_total",] == 2
             assert during["swarm_peer_compute_seconds_total",] > 0
-            assert isinstance(await ask(link, opening("f" * 32, 0, LAYERS, session=session_id(2))), Fault)
+            assert isinstance(
+                await ask(link, opening("f" * 32, 0, LAYERS, session=session_id(2))), Fault
+            )
             await link.send(Close(session=session_id()))
             await eventually(lambda: peer.idle)
             received = read(metrics)["swarm_peer_bytes_total", "received"]
@@ -88,20 +109,28 @@ async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
         after = read(metrics)
         assert (after["swarm_peer_sessions",], after["swarm_peer_sessions_opened_total",]) == (0, 1)
         assert after["swarm_peer_faults_total", "wrong_model"] == 1
-        assert after["swarm_peer_bytes_total", "received"] == received > 0  # closed links still count
+        # closed links still count
+        assert after["swarm_peer_bytes_total", "received"] == received > 0
         assert after["swarm_peer_bytes_total", "sent"] > 0
 
 
-async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(span: Span, tiny: Checkpoint) -> None:
+async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(
+    span: Span, tiny: Checkpoint
+) -> None:
     async with Peer(span, tiny.fingerprint, cache_tokens=32) as peer:
         reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), _no_link)
-        metrics = PeerMetrics(peer.handler, Offer((0, LAYERS), "online", 1.0, peer.budget), reach, {})
+        metrics = PeerMetrics(
+            peer.handler, Offer((0, LAYERS), "online", 1.0, peer.budget), reach, {}
+        )
         before = set(read(metrics))
         for _ in range(3):  # clients
             async with dialed(peer.server) as link:
                 assert isinstance(await ask(link, opening(tiny.fingerprint, 0, LAYERS)), Fault)
         after = read(metrics)
-        assert set(after) - before == {("swarm_peer_refusals_total", "cache"), ("swarm_peer_faults_total", "busy")}
+        assert set(after) - before == {
+            ("swarm_peer_refusals_total", "cache"),
+            ("swarm_peer_faults_total", "busy"),
+        }
         assert after["swarm_peer_refusals_total", "cache"] == 3
         peer.handler.draining = True
         assert not metrics.ready
@@ -109,7 +138,10 @@ async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(span
 
 
 async def _get(address: str, path: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(address.removesuffix("/metrics") + path) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(address.removesuffix("/metrics") + path) as answer,
+    ):
         return answer.status, await answer.text()
 
 
@@ -135,7 +167,10 @@ async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) 
         try:
             await eventually(lambda: bool(said) or life.done())
             address = said[0].sentence.removeprefix("metrics are at ")
-            assert await _get(address, "/health") == (200, json.dumps({"status": "up", "version": __version__}))
+            assert await _get(address, "/health") == (
+                200,
+                json.dumps({"status": "up", "version": __version__}),
+            )
             status, text = await _get(address, "/ready")
             assert status == (200 if json.loads(text)["state"] == "online" else 503)
             await eventually(lambda: said[-1].event == "serving" or life.done())
@@ -183,7 +218,9 @@ def test_every_panel_has_a_place_of_its_own() -> None:
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     taken: set[tuple[int, int]] = set()
     for place in (panel["gridPos"] for panel in board["panels"]):
-        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
         assert not cells & taken
         assert max(x for x, _ in cells) < 24
         taken |= cells

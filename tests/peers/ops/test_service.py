@@ -28,13 +28,20 @@ def run(*arguments: str) -> int:
 
 
 def lines(text: str) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return dict(
+        line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")
+    )
 
 
-def test_a_unit_holds_exactly_what_was_given(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_unit_holds_exactly_what_was_given(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("install-service", *JOIN) == 0
     said = capsys.readouterr().out
-    assert all(next_one in said for next_one in ("daemon-reload", "enable --now swarm-peer", "enable-linger"))
+    assert all(
+        next_one in said
+        for next_one in ("daemon-reload", "enable --now swarm-peer", "enable-linger")
+    )
     unit = lines(file.read_text())
     program, *arguments = shlex.split(unit["ExecStart"])
     assert tuple(arguments) == JOIN
@@ -45,7 +52,11 @@ def test_a_unit_holds_exactly_what_was_given(file: Path, tmp_path: Path, capsys:
 
 def test_it_can_be_looked_at_first(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("install-service", "--print", "bootstrap", "--port", "31338") == 0
-    assert shlex.split(lines(capsys.readouterr().out)["ExecStart"])[1:] == ["bootstrap", "--port", "31338"]
+    assert shlex.split(lines(capsys.readouterr().out)["ExecStart"])[1:] == [
+        "bootstrap",
+        "--port",
+        "31338",
+    ]
     assert not file.parent.exists()
 
 
@@ -86,7 +97,9 @@ def test_what_would_not_run_is_not_installed(
     assert not file.exists()
 
 
-def test_another_unit_is_overwritten_by_force_only(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_unit_is_overwritten_by_force_only(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("[Service]\n")
     assert run("install-service", *JOIN)
@@ -98,7 +111,9 @@ def test_another_unit_is_overwritten_by_force_only(file: Path, capsys: pytest.Ca
     assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
-def test_uninstalling_takes_away_what_is_ours_and_not_in_use(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_uninstalling_takes_away_what_is_ours_and_not_in_use(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("uninstall-service")
     assert "nothing to uninstall" in capsys.readouterr().err
     assert run("install-service", *JOIN) == 0

@@ -14,7 +14,9 @@ NASTY = ["a b", "50%", "$HOME", 'say "x"', "back\\slash", "it's", ";", "", "naï
 
 
 def unit(*command: str, **changes: object) -> Unit:
-    return Unit("a test", ("/bin/echo", *command), **({"folder": Path("/tmp"), "leave_s": 15.0} | changes))  # type: ignore[arg-type]
+    return Unit(
+        "a test", ("/bin/echo", *command), **({"folder": Path("/tmp"), "leave_s": 15.0} | changes)
+    )  # type: ignore[arg-type]
 
 
 def value(text: str, name: str) -> str:
@@ -29,7 +31,10 @@ def test_words_are_quoted_as_systemd_reads_them() -> None:
 
 def test_variables_are_quoted_as_one_word_in_which_a_dollar_is_nothing_special() -> None:
     text = unit(environment={"SWARM_HOME": "/my $ home", "SWARM_NETWORK": "100%"}).text()
-    assert re.findall(r"^Environment=(.*)$", text, re.MULTILINE) == ['"SWARM_HOME=/my $ home"', "SWARM_NETWORK=100%%"]
+    assert re.findall(r"^Environment=(.*)$", text, re.MULTILINE) == [
+        '"SWARM_HOME=/my $ home"',
+        "SWARM_NETWORK=100%%",
+    ]
 
 
 def test_leaving_in_order_is_waited_for() -> None:
@@ -54,7 +59,13 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     file.write_text(unit(*NASTY, environment={"SWARM_HOME": "/my $ home"}).text())
     command = ["systemd-analyze", "--user", "verify", str(file)]
     env = {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, env=env, check=False
+    )
     unknown_before_254 = re.compile(r".*Unknown key (name )?'(RestartSteps|RestartMaxDelaySec)'.*")
-    said = [line for line in done.stderr.splitlines() if file.name in line and not unknown_before_254.fullmatch(line)]
+    said = [
+        line
+        for line in done.stderr.splitlines()
+        if file.name in line and not unknown_before_254.fullmatch(line)
+    ]
     assert said == []

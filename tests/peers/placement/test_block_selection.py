@@ -23,7 +23,12 @@ IDS = sorted(Identity.generate().peer_id for _ in range(8))
 def record_of(peer_id: str, span: Span, state: str = "online", speed: float = 1.0) -> PeerRecord:
     first, last = span
     return peer_record(
-        peer_id, model_layers=LAYERS, first_layer=first, last_layer=last, tokens_per_second=speed, state=state
+        peer_id,
+        model_layers=LAYERS,
+        first_layer=first,
+        last_layer=last,
+        tokens_per_second=speed,
+        state=state,
     )
 
 
@@ -65,7 +70,9 @@ class _View:
         if self._board.down:
             self._board.down -= 1
             raise DirectoryDown("unplugged")
-        others = [record for record in self._board.records.values() if record.peer_id != self._peer_id]
+        others = [
+            record for record in self._board.records.values() if record.peer_id != self._peer_id
+        ]
         return None if self._board.deaf else others
 
 
@@ -94,7 +101,8 @@ async def test_whoever_has_precedence_keeps_its_claim() -> None:
     board = Board()
     for i, first in enumerate((0, 2, 4)):
         board.put(IDS[i], (first, first + 2))
-    board.records[IDS[2]] = record_of(IDS[2], (4, 6), speed=0.5)  # the second best place: no lot is drawn
+    # the second best place: no lot is drawn
+    board.records[IDS[2]] = record_of(IDS[2], (4, 6), speed=0.5)
     low, high = board.placing(IDS[3]), board.placing(IDS[4])
     spans = await soon(asyncio.gather(low.choose(), high.choose()))
     assert spans[0] == (6, 8)
@@ -106,8 +114,12 @@ async def test_of_two_that_could_close_a_gap_one_moves() -> None:
     board = Board()
     for i, first in enumerate((0, 0, 2, 4)):
         board.put(IDS[i], (first, first + 2))
-    moves = await soon(asyncio.gather(*(board.placing(IDS[i]).reconsider(0, 2, 1.0) for i in (0, 1))))
-    assert sorted(moves, key=str) == [(6, 8), None] or sorted(moves, key=str) == [(6, 8), None][::-1]
+    moves = await soon(
+        asyncio.gather(*(board.placing(IDS[i]).reconsider(0, 2, 1.0) for i in (0, 1)))
+    )
+    assert (
+        sorted(moves, key=str) == [(6, 8), None] or sorted(moves, key=str) == [(6, 8), None][::-1]
+    )
     stayed = IDS[moves.index(None)]
     board.put(stayed, (0, 2))
     assert min(board.counts()) == 1

@@ -66,7 +66,9 @@ async def test_an_empty_swarm_is_no_fault_of_ours_but_silence_may_be(lab: Lab) -
     assert await lab.taken() is None
 
 
-async def test_of_a_large_swarm_those_are_asked_on_whom_it_depends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_a_large_swarm_those_are_asked_on_whom_it_depends(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(censuses, "EVERYBODY", 2)
     crowd = {await lab.peer(0, 1, answers=i > 2) for i in range(6)}
     middle = {await lab.peer(1, 2, answers=False) for _ in range(3)}
@@ -78,7 +80,9 @@ async def test_of_a_large_swarm_those_are_asked_on_whom_it_depends(lab: Lab, mon
     assert len(mine & crowd) == 3  # whoever serves what we do has to be there before we leave
 
 
-async def test_more_are_asked_where_some_turned_out_to_be_gone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_are_asked_where_some_turned_out_to_be_gone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(censuses, "ASK_AT_ONCE", 1)
     alive = {await lab.peer(0, 2), await lab.peer(2, 4)}
     for _ in range(2):
@@ -93,7 +97,12 @@ def record(speed: float, state: str) -> PeerRecord:
 
 
 def test_who_has_not_measured_yet_is_as_fast_as_others() -> None:
-    records = [record(0.0, "joining"), record(3.0, "online"), record(5.0, "online"), record(100.0, "online")]
+    records = [
+        record(0.0, "joining"),
+        record(3.0, "online"),
+        record(5.0, "online"),
+        record(100.0, "online"),
+    ]
     assert usual_speed(records) == 5.0
     assert [serving.tokens_per_second for serving in as_serving(records)] == [5.0, 3.0, 5.0, 100.0]
     assert as_serving(records[:1]) == [Serving(records[0].peer_id, 0, LAYERS, 1.0)]

@@ -40,7 +40,9 @@ def test_only_peers_that_may_come_before_or_after_are_measured() -> None:
     others = [record(0, 1).model_copy(update={"last_layer": 1}), record(3, 4)]
     unrelated = record(1, 3)  # it serves just our layers
     chosen = likely([mine, before, overlapping, after, *others, unrelated], mine, [])
-    assert {peer.peer_id for peer in chosen} == {p.peer_id for p in (before, overlapping, after, *others)}
+    assert {peer.peer_id for peer in chosen} == {
+        p.peer_id for p in (before, overlapping, after, *others)
+    }
 
 
 def test_the_nearest_stay_and_the_others_are_drawn_by_lot() -> None:
@@ -64,9 +66,12 @@ async def test_who_answers_is_announced_with_its_time(neighbours: Neighbours) ->
         assert neighbours.announced == ()
         await soon(neighbours.measure(Listing([mine, dead, *there]), mine))
         (first, near_tenths), (second, far_tenths) = neighbours.announced
-        assert (first, second) == tuple(neighbour_key(server.identity.peer_id) for server in (near, far))
+        assert (first, second) == tuple(
+            neighbour_key(server.identity.peer_id) for server in (near, far)
+        )
         assert near_tenths < far_tenths
-        assert far_tenths >= 150  # half of the way there and back, of which only the way back is held up
+        # half of the way there and back, of which only the way back is held up
+        assert far_tenths >= 150
         assert mine.model_copy(update={"neighbours": neighbours.announced})
         # Who is gone is not announced again, and no connection to it is kept.
         await soon(neighbours.measure(Listing([mine, there[1]]), mine))

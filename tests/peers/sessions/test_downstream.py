@@ -1,4 +1,5 @@
-"""Where outputs go: to the client, to the next peer, and after a reroute to another one that is given all of them."""
+"""Where outputs go: to the client, to the next peer, and after a reroute to another one that is
+given all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -83,7 +84,9 @@ async def place(*, last: bool = False, history: History | None = None) -> AsyncI
 
 async def test_the_next_peer_gets_hidden_states_and_how_long_they_took() -> None:
     async with place() as each:
-        frame = tokens_frame(4, (7, 8), root=3, parents=(1, 2), tail=1, epoch=2, compute_ms=(1.0,), queue_ms=(0.5,))
+        frame = tokens_frame(
+            4, (7, 8), root=3, parents=(1, 2), tail=1, epoch=2, compute_ms=(1.0,), queue_ms=(0.5,)
+        )
         await each.outlet.send(frame, each.computed(1, 2))
         passed = await each.next.frame()
         kept = {"session", "epoch", "root", "first", "parents", "tail", "replay"}
@@ -140,7 +143,11 @@ async def test_a_next_peer_that_is_gone_is_named_to_the_client_once() -> None:
             await each.outlet.send(tokens_frame(first, (7,)), each.computed(1))
         fault = await each.client.next()
         assert isinstance(fault, Fault)
-        assert (fault.code, fault.peer, fault.session) == (FaultCode.NEXT_UNREACHABLE, each.hop.peer_id, session_id())
+        assert (fault.code, fault.peer, fault.session) == (
+            FaultCode.NEXT_UNREACHABLE,
+            each.hop.peer_id,
+            session_id(),
+        )
         assert (each.outlet.lost, each.outlet.passed) == (True, 0)
         assert each.client.heard.empty()
 
@@ -153,7 +160,11 @@ async def test_only_the_link_that_is_in_use_can_be_lost() -> None:
         assert not each.outlet.lost
         fault = each.outlet.lose(link, FaultCode.INTERNAL, "it hurts")
         assert fault is not None
-        assert (fault.code, fault.text, fault.peer) == (FaultCode.INTERNAL, "it hurts", each.hop.peer_id)
+        assert (fault.code, fault.text, fault.peer) == (
+            FaultCode.INTERNAL,
+            "it hurts",
+            each.hop.peer_id,
+        )
         assert each.outlet.lost
         assert each.outlet.lose(link, FaultCode.INTERNAL, "it hurts") is None
 
@@ -165,12 +176,18 @@ async def test_a_reroute_gives_the_new_peer_all_that_is_kept_and_says_so() -> No
         each.outlet.keep(placement(count))
         await each.outlet.reroute(each.reroute(root, each.other_hop, replay=2))
         assert await each.client.next() == Rerouted(session=session_id(), epoch=5)
-        assert (each.outlet.hop, each.outlet.lost, each.outlet.passed) == (each.other_hop, False, root)
+        assert (each.outlet.hop, each.outlet.lost, each.outlet.passed) == (
+            each.other_hop,
+            False,
+            root,
+        )
         stream, got = Stream(), []
         for _ in range(3):
             frame = await each.other.frame()
             assert (frame.epoch, frame.replay, frame.tail) == (5, 2, 0)
-            assert stream.admit(frame.epoch, frame.root, frame.first, frame.count, frame.parents, replay=True)
+            assert stream.admit(
+                frame.epoch, frame.root, frame.first, frame.count, frame.parents, replay=True
+            )
             got += told(frame)
         assert got == list(range(count))
         assert (stream.last, stream.length) == (root, count)
@@ -187,7 +204,8 @@ async def test_a_reroute_to_nobody_is_told_and_another_one_may_follow() -> None:
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, NOBODY.peer_id)
         assert each.outlet.lost
-        await each.outlet.send(tokens_frame(3, (7,)), each.computed(3))  # nobody is there, nothing happens
+        # nobody is there, nothing happens
+        await each.outlet.send(tokens_frame(3, (7,)), each.computed(3))
         await each.outlet.reroute(each.reroute(2, each.other_hop))
         assert await each.client.next() == Rerouted(session=session_id(), epoch=5)
         assert told(await each.other.frame()) == [1, 2]

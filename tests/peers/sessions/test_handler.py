@@ -1,4 +1,5 @@
-"""Peers on loopback: real links, a real span of a tiny Llama, and clients that behave well and badly."""
+"""Peers on loopback: real links, a real span of a tiny Llama, and clients that behave well and
+badly."""
 
 import asyncio
 import contextlib
@@ -70,7 +71,9 @@ def spans(tiny: Checkpoint) -> tuple[Span, Span, Span]:
 
 
 @asynccontextmanager
-async def lone_peer(span: Span, tiny: Checkpoint, **options: Any) -> AsyncIterator[tuple[Peer, Link]]:
+async def lone_peer(
+    span: Span, tiny: Checkpoint, **options: Any
+) -> AsyncIterator[tuple[Peer, Link]]:
     """A peer and a client's link to it. In the end nothing may be left of any session."""
     async with Peer(span, tiny.fingerprint, **options) as peer:
         async with dialed(peer.server) as link:
@@ -101,7 +104,9 @@ def close_to(answer: Message, hidden: torch.Tensor) -> None:
     torch.testing.assert_close(answer.hidden.unpack(), hidden, rtol=1e-4, atol=1e-4)
 
 
-async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_frames_are_answered_with_what_the_span_computes(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     whole = spans[2]
     async with lone_peer(whole, tiny) as (peer, link):
         assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id())
@@ -110,7 +115,10 @@ async def test_frames_are_answered_with_what_the_span_computes(spans: tuple[Span
         close_to(first, expected(whole, (3, 4, 5))[-1:])
         assert isinstance(first, Result)
         assert (first.count, len(first.compute_ms), len(first.queue_ms)) == (3, 1, 1)
-        close_to(await ask(link, tokens_frame(4, (6, 7), root=3)), expected(whole, (3, 4, 5), (6, 7))[-2:])
+        close_to(
+            await ask(link, tokens_frame(4, (6, 7), root=3)),
+            expected(whole, (3, 4, 5), (6, 7))[-2:],
+        )
         # A newer epoch goes back to its root.
         back = tokens_frame(6, (8,), root=4, parents=(2,), epoch=1)
         close_to(await ask(link, back), expected(whole, (3, 4, 5, 6), (8,))[-1:])
@@ -130,7 +138,9 @@ async def open_both(to_first: Link, first: Peer, to_second: Link, second: Peer) 
         assert isinstance(await ask(link, message), Opened)
 
 
-async def test_two_peers_compute_what_one_computes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_two_peers_compute_what_one_computes(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     lower, upper, whole = spans
     async with (
         lone_peer(lower, tiny) as (first, to_first),
@@ -154,7 +164,8 @@ async def test_branches_go_through_two_peers_and_losing_ones_are_forgotten_on_bo
         lone_peer(upper, tiny) as (second, to_second),
     ):
         await open_both(to_first, first, to_second, second)
-        await to_first.send(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))  # 3, and behind it 4, or 5 and 6
+        # 3, and behind it 4, or 5 and 6
+        await to_first.send(tokens_frame(1, (3, 4, 5, 6), parents=(1, 1, 2, 1)))
         first_answer = await soon(to_second.receive())
         paths = ((3,), (3, 4), (3, 5), (3, 5, 6))
         close_to(first_answer, torch.cat([expected(whole, path)[-1:] for path in paths]))
@@ -169,14 +180,18 @@ async def test_a_model_that_takes_no_branches_says_so_when_a_session_is_opened(
 ) -> None:
     monkeypatch.setattr(Span, "branches", False)
     async with lone_peer(spans[2], tiny) as (_, link):
-        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id(), branches=False)
+        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(
+            session=session_id(), branches=False
+        )
         assert isinstance(await ask(link, tokens_frame(1, (3, 4))), Result)
         fault = await ask(link, tokens_frame(3, (5, 6), parents=(1, 2)))
         assert isinstance(fault, Fault)
         assert (fault.code, "takes no branches" in fault.text) == (FaultCode.BAD_MESSAGE, True)
 
 
-async def test_a_part_of_the_span_may_be_asked_for(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_part_of_the_span_may_be_asked_for(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     whole = spans[2]
     async with lone_peer(whole, tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 1, 3))
@@ -185,13 +200,17 @@ async def test_a_part_of_the_span_may_be_asked_for(spans: tuple[Span, ...], tiny
         close_to(await ask(link, hidden_frame(1, hidden)), direct)
 
 
-async def test_a_long_prompt_may_come_in_one_burst(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_long_prompt_may_come_in_one_burst(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny, cache_tokens=256) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, max_tokens=200))
         for first in range(1, 201):
             await link.send(tokens_frame(first, (3,), tail=0))
         answers = [await soon(link.receive()) for _ in range(200)]
-        assert [answer.first for answer in answers if isinstance(answer, Result)] == list(range(1, 201))
+        assert [answer.first for answer in answers if isinstance(answer, Result)] == list(
+            range(1, 201)
+        )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +246,9 @@ async def test_a_session_is_opened_once(spans: tuple[Span, ...], tiny: Checkpoin
 async def test_sessions_are_bounded_in_number(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
     async with lone_peer(spans[0], tiny, limits=Limits(sessions=1)) as (_, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
-        assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
+        assert await told_to_come_back(
+            link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
+        )
 
 
 async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
@@ -244,7 +265,9 @@ async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Chec
         assert peer.idle
 
 
-async def test_a_draining_peer_still_answers_pings(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_draining_peer_still_answers_pings(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (peer, _):
         peer.handler.draining = True
         async with dialed(peer.server) as another:
@@ -263,7 +286,9 @@ async def test_sessions_may_end_by_themselves_before_layers_are_put_down(
         assert peer.idle
 
 
-async def test_other_layers_are_taken_up_while_links_stay_open(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_other_layers_are_taken_up_while_links_stay_open(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
         await soon(peer.handler.put_down())
@@ -309,7 +334,9 @@ async def test_a_frame_that_breaks_the_rules_ends_its_session_only(
         assert isinstance(await ask(link, tokens_frame(1, (3,), session=session_id(1))), Result)
 
 
-async def test_hidden_states_of_another_width_are_refused(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_hidden_states_of_another_width_are_refused(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[1], tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
         fault = await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN + 1)))
@@ -324,7 +351,9 @@ async def test_frames_of_no_session_are_answered(spans: tuple[Span, ...], tiny: 
         assert (fault.code, fault.session) == (FaultCode.NO_SESSION, session_id(9))
 
 
-async def test_stale_epochs_are_dropped_without_an_answer(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_stale_epochs_are_dropped_without_an_answer(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     whole = spans[2]
     async with lone_peer(whole, tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
@@ -333,7 +362,9 @@ async def test_stale_epochs_are_dropped_without_an_answer(spans: tuple[Span, ...
         close_to(await ask(link, tokens_frame(2, (5,), epoch=2)), expected(whole, (3,), (5,))[-1:])
 
 
-async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as stranger:
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
         await stranger.send(Cancel(session=session_id(), epoch=9))  # not theirs to cancel
@@ -345,12 +376,16 @@ async def test_a_cancel_makes_frames_stale_before_a_newer_one_comes(spans: tuple
         assert answer.epoch == 2
 
 
-async def test_a_ping_is_answered_while_others_compute(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_ping_is_answered_while_others_compute(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (_, link):
         assert await ask(link, Ping(nonce=77)) == Pong(nonce=77)
 
 
-async def test_a_link_that_closes_frees_its_sessions(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_link_that_closes_frees_its_sessions(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
         async with dialed(peer.server) as leaving:
             for number in (1, 2):
@@ -368,7 +403,11 @@ async def test_a_link_that_speaks_nonsense_is_told_and_closed(
     spans: tuple[Span, ...], tiny: Checkpoint, garbage: bytes | str
 ) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
-        await (link.send_bytes(garbage) if isinstance(garbage, bytes) else link._socket.send_str(garbage))
+        await (
+            link.send_bytes(garbage)
+            if isinstance(garbage, bytes)
+            else link._socket.send_str(garbage)
+        )
         fault = await soon(link.receive())
         assert isinstance(fault, Fault)
         assert fault.code == FaultCode.BAD_MESSAGE
@@ -377,7 +416,9 @@ async def test_a_link_that_speaks_nonsense_is_told_and_closed(
         await eventually(lambda: not peer.handler._opening)
 
 
-async def test_what_a_peer_never_takes_closes_the_link(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_what_a_peer_never_takes_closes_the_link(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (_, link):
         fault = await ask(link, Pong(nonce=1))
         assert isinstance(fault, Fault)
@@ -405,7 +446,9 @@ async def hang(link: Link) -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_next_peer_that_is_not_there_is_named(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_next_peer_that_is_not_there_is_named(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
         fault = await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=NOBODY))
         assert isinstance(fault, Fault)
@@ -413,9 +456,13 @@ async def test_a_next_peer_that_is_not_there_is_named(spans: tuple[Span, ...], t
         assert peer.idle
 
 
-async def test_a_next_peer_that_dies_is_named_at_once(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_next_peer_that_dies_is_named_at_once(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link), Server(hang) as following:
-        assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.hop)), Opened)
+        assert isinstance(
+            await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.hop)), Opened
+        )
         following.links[0]._transport.abort()
         fault = await soon(link.receive())
         assert isinstance(fault, Fault)
@@ -423,7 +470,9 @@ async def test_a_next_peer_that_dies_is_named_at_once(spans: tuple[Span, ...], t
         assert peer.handler.sessions == 1, "another one may take the place"
 
 
-async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     lower, upper, _ = spans
     async with lone_peer(lower, tiny) as (peer, link), Peer(upper, tiny.fingerprint) as following:
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.server.hop))
@@ -433,14 +482,20 @@ async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(spans: tuple[
         assert peer.handler.sessions == 1, "another one may take the place"
 
 
-async def test_a_next_peer_has_no_say_in_sessions_of_others(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_next_peer_has_no_say_in_sessions_of_others(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async def slander(link: Link) -> None:
         await link.receive()
         for number in (1, 2):
             await link.send(Fault(code=FaultCode.INTERNAL, text="", session=session_id(number)))
         await hang(link)
 
-    async with lone_peer(spans[0], tiny) as (peer, link), Server(hang) as good, Server(slander) as bad:
+    async with (
+        lone_peer(spans[0], tiny) as (peer, link),
+        Server(hang) as good,
+        Server(slander) as bad,
+    ):
         first = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(1), next=good.hop)
         second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2), next=bad.hop)
         assert isinstance(await ask(link, first), Opened)
@@ -449,35 +504,54 @@ async def test_a_next_peer_has_no_say_in_sessions_of_others(spans: tuple[Span, .
         assert isinstance(fault, Fault)
         assert fault.session == session_id(2)
         assert await ask(link, Ping(nonce=1)) == Pong(nonce=1), "nothing is said of the other one"
-        assert [peer.handler._sessions[session_id(number)].outlet.lost for number in (1, 2)] == [False, True]
+        assert [peer.handler._sessions[session_id(number)].outlet.lost for number in (1, 2)] == [
+            False,
+            True,
+        ]
 
 
 def reroute(hop: Hop, **changes: Any) -> Reroute:
     return Reroute(**({"session": session_id(), "epoch": 1, "root": 2, "next": hop} | changes))
 
 
-async def test_another_peer_takes_the_place_of_the_next_one(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_another_peer_takes_the_place_of_the_next_one(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     lower, upper, whole = spans
-    async with lone_peer(lower, tiny) as (first, to_first), lone_peer(upper, tiny) as (third, to_third):
+    async with (
+        lone_peer(lower, tiny) as (first, to_first),
+        lone_peer(upper, tiny) as (third, to_third),
+    ):
         async with Peer(upper, tiny.fingerprint) as second, dialed(second.server) as to_second:
             await open_both(to_first, first, to_second, second)
             await to_first.send(tokens_frame(1, (3, 4)))
             assert isinstance(await soon(to_second.receive()), Result)
         assert isinstance(await soon(to_first.receive()), Fault)
-        assert isinstance(await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS, previous=first.id)), Opened)
-        assert await ask(to_first, reroute(third.server.hop)) == Rerouted(session=session_id(), epoch=1)
+        assert isinstance(
+            await ask(to_third, opening(tiny.fingerprint, MIDDLE, LAYERS, previous=first.id)),
+            Opened,
+        )
+        assert await ask(to_first, reroute(third.server.hop)) == Rerouted(
+            session=session_id(), epoch=1
+        )
         await to_first.send(tokens_frame(3, (5,), root=2, epoch=1))
         close_to(await soon(to_third.receive()), expected(whole, (3, 4), (5,))[-1:])
 
 
-async def test_a_fault_that_comes_late_is_not_the_new_peers(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_fault_that_comes_late_is_not_the_new_peers(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     go_on = asyncio.Event()
 
     async def complain(link: Link) -> None:
         await go_on.wait()
         await link.send(Fault(code=FaultCode.INTERNAL, text="", session=session_id()))
 
-    async with lone_peer(spans[0], tiny) as (peer, link), Server(complain) as old, Server(hang) as new:
+    async with (
+        lone_peer(spans[0], tiny) as (peer, link),
+        Server(complain) as old,
+        Server(hang) as new,
+    ):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=old.hop))
         assert await ask(link, reroute(new.hop, root=0)) == Rerouted(session=session_id(), epoch=1)
         assert len(peer.handler._onward._listeners) == 2
@@ -514,34 +588,53 @@ async def test_the_last_peer_takes_no_reroute(spans: tuple[Span, ...], tiny: Che
         assert (fault.code, peer.idle) == (FaultCode.BAD_MESSAGE, True)
 
 
-async def test_only_its_client_may_reroute_or_probe_a_session(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_only_its_client_may_reroute_or_probe_a_session(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with (
         lone_peer(spans[0], tiny) as (peer, link),
         dialed(peer.server) as stranger,
         Server(hang) as following,
     ):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.hop))
-        for message in (reroute(NOBODY, root=0), Probe(session=session_id()), Probe(session=session_id(9))):
+        for message in (
+            reroute(NOBODY, root=0),
+            Probe(session=session_id()),
+            Probe(session=session_id(9)),
+        ):
             fault = await ask(stranger, message)
             assert isinstance(fault, Fault)
             assert (fault.code, fault.session) == (FaultCode.NO_SESSION, message.session)
         assert not peer.handler._sessions[session_id()].outlet.lost
 
 
-async def test_a_probe_tells_how_far_a_session_has_come(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_a_probe_tells_how_far_a_session_has_come(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     async with lone_peer(spans[2], tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
-        assert await ask(link, Probe(session=session_id())) == Standing(session=session_id(), epoch=0, last=0, passed=0)
+        assert await ask(link, Probe(session=session_id())) == Standing(
+            session=session_id(), epoch=0, last=0, passed=0
+        )
         await ask(link, tokens_frame(1, (3, 4, 5)))
         await ask(link, tokens_frame(6, (6,), root=2, parents=(4,), epoch=2))
-        assert await ask(link, Probe(session=session_id())) == Standing(session=session_id(), epoch=2, last=6, passed=6)
+        assert await ask(link, Probe(session=session_id())) == Standing(
+            session=session_id(), epoch=2, last=6, passed=6
+        )
 
 
-async def test_what_is_kept_is_bounded_by_a_budget_of_its_own(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
+async def test_what_is_kept_is_bounded_by_a_budget_of_its_own(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
     room = 100 * HIDDEN * 4
-    async with lone_peer(spans[0], tiny, history_bytes=room) as (peer, link), Server(hang) as following:
+    async with (
+        lone_peer(spans[0], tiny, history_bytes=room) as (peer, link),
+        Server(hang) as following,
+    ):
         for number in (1, 2):
-            message = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number), next=following.hop)
+            message = opening(
+                tiny.fingerprint, 0, MIDDLE, session=session_id(number), next=following.hop
+            )
             assert isinstance(await ask(link, message), Opened)
             assert peer.handler.histories.free_bytes == 36 * HIDDEN * 4
         fault = await ask(link, reroute(following.hop, session=session_id(2), root=0))
@@ -591,14 +684,17 @@ async def test_openings_of_one_link_are_bounded(
     hop = NOBODY.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
     async with lone_peer(spans[0], tiny) as (_, link):
         await link.send(opening(tiny.fingerprint, 0, MIDDLE, next=hop))
-        assert await told_to_come_back(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2)))
+        assert await told_to_come_back(
+            link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
+        )
     mute.close()
 
 
 async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_with_it(
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
-    """Frames of two clients come over one link of the peer before; faults for one must not delay the other."""
+    """Frames of two clients come over one link of the peer before; faults for one must not delay
+    the other."""
     before = somebody()
     async with (
         Peer(spans[1], tiny.fingerprint) as peer,
@@ -607,7 +703,13 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
         dialed(peer.server, me=before) as upstream,
     ):
         for link, number in ((deaf, 1), (good, 2)):
-            message = opening(tiny.fingerprint, MIDDLE, LAYERS, session=session_id(number), previous=before.peer_id)
+            message = opening(
+                tiny.fingerprint,
+                MIDDLE,
+                LAYERS,
+                session=session_id(number),
+                previous=before.peer_id,
+            )
             await ask(link, message)
         stuck = peer.handler._sessions[session_id(1)].outlet.opener
         stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
@@ -622,7 +724,8 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
 
 @asynccontextmanager
 async def watched(span: Span, tiny: Checkpoint) -> AsyncIterator[tuple[WatchedSpan, Peer, Link]]:
-    """A peer in the middle of a chain, which is seen computing, and the link of the peer before it."""
+    """A peer in the middle of a chain, which is seen computing, and the link of the peer before
+    it."""
     seen, previous = WatchedSpan(span), somebody()
     async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server, me=previous) as before:  # type: ignore[arg-type]
         message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
@@ -655,7 +758,11 @@ async def test_hidden_states_of_another_width_are_not_computed(
 @pytest.mark.parametrize("defended", [True, False])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 async def test_what_is_no_number_is_not_computed(
-    value: float, defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    value: float,
+    defended: bool,
+    spans: tuple[Span, ...],
+    tiny: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not defended:
         monkeypatch.setattr(sessions, "_fits", lambda *_: True)
@@ -673,7 +780,10 @@ async def test_the_session_outlives_a_peer_that_sends_what_is_no_number(
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
     previous = somebody()
-    async with lone_peer(spans[1], tiny) as (peer, link), dialed(peer.server, me=previous) as before:
+    async with (
+        lone_peer(spans[1], tiny) as (peer, link),
+        dialed(peer.server, me=previous) as before,
+    ):
         message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
         assert isinstance(await ask(link, message), Opened)
         await before.send(hidden_frame(1, spoilt(float("nan"))))
@@ -703,7 +813,12 @@ async def test_a_peer_does_not_pass_on_what_it_failed_to_compute(
     if not defended:
         monkeypatch.setattr(outlets, "_packed", WireTensor.pack)
     seen = WatchedSpan(spans[1])
-    monkeypatch.setattr(seen, "forward", lambda batch, *_: [torch.full((3, HIDDEN), torch.nan) for _ in batch], False)
+    monkeypatch.setattr(
+        seen,
+        "forward",
+        lambda batch, *_: [torch.full((3, HIDDEN), torch.nan) for _ in batch],
+        False,
+    )
     async with lone_peer(seen, tiny) as (_, link):  # type: ignore[arg-type]
         await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
         answer = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN)))
@@ -736,14 +851,20 @@ async def test_a_frame_that_continues_nothing_ends_its_session_alone(
         if isinstance(answer, Fault):
             assert answer.code == FaultCode.OUT_OF_ORDER
             assert peer.handler.admission.refusals == {"out_of_order": 1}
-        assert isinstance(await ask(neighbour, tokens_frame(1, (3,), session=session_id(2))), Result)
+        assert isinstance(
+            await ask(neighbour, tokens_frame(1, (3,), session=session_id(2))), Result
+        )
 
 
 @pytest.mark.threat("endless-session")
 @pytest.mark.parametrize("defended", [True, False])
 @pytest.mark.parametrize("limit", ["IDLE_TIMEOUT_S", "LONGEST_LIFE_S"])
 async def test_a_session_is_kept_for_ever(
-    limit: str, defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    limit: str,
+    defended: bool,
+    spans: tuple[Span, ...],
+    tiny: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
@@ -754,7 +875,9 @@ async def test_a_session_is_kept_for_ever(
             answer = await soon(link.receive())
         assert isinstance(answer, Fault) == defended
         if isinstance(answer, Fault):
-            assert answer.code == (FaultCode.NO_SESSION if limit == "IDLE_TIMEOUT_S" else FaultCode.BUSY)
+            assert answer.code == (
+                FaultCode.NO_SESSION if limit == "IDLE_TIMEOUT_S" else FaultCode.BUSY
+            )
             assert peer.idle
 
 
@@ -770,9 +893,15 @@ async def test_a_client_that_never_reads_is_cut_off(
         async with dialed(peer.server) as link, dialed(peer.server) as neighbour:
             await ask(link, opening(tiny.fingerprint, 0, LAYERS, max_tokens=1 << 15))
             link._transport.pause_reading()  # type: ignore[attr-defined]
-            ours = next(each for each in peer.server.links if each in {s.outlet.opener for s in _sessions(peer)})
+            ours = next(
+                each
+                for each in peer.server.links
+                if each in {s.outlet.opener for s in _sessions(peer)}
+            )
             for end_of_it, size in ((ours, socket.SO_SNDBUF), (link, socket.SO_RCVBUF)):
-                end_of_it._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, size, 1 << 14)
+                end_of_it._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, size, 1 << 14
+                )
             for number in range(60):
                 if ours.closed:
                     break

@@ -20,7 +20,11 @@ def inbox(*frames: Frame) -> Inbox:
 
 
 def test_frames_that_wait_together_are_taken_as_one() -> None:
-    box = inbox(tokens_frame(1, (3, 4), root=0), tokens_frame(3, (5,), root=1), tokens_frame(4, (6, 7), root=2))
+    box = inbox(
+        tokens_frame(1, (3, 4), root=0),
+        tokens_frame(3, (5,), root=1),
+        tokens_frame(4, (6, 7), root=2),
+    )
     assert (len(box), box.tokens, box.next_tokens(ROOM)) == (3, 5, 5)
     assert box.take(ROOM) == tokens_frame(1, (3, 4, 5, 6, 7))
     assert (len(box), box.tokens, box.next_tokens(ROOM)) == (0, 0, 0)
@@ -55,7 +59,8 @@ def test_a_joined_frame_places_its_tokens_as_its_parts_would() -> None:
     assert placed is not None
     assert at_once is not None
     assert at_once.positions[-1:] == placed.positions
-    assert together.admit(0, 2, 7, 1) == apart.admit(0, 2, 7, 1)  # and then their roots are the same
+    # and then their roots are the same
+    assert together.admit(0, 2, 7, 1) == apart.admit(0, 2, 7, 1)
 
 
 def test_each_stage_took_as_long_as_with_the_slowest_of_them() -> None:
@@ -118,7 +123,10 @@ def test_a_cancel_drops_what_waits_of_older_epochs_only() -> None:
 
 
 def test_what_is_replayed_comes_first_and_outlives_newer_epochs() -> None:
-    replays = [tokens_frame(1, (3, 4), tail=0, replay=0, epoch=1), tokens_frame(3, (5,), tail=0, replay=0, epoch=1)]
+    replays = [
+        tokens_frame(1, (3, 4), tail=0, replay=0, epoch=1),
+        tokens_frame(3, (5,), tail=0, replay=0, epoch=1),
+    ]
     late, frame = tokens_frame(9, (6,), epoch=1), tokens_frame(10, (7,), epoch=2)
     box = inbox(replays[0], late, replays[1], frame)
     box.cancel(3, replays=False)
@@ -139,7 +147,10 @@ def test_what_is_replayed_goes_when_its_epoch_is_cancelled() -> None:
 
 
 def test_the_epochs_of_what_is_replayed_never_fall() -> None:
-    newer, older = tokens_frame(1, (3,), tail=0, replay=0, epoch=2), tokens_frame(2, (4,), tail=0, replay=0, epoch=1)
+    newer, older = (
+        tokens_frame(1, (3,), tail=0, replay=0, epoch=2),
+        tokens_frame(2, (4,), tail=0, replay=0, epoch=1),
+    )
     box = inbox(tokens_frame(1, (9,), epoch=1), newer, older)
     assert (box.replays, box.tokens) == (1, 1)
     assert box.take(ROOM) == newer

@@ -31,13 +31,17 @@ def heard() -> Heard:
 @pytest.fixture
 async def links(heard: Heard) -> AsyncIterator[OnwardLinks]:
     dialer = Dialer(somebody())
-    links = OnwardLinks(dialer, lambda link, fault: heard.faults.append((link, fault)), heard.lost.append)
+    links = OnwardLinks(
+        dialer, lambda link, fault: heard.faults.append((link, fault)), heard.lost.append
+    )
     yield links
     await links.close()
     await dialer.close()
 
 
-async def test_sessions_to_the_same_peer_share_a_link_even_when_they_come_at_once(links: OnwardLinks) -> None:
+async def test_sessions_to_the_same_peer_share_a_link_even_when_they_come_at_once(
+    links: OnwardLinks,
+) -> None:
     async with Server(listen) as server:
         shared = await soon(asyncio.gather(*(links.to(server.hop) for _ in range(5))))
         shared.append(await soon(links.to(server.hop)))
@@ -47,7 +51,9 @@ async def test_sessions_to_the_same_peer_share_a_link_even_when_they_come_at_onc
 
 async def test_a_peer_that_is_not_there_is_said_to_everybody_who_asked(links: OnwardLinks) -> None:
     nobody = Hop(peer_id="1" * 52, address="127.0.0.1:1", certificate="0" * 64)
-    outcomes = await soon(asyncio.gather(*(links.to(nobody) for _ in range(3)), return_exceptions=True))
+    outcomes = await soon(
+        asyncio.gather(*(links.to(nobody) for _ in range(3)), return_exceptions=True)
+    )
     assert [type(outcome) for outcome in outcomes] == [LinkClosed] * 3
     del outcomes
     gc.collect()
@@ -76,7 +82,9 @@ async def test_faults_and_losses_are_passed_on(links: OnwardLinks, heard: Heard)
         assert again is not link
 
 
-async def test_a_next_peer_that_says_anything_else_is_left(links: OnwardLinks, heard: Heard) -> None:
+async def test_a_next_peer_that_says_anything_else_is_left(
+    links: OnwardLinks, heard: Heard
+) -> None:
     async def chat(link: Link) -> None:
         await link.send(Pong(nonce=1))
         await listen(link)

@@ -160,7 +160,11 @@ async def test_frames_that_do_not_belong_are_not_taken(span: Span) -> None:
     [
         ([tokens_frame(1, (3,) * 5)], 4, "opened for 4 tokens, and this makes 5"),
         ([tokens_frame(1, (3, 4, 5), parents=(1, 2, 3))], 2, "makes 3, losing branches included"),
-        ([tokens_frame(1, (3,) * MAX_POSITIONS), tokens_frame(41, (4,), root=40)], 64, "context ends at 40 tokens"),
+        (
+            [tokens_frame(1, (3,) * MAX_POSITIONS), tokens_frame(41, (4,), root=40)],
+            64,
+            "context ends at 40 tokens",
+        ),
     ],
 )
 async def test_more_than_there_is_room_for_is_the_clients_fault(
@@ -177,11 +181,15 @@ async def test_more_than_there_is_room_for_is_the_clients_fault(
 async def test_losing_branches_take_room_and_no_positions(span: Span) -> None:
     async with stage(span, max_tokens=MAX_POSITIONS + 2) as each:
         each.session.accept(tokens_frame(1, (3,) * (MAX_POSITIONS - 1), tail=0))
-        each.session.accept(tokens_frame(MAX_POSITIONS, (3, 4, 5), root=MAX_POSITIONS - 1, parents=(1, 2, 3)))
+        each.session.accept(
+            tokens_frame(MAX_POSITIONS, (3, 4, 5), root=MAX_POSITIONS - 1, parents=(1, 2, 3))
+        )
         assert [(await each.client.result()).count for _ in range(2)] == [MAX_POSITIONS - 1, 3]
 
 
-async def test_branches_are_refused_where_the_model_takes_none(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_branches_are_refused_where_the_model_takes_none(
+    span: Span, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Span, "branches", False)
     async with stage(span) as each:
         each.session.accept(tokens_frame(1, (3, 4), parents=(1, 1)))
@@ -207,7 +215,9 @@ async def test_a_gap_is_the_senders_fault(span: Span) -> None:
         assert (await each.fault()).code == FaultCode.OUT_OF_ORDER
 
 
-async def test_a_failing_computation_is_our_own_fault(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_computation_is_our_own_fault(
+    span: Span, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with stage(span) as each:
 
         def fail(*_: object) -> list[object]:
@@ -220,7 +230,9 @@ async def test_a_failing_computation_is_our_own_fault(span: Span, monkeypatch: p
         assert "ZeroDivisionError" in fault.text
 
 
-async def test_silence_ends_the_session_but_not_while_it_computes(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_ends_the_session_but_not_while_it_computes(
+    span: Span, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sessions, "IDLE_TIMEOUT_S", 0.05)
     async with stage(span) as each:
         each.span.go_on.clear()
@@ -250,5 +262,6 @@ async def test_closing_in_the_middle_of_a_computation_does_not_wait_for_it(span:
         assert each.session._task.done()
         assert not each.faults
         each.span.go_on.set()
-        after: Any = await soon(each.scheduler.compute(Neighbour(span)))  # the thread goes on unharmed
+        # the thread goes on unharmed
+        after: Any = await soon(each.scheduler.compute(Neighbour(span)))
         assert after.output.shape[0] == 1
