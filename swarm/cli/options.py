@@ -270,7 +270,7 @@ def named_network(bootstrap: tuple[str, ...], name: str | None) -> "Network":
     from swarm.config import load_network
 
     files = click.get_current_context().meta
-    key_file, members_file = files.get("swarm.network_key"), files.get("swarm.chain.members")
+    key_file, members_file = files.get("swarm.network_key"), files.get("swarm.members")
     return load_network(
         bootstrap=bootstrap, name=name, key_file=key_file, members_file=members_file
     )

@@ -171,7 +171,7 @@ def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(
 def test_a_fault_of_ours_is_told_in_full_by_the_module_too() -> None:
     script = """
 import runpy, sys
-from swarm import console
+from swarm.terminal import console
 console.settle_colours = lambda: 1 // 0
 sys.argv = ["swarm", "-v", "status"]
 runpy.run_module("swarm.cli", run_name="__main__", alter_sys=True)
@@ -180,7 +180,7 @@ runpy.run_module("swarm.cli", run_name="__main__", alter_sys=True)
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == 1
-    assert "DEBUG swarm.cli: where it failed\nTraceback" in done.stderr
+    assert "DEBUG swarm.cli.main: where it failed\nTraceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ZeroDivisionError")
 
 

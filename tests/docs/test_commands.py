@@ -21,7 +21,7 @@ import click
 import pytest
 
 import peers.cli
-import swarm.cli
+import swarm.cli.main
 from docs import shell
 from docs.markdown import PAGES, ROOT, Block, blocks, title
 from swarm.demo import DRAFT, TARGET, locate
@@ -33,7 +33,7 @@ else:
     import tomli as tomllib
 
 PATIENCE_S = 180.0  # a few words of shell may start several programs
-MAIN = {"swarm": swarm.cli.main, "swarm-peer": peers.cli.main}
+MAIN = {"swarm": swarm.cli.main.main, "swarm-peer": peers.cli.main}
 NAMING = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 

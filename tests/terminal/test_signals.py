@@ -21,11 +21,12 @@ HANG_S = 300.0
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 SCRIPTS = {
     home.partition(".")[0]: home
-    for home in re.findall(r'^swarm\S* = "(\w+\.\w+:\w+)"$', PROJECT.read_text(), re.M)
+    for home in re.findall(r'^swarm\S* = "([\w.]+:\w+)"$', PROJECT.read_text(), re.M)
 }
 GUARD = (
-    "import signal, sys, time\nfrom swarm.cli.main import guard\nsys.exit(guard(lambda **_:"
-    " command(), 'swarm'))"
+    "import signal, sys, time\n"
+    "from swarm.cli.main import guard\n"
+    "sys.exit(guard(lambda **_: command(), 'swarm'))"
 )
 
 

@@ -11,13 +11,13 @@ HANG_S = 300.0
 PROGRAM = """
 import sys
 from swarm.cli.main import guard
-from swarm import stdio
+from swarm.terminal import stdio
 def command(**_):
     {}
 sys.exit(guard(command, "swarm"))
 """
 PIECES = (
-    "from types import SimpleNamespace; from swarm import console; "
+    "from types import SimpleNamespace; from swarm.terminal import console; "
     "console.show_piece(SimpleNamespace(text='text', origin='target'))"
 )
 SAY = 'for i in range(3): stdio.say(f"line {i}")'
