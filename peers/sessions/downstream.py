@@ -16,7 +16,7 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import Feed
 from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
 from swarm.wire.tensors import WireTensor
-from swarm.wire.token_tree import BEGINNING, Placement, Stream, replayed
+from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Outlet:
             self.passed = reroute.root
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
-    def mirror(self, hop: Hop | None, stream: Stream) -> None:
+    def mirror(self, hop: Hop | None, stream: TokenTree) -> None:
         """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream``
         holds, and then what is sent on. With None, or without a history, nobody stands by any more.
         Never waits."""

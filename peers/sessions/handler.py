@@ -23,13 +23,13 @@ from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import (
     MAX_TEXT,
+    AcceptFrom,
     Behalf,
     Cancel,
     Close,
     Fault,
     FaultCode,
     Frame,
-    Heed,
     Message,
     Mirror,
     Open,
@@ -113,7 +113,7 @@ class Handler:
             Close: self._close_session,
             Cancel: self._cancel,
             Reroute: self._reroute,
-            Heed: self._heed,
+            AcceptFrom: self._heed,
             Mirror: self._mirror,
             Probe: self._probe,
             Ping: self._pong,
@@ -425,7 +425,7 @@ class Handler:
             self.tally.reroutes += 1
             self.tally.replays += message.replay is not None
 
-    async def _heed(self, link: Link, message: Heed) -> None:
+    async def _heed(self, link: Link, message: AcceptFrom) -> None:
         session = await self._clients_own(link, message)
         if session is not None:
             await self._say(link, session.heed(message))
@@ -441,7 +441,7 @@ class Handler:
             await self._say(link, session.standing())
 
     async def _clients_own(
-        self, link: Link, message: Reroute | Heed | Mirror | Probe
+        self, link: Link, message: Reroute | AcceptFrom | Mirror | Probe
     ) -> PeerSession | None:
         """The session that a client speaks of; if it has none of that id, it is told so."""
         session = self._sessions.get(message.session)

@@ -7,29 +7,30 @@ from torch import Tensor
 from peers.compute.history import History
 from swarm.wire.messages import Frame, SessionId
 from swarm.wire.tensors import WireTensor
-from swarm.wire.token_tree import Retold, Stream
+from swarm.wire.token_tree import ReplayChunk, TokenTree
 
 
 def frames(
     session: SessionId,
     epoch: int,
-    told: Iterable[Retold],
+    told: Iterable[ReplayChunk],
     rows: Callable[[slice], Tensor],
     replay: int,
 ) -> Iterator[Frame]:
     """Frames with the outputs of these ``rows``, made one by one as they are asked for."""
-    for each in told:
-        yield Frame.again(session, epoch, each, replay, hidden=WireTensor.pack(rows(each[1])))
+    for chunk in told:
+        hidden = WireTensor.pack(rows(chunk.rows))
+        yield Frame.again(session, epoch, chunk, replay, hidden=hidden)
 
 
-def as_it_stands(session: SessionId, stream: Stream, history: History) -> Iterator[Frame]:
+def as_it_stands(session: SessionId, stream: TokenTree, history: History) -> Iterator[Frame]:
     """Frames with all that a session holds now, however long it takes until they are asked for, as
     long as its trunk stays.
 
     The trunk is not copied: its rows stay where they are, while what lies behind it comes and goes.
     """
     trunk = stream.trunk
-    told = list(stream.retold())
+    told = list(stream.replay_chunks())
     tail = history.rows(slice(trunk, None)).clone() if stream.length > trunk else None
 
     def rows(which: slice) -> Tensor:

@@ -19,17 +19,17 @@ from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.messages import (
     MAX_HOPS,
+    AcceptFrom,
+    Accepting,
     FaultCode,
     Frame,
-    Heed,
-    Heeding,
     Mirror,
     Open,
+    Progress,
     Reroute,
-    Standing,
 )
 from swarm.wire.tensors import WireTensor, dtype_name
-from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, Stream
+from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, TokenTree
 
 REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
 MAX_REROUTES = 256  # of one session, mirrors included: each of them makes us send all that is kept
@@ -65,7 +65,7 @@ class PeerSession:
         failed: Callable[["PeerSession", SessionFault], None],
     ) -> None:
         self.opening, self.outlet, self.reserved = opening, outlet, reserved
-        self.stream = Stream()
+        self.stream = TokenTree()
         self.stream.cancel(opening.epoch)
         self._speakers = frozenset(filter(None, (opening.previous,)))
         self._cache, self._scheduler, self._failed = cache, scheduler, failed
@@ -92,10 +92,10 @@ class PeerSession:
         """Whether frames may come over a link: of our client, or of a peer that it has named."""
         return self.obeys(link) or link.peer_id in self._speakers
 
-    def heed(self, heed: Heed) -> Heeding:
+    def heed(self, heed: AcceptFrom) -> Accepting:
         """Take frames from other peers from now on; returns what to answer."""
         self._speakers = frozenset(heed.speakers)
-        return Heeding(session=heed.session, speakers=heed.speakers)
+        return Accepting(session=heed.session, speakers=heed.speakers)
 
     def accept(self, frame: Frame) -> None:
         """Put a frame in the inbox; never waits.
@@ -155,9 +155,9 @@ class PeerSession:
             self._arrived.set()
         return fault
 
-    def standing(self) -> Standing:
+    def standing(self) -> Progress:
         """How far the session has come here."""
-        return Standing(
+        return Progress(
             session=self.opening.session,
             epoch=self.stream.epoch,
             last=self.stream.last,

@@ -27,7 +27,7 @@ from swarm.network.links.link import LinkClosed
 from swarm.outputs import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.util.tasks import end, within
-from swarm.wire.messages import Close, FaultCode, Frame, Probe, Reroute, Rerouted, Standing
+from swarm.wire.messages import Close, FaultCode, Frame, Probe, Progress, Reroute, Rerouted
 from swarm.wire.token_tree import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
@@ -144,7 +144,7 @@ class Mender:
             return broken
         return await self._standing_still(before)
 
-    async def _standing_still(self, before: dict[str, Standing]) -> set[str]:
+    async def _standing_still(self, before: dict[str, Progress]) -> set[str]:
         """Return the ids of peers that do not answer any more, or of the one that stands still: the
         first that was given more than it passes on, for longer than that may take. Return nothing
         as soon as the chain gets on.
@@ -182,18 +182,18 @@ class Mender:
         again, self._implausible = self._implausible, True
         return chain if again else set()
 
-    async def _look(self, broken: set[str]) -> dict[str, Standing]:
+    async def _look(self, broken: set[str]) -> dict[str, Progress]:
         """How far every peer has come; those that do not tell are added to ``broken``."""
         asked = [link for link in self._session.chain if link.peer_id not in broken]
         asking = [asyncio.create_task(self._probe(link)) for link in asked]
         try:
-            heard = await self._session.poll(Standing, asked, PROBE_TIMEOUT_S)
+            heard = await self._session.poll(Progress, asked, PROBE_TIMEOUT_S)
         finally:
             await end(*asking)  # a link that has not even taken the question by now
         standings = {}
         for link in asked:
             standing = heard.get(link.peer_id)
-            if isinstance(standing, Standing):
+            if isinstance(standing, Progress):
                 standings[link.peer_id] = standing
             else:
                 self._blame(standing or self._session.broken(link, "it does not answer"))
@@ -204,7 +204,7 @@ class Mender:
         with suppress(ChainBroken):  # which the session hears of as well
             await self._session.tell(link, Probe(session=self._session.id))
 
-    def _stuck(self, standings: dict[str, Standing]) -> str | None:
+    def _stuck(self, standings: dict[str, Progress]) -> str | None:
         """The first peer that was sent more than it has sent on: it hangs, or the link to it
         does."""
         due = self._session.last_sent
@@ -381,7 +381,7 @@ class Mender:
             await self._rerouted(before, held)
             return
         for told in replayed(held.root, len(held.tokens)):
-            tokens = held.tokens[told[1]]
+            tokens = held.tokens[told.rows]
             await session.tell(
                 new[0], Frame.again(session.id, held.epoch, told, further, tokens=tokens)
             )

@@ -23,20 +23,20 @@ from swarm.network.links.outbox import Outbox
 from swarm.util.tasks import all_over, within
 from swarm.wire.messages import (
     SESSION_ID_BYTES,
+    AcceptFrom,
+    Accepting,
     Cancel,
     Close,
     Fault,
     FaultCode,
     Frame,
-    Heed,
-    Heeding,
     Hop,
     Message,
     Open,
     Opened,
+    Progress,
     Rerouted,
     Result,
-    Standing,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -46,7 +46,7 @@ GRACE_S = 0.01  # in which an event loop that was held up delivers what has come
 # for saying goodbye; a peer that did not hear it notices when the link is closed
 CLOSE_TIMEOUT_S = 2.0
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
-LATE = (Standing, Rerouted, Heeding)  # answers that may come when nobody waits for them any more
+LATE = (Progress, Rerouted, Accepting)  # answers that may come when nobody waits for them any more
 
 Expected = TypeVar("Expected", bound=Message)
 
@@ -155,7 +155,7 @@ class ChainSession:
         """
         if not self._speakers.knows(link.peer_id, speakers):
             self._speakers.telling(link.peer_id)
-            await self.tell(link, Heed(session=self.id, speakers=speakers))
+            await self.tell(link, AcceptFrom(session=self.id, speakers=speakers))
             self._speakers.told(link.peer_id, speakers)
 
     async def heeded(self, link: ChainLink, speaker: str) -> None:
@@ -164,7 +164,7 @@ class ChainSession:
         Raises `ChainBroken`.
         """
         while not self._speakers.hears(link.peer_id, speaker):
-            await self.expect(Heeding, [link], HEED_TIMEOUT_S)
+            await self.expect(Accepting, [link], HEED_TIMEOUT_S)
 
     def leave(self, links: Collection[ChainLink]) -> None:
         """Hear nothing any more of peers that are no longer part of the chain."""
@@ -426,7 +426,7 @@ class ChainSession:
         Whom it heeds is noted here.
         """
         message = arrival.message
-        if isinstance(message, Heeding):
+        if isinstance(message, Accepting):
             self._speakers.confirms(arrival.peer_id, message.speakers)
         if arrival.peer_id not in self._members:
             return False

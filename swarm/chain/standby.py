@@ -32,12 +32,12 @@ from swarm.wire.messages import (
     Mirror,
     Opened,
     Probe,
+    Progress,
     Reroute,
     Rerouted,
     SessionId,
-    Standing,
 )
-from swarm.wire.token_tree import Retold, Stream, replayed
+from swarm.wire.token_tree import ReplayChunk, TokenTree, replayed
 
 LOOK_S = 0.5  # between two looks at how far everybody has come
 SEEK_S = 10.0  # between two searches for a peer that could stand by for a stage
@@ -291,7 +291,7 @@ class Standby:
             spare.failure = "" if spare.opened else "it takes no branches"
         elif isinstance(message, Rerouted):
             spare.reaches = True
-        elif isinstance(message, Standing):
+        elif isinstance(message, Progress):
             spare.ready = message.last >= spare.asked[0]
             spare.since = arrival.at if spare.ready and spare.reaches else spare.since
         elif (
@@ -375,7 +375,7 @@ class _Said:
 
     def __init__(self, session: SessionId, held: Held) -> None:
         self._session = session
-        self._stream = Stream()
+        self._stream = TokenTree()
         self._tokens = list(held.tokens)  # a row each
         for first, rows, root, parents in replayed(held.root, len(held.tokens)):
             self._stream.admit(
@@ -394,14 +394,16 @@ class _Said:
                 *(self._tokens[row] for row in keep),
                 *window.tokens,
             ]
-        told = window.first, slice(0, count), window.root, window.parents
-        return Frame.again(self._session, window.epoch, told, 0, tokens=window.tokens)
+        chunk = ReplayChunk(window.first, slice(0, count), window.root, window.parents)
+        return Frame.again(self._session, window.epoch, chunk, 0, tokens=window.tokens)
 
     def as_it_stands(self) -> Iterator[Frame]:
         """Frames that tell it all once more."""
-        told: Sequence[Retold] = list(self._stream.retold())
+        told: Sequence[ReplayChunk] = list(self._stream.replay_chunks())
         tokens, epoch = tuple(self._tokens), self._stream.epoch
-        return (Frame.again(self._session, epoch, each, 0, tokens=tokens[each[1]]) for each in told)
+        return (
+            Frame.again(self._session, epoch, each, 0, tokens=tokens[each.rows]) for each in told
+        )
 
 
 class _Counted:

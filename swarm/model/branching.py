@@ -16,7 +16,7 @@ from swarm.model.device import upload
 from swarm.model.masks import NotPackable, View
 from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
 from swarm.wire.messages import MAX_SESSION_TOKENS
-from swarm.wire.token_tree import MAX_TAIL, Placement, Stream
+from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
 
 class BranchingModel:
@@ -93,7 +93,7 @@ class BranchingModel:
             .logits[0]
             .float()
         )
-        reader, stream, cut = self.reader(), Stream(), CHECK_TOKENS * 2 // 3
+        reader, stream, cut = self.reader(), TokenTree(), CHECK_TOKENS * 2 // 3
         start, rest = tokens[:cut], [tokens[0], *tokens[cut:]]
         placed = stream.admit(0, 0, 1, len(start))
         branched = stream.admit(0, cut, cut + 1, len(rest), (1, 2, *(1,) * (len(rest) - 2)))

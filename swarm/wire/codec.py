@@ -17,8 +17,14 @@ MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the 
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
 MAX_REASON = 120  # characters: some of them are the sender's own words
 
+# kinds whose classes have better names by now; the wire keeps its own
+_KEPT_KINDS: dict[type[Message], str] = {
+    messages.AcceptFrom: "heed",
+    messages.Accepting: "heeding",
+    messages.Progress: "standing",
+}
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__.lower(): kind
+    _KEPT_KINDS.get(kind, kind.__name__.lower()): kind
     for kind in (
         messages.Open,
         messages.Opened,
@@ -27,11 +33,11 @@ _KINDS: dict[str, type[Message]] = {
         messages.Cancel,
         messages.Reroute,
         messages.Rerouted,
-        messages.Heed,
-        messages.Heeding,
+        messages.AcceptFrom,
+        messages.Accepting,
         messages.Mirror,
         messages.Probe,
-        messages.Standing,
+        messages.Progress,
         messages.Close,
         messages.Ping,
         messages.Pong,
@@ -58,10 +64,15 @@ class WireError(SwarmError):
 def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     """The message as bytes of the version that the link speaks; fields at their default are left
     out."""
-    assert speaks(version, type(message)), f"version {version} has no {_NAMES[type(message)]}"
+    assert speaks(version, type(message)), f"version {version} has no {kind_of(message)}"
     fields = message.model_dump(exclude_defaults=True)
-    data: bytes = msgpack.packb([version, _NAMES[type(message)], fields])
+    data: bytes = msgpack.packb([version, kind_of(message), fields])
     return data
+
+
+def kind_of(message: Message) -> str:
+    """Return the name that this kind of message has on the wire."""
+    return _NAMES[type(message)]
 
 
 def speaks(version: int, kind: type[Message]) -> bool:

@@ -7,7 +7,7 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `Heed`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly
+`Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly
 between a client and a peer: whoever opened a session commands it, over the same link. Its frames
 come over that link too, or from the peers that its client names, which have proved who they are
 (`swarm.wire.handshake`).
@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
-from swarm.wire.token_tree import Retold
+from swarm.wire.token_tree import ReplayChunk
 
 SESSION_ID_BYTES = 16  # random
 MAX_LAYERS = 1_000
@@ -151,21 +151,20 @@ class Frame(Message):
         cls,
         session: bytes,
         epoch: int,
-        told: Retold,
+        chunk: ReplayChunk,
         replay: int,
         *,
         tokens: tuple[int, ...] | None = None,
         hidden: WireTensor | None = None,
     ) -> "Frame":
-        """A replay of what ``told`` places: token ids, or hidden states."""
-        first, _, root, parents = told
+        """A replay of what ``chunk`` places: token ids, or hidden states."""
         return cls(
             session=session,
             epoch=epoch,
-            root=root,
-            first=first,
+            root=chunk.root,
+            first=chunk.first,
             tail=0,
-            parents=parents,
+            parents=chunk.parents,
             tokens=tokens,
             hidden=hidden,
             replay=replay,
@@ -229,16 +228,16 @@ class Rerouted(Message):
     epoch: Epoch
 
 
-class Heed(Message):
-    """Beside mine, take frames from these peers from now on, and from nobody else: the peer before
-    you is another one, or may soon be."""
+class AcceptFrom(Message):
+    """From now on accept frames from these peers besides mine, and from no others: the peer before
+    you is another one, or may soon be. Of kind ``heed`` on the wire."""
 
     session: SessionId
     speakers: Speakers
 
 
-class Heeding(Message):
-    """The answer to a `Heed` of the same speakers."""
+class Accepting(Message):
+    """The answer to an `AcceptFrom` of the same speakers. Of kind ``heeding`` on the wire."""
 
     session: SessionId
     speakers: Speakers
@@ -263,9 +262,9 @@ class Probe(Message):
     session: SessionId
 
 
-class Standing(Message):
+class Progress(Message):
     """The answer to a probe: the last token that came and was begun, and the last one whose output
-    went where it should."""
+    went where it should. Of kind ``standing`` on the wire."""
 
     session: SessionId
     epoch: Epoch

@@ -24,6 +24,7 @@ has dropped stale frames still mean the same by them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from swarm.errors import SwarmError
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -31,9 +32,21 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 BEGINNING = 0  # the serial before all tokens
 MAX_TAIL = 1024  # tokens behind the root; masks grow with it
 
-# A frame that tells tokens once more: the serial of its first one, which of the rows it carries,
-# its root, its parents.
-Retold = tuple[int, slice, int, tuple[int, ...] | None]
+
+class ReplayChunk(NamedTuple):
+    """Tokens that one frame sends once more.
+
+    Attributes:
+        first: the serial of the first of them.
+        rows: which of the held rows they are.
+        root: the root of the frame.
+        parents: of the frame, see `Frame`; None if each token follows the one before it.
+    """
+
+    first: int
+    rows: slice
+    root: int
+    parents: tuple[int, ...] | None
 
 
 class OutOfOrder(SwarmError):
@@ -73,7 +86,7 @@ class Placement:
 
 
 @dataclass
-class Stream:
+class TokenTree:
     """Where a session stands on one peer. A failing `admit` changes nothing."""
 
     epoch: int = 0
@@ -177,7 +190,7 @@ class Stream:
         self._serials, self._sees, self._resumed = serials, sees, True
         return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
 
-    def retold(self) -> Iterator[Retold]:
+    def replay_chunks(self) -> Iterator[ReplayChunk]:
         """How all that is held is told once more, within the current epoch, to a peer that holds
         none of it: first the trunk, as `replayed` does, then what lies behind it under the serials
         that it has."""
@@ -192,7 +205,8 @@ class Stream:
                 end += 1
             distances = tuple(serials[i] - self._parent(i) for i in range(start, end))
             which = slice(self.trunk + start, self.trunk + end)
-            yield serials[start], which, self.root, None if set(distances) == {1} else distances
+            parents = None if set(distances) == {1} else distances
+            yield ReplayChunk(serials[start], which, self.root, parents)
             start = end
 
     def _parent(self, index: int) -> int:
@@ -228,14 +242,14 @@ class Stream:
         )
 
 
-def replayed(root: int, rows: int) -> Iterator[Retold]:
+def replayed(root: int, rows: int) -> Iterator[ReplayChunk]:
     """How ``rows`` tokens, one after the other from the beginning of the text on, are told once
     more to a peer that holds none of them, so that the last one has the serial ``root``."""
     before, first = BEGINNING, root - rows + 1
     for start in range(0, rows, MAX_FRAME_TOKENS):
         count = min(MAX_FRAME_TOKENS, rows - start)
         parents = None if first == before + 1 else (first - before, *[1] * (count - 1))
-        yield first, slice(start, start + count), before, parents
+        yield ReplayChunk(first, slice(start, start + count), before, parents)
         first += count
         before = first - 1
 

@@ -14,7 +14,7 @@ from swarm.audit.evidence import MAX_SAMPLES, Evidence, Samples
 from swarm.audit.replay import MOST_AT_ONCE, windows
 from swarm.routing.chain import Stage
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-from swarm.wire.token_tree import Stream
+from swarm.wire.token_tree import TokenTree
 
 
 @dataclass
@@ -86,6 +86,6 @@ def test_a_replay_tells_all_tokens_in_the_order_of_a_text(prompt: int, new: int,
         len(frame.tokens) <= (MAX_FRAME_TOKENS if frame.position < prompt else MOST_AT_ONCE)
         for frame in frames
     )
-    stream = Stream()
+    stream = TokenTree()
     for frame in frames:
         assert stream.admit(frame.epoch, frame.root, frame.first, len(frame.tokens), frame.parents)

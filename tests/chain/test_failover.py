@@ -21,15 +21,15 @@ from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
 from swarm.routing.health import Health
 from swarm.wire.messages import (
+    AcceptFrom,
+    Accepting,
     Fault,
     FaultCode,
-    Heed,
-    Heeding,
     Message,
     Probe,
+    Progress,
     Reroute,
     Rerouted,
-    Standing,
 )
 
 Send = Callable[[Message], Awaitable[int]]
@@ -66,9 +66,9 @@ def mender(session: ChainSession, finder: Finder) -> Mender:
 async def working(link: Link, message: Message) -> None:
     """A peer that does all it is asked for, but writes no text."""
     if isinstance(message, Probe):
-        await link.send(Standing(session=message.session, epoch=0, last=3, passed=3))
-    elif isinstance(message, Heed):
-        await link.send(Heeding(session=message.session, speakers=message.speakers))
+        await link.send(Progress(session=message.session, epoch=0, last=3, passed=3))
+    elif isinstance(message, AcceptFrom):
+        await link.send(Accepting(session=message.session, speakers=message.speakers))
     elif isinstance(message, Reroute):
         await link.send(Rerouted(session=message.session, epoch=message.epoch))
     else:
@@ -79,7 +79,7 @@ def complaining(of: list[str | None]) -> Script:
     """Of hidden states that came before, as soon as it is to take frames from another peer."""
 
     async def script(link: Link, message: Message) -> None:
-        if isinstance(message, Heed):
+        if isinstance(message, AcceptFrom):
             fault = Fault(
                 code=FaultCode.NOT_FINITE, text="no numbers", session=message.session, peer=of[0]
             )
@@ -178,7 +178,7 @@ def coming_to(*standings: tuple[int, int]) -> Script:
     async def script(link: Link, message: Message) -> None:
         if isinstance(message, Probe):
             begun, passed = left.pop(0) if len(left) > 1 else left[0]
-            await link.send(Standing(session=message.session, epoch=0, last=begun, passed=passed))
+            await link.send(Progress(session=message.session, epoch=0, last=begun, passed=passed))
         else:
             await working(link, message)
 

@@ -29,20 +29,20 @@ from swarm.identity import Identity
 from swarm.network.links.connection import Arrival
 from swarm.network.links.link import Link
 from swarm.wire.messages import (
+    AcceptFrom,
+    Accepting,
     Cancel,
     Close,
     Fault,
     FaultCode,
     Frame,
-    Heed,
-    Heeding,
     Message,
     Open,
     Opened,
     Pong,
     Probe,
+    Progress,
     Rerouted,
-    Standing,
 )
 
 
@@ -280,7 +280,7 @@ async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_new
             await link.send(
                 Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session)
             )
-            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+            await link.send(Progress(session=message.session, epoch=0, last=0, passed=0))
         else:
             await good(link, message)
 
@@ -293,7 +293,7 @@ async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_new
             assert not receiving.done()
             receiving.cancel()
         else:
-            await soon(session.expect(Standing, [chain.links[1]], 20.0))
+            await soon(session.expect(Progress, [chain.links[1]], 20.0))
 
 
 async def test_a_next_peer_that_is_unreachable_is_the_one_to_blame() -> None:
@@ -378,7 +378,7 @@ async def test_what_peers_say_when_asked_is_gathered(monkeypatch: pytest.MonkeyP
     async def tell_standing(link: Link, message: Message) -> None:
         await good(link, message)
         if isinstance(message, Probe):
-            await link.send(Standing(session=message.session, epoch=1, last=7, passed=5))
+            await link.send(Progress(session=message.session, epoch=1, last=7, passed=5))
 
     async def refuse_probe(link: Link, message: Message) -> None:
         await good(link, message)
@@ -388,8 +388,8 @@ async def test_what_peers_say_when_asked_is_gathered(monkeypatch: pytest.MonkeyP
     async with chain_of(tell_standing, refuse_probe, good) as chain, chain.session() as session:
         for link in chain.links:
             await session.tell(link, Probe(session=session.id))
-        heard = await soon(session.poll(Standing, chain.links, 0.2))
-        assert isinstance(heard[chain.peer(0)], Standing)
+        heard = await soon(session.poll(Progress, chain.links, 0.2))
+        assert isinstance(heard[chain.peer(0)], Progress)
         assert isinstance(heard[chain.peer(1)], ChainBroken)
         assert chain.peer(2) not in heard
 
@@ -425,7 +425,7 @@ async def test_a_peer_may_die_at_any_moment(moment: str, dying: int) -> None:
 async def test_what_was_asked_before_may_be_answered_late() -> None:
     async def late(link: Link, message: Message) -> None:
         if isinstance(message, Frame):
-            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+            await link.send(Progress(session=message.session, epoch=0, last=0, passed=0))
             await link.send(Rerouted(session=message.session, epoch=0))
         await good(link, message)
 
@@ -502,9 +502,9 @@ async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
     go_on = asyncio.Event()
 
     async def slow(link: Link, message: Message) -> None:
-        if isinstance(message, Heed):
+        if isinstance(message, AcceptFrom):
             await go_on.wait()
-            await link.send(Heeding(session=message.session, speakers=message.speakers))
+            await link.send(Accepting(session=message.session, speakers=message.speakers))
         else:
             await good(link, message)
 
@@ -518,7 +518,7 @@ async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
         assert not waiting.done()
         go_on.set()
         await soon(waiting)
-        assert kinds(chain.heard[1]) == ["Open", "Heed"]
+        assert kinds(chain.heard[1]) == ["Open", "AcceptFrom"]
 
 
 async def test_who_does_not_say_that_it_heeds_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,10 +533,10 @@ async def test_who_does_not_say_that_it_heeds_has_failed(monkeypatch: pytest.Mon
 
 async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() -> None:
     async def heeding(link: Link, message: Message) -> None:
-        if isinstance(message, Heed):
-            await link.send(Heeding(session=message.session, speakers=message.speakers))
+        if isinstance(message, AcceptFrom):
+            await link.send(Accepting(session=message.session, speakers=message.speakers))
         elif isinstance(message, Probe):
-            await link.send(Standing(session=message.session, epoch=0, last=0, passed=0))
+            await link.send(Progress(session=message.session, epoch=0, last=0, passed=0))
         else:
             await good(link, message)
 
@@ -544,5 +544,5 @@ async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() ->
         new = Identity.generate().peer_id
         await session.heed(chain.links[1], new)
         await session.tell(chain.links[1], Probe(session=session.id))
-        await session.expect(Standing, [chain.links[1]], 20.0)
+        await session.expect(Progress, [chain.links[1]], 20.0)
         await soon(session.heeded(chain.links[1], new))

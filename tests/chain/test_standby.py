@@ -15,7 +15,7 @@ from swarm.chain.standby import Standby
 from swarm.network.links.link import Link
 from swarm.outputs import Measured
 from swarm.routing.chain import Stage
-from swarm.wire.messages import Message, Mirror, Open, Opened, Probe, Standing
+from swarm.wire.messages import Message, Mirror, Open, Opened, Probe, Progress
 
 Send = Callable[[Message], Awaitable[int]]
 
@@ -38,7 +38,7 @@ class Finder:
 async def obedient(link: Link, message: Message) -> None:
     """A peer that stands by as it should, and has always come as far as is asked."""
     if isinstance(message, Probe):
-        await link.send(Standing(session=message.session, epoch=0, last=99, passed=99))
+        await link.send(Progress(session=message.session, epoch=0, last=99, passed=99))
     elif isinstance(message, Open):
         await link.send(Opened(session=message.session))
 

@@ -32,7 +32,7 @@ from swarm.wire import codec, handshake, messages
 from swarm.wire.codec import WireError
 from swarm.wire.handshake import DIALLING, SERVING, Dialling, Member, Serving, Transcript
 from swarm.wire.tensors import WireTensor
-from swarm.wire.token_tree import OutOfOrder, Placement, Stream
+from swarm.wire.token_tree import OutOfOrder, Placement, TokenTree
 
 PRIVATE_KEYS = [bytes([number]) * 32 for number in (1, 2, 3)]
 ALICE, BOB, RELAYED_BOB = (
@@ -136,7 +136,7 @@ def _weights() -> Json:
 
 
 def _message(message: messages.Message) -> Json:
-    name = type(message).__name__.lower()
+    name = codec.kind_of(message)
     return to_json({"kind": name, "fields": message, "bytes": codec.encode(message)})
 
 
@@ -154,11 +154,11 @@ def _tensors() -> Iterator[Json]:
 
 
 def _stream(what: str, said: Sequence[Said]) -> Json:
-    stream = Stream()
+    stream = TokenTree()
     return {"what": what, "steps": [_step(stream, each) for each in said]}
 
 
-def _step(stream: Stream, said: Said) -> Json:
+def _step(stream: TokenTree, said: Said) -> Json:
     if isinstance(said, int):
         stream.cancel(said)
         return {"cancel": said}
@@ -183,7 +183,7 @@ def _step(stream: Stream, said: Said) -> Json:
         return {"frame": frame, "fault": "out_of_order"}
 
 
-def _placed(placement: Placement | None, stream: Stream) -> Json:
+def _placed(placement: Placement | None, stream: TokenTree) -> Json:
     if placement is None:
         return {"stale": True}
     start, kept = placement.start, len(placement.keep)

@@ -36,8 +36,8 @@ from swarm.wire.messages import (
     Ping,
     Pong,
     Probe,
+    Progress,
     Result,
-    Standing,
 )
 from swarm.wire.tensors import WireTensor
 
@@ -143,7 +143,7 @@ def honest_answer(message: Message) -> Message | None:
                 compute_ms=(1.0,),
             )
         case Probe():
-            return Standing(session=message.session, epoch=0, last=0, passed=0)
+            return Progress(session=message.session, epoch=0, last=0, passed=0)
         case Ping():
             return Pong(nonce=message.nonce)
     return None

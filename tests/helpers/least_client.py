@@ -11,7 +11,17 @@ from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id,
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.links.link import Link
-from swarm.wire.messages import Close, Fault, Frame, Heed, Heeding, Message, Opened, Reroute, Result
+from swarm.wire.messages import (
+    AcceptFrom,
+    Accepting,
+    Close,
+    Fault,
+    Frame,
+    Message,
+    Opened,
+    Reroute,
+    Result,
+)
 from swarm.wire.token_tree import replayed
 
 # The text goes on behind token 5 with 21 and 22; 20, 31 and 41 are branches that lose.
@@ -79,7 +89,7 @@ class Chain:
     async def heed(self, stage: Stage, *speakers: Stage) -> None:
         """Let a peer take frames from these."""
         ids = tuple(speaker.peer.id for speaker in speakers)
-        assert await ask(stage.link, Heed(session=session_id(), speakers=ids)) == Heeding(
+        assert await ask(stage.link, AcceptFrom(session=session_id(), speakers=ids)) == Accepting(
             session=session_id(), speakers=ids
         )
 

@@ -9,7 +9,7 @@ from helpers.models import LAYERS, VOCAB
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work
-from swarm.wire.token_tree import Placement, Stream
+from swarm.wire.token_tree import Placement, TokenTree
 
 BOUND = 1e-5  # of the error of a logit, relative to the largest logit
 
@@ -23,7 +23,7 @@ class Session:
 
     def __init__(self, spans: list[Span]) -> None:
         self.caches = [span.new_cache() for span in spans]
-        self.stream = Stream()
+        self.stream = TokenTree()
 
     def place(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from swarm.decoding.decoder import Resume, Window
-from swarm.wire.token_tree import Stream, replayed
+from swarm.wire.token_tree import TokenTree, replayed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SimulatedPeer:
     """Keeps for each row the text that its token sees, itself included."""
 
     def __init__(self):
-        self.stream = Stream()
+        self.stream = TokenTree()
         self.rows = []
 
     def place(self, window: Window, replay=False):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
-from swarm.wire.token_tree import Placement, Stream
+from swarm.wire.token_tree import Placement, TokenTree
 
 TEXT = [5, 6, 7, 8, 9, 10, 11, 12]
 
@@ -30,7 +30,7 @@ def test_it_is_the_model_or_it_is_none(name: str, tmp_path: Path) -> None:
     assert (branching is None) == (name in UNPACKED | UNSUPPORTED)
     if branching is None:
         return
-    reader, stream = branching.reader(), Stream()
+    reader, stream = branching.reader(), TokenTree()
     assert (reader.known, reader.context) == (VOCAB, 256)
     reader.read(TEXT[:6], stream.admit(0, 0, 1, 6), [5])
     # Behind the text so far: its next tokens, and one that loses in between.

@@ -13,7 +13,7 @@ from peers.faults import SessionFault
 from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Rerouted, Standing
+from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Progress, Rerouted
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ async def test_what_is_replayed_is_computed_and_kept_and_answered_to_nobody(span
         assert (result.first, result.count) == (15, 1)
         expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 4, 5, 6]))])[0]
         torch.testing.assert_close(result.hidden.unpack(), expected[3:], rtol=1e-4, atol=1e-4)
-        assert each.session.standing() == Standing(
+        assert each.session.standing() == Progress(
             session=session_id(), epoch=4, last=15, passed=15
         )
 

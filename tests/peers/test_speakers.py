@@ -21,21 +21,21 @@ from peers.sessions.session import PeerSession
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire.messages import (
+    AcceptFrom,
+    Accepting,
     Cancel,
     Close,
     Fault,
     FaultCode,
-    Heed,
-    Heeding,
     Message,
     Mirror,
     Opened,
     Ping,
     Pong,
     Probe,
+    Progress,
     Reroute,
     Result,
-    Standing,
 )
 
 MIDDLE, HIDDEN = 2, 32
@@ -96,7 +96,7 @@ async def test_nobody_commands_anothers_session(
             assert isinstance(await ask(client, message), Opened)
             hop = peer.server.hop
             for command in (
-                Heed(session=session_id(), speakers=(somebody().peer_id,)),
+                AcceptFrom(session=session_id(), speakers=(somebody().peer_id,)),
                 Reroute(session=session_id(), epoch=1, root=0, next=hop),
                 Mirror(session=session_id(), to=hop),
                 Probe(session=session_id()),
@@ -110,7 +110,7 @@ async def test_nobody_commands_anothers_session(
                 await previous.send(hidden_frame(1, torch.zeros(1, HIDDEN)))
                 assert isinstance(await soon(client.receive()), Result)
             else:
-                assert isinstance(await ask(previous, Probe(session=session_id())), Standing)
+                assert isinstance(await ask(previous, Probe(session=session_id())), Progress)
                 await previous.send(Close(session=session_id()))
                 await eventually(lambda: peer.idle)
         await client.send(Close(session=session_id()))
@@ -132,14 +132,14 @@ async def test_another_peer_before_is_named_by_the_client(upper: Span, tiny: Che
         assert isinstance(await soon(client.receive()), Result)
         assert unknown(await ask(second, frames[1]))
         both = (one.peer_id, other.peer_id)
-        assert await ask(client, Heed(session=session_id(), speakers=both)) == Heeding(
+        assert await ask(client, AcceptFrom(session=session_id(), speakers=both)) == Accepting(
             session=session_id(), speakers=both
         )
         for link, frame in ((second, frames[1]), (first, frames[2])):
             await link.send(frame)
             assert isinstance(await soon(client.receive()), Result)
         last = (other.peer_id,)
-        assert await ask(client, Heed(session=session_id(), speakers=last)) == Heeding(
+        assert await ask(client, AcceptFrom(session=session_id(), speakers=last)) == Accepting(
             session=session_id(), speakers=last
         )
         assert unknown(await ask(first, frames[3]))

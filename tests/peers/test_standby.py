@@ -37,9 +37,9 @@ from swarm.wire.messages import (
     Message,
     Mirror,
     Probe,
+    Progress,
     Reroute,
     Rerouted,
-    Standing,
 )
 
 LAST = 12  # serial of the last token of LOST
@@ -68,12 +68,12 @@ async def spare(client: Chain, place: int, **options: int) -> AsyncIterator[Stag
     await eventually(lambda: new.peer.idle)
 
 
-async def reaches(spare: Stage, serial: int) -> Standing:
+async def reaches(spare: Stage, serial: int) -> Progress:
     """Wait until a peer that stands by has come so far."""
     while True:
         await spare.link.send(Probe(session=session_id()))
         standing = await soon(spare.link.receive())
-        assert isinstance(standing, Standing), standing
+        assert isinstance(standing, Progress), standing
         if standing.last >= serial:
             return standing
 
@@ -229,7 +229,7 @@ async def test_without_a_history_nobody_can_stand_by(span: Span, tiny: Checkpoin
             await client.ask(LOST)
             await new.link.send(Probe(session=session_id()))
             standing = await soon(new.link.receive())
-            assert isinstance(standing, Standing)
+            assert isinstance(standing, Progress)
             assert standing.last == 0
             await goes_on(client, span)
 

@@ -124,13 +124,13 @@ KINDS = {
         next=hops,
         replay=st.none() | st.integers(0, messages.MAX_HOPS),
     ),
-    "heed": st.builds(messages.Heed, session=sessions, speakers=speakers),
-    "heeding": st.builds(messages.Heeding, session=sessions, speakers=speakers),
+    "heed": st.builds(messages.AcceptFrom, session=sessions, speakers=speakers),
+    "heeding": st.builds(messages.Accepting, session=sessions, speakers=speakers),
     "mirror": st.builds(messages.Mirror, session=sessions, to=st.none() | hops),
     "rerouted": st.builds(messages.Rerouted, session=sessions, epoch=epochs),
     "probe": st.builds(messages.Probe, session=sessions),
     "standing": st.builds(
-        messages.Standing, session=sessions, epoch=epochs, last=serials, passed=serials
+        messages.Progress, session=sessions, epoch=epochs, last=serials, passed=serials
     ),
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),
@@ -201,8 +201,14 @@ def test_the_list_of_kinds_is_whole():
     ours = [
         kind for kind in messages.Message.__subclasses__() if kind.__module__ == messages.__name__
     ]
-    said = {kind for kind in ours if kind is not messages.Hop}
-    assert {kind.__name__.lower() for kind in said} == set(KINDS)
+    assert set(codec._KINDS.values()) == {kind for kind in ours if kind is not messages.Hop}
+    assert set(codec._KINDS) == set(KINDS)
+
+
+def test_classes_with_better_names_keep_their_kinds_on_the_wire():
+    kinds = {kind.__name__: name for name, kind in codec._KINDS.items()}
+    renamed = {name: kind for name, kind in kinds.items() if kind != name.lower()}
+    assert renamed == {"AcceptFrom": "heed", "Accepting": "heeding", "Progress": "standing"}
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,14 +11,14 @@ from swarm.wire.messages import (
     MAX_SESSION_TOKENS,
     MAX_TEXT,
     MAX_VOCABULARY,
+    AcceptFrom,
+    Accepting,
     Behalf,
     Cancel,
     Close,
     Fault,
     FaultCode,
     Frame,
-    Heed,
-    Heeding,
     Hop,
     Mirror,
     Open,
@@ -26,10 +26,10 @@ from swarm.wire.messages import (
     Ping,
     Pong,
     Probe,
+    Progress,
     Reroute,
     Rerouted,
     Result,
-    Standing,
     printable,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
@@ -55,11 +55,11 @@ VALID = {
     Cancel: {"session": SESSION, "epoch": 1},
     Reroute: {"session": SESSION, "epoch": 1, "root": 5, "next": Hop(**HOP), "replay": 1},
     Rerouted: {"session": SESSION, "epoch": 1},
-    Heed: {"session": SESSION, "speakers": ("12D3KooWExample",)},
-    Heeding: {"session": SESSION, "speakers": ()},
+    AcceptFrom: {"session": SESSION, "speakers": ("12D3KooWExample",)},
+    Accepting: {"session": SESSION, "speakers": ()},
     Mirror: {"session": SESSION, "to": Hop(**HOP)},
     Probe: {"session": SESSION},
-    Standing: {"session": SESSION, "epoch": 1, "last": 7, "passed": 5},
+    Progress: {"session": SESSION, "epoch": 1, "last": 7, "passed": 5},
     Close: {"session": SESSION},
     Ping: {"nonce": 1},
     Pong: {"nonce": 1},
@@ -103,17 +103,17 @@ WRONG = [
     (Open, {"previous": ""}),
     *[
         (kind, {"speakers": wrong})
-        for kind in (Heed, Heeding)
+        for kind in (AcceptFrom, Accepting)
         for wrong in (None, ("me",), ("12D3KooWExample",) * 5)
     ],
     (Reroute, {"next": None}),
     *[
         (kind, {"epoch": wrong})
-        for kind in (Open, Reroute, Rerouted, Standing)
+        for kind in (Open, Reroute, Rerouted, Progress)
         for wrong in (-1, 1 << 31, None)
     ],
     *[(Reroute, {"root": wrong}) for wrong in (-1, 1 << 31, None)],
-    *[(Standing, {name: wrong}) for name in ("last", "passed") for wrong in (-1, 1 << 31, None)],
+    *[(Progress, {name: wrong}) for name in ("last", "passed") for wrong in (-1, 1 << 31, None)],
     (Frame, {"tokens": None, "hidden": WireTensor.pack(torch.zeros(0, 3)), "tail": 0}),
     (Frame, {"tokens": None, "hidden": HIDDEN, "tail": 3}),
     *[

@@ -11,27 +11,27 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from swarm.wire import token_tree as streams
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-from swarm.wire.token_tree import BEGINNING, MAX_TAIL, OutOfOrder, Placement, Stream, replayed
+from swarm.wire.token_tree import BEGINNING, MAX_TAIL, OutOfOrder, Placement, TokenTree, replayed
 
 
-def line(count: int, trunk: int = 0) -> Stream:
+def line(count: int, trunk: int = 0) -> TokenTree:
     """A stream of ``count`` tokens, one after the other, of which the first ``trunk`` lead to the
     root."""
-    stream = Stream()
+    stream = TokenTree()
     if trunk:
         assert stream.admit(0, 0, 1, trunk)
     assert stream.admit(0, trunk, trunk + 1, count - trunk)
     return stream
 
 
-def fork() -> Stream:
+def fork() -> TokenTree:
     """``0 - 1 - 2 - 3`` and, beside, ``1 - 4 - 5``; the rows are those numbers less one."""
-    stream = Stream()
+    stream = TokenTree()
     assert stream.admit(0, 0, 1, 5, (1, 1, 1, 3, 1))
     return stream
 
 
-def refused(stream: Stream, *frame: object, replay: bool = False) -> str:
+def refused(stream: TokenTree, *frame: object, replay: bool = False) -> str:
     """What is said of a frame that does not continue the stream, which stays as it was."""
     before = copy.deepcopy(stream)
     with pytest.raises(OutOfOrder) as caught:
@@ -45,7 +45,7 @@ def refused(stream: Stream, *frame: object, replay: bool = False) -> str:
 
 
 def test_frames_of_one_epoch_follow_each_other():
-    stream = Stream()
+    stream = TokenTree()
     assert stream.admit(0, 0, 1, 5) == Placement(0, (), (0, 1, 2, 3, 4), 0, None)
     assert stream.admit(0, 0, 6, 2) == Placement(5, (), (5, 6), 0, None)
     assert (stream.length, stream.last, stream.trunk) == (7, 7, 0)
@@ -75,7 +75,7 @@ def test_a_newer_epoch_may_skip_epochs_and_serials():
 
 
 def test_branches_see_their_own_ancestors():
-    stream = Stream()
+    stream = TokenTree()
     placed = stream.admit(0, 0, 1, 5, (1, 1, 1, 3, 1))
     assert placed == Placement(
         0, (), (0, 1, 2, 1, 2), 0, (0b00001, 0b00011, 0b00111, 0b01001, 0b11001)
@@ -98,7 +98,7 @@ def test_rows_that_stay_where_they_are_are_not_kept_by_name():
     assert fork().admit(0, 2, 6, 1, (3,)) == Placement(3, (), (3,), 2, None)
     # 1 - 2 with the children 3 and 4, and 3 with the children 5 and 6: only what lies behind 4
     # moves.
-    stream = Stream()
+    stream = TokenTree()
     assert stream.admit(0, 0, 1, 6, (1, 1, 1, 2, 2, 3))
     assert stream.admit(0, 3, 7, 2, (2, 2)) == Placement(5, (4, 5), (4, 4), 3, (0b101, 0b1010))
 
@@ -188,7 +188,7 @@ def test_behind_a_cut_serials_may_be_missing_once():
 
 
 def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
-    stream = Stream()
+    stream = TokenTree()
     stream.cancel(7, replays=False)
     assert (stream.stale(3), stream.stale(3, replay=True)) == (True, False)
     assert stream.admit(3, 0, 1, 4) is None
@@ -196,7 +196,7 @@ def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
     assert stream.admit(3, 8, 9, 1) is None
     assert stream.admit(2, 0, 9, 4, replay=True) is None, "an older one is stale all the same"
     assert stream.admit(7, 8, 20, 1, (12,)) == Placement(4, (), (4,), 4, None)
-    stream = Stream()
+    stream = TokenTree()
     stream.cancel(7)
     stream.cancel(2)
     assert (stream.stale(6, replay=True), stream.stale(7, replay=True)) == (True, False)
@@ -207,7 +207,7 @@ def test_what_is_replayed_is_made_stale_by_a_word_of_its_own_only():
     ("root", "rows"), [(0, 0), (5, 5), (900, 1), (900, MAX_FRAME_TOKENS), (900, 899), (900, 900)]
 )
 def test_what_is_replayed_ends_at_its_root(root, rows):
-    stream, told = Stream(), []
+    stream, told = TokenTree(), []
     for first, which, before, parents in replayed(root, rows):
         placed = stream.admit(3, before, first, which.stop - which.start, parents, replay=True)
         assert placed is not None
@@ -224,17 +224,20 @@ def test_what_stands_is_told_with_its_branches_and_gaps():
     stream = fork()
     assert stream.admit(0, 1, 6, 2, (2, 1))  # 4 - 6 - 7
     assert stream.admit(0, 4, 8, 1, (3,))  # 5 - 8; 2 and 3 are gone
-    assert list(stream.retold()) == [
+    assert list(stream.replay_chunks()) == [
         (3, slice(0, 2), 0, (3, 1)),
         (5, slice(2, 6), 4, (1, 2, 1, 3)),
     ]
-    assert list(Stream().retold()) == []
-    assert list(fork().retold()) == [(1, slice(0, 5), 0, (1, 1, 1, 3, 1))]
+    assert list(TokenTree().replay_chunks()) == []
+    assert list(fork().replay_chunks()) == [(1, slice(0, 5), 0, (1, 1, 1, 3, 1))]
     gaps = fork()
     gaps.cut(1, 5)
     assert gaps.admit(1, 5, 9, 1, (4,))
     assert gaps.admit(1, 5, 10, 1)
-    assert list(gaps.retold()) == [(3, slice(0, 3), 0, (3, 1, 1)), (9, slice(3, 5), 5, (4, 1))]
+    assert list(gaps.replay_chunks()) == [
+        (3, slice(0, 3), 0, (3, 1, 1)),
+        (9, slice(3, 5), 5, (4, 1)),
+    ]
 
 
 def test_a_replay_is_told_in_frames_that_may_travel():
@@ -278,15 +281,15 @@ class Token:
 
 
 class Held(RuleBasedStateMachine):
-    """`Stream` beside the set of tokens that its rule speaks of, and the rows of somebody who does
-    what it says."""
+    """`TokenTree` beside the set of tokens that its rule allows, and the rows of a reader that
+    follows its placements."""
 
     @initialize(tail=st.sampled_from([6, 12, MAX_TAIL]), frame=st.sampled_from([2, 5]))
     def begin(self, tail: int, frame: int) -> None:
         streams.MAX_TAIL, streams.MAX_FRAME_TOKENS = tail, frame  # small enough to be met
         self.tail = tail
         self.resumed = False  # behind a cut or a replay
-        self.stream = Stream()
+        self.stream = TokenTree()
         self.root: tuple[int, ...] = ()  # the path to it
         self.tokens: list[Token] = []  # in the order in which they came
         self.rows: list[Token] = []
@@ -344,7 +347,7 @@ class Held(RuleBasedStateMachine):
             self.draw_root(data, newer=True),
             max(self.stream.epoch + skip, self.stream.ahead),
         )
-        self.stream, self.root, self.rows, self.resumed = Stream(), (), [], bool(root)
+        self.stream, self.root, self.rows, self.resumed = TokenTree(), (), [], bool(root)
         self.stream.cancel(epoch + cancel, replays=False)
         last = root[-1] if root else 0
         self.tokens = [
@@ -389,9 +392,9 @@ class Held(RuleBasedStateMachine):
     def let_another_peer_hold_the_same(self, skip: int) -> None:
         """It stands by from now on: the serials that lead to the root are told as if they followed
         each other."""
-        before, self.stream = self.stream, Stream()
+        before, self.stream = self.stream, TokenTree()
         self.stream.cancel(before.epoch - min(skip, before.epoch))
-        told = list(before.retold())
+        told = list(before.replay_chunks())
         for first, which, root, parents in told:
             count = which.stop - which.start
             assert count <= streams.MAX_FRAME_TOKENS
@@ -441,7 +444,7 @@ def test_a_frame_behind_a_gap_is_placed_only_where_gaps_are_not_looked_for(
 ) -> None:
     if not defended:
         monkeypatch.setattr(
-            Stream, "_resumed", property(lambda self: True, lambda self, value: None)
+            TokenTree, "_resumed", property(lambda self: True, lambda self, value: None)
         )
     stream = line(3)
     if defended:

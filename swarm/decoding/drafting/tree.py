@@ -13,7 +13,7 @@ from swarm.decoding.drafting.model import CHOICES, common_prefix
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
-from swarm.wire.token_tree import BEGINNING, MAX_TAIL, Placement, Stream
+from swarm.wire.token_tree import BEGINNING, MAX_TAIL, Placement, TokenTree
 
 # of a text a forward: its memory grows with them. Leaves room for a whole tree within MAX_TAIL
 READ_TOKENS = 256
@@ -85,7 +85,7 @@ class TreeDrafter(Drafter):
     ) -> None:
         self.reader, self.sampling, self.vocabulary = reader, sampling, vocabulary
         self.shaping, self.stop_ids = shaping, stop_ids
-        self._stream = Stream()
+        self._stream = TokenTree()
         self._root = _Held(BEGINNING)
         self._trunk: list[int] = []  # the draft's own tokens up to the root, its own included
 
@@ -195,5 +195,5 @@ class TreeDrafter(Drafter):
     def _start_over(self, rows: int) -> None:
         """Hold nothing but the first rows of the trunk, the way to whose end is the beginning of
         the cache."""
-        self._stream, self._root = Stream(trunk=rows), _Held(BEGINNING)
+        self._stream, self._root = TokenTree(trunk=rows), _Held(BEGINNING)
         del self._trunk[rows:]

@@ -22,7 +22,7 @@ from swarm.network.links.dialer import Dialer
 from swarm.util.tasks import end
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Reroute, Rerouted, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-from swarm.wire.token_tree import Placement, Stream
+from swarm.wire.token_tree import Placement, TokenTree
 
 HIDDEN = 4
 NOBODY = Hop(peer_id=Identity.generate().peer_id, address="127.0.0.1:1", certificate="0" * 64)
@@ -181,7 +181,7 @@ async def test_a_reroute_gives_the_new_peer_all_that_is_kept_and_says_so() -> No
             False,
             root,
         )
-        stream, got = Stream(), []
+        stream, got = TokenTree(), []
         for _ in range(3):
             frame = await each.other.frame()
             assert (frame.epoch, frame.replay, frame.tail) == (5, 2, 0)

@@ -52,13 +52,13 @@ from swarm.wire.messages import (
     Ping,
     Pong,
     Probe,
+    Progress,
     Reroute,
     Rerouted,
     Result,
-    Standing,
 )
 from swarm.wire.tensors import WireTensor
-from swarm.wire.token_tree import MAX_TAIL, Stream
+from swarm.wire.token_tree import MAX_TAIL, TokenTree
 
 MIDDLE = 2
 HIDDEN = 32
@@ -613,12 +613,12 @@ async def test_a_probe_tells_how_far_a_session_has_come(
 ) -> None:
     async with lone_peer(spans[2], tiny) as (_, link):
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
-        assert await ask(link, Probe(session=session_id())) == Standing(
+        assert await ask(link, Probe(session=session_id())) == Progress(
             session=session_id(), epoch=0, last=0, passed=0
         )
         await ask(link, tokens_frame(1, (3, 4, 5)))
         await ask(link, tokens_frame(6, (6,), root=2, parents=(4,), epoch=2))
-        assert await ask(link, Probe(session=session_id())) == Standing(
+        assert await ask(link, Probe(session=session_id())) == Progress(
             session=session_id(), epoch=2, last=6, passed=6
         )
 
@@ -836,12 +836,12 @@ async def test_a_frame_that_continues_nothing_ends_its_session_alone(
     defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:  # whatever its serial says, it is placed behind what is held
-        admit = Stream.admit
+        admit = TokenTree.admit
 
-        def anywhere(stream: Stream, epoch: int, root: int, first: int, *others: Any) -> Any:
+        def anywhere(stream: TokenTree, epoch: int, root: int, first: int, *others: Any) -> Any:
             return admit(stream, epoch, root, stream.last + 1, *others)
 
-        monkeypatch.setattr(Stream, "admit", anywhere)
+        monkeypatch.setattr(TokenTree, "admit", anywhere)
     async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as neighbour:
         await ask(link, opening(tiny.fingerprint, 0, LAYERS))
         await ask(neighbour, opening(tiny.fingerprint, 0, LAYERS, session=session_id(2)))

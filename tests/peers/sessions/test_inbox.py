@@ -7,7 +7,7 @@ from helpers.loopback import hidden_frame, tokens_frame
 from peers.sessions.inbox import MAX_JOINED_TOKENS, MAX_LOST_TOKENS, Inbox, Overfull, follows, join
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
-from swarm.wire.token_tree import Stream
+from swarm.wire.token_tree import TokenTree
 
 ROOM = 1000
 
@@ -51,7 +51,7 @@ def test_a_joined_frame_places_its_tokens_as_its_parts_would() -> None:
         tokens_frame(4, (6, 7), root=2, parents=(2, 2)),
         tokens_frame(6, (8,), root=2, parents=(2,)),
     ]
-    apart, together = Stream(), Stream()
+    apart, together = TokenTree(), TokenTree()
     for frame in frames:
         placed = apart.admit(frame.epoch, frame.root, frame.first, frame.count, frame.parents)
     joined = join(frames)
