@@ -7,8 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swarm.chain.failover import SwarmIncomplete
-    from swarm.chain.stage import ChainBroken, ChainSilent
+    from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
     from swarm.client.batch import BatchFailed
     from swarm.client.client import ClientOptions, SwarmClient
     from swarm.client.conversation import Message, NoChatTemplate, TemplateRefuses
@@ -86,7 +85,7 @@ __all__ = [
 _HOMES = {
     "swarm.client.batch": ("BatchFailed",),
     "swarm.client.sync": ("BlockingClient",),
-    "swarm.chain.stage": ("ChainBroken", "ChainSilent"),
+    "swarm.chain.failures": ("ChainBroken", "ChainSilent", "SwarmIncomplete"),
     "swarm.client.client": ("ClientOptions", "SwarmClient"),
     "swarm.config": ("Network", "load_network"),
     "swarm.client.conversation": ("Message", "NoChatTemplate", "TemplateRefuses"),
@@ -103,7 +102,6 @@ _HOMES = {
         ),
         *("OtherQuantization", "SwarmError", "UnsupportedModel", "WrongWeights"),
     ),
-    "swarm.chain.failover": ("SwarmIncomplete",),
     "swarm.client.generation": ("GenerationStream",),
     "swarm.hf.settings": ("UnsupportedArgument",),
     "swarm.hf.model": ("SwarmModel",),

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from swarm.chain.failures import ChainBroken, ChainSilent, Implausible, SwarmIncomplete
 from swarm.chain.in_flight import PROMPT_TIMEOUT_S
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent, Implausible, take_leave
+from swarm.chain.stage import ChainLink, take_leave
 from swarm.chain.standby import Spare, Standby, goes_on_to
 from swarm.chain.trust import Trust
 from swarm.decoding.decoder import Resume
-from swarm.errors import ExitCode, SwarmError
 from swarm.network.links.link import LinkClosed
-from swarm.outputs import Generation
 from swarm.routing.chain import MissingLayers
 from swarm.util.tasks import end, within
 from swarm.wire.messages import Close, FaultCode, Frame, Probe, Progress, Reroute, Rerouted
@@ -38,31 +37,6 @@ HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
 
 log = logging.getLogger(__name__)
-
-
-class SwarmIncomplete(SwarmError):
-    """No peers can take the place of those that failed; what was generated until then is kept."""
-
-    exit_code = ExitCode.INCOMPLETE
-
-    def __init__(self, missing: str, patience_s: float) -> None:
-        super().__init__(missing, patience_s)
-        self.missing, self.patience_s = missing, patience_s
-        self.generation: Generation | None = None  # what there is, once it is summed up
-
-    @property
-    def problem(self) -> str:
-        """What happened, without what to do about it."""
-        return (
-            f"peers have failed and nobody took their place within {self.patience_s:g} s"
-            f" ({self.missing})"
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.problem}; go on later with the prompt and all tokens so far as the prompt, and"
-            " the same seed"
-        )
 
 
 class Finder(Protocol):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from swarm.audit.ledger import Ledger
-from swarm.chain.stage import ChainBroken, ChainLink
+from swarm.chain.failures import ChainBroken
+from swarm.chain.stage import ChainLink
 from swarm.chain.trust import Trust
 from swarm.errors import DirectoryDown, OtherQuantization, WrongWeights
 from swarm.model.checkpoint import Checkpoint

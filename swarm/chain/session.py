@@ -12,10 +12,11 @@ from torch import Tensor
 
 from swarm.audit.guard import Guard
 from swarm.chain.answer import Answer
+from swarm.chain.failures import ChainBroken, ChainSilent, Implausible
 from swarm.chain.in_flight import InFlight, NotAsked
 from swarm.chain.members import Members
 from swarm.chain.senders import Speakers
-from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent, Implausible
+from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
 from swarm.network.links.connection import Arrival
 from swarm.network.links.link import LinkClosed

@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import Protocol
 
 from swarm.chain.answer import Answer
+from swarm.chain.failures import ChainBroken
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken, ChainLink, take_leave
+from swarm.chain.stage import ChainLink, take_leave
 from swarm.decoding.decoder import NOTHING_HELD, Held, Resume, Window
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
-from swarm.chain.failover import SwarmIncomplete
+from swarm.chain.failures import SwarmIncomplete
 from swarm.client.conversation import Conversation, Render, Turn, fit
 from swarm.client.generation import GenerationStream
 from swarm.errors import SwarmError

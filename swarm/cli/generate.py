@@ -13,7 +13,7 @@ from swarm.terminal.activity import activity
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
-    from swarm.chain.failover import SwarmIncomplete
+    from swarm.chain.failures import SwarmIncomplete
     from swarm.outputs import Generation
 
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: Any) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     net, identity = entrance()
-    from swarm.chain.failover import SwarmIncomplete
+    from swarm.chain.failures import SwarmIncomplete
 
     client, asked = prepared(model, net, identity, **options)
 

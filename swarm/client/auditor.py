@@ -19,8 +19,9 @@ from swarm.audit.evidence import Evidence
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Outcome, Run, Stand, Trial
 from swarm.audit.unaudited import Reason, Unaudited
+from swarm.chain.failures import ChainBroken
 from swarm.chain.router import Router
-from swarm.chain.stage import ChainBroken, ChainLink
+from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
 from swarm.client.rerun import Reruns
 from swarm.errors import SwarmError

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import Answer
-from swarm.chain.failover import PAUSE_S, Mender, SwarmIncomplete
+from swarm.chain.failover import PAUSE_S, Mender
+from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent
+from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
 from swarm.chain.trust import LIED
 from swarm.client.auditor import Auditor

@@ -13,8 +13,9 @@ from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.replay import places, windows
 from swarm.chain.answer import Answer
+from swarm.chain.failures import ChainSilent
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainLink, ChainSilent
+from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Window
 from swarm.util.tasks import within

@@ -9,9 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from swarm.chain.failures import ChainBroken, ChainSilent
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken, ChainLink, ChainSilent
+from swarm.chain.stage import ChainLink
 from swarm.client.generation import Threads
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Window

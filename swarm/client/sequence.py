@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from swarm.client.detokenizer import StopStrings, TextStream
+from swarm.client.meter import Meter
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
 from swarm.decoding.drafting.combined import Cascade
@@ -19,7 +20,7 @@ from swarm.decoding.likelihood import log_probabilities
 from swarm.decoding.plan import Loop, Plan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.tree import Node
-from swarm.outputs import Failover, Generation, Likely, Measured, Meter, Piece, RouteStop
+from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 

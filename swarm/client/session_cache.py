@@ -9,8 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from swarm.chain.failures import ChainBroken
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken
 from swarm.chain.trust import Trust
 from swarm.decoding.decoder import Held
 from swarm.util.tasks import end

@@ -8,8 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from swarm.chain.failover import SwarmIncomplete
-from swarm.chain.stage import ChainBroken, ChainSilent
+from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import SamplingError
 from swarm.errors import (

@@ -9,8 +9,9 @@ from swarm.bench.compare import Comparison
 from swarm.bench.figures import all_figures, best, figures
 from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, window_of
+from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
-from swarm.outputs import Generation, Measured, Meter
+from swarm.outputs import Generation, Measured
 
 WINDOWS = [window_of(8), window_of(16)]
 WAYS = [PLAIN, *WINDOWS, STREAMING, BRANCHES, ADAPTIVE]

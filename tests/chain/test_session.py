@@ -22,8 +22,8 @@ from helpers.scripted_peers import (
 )
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
+from swarm.chain.failures import ChainBroken, ChainSilent
 from swarm.chain.session import ChainSession
-from swarm.chain.stage import ChainBroken, ChainSilent
 from swarm.decoding.decoder import Window
 from swarm.identity import Identity
 from swarm.network.links.connection import Arrival

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.chain.stage import ChainBroken
+from swarm.chain.failures import ChainBroken
 from swarm.cli.main import app, guard
 from swarm.errors import NoBootstrap
 from swarm.terminal.signals import Stopped

@@ -14,8 +14,8 @@ from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream as outlets
 from peers.sessions import session as peer_sessions
 from swarm.chain import failover, in_flight, standby
-from swarm.chain.failover import Repair, SwarmIncomplete
-from swarm.chain.stage import ChainSilent
+from swarm.chain.failover import Repair
+from swarm.chain.failures import ChainSilent, SwarmIncomplete
 from swarm.client.generation import GenerationStream, _Repairs
 from swarm.decoding.decoder import Resume
 from swarm.outputs import Generation

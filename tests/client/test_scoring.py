@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from helpers.loopback import soon
 from helpers.models import LAYERS, VOCAB
 from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
-from swarm.chain.stage import ChainBroken
+from swarm.chain.failures import ChainBroken
 from swarm.client.scoring import TRIES, Reader
 from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers

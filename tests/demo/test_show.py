@@ -4,9 +4,10 @@ from rich.console import Console
 
 from helpers.terminals import on_screens
 from swarm.bench.compare import Comparison
+from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
 from swarm.demo.show import WAYS, _panels, _print_table
-from swarm.outputs import Generation, Measured, Meter
+from swarm.outputs import Generation, Measured
 
 COLUMNS = ("tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound")
 

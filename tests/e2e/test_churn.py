@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import pytest_asyncio
 
-from swarm.chain.failover import SwarmIncomplete
+from swarm.chain.failures import SwarmIncomplete
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
 from swarm.gateway.speedometer import HISTORY_S, LAST, Loop, Speedometer
-from swarm.outputs import Measured, Meter, Piece, RouteStop, Stats
+from swarm.outputs import Measured, Piece, RouteStop, Stats
 from swarm.routing.chain import Stage
 
 DRAFTED = Piece(5, "a", "drafted", drafted_id=5)

@@ -24,7 +24,7 @@ import torch
 from swarm.bench.compare import compare
 from swarm.bench.figures import all_figures
 from swarm.bench.ways import Way
-from swarm.chain.failover import SwarmIncomplete
+from swarm.chain.failures import SwarmIncomplete
 from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate

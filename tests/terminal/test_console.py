@@ -11,9 +11,10 @@ from rich.text import Text
 
 from helpers.terminals import on_screens
 from swarm.audit.unaudited import Reason
+from swarm.client.meter import Meter
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.decoding.counts import Counts
-from swarm.outputs import Audits, Generation, Measured, Meter, Piece, RouteStop
+from swarm.outputs import Audits, Generation, Measured, Piece, RouteStop
 from swarm.terminal import console
 from swarm.terminal.console import (
     LEGEND,

@@ -1,0 +1,188 @@
+"""What a generation takes, measured while it runs."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from swarm.decoding.bound import time_bound_ms
+from swarm.decoding.counts import Counts
+from swarm.decoding.decoder import FinishReason
+from swarm.outputs import Failover, Measured, RouteStop, StageTimes, Stats
+from swarm.routing.chain import Stage
+
+
+@dataclass
+class Meter:
+    """Takes measurements while a generation runs; `Meter.stats` sums up.
+
+    Times are seconds of `clock`.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
+    started: float = 0.0
+    first_token: float = 0.0
+    last_token: float = 0.0
+    new_tokens: int = 0
+    draft_seconds: float = 0.0
+    draft_tokens: int = 0
+    loops: list[Measured] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.started = self.first_token = self.last_token = self.clock()
+
+    def drafted(self, tokens: int, seconds: float) -> None:
+        """A line became so many ``tokens`` longer, and others perhaps with it.
+
+        What they cost together counts, and not a share of it: each token waits for the one before
+        it, so that is the pace of the text at best (tau).
+        """
+        self.draft_tokens += tokens
+        self.draft_seconds += seconds
+
+    def loop(self, measured: Measured, positions: int, tokens: int) -> None:
+        """An answer at so many ``positions`` came that commits so many ``tokens``."""
+        self.last_token = self.clock()
+        if not self.new_tokens:
+            self.first_token = self.last_token
+        self.new_tokens += tokens
+        self.loops.append(measured)
+        self.positions.append(positions)
+
+    @property
+    def stages(self) -> dict[Stage, StageTimes]:
+        """What each peer took for its layers in the loops in which it took part, whoever came
+        before or after it. The prompt's loop is left out: it says nothing of decoding."""
+        return {
+            stage: times
+            for stage, times in _by_stage(self.loops[1:]).items()
+            if isinstance(stage, Stage)
+        }
+
+    def stats(
+        self,
+        counts: Counts,
+        *,
+        prompt_tokens: int,
+        bytes_sent: int,
+        bytes_received: int,
+        seed: int | None,
+        exact: bool,
+        rule: str,
+        draft_error: str | None,
+        finish_reason: FinishReason,
+        failovers: tuple[Failover, ...] = (),
+        cached_tokens: int = 0,
+        route: Sequence[RouteStop] = (),
+    ) -> Stats:
+        """Everything at the end.
+
+        The first loop carries the prompt: it is left out of the means if there are others.
+
+        Args:
+            route: the stages that are told of; without it, the places of the last loop.
+        """
+        seconds, new_tokens = self.last_token - self.started, self.new_tokens
+        loops_ms = [loop.loop_ms for loop in self.loops[1:] or self.loops]
+        stages = self._stages_of(route)
+        return Stats(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            new_tokens=new_tokens,
+            seconds=seconds,
+            tokens_per_second=new_tokens / seconds if seconds else 0.0,
+            time_to_first_token_ms=(self.first_token - self.started) * 1e3,
+            loops=counts.loops,
+            loop_ms=_mean(loops_ms),
+            least_loop_ms=min(loops_ms, default=0.0),
+            stage_compute_ms=tuple(times.compute_ms for times in stages),
+            stage_queue_ms=tuple(times.queue_ms for times in stages),
+            drafted_tokens=counts.drafted,
+            accepted_tokens=counts.accepted,
+            rejections=counts.rejected,
+            branch_tokens=counts.branched,
+            key_tokens=counts.key,
+            relaxed_tokens=counts.relaxed,
+            deficit_nats=counts.deficit_nats,
+            draft_acceptance_rate=counts.accepted / counts.drafted if counts.drafted else None,
+            mean_acceptance_length=new_tokens / counts.loops if counts.loops else None,
+            acceptance_by_position=tuple(
+                kept / judged for kept, judged in zip(counts.kept_at, counts.judged_at, strict=True)
+            ),
+            acceptance_histogram=tuple(counts.histogram),
+            draft_ms_per_token=self._draft_ms,
+            waits=counts.waits,
+            frames=counts.frames,
+            in_flight_mean=counts.in_flight / counts.frames if counts.frames else 0.0,
+            in_flight_max=counts.most_in_flight,
+            flushes=counts.flushes,
+            wasted_tokens=counts.sent - counts.held,
+            positions_per_token=counts.sent / new_tokens if new_tokens else None,
+            bound_share=self._bound_share(counts),
+            bytes_sent=bytes_sent,
+            bytes_received=bytes_received,
+            verification="exact" if exact else "relaxed",
+            rule=rule,
+            draft_error=draft_error,
+            failovers=failovers,
+            seed=seed,
+            finish_reason=finish_reason,
+        )
+
+    @property
+    def _draft_ms(self) -> float | None:
+        return self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None
+
+    def _bound_share(self, counts: Counts) -> float | None:
+        taken_ms = (self.last_token - self.started) * 1e3
+        loops, positions = self.loops[1:], self.positions[1:]
+        if not counts.drafted or not loops or not taken_ms:
+            return None
+        stage_ms = _mean(
+            [
+                max(loop.compute_ms, default=0.0) / n
+                for loop, n in zip(loops, positions, strict=True)
+            ]
+        )
+        misses = counts.rejected - counts.branched
+        token_ms = max(self._draft_ms or 0.0, stage_ms)
+        return (
+            time_bound_ms(self.new_tokens, misses, min(loop.loop_ms for loop in loops), token_ms)
+            / taken_ms
+        )
+
+    def _stages_of(self, route: Sequence[RouteStop]) -> list[StageTimes]:
+        loops = self.loops[1:] or self.loops
+        asked: Sequence[Stage | int] = [Stage(stop.peer_id, *stop.layers) for stop in route]
+        if not asked and loops:
+            asked = _places(loops[-1])
+        prompt, others = _by_stage(self.loops[:1]), _by_stage(self.loops[1:])
+        return [others.get(stage) or prompt.get(stage) or StageTimes(0.0, 0.0) for stage in asked]
+
+
+def _places(loop: Measured) -> Sequence[Stage | int]:
+    """Whose the times of a loop are; if that is not known, at which place of the chain."""
+    return loop.stages or range(len(loop.compute_ms))
+
+
+def _by_stage(loops: Sequence[Measured]) -> dict[Stage | int, StageTimes]:
+    """Means of those loops in which a stage took part."""
+    taken: dict[Stage | int, list[tuple[float, float]]] = {}
+    for loop in loops:
+        queue_ms = (
+            loop.queue_ms
+            if len(loop.queue_ms) == len(loop.compute_ms)
+            else (0.0,) * len(loop.compute_ms)
+        )
+        for stage, *times in zip(_places(loop), loop.compute_ms, queue_ms, strict=True):
+            taken.setdefault(stage, []).append((times[0], times[1]))
+    return {
+        stage: StageTimes(
+            _mean([compute for compute, _ in each]), _mean([queue for _, queue in each])
+        )
+        for stage, each in taken.items()
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
