@@ -106,7 +106,7 @@ class Life:
     async def leave(self) -> None:
         """Give up the layers, after `run` has been cancelled."""
         self.offer.state = "draining"
-        self._handler.draining = True
+        self._handler.sessions.draining = True
         if self._handler.sessions:  # else the record is withdrawn at once
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(TELL_TIMEOUT_S, self._tell())

@@ -26,6 +26,7 @@ from peers.ops.metrics import PeerMetrics
 from peers.placement.membership import Census
 from peers.placement.neighbours import Neighbours
 from peers.sessions.handler import Handler
+from peers.sessions.session import SessionLimits
 from swarm import __version__
 from swarm.config import Network
 from swarm.errors import ConfigError, DirectoryDown, SpanError, SwarmError
@@ -120,7 +121,7 @@ async def _serve(
         stack.push_async_callback(dialer.close)
         limits = Limits(gateway_clients=options.gateway_clients)
         handler = Handler(
-            None, None, checkpoint.fingerprint, dialer, checkpoint.max_positions, limits=limits
+            checkpoint.fingerprint, dialer, SessionLimits(checkpoint.max_positions), limits=limits
         )
         offer = Offer(options.layers or (0, 1))
         neighbours = Neighbours(dialer)
@@ -141,7 +142,7 @@ async def _serve(
                 addresses=reach.addresses,
                 certificate=identity.certificate_fingerprint,
                 tokens_per_second=offer.tokens_per_second,
-                queue_ms=handler.queue_ms,
+                queue_ms=handler.sessions.queue_ms,
                 neighbours=neighbours.announced,
                 free_cache_tokens=offer.budget.free_tokens,
                 state=offer.state,

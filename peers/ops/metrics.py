@@ -41,13 +41,13 @@ class PeerMetrics(Collector):
     @property
     def ready(self) -> bool:
         """Whether sessions can be opened."""
-        return self.offer.state == "online" and not self.handler.draining
+        return self.offer.state == "online" and not self.handler.sessions.draining
 
     @property
     def state(self) -> str:
         return (
             "draining"
-            if self.handler.draining and self.offer.state == "online"
+            if self.handler.sessions.draining and self.offer.state == "online"
             else self.offer.state
         )
 
@@ -96,7 +96,7 @@ class PeerMetrics(Collector):
 
     def _now(self) -> Iterator[Metric]:
         handler = self.handler
-        yield GaugeMetricFamily("swarm_peer_sessions", "Open sessions.", handler.sessions)
+        yield GaugeMetricFamily("swarm_peer_sessions", "Open sessions.", len(handler.sessions))
         yield GaugeMetricFamily(
             "swarm_peer_links", "Open links, to next peers included.", handler.links
         )
@@ -104,9 +104,9 @@ class PeerMetrics(Collector):
             "swarm_peer_banned", "Clients and addresses banned now.", handler.admission.bans
         )
         yield GaugeMetricFamily(
-            "swarm_peer_queue_wait_seconds", "Lately, a turn.", handler.queue_ms / 1e3
+            "swarm_peer_queue_wait_seconds", "Lately, a turn.", handler.sessions.queue_ms / 1e3
         )
-        histories = handler.histories
+        histories = handler.sessions.histories
         held = histories.total_bytes - histories.free_bytes
         yield GaugeMetricFamily(
             "swarm_peer_history_bytes", "Reserved for outputs that may be replayed.", held

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +41,25 @@ LONGEST_LIFE_S = 3600.0  # of a session; its client may open it again, here or e
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SessionLimits:
+    """How large one session may become, and how long it may take.
+
+    Attributes:
+        max_positions: the model's context; None if the model sets no limit.
+        idle_timeout_s: without a message from the client or the peer before.
+        reroute_patience_s: without a next peer.
+        lifetime_s: from its opening.
+        max_reroutes: mirrors included.
+    """
+
+    max_positions: int | None = None
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    reroute_patience_s: float = REROUTE_PATIENCE_S
+    lifetime_s: float = LONGEST_LIFE_S
+    max_reroutes: int = MAX_REROUTES
+
+
 class PeerSession:
     """Layers ``[first, last)`` for one client. To the scheduler it is a `Job`.
 
@@ -48,10 +69,13 @@ class PeerSession:
     Args:
         opening: the message that opened it.
         outlet: where outputs go; the session closes it.
-        reserved: its part of the cache budget, which whoever takes the session off the books gives
-            back.
-        max_positions: the model's context; None if the model sets no limit.
+        reserved: its part of the cache budget; the registry gives it back.
         failed: called once, by the session's own task, when the session cannot go on.
+        clock: seconds, monotonic.
+
+    Attributes:
+        since: when it was opened, on ``clock``.
+        heard_at: when its last frame came, on ``clock``.
     """
 
     def __init__(
@@ -61,15 +85,21 @@ class PeerSession:
         reserved: Reservation,
         cache: KVCache,
         scheduler: Scheduler,
-        max_positions: int | None,
+        limits: SessionLimits,
         failed: Callable[["PeerSession", SessionFault], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.opening, self.outlet, self.reserved = opening, outlet, reserved
+        self.opening = opening
+        self.outlet = outlet
+        self.reserved = reserved
         self.stream = TokenTree()
         self.stream.cancel(opening.epoch)
         self._speakers = frozenset(filter(None, (opening.previous,)))
-        self._cache, self._scheduler, self._failed = cache, scheduler, failed
-        self._max_positions = max_positions
+        self._cache = cache
+        self._scheduler = scheduler
+        self._limits = limits
+        self._failed = failed
+        self._clock = clock
         self._inbox = Inbox(opening.max_tokens)
         self._arrived = asyncio.Event()
         self._reroute: Reroute | None = None  # that is to be followed
@@ -77,7 +107,7 @@ class PeerSession:
         self._mirror: Mirror | None = None  # that is to be begun
         # what is said to others, which may take time
         self._passing: asyncio.Task[None] | None = None
-        self.since = self.heard_at = asyncio.get_running_loop().time()  # on the event loop's clock
+        self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -88,14 +118,14 @@ class PeerSession:
         """Whether commands may come over a link: only of whoever opened the session."""
         return link is self.outlet.opener
 
-    def hears(self, link: Link) -> bool:
+    def takes_frames_from(self, link: Link) -> bool:
         """Whether frames may come over a link: of our client, or of a peer that it has named."""
         return self.obeys(link) or link.peer_id in self._speakers
 
-    def heed(self, heed: AcceptFrom) -> Accepting:
+    def accept_from(self, message: AcceptFrom) -> Accepting:
         """Take frames from other peers from now on; returns what to answer."""
-        self._speakers = frozenset(heed.speakers)
-        return Accepting(session=heed.session, speakers=heed.speakers)
+        self._speakers = frozenset(message.speakers)
+        return Accepting(session=message.session, speakers=message.speakers)
 
     def accept(self, frame: Frame) -> None:
         """Put a frame in the inbox; never waits.
@@ -105,7 +135,7 @@ class PeerSession:
         if self.stream.stale(frame.epoch, frame.replay is not None):
             return
         self._check(frame)
-        self.heard_at = asyncio.get_running_loop().time()
+        self.heard_at = self._clock()
         self.cancel(frame.epoch, replays=False)
         try:
             self._inbox.put(frame)
@@ -155,7 +185,7 @@ class PeerSession:
             self._arrived.set()
         return fault
 
-    def standing(self) -> Progress:
+    def progress(self) -> Progress:
         """How far the session has come here."""
         return Progress(
             session=self.opening.session,
@@ -246,7 +276,8 @@ class PeerSession:
         loop, silent = asyncio.get_running_loop(), False
         while not (self._may_compute or self._may_follow or self._mirror):
             self._check_life()
-            patience_s = REROUTE_PATIENCE_S if self.outlet.lost else IDLE_TIMEOUT_S
+            limits = self._limits
+            patience_s = limits.reroute_patience_s if self.outlet.lost else limits.idle_timeout_s
             if silent:
                 raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
             self._arrived.clear()
@@ -258,9 +289,10 @@ class PeerSession:
             silent = loop.time() >= timer.when()
 
     def _check_life(self) -> None:
-        if asyncio.get_running_loop().time() - self.since > LONGEST_LIFE_S:
+        lifetime_s = self._limits.lifetime_s
+        if self._clock() - self.since > lifetime_s:
             raise SessionFault(
-                FaultCode.BUSY, f"a session lasts {LONGEST_LIFE_S:g} s at most; open it again"
+                FaultCode.BUSY, f"a session lasts {lifetime_s:g} s at most; open it again"
             )
 
     async def _follow(self) -> None:
@@ -268,10 +300,9 @@ class PeerSession:
         reroute, self._reroute = self._reroute, None
         assert reroute is not None  # what else is there to do
         self._reroutes += 1
-        if self._reroutes > MAX_REROUTES:
-            raise SessionFault(
-                FaultCode.NO_HISTORY, f"this session was rerouted {MAX_REROUTES} times"
-            )
+        most = self._limits.max_reroutes
+        if self._reroutes > most:
+            raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {most} times")
         if reroute.replay is not None:
             placement = self.stream.cut(reroute.epoch, reroute.root)
             self._cache.place(placement)
@@ -283,7 +314,7 @@ class PeerSession:
         mirror, self._mirror = self._mirror, None
         assert mirror is not None  # else it is not begun
         self._reroutes += mirror.to is not None
-        if self.outlet.hop is not None and self._reroutes <= MAX_REROUTES:
+        if self.outlet.hop is not None and self._reroutes <= self._limits.max_reroutes:
             self.outlet.mirror(mirror.to, self.stream)
 
     async def _pass_on(self, computed: Computed) -> None:
@@ -330,13 +361,14 @@ class PeerSession:
         """What depends on the frames before: room, the model's context, and branches where there
         can be none."""
         rows, most, problem = placement.start + count, self.opening.max_tokens, ""
+        context = self._limits.max_positions
         if rows > most:
             problem = (
                 f"the session was opened for {most} tokens, and this makes {rows}, losing branches"
                 " included"
             )
-        elif self._max_positions is not None and max(placement.positions) >= self._max_positions:
-            problem = f"the model's context ends at {self._max_positions} tokens"
+        elif context is not None and max(placement.positions) >= context:
+            problem = f"the model's context ends at {context} tokens"
         elif placement.sees is not None and not self._scheduler.span.branches:
             problem = "this model takes no branches: each token must follow the one sent before it"
         if problem:

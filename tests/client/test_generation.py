@@ -469,7 +469,7 @@ def ageing(*stages: int) -> Strike:
 
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
         for stage in stages:
-            for session in swarm.serving(stream, stage).handler._sessions.values():
+            for session in swarm.serving(stream, stage).handler.sessions.values():
                 session.since -= peer_sessions.LONGEST_LIFE_S
 
     return strike
@@ -498,7 +498,7 @@ async def test_a_peer_that_sends_what_is_no_number_is_replaced(
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
         peer = swarm.serving(stream, 1)
         culprit.append(peer)
-        for session in peer.handler._sessions.values():
+        for session in peer.handler.sessions.values():
             send = session.outlet.send
 
             async def spoilt(frame: Frame, computed: Computed, send: Any = send) -> None:

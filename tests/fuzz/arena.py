@@ -14,6 +14,7 @@ from helpers.loopback import WatchedSpan
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler
+from peers.sessions.session import SessionLimits
 from swarm.model.span import Span, Work
 from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed
@@ -119,13 +120,12 @@ class Host:
         watched: Any = WatchedSpan(span)
         self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
         self.handler = Handler(
-            self.scheduler,
-            self.budget,
             FINGERPRINT,
             Dials(arena, name),  # type: ignore[arg-type]
-            MAX_POSITIONS,
+            SessionLimits(MAX_POSITIONS),
             HISTORY_BYTES,
         )
+        self.handler.take_up(self.scheduler, self.budget)
         self._serving: set[asyncio.Task[None]] = set()
         self._between: set[asyncio.Task[None]] = set()
         self._arena = arena
@@ -148,14 +148,14 @@ class Host:
     @property
     def held(self) -> dict[str, int]:
         """What is left of sessions and links, nothing left out that an attacker might fill."""
-        handler = self.handler
+        handler, histories = self.handler, self.handler.sessions.histories
         amounts = {
-            "sessions": handler.sessions,
+            "sessions": len(handler.sessions),
             "cache tokens": self.budget.total_tokens - self.budget.free_tokens,
-            "history bytes": handler.histories.total_bytes - handler.histories.free_bytes,
+            "history bytes": histories.total_bytes - histories.free_bytes,
             "links": len(self._serving - self._between),
-            "users of links onward": sum(handler._onward._users.values()),
-            "farewells": len(handler._farewells),
+            "users of links onward": sum(handler.sessions.next_links._users.values()),
+            "farewells": len(handler.sessions._farewells),
         }
         return {name: amount for name, amount in amounts.items() if amount}
 

@@ -46,7 +46,7 @@ def test_a_handler_that_raises_is_noticed(hand: Stagehand, monkeypatch: pytest.M
         raise RuntimeError("no")
 
     monkeypatch.setattr("fuzz.arena.PATIENCE_S", 0.2)
-    monkeypatch.setattr(Handler, "_pong", fail)
+    monkeypatch.setattr(Handler, "_answer", fail)
     assert "the handler raised RuntimeError" in str(hand.play([["time", "settle", 1]]))
 
 

@@ -24,6 +24,7 @@ from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler
+from peers.sessions.session import SessionLimits
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -235,12 +236,19 @@ class Peer:
         max_positions: int = 256,
         history_bytes: int = HISTORY_BYTES,
         limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **session_limits: float,
     ) -> None:
         self.span, self.fingerprint = span, fingerprint
         self.server = Server(lambda link: self.handler.serve(link))
         self.dialer = Dialer(self.server.door.me)
         self.handler = Handler(
-            None, None, fingerprint, self.dialer, max_positions, history_bytes, limits
+            fingerprint,
+            self.dialer,
+            SessionLimits(max_positions, **session_limits),  # type: ignore[arg-type]
+            history_bytes,
+            limits,
+            clock,
         )
         self.scheduler, self.budget = Scheduler(span, self.handler.tally), CacheBudget(cache_tokens)
         self.handler.take_up(self.scheduler, self.budget)
@@ -258,7 +266,7 @@ class Peer:
 
     async def die(self) -> None:
         """Vanish without a word, as a process that is killed: the kernel closes what it held."""
-        for link in (*self.server.links, *self.handler._onward._users):
+        for link in (*self.server.links, *self.handler.sessions.next_links._users):
             link._transport.abort()
         await self.__aexit__()
 
@@ -268,7 +276,7 @@ class Peer:
 
     @property
     def idle(self) -> bool:
-        cache, histories = self.budget, self.handler.histories
+        cache, histories = self.budget, self.handler.sessions.histories
         given_back = (cache.free_tokens, histories.free_bytes) == (
             cache.total_tokens,
             histories.total_bytes,

@@ -25,7 +25,7 @@ from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
 from peers.sessions.downstream import Outlet
 from peers.sessions.next_links import OnwardLinks
-from peers.sessions.session import PeerSession
+from peers.sessions.session import PeerSession, SessionLimits
 from swarm.model.span import Span, Work
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link
@@ -111,7 +111,13 @@ class Neighbour:
 
 @asynccontextmanager
 async def stage(
-    span: Span, *, last: bool = True, max_tokens: int = 32, kept: bool = True, epoch: int = 0
+    span: Span,
+    *,
+    last: bool = True,
+    max_tokens: int = 32,
+    kept: bool = True,
+    epoch: int = 0,
+    **limits: float,
 ) -> AsyncIterator[Stage]:
     client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
     scheduler, dialer = Scheduler(watched), Dialer(somebody())  # type: ignore[arg-type]
@@ -134,7 +140,7 @@ async def stage(
             CacheBudget(max_tokens).reserve(max_tokens),
             span.new_cache(limit=max_tokens),
             scheduler,
-            MAX_POSITIONS,
+            SessionLimits(MAX_POSITIONS, **limits),  # type: ignore[arg-type]
             lambda _, fault: faults.append(fault),
         )
         yield Stage(

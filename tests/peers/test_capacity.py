@@ -20,7 +20,7 @@ from helpers.loopback import (
 from helpers.models import LAYERS
 from peers.access.limits import Limits, Rate
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
-from peers.sessions.handler import MAX_OPENING_PER_LINK
+from peers.sessions.openings import MAX_OPENING_PER_LINK
 from peers.sessions.session import PeerSession
 from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ async def send(link: Link, messages: Iterable[Message]) -> None:
 
 
 def held_bytes(peer: Peer) -> int:
-    return sum(session._cache.nbytes for session in peer.handler._sessions.values())
+    return sum(session._cache.nbytes for session in peer.handler.sessions.values())
 
 
 def alive() -> int:
@@ -122,7 +122,7 @@ async def test_a_client_that_floods_is_cut_off_and_its_neighbour_is_not(
         assert isinstance(fault, Fault)
         assert (fault.code, fault.session) == (FaultCode.BAD_MESSAGE, session_id(1))
         assert "tokens wait already" in fault.text
-        assert set(peer.handler._sessions) == {session_id(2)}
+        assert set(peer.handler.sessions) == {session_id(2)}
         slow.go_on.set()
         await send(other, [tokens_frame(1, (3,), session=session_id(2))])
         assert isinstance(await soon(other.receive()), Result)
@@ -164,13 +164,17 @@ async def test_a_thousand_sessions_leave_nothing_behind(
                 *(send(link, (Close(session=id) for id in ids)) for link in (to_first, to_second))
             )
             await eventually(lambda: first.idle and second.idle)
-            await eventually(lambda: not first.handler._farewells and not second.handler._farewells)
+            await eventually(
+                lambda: (
+                    not first.handler.sessions._farewells and not second.handler.sessions._farewells
+                )
+            )
             tasks = tasks or len(asyncio.all_tasks())
         assert len(asyncio.all_tasks()) <= tasks  # links that are silent by now have one less
         for peer in (first, second):
-            assert not any(peer.handler._opening.values())
+            assert not any(peer.handler._openings._tasks.values())
             assert not peer.budget._held
             assert not peer.scheduler._waiting
             # the link to the second waits for more
-            assert len(peer.handler._onward._users) == (peer is first)
+            assert len(peer.handler.sessions.next_links._users) == (peer is first)
         assert alive() == before

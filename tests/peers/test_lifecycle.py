@@ -80,7 +80,7 @@ async def living(tiny: Checkpoint, *failures: Exception) -> AsyncIterator[Peer]:
     room = Room.measure(tiny, torch.float32, Memory(torch.device("cpu")), 100)
     loader, dialer = Failing(tiny, torch.float32, room, 1, None), Dialer(somebody())
     loader.failures += failures
-    handler, offer = Handler(None, None, tiny.fingerprint, dialer, 64), Offer((0, 1))
+    handler, offer = Handler(tiny.fingerprint, dialer), Offer((0, 1))
 
     async def publish() -> None:
         peer.published.append((offer.layers, offer.state))
@@ -140,10 +140,10 @@ async def test_sessions_go_on_where_the_old_layers_were_never_given_up(
     monkeypatch.setattr(module, "MOST_DOUBLINGS", 20)
     monkeypatch.setattr(Room, "takes_also", lambda *_: True)
     async with living(tiny, *[OSError("no")] * 3, *[OSError("never")] * 100) as peer:
-        scheduler = peer.handler._scheduler
+        scheduler = peer.handler.sessions._served
         await soon(eventually(lambda: len(peer.heard("staying")) == 3))
-        assert peer.handler._scheduler is scheduler
-        assert not peer.handler.draining
+        assert peer.handler.sessions._served is scheduler
+        assert not peer.handler.sessions.draining
 
 
 async def test_what_was_loaded_in_vain_is_given_back(

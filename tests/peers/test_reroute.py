@@ -10,7 +10,6 @@ from helpers.loopback import Server, eventually, session_id, soon, tokens_frame
 from helpers.models import LAYERS
 from helpers.session_bench import Other, stage
 from peers.faults import SessionFault
-from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Progress, Rerouted
@@ -205,9 +204,8 @@ async def test_a_reroute_that_cannot_be_is_refused(
         assert caught.value.code == code
 
 
-async def test_reroutes_are_bounded_in_number(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_REROUTES", 2)
-    async with stage(span, last=False) as each:
+async def test_reroutes_are_bounded_in_number(span: Span) -> None:
+    async with stage(span, last=False, max_reroutes=2) as each:
         for epoch in (1, 2):
             each.reroute(epoch, 0)
             assert await each.client.next() == Rerouted(session=session_id(), epoch=epoch)
@@ -226,22 +224,16 @@ async def test_a_reroute_to_what_was_forgotten_is_the_clients_fault(span: Span) 
         assert (fault.code, "number 2, is not held" in fault.text) == (FaultCode.OUT_OF_ORDER, True)
 
 
-async def test_a_client_that_names_no_other_peer_loses_the_session(
-    span: Span, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions, "REROUTE_PATIENCE_S", 0.05)
-    async with stage(span, last=False) as each:
+async def test_a_client_that_names_no_other_peer_loses_the_session(span: Span) -> None:
+    async with stage(span, last=False, reroute_patience_s=0.05) as each:
         assert each.onward is not None
         assert each.session.lose(each.onward, FaultCode.INTERNAL, "it hurts") is not None
         fault = await each.fault()
         assert (fault.code, fault.text) == (FaultCode.NO_SESSION, "nothing came for 0.05 s")
 
 
-async def test_a_root_that_never_comes_is_not_waited_for_for_ever(
-    span: Span, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions, "REROUTE_PATIENCE_S", 0.05)
-    async with stage(span, last=False) as each:
+async def test_a_root_that_never_comes_is_not_waited_for_for_ever(span: Span) -> None:
+    async with stage(span, last=False, reroute_patience_s=0.05) as each:
         each.reroute(1, 99)
         assert (await each.fault()).code == FaultCode.NO_SESSION
 
@@ -262,7 +254,7 @@ async def test_what_is_replayed_is_computed_and_kept_and_answered_to_nobody(span
         assert (result.first, result.count) == (15, 1)
         expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 4, 5, 6]))])[0]
         torch.testing.assert_close(result.hidden.unpack(), expected[3:], rtol=1e-4, atol=1e-4)
-        assert each.session.standing() == Progress(
+        assert each.session.progress() == Progress(
             session=session_id(), epoch=4, last=15, passed=15
         )
 

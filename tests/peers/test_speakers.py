@@ -62,7 +62,7 @@ async def test_nobody_puts_words_into_anothers_mouth(
 ) -> None:
     """Mallory has learned the id of a session, and tells its peer a frame."""
     if not defended:
-        monkeypatch.setattr(PeerSession, "hears", lambda *_: True)
+        monkeypatch.setattr(PeerSession, "takes_frames_from", lambda *_: True)
     async with (
         Peer(whole, tiny.fingerprint) as peer,
         dialed(peer.server) as client,

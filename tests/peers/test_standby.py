@@ -25,7 +25,6 @@ from helpers.least_client import (
 from helpers.loopback import eventually, opening, session_id, soon, tokens_frame
 from helpers.models import LAYERS
 from helpers.session_bench import stage
-from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links import replica_feed
@@ -80,7 +79,7 @@ async def reaches(spare: Stage, serial: int) -> Progress:
 
 def held(stage: Stage) -> tuple[list[int], list[int], int, int]:
     """What a session holds, and how many rows its cache has."""
-    session = stage.peer.handler._sessions[session_id()]
+    session = stage.peer.handler.sessions[session_id()]
     return (
         session.stream._serials,
         session.stream._sees,
@@ -193,7 +192,7 @@ async def test_one_that_fails_disturbs_nobody(
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
         before = client.stages[0]
-        outlet = before.peer.handler._sessions[session_id()].outlet
+        outlet = before.peer.handler.sessions[session_id()].outlet
         (new,) = await client.start(1, 3)
         if how == "it is too slow":
             monkeypatch.setattr(replica_feed, "MAX_BEHIND_TOKENS", 0)
@@ -262,9 +261,8 @@ async def test_one_that_holds_too_little_is_noticed_when_the_text_goes_on(
         )
 
 
-async def test_mirrors_are_bounded_in_number(span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_REROUTES", 2)
-    async with stage(span, last=False) as each:
+async def test_mirrors_are_bounded_in_number(span: Span) -> None:
+    async with stage(span, last=False, max_reroutes=2) as each:
         each.session.accept(tokens_frame(1, (3, 4)))
         await each.following.frame()
         for _ in range(2):

@@ -90,9 +90,11 @@ async def test_one_client_takes_all_links(defended: bool, span: Span, tiny: Chec
         dialed(peer.server),
     ):
         await eventually(
-            lambda: len(peer.handler._opening) + peer.handler.admission.refusals["links"] == 4
+            lambda: (
+                len(peer.handler._openings.links) + peer.handler.admission.refusals["links"] == 4
+            )
         )
-        assert len(peer.handler._opening) == (3 if defended else 4)
+        assert len(peer.handler._openings.links) == (3 if defended else 4)
         async with dialed(peer.server) as another:
             with pytest.raises(LinkClosed):
                 await ask(another, Ping(nonce=1))
@@ -245,7 +247,7 @@ async def test_one_client_reserves_everything(defended: bool, span: Span, tiny: 
             assert (fault.code, fault.session) == (FaultCode.BUSY, session_id(0)), (
                 "the longest silent gives way"
             )
-        await eventually(lambda: peer.handler.sessions == (2 if defended else 4))
+        await eventually(lambda: len(peer.handler.sessions) == (2 if defended else 4))
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(
             ("swarm_peer_faults_total", "busy"),
         }
         assert after["swarm_peer_refusals_total", "cache"] == 3
-        peer.handler.draining = True
+        peer.handler.sessions.draining = True
         assert not metrics.ready
         assert read(metrics)["swarm_peer_state", "draining"] == 1
 

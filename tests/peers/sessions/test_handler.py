@@ -30,7 +30,7 @@ from peers.access.limits import Limits
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
 from peers.sessions import downstream as outlets
-from peers.sessions import handler as handlers
+from peers.sessions import openings
 from peers.sessions import session as sessions
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -152,7 +152,7 @@ async def test_two_peers_compute_what_one_computes(
         close_to(answer, expected(whole, (3, 4, 5)))
         assert isinstance(answer, Result)
         assert len(answer.compute_ms) == len(answer.queue_ms) == 2
-        assert first.handler.sessions == second.handler.sessions == 1
+        assert len(first.handler.sessions) == len(second.handler.sessions) == 1
 
 
 async def test_branches_go_through_two_peers_and_losing_ones_are_forgotten_on_both(
@@ -171,7 +171,7 @@ async def test_branches_go_through_two_peers_and_losing_ones_are_forgotten_on_bo
         close_to(first_answer, torch.cat([expected(whole, path)[-1:] for path in paths]))
         await to_first.send(tokens_frame(5, (7,), root=3))
         close_to(await soon(to_second.receive()), expected(whole, (3, 5, 6, 7))[-1:])
-        caches = [peer.handler._sessions[session_id()]._cache for peer in (first, second)]
+        caches = [peer.handler.sessions[session_id()]._cache for peer in (first, second)]
         assert [cache.length for cache in caches] == [4, 4]
 
 
@@ -239,7 +239,7 @@ async def test_a_session_is_opened_once(spans: tuple[Span, ...], tiny: Checkpoin
         assert isinstance(await ask(link, message), Opened)
         for again in (link, other):
             assert await refused(again, message) == FaultCode.BAD_MESSAGE
-        assert peer.handler.sessions == 1
+        assert len(peer.handler.sessions) == 1
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
 
 
@@ -254,7 +254,7 @@ async def test_sessions_are_bounded_in_number(spans: tuple[Span, ...], tiny: Che
 async def test_a_draining_peer_takes_no_more(spans: tuple[Span, ...], tiny: Checkpoint) -> None:
     async with lone_peer(spans[0], tiny) as (peer, link):
         assert isinstance(await ask(link, opening(tiny.fingerprint, 0, MIDDLE)), Opened)
-        peer.handler.draining = True
+        peer.handler.sessions.draining = True
         second = opening(tiny.fingerprint, 0, MIDDLE, session=session_id(2))
         assert await refused(link, second) == FaultCode.DRAINING
         assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
@@ -269,7 +269,7 @@ async def test_a_draining_peer_still_answers_pings(
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
     async with lone_peer(spans[0], tiny) as (peer, _):
-        peer.handler.draining = True
+        peer.handler.sessions.draining = True
         async with dialed(peer.server) as another:
             assert await ask(another, Ping(nonce=1)) == Pong(nonce=1)
 
@@ -393,7 +393,7 @@ async def test_a_link_that_closes_frees_its_sessions(
             await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
             await leaving.send(tokens_frame(1, (3,) * 60, session=session_id(1)))
             leaving._transport.abort()  # in the middle of everything
-        await eventually(lambda: peer.handler.sessions == 1)
+        await eventually(lambda: len(peer.handler.sessions) == 1)
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
         assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
 
@@ -413,7 +413,7 @@ async def test_a_link_that_speaks_nonsense_is_told_and_closed(
         assert fault.code == FaultCode.BAD_MESSAGE
         with pytest.raises(LinkClosed):
             await soon(link.receive())
-        await eventually(lambda: not peer.handler._opening)
+        await eventually(lambda: not peer.handler._openings.links)
 
 
 async def test_what_a_peer_never_takes_closes_the_link(
@@ -426,10 +426,9 @@ async def test_what_a_peer_never_takes_closes_the_link(
 
 
 async def test_an_idle_session_gives_its_cache_back(
-    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
-    monkeypatch.setattr(sessions, "IDLE_TIMEOUT_S", 0.05)
-    async with lone_peer(spans[0], tiny) as (peer, link):
+    async with lone_peer(spans[0], tiny, idle_timeout_s=0.05) as (peer, link):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
         fault = await soon(link.receive())
         assert isinstance(fault, Fault)
@@ -467,7 +466,7 @@ async def test_a_next_peer_that_dies_is_named_at_once(
         fault = await soon(link.receive())
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, following.identity.peer_id)
-        assert peer.handler.sessions == 1, "another one may take the place"
+        assert len(peer.handler.sessions) == 1, "another one may take the place"
 
 
 async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(
@@ -479,7 +478,7 @@ async def test_a_fault_of_the_next_peer_is_passed_on_with_its_name(
         fault = await ask(link, tokens_frame(1, (3,)))  # no session is open over there
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NO_SESSION, following.server.identity.peer_id)
-        assert peer.handler.sessions == 1, "another one may take the place"
+        assert len(peer.handler.sessions) == 1, "another one may take the place"
 
 
 async def test_a_next_peer_has_no_say_in_sessions_of_others(
@@ -504,7 +503,7 @@ async def test_a_next_peer_has_no_say_in_sessions_of_others(
         assert isinstance(fault, Fault)
         assert fault.session == session_id(2)
         assert await ask(link, Ping(nonce=1)) == Pong(nonce=1), "nothing is said of the other one"
-        assert [peer.handler._sessions[session_id(number)].outlet.lost for number in (1, 2)] == [
+        assert [peer.handler.sessions[session_id(number)].outlet.lost for number in (1, 2)] == [
             False,
             True,
         ]
@@ -554,11 +553,11 @@ async def test_a_fault_that_comes_late_is_not_the_new_peers(
     ):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=old.hop))
         assert await ask(link, reroute(new.hop, root=0)) == Rerouted(session=session_id(), epoch=1)
-        assert len(peer.handler._onward._listeners) == 2
+        assert len(peer.handler.sessions.next_links._listeners) == 2
         go_on.set()
-        await eventually(lambda: len(peer.handler._onward._listeners) == 1)
+        await eventually(lambda: len(peer.handler.sessions.next_links._listeners) == 1)
         assert await ask(link, Ping(nonce=1)) == Pong(nonce=1), "nothing was said before"
-        assert not peer.handler._sessions[session_id()].outlet.lost
+        assert not peer.handler.sessions[session_id()].outlet.lost
 
 
 @pytest.mark.parametrize(
@@ -573,7 +572,7 @@ async def test_a_reroute_that_cannot_be_ends_the_session(
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE, next=following.hop))
         await link.send(tokens_frame(1, (3, 4)))
         await link.send(tokens_frame(3, (5,), root=2, tail=0))  # not to be joined
-        await eventually(lambda: peer.handler._sessions[session_id()].outlet.passed == 3)
+        await eventually(lambda: peer.handler.sessions[session_id()].outlet.passed == 3)
         fault = await ask(link, reroute(following.hop, **changes))
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (code, None)
@@ -605,7 +604,7 @@ async def test_only_its_client_may_reroute_or_probe_a_session(
             fault = await ask(stranger, message)
             assert isinstance(fault, Fault)
             assert (fault.code, fault.session) == (FaultCode.NO_SESSION, message.session)
-        assert not peer.handler._sessions[session_id()].outlet.lost
+        assert not peer.handler.sessions[session_id()].outlet.lost
 
 
 async def test_a_probe_tells_how_far_a_session_has_come(
@@ -636,7 +635,7 @@ async def test_what_is_kept_is_bounded_by_a_budget_of_its_own(
                 tiny.fingerprint, 0, MIDDLE, session=session_id(number), next=following.hop
             )
             assert isinstance(await ask(link, message), Opened)
-            assert peer.handler.histories.free_bytes == 36 * HIDDEN * 4
+            assert peer.handler.sessions.histories.free_bytes == 36 * HIDDEN * 4
         fault = await ask(link, reroute(following.hop, session=session_id(2), root=0))
         assert isinstance(fault, Fault)
         assert (fault.code, fault.session) == (FaultCode.NO_HISTORY, session_id(2))
@@ -658,7 +657,7 @@ async def test_an_opening_that_fails_at_the_last_step_keeps_nothing(
         message = opening(tiny.fingerprint, 0, MIDDLE, next=following.hop)
         assert await refused(link, message) == FaultCode.INTERNAL
         assert peer.idle
-        assert not any(peer.handler._onward._users.values())
+        assert not any(peer.handler.sessions.next_links._users.values())
 
 
 @pytest.mark.parametrize("how", ["close", "leave"])
@@ -679,7 +678,7 @@ async def test_a_client_that_does_not_wait_for_the_next_peer_leaves_nothing(
 async def test_openings_of_one_link_are_bounded(
     spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "MAX_OPENING_PER_LINK", 1)
+    monkeypatch.setattr(openings, "MAX_OPENING_PER_LINK", 1)
     mute = await asyncio.start_server(lambda *_: hang(None), "127.0.0.1", 0)  # type: ignore[arg-type]
     hop = NOBODY.model_copy(update={"address": f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"})
     async with lone_peer(spans[0], tiny) as (_, link):
@@ -711,7 +710,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
                 previous=before.peer_id,
             )
             await ask(link, message)
-        stuck = peer.handler._sessions[session_id(1)].outlet.opener
+        stuck = peer.handler.sessions[session_id(1)].outlet.opener
         stuck.send = lambda _: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
         # Of another width: a fault that is found while the shared link is read.
         await upstream.send(hidden_frame(1, torch.zeros(1, HIDDEN + 1), session=session_id(1)))
@@ -858,27 +857,41 @@ async def test_a_frame_that_continues_nothing_ends_its_session_alone(
 
 @pytest.mark.threat("endless-session")
 @pytest.mark.parametrize("defended", [True, False])
-@pytest.mark.parametrize("limit", ["IDLE_TIMEOUT_S", "LONGEST_LIFE_S"])
-async def test_a_session_is_kept_for_ever(
-    limit: str,
-    defended: bool,
-    spans: tuple[Span, ...],
-    tiny: Checkpoint,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_session_never_ends(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
-    async with lone_peer(spans[0], tiny) as (peer, link):
+    """Its client says something now and then."""
+    now_s = 0.0
+    lifetime_s = 10.0 if defended else 1e9
+    async with lone_peer(spans[0], tiny, clock=lambda: now_s, lifetime_s=lifetime_s) as (
+        peer,
+        link,
+    ):
         await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
         assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
-        monkeypatch.setattr(sessions, limit, 0.0 if defended else 1e9)
+        now_s = 11.0
         answer = await ask(link, tokens_frame(2, (3,)))
-        if limit == "IDLE_TIMEOUT_S" and isinstance(answer, Result) and defended:
-            answer = await soon(link.receive())
         assert isinstance(answer, Fault) == defended
         if isinstance(answer, Fault):
-            assert answer.code == (
-                FaultCode.NO_SESSION if limit == "IDLE_TIMEOUT_S" else FaultCode.BUSY
-            )
+            assert answer.code == FaultCode.BUSY
             assert peer.idle
+
+
+@pytest.mark.threat("endless-session")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_silent_session_is_kept_for_ever(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    idle_timeout_s = 0.05 if defended else 1e9
+    async with lone_peer(spans[0], tiny, idle_timeout_s=idle_timeout_s) as (peer, link):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+        if defended:
+            fault = await soon(link.receive())
+            assert isinstance(fault, Fault)
+            assert fault.code == FaultCode.NO_SESSION
+            assert peer.idle
+        else:
+            assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
 
 
 @pytest.mark.threat("slow-reader")
@@ -920,4 +933,4 @@ async def test_a_client_that_never_reads_is_cut_off(
 
 
 def _sessions(peer: Peer) -> list[sessions.PeerSession]:
-    return list(peer.handler._sessions.values())
+    return list(peer.handler.sessions.values())

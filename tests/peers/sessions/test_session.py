@@ -10,7 +10,6 @@ from helpers.loopback import eventually, soon, tokens_frame
 from helpers.models import LAYERS
 from helpers.session_bench import MAX_POSITIONS, Neighbour, stage
 from peers.faults import SessionFault
-from peers.sessions import session as sessions
 from peers.sessions.inbox import MAX_LOST_TOKENS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
@@ -230,11 +229,8 @@ async def test_a_failing_computation_is_our_own_fault(
         assert "ZeroDivisionError" in fault.text
 
 
-async def test_silence_ends_the_session_but_not_while_it_computes(
-    span: Span, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions, "IDLE_TIMEOUT_S", 0.05)
-    async with stage(span) as each:
+async def test_silence_ends_the_session_but_not_while_it_computes(span: Span) -> None:
+    async with stage(span, idle_timeout_s=0.05) as each:
         each.span.go_on.clear()
         each.session.accept(tokens_frame(1, (3,)))
         await asyncio.sleep(0.1)
