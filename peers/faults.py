@@ -1,7 +1,8 @@
 """What a session's client has to know: faults of the peer, of its next one, and of what was
 asked."""
 
-from swarm.wire.messages import MAX_TEXT, Fault, FaultCode, Open
+from swarm.wire.fields import MAX_TEXT
+from swarm.wire.messages import Fault, FaultCode, Open
 
 
 class SessionFault(Exception):

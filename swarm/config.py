@@ -26,7 +26,7 @@ DEFAULT_NETWORK = "swarm-main"
 MAX_BOOTSTRAP_NODES = 64  # all are asked at once when a node starts
 MAX_MEMBERS = 100_000
 NETWORK_KEY_BYTES = 32
-_NAME = re.compile(r"[a-z0-9-]{1,32}")
+NETWORK_NAME_PATTERN = "[a-z0-9-]{1,32}"
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SETTINGS = ("network", "bootstrap", "network_key_file", "members")
 _EXAMPLE = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooW…"
@@ -51,7 +51,7 @@ class Network:
     members: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(NETWORK_NAME_PATTERN, self.name):
             raise ConfigError(
                 "network", f"{self.name!r} is not a name of 1 to 32 characters a-z, 0-9 and -"
             )

@@ -20,8 +20,8 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.codec import WireError
+from swarm.wire.fields import MAX_TEXT
 from swarm.wire.messages import (
-    MAX_TEXT,
     AcceptFrom,
     Behalf,
     Cancel,

@@ -33,7 +33,7 @@ from swarm.model.folder import (
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import Folder, Hub, Source
 from swarm.model.tokenizer import read_tokenizer
-from swarm.network.dht.records import MAX_MODEL_LAYERS
+from swarm.wire.fields import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
 # 128 bits: no accidental collision, and short enough for every record and greeting

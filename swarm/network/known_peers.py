@@ -18,8 +18,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.config import is_multiaddr
-from swarm.network.dht.records import Fingerprint, PeerRecord
-from swarm.wire.messages import PeerId
+from swarm.network.dht.records import PeerRecord
+from swarm.wire.fields import Fingerprint, PeerId
 
 MAX_NODES = 16
 MAX_PEERS = 64  # of a model

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from swarm.errors import SwarmError
 from swarm.wire import messages
-from swarm.wire.messages import Message, printable
+from swarm.wire.fields import printable
+from swarm.wire.messages import Message
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
 PROTOCOL_VERSION = 5

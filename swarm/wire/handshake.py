@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgpack
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from swarm.config import Network
 from swarm.errors import SwarmError
 from swarm.identity import Identity, verify
 from swarm.wire.codec import PROTOCOL_VERSION, SUPPORTED_VERSIONS, WireError, unpack
-from swarm.wire.messages import MAX_TEXT, Message, PeerId, printable
+from swarm.wire.fields import NetworkName, PeerId, Reason, printable
+from swarm.wire.messages import Message
 
 MAX_HELLO_BYTES = 1024
 MAX_VERSIONS = 16
@@ -65,7 +66,7 @@ class Hello(Message):
     versions: Annotated[
         tuple[Version, ...], Field(strict=False, min_length=1, max_length=MAX_VERSIONS)
     ]
-    network: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
+    network: NetworkName
     peer_id: PeerId
 
 
@@ -92,7 +93,7 @@ class Introduction(Message):
 class Refusal(Message):
     """No, and why."""
 
-    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
+    text: Reason
 
 
 _KINDS: dict[str, type[Message]] = {

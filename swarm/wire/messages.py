@@ -16,37 +16,36 @@ come over that link too, or from the peers that its client names, which have pro
 import enum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from swarm.wire.fields import (
+    MAX_MODEL_LAYERS,
+    Address,
+    Certificate,
+    Fingerprint,
+    PeerId,
+    Reason,
+    StrictModel,
+)
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 from swarm.wire.token_tree import ReplayChunk
 
 SESSION_ID_BYTES = 16  # random
-MAX_LAYERS = 1_000
 MAX_SESSION_TOKENS = 1 << 20
 MAX_VOCABULARY = 1 << 24
 MAX_HOPS = 64
-MAX_TEXT = 300  # of an error message
 MAX_CLIENTS = 10_000  # that a gateway may speak for
 MAX_SPEAKERS = 4  # the peer before, and some that may take its place
-
-
-def printable(text: str) -> str:
-    """``text`` with a space for all that is not seen as it is, be it a control character, the end
-    of a line or the turn of the direction: what strangers say is shown in terminals and logs."""
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
 # of a token in its session's stream; see `swarm.wire.token_tree`
 Serial = Annotated[int, Field(ge=0, lt=1 << 31)]
-Layer = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
+Layer = Annotated[int, Field(ge=0, le=MAX_MODEL_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
-PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10,100}$")]
 Speakers = Annotated[tuple[PeerId, ...], Field(strict=False, max_length=MAX_SPEAKERS)]
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 # strict=False where msgpack has no such type (tuples come as lists, enums as values). What is
 # inside stays strict.
 TokenIds = Annotated[
@@ -59,18 +58,16 @@ Hops = Annotated[int, Field(ge=0, le=MAX_HOPS)]
 StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]
 
 
-class Message(BaseModel):
-    """Base of all messages: immutable, strict, nothing unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Message(StrictModel):
+    """Base of all messages."""
 
 
 class Hop(Message):
     """Where the next peer of a chain is, and by which certificate it is known."""
 
     peer_id: PeerId
-    address: Annotated[str, Field(min_length=3, max_length=300)]
-    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    address: Address
+    certificate: Certificate
 
 
 class Open(Message):
@@ -326,7 +323,7 @@ class Fault(Message):
     """
 
     code: Annotated[FaultCode, Field(strict=False)]
-    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
+    text: Reason
     session: SessionId | None = None
     peer: PeerId | None = None
     retry_ms: Milliseconds | None = None

@@ -2,18 +2,18 @@
 rounded."""
 
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from swarm.wire.fields import Dtype, StrictModel
 
 MAX_FRAME_TOKENS = 256  # a window or a chunk of a prompt: longer prompts travel in chunks
 MAX_HIDDEN_SIZE = 32_768  # twice the widest open model today
 MAX_TENSOR_BYTES = 4 * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 _DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
@@ -35,10 +35,8 @@ def dtype_name(dtype: torch.dtype) -> Dtype:
     return _NAMES[dtype]
 
 
-class WireTensor(BaseModel):
+class WireTensor(StrictModel):
     """Hidden states ``[tokens, hidden]`` in row-major, little-endian bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     dtype: Dtype
     tokens: Annotated[int, Field(ge=0, le=MAX_FRAME_TOKENS)]

@@ -19,6 +19,7 @@ from swarm.wire.codec import (
     decode,
     encode,
 )
+from swarm.wire.fields import MAX_ADDRESS, MAX_MODEL_LAYERS, MAX_TEXT, printable
 from swarm.wire.messages import Fault, FaultCode, Frame, Ping, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
 
@@ -34,11 +35,11 @@ stage_ms = st.lists(st.floats(0, 1e7), max_size=messages.MAX_HOPS).map(tuple)
 nonces = st.integers(0, (1 << 32) - 1)
 peer_ids = st.from_regex(r"[A-Za-z0-9]{10,100}", fullmatch=True)
 speakers = st.lists(peer_ids, max_size=messages.MAX_SPEAKERS).map(tuple)
-texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=messages.MAX_TEXT)
+texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=MAX_TEXT)
 hops = st.builds(
     messages.Hop,
     peer_id=peer_ids,
-    address=st.text(min_size=3, max_size=300),
+    address=st.text(min_size=3, max_size=MAX_ADDRESS),
     certificate=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
 )
 
@@ -97,12 +98,12 @@ def results(draw):
 
 @st.composite
 def openings(draw):
-    first = draw(st.integers(0, messages.MAX_LAYERS - 1))
+    first = draw(st.integers(0, MAX_MODEL_LAYERS - 1))
     return messages.Open(
         session=draw(sessions),
         fingerprint=draw(st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
         first=first,
-        last=draw(st.integers(first + 1, messages.MAX_LAYERS)),
+        last=draw(st.integers(first + 1, MAX_MODEL_LAYERS)),
         max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
         next=draw(st.none() | hops),
         previous=draw(st.none() | peer_ids),
@@ -180,7 +181,7 @@ def decode_or_refuse(data):
         outcome = error.reason
     if isinstance(outcome, str):
         assert len(outcome) <= MAX_REASON
-        assert outcome == messages.printable(outcome)
+        assert outcome == printable(outcome)
     else:
         assert decode(encode(outcome)) == outcome
 

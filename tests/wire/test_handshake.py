@@ -324,7 +324,7 @@ def test_every_part_is_signed() -> None:
     said = Hello(nonce=bytes(32), versions=(4,), network="a", peer_id=ALICE.peer_id)
     base = Transcript(said, bytes(32), 4, BOB.peer_id, b"one")
     others = [
-        replace(base, handshake=said.model_copy(update=change))
+        replace(base, hello=said.model_copy(update=change))
         for change in (
             {"nonce": b"1" * 32},
             {"versions": (3, 4)},

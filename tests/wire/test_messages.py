@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from swarm.wire.fields import MAX_ADDRESS, MAX_TEXT, printable
 from swarm.wire.messages import (
     MAX_HOPS,
     MAX_SESSION_TOKENS,
-    MAX_TEXT,
     MAX_VOCABULARY,
     AcceptFrom,
     Accepting,
@@ -30,7 +30,6 @@ from swarm.wire.messages import (
     Reroute,
     Rerouted,
     Result,
-    printable,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
@@ -136,7 +135,7 @@ WRONG = [
     (Open, {"next": "somewhere"}),
     (Hop, {"peer_id": "short"}),
     (Hop, {"peer_id": "12D3KooW\x1b[31m"}),
-    (Hop, {"address": "x" * 301}),
+    (Hop, {"address": "x" * (MAX_ADDRESS + 1)}),
     (Hop, {"certificate": "0f" * 31}),
     (Ping, {"nonce": 1 << 32}),
     (Pong, {"nonce": -1}),

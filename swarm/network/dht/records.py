@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 import msgpack
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -24,7 +23,17 @@ from pydantic import (
 from swarm.errors import IdentityError, InvalidRecord
 from swarm.identity import public_key_of
 from swarm.network.dht.keys import MAX_DEPTH, Shard, block_of, models_key, span_key, way_of
-from swarm.network.links.address import MAX_ADDRESS, check_address
+from swarm.network.links.address import check_address
+from swarm.wire.fields import (
+    MAX_MODEL_LAYERS,
+    Address,
+    Certificate,
+    Dtype,
+    Fingerprint,
+    NetworkName,
+    PeerId,
+    StrictModel,
+)
 
 RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
 # by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
@@ -32,25 +41,20 @@ CLOCK_SKEW_S = 5.0
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
-MAX_MODEL_LAYERS = 1000
 
 State = Literal["joining", "online", "draining", "offline"]
-Dtype = Literal["float32", "bfloat16", "float16"]
-NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}\z")]
 # printed in terminals: no controls
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]
 NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z")]
-Address = Annotated[str, Field(max_length=MAX_ADDRESS)]
 Neighbour = Annotated[
     tuple[NeighbourKey, Annotated[int, Field(ge=0, le=65_535)]], Field(strict=False)
 ]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+class _Record(StrictModel):
+    model_config = ConfigDict(allow_inf_nan=False)
 
-    peer_id: str
+    peer_id: PeerId
     network: NetworkName
     model: ModelName
     fingerprint: Fingerprint  # of the model's config and weights
@@ -77,8 +81,7 @@ class PeerRecord(_Record):
     # strict=False: msgpack has lists only. The strings inside stay strict.
     # best first
     addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)]
-    # SHA-256 of the TLS certificate's DER
-    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+    certificate: Certificate
     tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
     free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
     # that a frame has lately waited for other sessions' frames

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from swarm.config import check_multiaddr
 from swarm.errors import ConfigError, IdentityError
 from swarm.identity import public_key_of
+from swarm.wire.fields import MAX_ADDRESS
 
-MAX_ADDRESS = 200  # characters: a place whose relay has a name of up to 50
 _CIRCUIT = "/p2p-circuit"
 _HOST_PORT = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):([1-9][0-9]{0,4})"

@@ -23,12 +23,13 @@ import msgpack
 from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils.multiaddr import Multiaddr
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from swarm.network.links.address import MAX_ADDRESS, join, split
+from swarm.network.links.address import join, split
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.websocket import WebSockets
 from swarm.util.tasks import within
+from swarm.wire.fields import Address, Certificate, StrictModel
 
 PROTOCOL = "swarm/dial-back/1"
 ASK_TIMEOUT_S = 8.0  # for an answer, the dial included
@@ -40,33 +41,27 @@ RESOLVE_TIMEOUT_S = 2.0
 
 log = logging.getLogger(__name__)
 
-Address = Annotated[str, Field(max_length=MAX_ADDRESS)]
-
 
 def _direct(address: str) -> str:
     split(address)
     return address
 
 
-class _Said(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+_T = TypeVar("_T", bound=StrictModel)
 
 
-_T = TypeVar("_T", bound=_Said)
-
-
-class Question(_Said):
+class Question(StrictModel):
     """Does ``address`` lead to me, who shows this certificate?
 
     Unless ``exact``, its port may also be tried where you see me.
     """
 
     address: Annotated[Address, AfterValidator(_direct)]
-    certificate: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+    certificate: Certificate
     exact: bool = False
 
 
-class Answer(_Said):
+class Answer(StrictModel):
     """Where the asker was seen (IP addresses), which address was tried if any was, and whether
     somebody answered there who shows the certificate."""
 

@@ -13,9 +13,10 @@ from swarm.config import Network
 from swarm.errors import ConfigError, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.dht.daemon import start_daemon, stop_daemon
-from swarm.network.links.address import MAX_ADDRESS, Place
+from swarm.network.links.address import Place
 from swarm.network.links.libp2p import Streams
 from swarm.network.nat.dialback import Answer, Question, ask
+from swarm.wire.fields import MAX_ADDRESS
 
 MAX_PLACES = 2  # each takes a sixth of a record
 _PAUSE_S = 0.5  # between two looks whether a relay has given a place: the daemon does not say

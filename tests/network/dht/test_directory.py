@@ -183,7 +183,7 @@ async def test_a_valid_record_in_the_cache_hides_nobody(
     """hivemind prefers a key's cached records to its stored ones, and takes requests to cache from
     anybody."""
     if not hardened:
-        monkeypatch.setattr(swarm.network.node, "_harden", lambda *_: None)
+        monkeypatch.setattr(swarm.network.dht.node, "_harden", lambda *_: None)
     async with AsyncExitStack() as stack:
         first = await Directory.join(Identity.generate(), Network("test"), bootstrap_node=True)
         lab = Lab(stack, await stack.enter_async_context(first))

@@ -184,9 +184,9 @@ def test_an_old_record_does_not_come_back_under_a_later_time(
     defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:  # a signature that does not cover the time
-        covered = swarm.network.validator._signed_bytes
+        covered = swarm.network.dht.validator._signed_bytes
         monkeypatch.setattr(
-            swarm.network.validator,
+            swarm.network.dht.validator,
             "_signed_bytes",
             lambda key, subkey, packed, _: covered(key, subkey, packed, 0.0),
         )
@@ -217,7 +217,7 @@ def test_a_record_lives_for_a_minute(
     defended: bool, too_late: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:
-        monkeypatch.setattr(swarm.network.records, "RECORD_LIFETIME_S", float("inf"))
+        monkeypatch.setattr(swarm.network.dht.records, "RECORD_LIFETIME_S", float("inf"))
     assert validator().validate(signed(expiration=LATEST))
     assert validator().validate(signed(expiration=too_late)) != defended
 
@@ -239,8 +239,8 @@ def test_a_reader_checks_so_many_records_of_one_answer(
     check."""
     checked = []
     if not defended:
-        monkeypatch.setattr(swarm.network.validator, "MAX_RECORDS", 1 << 40)
-    monkeypatch.setattr(swarm.network.validator, "verify", lambda *_: checked.append(1) or True)
+        monkeypatch.setattr(swarm.network.dht.validator, "MAX_RECORDS", 1 << 40)
+    monkeypatch.setattr(swarm.network.dht.validator, "verify", lambda *_: checked.append(1) or True)
     answer = DictionaryDHTValue()
     with answer.freeze():
         for _ in range(300):
@@ -252,7 +252,7 @@ def test_a_reader_checks_so_many_records_of_one_answer(
 
 
 def test_memory_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm.network.validator, "_MAX_REMEMBERED", 8)
+    monkeypatch.setattr(swarm.network.dht.validator, "_MAX_REMEMBERED", 8)
     checker = RecordValidator("test", clock=lambda: NOW)
     checker._prune_at = 8
     for number in range(20):

@@ -1,6 +1,7 @@
 import pytest
 
-from swarm.network.links.address import MAX_ADDRESS, Place, check_address, is_place, join, split
+from swarm.network.links.address import Place, check_address, is_place, join, split
+from swarm.wire.fields import MAX_ADDRESS
 
 RELAY = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 PEER = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"
