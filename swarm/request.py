@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from swarm.decoding.decoder import MAX_SENT_AHEAD
 from swarm.decoding.drafting.model import CHOICES
-from swarm.decoding.plan import MAX_DEPTH, Control
+from swarm.decoding.policy import MAX_DEPTH, SpeculationPolicy
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
@@ -199,8 +199,8 @@ class Request:
         """The tokens that end the text."""
         return checkpoint.eos_token_ids if self.stop_token_ids is None else self.stop_token_ids
 
-    def control(self) -> Control:
-        """What decides how far one generation drafts and sends ahead."""
+    def policy(self) -> SpeculationPolicy:
+        """Return a new policy: how far one generation drafts and sends ahead."""
         if self.window == 0:
             return FixedWindow(0)
         if self.depth == 1:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swarm.decoding.drafting.model import CHOICES
-from swarm.decoding.plan import MAX_DEPTH, Plan
+from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.sampling import SamplingError
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
 from swarm.request import (
@@ -45,21 +45,27 @@ def test_a_value_out_of_range_is_named(name, value):
 
 def test_the_widest_window_fits_a_frame():
     request = Request(max_new_tokens=1, window=MAX_WINDOW)
-    assert request.control().plan().window == MAX_WINDOW < MAX_FRAME_TOKENS
+    assert request.policy().plan().window == MAX_WINDOW < MAX_FRAME_TOKENS
 
 
 @pytest.mark.parametrize(
     ("changes", "plan"),
     [
-        ({"window": 0}, Plan()),
-        ({"window": 5, "depth": 1}, Plan(5)),
-        ({"window": 5, "depth": 3, "branches": 2}, Plan(5, 3, 2, STREAM_LEAVES, IDLE_CHANCE)),
-        ({}, Plan(STREAM_WINDOW, MAX_DEPTH, STREAM_BRANCHES, STREAM_LEAVES, IDLE_CHANCE)),
+        ({"window": 0}, SpeculationPlan()),
+        ({"window": 5, "depth": 1}, SpeculationPlan(5)),
+        (
+            {"window": 5, "depth": 3, "branches": 2},
+            SpeculationPlan(5, 3, 2, STREAM_LEAVES, IDLE_CHANCE),
+        ),
+        (
+            {},
+            SpeculationPlan(STREAM_WINDOW, MAX_DEPTH, STREAM_BRANCHES, STREAM_LEAVES, IDLE_CHANCE),
+        ),
     ],
 )
 def test_how_far_ahead_a_request_goes(changes, plan):
     request = Request(**changes)
-    assert request.control().plan() == plan
+    assert request.policy().plan() == plan
     assert bool(request.tokens_ahead) == (plan.branches > 1), "branches that are lost need room"
 
 

@@ -16,9 +16,9 @@ from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
-from swarm.decoding.likelihood import log_probabilities
-from swarm.decoding.plan import Loop, Plan
+from swarm.decoding.policy import LoopReport, SpeculationPlan
 from swarm.decoding.rules.rule import Decision
+from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.tree import Node
 from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
@@ -78,7 +78,7 @@ class Turn:
         self.max_tokens = request.session_tokens(len(prompt))
         self.cached_tokens = len(held.tokens)
         self.branches = True
-        self.control = request.control()
+        self.policy = request.policy()
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),
@@ -152,9 +152,9 @@ class Turn:
 
     def _replan(self) -> None:
         if self.drafter is None:
-            self.decoder.plan = Plan()
+            self.decoder.plan = SpeculationPlan()
             return
-        plan = self.control.plan()
+        plan = self.policy.plan()
         self.decoder.plan = plan if self.branches else replace(plan, branches=1)
 
     # Judging.
@@ -193,7 +193,7 @@ class Turn:
         self.meter.loop(measured, positions, tokens)
         kept = self.decoder.counts.accepted
         if self.pieces:  # the first answer carried the prompt
-            loop = Loop(
+            loop = LoopReport(
                 positions=positions,
                 loop_ms=measured.loop_ms,
                 drafted=positions - 1,
@@ -202,7 +202,7 @@ class Turn:
                 stage_ms=max(measured.compute_ms, default=0.0),
                 queue_ms=max(measured.queue_ms, default=0.0),
             )
-            self.control.observe(loop)
+            self.policy.observe(loop)
         self._kept, self._draft_ms = kept, 0.0
 
     def sum_up(

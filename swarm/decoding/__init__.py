@@ -1,4 +1,4 @@
 """Draft, verify, commit: pure functions and state machines.
 
-No I/O, no clock, no event loop in here.
+No I/O, no clock, no event loop.
 """

@@ -7,47 +7,64 @@ from swarm.decoding.rules.rule import Decision
 
 @dataclass
 class Counts:
-    """Counted by the decoder; `swarm.outputs.Stats` is made of it."""
+    """What the decoder counts; `swarm.outputs.Stats` is made of it.
 
-    loops: int = 0  # answers that decided something
-    drafted: int = 0  # drafted tokens taken into the tree
-    accepted: int = 0  # drafted tokens that were kept, first choices only
-    # tokens of the target's own that had been sent ahead as another choice of the draft's
+    Attributes:
+        loops: answers that decided something.
+        drafted: drafted tokens taken into the tree.
+        accepted: drafted tokens that were accepted, first choices only.
+        branched: rejections where the target's own token was already sent as a branch.
+        relaxed: accepted tokens that are not the target's choice.
+        deficit_nats: what the relaxed tokens cost together.
+        rejected: first choices that the target overruled.
+        key: rejections because a key token was at stake.
+        flushes: rejections that made all tokens in flight void.
+        waits: times that the text waited for a whole loop, because the chain did not have its last
+            token yet.
+        frames: frames sent, prompt chunks before the last left out.
+        sent: tokens sent behind the prompt, all of which the peers compute.
+        held: sent tokens that became part of the text.
+        in_flight: sum over all frames of the frames in flight when it was sent, itself included.
+        most_in_flight: the most frames in flight at once.
+        judged_at: first choices judged, by their place since the last miss.
+        kept_at: first choices accepted, likewise.
+        histogram: loops by the number of drafted tokens they accepted.
+    """
+
+    loops: int = 0
+    drafted: int = 0
+    accepted: int = 0
     branched: int = 0
-    relaxed: int = 0  # of the accepted, kept though the target would have said otherwise
-    deficit_nats: float = 0.0  # what the relaxed ones cost together
-    rejected: int = 0  # first choices overruled by the target
-    key: int = 0  # of these, overruled because a key token was at stake
-    flushes: int = 0  # turns of the text that made void all that was sent ahead
-    # times that the text had to wait for a whole loop: the chain did not have its last token yet
+    relaxed: int = 0
+    deficit_nats: float = 0.0
+    rejected: int = 0
+    key: int = 0
+    flushes: int = 0
     waits: int = 0
-    frames: int = 0  # sent, prompt chunks before the last left out
-    sent: int = 0  # tokens sent behind the prompt: what the peers computed
-    held: int = 0  # of these, those that became part of the text
-    # sum over all frames of the frames in flight when it was sent, itself included
+    frames: int = 0
+    sent: int = 0
+    held: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
-    # first choices judged, by place since the last miss
     judged_at: list[int] = field(default_factory=list)
-    kept_at: list[int] = field(default_factory=list)  # of these, kept
-    # loops by the number of drafted tokens they kept
+    kept_at: list[int] = field(default_factory=list)
     histogram: list[int] = field(default_factory=list)
 
     def count_loop(self, kept: int) -> None:
-        """Take note of an answer that decided something."""
+        """Count an answer that decided something and accepted ``kept`` drafted tokens."""
         self.loops += 1
         self.histogram += [0] * (kept + 1 - len(self.histogram))
         self.histogram[kept] += 1
 
     def count_frame(self, tokens: int, in_flight: int) -> None:
-        """Take note of a frame, and of how many are in flight with it."""
+        """Count a frame of ``tokens``; ``in_flight`` includes it."""
         self.frames += 1
         self.sent += tokens
         self.in_flight += in_flight
         self.most_in_flight = max(self.most_in_flight, in_flight)
 
     def count(self, decision: Decision, place: int) -> None:
-        """Take note of what became of a position that was the ``place``-th drafted one in a row."""
+        """Count the decision about the ``place``-th drafted position since the last miss."""
         if decision.drafted is None:
             return
         if place == len(self.judged_at):

@@ -29,7 +29,7 @@ from torch import Tensor
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.plan import MAX_DEPTH, Plan
+from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.decoding.tree import Node, Tree
@@ -162,7 +162,7 @@ class Decoder:
         self.rule, self.shaping, self.stop_ids, self._ends_text = rule, shaping, stop_ids, ends_text
         self.confidence = Confidence() if confidence is None else confidence
         self.chunk = chunk
-        self.plan = Plan()
+        self.plan = SpeculationPlan()
         self.tokens = list(prompt)
         self.tree = Tree(Node(prompt[-1], len(prompt) - 1))
         self.epoch = held.epoch

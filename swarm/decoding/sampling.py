@@ -4,7 +4,7 @@ Temperature sampling by the Gumbel-max trick: the token with the largest ``logit
 draw from the softmax. Our noise is a function of (seed, position, token) (Daliri, Musco and Suresh,
 "Coupling without Communication and Drafter-Invariant Speculative Decoding", 2024). So plain and
 speculative decoding with one seed choose the same tokens, strict verification is equality, and a
-drafter that uses the same noise agrees with the target more often.
+draft model that uses the same noise agrees with the target more often.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ MAX_SEED = (1 << 63) - 1
 LEAST_UNIFORM = 2.0**-25  # half the smallest step of a float32 random number
 LEAST_TEMPERATURE = 1e-30  # below, float32 has no number for it
 LEAST_TOP_P = 1e-9  # less than the share of the likeliest token, in any vocabulary
-# positions: the noise by which the draft chose a token serves again when the target judges it
+# Positions. The noise by which the draft chose a token is used again when the target judges it.
 NOISE_KEPT = 64
 
 
-class Stream(IntEnum):
-    """Independent noise for each purpose, so that one decision tells nothing about another."""
+class NoisePurpose(IntEnum):
+    """What a random number decides. The noise of each purpose is independent of the others."""
 
-    CHOICE = 0  # of a token, by the target and by the draft alike
-    ACCEPT = 1  # of a drafted token, by a rule that throws dice
-    REDRAW = 2  # of a token in the place of a refused one
+    CHOICE = 0  # which token, for the target and the draft alike
+    ACCEPT = 1  # whether a randomized rule accepts a drafted token
+    REDRAW = 2  # which token takes the place of a rejected one
 
 
 class SamplingError(SwarmError):
@@ -67,18 +67,16 @@ class Sampling:
         if not 0.0 <= self.temperature <= 100.0:
             raise SamplingError("temperature", self.temperature, "a number from 0 (greedy) to 100")
         if self.top_k < 0:
-            raise SamplingError(
-                "top_k", self.top_k, "0 (all tokens) or a positive number of tokens"
-            )
+            allowed = "0 (all tokens) or a positive number of tokens"
+            raise SamplingError("top_k", self.top_k, allowed)
         if not 0.0 <= self.top_p <= 1.0:
-            raise SamplingError(
-                "top_p", self.top_p, "a number from 0 (the likeliest token) up to 1 (all tokens)"
-            )
+            allowed = "a number from 0 (the likeliest token) up to 1 (all tokens)"
+            raise SamplingError("top_p", self.top_p, allowed)
         if not 0 <= self.seed <= MAX_SEED:
             raise SamplingError("seed", self.seed, f"an integer from 0 to {MAX_SEED}")
 
     def choose(self, logits: Tensor, position: int) -> list[int]:
-        """The tokens that belong at ``position``, ``position + 1``, ...
+        """Return the tokens that belong at ``position``, ``position + 1``, ...
 
         Args:
             logits: ``[n, vocabulary]`` of any float dtype, on any device; row ``i`` is the
@@ -91,70 +89,96 @@ class Sampling:
     def rank(
         self, logits: Tensor, positions: Sequence[int], count: int
     ) -> list[list[tuple[int, float]]]:
-        """For each of ``positions``, the token of `choose` and the next best ones, ``count`` at
-        most, and how sure each is: its share of the softmax of the scores that decided, noise
-        included. The noise being the target's too, a clear lead of the draft is one that the target
-        rarely turns around.
+        """Return the best tokens at each of ``positions`` with the confidence in each.
+
+        The first is the token of `choose`. A confidence is the token's share of the softmax of the
+        scores that decide, noise included. The target uses the same noise, so it rarely overturns
+        a clear lead of the draft.
 
         Args:
             logits: ``[len(positions), vocabulary]``, the predictions for these positions.
+            count: the most tokens at a position.
         """
         scores = logits.float().cpu()
         if self.temperature:
             noise = [gumbel_noise(self.seed, position, scores.shape[-1]) for position in positions]
             scores = self._scaled(scores) + torch.stack(noise)
-        sure, tokens = scores.softmax(dim=-1).topk(min(count, scores.shape[-1]))
+        shares, tokens = scores.softmax(dim=-1).topk(min(count, scores.shape[-1]))
         best = scores.numpy().argmax(axis=-1).tolist()
-        return [
-            _best_first(*row)[:count]
-            for row in zip(best, tokens.tolist(), sure.tolist(), strict=True)
-        ]
+        rows = zip(best, tokens.tolist(), shares.tolist(), strict=True)
+        return [_best_first(*row)[:count] for row in rows]
 
-    def draw(self, scores: Tensor, position: int, stream: Stream = Stream.CHOICE) -> int:
-        """A token ``t`` with probability proportional to ``exp(scores[t])``; ``scores`` is
-        ``[vocabulary]`` float32."""
-        return best_of(scores + gumbel_noise(self.seed, position, len(scores), stream))
+    def draw(
+        self, scores: Tensor, position: int, purpose: NoisePurpose = NoisePurpose.CHOICE
+    ) -> int:
+        """Draw a token ``t`` with probability proportional to ``exp(scores[t])``.
+
+        ``scores`` is ``[vocabulary]`` float32.
+        """
+        return best_of(scores + gumbel_noise(self.seed, position, len(scores), purpose))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The distribution that `choose` draws from, ``[vocabulary]`` float32: all on the best
-        token if greedy."""
+        """Return the distribution that `choose` draws from, ``[vocabulary]`` float32.
+
+        It is all on the best token if sampling is greedy.
+        """
         if self.temperature == 0.0:
             return torch.nn.functional.one_hot(logits.argmax().cpu(), logits.shape[-1]).float()
         return self.log_probabilities(logits).exp()
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Logarithm of the distribution that `choose` draws from, ``[vocabulary]`` float32; -inf
-        for tokens outside top k and top p. Where sampling is greedy, of the softmax at temperature
-        1 over all tokens."""
+        """Return the logarithm of the distribution that `choose` draws from.
+
+        ``[vocabulary]`` float32; -inf for tokens outside top k and top p. If sampling is greedy,
+        the logarithm of the softmax at temperature 1 over all tokens.
+        """
         if self.temperature == 0.0:
             return logits.float().cpu().log_softmax(dim=-1)
         return self._scaled(logits[None])[0].log_softmax(dim=-1)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         logits = logits.float().cpu()
-        # Measured from the best, so that a temperature near 0 makes the others small and never the
-        # best infinite.
-        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / max(
-            self.temperature, LEAST_TEMPERATURE
-        )
+        # Relative to the best: a temperature near 0 then makes the others small, and never makes
+        # the best infinite.
+        relative = logits - logits.amax(dim=-1, keepdim=True)
+        scaled = relative / max(self.temperature, LEAST_TEMPERATURE)
         return restrict(scaled, self.top_k, self.top_p)
 
 
-def _best_first(best: int, tokens: Sequence[int], sure: Sequence[float]) -> list[tuple[int, float]]:
-    """The likeliest tokens that are possible, with ``best``, of equals the first, before all
-    others."""
-    others = [each for each in zip(tokens, sure, strict=True) if each[0] != best and each[1]]
-    return [(best, sure[0]), *others]
+def log_probabilities(
+    logits: Tensor, token: int, count: int
+) -> tuple[float, list[tuple[int, float]]]:
+    """Return the log probability of ``token``, and the ``count`` likeliest tokens with theirs.
+
+    In nats, at temperature 1; the likeliest token comes first.
+
+    Args:
+        logits: ``[vocabulary]``, shaped by penalties and biases.
+    """
+    log_p = logits.float().log_softmax(-1)
+    values, tokens = log_p.topk(min(count, log_p.shape[-1]))
+    return float(log_p[token]), list(zip(tokens.tolist(), values.tolist(), strict=True))
+
+
+def _best_first(
+    best: int, tokens: Sequence[int], shares: Sequence[float]
+) -> list[tuple[int, float]]:
+    """Return the possible tokens with their shares, ``best`` before all others.
+
+    `topk` may put another token with the same share first.
+    """
+    others = [each for each in zip(tokens, shares, strict=True) if each[0] != best and each[1]]
+    return [(best, shares[0]), *others]
 
 
 def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set all but the ``top_k`` likeliest tokens, and then all outside the smallest set of mass
-    ``top_p``, to -inf.
+    """Set the logits of all tokens outside top k, and then of those outside top p, to -inf.
 
-    A ``top_p`` of 0 keeps the likeliest token.
+    Top p is the smallest set of tokens with mass ``top_p``; 0 keeps the likeliest token. Ties at
+    the edge of the top k stay in; of ties at the edge of the top p, the lowest ids stay.
 
-    ``logits`` is ``[n, vocabulary]``; ties at the edge of the top k stay in, of those at the edge
-    of the top p the lowest ids do.
+    Args:
+        logits: ``[n, vocabulary]``.
     """
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]
@@ -163,39 +187,36 @@ def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = ordered.softmax(dim=-1)
         mass_before = probabilities.cumsum(dim=-1) - probabilities
-        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(
-            -1, order, mass_before >= max(top_p, LEAST_TOP_P)
-        )
+        beyond = mass_before >= max(top_p, LEAST_TOP_P)
+        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, beyond)
         logits = logits.masked_fill(outside, -torch.inf)
     return logits
 
 
 @lru_cache(maxsize=NOISE_KEPT)
 def gumbel_noise(
-    seed: int, position: int, vocabulary: int, stream: Stream = Stream.CHOICE
+    seed: int, position: int, vocabulary: int, purpose: NoisePurpose = NoisePurpose.CHOICE
 ) -> Tensor:
-    """Standard Gumbel noise ``[vocabulary]`` in float32; entry ``t`` depends on (seed, position,
-    stream, t) alone.
+    """Return standard Gumbel noise ``[vocabulary]`` in float32.
 
-    Shared: not to be changed in place.
+    Entry ``t`` depends on (seed, position, purpose, t) alone. The tensor is shared: never change it
+    in place.
     """
-    uniforms = torch.from_numpy(
-        _philox(seed, position, stream).random(vocabulary, dtype=np.float32)
-    )
-    # the logarithm of 0 would be infinite
-    return uniforms.clamp_(min=LEAST_UNIFORM).log_().neg_().log_().neg_()
+    numbers = _philox(seed, position, purpose).random(vocabulary, dtype=np.float32)
+    uniforms = torch.from_numpy(numbers).clamp_(min=LEAST_UNIFORM)  # the logarithm of 0 is infinite
+    return uniforms.log_().neg_().log_().neg_()
 
 
-def uniform(seed: int, position: int, stream: Stream) -> float:
-    """A number from [0, 1) that depends on (seed, position, stream) alone."""
-    return float(_philox(seed, position, stream).random())
+def uniform(seed: int, position: int, purpose: NoisePurpose) -> float:
+    """Return a number from [0, 1) that depends on (seed, position, purpose) alone."""
+    return float(_philox(seed, position, purpose).random())
 
 
 def best_of(scores: Tensor) -> int:
-    """Index of the largest score, the first of equals."""
+    """Return the index of the largest score, the first of equals."""
     return int(scores.numpy().argmax())  # over 150,000 scores ten times as fast as torch's
 
 
-def _philox(seed: int, position: int, stream: Stream) -> np.random.Generator:
-    """Philox is a counter-based generator with a documented stream: the same on every machine."""
-    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, stream]))
+def _philox(seed: int, position: int, purpose: NoisePurpose) -> np.random.Generator:
+    """Return a counter-based generator with a documented stream: the same on every machine."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, purpose]))

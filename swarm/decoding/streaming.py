@@ -1,34 +1,32 @@
-"""How far to speculate while windows are in flight: as far as it pays, and never at the expense of
-others.
+"""How far to speculate while windows are in flight: as far as pays, never at others' expense.
 
 A token that is sent ahead saves up to a loop if the text gets to it, and costs the peers one
 position whether it does or not. With idle peers nearly every chance is worth taking. Where other
-sessions wait for the same peers, a position of ours is one that they wait for: so the less likely
-tokens are left out first, down to little more than what is nearly certain.
+sessions wait for the same peers, each of our positions delays them. So the less likely tokens are
+left out first, until only the nearly certain ones remain.
 """
 
 from dataclasses import dataclass, field
 
-from swarm.decoding.plan import MAX_DEPTH, Loop, Plan
+from swarm.decoding.policy import MAX_DEPTH, LoopReport, SpeculationPlan
 from swarm.util.averages import FadingMean
 
-# drafted tokens a frame: a frame is short, so that its first token need not wait for its last
+# Drafted tokens in a frame. Frames are short, so that the first token need not wait for the last.
 STREAM_WINDOW = 16
 STREAM_BRANCHES = 3  # beyond the third choice of a draft, the target rarely agrees
 STREAM_LEAVES = 8  # places of the tree that are drafted in one forward of the draft model
-# frames a loop, in the long run: more would make peers work more often, and the text 1 % faster
+# Frames per loop, in the long run. More would make peers work more often, and the text 1 % faster.
 LOOP_FRAMES = 20
-# worth sending when nobody waits: lower, the peers' work grows much faster than the speed
+# The least chance worth sending to idle peers. Below, their work grows much faster than the speed.
 IDLE_CHANCE = 0.04
-BUSY_CHANCE = 0.7  # when others wait most of the time
-BUSY_SHARE = 0.2  # of a loop spent in queues, which is "most of the time"
-BRANCH_SHARE = 0.05  # of a loop in queues, above which no second choices are sent
+BUSY_CHANCE = 0.7  # the least chance worth sending to busy peers
+BUSY_SHARE = 0.2  # share of a loop spent in queues from which on peers are busy
+BRANCH_SHARE = 0.05  # share of a loop spent in queues above which no second choices are sent
 
 
 @dataclass
 class Streaming:
-    """Sends what is drafted no faster than the slowest stage computes, and less of it where it
-    waits for others."""
+    """Sends at the pace of the slowest stage, and less where frames wait for other sessions."""
 
     window: int = STREAM_WINDOW
     depth: int = MAX_DEPTH
@@ -37,9 +35,9 @@ class Streaming:
     _stage_ms: FadingMean = field(default_factory=FadingMean)
     _queue_ms: FadingMean = field(default_factory=FadingMean)
 
-    def plan(self) -> Plan:
+    def plan(self) -> SpeculationPlan:
         share = self._queue_share
-        return Plan(
+        return SpeculationPlan(
             window=self.window,
             depth=self.depth,
             leaves=STREAM_LEAVES,
@@ -49,12 +47,12 @@ class Streaming:
             calm_ms=(self._loop_ms.value or 0.0) / LOOP_FRAMES,
         )
 
-    def observe(self, loop: Loop) -> None:
+    def observe(self, loop: LoopReport) -> None:
         self._loop_ms.add(loop.loop_ms)
         self._stage_ms.add(loop.stage_ms)
         self._queue_ms.add(loop.queue_ms)
 
     @property
     def _queue_share(self) -> float:
-        """Of a loop, spent waiting for other sessions at the peer where that takes longest."""
+        """Share of a loop spent waiting for other sessions, at the peer where that is longest."""
         return (self._queue_ms.value or 0.0) / max(self._loop_ms.value or 0.0, 1e-3)

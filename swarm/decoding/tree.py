@@ -94,7 +94,7 @@ class Tree:
         for behind, guess in enumerate(drafted):
             if behind:
                 self.open.remove(node)
-            choices = [(guess.token, guess.sure), *guess.others[: branches - 1]]
+            choices = [(guess.token, guess.confidence), *guess.others[: branches - 1]]
             for rank, (token, sure) in enumerate(choices):
                 child = Node(token, node.position + 1, node)
                 child.sure, child.reach = sure, node.reach + math.log(confidence.chance(rank, sure))

@@ -1,20 +1,19 @@
-"""How many tokens to draft a loop that is waited for: as many as give the most tokens per second,
-by what is measured.
+"""How many tokens to draft for a loop that is waited for: the window with the best measured speed.
 
 A loop with a window of k drafted tokens takes k drafts and the chain's time for k + 1 positions,
 which is fitted as ``fixed + slope * positions``. It brings ``1 + a1 + a1*a2 + ... + a1*...*ak``
-tokens, where ``ai`` is the chance that the i-th drafted token is kept if all before it were. Both
-change while a text is written, so old measurements fade.
+tokens, where ``ai`` is the chance that the i-th drafted token is accepted if all before it were.
+Both change while a text is written, so old measurements fade.
 """
 
 from dataclasses import dataclass, field
 
-from swarm.decoding.plan import Loop, Plan
+from swarm.decoding.policy import LoopReport, SpeculationPlan
 from swarm.util.averages import FADE, FadingLine, FadingMean
 
 FIRST_WINDOW = 4  # before anything is known
-MAX_AUTO_WINDOW = 32  # beyond, even a draft that is right 19 times in 20 rarely comes
-PROBE_EVERY = 24  # loops without drafts, until the draft gets another chance
+MAX_AUTO_WINDOW = 32  # a draft that is right 19 times in 20 rarely gets further
+PROBE_EVERY = 24  # loops without drafts, until the draft is tried again
 PROBE_WINDOW = 2
 PRIOR_ALPHA = 0.7  # until a draft has shown how good it is
 PRIOR_WEIGHT = 2.0  # measured in tokens
@@ -22,43 +21,41 @@ PRIOR_WEIGHT = 2.0  # measured in tokens
 
 @dataclass(frozen=True)
 class FixedWindow:
-    """Always the same, and waited for."""
+    """Always drafts the same window, and waits for its answer."""
 
     window: int
 
-    def plan(self) -> Plan:
-        return Plan(self.window)
+    def plan(self) -> SpeculationPlan:
+        return SpeculationPlan(self.window)
 
-    def observe(self, loop: Loop) -> None:
+    def observe(self, loop: LoopReport) -> None:
         pass
 
 
 @dataclass
 class AutoWindow:
-    """Fits what it sees, and takes the window with the best expected tokens per second; 0 if
-    drafting does not pay."""
+    """Takes the window with the most expected tokens per second; 0 if drafting does not pay."""
 
     most: int = MAX_AUTO_WINDOW
     _line: FadingLine = field(default_factory=FadingLine)
     _draft_ms: FadingMean = field(default_factory=FadingMean)
-    _judged: list[float] = field(default_factory=list)  # by depth, fading
-    _kept: list[float] = field(default_factory=list)
+    _judged: list[float] = field(default_factory=list)  # drafted tokens by depth, fading
+    _kept: list[float] = field(default_factory=list)  # of these, accepted
     _idle: int = 0  # loops since the last draft
 
-    def plan(self) -> Plan:
-        return Plan(self._size())
+    def plan(self) -> SpeculationPlan:
+        return SpeculationPlan(self._size())
 
     def _size(self) -> int:
         if self._draft_ms.value is None or not self._line:
             return min(FIRST_WINDOW, self.most)
-        best = best_window(
-            self._acceptance(), self._line.fixed, self._line.slope, self._draft_ms.value
-        )
+        line = self._line
+        best = best_window(self._acceptance(), line.fixed, line.slope, self._draft_ms.value)
         if best == 0 and self._idle >= PROBE_EVERY:
             return min(PROBE_WINDOW, self.most)
         return best
 
-    def observe(self, loop: Loop) -> None:
+    def observe(self, loop: LoopReport) -> None:
         self._line.add(loop.positions, loop.loop_ms)
         self._idle = 0 if loop.drafted else self._idle + 1
         if not loop.drafted:
@@ -66,7 +63,7 @@ class AutoWindow:
         self._draft_ms.add(loop.draft_ms / loop.drafted)
         self._judged = [count * FADE for count in self._judged]
         self._kept = [count * FADE for count in self._kept]
-        # those behind the first miss were not judged
+        # Tokens behind the first miss were not judged.
         for depth in range(min(loop.kept + 1, loop.drafted)):
             if depth == len(self._judged):
                 self._judged.append(0.0)
@@ -75,8 +72,7 @@ class AutoWindow:
             self._kept[depth] += depth < loop.kept
 
     def _acceptance(self) -> list[float]:
-        """Chance that the drafted token at each depth is kept: measured there, leaning on what all
-        depths show."""
+        """Return the chance of acceptance at each depth, with the mean of all depths as prior."""
         alpha = (sum(self._kept) + PRIOR_ALPHA * PRIOR_WEIGHT) / (sum(self._judged) + PRIOR_WEIGHT)
         seen = zip(self._kept, self._judged, strict=True)
         chances = [(kept + alpha * PRIOR_WEIGHT) / (judged + PRIOR_WEIGHT) for kept, judged in seen]
@@ -84,15 +80,16 @@ class AutoWindow:
 
 
 def best_window(acceptance: list[float], fixed_ms: float, slope_ms: float, draft_ms: float) -> int:
-    """The window with the most expected tokens per millisecond, 0 to ``len(acceptance)``; the
-    smallest of equals.
+    """Return the window with the most expected tokens per millisecond, the smallest of equals.
 
     Args:
-        acceptance: chance that the drafted token at each depth is kept, if all before it were.
+        acceptance: chance that the drafted token at each depth is accepted, if all before it were;
+            its length is the longest window.
         fixed_ms, slope_ms: a loop with n positions takes ``fixed + slope * n``.
-        draft_ms: of one drafted token.
+        draft_ms: time for one drafted token.
     """
-    best, best_rate = 0, 0.0
+    best = 0
+    best_rate = 0.0
     tokens = reach = 1.0
     for window, chance in enumerate([1.0, *acceptance]):
         if window:
@@ -100,5 +97,6 @@ def best_window(acceptance: list[float], fixed_ms: float, slope_ms: float, draft
             tokens += reach
         rate = tokens / max(window * draft_ms + fixed_ms + slope_ms * (window + 1), 1e-9)
         if rate > best_rate:
-            best, best_rate = window, rate
+            best = window
+            best_rate = rate
     return best

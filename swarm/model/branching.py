@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swarm.decoding.drafting.tree import Reader
+from swarm.decoding.drafting.tree import TreeReader
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
@@ -54,7 +54,7 @@ class BranchingModel:
         except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError):
             return None
 
-    def reader(self) -> Reader:
+    def reader(self) -> TreeReader:
         """With a cache of its own, which holds nothing yet."""
         return _Reader(self, KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL))
 
@@ -106,7 +106,7 @@ class BranchingModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader(Reader):
+class _Reader(TreeReader):
     """A branching model, and the cache of one generation."""
 
     model: BranchingModel

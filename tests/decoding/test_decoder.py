@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from helpers.simulated_chain import SimulatedChain
 from swarm.decoding.decoder import MAX_SENT_AHEAD, Decoder, Resume, UnexpectedResult, Window
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.plan import Plan
+from swarm.decoding.policy import SpeculationPlan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
@@ -21,7 +21,7 @@ from swarm.decoding.sampling import Sampling
 VOCABULARY = 6
 STOP = 0
 GREEDY = Strict(Sampling())
-STREAM = Plan(window=4, depth=8, branches=3)
+STREAM = SpeculationPlan(window=4, depth=8, branches=3)
 
 
 class Target:
@@ -79,7 +79,7 @@ def draft(target, ask, kind, count):
 
 KINDS = ["right", "wrong", "second", "mostly", "random", "stop"]
 plans = st.builds(
-    Plan,
+    SpeculationPlan,
     window=st.integers(0, 8),
     depth=st.sampled_from([1, 1, 2, 3, 64]),
     branches=st.integers(1, 3),
@@ -101,7 +101,7 @@ def setups(draw):
 
 def decoder_for(prompt, plan=None, **settings):
     decoder = Decoder(prompt, GREEDY, stop_ids=frozenset({STOP}), **settings)
-    decoder.plan = plan or Plan()
+    decoder.plan = plan or SpeculationPlan()
     return decoder
 
 
@@ -325,7 +325,7 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             return
         if self.asked:
             self.decoder.propose(self.asked, [])
-        self.decoder.plan = Plan()
+        self.decoder.plan = SpeculationPlan()
         while not self.decoder.finish_reason:
             while window := self.decoder.next_window():
                 self.chain.send(window)
@@ -411,14 +411,14 @@ def test_plain_decoding_takes_one_loop_a_token():
 
 
 def test_a_perfect_draft_commits_a_window_and_one_more_a_loop():
-    decoder = decoder_for([1, 2, 3], Plan(window=8), max_new_tokens=18)
+    decoder = decoder_for([1, 2, 3], SpeculationPlan(window=8), max_new_tokens=18)
     run(decoder, Target(1, stops=False))
     counts = decoder.counts
     assert (counts.loops, counts.drafted, counts.accepted, counts.waits) == (2, 16, 16, 2)
 
 
 def test_a_draft_that_is_always_wrong_costs_no_token():
-    decoder = decoder_for([1, 2, 3], Plan(window=2), max_new_tokens=5)
+    decoder = decoder_for([1, 2, 3], SpeculationPlan(window=2), max_new_tokens=5)
     run(decoder, Target(1, stops=False), ("wrong",))
     # At the last token there is nothing left to draft.
     counts = decoder.counts
@@ -456,7 +456,7 @@ def test_the_prompt_goes_out_at_once_where_frames_need_not_wait():
 
 
 def test_a_window_that_is_waited_for_is_drafted_before_it_is_sent():
-    decoder = decoder_for([1, 2], Plan(window=3), max_new_tokens=9)
+    decoder = decoder_for([1, 2], SpeculationPlan(window=3), max_new_tokens=9)
     assert decoder.next_window() is None
     ask = decoder.ask()
     assert (ask.text, ask.paths, ask.count) == ((1, 2), ((),), 3)
@@ -467,14 +467,14 @@ def test_a_window_that_is_waited_for_is_drafted_before_it_is_sent():
 
 
 def test_a_drafter_that_has_nothing_to_say_holds_nothing_up():
-    decoder = decoder_for([1, 2], Plan(window=3), max_new_tokens=9)
+    decoder = decoder_for([1, 2], SpeculationPlan(window=3), max_new_tokens=9)
     decoder.propose(decoder.ask(), [guesses([3])])
     decoder.propose(decoder.ask(), [])
     assert decoder.next_window().tokens == (1, 2, 3)
 
 
 def test_a_miss_voids_what_the_chain_holds_beyond_it():
-    decoder = decoder_for([1, 2], Plan(window=4), max_new_tokens=9)
+    decoder = decoder_for([1, 2], SpeculationPlan(window=4), max_new_tokens=9)
     propose(decoder, [3, 4, 5, 1])
     window = decoder.next_window()
     assert answer(decoder, window, 3, 2) == [Decision(3, 3), Decision(2, 4)]
@@ -485,7 +485,7 @@ def test_a_miss_voids_what_the_chain_holds_beyond_it():
 
 
 def test_a_stop_token_within_a_window_ends_the_text_there():
-    decoder = decoder_for([1, 2], Plan(window=4), max_new_tokens=9)
+    decoder = decoder_for([1, 2], SpeculationPlan(window=4), max_new_tokens=9)
     propose(decoder, [3, STOP, 5, 1])
     window = decoder.next_window()
     assert window.tokens == (1, 2, 3, STOP)
@@ -495,8 +495,8 @@ def test_a_stop_token_within_a_window_ends_the_text_there():
 
 
 def test_the_last_token_is_not_drafted_because_the_target_brings_it():
-    assert decoder_for([1, 2], Plan(window=8), max_new_tokens=4).ask().count == 3
-    assert decoder_for([1, 2], Plan(window=8), max_new_tokens=1).ask() is None
+    assert decoder_for([1, 2], SpeculationPlan(window=8), max_new_tokens=4).ask().count == 3
+    assert decoder_for([1, 2], SpeculationPlan(window=8), max_new_tokens=1).ask() is None
 
 
 def test_a_miss_on_a_draft_that_was_not_sent_voids_nothing():
@@ -509,7 +509,7 @@ def test_a_miss_on_a_draft_that_was_not_sent_voids_nothing():
 
 
 def test_windows_go_out_before_the_answers_come():
-    decoder = decoder_for([1], Plan(window=2, depth=3), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=2, depth=3), max_new_tokens=20)
     first = decoder.next_window()
     propose(decoder, [2, 3])
     second = decoder.next_window()
@@ -524,7 +524,7 @@ def test_windows_go_out_before_the_answers_come():
 
 
 def test_answers_to_several_frames_may_come_as_one():
-    decoder = decoder_for([1], Plan(window=2, depth=3), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=2, depth=3), max_new_tokens=20)
     decoder.next_window()
     propose(decoder, [2, 3])
     decoder.next_window()
@@ -533,7 +533,7 @@ def test_answers_to_several_frames_may_come_as_one():
 
 
 def test_answers_of_an_older_epoch_are_ignored():
-    decoder = decoder_for([1], Plan(window=2, depth=3), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=2, depth=3), max_new_tokens=20)
     first = decoder.next_window()
     propose(decoder, [2, 3])
     second = decoder.next_window()
@@ -561,7 +561,7 @@ def test_the_second_choice_goes_along_and_saves_the_stream():
 
 
 def test_a_second_choice_that_was_not_sent_saves_nothing():
-    decoder = decoder_for([1], Plan(window=1, depth=8, branches=2), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=1, depth=8, branches=2), max_new_tokens=20)
     first = decoder.next_window()
     propose(decoder, [2], 3)
     assert decoder.next_window().tokens == (2,)
@@ -571,7 +571,7 @@ def test_a_second_choice_that_was_not_sent_saves_nothing():
 
 def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
     decoder = decoder_for(
-        [1], Plan(window=8, depth=8, branches=3, least_chance=0.3), max_new_tokens=20
+        [1], SpeculationPlan(window=8, depth=8, branches=3, least_chance=0.3), max_new_tokens=20
     )
     decoder.next_window()
     decoder.propose(decoder.ask(), [[Drafted(2, None, 0.5, ((3, 0.45), (4, 0.05)))]])
@@ -582,7 +582,7 @@ def test_the_likeliest_goes_first_and_the_unlikely_does_not_go():
 
 def test_frames_follow_closely_after_a_turn_and_then_calm_down():
     decoder = decoder_for(
-        [1], Plan(window=1, depth=64, pace_ms=2.0, calm_ms=7.0), max_new_tokens=20
+        [1], SpeculationPlan(window=1, depth=64, pace_ms=2.0, calm_ms=7.0), max_new_tokens=20
     )
     pauses = []
     for token in (2, 3, 4, 5):
@@ -590,7 +590,7 @@ def test_frames_follow_closely_after_a_turn_and_then_calm_down():
         pauses.append(decoder.pause_ms)
         propose(decoder, [token])
     assert pauses == [2.0, 4.0, 6.0, 7.0]
-    decoder.plan = Plan(window=1, depth=64, pace_ms=30.0, calm_ms=7.0)
+    decoder.plan = SpeculationPlan(window=1, depth=64, pace_ms=30.0, calm_ms=7.0)
     assert decoder.pause_ms == 30.0, "never faster than the slowest stage"
 
 
@@ -644,7 +644,7 @@ def test_one_who_resumes_twice_goes_back_to_the_same_place():
 
 
 def test_a_question_that_was_withdrawn_may_be_asked_again():
-    decoder = decoder_for([1], Plan(window=2), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=2), max_new_tokens=20)
     late = decoder.ask()
     assert (decoder.ask(), decoder.next_window()) == (None, None)
     decoder.resume()
@@ -692,7 +692,7 @@ def test_of_several_drafts_those_that_come_too_late_are_dropped():
 
 
 def test_a_window_that_is_waited_for_is_one_line():
-    decoder = decoder_for([1], Plan(window=6, branches=3, leaves=3), max_new_tokens=20)
+    decoder = decoder_for([1], SpeculationPlan(window=6, branches=3, leaves=3), max_new_tokens=20)
     decoder.propose(decoder.ask(), [guesses([2], 3, 4)])
     ask = decoder.ask()
     assert (ask.paths, ask.count) == (((2,),), 3)

@@ -112,8 +112,7 @@ def test_restricted_tokens_are_drawn_from_what_is_left_of_the_softmax():
 
 
 def reference_restriction(logits, top_k, top_p):
-    """The ids that stay, by the definition; also how far the decision about the nucleus was from a
-    tie."""
+    """Return the ids that stay, by the definition, and the nucleus' distance from a tie."""
     order = sorted(range(len(logits)), key=lambda token: -logits[token])[: top_k or None]
     total = math.fsum(math.exp(logits[token]) for token in order)
     kept, mass, margin = set(), 0.0, 1.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm.decoding.plan import MAX_DEPTH, Loop
+from swarm.decoding.policy import MAX_DEPTH, LoopReport
 from swarm.decoding.streaming import (
     BUSY_CHANCE,
     IDLE_CHANCE,
@@ -14,7 +14,7 @@ from swarm.decoding.streaming import (
 
 
 def loop(loop_ms=100.0, stage_ms=2.0, queue_ms=0.0):
-    return Loop(
+    return LoopReport(
         positions=3,
         loop_ms=loop_ms,
         drafted=2,
@@ -26,10 +26,10 @@ def loop(loop_ms=100.0, stage_ms=2.0, queue_ms=0.0):
 
 
 def seen(*loops):
-    control = Streaming()
+    policy = Streaming()
     for each in loops:
-        control.observe(each)
-    return control.plan()
+        policy.observe(each)
+    return policy.plan()
 
 
 def test_before_anything_is_known_it_goes_as_far_as_among_idle_peers():

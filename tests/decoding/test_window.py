@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.decoding.bound import expected_tokens
-from swarm.decoding.plan import Loop
+from swarm.decoding.policy import LoopReport
 from swarm.decoding.window import (
     MAX_AUTO_WINDOW,
     PROBE_EVERY,
@@ -28,13 +28,13 @@ def best_rate(*law):
     return max(rate(alpha, window, *times) for window in range(MAX_AUTO_WINDOW + 1))
 
 
-def loops(control, count, alpha, fixed, slope, draft, rng, noise=0.0):
-    """Let the control run a generation whose loops obey a law."""
+def loops(policy, count, alpha, fixed, slope, draft, rng, noise=0.0):
+    """Let the policy run a generation whose loops obey a law."""
     for _ in range(count):
-        window = control.plan().window
+        window = policy.plan().window
         kept = next((i for i in range(window) if rng.random() >= alpha), window)
         loop_ms = (fixed + slope * (window + 1)) * rng.uniform(1 - noise, 1 + noise)
-        control.observe(Loop(window + 1, loop_ms, window, kept, window * draft))
+        policy.observe(LoopReport(window + 1, loop_ms, window, kept, window * draft))
 
 
 @settings(deadline=None)
@@ -62,49 +62,49 @@ def test_the_best_window_is_the_best_of_all(acceptance, fixed, slope, draft):
     st.sampled_from([0.0, 0.1]),
 )
 def test_it_comes_near_the_best_of_the_closed_form(alpha, fixed, slope, draft, noise):
-    control, rng = AutoWindow(), random.Random(1)
-    loops(control, 150, alpha, fixed, slope, draft, rng, noise)
+    policy, rng = AutoWindow(), random.Random(1)
+    loops(policy, 150, alpha, fixed, slope, draft, rng, noise)
     reached = []
     for _ in range(60):
-        loops(control, 1, alpha, fixed, slope, draft, rng, noise)
-        reached.append(rate(alpha, control.plan().window, fixed, slope, draft))
+        loops(policy, 1, alpha, fixed, slope, draft, rng, noise)
+        reached.append(rate(alpha, policy.plan().window, fixed, slope, draft))
     # Twenty loops' worth of dice tell alpha to a few percent, and the optimum is flat.
     assert sum(reached) / len(reached) >= 0.9 * best_rate(alpha, fixed, slope, draft)
 
 
 def test_where_drafting_does_not_pay_it_falls_to_none_and_asks_again_now_and_then():
-    control, rng = AutoWindow(), random.Random(2)
-    loops(control, 60, 0.05, 10.0, 5.0, 20.0, rng)
+    policy, rng = AutoWindow(), random.Random(2)
+    loops(policy, 60, 0.05, 10.0, 5.0, 20.0, rng)
     sizes = []
     for _ in range(4 * PROBE_EVERY):
-        sizes.append(control.plan().window)
-        loops(control, 1, 0.05, 10.0, 5.0, 20.0, rng)
+        sizes.append(policy.plan().window)
+        loops(policy, 1, 0.05, 10.0, 5.0, 20.0, rng)
     assert sizes.count(0) >= 0.9 * len(sizes)
     assert any(sizes)
 
 
 def test_it_comes_back_when_the_draft_is_right_again():
-    control, rng = AutoWindow(), random.Random(3)
-    loops(control, 60, 0.0, 50.0, 1.0, 20.0, rng)
-    assert control.plan().window == 0
-    loops(control, 8 * PROBE_EVERY, 0.95, 50.0, 1.0, 5.0, rng)
-    assert control.plan().window > 4
+    policy, rng = AutoWindow(), random.Random(3)
+    loops(policy, 60, 0.0, 50.0, 1.0, 20.0, rng)
+    assert policy.plan().window == 0
+    loops(policy, 8 * PROBE_EVERY, 0.95, 50.0, 1.0, 5.0, rng)
+    assert policy.plan().window > 4
 
 
 def test_a_long_way_makes_long_windows():
     sizes = []
     for fixed in (5.0, 50.0, 500.0):
-        control = AutoWindow()
-        loops(control, 200, 0.9, fixed, 1.0, 2.0, random.Random(4))
-        sizes.append(control.plan().window)
+        policy = AutoWindow()
+        loops(policy, 200, 0.9, fixed, 1.0, 2.0, random.Random(4))
+        sizes.append(policy.plan().window)
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2]
 
 
 def test_a_fixed_window_learns_nothing():
-    control = FixedWindow(5)
-    control.observe(Loop(6, 1e6, 5, 0, 1e6))
-    assert control.plan().window == 5
+    policy = FixedWindow(5)
+    policy.observe(LoopReport(6, 1e6, 5, 0, 1e6))
+    assert policy.plan().window == 5
 
 
 @settings(deadline=None)

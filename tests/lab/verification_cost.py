@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.plan import Loop
+from swarm.decoding.policy import LoopReport
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.decoding.sampling import Sampling, gumbel_noise
@@ -97,14 +97,14 @@ def main() -> None:
                 f"{name:10} temperature {temperature:g}  {case:6}  {ms:6.2f} ms  {ms / loop_ms:.1%}"
                 " of the loop"
             )
-    control = AutoWindow()
+    policy = AutoWindow()
 
     def steer() -> None:
-        control.observe(Loop(WINDOW + 1, loop_ms, WINDOW, 5, 10.0))
-        control.plan()
+        policy.observe(LoopReport(WINDOW + 1, loop_ms, WINDOW, 5, 10.0))
+        policy.plan()
 
     ms = milliseconds(steer)
-    print(f"window control: {ms:.3f} ms, {ms / loop_ms:.3%} of the loop")
+    print(f"window policy: {ms:.3f} ms, {ms / loop_ms:.3%} of the loop")
 
 
 if __name__ == "__main__":

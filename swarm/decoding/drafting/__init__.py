@@ -1,1 +1,1 @@
-"""Guessing what the target will say."""
+"""Drafters: they guess the target's next tokens."""

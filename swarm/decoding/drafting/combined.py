@@ -6,17 +6,18 @@ from swarm.decoding.drafting.drafter import Drafted, Drafter
 
 
 class Cascade(Drafter):
-    """Asks its drafters in turn; each goes on where the one before it had no more to say.
+    """Asks its drafters in turn; each goes on where the one before it ended.
 
-    So the cheapest comes first: with a `LookupDrafter` before a `ModelDrafter`, the model is asked
-    only for what is no copy. What it did not draft it reads in one pass when it is asked again.
+    The cheapest comes first: with a `LookupDrafter` before a `ModelDrafter`, the model drafts only
+    what is not a copy. It reads the copied tokens in one pass when it is asked again.
 
     Args:
         stop_ids: tokens behind which nothing is drafted.
     """
 
     def __init__(self, drafters: Sequence[Drafter], stop_ids: frozenset[int] = frozenset()) -> None:
-        self.drafters, self.stop_ids = tuple(drafters), stop_ids
+        self.drafters = tuple(drafters)
+        self.stop_ids = stop_ids
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """See `Drafter.draft`."""

@@ -1,4 +1,4 @@
-"""What a drafter gives, and how it is asked."""
+"""The interface of a drafter, and what it returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,31 +15,32 @@ class Drafted:
         logits: ``[vocabulary]``, the draft's own, shaped as the target's are (`Shaping`), before
             temperature; None if the guess came from no distribution, such as a copy out of the
             prompt.
-        sure: how sure the draft is of the token, 0 to 1 (`Sampling.rank`); None if it cannot say.
-        others: its next choices, the best first, and how sure it is of each.
+        confidence: the draft's confidence in the token, 0 to 1 (`Sampling.rank`); None if it has
+            none.
+        others: its next choices with its confidence in each, the best first.
     """
 
     token: int
     logits: Tensor | None = None
-    sure: float | None = None
+    confidence: float | None = None
     others: tuple[tuple[int, float], ...] = ()
 
 
 class Drafter(Protocol):
-    """Guesses the continuation of a sequence. Called from one thread at a time.
+    """Guesses the continuation of a sequence. Only one thread may call it at a time.
 
-    Sequences of consecutive calls may go back and branch off: a drafter keeps what they share.
+    Sequences of consecutive calls may go back and branch off: a drafter reuses what they share.
     """
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """At most ``count`` tokens that may follow ``sequence``."""
+        """Return at most ``count`` tokens that may follow ``sequence``."""
         ...
 
     def draft_each(
         self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int
     ) -> list[list[Drafted]]:
-        """At most ``count`` tokens that may follow ``text`` and each of ``paths`` behind it.
+        """Return at most ``count`` tokens for each path, that may follow ``text`` and the path.
 
-        One after the other, unless a drafter knows better. What is in ``text`` is certain.
+        ``text`` is committed; the paths are drafted. By default, drafts one path after the other.
         """
         return [self.draft([*text, *path], count) for path in paths]

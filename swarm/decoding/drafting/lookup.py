@@ -1,4 +1,4 @@
-"""Drafting without a model: what followed the last few tokens when they occurred before."""
+"""Drafting without a model: copies what followed the last few tokens when they occurred before."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from swarm.decoding.drafting.model import common_prefix
 class LookupDrafter(Drafter):
     """Copies out of prompt and output (Saxena 2023, "Prompt Lookup Decoding").
 
-    The longest run of last tokens that occurred before is looked up, and what followed its latest
-    occurrence is proposed. Where that reaches the end of the sequence, it goes on with its own copy
-    (as LZ77 does), so that a repetition is drafted however often it is to come.
+    Looks up the longest run of last tokens that occurred before, and drafts what followed its
+    latest occurrence. Where that reaches the end of the sequence, it goes on with its own copy (as
+    LZ77 does), so that a repetition is drafted at any length.
 
-    Keeps every run's latest place, and for each token which places it took over: so a token that is
-    added or taken back costs the same however long the sequence is. Memory:
+    Keeps every run's latest place, and for each token the places that it replaced. So to add a
+    token or to take it back costs the same however long the sequence is. Memory:
     ``max_match - min_match + 1`` entries for each token, about half a kilobyte by default.
 
     Args:
-        min_match: tokens that must be the same: below 2 nearly every token "occurred before".
-        max_match: tokens beyond which a longer match tells no more.
+        min_match: the fewest tokens that must match; below 2 nearly every token "occurred before".
+        max_match: the most tokens compared; longer matches predict no better.
         stop_ids: tokens behind which nothing is drafted.
 
     Raises:
@@ -30,15 +30,14 @@ class LookupDrafter(Drafter):
         self, min_match: int = 2, max_match: int = 4, stop_ids: frozenset[int] = frozenset()
     ) -> None:
         if not 1 <= min_match <= max_match:
-            raise ValueError(
-                f"min_match = {min_match} and max_match = {max_match}: give 1 <= min_match <="
-                " max_match"
-            )
-        self.min_match, self.max_match, self.stop_ids = min_match, max_match, stop_ids
+            given = f"min_match = {min_match} and max_match = {max_match}"
+            raise ValueError(f"{given}: give 1 <= min_match <= max_match")
+        self.min_match = min_match
+        self.max_match = max_match
+        self.stop_ids = stop_ids
         self._seen: list[int] = []
-        # a run of tokens -> where its latest occurrence ends
-        self._latest: dict[tuple[int, ...], int] = {}
-        # entry i: what the runs that end at i + 1 had in _latest before
+        self._latest: dict[tuple[int, ...], int] = {}  # run: where its latest occurrence ends
+        # Entry i: what the runs that end at i + 1 had in _latest before.
         self._replaced: list[list[int | None]] = []
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
@@ -55,7 +54,7 @@ class LookupDrafter(Drafter):
         return [Drafted(token) for token in tokens[:stop]]
 
     def _follow(self, sequence: Sequence[int]) -> None:
-        """Bring the index to ``sequence``: every run in it but those that end where it ends."""
+        """Index every run of ``sequence`` but those that end where it ends."""
         same = common_prefix(self._seen, sequence)
         indexed = max(0, len(sequence) - 1)
         while len(self._replaced) > min(same, indexed):
@@ -78,6 +77,6 @@ class LookupDrafter(Drafter):
                 self._latest[run] = before
 
     def _runs(self, end: int) -> list[tuple[int, ...]]:
-        """What ends at ``end``, the shortest first."""
+        """Return the runs that end at ``end``, the shortest first."""
         lengths = range(self.min_match, min(self.max_match, end) + 1)
         return [tuple(self._seen[end - length : end]) for length in lengths]

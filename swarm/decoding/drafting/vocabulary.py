@@ -1,4 +1,4 @@
-"""Between the tokens of a draft model and those of the target."""
+"""Translation between the tokens of a draft model and those of the target."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-BYTE_SPACE = "\u0120"  # what a byte-level vocabulary writes for a space (GPT-2's)
-PIECE_SPACE = "\u2581"  # what a sentencepiece vocabulary writes for one
+BYTE_SPACE = "\u0120"  # a space in a byte-level vocabulary (GPT-2's)
+PIECE_SPACE = "\u2581"  # a space in a sentencepiece vocabulary
 BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # a sentencepiece token that stands for one byte
-# of the tokens must be so spelled: models add a few that are not, other vocabularies have few
+# The share of tokens in GPT-2's letters that makes a vocabulary byte-level. Models add a few other
+# tokens; vocabularies of other kinds have few in these letters.
 BYTE_LEVEL_SHARE = 0.9
 
 
 class Vocabulary(Protocol):
-    """How the tokens of a draft model and those of the target stand for each other.
+    """Translates between the tokens of a draft model and those of the target.
 
-    Immutable: any thread may ask.
+    Immutable: any thread may use it.
     """
 
     @property
@@ -30,16 +31,17 @@ class Vocabulary(Protocol):
         ...
 
     def encode(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens of the target in those of the draft.
+        """Return tokens of the target in those of the draft.
 
-        Each for itself, so that a prefix's encoding is a prefix.
+        Each token is translated alone, so that a prefix's encoding is a prefix.
         """
         ...
 
     def project(self, logits: Tensor) -> Tensor:
-        """``[n, draft head]`` to ``[n, target vocabulary]``; -inf for what the draft cannot say.
+        """Turn ``[n, draft head]`` into ``[n, target vocabulary]``.
 
-        What it can say is one token of the draft: `encode` gives that one back.
+        Tokens that the draft does not have get -inf. `encode` turns each of the others into the one
+        token of the draft that its logit comes from.
         """
         ...
 
@@ -48,8 +50,8 @@ class Vocabulary(Protocol):
 class SameVocabulary:
     """Draft and target share their tokens; only the padding of their heads may differ.
 
-    Args:
-        size: of the target's vocabulary, its own padding included.
+    Attributes:
+        size: of the target's vocabulary, its padding included.
     """
 
     size: int
@@ -65,25 +67,25 @@ class SameVocabulary:
 
 
 class Translation:
-    """Draft and target have different vocabularies; the draft says what is in both.
+    """Draft and target have different vocabularies; the draft predicts tokens that are in both.
 
     Its distribution is cut to the tokens that both have (Timor et al. 2025, "Accelerating LLM
     Inference with Lossless Speculative Decoding Algorithms for Heterogeneous Vocabularies",
-    token-level intersection), and what it reads is spelled in its own. Both can only cost speed:
-    what is drafted and judged are tokens of the target.
+    token-level intersection), and the tokens it reads are translated into its own. Both can only
+    cost speed: drafted and judged are tokens of the target.
 
     - Ordinary tokens are the same if they stand for the same bytes, however the two vocabularies
       write them.
     - Special tokens are the same if they are special in both and written alike. If no token of the
       draft is the target's end of text in this way, then the draft's own end is, so that a draft
-      can say "end".
+      can predict the end.
     - Other tokens of the target are read as the fewest tokens of the draft that make up the same
-      bytes. What cannot be spelled (specials of the target; bytes that the draft does not know) the
-      draft does not see.
-    - A draft that opens its texts with a token of its own reads that one instead of the target's.
+      bytes. The draft does not see tokens that cannot be spelled (specials of the target; bytes
+      that the draft does not have).
+    - A draft that opens its texts with its own token reads that one instead of the target's.
 
     Attributes:
-        coverage: share of the target's ordinary vocabulary that the draft can say.
+        coverage: share of the target's ordinary vocabulary that the draft can predict.
         overlap: share of the smaller ordinary vocabulary that is in both.
     """
 
@@ -91,14 +93,16 @@ class Translation:
         self, draft: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, size: int
     ) -> None:
         """``size``: of the target's vocabulary, its padding included."""
-        self._draft, self._target, self._size = _Tokens.of(draft), _Tokens.of(target), size
+        self._draft = _Tokens.of(draft)
+        self._target = _Tokens.of(target)
+        self._size = size
         shared = _shared(self._target, self._draft)
         self.coverage = len(shared) / max(1, len(self._target.ids))
         self.overlap = len(shared) / max(1, min(len(self._target.ids), len(self._draft.ids)))
         self.opening = self._draft.opening
         pairs = shared | _shared_specials(self._target, self._draft)
-        # A tokenizer may have tokens that its model has no row for: the target's go here, the
-        # draft's in `project`.
+        # A tokenizer may have tokens that its model has no row for. The target's are dropped here,
+        # the draft's in `project`.
         self._pairs = {token: own for token, own in pairs.items() if token < size}
         self._target_ids = torch.tensor(list(self._pairs), dtype=torch.long)
         self._draft_ids = torch.tensor(list(self._pairs.values()), dtype=torch.long)
@@ -110,13 +114,13 @@ class Translation:
 
     def project(self, logits: Tensor) -> Tensor:
         """See `Vocabulary.project`."""
-        said = _fit(logits, max(self._pairs.values()) + 1)
-        projected = said.new_full((said.shape[0], self._size), -torch.inf)
-        projected[:, self._target_ids] = said[:, self._draft_ids]
+        fitted = _fit(logits, max(self._pairs.values()) + 1)
+        projected = fitted.new_full((fitted.shape[0], self._size), -torch.inf)
+        projected[:, self._target_ids] = fitted[:, self._draft_ids]
         return projected
 
     def _spell(self, token: int) -> tuple[int, ...]:
-        """One token of the target in those of the draft."""
+        """Return one token of the target in those of the draft."""
         if token in self._pairs:
             return (self._pairs[token],)
         if self._draft.words or token not in self._target.spellings:
@@ -126,12 +130,13 @@ class Translation:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What the tokens of one tokenizer stand for.
+    """The meaning of one tokenizer's tokens.
 
-    Args:
+    Attributes:
         spellings: bytes of every ordinary token; of two with the same bytes, the one that is used
             comes first.
-        words: the tokens are whole words, or parts of them, that do not say what is between them.
+        specials: special tokens as they are written.
+        words: the tokens are whole words, or parts of them, without the spaces between words.
         opening: tokens before every text.
     """
 
@@ -153,8 +158,8 @@ class _Tokens:
         learned = {i: token for token, i in vocabulary if i not in added and i not in special_ids}
         literal = {i: added[i].content.encode() for i in sorted(added) if i not in special_ids}
         spell = _convention(learned.values())
-        # A character's own token comes before the token of its byte, which is the last resort of
-        # the tokenizer.
+        # A character's own token comes before the token of its byte: a tokenizer uses the latter
+        # only as a last resort.
         ordered = sorted(
             learned, key=lambda i: (spell is _piece and bool(BYTE_PIECE.fullmatch(learned[i])), i)
         )
@@ -175,8 +180,8 @@ class _Tokens:
 
 
 def _shared(target: _Tokens, draft: _Tokens) -> dict[int, int]:
-    """Ordinary tokens that stand for the same bytes: id of the target -> id of the draft."""
-    if target.words != draft.words:  # "a" as a word is no "a" within one
+    """Return the ordinary tokens with the same bytes: id of the target -> id of the draft."""
+    if target.words != draft.words:  # "a" as a word is not "a" within a word
         return {}
     return {
         token: draft.ids[spelling]
@@ -186,7 +191,7 @@ def _shared(target: _Tokens, draft: _Tokens) -> dict[int, int]:
 
 
 def _shared_specials(target: _Tokens, draft: _Tokens) -> dict[int, int]:
-    """The special tokens of `Translation`: id of the target -> id of the draft."""
+    """Return the special tokens that are the same: id of the target -> id of the draft."""
     pairs = {
         i: draft.specials[token] for token, i in target.specials.items() if token in draft.specials
     }
@@ -198,9 +203,9 @@ def _shared_specials(target: _Tokens, draft: _Tokens) -> dict[int, int]:
 
 
 def _fewest(text: bytes, ids: dict[bytes, int]) -> tuple[int, ...]:
-    """The fewest tokens that make up ``text``, none if no tokens do.
+    """Return the fewest tokens that make up ``text``, none if no tokens do.
 
-    Quadratic in the length of the text.
+    The time is quadratic in the length of the text.
     """
     best: list[tuple[int, ...] | None] = [()]
     for end in range(1, len(text) + 1):
@@ -214,8 +219,7 @@ def _fewest(text: bytes, ids: dict[bytes, int]) -> tuple[int, ...]:
 
 
 def _convention(tokens: Iterable[str]) -> Callable[[str], bytes]:
-    """How these tokens are to be read: byte-level, sentencepiece, or (`str.encode`) as they
-    stand."""
+    """Return how to read these tokens: `_byte_level`, sentencepiece's `_piece`, or `str.encode`."""
     tokens = list(tokens)
     if any(PIECE_SPACE in token for token in tokens):
         return _piece
@@ -235,24 +239,22 @@ def _byte_level(token: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable characters of Latin-1 are themselves, the others follow
-    from U+0100 on."""
+    """Return GPT-2's letters for bytes.
+
+    Printable characters of Latin-1 stand for themselves, the others follow from U+0100 on.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + i): byte for i, byte in enumerate(others)
-    }
+    others = (byte for byte in range(256) if byte not in printable)
+    letters = {chr(byte): byte for byte in printable}
+    return letters | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 BYTES = _byte_alphabet()
 
 
 def _fit(logits: Tensor, size: int) -> Tensor:
-    """``[n, any]`` to ``[n, size]``: what is too long is cut, what is too short is padded with
-    -inf."""
+    """Cut ``[n, any]`` to ``[n, size]``, or pad it with -inf."""
     missing = size - logits.shape[-1]
-    return (
-        torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
-        if missing > 0
-        else logits[:, :size]
-    )
+    if missing <= 0:
+        return logits[:, :size]
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)

@@ -1,1 +1,1 @@
-"""Rules that say which drafted tokens are kept (docs/verification.md)."""
+"""Rules that decide which drafted tokens are accepted (docs/verification.md)."""

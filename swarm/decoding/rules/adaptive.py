@@ -1,31 +1,29 @@
-"""Key tokens strictly, low-impact tokens with bounded leniency: the rule of DSD as we reconstruct
-it.
+"""DSD's rule as we reconstruct it: strict for key tokens, bounded leniency for all others.
 
 The paper (arXiv 2511.11733) names three signals that mark key tokens and a leniency tau, and
-publishes no thresholds. docs/verification.md says what is reconstruction, and docs/evaluation.md
-how the defaults were found.
+publishes no thresholds. docs/verification.md lists what we reconstructed, docs/evaluation.md how
+the defaults were found.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
 from swarm.decoding.rules.lexicon import Fences, Lexicon
-from swarm.decoding.rules.relaxed import Miss, Verdict
+from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
 from swarm.decoding.rules.signals import agreement, entropy_contrast, top1_gap
 
-BUDGET_TOKENS = 100  # the budget holds for any so many tokens in a row
+BUDGET_TOKENS = 100  # the budget holds for any 100 tokens in a row
 
 
 @dataclass
 class Adaptive:
-    """Lets a miss pass if no token in question is key, the two are nearly as likely, and the budget
-    allows it.
+    """Accepts a miss if no key token is at stake, tau allows its cost, and the budget does too.
 
-    A token is *key* by what it is (`Lexicon`, for the drafted token and for the choice that it
-    would replace), or by how the models see the position: the target far ahead of its own second
-    choice (``gap``), far surer than the draft (``contrast``), or of another opinion altogether
-    (``agreement``). High entropy alone is never a reason to relax.
+    A token is *key* by its text (`Lexicon`, for the drafted token and for the choice that it would
+    replace), or by the distributions at its position: the target's best token leads its second by
+    more than ``gap``, the target is surer than the draft by more than ``contrast``, or the two
+    overlap by less than ``agreement``. High entropy alone is never a reason to relax.
 
     ``tau = 0`` or ``budget = 0`` is strict verification.
     """
@@ -43,7 +41,7 @@ class Adaptive:
     )
     agreement: float = Setting(0.2, 0, 1, "key if the distributions overlap by less")
     _fences: Fences = field(init=False)
-    # (position, nats), the last 100 tokens
+    # (position, nats) of the misses accepted among the last 100 tokens
     _spent: deque[tuple[int, float]] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
@@ -54,21 +52,21 @@ class Adaptive:
     def exact(self) -> bool:
         return self.tau == 0 or self.budget == 0
 
-    def verdict(self, miss: Miss) -> Verdict:
+    def verdict(self, miss: Miss) -> MissVerdict:
         if self._fences.inside(miss.history):
-            return Verdict(False, "code", key=True)
+            return MissVerdict(False, "code", key=True)
         for token in (miss.choice, miss.drafted.token):
             if kind := self.lexicon.key(token, miss.history):
-                return Verdict(False, kind, key=True)
+                return MissVerdict(False, kind, key=True)
         if signal := self._signal(miss):
-            return Verdict(False, signal, key=True)
+            return MissVerdict(False, signal, key=True)
         cost = miss.deficit_nats
         if self.tau == 0 or cost > self.tau:
-            return Verdict(False, f"{cost:.2f} nats less likely")
+            return MissVerdict(False, f"{cost:.2f} nats less likely")
         return self._pay(miss.position, cost)
 
     def _signal(self, miss: Miss) -> str:
-        """The first signal that marks the position as key, or nothing."""
+        """Return the first signal that marks the position as key, or "" if none does."""
         if top1_gap(miss.target) > self.gap:
             return "the target is sure"
         if miss.draft is None:
@@ -77,10 +75,10 @@ class Adaptive:
             return "the draft is unsure"
         return "the models disagree" if agreement(miss.target, miss.draft) < self.agreement else ""
 
-    def _pay(self, position: int, cost: float) -> Verdict:
+    def _pay(self, position: int, cost: float) -> MissVerdict:
         while self._spent and self._spent[0][0] <= position - BUDGET_TOKENS:
             self._spent.popleft()
         if self.budget == 0 or sum(nats for _, nats in self._spent) + cost > self.budget:
-            return Verdict(False, "the budget is spent")
+            return MissVerdict(False, "the budget is spent")
         self._spent.append((position, cost))
-        return Verdict(True, f"{cost:.2f} nats less likely")
+        return MissVerdict(True, f"{cost:.2f} nats less likely")

@@ -1,15 +1,15 @@
-"""A control for evaluations: relaxes blindly. A rule that is no better than this is no rule."""
+"""A control for evaluations: relaxes blindly. Any useful rule must be better than this."""
 
 from dataclasses import dataclass
 
-from swarm.decoding.rules.relaxed import Miss, Verdict
+from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
-from swarm.decoding.sampling import Stream, uniform
+from swarm.decoding.sampling import NoisePurpose, uniform
 
 
 @dataclass
 class Chance:
-    """Lets each miss pass with the same probability."""
+    """Accepts each miss with the same probability."""
 
     rate: float = Setting(0.5, 0, 1, "share of the misses that pass")
 
@@ -20,8 +20,6 @@ class Chance:
     def exact(self) -> bool:
         return self.rate == 0
 
-    def verdict(self, miss: Miss) -> Verdict:
-        return Verdict(
-            uniform(miss.sampling.seed, miss.position, Stream.ACCEPT) < self.rate,
-            f"chance {self.rate:.2f}",
-        )
+    def verdict(self, miss: Miss) -> MissVerdict:
+        drawn = uniform(miss.sampling.seed, miss.position, NoisePurpose.ACCEPT)
+        return MissVerdict(drawn < self.rate, f"chance {self.rate:.2f}")

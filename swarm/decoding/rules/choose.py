@@ -30,8 +30,9 @@ NAMES = (*EXACT, *RELAXED)
 
 @dataclass(frozen=True)
 class Verification:
-    """A rule's name and the settings that differ from its defaults; every generation gets a rule of
-    its own.
+    """A rule's name, and the settings that differ from its defaults.
+
+    `rule` makes a new rule for each generation.
 
     Raises:
         RuleError: for an unknown name, or a setting that is unknown or out of range.
@@ -63,7 +64,7 @@ class Verification:
         return cls(name.strip(), settings)
 
     def rule(self, sampling: Sampling, lexicon: Lexicon) -> Rule:
-        """A new rule for one generation."""
+        """Return a new rule for one generation."""
         if self.name in EXACT:
             return EXACT[self.name](sampling)
         more = (lexicon,) if self.name == "adaptive" else ()

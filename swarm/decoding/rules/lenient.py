@@ -3,15 +3,17 @@
 import math
 from dataclasses import dataclass
 
-from swarm.decoding.rules.relaxed import Miss, Verdict
+from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
-from swarm.decoding.sampling import Stream, uniform
+from swarm.decoding.sampling import NoisePurpose, uniform
 
 
 @dataclass
 class Lenient:
-    """Lets a token pass with probability min(1, p / (l x q)); a guess without a distribution has q
-    = 1."""
+    """Accepts a miss with probability min(1, p / (l x q)).
+
+    A guess without a distribution has q = 1.
+    """
 
     l: float = Setting(  # noqa: E741
         0.3, 1e-6, 1, "lenience: 1 is rejection sampling's test, the smaller the more passes"
@@ -21,8 +23,8 @@ class Lenient:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def verdict(self, miss: Miss) -> Verdict:
+    def verdict(self, miss: Miss) -> MissVerdict:
         q = 1.0 if miss.draft is None else math.exp(float(miss.draft[miss.drafted.token]))
         chance = min(1.0, math.exp(miss.log_p) / (self.l * q)) if q else 0.0
-        drawn = uniform(miss.sampling.seed, miss.position, Stream.ACCEPT)
-        return Verdict(drawn < chance, f"chance {chance:.2f}")
+        drawn = uniform(miss.sampling.seed, miss.position, NoisePurpose.ACCEPT)
+        return MissVerdict(drawn < chance, f"chance {chance:.2f}")

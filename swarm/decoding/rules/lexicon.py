@@ -1,24 +1,26 @@
-"""Which tokens are key by what they are: a wrong one would change what is said, not how it is said.
+"""Which tokens are key by their text: a wrong one would change a text's meaning, not its wording.
 
-The classes look at a token's text and, where that decides, at the text before it. Words for numbers
-and negations are English; users add patterns of their own for other languages and domains.
+A class depends on a token's text and, where needed, on the text before it. Words for numbers and
+negations are English; users add patterns for other languages and domains.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
-CONTEXT_TOKENS = 4  # enough to see how the last word or sentence ended
+CONTEXT_TOKENS = 4  # enough to show how the last word or sentence ended
 FENCE = "```"
-REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character alone
+REPLACEMENT = "\ufffd"  # a decoder's output for bytes that are not a whole character
 NUMBER_WORD = re.compile(
-    r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(thir|four|fif|six|seven|eigh|nine)teen|"
-    r"(twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million|billion|dozen|"
+    r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(thir|four|fif|six|seven|eigh|nine)teen|(twen|thir|for|fif|six|seven|eigh|nine)ty|"
+    r"hundred|thousand|million|billion|dozen|"
     r"half|third|quarter|twice|double|triple|first|second",
     re.IGNORECASE,
 )
 NEGATION = re.compile(
-    r"not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|except|unless|\w*n['\u2019]t",
+    r"not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|except|unless|"
+    r"\w*n['\u2019]t",
     re.IGNORECASE,
 )
 _OPERATORS = frozenset("+-*/=<>%^&|~@#\\")
@@ -28,17 +30,17 @@ _SENTENCE_END = re.compile(r"[.!?:][^\w\s]*\s*\Z|\A\s*\Z|\n\s*\Z")
 
 
 class Lexicon:
-    """Names the class of key tokens; every token is classified once and remembered.
+    """Names the class of key tokens. Each token is classified once and remembered.
 
     Args:
-        decode: the text of a sequence of token ids, special tokens included.
+        decode: returns the text of a sequence of token ids, special tokens included.
         stop_ids: tokens that end the text.
-        special_ids: tokens that are no text at all.
-        patterns: classes of the user's own: name to regular expression; a token whose text matches
-            anywhere is key.
-        without: classes that are not to be key, to measure what they are good for.
-        before: tokens behind which one is spelled as within a text, where many vocabularies begin a
-            text without the space of its first word.
+        special_ids: tokens without a text.
+        patterns: the user's classes, name to regular expression: a token is key if a match is
+            anywhere in its text.
+        without: classes to treat as not key, to measure what they contribute.
+        before: tokens put before a token to spell it as within a text: many vocabularies drop the
+            space of a text's first word.
     """
 
     def __init__(
@@ -50,17 +52,21 @@ class Lexicon:
         without: frozenset[str] = frozenset(),
         before: Sequence[int] = (),
     ) -> None:
-        self.decode, self._stop_ids, self._special_ids = decode, stop_ids, special_ids
-        self._before, self._before_chars = tuple(before), len(decode(before)) if before else 0
-        self._patterns, self._without = dict(patterns or {}), without
+        self.decode = decode
+        self._stop_ids = stop_ids
+        self._special_ids = special_ids
+        self._before = tuple(before)
+        self._before_chars = len(decode(before)) if before else 0
+        self._patterns = dict(patterns or {})
+        self._without = without
         self._classes: dict[int, str] = {}
 
     def spell(self, token: int) -> str:
-        """The text of one token within a text."""
+        """Return the text of one token within a text."""
         return self.decode([*self._before, token])[self._before_chars :]
 
     def key(self, token: int, history: Sequence[int]) -> str:
-        """The class that makes ``token`` key behind ``history``, or "" if it is not key."""
+        """Return the class that makes ``token`` key behind ``history``, or "" if it is not key."""
         kind = self._classes.get(token)
         if kind is None:
             kind = self._classes[token] = self._classify(token)
@@ -79,8 +85,10 @@ class Lexicon:
         return kind_of(text)
 
     def _classify_in(self, token: int, history: Sequence[int]) -> str:
-        """Classes that depend on what stands before, as does the blank before a word in many
-        vocabularies."""
+        """Return the class of ``token`` that depends on the text before it, or "".
+
+        In many vocabularies the space before a word does, too.
+        """
         nearby = list(history[-CONTEXT_TOKENS:])
         before = self.decode(nearby)
         text = self.decode([*nearby, token])[len(before) :]
@@ -92,13 +100,13 @@ class Lexicon:
 
 
 def kind_of(text: str) -> str:
-    """The class of a token by its text alone, or "" for an ordinary word or mark.
+    """Return the class of a token by its text alone, or "" for an ordinary word or mark.
 
-    The text of a token is a piece of text as a tokenizer cuts it, blanks before a word included.
+    ``text`` is a piece as a tokenizer cuts it, spaces before a word included.
     """
     stripped = text.strip()
     if not stripped:
-        # indentation, line ends, and tokens that are no text
+        # Indentation, line ends, and tokens without a text.
         return "" if text == " " else "structure"
     if any(char.isnumeric() for char in stripped) or NUMBER_WORD.fullmatch(stripped):
         return "number"
@@ -117,13 +125,19 @@ def kind_of(text: str) -> str:
 
 
 class Fences:
-    """Knows whether the text stands inside a fenced block of code (Markdown's three backticks),
-    reading every token once. One object serves one generation, whose history only grows."""
+    """Tracks whether a text's end is inside a fenced block of code (Markdown's three backticks).
+
+    Reads every token once. One object serves one generation, whose history only grows.
+    """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        self._decode, self._read, self._inside, self._tail = decode, 0, False, ""
+        self._decode = decode
+        self._read = 0  # tokens
+        self._inside = False
+        self._tail = ""  # the last characters read
 
     def inside(self, history: Sequence[int]) -> bool:
+        """Return whether the token behind ``history`` is code."""
         *whole, self._tail = (self._tail + self._decode(history[self._read :])).split(FENCE)
         self._tail = self._tail[-len(FENCE) + 1 :]  # a fence may be spread over tokens
         self._read = len(history)

@@ -1,5 +1,4 @@
-"""Relaxed verification: what strict verification keeps, and those misses that a relaxation lets
-pass."""
+"""Relaxed verification: accepts what strict verification accepts, and misses that cost little."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from swarm.decoding.rules.rule import Decision
 from swarm.decoding.sampling import Sampling
 
 
-class Verdict(NamedTuple):
-    """Whether a miss passes, and why (not); ``key`` if the reason is that it is a key token."""
+class MissVerdict(NamedTuple):
+    """Whether a miss is accepted, and the reason; ``key`` if the reason is a key token."""
 
     passes: bool
     reason: str
@@ -26,9 +25,8 @@ class Verdict(NamedTuple):
 class Miss:
     """A drafted token that is not the target's choice.
 
-    ``logits`` and ``drafted.logits`` are ``[vocabulary]``; probabilities are those of the sampling
-    (of the plain softmax where it is greedy), computed when they are asked for: most positions are
-    no misses.
+    ``logits`` and ``drafted.logits`` are ``[vocabulary]``. Probabilities are those of the sampling,
+    or of the plain softmax if it is greedy. They are computed on first use: few rules need all.
     """
 
     history: Sequence[int]  # all tokens before it
@@ -49,11 +47,9 @@ class Miss:
     @cached_property
     def draft(self) -> Tensor | None:
         """log q, likewise, or None where the draft has no distribution."""
-        return (
-            None
-            if self.drafted.logits is None
-            else self.sampling.log_probabilities(self.drafted.logits)
-        )
+        if self.drafted.logits is None:
+            return None
+        return self.sampling.log_probabilities(self.drafted.logits)
 
     @cached_property
     def log_p(self) -> float:
@@ -62,25 +58,29 @@ class Miss:
 
     @cached_property
     def deficit_nats(self) -> float:
-        """log p(choice) - log p(drafted), infinite where the drafted token is left out; at least 0,
-        so that a lucky draw of the noise earns nothing."""
+        """log p(choice) - log p(drafted); infinite if top-k or top-p leave the drafted token out.
+
+        At least 0: a lucky draw of the noise earns nothing.
+        """
         return max(0.0, float(self.target[self.choice]) - self.log_p)
 
 
 class Relaxation(Protocol):
-    """Says which misses pass. One object serves one generation: a miss that passes is committed."""
+    """Decides which misses are accepted. One object serves one generation."""
 
     @property
     def exact(self) -> bool:
-        """Whether it lets nothing pass."""
+        """Whether it accepts no miss at all."""
         ...
 
-    def verdict(self, miss: Miss) -> Verdict: ...
+    def verdict(self, miss: Miss) -> MissVerdict:
+        """Decide about a miss. One that passes is committed: a relaxation may count its cost."""
+        ...
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """Keeps what `Strict` keeps and what the relaxation lets pass."""
+    """Accepts what `Strict` accepts, and the misses that the relaxation accepts."""
 
     sampling: Sampling
     relaxation: Relaxation
@@ -98,17 +98,16 @@ class Relaxed:
             if i == len(drafted):
                 decisions.append(Decision(choice, None))
                 break
-            if drafted[i].token == choice:
+            token = drafted[i].token
+            if token == choice:
                 decisions.append(Decision(choice, choice))
                 continue
             before = [*history, *(decision.token for decision in decisions)]
-            miss = Miss(before, choice, drafted[i], logits[i], self.sampling)
+            miss = Miss(before, choice, drafted[i], row, self.sampling)
             passes, reason, key = self.relaxation.verdict(miss)
-            # what top k and top p leave out, no rule lets in
+            # No rule may accept a token that top k or top p leave out.
             if not passes or miss.log_p == -math.inf:
-                decisions.append(Decision(choice, drafted[i].token, reason=reason, key=key))
+                decisions.append(Decision(choice, token, reason=reason, key=key))
                 break
-            decisions.append(
-                Decision(drafted[i].token, drafted[i].token, choice, miss.deficit_nats, reason)
-            )
+            decisions.append(Decision(token, token, choice, miss.deficit_nats, reason))
         return decisions

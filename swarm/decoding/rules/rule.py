@@ -1,4 +1,4 @@
-"""How a rule is asked, and what it answers."""
+"""The interface of a verification rule: logits and drafted tokens in, decisions out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ class Decision:
     Attributes:
         drafted: the token that was drafted there, if any.
         choice: the target's own choice, if another token is committed in its place (a relaxed one).
-        deficit_nats: what that costs: log p(choice) - log p(token), at least 0.
-        reason: of a draft that missed the target's choice: why it was kept all the same, or why
-            not.
+        deficit_nats: the cost of that: log p(choice) - log p(token), at least 0.
+        reason: why a drafted token that is not the target's choice was accepted, or was not.
         key: whether the reason is that the token is a key token.
-        branch: the token was sent ahead as another choice of the draft's; the decoder knows.
-        logits: the target's ``[vocabulary]`` at this position, shaped; the decoder knows.
-        raw: the same before penalties and biases.
-        hidden: ``[hidden]``, the target's last hidden state, from which these come, if it is kept.
+        branch: the token had been sent ahead as another choice of the draft; set by the decoder.
+        logits: the target's ``[vocabulary]`` at this position, shaped; set by the decoder.
+        raw: the same before penalties and biases; set by the decoder.
+        hidden: ``[hidden]``, the target's last hidden state behind these logits, if it is kept; set
+            by the decoder.
     """
 
     token: int
@@ -45,12 +45,19 @@ class Decision:
 
     @property
     def origin(self) -> Origin:
-        """*drafted* and kept, *relaxed* though the target would say otherwise, a *branch* that the
-        draft had thought of too, *corrected* by the target, or the *target*'s own where nothing was
-        drafted."""
+        """Where the token comes from.
+
+        - *drafted*: a drafted token that the target chose too.
+        - *relaxed*: a drafted token that was accepted in place of the target's choice.
+        - *branch*: the target's choice, which had been sent ahead as another choice of the draft.
+        - *target*: the target's choice, where nothing was drafted (a bonus token).
+        - *corrected*: the target's choice in place of a rejected token (a recovered token).
+        """
         if self.kept:
             return "drafted" if self.choice is None else "relaxed"
-        return "branch" if self.branch else "target" if self.drafted is None else "corrected"
+        if self.branch:
+            return "branch"
+        return "target" if self.drafted is None else "corrected"
 
 
 class Rule(Protocol):
@@ -64,16 +71,15 @@ class Rule(Protocol):
     def judge(
         self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
     ) -> list[Decision]:
-        """Decide position by position, up to and including the first one where no drafted token is
-        kept.
+        """Decide up to and including the first position where no drafted token is accepted.
 
-        What is decided is committed: a rule may keep account of it.
+        The decisions are committed: a rule may keep account of them.
 
         Args:
             logits: the target's ``[n, vocabulary]``, shaped; row ``i`` predicts position
                 ``len(history) + i``.
             history: all tokens before, the prompt's included.
-            drafted: the drafted tokens from there on, at most ``n``; where there is none, the
-                target chooses freely.
+            drafted: the drafted tokens from there on, at most ``n``; behind the last, the target
+                chooses freely.
         """
         ...

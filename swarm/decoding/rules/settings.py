@@ -1,4 +1,4 @@
-"""Numbers that a rule can be tuned with, each with its range and its meaning."""
+"""The settings of a rule: numbers, each with its range and its meaning."""
 
 import math
 from dataclasses import field, fields
@@ -21,24 +21,25 @@ class RuleError(SwarmError):
 
 
 def Setting(default: float, least: float, most: float, meaning: str) -> Any:
-    """A dataclass field for a number from ``least`` to ``most``."""
+    """Return a dataclass field for a number from ``least`` to ``most``."""
     return field(default=default, metadata={"least": least, "most": most, "meaning": meaning})
 
 
 def settings_of(rule: Any) -> dict[str, Any]:
-    """The settings of a rule's class or object: name to dataclass field."""
+    """Return the settings of a rule's class or object, name to dataclass field."""
     return {f.name: f for f in fields(rule) if "meaning" in f.metadata}
 
 
 def check_settings(rule: Any) -> None:
-    """Raises `RuleError` for a number out of its range."""
+    """Check all settings of a rule.
+
+    Raises:
+        RuleError: for a number out of its range.
+    """
     for name, setting in settings_of(rule).items():
-        value, least, most = (
-            getattr(rule, name),
-            setting.metadata["least"],
-            setting.metadata["most"],
-        )
-        if not (
-            isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most
-        ):
+        value = getattr(rule, name)
+        least = setting.metadata["least"]
+        most = setting.metadata["most"]
+        is_number = isinstance(value, (int, float)) and math.isfinite(value)
+        if not (is_number and least <= value <= most):
             raise RuleError(f"{name}={value}", f"give {name} from {least:g} to {most:g}")

@@ -1,4 +1,4 @@
-"""Strict verification: a drafted token is kept if it is what the target chooses."""
+"""Strict verification: a drafted token is accepted if the target chooses the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from swarm.decoding.sampling import Sampling
 
 @dataclass(frozen=True)
 class Strict:
-    """Equality with the target's own choice, which noise keyed by (seed, position, token) makes a
-    function of the logits. The output is what plain decoding gives, token for token, at any
-    temperature."""
+    """Accepts a drafted token if it equals the target's own choice.
+
+    Noise keyed by (seed, position, token) makes that choice a function of the logits. So the output
+    is that of plain decoding, token for token, at any temperature.
+    """
 
     sampling: Sampling
     exact = True

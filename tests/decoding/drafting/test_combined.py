@@ -11,7 +11,8 @@ class Scripted(Drafter):
     """Drafts what it is given to say, and keeps what it was asked."""
 
     def __init__(self, *words):
-        self.words, self.asked = words, []
+        self.words = words
+        self.asked = []
 
     def draft(self, sequence, count):
         self.asked.append((list(sequence), count))

@@ -1,5 +1,4 @@
-"""Lookup drafting: an index that follows the sequence finds what a search through all of it
-finds."""
+"""Lookup drafting: an index that follows the sequence finds the same as a search through it all."""
 
 import pytest
 from hypothesis import given

@@ -1,5 +1,4 @@
-"""A drafter that reads whole trees says of each path what the model alone says of it, and reads no
-token twice."""
+"""A drafter that reads whole trees drafts what the model alone drafts, and reads no token twice."""
 
 import random
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from helpers.models import ARCHITECTURES, VOCAB, WINDOW, Architecture
 from swarm.decoding.drafting import tree as module
 from swarm.decoding.drafting.model import CHOICES, ModelDrafter
-from swarm.decoding.drafting.tree import Reader, TreeDrafter
+from swarm.decoding.drafting.tree import TreeDrafter, TreeReader
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -23,12 +22,13 @@ SAMPLED = Sampling(1.0, top_k=20, seed=3)
 PENALTY = Shaping(repetition_penalty=3.0, logit_bias=((9, 4.0), (31, -9.0)))
 
 
-class Watched(Reader):
-    """A reader that notes how many tokens each forward reads, and how many rows the cache holds
-    then."""
+class Watched(TreeReader):
+    """A reader that records the tokens of each forward, and the rows of the cache behind it."""
 
     def __init__(self, reader):
-        self.reader, self.read_tokens, self.rows = reader, [], []
+        self.reader = reader
+        self.read_tokens = []
+        self.rows = []
 
     @property
     def known(self):
@@ -54,7 +54,8 @@ class Model:
     """A whole model, the drafters that share its weights, and what it says of a sequence alone."""
 
     def __init__(self, model):
-        self.whole, self.branching = model, BranchingModel.of(model)
+        self.whole = model
+        self.branching = BranchingModel.of(model)
 
     def drafter(self, sampling=SAMPLED, vocabulary=SAME, shaping=NO_SHAPING, stop_ids=frozenset()):
         return TreeDrafter(
@@ -74,7 +75,7 @@ class Model:
         [((token, sure), *others)] = sampling.rank(row, [len(sequence)], CHOICES)
         assert guess.token == token
         assert [other for other, _ in guess.others] == [other for other, _ in others]
-        assert [guess.sure, *(sure for _, sure in guess.others)] == pytest.approx(
+        assert [guess.confidence, *(sure for _, sure in guess.others)] == pytest.approx(
             [sure, *(sure for _, sure in others)], abs=1e-3
         )
 
@@ -94,8 +95,7 @@ def tokens(drafted):
 
 
 class Walk:
-    """A generation: a text that grows, and a tree of paths behind it that a drafter is asked to
-    continue."""
+    """A generation: a text that grows, and a tree of paths behind it for a drafter to continue."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
@@ -110,8 +110,7 @@ class Walk:
         return self.rng.sample(self.leaves, self.rng.randint(1, min(4, len(self.leaves))))
 
     def grow(self, paths, drafted):
-        """The first choice follows each path, and sometimes the second, or a token that nobody
-        drafted."""
+        """Let the first choice follow each path; sometimes the second, or a token never drafted."""
         for path, guesses in zip(paths, drafted, strict=True):
             self.leaves.remove(path)
             for guess in guesses[:1]:
@@ -311,8 +310,10 @@ def test_beyond_its_own_context_it_drafts_nothing(llama):
 
 
 class EveryTokenIsTwo:
-    """A vocabulary that the draft spells out at double length, behind an opening; one token it
-    cannot spell."""
+    """A vocabulary that the draft spells out at double length, behind an opening.
+
+    It cannot spell one token.
+    """
 
     opening = (1,)
 

@@ -1,5 +1,4 @@
-"""Translations between tokenizers that spell differently: byte-level BPE, sentencepiece, whole
-words."""
+"""Translations between byte-level BPE, sentencepiece and whole-word tokenizers."""
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ def wrap(tokenizer, opens=False, **specials):
 
 
 def byte_level(merges, specials=("<|end|>",), **named):
-    """Byte-level BPE with so many merges, learned from LINES."""
+    """Byte-level BPE with a number of merges, learned from LINES."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -45,8 +44,7 @@ def byte_level(merges, specials=("<|end|>",), **named):
 
 
 def sentencepiece(opens=True):
-    """As Llama 2: pieces with a mark for the space, bytes as the last resort, a text opens with
-    <s>."""
+    """As Llama 2's: a mark for the space, bytes as the last resort, <s> before each text."""
     words = {f"\u2581{word}" for line in LINES for word in line.replace(",", " ,").split()}
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += sorted(

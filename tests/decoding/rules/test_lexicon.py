@@ -11,7 +11,8 @@ class Words:
     """A vocabulary that grows with the words that a test uses; counts what is decoded."""
 
     def __init__(self):
-        self.words, self.calls = [], []
+        self.words = []
+        self.calls = []
 
     def ids(self, *words):
         self.words += [word for word in words if word not in self.words]

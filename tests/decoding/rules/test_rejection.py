@@ -1,5 +1,4 @@
-"""Rejection sampling draws from the distribution of the target, over several positions at once;
-bias is found."""
+"""Rejection sampling draws several positions from the target's distribution; bias is found."""
 
 from collections import Counter
 from itertools import product
@@ -12,7 +11,7 @@ from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.rules.rejection import Rejection
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.rules.strict import Strict
-from swarm.decoding.sampling import Sampling, Stream, uniform
+from swarm.decoding.sampling import NoisePurpose, Sampling, uniform
 
 VOCABULARY, LENGTH, RUNS = 3, 3, 6000
 
@@ -30,8 +29,7 @@ TARGET, DRAFT = model("target"), model("draft")
 
 
 def generate(rule, window, guess):
-    """Speculative decoding as the decoder does it: draft a window, judge, go on behind what was
-    committed."""
+    """Decode as the decoder does: draft a window, judge it, go on behind the committed tokens."""
     text = ()
     while len(text) < LENGTH:
         path, drafted = text, []
@@ -97,7 +95,7 @@ class TooKind(Rejection):
         decisions = super().judge(logits, history, drafted)
         at = len(decisions) - 1
         missed = decisions[at].drafted is not None and not decisions[at].kept
-        if missed and uniform(self.sampling.seed, len(history) + at, Stream.CHOICE) < 0.15:
+        if missed and uniform(self.sampling.seed, len(history) + at, NoisePurpose.CHOICE) < 0.15:
             decisions[at] = Decision(decisions[at].drafted, decisions[at].drafted)
         return decisions
 
@@ -111,7 +109,7 @@ class Forgetful(Rejection):
         if decisions[at].drafted is not None and not decisions[at].kept:
             position, row = len(history) + at, self.sampling.log_probabilities(logits[at])
             decisions[at] = Decision(
-                self.sampling.draw(row, position, Stream.REDRAW), decisions[at].drafted
+                self.sampling.draw(row, position, NoisePurpose.REDRAW), decisions[at].drafted
             )
         return decisions
 

@@ -1,5 +1,4 @@
-"""Relaxed verification keeps what strict verification keeps, and the misses that a relaxation lets
-pass."""
+"""Relaxed verification accepts what strict verification accepts, and some misses."""
 
 import math
 
@@ -7,7 +6,7 @@ import pytest
 import torch
 
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.rules.relaxed import Miss, Relaxed, Verdict
+from swarm.decoding.rules.relaxed import Miss, MissVerdict, Relaxed
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.sampling import Sampling
 
@@ -18,11 +17,14 @@ class Passing:
     exact = False
 
     def __init__(self, *tokens):
-        self.tokens, self.asked = tokens, []
+        self.tokens = tokens
+        self.asked = []
 
     def verdict(self, miss):
         self.asked.append((miss.position, list(miss.history), miss.choice, miss.drafted.token))
-        return Verdict(miss.drafted.token in self.tokens, "because", key=miss.drafted.token == 9)
+        return MissVerdict(
+            miss.drafted.token in self.tokens, "because", key=miss.drafted.token == 9
+        )
 
 
 def rows(*choices, vocabulary=10):
