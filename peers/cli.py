@@ -205,7 +205,8 @@ def join(
 
     from peers.compute.device import choose_device
     from peers.ops.progress import loading_bar
-    from peers.server import Options, serve
+    from peers.options import Options
+    from peers.server import serve
     from swarm.model.quantization import named
 
     options = Options(

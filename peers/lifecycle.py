@@ -5,9 +5,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import torch
 
@@ -16,11 +14,11 @@ from peers.compute.loader import Loader
 from peers.compute.memory import Room
 from peers.compute.scheduler import Scheduler
 from peers.events import News, Say
-from peers.placement.block_selection import Looks, Placing
+from peers.offer import Offer
+from peers.placement.block_selection import Placing
 from peers.sessions.handler import Handler
 from swarm.errors import DirectoryDown, SwarmError
 from swarm.model.span import Span
-from swarm.network.dht.records import State
 from swarm.routing import placement
 from swarm.util.tasks import end, within
 
@@ -31,22 +29,12 @@ MOST_DOUBLINGS = 6
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Offer:
-    """What a peer says of itself, as far as it changes."""
-
-    layers: placement.Span
-    state: State = "joining"
-    tokens_per_second: float = 0.0
-    budget: CacheBudget = field(default_factory=lambda: CacheBudget(0))
-
-
 class Life:
     """One peer's layers: `run` finds, serves and moves them, `leave` gives them up, `close` ends
     what computes.
 
     Args:
-        offer: kept up to date, for whoever publishes it.
+        offer: kept up to date here, and read by `publish`.
         publish: writes the offer to the directory now. Raises `DirectoryDown`.
         grace_s: how long sessions may go on when their layers are given up.
         say: told what an operator wants to know.
@@ -66,9 +54,13 @@ class Life:
     ) -> None:
         self.offer = offer
         self.known = asyncio.Event()  # others have heard of this peer
-        self._handler, self._loader, self._room = handler, loader, room
-        self._publish, self._grace_s = publish, grace_s
-        self._say, self._serving = say, serving
+        self._handler = handler
+        self._loader = loader
+        self._room = room
+        self._publish = publish
+        self._grace_s = grace_s
+        self._say = say
+        self._serving = serving
         self._span: Span | None = None
         self._computing: asyncio.Task[None] | None = None
         self._failed_moves = 0  # since the last one that went well
@@ -79,14 +71,15 @@ class Life:
         await self._serve(layers)
         await self._for(None)
 
-    async def run_free(
-        self, peer_id: str, census: Looks, capacity: int, rng: random.Random
-    ) -> None:
+    async def run_free(self, placing: Placing, capacity: int) -> None:
         """Find layers, serve them, and move where others lack more; until cancelled.
 
         Where the layers to move to cannot be loaded, the old ones are served on.
+
+        Args:
+            placing: chooses the layers, and claims them by `claim`.
+            capacity: how many fit here.
         """
-        placing = Placing(peer_id, self._room.model_layers, capacity, census, self.claim, rng)
         layers = await placing.choose()
         sentence = (
             f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit"

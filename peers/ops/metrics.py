@@ -17,7 +17,7 @@ from swarm.network.dht.records import State
 
 if TYPE_CHECKING:
     from peers.access.reachability import Reach
-    from peers.lifecycle import Offer
+    from peers.offer import Offer
     from peers.sessions.handler import Handler
     from swarm.network.dht.directory import Directory
 

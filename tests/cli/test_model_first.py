@@ -11,7 +11,8 @@ import torch
 from helpers.loopback import WORDS, tokenizer_of
 from helpers.models import ARCHITECTURES
 from peers.cli import app as peer_app
-from peers.server import Options, serve
+from peers.options import Options
+from peers.server import serve
 from swarm.cli.main import app, guard
 from swarm.client.client import SwarmClient
 from swarm.client.status import look, routes

@@ -1,26 +1,29 @@
-"""A peer moves to other layers, or stays where it is if that cannot be."""
+"""A peer serves layers, moves to others or stays if that cannot be, and leaves."""
 
 import asyncio
 import gc
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from helpers.loopback import eventually, somebody, soon
+from helpers.loopback import eventually, opening, session_id, somebody, soon
 from peers import lifecycle as module
 from peers.compute.loader import Loader
 from peers.compute.memory import DoesNotFit, Memory, Room
+from peers.compute.scheduler import Scheduler
 from peers.events import News
-from peers.lifecycle import Life, Offer
+from peers.lifecycle import Life
+from peers.offer import Offer
 from peers.sessions.handler import Handler
+from swarm.errors import DirectoryDown
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.dialer import Dialer
+from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 
 HERE, THERE = (0, 2), (2, 4)
@@ -33,8 +36,8 @@ def too_large() -> DoesNotFit:
 class Placing:
     """Wants to go there, again and again, until it is there."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self._claim, self.looks = arguments[4], 0
+    def __init__(self, life: Life) -> None:
+        self._life = life
 
     async def choose(self) -> tuple[int, int]:
         return HERE
@@ -42,7 +45,7 @@ class Placing:
     async def reconsider(self, first: int, last: int, _: float) -> tuple[int, int] | None:
         if (first, last) == THERE:
             return None
-        await self._claim(THERE)
+        await self._life.claim(THERE)
         return THERE
 
     def pause_s(self) -> float:
@@ -62,6 +65,15 @@ class Failing(Loader):
         return await super().load(first, last)
 
 
+class Silent:
+    """A client that has left."""
+
+    peer_id, address, relayed = "alice", "192.0.2.1", False
+
+    async def send(self, _: object) -> None:
+        raise LinkClosed(self.address, "it left")
+
+
 @dataclass
 class Peer:
     life: Life
@@ -70,19 +82,22 @@ class Peer:
     said: list[News] = field(default_factory=list)
     published: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     served: list[Span] = field(default_factory=list)
+    directory_down: bool = False
 
     def heard(self, event: str) -> list[News]:
         return [news for news in self.said if news.event == event]
 
 
 @asynccontextmanager
-async def living(tiny: Checkpoint, *failures: Exception) -> AsyncIterator[Peer]:
+async def idle(tiny: Checkpoint) -> AsyncIterator[Peer]:
+    """A peer that serves nothing yet."""
     room = Room.measure(tiny, torch.float32, Memory(torch.device("cpu")), 100)
     loader, dialer = Failing(tiny, torch.float32, room, 1, None), Dialer(somebody())
-    loader.failures += failures
     handler, offer = Handler(tiny.fingerprint, dialer), Offer((0, 1))
 
     async def publish() -> None:
+        if peer.directory_down:
+            raise DirectoryDown("no node answers")
         peer.published.append((offer.layers, offer.state))
 
     life = Life(
@@ -96,21 +111,90 @@ async def living(tiny: Checkpoint, *failures: Exception) -> AsyncIterator[Peer]:
         lambda span: peer.served.append(span),
     )
     peer = Peer(life, handler, loader)
-    living = asyncio.create_task(life.run_free("us", None, 2, random.Random(1)))  # type: ignore[arg-type]
     try:
-        await eventually(lambda: bool(peer.served) or living.done())
         yield peer
-        assert not living.done(), "it goes on"
     finally:
-        await end(living)
         await life.close()
         await handler.close()
         await dialer.close()
 
 
-@pytest.fixture(autouse=True)
-def _placed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Placing", Placing)
+@asynccontextmanager
+async def living(tiny: Checkpoint, *failures: Exception) -> AsyncIterator[Peer]:
+    """A peer that serves what it has chosen, and wants to move."""
+    async with idle(tiny) as peer:
+        peer.loader.failures += failures
+        placing: Any = Placing(peer.life)
+        living = asyncio.create_task(peer.life.run_free(placing, 2))
+        try:
+            await eventually(lambda: bool(peer.served) or living.done())
+            yield peer
+            assert not living.done(), "it goes on"
+        finally:
+            await end(living)
+
+
+@asynccontextmanager
+async def serving(peer: Peer) -> AsyncIterator["asyncio.Task[None]"]:
+    """Until the end, `HERE` is served."""
+    life = asyncio.create_task(peer.life.run(HERE))
+    try:
+        await eventually(lambda: bool(peer.served) or life.done())
+        yield life
+    finally:
+        await end(life)
+
+
+async def test_layers_are_claimed_before_they_are_served(tiny: Checkpoint) -> None:
+    async with idle(tiny) as peer, serving(peer):
+        assert peer.published == [(HERE, "joining"), (HERE, "online")]
+        assert peer.life.known.is_set()
+        assert peer.life.offer.tokens_per_second > 0
+        assert peer.life.offer.budget.total_tokens == 100
+
+
+async def test_a_peer_that_nobody_can_hear_of_does_not_begin(tiny: Checkpoint) -> None:
+    async with idle(tiny) as peer:
+        peer.directory_down = True
+        with pytest.raises(DirectoryDown):
+            await soon(peer.life.claim(HERE))
+        assert not peer.life.known.is_set()
+
+
+async def test_a_change_that_cannot_be_published_now_stays_offered(tiny: Checkpoint) -> None:
+    async with idle(tiny) as peer:
+        await peer.life.claim(HERE)
+        peer.directory_down = True
+        async with serving(peer):
+            assert (peer.published, peer.life.offer.state) == ([(HERE, "joining")], "online")
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+async def test_a_peer_that_leaves_says_so_while_sessions_run(
+    tiny: Checkpoint, sessions: int
+) -> None:
+    """Without any, its record is withdrawn at once, and one more in between would say nothing."""
+    async with idle(tiny) as peer:
+        async with serving(peer):
+            for number in range(sessions):
+                asked = opening(tiny.fingerprint, *HERE, session=session_id(number))
+                await peer.handler.sessions.open(cast(Link, Silent()), asked)
+        await soon(peer.life.leave())
+        assert (peer.published[-1] == (HERE, "draining")) == bool(sessions)
+        assert peer.life.offer.state == "draining"
+        assert (len(peer.handler.sessions), peer.handler.sessions.draining) == (0, True)
+
+
+async def test_what_the_compute_thread_dies_of_ends_the_life(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Scheduler, "run", die)
+    async with idle(tiny) as peer:
+        with pytest.raises(ZeroDivisionError):
+            await soon(peer.life.run(HERE))
 
 
 @pytest.mark.parametrize("failure", [too_large(), OSError("the disk is gone"), RuntimeError()])

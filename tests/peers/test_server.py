@@ -24,12 +24,14 @@ from helpers.loopback import (
     tiny_checkpoint,
 )
 from helpers.models import LAYERS
+from peers.access.admission import Admission
 from peers.compute import memory
 from peers.compute.memory import DoesNotFit
 from peers.compute.scheduler import Scheduler
 from peers.events import News
+from peers.options import Options
 from peers.placement import block_selection
-from peers.server import Options, serve
+from peers.server import serve, tell_refusals
 from swarm.config import Network
 from swarm.errors import CannotListen, ConfigError, NoBootstrap, SpanError, SwarmError
 from swarm.identity import Identity
@@ -214,8 +216,9 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
     async with living(free) as mover, AsyncExitStack() as others:
         before = served(mover)
         other = {(0, 2): (2, 4), (2, 4): (0, 2)}[before]
+        # First the layers that are missing: else the mover could be quicker than that other peer.
+        await others.enter_async_context(living(options(tiny, bootstrap, layers=other)))
         async with living(options(tiny, bootstrap, layers=before)):
-            await others.enter_async_context(living(options(tiny, bootstrap, layers=other)))
             assert served(mover) == before
             await others.aclose()
             await eventually(lambda: served(mover) == other)
@@ -329,3 +332,17 @@ async def test_one_key_is_one_peer_on_one_computer_and_on_two(
         assert record.addresses == tuple(said[-1].facts["addresses"])
     async with living(asked) as said:
         assert said[-1].event == "serving"
+
+
+async def test_refusals_are_summed_up_now_and_then_and_at_the_end() -> None:
+    admission, said = Admission(), list[News]()
+    admission.refuse("links", "")
+    telling = asyncio.create_task(tell_refusals(admission, said.append, interval_s=0.01))
+    await asyncio.sleep(0)
+    admission.refuse("cache", "")
+    await eventually(lambda: bool(said))
+    assert dict(said[0].facts["counts"]) == {"cache": 1}, "what was refused before is no news"
+    admission.refuse("dials", "")
+    await end(telling)
+    assert [news.event for news in said] == ["refused"] * 2
+    assert "1 dials" in said[-1].sentence

@@ -26,10 +26,11 @@ from helpers.loopback import (
 from helpers.models import LAYERS
 from peers.access.reachability import Reach
 from peers.events import News
-from peers.lifecycle import Offer
+from peers.offer import Offer
 from peers.ops.health_server import Where, monitored
 from peers.ops.metrics import NodeMetrics, PeerMetrics
-from peers.server import Options, serve
+from peers.options import Options
+from peers.server import serve
 from swarm import __version__
 from swarm.config import Network
 from swarm.identity import Identity

@@ -1,0 +1,92 @@
+"""What `swarm-peer join` was asked to do, and what can be checked before a network is entered."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from peers.access.limits import Limits
+from peers.compute.memory import Memory, Room
+from peers.ops.health_server import Where
+from swarm.config import Network
+from swarm.errors import SpanError
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.quantization import Quantization
+from swarm.model.rehearsal import rehearsed
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the operator of a peer decides."""
+
+    model: str
+    layers: tuple[int, int] | None  # None: those that the swarm needs most
+    network: Network
+    key_file: Path | None  # None: a new identity for this run only
+    host: str  # to listen on
+    port: int  # 0: any
+    announce: str | None  # "host:port" that others can reach, if it is not what we listen on
+    device: torch.device
+    dtype: torch.dtype | None  # None: the checkpoint's on a GPU, float32 on a CPU
+    quantization: Quantization | None = None  # of the layers' weights
+    cache_tokens: int | None = None  # None: as many as there is room for, up to a default
+    memory: int | None = None  # bytes that may be used; None: what is free
+    max_layers: int | None = None  # where the swarm's need chooses them
+    grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
+    gateway_clients: int = Limits.gateway_clients  # that one gateway may ask for
+    threads: int | None = None  # of the CPU; None: as many as measure fastest
+    link_ms: float = 0.0  # emulated one-way delay of what this peer sends
+    metrics: Where | None = None  # where to serve metrics; None: nowhere
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that this computer can serve layers of.
+
+    Attributes:
+        capacity: how many layers fit; 0 if the operator has chosen the layers.
+    """
+
+    checkpoint: Checkpoint
+    dtype: torch.dtype
+    room: Room
+    capacity: int
+
+
+async def prepare(options: Options) -> Prepared:
+    """Open and rehearse the model, and check that what is asked for fits.
+
+    Raises:
+        DoesNotFit, SpanError, UnsupportedModel: if it cannot be served like this.
+    """
+    return await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
+
+
+def _prepare(options: Options) -> Prepared:
+    """In a thread: the fingerprint of a local folder reads all its weights."""
+    if options.quantization is not None:
+        options.quantization.check(options.device)
+    checkpoint = Checkpoint.open(options.model, options.quantization)
+    dtype = options.dtype or (
+        torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype
+    )
+    rehearsed(checkpoint)
+    memory = Memory(options.device, options.memory)
+    room = Room.measure(checkpoint, dtype, memory, options.cache_tokens)
+    capacity = 0
+    if options.layers is None:
+        capacity = min(room.capacity(), options.max_layers or room.model_layers)
+    else:
+        _check_layers(options.layers, checkpoint)
+        room.check(options.layers)
+    _ = checkpoint.fingerprint
+    return Prepared(checkpoint, dtype, room, capacity)
+
+
+def _check_layers(layers: tuple[int, int], checkpoint: Checkpoint) -> None:
+    first, last = layers
+    if not 0 <= first < last <= checkpoint.num_layers:
+        raise SpanError(
+            first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
+        )
