@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from peers.access.limits import Bans, Buckets, Holdings, Limits, Wanting, network_of
+from peers.access.limits import Bans, Holdings, Limits, Wanting, network_of
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS, CacheFull
 from peers.faults import SessionFault
 from swarm.network.links.link import Link
+from swarm.util.rates import TokenBuckets
 from swarm.wire.messages import FaultCode
 
 LONGEST_PAUSE_S = 1.0  # of a link that is read too fast: its own signs of life have to be answered
@@ -53,17 +54,20 @@ class Admission:
         self._holdings, self._links, self._sessions = Holdings(), 0, 0
         self._clients: dict[Link, int] = {}  # for how many a gateway asks, if it has said so
         self._wanting = Wanting(limits.want_s, clock), Wanting(limits.want_s, clock)
-        self._openings = Buckets(limits.openings, clock), Buckets(limits.openings_of_address, clock)
-        self._messages, self._nbytes = (
-            Buckets(limits.messages, clock),
-            Buckets(limits.nbytes, clock),
+        self._openings = (
+            TokenBuckets(limits.openings, clock),
+            TokenBuckets(limits.openings_of_address, clock),
         )
-        self._forwarded = Buckets(limits.forwarded, clock)
-        self._forwarded_nbytes = Buckets(limits.forwarded_nbytes, clock)
-        self._dials = Buckets(limits.failed_dials, clock)
+        self._messages, self._nbytes = (
+            TokenBuckets(limits.messages, clock),
+            TokenBuckets(limits.nbytes, clock),
+        )
+        self._forwarded = TokenBuckets(limits.forwarded, clock)
+        self._forwarded_nbytes = TokenBuckets(limits.forwarded_nbytes, clock)
+        self._dials = TokenBuckets(limits.failed_dials, clock)
         self._violations = (
-            Buckets(limits.violations, clock),
-            Buckets(limits.violations_of_address, clock),
+            TokenBuckets(limits.violations, clock),
+            TokenBuckets(limits.violations_of_address, clock),
         )
         self._bans = Bans(limits.ban_s, limits.longest_ban_s, clock)
 
@@ -203,10 +207,11 @@ class Admission:
     def dial(self, link: Link) -> float:
         """A client has us dial a peer: returns 0, or the seconds until it may, if too many have
         failed."""
-        wait_s = self._dials.take(who(link)[0][1])
-        if wait_s:
-            self.refusals["dials"] += 1
-        return wait_s
+        key = who(link)[0][1]
+        if self._dials.take(key):
+            return 0.0
+        self.refusals["dials"] += 1
+        return self._dials.wait_s(key)
 
     def dialled(self, link: Link) -> None:
         """It answered: such dials are not counted."""
@@ -218,7 +223,7 @@ class Admission:
             self._violated(kind, key, weight)
 
     def _violated(self, kind: int, key: str, weight: float) -> None:
-        if self._violations[kind].take(key, weight):
+        if not self._violations[kind].take(key, weight):
             self._violations[kind].forget(key)
             seconds = self._bans.ban(key)
             who_and_how_long = {"banned": key, "banned_s": seconds}

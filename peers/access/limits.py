@@ -1,9 +1,7 @@
 """How much one client, one address and all together may ask of a peer, as pure counters.
 
-Nothing here knows a link or a clock: keys are strings, and the time is passed in. Nothing here
-grows either: what is remembered of keys is bounded, and the key that was used least recently is
-forgotten first. A forgotten key begins anew, as any stranger does, so whoever makes up new keys
-wins no more by it than the keys already give.
+Keys are strings, and clocks are handed in. What is remembered of keys is bounded, and the key that
+was used least recently is forgotten first. A forgotten key begins anew, as a new key does.
 """
 
 import functools
@@ -12,20 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-MAX_KEYS = 4096  # that one counter remembers, at about 200 bytes each
+from swarm.util.rates import MAX_KEYS, Rate
+
 IPV6_PREFIX = 64  # bits: whoever has one IPv6 address has all of its network
-
-
-@dataclass(frozen=True)
-class Rate:
-    """``per_second`` in the long run, and ``burst`` at once."""
-
-    per_second: float
-    burst: float
-
-    def __post_init__(self) -> None:
-        if self.per_second <= 0 or self.burst < 1:
-            raise ValueError(f"{self.per_second:g} a second and {self.burst:g} at once are no rate")
 
 
 @dataclass(frozen=True)
@@ -63,62 +50,6 @@ class Limits:
     violations_of_address: Rate = Rate(0.5, 100)
     ban_s: float = 30.0  # the first time; every further one is twice as long
     longest_ban_s: float = 3600.0
-
-
-class Buckets:
-    """A token bucket for each key.
-
-    It may be overdrawn, so that what has happened already can be paid off by waiting.
-
-    Args:
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, rate: Rate, clock: Callable[[], float], most_keys: int = MAX_KEYS) -> None:
-        self.rate, self._clock, self._most = rate, clock, most_keys
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    def draw(self, key: str, amount: float = 1.0) -> float:
-        """Take ``amount`` in any case.
-
-        Returns the seconds after which the bucket is not overdrawn any more.
-        """
-        level = self._level(key) - amount
-        self._set(key, level)
-        return max(0.0, -level / self.rate.per_second)
-
-    def wait_s(self, key: str, amount: float = 1.0) -> float:
-        """Return the seconds until ``amount`` is there, 0 if it is. Take nothing."""
-        return max(0.0, (amount - self._level(key)) / self.rate.per_second)
-
-    def take(self, key: str, amount: float = 1.0) -> float:
-        """Take ``amount`` if it is there and return 0; else take nothing and return the seconds
-        until it will be."""
-        wait_s = self.wait_s(key, amount)
-        if not wait_s:
-            self.draw(key, amount)
-        return wait_s
-
-    def give_back(self, key: str, amount: float = 1.0) -> None:
-        """The other half of `take`, for what did not come about."""
-        self._set(key, min(self._level(key) + amount, self.rate.burst))
-
-    def forget(self, key: str) -> None:
-        """Begin anew with this key."""
-        self._levels.pop(key, None)
-
-    def _level(self, key: str) -> float:
-        level, since = self._levels.get(key, (self.rate.burst, 0.0))
-        return min(level + (self._clock() - since) * self.rate.per_second, self.rate.burst)
-
-    def _set(self, key: str, level: float) -> None:
-        self._levels[key] = level, self._clock()
-        self._levels.move_to_end(key)
-        if len(self._levels) > self._most:
-            self._levels.popitem(last=False)
 
 
 class Bans:

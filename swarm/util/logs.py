@@ -8,8 +8,11 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
+
+from swarm.util.rates import Rate, TokenBuckets
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -54,25 +57,20 @@ class Sparing(logging.Filter):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
-        # by place: when it began, lines since
-        self._minutes: dict[tuple[str, int], tuple[float, int]] = {}
+        self._lines = TokenBuckets(Rate.a_minute(MAX_A_MINUTE), clock)
+        self._left_out: Counter[tuple[str, int]] = Counter()  # lines, by place
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno <= logging.DEBUG:
             return True
-        now, place = self._clock(), (record.pathname, record.lineno)
-        began, lines = self._minutes.get(place, (now, 0))
-        if now - began >= 60.0:
-            if lines > MAX_A_MINUTE:
-                record.msg = (
-                    f"{record.getMessage()} ({lines - MAX_A_MINUTE} more like this were left out"
-                    " before)"
-                )
-                record.args = None
-            began, lines = now, 0
-        self._minutes[place] = began, lines + 1
-        return lines < MAX_A_MINUTE
+        place = record.pathname, record.lineno
+        if not self._lines.take(place):
+            self._left_out[place] += 1
+            return False
+        if left_out := self._left_out.pop(place, 0):
+            record.msg = f"{record.getMessage()} ({left_out} more like this were left out before)"
+            record.args = None
+        return True
 
 
 def set_up(level: str = "warning", form: str = "text") -> None:

@@ -18,7 +18,7 @@ from helpers.loopback import (
     tokens_frame,
 )
 from helpers.models import LAYERS
-from peers.access.limits import Limits, Rate
+from peers.access.limits import Limits
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
 from peers.sessions.openings import MAX_OPENING_PER_LINK
 from peers.sessions.session import PeerSession
@@ -26,6 +26,7 @@ from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import Link
+from swarm.util.rates import Rate
 from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2

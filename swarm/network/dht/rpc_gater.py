@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from swarm.network.dht.clock_skew import Clock
 from swarm.network.dht.eclipse import Density
 from swarm.network.dht.rpc_auth import Call, Seal
 from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS
-from swarm.util.allowance import Allowance
+from swarm.util.rates import ConcurrencyLimit, Rate, TokenBuckets
 
 PING, STORE, FIND = (f"DHTProtocol.rpc_{name}" for name in ("ping", "store", "find"))
 MAX_AT_ONCE = 512  # calls that are answered
@@ -41,6 +40,7 @@ MAX_CALLS = 3000  # of one caller in a minute; a reader of a small swarm sends s
 # To one caller in a minute; then no more until the next one. A reader of a small swarm gets some 2
 # MiB.
 SENT_BYTES = 32 << 20
+MAX_CALLERS = 100_000  # remembered
 MAX_NEIGHBOURS = 20  # that one answer names for a key
 _ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
 
@@ -84,11 +84,11 @@ class Gate:
         self._seal = (
             Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
         )
-        self._at_once: Counter[str] = Counter()
-        self._calls = Allowance(MAX_CALLS, 60.0, clock)
-        self._sent = Allowance(SENT_BYTES, 60.0, clock)
-        self._stores = Allowance(STORE_BYTES, 60.0, clock)
-        self._shared_stores = Allowance(SHARED_STORE_BYTES, 60.0, clock)
+        self._at_once = ConcurrencyLimit(MAX_AT_ONCE, MAX_AT_ONCE_A_CALLER)
+        self._calls = TokenBuckets(Rate.a_minute(MAX_CALLS), clock, MAX_CALLERS)
+        self._sent = TokenBuckets(Rate.a_minute(SENT_BYTES), clock, MAX_CALLERS)
+        self._stores = TokenBuckets(Rate.a_minute(STORE_BYTES), clock, MAX_CALLERS)
+        self._shared_stores = TokenBuckets(Rate.a_minute(SHARED_STORE_BYTES), clock)
 
     async def answer(
         self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work
@@ -115,12 +115,12 @@ class Gate:
                 request, nonce = self._seal.open_request(call, request)
             if call.name in (STORE, FIND) and not self._network.admits(call.caller):
                 raise Refused("this peer id is not on the list of members")
-            if not self._calls.take(call.caller) or not self._sent.take(call.caller, 0):
+            if not self._calls.take(call.caller) or not self._sent.has(call.caller, 0):
                 raise Refused("too many calls; try again in a minute")
             message = parse(request)
             self._check(call, message)
             answer: bytes = (await work(message)).SerializeToString()
-            self._sent.charge(call.caller, len(answer))
+            self._sent.draw(call.caller, len(answer))
             return answer if self._seal is None else self._seal.answer(call, nonce, answer)
 
     async def ask(
@@ -156,14 +156,12 @@ class Gate:
 
     @contextlib.contextmanager
     def _turn(self, caller: str) -> Iterator[None]:
-        if self._at_once[caller] >= MAX_AT_ONCE_A_CALLER or self._at_once.total() >= MAX_AT_ONCE:
+        if not self._at_once.enter(caller):
             raise Refused("too many calls at once; try again")
-        self._at_once[caller] += 1
         try:
             yield
         finally:
-            self._at_once[caller] -= 1
-            self._at_once += Counter()  # forgets those that have none
+            self._at_once.leave(caller)
 
     def _check(self, call: Call, message: Any) -> None:
         if isinstance(message, dht_pb2.FindRequest) and len(message.keys) > MAX_KEYS_TO_FIND:

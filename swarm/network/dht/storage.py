@@ -9,7 +9,7 @@ from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.utils.timed_storage import get_dht_time
 
 from swarm.network.dht.records import latest_expiration_s
-from swarm.util.allowance import Allowance
+from swarm.util.rates import Rate, TokenBuckets
 
 MAX_RECORDS = 256  # under a key, which is meant to hold 32, or 128 of the list of models
 # Of these; so an answer to 16 keys stays below the 4 MiB that one message may have. Fits 192 of the
@@ -17,6 +17,7 @@ MAX_RECORDS = 256  # under a key, which is meant to hold 32, or 128 of the list 
 MAX_KEY_BYTES = 224 << 10
 MAX_WRITES = 64  # of one peer's records in a minute; it needs about six
 MAX_BYTES = 32 << 20  # written in a minute, by all. Records live as long, so it bounds what is kept
+MAX_WRITERS = 100_000  # remembered; `MAX_BYTES` lets fewer write in a minute
 _OVERHEAD_BYTES = 128  # of one record besides its value
 
 
@@ -27,8 +28,8 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
     def __init__(self, clock: Callable[[], float] = get_dht_time) -> None:
         super().__init__()
         self._clock = clock
-        self._writes = Allowance(MAX_WRITES, 60.0, clock)
-        self._bytes = Allowance(MAX_BYTES, 60.0, clock)
+        self._writes = TokenBuckets(Rate.a_minute(MAX_WRITES), clock, MAX_WRITERS)
+        self._bytes = TokenBuckets(Rate.a_minute(MAX_BYTES), clock)
 
     @property
     def records(self) -> int:
@@ -66,7 +67,7 @@ class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
     def _counted(self, subkey: Subkey, nbytes: int) -> bool:
         """Count a write against its peer and against all together, or against neither if one has
         had its share."""
-        if not (self._writes.allows(subkey) and self._bytes.allows(None, nbytes)):
+        if not (self._writes.has(subkey) and self._bytes.has(None, nbytes)):
             return False
         return self._writes.take(subkey) and self._bytes.take(None, nbytes)
 

@@ -6,10 +6,10 @@ See `swarm.wire.handshake` for what is said, and why that is enough.
 import asyncio
 import logging
 import time
-from collections import Counter
 from contextlib import suppress
 
 from swarm.network.links.link import Link, LinkClosed
+from swarm.util.rates import ConcurrencyLimit
 from swarm.util.tasks import within
 from swarm.wire.codec import WireError
 from swarm.wire.fields import MAX_TEXT
@@ -94,30 +94,25 @@ class Door:
 
     def __init__(self, me: Member) -> None:
         self.me = me
-        self._unfinished: Counter[str] = Counter()
+        self._unfinished = ConcurrencyLimit(MAX_UNFINISHED, MAX_UNFINISHED_AN_ADDRESS)
 
     @property
     def unfinished(self) -> int:
-        return self._unfinished.total()
+        return len(self._unfinished)
 
     def enter(self, address: str) -> Visit | None:
         """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`.
 
         None if too many others have.
         """
-        if (
-            self.unfinished >= MAX_UNFINISHED
-            or self._unfinished[address] >= MAX_UNFINISHED_AN_ADDRESS
-        ):
+        if not self._unfinished.enter(address):
             log.info("too many unfinished hellos; not taking one from %s", address)
             return None
-        self._unfinished[address] += 1
         return Visit(self, address)
 
     def left(self, address: str) -> None:
         """The other half of `enter`."""
-        self._unfinished[address] -= 1
-        self._unfinished += Counter()  # drops those that have none
+        self._unfinished.leave(address)
 
     async def admits(self, link: Link) -> bool:
         """Hear the hello of whoever dialled us.

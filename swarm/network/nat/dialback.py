@@ -15,7 +15,6 @@ import ipaddress
 import logging
 import socket
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Annotated, TypeVar
 
@@ -28,6 +27,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from swarm.network.links.address import join, split
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.websocket import WebSockets
+from swarm.util.rates import Rate, TokenBuckets
 from swarm.util.tasks import within
 from swarm.wire.fields import Address, Certificate, StrictModel
 
@@ -35,7 +35,8 @@ PROTOCOL = "swarm/dial-back/1"
 ASK_TIMEOUT_S = 8.0  # for an answer, the dial included
 DIAL_TIMEOUT_S = 4.0  # an address that drops packets says nothing at all
 MAX_AT_ONCE = 16  # dials of one node
-MAX_PER_MINUTE = 12  # dials to one address
+MAX_PER_MINUTE = 12  # dials to one address, all of them at once if need be
+MAX_KEYS = 10_000  # addresses that are remembered
 MAX_ASKED_BYTES = 1024
 RESOLVE_TIMEOUT_S = 2.0
 
@@ -80,10 +81,12 @@ async def ask(daemon: P2P, bootstrap: Sequence[str], question: Question) -> list
 
 
 @contextlib.asynccontextmanager
-async def answering(daemon: P2P) -> AsyncIterator[None]:
+async def answering(
+    daemon: P2P, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[None]:
     """Answer those who ask, for as long as the daemon runs or the block lasts."""
     websockets = WebSockets()
-    responder = Responder(daemon, websockets)
+    responder = Responder(daemon, websockets, clock)
     try:
         await daemon.add_protobuf_handler(PROTOCOL, responder.answer, BytesValue)
         yield
@@ -105,8 +108,9 @@ class Responder:
         self.closed = False
         self._daemon, self._websockets = daemon, websockets
         self._at_once = 0
-        self._turnstile = Turnstile(MAX_PER_MINUTE, 60.0, clock)
-        self._names = Turnstile(MAX_PER_MINUTE, 60.0, clock)  # that are looked up for one asker
+        rate = Rate.a_minute(MAX_PER_MINUTE)
+        self._dials = TokenBuckets(rate, clock, MAX_KEYS)  # by the address that is dialled
+        self._names = TokenBuckets(rate, clock, MAX_KEYS)  # that are looked up for one asker
 
     async def answer(self, asked: BytesValue, context: object) -> BytesValue:
         """hivemind's handler. What it raises is told to the asker."""
@@ -123,7 +127,7 @@ class Responder:
             self._at_once += 1
             try:
                 host = await self._allowed(question, seen)
-                if host is not None and self._turnstile.let_pass(host):
+                if host is not None and self._dials.take(host):
                     answer = await self._try(answer, host, split(question.address)[1], question)
             finally:
                 self._at_once -= 1
@@ -144,7 +148,7 @@ class Responder:
         """The IP address to dial, None if none may be."""
         host, port = split(question.address)
         named = [host] if _is_ip(host) else []
-        if not named and self._names.let_pass(next(iter(seen))):
+        if not named and self._names.take(next(iter(seen))):
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 loop = asyncio.get_running_loop()
                 infos = await within(
@@ -180,30 +184,6 @@ def seen_at(multiaddrs: Iterable[str]) -> list[str]:
         with contextlib.suppress(ValueError):
             found[str(ipaddress.ip_address(parts[2]))] = None
     return list(found)
-
-
-class Turnstile:
-    """Lets each key pass so many times in so many seconds. Remembers `MAX_KEYS` keys at most."""
-
-    MAX_KEYS = 10_000
-
-    def __init__(self, times: int, seconds: float, clock: Callable[[], float]) -> None:
-        self._times, self._seconds, self._clock = times, seconds, clock
-        self._passed: dict[str, deque[float]] = {}
-
-    def let_pass(self, key: str) -> bool:
-        now = self._clock()
-        if key not in self._passed and len(self._passed) >= self.MAX_KEYS:
-            self._passed = {
-                k: passed for k, passed in self._passed.items() if passed[-1] > now - self._seconds
-            }
-            if len(self._passed) >= self.MAX_KEYS:
-                return False
-        passed = self._passed.setdefault(key, deque(maxlen=self._times))
-        if len(passed) == self._times and passed[0] > now - self._seconds:
-            return False
-        passed.append(now)
-        return True
 
 
 async def _ask_one(daemon: P2P, address: str, question: Question) -> Answer | None:

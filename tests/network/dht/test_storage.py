@@ -13,6 +13,7 @@ from swarm.identity import Identity
 from swarm.network.dht import storage as shelf
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY
 from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, Shelf
+from swarm.util.rates import Rate, TokenBuckets
 
 KEY, OTHER = DHTID.generate("key"), DHTID.generate("other")
 
@@ -75,9 +76,10 @@ def test_one_peer_writes_so_often(defended: bool) -> None:
 @pytest.mark.threat("flooded-key")
 def test_all_together_write_so_much(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "MAX_BYTES", 20_000 if defended else 1 << 40)
-    storage, soon = Shelf(), time.time() + 60
+    now = time.time()
+    storage = Shelf(lambda: now)
     stored = [
-        storage.store_subkey(DHTID.generate(f"key {i}"), f"{i}", bytes(872), soon)
+        storage.store_subkey(DHTID.generate(f"key {i}"), f"{i}", bytes(872), now + 60)
         for i in range(50)
     ]
     assert sum(stored) == (20 if defended else 50)
@@ -92,7 +94,7 @@ def test_a_peer_pays_no_write_for_what_all_together_have_used_up(
     storage = Shelf(lambda: now)
     assert storage.store_subkey(KEY, "flooder", bytes(872), now + 300)
     assert not storage.store_subkey(KEY, "honest", bytes(872), now + 300)
-    monkeypatch.setattr(storage._bytes, "_amount", 2128)
+    monkeypatch.setattr(storage, "_bytes", TokenBuckets(Rate(1.0, 1128), lambda: now))
     assert storage.store_subkey(KEY, "honest", bytes(872), now + 300)
     assert not storage.store_subkey(OTHER, "flooder", b"", now + 300), "it has had its share"
     assert storage.store_subkey(OTHER, "other", b"", now + 300), "and others have not paid for it"

@@ -15,7 +15,8 @@ from swarm.network.dht.directory import Directory
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.websocket import WebSockets
 from swarm.network.nat import dialback
-from swarm.network.nat.dialback import Answer, Question, Turnstile, answering, ask, choose, seen_at
+from swarm.network.nat.dialback import Answer, Question, answering, ask, choose, seen_at
+from swarm.util.rates import TokenBuckets
 
 PEER = Identity.generate().peer_id
 
@@ -26,7 +27,7 @@ async def bootstrap() -> AsyncIterator[Directory]:
         await Directory.join(
             Identity.generate(), Network("test"), bootstrap_node=True
         ) as directory,
-        answering(directory.daemon),
+        answering(directory.daemon, clock=lambda: 0.0),
     ):
         yield directory
 
@@ -161,25 +162,6 @@ def test_a_relay_is_not_the_place_where_somebody_is_seen() -> None:
     assert seen_at([relayed, *direct]) == ["203.0.113.5", "2001:db8::1"]
 
 
-def test_a_turnstile_lets_each_key_pass_so_often_and_forgets() -> None:
-    now = 0.0
-    turnstile = Turnstile(2, 60.0, lambda: now)
-    assert [turnstile.let_pass("a") for _ in range(3)] == [True, True, False]
-    assert turnstile.let_pass("b")
-    now = 61.0
-    assert turnstile.let_pass("a")
-
-
-def test_a_turnstile_full_of_keys_lets_no_new_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Turnstile, "MAX_KEYS", 2)
-    now = 0.0
-    turnstile = Turnstile(2, 60.0, lambda: now)
-    assert [turnstile.let_pass(key) for key in "abc"] == [True, True, False]
-    now = 61.0
-    assert turnstile.let_pass("c")
-    assert list(turnstile._passed) == ["c"]
-
-
 @pytest.mark.threat("far-dial-back")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_nobody_has_a_bootstrap_node_dial_somebody_else(
@@ -207,7 +189,7 @@ async def test_names_are_looked_up_a_few_times_only(
 ) -> None:
     """Whoever runs a domain would have us send as many packets to its name servers."""
     if not defended:
-        monkeypatch.setattr(Turnstile, "let_pass", lambda *_: True)
+        monkeypatch.setattr(TokenBuckets, "take", lambda *_: True)
     names: list[object] = []
 
     async def look_up(host: object, *_: object, **__: object) -> list[object]:

@@ -23,13 +23,14 @@ from helpers.loopback import (
 from helpers.models import LAYERS
 from peers.access import admission as admissions
 from peers.access.admission import Admission, Refused, summary
-from peers.access.limits import Limits, Rate
+from peers.access.limits import Limits
 from peers.compute.cache_budget import CacheFull
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
+from swarm.util.rates import Rate
 from swarm.wire.messages import Close, Fault, FaultCode, Hop, Opened, Ping, Pong, Result
 
 BOUNDLESS = Rate(1e9, 1e9)

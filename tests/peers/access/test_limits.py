@@ -2,7 +2,7 @@
 
 import pytest
 
-from peers.access.limits import Bans, Buckets, Holding, Holdings, Rate, Wanting, network_of
+from peers.access.limits import Bans, Holding, Holdings, Wanting, network_of
 
 
 class Clock:
@@ -16,50 +16,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def test_a_burst_is_free_and_then_a_rate_holds(clock: Clock) -> None:
-    buckets = Buckets(Rate(2.0, 3), clock)
-    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
-    assert buckets.take("b") == 0, "others have buckets of their own"
-    clock.now += 0.5
-    assert (buckets.take("a"), buckets.take("a")) == (0, 0.5)
-    clock.now += 100
-    assert [buckets.take("a") for _ in range(4)][3] > 0, "more than a burst is never saved"
-
-
-def test_asking_how_long_it_takes_takes_nothing(clock: Clock) -> None:
-    buckets = Buckets(Rate(2.0, 1), clock)
-    assert [buckets.wait_s("a") for _ in range(3)] == [0, 0, 0]
-    assert buckets.take("a") == 0
-    assert [buckets.wait_s("a") for _ in range(3)] == [0.5, 0.5, 0.5]
-
-
-def test_what_was_overdrawn_is_paid_off_by_waiting(clock: Clock) -> None:
-    buckets = Buckets(Rate(10.0, 5), clock)
-    assert buckets.draw("a", 5) == 0
-    assert buckets.draw("a", 20) == 2.0
-    clock.now += 2.0
-    assert buckets.draw("a", 0) == 0
-
-
-def test_what_did_not_come_about_is_given_back(clock: Clock) -> None:
-    buckets = Buckets(Rate(0.1, 1), clock)
-    assert buckets.take("a") == 0
-    buckets.give_back("a")
-    buckets.give_back("a")
-    assert buckets.take("a") == 0
-    assert buckets.take("a") > 0
-    buckets.forget("a")
-    assert buckets.take("a") == 0
-
-
-def test_of_many_keys_the_least_recently_used_is_forgotten(clock: Clock) -> None:
-    buckets = Buckets(Rate(0.001, 1), clock, most_keys=2)
-    for key in ("a", "b", "a", "c"):
-        buckets.take(key)
-    assert len(buckets) == 2
-    assert buckets.take("c") > 0
 
 
 def test_bans_double_and_end(clock: Clock) -> None:
@@ -107,9 +63,3 @@ def test_wanting_is_remembered_for_a_while(clock: Clock) -> None:
 )
 def test_addresses_of_one_network_count_as_one(address: str, network: str) -> None:
     assert network_of(address) == network
-
-
-@pytest.mark.parametrize("wrong", [(0, 5), (1, 0.5)])
-def test_a_rate_is_checked(wrong: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="no rate"):
-        Rate(*wrong)
