@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swarm.errors import SwarmError
+from swarm.util.averages import ewma
 
 MIN_RETRY_MS = 100.0  # about a round trip: whoever asks sooner asks the same peer in the same state
 # a hint about the far future is worth nothing, and a session may end at any time
 MAX_RETRY_MS = 30_000.0
 FIRST_LIFE_S = 10.0  # of a session, while none has ended yet
-MEMORY = 8  # sessions: how many of the last ones the mean life tells of, roughly
+FADE = 7 / 8  # what earlier sessions count in the mean life: about the last eight decide
 
 
 class CacheFull(SwarmError):
@@ -69,7 +70,7 @@ class CacheBudget:
         """The other half of `reserve`. Raises KeyError for what is not reserved (any more)."""
         self._held.remove(reservation)
         self.free_tokens += reservation.tokens
-        self._life_s += (self._clock() - reservation.since - self._life_s) / MEMORY
+        self._life_s = ewma(self._life_s, self._clock() - reservation.since, FADE)
 
     def _retry_ms(self, tokens: int) -> float | None:
         """All that is reserved is given back within about one life of a session, at an even pace

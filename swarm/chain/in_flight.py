@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from swarm.decoding.decoder import Window
+from swarm.util.averages import ewma
 from swarm.wire.messages import Result
 
 PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
@@ -89,9 +90,7 @@ class InFlight:
             return None
         loop_s = at - sent_at
         if tail == tokens:  # a prompt's loops say nothing of decoding
-            self._loop_s = (
-                loop_s if self._loop_s is None else FADE * self._loop_s + (1 - FADE) * loop_s
-            )
+            self._loop_s = ewma(self._loop_s, loop_s, FADE)
         return Answered(tuple(windows), loop_s)
 
     def go_on(self, epoch: int) -> None:

@@ -9,6 +9,8 @@ from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
 
+from swarm.util.averages import FadingMean
+
 EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of the bins
 PRIOR_WEIGHT = 4.0  # the draft's own confidence counts as this many observations
 PRIOR_UNSURE = 0.7  # for guesses without a confidence, such as copies
@@ -26,14 +28,12 @@ class Confidence:
     """
 
     def __init__(self) -> None:
-        self._accepted: defaultdict[_Bin, float] = defaultdict(float)
-        self._seen: defaultdict[_Bin, float] = defaultdict(float)
+        self._accepted: defaultdict[_Bin, FadingMean] = defaultdict(lambda: FadingMean(FADE))
 
     def chance(self, rank: int, confidence: float | None) -> float:
         """Return the chance that the draft's choice of this rank (0 is its first) is committed."""
-        bin_ = _bin(rank, confidence)
         prior = PRIOR_UNSURE if confidence is None else confidence
-        chance = (self._accepted[bin_] + PRIOR_WEIGHT * prior) / (self._seen[bin_] + PRIOR_WEIGHT)
+        chance = self._accepted[_bin(rank, confidence)].with_prior(prior, PRIOR_WEIGHT)
         return min(max(chance, LEAST), MOST)
 
     def observe(self, choices: Iterable[float | None], accepted: int | None) -> None:
@@ -44,9 +44,7 @@ class Confidence:
             accepted: the rank of the choice that was committed, if one was.
         """
         for rank, confidence in enumerate(choices):
-            bin_ = _bin(rank, confidence)
-            self._seen[bin_] = self._seen[bin_] * FADE + 1.0
-            self._accepted[bin_] = self._accepted[bin_] * FADE + (rank == accepted)
+            self._accepted[_bin(rank, confidence)].add(rank == accepted)
 
 
 def _bin(rank: int, confidence: float | None) -> _Bin:

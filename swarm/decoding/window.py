@@ -9,7 +9,7 @@ Both change while a text is written, so old measurements fade.
 from dataclasses import dataclass, field
 
 from swarm.decoding.policy import LoopReport, SpeculationPlan
-from swarm.util.averages import FADE, FadingLine, FadingMean
+from swarm.util.averages import FadingLine, FadingMean
 
 FIRST_WINDOW = 4  # before anything is known
 MAX_AUTO_WINDOW = 32  # a draft that is right 19 times in 20 rarely gets further
@@ -39,8 +39,8 @@ class AutoWindow:
     most: int = MAX_AUTO_WINDOW
     _line: FadingLine = field(default_factory=FadingLine)
     _draft_ms: FadingMean = field(default_factory=FadingMean)
-    _judged: list[float] = field(default_factory=list)  # drafted tokens by depth, fading
-    _kept: list[float] = field(default_factory=list)  # of these, accepted
+    # the share of drafted tokens that is accepted, by depth
+    _accepted: list[FadingMean] = field(default_factory=list)
     _idle: int = 0  # loops since the last draft
 
     def plan(self) -> SpeculationPlan:
@@ -61,21 +61,22 @@ class AutoWindow:
         if not loop.drafted:
             return
         self._draft_ms.add(loop.draft_ms / loop.drafted)
-        self._judged = [count * FADE for count in self._judged]
-        self._kept = [count * FADE for count in self._kept]
+        for accepted in self._accepted:
+            accepted.age()
         # Tokens behind the first miss were not judged.
         for depth in range(min(loop.kept + 1, loop.drafted)):
-            if depth == len(self._judged):
-                self._judged.append(0.0)
-                self._kept.append(0.0)
-            self._judged[depth] += 1
-            self._kept[depth] += depth < loop.kept
+            if depth == len(self._accepted):
+                self._accepted.append(FadingMean())
+            self._accepted[depth].count(depth < loop.kept)
 
     def _acceptance(self) -> list[float]:
         """Return the chance of acceptance at each depth, with the mean of all depths as prior."""
-        alpha = (sum(self._kept) + PRIOR_ALPHA * PRIOR_WEIGHT) / (sum(self._judged) + PRIOR_WEIGHT)
-        seen = zip(self._kept, self._judged, strict=True)
-        chances = [(kept + alpha * PRIOR_WEIGHT) / (judged + PRIOR_WEIGHT) for kept, judged in seen]
+        every = FadingMean(
+            sum=sum(depth.sum for depth in self._accepted),
+            weight=sum(depth.weight for depth in self._accepted),
+        )
+        alpha = every.with_prior(PRIOR_ALPHA, PRIOR_WEIGHT)
+        chances = [depth.with_prior(alpha, PRIOR_WEIGHT) for depth in self._accepted]
         return (chances + [alpha] * self.most)[: self.most]
 
 

@@ -21,8 +21,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qw
 from swarm.demo import MODELS, TARGET
 from swarm.demo.problems import drills, problems
 from swarm.demo.tokenizer import train_tokenizer
+from swarm.util.averages import ewma
 
 WARMUP_SHARE, DECAY_SHARE = 0.02, 0.6
+LOSS_FADE = 0.95  # what earlier steps count in the loss that is printed
 DRILL_SHARE = (0.5, 0.1)  # of the texts, at the start and at the end of training
 IGNORED = -100  # label of a token that does not count for the loss
 
@@ -200,7 +202,7 @@ def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) ->
             optim.step()
             optim.zero_grad()
         seen, step = seen + inputs.numel(), step + 1
-        average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
+        average = ewma(None if step == 1 else average, loss.item(), LOSS_FADE)
         if step % 25 == 0:
             rate = seen / (time.monotonic() - started)
             print(

@@ -16,12 +16,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from swarm.gateway.errors import BadRequest, Overloaded
+from swarm.util.averages import ewma
 
 PLACES = 32
 WAITING = 64
 PATIENCE_S = 60.0  # that a request waits for places
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 60.0
-MEMORY = 0.2  # weight of the last generation in how long one takes
+FADE = 0.8  # what earlier generations count in how long one takes
 
 
 class Shares:
@@ -145,7 +146,7 @@ class Admission:
         try:
             yield
         finally:
-            self._held_s += MEMORY * (self._clock() - since - self._held_s)
+            self._held_s = ewma(self._held_s, self._clock() - since, FADE)
             self._give_back(model, count)
 
     async def _take(self, model: str, count: int) -> None:

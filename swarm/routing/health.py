@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import monotonic, time
 from types import MappingProxyType
 
+from swarm.util.averages import ewma
+
 FIRST_BACKOFF_S = 5.0  # after the first failure; it doubles with every further one
 MOST_BACKOFF_S = 600.0
 FORGET_S = 1800.0  # a peer that did not fail for so long is as good as new
@@ -59,10 +61,8 @@ class Health:
         others."""
         seen = self._of(peer_id)
         per_layer = compute_ms / max(1, layers)
-        seen.layer_ms = (
-            per_layer if seen.layer_ms is None else FADE * seen.layer_ms + (1 - FADE) * per_layer
-        )
-        seen.queue_ms = FADE * seen.queue_ms + (1 - FADE) * queue_ms
+        seen.layer_ms = ewma(seen.layer_ms, per_layer, FADE)
+        seen.queue_ms = ewma(seen.queue_ms, queue_ms, FADE)
 
     def recovered(self, peer_id: str) -> None:
         """A whole generation went well with it."""

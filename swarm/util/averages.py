@@ -1,24 +1,56 @@
-"""What is measured while a text is written changes meanwhile: old measurements fade."""
+"""Averages of what changes while it is measured: old values fade."""
 
 from dataclasses import dataclass
 
-FADE = 0.95  # what a measurement still counts for one loop later: the last twenty loops decide
+FADE = 0.95  # weight of a measurement at the next loop: about the last twenty loops decide
 RIDGE = 0.25  # squared positions: as if every point had been off by half a position
+
+
+def ewma(before: float | None, value: float, fade: float) -> float:
+    """Return an exponentially weighted moving average after ``value``.
+
+    Args:
+        before: the average until then; None for the first value.
+        fade: what ``before`` counts, of 1.
+    """
+    return value if before is None else fade * before + (1 - fade) * value
 
 
 @dataclass
 class FadingMean:
-    """A mean whose old values fade."""
+    """The mean of all values, each weighted by ``fade`` to the power of how many came after it.
 
-    _sum: float = 0.0
-    _weight: float = 0.0
+    Unlike `ewma`, its first values do not count more than they should, and it knows how much it has
+    seen.
+    """
+
+    fade: float = FADE
+    sum: float = 0.0  # of the weighted values
+    weight: float = 0.0  # of all values
 
     @property
     def value(self) -> float | None:
-        return self._sum / self._weight if self._weight else None
+        """The mean; None before the first value."""
+        return self.sum / self.weight if self.weight else None
 
     def add(self, value: float) -> None:
-        self._sum, self._weight = self._sum * FADE + value, self._weight * FADE + 1.0
+        """Let the earlier values fade and count one more."""
+        self.age()
+        self.count(value)
+
+    def age(self) -> None:
+        """Let the values fade without a new one."""
+        self.sum *= self.fade
+        self.weight *= self.fade
+
+    def count(self, value: float) -> None:
+        """Count one more value; the earlier ones do not fade."""
+        self.sum += value
+        self.weight += 1.0
+
+    def with_prior(self, prior: float, weight: float) -> float:
+        """Return the mean, with ``prior`` counted as ``weight`` values."""
+        return (self.sum + prior * weight) / (self.weight + weight)
 
 
 @dataclass
@@ -38,16 +70,23 @@ class FadingLine:
         return self._n > 0
 
     def add(self, x: float, y: float) -> None:
-        self._n, self._x, self._y = self._n * FADE + 1, self._x * FADE + x, self._y * FADE + y
-        self._xx, self._xy = self._xx * FADE + x * x, self._xy * FADE + x * y
+        """Let the earlier points fade and count one more."""
+        self._n = self._n * FADE + 1
+        self._x = self._x * FADE + x
+        self._y = self._y * FADE + y
+        self._xx = self._xx * FADE + x * x
+        self._xy = self._xy * FADE + x * y
 
     @property
     def slope(self) -> float:
-        mean_x, mean_y = self._x / self._n, self._y / self._n
+        """Of the line, at least 0; there must be a point."""
+        mean_x = self._x / self._n
+        mean_y = self._y / self._n
         spread = self._xx / self._n - mean_x * mean_x
         together = self._xy / self._n - mean_x * mean_y
         return min(max(0.0, together / (spread + RIDGE)), mean_y / mean_x)
 
     @property
     def fixed(self) -> float:
+        """``y`` at ``x = 0``, at least 0; there must be a point."""
         return max(0.0, self._y / self._n - self.slope * self._x / self._n)
