@@ -13,7 +13,7 @@ from swarm.client.models import ClientModels, make_lexicon
 from swarm.client.sequence import Turn
 from swarm.decoding.decoder import Window
 from swarm.eval.variant import Variant
-from swarm.model.partial import without_progress_bar
+from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request
 

@@ -15,8 +15,8 @@ from swarm.errors import ExitCode, ModelNotFound, SwarmError
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
+from swarm.model.fit import without_progress_bar
 from swarm.model.folder import look
-from swarm.model.partial import without_progress_bar
 from swarm.model.tokenizer import read_tokenizer
 
 # Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those

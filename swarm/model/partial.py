@@ -9,20 +9,19 @@ remaining part asks for are never read. Nothing here knows any architecture by n
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from swarm.errors import SwarmError, UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
-from swarm.model.folder import CONFIG_FILE, unplain
+from swarm.model.fit import Outline, check_report, unfit, without_progress_bar
+from swarm.model.folder import unplain
 from swarm.model.quantization import settle
 
 Progress = Callable[[int, int], None]
@@ -84,12 +83,12 @@ def build(
         (anatomy.tied, *anatomy.head)
     )
     total_numel = 0
-    whole_names: frozenset[str] = frozenset()
+    outline: Outline | None = None
 
     def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
-        nonlocal total_numel, whole_names
+        nonlocal total_numel, outline
         anatomy.model_class.__init__(model, config)
-        whole_names = frozenset(model.state_dict())
+        outline = Outline.of(model, anatomy)
         cut(model, anatomy, layers, kept)
         total_numel = sum(parameter.numel() for parameter in model.parameters())
 
@@ -121,13 +120,8 @@ def build(
         quantizing["device_map"] = {"": "cpu"}
     promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
 
-    def unfit(why: str) -> UnsupportedModel:
-        return UnsupportedModel(
-            checkpoint.name, f"its weights do not fit its configuration ({why})"
-        )
-
     try:
-        with without_progress_bar(), explained(unfit):
+        with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
             model, report = partial_class.from_pretrained(  # type: ignore[attr-defined]
                 None,
                 config=config,
@@ -135,7 +129,7 @@ def build(
                 dtype=dtype,
                 attn_implementation=MODELS_OWN_ATTENTION,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are told below, by name
+                ignore_mismatched_sizes=True,  # they are told by `check_report`, by name
                 **quantizing,
             )
     except SwarmError as error:
@@ -144,15 +138,8 @@ def build(
         raise next(
             (promise.failure for promise in promises.values() if promise.failure), error
         ) from error
-    if report["mismatched_keys"]:
-        raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
-    if left := sorted(_left_out(report["unexpected_keys"], whole_names)):
-        why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
-        raise UnsupportedModel(
-            checkpoint.name, f"{why}: without it, the model would say something else"
-        )
-    if report["missing_keys"]:
-        raise _lacking(checkpoint, sorted(report["missing_keys"]))
+    assert outline is not None  # the loader has made the model
+    check_report(checkpoint, report, outline)
     if quantizing:
         settle(model)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
@@ -183,57 +170,3 @@ class _Promise:
             self.failure = error
             raise
         return tensor
-
-
-def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel:
-    """What to say of a checkpoint that lacks these tensors."""
-    if checkpoint.wrapper is not None:
-        why = (
-            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have"
-            " other names; give a checkpoint of the language model alone"
-        )
-        return UnsupportedModel(checkpoint.name, why)
-    return UnsupportedModel(
-        checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
-    )
-
-
-def _misshapen(
-    checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]
-) -> UnsupportedModel:
-    """What to say of a tensor, by its name in the model, that has another shape than the model
-    gives it."""
-    own = next(
-        (each for each in checkpoint.tensor_names() if name.endswith(each) or each.endswith(name)),
-        None,
-    )
-    where = name if own is None else f"{own} in {checkpoint.file_of(own)}"
-    shapes = f"has the shape {list(stored)}, and by {CONFIG_FILE} it is {list(expected)}"
-    return UnsupportedModel(
-        checkpoint.name, f"its weights do not fit its configuration ({where} {shapes})"
-    )
-
-
-def _left_out(unexpected: Iterable[str], whole: Set[str]) -> Iterator[str]:
-    """Those tensors that no part of the whole model asks for, though they belong to a module whose
-    weight it has.
-
-    Others are harmless: masks and positions of old checkpoints, and layers that predict further
-    tokens.
-    """
-    for name in unexpected:
-        if name not in whole:
-            parts = name.split(".")
-            if any(".".join((*parts[:end], "weight")) in whole for end in range(1, len(parts))):
-                yield name
-
-
-@contextmanager
-def without_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -21,6 +21,7 @@ from swarm.errors import UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton, study, take_apart
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import QUIET, explained, reason
+from swarm.model.fit import check_fit
 from swarm.model.head import Head
 from swarm.model.miniature import miniatures
 from swarm.model.partial import cut
@@ -41,10 +42,12 @@ _one_at_a_time = threading.Lock()
 def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     """The parts of a model that spans and a head may be made of.
 
-    Raises UnsupportedModel if they together do not give what the whole model gives, if no miniature
+    Raises UnsupportedModel if the checkpoint's tensors are not those of the model, if its parts
+    together do not give what the whole model gives, if no miniature
     can be made that shows it, or for what `study` raises it.
     """
     anatomy = study(checkpoint)
+    check_fit(checkpoint, anatomy)
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
     with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:

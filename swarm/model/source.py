@@ -83,6 +83,7 @@ class Hub:
         ):
             info = huggingface_hub.HfApi().model_info(repo, files_metadata=True)
         self._revision: str | None = info.sha
+        self._stored: dict[str, Stored] | None = None
         self._sha256 = {
             file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()
         }
@@ -98,6 +99,17 @@ class Hub:
     def weights(self) -> dict[str, str]:
         if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:
             return weight_map(self._repo, self.fetch(INDEX_FILE))
+        return dict.fromkeys(self.stored(), SINGLE_FILE)
+
+    def stored(self) -> Mapping[str, Stored]:
+        """Raises DamagedModel and UnsupportedModel."""
+        if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:
+            return {}  # one request for each file would tell
+        if self._stored is None:
+            self._stored = self._header()
+        return self._stored
+
+    def _header(self) -> dict[str, Stored]:
         if SINGLE_FILE not in self._sha256:
             raise UnsupportedModel(self._repo, "it has no safetensors weights")
         with explained(
@@ -108,10 +120,10 @@ class Hub:
             header = huggingface_hub.parse_safetensors_file_metadata(
                 self._repo, SINGLE_FILE, revision=self._revision
             )
-            return dict.fromkeys(header.tensors, SINGLE_FILE)
-
-    def stored(self) -> dict[str, Stored]:
-        return {}
+            return {
+                name: Stored(tensor.dtype, tuple(tensor.shape))
+                for name, tensor in header.tensors.items()
+            }
 
     def sha256(self, file: str) -> str:
         # Files too small for large-file storage have no hash in the metadata; fetching those costs

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from swarm.model.span import Span
 
 CASES = 300
 SHARD = "model-00001-of-"
+LEFT_OUT = r"{}, which .* leaves out of the model"
 ODD_VALUES: tuple[Any, ...] = (
     None,
     "x",
@@ -295,37 +297,72 @@ def test_quantization_told_in_a_file_of_its_own(file: str, model: Path) -> None:
             read(str(model))
 
 
-@pytest.mark.parametrize("leaf", ["bias", "weight_g"])
-def test_parameters_that_the_configuration_leaves_out_are_refused(leaf: str, model: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.bias",
+        # no weight lies beside these: GPT-OSS, Mamba, nanochat, Gemma 2
+        "model.layers.0.mlp.experts.gate_up_proj_bias",
+        "model.layers.0.self_attn.sinks",
+        "model.layers.0.mixer.A_log",
+        "model.layers.0.mixer.dt_bias",
+        "model.layers.0.self_attn.bias",
+        "model.layers.0.post_feedforward_layernorm.weight",
+        "layers.0.self_attn.q_norm.weight",  # as models without a head are saved
+        "model.resid_lambdas",
+        "model.embed_norm.weight",
+        "model.norm.bias",
+        "model.embed_tokens.extra",
+        "lm_head.bias",
+    ],
+)
+def test_parameters_that_the_configuration_leaves_out_are_refused(name: str, model: Path) -> None:
     """Without them the model would say something else, and the loader would not say a word."""
-    name = f"model.layers.0.self_attn.q_proj.{leaf}"
     add(model, name, torch.ones(32))
+    with pytest.raises(UnsupportedModel, match=LEFT_OUT.format(re.escape(name))):
+        rehearsal.rehearsed(Checkpoint.open(str(model)))
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj.bias", "self_attn.sinks"])
+def test_what_a_hub_model_in_several_files_holds_is_told_when_it_is_loaded(
+    name: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to a client and to a peer that serves other layers."""
+    add(model, f"model.layers.0.{name}", torch.ones(32))
     checkpoint = Checkpoint.open(str(model))
+    monkeypatch.setattr(checkpoint, "stored", dict)
     for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 2, 3)):
-        with pytest.raises(
-            UnsupportedModel, match=r"layers\.0\.self_attn\.q_proj.*leaves out of the model"
-        ):
+        with pytest.raises(UnsupportedModel, match=LEFT_OUT.format(re.escape(name))):
             load()
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "shape"),
     [
-        *("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.masked_bias"),
-        *(
-            "model.layers.4.mlp.up_proj.bias",
-            "model.mtp.layers.0.mlp.up_proj.bias",
-            "mtp.fc.weight",
-        ),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", (4,)),
+        ("model.layers.0.self_attn.rotary_emb.cos_cached", (8, 4)),
+        ("model.layers.0.self_attn.masked_bias", ()),
+        ("model.layers.0.self_attn.bias", (1, 1, 8, 8)),
+        ("model.layers.0.attn.attention.bias", (1, 1, 8, 8)),
+        ("model.layers.0.mlp._extra_state", (0,)),
+        ("model.layers.4.mlp.up_proj.bias", (4,)),
+        ("model.layers.4.enorm.weight", (4,)),
+        ("model.mtp.layers.0.mlp.up_proj.bias", (4,)),
+        ("model.mtp_emb_norm.0.weight", (4,)),
+        ("mtp.fc.weight", (4,)),
+        ("model.visual.blocks.0.norm1.weight", (4,)),
+        ("vision_tower.encoder.layers.0.layer_norm1.weight", (4,)),
+        ("model.rotary_emb.inv_freq", (4,)),
+        ("model.position_ids", (4,)),
+        ("score.weight", (2, 32)),
     ],
 )
-def test_buffers_of_old_and_layers_that_predict_further_tokens_are_harmless(
-    name: str, model: Path
+def test_tensors_that_publishers_leave_in_their_files_are_harmless(
+    name: str, shape: tuple[int, ...], model: Path
 ) -> None:
-    add(model, name, torch.ones(4))
-    checkpoint = Checkpoint.open(str(model))
-    Head.load(checkpoint)
-    Span.load(checkpoint, 0, 1)
+    """Tables and masks of old, layers that predict further tokens, other senses, other heads."""
+    add(model, name, torch.ones(shape))
+    rehearsal.rehearsed(Checkpoint.open(str(model)))
 
 
 def test_an_adapter_that_is_not_merged_is_told(model: Path) -> None:
@@ -353,18 +390,43 @@ def test_complex_weights_are_told(
     assert "quantize" not in str(caught.value)
 
 
+@pytest.mark.parametrize("early", [True, False])
 def test_weights_of_other_shapes_than_the_configuration_says(
-    model: Path, logged: list[str]
+    early: bool, model: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sentence names tensor, file and both shapes, and the loader's own report is not shown."""
+    """The sentence names tensor, file and both shapes, and the loader's own report is not shown.
+
+    Of a folder it is told before anything is read, and to clients, too, which read no layer.
+    """
     edit(model / "config.json", intermediate_size=64)
+    checkpoint = Checkpoint.open(str(model))
+    monkeypatch.setattr(checkpoint, *(("tensor", None) if early else ("stored", dict)))
+    use = rehearsal.rehearsed if early else partial(Span.load, first=0, last=1)
     with pytest.raises(UnsupportedModel, match="do not fit its configuration") as caught:
-        Span.load(Checkpoint.open(str(model)), 0, 1)
+        use(checkpoint)
     said = str(caught.value)
     assert re.search(r"model\.layers\.0\.mlp\.\w+\.weight in model-0\d+-of-\d+\.safetensors", said)
     assert "[32, 48]" in said
     assert "[32, 64]" in said
     assert logged == []
+
+
+def test_layers_that_the_files_do_not_hold_are_told_before_anything_is_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(model / "config.json", num_hidden_layers=5)
+    checkpoint = Checkpoint.open(str(model))
+    monkeypatch.setattr(checkpoint, "tensor", None)
+    with pytest.raises(UnsupportedModel, match=r"lacks the weights of model\.layers\.4\."):
+        rehearsal.rehearsed(checkpoint)
+
+
+def test_tensors_that_are_merged_are_named_by_one_of_them(tmp_path: Path) -> None:
+    """Experts lie one by one in the files, and together in the model."""
+    ARCHITECTURES["qwen3_moe"].save(tmp_path)
+    edit(tmp_path / "config.json", moe_intermediate_size=8)
+    with pytest.raises(UnsupportedModel, match=r"experts\.0\.\w+\.weight in model-0"):
+        rehearsal.rehearsed(Checkpoint.open(str(tmp_path)))
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mamba", "falcon_h1"])

@@ -1,0 +1,259 @@
+"""Whether the weights of a checkpoint are those of the model that its configuration describes.
+
+transformers' loader renames and converts tensors, and reports what did not fit. `check_fit` lets it
+load the whole model on the meta device, from shapes alone: nothing is read but the headers of the
+files, so that damage is told before a network is entered. `check_report` judges such a report, also
+that of a real loading.
+"""
+
+import copy
+import re
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from swarm.errors import UnsupportedModel
+from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.edge import explained
+from swarm.model.folder import CONFIG_FILE, PLAIN_DTYPES, Stored
+
+# Tensors that published checkpoints hold inside of layers, and that are no parameters:
+HARMLESS = re.compile(
+    r"(^|\.)("
+    # tables of positions, which classes compute: LLaMA, Falcon, GPT-NeoX, ChatGLM, fairseq's models
+    r"(\w*_)?(rotary|rope)(_\w+)?\..+|inv_freq|(cos|sin)_cached|freqs_cis|_float_tensor|position_ids"
+    # causal masks: GPT-2, GPT-J, GPT-Neo, GPT-NeoX, CodeGen (their other part is MASK)
+    r"|masked_bias|causal_mask"
+    # what training leaves behind: Transformer Engine, batch norms, balanced experts
+    r"|_extra_state|num_batches_tracked|(local_)?tokens_per_expert"
+    r")$"
+)
+# A causal mask, [1, 1, n, n], unless it has one dimension: then it is added to the attention.
+MASK = re.compile(r"(^|\.)\w*(attn|attention)\.bias$")
+# Parts beside the layers: a norm there would change what the model says. Others are harmless:
+# layers that predict further tokens, towers of other senses, heads of other tasks.
+NORM = re.compile(r"(\w*_)?(layer_?|rms_?)?norm(_?\w+)?|ln(_?\w+)?", re.IGNORECASE)
+OTHER_PARTS = re.compile(
+    r"mtp|nextn|eagle|vision|visual|image|img|audio|speech|projector|pool|score|classif",
+    re.IGNORECASE,
+)
+
+_fitting: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Names in a whole model.
+
+    Attributes:
+        tensors: of its parameters and persistent buffers.
+        modules: of its modules; the model itself is "".
+        decoder: the module that runs the layers.
+        layers: the list of layers.
+        prefix: what names of a checkpoint may lack or have in excess in front.
+    """
+
+    tensors: frozenset[str]
+    modules: frozenset[str]
+    decoder: str
+    layers: str
+    prefix: str
+
+    @classmethod
+    def of(cls, model: nn.Module, parts: Parts) -> "Outline":
+        return cls(
+            frozenset(model.state_dict()),
+            frozenset(name for name, _ in model.named_modules()),
+            parts.decoder,
+            parts.layers,
+            parts.model_class.base_model_prefix,
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether the model has this tensor. The loader of a part of it may leave a prefix as it
+        was."""
+        return not self.tensors.isdisjoint(
+            (name, f"{self.prefix}.{name}", name.removeprefix(f"{self.prefix}."))
+        )
+
+    def needs(self, name: str, parameters_beside: bool) -> bool:
+        """Whether a tensor that the model does not have belongs to one of its parts, with or
+        without the prefix, so that the model would say something else without it.
+
+        Args:
+            parameters_beside: whether a parameter beside the layers counts, that belongs to none of
+                their modules.
+        """
+        return any(self._needs(each, parameters_beside) for each in (name, f"{self.prefix}.{name}"))
+
+    def _needs(self, name: str, parameters_beside: bool) -> bool:
+        parts = name.split(".")
+        owner, rest = "", parts
+        for end in range(len(parts) - 1, 0, -1):
+            if (prefix := ".".join(parts[:end])) in self.modules:
+                owner, rest = prefix, parts[end:]
+                break
+        if owner.startswith(f"{self.layers}."):
+            return True
+        if owner == self.layers:  # a layer behind the last one predicts further tokens
+            return False
+        if any(tensor.rpartition(".")[0] == owner for tensor in self.tensors if owner):
+            return True
+        if len(rest) == 1:
+            return parameters_beside and owner in ("", self.decoder)
+        return bool(NORM.fullmatch(rest[0])) and not OTHER_PARTS.search(rest[0])
+
+
+def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
+    """Compare the names and shapes of a checkpoint's tensors with those that its model has.
+
+    Nothing is done where shapes are not known before the files are fetched; loading finds the same.
+    Raises UnsupportedModel.
+    """
+    stored = checkpoint.stored()
+    if not stored:
+        return
+    with _one_at_a_time:
+        if checkpoint not in _fitting:
+            report = _report(checkpoint, anatomy, stored)
+            outline = Outline.of(skeleton(checkpoint.name, checkpoint.config), anatomy)
+            check_report(checkpoint, report, outline)
+            _fitting.add(checkpoint)
+
+
+def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: Outline) -> None:
+    """Judge what transformers' loader says of a checkpoint.
+
+    Raises UnsupportedModel if a tensor has another shape than its model gives it, if one is
+    missing, or if there is one that belongs to a part of the model and that the model does not ask
+    for. What its class lets pass itself is not in the report.
+    """
+    if report["mismatched_keys"]:
+        raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
+    if left := sorted(_left_out(checkpoint, report["unexpected_keys"], outline)):
+        why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
+        raise UnsupportedModel(
+            checkpoint.name, f"{why}: without it, the model would say something else"
+        )
+    if report["missing_keys"]:
+        raise _lacking(checkpoint, sorted(report["missing_keys"]))
+
+
+class _Shape:
+    """A checkpoint tensor of which only the shape is known, as the loader wants it."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._shape = shape
+
+    def __getitem__(self, index: object) -> "_Shape":
+        return self
+
+    def to(self, device: object = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.empty(self._shape, dtype=dtype, device="meta")
+
+
+def _report(
+    checkpoint: Checkpoint, anatomy: Anatomy, stored: Mapping[str, Stored]
+) -> Mapping[str, Any]:
+    """What the loader says of tensors of these shapes. Raises UnsupportedModel."""
+
+    def finalize(model: PreTrainedModel, load_config: object, info: Any) -> Any:
+        """What the loader does at the end, but for making what is missing, in memory."""
+        model.mark_tied_weights_as_initialized(info)
+        model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
+        model._adjust_missing_and_unexpected_keys(info)
+        return info
+
+    # The same name, because transformers looks conversions up by it.
+    on_meta = type(
+        anatomy.model_class.__name__,
+        (anatomy.model_class,),
+        {
+            "_finalize_model_loading": staticmethod(finalize),
+            "__module__": anatomy.model_class.__module__,
+        },
+    )
+    with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
+        _, report = on_meta.from_pretrained(  # type: ignore[attr-defined]
+            None,
+            config=copy.deepcopy(checkpoint.config),
+            state_dict={name: _Shape(each.shape) for name, each in stored.items()},
+            dtype=torch.float32,
+            attn_implementation=MODELS_OWN_ATTENTION,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told by `check_report`, by name
+        )
+    found: Mapping[str, Any] = report
+    return found
+
+
+def unfit(checkpoint: Checkpoint, why: str) -> UnsupportedModel:
+    """What to say of weights that the loader cannot bring into the model."""
+    return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({why})")
+
+
+def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel:
+    """What to say of a checkpoint that lacks these tensors."""
+    if checkpoint.wrapper is not None:
+        why = (
+            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have"
+            " other names; give a checkpoint of the language model alone"
+        )
+        return UnsupportedModel(checkpoint.name, why)
+    return UnsupportedModel(
+        checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
+    )
+
+
+def _misshapen(
+    checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]
+) -> UnsupportedModel:
+    """What to say of a tensor, by its name in the model, that has another shape than the model
+    gives it."""
+    names = checkpoint.tensor_names()
+    own = next((each for each in names if name.endswith(each) or each.endswith(name)), None)
+    where = name if own is None else f"{own} in {checkpoint.file_of(own)}"
+    if own is None:  # it is made of several, such as one for each expert
+        module = f"{name.rpartition('.')[0]}."
+        first = next((each for each in names if module in each), None)
+        if first is not None:
+            where += f", made of {first} in {checkpoint.file_of(first)} and others,"
+    shapes = f"has the shape {list(stored)}, and by {CONFIG_FILE} it is {list(expected)}"
+    return unfit(checkpoint, f"{where} {shapes}")
+
+
+def _left_out(checkpoint: Checkpoint, unexpected: Iterable[str], outline: Outline) -> Iterator[str]:
+    """Those unexpected tensors without which the model would say something else."""
+    stored = checkpoint.stored()
+    for name in unexpected:
+        if outline.has(name) or HARMLESS.search(name):
+            continue
+        tensor = stored.get(name)
+        if tensor is not None and (tensor.dtype not in PLAIN_DTYPES or 0 in tensor.shape):
+            continue  # parameters are numbers with a point; what else is wrong, `study` tells
+        if MASK.search(name) and (tensor is None or len(tensor.shape) != 1):
+            continue
+        if outline.needs(name, parameters_beside=checkpoint.wrapper is None):
+            yield name
+
+
+@contextmanager
+def without_progress_bar() -> Iterator[None]:
+    """While open, transformers draws none."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
