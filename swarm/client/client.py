@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing_extensions import TypedDict, Unpack
 
 from swarm.audit.ledger import Ledger
+from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
 from swarm.client.auditor import Auditor
@@ -139,7 +141,7 @@ class SwarmClient:
             for peer_id, each in self._standings.items()
             if each.banned_until
         }
-        self._health = Health(block=block, allow=allow, bans=bans)
+        self._health = Health(time.monotonic, time.time, block, allow, bans)
         self._loaded: ClientModels | None = None
 
     @property
@@ -179,9 +181,7 @@ class SwarmClient:
                 self._directory,
                 connections,
                 checkpoint,
-                checkpoint.plain_name,
-                self._health,
-                known,
+                PeerBook(checkpoint.num_layers, self._health, known),
                 ledger,
             )
             life.push_async_callback(self._remember)

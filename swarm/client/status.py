@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from swarm.chain.router import Choice, Router
+from swarm.chain.book import PeerBook
+from swarm.chain.choice import Choice
+from swarm.chain.router import Router
 from swarm.client.incomplete import Elsewhere, found_elsewhere, reason
 from swarm.client.lookout import Answer, Lookout, Path
 from swarm.config import Network
@@ -88,9 +91,8 @@ async def routes(
     # reads all weights of a local folder
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)
     async with _entered(network, identity or Identity.generate()) as (directory, _, connections):
-        return await Router(
-            directory, connections, checkpoint, checkpoint.plain_name, Health()
-        ).choices()
+        book = PeerBook(checkpoint.num_layers, Health(time.monotonic, time.time))
+        return await Router(directory, connections, checkpoint, book).choices()
 
 
 async def look(

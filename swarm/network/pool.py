@@ -17,7 +17,6 @@ from swarm.util.singleflight import SingleFlight
 from swarm.util.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
-NEAREST = 64  # of those that answered earlier searches are pinged again, besides them
 CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
 # of an address over the next one: a computer behind NAT does not say that it cannot be dialled
 HEAD_START_S = 1.0

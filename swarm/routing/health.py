@@ -5,7 +5,6 @@ Local only. It is never told to others, who could not check it, and nobody else'
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from time import monotonic, time
 from types import MappingProxyType
 
 from swarm.util.averages import ewma
@@ -29,24 +28,30 @@ class _Seen:
 
 
 class Health:
-    """One client's book on peers. Times are seconds of ``clock``."""
+    """Which peers one client may use now, and how fast it found them.
+
+    Args:
+        clock: seconds, monotonic; what backoffs are counted in.
+        wall_clock: seconds since 1970; what bans are counted in, since they outlive the process.
+        block: peers that are never used.
+        allow: if any are named, only these are used.
+        bans: until when, in seconds since 1970, peers that lied are not used.
+    """
 
     def __init__(
         self,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
         block: Collection[str] = (),
         allow: Collection[str] = (),
         bans: Mapping[str, float] = NO_BANS,
-        wall_clock: Callable[[], float] = time,
-    ):
-        """``block``: peers that are never used.
-
-        ``allow``: if any are named, only these are used. ``bans``: until when, in seconds since
-        1970, peers are not used that lied.
-        """
-        self._clock, self._block, self._allow = clock, frozenset(block), frozenset(allow)
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._block = frozenset(block)
+        self._allow = frozenset(allow)
+        self._bans = dict(bans)
         self._seen: dict[str, _Seen] = {}
-        self._bans, self._wall_clock = dict(bans), wall_clock
 
     def failed(self, peer_id: str) -> None:
         """It broke a session or did not answer: leave it alone for a while, twice as long as the

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from swarm.chain.book import NEAREST
 from swarm.cli.options import json_option
 from swarm.errors import SwarmError
-from swarm.network.pool import NEAREST
 from swarm.sim.planner import benchmark, in_words
 from swarm.sim.report import markdown
 from swarm.sim.scenario import Scenario, run

@@ -60,7 +60,7 @@ class Client:
         """
         self._swarm, self._log, self._thorough, self._remembers = swarm, log, thorough, remembers
         self._place = Place.choose(swarm.rng)
-        self._health = Health(clock=lambda: swarm.now_s)
+        self._health = Health(clock=lambda: swarm.now_s, wall_clock=lambda: swarm.now_s)
         self._records: list[Entry] = []
         self._near: list[Entry] = []
         self._looked_at_s = float("-inf")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from swarm.network.pool import NEAREST
+from swarm.chain.book import NEAREST
 from swarm.sim.clients import Client, Log
 from swarm.sim.dht import Cost
 from swarm.sim.events import Process

@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from swarm.chain.router import Choice
+    from swarm.chain.choice import Choice
     from swarm.client.status import ModelStatus
     from swarm.decoding.rules.rule import Origin
     from swarm.outputs import Audits, Generation, Piece

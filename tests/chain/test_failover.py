@@ -1,6 +1,7 @@
 """Who has failed, and how a gap is filled, against scripted peers behind real links."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,7 @@ class Finder:
     @property
     def trust(self) -> Trust:
         connections: Any = None
-        return Trust(Ledger(), Health(), connections)
+        return Trust(Ledger(), Health(time.monotonic, time.time), connections)
 
 
 def mender(session: ChainSession, finder: Finder) -> Mender:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from helpers.loopback import eventually, soon
 from helpers.records import peer_record
 from helpers.swarm_in_process import STAGES, Swarm, swarm_of
+from swarm.chain import book
 from swarm.chain import router as router_module
+from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.generation import GenerationStream
 from swarm.errors import DirectoryDown
@@ -73,7 +75,7 @@ async def test_records_that_got_lost_in_the_directory_are_believed_for_a_while(
         await soon(swarm.write())
         monkeypatch.setattr(swarm, "survey", forgetful)
         assert (await soon(swarm.write())).token_ids == expected
-        monkeypatch.setattr(router_module, "RECORD_LIFETIME_S", 0.0)
+        monkeypatch.setattr(book, "RECORD_LIFETIME_S", 0.0)
         with pytest.raises(MissingLayers):
             await soon(swarm.write())
 
@@ -137,14 +139,18 @@ class Reaching:
 def router_of(turns: Sequence[int], clock: Callable[[], float]) -> tuple[Router, Directory]:
     waits = Turns(turns)
     directory = Directory(waits)
-    checkpoint = SimpleNamespace(
-        num_layers=LAYERS, fingerprint="0" * 32, name="demo", siblings={}, quantization=None
+    checkpoint: Any = SimpleNamespace(
+        num_layers=LAYERS,
+        fingerprint="0" * 32,
+        name="demo",
+        plain_name="demo",
+        siblings={},
+        quantization=None,
     )
     connections: Any = Reaching(waits)
-    rng = random.Random(0)
-    return Router(
-        directory, connections, checkpoint, "demo", Health(clock), clock=clock, rng=rng
-    ), directory  # type: ignore[arg-type]
+    known = PeerBook(LAYERS, Health(clock, clock))
+    router = Router(directory, connections, checkpoint, known, clock=clock, rng=random.Random(0))
+    return router, directory
 
 
 async def begin_at(turn: int, work: Awaitable[Any]) -> Any:
@@ -240,14 +246,14 @@ async def test_stale_knowledge_of_many_is_renewed_once() -> None:
 
 async def test_what_is_outdated_since_the_directory_was_asked_is_not_believed() -> None:
     router, _ = router_of([5], lambda: 100.0)
-    looking = asyncio.create_task(router._look())
+    looking = asyncio.create_task(router._survey())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     router.outdated(IDS[0])
     await soon(looking)
-    assert IDS[0] not in router._records
-    await soon(router._look())
-    assert IDS[0] in router._records
+    assert IDS[0] not in router.book.records
+    await soon(router._survey())
+    assert IDS[0] in router.book.records
 
 
 async def test_a_stage_that_becomes_outdated_while_it_is_asked_is_no_error() -> None:

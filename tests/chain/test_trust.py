@@ -11,7 +11,7 @@ from helpers.loopback import Peer, eventually, soon
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.audit.evidence import Evidence
 from swarm.audit.guard import Guard
-from swarm.chain import router
+from swarm.chain import choice
 from swarm.chain.trust import MAX_CAUGHT
 from swarm.client.generation import GenerationStream
 from swarm.client.scoring import Reader
@@ -29,7 +29,7 @@ def make(material: Material) -> Callable[[], Swarm]:
 
 @pytest.fixture(autouse=True)
 def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "STICKY", 1e9)
+    monkeypatch.setattr(choice, "STICKY", 1e9)
 
 
 class Witness:
@@ -53,7 +53,7 @@ async def join_liar(
     await swarm.add(*(stage for stage in STAGES if stage != STAGES[place]))
     await swarm.router.chain()
     await swarm.add(*others)
-    swarm.router._looked_at = float("-inf")
+    swarm.survey_anew()
     return liar
 
 
@@ -132,7 +132,7 @@ async def test_a_liar_that_stands_by_never_steps_in(
     async with swarm_of(make, *STAGES) as swarm:
         await swarm.router.chain()
         liar = await swarm.join(LyingSpan(material.spans[STAGES[1]], noise))
-        swarm.router._looked_at = float("-inf")
+        swarm.survey_anew()
         said: list[int] = []
         stream = swarm.stream(window=0, standby=True)
         async for piece in stream:
@@ -142,7 +142,7 @@ async def test_a_liar_that_stands_by_never_steps_in(
                 await swarm.router.trust.condemn(liar.id)
                 await eventually(lambda: not stream.standby)
                 await swarm.add(STAGES[1])
-                swarm.router._looked_at = float("-inf")
+                swarm.survey_anew()
                 await gone(swarm, swarm.serving(stream, 1))
         assert liar.id not in {stop.peer_id for stop in stream.route}
         assert not stream.result.stats.failovers[0].standby

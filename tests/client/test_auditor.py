@@ -17,7 +17,7 @@ from swarm.audit.answers import Answers, Incomparable
 from swarm.audit.evidence import Evidence
 from swarm.audit.guard import Guard
 from swarm.audit.tolerance import HALF, Tolerance, tolerance
-from swarm.chain import router
+from swarm.chain import choice
 from swarm.client import rerun
 from swarm.client.auditor import MAX_WAITING
 from swarm.client.generation import GenerationStream
@@ -80,7 +80,7 @@ def prompt_of(tokens: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "STICKY", 1e9)
+    monkeypatch.setattr(choice, "STICKY", 1e9)
 
 
 async def join_liar(
@@ -92,7 +92,7 @@ async def join_liar(
     await swarm.add(next(other for other in STAGES if other != stage), **options)
     await swarm.router.chain()
     await swarm.add(*STAGES, *STAGES, **options)
-    swarm.router._looked_at = float("-inf")
+    swarm.survey_anew()
     return lies
 
 
@@ -194,7 +194,7 @@ async def test_a_liar_that_lies_in_one_frame_of_a_hundred_is_banned(
     chance, texts = random.Random(3), 0
     if not defended:
         monkeypatch.setattr(Tolerance, "holds", lambda *_: True)
-    monkeypatch.setattr(router, "STICKY", 1.0)
+    monkeypatch.setattr(choice, "STICKY", 1.0)
     async with swarm_of(make) as swarm:
         liar = await join_liar(
             swarm, material, saying(noise, lambda _: chance.random() < 0.01), STAGES[0]
@@ -284,7 +284,7 @@ async def test_whose_work_a_text_rests_on_is_known_in_the_next_turn_too(
         )
         await swarm.router.chain()
         await swarm.add(*STAGES)
-        swarm.router._looked_at = float("-inf")
+        swarm.survey_anew()
         witness = swarm.auditor = Witness()  # type: ignore[assignment]
         text = await soon(swarm.write(kill(0), 6, keep=True, max_new_tokens=FEW))
         await soon(swarm.write(prompt=[*PROMPT, *text.token_ids, 5], keep=True, max_new_tokens=FEW))
@@ -301,7 +301,7 @@ async def test_an_audit_that_comes_to_nothing_is_told_with_its_reason(
         await write(swarm)
         assert audits.audits.failures == {"no_other_peers": 1}
         await swarm.add(*STAGES)
-        swarm.router._looked_at = float("-inf")
+        swarm.survey_anew()
         with monkeypatch.context() as patch:
             patch.setattr(rerun, "RUN_TIMEOUT_S", 0.0)
             patch.setattr(rerun, "WINDOW_TIMEOUT_S", 0.0)
@@ -383,7 +383,7 @@ async def test_where_two_disagree_and_there_is_no_third_nobody_is_banned(
         await swarm.add(STAGES[1])
         await swarm.router.chain()
         await swarm.add(*STAGES)
-        swarm.router._looked_at = float("-inf")
+        swarm.survey_anew()
         async with swarm.audits() as audits:
             await write(swarm)
             assert audits.audits.disagreements == 1
@@ -403,7 +403,7 @@ async def test_an_auditor_that_fails_is_no_liar(make: Callable[[], Swarm]) -> No
     async with swarm_of(make, *STAGES) as swarm:
         await swarm.router.chain()
         await swarm.add(*STAGES, cache_tokens=10)  # too small for any session
-        swarm.router._looked_at = float("-inf")
+        swarm.survey_anew()
         async with swarm.audits() as audits:
             await write(swarm)
             assert (audits.audits.texts, swarm.router.ledger.suspects) == (0, ())

@@ -2,6 +2,7 @@
 them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from helpers.loopback import (
     tokenizer_of,
 )
 from helpers.models import ARCHITECTURES, LAYERS
+from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
 from swarm.client.generation import GenerationStream, Threads
@@ -90,7 +92,7 @@ class Swarm:
         )
         self.up: list[Peer] = []
         self.states: dict[str, str] = {}
-        self.health = Health()
+        self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
         self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(somebody())
@@ -99,11 +101,14 @@ class Swarm:
 
     def know(self, records: Sequence[PeerRecord]) -> None:
         """Begin anew, as a client that knew these peers before."""
-        self.router = Router(
-            self, self._connections, self._checkpoint, "tiny", self.health, records
-        )
+        book = PeerBook(self._checkpoint.num_layers, self.health, records)
+        self.router = Router(self, self._connections, self._checkpoint, book)
         self.kept = KeptSessions(self.router.trust)
         self.router.trust.when_banned.append(self.kept.shed)
+
+    def survey_anew(self) -> None:
+        """Let the next chain be chosen by a new survey, however fresh the last one is."""
+        self.router.book.surveyed_at_s = float("-inf")
 
     async def add(self, *spans: tuple[int, int], **options: int) -> None:
         for first, last in spans:

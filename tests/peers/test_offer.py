@@ -26,7 +26,9 @@ def test_a_record_says_what_is_offered_now(facts: PeerFacts) -> None:
     offer.state, offer.tokens_per_second = "online", 12.5
     offer.budget = CacheBudget(100)
     offer.budget.reserve(40)
-    record = offer.record(facts, ADDRESSES, ((neighbour_key(Identity.generate().peer_id), 31),), queue_ms=2.0)
+    record = offer.record(
+        facts, ADDRESSES, ((neighbour_key(Identity.generate().peer_id), 31),), queue_ms=2.0
+    )
     assert (record.first_layer, record.last_layer, record.dtype) == (1, 3, "float16")
     assert (record.state, record.free_cache_tokens) == ("online", 60)
     assert (record.tokens_per_second, record.queue_ms) == (12.5, 2.0)

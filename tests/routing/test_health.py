@@ -21,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def health(clock):
-    return Health(clock)
+    return Health(clock, clock)
 
 
 def test_nobody_is_suspected_at_first(health):
@@ -69,11 +69,11 @@ def test_measurements_fade(health):
 
 
 def test_lists_of_the_users_own(clock):
-    assert not Health(clock, block=["a"]).usable("a")
-    only = Health(clock, allow=["a"])
+    assert not Health(clock, clock, block=["a"]).usable("a")
+    only = Health(clock, clock, allow=["a"])
     assert only.usable("a")
     assert not only.usable("b")
-    both = Health(clock, allow=["a", "b"], block=["b"])
+    both = Health(clock, clock, allow=["a", "b"], block=["b"])
     assert not both.usable("b")
 
 
@@ -86,12 +86,12 @@ def test_the_book_is_bounded(health, monkeypatch):
 
 
 def test_a_liar_is_banned_for_a_while_and_a_restart_remembers(clock):
-    health = Health(clock, wall_clock=clock)
+    health = Health(clock, clock)
     health.ban("a")
     health.recovered("a")
     assert not health.usable("a")
     assert health.usable("b")
-    again = Health(clock, bans=health.bans, wall_clock=clock)
+    again = Health(clock, clock, bans=health.bans)
     assert not again.usable("a")
     clock.now += module.BAN_S + 1
     assert again.usable("a")
@@ -100,7 +100,7 @@ def test_a_liar_is_banned_for_a_while_and_a_restart_remembers(clock):
 
 def test_bans_are_bounded(clock, monkeypatch):
     monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
-    health = Health(clock, wall_clock=clock)
+    health = Health(clock, clock)
     for peer in "abcd":
         health.ban(peer)
     assert list(health.bans) == ["b", "c", "d"]

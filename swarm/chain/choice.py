@@ -1,0 +1,102 @@
+"""Which of the chains that could be used is taken: the shortest loop, few suspects, no needless
+change.
+
+Pure functions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.audit.ledger import Ledger
+from swarm.routing.chain import gaps
+from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
+
+STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chain, and the figures that its predicted loop is made of.
+
+    Attributes:
+        candidates: the chain's peers by peer id.
+    """
+
+    plan: Plan
+    candidates: Mapping[str, Candidate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        peers = [
+            {
+                "peer_id": stage.peer_id,
+                "layers": (stage.first, stage.last),
+                **_figures(self.candidates[stage.peer_id]),
+            }
+            for stage in self.plan.stages
+        ]
+        return {"loop_ms": self.plan.loop_ms, "peers": peers}
+
+
+def _figures(candidate: Candidate) -> dict[str, float]:
+    return {
+        "rtt_ms": candidate.rtt_ms,
+        "queue_ms": candidate.fixed_ms,
+        "layer_ms": candidate.layer_ms,
+    }
+
+
+def best_two(candidates: Sequence[Candidate], layers: int) -> list[Choice]:
+    """Return the chain with the shortest loop and, if there is one, the best chain that lacks one
+    of its peers.
+
+    Raises:
+        MissingLayers: if the candidates leave a gap.
+    """
+    by_id = {candidate.peer_id: candidate for candidate in candidates}
+    best = plan(candidates, layers)
+    return [
+        Choice(each, {stage.peer_id: by_id[stage.peer_id] for stage in each.stages})
+        for each in (best, runner_up(best, candidates, layers))
+        if each is not None
+    ]
+
+
+def choose(candidates: Sequence[Candidate], layers: int, last: Plan | None, ledger: Ledger) -> Plan:
+    """Return the chain to use.
+
+    It has the shortest loop, or is the ``last`` one if that is nearly as good. Where others serve
+    their layers, it is without the worse ones of those who accuse each other, and has one suspect
+    at most: then the next audit tells whether that one lied.
+
+    Raises:
+        MissingLayers: if the candidates leave a gap.
+    """
+    for worse in ledger.worse:
+        candidates = _without(worse, candidates, layers)
+    while True:
+        found = _stay(last, plan(candidates, layers), candidates)
+        chosen = {stage.peer_id for stage in found.stages}
+        doubtful = [peer_id for peer_id in ledger.suspects if peer_id in chosen][:-1]
+        fewer = next(
+            (c for each in doubtful if (c := _without(each, candidates, layers)) != candidates),
+            None,
+        )
+        if fewer is None:
+            return found
+        candidates = fewer
+
+
+def _stay(last: Plan | None, found: Plan, candidates: Sequence[Candidate]) -> Plan:
+    """The last chain, if its peers are still there and it is nearly as good as the one found."""
+    again = cost(last.stages, candidates) if last else None
+    if last is None or again is None or again > STICKY * found.loop_ms:
+        return found
+    return replace(last, loop_ms=again)
+
+
+def _without(peer_id: str, candidates: Sequence[Candidate], layers: int) -> Sequence[Candidate]:
+    """The other candidates, if they serve all layers; else all of them."""
+    others = [candidate for candidate in candidates if candidate.peer_id != peer_id]
+    return candidates if gaps(others, layers) else others
