@@ -3,7 +3,6 @@ import pytest
 from peers.compute.cache_budget import (
     FIRST_LIFE_S,
     MAX_RETRY_MS,
-    MEMORY,
     MIN_RETRY_MS,
     CacheBudget,
     CacheFull,
@@ -67,7 +66,7 @@ def test_who_is_refused_learns_when_enough_will_have_been_given_back() -> None:
 def test_the_hint_follows_how_long_sessions_live() -> None:
     clock = Clock()
     budget = CacheBudget(100, clock)
-    for _ in range(8 * MEMORY):
+    for _ in range(64):
         reservation = budget.reserve(100)
         clock.now_s += 2.0
         budget.release(reservation)
@@ -79,7 +78,7 @@ def test_the_hint_follows_how_long_sessions_live() -> None:
 def test_the_hint_is_bounded(life_s: float, bound: float) -> None:
     clock = Clock()
     budget = CacheBudget(100, clock)
-    for _ in range(8 * MEMORY):
+    for _ in range(64):
         reservation = budget.reserve(100)
         clock.now_s += life_s
         budget.release(reservation)
