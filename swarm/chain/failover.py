@@ -129,7 +129,7 @@ class Mender:
         broken: set[str] = set()
         since = self._clock()
         while True:
-            await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.patience_s / 3))
+            await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.protocol.patience_s / 3))
             now = await self._look(broken)
             stuck = self._stuck(now) if not broken and now == before else None
             if stuck is None:
@@ -137,7 +137,9 @@ class Mender:
             replays = stuck in self._told_again
             if self._clock() - since >= (PROMPT_TIMEOUT_S if replays else STANDSTILL_S):
                 self._blame(
-                    self._session.broken(self._session.parties[stuck], "it does not get on")
+                    self._session.protocol.broken(
+                        self._session.parties[stuck], "it does not get on"
+                    )
                 )
                 return {stuck}
 
@@ -170,18 +172,18 @@ class Mender:
             if isinstance(standing, Progress):
                 standings[link.peer_id] = standing
             else:
-                self._blame(standing or self._session.broken(link, "it does not answer"))
+                self._blame(standing or self._session.protocol.broken(link, "it does not answer"))
                 broken.add(link.peer_id)
         return standings
 
     async def _probe(self, link: ChainLink) -> None:
         with suppress(ChainBroken):  # which the session hears of as well
-            await self._session.tell(link, Probe(session=self._session.id))
+            await self._session.tell(link, Probe(session=self._session.protocol.id))
 
     def _stuck(self, standings: dict[str, Progress]) -> str | None:
         """The first peer that was sent more than it has sent on: it hangs, or the link to it
         does."""
-        due = self._session.last_sent
+        due = self._session.protocol.last_sent
         for link in self._session.chain:
             standing = standings[link.peer_id]
             if standing.passed < due:
@@ -273,11 +275,11 @@ class Mender:
             except BaseException:
                 await self._dismiss(new)
                 raise
-            session.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
+            session.protocol.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
             # one that only had kept nothing may be there again
             broken -= {link.peer_id for link in new}
         await self._standby.follow(broken, held)
-        await self._standby.name_speakers()
+        await self._standby.name_senders()
 
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
         """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are
@@ -299,9 +301,9 @@ class Mender:
         """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
         session, link = self._session, spare.link
         session.admit(link, spare.onward)
-        late = session.broken(link, "it stood by, and was not told everything")
+        late = session.protocol.broken(link, "it stood by, and was not told everything")
         if behind is not None:
-            await session.heed(behind, spare.member, link.peer_id)
+            await session.accept_from(behind, spare.member, link.peer_id)
         if spare.feed is not None:
             try:
                 await within(HAND_OVER_TIMEOUT_S, spare.feed.finish())
@@ -310,14 +312,14 @@ class Mender:
             finally:
                 await spare.feed.close()
         if before is not None:
-            session.leads(before, link.hop)
+            session.protocol.follow(before, link.hop)
             await session.tell(before, goes_on_to(link.hop, session, held))
             try:
                 await within(HAND_OVER_TIMEOUT_S, self._rerouted(before, held))
             except asyncio.TimeoutError:
                 raise late from None
         if behind is not None:
-            await session.heeded(behind, link.peer_id)
+            await session.accepted(behind, link.peer_id)
 
     async def _bring_in(
         self, before: ChainLink | None, new: list[ChainLink], behind: ChainLink | None, held: Resume
@@ -326,12 +328,12 @@ class Mender:
         session, self._replayed = self._session, True
         previous, onward = before.peer_id if before else None, behind.hop if behind else None
         if behind is not None:
-            await session.heed(behind, new[-1].peer_id)
+            await session.accept_from(behind, new[-1].peer_id)
         await session.join(new, onward, held.epoch, previous)
         self._told_again |= {link.peer_id for link in new}
         await self._hand_over(before, new, held)
         if behind is not None:
-            await session.heeded(behind, new[-1].peer_id)
+            await session.accepted(behind, new[-1].peer_id)
 
     async def _rerouted(self, before: ChainLink, held: Resume) -> None:
         """Wait until a peer has followed a reroute. Raises `ChainBroken`."""
@@ -347,9 +349,13 @@ class Mender:
         session, further = self._session, len(new) - 1
         if before is not None:
             hop = new[0].hop
-            session.leads(before, hop)
+            session.protocol.follow(before, hop)
             reroute = Reroute(
-                session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=further
+                session=session.protocol.id,
+                epoch=held.epoch,
+                root=held.root,
+                next=hop,
+                replay=further,
             )
             await session.tell(before, reroute)
             await self._rerouted(before, held)
@@ -357,13 +363,13 @@ class Mender:
         for told in replayed(held.root, len(held.tokens)):
             tokens = held.tokens[told.rows]
             await session.tell(
-                new[0], Frame.again(session.id, held.epoch, told, further, tokens=tokens)
+                new[0], Frame.again(session.protocol.id, held.epoch, told, further, tokens=tokens)
             )
 
     async def _dismiss(self, links: list[ChainLink]) -> None:
         """Hear nothing more of them, and let them know, if they are still there."""
         self._session.leave(links)
-        goodbye = Close(session=self._session.id)
+        goodbye = Close(session=self._session.protocol.id)
         await asyncio.gather(*(take_leave(link.connection, goodbye) for link in links))
 
 

@@ -9,9 +9,10 @@ from swarm.util.averages import ewma
 from swarm.wire.messages import Result
 
 PROMPT_TIMEOUT_S = 60.0  # before a loop was measured: a full frame of a prompt on a slow chain
-# after so many loops, and so long, without an answer, something may hang
-HANG_LOOPS, LEAST_HANG_S = 2.0, 0.5
-FADE = 0.8  # what older loops still count for how long the next one may take
+# without an answer for this many loops, and for this long, the chain may hang
+HANG_LOOPS = 2.0
+LEAST_HANG_S = 0.5
+FADE = 0.8  # the weight of all older loops in the estimate of the next one
 
 
 class NotAsked(ValueError):
@@ -19,8 +20,8 @@ class NotAsked(ValueError):
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a result answers.
+class Matched:
+    """The windows that a result answers.
 
     Attributes:
         windows: one, or several in a row that a busy peer computed together.
@@ -43,7 +44,7 @@ class InFlight:
     def __init__(self) -> None:
         self.epoch = 0
         self._sent: deque[tuple[Window, float]] = deque()  # and when
-        self._heard_at = float("-inf")
+        self._progress_at = float("-inf")
         self._loop_s: float | None = None  # fading mean, once a loop of decoding was measured
 
     def sent(self, window: Window, now: float) -> bool:
@@ -51,20 +52,20 @@ class InFlight:
 
         Return whether it begins a new epoch: all that was sent before is void then.
         """
+        begins = window.epoch > self.epoch
         self._sent.append((window, now))
-        begins, self.epoch = window.epoch > self.epoch, max(window.epoch, self.epoch)
+        self.epoch = max(window.epoch, self.epoch)
         return begins
 
-    def heard(self, at: float) -> None:
-        """Something came from the chain at this time: it gets on."""
-        self._heard_at = max(self._heard_at, at)
+    def progressed(self, at: float) -> None:
+        """Note that the chain made progress at this time."""
+        self._progress_at = max(self._progress_at, at)
 
-    def answered(self, result: Result, at: float) -> Answered | None:
+    def answered(self, result: Result, at: float) -> Matched | None:
         """Strike off the windows that a result answers, which arrived at this time.
 
-        Return None if it is stale.
-
-        Windows of older epochs may have died on their way, and need no answer.
+        Return None if it is stale. Windows of older epochs may have died on their way, and need no
+        answer.
 
         Raises:
             NotAsked: if it answers nothing that was sent.
@@ -76,6 +77,7 @@ class InFlight:
         windows: list[Window] = []
         tokens = tail = 0
         sent_at = at
+        # several windows may be answered as one: those whose tokens follow each other without a gap
         while (
             self._sent and tokens < result.count and self._sent[0][0].first == result.first + tokens
         ):
@@ -91,44 +93,41 @@ class InFlight:
         loop_s = at - sent_at
         if tail == tokens:  # a prompt's loops say nothing of decoding
             self._loop_s = ewma(self._loop_s, loop_s, FADE)
-        return Answered(tuple(windows), loop_s)
+        return Matched(tuple(windows), loop_s)
 
     def go_on(self, epoch: int) -> None:
-        """Nothing that was sent is waited for any more; a newer epoch begins.
+        """Begin a newer epoch; nothing that was sent is waited for any more.
 
-        How long loops took is kept, though it was another chain: one that is slower is asked early
-        whether it gets on, and left alone while it does, or while it computes.
+        The loops of the old chain stay measured: a slower chain is asked early whether it makes
+        progress, and left alone while it does.
         """
         self.epoch = epoch
         self._sent.clear()
 
     def rest(self) -> None:
-        """The same, before another text: its prompt may take longer than any loop of the last
-        one."""
+        """Begin a newer epoch for another text, whose prompt may take longer than any loop of the
+        last one."""
         self.go_on(self.epoch + 1)
         self._loop_s = None
 
     @property
     def patience_s(self) -> float:
         """How long an answer may take."""
-        return (
-            PROMPT_TIMEOUT_S
-            if self._loop_s is None
-            else max(HANG_LOOPS * self._loop_s, LEAST_HANG_S)
-        )
+        if self._loop_s is None:
+            return PROMPT_TIMEOUT_S
+        return max(HANG_LOOPS * self._loop_s, LEAST_HANG_S)
 
-    def left_s(self, now: float) -> float:
-        """How long the next answer may still take; as long as ever while nothing is in flight."""
+    @property
+    def deadline(self) -> float | None:
+        """When the next answer is overdue; None while nothing is in flight."""
         oldest = next(
             (sent_at for window, sent_at in self._sent if window.epoch == self.epoch), None
         )
-        if oldest is None:
-            return self.patience_s
-        return max(oldest, self._heard_at) + self.patience_s - now
+        return None if oldest is None else max(oldest, self._progress_at) + self.patience_s
 
     @property
     def last_sent(self) -> int:
-        """The serial of the last token that was sent in the current epoch; 0 if there was none."""
+        """The serial of the last token sent in this epoch; 0 if there was none."""
         return next(
             (w.first + len(w.tokens) - 1 for w, _ in reversed(self._sent) if w.epoch == self.epoch),
             0,

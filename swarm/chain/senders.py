@@ -1,37 +1,39 @@
-"""Whose frames the peers of a session take: as they were told, and as they have confirmed."""
+"""Whose frames each peer of a session accepts: what it was told, and what it has confirmed."""
 
 
-class Speakers:
-    """Notes of one client about one session."""
+class AcceptedSenders:
+    """One client's notes about one session."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, ...]] = {}
         self._confirmed: dict[str, tuple[str, ...]] = {}
 
-    def opens(self, peer_id: str, previous: str | None) -> None:
-        """The session is opened on a peer that takes frames from one other peer, or from us
-        alone."""
-        self._told[peer_id] = self._confirmed[peer_id] = () if previous is None else (previous,)
+    def open(self, peer_id: str, previous: str | None) -> None:
+        """Record that the session is opened on a peer, which accepts frames from the client and
+        from the peer ``previous``."""
+        self._told[peer_id] = () if previous is None else (previous,)
+        self._confirmed[peer_id] = self._told[peer_id]
 
-    def knows(self, peer_id: str, speakers: tuple[str, ...]) -> bool:
-        """Whether a peer was told, last of all, to take frames from these."""
-        return self._told.get(peer_id) == speakers
+    def is_told(self, peer_id: str, senders: tuple[str, ...]) -> bool:
+        """Return whether the last thing that a peer was told is to accept these senders."""
+        return self._told.get(peer_id) == senders
 
     def telling(self, peer_id: str) -> None:
-        """A peer is about to be told others: until it was, nothing is known, and it is told once
-        more if need be."""
+        """Record that a message to a peer is on its way out.
+
+        Until `told` nothing is certain: if sending is interrupted, the peer is told again.
+        """
         self._told.pop(peer_id, None)
 
-    def told(self, peer_id: str, speakers: tuple[str, ...]) -> None:
-        """A peer has been told so."""
-        self._told[peer_id] = speakers
+    def told(self, peer_id: str, senders: tuple[str, ...]) -> None:
+        """Record that a peer was told to accept these senders, and no others."""
+        self._told[peer_id] = senders
 
-    def confirms(self, peer_id: str, speakers: tuple[str, ...]) -> None:
-        """A peer says that it does."""
-        self._confirmed[peer_id] = speakers
+    def confirmed(self, peer_id: str, senders: tuple[str, ...]) -> None:
+        """Record that a peer accepts these senders."""
+        self._confirmed[peer_id] = senders
 
-    def hears(self, peer_id: str, speaker: str) -> bool:
-        """Whether a peer takes the frames of another one, now and until it is told otherwise."""
-        return speaker in self._told.get(peer_id, ()) and speaker in self._confirmed.get(
-            peer_id, ()
-        )
+    def accepts(self, peer_id: str, sender: str) -> bool:
+        """Return whether a peer was told to accept a sender, and has confirmed it."""
+        told = self._told.get(peer_id, ())
+        return sender in told and sender in self._confirmed.get(peer_id, ())

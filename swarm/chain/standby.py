@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from swarm.chain.answer import Answer
+from swarm.chain.answer import ChainAnswer
 from swarm.chain.failures import ChainBroken
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink, take_leave
@@ -106,7 +106,7 @@ class Standby:
         self._spent: set[str] = set()  # peers that failed to stand by, and are not tried again
         self._sought_at: dict[tuple[int, int], float] = {}  # by layers
         self._news: asyncio.Queue[Arrival] = asyncio.Queue(MAX_NEWS)
-        self._said = _Said(session.id, held)
+        self._said = _Said(session.protocol.id, held)
         self._epoch = self._answered = 0  # of the last answer, and its last serial
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -129,9 +129,9 @@ class Standby:
                 if spare.feed is not None:
                     spare.feed.put(frame)
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: ChainAnswer) -> None:
         """The text went on by an answer of the chain as it is now."""
-        self._epoch, self._answered = answer.epoch, answer.first + answer.count - 1
+        self._epoch, self._answered = answer.epoch, answer.last
         if self._wanted and not self._tasks:
             self._tasks = [asyncio.create_task(self._seek()), asyncio.create_task(self._watch())]
 
@@ -192,15 +192,15 @@ class Standby:
         del self._spares[member.peer_id]
         return spare
 
-    async def name_speakers(self) -> None:
+    async def name_senders(self) -> None:
         """Have every peer of the chain take frames from the one before, and from whoever stands by
         for that one: it can then take the place at once. Raises `ChainBroken`."""
-        heeding = []
+        telling = []
         for before, link in pairwise(self._session.chain):
             spare = self._spares.get(before.peer_id)
             others = () if spare is None else (spare.link.peer_id,)
-            heeding.append(self._session.heed(link, before.peer_id, *others))
-        await all_over(*heeding)
+            telling.append(self._session.accept_from(link, before.peer_id, *others))
+        await all_over(*telling)
 
     async def leave_all(self) -> None:
         """Their peers are needed elsewhere."""
@@ -223,7 +223,7 @@ class Standby:
         while True:
             await self._look()
             with suppress(ChainBroken):  # then the chain is about to be repaired
-                await self.name_speakers()
+                await self.name_senders()
             await self._listen()
 
     async def _seek_for(self, place: int) -> None:
@@ -246,10 +246,12 @@ class Standby:
         feeder = chain[place - 1] if place else None
         spare = Spare(link, chain[place].peer_id, feeder, onward, self._clock())
         self._spares[spare.member] = spare
-        link.connection.subscribe(self._session.id, self._news)
+        link.connection.subscribe(self._session.protocol.id, self._news)
         previous = feeder.peer_id if feeder is not None else None
         with _unsure(spare):
-            await self._tell(spare, self._session.opening(link, onward, previous, self._epoch))
+            await self._tell(
+                spare, self._session.protocol.opening(link, onward, previous, self._epoch)
+            )
 
     async def _look(self) -> None:
         """Ask everybody how far it has come, and leave those that failed."""
@@ -266,7 +268,7 @@ class Standby:
                 left.append(spare)
             elif spare.fed:
                 spare.asked = spare.asked[1], self._answered
-                asked.append((spare, Probe(session=self._session.id)))
+                asked.append((spare, Probe(session=self._session.protocol.id)))
         await asyncio.gather(self._leave_all(left), *(self._tell_soon(*each) for each in asked))
 
     async def _listen(self) -> None:
@@ -288,7 +290,7 @@ class Standby:
         if spare is None:
             return
         if isinstance(message, Opened):
-            spare.opened = message.branches or not self._session.branches
+            spare.opened = message.branches or not self._session.protocol.branches
             spare.failure = "" if spare.opened else "it takes no branches"
         elif isinstance(message, Rerouted):
             spare.reaches = True
@@ -314,13 +316,13 @@ class Standby:
         else:
             with suppress(ChainBroken), _unsure(spare):  # then the chain is about to be repaired
                 await self._session.tell(
-                    spare.feeder, Mirror(session=self._session.id, to=spare.link.hop)
+                    spare.feeder, Mirror(session=self._session.protocol.id, to=spare.link.hop)
                 )
-        await self._tell(spare, Probe(session=self._session.id))
+        await self._tell(spare, Probe(session=self._session.protocol.id))
 
     async def _tell(self, spare: Spare, message: Message) -> None:
         try:
-            self._session.bytes_sent += await spare.link.connection.send(message)
+            await self._session.post(spare.link.connection, message)
         except LinkClosed as error:
             spare.failure = error.why
 
@@ -340,15 +342,15 @@ class Standby:
     async def _leave(self, spare: Spare) -> None:
         """The other half of `_join`: tell it, and the peer before, if they are still there."""
         spare.failure = spare.failure or "it is left"
-        spare.link.connection.unsubscribe(self._session.id)
+        spare.link.connection.unsubscribe(self._session.protocol.id)
         with _unsure(spare):
             if spare.feed is not None:
                 await spare.feed.close()
             goodbyes: list[tuple[ChainLink, Message]] = [
-                (spare.link, Close(session=self._session.id))
+                (spare.link, Close(session=self._session.protocol.id))
             ]
             if spare.fed and spare.feeder in self._session.chain:
-                goodbyes.append((spare.feeder, Mirror(session=self._session.id)))
+                goodbyes.append((spare.feeder, Mirror(session=self._session.protocol.id)))
             await asyncio.gather(
                 *(take_leave(link.connection, message) for link, message in goodbyes)
             )
@@ -368,7 +370,9 @@ def _unsure(spare: Spare) -> Iterator[None]:
 
 def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:
     """Tells a peer who comes next from now on, and holds everything already."""
-    return Reroute(session=session.id, epoch=held.epoch, root=held.root, next=hop, replay=None)
+    return Reroute(
+        session=session.protocol.id, epoch=held.epoch, root=held.root, next=hop, replay=None
+    )
 
 
 class _Said:
@@ -418,6 +422,4 @@ class _Counted:
 
     async def send(self, message: Message) -> int:
         """Raises `LinkClosed`."""
-        nbytes = await self._connection.send(message)
-        self._session.bytes_sent += nbytes
-        return nbytes
+        return await self._session.post(self._connection, message)

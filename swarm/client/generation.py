@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from swarm.audit.evidence import Samples
-from swarm.chain.answer import Answer
+from swarm.chain.answer import ChainAnswer
 from swarm.chain.failover import PAUSE_S, Mender
 from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
+from swarm.chain.protocol import Terms
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
@@ -193,14 +194,15 @@ class GenerationStream:
     ) -> ChainSession:
         checkpoint = self._models.checkpoint
         session = ChainSession(
-            chain, checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard
+            chain,
+            Terms(checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard),
         )
         try:
             await session.open()
         except BaseException:
             await session.close()
             raise
-        turn.branches = session.branches
+        turn.branches = session.protocol.branches
         return session
 
     async def _run(
@@ -236,7 +238,7 @@ class GenerationStream:
         """If it is a liar that was replaced, with all that its lies have reached: nothing rests on
         its work any more. What was answered before says nothing of those that are left."""
         if self._router.trust.lied(peer_id):
-            session.parties.pop(peer_id, None)
+            session.protocol.forget(peer_id)
             self._samples = Samples()
 
     def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
@@ -261,8 +263,13 @@ class GenerationStream:
         computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent
         self._auditor.offer(evidence, computed)
 
-    async def _judge(self, turn: Turn, answer: Answer) -> list[Piece]:
-        taken = turn.take(answer.epoch, answer.first, answer.count, answer.hidden.shape[0])
+    async def _judge(self, turn: Turn, answer: ChainAnswer) -> list[Piece]:
+        taken = turn.take(
+            answer.epoch,
+            answer.first,
+            sum(len(w.tokens) for w in answer.windows),
+            answer.hidden.shape[0],
+        )
         if not taken:
             return []
         self._measured = answer.measured
@@ -337,7 +344,7 @@ class _Ahead:
         self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.create_task(self._draft()), asyncio.create_task(self._send())]
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> ChainAnswer:
         """The chain's next answer.
 
         Raises what `ChainSession.receive` raises, or what one of the tasks died of.

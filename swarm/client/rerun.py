@@ -12,8 +12,9 @@ from torch import Tensor
 from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.replay import places, windows
-from swarm.chain.answer import Answer
+from swarm.chain.answer import ChainAnswer
 from swarm.chain.failures import ChainSilent
+from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
@@ -66,7 +67,7 @@ class Reruns:
         checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
         rows: dict[int, Tensor] = {}
         session = ChainSession(
-            chain, checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size
+            chain, Terms(checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size)
         )
         async with session:
             for frame in frames:
@@ -89,11 +90,11 @@ class Reruns:
         return Answers(evidence.told, evidence.positions, await norm)
 
 
-async def _answer(session: ChainSession) -> Answer:
+async def _answer(session: ChainSession) -> ChainAnswer:
     """The next answer, for which a text that somebody reads would not have waited so long."""
     for _ in range(MAX_SILENCES):
         try:
             return await session.receive()
         except ChainSilent:
-            await asyncio.sleep(session.patience_s)
+            await asyncio.sleep(session.protocol.patience_s)
     return await session.receive()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from swarm.chain.failures import ChainBroken, ChainSilent
+from swarm.chain.protocol import Terms
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
@@ -88,7 +89,8 @@ class Reader:
         """Final hidden states ``[n, hidden]`` before the final norm."""
         checkpoint, models = self._models.checkpoint, self._models
         session = ChainSession(
-            chain, checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard
+            chain,
+            Terms(checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard),
         )
         async with session:
             asked = list(windows(tokens))

@@ -14,6 +14,7 @@ from swarm.audit.ledger import Ledger
 from swarm.chain import failover
 from swarm.chain.failover import Mender
 from swarm.chain.failures import ChainSilent
+from swarm.chain.protocol import ChainProtocol
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
@@ -137,7 +138,7 @@ async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
                 return await send(message)
 
             monkeypatch.setattr(link.connection, "send", full)
-        monkeypatch.setattr(ChainSession, "patience_s", 0.0)
+        monkeypatch.setattr(ChainProtocol, "patience_s", 0.0)
         assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == set()
 
 
@@ -191,7 +192,7 @@ def coming_to(*standings: tuple[int, int]) -> Script:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failover, "PROBE_TIMEOUT_S", 20.0)
     monkeypatch.setattr(failover, "LEAST_STANDSTILL_S", 0.0)
-    monkeypatch.setattr(ChainSession, "patience_s", 0.0)
+    monkeypatch.setattr(ChainProtocol, "patience_s", 0.0)
 
 
 async def test_a_peer_that_reads_a_long_text_again_is_not_to_blame(impatient: None) -> None:

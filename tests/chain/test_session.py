@@ -8,7 +8,6 @@ import pytest
 
 from helpers.loopback import eventually, soon
 from helpers.scripted_peers import (
-    FINGERPRINT,
     HIDDEN,
     WINDOW,
     answering,
@@ -23,10 +22,9 @@ from helpers.scripted_peers import (
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
 from swarm.chain.failures import ChainBroken, ChainSilent
-from swarm.chain.session import ChainSession
+from swarm.chain.protocol import Received
 from swarm.decoding.decoder import Window
 from swarm.identity import Identity
-from swarm.network.links.connection import Arrival
 from swarm.network.links.link import Link
 from swarm.wire.messages import (
     AcceptFrom,
@@ -66,7 +64,7 @@ async def test_a_window_is_sent_to_the_first_peer_and_answered_by_the_last() -> 
     async with chain_of(good) as chain, chain.session(hidden_size=HIDDEN) as session:
         await session.send(WINDOW)
         answer = await soon(session.receive())
-        assert (answer.epoch, answer.first, answer.count) == (0, 1, 3)
+        assert (answer.epoch, answer.first, answer.last) == (0, 1, 3)
         assert answer.hidden.shape == (2, HIDDEN)
         assert answer.measured.compute_ms == (1.0,)
         assert answer.measured.loop_ms > 0
@@ -75,7 +73,7 @@ async def test_a_window_is_sent_to_the_first_peer_and_answered_by_the_last() -> 
 
 
 async def test_a_prompt_of_many_chunks_may_be_answered_before_it_is_read() -> None:
-    async with chain_of(good) as chain, ChainSession(chain.links, FINGERPRINT, 1 << 18) as session:
+    async with chain_of(good) as chain, chain.session(max_tokens=1 << 18) as session:
         for start in range(400):
             await session.send(Window(0, start, start + 1, (3,), None, 0, start))
         for start in range(400):
@@ -111,7 +109,7 @@ async def test_how_long_a_reader_takes_is_not_how_long_the_chain_took() -> None:
             pytest.approx(0.02),
             pytest.approx(0.04),
         ]
-        assert session.patience_s == in_flight.LEAST_HANG_S, (
+        assert session.protocol.patience_s == in_flight.LEAST_HANG_S, (
             "a slow reader is no reason to wait longer for the next"
         )
 
@@ -225,7 +223,7 @@ async def test_windows_that_were_computed_together_are_answered_together() -> No
         for window in windows(0, 0):
             await session.send(window)
         answer = await soon(session.receive())
-        assert (answer.first, answer.count, answer.hidden.shape[0]) == (1, 2, 2)
+        assert (answer.first, answer.last, answer.hidden.shape[0]) == (1, 2, 2)
 
 
 async def test_the_chain_takes_branches_if_every_peer_does() -> None:
@@ -234,9 +232,9 @@ async def test_the_chain_takes_branches_if_every_peer_does() -> None:
             await link.send(Opened(session=message.session, branches=False))
 
     async with chain_of(good, good) as chain, chain.session() as session:
-        assert session.branches
+        assert session.protocol.branches
     async with chain_of(good, linear) as chain, chain.session() as session:
-        assert not session.branches
+        assert not session.protocol.branches
 
 
 @pytest.mark.parametrize("blamed", [0, 1])
@@ -266,9 +264,13 @@ async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> No
             fault = Fault(
                 code=FaultCode.NEXT_UNREACHABLE, text="gone", session=b"0" * 16, peer=accused
             )
-            assert session.fault(Arrival(chain.peer(0), fault, 0.0)).peer_id == chain.peer(blamed)
+            assert session.protocol.failure(
+                Received(chain.peer(0), fault, 0.0)
+            ).peer_id == chain.peer(blamed)
         fault = Fault(code=FaultCode.INTERNAL, text="", session=b"0" * 16, peer=chain.peer(0))
-        assert session.fault(Arrival(chain.peer(2), fault, 0.0)).peer_id == chain.peer(2)
+        assert session.protocol.failure(Received(chain.peer(2), fault, 0.0)).peer_id == chain.peer(
+            2
+        )
 
 
 @pytest.mark.parametrize("waits_for", ["an answer", "another message"])
@@ -286,7 +288,7 @@ async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_new
 
     async with chain_of(good, complaining) as chain, chain.session() as session:
         session.leave([chain.links[0]])
-        await session.tell(chain.links[1], Probe(session=session.id))
+        await session.tell(chain.links[1], Probe(session=session.protocol.id))
         if waits_for == "an answer":
             receiving = asyncio.create_task(session.receive())
             await asyncio.wait({receiving}, timeout=0.05)
@@ -340,16 +342,16 @@ async def test_while_nothing_is_on_its_way_no_answer_is_missed(
 async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:
     async with chain_of(mute_frames, mute_frames, good) as chain:
         old, new, last = chain.links
-        session = ChainSession([old, last], FINGERPRINT, 64)
+        session = chain.session(0, 2)
         async with session:
             await session.send(WINDOW)
             session.leave([old])
             await session.join([new], last.hop)
-            session.go_on([new, last], epoch=3)
+            session.protocol.go_on([new, last], epoch=3)
             await (
                 chain.servers[0]
                 .links[0]
-                .send(Fault(code=FaultCode.INTERNAL, text="", session=session.id))
+                .send(Fault(code=FaultCode.INTERNAL, text="", session=session.protocol.id))
             )
             await (
                 chain.servers[2]
@@ -358,14 +360,14 @@ async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:
                     Fault(
                         code=FaultCode.NEXT_UNREACHABLE,
                         text="",
-                        session=session.id,
+                        session=session.protocol.id,
                         peer=chain.peer(0),
                     )
                 )
             )
             receiving = asyncio.create_task(session.receive())
             await session.send(Window(3, 0, 9, (3,), None, 1, 0))
-            assert session.last_sent == 9
+            assert session.protocol.last_sent == 9
             await eventually(lambda: "Frame" in kinds(chain.heard[1]))
             assert not receiving.done()
             frame = next(message for message in chain.heard[1] if isinstance(message, Frame))
@@ -387,7 +389,7 @@ async def test_what_peers_say_when_asked_is_gathered(monkeypatch: pytest.MonkeyP
 
     async with chain_of(tell_standing, refuse_probe, good) as chain, chain.session() as session:
         for link in chain.links:
-            await session.tell(link, Probe(session=session.id))
+            await session.tell(link, Probe(session=session.protocol.id))
         heard = await soon(session.poll(Progress, chain.links, 0.2))
         assert isinstance(heard[chain.peer(0)], Progress)
         assert isinstance(heard[chain.peer(1)], ChainBroken)
@@ -510,10 +512,10 @@ async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
 
     async with chain_of(good, slow) as chain, chain.session() as session:
         last, new = chain.links[1], Identity.generate().peer_id
-        await soon(session.heeded(last, chain.peer(0)))  # as it was opened
-        await session.heed(last, chain.peer(0), new)
-        await session.heed(last, chain.peer(0), new)
-        waiting = asyncio.create_task(session.heeded(last, new))
+        await soon(session.accepted(last, chain.peer(0)))  # as it was opened
+        await session.accept_from(last, chain.peer(0), new)
+        await session.accept_from(last, chain.peer(0), new)
+        waiting = asyncio.create_task(session.accepted(last, new))
         await asyncio.wait({waiting}, timeout=0.05)
         assert not waiting.done()
         go_on.set()
@@ -522,12 +524,12 @@ async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
 
 
 async def test_who_does_not_say_that_it_heeds_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "HEED_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sessions, "ACCEPT_TIMEOUT_S", 0.05)
     async with chain_of(good, good) as chain, chain.session() as session:
         new = Identity.generate().peer_id
-        await session.heed(chain.links[1], new)
+        await session.accept_from(chain.links[1], new)
         with pytest.raises(ChainBroken, match="no answer") as caught:
-            await soon(session.heeded(chain.links[1], new))
+            await soon(session.accepted(chain.links[1], new))
         assert caught.value.peer_id == chain.peer(1)
 
 
@@ -542,7 +544,7 @@ async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() ->
 
     async with chain_of(good, heeding) as chain, chain.session() as session:
         new = Identity.generate().peer_id
-        await session.heed(chain.links[1], new)
-        await session.tell(chain.links[1], Probe(session=session.id))
+        await session.accept_from(chain.links[1], new)
+        await session.tell(chain.links[1], Probe(session=session.protocol.id))
         await session.expect(Progress, [chain.links[1]], 20.0)
-        await soon(session.heeded(chain.links[1], new))
+        await soon(session.accepted(chain.links[1], new))

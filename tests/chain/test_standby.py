@@ -9,9 +9,10 @@ import torch
 from helpers.loopback import eventually, soon
 from helpers.scripted_peers import Chain, chain_of, good, kinds
 from swarm.chain import standby as standbys
-from swarm.chain.answer import Answer
+from swarm.chain.answer import ChainAnswer
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
+from swarm.decoding.decoder import Window
 from swarm.network.links.link import Link
 from swarm.outputs import Measured
 from swarm.routing.chain import Stage
@@ -19,7 +20,9 @@ from swarm.wire.messages import Message, Mirror, Open, Opened, Probe, Progress
 
 Send = Callable[[Message], Awaitable[int]]
 
-ANSWER = Answer(0, 1, 3, torch.zeros(1, 8), Measured(20.0, (1.0,)), 0.0, ())
+ANSWER = ChainAnswer(
+    (Window(0, 0, 1, (3, 4, 5), None, 1, 0),), torch.zeros(1, 8), Measured(20.0, (1.0,)), 0.0
+)
 
 
 class Finder:

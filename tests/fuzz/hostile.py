@@ -2,11 +2,8 @@
 clear error."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from types import SimpleNamespace
 
 import msgpack
 import torch
@@ -15,7 +12,7 @@ from fuzz.arena import PATIENCE_S, SkippingLoop, pair, run, settle
 from fuzz.mutate import changed
 from fuzz.schema import IDENTITIES, valid
 from helpers.records import peer_record
-from swarm.chain import session as sessions
+from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
@@ -159,22 +156,23 @@ def play(seed: int) -> tuple[str, list[str]]:
         links: list[ChainLink] = []
         failures: list[str] = []
         good = random.choice((0.5, 0.9, 0.97, 0.99))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
         for number in reversed(range(PEERS)):
             ours, theirs = await pair("peer:1")
             liars.append(Liar(theirs, good, random, liars[0] if liars else None))
             peer_id = IDENTITIES[number].peer_id
             stage = Stage(peer_id, number, number + 1)
-            links.insert(0, ChainLink(stage, peer_record(peer_id), Connection(peer_id, ours)))
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, SkippingLoop)
+            links.insert(
+                0, ChainLink(stage, peer_record(peer_id), Connection(peer_id, ours, loop.time))
+            )
         client = asyncio.create_task(_use(links, random))
         started = loop.time()
         try:
-            with _clock_of(loop):
-                while not client.done() and loop.time() - started < SESSION_S:
-                    await asyncio.wait({client}, timeout=0.002)
-                    loop.skipped_s += STEP_S if chance.random() < 0.1 else 0.0
-                    await settle(2)
+            while not client.done() and loop.time() - started < SESSION_S:
+                await asyncio.wait({client}, timeout=0.002)
+                loop.skipped_s += STEP_S if chance.random() < 0.1 else 0.0
+                await settle(2)
             if not client.done():
                 failures.append("the client hangs")
             else:
@@ -198,16 +196,6 @@ def play(seed: int) -> tuple[str, list[str]]:
 
     failures = run(work)
     return ends[0], failures
-
-
-@contextmanager
-def _clock_of(loop: SkippingLoop) -> Iterator[None]:
-    """Let sessions go by the clock that is put forward."""
-    clock, sessions.time = sessions.time, SimpleNamespace(perf_counter=loop.time)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sessions.time = clock
 
 
 @dataclass
@@ -238,7 +226,8 @@ def fuzz(count: int, seed: int) -> Report:
 async def _use(links: list[ChainLink], random: Random) -> str:
     """Some windows, some at a time, as a generation sends them."""
     epoch = first = 0
-    async with ChainSession(links, "0" * 32, 512, HIDDEN) as session:
+    terms, clock = Terms("0" * 32, 512, HIDDEN), asyncio.get_running_loop().time
+    async with ChainSession(links, terms, clock) as session:
         for _ in range(WINDOWS):
             ahead = random.choice((1, 3))
             for _ in range(ahead):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from helpers.loopback import Server, dialed
+from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
@@ -88,10 +89,12 @@ class Chain:
         self.servers: list[Server] = []
         self.heard: list[list[Message]] = []
 
-    def session(self, *stages: int, **options: Any) -> ChainSession:
+    def session(
+        self, *stages: int, hidden_size: int | None = None, max_tokens: int = 64, **options: Any
+    ) -> ChainSession:
         """On these of the peers; on all by default."""
         links = [self.links[stage] for stage in stages] or self.links
-        return ChainSession(links, FINGERPRINT, 64, **options)
+        return ChainSession(links, Terms(FINGERPRINT, max_tokens, hidden_size), **options)
 
     def peer(self, number: int) -> str:
         return self.links[number].stage.peer_id

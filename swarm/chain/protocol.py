@@ -1,0 +1,374 @@
+"""One session over a chain of peers, as its client sees it: a state machine without I/O.
+
+Events go in, each with the time at which it arrived; messages to send come out as `Outgoing`. There
+is one book of the windows in flight (`swarm.chain.in_flight`), one of the peers that take part
+(`swarm.chain.members`), and one of the senders that each of them accepts (`swarm.chain.senders`).
+Only `ChainProtocol` changes them, and each of its methods is one change.
+
+`swarm.chain.session` is its shell: connections, a queue, and a timer.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from swarm.audit.guard import Guard
+from swarm.chain.answer import ChainAnswer
+from swarm.chain.failures import ChainBroken, Implausible
+from swarm.chain.in_flight import InFlight, Matched, NotAsked
+from swarm.chain.members import Members, P
+from swarm.chain.senders import AcceptedSenders
+from swarm.decoding.decoder import Window
+from swarm.outputs import Measured
+from swarm.wire.messages import (
+    AcceptFrom,
+    Accepting,
+    Cancel,
+    Close,
+    Fault,
+    FaultCode,
+    Frame,
+    Hop,
+    Message,
+    Open,
+    Opened,
+    Progress,
+    Rerouted,
+    Result,
+    SessionId,
+)
+
+MAX_SET_ASIDE = 256  # results that came while replies were waited for
+LATE = (Progress, Rerouted, Accepting)  # replies that may come when they are no longer waited for
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message came from a peer; ``at`` is when, in seconds of the session's clock."""
+
+    peer_id: str
+    message: Message
+    at: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection to a peer ended, and why."""
+
+    peer_id: str
+    why: str
+    at: float
+
+
+Event = Received | Lost
+
+
+@dataclass(frozen=True)
+class Outgoing(Generic[P]):
+    """A message to send to a peer."""
+
+    to: P
+    message: Message
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a session is opened for.
+
+    Attributes:
+        fingerprint: of the model.
+        max_tokens: that every peer reserves room for.
+        hidden_size: the model's width; an answer of another width is a failure of the peer that
+            sent it. None if it is not known.
+        guard: an answer that is not possible for this model is a failure of the chain.
+    """
+
+    fingerprint: str
+    max_tokens: int
+    hidden_size: int | None = None
+    guard: Guard | None = None
+
+
+class ChainProtocol(Generic[P]):
+    """Who takes part, what is in flight, what an event means, and whom to blame.
+
+    Attributes:
+        id: of the session.
+        chain: its peers now.
+        parties: all peers that were ever part of the chain, by their ids, and the last place of
+            each: what the peers of the chain hold may rest on the work of any of them.
+        branches: every peer takes several continuations of one token; known once it is open.
+    """
+
+    def __init__(self, session: SessionId, chain: Sequence[P], terms: Terms) -> None:
+        self.id = session
+        self.chain = tuple(chain)
+        self.parties = {peer.peer_id: peer for peer in self.chain}
+        self.branches = True
+        self._terms = terms
+        self._members = Members[P]()
+        self._senders = AcceptedSenders()
+        self._flight = InFlight()
+        self._set_aside: deque[Received] = deque(maxlen=MAX_SET_ASIDE)
+
+    # Who takes part.
+
+    def join(
+        self, peers: Sequence[P], onward: Hop | None, epoch: int, previous: str | None
+    ) -> list[Outgoing[P]]:
+        """Admit peers that follow each other; return what opens the session on them.
+
+        Args:
+            onward: where the last of them sends its outputs; None for the client.
+            epoch: frames of older epochs are stale to them.
+            previous: the peer that sends to the first of them; None if the client does.
+        """
+        hops = [*(peer.hop for peer in peers[1:]), onward]
+        before = [previous, *(peer.peer_id for peer in peers[:-1])]
+        for peer, hop in zip(peers, hops, strict=True):
+            self.admit(peer, hop)
+        return [
+            Outgoing(peer, self.opening(peer, hop, sender, epoch))
+            for peer, hop, sender in zip(peers, hops, before, strict=True)
+        ]
+
+    def opening(self, peer: P, onward: Hop | None, previous: str | None, epoch: int) -> Open:
+        """Return what opens the session on one peer, which accepts frames from the client and from
+        the peer ``previous``."""
+        self._senders.open(peer.peer_id, previous)
+        return Open(
+            session=self.id,
+            fingerprint=self._terms.fingerprint,
+            first=peer.stage.first,
+            last=peer.stage.last,
+            max_tokens=self._terms.max_tokens,
+            next=onward,
+            previous=previous,
+            epoch=epoch,
+        )
+
+    def opened(self, replies: Collection[Opened]) -> None:
+        """Note what peers can do on which the session is open now."""
+        self.branches = self.branches and all(reply.branches for reply in replies)
+
+    def admit(self, peer: P, onward: Hop | None) -> None:
+        """Take a peer's messages from now on; it sends to ``onward``, or to the client."""
+        self._members.admit(peer, onward)
+
+    def follow(self, peer: P, onward: Hop | None) -> None:
+        """Note who comes next after a peer: it may blame that one, and no other."""
+        self._members.follow(peer, onward)
+
+    def leave(self, peers: Collection[P]) -> None:
+        """Take no more messages from peers that are no longer part of the chain."""
+        self._members.leave(peers)
+
+    def go_on(self, chain: Sequence[P], epoch: int) -> None:
+        """Go on with another chain in a newer epoch; nothing that was sent is waited for."""
+        self.chain = tuple(chain)
+        self.parties |= {peer.peer_id: peer for peer in self.chain}
+        self._flight.go_on(epoch)
+        self._set_aside.clear()
+
+    def forget(self, peer_id: str) -> None:
+        """Note that nothing which the peers hold rests on the work of this one any more."""
+        self.parties.pop(peer_id, None)
+
+    def rest(self) -> list[Outgoing[P]]:
+        """Discard all that is in flight, and begin a newer epoch, in which another text may go
+        on."""
+        self._flight.rest()
+        self._set_aside.clear()
+        return [Outgoing(peer, self._cancel()) for peer in self.chain]
+
+    def close(self) -> list[Outgoing[P]]:
+        """Leave all peers; return what ends the session on them."""
+        goodbyes = [Outgoing(peer, Close(session=self.id)) for peer in self._members.peers]
+        self._members.leave(self._members.peers)
+        return goodbyes
+
+    # Whose frames a peer accepts.
+
+    def accept_from(self, peer: P, senders: tuple[str, ...]) -> AcceptFrom | None:
+        """Return what has a peer accept frames from these peers and from no others; None if it was
+        told so before. Call `told` once it is sent."""
+        if self._senders.is_told(peer.peer_id, senders):
+            return None
+        self._senders.telling(peer.peer_id)
+        return AcceptFrom(session=self.id, speakers=senders)
+
+    def told(self, peer: P, senders: tuple[str, ...]) -> None:
+        """Note that a peer was sent what `accept_from` returned."""
+        self._senders.told(peer.peer_id, senders)
+
+    def accepts(self, peer: P, sender: str) -> bool:
+        """Return whether a peer has confirmed that it accepts frames from another one."""
+        return self._senders.accepts(peer.peer_id, sender)
+
+    # Windows and answers.
+
+    def send(self, window: Window, now: float) -> list[Outgoing[P]]:
+        """Book a window; return the frame for the first peer, and where a new epoch begins, a
+        cancel for each of the others: it overtakes what is on its way."""
+        first, *others = self.chain
+        frame = Frame(
+            session=self.id,
+            epoch=window.epoch,
+            root=window.root,
+            first=window.first,
+            tail=window.tail,
+            parents=window.parents,
+            tokens=window.tokens,
+        )
+        begins = self._flight.sent(window, now)
+        cancels = [Outgoing(peer, self._cancel()) for peer in others if begins]
+        return [Outgoing(first, frame), *cancels]
+
+    def answer(self, event: Event) -> ChainAnswer | None:
+        """Take an event while an answer is waited for; return the answer if it is one.
+
+        None stands for what changes nothing: a stale answer, a late reply, whatever comes from a
+        peer that is not a member or speaks against one.
+
+        Raises:
+            ChainBroken: if it tells of a failure, or is one.
+            Implausible: if the answer cannot be one of this model.
+        """
+        if not self._is_news(event):
+            return None
+        if isinstance(event, Lost):
+            raise self.failure(event)
+        if isinstance(event.message, LATE):
+            return None
+        self._flight.progressed(event.at)
+        if not isinstance(event.message, Result):
+            raise self.failure(event)
+        return self._answer(event.peer_id, event.message, event.at)
+
+    def answer_set_aside(self) -> ChainAnswer | None:
+        """Return the first answer that came while replies were waited for, if there is one.
+
+        Raises what `answer` raises.
+        """
+        while self._set_aside:
+            if answer := self.answer(self._set_aside.popleft()):
+                return answer
+        return None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the chain has been silent for too long; None while nothing is in flight."""
+        return self._flight.deadline
+
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take."""
+        return self._flight.patience_s
+
+    @property
+    def last_sent(self) -> int:
+        """The serial of the last token that was sent in this epoch; 0 if there was none."""
+        return self._flight.last_sent
+
+    # Other messages.
+
+    def reply(self, event: Event, kind: type[Reply]) -> Reply | None:
+        """Take an event while replies of a ``kind`` are waited for; return the reply if it is one.
+
+        An answer is set aside for `answer_set_aside`.
+
+        Raises:
+            ChainBroken: if it tells of a failure.
+        """
+        if not self._is_news(event):
+            return None
+        if isinstance(event, Lost):
+            raise self.failure(event)
+        if isinstance(event.message, Result):
+            self._set_aside.append(event)
+            return None
+        if isinstance(event.message, kind):
+            self._flight.progressed(event.at)
+            return event.message
+        if isinstance(event.message, LATE):
+            return None
+        raise self.failure(event)
+
+    def disturbs(self, event: Event) -> bool:
+        """Return whether an event matters while the session rests."""
+        harmless = isinstance(event, Received) and isinstance(event.message, (Result, *LATE))
+        return self._is_news(event) and not harmless
+
+    # Whom to blame.
+
+    def failure(self, event: Event) -> ChainBroken:
+        """Return what an event says against whom. It must come from a member."""
+        peer = self._members[event.peer_id]
+        if isinstance(event, Lost):
+            return self.broken(peer, event.why)
+        if isinstance(event.message, Fault):
+            fault = event.message
+            blamed = self._members.to_blame(event.peer_id, fault, self.chain) or peer
+            code = fault.code if blamed == peer else None
+            return self.broken(blamed, fault.text or fault.code.value, code)
+        return self.broken(peer, f"it sent {type(event.message).__name__} out of turn")
+
+    @staticmethod
+    def broken(peer: P, why: str, code: FaultCode | None = None) -> ChainBroken:
+        return ChainBroken(peer.peer_id, peer.layers, why, code)
+
+    def _is_news(self, event: Event) -> bool:
+        """Return whether an event comes from a member, and speaks against none that has left.
+
+        Also note which senders a peer accepts: a confirmation counts whenever it comes.
+        """
+        message = event.message if isinstance(event, Received) else None
+        if isinstance(message, Accepting):
+            self._senders.confirmed(event.peer_id, message.speakers)
+        if event.peer_id not in self._members:
+            return False
+        if not isinstance(message, Fault):
+            return True
+        if message.peer is not None and message.peer not in self._members:
+            return False
+        return self._members.to_blame(event.peer_id, message, self.chain) is not None
+
+    def _answer(self, peer_id: str, result: Result, at: float) -> ChainAnswer | None:
+        last = self.chain[-1]
+        if peer_id != last.peer_id:
+            raise self.broken(self._members[peer_id], "it answered, and is not the last one")
+        try:
+            matched = self._flight.answered(result, at)
+        except NotAsked as error:
+            raise self.broken(last, str(error)) from None
+        hidden_size = self._terms.hidden_size
+        if hidden_size is not None and result.hidden.hidden != hidden_size:
+            wide = f"its answer is {result.hidden.hidden} wide, not {hidden_size}"
+            raise self.broken(last, wide)
+        if matched is None:
+            return None
+        hidden = self._plausible(result)
+        return ChainAnswer(matched.windows, hidden, self._measured(result, matched), at)
+
+    def _plausible(self, result: Result) -> Tensor:
+        hidden = result.hidden.unpack()
+        guard = self._terms.guard
+        objection = guard.objection(hidden) if guard else None
+        if objection:
+            last = self.chain[-1]
+            raise Implausible(last.peer_id, last.layers, objection)
+        return hidden
+
+    def _measured(self, result: Result, matched: Matched) -> Measured:
+        """Credit times to peers only if every peer of the chain has told its own."""
+        stages = tuple(peer.stage for peer in self.chain)
+        told = stages if len(result.compute_ms) == len(stages) else ()
+        return Measured(matched.loop_s * 1e3, result.compute_ms, result.queue_ms, told)
+
+    def _cancel(self) -> Cancel:
+        return Cancel(session=self.id, epoch=self._flight.epoch)
