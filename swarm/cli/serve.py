@@ -114,9 +114,9 @@ def serve(
     as_json: bool,
 ) -> None:
     """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""
-    from swarm.gateway.keys import Keys
+    from swarm.gateway.keys import ApiKeys
 
-    keys = Keys.load(api_keys)
+    keys = ApiKeys.load(api_keys)
     pairs = _pairs(models, drafts)
     for _, draft in pairs:
         if draft:

@@ -1,11 +1,11 @@
-"""How many texts may be asked for and written at once, and whose turn is next.
+"""Admission control: how many texts may be requested and generated at once, and in which order.
 
-A request is *admitted* from when it has been read until it is answered, and holds *places* while
-its texts are written. In between its prompt is read and its model's peers are looked for, which may
-take long, and holds nobody up.
+A request is *admitted* when its body has been read, until it is answered. It holds *places* while
+its texts are generated. In between, its prompt is tokenized and the model's peers are looked up.
+Both may take long, and neither keeps other requests from their places.
 
-Where several models are served, each is sure of a share: the rest goes to whoever asks first. So a
-model whose peers are gone, and whose requests all wait, leaves places to the others.
+If several models are served, each has a guaranteed share; the rest is first come, first served. A
+model whose peers are gone, and whose requests all wait, thus leaves places to the other models.
 """
 
 import asyncio
@@ -21,39 +21,43 @@ from swarm.util.averages import ewma
 PLACES = 32
 WAITING = 64
 PATIENCE_S = 60.0  # that a request waits for places
-LEAST_RETRY_S, MOST_RETRY_S = 1.0, 60.0
-FADE = 0.8  # what earlier generations count in how long one takes
+LEAST_RETRY_S = 1.0
+MOST_RETRY_S = 60.0
+FADE = 0.8  # weight of earlier generations in the mean time that one takes
 
 
 class Shares:
-    """A number of things that models share.
+    """A number of units that models share.
 
-    Each model is sure of some, which no other model can take.
+    Each model is guaranteed some, which no other model can take.
 
     Attributes:
-        taken: how many each model holds.
+        taken: how many units each model holds.
     """
 
     def __init__(self, total: int, models: int) -> None:
-        self.total, self.models = total, models
+        self.total = total
+        self.models = models
         self.taken: Counter[str] = Counter()
-        # one half is divided, the other is for whoever asks
-        self._sure = total // (2 * models) if models > 1 else 0
+        # half of the units are divided among the models, the other half is open to all
+        self._guaranteed = total // (2 * models) if models > 1 else 0
 
     @property
     def most(self) -> int:
-        """How many one model can hold."""
-        return self.total - self._sure * (self.models - 1)
+        """The number of units that one model can hold at most."""
+        return self.total - self._guaranteed * (self.models - 1)
 
-    def sure(self, model: str, count: int) -> bool:
-        """Whether this model may have so many more whatever others want."""
-        return self.taken[model] + count <= self._sure
+    def guarantees(self, model: str, count: int) -> bool:
+        """Tell whether ``count`` more units are within the model's guaranteed share."""
+        return self.taken[model] + count <= self._guaranteed
 
     def fits(self, model: str, count: int) -> bool:
-        """Whether this model may have so many more now."""
-        others = sum(max(taken, self._sure) for name, taken in self.taken.items() if name != model)
+        """Tell whether the model may take ``count`` more units now."""
+        others = sum(
+            max(taken, self._guaranteed) for name, taken in self.taken.items() if name != model
+        )
         unseen = self.models - len(self.taken.keys() | {model})
-        return others + self._sure * unseen + self.taken[model] + count <= self.total
+        return others + self._guaranteed * unseen + self.taken[model] + count <= self.total
 
     def take(self, model: str, count: int) -> None:
         self.taken[model] += count
@@ -63,27 +67,26 @@ class Shares:
 
 
 @dataclass(eq=False)
-class _Turn:
-    """One request in the line."""
+class _Queued:
+    """One request in the queue; ``placed`` is done when it has its places."""
 
     model: str
     count: int
-    called: asyncio.Future[None]
+    placed: asyncio.Future[None]
 
 
-class Admission:
-    """A number of places, and a bounded number of those who wait for some: first come, first
-    served.
+class AdmissionControl:
+    """A number of places, and a bounded queue of requests for them: first come, first served.
 
-    A request for many places is not overtaken by one for few, unless it waits for a share of its
-    model.
+    A request for few places does not overtake one for many, unless it falls into the guaranteed
+    share of its model.
 
     Args:
-        places: texts that are written at once.
-        waiting: texts that may be asked for beyond these.
+        places: texts that are generated at once.
+        waiting: texts that may be requested beyond these.
         patience_s: how long a request waits for places.
-        models: how many are served.
-        clock: tells seconds.
+        models: how many models are served.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -94,107 +97,108 @@ class Admission:
         models: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._admitted, self._places = Shares(places + waiting, models), Shares(places, models)
-        self._patience_s, self._clock = patience_s, clock
-        self._line: list[_Turn] = []
-        self._held_s = LEAST_RETRY_S  # that a generation lately took
+        self._requested = Shares(places + waiting, models)
+        self._places = Shares(places, models)
+        self._patience_s = patience_s
+        self._clock = clock
+        self._queue: list[_Queued] = []
+        self._mean_hold_s = LEAST_RETRY_S  # how long recent generations held their places
 
     @property
     def running(self) -> int:
-        """Texts that have a place."""
+        """The number of texts that have a place."""
         return self._places.taken.total()
 
     @property
     def waiting(self) -> int:
-        """Texts that are asked for and have no place yet."""
-        return self._admitted.taken.total() - self.running
+        """The number of texts that were requested and have no place yet."""
+        return self._requested.taken.total() - self.running
 
     def check(self, count: int) -> None:
-        """Raises `BadRequest` if there are never so many places."""
+        """Raise `BadRequest` if one request can never have ``count`` places."""
         most = self._places.most
         if count > most:
             raise BadRequest(
-                f"{count} texts at once are asked for, and at most {most} are written", "n"
+                f"{count} texts at once are requested; at most {most} are generated at once", "n"
             )
 
     @asynccontextmanager
     async def admit(self, model: str, count: int = 1) -> AsyncIterator[None]:
-        """Be one of those who may wait for places.
+        """Admit a request, which may then wait for places.
 
         Raises:
-            BadRequest: if there are never so many places.
-            Overloaded: if too many wait.
+            BadRequest: if one request can never have ``count`` places.
+            Overloaded: if too many requests wait.
         """
         self.check(count)
-        if not self._admitted.fits(model, count):
+        if not self._requested.fits(model, count):
             raise self._overloaded()
-        self._admitted.take(model, count)
+        self._requested.take(model, count)
         try:
             yield
         finally:
-            self._admitted.give_back(model, count)
+            self._requested.give_back(model, count)
 
     @asynccontextmanager
     async def place(self, model: str, count: int = 1) -> AsyncIterator[None]:
-        """Hold so many places, as soon as it is our turn.
+        """Wait for ``count`` places and hold them.
 
         Raises:
-            Overloaded: if the line does not move.
+            Overloaded: if they are not free in time.
         """
         await self._take(model, count)
         since = self._clock()
         try:
             yield
         finally:
-            self._held_s = ewma(self._held_s, self._clock() - since, FADE)
+            self._mean_hold_s = ewma(self._mean_hold_s, self._clock() - since, FADE)
             self._give_back(model, count)
 
     async def _take(self, model: str, count: int) -> None:
-        turn = _Turn(model, count, asyncio.get_running_loop().create_future())
-        self._line.append(turn)
-        self._call()
-        if turn.called.done():
+        queued = _Queued(model, count, asyncio.get_running_loop().create_future())
+        self._queue.append(queued)
+        self._place_queued()
+        if queued.placed.done():
             return
         try:
-            await asyncio.wait({turn.called}, timeout=self._patience_s)
+            await asyncio.wait({queued.placed}, timeout=self._patience_s)
         except asyncio.CancelledError:
-            if turn.called.done():
+            if queued.placed.done():
                 self._give_back(model, count)
             raise
         finally:
-            if not turn.called.done():
-                self._line.remove(turn)
-                self._call()
-        if not turn.called.done():
+            if not queued.placed.done():
+                self._queue.remove(queued)
+                self._place_queued()
+        if not queued.placed.done():
             raise self._overloaded()
 
     def _give_back(self, model: str, count: int) -> None:
         self._places.give_back(model, count)
-        self._call()
+        self._place_queued()
 
-    def _call(self) -> None:
-        """Call in those for whom there are places, in turn.
+    def _place_queued(self) -> None:
+        """Give places to queued requests, in order, as far as there are places.
 
-        Behind a request that still waits, those of other models go on only into what they are sure
-        of: it could never have that anyhow.
+        Requests of other models pass one that has to wait only into their guaranteed shares, which
+        the waiting request could never have.
         """
-        behind: set[str] = set()  # models whose next request waits
-        for turn in list(self._line):
-            if len(behind) == self._places.models:
+        blocked: set[str] = set()  # models whose next request waits
+        for queued in list(self._queue):
+            if len(blocked) == self._places.models:
                 return
-            if turn.model in behind:
+            if queued.model in blocked:
                 continue
-            if self._places.sure(turn.model, turn.count) or (
-                not behind and self._places.fits(turn.model, turn.count)
+            if self._places.guarantees(queued.model, queued.count) or (
+                not blocked and self._places.fits(queued.model, queued.count)
             ):
-                self._line.remove(turn)
-                self._places.take(turn.model, turn.count)
-                turn.called.set_result(None)
+                self._queue.remove(queued)
+                self._places.take(queued.model, queued.count)
+                queued.placed.set_result(None)
             else:
-                behind.add(turn.model)
+                blocked.add(queued.model)
 
     def _overloaded(self) -> Overloaded:
-        until_free = self._held_s * (1 + self.waiting) / self._places.total
-        return Overloaded(
-            self.running, self.waiting, min(MOST_RETRY_S, max(LEAST_RETRY_S, until_free))
-        )
+        until_free_s = self._mean_hold_s * (1 + self.waiting) / self._places.total
+        retry_after_s = min(MOST_RETRY_S, max(LEAST_RETRY_S, until_free_s))
+        return Overloaded(self.running, self.waiting, retry_after_s)

@@ -1,4 +1,4 @@
-"""The routes of the gateway: requests in, replies out, and nothing that a reader should not see."""
+"""The routes of the gateway: each turns a request into a reply, or an error into a safe answer."""
 
 import logging
 import secrets
@@ -12,18 +12,18 @@ from aiohttp import web
 
 from swarm.gateway.browsers import check_host, check_origin
 from swarm.gateway.errors import Problem, WrongKey, problem_of
-from swarm.gateway.intake import Held, Intake
-from swarm.gateway.keys import Keys
+from swarm.gateway.intake import BodyReservation, Intake
+from swarm.gateway.keys import ApiKeys
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import is_open
-from swarm.gateway.prompts import Threads
+from swarm.gateway.prompts import ParserThreads
 from swarm.gateway.replies import ChatShape, Reply, Shape, TextShape
 from swarm.gateway.requests import B, Body, ChatBody, TextBody, read
-from swarm.gateway.service import Done, Engine, Event, Said, Service
+from swarm.gateway.service import EndEvent, Engine, Service, TextEvent, TokenEvent
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.request import context_tokens
 
-# asked by whatever name a host has; they tell nothing worth a key
+# served under any name of this host and without a key: they reveal nothing
 PROBES = frozenset({"/health", "/ready"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,29 +32,32 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Handlers of all routes but the pages'.
+    """The handlers of all routes but those of the pages.
 
     Args:
-        threads: where bodies are read.
-        keys: who may ask.
-        names: by which this host is known, beside its addresses.
+        threads: parse bodies.
+        keys: authorize requests.
+        names: of this host, beside its addresses.
     """
 
     def __init__(
         self,
         service: Service,
         metrics: Metrics,
-        threads: Threads,
-        keys: Keys,
+        threads: ParserThreads,
+        keys: ApiKeys,
         names: Collection[str] = (),
     ) -> None:
-        self._service, self._metrics, self._threads = service, metrics, threads
-        self._keys, self._names = keys, names
+        self._service = service
+        self._metrics = metrics
+        self._threads = threads
+        self._keys = keys
+        self._names = names
         self._intake = Intake()
         self._since = int(time.time())
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._tell_errors, self._guard])
+        app = web.Application(middlewares=[self._answer_errors, self._guard])
         app.on_response_prepare.append(_sign)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._complete)
@@ -62,7 +65,7 @@ class Gateway:
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
-        app.router.add_get("/metrics", self._count)
+        app.router.add_get("/metrics", self._metrics_text)
         return app
 
     # Texts.
@@ -76,8 +79,8 @@ class Gateway:
     async def _answer(
         self, request: web.Request, kind: type[Body], shape: Shape
     ) -> web.StreamResponse:
-        async with self._intake.held() as held:
-            body = await self._read(request, kind, held)
+        async with self._intake.reservation() as reservation:
+            body = await self._read(request, kind, reservation)
             self._service.check(body)
             models = self._service.engine(body.model).models
             reply = Reply(
@@ -85,28 +88,33 @@ class Gateway:
                 body.model,
                 models.checkpoint.fingerprint,
                 models.lexicon.spell,
-                logprobs=body.told_logprobs is not None,
+                logprobs=body.num_logprobs is not None,
                 explain=body.explain,
                 usage_chunk=body.include_usage,
             )
-            async with aclosing(self._service.write(body, held.give_back)) as events:
+            async with aclosing(self._service.generate(body, reservation.release)) as events:
                 if body.stream:
                     return await self._stream(request, events, reply)
-                done = {
+                generations = {
                     event.index: event.generation
                     async for event in events
-                    if isinstance(event, Done)
+                    if isinstance(event, EndEvent)
                 }
-                return web.json_response(reply.whole([done[index] for index in sorted(done)]))
+                in_order = [generations[index] for index in sorted(generations)]
+                return web.json_response(reply.whole(in_order))
 
-    async def _read(self, request: web.Request, kind: type[B], held: Held) -> B:
-        data = await self._intake.read(request, held)
+    async def _read(self, request: web.Request, kind: type[B], reservation: BodyReservation) -> B:
+        data = await self._intake.read(request, reservation)
         return await self._threads.run(len(data), partial(read, data, kind))
 
     async def _stream(
-        self, request: web.Request, events: AsyncGenerator[Event, None], reply: Reply
+        self, request: web.Request, events: AsyncGenerator[TextEvent, None], reply: Reply
     ) -> web.StreamResponse:
-        """What fails at once has a status of its own, what fails later is the last event."""
+        """Stream the reply.
+
+        A failure before the first event is answered with its own status; a later one becomes the
+        last event.
+        """
         stream = EventStream(request)
         with suppress(ConnectionResetError, SlowReader):
             try:
@@ -116,16 +124,16 @@ class Gateway:
             except Exception as error:
                 if not stream.is_open:
                     raise
-                await stream.send(self._told(error).body)
+                await stream.send(self._error_reply(error).body)
             await stream.close()
         return stream.response
 
     async def _send(
-        self, stream: EventStream, events: AsyncGenerator[Event, None], reply: Reply
+        self, stream: EventStream, events: AsyncGenerator[TextEvent, None], reply: Reply
     ) -> None:
         generations = []
         while (event := await stream.while_waiting(_next(events))) is not None:
-            if isinstance(event, Said):
+            if isinstance(event, TokenEvent):
                 chunk = reply.piece(event.index, event.piece, event.route)
             else:
                 generations.append(event.generation)
@@ -135,7 +143,7 @@ class Gateway:
         if reply.usage_chunk:
             await stream.send(reply.usage(generations))
 
-    # What there is.
+    # Models, health and metrics.
 
     async def _models(self, request: web.Request) -> web.Response:
         cards = [self._card(name, engine) for name, engine in self._service.engines.items()]
@@ -166,25 +174,25 @@ class Gateway:
 
     async def _ready(self, request: web.Request) -> web.Response:
         missing = await self._service.missing()
-        told = {"status": "incomplete" if missing else "ok", "missing": missing}
-        return web.json_response(told, status=503 if missing else 200)
+        answer = {"status": "incomplete" if missing else "ok", "missing": missing}
+        return web.json_response(answer, status=503 if missing else 200)
 
-    async def _count(self, request: web.Request) -> web.Response:
+    async def _metrics_text(self, request: web.Request) -> web.Response:
         return web.Response(
             body=self._metrics.text(), headers={"Content-Type": self._metrics.content_type}
         )
 
-    # Around all of them.
+    # Middlewares.
 
     @web.middleware
-    async def _tell_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except Exception as error:
-            return self._told(error).response()
+            return self._error_reply(error).response()
 
-    def _told(self, error: Exception) -> Problem:
-        """What to tell of an error, which is counted."""
+    def _error_reply(self, error: Exception) -> Problem:
+        """Count an error, and return the answer to it."""
         problem = _problem(error)
         self._metrics.refused(problem.code or "invalid_request")
         return problem
@@ -203,12 +211,12 @@ class Gateway:
         return await handler(request)
 
 
-async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+async def _next(events: AsyncGenerator[TextEvent, None]) -> TextEvent | None:
     return await anext(events, None)
 
 
 def refuse(status: int, why: str) -> web.Response:
-    """Answer in OpenAI's envelope where no handler of ours is asked."""
+    """Answer in OpenAI's envelope where no handler of ours is called."""
     response = _refusal(status, why).response()
     response.headers["X-Request-Id"] = _request_id()
     return response
@@ -219,13 +227,11 @@ def _refusal(status: int, why: str) -> Problem:
         return Problem(
             status, "the gateway failed; its log says more", "server_error", "internal_error"
         )
-    return Problem(
-        status, f"{why}: docs/gateway.md lists what can be asked", "invalid_request_error"
-    )
+    return Problem(status, f"{why}: docs/gateway.md lists all routes", "invalid_request_error")
 
 
 def _problem(error: Exception) -> Problem:
-    """What to tell; what is a bug of ours goes to the log in full."""
+    """Return the answer to an error; log a bug of ours in full."""
     if isinstance(error, web.HTTPException):
         return _refusal(error.status, error.reason)
     problem = problem_of(error)

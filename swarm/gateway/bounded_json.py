@@ -1,7 +1,7 @@
-"""JSON from strangers, read in bounded memory.
+"""Parse untrusted JSON in bounded memory.
 
-Two bytes of JSON, ``[]``, are sixty or more in memory: what a body holds is counted before anything
-is made of it.
+Two bytes of JSON, ``[]``, take sixty or more in memory, so the parts of a body are counted before
+it is parsed.
 """
 
 import re
@@ -11,8 +11,8 @@ from pydantic_core import from_json
 
 from swarm.gateway.errors import BadRequest
 
-MAX_VALUES = 2 << 20  # token ids of all prompts are the most
-MAX_CONTAINERS = 64 << 10  # arrays and objects: messages and their parts are the most
+MAX_VALUES = 2 << 20  # token ids of all prompts are the most of them
+MAX_CONTAINERS = 64 << 10  # arrays and objects: messages and their parts are the most of them
 MAX_STRINGS = 256 << 10  # names of fields included
 
 _STRUCTURE = b'"[{,'
@@ -21,24 +21,24 @@ _STRING = re.compile(rb'"[^"]*"')
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Read one JSON object.
+    """Parse one JSON object.
 
-    Raises `BadRequest` for anything else, and for one of too many parts.
+    Raise `BadRequest` for anything else, and for an object of too many parts.
     """
-    _count(body)
+    _check_size(body)
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise BadRequest(f"the body is no JSON that can be read ({error})") from None
+        raise BadRequest(f"the body is not valid JSON ({error})") from None
     if not isinstance(fields, dict):
         raise BadRequest("the body has to be a JSON object")
     return fields
 
 
-def _count(body: bytes) -> None:
-    """Raises `BadRequest` for too many parts.
+def _check_size(body: bytes) -> None:
+    """Raise `BadRequest` for too many parts.
 
-    Counts right in whatever is JSON; nothing else is read anyhow.
+    The counts are right for valid JSON; the parser refuses everything else.
     """
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
     strings = bare.count(b'"') // 2

@@ -1,11 +1,13 @@
-"""Keeps other people's web pages out.
+"""Refuse requests of other people's web pages.
 
-Any page that someone opens can send requests to a server on their own machine. It cannot read the
-answers, since no other origin is ever allowed to, but a request alone costs the swarm work. And a
-page whose name is made to point to 127.0.0.1 once it is open (DNS rebinding) counts as the server's
-own. So requests that change something must come from pages of our own or from no page at all, and
-whoever has no key must have come by an address or a name that we know: the name of a rebinding page
-is its owner's.
+Any page in a user's browser can send requests to a server on the user's machine. The page cannot
+read the answers, since no other origin is ever allowed to, but the request alone costs the swarm
+work. And with DNS rebinding, where the name of an open page is made to point to 127.0.0.1, the page
+counts as the server's own. Therefore:
+
+- a request that changes something must come from a page of our own, or from no page at all;
+- a request without an API key must name an address of this host, or a name of it that we know. A
+  rebinding page names its owner's.
 """
 
 import ipaddress
@@ -19,14 +21,13 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(method: str, host: str, origin: str | None) -> None:
-    """Raises `ForeignPage` if a page of another origin asks for something to be done."""
+    """Raise `ForeignPage` if a page of another origin sends a request that changes something."""
     if origin is not None and method not in SAFE_METHODS and _netloc(origin) != host.lower():
         raise ForeignPage("Origin", origin[:200])
 
 
 def check_host(host: str, names: Collection[str]) -> None:
-    """Raises `ForeignPage` if a ``Host`` header is neither an IP address, nor localhost, nor one of
-    ``names``."""
+    """Raise `ForeignPage` if a ``Host`` header is no IP address, localhost, or one of ``names``."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

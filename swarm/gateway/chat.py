@@ -1,4 +1,4 @@
-"""A chat as one prompt, by the template that comes with the model's tokenizer."""
+"""Turn a chat into a prompt, by the chat template that comes with the model's tokenizer."""
 
 from collections.abc import Sequence
 
@@ -8,32 +8,27 @@ from swarm.client import conversation
 from swarm.client.control_tokens import TooManyControlTokens
 from swarm.client.conversation import NoChatTemplate, TemplateRefuses, by_template
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import Message
+from swarm.gateway.requests import ChatMessage
 
 
-def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """About the text that the model sees of a chat, by which its length can be told."""
-    told = [
-        conversation.Message(role=message.role, content=message.content) for message in messages
-    ]
+def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage]) -> str:
+    """Return approximately the text that the model sees of a chat, to estimate its length."""
+    chat = _conversation(messages)
     try:
-        return str(tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False))
-    except Exception:  # the template refuses it: why, is told when the chat is read
+        return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    except Exception:  # the template refuses the chat; `chat_prompt` raises the reason
         return "".join(message.content for message in messages)
 
 
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The token ids after which the assistant's answer begins.
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage]) -> list[int]:
+    """Return the token ids after which the assistant's answer begins.
 
     Raises:
-        BadRequest: if the model has no template, its template cannot tell such a chat, or the
-            messages hold too many control tokens.
+        BadRequest: if the model has no template, its template refuses the chat, or the messages
+            hold too many control tokens.
     """
-    told = [
-        conversation.Message(role=message.role, content=message.content) for message in messages
-    ]
     try:
-        return by_template(tokenizer, "this model")(told)
+        return by_template(tokenizer, "this model")(_conversation(messages))
     except NoChatTemplate:
         problem = (
             "this model has no chat template; ask POST /v1/completions to continue a text instead"
@@ -45,3 +40,9 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         ) from None
     except TooManyControlTokens as error:
         raise BadRequest(str(error), "messages") from None
+
+
+def _conversation(messages: Sequence[ChatMessage]) -> list[conversation.Message]:
+    return [
+        conversation.Message(role=message.role, content=message.content) for message in messages
+    ]

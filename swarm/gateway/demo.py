@@ -17,7 +17,11 @@ EXAMPLE = (
 
 
 async def serve_demo(peers: int, link_ms: float, port: int) -> None:
-    """Until Ctrl-C or SIGTERM. Raises `ProcessFailed`, `NotStarted` or `CannotListen`."""
+    """Serve until Ctrl-C or SIGTERM. Raise `ProcessFailed`, `NotStarted` or `CannotListen`.
+
+    Args:
+        link_ms: delay of every link, one way.
+    """
     torch.set_num_threads(1)  # the peers need the other cores
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     click.echo(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")

@@ -19,7 +19,7 @@ from swarm.errors import (
     SwarmError,
     WrongWeights,
 )
-from swarm.gateway.outlook import NoChain
+from swarm.gateway.availability import NoChain
 from swarm.request import PromptTooLong, RequestError
 from swarm.routing.chain import MissingLayers
 

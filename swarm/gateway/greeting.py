@@ -1,11 +1,11 @@
-"""What a gateway that is up says to whoever started it."""
+"""The message that a gateway prints once it serves."""
 
 import json
 from collections.abc import Sequence
 
 
 def greeting(url: str, models: Sequence[str], example: str = "Hello") -> str:
-    """What to do next."""
+    """Return the URL, the models, and a command that asks the first of them ``example``."""
     body = json.dumps(
         {"model": models[0], "messages": [{"role": "user", "content": example}], "temperature": 0}
     )

@@ -1,7 +1,7 @@
-"""Bodies of requests come in: bounded in bytes, in time, and in what all of them take together.
+"""Read the bodies of requests, bounded in bytes, in time, and in their memory all together.
 
-A body may be as large as the longest text that peers speak of. Few are, so what is small comes in
-at once, and what is large waits until there is room for it, unread: its sender waits with it.
+A body may be as large as the longest text that a session can hold. Few are: small bodies are read
+at once. A large body stays unread until the others leave memory for it, and its sender waits.
 """
 
 import asyncio
@@ -19,143 +19,148 @@ from swarm.util.tasks import within
 
 JSON = "application/json"
 MAX_BODY_BYTES = 32 << 20  # a text of a million tokens, every character of it escaped
-SMALL_BODY_BYTES = 1 << 20  # bodies up to here take no room of the others'
-ROOM_BYTES = 64 << 20  # for all larger ones at a time
-ROOM_TIMEOUT_S = 30.0  # for that room to be free
-BODY_TIMEOUT_S = 30.0  # for a body to come, and
-LEAST_BYTES_PER_S = 256 << 10  # so fast beyond that: a large one may take longer
-# zlib's name of each
+SMALL_BODY_BYTES = 1 << 20  # bodies up to here do not count against the budget
+BUDGET_BYTES = 64 << 20  # for all larger bodies at a time
+BUDGET_TIMEOUT_S = 30.0  # that a large body waits for the budget
+BODY_TIMEOUT_S = 30.0  # for a body to arrive
+LEAST_BYTES_PER_S = 256 << 10  # every byte that arrives extends that timeout at this rate
+# zlib's window bits for each Content-Encoding
 ENCODINGS = {"identity": None, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-PIECE_BYTES = 256 << 10  # that are unpacked at a time
+PIECE_BYTES = 256 << 10  # that are decompressed at a time
 
 
-class Source(Protocol):
+class ByteStream(Protocol):
     """The bytes of a body: `aiohttp.StreamReader`."""
 
     async def readany(self) -> bytes: ...
 
 
-class Room:
+class BodyBudget:
     """Bytes that large bodies share: first come, first served.
 
-    `take` and `give_back` come in pairs.
+    `reserve` and `release` come in pairs.
     """
 
     def __init__(self, nbytes: int, timeout_s: float) -> None:
         self.free = nbytes
         self._timeout_s = timeout_s
-        self._line: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
 
-    async def take(self, nbytes: int) -> None:
-        """Wait for so many bytes. Raises `Crowded` if they are not free in time."""
-        if not self._line and nbytes <= self.free:
+    async def reserve(self, nbytes: int) -> None:
+        """Wait for ``nbytes``. Raise `Crowded` if they are not free in time."""
+        if not self._queue and nbytes <= self.free:
             self.free -= nbytes
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((turn, nbytes))
+        reserved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((reserved, nbytes))
         try:
-            await asyncio.wait({turn}, timeout=self._timeout_s)
+            await asyncio.wait({reserved}, timeout=self._timeout_s)
         except asyncio.CancelledError:
-            if turn.done():
-                self.give_back(nbytes)
+            if reserved.done():
+                self.release(nbytes)
             raise
         finally:
-            if not turn.done():
-                self._line.remove((turn, nbytes))
-                self._call()
-        if not turn.done():
+            if not reserved.done():
+                self._queue.remove((reserved, nbytes))
+                self._serve_queue()
+        if not reserved.done():
             raise Crowded(self._timeout_s)
 
-    def give_back(self, nbytes: int) -> None:
+    def release(self, nbytes: int) -> None:
+        """The other half of `reserve`."""
         self.free += nbytes
-        self._call()
+        self._serve_queue()
 
-    def _call(self) -> None:
-        while self._line and self._line[0][1] <= self.free:
-            turn, nbytes = self._line.popleft()
+    def _serve_queue(self) -> None:
+        while self._queue and self._queue[0][1] <= self.free:
+            reserved, nbytes = self._queue.popleft()
             self.free -= nbytes
-            turn.set_result(None)
+            reserved.set_result(None)
 
 
-class Held:
-    """The room that one body takes, until its text is in a form of its own bounds."""
+class BodyReservation:
+    """The part of a budget that one body holds, until its text is parsed into bounded fields."""
 
-    def __init__(self, room: Room) -> None:
-        self._room, self._nbytes = room, 0
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._nbytes = 0
 
     async def grow(self, nbytes: int) -> None:
-        """Take room for a body of so many bytes; small ones need none."""
+        """Reserve ``nbytes`` for the body, once; a small body needs none."""
         if not self._nbytes and nbytes > SMALL_BODY_BYTES:
-            await self._room.take(nbytes)
+            await self._budget.reserve(nbytes)
             self._nbytes = nbytes
 
-    def give_back(self) -> None:
-        """May be called twice."""
+    def release(self) -> None:
+        """Give all of it back. May be called twice."""
         nbytes, self._nbytes = self._nbytes, 0
         if nbytes:
-            self._room.give_back(nbytes)
+            self._budget.release(nbytes)
 
 
 class Intake:
-    """Where bodies come in."""
+    """Reads the bodies of requests within one budget."""
 
-    def __init__(self, room: Room | None = None) -> None:
-        self._room = room or Room(ROOM_BYTES, ROOM_TIMEOUT_S)
+    def __init__(self, budget: BodyBudget | None = None) -> None:
+        self._budget = budget or BodyBudget(BUDGET_BYTES, BUDGET_TIMEOUT_S)
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Held]:
-        """Room for one body. It is given back at the end, or earlier by `Held.give_back`."""
-        held = Held(self._room)
+    async def reservation(self) -> AsyncIterator[BodyReservation]:
+        """A reservation for one body, released at the end or earlier by its `release`."""
+        reservation = BodyReservation(self._budget)
         try:
-            yield held
+            yield reservation
         finally:
-            held.give_back()
+            reservation.release()
 
-    async def read(self, request: web.Request, held: Held) -> bytes:
-        """Return the body of a request, unpacked.
+    async def read(self, request: web.Request, reservation: BodyReservation) -> bytes:
+        """Return the body of a request, decompressed.
 
         Raises:
-            BadRequest: 400, 408, 413 or 415, if it is none that can be taken.
-            Crowded: if other large bodies leave no room.
+            BadRequest: with status 400, 408, 413 or 415, if the body cannot be read.
+            Crowded: if other large bodies leave no memory for it.
         """
         if request.content_type != JSON:
             raise BadRequest(f"send the body as `Content-Type: {JSON}`", status=415)
-        packing = Packing.named(request.headers.get("Content-Encoding", "identity"))
+        decompressor = Decompressor.of(request.headers.get("Content-Encoding", "identity"))
         declared = request.content_length
         if declared is not None and declared > MAX_BODY_BYTES:
             raise _too_large()
-        # What is told to be small is believed: one byte more, and it is no part of the body.
-        largest = declared if declared is not None and packing.plain else MAX_BODY_BYTES
+        # A declared length can be trusted: no byte beyond it belongs to the body.
+        largest = declared if declared is not None and decompressor.is_identity else MAX_BODY_BYTES
         body = bytearray()
         try:
             async with aclosing(_arriving(request.content)) as chunks:
                 async for chunk in chunks:
-                    for piece in packing.unpack(chunk):
+                    for piece in decompressor.decompress(chunk):
                         body += piece
                         if len(body) > MAX_BODY_BYTES:
                             raise _too_large()
                         if len(body) > SMALL_BODY_BYTES:
-                            await held.grow(largest)
-                        # between the pieces of a bomb others have their turn
+                            await reservation.grow(largest)
+                        # other requests run between the pieces of a decompression bomb
                         await asyncio.sleep(0)
-            packing.end()
+            decompressor.finish()
         except zlib.error:
-            raise BadRequest("the body is not packed as its Content-Encoding says") from None
+            raise BadRequest("the body is not compressed as its Content-Encoding says") from None
         return bytes(body)
 
 
-class Packing:
-    """One body's content encoding, undone step by step, so that a small body that unpacks to a huge
-    one is noticed."""
+class Decompressor:
+    """Undoes one body's content encoding piece by piece, so that a decompression bomb is noticed.
+
+    Args:
+        bits: zlib's window bits, None for no compression.
+    """
 
     def __init__(self, bits: int | None) -> None:
         self._bits = bits
-        self._begins = True
-        self._unpacker = zlib.decompressobj(bits) if bits is not None else None
+        self._is_first_chunk = True
+        self._zlib = zlib.decompressobj(bits) if bits is not None else None
 
     @classmethod
-    def named(cls, encoding: str) -> "Packing":
-        """Raises `BadRequest` for one that is not known here."""
+    def of(cls, encoding: str) -> "Decompressor":
+        """Return the one for a Content-Encoding. Raise `BadRequest` for an unknown encoding."""
         name = encoding.strip().lower()
         if name not in ENCODINGS:
             known = ", ".join(ENCODINGS)
@@ -166,43 +171,49 @@ class Packing:
         return cls(ENCODINGS[name])
 
     @property
-    def plain(self) -> bool:
+    def is_identity(self) -> bool:
+        """Whether the body is not compressed."""
         return self._bits is None
 
-    def unpack(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield what a chunk holds in pieces of `PIECE_BYTES` at most. Raises `zlib.error`."""
-        if self._unpacker is None:
+    def decompress(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the content of a chunk, `PIECE_BYTES` at most at a time. Raise `zlib.error`."""
+        if self._zlib is None:
             yield chunk
             return
-        if self._begins and self._bits == zlib.MAX_WBITS and chunk[0] & 0xF != zlib.DEFLATED:
-            # some send deflate without zlib's head
-            self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._begins = False
+        if self._is_first_chunk and self._bits == zlib.MAX_WBITS and not _has_zlib_header(chunk):
+            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._is_first_chunk = False
         while chunk:
-            if self._unpacker.eof:  # gzip may have several members, one behind the other
-                self._unpacker = zlib.decompressobj(self._bits or 0)
-            yield self._unpacker.decompress(chunk, PIECE_BYTES)
-            chunk = self._unpacker.unconsumed_tail or self._unpacker.unused_data
+            if self._zlib.eof:  # gzip may have several members, one behind the other
+                self._zlib = zlib.decompressobj(self._bits or 0)
+            yield self._zlib.decompress(chunk, PIECE_BYTES)
+            chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
 
-    def end(self) -> None:
-        """No more comes. Raises `zlib.error` if more is due."""
-        if self._unpacker is not None and not self._unpacker.eof:
-            raise zlib.error("it ends early")
+    def finish(self) -> None:
+        """End the body. Raise `zlib.error` if it is incomplete."""
+        if self._zlib is not None and not self._zlib.eof:
+            raise zlib.error("the compressed data end early")
 
 
-async def _arriving(source: Source) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body as they come, within a time that grows with them.
+def _has_zlib_header(chunk: bytes) -> bool:
+    """Tell whether deflated data begin with zlib's header, which some clients leave out."""
+    return chunk[0] & 0xF == zlib.DEFLATED
+
+
+async def _arriving(source: ByteStream) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks of a body as they arrive, within a time that grows with them.
 
     Raises `BadRequest`.
     """
-    waited_s, allowed_s = 0.0, BODY_TIMEOUT_S
+    waited_s = 0.0
+    allowed_s = BODY_TIMEOUT_S
     clock = asyncio.get_running_loop().time
     while True:
         since = clock()
         try:
             chunk = await within(max(0.0, allowed_s - waited_s), source.readany())
         except asyncio.TimeoutError:
-            raise BadRequest("the body comes too slowly", status=408) from None
+            raise BadRequest("the body arrives too slowly", status=408) from None
         except (web.RequestPayloadError, HttpProcessingError):
             raise BadRequest("the body ends early, or its chunks cannot be read") from None
         if not chunk:
@@ -214,6 +225,6 @@ async def _arriving(source: Source) -> AsyncGenerator[bytes, None]:
 
 def _too_large() -> BadRequest:
     return BadRequest(
-        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB, which is as much as is read",
+        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB, the most that is read",
         status=413,
     )

@@ -1,4 +1,4 @@
-"""API keys: who may ask, if not everybody."""
+"""API keys: which requests are authorized."""
 
 import hashlib
 import hmac
@@ -9,13 +9,13 @@ from pathlib import Path
 from swarm.errors import ConfigError
 
 VARIABLE = "SWARM_API_KEYS"
-MIN_KEY_CHARS = 16  # of a key that nobody guesses
+MIN_KEY_CHARS = 16  # shorter keys can be guessed
 MAX_KEYS = 1024
 SCHEME = "bearer "
 
 
-class Keys:
-    """Valid API keys; without any, everybody may ask. Only their hashes are kept.
+class ApiKeys:
+    """The valid API keys; without any, every request is authorized. Only their hashes are kept.
 
     Raises:
         ConfigError: for a key that is too short or cannot be sent in a header.
@@ -34,12 +34,13 @@ class Keys:
         self._digests = [_digest(key) for key in given]
 
     @classmethod
-    def load(cls, file: Path | None = None) -> "Keys":
-        """Those of a file, one a line, and of the environment variable `VARIABLE`, separated by
-        commas.
+    def load(cls, file: Path | None = None) -> "ApiKeys":
+        """Return the keys of ``file`` and of the environment variable `VARIABLE`.
+
+        A file has one key a line; the variable's keys are separated by commas.
 
         Raises:
-            ConfigError: if the file cannot be read or names none, too.
+            ConfigError: for an invalid key, and for a file that cannot be read or holds no key.
         """
         keys = [key.strip() for key in os.environ.get(VARIABLE, "").split(",")]
         if file is not None:
@@ -57,13 +58,13 @@ class Keys:
         return bool(self._digests)
 
     def admit(self, authorization: str | None) -> bool:
-        """Whether this header may ask. Takes as long for a wrong key as for a right one."""
+        """Tell whether an ``Authorization`` header holds a valid key, in constant time."""
         if not self._digests:
             return True
-        said = authorization or ""
-        key = said[len(SCHEME) :].strip() if said.lower().startswith(SCHEME) else ""
-        asked = _digest(key)
-        return any([hmac.compare_digest(asked, digest) for digest in self._digests])
+        header = authorization or ""
+        key = header[len(SCHEME) :].strip() if header.lower().startswith(SCHEME) else ""
+        given = _digest(key)
+        return any([hmac.compare_digest(given, digest) for digest in self._digests])
 
 
 def _digest(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Tokens' log probabilities in the two shapes of OpenAI's interface."""
+"""Log probabilities of tokens in the two shapes of OpenAI's API."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Spell = Callable[[int], str]  # a token id as text
 
 
 def chat_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
-    """As a chat tells them: an object a token, the likeliest ones in it."""
+    """Return the ``logprobs`` of a chat: one object a token, with the likeliest tokens in it."""
     content = [
         {
             **_entry(spell(piece.token_id), piece.logprob),
@@ -22,7 +22,7 @@ def chat_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
 
 
 def text_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
-    """As a completion tells them: a list for each thing that is known."""
+    """Return the ``logprobs`` of a completion: parallel lists with one entry a token."""
     return {
         "tokens": [spell(piece.token_id) for piece in pieces],
         "token_logprobs": [piece.logprob for piece in pieces],
@@ -34,6 +34,6 @@ def text_logprobs(pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]:
 
 
 def _entry(token: str, logprob: float | None) -> dict[str, Any]:
-    """``bytes`` is null for a token that is no whole character."""
+    """Return one token's entry; ``bytes`` is null for a token that is not whole characters."""
     whole = REPLACEMENT not in token
     return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if whole else None}

@@ -1,4 +1,4 @@
-"""Several streams as one."""
+"""Merge several streams into one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -11,18 +11,17 @@ T = TypeVar("T")
 
 
 class _End:
-    """A stream is over, perhaps because it failed."""
+    """The end of a stream, and the error that ended it, if any."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
 
 async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """What all streams yield, in turn.
+    """Yield the items of all streams as they come.
 
-    At most one item waits, so that all go as fast as the reader.
-
-    The first to fail ends the others, and its error is raised. Closing this closes all of them.
+    At most one item is buffered, so that no stream runs ahead of the reader. The first stream to
+    fail ends the others, and its error is raised. Closing this generator closes all streams.
     """
     if len(streams) == 1:
         async with aclosing(streams[0]) as only:
@@ -31,26 +30,26 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
         return
     queue: asyncio.Queue[T | _End] = asyncio.Queue(1)
     pumps = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
-    left = len(pumps)
+    running = len(pumps)
     try:
-        while left:
-            told = await queue.get()
-            if not isinstance(told, _End):
-                yield told
-            elif told.error is not None:
-                raise told.error
+        while running:
+            queued = await queue.get()
+            if not isinstance(queued, _End):
+                yield queued
+            elif queued.error is not None:
+                raise queued.error
             else:
-                left -= 1
+                running -= 1
     finally:
         await end(*pumps)
 
 
 async def _pump(stream: AsyncGenerator[T, None], queue: "asyncio.Queue[T | _End]") -> None:
-    over = _End()
+    end_of_stream = _End()
     try:
         async with aclosing(stream):
             async for item in stream:
                 await queue.put(item)
-    except Exception as error:  # whatever it is, it is raised where the items are read
-        over = _End(error)
-    await queue.put(over)
+    except Exception as error:  # of any kind: the reader of the items gets it
+        end_of_stream = _End(error)
+    await queue.put(end_of_stream)

@@ -1,9 +1,10 @@
-"""What this gateway has done, for Prometheus.
+"""Metrics of a gateway for Prometheus.
 
-Names are vLLM's where it has them, so that its dashboards work.
+Names are vLLM's where vLLM has the same metric, so that its dashboards work.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -18,33 +19,41 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from swarm.gateway.admission import Admission
+from swarm.gateway.admission import AdmissionControl
 from swarm.outputs import Audits, Stats
 
-MAX_POSITIONS = 32  # of a window that are told apart: every one is a series of its own
-MODEL, CODE = "model_name", "code"
+MAX_POSITIONS = 32  # of a window that are counted by themselves: each is a series of its own
+MODEL = "model_name"
+CODE = "code"
 FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TEXT_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LOOP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Audited(Protocol):
-    """Knows what became of texts that were to be audited."""
+    """Has the results of one model's audits."""
 
     @property
     def audits(self) -> Audits: ...
 
 
 class Metrics:
-    """Counters of one gateway, in a registry of its own.
+    """Metrics of one gateway, in a registry of its own.
 
-    All methods are cheap, and called on the event loop.
+    All methods are cheap. Call them on the event loop.
     """
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: AdmissionControl) -> None:
         self._registry = CollectorRegistry()
+        self._texts = _TextMetrics(self._registry)
+        self._speculation = _SpeculationMetrics(self._registry)
+        self._audits = _AuditMetrics()
+        self._registry.register(self._audits)
+        self._refused = Counter(
+            "swarm_requests_refused", "Requests that were refused.", [CODE], registry=self._registry
+        )
         self._gauge(
             "vllm:num_requests_running", "Generations that run now.", lambda: admission.running
         )
@@ -53,108 +62,114 @@ class Metrics:
             "Generations that wait for their turn.",
             lambda: admission.waiting,
         )
-        self._prompt_tokens = self._counter("vllm:prompt_tokens", "Tokens of prompts.")
-        self._new_tokens = self._counter("vllm:generation_tokens", "Tokens that were generated.")
-        self._ended = self._counter(
-            "vllm:request_success", "Texts that came to their end.", "finished_reason"
-        )
-        self._drafts = self._counter(
-            "vllm:spec_decode_num_drafts", "Loops that judged drafted tokens."
-        )
-        self._drafted = self._counter(
-            "vllm:spec_decode_num_draft_tokens", "Tokens that were drafted."
-        )
-        self._accepted = self._counter(
-            "vllm:spec_decode_num_accepted_tokens", "Drafted tokens that were kept."
-        )
-        self._accepted_at = self._counter(
-            "vllm:spec_decode_num_accepted_tokens_per_pos",
-            "Drafted tokens kept, by their place in a loop.",
-            "position",
-        )
-        self._relaxed = self._counter(
-            "swarm_relaxed_tokens", "Kept tokens that the target would have chosen otherwise."
-        )
-        self._failovers = self._counter(
-            "swarm_failovers", "Times that peers were replaced while a text was written."
-        )
-        self._failed = self._counter(
-            "swarm_generations_failed", "Texts that failed in the swarm, by error code.", CODE
-        )
-        self._left = self._counter(
-            "swarm_generations_abandoned", "Texts whose reader left before their end."
-        )
-        self._refused = Counter(
-            "swarm_requests_refused", "Requests that were refused.", [CODE], registry=self._registry
-        )
-        self._first_token_s = self._histogram(
-            "vllm:time_to_first_token_seconds",
-            "From a request to its first token, waiting included.",
-            FIRST_TOKEN_S,
-        )
-        self._text_s = self._histogram(
-            "vllm:e2e_request_latency_seconds",
-            "From a request to its last token, waiting included.",
-            TEXT_S,
-        )
-        self._loop_s = self._histogram(
-            "swarm_loop_seconds", "Mean loop through the chain, of each text.", LOOP_S
-        )
-        self._audits = _AuditMetrics()
-        self._registry.register(self._audits)
 
-    def tell_audits(self, model: str, engine: Audited) -> None:
-        """Ask this, at every scrape, what became of a model's audits: they go on when their texts
-        are over."""
+    def watch_audits(self, model: str, engine: Audited) -> None:
+        """Read a model's audits from ``engine`` at every scrape: they outlast their texts."""
         self._audits.engines[model] = engine
 
     def first_token(self, model: str, seconds: float) -> None:
-        self._first_token_s.labels(model).observe(seconds)
+        """Count the time from a request to its first token."""
+        self._texts.first_token_s.labels(model).observe(seconds)
 
     def finished(self, model: str, stats: Stats, seconds: float) -> None:
-        """A text came to its end."""
-        self._ended.labels(model, stats.finish_reason).inc()
-        self._prompt_tokens.labels(model).inc(stats.prompt_tokens)
-        self._new_tokens.labels(model).inc(stats.new_tokens)
-        self._relaxed.labels(model).inc(stats.relaxed_tokens)
-        self._failovers.labels(model).inc(len(stats.failovers))
-        self._text_s.labels(model).observe(seconds)
-        self._loop_s.labels(model).observe(stats.loop_ms / 1e3)
+        """Count a text that came to its end, ``seconds`` after its request."""
+        self._texts.add(model, stats, seconds)
         if stats.drafted_tokens:
-            self._drafts.labels(model).inc(stats.loops)
-            self._drafted.labels(model).inc(stats.drafted_tokens)
-            self._accepted.labels(model).inc(stats.accepted_tokens)
-            for position, kept in enumerate(kept_at(stats.acceptance_histogram)):
-                self._accepted_at.labels(model, str(position)).inc(kept)
+            self._speculation.add(model, stats)
 
     def failed(self, model: str, code: str) -> None:
-        """A text failed, by a code of `swarm.gateway.errors`."""
-        self._failed.labels(model, code).inc()
+        """Count a text that failed, by a code of `swarm.gateway.errors`."""
+        self._texts.failed.labels(model, code).inc()
 
     def abandoned(self, model: str) -> None:
-        """A reader left before the end of the text."""
-        self._left.labels(model).inc()
+        """Count a text whose reader left before its end."""
+        self._texts.abandoned.labels(model).inc()
 
     def refused(self, code: str) -> None:
-        """A request was refused before anything was generated."""
+        """Count a request that was refused before anything was generated."""
         self._refused.labels(code).inc()
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """Return all metrics in Prometheus' format."""
         return generate_latest(self._registry)
-
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, [MODEL, *labels], registry=self._registry)
-
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, meaning, [MODEL], buckets=buckets, registry=self._registry)
 
     def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
 
+class _TextMetrics:
+    """Texts and their tokens, times and failures, by model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(_counter, registry)
+        histogram = partial(_histogram, registry)
+        self.prompt_tokens = counter("vllm:prompt_tokens", "Tokens of prompts.")
+        self.new_tokens = counter("vllm:generation_tokens", "Tokens that were generated.")
+        self.ended = counter(
+            "vllm:request_success", "Texts that came to their end.", "finished_reason"
+        )
+        self.relaxed = counter(
+            "swarm_relaxed_tokens", "Kept tokens that the target would have chosen otherwise."
+        )
+        self.failovers = counter(
+            "swarm_failovers", "Times that peers were replaced while a text was written."
+        )
+        self.failed = counter(
+            "swarm_generations_failed", "Texts that failed in the swarm, by error code.", CODE
+        )
+        self.abandoned = counter(
+            "swarm_generations_abandoned", "Texts whose reader left before their end."
+        )
+        self.first_token_s = histogram(
+            "vllm:time_to_first_token_seconds",
+            "From a request to its first token, waiting included.",
+            FIRST_TOKEN_S,
+        )
+        self.text_s = histogram(
+            "vllm:e2e_request_latency_seconds",
+            "From a request to its last token, waiting included.",
+            TEXT_S,
+        )
+        self.loop_s = histogram(
+            "swarm_loop_seconds", "Mean loop through the chain, of each text.", LOOP_S
+        )
+
+    def add(self, model: str, stats: Stats, seconds: float) -> None:
+        self.ended.labels(model, stats.finish_reason).inc()
+        self.prompt_tokens.labels(model).inc(stats.prompt_tokens)
+        self.new_tokens.labels(model).inc(stats.new_tokens)
+        self.relaxed.labels(model).inc(stats.relaxed_tokens)
+        self.failovers.labels(model).inc(len(stats.failovers))
+        self.text_s.labels(model).observe(seconds)
+        self.loop_s.labels(model).observe(stats.loop_ms / 1e3)
+
+
+class _SpeculationMetrics:
+    """Drafted tokens and how many of them were kept, by model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(_counter, registry)
+        self._drafts = counter("vllm:spec_decode_num_drafts", "Loops that judged drafted tokens.")
+        self._drafted = counter("vllm:spec_decode_num_draft_tokens", "Tokens that were drafted.")
+        self._accepted = counter(
+            "vllm:spec_decode_num_accepted_tokens", "Drafted tokens that were kept."
+        )
+        self._accepted_at = counter(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafted tokens kept, by their place in a loop.",
+            "position",
+        )
+
+    def add(self, model: str, stats: Stats) -> None:
+        self._drafts.labels(model).inc(stats.loops)
+        self._drafted.labels(model).inc(stats.drafted_tokens)
+        self._accepted.labels(model).inc(stats.accepted_tokens)
+        for position, kept in enumerate(kept_at(stats.acceptance_histogram)):
+            self._accepted_at.labels(model, str(position)).inc(kept)
+
+
 class _AuditMetrics(Collector):
-    """What became of texts that were to be audited."""
+    """Results of the audits, read from each model's engine at every scrape."""
 
     def __init__(self) -> None:
         self.engines: dict[str, Audited] = {}
@@ -188,7 +203,20 @@ class _AuditMetrics(Collector):
 
 
 def kept_at(histogram: tuple[int, ...]) -> list[int]:
-    """How often the drafted token at each place of a loop was kept, of loops by the number of
-    tokens they kept."""
+    """Return how often the drafted token at each position of a window was kept.
+
+    Args:
+        histogram: the number of loops that kept 0, 1, 2, ... drafted tokens.
+    """
     at_least = list(accumulate(reversed(histogram[1:])))
     return at_least[::-1][:MAX_POSITIONS]
+
+
+def _counter(registry: CollectorRegistry, name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(name, meaning, [MODEL, *labels], registry=registry)
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, meaning: str, buckets: tuple[float, ...]
+) -> Histogram:
+    return Histogram(name, meaning, [MODEL], buckets=buckets, registry=registry)

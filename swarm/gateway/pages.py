@@ -1,28 +1,28 @@
 """The gateway's pages: chat, swarm and speed.
 
-Static files, and two streams of events that keep them live.
+The pages are static files; two streams of events keep them live.
 
-What the pages need of the rest of the gateway:
+They rely on the rest of the gateway as follows:
 
-- ``GET /v1/models``, to choose from.
-- ``POST /v1/chat/completions`` with ``stream`` and, of our own, ``explain: true``. Every chunk that
-  carries text then has, beside ``choices``, a field ``swarm``::
+- ``GET /v1/models`` lists the models to choose from.
+- ``POST /v1/chat/completions`` takes ``stream`` and our own field ``explain: true``. Every chunk
+  that carries text then has a field ``swarm`` beside ``choices``::
 
       {"pieces": [{"text": "4", "origin": "corrected", "instead_of": "5", "reason": "a number",
                    "key": true, "deficit_nats": 0.0}, ...]}
 
-  one entry a token, named and meant as in `swarm.outputs.Piece`. The texts of a chunk's pieces,
-  joined, are its ``delta.content``. The first chunk, and any after the chain has changed, has
-  ``{"route": [{"peer_id": "12D3...", "layers": [0, 4], "rtt_ms": 41.5}, ...]}``. The chunk with
-  ``finish_reason`` has the route and ``{"stats": {...}}``, as in `swarm.outputs.Stats`. What fails
-  in mid-stream is ``{"error": {"message": ...}}``.
-- For the speed page every generation tells a `Speedometer`: ``run = speedometer.began(model)``;
-  after each piece ``run.piece(piece)``, ``run.route(stream.route)`` and
-  ``run.measured(stream.measured)``; at the end ``run.finished(stats)`` if there are any, and
-  ``run.ended()`` in any case.
-- Where API keys are set, ``/v1/*`` and ``/events/*`` answer 401 without
-  ``Authorization: Bearer KEY``; `is_open` tells the paths that stay open: the page asks for a key,
-  keeps it for its tab, and tries again.
+  It has one entry per token, with the fields of `swarm.outputs.Piece`. The texts of a chunk's
+  pieces, joined, are its ``delta.content``. The first chunk, and the first after the chain has
+  changed, has ``{"route": [{"peer_id": "12D3...", "layers": [0, 4], "rtt_ms": 41.5}, ...]}``. The
+  chunk with ``finish_reason`` has the route and ``{"stats": {...}}``, as in `swarm.outputs.Stats`.
+  A failure in mid-stream is ``{"error": {"message": ...}}``.
+- For the speed page, every generation reports to a `Speedometer`: at its start
+  ``run = speedometer.began(model)``; after each piece ``run.piece(piece)``,
+  ``run.route(stream.route)`` and ``run.measured(stream.measured)``; at its end
+  ``run.finished(stats)``, unless it failed, and ``run.ended()`` in any case.
+- If API keys are set, ``/v1/*`` and ``/events/*`` answer 401 without
+  ``Authorization: Bearer KEY``; the paths for which `is_open` is true stay open. The page then asks
+  the user for a key, keeps it for its tab, and tries again.
 """
 
 import asyncio
@@ -60,10 +60,10 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked for again each time, by its tag
+    "Cache-Control": "no-cache",  # the browser revalidates each time, by the ETag
 }
 
-MAX_READERS = 64  # of events, all pages together: each is a connection that stays
+MAX_READERS = 64  # of events, all pages together: each holds a connection
 TOO_MANY = Problem(
     503,
     f"{MAX_READERS} pages are open already; close one, then load this one again",
@@ -75,13 +75,12 @@ SPEED_EVERY_S = 1.0
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is served without an API key: pages tell nothing, only their events do."""
+    """Tell whether a path needs no API key: pages hold no data, only their events do."""
     return path in PAGES or path.startswith(STATIC)
 
 
 def add_pages(app: web.Application, watch: Watch, speedometer: Speedometer) -> None:
-    """Serve ``/``, ``/swarm``, ``/speed``, ``/pages/*``, ``/events/swarm`` and
-    ``/events/speed``."""
+    """Add the routes ``/``, ``/swarm``, ``/speed``, ``/pages/*`` and ``/events/{swarm,speed}``."""
     files = {file.name: StaticFile.read(file) for file in sorted(FILES.iterdir())}
     for path, name in PAGES.items():
         app.router.add_get(path, files[name].serve)
@@ -96,7 +95,7 @@ def add_pages(app: web.Application, watch: Watch, speedometer: Speedometer) -> N
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A file of ours, read once: they are few and small."""
+    """A file of ours, kept in memory: they are few and small."""
 
     body: bytes
     content_type: str
@@ -108,15 +107,13 @@ class StaticFile:
         return cls(body, TYPES[file.suffix], hashlib.sha256(body).hexdigest()[:16])
 
     async def serve(self, request: web.Request) -> web.Response:
-        known = any(tag.value == self.tag for tag in request.if_none_match or ())
-        response = (
-            web.Response(headers=HEADERS, status=304)
-            if known
-            else web.Response(headers=HEADERS, body=self.body)
-        )
+        if any(tag.value == self.tag for tag in request.if_none_match or ()):
+            response = web.Response(headers=HEADERS, status=304)
+        else:
+            response = web.Response(headers=HEADERS, body=self.body)
+            response.content_type = self.content_type
+            response.charset = "utf-8"
         response.etag = self.tag
-        if not known:
-            response.content_type, response.charset = self.content_type, "utf-8"
         return response
 
 
@@ -124,7 +121,7 @@ States = Callable[[], AsyncGenerator[dict[str, Any], None]]
 
 
 class Readers:
-    """Those who read events, `MAX_READERS` at most."""
+    """The open streams of events, `MAX_READERS` at most."""
 
     def __init__(self) -> None:
         self._reading: set[asyncio.Task[None]] = set()
@@ -132,7 +129,7 @@ class Readers:
     async def serve(self, states: States, request: web.Request) -> web.StreamResponse:
         """Send each state as an event until the reader leaves.
 
-        One who is slow misses some and gets the newest.
+        A slow reader misses some states and gets the newest.
         """
         if len(self._reading) >= MAX_READERS:
             return TOO_MANY.response()
@@ -149,19 +146,19 @@ class Readers:
         return stream.response
 
     async def close(self, _: web.Application) -> None:
-        """The gateway stops: events end."""
+        """End all streams, because the gateway stops."""
         await end(*self._reading)
 
 
 async def _read(states: States, stream: EventStream) -> None:
     with suppress(ConnectionError, SlowReader):
         await stream.open()
-        async with aclosing(states()) as news:
-            async for state in news:
+        async with aclosing(states()) as sent:
+            async for state in sent:
                 await stream.send(state)
 
 
-# Every state is sent, changed or not: a page that hears nothing knows that the gateway is gone.
+# Every state is sent, changed or not: silence shows a page that the gateway is gone.
 
 
 async def _views(watch: Watch) -> AsyncGenerator[dict[str, Any], None]:

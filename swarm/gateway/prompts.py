@@ -1,8 +1,8 @@
-"""What a request asks becomes token ids: in bounded time, in threads, and fair to all who ask.
+"""Turn the prompts of requests into token ids: in bounded time, in threads, and fairly.
 
-A text that cannot fit the model's context is found out by a part of it: it is counted slice by
-slice, and the slices of several texts take turns. Only what is likely to fit is read as a whole.
-Short texts have a thread of their own.
+A text that cannot fit the model's context is refused after a part of it: its tokens are counted
+slice by slice, and the slices of several texts take turns. Only a text that is likely to fit is
+tokenized as a whole. Short texts have a thread of their own.
 """
 
 import asyncio
@@ -19,17 +19,18 @@ from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.request import PromptTooLong, context_tokens
 
-SHORT_BYTES = 32 << 10  # of a text that is read at once
+SHORT_BYTES = 32 << 10  # of a text that does not wait behind longer ones
 SLICE_CHARS = 16 << 10
-# how wrong the sum over slices may be: words that a cut divides count twice
-SLACK, SLACK_TOKENS = 0.05, 64
+# how much the sum over slices may exceed the true count: words that a cut divides count twice
+SLACK = 0.05
+SLACK_TOKENS = 64
 
 T = TypeVar("T")
 TokenIds = list[int]
 
 
-class Threads:
-    """Where bodies and prompts are read: what is short never waits for what is long.
+class ParserThreads:
+    """Threads that parse bodies and tokenize prompts: short ones never wait for long ones.
 
     Use it as a context manager.
     """
@@ -38,7 +39,7 @@ class Threads:
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short-prompts")
         self._long = ThreadPoolExecutor(1, thread_name_prefix="long-prompts")
 
-    def __enter__(self) -> "Threads":
+    def __enter__(self) -> "ParserThreads":
         return self
 
     def __exit__(
@@ -51,18 +52,18 @@ class Threads:
             executor.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, nbytes: int, work: Callable[[], T]) -> T:
-        """The result of what reads so many bytes."""
+        """Return the result of ``work``, which reads ``nbytes``."""
         executor = self._short if nbytes <= SHORT_BYTES else self._long
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-async def prompts_of(body: Body, models: ClientModels, threads: Threads) -> list[TokenIds]:
-    """The token ids of all prompts of a body, whose texts are gone from it then.
+async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[TokenIds]:
+    """Return the token ids of all prompts of a body, and drop their texts from it.
 
     Raises:
-        BadRequest, PromptTooLong: if one cannot be read, or cannot fit the model's context.
+        BadRequest, PromptTooLong: if one is invalid, or cannot fit the model's context.
     """
-    room = _Room(context_tokens(models.checkpoint), body.new_tokens[0] or 1)
+    room = _ContextRoom(context_tokens(models.checkpoint), body.new_tokens[0] or 1)
     if isinstance(body, ChatBody):
         return [await _of_chat(body, models, threads, room)]
     assert isinstance(body, TextBody)
@@ -79,7 +80,7 @@ async def prompts_of(body: Body, models: ClientModels, threads: Threads) -> list
 
 
 async def _of_chat(
-    body: ChatBody, models: ClientModels, threads: Threads, room: "_Room"
+    body: ChatBody, models: ClientModels, threads: ParserThreads, room: "_ContextRoom"
 ) -> TokenIds:
     messages, tokenizer = body.messages, models.tokenizer
     nbytes = sum(_nbytes(message.content) for message in messages)
@@ -91,20 +92,21 @@ async def _of_chat(
     return prompt
 
 
-class _Room:
-    """What a prompt may take of a model's context."""
+class _ContextRoom:
+    """The part of a model's context that a prompt may fill: ``tokens``."""
 
     def __init__(self, context_tokens: int, new_tokens: int) -> None:
-        self.context_tokens, self.new_tokens = context_tokens, new_tokens
+        self.context_tokens = context_tokens
+        self.new_tokens = new_tokens
         self.tokens = context_tokens - new_tokens
 
-    async def check(self, text: str, models: ClientModels, threads: Threads) -> None:
-        """Raises `BadRequest` as soon as it is certain that a text is too long."""
+    async def check(self, text: str, models: ClientModels, threads: ParserThreads) -> None:
+        """Count a text's tokens, and raise `BadRequest` as soon as it is certainly too long."""
         most = self.tokens * (1 + SLACK) + SLACK_TOKENS
         nbytes = _nbytes(text)
         counted, left_bytes = 0, nbytes
         for start in range(0, len(text), SLICE_CHARS):
-            if counted + left_bytes <= most:  # a token has a byte at least
+            if counted + left_bytes <= most:  # a token has at least one byte
                 return
             part = text[start : start + SLICE_CHARS]
             counted += await threads.run(nbytes, partial(_count, models, part))
@@ -112,9 +114,9 @@ class _Room:
             if counted > most:
                 whole = round(counted * len(text) / (start + len(part)))
                 raise BadRequest(
-                    f"the prompt has about {whole} tokens and {self.new_tokens} new ones are asked"
-                    f" for, but the model's context ends at {self.context_tokens}; shorten the"
-                    " prompt",
+                    f"the prompt has about {whole} tokens and {self.new_tokens} new ones are"
+                    f" requested, but the model's context ends at {self.context_tokens};"
+                    " shorten the prompt",
                     code="context_length_exceeded",
                 )
 

@@ -1,4 +1,4 @@
-"""What is answered: a whole reply, or its chunks, as chat or as completion."""
+"""The replies of OpenAI's API: whole or in chunks, as a chat or as a completion."""
 
 import secrets
 import time
@@ -13,23 +13,25 @@ from swarm.outputs import Generation, Piece, RouteStop, Stats
 class Shape(Protocol):
     """What chats and completions do not have in common."""
 
-    prefix: str  # of ids
-    whole: str  # name of a reply
-    chunk: str  # and of a part of one
+    prefix: str  # of reply ids
+    whole: str  # the ``object`` of a reply
+    chunk: str  # the ``object`` of a chunk
 
     def choice(self, text: str) -> dict[str, Any]:
-        """The text of a whole reply."""
+        """Return the fields that carry the text of a whole reply."""
         ...
 
     def part(self, text: str | None, first: bool) -> dict[str, Any]:
-        """The text of a chunk; None in the last one."""
+        """Return the fields that carry the text of a chunk, which is None in the last one."""
         ...
 
     def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> dict[str, Any]: ...
 
 
 class ChatShape:
-    prefix, whole, chunk = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+    prefix = "chatcmpl-"
+    whole = "chat.completion"
+    chunk = "chat.completion.chunk"
 
     def choice(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
@@ -43,7 +45,9 @@ class ChatShape:
 
 
 class TextShape:
-    prefix, whole, chunk = "cmpl-", "text_completion", "text_completion"
+    prefix = "cmpl-"
+    whole = "text_completion"
+    chunk = "text_completion"
 
     def choice(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -56,11 +60,11 @@ class TextShape:
 
 
 @dataclass
-class _Told:
-    """What a reader knows of one choice."""
+class _SentChoice:
+    """What the reader of a stream already has of one choice."""
 
-    anything: bool = False
-    # peers and their layers; round trips change all the time
+    started: bool = False
+    # peers and their layers, without the round trips, which change all the time
     chain: tuple[tuple[str, tuple[int, int]], ...] = ()
 
 
@@ -68,13 +72,13 @@ class _Told:
 class Reply:
     """One reply, whole or in chunks.
 
-    Beside OpenAI's fields it has ``swarm``: the route, and what the text took.
+    Beside OpenAI's fields it has ``swarm``: the route and the statistics of each text.
 
     Args:
-        spell: a token of the model as text.
-        logprobs: they were asked for.
-        explain: every token's fate was asked for.
-        usage_chunk: the stream ends with a chunk of usage.
+        spell: returns the text of a token id.
+        logprobs: whether to tell log probabilities.
+        explain: whether to tell every token's fate.
+        usage_chunk: whether the stream ends with a chunk of usage.
     """
 
     shape: Shape
@@ -86,69 +90,70 @@ class Reply:
     usage_chunk: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
-    _told: dict[int, _Told] = field(default_factory=dict)
+    _sent: dict[int, _SentChoice] = field(default_factory=dict)
 
     def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
-        """The reply, of all texts that were asked for, in order."""
+        """Return the whole reply: all requested texts, in order."""
         choices = [
             {
                 "index": index,
                 **self.shape.choice(generation.text),
-                "logprobs": self.shape.logprobs(generation.pieces, self.spell)
-                if self.logprobs
-                else None,
+                "logprobs": self._logprobs(generation.pieces),
                 "finish_reason": generation.stats.finish_reason,
             }
             for index, generation in enumerate(generations)
         ]
-        told = [
+        swarm = [
             {
                 **_route(generation.route),
                 **_stats(generation.stats),
-                **(
-                    {"pieces": [_fate(piece) for piece in generation.pieces]}
-                    if self.explain
-                    else {}
-                ),
+                **self._pieces(generation.pieces),
             }
             for generation in generations
         ]
-        return self._envelope(self.shape.whole, choices, usage=usage(generations), swarm=told)
+        return self._envelope(self.shape.whole, choices, usage=usage(generations), swarm=swarm)
 
     def piece(
         self, index: int, piece: Piece, route: tuple[RouteStop, ...]
     ) -> dict[str, Any] | None:
-        """The chunk for one token of a text, or None if there is nothing to tell yet."""
+        """Return the chunk for one token of a text, or None if the token shows nothing yet."""
         if not piece.text and not self.logprobs and not self.explain:
             return None
-        told = self._told.setdefault(index, _Told())
-        swarm: dict[str, Any] = {"pieces": [_fate(piece)]} if self.explain else {}
+        sent = self._sent.setdefault(index, _SentChoice())
+        swarm = self._pieces([piece])
         chain = tuple((stop.peer_id, stop.layers) for stop in route)
-        if chain != told.chain:
+        if chain != sent.chain:
             swarm |= _route(route)
         choice = {
             "index": index,
-            **self.shape.part(piece.text, not told.anything),
-            "logprobs": self.shape.logprobs([piece], self.spell) if self.logprobs else None,
+            **self.shape.part(piece.text, not sent.started),
+            "logprobs": self._logprobs([piece]),
             "finish_reason": None,
         }
-        told.anything, told.chain = True, chain
+        sent.started = True
+        sent.chain = chain
         return self._chunk([choice], swarm)
 
     def end(self, index: int, generation: Generation) -> dict[str, Any]:
-        """The last chunk of a text."""
-        told = self._told.setdefault(index, _Told())
+        """Return the last chunk of a text."""
+        sent = self._sent.setdefault(index, _SentChoice())
         choice = {
             "index": index,
-            **self.shape.part(None, not told.anything),
+            **self.shape.part(None, not sent.started),
             "logprobs": None,
             "finish_reason": generation.stats.finish_reason,
         }
         return self._chunk([choice], {**_route(generation.route), **_stats(generation.stats)})
 
     def usage(self, generations: Sequence[Generation]) -> dict[str, Any]:
-        """The chunk after all texts, if it was asked for."""
+        """Return the chunk that follows all texts if ``usage_chunk``."""
         return self._envelope(self.shape.chunk, [], usage=usage(generations))
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+        return self.shape.logprobs(pieces, self.spell) if self.logprobs else None
+
+    def _pieces(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        return {"pieces": [_fate(piece) for piece in pieces]} if self.explain else {}
 
     def _chunk(self, choices: Sequence[dict[str, Any]], swarm: dict[str, Any]) -> dict[str, Any]:
         more: dict[str, Any] = {"swarm": swarm} if swarm else {}
@@ -171,19 +176,17 @@ class Reply:
 
 
 def usage(generations: Sequence[Generation]) -> dict[str, Any]:
-    """Tokens of all texts.
+    """Return the numbers of tokens of all texts together.
 
-    Predictions are drafted tokens; those accepted are part of the text, others are not.
+    Predictions are drafted tokens; accepted ones are part of the text, rejected ones are not.
     """
     stats = [generation.stats for generation in generations]
-    read, written = (
-        sum(each.prompt_tokens for each in stats),
-        sum(each.new_tokens for each in stats),
-    )
+    prompt_tokens = sum(each.prompt_tokens for each in stats)
+    new_tokens = sum(each.new_tokens for each in stats)
     return {
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "total_tokens": read + written,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": new_tokens,
+        "total_tokens": prompt_tokens + new_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in stats)},
         "completion_tokens_details": {
             "accepted_prediction_tokens": sum(each.accepted_tokens for each in stats),
@@ -201,8 +204,7 @@ def _stats(stats: Stats) -> dict[str, Any]:
 
 
 def _fate(piece: Piece) -> dict[str, Any]:
-    """All that is known of a token, but not the likeliest ones: those are told where OpenAI's
-    interface has them."""
+    """Return a token's fields without ``likely``, which OpenAI's API has under ``logprobs``."""
     fate = piece.as_dict()
     del fate["likely"]
     return fate

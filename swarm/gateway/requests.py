@@ -1,13 +1,11 @@
-"""Bodies of requests: read, bounded, and turned into what the SDK takes.
+"""The bodies of requests: parsed, bounded, and turned into options of the SDK.
 
-A field that nobody knows is refused, since a misspelt one would change the text without a word.
-Fields of OpenAI's that ask for nothing here (`IGNORED`) are read and forgotten. Those that would
-change the text in a way that we cannot (`REFUSED`) are accepted only with the value that changes
-nothing.
+Unknown fields are refused, because a misspelt one would silently change the text. Fields of
+OpenAI's that have no effect here (`IGNORED`) are dropped. Fields that would change the text in a
+way that we do not support (`REFUSED`) are accepted only with values that change nothing.
 
-Some clients send every field that they know, with values that say nothing: -1 tokens, an empty stop
-string. These are taken for what they mean, which is the default. A whole number may be written as
-4096.0.
+Some clients send every field that they know, with values that stand for the default: -1 tokens, an
+empty stop string. These count as the default. A whole number may be written as 4096.0.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -32,13 +30,11 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
-# of any whole number but a seed: what is computed with is no huge integer
-MAX_WHOLE = (1 << 63) - 1
+MAX_WHOLE = (1 << 63) - 1  # of any whole number but a seed: no arithmetic on huge integers
 MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
 MAX_KEY_CHARS = 32  # of a wrong key that an error quotes
-# new tokens of a completion that does not say how many, as OpenAI's interface has it
-TEXT_TOKENS = 16
-CHAT_TOKENS = 256  # likewise of a chat; each reserves room in the caches of all peers
+TEXT_TOKENS = 16  # new tokens of a completion by default, as in OpenAI's API
+CHAT_TOKENS = 256  # likewise of a chat; each reserves cache on all peers
 
 IGNORED = frozenset(
     {
@@ -47,13 +43,14 @@ IGNORED = frozenset(
     }
 )
 PENALTY = "use repetition_penalty"
+# values that change nothing, and what to do instead
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "presence_penalty": ((0,), PENALTY),
     "frequency_penalty": ((0,), PENALTY),
     "best_of": ((0, 1), "ask for several texts with n"),
     "top_logprobs": ((0,), "say how many with logprobs"),
     "echo": ((False,), "the prompt is yours already"),
-    "suffix": (("",), "a text only goes on at its end"),
+    "suffix": (("",), "text is only added at the end"),
     "min_p": ((0,), "use top_p or top_k"),
     "min_tokens": ((0,), "ban tokens with logit_bias"),
     "ignore_eos": ((False,), "ban the end of text with logit_bias"),
@@ -62,9 +59,9 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "functions": (([],), "describe them in a message"),
     "function_call": (("none", "auto"), "no functions are called"),
     "response_format": (({"type": "text"},), "ask for the format in a message"),
-    "modalities": ((["text"],), "texts are all there is"),
-    "audio": ((), "texts are all there is"),
-    "prediction": ((), "what is likely is drafted anyhow"),
+    "modalities": ((["text"],), "only text is generated"),
+    "audio": ((), "only text is generated"),
+    "prediction": ((), "the draft model predicts already"),
     "web_search_options": ((), "nothing is searched"),
     "reasoning_effort": ((), "say in a message how much to think"),
     "verbosity": ((), "say in a message how much to write"),
@@ -76,28 +73,28 @@ def _listed(value: object) -> object:
 
 
 def _whole(value: object) -> object:
-    """As `_integer`. A number beyond `MAX_WHOLE` counts as `MAX_WHOLE`.
+    """Read a whole number as `_integer` does, clamped to `MAX_WHOLE`.
 
-    Only a field without a bound takes that (``top_k``: all tokens); others refuse it in their own
-    words.
+    Only a field without a bound accepts `MAX_WHOLE` (``top_k``: all tokens); others refuse it by
+    their own bound.
     """
     value = _integer(value)
     return max(-MAX_WHOLE, min(value, MAX_WHOLE)) if type(value) is int else value
 
 
 def _integer(value: object) -> object:
-    """4096.0 is 4096: some languages have one kind of number."""
+    """Read 4096.0 as 4096: some languages have only one type of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _count(value: object) -> object:
-    """So many tokens, where 0 and -1 set no limit, as in other servers."""
+    """Read a number of tokens; 0 and -1 set no limit, as in other servers."""
     value = _whole(value)
     return None if type(value) is int and value in (-1, 0) else value
 
 
 def _seed(value: object) -> object:
-    """Any integer, however large; -1 draws one, as in other servers."""
+    """Read any integer, however large; -1 stands for a random seed, as in other servers."""
     value = _integer(value)
     if type(value) is not int:
         return value
@@ -105,31 +102,31 @@ def _seed(value: object) -> object:
 
 
 def _likely(value: object) -> object:
-    """How many tokens to tell of; false, as in a chat, tells nothing.
+    """Read a completion's ``logprobs``, a number of tokens; false, as in a chat, stands for none.
 
-    Raises ValueError for true, which does not say how many.
+    Raise ValueError for true, which gives no number.
     """
     if value is True:
         raise ValueError(
-            f"give how many of the likeliest tokens to tell, a number from 0 to {MAX_LOGPROBS}"
+            f"give the number of most likely tokens to return, from 0 to {MAX_LOGPROBS}"
         )
     return None if value is False else _whole(value)
 
 
 def _switch(value: object) -> object:
-    """0 is false, as in a completion, where a number says how many."""
+    """Read a chat's ``logprobs``; 0 stands for false, as in a completion."""
     return False if type(value) is int and value == 0 else value
 
 
 def _prompts(value: object) -> object:
-    """One prompt, text or token ids, is a list of one."""
+    """Read one prompt, text or token ids, as a list of one prompt."""
     if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int)):
         return [value]
     return value
 
 
 def _plausible(prompts: list[str | list[int]]) -> list[str | list[int]]:
-    """Raise ValueError for a token id beyond `MAX_WHOLE`.
+    """Return the prompts, or raise ValueError for a token id beyond `MAX_WHOLE`.
 
     Smaller ids that the model does not have are refused, and quoted, where the model is known.
     """
@@ -140,6 +137,7 @@ def _plausible(prompts: list[str | list[int]]) -> list[str | list[int]]:
 
 
 def _token_ids(biases: dict[str, float]) -> dict[str, float]:
+    """Return the biases, or raise ValueError for a key that is no token id."""
     for key in biases:
         if not (key.isascii() and key.isdecimal() and len(key) < 10):
             raise ValueError(f"{key[:MAX_KEY_CHARS]!r} is no token id")
@@ -147,7 +145,7 @@ def _token_ids(biases: dict[str, float]) -> dict[str, float]:
 
 
 def _text(value: object) -> object:
-    """A message's content, whose parts are joined by line ends."""
+    """Read a message's content, whose parts are joined by newlines."""
     if value is None:
         return ""
     if not isinstance(value, list):
@@ -157,7 +155,7 @@ def _text(value: object) -> object:
         for part in value
     ]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError('a content may have parts like {"type": "text", "text": "..."} only')
+        raise ValueError('content parts have to be like {"type": "text", "text": "..."}')
     return "\n".join(map(str, texts))
 
 
@@ -167,13 +165,13 @@ class _Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, fields: Any) -> Any:
-        """Null is as good as nothing."""
+        """Drop fields that are null."""
         if not isinstance(fields, dict):
             return fields
         return {name: value for name, value in fields.items() if value is not None}
 
 
-class Message(_Part):
+class ChatMessage(_Part):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -182,8 +180,10 @@ class Message(_Part):
     @model_validator(mode="before")
     @classmethod
     def _alone(cls, fields: Any) -> Any:
-        """Answers come back as messages with fields that say nothing; a name is as good as none to
-        the templates."""
+        """Drop empty fields, which answers sent back as messages have, and the name.
+
+        Chat templates do not use names.
+        """
         if not isinstance(fields, dict):
             return fields
         return {
@@ -195,7 +195,7 @@ class Message(_Part):
 
 class StreamOptions(_Part):
     include_usage: bool = False
-    include_obfuscation: bool = False  # of nothing: links are encrypted, or the reader's own
+    include_obfuscation: bool = False  # no effect: links are encrypted, or the reader's own
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
@@ -206,9 +206,9 @@ NewTokens = Annotated[
 
 
 class Body(_Part):
-    """What chats and completions have in common.
+    """The fields that chats and completions have in common.
 
-    None is the default of the SDK, if nothing else is said.
+    None stands for the default of the SDK, if nothing else is said.
     """
 
     model: str = Field(min_length=1, max_length=512)
@@ -228,7 +228,7 @@ class Body(_Part):
     verify: str = Field(default="strict", max_length=256)
     window: Annotated[WindowSize, BeforeValidator(_whole)] = "auto"
     depth: Annotated[Depth, BeforeValidator(_whole)] = "auto"
-    explain: bool = False  # tell every token's fate
+    explain: bool = False  # return every token's fate
 
     @property
     def include_usage(self) -> bool:
@@ -236,32 +236,31 @@ class Body(_Part):
 
     @property
     def prompts(self) -> int:
-        """How many texts the new ones go on from."""
+        """The number of prompts."""
         return 1
 
     @property
     def texts(self) -> int:
-        """How many are asked for in all."""
+        """The number of requested texts."""
         return self.prompts * self.n
 
     @property
     def new_tokens(self) -> tuple[int | None, int]:
-        """How many at most, if it was said, and if not, how many unless the model's context ends
-        before."""
+        """The requested maximum, if any, and the default, which the model's context may cut."""
         return self.max_tokens, TEXT_TOKENS
 
     @property
-    def told_logprobs(self) -> int | None:
-        """As `Options.logprobs`: chats and completions each say it in a field of their own."""
+    def num_logprobs(self) -> int | None:
+        """`Options.logprobs`: chats and completions each have it in a field of their own."""
         return None
 
     @property
     def keep(self) -> bool:
-        """As `Options.keep`: whether another request is likely to go on from this text."""
+        """`Options.keep`: whether another request is likely to continue this text."""
         return False
 
     def options(self, number: int) -> Options:
-        """For the ``number``-th text of the request; those of one request differ in their seeds."""
+        """Return the options of the ``number``-th text; texts of a request differ in seeds."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -273,7 +272,7 @@ class Body(_Part):
             "verify": self.verify,
             "window": self.window,
             "depth": self.depth,
-            "logprobs": self.told_logprobs,
+            "logprobs": self.num_logprobs,
             "keep": self.keep,
         }
 
@@ -281,7 +280,7 @@ class Body(_Part):
 class ChatBody(Body):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: NewTokens = None
     logprobs: Annotated[bool, BeforeValidator(_switch)] = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
@@ -289,13 +288,13 @@ class ChatBody(Body):
     @model_validator(mode="after")
     def _agrees(self) -> "ChatBody":
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs are told only if logprobs is true")
+            raise ValueError("top_logprobs needs logprobs to be true")
         if (
             self.max_tokens
             and self.max_completion_tokens
             and self.max_tokens != self.max_completion_tokens
         ):
-            raise ValueError("max_tokens and max_completion_tokens say the same; give one of them")
+            raise ValueError("max_tokens and max_completion_tokens differ; give only one of them")
         return self
 
     @property
@@ -303,7 +302,7 @@ class ChatBody(Body):
         return self.max_completion_tokens or self.max_tokens, CHAT_TOKENS
 
     @property
-    def told_logprobs(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
@@ -326,7 +325,7 @@ class TextBody(Body):
         return len(self.prompt)
 
     @property
-    def told_logprobs(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         return self.logprobs
 
 
@@ -334,9 +333,9 @@ B = TypeVar("B", bound=Body)
 
 
 def read(body: bytes, kind: type[B]) -> B:
-    """Read a body.
+    """Parse a body.
 
-    Raises `BadRequest`, which names the field, for anything that is not one of this kind.
+    Raise `BadRequest`, which names the field, for anything that is not a body of this kind.
     """
     fields = read_object(body.removeprefix(BYTE_ORDER_MARK))
     for name, value in list(fields.items()):
@@ -349,7 +348,7 @@ def read(body: bytes, kind: type[B]) -> B:
 
 
 def _changes_nothing(name: str, value: object) -> bool:
-    """Whether a field may be left out. Raises `BadRequest` if it is known, and may not."""
+    """Tell whether a field may be dropped. Raise `BadRequest` for an unsupported value."""
     if name not in REFUSED:
         return False
     harmless, instead = REFUSED[name]
@@ -361,7 +360,7 @@ def _changes_nothing(name: str, value: object) -> bool:
 
 
 def _first(error: ValidationError) -> BadRequest:
-    """The first thing that is wrong, in one sentence."""
+    """Return the first error, as one sentence."""
     wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]
@@ -369,7 +368,7 @@ def _first(error: ValidationError) -> BadRequest:
     where = where[:MAX_PARAM_CHARS]
     if wrong["type"] == "extra_forbidden":
         return BadRequest(
-            "there is no such field; docs/gateway.md lists them all", where, "unknown_parameter"
+            "this field is unknown; docs/gateway.md lists all fields", where, "unknown_parameter"
         )
-    said = wrong["msg"].removeprefix("Value error, ")
-    return BadRequest(said[:1].lower() + said[1:], where or None)
+    problem = wrong["msg"].removeprefix("Value error, ")
+    return BadRequest(problem[:1].lower() + problem[1:], where or None)

@@ -1,4 +1,4 @@
-"""Texts of all models that this gateway serves: who may have one written, and how it goes."""
+"""Generates the texts of all models that this gateway serves, as far as admission allows."""
 
 import asyncio
 import time
@@ -14,12 +14,12 @@ from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels
 from swarm.client.status import ModelStatus
 from swarm.errors import ConfigError, SwarmError
-from swarm.gateway.admission import Admission
+from swarm.gateway.admission import AdmissionControl
+from swarm.gateway.availability import Availability
 from swarm.gateway.errors import BadRequest, UnknownModel, problem_of
 from swarm.gateway.merge import merged
 from swarm.gateway.metrics import Metrics
-from swarm.gateway.outlook import Outlook
-from swarm.gateway.prompts import Threads, prompts_of
+from swarm.gateway.prompts import ParserThreads, prompts_of
 from swarm.gateway.requests import MAX_CHOICES, Body
 from swarm.gateway.speedometer import Speedometer
 from swarm.outputs import Audits, Generation, Piece, RouteStop
@@ -27,7 +27,7 @@ from swarm.request import Options, Request, context_tokens
 
 
 class Engine(Protocol):
-    """Writes the texts of one model: a `swarm.SwarmClient`."""
+    """Generates the texts of one model: a `swarm.SwarmClient`."""
 
     @property
     def models(self) -> ClientModels: ...
@@ -41,8 +41,8 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
-    """One token of a text, and the chain that it came over."""
+class TokenEvent:
+    """One new token of a text, and the chain that computed it."""
 
     index: int
     piece: Piece
@@ -50,22 +50,22 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A text came to its end."""
+class EndEvent:
+    """The end of a text."""
 
     index: int
     generation: Generation
 
 
-Event = Said | Done
+TextEvent = TokenEvent | EndEvent
 
 
 class Service:
-    """One engine a model, and one admission for all of them.
+    """One engine per model, and one admission control for all of them.
 
     Args:
-        threads: where prompts are read.
-        clock: tells seconds.
+        threads: tokenize prompts.
+        clock: returns seconds.
 
     Raises:
         ConfigError: for two models of one name.
@@ -74,10 +74,10 @@ class Service:
     def __init__(
         self,
         engines: Sequence[Engine],
-        admission: Admission,
+        admission: AdmissionControl,
         metrics: Metrics,
         speedometer: Speedometer,
-        threads: Threads,
+        threads: ParserThreads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engines: Mapping[str, Engine] = {
@@ -89,21 +89,24 @@ class Service:
                 f"two have one name (of {', '.join(self.engines)}); rename one of the folders",
             )
         for name, engine in self.engines.items():
-            metrics.tell_audits(name, engine)
-        self._outlooks = {
-            name: Outlook(engine.find_chain, clock) for name, engine in self.engines.items()
+            metrics.watch_audits(name, engine)
+        self._availability = {
+            name: Availability(engine.find_chain, clock) for name, engine in self.engines.items()
         }
-        self._admission, self._metrics, self._speedometer = admission, metrics, speedometer
-        self._threads, self._clock = threads, clock
+        self._admission = admission
+        self._metrics = metrics
+        self._speedometer = speedometer
+        self._threads = threads
+        self._clock = clock
 
     def engine(self, model: str) -> Engine:
-        """Raises `UnknownModel`."""
+        """Return the engine of a model. Raise `UnknownModel`."""
         if model not in self.engines:
             raise UnknownModel(model, list(self.engines))
         return self.engines[model]
 
     def check(self, body: Body) -> int:
-        """Return how many texts a body asks for.
+        """Check a body before its prompts are read, and return the number of texts it requests.
 
         Raises:
             UnknownModel, BadRequest, RequestError, SamplingError, RuleError: if it cannot be
@@ -120,35 +123,37 @@ class Service:
         request.check_vocabulary(engine.models.checkpoint)
         return body.texts
 
-    async def write(self, body: Body, read: Callable[[], None]) -> AsyncGenerator[Event, None]:
-        """Write all texts that are asked for, ``n`` for each prompt, side by side once there are
-        places for all.
+    async def generate(
+        self, body: Body, prompts_read: Callable[[], None]
+    ) -> AsyncGenerator[TextEvent, None]:
+        """Generate all requested texts side by side, once there are places for all of them.
 
-        Closing this ends them, and the peers' sessions with them.
+        There are ``n`` texts for each prompt. Closing this generator ends them, and the peers'
+        sessions with them.
 
         Args:
-            read: called once the prompts are token ids.
+            prompts_read: called once the prompts are token ids.
 
         Raises:
-            What `check` raises, and BadRequest, PromptTooLong: before anything is written.
-            Overloaded: if too many texts are being written.
+            What `check` raises, and BadRequest, PromptTooLong: before anything is generated.
+            Overloaded: if too many texts are being generated.
             SwarmError: what `SwarmClient.stream` raises, at any time.
         """
-        arrived, count, n = self._clock(), self.check(body), body.n
-        engine, outlook = self.engine(body.model), self._outlooks[body.model]
+        arrived_at = self._clock()
+        count = self.check(body)
+        engine = self.engine(body.model)
         async with self._admission.admit(body.model, count):
             prompts = await prompts_of(body, engine.models, self._threads)
-            read()
+            prompts_read()
+            of_texts = [prompts[number // body.n] for number in range(count)]
             streams = [
-                engine.stream(
-                    prompts[number // n], **self._options(body, prompts[number // n], number)
-                )
-                for number in range(count)
+                engine.stream(prompt, **self._options(body, prompt, number))
+                for number, prompt in enumerate(of_texts)
             ]
-            await outlook.promising()
+            await self._availability[body.model].wait_until_likely()
             async with self._admission.place(body.model, count):
                 texts = [
-                    self._text(index, body.model, stream, arrived)
+                    self._text(index, body.model, stream, arrived_at)
                     for index, stream in enumerate(streams)
                 ]
                 async with aclosing(merged(texts)) as events:
@@ -156,48 +161,54 @@ class Service:
                         yield event
 
     async def missing(self) -> dict[str, str]:
-        """The models that no whole chain exists for now, and why."""
-        whys = await asyncio.gather(
-            *(self._missing(outlook) for outlook in self._outlooks.values())
-        )
-        return {model: why for model, why in zip(self.engines, whys, strict=True) if why}
+        """Return the models for which no whole chain exists now, each with the reason."""
+        reasons = await asyncio.gather(*map(self._missing, self._availability.values()))
+        return {
+            model: reason
+            for model, reason in zip(self.engines, reasons, strict=True)
+            if reason is not None
+        }
 
     async def look(self) -> list[ModelStatus]:
-        """Who serves which layers of each model. Raises `DirectoryDown`."""
+        """Return which peers serve which layers of each model. Raise `DirectoryDown`."""
         return list(await asyncio.gather(*(engine.look() for engine in self.engines.values())))
 
     def _options(self, body: Body, prompt: Sequence[int], number: int) -> Options:
-        asked, usual = body.new_tokens
+        requested, default = body.new_tokens
         room = context_tokens(self.engine(body.model).models.checkpoint) - len(prompt)
         options = body.options(number)
-        options["max_new_tokens"] = asked or max(1, min(usual, room))
+        options["max_new_tokens"] = requested or max(1, min(default, room))
         return options
 
     async def _text(
-        self, index: int, model: str, stream: GenerationStream, arrived: float
-    ) -> AsyncGenerator[Event, None]:
-        speed, outlook, said = self._speedometer.began(model), self._outlooks[model], 0
-        over, for_want_of_peers = False, False
-        outlook.began()
+        self, index: int, model: str, stream: GenerationStream, arrived_at: float
+    ) -> AsyncGenerator[TextEvent, None]:
+        """Generate one text, and report it to the metrics, the speedometer and availability."""
+        speed = self._speedometer.began(model)
+        availability = self._availability[model]
+        first = True
+        ended = False
+        for_want_of_peers = False
+        availability.text_started()
         try:
             async with aclosing(stream.__aiter__()) as pieces:
                 async for piece in pieces:
-                    if not said:
-                        self._metrics.first_token(model, self._clock() - arrived)
-                    said += 1
+                    if first:
+                        self._metrics.first_token(model, self._clock() - arrived_at)
+                    first = False
                     route = stream.route
-                    outlook.heard()
+                    availability.token_arrived()
                     speed.route(route)
                     speed.piece(piece)
                     speed.measured(stream.measured)
-                    yield Said(index, piece, route)
-            over = True
-            done = stream.result
-            speed.finished(done.stats)
-            self._metrics.finished(model, done.stats, self._clock() - arrived)
-            yield Done(index, done)
+                    yield TokenEvent(index, piece, route)
+            ended = True
+            generation = stream.result
+            speed.finished(generation.stats)
+            self._metrics.finished(model, generation.stats, self._clock() - arrived_at)
+            yield EndEvent(index, generation)
         except Exception as error:
-            over = True
+            ended = True
             problem = problem_of(error)
             for_want_of_peers = problem.status == 503
             if problem.status >= 500:
@@ -205,13 +216,13 @@ class Service:
             raise
         finally:
             speed.ended()
-            outlook.ended(for_want_of_peers)
-            if not over:
+            availability.text_ended(for_want_of_peers)
+            if not ended:
                 self._metrics.abandoned(model)
 
-    async def _missing(self, outlook: Outlook) -> str | None:
+    async def _missing(self, availability: Availability) -> str | None:
         try:
-            await outlook.look()
+            await availability.check()
         except SwarmError as error:
             return problem_of(error).message
         return None

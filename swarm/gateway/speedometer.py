@@ -1,5 +1,4 @@
-"""How fast this gateway generates now, and what its last generations took: from the pieces that
-pass."""
+"""Measures how fast this gateway generates now, and the times of its last generations."""
 
 import time
 from collections import deque
@@ -12,34 +11,33 @@ from swarm.outputs import Measured, Piece, RouteStop, Stats
 from swarm.routing.chain import Stage
 
 HISTORY_S = 60
-RECENT_S = 5  # over which a speed is told: a loop brings several tokens at once, or none
-LAST = 20  # generations that are told of
-LOOPS = 16  # of the running generation, over which a loop is averaged
+RECENT_S = 5  # over which speed is averaged: a loop brings several tokens at once, or none
+LAST = 20  # generations that are listed
+LOOPS = 16  # of the running generation, over which loop times are averaged
 
 
 @dataclass(frozen=True)
-class Hop:
-    """A stage of a chain, and what it takes a loop on average."""
+class LoopStage:
+    """A stage of a chain, and its mean times in one loop."""
 
     peer_id: str
     layers: tuple[int, int]
     compute_ms: float
-    queue_ms: float  # that it waits for other sessions
+    queue_ms: float  # that a frame waits for other sessions
 
 
 @dataclass(frozen=True)
-class Loop:
-    """What a loop of one generation takes on average: its hops, and ``links_ms``, which is all the
-    rest."""
+class LoopTimes:
+    """The mean times of one generation's loops: its stages, and ``links_ms`` for the rest."""
 
     loop_ms: float
     links_ms: float
-    hops: tuple[Hop, ...]
+    hops: tuple[LoopStage, ...]
 
 
 @dataclass(frozen=True)
 class Running:
-    """A generation that goes on. ``acceptance`` is None until something was drafted."""
+    """A running generation. ``acceptance`` is None until a token was drafted."""
 
     model: str
     seconds: float
@@ -49,9 +47,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Past:
-    """A generation that is over.
+    """A generation that has ended.
 
-    The figures from ``finish_reason`` on are None if it failed or was stopped.
+    The fields from ``finish_reason`` on are None if it failed or was stopped.
     """
 
     model: str
@@ -69,21 +67,22 @@ class Past:
 
 @dataclass(frozen=True)
 class Speed:
-    """Everything now.
+    """The state of a gateway at one time.
 
     Attributes:
         tokens_per_second: of all generations together, in the last `RECENT_S` seconds.
         acceptance: the share of drafted tokens kept in the last `HISTORY_S` seconds; None if none
             was drafted.
         history: tokens in each of the last `HISTORY_S` seconds, the oldest first.
-        loop: of the generation that was answered last.
+        loop: of the generation whose peers answered last.
+        running: the generations that run.
         last: the generations that ended, the newest first.
     """
 
     tokens_per_second: float
     acceptance: float | None
     history: tuple[int, ...]
-    loop: Loop | None
+    loop: LoopTimes | None
     running: tuple[Running, ...]
     last: tuple[Past, ...]
 
@@ -92,14 +91,14 @@ class Speed:
 
 
 @dataclass
-class Tally:
-    """Tokens, and what became of the drafts at their places."""
+class TokenCounts:
+    """Numbers of new tokens, of those that had a draft, and of drafts that were kept."""
 
     tokens: int = 0
     drafted: int = 0
     kept: int = 0
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "TokenCounts") -> None:
         self.tokens += other.tokens
         self.drafted += other.drafted
         self.kept += other.kept
@@ -110,51 +109,52 @@ class Tally:
 
 
 class Speedometer:
-    """Adds up what all generations of this gateway say. No I/O; times are seconds of ``clock``."""
+    """Sums up the generations of this gateway. No I/O; times are seconds of ``clock``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        # those in which anything came
-        self._seconds: deque[tuple[int, Tally]] = deque(maxlen=HISTORY_S + 1)
+        # the seconds in which any token arrived
+        self._seconds: deque[tuple[int, TokenCounts]] = deque(maxlen=HISTORY_S + 1)
         self._running: list[Run] = []
         self._last: deque[tuple[float, Past]] = deque(maxlen=LAST)  # with the time it ended
         self._answered: Run | None = None
 
     def began(self, model: str) -> "Run":
-        """A generation begins. Call `Run.ended` in the end, whatever happens."""
+        """Begin a generation. The caller has to call `Run.ended` in any case."""
         run = Run(self, model)
         self._running.append(run)
         return run
 
     def speed(self) -> Speed:
+        """Return the state of the gateway now."""
         now = self.clock()
         seconds = dict(self._seconds)
-        minute = Tally()
+        minute = TokenCounts()
         history = []
         for second in range(int(now) - HISTORY_S + 1, int(now) + 1):
-            tally = seconds.get(second, Tally())
-            minute.add(tally)
-            history.append(tally.tokens)
+            counts = seconds.get(second, TokenCounts())
+            minute.add(counts)
+            history.append(counts.tokens)
         return Speed(
-            # this second is not over
+            # without this second, which is not over
             tokens_per_second=sum(history[-RECENT_S - 1 : -1]) / RECENT_S,
             acceptance=minute.acceptance,
             history=tuple(history),
             loop=self._answered.loop() if self._answered else None,
             running=tuple(
-                Running(run.model, now - run.began_at, run.tally.tokens, run.tally.acceptance)
+                Running(run.model, now - run.began_at, run.counts.tokens, run.counts.acceptance)
                 for run in self._running
             ),
             last=tuple(replace(past, ago_s=now - at) for at, past in reversed(self._last)),
         )
 
-    # What runs tell.
+    # Called by runs.
 
-    def add(self, tally: Tally) -> None:
+    def add(self, counts: TokenCounts) -> None:
         second = int(self.clock())
         if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append((second, Tally()))
-        self._seconds[-1][1].add(tally)
+            self._seconds.append((second, TokenCounts()))
+        self._seconds[-1][1].add(counts)
 
     def answered(self, run: "Run") -> None:
         self._answered = run
@@ -166,28 +166,31 @@ class Speedometer:
 
 
 class Run:
-    """One generation, as it goes. All methods are cheap, and none raises."""
+    """One running generation. All methods are cheap, and none raises."""
 
     def __init__(self, speedometer: Speedometer, model: str) -> None:
-        self.model, self.began_at, self.tally = model, speedometer.clock(), Tally()
+        self.model = model
+        self.began_at = speedometer.clock()
+        self.counts = TokenCounts()
         self._speedometer = speedometer
         self._route: tuple[RouteStop, ...] = ()
         self._answers: deque[Measured] = deque(maxlen=LOOPS)
-        self._prompt = True  # no answer came but the prompt's, which takes longer
+        self._prompt = True  # the only answer so far is that to the prompt, which takes longer
         self._stats: Stats | None = None
 
     def piece(self, piece: Piece) -> None:
-        """One more token."""
-        tally = Tally(1, piece.drafted_id is not None, piece.origin in ("drafted", "relaxed"))
-        self.tally.add(tally)
-        self._speedometer.add(tally)
+        """Count one more token."""
+        kept = piece.origin in ("drafted", "relaxed")
+        counts = TokenCounts(tokens=1, drafted=piece.drafted_id is not None, kept=kept)
+        self.counts.add(counts)
+        self._speedometer.add(counts)
 
     def route(self, route: Sequence[RouteStop]) -> None:
-        """The chain as it is now; may be told again at any time."""
+        """Note the current chain, changed or not."""
         self._route = tuple(route)
 
     def measured(self, answer: Measured | None) -> None:
-        """What the newest answer took; the same one may be told again."""
+        """Note the times of the newest answer; the same answer may be given again."""
         if answer is None or (self._answers and answer is self._answers[-1]):
             return
         if self._answers and self._prompt:
@@ -197,17 +200,17 @@ class Run:
         self._speedometer.answered(self)
 
     def finished(self, stats: Stats) -> None:
-        """It came to its end; `ended` is still to be called."""
+        """Note that it came to its end; call `ended`, too."""
         self._stats = stats
 
     def ended(self) -> None:
-        """It is over: finished, failed or stopped. May be called twice."""
+        """End it: it finished, failed or was stopped. May be called twice."""
         self._speedometer.end(self)
 
-    # What the speedometer asks.
+    # Called by the speedometer.
 
-    def loop(self) -> Loop | None:
-        """What a loop takes, as far as it was measured on the chain as it is now."""
+    def loop(self) -> LoopTimes | None:
+        """Return the mean loop times, as far as they were measured on the current chain."""
         route = tuple(Stage(stop.peer_id, *stop.layers) for stop in self._route)
         answers = [each for each in self._answers if each.stages == route]
         if not route or not answers:
@@ -218,15 +221,20 @@ class Run:
             queue_ms = fmean(
                 each.queue_ms[stage] if stage < len(each.queue_ms) else 0.0 for each in answers
             )
-            hops.append(Hop(stop.peer_id, stop.layers, compute_ms, queue_ms))
+            hops.append(LoopStage(stop.peer_id, stop.layers, compute_ms, queue_ms))
         loop_ms = fmean(each.loop_ms for each in answers)
         links_ms = loop_ms - sum(hop.compute_ms + hop.queue_ms for hop in hops)
-        return Loop(loop_ms, max(0.0, links_ms), tuple(hops))
+        return LoopTimes(loop_ms, max(0.0, links_ms), tuple(hops))
 
     def past(self) -> Past:
-        seconds = self._speedometer.clock() - self.began_at
+        """Return its record, when it has just ended."""
         past = Past(
-            self.model, 0.0, seconds, self.tally.tokens, self.tally.acceptance, len(self._route)
+            self.model,
+            ago_s=0.0,
+            seconds=self._speedometer.clock() - self.began_at,
+            tokens=self.counts.tokens,
+            acceptance=self.counts.acceptance,
+            peers=len(self._route),
         )
         if self._stats is None:
             return past

@@ -1,4 +1,4 @@
-"""Server-sent events to one reader, who may be slow but not for ever."""
+"""Server-sent events to one reader, who may be slow up to a limit."""
 
 import asyncio
 import json
@@ -10,12 +10,11 @@ from aiohttp import web
 from swarm.errors import SwarmError
 from swarm.util.tasks import end, within
 
-# proxies and clients give up where they hear nothing; until then a failure has its own status
+# Proxies and clients give up on a silent server. Until then a failure has its own status.
 OPEN_AFTER_S = 2.0
-COMMENT_EVERY_S = 10.0  # of silence, whatever happens meanwhile
-COMMENT = b": still here\n\n"  # which readers drop
-# for a reader to take what is sent; until then a generation waits, and its peers with it
-WRITE_TIMEOUT_S = 30.0
+COMMENT_EVERY_S = 10.0  # of silence
+COMMENT = b": still here\n\n"  # readers ignore comments
+WRITE_TIMEOUT_S = 30.0  # for the reader, for whom the generation and its peers wait
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -27,23 +26,23 @@ T = TypeVar("T")
 
 
 class SlowReader(SwarmError):
-    """A reader takes nothing any more. The connection is closed."""
+    """The reader no longer reads. The connection is closed."""
 
     def __str__(self) -> str:
         return f"the reader took nothing for {WRITE_TIMEOUT_S:g} s"
 
 
 class EventStream:
-    """Close it at the end; it is opened by the first event, or when that takes long.
+    """A stream of events. The first event opens it, or a comment if that takes long.
 
-    What waits for the reader is bounded by the buffer of the connection: whoever sends waits until
-    there is room.
+    The buffer of the connection bounds the data that wait for the reader: sending waits until there
+    is room in it. Close the stream at the end.
     """
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._clock = asyncio.get_running_loop().time
-        self._due = self._clock() + OPEN_AFTER_S  # when something has to be said, whatever it is
+        self._due = self._clock() + OPEN_AFTER_S  # when a comment ends the silence
         self.response = web.StreamResponse(headers=HEADERS)
 
     @property
@@ -52,7 +51,7 @@ class EventStream:
         return self.response.prepared
 
     async def open(self) -> None:
-        """Send the headers. Raises what `send` raises."""
+        """Send the headers. Raise what `send` raises."""
         if not self.is_open:
             await self._in_time(self.response.prepare(self._request))
 
@@ -63,32 +62,28 @@ class EventStream:
             SlowReader: if the reader does not take it in time.
             ConnectionResetError: if the reader has left.
         """
-        text = (
-            data
-            if isinstance(data, str)
-            else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        )
-        await self._write(f"data: {text}\n\n".encode("utf-8", "replace"))
+        if not isinstance(data, str):
+            data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        await self._write(f"data: {data}\n\n".encode("utf-8", "replace"))
 
     async def while_waiting(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``.
+        """Return the result of ``work``, and send comments while it takes long.
 
-        Meanwhile the reader gets the headers, and a comment whenever it is time.
-
-        Raises what ``work`` raises, and what `send` raises.
+        Raise what ``work`` raises, and what `send` raises.
         """
         working = asyncio.create_task(work)
         try:
-            while not (await asyncio.wait({working}, timeout=max(0.0, self._due - self._clock())))[
-                0
-            ]:
+            while True:
+                until_due_s = max(0.0, self._due - self._clock())
+                done, _ = await asyncio.wait({working}, timeout=until_due_s)
+                if done:
+                    return working.result()
                 await self._write(COMMENT)
-            return working.result()
         finally:
             await end(working)
 
     async def close(self) -> None:
-        """Send the last event and the end of the body. Raises what `send` raises."""
+        """Send the last event and the end of the body. Raise what `send` raises."""
         await self.send(DONE)
         await self._in_time(self.response.write_eof())
 

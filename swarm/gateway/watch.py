@@ -1,4 +1,4 @@
-"""The swarm as the pages show it: looked at again and again, while anybody watches."""
+"""The swarm as the pages show it, refreshed while a page is open."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from swarm.util.tasks import end, within
 
 EVERY_S = 2.0
 LOOK_TIMEOUT_S = 15.0
-MAX_ROWS = 200  # peers of one model that are shown one by one
-GONE_S = 30.0  # a peer that is no longer listed is shown for so long
+MAX_ROWS = 200  # peers of one model that have a row
+GONE_S = 30.0  # that a peer which is no longer listed is still shown
 
 State = Literal["online", "joining", "draining", "unreachable", "gone"]
 STATES: dict[str, State] = {"online": "online", "joining": "joining", "draining": "draining"}
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PeerRow:
-    """One peer; ``seen_s`` ago it last answered, None if it never did while we watched."""
+    """One peer. It last answered ``seen_s`` ago; None if it never did while a page was open."""
 
     peer_id: str
     layers: tuple[int, int]
@@ -42,8 +42,8 @@ class PeerRow:
 
 
 @dataclass(frozen=True)
-class Rest:
-    """The sum of those peers that have no row."""
+class OtherPeers:
+    """The sum over the peers that have no row."""
 
     peers: int
     online: int
@@ -55,8 +55,11 @@ class Rest:
 class ModelView:
     """One model.
 
-    ``coverage`` are runs ``(a, b, peers)``: how many online peers serve each of the layers
-    ``[a, b)``; ``loading`` are those spans without any that a joining peer will serve.
+    Attributes:
+        coverage: runs ``(a, b, peers)``: the number of online peers that serve each of the layers
+            ``[a, b)``.
+        loading: spans ``(a, b)`` that no online peer serves, and a joining peer will.
+        estimated_peers: in a swarm too large to list, see `ModelStatus`.
     """
 
     model: str
@@ -65,15 +68,15 @@ class ModelView:
     coverage: tuple[tuple[int, int, int], ...]
     loading: tuple[tuple[int, int], ...]
     peers: tuple[PeerRow, ...]
-    rest: Rest | None
+    rest: OtherPeers | None
     estimated_peers: int | None
 
 
 @dataclass(frozen=True)
-class View:
-    """What a look saw.
+class SwarmView:
+    """The swarm at one time.
 
-    After one that failed, ``trouble`` says why, and the models are those of the look before.
+    If it could not be read, ``trouble`` says why, and the models are those read before.
     """
 
     models: tuple[ModelView, ...] = ()
@@ -83,18 +86,15 @@ class View:
         return asdict(self)
 
 
-class Memory:
-    """What was seen before: when each peer last answered, and those that have just vanished.
-
-    No I/O.
-    """
+class PeerHistory:
+    """When each peer last answered, and which peers have just vanished. No I/O."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], tuple[PeerRow, float]] = {}  # as last listed, and when
         self._answered: dict[tuple[str, str], float] = {}
 
-    def view(self, reports: Sequence[ModelStatus], now: float) -> View:
-        """What to show at ``now`` (seconds of any clock that only goes forward)."""
+    def view(self, reports: Sequence[ModelStatus], now: float) -> SwarmView:
+        """Return the view at ``now``, in seconds of a monotonic clock."""
         listed = {
             (report.fingerprint, peer.peer_id): (peer, now)
             for report in reports
@@ -107,7 +107,7 @@ class Memory:
         }
         self._rows = vanished | rows
         self._answered = {key: at for key, at in self._answered.items() if key in self._rows}
-        return View(tuple(self._model(report, now) for report in reports))
+        return SwarmView(tuple(self._model(report, now) for report in reports))
 
     def _row(self, key: tuple[str, str], peer: PeerStatus, now: float) -> PeerRow:
         return PeerRow(
@@ -134,18 +134,17 @@ class Memory:
             for key, (row, at) in self._rows.items()
             if key[0] == report.fingerprint
         ]
-        # Peers' ids are as good as random: the same few of a large swarm are shown each time, from
-        # all its layers.
+        # Peer ids are practically random: of a large swarm, the same few peers from all layers are
+        # shown each time.
         rows.sort(key=lambda row: row.peer_id[::-1])
         shown, rest = rows[:MAX_ROWS], rows[MAX_ROWS:]
         shown.sort(key=lambda row: (row.layers, row.peer_id))
+        online = [row.layers for row in rows if row.state == "online"]
         return ModelView(
             report.model,
             report.fingerprint,
             report.model_layers,
-            tuple(
-                coverage([row.layers for row in rows if row.state == "online"], report.model_layers)
-            ),
+            tuple(coverage(online, report.model_layers)),
             tuple(_loading(report, rows)),
             tuple(shown),
             _sum(rest) if rest else None,
@@ -154,8 +153,7 @@ class Memory:
 
 
 def coverage(spans: Sequence[tuple[int, int]], model_layers: int) -> list[tuple[int, int, int]]:
-    """How many of the spans ``[a, b)`` hold each layer, as runs ``(a, b, count)`` over the whole
-    model."""
+    """Count the spans ``[a, b)`` that hold each layer of a model, as runs ``(a, b, count)``."""
     changes = Counter[int]()
     for first, last in spans:
         changes[first] += 1
@@ -171,9 +169,9 @@ def _loading(report: ModelStatus, rows: Sequence[PeerRow]) -> list[tuple[int, in
     return sorted({(a, b) for a, b in spans if a < b})
 
 
-def _sum(rows: Sequence[PeerRow]) -> Rest:
+def _sum(rows: Sequence[PeerRow]) -> OtherPeers:
     online = [row for row in rows if row.state == "online"]
-    return Rest(
+    return OtherPeers(
         len(rows),
         len(online),
         sum(row.tokens_per_second for row in online),
@@ -182,13 +180,12 @@ def _sum(rows: Sequence[PeerRow]) -> Rest:
 
 
 class Watch:
-    """Looks at the swarm every ``every_s`` seconds while anybody reads `views`, once at a time, and
-    never else.
+    """Reads the status of the swarm every ``every_s`` seconds, only while `views` has readers.
 
     Use it as an async context manager, or call `close` in the end.
 
     Args:
-        look: what is to be seen; one that takes longer than ``timeout_s`` has failed.
+        look: reads the status; it has failed if it takes longer than ``timeout_s``.
     """
 
     def __init__(
@@ -198,9 +195,13 @@ class Watch:
         timeout_s: float = LOOK_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._look, self._every_s, self._timeout_s, self._clock = look, every_s, timeout_s, clock
-        self._memory, self._view = Memory(), View()
-        self._news = asyncio.Condition()
+        self._look = look
+        self._every_s = every_s
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._history = PeerHistory()
+        self._view = SwarmView()
+        self._looked = asyncio.Condition()
         self._looks = 0
         self._readers = 0
         self._looking: asyncio.Task[None] | None = None
@@ -212,25 +213,25 @@ class Watch:
         await self.close()
 
     async def close(self) -> None:
-        """Look no more. Whoever still reads `views` waits for ever, and is to be cancelled."""
+        """Stop. Tasks that still read `views` wait for ever; cancel them."""
         if self._looking is not None:
             await end(self._looking)
 
-    async def views(self) -> AsyncGenerator[View, None]:
-        """What each look sees, the newest first; a slow reader misses some.
+    async def views(self) -> AsyncGenerator[SwarmView, None]:
+        """Yield the newest view after each refresh; a slow reader misses some.
 
-        Never ends by itself: close it.
+        The generator never ends by itself: close it.
         """
         self._readers += 1
         if self._looking is None or self._looking.done():
-            self._looks = 0  # what was seen before is old
+            self._looks = 0  # the last view is outdated
             self._looking = asyncio.create_task(self._run())
         try:
             read = max(0, self._looks - 1)
             while True:
-                async with self._news:
+                async with self._looked:
                     while self._looks <= read:
-                        await self._news.wait()
+                        await self._looked.wait()
                 read = self._looks
                 yield self._view
         finally:
@@ -241,24 +242,24 @@ class Watch:
             began = time.monotonic()
             self._view = await self._see()
             took_s = time.monotonic() - began
-            async with self._news:
+            async with self._looked:
                 self._looks += 1
-                self._news.notify_all()
-            # a look at a large swarm is work for many
+                self._looked.notify_all()
+            # reading a large swarm is work for many nodes: at most half of the time is spent on it
             await asyncio.sleep(max(self._every_s, took_s))
 
-    async def _see(self) -> View:
+    async def _see(self) -> SwarmView:
         try:
             reports = await within(self._timeout_s, self._look())
         except asyncio.TimeoutError:
             return replace(
-                self._view, trouble=f"The swarm did not show itself within {self._timeout_s:g} s."
+                self._view, trouble=f"The swarm did not answer within {self._timeout_s:g} s."
             )
         except SwarmError as error:
             return replace(self._view, trouble=str(error))
         except Exception:
             log.exception("looking at the swarm failed")
             return replace(
-                self._view, trouble="Looking at the swarm failed; the gateway's log says why."
+                self._view, trouble="Reading the swarm failed; the gateway's log says why."
             )
-        return self._memory.view(reports, self._clock())
+        return self._history.view(reports, self._clock())

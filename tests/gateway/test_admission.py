@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from helpers.loopback import eventually
-from swarm.gateway.admission import MOST_RETRY_S, Admission, Shares
+from swarm.gateway.admission import MOST_RETRY_S, AdmissionControl, Shares
 from swarm.gateway.errors import BadRequest, Overloaded
 
 
@@ -18,7 +18,7 @@ async def _hold(admission, count, name, order, until, model="m"):
 
 
 async def test_places_are_given_in_turn_and_many_at_once_are_not_overtaken():
-    admission, order = Admission(places=4, waiting=8), []
+    admission, order = AdmissionControl(places=4, waiting=8), []
     gates = {name: asyncio.Event() for name in "abcd"}
     tasks = {}
     for name, count in (("a", 3), ("b", 1), ("c", 4), ("d", 1)):
@@ -38,7 +38,7 @@ async def test_places_are_given_in_turn_and_many_at_once_are_not_overtaken():
 
 async def test_a_full_line_takes_nobody_and_says_when_to_come_back():
     now = [0.0]
-    admission = Admission(places=1, waiting=1, clock=lambda: now[0])
+    admission = AdmissionControl(places=1, waiting=1, clock=lambda: now[0])
     for _ in range(20):
         async with admission.place("m"):
             now[0] += 12.0
@@ -57,7 +57,7 @@ async def test_a_full_line_takes_nobody_and_says_when_to_come_back():
 
 
 async def test_who_leaves_the_line_holds_nobody_up():
-    admission, order, stay = Admission(places=2, waiting=8), [], asyncio.Event()
+    admission, order, stay = AdmissionControl(places=2, waiting=8), [], asyncio.Event()
     holding = asyncio.create_task(_hold(admission, 1, "a", order, stay))
     await asyncio.sleep(0)
     greedy = asyncio.create_task(_hold(admission, 2, "b", order, stay))
@@ -72,7 +72,7 @@ async def test_who_leaves_the_line_holds_nobody_up():
 
 
 async def test_who_is_called_and_leaves_at_the_same_time_gives_the_place_back():
-    admission, stay = Admission(places=1, waiting=8), asyncio.Event()
+    admission, stay = AdmissionControl(places=1, waiting=8), asyncio.Event()
     holding = asyncio.create_task(_hold(admission, 1, "a", [], stay))
     await asyncio.sleep(0)
     called = asyncio.create_task(_hold(admission, 1, "b", [], stay))
@@ -87,7 +87,7 @@ async def test_who_is_called_and_leaves_at_the_same_time_gives_the_place_back():
 
 
 async def test_a_line_that_does_not_move_is_left_after_a_while():
-    admission = Admission(places=1, waiting=1, patience_s=0.0)
+    admission = AdmissionControl(places=1, waiting=1, patience_s=0.0)
     async with admission.place("m"):
         with pytest.raises(Overloaded):
             async with admission.place("m"):
@@ -97,12 +97,12 @@ async def test_a_line_that_does_not_move_is_left_after_a_while():
 
 async def test_more_than_all_places_are_never_given():
     with pytest.raises(BadRequest, match="at most 2"):
-        async with Admission(places=2).admit("m", 3):
+        async with AdmissionControl(places=2).admit("m", 3):
             pass
 
 
 async def test_a_model_whose_texts_stand_still_leaves_places_to_the_others():
-    admission, order, stay = Admission(places=8, waiting=8, models=2), [], asyncio.Event()
+    admission, order, stay = AdmissionControl(places=8, waiting=8, models=2), [], asyncio.Event()
     dead = [
         asyncio.create_task(_hold(admission, 1, "dead", order, stay, "dead")) for _ in range(12)
     ]
@@ -120,7 +120,7 @@ async def test_a_model_whose_texts_stand_still_leaves_places_to_the_others():
 
 async def test_many_places_are_not_taken_by_other_models_either():
     """What is beyond a model's sure share goes by turns: a request for many places gets them."""
-    admission, order = Admission(places=8, waiting=16, models=2), []
+    admission, order = AdmissionControl(places=8, waiting=16, models=2), []
     gates = {name: asyncio.Event() for name in "abcd"}
     tasks = []
     for name, count, model in (("a", 4, "m"), ("b", 4, "m"), ("c", 2, "n"), ("d", 1, "n")):
@@ -142,7 +142,7 @@ def test_shares_never_exceed_the_whole_and_what_is_sure_is_always_there(models):
         model, count = rng.choice(names), rng.randint(1, 5)
         if rng.random() < 0.4 and held:
             shares.give_back(*held.pop(rng.randrange(len(held))))
-        elif shares.sure(model, count) or shares.fits(model, count):
+        elif shares.guarantees(model, count) or shares.fits(model, count):
             shares.take(model, count)
             held.append((model, count))
         assert shares.taken.total() <= 32

@@ -10,10 +10,10 @@ from helpers.gateway_in_process import PROBLEM, Served, chat, gateway_over, name
 from helpers.loopback import eventually, soon
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
-from swarm.gateway import outlook
-from swarm.gateway.admission import Admission
+from swarm.gateway import availability
+from swarm.gateway.admission import AdmissionControl
 from swarm.gateway.intake import MAX_BODY_BYTES
-from swarm.gateway.keys import Keys
+from swarm.gateway.keys import ApiKeys
 from swarm.util.tasks import end
 
 KEY = "k" * 32
@@ -187,7 +187,7 @@ async def test_models_are_listed_and_found(served):
 @pytest.mark.parametrize(
     ("body", "status", "param", "code", "words"),
     [
-        (chat(temprature=1), 400, "temprature", "unknown_parameter", "no such field"),
+        (chat(temprature=1), 400, "temprature", "unknown_parameter", "field is unknown"),
         (
             chat(presence_penalty=1),
             400,
@@ -285,14 +285,14 @@ async def test_a_model_whose_peers_are_gone_holds_no_places_and_starves_no_other
 
 
 async def test_once_peers_are_known_to_be_gone_no_place_is_held_for_them(demo, monkeypatch):
-    taken, take = [], Admission._take
+    taken, take = [], AdmissionControl._take
 
     async def note(*arguments):
         taken.append(arguments)
         await take(*arguments)
 
-    monkeypatch.setattr(Admission, "_take", note)
-    monkeypatch.setattr(outlook, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(AdmissionControl, "_take", note)
+    monkeypatch.setattr(availability, "PATIENCE_S", 0.0)
     async with gateway_over(demo, places=1, waiting=16, patience_s=0.0) as served:
         for peer in served.swarm.up:
             await peer.die()
@@ -351,7 +351,7 @@ async def test_a_whole_reply_that_fails_does_not_promise_what_it_does_not_hold(d
 
 
 async def test_keys_are_asked_for_where_there_are_some(demo):
-    async with gateway_over(demo, key=KEY, keys=Keys([KEY])) as served:
+    async with gateway_over(demo, key=KEY, keys=ApiKeys([KEY])) as served:
         assert (await served.openai.chat.completions.create(**chat(max_tokens=1))).choices
         for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
             status, headers, answer = await served.post("/v1/chat/completions", chat(), wrong)

@@ -16,7 +16,7 @@ from helpers.loopback import Peer, WatchedSpan, eventually
 from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate
-from swarm.gateway.keys import Keys
+from swarm.gateway.keys import ApiKeys
 from swarm.gateway.server import Settings, serving
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -312,7 +312,7 @@ async def test_speed_is_shown(house: House) -> None:
 
 
 async def test_a_gateway_with_keys_asks_for_one(house: House) -> None:
-    settings = Settings(port=0, keys=Keys([KEY]), grace_s=1.0)
+    settings = Settings(port=0, keys=ApiKeys([KEY]), grace_s=1.0)
     async with serving([house.client], settings) as url:
         guarded = House(house.peers, house.spans, house.client, url, house.browser)
         async with guarded.page("/swarm") as page:

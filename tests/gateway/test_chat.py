@@ -6,12 +6,12 @@ from helpers.gateway_in_process import PROBLEM
 from swarm.client.control_tokens import MAX_BREAKS
 from swarm.gateway.chat import chat_prompt
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import Message
+from swarm.gateway.requests import ChatMessage
 
 
 def said(*contents):
     return [
-        Message(role=("user", "assistant")[at % 2], content=content)
+        ChatMessage(role=("user", "assistant")[at % 2], content=content)
         for at, content in enumerate(contents)
     ]
 
@@ -23,7 +23,7 @@ def test_a_question_becomes_what_the_model_was_trained_on(demo):
     assert chat_prompt(tokenizer, said(f"Problem: {PROBLEM.question}")) == prompt
     assert (
         chat_prompt(
-            tokenizer, [Message(role="system", content="Be brief."), *said(PROBLEM.question)]
+            tokenizer, [ChatMessage(role="system", content="Be brief."), *said(PROBLEM.question)]
         )
         == prompt
     )
@@ -39,7 +39,7 @@ def test_the_demo_models_are_asked_the_last_question_alone(demo):
 
 def test_a_chat_without_a_question_is_refused(demo):
     with pytest.raises(BadRequest, match="chat template"):
-        chat_prompt(demo.models.tokenizer, [Message(role="system", content="Be brief.")])
+        chat_prompt(demo.models.tokenizer, [ChatMessage(role="system", content="Be brief.")])
 
 
 @pytest.mark.parametrize(

@@ -11,67 +11,73 @@ from helpers.loopback import eventually, soon
 from swarm.demo import TARGET
 from swarm.gateway import intake
 from swarm.gateway.errors import BadRequest, Crowded
-from swarm.gateway.intake import MAX_BODY_BYTES, SMALL_BODY_BYTES, Held, Packing, Room
+from swarm.gateway.intake import (
+    MAX_BODY_BYTES,
+    SMALL_BODY_BYTES,
+    BodyBudget,
+    BodyReservation,
+    Decompressor,
+)
 
 HEADERS = {"Content-Type": "application/json"}
 
 
-async def test_room_is_given_in_turn_and_given_back():
-    room, order = Room(100, timeout_s=20), []
+async def test_large_bodies_get_memory_in_turn():
+    budget, order = BodyBudget(100, timeout_s=20), []
 
-    async def take(name, nbytes):
-        await room.take(nbytes)
+    async def reserve(name, nbytes):
+        await budget.reserve(nbytes)
         order.append(name)
 
-    await take("a", 60)
+    await reserve("a", 60)
     tasks = []
     for name, nbytes in (("b", 50), ("c", 10)):
-        tasks.append(asyncio.create_task(take(name, nbytes)))
+        tasks.append(asyncio.create_task(reserve(name, nbytes)))
         await asyncio.sleep(0)
-    assert order == ["a"]  # c has room, and waits behind b
+    assert order == ["a"]  # c would fit, and waits behind b
     tasks[0].cancel()
     await eventually(lambda: order == ["a", "c"])
-    room.give_back(60)
-    room.give_back(10)
-    assert room.free == 100
+    budget.release(60)
+    budget.release(10)
+    assert budget.free == 100
 
 
-async def test_who_is_called_and_leaves_at_the_same_time_gives_the_room_back():
-    room = Room(10, timeout_s=20)
-    await room.take(10)
-    called = asyncio.create_task(room.take(10))
+async def test_a_body_that_is_cancelled_as_its_turn_comes_releases_its_bytes():
+    budget = BodyBudget(10, timeout_s=20)
+    await budget.reserve(10)
+    called = asyncio.create_task(budget.reserve(10))
     await asyncio.sleep(0)
-    room.give_back(10)
+    budget.release(10)
     called.cancel()
     await asyncio.wait({called})
-    assert room.free == 10
+    assert budget.free == 10
 
 
-async def test_room_that_does_not_come_is_not_waited_for():
-    room = Room(10, timeout_s=0.0)
-    await room.take(10)
+async def test_the_wait_for_memory_has_a_limit():
+    budget = BodyBudget(10, timeout_s=0.0)
+    await budget.reserve(10)
     with pytest.raises(Crowded):
-        await room.take(1)
-    room.give_back(10)
-    assert room.free == 10
+        await budget.reserve(1)
+    budget.release(10)
+    assert budget.free == 10
 
 
-async def test_small_bodies_take_no_room_and_large_ones_once():
-    room = Room(2 * SMALL_BODY_BYTES, timeout_s=20)
-    held = Held(room)
-    await held.grow(SMALL_BODY_BYTES)
-    assert room.free == 2 * SMALL_BODY_BYTES
-    await held.grow(SMALL_BODY_BYTES + 1)
-    await held.grow(2 * SMALL_BODY_BYTES)
-    assert room.free == SMALL_BODY_BYTES - 1
-    held.give_back()
-    held.give_back()
-    assert room.free == 2 * SMALL_BODY_BYTES
+async def test_small_bodies_need_no_reservation_and_large_ones_get_one():
+    budget = BodyBudget(2 * SMALL_BODY_BYTES, timeout_s=20)
+    reservation = BodyReservation(budget)
+    await reservation.grow(SMALL_BODY_BYTES)
+    assert budget.free == 2 * SMALL_BODY_BYTES
+    await reservation.grow(SMALL_BODY_BYTES + 1)
+    await reservation.grow(2 * SMALL_BODY_BYTES)
+    assert budget.free == SMALL_BODY_BYTES - 1
+    reservation.release()
+    reservation.release()
+    assert budget.free == 2 * SMALL_BODY_BYTES
 
 
 def test_a_bomb_is_unpacked_in_pieces():
-    packing, sizes = Packing.named("gzip"), []
-    for piece in packing.unpack(gzip.compress(bytes(10 * intake.PIECE_BYTES))):
+    decompressor, sizes = Decompressor.of("gzip"), []
+    for piece in decompressor.decompress(gzip.compress(bytes(10 * intake.PIECE_BYTES))):
         sizes.append(len(piece))
     assert sum(sizes) == 10 * intake.PIECE_BYTES
     assert max(sizes) <= intake.PIECE_BYTES
@@ -79,7 +85,7 @@ def test_a_bomb_is_unpacked_in_pieces():
 
 def test_an_encoding_that_is_not_known_is_refused():
     with pytest.raises(BadRequest, match="identity, gzip, deflate") as told:
-        Packing.named("br")
+        Decompressor.of("br")
     assert told.value.status == 415
 
 
@@ -118,8 +124,8 @@ async def test_a_body_without_a_length_ends_where_it_is_too_large(served):
 async def test_large_bodies_wait_for_each_other_and_small_ones_for_none(demo, monkeypatch):
     """As many as have room are being read; one more is told to come back, and a small one is
     answered."""
-    monkeypatch.setattr(intake, "ROOM_BYTES", 2 * SMALL_BODY_BYTES)
-    monkeypatch.setattr(intake, "ROOM_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(intake, "BUDGET_BYTES", 2 * SMALL_BODY_BYTES)
+    monkeypatch.setattr(intake, "BUDGET_TIMEOUT_S", 0.2)
     async with gateway_over(demo) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
         size = 2 * SMALL_BODY_BYTES

@@ -1,9 +1,9 @@
-"""Keys: from a file and from the environment, and none by accident."""
+"""ApiKeys: from a file and from the environment, and none by accident."""
 
 import pytest
 
 from swarm.errors import ConfigError
-from swarm.gateway.keys import VARIABLE, Keys
+from swarm.gateway.keys import VARIABLE, ApiKeys
 
 ONE, OTHER = "a" * 16, "b" * 32
 
@@ -12,7 +12,7 @@ def test_keys_of_the_file_and_of_the_environment_are_valid(tmp_path, monkeypatch
     file = tmp_path / "keys"
     file.write_text(f"# ours\n\n{ONE}\n")
     monkeypatch.setenv(VARIABLE, f"{OTHER}, ")
-    keys = Keys.load(file)
+    keys = ApiKeys.load(file)
     assert keys
     assert all(keys.admit(f"Bearer {key}") for key in (ONE, OTHER))
     for wrong in (
@@ -30,7 +30,7 @@ def test_keys_of_the_file_and_of_the_environment_are_valid(tmp_path, monkeypatch
 
 def test_without_keys_everybody_may_ask(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    keys = Keys.load()
+    keys = ApiKeys.load()
     assert not keys
     assert keys.admit(None)
 
@@ -38,11 +38,11 @@ def test_without_keys_everybody_may_ask(monkeypatch):
 @pytest.mark.parametrize("key", ["short", "a" * 15, "with a space in it", "\u00fcmlaut" * 4])
 def test_a_key_that_is_no_good_is_refused(key):
     with pytest.raises(ConfigError, match="at least 16"):
-        Keys([key])
+        ApiKeys([key])
 
 
 def test_a_file_without_keys_does_not_open_the_gateway(tmp_path):
     (tmp_path / "empty").write_text("# none\n")
     for file, words in (("empty", "holds no key"), ("absent", "cannot be read")):
         with pytest.raises(ConfigError, match=words):
-            Keys.load(tmp_path / file)
+            ApiKeys.load(tmp_path / file)

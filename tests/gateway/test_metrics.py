@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from swarm.gateway.admission import Admission
+from swarm.gateway.admission import AdmissionControl
 from swarm.gateway.metrics import MAX_POSITIONS, Metrics, kept_at
 from swarm.outputs import Audits
 
@@ -20,8 +20,8 @@ class Engine:
 
 def test_audits_are_told_as_they_are_when_somebody_looks():
     engine = Engine(Audits())
-    metrics = Metrics(Admission())
-    metrics.tell_audits("tiny", engine)
+    metrics = Metrics(AdmissionControl())
+    metrics.watch_audits("tiny", engine)
     assert 'swarm_audits_total{model_name="tiny",result="agreed"} 0.0' in metrics.text().decode()
     engine.audits = Audits(texts=5, disagreements=2, caught=("a",), failures={"busy": 3}, waiting=4)
     told = metrics.text().decode().splitlines()

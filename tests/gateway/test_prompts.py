@@ -9,7 +9,7 @@ import pytest
 from helpers.loopback import soon
 from swarm.demo import TARGET
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, Threads, prompts_of
+from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, ParserThreads, prompts_of
 from swarm.gateway.requests import ChatBody, TextBody
 from swarm.request import PromptTooLong
 
@@ -39,7 +39,7 @@ def models(demo):
 
 @pytest.fixture
 def threads():
-    with Threads() as threads:
+    with ParserThreads() as threads:
         yield threads
 
 

@@ -9,7 +9,7 @@ from helpers.gateway_in_process import SPANS, PocketClient, chat
 from helpers.loopback import soon
 from helpers.swarm_in_process import Swarm, swarm_of
 from swarm.errors import CannotListen, ConfigError
-from swarm.gateway.keys import Keys
+from swarm.gateway.keys import ApiKeys
 from swarm.gateway.server import Settings, serving
 
 
@@ -68,4 +68,4 @@ async def test_two_models_of_one_name_are_refused(served):
     ],
 )
 def test_it_is_known_whether_anybody_may_ask(host, keys, is_open):
-    assert Settings(host=host, keys=Keys(keys)).open_to_all is is_open
+    assert Settings(host=host, keys=ApiKeys(keys)).open_to_all is is_open

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
-from swarm.gateway.speedometer import HISTORY_S, LAST, Loop, Speedometer
+from swarm.gateway.speedometer import HISTORY_S, LAST, LoopTimes, Speedometer
 from swarm.outputs import Measured, Piece, RouteStop, Stats
 from swarm.routing.chain import Stage
 
@@ -84,7 +84,7 @@ def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
         run.measured(answer)
         run.measured(answer)  # a loop brings several tokens
     loop = meter.speed().loop
-    assert isinstance(loop, Loop)
+    assert isinstance(loop, LoopTimes)
     assert loop.loop_ms == 60.0
     assert [(hop.peer_id, hop.compute_ms, hop.queue_ms) for hop in loop.hops] == [
         ("one", 6.0, 2.0),

@@ -73,7 +73,7 @@ async def test_comments_come_while_a_place_is_waited_for_and_an_error_is_the_las
         for _ in range(3):
             assert await soon(anext(lines)) == ": still here"
         await lines.aclose()
-        monkeypatch.setattr("swarm.gateway.admission.Admission._take", _no_place)
+        monkeypatch.setattr("swarm.gateway.admission.AdmissionControl._take", _no_place)
         (error,) = _told(await soon(_read(_lines(served, STREAM))))
         assert error["error"]["code"] == "rate_limit_exceeded"
         assert error["error"]["type"] == "rate_limit_error"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from helpers.loopback import eventually, soon
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.errors import DirectoryDown
-from swarm.gateway.watch import GONE_S, MAX_ROWS, Memory, View, Watch, coverage
+from swarm.gateway.watch import GONE_S, MAX_ROWS, PeerHistory, SwarmView, Watch, coverage
 
 LAYERS = 8
 
@@ -24,7 +24,7 @@ def report(*peers: PeerStatus, missing: Sequence[tuple[int, int]] = ()) -> Model
     return ModelStatus("tiny", "f" * 32, LAYERS, peers, tuple(missing))
 
 
-def states(view: View) -> dict[str, str]:
+def states(view: SwarmView) -> dict[str, str]:
     return {row.peer_id: row.state for row in view.models[0].peers}
 
 
@@ -37,14 +37,14 @@ def test_coverage_counts_who_serves_each_layer() -> None:
 
 def test_only_peers_that_answer_and_take_work_cover_layers() -> None:
     seen = [peer("a", 0, 4), peer("b", 4, 8, answers=False), peer("c", 4, 6, state="joining")]
-    view = Memory().view([report(*seen, missing=[(4, 8)])], 0.0)
+    view = PeerHistory().view([report(*seen, missing=[(4, 8)])], 0.0)
     assert states(view) == {"a": "online", "b": "unreachable", "c": "joining"}
     assert view.models[0].coverage == ((0, 4, 1), (4, 8, 0))
     assert view.models[0].loading == ((4, 6),)
 
 
 def test_a_peer_that_vanishes_is_shown_as_gone_for_a_while() -> None:
-    memory = Memory()
+    memory = PeerHistory()
     memory.view([report(peer("a"), peer("b"))], 0.0)
     memory.view([report(peer("a"), peer("b", answers=False))], 2.0)
     view = memory.view([report(peer("a"))], 4.0)
@@ -57,7 +57,7 @@ def test_a_peer_that_vanishes_is_shown_as_gone_for_a_while() -> None:
 
 def test_of_a_large_swarm_the_same_peers_are_shown_and_the_rest_summed() -> None:
     crowd = [peer(f"p{i:04}", answers=i % 2 == 0) for i in range(MAX_ROWS + 50)]
-    memory = Memory()
+    memory = PeerHistory()
     (model,) = memory.view([report(*crowd)], 0.0).models
     assert len(model.peers) == MAX_ROWS
     assert model.rest is not None
@@ -148,8 +148,8 @@ async def test_looks_that_fail_are_told_beside_what_was_seen_before() -> None:
         assert "0.05 s" in (await _until(views, trouble=True)).trouble
 
 
-async def _until(views: AsyncIterator[View], *, trouble: bool) -> View:
+async def _until(views: AsyncIterator[SwarmView], *, trouble: bool) -> SwarmView:
     while True:
-        view: View = await soon(anext(views))  # type: ignore[arg-type]
+        view: SwarmView = await soon(anext(views))  # type: ignore[arg-type]
         if bool(view.trouble) == trouble:
             return view

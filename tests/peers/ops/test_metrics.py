@@ -194,10 +194,10 @@ async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) 
 
 
 def test_a_dashboard_asks_for_what_a_gateway_tells() -> None:
-    from swarm.gateway.admission import Admission
+    from swarm.gateway.admission import AdmissionControl
     from swarm.gateway.metrics import Metrics
 
-    told = _told(Metrics(Admission()).text().decode())
+    told = _told(Metrics(AdmissionControl()).text().decode())
     assert {name.removesuffix("_bucket") for name in _asked(GATEWAYS)} <= told
 
 

@@ -6,8 +6,8 @@ import asyncio
 import pytest
 
 from helpers.loopback import eventually
-from swarm.gateway import outlook
-from swarm.gateway.outlook import SILENT_S, Outlook
+from swarm.gateway import availability
+from swarm.gateway.availability import SILENT_S, Availability
 from swarm.routing.chain import MissingLayers
 
 
@@ -18,7 +18,7 @@ class Swarm:
         self.now, self.looks, self.there, self.expected = 0.0, 0, False, expected
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.outlook = Outlook(self.find_chain, lambda: self.now)
+        self.availability = Availability(self.find_chain, lambda: self.now)
 
     async def find_chain(self):
         self.looks += 1
@@ -30,30 +30,30 @@ class Swarm:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(outlook, "PAUSE_S", 0.0)
+    monkeypatch.setattr(availability, "PAUSE_S", 0.0)
 
 
 async def test_a_model_that_is_not_doubted_is_not_looked_at():
     swarm = Swarm()
-    await swarm.outlook.promising()
-    swarm.outlook.began()
+    await swarm.availability.wait_until_likely()
+    swarm.availability.text_started()
     swarm.now += SILENT_S
-    await swarm.outlook.promising()
+    await swarm.availability.wait_until_likely()
     swarm.now += SILENT_S
-    swarm.outlook.heard()
-    await swarm.outlook.promising()
-    swarm.outlook.ended()
+    swarm.availability.token_arrived()
+    await swarm.availability.wait_until_likely()
+    swarm.availability.text_ended()
     swarm.now += 100.0
-    await swarm.outlook.promising()
+    await swarm.availability.wait_until_likely()
     assert swarm.looks == 0
 
 
 async def test_texts_that_bring_nothing_are_doubted_and_a_chain_ends_the_doubt(monkeypatch):
-    monkeypatch.setattr(outlook, "PATIENCE_S", 1e9)
+    monkeypatch.setattr(availability, "PATIENCE_S", 1e9)
     swarm = Swarm()
-    swarm.outlook.began()
+    swarm.availability.text_started()
     swarm.now += SILENT_S + 1
-    waiting = asyncio.create_task(swarm.outlook.promising())
+    waiting = asyncio.create_task(swarm.availability.wait_until_likely())
     await eventually(lambda: swarm.looks > 3)
     assert not waiting.done()
     swarm.there = True
@@ -62,31 +62,31 @@ async def test_texts_that_bring_nothing_are_doubted_and_a_chain_ends_the_doubt(m
 
 async def test_a_text_that_failed_for_want_of_peers_makes_the_next_ones_look():
     swarm = Swarm(expected=False)
-    swarm.outlook.began()
-    swarm.outlook.ended(for_want_of_peers=True)
+    swarm.availability.text_started()
+    swarm.availability.text_ended(for_want_of_peers=True)
     with pytest.raises(MissingLayers):
-        await swarm.outlook.promising()
+        await swarm.availability.wait_until_likely()
     swarm.there = True
-    await swarm.outlook.promising()
+    await swarm.availability.wait_until_likely()
     assert swarm.looks == 2
-    await swarm.outlook.promising()
+    await swarm.availability.wait_until_likely()
     assert swarm.looks == 2
 
 
 async def test_peers_that_are_expected_are_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(outlook, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(availability, "PATIENCE_S", 5.0)
     swarm = Swarm()
-    swarm.outlook.began()
-    swarm.outlook.ended(for_want_of_peers=True)
+    swarm.availability.text_started()
+    swarm.availability.text_ended(for_want_of_peers=True)
     with pytest.raises(MissingLayers):
-        await swarm.outlook.promising()
+        await swarm.availability.wait_until_likely()
     assert 5 <= swarm.looks <= 7
 
 
 async def test_those_who_ask_at_the_same_time_share_a_look():
     swarm = Swarm(expected=False)
     swarm.go_on.clear()
-    asking = [asyncio.create_task(swarm.outlook.look()) for _ in range(20)]
+    asking = [asyncio.create_task(swarm.availability.check()) for _ in range(20)]
     await eventually(lambda: swarm.looks == 1)
     swarm.go_on.set()
     told = await asyncio.gather(*asking, return_exceptions=True)
@@ -98,7 +98,7 @@ async def test_who_leaves_amid_a_look_leaves_it_to_the_next():
     swarm = Swarm()
     swarm.there = True
     swarm.go_on.clear()
-    first, second = (asyncio.create_task(swarm.outlook.look()) for _ in range(2))
+    first, second = (asyncio.create_task(swarm.availability.check()) for _ in range(2))
     await eventually(lambda: swarm.looks == 1)
     first.cancel()
     swarm.go_on.set()
