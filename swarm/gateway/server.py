@@ -16,7 +16,7 @@ from swarm.gateway.prompts import ParserThreads
 from swarm.gateway.service import Engine, Service
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
-from swarm.terminal.signals import heeded, on_signals
+from swarm.terminal.signals import on_signals, stop_signals
 from swarm.util.http import site
 
 HOST = "127.0.0.1"
@@ -80,7 +80,7 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
 async def stopped() -> None:
     """Wait for a signal to stop: Ctrl-C, SIGTERM, or the end of the terminal."""
     signalled = asyncio.Event()
-    with on_signals(heeded(), lambda _: signalled.set()):
+    with on_signals(stop_signals(), lambda _: signalled.set()):
         await signalled.wait()
 
 
