@@ -38,7 +38,7 @@ def run_until_stopped(run: Run, until_eof: bool, leave_s: float) -> None:
                 work.cancel()
             stop.set()
 
-        with signals.on_signals(signals.heeded(), leave):
+        with signals.on_signals(signals.stop_signals(), leave):
             if until_eof:
                 loop.add_reader(sys.stdin.fileno(), _on_input, loop, leave)
             try:

@@ -1,4 +1,4 @@
-"""``python -m swarm.cli`` is `swarm`."""
+"""``python -m swarm.cli`` runs ``swarm``."""
 
 from swarm.cli.start import main
 

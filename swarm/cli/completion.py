@@ -1,5 +1,4 @@
-"""``swarm completion`` and ``swarm-peer completion``: Tab completes commands, options and
-models."""
+"""``swarm completion`` and ``swarm-peer completion``: Tab completes commands, options, models."""
 
 import click
 
@@ -12,8 +11,8 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that makes SHELL complete this program's commands.
 
-    For bash, put `eval "$(swarm completion bash)"` into ~/.bashrc; for zsh the same with zsh into
-    ~/.zshrc; for fish, `swarm completion fish > ~/.config/fish/completions/swarm.fish`.
+    For bash, put `eval "$(swarm completion bash)"` into ~/.bashrc; for zsh, the same with zsh into
+    ~/.zshrc; for fish, run `swarm completion fish > ~/.config/fish/completions/swarm.fish`.
     """
     from click.shell_completion import get_completion_class
 
@@ -21,6 +20,6 @@ def completion(context: click.Context, shell: str) -> None:
     assert program.name is not None
     kind = get_completion_class(shell)
     assert kind is not None
-    variable = f"_{program.name.replace('-', '_').upper()}_COMPLETE"  # which click itself looks for
+    variable = f"_{program.name.replace('-', '_').upper()}_COMPLETE"  # that click itself reads
     script = kind(program, {}, program.name, variable)
     click.echo(script.source_template % script.source_vars())

@@ -1,11 +1,12 @@
 """How a text is decoded: the options that ``swarm generate`` and ``swarm chat`` share."""
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from swarm.cli.grouping import Command, grouped
 from swarm.cli.options import ModelName, Number, Text, audit_option, quantization_option
 from swarm.demo import locate
 
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from swarm.identity import Identity
     from swarm.request import Options
 
-# swarm.decoding is heavy
+# as in `swarm.decoding.rules`, which takes long to import
 RULES = ("strict", "adaptive", "rejection", "near_tie", "typical", "lenient", "random")
-AUDIT_PATIENCE_S = 10.0  # for the audit of a text that is already shown
+AUDIT_PATIENCE_S = 10.0  # for the audit of a text that the user has already
 
 
 class Auto(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``auto``, or a number."""
+    """``auto``, or a whole number."""
 
     name = "auto|N"
 
@@ -32,7 +33,7 @@ class Auto(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class Bias(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``ID=NATS``."""
+    """A token id and what to add to its logit, as ``ID=NATS``."""
 
     name = "ID=NATS"
 
@@ -59,7 +60,7 @@ class Pattern(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class RuleName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A rule and its settings; `swarm.decoding.rules.choose` reads it."""
+    """A rule and its settings, which `swarm.decoding.rules.choose` checks."""
 
     name = "RULE"
 
@@ -71,145 +72,193 @@ class RuleName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return [CompletionItem(rule) for rule in RULES if rule.startswith(incomplete)]
 
 
-def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Everything that may be asked of a client and of one generation, the prompt left out."""
-    rules = f"How drafts are judged: {', '.join(RULES)}, with settings as in adaptive:tau=0.5."
-    options = (
-        click.option(
-            "--draft",
-            type=ModelName(draft=True),
-            default="none",
-            metavar="PATH|none",
-            help="Draft model.",
-        ),
-        click.option(
-            "--lookup/--no-lookup",
-            default=None,
-            help=(
-                "Draft by looking up what was said before, too; the default where there is no draft"
-                " model."
-            ),
-        ),
-        click.option(
-            "--window",
-            type=Auto(),
-            default="auto",
-            show_default=True,
-            help="Drafted tokens a frame; 0 is plain.",
-        ),
-        click.option(
-            "--depth",
-            type=Auto(),
-            default="auto",
-            show_default=True,
-            help="Frames in flight; 1 waits for each.",
-        ),
-        click.option(
-            "--branches",
-            default=3,
-            show_default=True,
-            help="The draft's choices for one place that are sent along.",
-        ),
-        click.option(
-            "--verify",
-            type=RuleName(),
-            default="strict",
-            show_default=True,
-            metavar="RULE",
-            help=rules,
-        ),
-        click.option(
-            "--key",
-            type=Pattern(),
-            multiple=True,
-            help="Tokens that match are judged strictly, whatever the rule.",
-        ),
-        click.option(
-            "--max-new-tokens",
-            default=256,
-            show_default=True,
-            metavar="N",
-            help="Length of the text.",
-        ),
-        click.option("--temperature", default=0.0, show_default=True, help="0 is greedy."),
-        click.option(
-            "--top-p",
-            default=1.0,
-            show_default=True,
-            help="Share of the likeliest tokens; 1 keeps all.",
-        ),
-        click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens."),
-        click.option(
-            "--seed", type=int, help="Of the sampling; the same seed gives the same text."
-        ),
-        click.option(
-            "--repetition-penalty",
-            default=1.0,
-            show_default=True,
-            help="Above 1 discourages what was said before.",
-        ),
-        click.option(
-            "--logit-bias",
-            type=Bias(),
-            multiple=True,
-            help="Nats to add to a token's logit; may be given often.",
-        ),
-        click.option(
-            "--stop", type=Text(), multiple=True, help="End before this text; may be given often."
-        ),
-        click.option(
-            "--patience",
-            "patience_s",
-            default=30.0,
-            show_default=True,
-            metavar="S",
-            help="Seconds to wait for missing peers.",
-        ),
-        click.option(
-            "--standby",
-            is_flag=True,
-            help="Let other peers stand by for those of the chain; they compute it twice.",
-        ),
-        audit_option,
-        # emulated one-way delay
-        click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True),
-        quantization_option,
-    )
-    for option in reversed(options):
+DRAFTING = (
+    click.option(
+        "--draft",
+        type=ModelName(draft=True),
+        default="none",
+        metavar="PATH|none",
+        help="Draft model.",
+    ),
+    click.option(
+        "--lookup/--no-lookup",
+        default=None,
+        help="Also draft by looking up earlier text; the default without a draft model.",
+    ),
+    click.option(
+        "--window",
+        type=Auto(),
+        default="auto",
+        show_default=True,
+        help="Drafted tokens per frame; 0 is plain decoding.",
+    ),
+    click.option(
+        "--depth",
+        type=Auto(),
+        default="auto",
+        show_default=True,
+        help="Frames in flight; 1 waits for each answer.",
+    ),
+    click.option(
+        "--branches",
+        default=3,
+        show_default=True,
+        help="The draft's choices for one position that are sent.",
+    ),
+)
+VERIFYING = (
+    click.option(
+        "--verify",
+        type=RuleName(),
+        default="strict",
+        show_default=True,
+        metavar="RULE",
+        help=f"How drafts are judged: {', '.join(RULES)}, with settings as in adaptive:tau=0.5.",
+    ),
+    click.option(
+        "--key",
+        type=Pattern(),
+        multiple=True,
+        help="Judge tokens that match strictly, whatever the rule.",
+    ),
+)
+SAMPLING = (
+    click.option(
+        "--max-new-tokens",
+        default=256,
+        show_default=True,
+        metavar="N",
+        help="Length of the text.",
+    ),
+    click.option("--temperature", default=0.0, show_default=True, help="0 is greedy."),
+    click.option(
+        "--top-p",
+        default=1.0,
+        show_default=True,
+        help="Share of the most likely tokens; 1 keeps all.",
+    ),
+    click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens."),
+    click.option(
+        "--seed", type=int, help="Seed of the sampling; the same seed gives the same text."
+    ),
+    click.option(
+        "--repetition-penalty",
+        default=1.0,
+        show_default=True,
+        help="Above 1 makes tokens of the text so far less likely.",
+    ),
+    click.option(
+        "--logit-bias",
+        type=Bias(),
+        multiple=True,
+        help="Nats to add to a token's logit; may be given several times.",
+    ),
+    click.option(
+        "--stop",
+        type=Text(),
+        multiple=True,
+        help="End before this text; may be given several times.",
+    ),
+)
+SWARM = (
+    click.option(
+        "--patience",
+        "patience_s",
+        default=30.0,
+        show_default=True,
+        metavar="S",
+        help="Seconds to wait for missing peers.",
+    ),
+    click.option(
+        "--standby",
+        is_flag=True,
+        help="Keep a second peer ready for each of the chain; everything is computed twice.",
+    ),
+    audit_option,
+    # emulated one-way delay
+    click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True),
+    quantization_option,
+)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """What `decoding_options` read from the command line."""
+
+    draft: str
+    lookup: bool | None
+    window: int | Literal["auto"]
+    depth: int | Literal["auto"]
+    branches: int
+    verify: str
+    key: tuple[str, ...]  # regular expressions
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int | None
+    repetition_penalty: float
+    logit_bias: tuple[tuple[int, float], ...]  # (token id, nats)
+    stop: tuple[str, ...]
+    patience_s: float
+    standby: bool
+    audit: float
+    link_ms: float
+    quantization: str
+
+    def of_text(self, keep: bool = False) -> "Options":
+        """Return the options of one text, checked before anything is loaded.
+
+        Args:
+            keep: as in `swarm.request.Options`.
+
+        Raises:
+            What `Request.of` raises.
+        """
+        from swarm.request import Options, Request
+
+        options = Options(
+            lookup=self.lookup,
+            window=self.window,
+            depth=self.depth,
+            branches=self.branches,
+            verify=self.verify,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=self.seed,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=dict(self.logit_bias),
+            stop=self.stop,
+            patience_s=self.patience_s,
+            standby=self.standby,
+            keep=keep,
+        )
+        Request.of(options)
+        return options
+
+    def client(self, model: str, network: "Network", identity: "Identity | None") -> "SwarmClient":
+        """Return a client of ``model``, which is not entered yet."""
+        from swarm.client.client import SwarmClient
+        from swarm.config import state_dir
+
+        return SwarmClient(
+            locate(model),
+            draft=None if self.draft == "none" else locate(self.draft),
+            key_patterns={f"matches {pattern}": pattern for pattern in self.key},
+            network=network,
+            link_ms=self.link_ms,
+            identity=identity,
+            cache=state_dir(),
+            audit_rate=self.audit,
+            quantization=self.quantization,
+        )
+
+
+def decoding_options(command: Command) -> Command:
+    """Add all options of a client and of one text, as one argument ``decoding``."""
+    command = grouped(DecodingOptions, "decoding")(command)
+    for option in reversed((*DRAFTING, *VERIFYING, *SAMPLING, *SWARM)):
         command = option(command)
     return command
-
-
-def prepared(
-    model: str,
-    network: "Network",
-    identity: "Identity | None",
-    *,
-    draft: str,
-    key: tuple[str, ...],
-    audit: float,
-    link_ms: float,
-    quantization: str,
-    logit_bias: tuple[tuple[int, float], ...],
-    **options: Any,
-) -> "tuple[SwarmClient, Options]":
-    """What `decoding_options` ask for: a client that is yet to be entered, and the options of its
-    texts. Raises what `Request.of` raises: what cannot be is said before anything is loaded."""
-    from swarm.client.client import SwarmClient
-    from swarm.config import state_dir
-    from swarm.request import Options, Request
-
-    asked = cast(Options, {**options, "logit_bias": dict(logit_bias)})
-    Request.of(asked)
-    client = SwarmClient(
-        locate(model),
-        draft=None if draft == "none" else locate(draft),
-        key_patterns={f"matches {pattern}": pattern for pattern in key},
-        network=network,
-        link_ms=link_ms,
-        identity=identity,
-        cache=state_dir(),
-        audit_rate=audit,
-        quantization=quantization,
-    )
-    return client, asked

@@ -24,14 +24,14 @@ from swarm.terminal.signals import run
     "prompts",
     multiple=True,
     type=Text(),
-    help="Instead of the three problems; may be given several times.",
+    help="Prompt instead of the three problems; may be given several times.",
 )
 @click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")
 @click.option(
     "--serve",
     "served",
     is_flag=True,
-    help="Instead, serve the swarm to browsers and OpenAI clients until Ctrl-C.",
+    help="Serve the swarm to browsers and OpenAI clients until Ctrl-C, instead.",
 )
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve."
@@ -50,7 +50,7 @@ def demo(
     if served:
         if prompts or picture or as_json:
             raise click.UsageError(
-                "--serve compares nothing: leave out --prompt, --picture and --json"
+                "--serve makes no comparison: leave out --prompt, --picture and --json"
             )
         from swarm.gateway.demo import serve_demo
 

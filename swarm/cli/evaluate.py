@@ -1,10 +1,12 @@
-"""``swarm eval``: what verification rules do to answers and to speed."""
+"""``swarm eval``: the effect of verification rules on answers and speed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from swarm.cli.decoding import RuleName
+from swarm.cli.grouping import grouped
 from swarm.cli.options import (
     FILE,
     ModelName,
@@ -19,30 +21,56 @@ from swarm.cli.options import (
 from swarm.demo import locate
 
 
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which questions the models answer."""
+
+    task: str
+    problems: int
+    data: Path | None
+    train: Path | None
+    run_generated_code: bool
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """Which models and rules are compared, and how."""
+
+    model: str
+    draft: str
+    rules: tuple[str, ...]
+    tau: tuple[float, ...]
+    ablate: bool
+    window: int
+    temperature: float
+    margin: float  # percentage points
+    workers: int
+
+
 @click.command("eval")
 @click.option(
     "--model",
     type=ModelName(),
     default="demo-target",
     show_default=True,
-    help="The target: a folder or a hub id.",
+    help="Target model: a folder or a hub id.",
 )
 @click.option(
     "--draft",
     type=ModelName(draft=True),
     default="demo-draft",
     show_default=True,
-    help="The draft model.",
+    help="Draft model.",
 )
 @click.option(
     "--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval."
 )
-@click.option("--data", type=FILE, help="File of questions, for gsm8k and humaneval.")
+@click.option("--data", type=FILE, help="File of questions for gsm8k and humaneval.")
 @click.option(
-    "--train", type=FILE, help="File of worked examples to show before each question of gsm8k."
+    "--train", type=FILE, help="File of worked examples that precede each question of gsm8k."
 )
 @click.option(
-    "--run-generated-code", is_flag=True, help="Allow humaneval to run what the model writes."
+    "--run-generated-code", is_flag=True, help="Allow humaneval to run code of the model."
 )
 @click.option(
     "--problems", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Questions."
@@ -54,23 +82,23 @@ from swarm.demo import locate
     multiple=True,
     default=("adaptive",),
     show_default=True,
-    help="May be given often.",
+    help="Rule to compare; may be given several times.",
 )
 @click.option(
     "--tau",
     multiple=True,
     type=Number(0, 20),
-    help="Also the adaptive rule at this tau; may be given often.",
+    help="Also compare the adaptive rule at this tau; may be given several times.",
 )
 @click.option(
-    "--ablate", is_flag=True, help="Also without each signal, and without each class of key tokens."
+    "--ablate", is_flag=True, help="Also compare without each signal, and each class of key tokens."
 )
 @click.option(
     "--window",
     default=8,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Drafted tokens a loop.",
+    help="Drafted tokens per loop.",
 )
 @click.option(
     "--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy."
@@ -80,60 +108,56 @@ from swarm.demo import locate
     default=1.0,
     show_default=True,
     type=Number(0, 100),
-    help="Points of accuracy that may be lost.",
+    help="Percentage points of accuracy that may be lost.",
 )
 @click.option(
     "--workers",
     default=0,
     type=click.IntRange(0, 256),
-    help="Processes; the default is half the cores.",
+    help="Processes; the default is half of the cores.",
 )
-@click.option("--plot", type=FILE, help="Draw accuracy over tokens a loop, as PNG or SVG.")
+@click.option("--plot", type=FILE, help="Draw accuracy over tokens per loop, as PNG or SVG.")
 @identity_option
 @bootstrap_option
 @network_option
 @format_options
+@grouped(TaskOptions, "task")
+@grouped(ComparisonOptions, "comparison")
 def evaluate(
-    model: str,
-    draft: str,
-    task: str,
-    data: Path | None,
-    train: Path | None,
-    run_generated_code: bool,
-    problems: int,
-    rules: tuple[str, ...],
-    tau: tuple[float, ...],
-    ablate: bool,
-    window: int,
-    temperature: float,
-    margin: float,
-    workers: int,
+    task: TaskOptions,
+    comparison: ComparisonOptions,
     plot: Path | None,
     as_: str,
     bootstrap: tuple[str, ...],
     network: str | None,
 ) -> None:
-    """Measure what verification rules do to answers and to speed: in process, or over a swarm with
-    --bootstrap."""
+    """Measure the effect of verification rules on answers and speed.
+
+    Runs in this process, or over a swarm with --bootstrap.
+    """
     from swarm.eval.tasks import load_task
 
-    asked_task = load_task(
-        task, problems, data=data, train=train, run_generated_code=run_generated_code
+    loaded = load_task(
+        task.task,
+        task.problems,
+        data=task.data,
+        train=task.train,
+        run_generated_code=task.run_generated_code,
     )
     from swarm.eval import command
 
     asked = command.Asked(
-        model=locate(model),
-        draft=locate(draft),
-        rules=rules,
-        window=window,
-        temperature=temperature,
-        tau=tau,
-        ablate=ablate,
-        margin=margin / 100,
-        workers=workers,
+        model=locate(comparison.model),
+        draft=locate(comparison.draft),
+        rules=comparison.rules,
+        window=comparison.window,
+        temperature=comparison.temperature,
+        tau=comparison.tau,
+        ablate=comparison.ablate,
+        margin=comparison.margin / 100,
+        workers=comparison.workers,
         network=named_network(bootstrap, network) if bootstrap else None,
         identity=named_identity(),
         quiet=as_ == "json",
     )
-    command.show(asked_task, command.evaluate(asked_task, asked), asked.margin, as_, plot)
+    command.show(loaded, command.evaluate(loaded, asked), asked.margin, as_, plot)

@@ -1,12 +1,12 @@
-"""``swarm generate``: one text."""
+"""``swarm generate``: generate one text."""
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.decoding import AUDIT_PATIENCE_S, decoding_options, prepared
+from swarm.cli.decoding import AUDIT_PATIENCE_S, DecodingOptions, decoding_options
 from swarm.cli.options import ModelName, Text, entrance, entrance_options, json_option
 from swarm.terminal import console
 from swarm.terminal.activity import activity
@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 )
 @entrance_options
 @json_option
-def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: Any) -> None:
+def generate(
+    model: str, prompt: str, explain: bool, as_json: bool, decoding: DecodingOptions
+) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     net, identity = entrance()
     from swarm.chain.failures import SwarmIncomplete
 
-    client, asked = prepared(model, net, identity, **options)
+    options = decoding.of_text()
+    client = decoding.client(model, net, identity)
 
     async def write() -> "tuple[Generation, SwarmIncomplete | None]":
         with activity(as_json) as waiting_for:
             waiting_for(f"loading {model} and entering the network {net.name}")
             async with client:
-                stream = client.stream(prompt, **asked)
+                stream = client.stream(prompt, **options)
                 waiting_for("finding a chain of peers")
                 failure = None
                 try:
@@ -54,9 +57,8 @@ def generate(model: str, prompt: str, explain: bool, as_json: bool, **options: A
                 if failure is not None:
                     return stream.result, failure
                 audits = await client.settle(AUDIT_PATIENCE_S)
-                return replace(
-                    stream.result, stats=replace(stream.result.stats, audits=audits)
-                ), None
+                stats = replace(stream.result.stats, audits=audits)
+                return replace(stream.result, stats=stats), None
 
     generation, failure = run(write())
     if as_json:

@@ -1,6 +1,6 @@
-"""``swarm``: what a user types.
+"""The command ``swarm``, and how it ends.
 
-Commands import heavy libraries when they run, so that ``--help`` is quick.
+Subcommands import heavy libraries when they run, so that ``--help`` is quick.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def guard(command: Callable[..., Any], program: str) -> int:
-    """Run a click command: errors become one sentence and an exit code.
+    """Run a click command, and return its exit code; an error is printed as one sentence.
 
     Shared with ``swarm-peer``.
     """
@@ -91,8 +91,7 @@ def guard(command: Callable[..., Any], program: str) -> int:
 
 
 def _cannot(error: OSError) -> ExitCode:
-    """A file that cannot be used; if it is a pipe whose reader has left, there is nothing to say of
-    it."""
+    """Print that a file cannot be used, unless it is a pipe whose reader has left."""
     log.debug("where it failed", exc_info=True)
     if isinstance(error, BrokenPipeError):
         return ExitCode.FAILED
@@ -104,7 +103,7 @@ def _cannot(error: OSError) -> ExitCode:
 
 
 def _say(sentence: str, code: ExitCode) -> ExitCode:
-    # of which strangers may have said a part
+    # the sentence may quote other people's words
     one_line = " ".join(console.CONTROLS.sub("", sentence).splitlines())
     click.echo(f"error: {one_line}", err=True)
     return code

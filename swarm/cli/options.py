@@ -1,5 +1,4 @@
-"""Options that ``swarm`` and ``swarm-peer`` share: which model, which network, who one is in it,
-what is printed."""
+"""Options that ``swarm`` and ``swarm-peer`` share: model, network, identity, and output."""
 
 import functools
 import math
@@ -20,16 +19,18 @@ if TYPE_CHECKING:
     from swarm.identity import Identity
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-MAX_TOKENS = 1 << 20  # of one text, as long as peers speak of (swarm.wire is heavy)
-NO_MODEL = "none"  # of a draft model
+MAX_TOKENS = 1 << 20  # of one text, as in `swarm.wire`, which takes long to import
+NO_MODEL = "none"  # as a draft model
 MAX_COMPLETIONS = 200  # names of models, after Tab
 
 
 class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A folder, a hub id, or the name of a model that comes with the project.
 
-    A folder is looked at as soon as it is named: what is wrong with a model is said before a
-    network is entered.
+    A folder is checked at once, so that an invalid model fails before a network is entered.
+
+    Args:
+        draft: whether it names a draft model.
     """
 
     name = "MODEL"
@@ -49,8 +50,7 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """The models of the project and those that were downloaded; folders, where none of these
-        fits."""
+        """Complete models of the project and downloaded ones, or folders if none of them fits."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
@@ -60,7 +60,7 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
-    """A number between two bounds. "nan" is none, though it compares as if it were between them."""
+    """A number between two bounds, and not "nan", which passes comparisons with both."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -72,8 +72,11 @@ class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
 
 
 class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """What a tokenizer can read: bytes that are no text in the terminal's encoding come in as
-    halves of characters."""
+    """Text that a tokenizer can read.
+
+    Python turns arguments that are not in the terminal's encoding into lone surrogates, which have
+    no UTF-8; these are refused.
+    """
 
     name = "TEXT"
 
@@ -82,7 +85,7 @@ class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             str(value).encode()
         except UnicodeEncodeError:
             self.fail(
-                "it holds bytes that are no text in this terminal's encoding; give it as UTF-8",
+                "it holds bytes that are not text in this terminal's encoding; give it as UTF-8",
                 param,
                 ctx,
             )
@@ -90,8 +93,7 @@ class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 def _downloaded() -> list[str]:
-    """Ids of the models in the hub's cache, whose folders are called
-    ``models--ORGANISATION--NAME``."""
+    """Return the ids of models in the hub's cache, in folders ``models--ORGANISATION--NAME``."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
@@ -129,15 +131,12 @@ quantization_option = click.option(
     default="none",
     show_default=True,
     type=click.Choice(["none", *QUANTIZATIONS]),
-    help=(
-        "How the weights of the layers are stored: as they are, or in 8 or 4 bits. Each is a swarm"
-        " of its own."
-    ),
+    help="Store the layers' weights as they are, or in 8 or 4 bits. Each is a swarm of its own.",
 )
 
 
 def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
-    """What is logged, and how; set up before the group does anything."""
+    """Add the options of logging to a group, which set it up before the group does anything."""
 
     @functools.wraps(group)
     def set_up_first(
@@ -164,7 +163,7 @@ def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             envvar="SWARM_LOG_LEVEL",
             show_envvar=True,
-            help="Log to standard error what is at least so grave.",
+            help="Log messages of at least this level to standard error.",
         ),
         click.option(
             "-v", "--verbose", is_flag=True, help="Log all that happens: --log-level debug."
@@ -175,12 +174,12 @@ def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """For `named_network`, `named_identity` and `_format`."""
+    """Keep the value for `named_network`, `named_identity` and `_format`."""
     ctx.meta[f"swarm.{param.name}"] = value
 
 
 def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a report looks like, as ``as_``: table, markdown or json."""
+    """Add the format of a report, as the argument ``as_``: table, markdown or json."""
     formats = click.Choice(["table", "markdown", "json"])
     for option in (
         click.option(
@@ -210,10 +209,9 @@ def _format(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def network_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which network: its name as ``network``; the files of a private one are kept for
-    `named_network`."""
+    """Add the options of a network: its name as ``network``, its files kept for `named_network`."""
     key = "File with the key of a private network; make one with `swarm-peer new-network-key`."
-    members = "File of the ids of all who may take part, one a line."
+    members = "File of the ids of all members, one per line."
     for option in (
         click.option("--members", type=FILE, callback=_keep, expose_value=False, help=members),
         click.option("--network-key", type=FILE, callback=_keep, expose_value=False, help=key),
@@ -230,12 +228,12 @@ identity_option = click.option(
     type=FILE,
     callback=_keep,
     expose_value=False,
-    help="Key file, made if it is missing: who you are, for a network with a list of members.",
+    help="Key file, made if missing: your identity in a network with a list of members.",
 )
 
 
 def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which network a client enters, through whom, and as whom: for `entrance`."""
+    """Add the options of entering a network as a client, which `entrance` returns."""
 
     @functools.wraps(command)
     def entering(
@@ -251,14 +249,17 @@ def entrance_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def entrance() -> "tuple[Network, Identity | None]":
-    """The network that the command line names, if there is a way in, and who it says that we
-    are."""
+    """Return the network and the identity that the command line names.
+
+    Raises:
+        NoBootstrap: if there is no way into the network.
+    """
     bootstrap, network, lan = click.get_current_context().meta["swarm.entrance"]
     return entered_through(named_network(bootstrap, network), lan), named_identity()
 
 
 def named_identity() -> "Identity | None":
-    """Who the command line says that we are."""
+    """Return the identity that the command line names."""
     from swarm.identity import Identity
 
     file = click.get_current_context().meta.get("swarm.identity")
@@ -266,20 +267,26 @@ def named_identity() -> "Identity | None":
 
 
 def named_network(bootstrap: tuple[str, ...], name: str | None) -> "Network":
-    """The network that the command line names."""
+    """Return the network that the command line names."""
     from swarm.config import load_network
 
     files = click.get_current_context().meta
-    key_file, members_file = files.get("swarm.network_key"), files.get("swarm.members")
     return load_network(
-        bootstrap=bootstrap, name=name, key_file=key_file, members_file=members_file
+        bootstrap=bootstrap,
+        name=name,
+        key_file=files.get("swarm.network_key"),
+        members_file=files.get("swarm.members"),
     )
 
 
 def entered_through(network: "Network", lan: bool) -> "Network":
-    """The network, if there is a way in: that it has none is said before anything heavy is loaded.
+    """Return the network if it has a bootstrap node, before anything heavy is loaded.
 
-    With ``lan`` one is also looked for on the local network.
+    Args:
+        lan: whether to look for bootstrap nodes on the local network, too.
+
+    Raises:
+        NoBootstrap: if there is no way into the network.
     """
     from swarm.errors import NoBootstrap
 

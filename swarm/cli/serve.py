@@ -1,13 +1,15 @@
-"""``swarm serve``: a gateway until Ctrl-C."""
+"""``swarm serve``: run a gateway until Ctrl-C."""
 
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from swarm.cli.grouping import grouped
 from swarm.cli.options import (
     FILE,
     ModelName,
@@ -23,13 +25,50 @@ from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
+    from swarm.gateway.keys import ApiKeys
     from swarm.gateway.server import Settings
 
 NO_DRAFT = "none"
 OPEN_WARNING = (
-    "warning: whoever reaches this address may use this gateway, and reads over a connection that"
-    " is not encrypted; give --api-keys FILE, and let a proxy that speaks TLS stand in front"
+    "warning: everyone who can reach this address may use this gateway, and the connection is not"
+    " encrypted; give --api-keys FILE, and put a TLS proxy in front of it"
 )
+
+
+@dataclass(frozen=True)
+class GatewayOptions:
+    """How the gateway serves."""
+
+    host: str
+    port: int
+    api_keys: Path | None
+    allow_host: tuple[str, ...]
+    concurrency: int
+    queue: int
+    grace: float
+
+    def settings(self, keys: "ApiKeys") -> "Settings":
+        """Return the gateway's settings. ``keys`` are those of `api_keys`."""
+        from swarm.gateway.server import Settings
+
+        return Settings(
+            host=self.host,
+            port=self.port,
+            keys=keys,
+            names=frozenset(name.lower() for name in self.allow_host),
+            places=self.concurrency,
+            waiting=self.queue,
+            grace_s=self.grace,
+        )
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """How the gateway's clients use the swarm."""
+
+    speaks_for: int
+    audit: float
+    quantization: str
 
 
 @click.command()
@@ -45,7 +84,7 @@ OPEN_WARNING = (
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at; 0.0.0.0 is all of them.",
+    help="Address to listen on; 0.0.0.0 is all.",
 )
 @click.option(
     "--port",
@@ -55,20 +94,20 @@ OPEN_WARNING = (
     help="0 takes any free one.",
 )
 @click.option(
-    "--api-keys", type=FILE, help="File of keys, one a line: who sends none of them is refused."
+    "--api-keys", type=FILE, help="File of keys, one per line; requests without one are refused."
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="A name of this host that browsers may come by.",
+    help="Name of this host that browsers may use.",
 )
 @click.option(
     "--concurrency",
     default=32,
     show_default=True,
     type=click.IntRange(1, 4096),
-    help="Texts written at once.",
+    help="Texts generated at once.",
 )
 @click.option(
     "--queue",
@@ -83,7 +122,7 @@ OPEN_WARNING = (
     show_default=True,
     type=click.IntRange(1, 10_000),
     help=(
-        "Clients that this gateway asks for: peers grant it so many times what one may ask, within"
+        "Clients behind this gateway: peers multiply what one client may ask by this, within"
         " bounds."
     ),
 )
@@ -92,31 +131,25 @@ OPEN_WARNING = (
     default=10.0,
     show_default=True,
     type=Number(0, 3600),
-    help="Seconds for answers at the end.",
+    help="Seconds for running answers when it stops.",
 )
 @audit_option
-@click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as one JSON object.")
 @quantization_option
 @entrance_options
+@grouped(GatewayOptions, "gateway")
+@grouped(ClientOptions, "options")
 def serve(
     models: tuple[str, ...],
     drafts: tuple[str, ...],
-    host: str,
-    port: int,
-    api_keys: Path | None,
-    allow_host: tuple[str, ...],
-    concurrency: int,
-    queue: int,
-    speaks_for: int,
-    grace: float,
-    audit: float,
-    quantization: str,
+    gateway: GatewayOptions,
+    options: ClientOptions,
     as_json: bool,
 ) -> None:
     """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""
     from swarm.gateway.keys import ApiKeys
 
-    keys = ApiKeys.load(api_keys)
+    keys = ApiKeys.load(gateway.api_keys)
     pairs = _pairs(models, drafts)
     for _, draft in pairs:
         if draft:
@@ -124,17 +157,7 @@ def serve(
     net, identity = entrance()
     from swarm.client.client import SwarmClient
     from swarm.config import state_dir
-    from swarm.gateway.server import Settings
 
-    settings = Settings(
-        host=host,
-        port=port,
-        keys=keys,
-        names=frozenset(name.lower() for name in allow_host),
-        places=concurrency,
-        waiting=queue,
-        grace_s=grace,
-    )
     clients = [
         SwarmClient(
             locate(model),
@@ -142,24 +165,24 @@ def serve(
             network=net,
             identity=identity,
             cache=state_dir(),
-            audit_rate=audit,
-            quantization=quantization,
-            speaks_for=speaks_for,
+            audit_rate=options.audit,
+            quantization=options.quantization,
+            speaks_for=options.speaks_for,
         )
         for model, draft in pairs
     ]
-    run(_serve(clients, settings, as_json))
+    run(_serve(clients, gateway.settings(keys), as_json))
 
 
 async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json: bool) -> None:
-    """Until Ctrl-C or SIGTERM; before the gateway listens, either ends the start."""
+    """Serve until Ctrl-C or SIGTERM, which also end the start."""
     from swarm.gateway.greeting import greeting
     from swarm.gateway.server import serving, stopped
 
-    async with AsyncExitStack() as life:
+    async with AsyncExitStack() as stack:
         for client in clients:
-            await life.enter_async_context(client)
-        url = await life.enter_async_context(serving(clients, settings))
+            await stack.enter_async_context(client)
+        url = await stack.enter_async_context(serving(clients, settings))
         if settings.open_to_all:
             click.echo(OPEN_WARNING, err=True)
         names = [client.models.checkpoint.name for client in clients]
@@ -168,13 +191,13 @@ async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json
 
 
 def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Each model with its draft, if it has one.
+    """Return each model with its draft, if it has one.
 
     ``MODEL=PATH`` names the model as it was given, or by its name.
     """
     given = {_name(model): model for model in models} | {model: model for model in models}
     named: dict[str, str] = {}
-    usual: str | None = None
+    default: str | None = None
     for draft in drafts:
         model, equals, path = draft.partition("=")
         if equals and model in given:
@@ -184,18 +207,15 @@ def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str 
             raise click.UsageError(
                 f"--draft {draft} names a model that is not served; name one of {names}"
             )
-        elif usual is not None:
-            raise click.UsageError(
-                "--draft says twice what drafts for all models; give MODEL=PATH for each"
-            )
+        elif default is not None:
+            raise click.UsageError("two --draft are for all models; give MODEL=PATH for each model")
         else:
-            usual = draft
-    found = [(model, named.get(model, usual)) for model in models]
+            default = draft
+    found = [(model, named.get(model, default)) for model in models]
     return [(model, None if draft == NO_DRAFT else draft) for model, draft in found]
 
 
 def _name(model: str) -> str:
-    """The name of a model's folder, or its hub id: that of its checkpoint without a
-    quantization."""
+    """Return the name of a model's folder, or its hub id: its checkpoint's, unquantized."""
     folder = folder_of(locate(model))
     return model if folder is None else folder.name

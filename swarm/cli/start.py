@@ -1,4 +1,4 @@
-"""How the console script ``swarm`` begins: it heeds signals first, and imports the rest after that.
+"""The start of the console script ``swarm``: it handles signals first, and then imports the rest.
 
 The imports of a command take a fifth of a second, and seconds on a busy machine.
 """
@@ -8,23 +8,22 @@ import signal
 import sys
 from types import FrameType
 
-EXIT_BASE = 128  # of `swarm.terminal.signals`, whose own imports come too late
+EXIT_BASE = 128  # as in `swarm.terminal.signals`, whose own imports take too long here
 
 
 def main() -> None:
     """Run ``swarm``."""
-    heed_signals()
+    end_on_signals()
     from swarm.cli.main import main
 
     main()
 
 
-def heed_signals() -> None:
-    """From now on a signal that asks to end does so at once, with one word and the signal's exit
-    code.
+def end_on_signals() -> None:
+    """End the program at once on a signal to stop, with one word and the signal's exit code.
 
-    Nothing has begun yet that would have to end in order; `swarm.terminal.signals` takes over once
-    something may. A signal that the program was started to ignore stays ignored.
+    Nothing needs an orderly end yet; `swarm.terminal.signals` takes over before anything does. A
+    signal that the program was started to ignore stays ignored.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -33,11 +32,11 @@ def heed_signals() -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """End without an exception: importers and finalizers would print or drop it."""
+    """End without an exception, which importers and finalizers would print or drop."""
     try:
         if sys.stdout is not None:
-            sys.stdout.flush()  # after the command, where there may be something to say
-        os.write(2, b"\nstopped\n")  # below the ^C that terminals show; click begins a line, too
-    except (OSError, RuntimeError):  # the terminal was closed; the stream was being written
+            sys.stdout.flush()  # a signal after the command: its last output may be buffered
+        os.write(2, b"\nstopped\n")  # below the ^C that terminals show, on a line of its own
+    except (OSError, RuntimeError):  # the terminal was closed, or stdout was being written
         pass
     os._exit(EXIT_BASE + number)

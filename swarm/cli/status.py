@@ -1,4 +1,4 @@
-"""``swarm status``: who serves what."""
+"""``swarm status``: which peers serve which layers."""
 
 import json
 
@@ -22,7 +22,7 @@ from swarm.terminal.signals import run
 @click.option(
     "--route",
     is_flag=True,
-    help="Show the chain of peers that a client would take now, and the runner-up.",
+    help="Show the chain of peers that a client would use now, and the runner-up.",
 )
 @quantization_option
 @entrance_options
@@ -36,14 +36,14 @@ def status(model: str | None, route: bool, quantization: str, as_json: bool) -> 
     net, identity = entrance()
     from swarm.client.status import look, routes
 
+    located = locate(model) if model else None
     with busy(f"asking the network {net.name} and its peers", quiet=as_json):
-        if route and model:
-            choices, reports = run(routes(net, locate(model), identity, quantization)), []
+        if route and located:
+            choices = run(routes(net, located, identity, quantization))
+            reports = []
         else:
-            choices, reports = (
-                [],
-                run(look(net, locate(model) if model else None, identity, quantization)),
-            )
+            choices = []
+            reports = run(look(net, located, identity, quantization))
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in choices or reports]))
     elif route:

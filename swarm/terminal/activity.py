@@ -1,5 +1,4 @@
-"""What a command waits for, shown to whoever watches: on standard error, in a terminal only, gone
-when it is over."""
+"""A status line that shows what a command waits for: on standard error, only in a terminal."""
 
 import contextlib
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def activity(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A function to call with what is waited for now; nothing ("") takes the line away."""
+    """Yield a function that shows what the command waits for; an empty string clears the line."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -31,7 +30,7 @@ def activity(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def busy(what: str, quiet: bool = False) -> Iterator[None]:
-    """Show ``what`` meanwhile."""
+    """Show ``what`` within the block."""
     with activity(quiet) as waiting_for:
         waiting_for(what)
         yield

@@ -1,6 +1,6 @@
-"""What a terminal shows: tokens by their origin, summaries, tables.
+"""What commands print: tokens by their origin, summaries, tables.
 
-Plain text where output is no terminal.
+Without a terminal, the output is plain text.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from swarm.chain.choice import Choice
-    from swarm.client.status import ModelStatus
+    from swarm.client.status import ModelStatus, PeerStatus
     from swarm.decoding.rules.rule import Origin
     from swarm.outputs import Audits, Generation, Piece
 
@@ -35,50 +35,46 @@ LEGEND: "dict[Origin, str]" = {
     "target": "the target's own",
 }
 OTHER_COLUMNS = 74  # characters of a status table beside the bars of layers
-# strangers computed the text: no escapes to the terminal
+# removed from text that other people's computers generated: it may not control the terminal
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def settle_colours() -> None:
-    """Let `click.echo` leave colours out where NO_COLOR (https://no-color.org) is set, or the
-    terminal has none."""
+    """Print without colours if NO_COLOR (https://no-color.org) is set, or the terminal has none."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         click.get_current_context().color = False
 
 
 def show_piece(piece: "Piece") -> None:
-    """One piece of text as it comes; coloured by origin in a terminal."""
-    click.echo(
-        _styled(CONTROLS.sub("", piece.text), piece.origin) if sys.stdout.isatty() else piece.text,
-        nl=False,
-    )
+    """Print a piece of text; coloured by origin in a terminal."""
+    text = piece.text
+    if sys.stdout.isatty():
+        text = _styled(CONTROLS.sub("", text), piece.origin)
+    click.echo(text, nl=False)
     sys.stdout.flush()
 
 
 def show_summary(generation: "Generation") -> None:
-    """The end of the line, a legend in a terminal, and one line of figures on standard error."""
+    """End the text; print a legend (in a terminal) and a line of figures to standard error."""
     click.echo()
     if sys.stdout.isatty() and generation.stats.drafted_tokens:
         seen = {piece.origin for piece in generation.pieces}
-        click.echo(
-            "  ".join(_styled(text, origin) for origin, text in LEGEND.items() if origin in seen),
-            err=True,
-        )
+        legend = [_styled(text, origin) for origin, text in LEGEND.items() if origin in seen]
+        click.echo("  ".join(legend), err=True)
     click.echo(summary(generation), err=True)
 
 
 def show_audits(audits: "Audits") -> None:
-    """On standard error: a line if peers were found to lie, and one if texts that were due could
-    not be audited."""
+    """Print to standard error which peers were found to lie, and which audits could not be done."""
     if audits.caught:
-        who = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
-        click.echo(f"caught computing something else than the model, and banned: {who}", err=True)
-    if whys := [*unaudited(audits)]:
-        click.echo(f"not audited: {', '.join(whys)}", err=True)
+        peers = ", ".join(f"...{peer_id[-8:]}" for peer_id in audits.caught)
+        click.echo(f"banned for computing something else than the model: {peers}", err=True)
+    if reasons := [*unaudited(audits)]:
+        click.echo(f"not audited: {', '.join(reasons)}", err=True)
 
 
 def unaudited(audits: "Audits") -> Iterator[str]:
-    """How many texts were due and not audited, for each reason."""
+    """Yield, for each reason, how many texts were due for an audit and not audited."""
     from swarm.audit.unaudited import Reason
 
     for code, count in audits.failures.items():
@@ -92,13 +88,11 @@ def _texts(count: int) -> str:
 
 
 def summary(generation: "Generation") -> str:
-    """One line: speed, loops, drafting, route."""
+    """Return one line about a text: speed, loops, drafting, route."""
     stats = generation.stats
+    speed = f"{stats.tokens_per_second:.1f} tokens/s"
     parts = [
-        (
-            f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f}"
-            " tokens/s)"
-        ),
+        f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({speed})",
         f"{stats.loops} loops of {stats.loop_ms:.0f} ms",
     ]
     if stats.drafted_tokens:
@@ -121,15 +115,14 @@ def summary(generation: "Generation") -> str:
 
 
 def show_fates(pieces: "Sequence[Piece]") -> None:
-    """What became of every token: a line each, but one for all that were drafted and kept in a
-    row."""
+    """Print the fate of every token, one a line; a run of kept drafted tokens is one line."""
     click.echo()
     for line in fates(pieces):
         click.echo(line)
 
 
 def fates(pieces: "Sequence[Piece]") -> Iterator[str]:
-    """The lines of `show_fates`."""
+    """Yield the lines of `show_fates`."""
     for origin, group in groupby(enumerate(pieces), key=lambda each: each[1].origin):
         tokens = list(group)
         for run in [tokens] if origin == "drafted" else [[token] for token in tokens]:
@@ -141,13 +134,14 @@ def fates(pieces: "Sequence[Piece]") -> Iterator[str]:
 def _why(piece: "Piece") -> str:
     if piece.origin in ("drafted", "target"):
         return ""
-    said = "the target's choice was" if piece.origin == "relaxed" else "drafted was"
+    instead_of = "the target's choice was" if piece.origin == "relaxed" else "drafted was"
     reason = f"key token: {piece.reason}" if piece.key else piece.reason
-    return f"  {said} {CONTROLS.sub('', piece.instead_of)!r}" + (f" ({reason})" if reason else "")
+    why = f" ({reason})" if reason else ""
+    return f"  {instead_of} {CONTROLS.sub('', piece.instead_of)!r}{why}"
 
 
 def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
-    """A table a model, with a bar a peer."""
+    """Print a table for each model, with a bar of layers for each peer."""
     from rich.console import Console
     from rich.text import Text
 
@@ -155,26 +149,12 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
 
     console = Console()
     columns = ("peer", "layers", "span", "dtype", "tok/s", "cache", "state", "path", "rtt ms")
+    bar_width = min(32, max(8, console.width - OTHER_COLUMNS))
     if not reports:
-        console.print(f"The network {network} is up, but nobody serves a model in it.")
+        console.print(f"The network {network} is up, but no peer in it serves a model.")
     for report in reports:
         title = f"{report.model}  ({report.model_layers} layers, weights {report.fingerprint[:12]})"
-        rows = [
-            (
-                f"\u2026{peer.peer_id[-8:]}",
-                _bar(
-                    peer.layers, report.model_layers, min(32, max(8, console.width - OTHER_COLUMNS))
-                ),
-                f"{peer.layers[0]}:{peer.layers[1]}",
-                peer.dtype,
-                f"{peer.tokens_per_second:.0f}",
-                f"{peer.free_cache_tokens}",
-                peer.state if peer.rtt_ms is not None else "unreachable",
-                peer.path or "-",
-                f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
-            )
-            for peer in report.peers
-        ]
+        rows = [_peer_row(peer, report.model_layers, bar_width) for peer in report.peers]
         print_table(
             console, columns, rows, title=title, left=("layers", "span", "dtype", "state", "path")
         )
@@ -185,7 +165,7 @@ def show_status(network: str, reports: "Sequence[ModelStatus]") -> None:
 
 
 def show_routes(choices: "Sequence[Choice]") -> None:
-    """A table a chain: what its loop is expected to take, and what that is made of."""
+    """Print a table for each chain: its expected loop, and the times that make it up."""
     from rich.console import Console
 
     from swarm.terminal.tables import print_table
@@ -206,8 +186,22 @@ def show_routes(choices: "Sequence[Choice]") -> None:
         console.print("There is no other: each of these peers is needed.")
 
 
+def _peer_row(peer: "PeerStatus", model_layers: int, bar_width: int) -> "list[str | Text]":
+    return [
+        f"\u2026{peer.peer_id[-8:]}",
+        _bar(peer.layers, model_layers, bar_width),
+        f"{peer.layers[0]}:{peer.layers[1]}",
+        peer.dtype,
+        f"{peer.tokens_per_second:.0f}",
+        f"{peer.free_cache_tokens}",
+        peer.state if peer.rtt_ms is not None else "unreachable",
+        peer.path or "-",
+        f"{peer.rtt_ms:.1f}" if peer.rtt_ms is not None else "-",
+    ]
+
+
 def _rounded(number: int) -> int:
-    """Two digits: an estimate has no more."""
+    """Round to two digits, which is all that an estimate has."""
     return round(number, 2 - len(str(number)))
 
 
@@ -217,8 +211,7 @@ def _styled(text: str, origin: "Origin") -> str:
 
 
 def _bar(layers: tuple[int, int], model_layers: int, width: int = 32) -> "Text":
-    """Where a span lies in the model, at most ``width`` characters wide; every span shows as one at
-    least."""
+    """Draw where a span lies in the model, in ``width`` characters at most, one at least for it."""
     from rich.text import Text
 
     width = min(width, model_layers)

@@ -1,9 +1,7 @@
-"""Signals that ask a program to end.
-
-It ends in order, and its exit code tells the signal, as shells tell it.
+"""Signals that ask a program to stop: it ends in order, with the exit code that shells use for it.
 
 A signal that a program was started to ignore stays ignored: `nohup` does that to SIGHUP, and shells
-do it to SIGINT for jobs in the background of a script.
+do it to SIGINT for background jobs of a script.
 """
 
 import asyncio
@@ -24,15 +22,15 @@ ENDING = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
     if hasattr(signal, name)  # Windows has no SIGHUP
 )
-EXIT_BASE = 128  # a shell says 128 + the number of the signal that ended a program
-AGAIN_S = 0.05  # until a signal is told again that reached code which cannot raise
+EXIT_BASE = 128  # shells report 128 + the number of the signal that ended a program
+AGAIN_S = 0.05  # until a signal is raised again that reached code which cannot raise
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end. Libraries tidy up as they do at Ctrl-C."""
+    """A signal asked the program to stop. Libraries clean up as they do at Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -40,8 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def stopped_by(error: BaseException) -> int | None:
-    """The signal that an error comes from, be it by way of what failed while it was handled; None
-    if there is none."""
+    """Return the signal that caused an error, directly or through its causes; None without one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, Stopped):
@@ -50,21 +47,19 @@ def stopped_by(error: BaseException) -> int | None:
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
 
 
-def heeded() -> tuple[Signals, ...]:
-    """The signals that ask this program to end, without those that it was started to ignore."""
+def stop_signals() -> tuple[Signals, ...]:
+    """Return the signals that stop this program: those that it was not started to ignore."""
     return tuple(number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block every signal that asks to end raises `Stopped` in the main thread, wherever
-    it is."""
-    # signals are none of its business
-    if threading.current_thread() is not threading.main_thread():
+    """Within the block, raise `Stopped` in the main thread at a signal to stop."""
+    if threading.current_thread() is not threading.main_thread():  # Python has no handlers here
         yield
         return
     hook = sys.unraisablehook
-    with _handlers(heeded(), _raise_stopped):
+    with _handlers(stop_signals(), _raise_stopped):
         sys.unraisablehook = _raise_again_later
         try:
             yield
@@ -74,53 +69,52 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_signals(numbers: Sequence[Signals], act: Callable[[Signals], None]) -> Iterator[None]:
-    """Within the block the running event loop calls `act` for these signals, in place of what they
-    did before."""
+    """Within the block, let the running event loop call `act` for these signals, and only that."""
     loop = asyncio.get_running_loop()
 
-    def tell(number: int, _: FrameType | None) -> None:
+    def schedule(number: int, _: FrameType | None) -> None:
         _leave_closed_terminal(number)
         loop.call_soon_threadsafe(act, Signals(number))
 
-    with _handlers(numbers, tell):
+    with _handlers(numbers, schedule):
         yield
 
 
 def end_at_once_from_now_on() -> None:
-    """The next signal ends the process as it would without us."""
-    for number in heeded():
+    """Restore the default handlers, so that the next signal ends the process at once."""
+    for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end.
+    """Run ``work`` in an event loop of its own, and return its result.
 
-    The first signal cancels `work`, which then ends in order; a second one ends it at once.
+    The first signal cancels ``work``, which then ends in order; a second one ends the process.
 
     Raises:
         Stopped: if a signal ended it.
     """
-    told: list[Signals] = []
+    received: list[Signals] = []
 
-    async def life() -> T:
+    async def stoppable_work() -> T:
         task = asyncio.current_task()
         assert task is not None
 
         def stop(number: Signals) -> None:
-            told.append(number)
+            received.append(number)
             end_at_once_from_now_on()
             task.cancel()
 
-        with on_signals(heeded(), stop):
+        with on_signals(stop_signals(), stop):
             return await work
 
     try:
-        return asyncio.run(life())
+        return asyncio.run(stoppable_work())
     except (Exception, asyncio.CancelledError):
-        if not told:
+        if not received:
             raise
         log.debug("how it ended", exc_info=True)
-        raise Stopped(told[0]) from None
+        raise Stopped(received[0]) from None
 
 
 @contextlib.contextmanager
@@ -132,7 +126,7 @@ def _handlers(
         yield
     finally:
         for number, former in before.items():
-            if signal.getsignal(number) == handler:  # else the next is to end the process
+            if signal.getsignal(number) == handler:  # unless the next signal ends the process
                 signal.signal(number, signal.SIG_DFL if former is None else former)
 
 
@@ -143,7 +137,7 @@ def _raise_stopped(number: int, _: FrameType | None) -> None:
 
 
 def _raise_again_later(fault: "sys.UnraisableHookArgs") -> None:
-    """In a finalizer, of which imports have many, Python can only drop what is raised."""
+    """Raise `Stopped` again if Python dropped it in a finalizer, of which imports have many."""
     if isinstance(fault.exc_value, Stopped):
         signal.signal(fault.exc_value.number, _raise_stopped)
         threading.Timer(AGAIN_S, os.kill, (os.getpid(), fault.exc_value.number)).start()
@@ -152,13 +146,13 @@ def _raise_again_later(fault: "sys.UnraisableHookArgs") -> None:
 
 
 def _leave_closed_terminal(number: int) -> None:
-    """A terminal that was closed takes no last words, and to write them would be an error."""
+    """Replace a closed terminal by /dev/null, since writing to it would fail."""
     if number != getattr(signal, "SIGHUP", None):
         return
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
-            # else it is a file, a pipe, or a terminal that is still there
+            # not a file, a pipe, or a terminal that is still open
             if is_device and not os.isatty(descriptor):
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, descriptor)

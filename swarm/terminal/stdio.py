@@ -1,5 +1,4 @@
-"""Standard input and output as a program finds them: closed, of another encoding, or with nobody
-who reads any more."""
+"""Standard streams that are closed, have another encoding than UTF-8, or have lost their reader."""
 
 import io
 import os
@@ -10,8 +9,7 @@ import click
 
 
 def settle() -> None:
-    """What is closed (``>&-``) is like /dev/null; a character that the encoding lacks becomes a
-    question mark."""
+    """Replace closed streams (``>&-``) by /dev/null, and characters of no encoding by ``?``."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, _nothing(descriptor, "r" if name == "stdin" else "w"))
@@ -21,7 +19,7 @@ def settle() -> None:
 
 
 def say(line: str) -> None:
-    """A line on standard output, of a program that goes on when nobody reads what it says."""
+    """Print a line; the program goes on if its reader has left."""
     try:
         click.echo(line)
         sys.stdout.flush()
@@ -30,8 +28,7 @@ def say(line: str) -> None:
 
 
 def drop_unwritten() -> None:
-    """What standard output does not take is lost, instead of being an error once more at the end of
-    the program."""
+    """Drop what standard output does not take, which would fail again at the end of the program."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -39,7 +36,7 @@ def drop_unwritten() -> None:
 
 
 def _nothing(descriptor: int, mode: str) -> IO[str]:
-    """/dev/null as a stream, in the place of `descriptor` so that no other file gets its number."""
+    """Open /dev/null as `descriptor`, so that no other file gets its number."""
     null = os.open(os.devnull, os.O_RDWR)
     if null != descriptor:
         os.dup2(null, descriptor)

@@ -1,5 +1,4 @@
-"""Tables that no width cuts: columns that do not fit side by side go on below, with the names of
-their rows again."""
+"""Tables that are never cut: columns that do not fit follow below, with the row names again."""
 
 from collections.abc import Collection, Sequence
 
@@ -22,14 +21,14 @@ def print_table(
     box: Box | None = None,
     sections: Collection[int] = (),
 ) -> None:
-    """Print all cells whole: in a terminal within its width, where keys may be wrapped, elsewhere
-    as wide as they are.
+    """Print a table whose cells are never cut.
+
+    In a terminal it keeps to the width, and only keys wrap; elsewhere it is as wide as needed.
 
     Args:
-        keys: so many first columns name the row, and stand in every part of a table that is
-            divided.
-        left: columns that are aligned to the left, besides the keys.
-        sections: rows that a line is drawn below.
+        keys: the number of first columns that name the row, repeated in each part of a table.
+        left: columns that are left-aligned, besides the keys.
+        sections: rows that have a line below them.
     """
 
     def part(chosen: Sequence[int]) -> Table:

@@ -52,7 +52,7 @@ def test_version_is_said() -> None:
         (("generate", "model", "prompt", "--window", "many"), "'many' is no number; give auto"),
         (("generate", "model", "prompt", "--logit-bias", "5:1"), "'5:1' is no bias; give ID=NATS"),
         (("generate", "model", "prompt", "--key", "("), "'(' is no regular expression"),
-        (("generate", "model", "\udcff"), "no text in this terminal's encoding"),
+        (("generate", "model", "\udcff"), "not text in this terminal's encoding"),
         (
             ("generate", "", "prompt"),
             "give a checkpoint folder, a Hugging Face model id, or demo-target",

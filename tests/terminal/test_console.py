@@ -238,7 +238,7 @@ def test_status_says_which_of_the_missing_layers_are_on_their_way(capsys, monkey
 
 def test_status_of_an_empty_network(capsys, monkeypatch):
     said = status_of(capsys=capsys, monkeypatch=monkeypatch)
-    assert said == "The network testnet is up, but nobody serves a model in it.\n"
+    assert said == "The network testnet is up, but no peer in it serves a model.\n"
 
 
 def test_status_of_a_large_swarm_says_that_it_is_a_sample(capsys, monkeypatch):
@@ -279,7 +279,7 @@ def test_whoever_was_caught_is_named_in_one_line(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
     console.show_audits(Audits(caught=("12D3KooWabcdefgh", "12D3KooWijklmnop")))
     assert capsys.readouterr().err.splitlines() == [
-        "caught computing something else than the model, and banned: ...abcdefgh, ...ijklmnop"
+        "banned for computing something else than the model: ...abcdefgh, ...ijklmnop"
     ]
 
 

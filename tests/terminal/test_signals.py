@@ -15,7 +15,7 @@ import pytest
 
 from helpers.loopback import default_signals
 from swarm.terminal import signals
-from swarm.terminal.signals import Stopped, heeded, on_signals, run, stoppable, stopped_by
+from swarm.terminal.signals import Stopped, on_signals, run, stop_signals, stoppable, stopped_by
 
 HANG_S = 300.0
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -163,10 +163,10 @@ def test_what_it_was_started_to_ignore_stays_ignored(number: Signals) -> None:
     """As `nohup`, and as a script that starts a job in the background."""
     lines = (
         "import asyncio, os",
-        "from swarm.terminal.signals import heeded, on_signals, run",
+        "from swarm.terminal.signals import stop_signals, on_signals, run",
         "async def work():",
         "    told = asyncio.Event()",
-        "    with on_signals(heeded(), lambda _: told.set()):",
+        "    with on_signals(stop_signals(), lambda _: told.set()):",
         f"        os.kill(os.getpid(), {number:d})",
         "        await asyncio.sleep(0)",
         "        print('up' if not told.is_set() else 'told')",
@@ -188,10 +188,10 @@ def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
     words to say."""
     lines = (
         "import asyncio",
-        "from swarm.terminal.signals import heeded, on_signals, run",
+        "from swarm.terminal.signals import stop_signals, on_signals, run",
         "async def work():",
         "    told = asyncio.Event()",
-        "    with on_signals(heeded(), lambda _: told.set()):",
+        "    with on_signals(stop_signals(), lambda _: told.set()):",
         "        print('up')",
         "        await told.wait()",
         "    print('leaving')",
@@ -216,7 +216,7 @@ def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
 
 async def test_actions_are_nested_and_given_back() -> None:
     told: list[str] = []
-    before = {number: signal.getsignal(number) for number in heeded()}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     with on_signals((signal.SIGTERM,), lambda _: told.append("outer")):
         with on_signals((signal.SIGTERM,), lambda _: told.append("inner")):
             os.kill(os.getpid(), signal.SIGTERM)
