@@ -1,4 +1,4 @@
-"""A chat: questions in, answers out. An answer can fail or be stopped; the conversation goes on."""
+"""A chat: questions in, answers out. It goes on if an answer fails or is stopped."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,22 +17,21 @@ from swarm.request import DEFAULT_NEW_TOKENS, Options, PromptTooLong
 from swarm.util.tasks import end
 
 
-class Writes(Protocol):
-    """As much of `swarm.client.client.SwarmClient` as a chat needs."""
+class Generator(Protocol):
+    """The part of `swarm.client.client.SwarmClient` that a chat needs."""
 
     def stream(self, prompt: Sequence[int], **options: Unpack[Options]) -> GenerationStream:
-        """A new text."""
+        """Begin a new text."""
         ...
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a question.
+class ChatAnswer:
+    """The answer to a question, whole or not.
 
     Attributes:
-        cut: it is not finished: it was stopped, or it failed.
-        generation: with all figures; None where there are none, because it was stopped or failed at
-            the beginning.
+        cut: whether it is incomplete, because it was stopped or failed.
+        generation: the text with its statistics; None if it was stopped, or failed before it began.
         error: why it failed, if it did.
     """
 
@@ -46,91 +45,85 @@ class Answer:
 
     @property
     def turn(self) -> Turn:
-        """What stays of it in the conversation."""
+        """The turn that it leaves in the conversation."""
         return Turn(self.question, self.text, self.cut)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; with the fields of a `Generation` if it is finished."""
-        done = (
-            self.generation.as_dict()
-            if self.generation
-            else {"token_ids": [], "route": [], "stats": None}
-        )
-        error = str(self.error) if self.error else None
+        """Return plain data for JSON, with the fields of a `Generation` if there is one."""
+        fields: dict[str, Any] = {"token_ids": [], "route": [], "stats": None}
+        if self.generation:
+            fields = self.generation.as_dict()
         return {
             "question": self.question,
-            **done,
+            **fields,
             "text": self.text,
             "cut": self.cut,
-            "error": error,
+            "error": str(self.error) if self.error else None,
         }
 
 
 class Display(Protocol):
-    """Where answers appear."""
+    """Shows answers to the user."""
 
     def waiting_for(self, what: str) -> None:
-        """Something takes its time; nothing ("") if it is over."""
+        """Show what the chat waits for; an empty string if it no longer waits."""
         ...
 
     def piece(self, piece: Piece) -> None:
-        """The next piece of the answer."""
+        """Show the next piece of the answer."""
         ...
 
-    def ended(self, answer: Answer) -> None:
-        """The answer is over, one way or another."""
+    def ended(self, answer: ChatAnswer) -> None:
+        """Show the end of an answer: finished, stopped or failed."""
         ...
 
     def note(self, text: str) -> None:
-        """Something that is no part of the answer."""
+        """Show a message that is not part of an answer."""
         ...
 
 
 @dataclass
 class Chat:
-    """The state of a chat; `ask` is the only thing that takes time, and `stop` ends it.
+    """The state of a chat. Only `ask` and `retry` take long; `stop` ends them.
 
     Attributes:
         context_tokens: of prompt and answer together.
-        failure: the first of all.
-        last: the last answer of the conversation.
-        over: nothing more is to be asked.
+        failure: the first error of the chat.
+        last: the last answer.
+        over: whether the chat has ended.
     """
 
-    client: Writes
+    client: Generator
     render: Render
     display: Display
     context_tokens: int
     options: Options = field(default_factory=Options)
     conversation: Conversation = field(default_factory=Conversation)
     failure: SwarmError | None = None
-    last: Answer | None = None
+    last: ChatAnswer | None = None
     over: bool = False
     _work: "asyncio.Task[Generation] | None" = None  # the answer that is being written
 
     async def ask(self, question: str) -> None:
-        """Answer, piece by piece.
-
-        Whatever text there is in the end becomes a part of the conversation.
-        """
+        """Answer piece by piece; the answer, whole or not, becomes part of the conversation."""
         self.last = answer = await self._answer(question)
         if answer.text or not answer.cut:
             self.conversation = self.conversation.and_then(answer.turn)
         self.display.ended(answer)
 
     def refuse(self, question: str, error: SwarmError) -> None:
-        """Answer with why a question cannot be asked; the conversation stays as it is."""
-        self.display.ended(self._failed(Answer(question, error=error, cut=True)))
+        """Answer a question that cannot be asked with the error, outside of the conversation."""
+        self.display.ended(self._failed(ChatAnswer(question, error=error, cut=True)))
 
     def stop(self) -> None:
-        """End the answer that is being written, if there is one; what there is of it stays."""
-        # once: a second cancellation would disturb how the first one tidies up
+        """Stop the answer that is being written, if there is one; the part so far stays."""
+        # only once: a second cancellation would disturb the cleanup of the first
         work, self._work = self._work, None
         if work is not None:
             work.cancel()
 
     async def retry(self) -> bool:
-        """Ask the last question again, and forget its answer; False if there is none."""
+        """Ask the last question again, and forget its answer. Return False if there is none."""
         if self.last is None:
             return False
         if self.conversation.turns[-1:] == (self.last.turn,):
@@ -138,11 +131,11 @@ class Chat:
         await self.ask(self.last.question)
         return True
 
-    async def _answer(self, question: str) -> Answer:
+    async def _answer(self, question: str) -> ChatAnswer:
         try:
             stream = self._begin(question)
         except SwarmError as error:
-            return self._failed(Answer(question, error=error, cut=True))
+            return self._failed(ChatAnswer(question, error=error, cut=True))
         pieces: list[Piece] = []
         work = self._work = asyncio.create_task(self._write(stream, pieces))
         try:
@@ -152,7 +145,7 @@ class Chat:
             await end(work)
             self.display.waiting_for("")
         text = "".join(piece.text for piece in pieces)
-        answer = Answer(question, text, tuple(pieces), stream.route, cut=True)
+        answer = ChatAnswer(question, text, tuple(pieces), stream.route, cut=True)
         if work.cancelled():
             return answer
         if isinstance(failure := work.exception(), SwarmError):
@@ -163,7 +156,7 @@ class Chat:
         return replace(answer, text=generation.text, generation=generation, cut=False)
 
     def _begin(self, question: str) -> GenerationStream:
-        """Raises `SwarmError` for a conversation or options that cannot be."""
+        """Begin the answer. Raise `SwarmError` for an invalid conversation or options."""
         new_tokens = self.options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
         kept, prompt = fit(
             self.conversation, question, self.render, self.context_tokens - new_tokens
@@ -171,10 +164,12 @@ class Chat:
         if len(prompt) + new_tokens > self.context_tokens:
             raise PromptTooLong(len(prompt), new_tokens, self.context_tokens)
         if dropped := len(self.conversation.turns) - len(kept.turns):
+            first = "question and its answer"
+            if dropped > 1:
+                first = f"{dropped} questions and their answers"
             self.display.note(
                 f"The model's context of {self.context_tokens} tokens is full: it no longer sees"
-                f" the first {f'{dropped} questions' if dropped > 1 else 'question'} and what was"
-                " answered. /new begins afresh."
+                f" the first {first}. /new begins a new conversation."
             )
         stream = self.client.stream(prompt, **self.options)
         self.conversation = kept
@@ -189,6 +184,6 @@ class Chat:
                 self.display.piece(piece)
         return stream.result
 
-    def _failed(self, answer: Answer) -> Answer:
+    def _failed(self, answer: ChatAnswer) -> ChatAnswer:
         self.failure = self.failure or answer.error
         return answer

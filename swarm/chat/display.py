@@ -1,4 +1,4 @@
-"""Where the answers of a chat appear: on a terminal, as text in a pipe, or as JSON."""
+"""Show the answers of a chat: in a terminal, as text in a pipe, or as JSON."""
 
 import json
 import sys
@@ -6,26 +6,27 @@ from collections.abc import Callable
 
 import click
 
-from swarm.chat.chat import Answer
+from swarm.chat.chat import ChatAnswer
 from swarm.outputs import Piece
 from swarm.terminal import console
 
 
-class Text:
-    """Answers on standard output as they come, all else on standard error.
+class TextDisplay:
+    """Prints answers to standard output as they come, everything else to standard error.
 
     Args:
-        waiting_for: shows what takes its time (`swarm.terminal.activity.activity`).
-        figures: a line of them after every answer.
+        waiting_for: shows what the chat waits for (`swarm.terminal.activity.activity`).
+        figures: whether to print a line of figures after every answer.
     """
 
     def __init__(self, waiting_for: Callable[[str], None], figures: bool) -> None:
-        self.waiting_for, self._figures = waiting_for, figures
+        self.waiting_for = waiting_for
+        self._figures = figures
 
     def piece(self, piece: Piece) -> None:
         console.show_piece(piece)
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: ChatAnswer) -> None:
         click.echo()
         if answer.error is not None:
             self.note(f"error: {answer.error}")
@@ -36,8 +37,8 @@ class Text:
         click.echo(click.style(console.CONTROLS.sub("", text), dim=True), err=True)
 
 
-class Json:
-    """One object a line for every answer, when it is over. Notes go to standard error."""
+class JsonDisplay:
+    """Prints one JSON object per line and answer, when it has ended; notes to standard error."""
 
     def waiting_for(self, what: str) -> None:
         pass
@@ -45,7 +46,7 @@ class Json:
     def piece(self, piece: Piece) -> None:
         pass
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: ChatAnswer) -> None:
         click.echo(json.dumps(answer.as_dict()))
         sys.stdout.flush()
 
@@ -53,14 +54,10 @@ class Json:
         click.echo(console.CONTROLS.sub("", text), err=True)
 
 
-def figures(answer: Answer) -> str:
-    """One short line: how fast it was, and how many drafted tokens were kept."""
+def figures(answer: ChatAnswer) -> str:
+    """Return one short line: the speed, and the share of drafted tokens that were kept."""
     if answer.generation is None:
-        return (
-            "stopped; what there is of the answer stays in the conversation"
-            if answer.text
-            else "stopped"
-        )
+        return "stopped; the conversation keeps this part" if answer.text else "stopped"
     stats = answer.generation.stats
     parts = [f"{stats.new_tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if stats.draft_acceptance_rate is not None:

@@ -1,4 +1,4 @@
-"""What begins with a slash: orders to the chat itself."""
+"""Orders to the chat itself: lines that begin with a slash."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,14 @@ from swarm.errors import SwarmError
 from swarm.terminal import console
 
 KEYS = (
-    'Alt-Enter begins a new line, as Enter does between """ and """. Ctrl-C stops an answer, Ctrl-D'
-    " ends the chat."
+    'Alt-Enter inserts a line break, as Enter does between """ and """. Ctrl-C stops an answer,'
+    " Ctrl-D ends the chat."
 )
 
 
 @dataclass(frozen=True)
 class Order:
-    """``run`` gets what stands behind the order's name."""
+    """An order; ``run`` gets the text after its name."""
 
     usage: str
     help: str
@@ -27,12 +27,13 @@ class Order:
 
 
 async def obey(chat: Chat, line: str) -> None:
-    """Do what a line that begins with a slash says."""
+    """Carry out the order of a line that begins with a slash."""
     name, _, rest = line.strip().partition(" ")
     order = ORDERS.get(name)
     if order is None:
         chat.display.note(
-            f"There is no {name}; there are {', '.join(ORDERS)}. A question may begin with a space."
+            f"{name} is unknown; the orders are {', '.join(ORDERS)}. To ask a question that begins"
+            " with a slash, put a space before it."
         )
         return
     try:
@@ -56,7 +57,7 @@ async def _system(chat: Chat, text: str) -> None:
     if not text:
         now = chat.conversation.system or "none"
         chat.display.note(
-            f"The system prompt: {now}\n/system TEXT changes it, /system - leaves it out."
+            f"The system prompt: {now}\n/system TEXT changes it, /system - removes it."
         )
         return
     chat.conversation = replace(chat.conversation, system="" if text == "-" else text)
@@ -65,9 +66,9 @@ async def _system(chat: Chat, text: str) -> None:
 
 async def _undo(chat: Chat, _: str) -> None:
     if not chat.conversation.turns:
-        chat.display.note("There is nothing to take back.")
+        chat.display.note("There is nothing to undo.")
         return
-    chat.display.note(f"Taken back: {_shortened(chat.conversation.turns[-1].question)}")
+    chat.display.note(f"Undone: {_shortened(chat.conversation.turns[-1].question)}")
     chat.conversation = chat.conversation.without_last()
 
 
@@ -89,14 +90,14 @@ async def _set(chat: Chat, rest: str) -> None:
 
 async def _stats(chat: Chat, _: str) -> None:
     if chat.last is None or chat.last.generation is None:
-        chat.display.note("There are figures after an answer that was not stopped.")
+        chat.display.note("There are figures only after an answer that was not stopped.")
     else:
         chat.display.note(console.summary(chat.last.generation))
 
 
 async def _route(chat: Chat, _: str) -> None:
     if chat.last is None or not chat.last.route:
-        chat.display.note("There is a route after an answer.")
+        chat.display.note("There is a route only after an answer.")
     else:
         lines = [
             f"  layers {stop.layers[0]}:{stop.layers[1]}  {stop.peer_id}  {stop.rtt_ms:.1f} ms"
@@ -107,7 +108,7 @@ async def _route(chat: Chat, _: str) -> None:
 
 async def _explain(chat: Chat, _: str) -> None:
     if chat.last is None or not chat.last.pieces:
-        chat.display.note("There is something to explain after an answer.")
+        chat.display.note("There are tokens to explain only after an answer.")
     else:
         chat.display.note("\n".join(console.fates(chat.last.pieces)))
 
@@ -116,13 +117,11 @@ async def _save(chat: Chat, name: str) -> None:
     if not name:
         chat.display.note("Name a file, as in /save talk.md or /save talk.json.")
         return
+    written_as = _as_json if name.endswith(".json") else _as_text
     try:
-        _write(
-            name,
-            _as_json(chat.conversation) if name.endswith(".json") else _as_text(chat.conversation),
-        )
+        _write(name, written_as(chat.conversation))
     except FileExistsError:
-        chat.display.note(f"{name} is there already; name another file.")
+        chat.display.note(f"{name} exists already; name another file.")
     except OSError as error:
         chat.display.note(
             f"{name} cannot be written ({error.strerror or error}); name another file."
@@ -140,29 +139,21 @@ ORDERS = {
     for order in (
         Order("/help", "this list", _help),
         Order("/new", "begin a new conversation; settings and system prompt stay", _new),
-        Order("/system TEXT", "what the model is told before everything else", _system),
-        Order("/undo", "take back the last question and its answer", _undo),
+        Order("/system TEXT", "set the system prompt", _system),
+        Order("/undo", "remove the last question and its answer", _undo),
         Order("/retry", "answer the last question again", _retry),
-        Order(
-            "/set NAME VALUE",
-            "change how answers are written; alone, list what there is to set",
-            _set,
-        ),
+        Order("/set NAME VALUE", "change a setting of answers; alone, list all settings", _set),
         Order("/stats", "figures of the last answer", _stats),
-        Order("/route", "the peers that wrote the last answer", _route),
+        Order("/route", "the peers that computed the last answer", _route),
         Order("/explain", "the last answer's tokens, and where each comes from", _explain),
-        Order(
-            "/save FILE",
-            "write the conversation to a new file, as text or (.json) as messages",
-            _save,
-        ),
+        Order("/save FILE", "save the conversation as text, or as messages (.json)", _save),
         Order("/quit", "end the chat", _quit),
     )
 }
 
 
 def _write(name: str, text: str) -> None:
-    """Raises OSError, FileExistsError among them."""
+    """Write a new file. Raise OSError; FileExistsError if there is one of this name."""
     with Path(name).expanduser().open("x", encoding="utf-8") as file:
         file.write(text)
 

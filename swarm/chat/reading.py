@@ -1,5 +1,4 @@
-"""Where the questions of a chat come from: a terminal with line editing and a history, or lines of
-standard input."""
+"""Read the questions of a chat: from a terminal with line editing, or from standard input."""
 
 import asyncio
 import os
@@ -14,18 +13,19 @@ from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 
 from swarm.errors import ExitCode, SwarmError
 
-ASK, GO_ON = "> ", "... "
+ASK = "> "
+GO_ON = "... "
 BLOCK = '"""'
 MAX_MESSAGE_BYTES = 4 << 20  # more than any model's context
 MAX_HISTORY_BYTES = 1 << 20
 READ_BYTES = 1 << 16
 
-# asks for a line with this prompt; None at the end of the input
+# reads a line after this prompt; returns None at the end of the input
 Read = Callable[[str], Awaitable[str | None]]
 
 
 class MessageTooLong(SwarmError):
-    """A question that is no question."""
+    """A message of more than `MAX_MESSAGE_BYTES`."""
 
     exit_code = ExitCode.USAGE
 
@@ -34,7 +34,7 @@ class MessageTooLong(SwarmError):
 
 
 class NotText(SwarmError):
-    """A message with bytes that are no text; `readable` has marks in their places."""
+    """A message with bytes that are not text; `readable` has replacement characters for them."""
 
     exit_code = ExitCode.USAGE
 
@@ -43,17 +43,17 @@ class NotText(SwarmError):
         self.readable = readable
 
     def __str__(self) -> str:
-        return "the message holds bytes that are no text; give it as UTF-8"
+        return "the message holds bytes that are not text; give it as UTF-8"
 
 
 class GivenUp(Exception):
-    """Ctrl-C: the line is not meant. (KeyboardInterrupt would end the event loop.)"""
+    """The user dropped the line by Ctrl-C. (KeyboardInterrupt would end the event loop.)"""
 
 
 async def message(read: Read) -> str | None:
-    """The next line, or all lines of a block between triple quotes; None at the end of the input.
+    """Return the next line, or a block between triple quotes; None at the end of the input.
 
-    Raises `GivenUp`, `NotText` and `MessageTooLong`.
+    Raise `GivenUp`, `NotText` and `MessageTooLong`.
     """
     unreadable = False
 
@@ -61,7 +61,7 @@ async def message(read: Read) -> str | None:
         nonlocal unreadable
         try:
             return await read(prompt)
-        except NotText as error:  # the rest of its block is no question of its own
+        except NotText as error:  # its block is read to the end, and refused as a whole
             unreadable = True
             return error.readable
 
@@ -79,8 +79,12 @@ async def message(read: Read) -> str | None:
 
 
 class Terminal:
-    """Lines from a person: editing, a history that only its owner can read, completion of
-    ``words``."""
+    """Reads lines from a person, with editing, a history and completion.
+
+    Args:
+        history: a file that only its owner can read.
+        words: that are completed.
+    """
 
     def __init__(self, history: Path, words: Sequence[str]) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -93,20 +97,19 @@ class Terminal:
         )
 
     async def read(self, prompt: str) -> str | None:
-        """Raises `GivenUp` at Ctrl-C, and `NotText`."""
+        """Read a line. Raise `GivenUp` at Ctrl-C, and `NotText`."""
         try:
-            # Ctrl-C is a key here
-            said = await self._session.prompt_async(prompt, handle_sigint=False)
+            # prompt_toolkit binds Ctrl-C as a key
+            line = await self._session.prompt_async(prompt, handle_sigint=False)
         except EOFError:
             return None
-        if (whole := _whole(said)) != said:
-            raise NotText(whole)
-        return said
+        if (readable := _without_surrogates(line)) != line:
+            raise NotText(readable)
+        return line
 
 
 class Pipe:
-    """Lines of a file descriptor, without any prompt, and without a thread that could not be
-    ended."""
+    """Reads lines of a file descriptor without a prompt, and without a thread, which never ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -114,7 +117,7 @@ class Pipe:
         self._ended = False
 
     async def read(self, _: str) -> str | None:
-        """Raises `NotText` and `MessageTooLong`."""
+        """Read a line. Raise `NotText` and `MessageTooLong`."""
         while b"\n" not in self._unread and not self._ended:
             if len(self._unread) > MAX_MESSAGE_BYTES:
                 raise MessageTooLong
@@ -135,7 +138,7 @@ class Pipe:
         ready = asyncio.Event()
         try:
             loop.add_reader(self._descriptor, ready.set)
-        except PermissionError:  # a regular file is always readable, and epoll knows none
+        except PermissionError:  # a regular file is always readable, and epoll refuses it
             return
         try:
             await ready.wait()
@@ -154,15 +157,14 @@ def _keys() -> KeyBindings:
 
 
 class _Lines(FileHistory):
-    """prompt_toolkit's file, except that a question with bytes that are no text is written, too."""
+    """prompt_toolkit's file, which also takes questions with bytes that are not text."""
 
     def store_string(self, string: str) -> None:
-        super().store_string(_whole(string))
+        super().store_string(_without_surrogates(string))
 
 
 def _history(path: Path) -> History:
-    """The history in this file, which is made if it is missing; where it cannot be, one that is
-    forgotten."""
+    """Return the history in this file, made if missing, or one in memory if that fails."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
@@ -172,12 +174,12 @@ def _history(path: Path) -> History:
                 newest = file.read()
                 file.seek(0)
                 file.truncate()
-                file.write(newest[newest.find(b"\n\n") + 1 :])  # from the next entry on
+                file.write(newest[newest.find(b"\n\n") + 1 :])  # beginning with a whole entry
     except OSError:
         return InMemoryHistory()
     return _Lines(str(path))
 
 
-def _whole(text: str) -> str:
-    """Without the halves of characters that a terminal of another encoding leaves."""
+def _without_surrogates(text: str) -> str:
+    """Replace the lone surrogates that a terminal of another encoding leaves."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What ``/set`` changes: options of the next answers, read from words."""
+"""The settings of ``/set``: options of the next answers, read from words."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -8,7 +8,7 @@ from swarm.request import Options, Request
 
 
 class NoSuchSetting(SwarmError):
-    """A setting that does not exist, or a word that is none of its values."""
+    """A setting that does not exist, or an invalid value of one."""
 
     exit_code = ExitCode.USAGE
 
@@ -62,9 +62,9 @@ KINDS = {
 
 
 def changed(options: Options, name: str, word: str) -> Options:
-    """The options with one of them changed.
+    """Return the options with one of them changed.
 
-    Raises `NoSuchSetting` for an unknown name or a word of the wrong kind, and what `Request.of`
+    Raise `NoSuchSetting` for an unknown name or a word of the wrong kind, and what `Request.of`
     raises for a value out of range.
     """
     if name not in SETTINGS:
@@ -74,13 +74,13 @@ def changed(options: Options, name: str, word: str) -> Options:
         value = read(word)
     except (ValueError, KeyError):
         raise NoSuchSetting(f"{word!r} is no {name}; give {KINDS[read]}") from None
-    asked = cast(Options, {**options, _field(name): value})
-    Request.of(asked)
-    return asked
+    new = cast(Options, {**options, _field(name): value})
+    Request.of(new)
+    return new
 
 
 def listed(options: Options) -> str:
-    """All settings and their values, a line each."""
+    """Return all settings and their values, one a line."""
     return "\n".join(f"  {name:<20}{_word(name, options.get(_field(name)))}" for name in SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""The loop of a chat: read, answer, until there is nothing more to read."""
+"""The loop of a chat: read and answer, until the input or the chat ends."""
 
 from swarm.chat.chat import Chat
 from swarm.chat.orders import obey
@@ -6,23 +6,23 @@ from swarm.chat.reading import GivenUp, NotText, Read, message
 
 
 async def talk(chat: Chat, read: Read) -> None:
-    """Every line is a question, an order if it begins with a slash, or nothing.
+    """Answer every message; one that begins with a slash is an order.
 
-    Raises `MessageTooLong`.
+    A message with bytes that are not text gets an answer that fails, and the chat goes on.
 
-    A message with bytes that are no text is refused, as an answer that fails, and the chat goes on.
+    Raise `MessageTooLong`.
     """
     while not chat.over:
         try:
-            said = await message(read)
+            text = await message(read)
         except GivenUp:
             continue
         except NotText as error:
             chat.refuse(error.readable, error)
             continue
-        if said is None:
+        if text is None:
             return
-        if said.startswith("/"):
-            await obey(chat, said)
-        elif said.strip():
-            await chat.ask(said)
+        if text.startswith("/"):
+            await obey(chat, text)
+        elif text.strip():
+            await chat.ask(text)

@@ -1,2 +1,1 @@
-"""For users of Hugging Face transformers: `SwarmModel`, whose ``generate`` takes and gives what
-theirs does."""
+"""For users of Hugging Face transformers: `SwarmModel`, with the interface of their models."""

@@ -1,5 +1,4 @@
-"""What a call of ``generate`` in the manner of transformers asks for: read, checked, and said in
-our own options."""
+"""Read and check the arguments of ``generate``, and turn them into options of the SDK."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,34 +22,27 @@ from swarm.request import Options
 # Options of ours that have no name in transformers.
 OWN = frozenset(
     {
-        "window",
-        "depth",
-        "branches",
-        "verify",
-        "lookup",
-        "logit_bias",
-        "patience_s",
-        "standby",
-        "keep",
+        *("window", "depth", "branches", "verify", "lookup", "logit_bias"),
+        *("patience_s", "standby", "keep"),
     }
 )
-OUTPUTS = ("scores", "logits", "hidden_states")  # what may be told of every token
-# from which one is drawn: below the largest, so that every row can have a seed of its own
-SEEDS = 1 << 62
+OUTPUTS = ("scores", "logits", "hidden_states")  # that may be returned for every token
+SEEDS = 1 << 62  # to draw from: below the largest seed, so that each row has one of its own
 
 
 @dataclass(frozen=True)
-class Call:
+class GenerateCall:
     """One call of ``generate``.
 
     Attributes:
-        inputs: ``[rows, tokens]``, padding included; every prompt as often as sequences are wanted
-            of it.
+        inputs: ``[rows, tokens]``, with padding; one row for each sequence that is returned.
         prompts: the same without padding.
-        options: of all rows, the seed left out.
-        seed: of the first row, the next ones take the numbers behind it; None if nothing is
-            sampled.
-        criteria: asked after every token whether a row ends.
+        options: of all rows, without the seed.
+        seed: of the first row; each next row has the next number. None without sampling.
+        pad_token_id: fills rows that end early.
+        criteria: stopping criteria, called after every token of a row.
+        return_dict: whether to return a `SwarmGenerateOutput`.
+        scores, logits, hidden_states: whether to return these.
     """
 
     inputs: Tensor
@@ -65,7 +57,7 @@ class Call:
     hidden_states: bool
 
     def options_of(self, row: int) -> Options:
-        """The options of one row."""
+        """Return the options of one row."""
         options = self.options.copy()
         if self.seed is not None:
             options["seed"] = self.seed + row
@@ -80,78 +72,94 @@ def read_call(
     max_positions: int | None,
     criteria: Sequence[Any],
     more: Mapping[str, Any],
-) -> Call:
+) -> GenerateCall:
     """Read the arguments of ``generate``.
 
     Args:
-        config: the user's, if there is one; ``more`` goes before it, and both before the model's
+        inputs, attention_mask: ``[batch, tokens]``.
+        config: the user's, if any. ``more`` overrides it, and both override the model's
             ``defaults``.
-        more: all other keyword arguments. A ``tokenizer`` is not needed: stop strings are sought in
-            what the model's own one makes of the tokens.
+        max_positions: of the model, None without a limit.
+        more: all other keyword arguments. A ``tokenizer`` is ignored: stop strings are searched in
+            the text of the model's own one.
 
     Raises:
-        UnsupportedArgument: for what cannot be honoured.
+        UnsupportedArgument: for arguments that cannot be honoured.
     """
-    theirs = {
-        name: value
-        for name, value in more.items()
-        if name not in OWN and name not in ("seed", "tokenizer")
-    }
-    config = resolve(config, defaults, theirs)
+    config = resolve(config, defaults, _of_config(more))
     refuse(config)
-    eos, stops = token_ids(config.eos_token_id), stop_strings(config)
-    inputs = first_token(config.bos_token_id) if inputs is None else inputs
-    mask = mask_of(
-        inputs, attention_mask, None if config.pad_token_id in eos else config.pad_token_id
-    )
+    eos = token_ids(config.eos_token_id)
+    stops = stop_strings(config)
+    if inputs is None:
+        inputs = first_token(config.bos_token_id)
+    padding = None if config.pad_token_id in eos else config.pad_token_id
+    mask = mask_of(inputs, attention_mask, padding)
     if not bool(mask[:, -1].all()):
         raise UnsupportedArgument(
             "attention_mask", attention_mask, "a prompt ends with padding: pad on the left side"
         )
-    each = config.num_return_sequences or 1
     if config.max_time is not None:
         criteria = [*criteria, MaxTimeCriteria(config.max_time)]
-    pad = eos[0] if config.pad_token_id is None and eos else config.pad_token_id
-    if pad is None and len(inputs) * each > 1 and (criteria or stops):
+    copies = config.num_return_sequences or 1
+    pad_token_id = eos[0] if config.pad_token_id is None and eos else config.pad_token_id
+    if pad_token_id is None and len(inputs) * copies > 1 and (criteria or stops):
         raise UnsupportedArgument(
             "pad_token_id", None, "texts may end at different places: name a token to fill with"
         )
-    wants = {
-        flag: bool(config.return_dict_in_generate and getattr(config, f"output_{flag}"))
-        for flag in OUTPUTS
-    }
-    options: dict[str, Any] = {
-        **{name: value for name, value in more.items() if name in OWN},
-        **sampling(config),
-        "max_new_tokens": new_tokens(config, inputs.shape[1], max_positions),
-        "repetition_penalty": 1.0
-        if config.repetition_penalty is None
-        else config.repetition_penalty,
-        "stop_token_ids": eos,
-        "stop": stops,
-        "logits": wants["logits"] or wants["scores"],
-        "hidden_states": wants["hidden_states"],
-    }
-    return Call(
-        inputs=inputs.repeat_interleave(each, dim=0),
-        prompts=tuple(prompt for prompt in unpadded(inputs, mask) for _ in range(each)),
-        options=cast(Options, options),
+    outputs = _outputs(config)
+    return GenerateCall(
+        inputs=inputs.repeat_interleave(copies, dim=0),
+        prompts=tuple(prompt for prompt in unpadded(inputs, mask) for _ in range(copies)),
+        options={
+            **_own(more),
+            **sampling(config),
+            "max_new_tokens": new_tokens(config, inputs.shape[1], max_positions),
+            "repetition_penalty": (
+                1.0 if config.repetition_penalty is None else config.repetition_penalty
+            ),
+            "stop_token_ids": eos,
+            "stop": stops,
+            "logits": outputs["logits"] or outputs["scores"],
+            "hidden_states": outputs["hidden_states"],
+        },
         seed=seed_of(more.get("seed")) if config.do_sample else None,
-        pad_token_id=pad,
+        pad_token_id=pad_token_id,
         criteria=tuple(criteria),
         return_dict=bool(config.return_dict_in_generate),
-        **wants,
+        **outputs,
     )
 
 
+def _of_config(more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments that are fields of a GenerationConfig, known or not."""
+    ours = {*OWN, "seed", "tokenizer"}
+    return {name: value for name, value in more.items() if name not in ours}
+
+
+def _own(more: Mapping[str, Any]) -> Options:
+    """Return the keyword arguments that are options of ours."""
+    return cast(Options, {name: value for name, value in more.items() if name in OWN})
+
+
+def _outputs(config: GenerationConfig) -> dict[str, bool]:
+    """Tell which of `OUTPUTS` to return."""
+    return {
+        name: bool(config.return_dict_in_generate and getattr(config, f"output_{name}"))
+        for name in OUTPUTS
+    }
+
+
 def seed_of(seed: int | None) -> int:
-    """The seed that is given, or one that torch's own generator draws, so that
-    ``torch.manual_seed`` is heeded."""
+    """Return the given seed, or one of torch's generator, so that ``torch.manual_seed`` counts."""
     return int(torch.randint(SEEDS, ())) if seed is None else seed
 
 
 def first_token(bos_token_id: int | None) -> Tensor:
-    """The inputs of who gives none."""
+    """Return the inputs of a call without any: the token that begins a text.
+
+    Raises:
+        UnsupportedArgument: if the model has none.
+    """
     if bos_token_id is None:
         raise UnsupportedArgument(
             "input_ids", None, "the model has no token that begins a text: give input_ids"
@@ -160,11 +168,12 @@ def first_token(bos_token_id: int | None) -> Tensor:
 
 
 def mask_of(inputs: Tensor, mask: Tensor | None, padding: int | None = None) -> Tensor:
-    """Which of the ``inputs`` ``[rows, tokens]`` are text, as booleans; without a ``mask``, all
-    that is no ``padding``.
+    """Return which of the ``inputs`` ``[rows, tokens]`` are text, as booleans of the same shape.
+
+    Without a ``mask``, all tokens but ``padding`` are text.
 
     Raises:
-        UnsupportedArgument: if these are no token ids, or the mask is of another shape.
+        UnsupportedArgument: if the inputs are no token ids, or the mask has another shape.
     """
     if (
         not isinstance(inputs, Tensor)
@@ -185,5 +194,5 @@ def mask_of(inputs: Tensor, mask: Tensor | None, padding: int | None = None) -> 
 
 
 def unpadded(inputs: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
-    """The text of every row."""
+    """Return the tokens of every row that are text."""
     return [tuple(row[text].tolist()) for row, text in zip(inputs, mask, strict=True)]

@@ -15,29 +15,28 @@ from typing_extensions import Unpack
 from swarm.client.batch import DEFAULT_AT_ONCE, side_by_side
 from swarm.client.client import ClientOptions
 from swarm.client.sync import BlockingClient
-from swarm.hf.arguments import Call, mask_of, read_call, unpadded
-from swarm.hf.outputs import Row, SwarmGenerateOutput, assemble, placed
+from swarm.hf.arguments import GenerateCall, mask_of, read_call, unpadded
+from swarm.hf.outputs import GeneratedRow, SwarmGenerateOutput, assemble, placed
 from swarm.hf.settings import UnsupportedArgument, refused
 
-# arguments of `forward` that change nothing
+# arguments of `forward` that are honoured, since they ask for what it does
 HARMLESS = (("return_dict", True), ("use_cache", True))
 
 
 class SwarmModel:
-    """Stands where ``AutoModelForCausalLM`` stood:
-    ``SwarmModel.from_pretrained(model, draft=..., bootstrap=[...])``.
+    """A drop-in replacement for models of ``AutoModelForCausalLM``.
 
-    Calls block; those from several threads are served side by side. Close it at the end, or use it
-    in a ``with`` block.
+    Use it as ``SwarmModel.from_pretrained(model, draft=..., bootstrap=[...])``. Calls block; calls
+    from several threads run side by side. Close it at the end, or use it in a ``with`` block.
 
     Attributes:
-        client: for all that transformers has no words for.
+        client: for everything that transformers has no interface for.
         config: the model's configuration.
-        generation_config: what holds where a call of `generate` says nothing. May be changed.
+        generation_config: the defaults of `generate`. May be changed.
     """
 
     def __init__(self, client: BlockingClient) -> None:
-        """``client`` is open, and belongs to the model from now on."""
+        """Take over ``client``, which has to be open."""
         self.client = client
         checkpoint = client.client.models.checkpoint
         self.config: PreTrainedConfig = checkpoint.config
@@ -70,7 +69,7 @@ class SwarmModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs may lie and outputs will, if the inputs do."""
+        """The device of the LM head, for inputs; outputs are on the device of the inputs."""
         return self.client.client.models.head.device
 
     @property
@@ -90,16 +89,18 @@ class SwarmModel:
         at_once: int = DEFAULT_AT_ONCE,
         **more: Any,
     ) -> Tensor | SwarmGenerateOutput:
-        """Continue texts, as ``transformers.GenerationMixin.generate`` does: docs/sdk.md lists what
-        is honoured.
+        """Continue texts, as ``transformers.GenerationMixin.generate`` does.
+
+        docs/sdk.md lists the arguments that are honoured.
 
         Args:
             inputs, input_ids: ``[batch, tokens]``, padded on the left; one of the two.
             attention_mask: ``[batch, tokens]``, 0 for padding.
-            stopping_criteria: asked of each row by itself after each of its tokens, without scores.
-            streamer: is given the prompt and every token, then told the end; for one sequence.
+            stopping_criteria: called for each row by itself after each of its tokens, without
+                scores.
+            streamer: gets the prompt, every token and the end of one sequence.
             at_once: how many rows are generated side by side.
-            more: fields of GenerationConfig, which go before those of ``generation_config``;
+            more: fields of GenerationConfig, which override those of ``generation_config``;
                 ``seed``; and options of `SwarmClient.generate` that transformers does not have,
                 such as ``verify`` or ``window``.
 
@@ -108,7 +109,7 @@ class SwarmModel:
             ``return_dict_in_generate`` a `SwarmGenerateOutput`.
 
         Raises:
-            UnsupportedArgument: for what a swarm cannot honour.
+            UnsupportedArgument: for arguments that a swarm cannot honour.
             RequestError, SamplingError, PromptTooLong, MissingLayers, SwarmIncomplete, ...: as
                 `SwarmClient.generate`.
         """
@@ -127,7 +128,7 @@ class SwarmModel:
         )
         if streamer is not None and len(call.prompts) > 1:
             raise UnsupportedArgument(
-                "streamer", streamer, "it takes one sequence, and several are asked for"
+                "streamer", streamer, "it takes one sequence, and several are requested"
             )
         works = [
             functools.partial(self._row, call, row, streamer) for row in range(len(call.prompts))
@@ -144,19 +145,20 @@ class SwarmModel:
         at_once: int = DEFAULT_AT_ONCE,
         **more: Any,
     ) -> CausalLMOutputWithPast:
-        """What the model says at every token of some texts, in one pass, as
-        ``model(input_ids).logits``.
+        """Return the model's logits at every token of some texts, in one pass.
 
         Args:
             input_ids: ``[batch, tokens]``, padded on either side.
-            logits_to_keep: only those of the last so many places; 0 is all.
-            output_hidden_states: tell those of the last layer, ``[batch, tokens, hidden]``, too.
+            attention_mask: ``[batch, tokens]``, 0 for padding.
+            logits_to_keep: return only the logits of the last so many positions; 0 is all.
+            output_hidden_states: also return the last layer's, ``[batch, tokens, hidden]``.
+            at_once: how many rows are computed side by side.
 
         Returns:
-            ``logits`` ``[batch, tokens, vocabulary]`` float32; zeros where there is padding.
+            ``logits`` ``[batch, tokens, vocabulary]`` float32; zeros at padding.
 
         Raises:
-            UnsupportedArgument: for what a swarm cannot honour.
+            UnsupportedArgument: for arguments that a swarm cannot honour.
             PromptTooLong, MissingLayers, ChainBroken, ...: as `SwarmClient.read`.
         """
         for name, value in more.items():
@@ -182,14 +184,14 @@ class SwarmModel:
 
     __call__ = forward
 
-    async def _row(self, call: Call, place: int, streamer: Any) -> Row:
-        """Write behind one prompt.
+    async def _row(self, call: GenerateCall, number: int, streamer: Any) -> GeneratedRow:
+        """Generate one row.
 
-        What belongs to the user runs in threads, and may take its time.
+        The user's streamer and criteria run in threads, because they may take long.
         """
-        row = Row()
-        tokens = call.inputs[place : place + 1]
-        stream = self.client.client.stream(call.prompts[place], **call.options_of(place))
+        row = GeneratedRow()
+        tokens = call.inputs[number : number + 1]
+        stream = self.client.client.stream(call.prompts[number], **call.options_of(number))
         pieces = stream.__aiter__()
         try:
             if streamer is not None:

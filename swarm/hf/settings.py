@@ -1,7 +1,7 @@
-"""GenerationConfig: whose word counts, what a swarm honours of it, and what it refuses.
+"""GenerationConfig: which of several values counts, which are honoured, and which are refused.
 
-Nothing is ignored in silence: what would change the result and cannot be honoured is an error that
-names it.
+Nothing is ignored silently: a field that would change the result and cannot be honoured is an error
+that names it.
 """
 
 import copy
@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from swarm.errors import SwarmError
 from swarm.request import Options
 
-# this and the next two are what transformers takes where neither user nor model says anything
+# transformers' own defaults, if neither the user nor the model sets a field
 DEFAULT_NEW_TOKENS = 20
 DEFAULT_TOP_K = 50
 DEFAULT_TEMPERATURE = 1.0
@@ -22,66 +22,26 @@ MAX_SHOWN = 60  # characters of a value, in an error
 
 HONOURED = frozenset(
     {
-        *(
-            "max_length",
-            "max_new_tokens",
-            "max_time",
-            "stop_strings",
-            "eos_token_id",
-            "pad_token_id",
-            "bos_token_id",
-        ),
-        *(
-            "do_sample",
-            "temperature",
-            "top_k",
-            "top_p",
-            "repetition_penalty",
-            "num_return_sequences",
-        ),
-        *("return_dict_in_generate", "output_scores", "output_logits", "output_hidden_states"),
+        *("max_length", "max_new_tokens", "max_time", "stop_strings", "eos_token_id"),
+        *("pad_token_id", "bos_token_id", "do_sample", "temperature", "top_k", "top_p"),
+        *("repetition_penalty", "num_return_sequences", "return_dict_in_generate"),
+        *("output_scores", "output_logits", "output_hidden_states"),
     }
 )
-# They say how one machine would compute the same, or belong to modes that are refused by another
-# name.
+# These say how one machine computes the same result, or belong to modes that another field selects.
 WITHOUT_EFFECT = frozenset(
     {
-        *(
-            "use_cache",
-            "cache_implementation",
-            "cache_config",
-            "max_cache_len",
-            "prefill_chunk_size",
-            "low_memory",
-        ),
-        *(
-            "compile_config",
-            "disable_compile",
-            "continuous_batching_config",
-            "remove_invalid_values",
-        ),
-        *(
-            "early_stopping",
-            "length_penalty",
-            "decoder_start_token_id",
-            "is_assistant",
-            "num_assistant_tokens",
-        ),
-        *(
-            "num_assistant_tokens_schedule",
-            "assistant_confidence_threshold",
-            "assistant_lookbehind",
-        ),
-        *(
-            "target_lookbehind",
-            "assistant_ensemble_weight",
-            "max_matching_ngram_size",
-            "transformers_version",
-        ),
+        *("use_cache", "cache_implementation", "cache_config", "max_cache_len"),
+        *("prefill_chunk_size", "low_memory", "compile_config", "disable_compile"),
+        *("continuous_batching_config", "remove_invalid_values", "early_stopping"),
+        *("length_penalty", "decoder_start_token_id", "is_assistant", "num_assistant_tokens"),
+        *("num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+        *("assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight"),
+        *("max_matching_ngram_size", "transformers_version"),
     }
 )
 ONLY_WHEN_SAMPLING = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
-# Values of refused fields that ask for nothing; None, False and what is empty do so everywhere.
+# Values of refused fields that change nothing, as None, False and empty ones always do.
 NEUTRAL: Mapping[str, float] = {
     "num_beams": 1,
     "num_beam_groups": 1,
@@ -119,8 +79,7 @@ INSTEAD = {
 
 
 class UnsupportedArgument(SwarmError):
-    """An argument of ``generate`` or ``forward`` that a swarm cannot honour, or with a value that
-    it cannot have."""
+    """An argument of ``generate`` or ``forward``, or its value, that a swarm cannot honour."""
 
     def __init__(self, name: str, value: object, instead: str) -> None:
         super().__init__(name, value, instead)
@@ -134,7 +93,7 @@ class UnsupportedArgument(SwarmError):
 
 
 def refused(name: str, value: object) -> UnsupportedArgument:
-    """The error about an argument that a swarm cannot honour."""
+    """Return the error about an argument that a swarm cannot honour."""
     return UnsupportedArgument(
         name, value, INSTEAD.get(name, "a swarm cannot honour it, leave it out")
     )
@@ -143,9 +102,12 @@ def refused(name: str, value: object) -> UnsupportedArgument:
 def resolve(
     config: GenerationConfig | None, defaults: GenerationConfig, more: Mapping[str, Any]
 ) -> GenerationConfig:
-    """One configuration of all: keyword arguments before ``config`` before the model's own.
+    """Merge keyword arguments, ``config`` and the model's ``defaults``, in order of precedence.
 
-    Fields that nobody has set stay None.
+    Fields that none of them sets stay None.
+
+    Raises:
+        UnsupportedArgument: for invalid values and unknown arguments.
     """
     merged = GenerationConfig() if config is None else copy.deepcopy(config)
     try:
@@ -177,7 +139,11 @@ def refuse(config: GenerationConfig) -> None:
 
 
 def sampling(config: GenerationConfig) -> Options:
-    """How tokens are chosen; without ``do_sample`` greedily, whatever else is set."""
+    """Return the options of sampling; without ``do_sample`` greedy ones, whatever else is set.
+
+    Raises:
+        UnsupportedArgument: for a temperature of 0 or below.
+    """
     if not config.do_sample:
         return {"temperature": 0.0}
     temperature = DEFAULT_TEMPERATURE if config.temperature is None else config.temperature
@@ -193,13 +159,16 @@ def sampling(config: GenerationConfig) -> Options:
 
 
 def new_tokens(config: GenerationConfig, length: int, max_positions: int | None) -> int:
-    """How many tokens to write at most behind inputs of this length, padding included."""
+    """Return the maximum number of new tokens after inputs of ``length`` tokens, with padding.
+
+    Raises:
+        UnsupportedArgument: if ``max_length`` leaves none.
+    """
     if config.max_new_tokens is not None:
         return int(config.max_new_tokens)
     if config.max_length is None:
-        return max(
-            1, min(DEFAULT_NEW_TOKENS, (max_positions or length + DEFAULT_NEW_TOKENS) - length)
-        )
+        room = DEFAULT_NEW_TOKENS if not max_positions else max_positions - length
+        return max(1, min(DEFAULT_NEW_TOKENS, room))
     if config.max_length <= length:
         raise UnsupportedArgument(
             "max_length",
@@ -210,13 +179,13 @@ def new_tokens(config: GenerationConfig, length: int, max_positions: int | None)
 
 
 def stop_strings(config: GenerationConfig) -> Sequence[str]:
-    """The strings that end a text."""
+    """Return the strings that end a text."""
     given = config.stop_strings
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def token_ids(ids: Any) -> tuple[int, ...]:
-    """Token ids as transformers takes them: one, several, a tensor, or None."""
+    """Return token ids as a tuple; transformers takes one, several, a tensor, or None."""
     if isinstance(ids, Tensor):
         ids = ids.tolist()
     return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)

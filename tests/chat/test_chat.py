@@ -13,7 +13,7 @@ import pytest
 
 from helpers.loopback import eventually, soon
 from helpers.swarm_in_process import NEW, STAGES, Swarm, swarm_of
-from swarm.chat.chat import Answer, Chat
+from swarm.chat.chat import Chat, ChatAnswer
 from swarm.chat.display import Json, figures
 from swarm.chat.orders import ORDERS
 from swarm.chat.reading import NotText, Pipe
@@ -37,7 +37,7 @@ def render(messages: Sequence[Message]) -> list[int]:
 class Page:
     """Remembers what appeared."""
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ChatAnswer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     on_piece: Callable[[], Any] = lambda: None
@@ -49,7 +49,7 @@ class Page:
         self.pieces.append(piece)
         self.on_piece()
 
-    def ended(self, answer: Answer) -> None:
+    def ended(self, answer: ChatAnswer) -> None:
         self.answers.append(answer)
 
     def note(self, text: str) -> None:
@@ -205,7 +205,7 @@ async def test_orders_say_what_there_is(make: Callable[[], Swarm], tmp_path: Pat
             "/system",
         )
         assert all(name in page.notes[0] for name in ORDERS)
-        assert page.notes[1].startswith("There is no /fly; there are /help, /new")
+        assert page.notes[1].startswith("/fly is unknown; the orders are /help, /new")
         assert len(page.notes) == 10
         assert not page.answers
 
@@ -229,7 +229,7 @@ async def test_orders_say_what_there_is(make: Callable[[], Swarm], tmp_path: Pat
         )
         assert text.read_text().startswith("[system]\nw8\n\n[user]\nw5\n\n[assistant]\n")
         assert json.loads(data.read_text()) == {"messages": chat.conversation.messages(), "cut": []}
-        assert page.notes[-2].endswith("is there already; name another file.")
+        assert page.notes[-2].endswith("exists already; name another file.")
         assert "cannot be written (No such file or directory)" in page.notes[-1]
         assert chat.over
         assert len(page.answers) == 1

@@ -4,7 +4,7 @@ import torch
 from transformers import GenerationConfig
 
 from swarm.hf.arguments import read_call
-from swarm.hf.outputs import Row, assemble, placed
+from swarm.hf.outputs import GeneratedRow, assemble, placed
 from swarm.outputs import Piece
 
 INPUTS = torch.tensor([[0, 5], [6, 7]])
@@ -20,7 +20,7 @@ def rows(*texts, vocabulary=4):
             hidden_state=torch.ones(2),
         )
 
-    return [Row([piece(token) for token in text]) for text in texts]
+    return [GeneratedRow([piece(token) for token in text]) for text in texts]
 
 
 def call(**more):
