@@ -14,7 +14,7 @@ import pytest
 from helpers.loopback import eventually, soon
 from helpers.swarm_in_process import NEW, STAGES, Swarm, swarm_of
 from swarm.chat.chat import Chat, ChatAnswer
-from swarm.chat.display import Json, figures
+from swarm.chat.display import JsonDisplay, figures
 from swarm.chat.orders import ORDERS
 from swarm.chat.reading import NotText, Pipe
 from swarm.chat.talk import talk
@@ -117,7 +117,7 @@ async def test_a_stop_ends_the_answer_and_not_the_chat(make: Callable[[], Swarm]
         assert 5 <= len(stopped.pieces) < 200
         assert chat.conversation.turns == (Turn("w5 w6", stopped.text, cut=True),)
         assert len(stopped.route) == len(STAGES)
-        assert "stays in the conversation" in figures(stopped)
+        assert "the conversation keeps this part" in figures(stopped)
         await eventually(lambda: all(peer.idle for peer in swarm.up))  # the sessions are closed
 
         chat.stop()  # nothing
@@ -240,7 +240,7 @@ async def test_every_answer_is_a_line_of_json(
 ) -> None:
     async with swarm_of(make, *STAGES) as swarm:
         chat = chat_of(swarm, Page(), max_new_tokens=4, patience_s=0.0, keep=False)
-        chat.display = Json()
+        chat.display = JsonDisplay()
         await say(chat, "w5 w6")
         swarm.states |= {peer.id: "joining" for peer in swarm.up}
         swarm.know(())
