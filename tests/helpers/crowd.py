@@ -1,4 +1,4 @@
-"""Many peers that share a few real nodes, for the tests of what a large swarm looks like."""
+"""Many peers that share a few real DHT nodes, for tests of large swarms."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from swarm.network.dht.validator import RecordValidator
 
 
 class Crowd(RecordValidator):
-    """Signs for many identities, so that few nodes can be used by many peers."""
+    """Signs for many identities, so that many peers can share one node."""
 
     def __init__(self, identities: Sequence[Identity]) -> None:
         super().__init__("test")
@@ -27,8 +27,7 @@ class Crowd(RecordValidator):
 def crowd(
     nodes: Sequence[Directory], network: Network, peers: Sequence[Identity]
 ) -> list[Directory]:
-    """A directory for each of the peers, over the nodes of others, who from now on sign for all of
-    them."""
+    """Return a directory for each peer over shared nodes, which then sign for all of them."""
     for node in nodes:
         node._node.dht.protocol.record_validator = Crowd(peers)
     return [Directory(peer, network, nodes[i % len(nodes)]._node) for i, peer in enumerate(peers)]

@@ -1,4 +1,4 @@
-"""Real DHT nodes on loopback, and strangers that speak plain hivemind to them."""
+"""Real DHT nodes on loopback, and strangers that speak plain hivemind to them, for DHT tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def record_of(identity: Identity, first: int = 0, last: int = 4, **changes: Any)
 
 
 def daemons() -> list[int]:
-    """Process ids of our children that run libp2p's daemon."""
+    """Return the process ids of our children that run libp2p's daemon."""
     pids = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # the thread is over
@@ -61,7 +61,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float 
 
 
 class Lab:
-    """A bootstrap node and whoever enters through it. Everything ends with the test."""
+    """A bootstrap node and the nodes that enter through it. All of them end with the test."""
 
     def __init__(
         self, stack: AsyncExitStack, bootstrap: Directory, network: Network | None = None
@@ -92,7 +92,7 @@ async def plain_node(
 ) -> DHTNode:
     p2p = await P2P.create(initial_peers=bootstrap, nat_port_map=False, auto_nat=False)
     stack.push_async_callback(p2p.shutdown)
-    options.setdefault("node_id", node_id_of(p2p.peer_id))  # else nobody of us takes note of it
+    options.setdefault("node_id", node_id_of(p2p.peer_id))  # our nodes ignore any other one
     return await DHTNode.create(
         p2p=p2p, initial_peers=bootstrap, record_validator=validator, **options
     )
@@ -102,8 +102,9 @@ async def plain_node(
 async def laboratory(
     network: Network | None = None, identity: Identity | None = None
 ) -> AsyncIterator[Lab]:
-    """A lab of this network, which has no bootstrap nodes yet."""
-    network, identity = network or Network("test"), identity or Identity.generate()
+    """Yield a lab of this network, which has no bootstrap nodes yet."""
+    network = network or Network("test")
+    identity = identity or Identity.generate()
     async with AsyncExitStack() as stack:
         first = await Directory.join(identity, network, bootstrap_node=True)
         yield Lab(stack, await stack.enter_async_context(first), network)
@@ -111,7 +112,7 @@ async def laboratory(
 
 
 class Forger(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
-    """Signs anything with its own key, believes everything."""
+    """Signs every record with its own key, and accepts every record."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
@@ -131,10 +132,8 @@ def peer_id_of(node: Directory) -> PeerID:
 def signed_value(
     identity: Identity, record: Record, expiration: float, key: str | None = None
 ) -> bytes:
-    """A record as it is stored, signed by its owner."""
-    packed, subkey = (
-        MSGPackSerializer.dumps(encode(record)),
-        MSGPackSerializer.dumps(identity.peer_id),
-    )
+    """Return a record as it is stored, signed by its owner."""
+    packed = MSGPackSerializer.dumps(encode(record))
+    subkey = MSGPackSerializer.dumps(identity.peer_id)
     unsigned = DHTRecord(DHTID.generate(key or record.key()).to_bytes(), subkey, packed, expiration)
     return RecordValidator("test", identity).sign_value(unsigned)

@@ -1,5 +1,4 @@
-"""Hundreds of real DHT nodes in one process, whose calls are carried without sockets, and an
-attacker's nodes."""
+"""Hundreds of real DHT nodes in one process without sockets, and an attacker's nodes."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ Handler = Callable[[Any, P2PContext], Awaitable[Any]]
 
 
 class Wire:
-    """Carries calls between daemons that are not there."""
+    """Carries calls between simulated daemons."""
 
     def __init__(self) -> None:
         self.daemons: dict[PeerID, Daemon] = {}
@@ -39,10 +38,11 @@ class Wire:
 
 
 class Daemon:
-    """As much of libp2p's daemon as a node needs."""
+    """The part of libp2p's daemon that a node needs."""
 
     def __init__(self, wire: Wire, peer_id: PeerID) -> None:
-        self.peer_id, self.gate = peer_id, Gate(Network("test"))
+        self.peer_id = peer_id
+        self.gate = Gate(Network("test"))
         self._wire = wire
         self._handlers: dict[str, tuple[Handler, type[Any]]] = {}
         wire.daemons[peer_id] = self
@@ -72,7 +72,7 @@ class Daemon:
 
 
 class Sybil:
-    """Is nice to everybody and keeps nothing."""
+    """An attacker's node: answers every call politely, and stores nothing."""
 
     def __init__(self, wire: Wire, peer_id: PeerID, friends: list[PeerID]) -> None:
         self.daemon = Daemon(wire, peer_id)
@@ -106,10 +106,11 @@ class Sybil:
 
 
 class Swarm:
-    """Honest nodes, and those that the attacker adds for a while."""
+    """Honest nodes, and those that an attacker adds for a while."""
 
     def __init__(self) -> None:
-        self.wire, self.nodes = Wire(), list[Node]()
+        self.wire = Wire()
+        self.nodes: list[Node] = []
 
     @classmethod
     async def start(cls, nodes: int) -> Swarm:
@@ -130,13 +131,12 @@ class Swarm:
         return Node(daemon, dht, (), ())
 
     async def attack(self, key: str, count: int) -> list[PeerID]:
-        """Nodes of the attacker's nearer to a key than any honest one, known to those who are near
-        it."""
+        """Add attacker's nodes nearer to a key than honest ones, which get to know them."""
         where = DHTID.generate(key)
         honest = sorted((node.dht.node_id ^ where, node.daemon.peer_id) for node in self.nodes)
         sybils: list[PeerID] = []
         while len(sybils) < count:
-            # has no key; nobody asks for it
+            # an id without a private key, which is never needed
             made = PeerID(b"\x00\x24\x08\x01\x12\x20" + secrets.token_bytes(32))
             if node_id_of(made) ^ where < honest[0][0]:
                 sybils.append(made)
@@ -153,8 +153,7 @@ class Swarm:
 
 
 async def trial(swarm: Swarm, sybils: int) -> tuple[bool, int]:
-    """Whether a fresh client finds the record of a peer that has published it twice, and with how
-    many calls."""
+    """Tell whether a new client finds a record that was published twice, and in how many calls."""
     publisher = swarm.nodes[-1]
     identity = publisher.dht.protocol.record_validator._identity
     record: PeerRecord = peer_record(identity.peer_id, fingerprint=secrets.token_hex(16))

@@ -1,5 +1,4 @@
-"""Fixtures of all tests, and whatever imports torch: `conftest` leaves this module out where no
-test is run."""
+"""Fixtures of all tests, and what imports torch: `conftest` skips this module if no test runs."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""A gateway over a swarm in this process: the demo models, real peers, real sockets."""
+"""A gateway over a swarm in this process, for tests of what HTTP clients see.
+
+Models, peers and sockets are real: those of the demo.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,17 +33,19 @@ PROBLEM = min(islice(problems(7, held_out=True), 200), key=lambda problem: len(p
 
 
 def demo_material() -> Material:
-    """The shipped models, as a swarm in this process needs them."""
+    """Load the demo's models for a swarm in this process."""
     checkpoint = Checkpoint.open(locate(TARGET))
     spans = {span: Span.load(checkpoint, *span) for span in SPANS}
     return Material(checkpoint, spans, ClientModels.load(locate(TARGET), locate(DRAFT)))
 
 
-class PocketClient:
-    """A client of a pocket swarm, as a gateway sees a `SwarmClient`."""
+class InProcessClient:
+    """A client of a swarm in this process, with the interface of a `SwarmClient`."""
 
     def __init__(self, swarm: Swarm, patience_s: float = 20.0) -> None:
-        self.swarm, self.models, self._patience_s = swarm, swarm._models, patience_s
+        self.swarm = swarm
+        self.models = swarm._models
+        self._patience_s = patience_s
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:
         assert not isinstance(prompt, str)
@@ -67,7 +72,7 @@ class PocketClient:
 
 @dataclass
 class Served:
-    """A gateway that runs, the swarm behind it, and ways to ask it."""
+    """A running gateway, the swarm behind it, and clients of it."""
 
     url: str
     swarm: Swarm
@@ -76,13 +81,13 @@ class Served:
 
     @property
     def sessions(self) -> int:
-        """That all peers together hold open, beside those that rest until a chat goes on."""
+        """Sessions open on all peers, without those that are cached until a chat continues."""
         return sum(peer.handler.sessions - len(self.swarm.kept) for peer in self.swarm.up)
 
     async def post(
         self, path: str, body: Any, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any, Any]:
-        """Status, headers and JSON of an answer."""
+        """Return the status, the headers and the JSON of an answer."""
         async with self.http.post(self.url + path, json=body, headers=headers) as response:
             return response.status, response.headers, await response.json()
 
@@ -94,7 +99,7 @@ class Served:
 
 
 def named(material: Material, name: str) -> Material:
-    """The same model by another name."""
+    """Return the same model under another name."""
     checkpoint = copy(material.checkpoint)
     checkpoint.name = name
     return Material(checkpoint, material.spans, replace(material.models, checkpoint=checkpoint))
@@ -109,27 +114,27 @@ async def gateway_over(
     beside: Sequence[Material] = (),
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    """Served until the end; then no peer may hold a session any more.
+    """Serve a model within the block; at its end no peer may hold a session any more.
 
     Models ``beside`` it have swarms of their own.
     """
-    async with AsyncExitStack() as life:
+    async with AsyncExitStack() as stack:
         swarms = [
-            await life.enter_async_context(
+            await stack.enter_async_context(
                 swarm_of(partial(Swarm, each), *spans, cache_tokens=65536, max_positions=1024)
             )
             for each in (material, *beside)
         ]
-        clients = [PocketClient(swarm, patience_s) for swarm in swarms]
-        url = await life.enter_async_context(serving(clients, Settings(port=0, **settings)))
-        openai = await life.enter_async_context(
+        clients = [InProcessClient(swarm, patience_s) for swarm in swarms]
+        url = await stack.enter_async_context(serving(clients, Settings(port=0, **settings)))
+        openai = await stack.enter_async_context(
             AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
         )
-        http = await life.enter_async_context(aiohttp.ClientSession())
+        http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Served(url, swarms[0], openai, http)
 
 
 def chat(content: str = PROBLEM.question, **more: Any) -> dict[str, Any]:
-    """The body of a greedy chat of one message."""
+    """Return the body of a greedy chat of one message."""
     messages = [{"role": "user", "content": content}]
     return {"model": TARGET, "messages": messages, "temperature": 0, **more}

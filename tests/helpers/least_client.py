@@ -1,4 +1,4 @@
-"""The least that does what `failover` and `standby` do, for tests of the peers' side of both."""
+"""A minimal client that fails over as `failover` and `standby` do, for tests of the peers' side."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +24,7 @@ from swarm.wire.messages import (
 )
 from swarm.wire.token_tree import replayed
 
-# The text goes on behind token 5 with 21 and 22; 20, 31 and 41 are branches that lose.
+# Token 5 is followed by 21 and 22; 20, 31 and 41 are rejected branches.
 PROMPT = tokens_frame(1, (11, 12, 13, 14, 15), tail=1)
 TREE = tokens_frame(6, (20, 21, 22, 31), root=5, parents=(1, 2, 1, 2))
 TEXT = (11, 12, 13, 14, 15, 21, 22)
@@ -32,7 +32,7 @@ ROOT = 8  # the serial of token 22
 LOST = tokens_frame(10, (23, 24, 41), root=8, parents=(2, 1, 4))
 AGAIN = tokens_frame(13, (23, 24, 41), root=8, parents=(5, 1, 7), epoch=1)
 AFTER = tokens_frame(16, (25,), root=13, parents=(2,), epoch=1)
-PATHS = [(23,), (23, 24), (41,)]  # of the tokens of LOST and AGAIN, behind the text
+PATHS = [(23,), (23, 24), (41,)]  # from the end of the text to each token of LOST and AGAIN
 
 
 @dataclass
@@ -46,14 +46,15 @@ class Stage:
 
 
 class Chain:
-    """The client's end of it."""
+    """The client's end of a chain."""
 
     def __init__(self, peers: AsyncExitStack, tiny: Checkpoint) -> None:
         self.stages: list[Stage] = []
-        self._peers, self._tiny = peers, tiny
+        self._peers = peers
+        self._tiny = tiny
 
     async def start(self, *cuts: int, history_bytes: int = 1 << 20) -> list[Stage]:
-        """Peers for the layers between the cuts."""
+        """Start peers for the layers between the cuts."""
         stages = []
         for first, last in pairwise(cuts):
             span = Span.load(self._tiny, first, last)
@@ -70,16 +71,16 @@ class Chain:
         before: Stage | None = None,
         beside: Stage | None = None,
     ) -> None:
-        """Open on peers between two others, or beside one that goes on."""
+        """Open sessions on peers between two others, or beside one that goes on."""
         for previous, stage, following in zip(
             [before, *stages], stages, [*stages[1:], behind], strict=False
         ):
-            hop, speaker = (
-                following.peer.server.hop if following else None,
-                previous.peer.id if previous else None,
-            )
             message = opening(
-                self._tiny.fingerprint, stage.first, stage.last, next=hop, previous=speaker
+                self._tiny.fingerprint,
+                stage.first,
+                stage.last,
+                next=following.peer.server.hop if following else None,
+                previous=previous.peer.id if previous else None,
             )
             await stage.link.send(message)
             assert isinstance(await soon(stage.link.receive()), Opened)
@@ -101,7 +102,7 @@ class Chain:
         return message
 
     async def ask(self, frame: Frame) -> torch.Tensor:
-        """The final hidden states behind a frame."""
+        """Send a frame, and return the final hidden states of its tokens."""
         await self.send(frame)
         result = await self.heard()
         assert isinstance(result, Result), result
@@ -109,7 +110,7 @@ class Chain:
         return result.hidden.unpack()
 
     async def replace(self, start: int, end: int, *cuts: int) -> Message | None:
-        """Put new peers in the place of some. What the peer before them answers."""
+        """Replace the peers ``[start, end)``, and return the answer of the peer before them."""
         new = await self.start(*cuts)
         behind = self.stages[end] if end < len(self.stages) else None
         await self.open(new, behind, self.stages[start - 1] if start else None)
@@ -129,7 +130,7 @@ class Chain:
         return None
 
     async def die(self, *places: int) -> None:
-        """Without a word."""
+        """Let peers vanish without a message."""
         for place in places:
             for link in [*self.stages[place].peer.server.links, self.stages[place].link]:
                 link._transport.abort()
@@ -141,7 +142,7 @@ class Chain:
 
 @asynccontextmanager
 async def chain(tiny: Checkpoint, *cuts: int, **options: int) -> AsyncIterator[Chain]:
-    """Opened; in the end nothing may be left of it on any peer."""
+    """Yield an open chain; at the end no peer may hold anything of it any more."""
     async with AsyncExitStack() as peers:
         client = Chain(peers, tiny)
         client.stages = await client.start(*cuts, **options)
@@ -154,7 +155,7 @@ async def chain(tiny: Checkpoint, *cuts: int, **options: int) -> AsyncIterator[C
 
 
 def at_the_end_of(span: Span, paths: list[tuple[int, ...]]) -> torch.Tensor:
-    """What the whole model says behind the text and each of the paths."""
+    """Return the whole model's output behind the text and each of the paths."""
     texts = [torch.tensor((*TEXT, *path)) for path in paths]
     return torch.cat(
         [span.forward([Work.behind(span.new_cache(), text)])[0][-1:] for text in texts]
@@ -162,7 +163,7 @@ def at_the_end_of(span: Span, paths: list[tuple[int, ...]]) -> torch.Tensor:
 
 
 async def begun(client: Chain) -> None:
-    """Up to where the text is known, with more in flight."""
+    """Send the prompt and the first tree, after which the text is known."""
     await client.ask(PROMPT)
     await client.ask(TREE)
 

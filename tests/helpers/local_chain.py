@@ -1,4 +1,4 @@
-"""Two spans and a head, run as a swarm would run them, beside the whole model."""
+"""Two spans and a head, run as a swarm runs them, to compare with the whole model."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def tokens(count: int, seed: int) -> torch.Tensor:
 
 
 class Session:
-    """A session on the spans of a chain, and the tree that it holds there."""
+    """A session on the spans of a chain, and its tree of tokens."""
 
     def __init__(self, spans: list[Span]) -> None:
         self.caches = [span.new_cache() for span in spans]
@@ -40,7 +40,7 @@ class Session:
 
 
 class Chain:
-    """Two spans and the head, as a swarm would run them; sessions are made by `open`."""
+    """Two spans and the head, as a swarm runs them; `open` makes sessions."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         middle = LAYERS // 2
@@ -51,7 +51,7 @@ class Chain:
         return Session(self.spans)
 
     def run(self, *works: tuple[Session, torch.Tensor]) -> list[torch.Tensor]:
-        """One forward of tokens that follow what their sessions hold; logits [n, vocab] of each."""
+        """Compute tokens that follow those of their sessions, in one forward: logits [n, vocab]."""
         return self.run_placed(
             *((session, inputs, session.place(len(inputs))) for session, inputs in works)
         )

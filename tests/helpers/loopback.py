@@ -1,4 +1,4 @@
-"""Real links, spans and peers on loopback, for the tests of several modules."""
+"""Real links, spans and peers on loopback, and conditions to wait for, for tests of most rooms."""
 
 import asyncio
 import contextlib
@@ -40,18 +40,18 @@ from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 
 WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
-PATIENCE_S = 120.0  # for what happens at once on a machine that has nothing else to do
+PATIENCE_S = 120.0  # for events that take milliseconds on an idle machine
 NETWORK = Network("test")
 ENDED_STATES = {"Z", "X"}
 
 
 async def soon(work: Awaitable[Any]) -> Any:
-    """The result of something that must happen, or a failed test."""
+    """Return the result of something that must happen; fail if it takes too long."""
     return await within(PATIENCE_S, work)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that nobody announces."""
+    """Wait for a condition by checking it again and again; fail if it takes too long."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -59,7 +59,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 def children(of: int | None = None) -> dict[int, str]:
-    """Living child processes (with their children) of a process, by id, and their command lines."""
+    """Return the command lines of a process' living children and theirs, by process id."""
     found = {}
     for task in Path(f"/proc/{of or os.getpid()}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def children(of: int | None = None) -> dict[int, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Tell whether a process runs; one that has ended and was not waited for does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -84,15 +84,17 @@ def alive(pid: int) -> bool:
 
 
 def kill(pids: dict[int, str]) -> None:
-    """The last resort of a test that failed."""
+    """Kill processes that a failed test left."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def default_signals() -> None:
-    """For `preexec_fn` of children that a test interrupts: shells start jobs in the background to
-    ignore SIGINT."""
+    """Restore the default signal handlers, as `preexec_fn` of children that a test interrupts.
+
+    Shells start background jobs with SIGINT ignored.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -105,18 +107,18 @@ async def pong(link: Link) -> None:
 
 
 async def listen(link: Link) -> None:
-    """Serve a link by hearing all that is said."""
+    """Serve a link by reading all of its messages."""
     async for _ in link:
         pass
 
 
 def somebody(network: Network = NETWORK) -> Member:
-    """A member of a network whom nobody has met before."""
+    """Return a member of a network with a new key."""
     return Member(Identity.generate(), network)
 
 
 class Server:
-    """Takes links at a real port and hands each to ``serve``; ends them all when it is left."""
+    """Accepts links on a real port and hands each to ``serve``; closes them at the end."""
 
     def __init__(
         self,
@@ -128,8 +130,9 @@ class Server:
         self.identity = identity or Identity.generate()
         self.door = Door(Member(self.identity, network))
         self._life = contextlib.AsyncExitStack()
-        self.links: list[Link] = []  # whose hellos are over
-        self._serve, self._delay_ms = serve, delay_ms
+        self.links: list[Link] = []  # that have completed the handshake
+        self._serve = serve
+        self._delay_ms = delay_ms
 
     @property
     def hop(self) -> Hop:
@@ -139,7 +142,7 @@ class Server:
 
     @property
     def where(self) -> tuple[str, str, str]:
-        """What a dialer connects to."""
+        """The arguments of `Dialer.connect`."""
         return self.address, self.certificate, self.identity.peer_id
 
     @property
@@ -176,12 +179,12 @@ class Server:
         await self.stop()
 
     async def stop(self) -> None:
-        """Listen no more. May be called twice."""
+        """Stop listening. May be called twice."""
         await self._life.aclose()
 
 
 def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
-    """One token a word; the first of WORDS, whatever its id, stands for unknown ones."""
+    """Return a tokenizer with one token a word; the first of WORDS stands for unknown words."""
     backend = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=WORDS[0])
     )
@@ -189,7 +192,7 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_checkpoint(folder: Path, max_positions: int = 256) -> Checkpoint:
-    """A Llama of random weights, `LAYERS` layers deep."""
+    """Save a Llama with random weights and `LAYERS` layers."""
     replace(ARCHITECTURES["llama"], settings={"max_position_embeddings": max_positions}).save(
         folder
     )
@@ -197,9 +200,9 @@ def tiny_checkpoint(folder: Path, max_positions: int = 256) -> Checkpoint:
 
 
 class WatchedSpan:
-    """A span whose forwards can be held in the middle, and that notes what it is given.
+    """A span that records its batches, and whose forwards a test can hold.
 
-    Several peers may have the same one, though each computes in a thread of its own.
+    Several peers may share one, though each computes in a thread of its own.
     """
 
     _one_at_a_time = threading.Lock()
@@ -207,7 +210,8 @@ class WatchedSpan:
     def __init__(self, span: Span) -> None:
         self.span = span
         self.batches: list[list[int]] = []  # the tokens of each work
-        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.entered = threading.Event()  # a forward has begun
+        self.go_on = threading.Event()  # forwards may end
         self.go_on.set()
 
     @property
@@ -239,7 +243,8 @@ class Peer:
         clock: Callable[[], float] = time.monotonic,
         **session_limits: float,
     ) -> None:
-        self.span, self.fingerprint = span, fingerprint
+        self.span = span
+        self.fingerprint = fingerprint
         self.server = Server(lambda link: self.handler.serve(link))
         self.dialer = Dialer(self.server.door.me)
         self.handler = Handler(
@@ -265,7 +270,7 @@ class Peer:
         await end(self._computing)
 
     async def die(self) -> None:
-        """Vanish without a word, as a process that is killed: the kernel closes what it held."""
+        """Vanish as a killed process does: the kernel closes its connections."""
         for link in (*self.server.links, *self.handler.sessions.next_links._users):
             link._transport.abort()
         await self.__aexit__()
@@ -288,7 +293,7 @@ class Peer:
 async def dialed(
     server: Server, delay_ms: float = 0.0, me: Member | None = None
 ) -> AsyncIterator[Link]:
-    """A client's link to a server."""
+    """Yield a client's link to a server."""
     dialer = Dialer(me or somebody(), delay_ms)
     try:
         async with await dialer.connect(*server.where) as link:
@@ -298,7 +303,7 @@ async def dialed(
 
 
 async def ask(link: Link, message: Message) -> Message:
-    """Send, and take the next message as the answer."""
+    """Send a message, and return the next one as its answer."""
     await link.send(message)
     answer: Message = await soon(link.receive())
     return answer
@@ -314,7 +319,7 @@ def opening(fingerprint: str, first: int, last: int, **changes: Any) -> Open:
 
 
 def tokens_frame(first: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
-    """Tokens from serial ``first`` on, all of which are to be answered."""
+    """Return a frame of tokens from serial ``first`` on, with an answer for each of them."""
     fields: dict[str, Any] = {
         "session": session_id(),
         "epoch": 0,
@@ -325,7 +330,7 @@ def tokens_frame(first: int, tokens: tuple[int, ...], **changes: Any) -> Frame:
 
 
 def hidden_frame(first: int, hidden: torch.Tensor, **changes: Any) -> Frame:
-    """Hidden states of the tokens from serial ``first`` on, all of which are to be answered."""
+    """Return a frame of hidden states from serial ``first`` on, with an answer for each of them."""
     packed = WireTensor.pack(hidden)
     fields: dict[str, Any] = {
         "session": session_id(),

@@ -46,14 +46,13 @@ GRANITE = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model type with settings that exercise what is special about it."""
+    """A model type, with settings that exercise its special features."""
 
     model_type: str
     settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> PreTrainedModel:
-        """Save a checkpoint with random weights; return the whole model (float32, with its own
-        attention)."""
+        """Save a checkpoint of random weights, and return the model (float32, eager attention)."""
         torch.manual_seed(11)
         settings = {
             key: value for key, value in {**COMMON, **self.settings}.items() if value is not REMOVED
@@ -61,8 +60,7 @@ class Architecture:
         config = AutoConfig.for_model(self.model_type, **settings)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
         with torch.no_grad():
-            # Everything random, norms and biases and sinks too, and large enough that every part
-            # matters.
+            # Norms, biases and sinks are random, too, and large enough to change the logits.
             for name, parameter in model.named_parameters():
                 scale = 0.5 if "norm" in name or "ln" in name else 0.2
                 parameter.add_(torch.randn_like(parameter) * scale)
@@ -143,8 +141,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mamba": Architecture("mamba", {"state_size": 4, "conv_kernel": 2}),
 }
 
-# Architectures whose sessions cannot share one forward, and why. They are served all the same, one
-# after another.
+# Architectures whose sessions cannot share one forward, and why. They are served one after another.
 UNPACKED: dict[str, str] = {
     "bloom": "attends by its own code",
     "falcon": "attends by its own code",

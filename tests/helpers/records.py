@@ -1,4 +1,4 @@
-"""Records of peers that need not exist."""
+"""Valid records of peers, for tests of the directory and of routes."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from swarm.network.dht.records import PeerRecord
 
 
 def peer_record(peer_id: str, /, **changes: Any) -> PeerRecord:
-    """A valid record of this peer, but for the changes."""
+    """Return a valid record of a peer, with some fields changed."""
     fields: dict[str, Any] = {
         "peer_id": peer_id,
         "network": "test",

@@ -1,4 +1,4 @@
-"""Chains of scripted peers behind real links: they say what a test has them say."""
+"""Chains of scripted peers behind real links, for tests of sessions and failovers."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -58,7 +58,7 @@ def refusing(code: FaultCode, peer: str | None = None) -> Script:
 
 
 def answering(answer: Callable[[Frame], Message]) -> Script:
-    """Opens willingly, then answers a frame so."""
+    """Accept sessions, and answer each frame by ``answer``."""
 
     async def script(link: Link, message: Message) -> None:
         await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))

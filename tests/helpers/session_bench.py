@@ -1,5 +1,7 @@
-"""One session on one peer between real links: to its client, to the next peer, and to one that may
-take its place."""
+"""One session on one peer, with real links, for tests of how a peer treats frames.
+
+The links lead to its client, to the next peer, and to another one that may replace the next.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +39,7 @@ MAX_POSITIONS = 40
 
 @dataclass
 class Other:
-    """The other end of a link: keeps what it hears."""
+    """The other end of a link: keeps the messages that it receives."""
 
     heard: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
 
@@ -62,8 +64,7 @@ class Other:
 
 @dataclass
 class Stage:
-    """A session between a client and, perhaps, a next peer, and another one that may take its
-    place."""
+    """A session between a client and, unless it is the last, a next peer that may be replaced."""
 
     session: PeerSession
     client: Other
@@ -82,7 +83,7 @@ class Stage:
         return self.faults[0]
 
     async def busy(self) -> "asyncio.Task[Computed | None]":
-        """Let the compute thread be occupied by somebody else until `go_on` is set."""
+        """Keep the compute thread busy with another session until `go_on` is set."""
         self.span.entered.clear()
         self.span.go_on.clear()
         busy = asyncio.create_task(self.scheduler.compute(Neighbour(self.span.span)))
@@ -99,7 +100,7 @@ class Stage:
 
 @dataclass
 class Neighbour:
-    """One token of somebody else."""
+    """One token of another session."""
 
     span: Span
     layers: tuple[int, int] = (0, LAYERS)

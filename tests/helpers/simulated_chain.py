@@ -1,9 +1,9 @@
-"""A chain of peers without any model or network, for the tests of what runs on the client.
+"""A chain of peers without model or network, for tests of the decoder on the client.
 
-Each peer places every window by the rule of `swarm.wire.token_tree` and keeps, in the place of
-keys and values, the whole text up to each token. So a row that should have been forgotten, or a
-token that sees the wrong ones, shows. A peer that
-has forgotten everything is given it again as `swarm.chain.failover` and `peers` do it.
+Each peer places every window by the rule of `swarm.wire.token_tree` and keeps, instead of keys and
+values, the whole text up to each token. So a row that should have been forgotten, or a token that
+sees the wrong ones, shows. A peer that has lost everything gets a replay as from
+`swarm.chain.failover` and `peers`.
 """
 
 from collections import deque
@@ -16,21 +16,21 @@ from swarm.wire.token_tree import TokenTree, replayed
 
 @dataclass(frozen=True)
 class Replay:
-    """What a peer is told once more, and so many behind it."""
+    """A window that is replayed to a peer and to ``further`` peers after it."""
 
     window: Window
     further: int
 
 
 class SimulatedPeer:
-    """Keeps for each row the text that its token sees, itself included."""
+    """Keeps for each row the text that its token sees, including itself."""
 
     def __init__(self):
         self.stream = TokenTree()
         self.rows = []
 
     def place(self, window: Window, replay=False):
-        """The texts up to each token of the window, or None if it is stale."""
+        """Return the texts up to each token of the window, or None if it is stale."""
         count = len(window.tokens)
         placed = self.stream.admit(
             window.epoch, window.root, window.first, count, window.parents, replay
@@ -50,7 +50,7 @@ class SimulatedPeer:
         return self.rows[len(self.rows) - count :]
 
     def cut(self, epoch, root):
-        """Go back to ``root``; returns the text up to it."""
+        """Go back to ``root``, and return the text up to it."""
         self._keep(self.stream.cut(epoch, root))
         assert len(self.rows) == self.stream.length
         return self.rows[-1] if self.rows else ()
@@ -89,7 +89,7 @@ class SimulatedChain:
         self.waiting[0].append(window)
 
     def cancel(self, epoch, replays=True):
-        """What a client says to every peer: older epochs are stale."""
+        """Make older epochs stale on every peer, as a client's cancel does."""
         for peer in self.peers:
             peer.stream.cancel(epoch, replays)
 
@@ -120,19 +120,17 @@ class SimulatedChain:
                 self.step(number)
 
     def merge(self):
-        """Let the first two answers be one, as a busy peer does that computes two frames
-        together."""
+        """Merge the first two answers, as a busy peer does that computes two frames together."""
         (epoch, first, count, texts), (other, _, more, others) = self.answers[0], self.answers[1]
         if epoch == other and len(texts) == count and len(others) == more:
             del self.answers[1]
             self.answers[0] = epoch, first, count + more, [*texts, *others]
 
     def replace(self, failed, resume: Resume):
-        """Peers of these numbers have forgotten everything: whoever comes before them replays, or
-        the client does.
+        """Replace the peers of these numbers; the peer before them replays, or the client.
 
-        What waits at all others goes on as if nothing had happened. A peer that was still to be
-        told something by one of the forgetful is one of them.
+        Frames that wait at the other peers stay. A peer that still waits for a replay from one of
+        the failed peers counts as failed, too.
         """
         failed = set(failed)
         for number in range(1, len(self.peers)):
@@ -164,6 +162,6 @@ class SimulatedChain:
             self.waiting[number].append(Replay(window, further))
 
     def _compute_replays(self, number):
-        """A reroute waits for what a peer itself is still to be told."""
+        """Let a peer compute the replays that wait there, for which a reroute waits."""
         while any(isinstance(frame, Replay) for frame in self.waiting[number]):
             self.step(number)

@@ -1,5 +1,4 @@
-"""Many peers that write by the rules of a berth, without a network: a world for the tests of
-readers and writers."""
+"""Many peers that choose where their records lie, without a network, for tests of `dht.slots`."""
 
 import random
 from collections import defaultdict
@@ -9,7 +8,7 @@ from swarm.network.dht.slots import Berth
 
 
 class Trees:
-    """One tree of keys, and the peers that lie in it. Time is given by the test."""
+    """One tree of keys, and the peers whose records lie in it. The test hands in the time."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = random.Random(seed)
@@ -24,7 +23,7 @@ class Trees:
             self.refresh(peer_id, now_s)
 
     def join_at_once(self, peers: int) -> None:
-        """None of them sees another one when it chooses."""
+        """Let peers join that do not see each other when they choose."""
         newcomers = [f"{self.rng.getrandbits(64):x}" for _ in range(peers)]
         for peer_id in newcomers:
             self.berths[peer_id] = berth = Berth(peer_id, self.rng)

@@ -1,5 +1,4 @@
-"""Bootstrap nodes and peers that all start in the same moment, and whom each of them sees in the
-end."""
+"""Bootstrap nodes and peers that start at the same moment, and how many peers each finally sees."""
 
 import asyncio
 import socket
@@ -16,7 +15,7 @@ SEEN_WITHIN_S = 180.0  # a node greets bootstrap nodes that it has missed once i
 
 
 async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
-    """How many peers each node sees at last, once all see all or the patience is over."""
+    """Return how many peers each node sees, once all see all or time is up."""
     keys = [Identity.generate() for _ in range(bootstraps)]
     ports = free_ports(bootstraps)
     named = (
@@ -54,7 +53,7 @@ async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that no program listens on now."""
+    """Return ports that no program listens on now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,5 +1,4 @@
-"""A swarm that fits into a test: real peers on loopback, and a client that needs no DHT to know of
-them."""
+"""A swarm in this process: real peers on loopback, and a client that knows them without a DHT."""
 
 import asyncio
 import time
@@ -49,10 +48,10 @@ Strike = Callable[["Swarm", GenerationStream], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Material:
-    """Of which swarms are made: loaded once.
+    """What swarms are made of, loaded once.
 
     Attributes:
-        models: of the client; the target's own weights, a little off, draft for it.
+        models: of the client. The draft model has the target's weights, slightly changed.
     """
 
     checkpoint: Checkpoint
@@ -81,15 +80,13 @@ class Swarm:
 
     Attributes:
         up: the peers.
-        states: of peers, by their ids, that are in another state than online.
+        states: of peers that are not online, by peer id.
     """
 
     def __init__(self, material: Material) -> None:
-        self._checkpoint, self._spans, self._models = (
-            material.checkpoint,
-            material.spans,
-            material.models,
-        )
+        self._checkpoint = material.checkpoint
+        self._spans = material.spans
+        self._models = material.models
         self.up: list[Peer] = []
         self.states: dict[str, str] = {}
         self.health = Health(time.monotonic, time.time)
@@ -100,7 +97,7 @@ class Swarm:
         self.know(())
 
     def know(self, records: Sequence[PeerRecord]) -> None:
-        """Begin anew, as a client that knew these peers before."""
+        """Start with a new router, as a client that knew these peers before."""
         book = PeerBook(self._checkpoint.num_layers, self.health, records)
         self.router = Router(self, self._connections, self._checkpoint, book)
         self.kept = KeptSessions(self.router.trust)
@@ -115,7 +112,7 @@ class Swarm:
             await self.join(self._spans[first, last], **options)
 
     async def join(self, span: Span, **options: int) -> Peer:
-        """One peer that computes by this span."""
+        """Add one peer that computes this span."""
         watched = WatchedSpan(span)
         peer = Peer(
             watched,
@@ -127,7 +124,7 @@ class Swarm:
 
     @asynccontextmanager
     async def audits(self, rate: float = 1.0) -> AsyncIterator[Auditor]:
-        """Let what is written meanwhile be audited."""
+        """Audit the texts that are generated within the block."""
         self.auditor = Auditor(self.router, self._models, self._threads.judging, rate)
         auditing = asyncio.create_task(self.auditor.run())
         try:
@@ -155,11 +152,11 @@ class Swarm:
         )
 
     def connected(self, peer: Peer) -> bool:
-        """Whether the client has a connection to it, in use or not."""
+        """Tell whether the client has a connection to a peer, in use or not."""
         return peer.id in self._connections._open
 
     def serving(self, stream: GenerationStream, stage: int) -> Peer:
-        """Who serves a stage of a running generation."""
+        """Return the peer that serves a stage of a running generation."""
         peer_id = stream.route[stage].peer_id
         return next(peer for peer in self.up if peer.id == peer_id)
 
@@ -174,7 +171,7 @@ class Swarm:
     async def write(
         self, strike: Strike | None = None, at: int = NEW // 3, **options: Any
     ) -> Generation:
-        """Generate, and let something happen after so many tokens."""
+        """Generate a text, and call ``strike`` after ``at`` tokens."""
         stream, said = self.stream(**options), 0
         async for _ in stream:
             said += 1
@@ -197,7 +194,7 @@ class Swarm:
 async def swarm_of(
     make: Callable[[], Swarm], *spans: tuple[int, int], **options: int
 ) -> AsyncIterator[Swarm]:
-    """In the end nothing may be left of any session on any peer that lives."""
+    """Yield a swarm; at the end no living peer may hold anything of any session."""
     swarm = make()
     await swarm.add(*spans, **options)
     yield swarm
@@ -216,7 +213,7 @@ def make(material: Material) -> Callable[[], Swarm]:
 
 @pytest.fixture(scope="module")
 def expected(material: Material) -> tuple[int, ...]:
-    """What an undisturbed chain says."""
+    """Return the token ids that an undisturbed chain generates."""
 
     async def write() -> Generation:
         async with swarm_of(lambda: Swarm(material), *STAGES) as swarm:

@@ -1,8 +1,6 @@
-"""A whole swarm in a thread of this process: a bootstrap node, and peers that announce themselves
-in the DHT.
+"""A whole swarm in a thread of this process: a bootstrap node, and peers that announce themselves.
 
-For the SDK's faces that block, and for programs that know nothing but the address of a bootstrap
-node.
+It is for tests of blocking interfaces, and of programs that know only a bootstrap node's address.
 """
 
 import asyncio
@@ -34,7 +32,8 @@ class ThreadedSwarm:
     """
 
     def __init__(self, model: str, spans: Sequence[tuple[int, int]]) -> None:
-        self.model, self._spans = model, spans
+        self.model = model
+        self._spans = spans
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="swarm", daemon=True)
         self._life = AsyncExitStack()
@@ -80,7 +79,7 @@ class ThreadedSwarm:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-# some tests look whether this process has children, and its daemons are
+# of a module, because tests of other modules check that this process has no children
 @pytest.fixture(scope="module")
 def threaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedSwarm]:
     """The demonstration's target, served by two peers."""

@@ -1,4 +1,4 @@
-"""Terminals of some widths, and a pipe, for what is shown as tables."""
+"""Terminals of several widths, and a pipe, for tests of tables."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ WIDTHS = (60, 80, 200)
 
 
 class Screen(io.StringIO):
-    """Standard output that is a terminal, or none."""
+    """Standard output that is a terminal or not."""
 
     def __init__(self, is_terminal: bool) -> None:
         super().__init__()
@@ -21,10 +21,9 @@ class Screen(io.StringIO):
 
 
 def on_screens(monkeypatch: pytest.MonkeyPatch, show: Callable[[], None]) -> dict[int, list[str]]:
-    """The lines of what is shown, without colours, by the width of the terminal; those of a pipe by
-    0.
+    """Return the printed lines, without colours, by the terminal's width; those of a pipe by 0.
 
-    No line of a terminal is wider than it is.
+    Fail if a line is wider than its terminal.
     """
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that models come with, made on the spot."""
+"""Small tokenizers of all kinds that models come with, for tests of prompts and of detokenizing."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,14 +15,15 @@ WORDS = ("do", "not", "n", "'", "t", "##t", "s", "##s", "m", ".", "!", "hi", "##
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    """As GPT-2's and most others since: a token is any bytes, of several characters or of a part of
-    one."""
+    """Like GPT-2's and most later ones: a token is any bytes, even a part of a character."""
     return train_tokenizer(texts=100)
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
-    """As Llama 2's and Mistral's: a text begins with a space that is not shown, and a character
-    that is no token is spelled by tokens of one byte each."""
+    """Like Llama 2's and Mistral's: a text begins with a space that is not shown.
+
+    A character without a token is spelled by tokens of one byte each.
+    """
     backend = _sentencepiece()
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), backend.normalizer])
     backend.decoder = decoders.Sequence([*_sentencepiece_decoders(), decoders.Strip(" ", 1, 0)])
@@ -30,12 +31,12 @@ def byte_fallback() -> PreTrainedTokenizerFast:
 
 
 def byte_fallback_as_it_is() -> PreTrainedTokenizerFast:
-    """As Gemma's: likewise, and a text begins as it is written."""
+    """Like Gemma's: as `byte_fallback`, but a text begins as it is written."""
     return _named(_sentencepiece())
 
 
 def word_pieces() -> PreTrainedTokenizerFast:
-    """As BERT's, which also takes spaces away when it decodes."""
+    """Like BERT's, which also removes spaces when it decodes."""
     named = [UNKNOWN, START, END, *WORDS]
     backend = Tokenizer(
         models.WordPiece({token: i for i, token in enumerate(named)}, unk_token=UNKNOWN)
@@ -46,7 +47,7 @@ def word_pieces() -> PreTrainedTokenizerFast:
 
 
 def words() -> PreTrainedTokenizerFast:
-    """Whole words: the first of a text has no space."""
+    """Whole words, the first of which has no space before it."""
     backend = Tokenizer(
         models.WordLevel({END: 0, f"{SPACE}one": 1, f"{SPACE}two": 2, "s": 3}, unk_token=END)
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from helpers.checkpoints import GEMMA3, SETTING, SMOLLM2, Source
+from helpers.checkpoints import GEMMA3, SETTING, SMOLLM2, PackagedCheckpoint
 from helpers.swarm_in_process import Material
 from swarm.client.models import ClientModels
 from swarm.model.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.real)
 
 
-def folder_of(source: Source) -> Path:
+def folder_of(source: PackagedCheckpoint) -> Path:
     """The checkpoint's folder, of which tests that would change something take a copy."""
     folder = os.environ.get(SETTING)
     if not folder:
