@@ -7,36 +7,47 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
-    from swarm.client.batch import BatchFailed
     from swarm.client.client import ClientOptions, SwarmClient
-    from swarm.client.conversation import Message, NoChatTemplate, TemplateRefuses
+    from swarm.client.conversation import Message
     from swarm.client.generation import GenerationStream
     from swarm.client.scoring import Reading
     from swarm.client.sync import BlockingClient
     from swarm.config import Network, load_network
-    from swarm.decoding.rules.settings import RuleError
-    from swarm.decoding.sampling import SamplingError
     from swarm.errors import (
+        BatchFailed,
+        ChainBroken,
+        ChainSilent,
         ConfigError,
         DamagedModel,
         DirectoryDown,
+        DraftMismatch,
         IdentityError,
+        LocalError,
+        MissingLayers,
         ModelNotFound,
+        NetworkUnreachable,
         NoBootstrap,
+        NoChatTemplate,
         OtherQuantization,
+        PromptTooLong,
+        RemoteViolation,
+        RequestError,
+        RuleError,
+        SamplingError,
         SwarmError,
+        SwarmIncomplete,
+        SwarmUnavailable,
+        TemplateRefuses,
+        UnsupportedArgument,
         UnsupportedModel,
+        UsageError,
         WrongWeights,
     )
     from swarm.hf.model import SwarmModel
     from swarm.hf.outputs import SwarmGenerateOutput
-    from swarm.hf.settings import UnsupportedArgument
     from swarm.identity import Identity
-    from swarm.model.draft import DraftMismatch
     from swarm.outputs import Generation, Piece, Stats
-    from swarm.request import Options, PromptTooLong, RequestError
-    from swarm.routing.chain import MissingLayers
+    from swarm.request import Options
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,10 +64,12 @@ __all__ = [
     "GenerationStream",
     "Identity",
     "IdentityError",
+    "LocalError",
     "Message",
     "MissingLayers",
     "ModelNotFound",
     "Network",
+    "NetworkUnreachable",
     "NoBootstrap",
     "NoChatTemplate",
     "Options",
@@ -64,6 +77,7 @@ __all__ = [
     "Piece",
     "PromptTooLong",
     "Reading",
+    "RemoteViolation",
     "RequestError",
     "RuleError",
     "SamplingError",
@@ -73,9 +87,11 @@ __all__ = [
     "SwarmGenerateOutput",
     "SwarmIncomplete",
     "SwarmModel",
+    "SwarmUnavailable",
     "TemplateRefuses",
     "UnsupportedArgument",
     "UnsupportedModel",
+    "UsageError",
     "WrongWeights",
     "__version__",
     "load_network",
@@ -83,35 +99,47 @@ __all__ = [
 
 # Most of them come with torch and transformers: each is imported when it is asked for.
 _HOMES = {
-    "swarm.client.batch": ("BatchFailed",),
     "swarm.client.sync": ("BlockingClient",),
-    "swarm.chain.failures": ("ChainBroken", "ChainSilent", "SwarmIncomplete"),
     "swarm.client.client": ("ClientOptions", "SwarmClient"),
     "swarm.config": ("Network", "load_network"),
-    "swarm.client.conversation": ("Message", "NoChatTemplate", "TemplateRefuses"),
-    "swarm.decoding.rules.settings": ("RuleError",),
-    "swarm.decoding.sampling": ("SamplingError",),
+    "swarm.client.conversation": ("Message",),
     "swarm.errors": (
-        *(
-            "ConfigError",
-            "DamagedModel",
-            "DirectoryDown",
-            "IdentityError",
-            "ModelNotFound",
-            "NoBootstrap",
-        ),
-        *("OtherQuantization", "SwarmError", "UnsupportedModel", "WrongWeights"),
+        "BatchFailed",
+        "ChainBroken",
+        "ChainSilent",
+        "ConfigError",
+        "DamagedModel",
+        "DirectoryDown",
+        "DraftMismatch",
+        "IdentityError",
+        "LocalError",
+        "MissingLayers",
+        "ModelNotFound",
+        "NetworkUnreachable",
+        "NoBootstrap",
+        "NoChatTemplate",
+        "OtherQuantization",
+        "PromptTooLong",
+        "RemoteViolation",
+        "RequestError",
+        "RuleError",
+        "SamplingError",
+        "SwarmError",
+        "SwarmIncomplete",
+        "SwarmUnavailable",
+        "TemplateRefuses",
+        "UnsupportedArgument",
+        "UnsupportedModel",
+        "UsageError",
+        "WrongWeights",
     ),
     "swarm.client.generation": ("GenerationStream",),
-    "swarm.hf.settings": ("UnsupportedArgument",),
     "swarm.hf.model": ("SwarmModel",),
     "swarm.hf.outputs": ("SwarmGenerateOutput",),
     "swarm.identity": ("Identity",),
-    "swarm.model.draft": ("DraftMismatch",),
     "swarm.client.scoring": ("Reading",),
-    "swarm.request": ("Options", "PromptTooLong", "RequestError"),
+    "swarm.request": ("Options",),
     "swarm.outputs": ("Generation", "Piece", "Stats"),
-    "swarm.routing.chain": ("MissingLayers",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.errors import IdentityError
@@ -18,18 +19,22 @@ except ImportError:  # a system without these locks
     fcntl = None  # type: ignore[assignment]
 
 
+@dataclass(eq=False)
 class KeyInUse(IdentityError):
     """Another process has this key: others could not tell the two apart.
 
     `subject` is the key file or the peer id.
     """
 
-    def __init__(self, subject: str, where: str) -> None:
-        super().__init__(
-            subject,
-            f"{where} uses this key already, and the swarm takes two of one key for one: end the "
-            "other one, or give this one a key file of its own",
+    problem: str = field(init=False)
+    where: str
+
+    def __post_init__(self) -> None:
+        self.problem = (
+            f"{self.where} uses this key already, and the swarm takes two of one key for one: end"
+            " the other one, or give this one a key file of its own"
         )
+        super().__post_init__()
 
 
 @contextlib.contextmanager

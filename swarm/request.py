@@ -15,7 +15,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
 from swarm.decoding.streaming import STREAM_BRANCHES, STREAM_WINDOW, Streaming
 from swarm.decoding.window import AutoWindow, FixedWindow
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import PromptTooLong, RequestError
 from swarm.model.checkpoint import Checkpoint
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -31,37 +31,6 @@ MAX_LOGPROBS = 20  # as OpenAI's interface has it
 
 WindowSize = int | Literal["auto"]
 Depth = int | Literal["auto"]
-
-
-class RequestError(SwarmError):
-    """A generation that cannot be asked for."""
-
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(name, value, allowed)
-        self.name, self.value, self.allowed = name, value, allowed
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value!r} is not possible; give {self.allowed}"
-
-
-class PromptTooLong(SwarmError):
-    """Prompt and new tokens do not fit the model's context, or the longest session that peers speak
-    of."""
-
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, prompt_tokens: int, new_tokens: int, limit: int) -> None:
-        super().__init__(prompt_tokens, new_tokens, limit)
-        self.prompt_tokens, self.new_tokens, self.limit = prompt_tokens, new_tokens, limit
-
-    def __str__(self) -> str:
-        return (
-            f"the prompt has {self.prompt_tokens} tokens and {self.new_tokens} new ones are asked"
-            f" for, but the model's context ends at {self.limit}; shorten the prompt or ask for"
-            " fewer new tokens"
-        )
 
 
 class Options(TypedDict, total=False):

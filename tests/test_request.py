@@ -7,16 +7,9 @@ import torch
 
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
-from swarm.decoding.sampling import SamplingError
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
-from swarm.request import (
-    MAX_LOGPROBS,
-    MAX_STOP_TOKENS,
-    MAX_WINDOW,
-    PromptTooLong,
-    Request,
-    RequestError,
-)
+from swarm.errors import PromptTooLong, RequestError, SamplingError
+from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, MAX_WINDOW, Request
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 

@@ -21,7 +21,6 @@ LONGEST_PAUSE_S = 1.0  # of a link that is read too fast: its own signs of life 
 log = logging.getLogger(__name__)
 
 CLIENT, ADDRESS = 0, 1  # by which a link is counted, and where the limits of each stand
-VIOLATIONS = frozenset({FaultCode.BAD_MESSAGE, FaultCode.OUT_OF_ORDER, FaultCode.NOT_FINITE})
 FLOOD = 0.02  # what an opening too many counts, where a broken message counts 1
 
 
@@ -250,7 +249,7 @@ class Admission:
     def faulted(self, code: FaultCode, link: Link | None) -> None:
         """Count a fault that breaks the protocol, also against whoever sent it, if that is
         known."""
-        if code in VIOLATIONS:
+        if code.is_violation:
             self.refusals[code.value] += 1
             if link is not None:
                 self.violated(link)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from peers.access.entering import insist
 from peers.events import News, Say
 from swarm.config import Network
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import NetworkUnreachable, SwarmError
 from swarm.network.dht.directory import Directory
 from swarm.network.links.address import join, split
 from swarm.network.links.handshake import Door
@@ -31,14 +31,11 @@ MAX_FAILED = 2
 log = logging.getLogger(__name__)
 
 
-class Unreachable(SwarmError):
+@dataclass(eq=False)
+class Unreachable(NetworkUnreachable):
     """Nobody can dial this computer, and no relay has a place for it."""
 
-    exit_code = ExitCode.UNREACHABLE
-
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
-        self.address = address
+    address: str
 
     def __str__(self) -> str:
         port = self.address.rpartition(":")[2]

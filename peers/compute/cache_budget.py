@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmUnavailable
 from swarm.util.averages import ewma
 
 MIN_RETRY_MS = 100.0  # about a round trip: whoever asks sooner asks the same peer in the same state
@@ -14,22 +14,17 @@ FIRST_LIFE_S = 10.0  # of a session, while none has ended yet
 FADE = 7 / 8  # what earlier sessions count in the mean life: about the last eight decide
 
 
-class CacheFull(SwarmError):
+@dataclass(eq=False)
+class CacheFull(SwarmUnavailable):
     """A session asks for more cache than is free.
 
     ``retry_ms``: when to ask again; None if it will never fit.
     """
 
-    def __init__(
-        self, asked_tokens: int, free_tokens: int, total_tokens: int, retry_ms: float | None
-    ) -> None:
-        super().__init__(asked_tokens, free_tokens, total_tokens, retry_ms)
-        self.asked_tokens, self.free_tokens, self.total_tokens = (
-            asked_tokens,
-            free_tokens,
-            total_tokens,
-        )
-        self.retry_ms = retry_ms
+    asked_tokens: int
+    free_tokens: int
+    total_tokens: int
+    retry_ms: float | None
 
     def __str__(self) -> str:
         return (

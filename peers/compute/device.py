@@ -1,18 +1,18 @@
 """Which device to compute on."""
 
+from dataclasses import dataclass
+
 import torch
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import LocalError
 
 
-class NoSuchDevice(SwarmError):
+@dataclass(eq=False)
+class NoSuchDevice(LocalError):
     """A device that torch does not have here."""
 
-    exit_code = ExitCode.LOCAL
-
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(name, why)
-        self.name, self.why = name, why
+    name: str
+    why: str
 
     def __str__(self) -> str:
         return (

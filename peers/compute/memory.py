@@ -12,7 +12,7 @@ import torch
 
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import MAX_BATCH_TOKENS
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import LocalError
 from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization, Shape
@@ -33,27 +33,20 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-class DoesNotFit(SwarmError):
+@dataclass(eq=False)
+class DoesNotFit(LocalError):
     """A span needs more memory than there is.
 
     Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and
     ``has_bytes``; ``capacity``, how many layers would fit.
     """
 
-    exit_code = ExitCode.LOCAL
-
-    def __init__(
-        self,
-        layers: Span | None,
-        model: str,
-        device: str,
-        needs_bytes: int,
-        has_bytes: int,
-        capacity: int,
-    ) -> None:
-        super().__init__(layers, model, device, needs_bytes, has_bytes, capacity)
-        self.layers, self.model, self.device = layers, model, device
-        self.needs_bytes, self.has_bytes, self.capacity = needs_bytes, has_bytes, capacity
+    layers: Span | None
+    model: str
+    device: str
+    needs_bytes: int
+    has_bytes: int
+    capacity: int
 
     def __str__(self) -> str:
         what = f"layers {self.layers[0]}:{self.layers[1]}" if self.layers else "one layer"

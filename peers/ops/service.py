@@ -4,13 +4,14 @@ does."""
 import os
 import sysconfig
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from peers.ops.systemd_unit import MARK, Unit
 from swarm.cli.options import entered_through, named_network
-from swarm.errors import SwarmError
+from swarm.errors import LocalError
 
 NAMES = {"join": "swarm-peer", "bootstrap": "swarm-bootstrap"}
 # What a command may find in its environment, and a service would not. None of these is a secret:
@@ -32,12 +33,12 @@ VARIABLES = (
 LEAVE_S = 10.0
 
 
-class ServiceFailed(SwarmError):
+@dataclass(eq=False)
+class ServiceFailed(LocalError):
     """A unit could not be written or taken away. ``why`` says what to do."""
 
-    def __init__(self, file: Path, why: str) -> None:
-        super().__init__(file, why)
-        self.file, self.why = file, why
+    file: Path
+    why: str
 
     def __str__(self) -> str:
         return f"{self.file} {self.why}"

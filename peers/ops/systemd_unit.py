@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm.errors import SwarmError
+from swarm.errors import UsageError
 
 MARK = (
     "# Written by `swarm-peer install-service`, which writes it anew; `systemctl --user edit` keeps"
@@ -28,12 +28,11 @@ SystemCallErrorNumber=EPERM
 UMask=0077"""
 
 
-class CannotQuote(SwarmError):
+@dataclass(eq=False)
+class CannotQuote(UsageError):
     """A word that no line of a unit can hold."""
 
-    def __init__(self, word: str) -> None:
-        super().__init__(word)
-        self.word = word
+    word: str
 
     def __str__(self) -> str:
         return (

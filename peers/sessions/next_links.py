@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -34,12 +35,12 @@ class Dials(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class TooManyDials(LinkClosed):
     """A client had us dial too many peers that did not answer."""
 
-    def __init__(self, address: str, wait_s: float) -> None:
-        super().__init__(address, "too many peers that you named lately did not answer")
-        self.wait_s = wait_s
+    why: str = field(default="too many peers that you named lately did not answer", init=False)
+    wait_s: float
 
 
 class OnwardLinks:

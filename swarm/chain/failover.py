@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from swarm.chain.failures import ChainBroken, ChainSilent, Implausible, SwarmIncomplete
 from swarm.chain.in_flight import PROMPT_TIMEOUT_S
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink, take_leave
 from swarm.chain.standby import Spare, Standby, goes_on_to
 from swarm.chain.trust import Trust
 from swarm.decoding.decoder import Resume
+from swarm.errors import ChainBroken, ChainSilent, Implausible, MissingLayers, SwarmIncomplete
 from swarm.network.links.link import LinkClosed
-from swarm.routing.chain import MissingLayers
 from swarm.util.tasks import end, within
 from swarm.wire.messages import Close, FaultCode, Frame, Probe, Progress, Reroute, Rerouted
 from swarm.wire.token_tree import replayed

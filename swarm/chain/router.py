@@ -16,10 +16,9 @@ from typing import Protocol
 from swarm.audit.ledger import Ledger
 from swarm.chain.book import PeerBook, Span, Wanted
 from swarm.chain.choice import Choice, best_two, choose
-from swarm.chain.failures import ChainBroken
 from swarm.chain.stage import ChainLink
 from swarm.chain.trust import Trust
-from swarm.errors import DirectoryDown, OtherQuantization, WrongWeights
+from swarm.errors import ChainBroken, DirectoryDown, MissingLayers, OtherQuantization, WrongWeights
 from swarm.model.checkpoint import Checkpoint
 from swarm.network.dht.crawl import Sample
 from swarm.network.dht.lookup import ModelEntry
@@ -27,7 +26,7 @@ from swarm.network.dht.records import PeerRecord
 from swarm.network.links.connection import Connection
 from swarm.network.pool import Connections, candidates
 from swarm.outputs import RouteStop, StageTimes
-from swarm.routing.chain import MissingLayers, Stage, gaps
+from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, plan
 from swarm.util.singleflight import SingleFlight
@@ -317,7 +316,9 @@ class Router:
 
     def _missing(self, spans: Sequence[Span], peers: int, expected: bool = False) -> MissingLayers:
         checkpoint = self._checkpoint
-        return MissingLayers(checkpoint.plain_name, spans, checkpoint.num_layers, peers, expected)
+        return MissingLayers(
+            checkpoint.plain_name, tuple(spans), checkpoint.num_layers, peers, expected
+        )
 
     async def _check_weights(self) -> None:
         """Raise `OtherQuantization` or `WrongWeights` if the network serves the same weights stored
@@ -328,7 +329,7 @@ class Router:
         served = [siblings[m.fingerprint] for m in models if m.fingerprint in siblings]
         if served:
             asked = checkpoint.quantization.name if checkpoint.quantization else "none"
-            raise OtherQuantization(checkpoint.plain_name, asked, served)
+            raise OtherQuantization(checkpoint.plain_name, asked, tuple(served))
         others = [m.fingerprint for m in models if m.model == checkpoint.name]
         if others:
-            raise WrongWeights(checkpoint.plain_name, checkpoint.fingerprint, others)
+            raise WrongWeights(checkpoint.plain_name, checkpoint.fingerprint, tuple(others))

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.failures import ChainBroken, ChainSilent
 from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply, Terms
 from swarm.chain.stage import ChainLink
 from swarm.decoding.decoder import Window
+from swarm.errors import ChainBroken, ChainSilent
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.outbox import Outbox

@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import Protocol
 
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.failures import ChainBroken
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink, take_leave
 from swarm.decoding.decoder import NOTHING_HELD, Held, Resume, Window
+from swarm.errors import ChainBroken
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import Feed

@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
-from swarm.chain.failures import SwarmIncomplete
 from swarm.client.conversation import Conversation, Render, Turn, fit
 from swarm.client.generation import GenerationStream
-from swarm.errors import SwarmError
+from swarm.errors import PromptTooLong, SwarmError, SwarmIncomplete
 from swarm.outputs import Generation, Piece, RouteStop
-from swarm.request import DEFAULT_NEW_TOKENS, Options, PromptTooLong
+from swarm.request import DEFAULT_NEW_TOKENS, Options
 from swarm.util.tasks import end
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -11,7 +12,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import UsageError
 
 ASK = "> "
 GO_ON = "... "
@@ -24,23 +25,18 @@ READ_BYTES = 1 << 16
 Read = Callable[[str], Awaitable[str | None]]
 
 
-class MessageTooLong(SwarmError):
+class MessageTooLong(UsageError):
     """A message of more than `MAX_MESSAGE_BYTES`."""
-
-    exit_code = ExitCode.USAGE
 
     def __str__(self) -> str:
         return f"a message has more than {MAX_MESSAGE_BYTES} bytes; give a shorter one"
 
 
-class NotText(SwarmError):
+@dataclass(eq=False)
+class NotText(UsageError):
     """A message with bytes that are not text; `readable` has replacement characters for them."""
 
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, readable: str) -> None:
-        super().__init__(readable)
-        self.readable = readable
+    readable: str
 
     def __str__(self) -> str:
         return "the message holds bytes that are not text; give it as UTF-8"

@@ -1,20 +1,18 @@
 """The settings of ``/set``: options of the next answers, read from words."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import UsageError
 from swarm.request import Options, Request
 
 
-class NoSuchSetting(SwarmError):
+@dataclass(eq=False)
+class NoSuchSetting(UsageError):
     """A setting that does not exist, or an invalid value of one."""
 
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
+    problem: str
 
     def __str__(self) -> str:
         return self.problem

@@ -13,7 +13,7 @@ from swarm.terminal.activity import activity
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
-    from swarm.chain.failures import SwarmIncomplete
+    from swarm.errors import SwarmIncomplete
     from swarm.outputs import Generation
 
 
@@ -33,7 +33,7 @@ def generate(
 ) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     net, identity = entrance()
-    from swarm.chain.failures import SwarmIncomplete
+    from swarm.errors import SwarmIncomplete
 
     options = decoding.of_text()
     client = decoding.client(model, net, identity)

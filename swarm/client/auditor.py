@@ -19,14 +19,12 @@ from swarm.audit.evidence import Evidence
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Outcome, Run, Stand, Trial
 from swarm.audit.unaudited import Reason, Unaudited
-from swarm.chain.failures import ChainBroken
 from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
 from swarm.client.rerun import Reruns
-from swarm.errors import SwarmError
+from swarm.errors import ChainBroken, MissingLayers, SwarmError
 from swarm.outputs import Audits
-from swarm.routing.chain import MissingLayers
 from swarm.wire.messages import FaultCode
 
 MAX_WAITING = 4  # texts that wait to be audited; others are let go

@@ -1,13 +1,11 @@
 """Many generations side by side, a bounded number at a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from swarm.errors import SwarmError
+from swarm.errors import BatchFailed, RequestError, SwarmError
 from swarm.outputs import Generation
-from swarm.request import RequestError
 from swarm.util.tasks import end
 
 DEFAULT_AT_ONCE = 8  # generations: peers compute them in one forward pass
@@ -15,28 +13,6 @@ MAX_AT_ONCE = 256  # each has a session on every peer of its chain
 
 T = TypeVar("T")
 Work = Callable[[], Awaitable[T]]
-
-
-class BatchFailed(SwarmError):
-    """Some generations of a batch failed.
-
-    Attributes:
-        results: in the order of the prompts; None for those that failed.
-        errors: what they failed of, by their places in the batch.
-    """
-
-    def __init__(
-        self, results: Sequence[Generation | None], errors: Mapping[int, SwarmError]
-    ) -> None:
-        super().__init__(results, errors)
-        self.results, self.errors = tuple(results), MappingProxyType(dict(errors))
-
-    def __str__(self) -> str:
-        first = min(self.errors)
-        return (
-            f"{len(self.errors)} of {len(self.results)} generations failed, that of prompt {first}"
-            f" because {self.errors[first]}; `results` holds the others, `errors` says why by place"
-        )
 
 
 async def side_by_side(works: Sequence[Work[T]], at_once: int) -> list[T]:
@@ -84,5 +60,5 @@ async def every_one(works: Sequence[Work[Generation]], at_once: int) -> list[Gen
 
     results = await side_by_side([kept(place, work) for place, work in enumerate(works)], at_once)
     if errors:
-        raise BatchFailed(results, errors)
+        raise BatchFailed(tuple(results), errors)
     return [result for result in results if result is not None]

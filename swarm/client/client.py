@@ -27,7 +27,7 @@ from swarm.client.scoring import Reader, Reading
 from swarm.client.session_cache import KeptSessions
 from swarm.client.status import ModelStatus, entry_of, look_at
 from swarm.config import Network, load_network
-from swarm.errors import ConfigError, DirectoryDown, NoBootstrap
+from swarm.errors import ConfigError, DirectoryDown, NoBootstrap, RequestError
 from swarm.identity import Identity
 from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ from swarm.network.known_peers import AddressBook, Standing
 from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections
 from swarm.outputs import Audits, Generation
-from swarm.request import Options, Request, RequestError
+from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
 from swarm.wire.handshake import Member

@@ -16,17 +16,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import UsageError
 
 BREAK = "\ufdd0"  # a noncharacter: no text has it, since Unicode keeps it for uses like this
 MAX_BREAKS = 1024  # each is one more text to encode, so they bound the time that a chat takes
 TAG = re.compile(r"</?(\w+)>")
 
 
-class TooManyControlTokens(SwarmError):
+class TooManyControlTokens(UsageError):
     """The messages of a chat hold more control tokens than `MAX_BREAKS`."""
-
-    exit_code = ExitCode.USAGE
 
     def __str__(self) -> str:
         return (

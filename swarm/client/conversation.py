@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from swarm.client.control_tokens import TooManyControlTokens, control_tokens
 from swarm.client.prompt import encoded
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import NoChatTemplate, TemplateRefuses
 
 
 class Message(TypedDict):
@@ -17,35 +17,6 @@ class Message(TypedDict):
 
     role: str  # system, developer, user or assistant
     content: str
-
-
-class NoChatTemplate(SwarmError):
-    """A model whose tokenizer does not say how it is talked to."""
-
-    exit_code = ExitCode.LOCAL
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.model = model
-
-    def __str__(self) -> str:
-        return (
-            f"{self.model} has no chat template, which says how a model is talked to; "
-            "choose one that was made for conversations, or let it continue plain text with --raw"
-        )
-
-
-class TemplateRefuses(SwarmError):
-    """A chat template that cannot be applied to these messages; `why` is what it says."""
-
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, model: str, why: str) -> None:
-        super().__init__(model, why)
-        self.model, self.why = model, why
-
-    def __str__(self) -> str:
-        return f"the chat template of {self.model} refuses this conversation: {self.why}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from torch import Tensor
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.failover import PAUSE_S, Mender
-from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.chain.protocol import Terms
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
@@ -29,9 +28,9 @@ from swarm.client.models import ClientModels
 from swarm.client.sequence import Turn
 from swarm.client.session_cache import KeptSessions
 from swarm.decoding.decoder import NOTHING_HELD, Held, Resume
+from swarm.errors import ChainBroken, ChainSilent, MissingLayers, SwarmIncomplete
 from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
 from swarm.request import Request
-from swarm.routing.chain import MissingLayers
 from swarm.util.tasks import end
 from swarm.wire.messages import FaultCode
 

@@ -13,12 +13,12 @@ from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.replay import places, windows
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.failures import ChainSilent
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Window
+from swarm.errors import ChainSilent
 from swarm.util.tasks import within
 
 RUN_TIMEOUT_S = 120.0  # for a run to begin and to end

@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from swarm.chain.failures import ChainBroken, ChainSilent
 from swarm.chain.protocol import Terms
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
@@ -17,6 +16,7 @@ from swarm.chain.stage import ChainLink
 from swarm.client.generation import Threads
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Window
+from swarm.errors import ChainBroken, ChainSilent
 from swarm.request import check_tokens
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 

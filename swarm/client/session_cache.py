@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from swarm.chain.failures import ChainBroken
 from swarm.chain.session import ChainSession
 from swarm.chain.trust import Trust
 from swarm.decoding.decoder import Held
+from swarm.errors import ChainBroken
 from swarm.util.tasks import end
 
 KEEP_S = 60.0  # peers lend room to whoever is silent for longer only while nobody else wants it

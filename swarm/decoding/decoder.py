@@ -33,7 +33,7 @@ from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.decoding.tree import Node, Tree
-from swarm.errors import SwarmError
+from swarm.errors import RemoteViolation
 
 MAX_TREE = 512  # living tokens behind the tip, most of them other choices that are never sent
 MAX_SENT_AHEAD = 128  # of these, that the chain holds or is sent: sessions reserve room for them
@@ -41,12 +41,12 @@ MAX_SENT_AHEAD = 128  # of these, that the chain holds or is sent: sessions rese
 FinishReason = Literal["stop", "length", "swarm_incomplete"]
 
 
-class UnexpectedResult(SwarmError):
+@dataclass(eq=False)
+class UnexpectedResult(RemoteViolation):
     """A result that answers no frame of ours: the chain's fault."""
 
-    def __init__(self, got: tuple[int, int, int], expected: tuple[int, int, int] | None) -> None:
-        super().__init__(got, expected)
-        self.got, self.expected = got, expected
+    got: tuple[int, int, int]
+    expected: tuple[int, int, int] | None
 
     def __str__(self) -> str:
         return f"the chain answered (first, count, tail) = {self.got} where {self.expected} was due"

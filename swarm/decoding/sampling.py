@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import SamplingError
 
 MAX_SEED = (1 << 63) - 1
 LEAST_UNIFORM = 2.0**-25  # half the smallest step of a float32 random number
@@ -32,19 +32,6 @@ class NoisePurpose(IntEnum):
     CHOICE = 0  # which token, for the target and the draft alike
     ACCEPT = 1  # whether a randomized rule accepts a drafted token
     REDRAW = 2  # which token takes the place of a rejected one
-
-
-class SamplingError(SwarmError):
-    """A sampling parameter is out of its range."""
-
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(name, value, allowed)
-        self.name, self.value, self.allowed = name, value, allowed
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value!r} is not possible; give {self.allowed}"
 
 
 @dataclass(frozen=True)

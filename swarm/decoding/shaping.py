@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swarm.decoding.sampling import SamplingError
+from swarm.errors import SamplingError
 
 MAX_BIASES = 1024  # each costs a little at every position
 MAX_BIAS = 100.0  # as OpenAI's: in effect it bans a token, or forces it

@@ -8,11 +8,12 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
 from swarm.config import Network
-from swarm.errors import SwarmError
+from swarm.errors import LocalError
 from swarm.util.tasks import end, within
 
 NETWORK = "swarm-demo"
@@ -22,19 +23,20 @@ MAX_SAID = 100  # last lines of a process's standard output
 MAX_COMPLAINTS = 50  # last lines of a process's standard error, for the message when it fails
 
 
-class ProcessFailed(SwarmError):
+@dataclass(eq=False)
+class ProcessFailed(LocalError):
     """A process of the local swarm ended by itself."""
 
-    def __init__(self, command: Sequence[str], code: int | None, said: str) -> None:
-        super().__init__(command, code, said)
-        self.command, self.code, self.said = tuple(command), code, said
+    command: tuple[str, ...]
+    code: int | None
+    said: str
 
     def __str__(self) -> str:
         last = self.said.strip().splitlines()[-1:] or ["it said nothing"]
         return f"`swarm-peer {' '.join(self.command)}` ended with exit code {self.code}: {last[0]}"
 
 
-class NotStarted(SwarmError):
+class NotStarted(LocalError):
     """The local swarm was not up in time."""
 
     def __str__(self) -> str:
@@ -203,7 +205,8 @@ class _Process:
         if self._first_line.done():
             return self._first_line.result()
         await asyncio.wait({err})
-        raise ProcessFailed(self._command, await self.process.wait(), "".join(self._complaints))
+        code = await self.process.wait()
+        raise ProcessFailed(tuple(self._command), code, "".join(self._complaints))
 
     async def end(self) -> None:
         """Wait until the process, which was asked to, has left; kill it if it does not."""

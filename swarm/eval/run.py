@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from swarm.client.client import SwarmClient
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import UsageError
 from swarm.eval.engine import InProcess, Sample
 from swarm.eval.tasks import Task
 from swarm.eval.variant import Variant
@@ -18,14 +18,11 @@ from swarm.eval.variant import Variant
 AT_ONCE = 4  # generations side by side over a swarm
 
 
-class EvalError(SwarmError):
+@dataclass(eq=False)
+class EvalError(UsageError):
     """A variant that cannot be run here."""
 
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
+    problem: str
 
     def __str__(self) -> str:
         return f"this evaluation is not possible: {self.problem}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swarm.errors import SwarmError
+from swarm.errors import MissingExtra
 from swarm.eval.report import Row
 from swarm.terminal.tables import print_table
 
@@ -14,15 +14,6 @@ COLUMNS = (
     *("relaxed/100", "nats/100", "log p", "length", "no stop"),
 )
 BRIEF = ("", "right", "to plain", "to plain, 95 %", "tokens/loop", "kept", "nats/100")
-
-
-class NoPlotting(SwarmError):
-    """matplotlib is an extra."""
-
-    def __str__(self) -> str:
-        return (
-            "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plot"
-        )
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -73,12 +64,12 @@ def markdown(rows: Sequence[Row]) -> str:
 def plot(rows: Sequence[Row], file: Path) -> None:
     """Accuracy over tokens a loop, with intervals, as PNG or SVG.
 
-    Raises `NoPlotting` without matplotlib.
+    Raises `MissingExtra` without matplotlib.
     """
     try:
         import matplotlib
     except ImportError:
-        raise NoPlotting from None
+        raise MissingExtra("plots", "matplotlib", "plot", "leave out --plot") from None
     matplotlib.use("agg")
     from matplotlib import pyplot
 

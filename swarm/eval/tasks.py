@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.demo.problems import answer_of, problems
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import UsageError
 from swarm.eval.sandbox import run_python
 
 MAX_DATA_BYTES = 64 << 20  # unpacked; the published files are below 10 MB
@@ -21,14 +21,12 @@ TASKS = ("arithmetic", "gsm8k", "humaneval")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
-class TaskError(SwarmError):
+@dataclass(eq=False)
+class TaskError(UsageError):
     """A task that cannot be set; `problem` says what is wrong and what would be right."""
 
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, task: str, problem: str) -> None:
-        super().__init__(task, problem)
-        self.task, self.problem = task, problem
+    task: str
+    problem: str
 
     def __str__(self) -> str:
         return f"the task {self.task} cannot be set: {self.problem}"

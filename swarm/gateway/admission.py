@@ -201,4 +201,4 @@ class AdmissionControl:
     def _overloaded(self) -> Overloaded:
         until_free_s = self._mean_hold_s * (1 + self.waiting) / self._places.total
         retry_after_s = min(MOST_RETRY_S, max(LEAST_RETRY_S, until_free_s))
-        return Overloaded(self.running, self.waiting, retry_after_s)
+        return Overloaded(retry_after_s, self.running, self.waiting)

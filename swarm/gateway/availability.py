@@ -9,9 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import MissingLayers, SwarmError, SwarmUnavailable
 from swarm.request import DEFAULT_PATIENCE_S
-from swarm.routing.chain import MissingLayers
 from swarm.util.tasks import within
 
 SILENT_S = 2.0  # without any token, after which the peers are in doubt
@@ -20,8 +19,10 @@ PAUSE_S = 0.5  # between two checks
 PATIENCE_S = DEFAULT_PATIENCE_S  # for peers that the directory names and that do not answer
 
 
-class NoChain(SwarmError):
+class NoChain(SwarmUnavailable):
     """No chain was found in time."""
+
+    api_code = "missing_layers"
 
     def __str__(self) -> str:
         return f"no chain was found within {LOOK_TIMEOUT_S:g} s"

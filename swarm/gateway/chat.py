@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.client import conversation
 from swarm.client.control_tokens import TooManyControlTokens
-from swarm.client.conversation import NoChatTemplate, TemplateRefuses, by_template
+from swarm.client.conversation import by_template
+from swarm.errors import NoChatTemplate, TemplateRefuses
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import ChatMessage
 

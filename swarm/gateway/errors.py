@@ -2,26 +2,21 @@
 ``{"error": {"message", "type", "param", "code"}}``."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from swarm.chain.failures import ChainBroken, ChainSilent, SwarmIncomplete
-from swarm.decoding.rules.settings import RuleError
-from swarm.decoding.sampling import SamplingError
 from swarm.errors import (
-    DirectoryDown,
-    ExitCode,
-    NoBootstrap,
-    OtherQuantization,
+    LocalError,
+    NetworkUnreachable,
+    RequestError,
+    RuleError,
     SwarmError,
-    WrongWeights,
+    SwarmIncomplete,
+    SwarmUnavailable,
+    UsageError,
 )
-from swarm.gateway.availability import NoChain
-from swarm.request import PromptTooLong, RequestError
-from swarm.routing.chain import MissingLayers
 
 MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
 MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours comes after
@@ -32,48 +27,91 @@ AGAIN = (
 REPAIR_S = 10  # when a swarm that lacks peers is worth another try
 # what the SDK calls otherwise than a request
 FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}
+# what OpenAI calls the kinds of errors, by status; other ones below 500 are invalid requests
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
 
 
-class BadRequest(SwarmError):
+@dataclass(eq=False)
+class BadRequest(UsageError):
     """A request that cannot be read or granted.
 
-    ``param`` names the field, ``problem`` says what is wrong with it.
+    Attributes:
+        param: the field that is wrong; `problem` says why.
+        code: `code` of the answer.
+        status: of the answer: there is one for every way in which HTTP itself can go wrong.
     """
 
-    def __init__(
-        self, problem: str, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
-        super().__init__(problem, param, code, status)
-        self.problem, self.param, self.code, self.status = problem, param, code, status
+    problem: str
+    param: str | None = None
+    code: str | None = None
+    status: int = 400
 
     def __str__(self) -> str:
         return f"{self.param}: {self.problem}" if self.param else self.problem
 
 
-class WrongKey(SwarmError):
+class WrongKey(UsageError):
     """The API key is missing or wrong."""
+
+    http_status = 401
+    api_code = "invalid_api_key"
 
     def __str__(self) -> str:
         return "this gateway asks for an API key: send a valid one as `Authorization: Bearer KEY`"
 
 
-class UnknownModel(SwarmError):
-    """A model that this gateway does not serve; it does serve ``known``."""
+@dataclass(eq=False)
+class ForeignPage(UsageError):
+    """Another site's web page asks, through the browser of a person who may ask."""
 
-    def __init__(self, model: str, known: Sequence[str]) -> None:
-        super().__init__(model, known)
-        self.model, self.known = model, tuple(known)
+    http_status = 403
+    api_code = "foreign_page"
+
+    header: str
+    value: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.header} {self.value!r} is not of this gateway; open it by its address, "
+            "or start it with `--allow-host NAME` if this is a name of its own"
+        )
+
+
+@dataclass(eq=False)
+class UnknownModel(UsageError):
+    """This gateway does not serve `model`; it serves those of `known`."""
+
+    http_status = 404
+    api_code = "model_not_found"
+
+    model: str
+    known: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"the model {self.model!r} is not served here; ask for {' or '.join(self.known)}"
 
 
-class Overloaded(SwarmError):
-    """Too many generations run and wait; ``retry_after_s`` is when a place is likely to be free."""
+@dataclass(eq=False)
+class Busy(SwarmUnavailable):
+    """This gateway has no room; `retry_after_s` is when it is likely to have some."""
 
-    def __init__(self, running: int, waiting: int, retry_after_s: float) -> None:
-        super().__init__(running, waiting, retry_after_s)
-        self.running, self.waiting, self.retry_after_s = running, waiting, retry_after_s
+    http_status = 429
+    api_code = "rate_limit_exceeded"
+
+    retry_after_s: float
+
+
+@dataclass(eq=False)
+class Overloaded(Busy):
+    """As many generations run, and as many wait, as may."""
+
+    running: int
+    waiting: int
 
     def __str__(self) -> str:
         return (
@@ -82,31 +120,13 @@ class Overloaded(SwarmError):
         )
 
 
-class Crowded(SwarmError):
-    """Other large bodies leave no room for one more; they did not within ``waited_s``."""
-
-    def __init__(self, waited_s: float) -> None:
-        super().__init__(waited_s)
-        self.waited_s = waited_s
+class Crowded(Busy):
+    """Other large bodies left no room for one more while this one waited: `retry_after_s` long."""
 
     def __str__(self) -> str:
         return (
             "as many large requests as have room are being read; none was done within"
-            f" {self.waited_s:g} s"
-        )
-
-
-class ForeignPage(SwarmError):
-    """A web page of somebody else's asks, through the browser of someone who may."""
-
-    def __init__(self, header: str, value: str) -> None:
-        super().__init__(header, value)
-        self.header, self.value = header, value
-
-    def __str__(self) -> str:
-        return (
-            f"{self.header} {self.value!r} is not of this gateway; open it by its address, "
-            "or start it with `--allow-host NAME` if this is a name of its own"
+            f" {self.retry_after_s:g} s"
         )
 
 
@@ -144,59 +164,36 @@ class Problem:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """What to tell of an error. Of one that is a bug of ours nothing but that it happened."""
-    said = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
+    """Return what to tell of an error; of a bug of ours only that it happened."""
+    if not isinstance(error, SwarmError) or isinstance(error, LocalError):
+        return Problem(
+            500, "the gateway failed; its log says more", "server_error", LocalError.api_code
+        )
+    message = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
+    status, code, retry_after_s = error.http_status, error.api_code, None
     match error:
         case BadRequest():
-            return _refused(said, error.param, error.code, error.status)
-        case PromptTooLong():
-            return _refused(said, None, "context_length_exceeded")
-        case RequestError() | SamplingError():
-            return _refused(said, FIELDS.get(error.name, error.name))
+            status, code = error.status, error.code
+        case Busy():
+            retry_after_s = error.retry_after_s
+        case SwarmUnavailable() | NetworkUnreachable():
+            retry_after_s = REPAIR_S
+    if isinstance(error, SwarmIncomplete):
+        happened = " ".join(error.problem.split())[:MAX_PROBLEM_CHARS]
+        message = f"{happened}; {AGAIN}"
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return Problem(status, message, kind, code, _param(error), retry_after_s)
+
+
+def _param(error: SwarmError) -> str | None:
+    """The field of the request that an error is about."""
+    match error:
+        case BadRequest():
+            return error.param
+        case RequestError():
+            return FIELDS.get(error.name, error.name)
         case RuleError():
-            return _refused(said, "verify")
-        case WrongKey():
-            return Problem(401, said, "authentication_error", "invalid_api_key")
-        case ForeignPage():
-            return Problem(403, said, "permission_error", "foreign_page")
+            return "verify"
         case UnknownModel():
-            return _refused(said, "model", "model_not_found", 404)
-        case Overloaded():
-            return Problem(
-                429,
-                said,
-                "rate_limit_error",
-                "rate_limit_exceeded",
-                retry_after_s=error.retry_after_s,
-            )
-        case Crowded():
-            return Problem(
-                429, said, "rate_limit_error", "rate_limit_exceeded", retry_after_s=error.waited_s
-            )
-        case MissingLayers() | NoChain():
-            return _unavailable(said, "missing_layers")
-        case SwarmIncomplete():
-            happened = " ".join(error.problem.split())[:MAX_PROBLEM_CHARS]
-            return _unavailable(f"{happened}; {AGAIN}", "swarm_incomplete")
-        case ChainBroken() | ChainSilent():
-            return _unavailable(said, "chain_broken")
-        case WrongWeights() | OtherQuantization():
-            return _unavailable(said, "wrong_weights")
-        case NoBootstrap() | DirectoryDown():
-            return _unavailable(said, "no_directory")
-        case SwarmError() if error.exit_code is not ExitCode.LOCAL:  # that speaks of files here
-            return Problem(500, said, "server_error")
-        case _:
-            return Problem(
-                500, "the gateway failed; its log says more", "server_error", "internal_error"
-            )
-
-
-def _refused(
-    message: str, param: str | None, code: str | None = None, status: int = 400
-) -> Problem:
-    return Problem(status, message, "invalid_request_error", code, param)
-
-
-def _unavailable(message: str, code: str) -> Problem:
-    return Problem(503, message, "service_unavailable_error", code, retry_after_s=REPAIR_S)
+            return "model"
+    return None

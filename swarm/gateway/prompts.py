@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from swarm.client.models import ClientModels
 from swarm.client.prompt import encoded
+from swarm.errors import PromptTooLong
 from swarm.gateway.chat import chat_prompt, chat_text
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
-from swarm.request import PromptTooLong, context_tokens
+from swarm.request import context_tokens
 
 SHORT_BYTES = 32 << 10  # of a text that does not wait behind longer ones
 SLICE_CHARS = 16 << 10

@@ -102,7 +102,7 @@ class Service:
     def engine(self, model: str) -> Engine:
         """Return the engine of a model. Raise `UnknownModel`."""
         if model not in self.engines:
-            raise UnknownModel(model, list(self.engines))
+            raise UnknownModel(model, tuple(self.engines))
         return self.engines[model]
 
     def check(self, body: Body) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from swarm.errors import SwarmError
+from swarm.errors import RemoteViolation
 from swarm.util.tasks import end, within
 
 # Proxies and clients give up on a silent server. Until then a failure has its own status.
@@ -25,7 +25,7 @@ DONE = "[DONE]"
 T = TypeVar("T")
 
 
-class SlowReader(SwarmError):
+class SlowReader(RemoteViolation):
     """The reader no longer reads. The connection is closed."""
 
     def __str__(self) -> str:

@@ -8,15 +8,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, MaxTimeCriteria
 
-from swarm.hf.settings import (
-    UnsupportedArgument,
-    new_tokens,
-    refuse,
-    resolve,
-    sampling,
-    stop_strings,
-    token_ids,
-)
+from swarm.errors import UnsupportedArgument
+from swarm.hf.settings import new_tokens, refuse, resolve, sampling, stop_strings, token_ids
 from swarm.request import Options
 
 # Options of ours that have no name in transformers.

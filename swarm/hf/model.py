@@ -15,9 +15,10 @@ from typing_extensions import Unpack
 from swarm.client.batch import DEFAULT_AT_ONCE, side_by_side
 from swarm.client.client import ClientOptions
 from swarm.client.sync import BlockingClient
+from swarm.errors import UnsupportedArgument
 from swarm.hf.arguments import GenerateCall, mask_of, read_call, unpadded
 from swarm.hf.outputs import GeneratedRow, SwarmGenerateOutput, assemble, placed
-from swarm.hf.settings import UnsupportedArgument, refused
+from swarm.hf.settings import refused
 
 # arguments of `forward` that are honoured, since they ask for what it does
 HARMLESS = (("return_dict", True), ("use_cache", True))

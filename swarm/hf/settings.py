@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig
 
-from swarm.errors import SwarmError
+from swarm.errors import UnsupportedArgument
 from swarm.request import Options
 
 # transformers' own defaults, if neither the user nor the model sets a field
@@ -76,20 +76,6 @@ INSTEAD = {
     "bad_words_ids": "give logit_bias={token_id: -100} for words of one token",
     "sequence_bias": "give logit_bias={token_id: nats} for single tokens",
 }
-
-
-class UnsupportedArgument(SwarmError):
-    """An argument of ``generate`` or ``forward``, or its value, that a swarm cannot honour."""
-
-    def __init__(self, name: str, value: object, instead: str) -> None:
-        super().__init__(name, value, instead)
-        self.name, self.value, self.instead = name, value, instead
-
-    def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > MAX_SHOWN or not shown.isprintable():
-            shown = f"({type(self.value).__name__})"
-        return f"{self.name} = {shown} is not possible: {self.instead}"
 
 
 def refused(name: str, value: object) -> UnsupportedArgument:

@@ -11,7 +11,7 @@ from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation, Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
-from swarm.errors import ExitCode, ModelNotFound, SwarmError
+from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
@@ -24,24 +24,6 @@ from swarm.model.tokenizer import read_tokenizer
 # other languages or spells in a way that is not understood here, and most of its guesses cost a
 # forward pass for nothing. Judged, not measured.
 MIN_COVERAGE = 0.25
-
-
-class DraftMismatch(SwarmError):
-    """The draft model speaks another vocabulary than the target; `overlap` is the share of the
-    smaller in both."""
-
-    exit_code = ExitCode.LOCAL
-
-    def __init__(self, draft: str, target: str, overlap: float) -> None:
-        super().__init__(draft, target, overlap)
-        self.draft, self.target, self.overlap = draft, target, overlap
-
-    def __str__(self) -> str:
-        return (
-            f"{self.draft} cannot draft for {self.target}: they share {self.overlap:.0%} of the"
-            f" smaller vocabulary, and drafting needs {MIN_COVERAGE:.0%}; give a draft model of the"
-            " same family, or --draft none"
-        )
 
 
 @dataclass(frozen=True)
@@ -99,5 +81,5 @@ def _vocabulary(
         return SameVocabulary(target.vocab_size)
     translation = Translation(draft, tokenizer, target.vocab_size)
     if translation.overlap < MIN_COVERAGE:
-        raise DraftMismatch(name, target.name, translation.overlap)
+        raise DraftMismatch(name, target.name, translation.overlap, MIN_COVERAGE)
     return translation

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.routing.chain import MissingLayers, Stage, gaps
+from swarm.errors import MissingLayers
+from swarm.routing.chain import Stage, gaps
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -67,7 +68,7 @@ def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the m
         MissingLayers: if the candidates leave a gap.
     """
     if missing := gaps(candidates, model_layers):
-        raise MissingLayers(model, missing, model_layers, len(candidates))
+        raise MissingLayers(model, tuple(missing), model_layers, len(candidates))
     best = _Search(_likely(candidates, model_layers), model_layers).best(MAX_REVISITS)
     assert best is not None  # there is no gap
     return best

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from swarm.errors import MissingLayers
 from swarm.network.pool import candidates
-from swarm.routing.chain import MissingLayers, Stage
+from swarm.routing.chain import Stage
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Plan, plan
 from swarm.sim.dht import Cost, Entry

@@ -3,29 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from swarm.errors import SwarmError
+from swarm.errors import MissingExtra
 from swarm.sim.report import balance, discovery_kb, old_discovery_kb, ratios
 from swarm.sim.scenario import CAPACITIES, Story
-
-
-class NoPlotting(SwarmError):
-    """matplotlib is an extra."""
-
-    def __str__(self) -> str:
-        return (
-            "plots need matplotlib: install it with `pip install swarm[plot]`, or leave out --plots"
-        )
 
 
 def plot(stories: Sequence[Story], folder: Path) -> None:
     """Write scale-coverage.png, scale-discovery.png and scale-loops.png.
 
-    Raises `NoPlotting` without matplotlib.
+    Raises `MissingExtra` without matplotlib.
     """
     try:
         import matplotlib
     except ImportError:
-        raise NoPlotting from None
+        raise MissingExtra("plots", "matplotlib", "plot", "leave out --plots") from None
     matplotlib.use("agg")
     from matplotlib import pyplot
 

@@ -1,11 +1,12 @@
 """Messages to bytes and back: ``[protocol version, kind, fields]`` in msgpack."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 from pydantic import ValidationError
 
-from swarm.errors import SwarmError
+from swarm.errors import RemoteViolation
 from swarm.wire import messages
 from swarm.wire.fields import printable
 from swarm.wire.messages import Message
@@ -51,12 +52,15 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SINCE: dict[type[Message], int] = {messages.Behalf: 5}
 
 
-class WireError(SwarmError):
+@dataclass(eq=False)
+class WireError(RemoteViolation):
     """Bytes from outside that are no valid message."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = printable(reason[:MAX_REASON])
+    reason: str
+
+    def __post_init__(self) -> None:
+        self.reason = printable(self.reason[:MAX_REASON])
+        super().__post_init__()
 
     def __str__(self) -> str:
         return f"not a valid message: {self.reason}"

@@ -28,7 +28,7 @@ import msgpack
 from pydantic import Field, ValidationError
 
 from swarm.config import Network
-from swarm.errors import SwarmError
+from swarm.errors import RemoteViolation
 from swarm.identity import Identity, verify
 from swarm.wire.codec import PROTOCOL_VERSION, SUPPORTED_VERSIONS, WireError, unpack
 from swarm.wire.fields import NetworkName, PeerId, Reason, printable
@@ -45,12 +45,11 @@ Signature = Annotated[bytes, Field(min_length=64, max_length=64)]
 Proof = Annotated[bytes, Field(min_length=32, max_length=32)]
 
 
-class HelloError(SwarmError):
+@dataclass(eq=False)
+class HelloError(RemoteViolation):
     """The other side is not who it should be, or we have no language in common."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    why: str
 
     def __str__(self) -> str:
         return f"no hello: {self.why}"

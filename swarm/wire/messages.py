@@ -314,6 +314,31 @@ class FaultCode(str, enum.Enum):
     DRAINING = "draining"  # the peer is about to leave
     INTERNAL = "internal"  # the peer's own failure
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the peer that reports it, or its next one, is out of order.
+
+        With the other codes the peer is in order: it refuses, or we are at fault, or the session
+        has just ended and the reason is on its way.
+        """
+        return self in (
+            FaultCode.WRONG_MODEL,
+            FaultCode.NOT_FINITE,
+            FaultCode.OUT_OF_ORDER,
+            FaultCode.NEXT_UNREACHABLE,
+            FaultCode.INTERNAL,
+        )
+
+    @property
+    def is_news(self) -> bool:
+        """Whether the peer that reports it is not as its record says."""
+        return self in (FaultCode.WRONG_LAYERS, FaultCode.DRAINING)
+
+    @property
+    def is_violation(self) -> bool:
+        """Whether the sender of what the peer refuses broke the protocol."""
+        return self in (FaultCode.BAD_MESSAGE, FaultCode.OUT_OF_ORDER, FaultCode.NOT_FINITE)
+
 
 class Fault(Message):
     """Something failed; with a session, that session is over, unless it can go on by a `Reroute`.

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from swarm.errors import SwarmError
+from swarm.errors import RemoteViolation
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 BEGINNING = 0  # the serial before all tokens
@@ -49,12 +49,13 @@ class ReplayChunk(NamedTuple):
     parents: tuple[int, ...] | None
 
 
-class OutOfOrder(SwarmError):
+@dataclass(eq=False)
+class OutOfOrder(RemoteViolation):
     """A frame does not continue the stream: the sender's fault."""
 
-    def __init__(self, epoch: int, first: int, problem: str) -> None:
-        super().__init__(epoch, first, problem)
-        self.epoch, self.first, self.problem = epoch, first, problem
+    epoch: int
+    first: int
+    problem: str
 
     def __str__(self) -> str:
         return (

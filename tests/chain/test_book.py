@@ -15,10 +15,11 @@ from swarm.audit.ledger import Ledger
 from swarm.chain import book as module
 from swarm.chain.book import NEAREST, PeerBook, Wanted
 from swarm.chain.choice import choose
+from swarm.errors import MissingLayers
 from swarm.identity import Identity
 from swarm.network.dht.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
 from swarm.outputs import RouteStop, StageTimes
-from swarm.routing.chain import MissingLayers, Stage, gaps
+from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import BAN_S, FIRST_BACKOFF_S, Health
 
 LAYERS = 4

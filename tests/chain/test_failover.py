@@ -13,13 +13,13 @@ from helpers.scripted_peers import WINDOW, Chain, Script, chain_of, good, kinds,
 from swarm.audit.ledger import Ledger
 from swarm.chain import failover
 from swarm.chain.failover import Mender
-from swarm.chain.failures import ChainSilent
 from swarm.chain.protocol import ChainProtocol
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
 from swarm.chain.trust import Trust
 from swarm.decoding.decoder import Resume
+from swarm.errors import ChainSilent
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
 from swarm.routing.health import Health

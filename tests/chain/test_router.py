@@ -19,12 +19,11 @@ from swarm.chain import router as router_module
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.generation import GenerationStream
-from swarm.errors import DirectoryDown
+from swarm.errors import DirectoryDown, MissingLayers
 from swarm.identity import Identity
 from swarm.network.dht.crawl import Sample
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
-from swarm.routing.chain import MissingLayers
 from swarm.routing.health import Health
 
 

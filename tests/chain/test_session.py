@@ -21,9 +21,9 @@ from helpers.scripted_peers import (
 )
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
-from swarm.chain.failures import ChainBroken, ChainSilent
 from swarm.chain.protocol import Received
 from swarm.decoding.decoder import Window
+from swarm.errors import ChainBroken, ChainSilent
 from swarm.identity import Identity
 from swarm.network.links.link import Link
 from swarm.wire.messages import (

@@ -3,10 +3,8 @@
 import pytest
 
 from swarm.chat.settings import SETTINGS, NoSuchSetting, changed, listed
-from swarm.decoding.rules.settings import RuleError
-from swarm.decoding.sampling import SamplingError
-from swarm.errors import SwarmError
-from swarm.request import Options, Request, RequestError
+from swarm.errors import RequestError, RuleError, SamplingError, SwarmError
+from swarm.request import Options, Request
 
 VALUES = {
     "temperature": ("0.7", 0.7),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.chain.failures import ChainBroken
 from swarm.cli.main import app, guard
-from swarm.errors import NoBootstrap
+from swarm.errors import ChainBroken, NoBootstrap
 from swarm.terminal.signals import Stopped
 
 HANG_S = 180

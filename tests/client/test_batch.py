@@ -6,9 +6,8 @@ import asyncio
 import pytest
 
 from helpers.loopback import eventually
-from swarm.client.batch import MAX_AT_ONCE, BatchFailed, every_one, side_by_side
-from swarm.errors import SwarmError
-from swarm.request import RequestError
+from swarm.client.batch import MAX_AT_ONCE, every_one, side_by_side
+from swarm.errors import BatchFailed, ConfigError, RequestError
 
 
 class Works:
@@ -61,9 +60,9 @@ async def test_an_empty_batch_has_no_results():
 
 async def test_a_failure_ends_the_others_where_nothing_is_kept():
     works = Works(4)
-    works.failing[1] = SwarmError("broken")
+    works.failing[1] = ConfigError("a", "broken")
     works.ended[1].set()
-    with pytest.raises(SwarmError, match="broken"):
+    with pytest.raises(ConfigError, match="broken"):
         await side_by_side([*works], at_once=3)
     assert sorted(works.cancelled) == [0, 2]
     assert not works.running
@@ -71,7 +70,7 @@ async def test_a_failure_ends_the_others_where_nothing_is_kept():
 
 async def test_what_fails_does_not_lose_what_the_others_gave():
     works = Works(4)
-    works.failing |= {1: SwarmError("one is broken"), 3: SwarmError("three is, too")}
+    works.failing |= {1: ConfigError("a", "one is broken"), 3: ConfigError("b", "three is, too")}
     for event in works.ended:
         event.set()
     with pytest.raises(BatchFailed) as caught:
@@ -80,7 +79,7 @@ async def test_what_fails_does_not_lose_what_the_others_gave():
     assert failure.results == ("result 0", None, "result 2", None)
     assert failure.errors == works.failing
     assert str(failure).startswith(
-        "2 of 4 generations failed, that of prompt 1 because one is broken; "
+        "2 of 4 generations failed, that of prompt 1 because a: one is broken.; "
     )
 
 

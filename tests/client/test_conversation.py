@@ -5,16 +5,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers import tokenizer_kinds
-from swarm.client.conversation import (
-    Conversation,
-    Message,
-    NoChatTemplate,
-    TemplateRefuses,
-    Turn,
-    as_plain_text,
-    by_template,
-    fit,
-)
+from swarm.client.conversation import Conversation, Message, Turn, as_plain_text, by_template, fit
+from swarm.errors import NoChatTemplate, TemplateRefuses
 
 TEMPLATE = """
 {%- for message in messages %}

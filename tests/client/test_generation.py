@@ -15,11 +15,10 @@ from peers.sessions import downstream as outlets
 from peers.sessions import session as peer_sessions
 from swarm.chain import failover, in_flight, standby
 from swarm.chain.failover import Repair
-from swarm.chain.failures import ChainSilent, SwarmIncomplete
 from swarm.client.generation import GenerationStream, _Repairs
 from swarm.decoding.decoder import Resume
+from swarm.errors import ChainSilent, MissingLayers, SwarmIncomplete
 from swarm.outputs import Generation
-from swarm.routing.chain import MissingLayers
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
 

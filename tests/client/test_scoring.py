@@ -10,10 +10,8 @@ from transformers import AutoModelForCausalLM
 from helpers.loopback import soon
 from helpers.models import LAYERS, VOCAB
 from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
-from swarm.chain.failures import ChainBroken
 from swarm.client.scoring import TRIES, Reader
-from swarm.request import PromptTooLong, RequestError
-from swarm.routing.chain import MissingLayers
+from swarm.errors import ChainBroken, MissingLayers, PromptTooLong, RequestError
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 TEXT = [

@@ -18,10 +18,11 @@ from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.decoding.streaming import STREAM_LEAVES
+from swarm.errors import PromptTooLong, RequestError
 from swarm.model.branching import BranchingModel
 from swarm.model.draft import DraftModel
 from swarm.outputs import Measured
-from swarm.request import PromptTooLong, Request, RequestError
+from swarm.request import Request
 
 PROMPT = [5, 6, 7, 8]
 NEW = 40

@@ -10,8 +10,8 @@ import pytest
 from helpers.loopback import eventually
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.client.session_cache import KeptSessions
+from swarm.errors import PromptTooLong
 from swarm.outputs import Generation
-from swarm.request import PromptTooLong
 
 REMARK = [11, 12, 13]
 WAYS = [{"window": 0}, {"window": 4, "depth": 1}, {}, {"standby": True}]

@@ -8,7 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swarm.decoding.sampling import MAX_SEED, Sampling, SamplingError, gumbel_noise, restrict
+from swarm.decoding.sampling import MAX_SEED, Sampling, gumbel_noise, restrict
+from swarm.errors import SamplingError
 
 SEEDS = st.integers(0, MAX_SEED)
 POSITIONS = st.integers(0, 1 << 20)

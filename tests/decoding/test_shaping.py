@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from swarm.decoding.sampling import SamplingError
 from swarm.decoding.shaping import MAX_BIASES, Shaping
+from swarm.errors import SamplingError
 
 VOCABULARY = 8
 tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=6)

@@ -8,11 +8,11 @@ from itertools import islice
 import pytest
 import pytest_asyncio
 
-from swarm.chain.failures import SwarmIncomplete
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.demo.problems import problems
+from swarm.errors import SwarmIncomplete
 from swarm.outputs import Generation
 
 SPANS = [(0, 4), (4, 8)]

@@ -6,9 +6,9 @@ import asyncio
 import pytest
 
 from helpers.loopback import eventually
+from swarm.errors import MissingLayers
 from swarm.gateway import availability
 from swarm.gateway.availability import SILENT_S, Availability
-from swarm.routing.chain import MissingLayers
 
 
 class Swarm:
@@ -25,7 +25,7 @@ class Swarm:
         await self.go_on.wait()
         self.now += 1.0
         if not self.there:
-            raise MissingLayers("m", [(0, 4)], 4, 0, self.expected)
+            raise MissingLayers("m", ((0, 4),), 4, 0, self.expected)
 
 
 @pytest.fixture(autouse=True)

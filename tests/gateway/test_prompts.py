@@ -8,10 +8,10 @@ import pytest
 
 from helpers.loopback import soon
 from swarm.demo import TARGET
+from swarm.errors import PromptTooLong
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, ParserThreads, prompts_of
 from swarm.gateway.requests import ChatBody, TextBody
-from swarm.request import PromptTooLong
 
 WORDS = "Mia has 12 coins. A friend brings 30 more coins. "
 BOUNDED = 16 * SLICE_CHARS

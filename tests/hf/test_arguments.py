@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from swarm.errors import UnsupportedArgument
 from swarm.hf.arguments import mask_of, read_call, unpadded
-from swarm.hf.settings import UnsupportedArgument
 from swarm.request import Options, Request
 
 INPUTS = torch.tensor([[0, 0, 5, 6], [7, 0, 8, 9]])

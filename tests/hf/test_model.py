@@ -19,7 +19,7 @@ from helpers.loopback import PATIENCE_S
 from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import SwarmModel, UnsupportedArgument
 from swarm.demo import DRAFT, TARGET, locate
-from swarm.request import PromptTooLong
+from swarm.errors import PromptTooLong
 
 PROMPTS = [
     "Problem: Mia has 12 coins.",

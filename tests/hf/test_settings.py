@@ -4,13 +4,12 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UnsupportedArgument
 from swarm.hf.settings import (
     HONOURED,
     NEUTRAL,
     ONLY_WHEN_SAMPLING,
     WITHOUT_EFFECT,
-    UnsupportedArgument,
     new_tokens,
     refuse,
     resolve,

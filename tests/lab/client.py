@@ -24,13 +24,12 @@ import torch
 from swarm.bench.compare import compare
 from swarm.bench.figures import all_figures
 from swarm.bench.ways import Way
-from swarm.chain.failures import SwarmIncomplete
 from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import NETWORK
 from swarm.demo.problems import problems
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, SwarmIncomplete
 from swarm.outputs import Generation
 
 SEED = 41  # of the held-out problems

@@ -18,13 +18,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.carrier import DEVICE, MTU, QUEUE
 from lab.links import Link, Statistics
-from swarm.errors import ConfigError, SwarmError
+from swarm.errors import ConfigError, LocalError
 
 MAX_HOSTS = 100  # the carrier looks at each of them whenever it wakes
 START_TIMEOUT_S = 60.0  # of the carrier: a tenth of a second on a machine that is not busy
@@ -37,12 +37,12 @@ TESTS = Path(__file__).resolve().parents[1]  # where `lab` can be imported
 _numbers = itertools.count()
 
 
-class InternetFailed(SwarmError):
+@dataclass(eq=False)
+class InternetFailed(LocalError):
     """The emulated internet could not be made, or broke down. `what` was tried, `why` it failed."""
 
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(what, why)
-        self.what, self.why = what, why
+    what: str
+    why: str
 
     def __str__(self) -> str:
         return f"The emulated internet failed to {self.what}: {self.why}."

@@ -15,9 +15,9 @@ from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
-from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.errors import DraftMismatch, ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftMismatch, DraftModel
+from swarm.model.draft import DraftModel
 
 SAMPLED = Sampling(1.0, seed=3)
 

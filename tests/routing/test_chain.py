@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.routing.chain import MissingLayers, gaps
+from swarm.errors import MissingLayers
+from swarm.routing.chain import gaps
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ def test_gaps(spans, expected):
     ("error", "sentence"),
     [
         (
-            MissingLayers("m", [(0, 8)], 8, 0),
+            MissingLayers("m", ((0, 8),), 8, 0),
             "no peer serves m; start one with `swarm-peer join m --layers 0:8`",
         ),
         (
-            MissingLayers("m", [(4, 8)], 8, 1),
+            MissingLayers("m", ((4, 8),), 8, 1),
             "nobody serves layers 4:8 of m (it has 8; 1 peer answers); "
             "start a peer with `swarm-peer join m --layers 4:8`",
         ),
         (
-            MissingLayers("m", [(0, 2), (5, 6)], 8, 3),
+            MissingLayers("m", ((0, 2), (5, 6)), 8, 3),
             "nobody serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); "
             "start a peer with `swarm-peer join m --layers 0:2`",
         ),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.routing.chain import MissingLayers, Stage
+from swarm.errors import MissingLayers
+from swarm.routing.chain import Stage
 from swarm.routing.plan import MAX_PER_LAYER, Candidate, cost, plan, runner_up
 
 

@@ -12,10 +12,11 @@ from swarm.decoding.rules.near_tie import NearTie
 from swarm.decoding.rules.rejection import Rejection
 from swarm.decoding.rules.relaxed import Relaxation, Relaxed
 from swarm.decoding.rules.rule import Rule
-from swarm.decoding.rules.settings import RuleError, settings_of
+from swarm.decoding.rules.settings import settings_of
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.rules.typical import Typical
 from swarm.decoding.sampling import Sampling
+from swarm.errors import RuleError
 
 EXACT: dict[str, Callable[[Sampling], Rule]] = {"strict": Strict, "rejection": Rejection}
 RELAXED: dict[str, Any] = {

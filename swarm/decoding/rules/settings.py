@@ -4,20 +4,7 @@ import math
 from dataclasses import field, fields
 from typing import Any
 
-from swarm.errors import ExitCode, SwarmError
-
-
-class RuleError(SwarmError):
-    """A rule that does not exist, or a setting that it does not take."""
-
-    exit_code = ExitCode.USAGE
-
-    def __init__(self, subject: str, problem: str) -> None:
-        super().__init__(subject, problem)
-        self.subject, self.problem = subject, problem
-
-    def __str__(self) -> str:
-        return f"verification {self.subject!r} is not possible: {self.problem}"
+from swarm.errors import RuleError
 
 
 def Setting(default: float, least: float, most: float, meaning: str) -> Any:

@@ -11,10 +11,11 @@ import abc
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmUnavailable
 from swarm.util.tasks import end, within
 from swarm.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, WireError, decode, encode
 from swarm.wire.messages import Message
@@ -33,12 +34,12 @@ WARM_FOR_S = 3.0  # after the last message: longer than any loop, shorter than a
 MAX_HELD = 256  # messages held back by an emulated delay
 
 
-class LinkClosed(SwarmError):
+@dataclass(eq=False)
+class LinkClosed(SwarmUnavailable):
     """The other side is gone, or does not speak our language."""
 
-    def __init__(self, address: str, why: str) -> None:
-        super().__init__(address, why)
-        self.address, self.why = address, why
+    address: str
+    why: str
 
     def __str__(self) -> str:
         return f"the link to {self.address} is closed: {self.why}"

@@ -8,11 +8,11 @@ import contextlib
 import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from swarm.config import MAX_BOOTSTRAP_NODES, Network
-from swarm.errors import ConfigError, ExitCode, SwarmError
+from swarm.errors import ConfigError, NetworkUnreachable
 from swarm.util.tasks import within
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ MAX_ADDRESS_BYTES = 240  # of one of these: an entry of a TXT record has 255, it
 log = logging.getLogger(__name__)
 
 
-class NoLan(SwarmError):
+@dataclass(eq=False)
+class NoLan(NetworkUnreachable):
     """Multicast DNS cannot be used."""
 
-    exit_code = ExitCode.UNREACHABLE
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    why: str
 
     def __str__(self) -> str:
         return (

@@ -6,8 +6,8 @@ import torch
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.rules.choose import NAMES, Verification
 from swarm.decoding.rules.lexicon import Lexicon
-from swarm.decoding.rules.settings import RuleError
 from swarm.decoding.sampling import Sampling
+from swarm.errors import RuleError
 
 LEXICON = Lexicon(lambda ids: " word" * len(ids))
 
