@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.outputs import Measured
 
 

@@ -21,7 +21,7 @@ from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink, take_leave
 from swarm.chain.standby import Spare, Standby, goes_on_to
 from swarm.chain.trust import Trust
-from swarm.decoding.decoder import Resume
+from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, Implausible, MissingLayers, SwarmIncomplete
 from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end, within
@@ -197,7 +197,7 @@ class Mender:
             )
             self._finder.failed(failure.peer_id)
 
-    async def mend(self, broken: set[str], resume: Callable[[], Resume]) -> Repair:
+    async def mend(self, broken: set[str], resume: Callable[[], ResumePoint]) -> Repair:
         """Replace those that failed.
 
         Args:
@@ -253,7 +253,7 @@ class Mender:
 
     # Who takes the place.
 
-    async def _replace(self, broken: set[str], avoid: set[str], held: Resume) -> None:
+    async def _replace(self, broken: set[str], avoid: set[str], held: ResumePoint) -> None:
         """Fill every gap of the chain. What has been filled stays so if a later gap cannot be."""
         session = self._session
         await self._dismiss([link for link in session.chain if link.peer_id in broken])
@@ -295,7 +295,7 @@ class Mender:
         return await self._finder.span(first, last, avoid)
 
     async def _step_in(
-        self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: Resume
+        self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: ResumePoint
     ) -> None:
         """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
         session, link = self._session, spare.link
@@ -321,7 +321,11 @@ class Mender:
             await session.accepted(behind, link.peer_id)
 
     async def _bring_in(
-        self, before: ChainLink | None, new: list[ChainLink], behind: ChainLink | None, held: Resume
+        self,
+        before: ChainLink | None,
+        new: list[ChainLink],
+        behind: ChainLink | None,
+        held: ResumePoint,
     ) -> None:
         """Let new peers take a place, and have what the old ones held."""
         session, self._replayed = self._session, True
@@ -334,7 +338,7 @@ class Mender:
         if behind is not None:
             await session.accepted(behind, new[-1].peer_id)
 
-    async def _rerouted(self, before: ChainLink, held: Resume) -> None:
+    async def _rerouted(self, before: ChainLink, held: ResumePoint) -> None:
         """Wait until a peer has followed a reroute. Raises `ChainBroken`."""
         while (await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[
             0
@@ -342,7 +346,7 @@ class Mender:
             pass  # the answer to an earlier one
 
     async def _hand_over(
-        self, before: ChainLink | None, new: list[ChainLink], held: Resume
+        self, before: ChainLink | None, new: list[ChainLink], held: ResumePoint
     ) -> None:
         """Let the new peers have what the old ones held."""
         session, further = self._session, len(new) - 1

@@ -4,7 +4,7 @@ with every event."""
 from collections import deque
 from dataclasses import dataclass
 
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.util.averages import ewma
 from swarm.wire.messages import Result
 

@@ -20,7 +20,7 @@ from swarm.chain.answer import ChainAnswer
 from swarm.chain.in_flight import InFlight, Matched, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, Implausible
 from swarm.outputs import Measured
 from swarm.wire.messages import (

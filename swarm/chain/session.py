@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply, Terms
 from swarm.chain.stage import ChainLink
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed

@@ -18,7 +18,7 @@ from typing import Protocol
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink, take_leave
-from swarm.decoding.decoder import NOTHING_HELD, Held, Resume, Window
+from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.errors import ChainBroken
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed
@@ -98,7 +98,11 @@ class Standby:
     """
 
     def __init__(
-        self, session: ChainSession, finder: SpareFinder, wanted: bool, held: Held = NOTHING_HELD
+        self,
+        session: ChainSession,
+        finder: SpareFinder,
+        wanted: bool,
+        held: ResumePoint = NOTHING_HELD,
     ) -> None:
         self._session, self._finder, self._wanted = session, finder, wanted
         self._clock = session.clock
@@ -152,7 +156,7 @@ class Standby:
 
     # When peers of the chain fail.
 
-    async def follow(self, broken: Collection[str], held: Resume) -> None:
+    async def follow(self, broken: Collection[str], held: ResumePoint) -> None:
         """The chain has changed, or these of its peers have failed: leave whoever is told nothing
         any more, and let the others know if they would go on to another peer now."""
         chain = self._session.chain
@@ -368,7 +372,7 @@ def _unsure(spare: Spare) -> Iterator[None]:
     spare.unsure = False
 
 
-def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:
+def goes_on_to(hop: Hop, session: ChainSession, held: ResumePoint) -> Reroute:
     """Tells a peer who comes next from now on, and holds everything already."""
     return Reroute(
         session=session.protocol.id, epoch=held.epoch, root=held.root, next=hop, replay=None
@@ -378,7 +382,7 @@ def goes_on_to(hop: Hop, session: ChainSession, held: Resume) -> Reroute:
 class _Said:
     """All that was said to the first peer of a chain, as that one holds it."""
 
-    def __init__(self, session: SessionId, held: Held) -> None:
+    def __init__(self, session: SessionId, held: ResumePoint) -> None:
         self._session = session
         self._stream = TokenTree()
         self._tokens = list(held.tokens)  # a row each

@@ -19,12 +19,12 @@ from swarm.chain.stage import ChainLink
 from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
 from swarm.client.conversation import Message, by_template
-from swarm.client.generation import GenerationStream, Threads
+from swarm.client.generation import Executors, GenerationStream
 from swarm.client.lookout import Lookout
 from swarm.client.models import NO_PATTERNS, ClientModels
 from swarm.client.prompt import encoded
 from swarm.client.scoring import Reader, Reading
-from swarm.client.session_cache import KeptSessions
+from swarm.client.session_cache import SessionCache
 from swarm.client.status import ModelStatus, entry_of, look_at
 from swarm.config import Network, load_network
 from swarm.errors import ConfigError, DirectoryDown, NoBootstrap, RequestError
@@ -156,7 +156,7 @@ class SwarmClient:
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
-            self._threads = Threads(self._thread(life, "draft"), self._thread(life, "judge"))
+            self._threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
             loop = asyncio.get_running_loop()
             # What is wrong with the models is said before anything is asked of a network.
             checkpoint = await loop.run_in_executor(self._threads.judging, self._look)
@@ -185,7 +185,7 @@ class SwarmClient:
                 ledger,
             )
             life.push_async_callback(self._remember)
-            self._kept = KeptSessions(self._router.trust)
+            self._kept = SessionCache(self._router.trust)
             self._router.trust.when_banned.append(self._kept.shed)
             life.push_async_callback(self._kept.close)
             self._auditor = Auditor(

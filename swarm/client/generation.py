@@ -25,9 +25,9 @@ from swarm.chain.standby import Standby
 from swarm.chain.trust import LIED
 from swarm.client.auditor import Auditor
 from swarm.client.models import ClientModels
-from swarm.client.sequence import Turn
-from swarm.client.session_cache import KeptSessions
-from swarm.decoding.decoder import NOTHING_HELD, Held, Resume
+from swarm.client.sequence import TextSequence
+from swarm.client.session_cache import SessionCache
+from swarm.decoding.windows import NOTHING_HELD, ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers, SwarmIncomplete
 from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
 from swarm.request import Request
@@ -38,7 +38,7 @@ OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
 
 @dataclass(frozen=True)
-class Threads:
+class Executors:
     """Where a client computes, so that the event loop stays free. One thread each."""
 
     drafting: Executor
@@ -62,10 +62,10 @@ class GenerationStream:
         models: ClientModels,
         prompt: Sequence[int],
         request: Request,
-        threads: Threads,
+        threads: Executors,
         router: Router,
         auditor: Auditor | None = None,
-        kept: KeptSessions | None = None,
+        kept: SessionCache | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
         self._models, self._prompt, self._request = models, tuple(prompt), request
@@ -136,7 +136,7 @@ class GenerationStream:
             await self._leave(session, turn.decoder.held if finished else None)
         self._router.learn(self._result.route, turn.meter.stages)
 
-    async def _begin(self) -> tuple[Turn, ChainSession, Held]:
+    async def _begin(self) -> tuple[TextSequence, ChainSession, ResumePoint]:
         """Go on where a text before has ended, if that was kept and is a beginning of this one;
         else a new session."""
         request, prompt = self._request, self._prompt
@@ -146,18 +146,18 @@ class GenerationStream:
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
             if kept is not None:
                 session, held = kept
-                return Turn(self._models, prompt, request, held), session, held
-        turn = Turn(self._models, prompt, request)
+                return TextSequence(self._models, prompt, request, held), session, held
+        turn = TextSequence(self._models, prompt, request)
         return turn, await self._open(turn), NOTHING_HELD
 
-    async def _leave(self, session: ChainSession, held: Held | None) -> None:
+    async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""
         if self._kept is not None and held is not None:
             await self._kept.put(session, held)
         else:
             await session.close()
 
-    async def _open(self, turn: Turn) -> ChainSession:
+    async def _open(self, turn: TextSequence) -> ChainSession:
         """A session on a chain; one that cannot be opened is given up for another one.
 
         Where peers that the directory names do not answer, or have no room, others may soon: that
@@ -189,7 +189,7 @@ class GenerationStream:
                     raise
 
     async def _open_on(
-        self, chain: Sequence[ChainLink], turn: Turn, max_tokens: int
+        self, chain: Sequence[ChainLink], turn: TextSequence, max_tokens: int
     ) -> ChainSession:
         checkpoint = self._models.checkpoint
         session = ChainSession(
@@ -205,7 +205,7 @@ class GenerationStream:
         return session
 
     async def _run(
-        self, turn: Turn, session: ChainSession, repairs: "_Repairs", standby: Standby
+        self, turn: TextSequence, session: ChainSession, repairs: "_Repairs", standby: Standby
     ) -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""
         ahead = _Ahead(turn, session, standby, self._threads.drafting)
@@ -240,7 +240,7 @@ class GenerationStream:
             session.protocol.forget(peer_id)
             self._samples = Samples()
 
-    def _sum_up(self, turn: Turn, session: ChainSession, repairs: "_Repairs") -> Generation:
+    def _sum_up(self, turn: TextSequence, session: ChainSession, repairs: "_Repairs") -> Generation:
         done = turn.sum_up(
             self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers)
         )
@@ -248,7 +248,7 @@ class GenerationStream:
             return done
         return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
 
-    def _offer(self, turn: Turn, session: ChainSession) -> None:
+    def _offer(self, turn: TextSequence, session: ChainSession) -> None:
         """Let the auditor have what is known of the text."""
         if self._auditor is None:
             return
@@ -262,13 +262,8 @@ class GenerationStream:
         computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent
         self._auditor.offer(evidence, computed)
 
-    async def _judge(self, turn: Turn, answer: ChainAnswer) -> list[Piece]:
-        taken = turn.take(
-            answer.epoch,
-            answer.first,
-            sum(len(w.tokens) for w in answer.windows),
-            answer.hidden.shape[0],
-        )
+    async def _judge(self, turn: TextSequence, answer: ChainAnswer) -> list[Piece]:
+        taken = turn.take(answer.windows)
         if not taken:
             return []
         self._measured = answer.measured
@@ -312,7 +307,9 @@ class _Repairs:
                 self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3
             )
 
-    async def mend(self, failure: ChainBroken | ChainSilent, resume: Callable[[], Resume]) -> None:
+    async def mend(
+        self, failure: ChainBroken | ChainSilent, resume: Callable[[], ResumePoint]
+    ) -> None:
         """Raises `SwarmIncomplete`."""
         broken = await self._mender.who(failure)
         if not broken:
@@ -337,7 +334,7 @@ class _Ahead:
     """The two tasks that run ahead of the answers: drafting and sending. Close it at the end."""
 
     def __init__(
-        self, turn: Turn, session: ChainSession, standby: Standby, drafting: Executor
+        self, turn: TextSequence, session: ChainSession, standby: Standby, drafting: Executor
     ) -> None:
         self._turn, self._session, self._standby, self._thread = turn, session, standby, drafting
         self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
-from swarm.audit.replay import places, windows
+from swarm.audit.replay import places, replay_windows
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.errors import ChainSilent
 from swarm.util.tasks import within
 
@@ -53,7 +53,7 @@ class Reruns:
             ChainBroken, ChainSilent: if the chain fails.
             asyncio.TimeoutError: if it takes too long.
         """
-        frames = list(windows(evidence.told, evidence.prompt_tokens, self._rng))
+        frames = list(replay_windows(evidence.told, evidence.prompt_tokens, self._rng))
         limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
         rows = await within(limit_s, self._replay(chain, evidence, frames))
         return await self._answers(

@@ -2,8 +2,9 @@
 tokens."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeVar
 
 import torch
@@ -13,9 +14,9 @@ from swarm.chain.protocol import Terms
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
-from swarm.client.generation import Threads
+from swarm.client.generation import Executors
 from swarm.client.models import ClientModels
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import windows
 from swarm.errors import ChainBroken, ChainSilent
 from swarm.request import check_tokens
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -39,17 +40,10 @@ class Reading:
     logits: Tensor
 
 
-def windows(tokens: Sequence[int]) -> Iterator[Window]:
-    """The frames of a session that is told ``tokens``, all of which are to be answered."""
-    for start in range(0, len(tokens), MAX_FRAME_TOKENS):
-        chunk = tuple(tokens[start : start + MAX_FRAME_TOKENS])
-        yield Window(0, start, start + 1, chunk, None, len(chunk), start)
-
-
 class Reader:
     """Reads texts over chains that `Router` chooses."""
 
-    def __init__(self, models: ClientModels, threads: Threads, router: Router) -> None:
+    def __init__(self, models: ClientModels, threads: Executors, router: Router) -> None:
         self._models, self._threads, self._router = models, threads, router
 
     async def read(self, tokens: Sequence[int], logits_to_keep: int = 0) -> Reading:
@@ -93,7 +87,7 @@ class Reader:
             Terms(checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard),
         )
         async with session:
-            asked = list(windows(tokens))
+            asked = list(windows(tokens, repeat(MAX_FRAME_TOKENS)))
             for window in asked:
                 await session.send(window)
             parts: dict[int, Tensor] = {}  # by the place where they begin

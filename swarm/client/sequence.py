@@ -3,7 +3,7 @@ network."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,14 +12,15 @@ from torch import Tensor
 from swarm.client.detokenizer import StopStrings, TextStream
 from swarm.client.meter import Meter
 from swarm.client.models import ClientModels
-from swarm.decoding.decoder import NOTHING_HELD, Ask, Decoder, Held, Window
+from swarm.decoding.decoder import Ask, Decoder
+from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
 from swarm.decoding.policy import LoopReport, SpeculationPlan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.sampling import log_probabilities
-from swarm.decoding.tree import Node
+from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -51,7 +52,7 @@ class _Written(NamedTuple):
     text: str
 
 
-class Turn:
+class TextSequence:
     """Drafts, says what to send, and judges what comes back.
 
     `draft` may run in a thread of its own, everything else belongs to one thread. Raises
@@ -71,7 +72,7 @@ class Turn:
         models: ClientModels,
         prompt: Sequence[int],
         request: Request,
-        held: Held = NOTHING_HELD,
+        held: ResumePoint = NOTHING_HELD,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models, self.request, self.prompt = models, request, tuple(prompt)
@@ -159,14 +160,14 @@ class Turn:
 
     # Judging.
 
-    def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
-        """See `Decoder.take`: the rows of an answer that are worth turning into logits, for
-        `judge`."""
-        return self.decoder.take(epoch, first, count, tail)
+    def take(self, windows: Iterable[Window]) -> list[tuple[int, DraftNode]]:
+        """Return the rows of an answer that are worth turning into logits, for `judge`; see
+        `Decoder.take`."""
+        return self.decoder.take(windows)
 
     def judge(
         self,
-        answered: Sequence[Node],
+        answered: Sequence[DraftNode],
         logits: Tensor,
         measured: Measured,
         hidden: Tensor | None = None,
@@ -239,7 +240,7 @@ class Turn:
         )
 
     def _write(self, token: int) -> bool:
-        """Turn a committed token into text; says whether a stop string is complete with it."""
+        """Turn a committed token into text; return whether it completes a stop string."""
         offset, text = self._chars, self._texts.push(token)
         self._chars += len(text)
         self._written.append(_Written(offset, self._stops.push(text)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from swarm.chain.session import ChainSession
 from swarm.chain.trust import Trust
-from swarm.decoding.decoder import Held
+from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainBroken
 from swarm.util.tasks import end
 
@@ -19,7 +19,7 @@ KEEP_S = 60.0  # peers lend room to whoever is silent for longer only while nobo
 MOST_KEPT = 8  # of one client: each takes room for a whole text on every peer of its chain
 
 
-class KeptSessions:
+class SessionCache:
     """Sessions that rest.
 
     `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
@@ -40,13 +40,13 @@ class KeptSessions:
         self._trust = trust
         self._keep_s, self._most, self._clock = keep_s, most, clock
         # what it holds, and until when; the oldest first
-        self._kept: dict[ChainSession, tuple[Held, float]] = {}
+        self._kept: dict[ChainSession, tuple[ResumePoint, float]] = {}
         self._expiring: asyncio.Task[None] | None = None  # while there are any
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def put(self, session: ChainSession, held: Held) -> None:
+    async def put(self, session: ChainSession, held: ResumePoint) -> None:
         """Keep a session; of too many the oldest is closed.
 
         One that a peer has left, or had lied in, is closed at once.
@@ -65,7 +65,9 @@ class KeptSessions:
         if len(self._kept) > self._most:
             await self._let_go(next(iter(self._kept)))
 
-    async def take(self, prompt: Sequence[int], tokens: int) -> tuple[ChainSession, Held] | None:
+    async def take(
+        self, prompt: Sequence[int], tokens: int
+    ) -> tuple[ChainSession, ResumePoint] | None:
         """The session that holds the longest beginning of a prompt and has room for so many
         ``tokens`` in all, if there is one; it is the caller's from now on. One that has broken
         meanwhile, or whose peers would not be chosen now, is closed."""
@@ -104,7 +106,7 @@ class KeptSessions:
                 await self._let_go(session)
 
 
-def goes_on(prompt: Sequence[int], held: Held) -> bool:
+def goes_on(prompt: Sequence[int], held: ResumePoint) -> bool:
     """Whether a prompt begins with all that is held, and does not end there."""
     count = len(held.tokens)
     return count < len(prompt) and tuple(prompt[:count]) == held.tokens

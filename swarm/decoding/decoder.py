@@ -2,22 +2,21 @@
 to flush.
 
 The text is the prompt and what was generated; its last token is the *tip* of a tree of drafted
-tokens. What is sent is on its way through the chain or held by it, under serial numbers
-(`swarm.wire.token_tree`). The model's answer at a token says what follows it, so judging goes on as
-long as the tip has an answer::
+tokens (`swarm.decoding.draft_tree`). What is sent is on its way through the chain or held by it,
+under serial numbers (`swarm.wire.token_tree`). The target's answer at a token predicts what follows
+it, so judging goes on as long as the tip has an answer::
 
     p r o m p t o u t|d1 d2 d3 ...      the main line: the draft's first choices
                     ^|   e3 e4 ...      where it was unsure, its second choice too
                    tip
 
-One frame in flight is the paper's synchronous scheme, an empty tree is plain decoding, many frames
-in flight are streaming. A rule decides on the token by the draft's first choice alone. If that
-token was sent ahead, be it as the first or as another choice, the stream goes on; else all that was
-sent ahead is void: the epoch rises.
+One window in flight is the synchronous scheme of DSD (arXiv 2511.11733), an empty tree is plain
+decoding, many windows in flight are streaming. A rule decides on a token by the draft's first
+choice alone. If the decided token was sent ahead, as the first choice or as another one, the stream
+goes on; otherwise all that was sent ahead is void, and the epoch rises.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import chain, repeat
@@ -28,46 +27,17 @@ from torch import Tensor
 
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
+from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
-from swarm.decoding.tree import Node, Tree
-from swarm.errors import RemoteViolation
+from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 
-MAX_TREE = 512  # living tokens behind the tip, most of them other choices that are never sent
-MAX_SENT_AHEAD = 128  # of these, that the chain holds or is sent: sessions reserve room for them
+MAX_TREE = 512  # living nodes behind the tip, most of them second choices that are never sent
+MAX_SENT_AHEAD = 128  # of these, those that were sent: sessions reserve room for them
 
 FinishReason = Literal["stop", "length", "swarm_incomplete"]
-
-
-@dataclass(eq=False)
-class UnexpectedResult(RemoteViolation):
-    """A result that answers no frame of ours: the chain's fault."""
-
-    got: tuple[int, int, int]
-    expected: tuple[int, int, int] | None
-
-    def __str__(self) -> str:
-        return f"the chain answered (first, count, tail) = {self.got} where {self.expected} was due"
-
-
-@dataclass(frozen=True)
-class Window:
-    """Tokens to send under the serials ``first ...``; the predictions of the last ``tail`` of them
-    are wanted back.
-
-    ``epoch``, ``root`` and ``parents`` are those of `swarm.wire.token_tree`. ``position`` is the
-    first token's in the text.
-    """
-
-    epoch: int
-    root: int
-    first: int
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...] | None
-    tail: int
-    position: int
 
 
 @dataclass(frozen=True)
@@ -76,52 +46,15 @@ class Ask:
 
     Attributes:
         nodes: at least one, the likeliest first.
-        text: what is committed.
-        paths: the tokens behind the text up to each of the nodes, its own included: none up to the
+        text: all committed tokens.
+        paths: for each node, the tokens behind the text up to and including the node; empty for the
             tip.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[DraftNode, ...]
     text: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
     count: int
-
-
-@dataclass(frozen=True)
-class Resume:
-    """What a peer has to hold so that the text can go on: ``tokens``, of which the last one has the
-    serial ``root``.
-
-    ``epoch`` is that of the next window.
-    """
-
-    epoch: int
-    root: int
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Held:
-    """What all peers hold of a text that has ended: ``tokens``, of which the last one has the
-    serial ``root``.
-
-    Another text that begins with these tokens can go on from there: its first window has this
-    ``epoch``, and its serials follow the ``last`` one that was given.
-    """
-
-    epoch: int
-    root: int
-    last: int
-    tokens: tuple[int, ...]
-
-
-NOTHING_HELD = Held(epoch=0, root=0, last=0, tokens=())
-
-
-@dataclass(frozen=True)
-class _Sent:
-    window: Window
-    nodes: tuple[Node, ...]  # whose answers are wanted
 
 
 class Decoder:
@@ -129,13 +62,14 @@ class Decoder:
 
     Args:
         prompt: at least one token id.
-        rule: how drafted tokens are judged.
+        rule: judges drafted tokens.
         shaping: penalties and biases, applied to the target's logits before they are judged.
         max_new_tokens: at least 1.
         stop_ids: tokens that end the text; nothing is drafted behind them.
-        ends_text: told every committed token in order; True ends the text, as a stop token does.
-        confidence: how likely drafts are kept; it learns.
-        chunk: at most so many tokens a frame; longer prompts are cut, and the cuts do not wait for
+        ends_text: called with every committed token in order; True ends the text, as a stop token
+            does.
+        confidence: estimates the chance that drafts are accepted; it learns.
+        chunk: the most tokens of a window; longer prompts are cut, and the cuts do not wait for
             each other.
         held: what the chain holds of the prompt already: its beginning, but not all of it.
     """
@@ -151,7 +85,7 @@ class Decoder:
         ends_text: Callable[[int], bool] = lambda _: False,
         confidence: Confidence | None = None,
         chunk: int = 256,
-        held: Held = NOTHING_HELD,
+        held: ResumePoint = NOTHING_HELD,
     ) -> None:
         if not prompt or max_new_tokens < 1 or chunk < 2:
             raise ValueError(
@@ -159,73 +93,79 @@ class Decoder:
             )
         if held.tokens != tuple(prompt[: min(len(held.tokens), len(prompt) - 1)]):
             raise ValueError("the prompt has to go on from what is held")
-        self.rule, self.shaping, self.stop_ids, self._ends_text = rule, shaping, stop_ids, ends_text
+        self.rule = rule
+        self.shaping = shaping
+        self.stop_ids = stop_ids
+        self._ends_text = ends_text
         self.confidence = Confidence() if confidence is None else confidence
         self.chunk = chunk
         self.plan = SpeculationPlan()
         self.tokens = list(prompt)
-        self.tree = Tree(Node(prompt[-1], len(prompt) - 1))
+        self.tree = DraftTree(DraftNode(prompt[-1], len(prompt) - 1))
         self.epoch = held.epoch
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
-        # Of the prompt, what was not sent yet; its last token is the tip.
+        # The part of the prompt that was not sent yet, its last token left out: that is the tip.
         self._unread = list(prompt[len(held.tokens) : -1])
         self._limit = len(prompt) + max_new_tokens
-        # Serial of the last token that every peer will hold whatever fails: the last one of the
-        # text that was answered, and before there is one, the end of the last whole chunk of the
+        # The serial of the last token that every peer holds, whatever fails: the last one of the
+        # text that was answered. Before there is an answer, the end of the last whole chunk of the
         # prompt.
         self._root = held.root
         self._serial = held.last  # the last one given
-        self._run = 0  # drafted tokens kept in a row
-        self._frames_ahead = 0  # sent since the text took a turn
-        self._in_flight: deque[_Sent] = deque()
+        self._run = 0  # drafted tokens accepted in a row
+        self._windows_ahead = 0  # sent since the text left the drafted path
+        # For each window in flight, by its first serial: the nodes whose answers are wanted.
+        self._awaited: dict[int, tuple[DraftNode, ...]] = {}
         self._asked: Ask | None = None
 
     @property
     def streams(self) -> bool:
-        """Whether frames are sent while others are on their way."""
+        """Whether windows are sent while others are in flight."""
         return self.plan.depth > 1
 
     @property
     def urgent(self) -> bool:
-        """Whether the text took a turn that the chain does not know of yet."""
+        """Whether the text left the path that the chain was sent, and the chain must be told."""
         return not self.tree.tip.serial and self.finish_reason is None
 
     @property
     def pause_ms(self) -> float:
-        """To leave between the last frame and the next one."""
+        """The least time between the last window and the next one."""
         return max(
-            self.plan.pace_ms, min(self.plan.calm_ms, self.plan.pace_ms * (1 + self._frames_ahead))
+            self.plan.pace_ms, min(self.plan.calm_ms, self.plan.pace_ms * (1 + self._windows_ahead))
         )
 
     # Drafting.
 
     def ask(self) -> Ask | None:
-        """What a drafter should be asked now, if anything.
+        """Return what a drafter should draft now, if anything.
 
-        The answer goes to `propose`, even if it is nothing.
+        The answer goes to `propose`, even an empty one.
         """
         ask = self._next_ask()
         self._asked = ask or self._asked
         return ask
 
     def propose(self, ask: Ask, drafted: Sequence[Sequence[Drafted]]) -> None:
-        """Let drafted tokens follow the nodes of ``ask``, in their order, at most as many behind
-        each as were asked for; nothing behind a stop token is taken. Where nothing is said of the
-        last nodes, nothing follows them. What is proposed to a question that was withdrawn is
-        dropped."""
+        """Let drafted tokens follow the nodes of ``ask``, in their order.
+
+        At most ``ask.count`` tokens are taken for a node, and none behind a stop token. Nodes at
+        the end for which ``drafted`` has no entry get none. If ``ask`` was withdrawn, all are
+        dropped.
+        """
         if ask is not self._asked:
             return
         self._asked = None
         for node, guesses in zip(ask.nodes, chain(drafted, repeat(())), strict=False):
-            if node.alive and not self.finish_reason:  # else the text took another turn meanwhile
+            if node.alive and not self.finish_reason:  # else the text went elsewhere meanwhile
                 self._grow(node, guesses[: ask.count])
 
     def withdraw(self) -> None:
-        """Whoever was asked what to draft will not answer: the same may be asked again."""
+        """Forget what was asked: the drafter will not answer, and may be asked the same again."""
         self._asked = None
 
-    def _grow(self, node: Node, guesses: Sequence[Drafted]) -> None:
+    def _grow(self, node: DraftNode, guesses: Sequence[Drafted]) -> None:
         stop = next(
             (i for i, guess in enumerate(guesses, 1) if guess.token in self.stop_ids), len(guesses)
         )
@@ -239,7 +179,7 @@ class Decoder:
         leaves, count = (
             (self.plan.leaves, 1) if self.streams else (1, self.plan.window - len(self.tree.nodes))
         )
-        nodes = nlargest(leaves, filter(self._may_grow, likely), key=lambda node: node.reach)
+        nodes = nlargest(leaves, filter(self._may_grow, likely), key=lambda node: node.log_chance)
         if not nodes or count < 1 or len(self.tree.nodes) >= MAX_TREE:
             return None
         paths = tuple(tuple(self.tree.path(node)) for node in nodes)
@@ -247,16 +187,16 @@ class Decoder:
             tuple(nodes), tuple(self.tokens), paths, min(count, self._limit - 2 - nodes[0].position)
         )
 
-    def _may_grow(self, node: Node) -> bool:
-        # The last token of the text need not be drafted: the target's answer to the one before it
-        # brings it.
+    def _may_grow(self, node: DraftNode) -> bool:
+        # The last token of the text need not be drafted: the target's answer at the token before it
+        # decides it.
         return node.position < self._limit - 2 and node.token not in self.stop_ids
 
     # Sending.
 
     def next_window(self) -> Window | None:
-        """The next frame to send, or None if the chain or the drafter has to answer first (or all
-        is said)."""
+        """Return the next window to send; None if the chain or the drafter has to answer first, or
+        the text has ended."""
         if self.finish_reason or self._waits:
             return None
         if len(self._unread) >= self.chunk:
@@ -269,22 +209,24 @@ class Decoder:
     @property
     def _waits(self) -> bool:
         """Whether the chain has to answer before more may be sent."""
-        judged = sum(bool(sent.nodes) for sent in self._in_flight)
-        return judged >= self.plan.depth or len(self._in_flight) >= MAX_DEPTH
+        judged = sum(bool(nodes) for nodes in self._awaited.values())
+        return judged >= self.plan.depth or len(self._awaited) >= MAX_DEPTH
 
-    def _sendable(self) -> list[Node]:
-        """The tip, if the chain does not know it, and the likeliest of the drafted tokens; parents
+    def _sendable(self) -> list[DraftNode]:
+        """Return the tip, if the chain does not hold it, and the likeliest drafted tokens; parents
         come first."""
-        tip, room = self.tree.tip, MAX_SENT_AHEAD - self.tree.sent
+        tip = self.tree.tip
+        room = MAX_SENT_AHEAD - self.tree.sent
         unsent = self.tree.likely(self.tree.unsent, self.plan.least_chance)
         # no token is likelier than its parent, and the sort is stable
-        unsent.sort(key=lambda node: -node.reach)
+        unsent.sort(key=lambda node: -node.log_chance)
         return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
 
-    def _send(self, unread: int, nodes: Sequence[Node]) -> Window:
-        """Give serials to so many unread tokens of the prompt and to ``nodes``, and count them as
-        in flight."""
-        first, root = self._serial + 1, self._root
+    def _send(self, unread: int, nodes: Sequence[DraftNode]) -> Window:
+        """Give serials to ``unread`` tokens of the prompt and to ``nodes``, and await their
+        answers."""
+        first = self._serial + 1
+        root = self._root
         parents = [first - root, *[1] * (unread - 1)] if unread else []
         position = len(self.tokens) - 1 - len(self._unread) if unread else nodes[0].position
         self._serial += unread
@@ -293,90 +235,82 @@ class Decoder:
         for node in nodes:
             self._serial += 1
             parents.append(self._serial - (before if node.parent is None else node.parent.serial))
-        self._frames_ahead += 1
+        self._windows_ahead += 1
         if nodes and nodes[0] is self.tree.tip:
-            self._frames_ahead = 0
+            self._windows_ahead = 0
             self.counts.waits += 1
             self.counts.held += 1
         tokens = (*self._unread[:unread], *(node.token for node in nodes))
         del self._unread[:unread]
-        follows = all(distance == 1 for distance in parents)
-        window = Window(
-            self.epoch,
-            root,
-            first,
-            tokens,
-            None if follows else tuple(parents),
-            len(nodes),
-            position,
-        )
-        self._in_flight.append(_Sent(window, tuple(nodes)))
         if not nodes:
             self._root = self._serial
-        else:
-            self.counts.count_frame(len(nodes), len(self._in_flight))
-        return window
+        self._awaited[first] = tuple(nodes)
+        if nodes:
+            self.counts.count_frame(len(nodes), len(self._awaited))
+        follows = all(distance == 1 for distance in parents)
+        return Window(
+            epoch=self.epoch,
+            root=root,
+            first=first,
+            tokens=tokens,
+            parents=None if follows else tuple(parents),
+            tail=len(nodes),
+            position=position,
+        )
 
-    def resume(self) -> Resume:
-        """Some peer has forgotten everything: all that was not answered is void, and will be sent
-        again. Drafts stay.
+    def resume(self) -> ResumePoint:
+        """Begin a newer epoch because a peer has lost everything; return what the peer that takes
+        its place has to hold.
 
-        What was answered lies with all other peers: every token before the last one, once there was
-        an answer at all. A drafter that was asked something need not answer any more.
+        All that was not answered is void, and will be sent again. Drafts stay; what a drafter was
+        asked is withdrawn. The other peers hold what was answered: once there was an answer, every
+        token of the text but the last one.
         """
         self.withdraw()
         self.epoch += 1
-        self._in_flight.clear()
+        self._awaited.clear()
         self.counts.held -= bool(self.tree.tip.serial)  # it will be sent, and counted, once more
         self.tree.unsend()
         if not self.counts.loops:
-            self._root, self._unread = 0, self.tokens[:-1]
-            return Resume(self.epoch, 0, ())
-        return Resume(self.epoch, self._root, tuple(self.tokens[:-1]))
+            self._root = 0
+            self._unread = self.tokens[:-1]
+            return ResumePoint(self.epoch, 0, self._serial, ())
+        return ResumePoint(self.epoch, self._root, self._serial, tuple(self.tokens[:-1]))
 
     @property
-    def held(self) -> Held | None:
-        """What all peers hold once the text has ended; None before there was an answer."""
-        return (
-            Held(self.epoch + 1, self._root, self._serial, tuple(self.tokens[:-1]))
-            if self.counts.loops
-            else None
-        )
+    def held(self) -> ResumePoint | None:
+        """What all peers hold once the text has ended, for another text that goes on from there;
+        None before there was an answer."""
+        if not self.counts.loops:
+            return None
+        return ResumePoint(self.epoch + 1, self._root, self._serial, tuple(self.tokens[:-1]))
 
     # Judging.
 
-    def take(self, epoch: int, first: int, count: int, tail: int) -> list[tuple[int, Node]]:
-        """Take the chain's answer to one frame or several consecutive ones: which of its ``tail``
-        rows are worth judging, and whose they are. To be handed to `judge` before the next answer
-        is taken.
+    def take(self, windows: Iterable[Window]) -> list[tuple[int, DraftNode]]:
+        """Take the chain's answer to some windows, in the order in which they were sent.
 
-        Raises:
-            UnexpectedResult: if no such frames are due. Answers of an older epoch are stale and
-                ignored.
+        Return which rows of the answer are worth judging, and their nodes: those that the text may
+        still get to. Hand them to `judge` before the next answer is taken. The answer has a row for
+        each of the windows' tails; those of a window that became void are worth nothing.
         """
-        if epoch < self.epoch or self.finish_reason:
-            return []
-        due: list[_Sent] = []
-        while self._in_flight and sum(len(sent.window.tokens) for sent in due) < count:
-            due.append(self._in_flight.popleft())
-        nodes = [node for sent in due for node in sent.nodes]
-        head = due[0].window if due else None
-        expected = (
-            (head.first, sum(len(sent.window.tokens) for sent in due), len(nodes)) if head else None
-        )
-        if head is None or head.epoch != epoch or expected != (first, count, tail):
-            raise UnexpectedResult((first, count, tail), expected)
-        return [(row, node) for row, node in enumerate(nodes) if node.alive]
+        rows: list[tuple[int, DraftNode]] = []
+        start = 0
+        for window in windows:
+            nodes = self._awaited.pop(window.first, ())
+            rows += [(start + row, node) for row, node in enumerate(nodes) if node.alive]
+            start += window.tail
+        return [] if self.finish_reason else rows
 
     def judge(
-        self, answered: Sequence[Node], logits: Tensor, hidden: Tensor | None = None
+        self, answered: Sequence[DraftNode], logits: Tensor, hidden: Tensor | None = None
     ) -> list[Decision]:
-        """What the target's answers commit, in order.
+        """Judge drafted tokens by the target's answers; return what is committed, in order.
 
         Args:
-            answered: the nodes that `take` gave.
+            answered: the nodes that `take` returned.
             logits: ``[len(answered), vocabulary]``, the predictions of what follows each.
-            hidden: ``[len(answered), hidden]``, to be told with what is decided by them.
+            hidden: ``[len(answered), hidden]``, returned with what is decided by them.
         """
         for node, row in zip(answered, logits, strict=True):
             node.logits = row
@@ -409,12 +343,13 @@ class Decoder:
         ]
 
     def _commit(self, decision: Decision) -> Decision:
-        """The one place where the text grows and what was sent ahead is declared void."""
+        """Append a token to the text. Only here the text grows, and what was sent ahead becomes
+        void."""
         choices = self.tree.tip.children
         place = next(
             (rank for rank, child in enumerate(choices) if child.token == decision.token), None
         )
-        self.confidence.observe([child.sure for child in choices], place)
+        self.confidence.observe([child.confidence for child in choices], place)
         sent_ahead = any(child.serial for child in choices)
         self._root = self.tree.tip.serial
         tip = self.tree.advance(decision.token)
@@ -426,7 +361,7 @@ class Decoder:
             self.counts.held += 1
         elif sent_ahead:
             self.epoch += 1
-            self._in_flight.clear()
+            self._awaited.clear()
             self.counts.flushes += 1
         ended = self._ends_text(decision.token)
         if ended or decision.token in self.stop_ids:

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from swarm.client.models import ClientModels, make_lexicon
-from swarm.client.sequence import Turn
-from swarm.decoding.decoder import Window
+from swarm.client.sequence import TextSequence
+from swarm.decoding.windows import Window
 from swarm.eval.variant import Variant
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
@@ -67,13 +67,13 @@ class InProcess:
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
 
     def sample(self, prompt: str, variant: Variant, options: Options) -> Sample:
-        """Decode one prompt. Raises what `Turn` raises."""
+        """Decode one prompt. Raises what `TextSequence` raises."""
         ids = self.models.tokenizer(prompt).input_ids
         generation = self._generate(ids, variant, Request.of(options))
         return Sample(generation, self._mean_log_p(ids, generation.token_ids))
 
     def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
-        turn = Turn(self._models_for(variant), prompt, request)
+        turn = TextSequence(self._models_for(variant), prompt, request)
         whole = Whole(
             self._draft_model if variant.who == "draft alone" else self.target,
             turn.models.checkpoint.vocab_size,
@@ -86,7 +86,7 @@ class InProcess:
                 started = time.perf_counter()
                 logits = whole.answer(window)
                 took_ms = (time.perf_counter() - started) * 1e3
-                taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
+                taken = turn.take([window])
                 rows, nodes = [row for row, _ in taken], [node for _, node in taken]
                 turn.judge(nodes, logits[rows], Measured(took_ms, (took_ms,)))
         return turn.sum_up()

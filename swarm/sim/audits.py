@@ -19,7 +19,7 @@ from torch import Tensor
 from swarm.audit.distance import distances
 from swarm.audit.evidence import MAX_SAMPLES
 from swarm.audit.ledger import Ledger
-from swarm.audit.replay import windows
+from swarm.audit.replay import replay_windows
 from swarm.audit.tolerance import tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, Stand, Trial
 from swarm.demo import locate
@@ -56,7 +56,7 @@ Shape = Callable[[Sequence[int], int, random.Random], list[int]]
 def written(tokens: Sequence[int], prompt: int, rng: random.Random) -> list[int]:
     """As frames come while a text is written with a draft: the prompt, then up to 8 tokens at a
     time."""
-    return [len(window.tokens) for window in windows(tokens, prompt, rng)]
+    return [len(window.tokens) for window in replay_windows(tokens, prompt, rng)]
 
 
 def one_by_one(tokens: Sequence[int], prompt: int, _: random.Random) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swarm.audit import evidence as module
 from swarm.audit.evidence import MAX_SAMPLES, Evidence, Samples
-from swarm.audit.replay import MOST_AT_ONCE, windows
+from swarm.audit.replay import MOST_AT_ONCE, replay_windows
 from swarm.routing.chain import Stage
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 from swarm.wire.token_tree import TokenTree
@@ -79,7 +79,7 @@ def test_what_never_settles_is_bounded() -> None:
 @given(prompt=st.integers(1, 600), new=st.integers(0, 60), seed=st.integers(0, 1000))
 def test_a_replay_tells_all_tokens_in_the_order_of_a_text(prompt: int, new: int, seed: int) -> None:
     tokens = list(range(prompt + new))
-    frames = list(windows(tokens, prompt, random.Random(seed)))
+    frames = list(replay_windows(tokens, prompt, random.Random(seed)))
     assert [token for frame in frames for token in frame.tokens] == tokens
     assert sum(frame.tail for frame in frames) == new + 1
     assert all(

@@ -18,7 +18,7 @@ from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
 from swarm.chain.trust import Trust
-from swarm.decoding.decoder import Resume
+from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainSilent
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
@@ -37,7 +37,7 @@ from swarm.wire.messages import (
 
 Send = Callable[[Message], Awaitable[int]]
 
-HELD = Resume(epoch=1, root=2, tokens=(3, 4))
+HELD = ResumePoint(epoch=1, root=2, last=5, tokens=(3, 4))
 
 
 class Finder:

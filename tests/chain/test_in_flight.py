@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from swarm.chain import in_flight
 from swarm.chain.in_flight import InFlight, NotAsked
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.wire.messages import Result
 from swarm.wire.tensors import WireTensor
 

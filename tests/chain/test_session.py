@@ -22,7 +22,7 @@ from helpers.scripted_peers import (
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
 from swarm.chain.protocol import Received
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent
 from swarm.identity import Identity
 from swarm.network.links.link import Link

@@ -12,7 +12,7 @@ from swarm.chain import standby as standbys
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.network.links.link import Link
 from swarm.outputs import Measured
 from swarm.routing.chain import Stage

@@ -21,7 +21,7 @@ from swarm.chain import choice
 from swarm.client import rerun
 from swarm.client.auditor import MAX_WAITING
 from swarm.client.generation import GenerationStream
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.model.span import Span
 from swarm.outputs import Audits
 from swarm.routing.chain import Stage

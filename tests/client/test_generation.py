@@ -16,7 +16,7 @@ from peers.sessions import session as peer_sessions
 from swarm.chain import failover, in_flight, standby
 from swarm.chain.failover import Repair
 from swarm.client.generation import GenerationStream, _Repairs
-from swarm.decoding.decoder import Resume
+from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainSilent, MissingLayers, SwarmIncomplete
 from swarm.outputs import Generation
 from swarm.wire.messages import Frame
@@ -113,7 +113,7 @@ async def test_what_a_reader_takes_counts_neither_as_a_pause_nor_as_patience() -
     repairs = _Repairs(Nobody(), lambda: now[0])  # type: ignore[arg-type]
     repairs.answered(101.0)
     now[0] = 101.5
-    await repairs.mend(ChainSilent(1.0), lambda: Resume(0, 0, ()))
+    await repairs.mend(ChainSilent(1.0), lambda: ResumePoint(0, 0, 0, ()))
     now[0] = 900.0  # the answer came long ago
     repairs.answered(104.0)
     (failover,) = repairs.failovers

@@ -12,7 +12,7 @@ from helpers.models import ARCHITECTURES, VOCAB
 from helpers.simulated_chain import SimulatedChain
 from swarm.client import sequence as turn_module
 from swarm.client.models import make_lexicon
-from swarm.client.sequence import Draft, Turn
+from swarm.client.sequence import Draft, TextSequence
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary
@@ -66,13 +66,15 @@ def say(tokenizer, ids, vocabulary=None, **options):
     spoken = models(eos={tokenizer.eos_token_id})
     spoken.tokenizer, spoken.lexicon = tokenizer, lexicon
     spoken.checkpoint.vocab_size = vocabulary or len(tokenizer)
-    turn = Turn(spoken, PROMPT, Request.of({"max_new_tokens": len(ids), "window": 0, **options}))
+    turn = TextSequence(
+        spoken, PROMPT, Request.of({"max_new_tokens": len(ids), "window": 0, **options})
+    )
     pieces = []
     for token in ids:
         window = turn.next_window()
         if window is None:
             break
-        taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
+        taken = turn.take([window])
         logits = torch.nn.functional.one_hot(
             torch.tensor([token]), spoken.checkpoint.vocab_size
         ).float()
@@ -88,7 +90,7 @@ def predictions(target, tokens):
 
 def run(target, request, drafter=None, eos=frozenset()):
     """Drive a turn to its end; the chain reads everything again for every window."""
-    turn = Turn(models(eos), PROMPT, request)
+    turn = TextSequence(models(eos), PROMPT, request)
     if drafter is not None:
         turn.drafter = drafter
     sent = []
@@ -97,7 +99,7 @@ def run(target, request, drafter=None, eos=frozenset()):
             turn.propose(ask, turn.draft(ask))
         for window in list(iter(turn.next_window, None)):
             sent[window.position :] = window.tokens
-            taken = turn.take(window.epoch, window.first, len(window.tokens), window.tail)
+            taken = turn.take([window])
             logits = predictions(target, sent)[len(sent) - window.tail :][[row for row, _ in taken]]
             hidden = 2 * logits  # of no meaning, but of every answer its own
             turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)), hidden)
@@ -303,7 +305,7 @@ def draft(tmp_path_factory):
 def stream(target, request, draft, seed):
     """Drive a turn over a chain of two peers whose frames and answers fall as luck will have it."""
     turn, chain, rng = (
-        Turn(models(draft=draft), PROMPT, request),
+        TextSequence(models(draft=draft), PROMPT, request),
         SimulatedChain(),
         random.Random(seed),
     )
@@ -319,8 +321,8 @@ def stream(target, request, draft, seed):
             if chain.waiting[number] and rng.random() < 0.5:
                 chain.step(number)
         if chain.answers and rng.random() < 0.5:
-            epoch, first, count, texts = chain.answers.popleft()
-            if taken := turn.take(epoch, first, count, len(texts)):
+            windows, texts = chain.answers.popleft()
+            if taken := turn.take(windows):
                 logits = torch.stack(
                     [predictions(target, list(texts[row]))[-1] for row, _ in taken]
                 )
@@ -345,7 +347,7 @@ def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_s
 
 
 def test_what_is_drafted_together_takes_its_time_once(draft):
-    turn = Turn(models(draft=draft), PROMPT, options(window="auto", depth="auto"))
+    turn = TextSequence(models(draft=draft), PROMPT, options(window="auto", depth="auto"))
     turn.propose(
         turn.ask(), Draft([[Drafted(9, None, 0.5, ((10, 0.2), (11, 0.1)))]], seconds=0.002)
     )
@@ -421,9 +423,9 @@ def test_the_text_may_end_inside_a_window(most, target, plain):
 
 def test_prompts_that_cannot_be_are_refused():
     with pytest.raises(RequestError, match="at least one token"):
-        Turn(models(), [], options())
+        TextSequence(models(), [], options())
     with pytest.raises(PromptTooLong):
-        Turn(models(), [5] * 500, options())
+        TextSequence(models(), [5] * 500, options())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.loopback import eventually
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
-from swarm.client.session_cache import KeptSessions
+from swarm.client.session_cache import SessionCache
 from swarm.errors import PromptTooLong
 from swarm.outputs import Generation
 
@@ -131,7 +131,7 @@ async def test_what_nobody_takes_is_closed_after_a_while_and_of_many_the_oldest(
     make: Callable[[], Swarm],
 ) -> None:
     async with swarm_of(make, *STAGES) as swarm:
-        swarm.kept = KeptSessions(swarm.router.trust, keep_s=0.2, most=2)
+        swarm.kept = SessionCache(swarm.router.trust, keep_s=0.2, most=2)
         for last in (5, 6, 7):
             await swarm.write(prompt=[*PROMPT, last], keep=True, max_new_tokens=1)
             assert len(swarm.kept) <= 2

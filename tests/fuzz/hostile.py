@@ -15,7 +15,7 @@ from helpers.records import peer_record
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.errors import SwarmError
 from swarm.network.links.connection import Connection
 from swarm.network.links.libp2p import StreamLink

@@ -11,7 +11,7 @@ from helpers.loopback import Server, dialed
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
-from swarm.decoding.decoder import Window
+from swarm.decoding.windows import Window
 from swarm.network.links.connection import Connection
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import groupby
 
-from swarm.decoding.decoder import Resume, Window
+from swarm.decoding.windows import ResumePoint, Window
 from swarm.wire.token_tree import TokenTree, replayed
 
 
@@ -75,7 +75,8 @@ class SimulatedPeer:
 class SimulatedChain:
     """Peers with frames waiting before and between them.
 
-    An answer is (epoch, first, count, texts).
+    An answer is (windows, texts): the windows that it answers, and the text up to each token that
+    they ask about.
     """
 
     def __init__(self, peers=2):
@@ -109,9 +110,7 @@ class SimulatedChain:
         if number + 1 < len(self.peers):
             self.waiting[number + 1].append(frame)
         else:
-            self.answers.append(
-                (frame.epoch, frame.first, len(frame.tokens), texts[len(texts) - frame.tail :])
-            )
+            self.answers.append(([frame], texts[len(texts) - frame.tail :]))
 
     def flow(self):
         """Let everything that waits be computed."""
@@ -121,12 +120,13 @@ class SimulatedChain:
 
     def merge(self):
         """Merge the first two answers, as a busy peer does that computes two frames together."""
-        (epoch, first, count, texts), (other, _, more, others) = self.answers[0], self.answers[1]
-        if epoch == other and len(texts) == count and len(others) == more:
+        (windows, texts), (more, others) = self.answers[0], self.answers[1]
+        whole = all(window.tail == len(window.tokens) for window in (*windows, *more))
+        if windows[0].epoch == more[0].epoch and whole:
             del self.answers[1]
-            self.answers[0] = epoch, first, count + more, [*texts, *others]
+            self.answers[0] = [*windows, *more], [*texts, *others]
 
-    def replace(self, failed, resume: Resume):
+    def replace(self, failed, resume: ResumePoint):
         """Replace the peers of these numbers; the peer before them replays, or the client.
 
         Frames that wait at the other peers stay. A peer that still waits for a replay from one of

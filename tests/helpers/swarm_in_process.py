@@ -24,9 +24,9 @@ from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
-from swarm.client.generation import GenerationStream, Threads
+from swarm.client.generation import Executors, GenerationStream
 from swarm.client.models import ClientModels
-from swarm.client.session_cache import KeptSessions
+from swarm.client.session_cache import SessionCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.dht.crawl import Sample
@@ -91,7 +91,7 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
-        self._threads = Threads(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        self._threads = Executors(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(somebody())
         self._connections = Connections(self._dialer)
         self.know(())
@@ -100,7 +100,7 @@ class Swarm:
         """Start with a new router, as a client that knew these peers before."""
         book = PeerBook(self._checkpoint.num_layers, self.health, records)
         self.router = Router(self, self._connections, self._checkpoint, book)
-        self.kept = KeptSessions(self.router.trust)
+        self.kept = SessionCache(self.router.trust)
         self.router.trust.when_banned.append(self.kept.shed)
 
     def survey_anew(self) -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from swarm.decoding.confidence import Confidence
+from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.tree import Node, Tree
 
 
 class Sure(Confidence):
@@ -23,7 +23,7 @@ def guess(token, sure, *others):
 @pytest.fixture
 def tree():
     """Behind 1 the draft says 2, or perhaps 5; behind 2 it says 3; behind 5 it says 6."""
-    tree = Tree(Node(1, position=7))
+    tree = DraftTree(DraftNode(1, position=7))
     tree.grow(tree.tip, [guess(2, 0.8, (5, 0.1)), guess(3, 0.5)], branches=2, confidence=Sure())
     tree.grow(tree.tip.children[1], [guess(6, 0.9)], branches=2, confidence=Sure())
     return tree
@@ -42,7 +42,7 @@ def test_a_line_and_its_branches(tree):
 
 
 def test_only_as_many_choices_as_there_may_be_branches():
-    tree = Tree(Node(1, 0))
+    tree = DraftTree(DraftNode(1, 0))
     tree.grow(tree.tip, [guess(2, 0.5, (3, 0.3), (4, 0.1))], branches=2, confidence=Sure())
     assert tokens(tree.nodes) == [2, 3]
 
@@ -62,7 +62,7 @@ def test_what_may_be_continued_and_what_may_be_sent(tree):
 
 
 def test_the_chance_of_a_place_is_that_of_all_on_the_way(tree):
-    chances = [math.exp(node.reach - tree.tip.reach) for node in tree.nodes]
+    chances = [math.exp(node.log_chance - tree.tip.log_chance) for node in tree.nodes]
     assert chances == pytest.approx([0.8, 0.1, 0.4, 0.09])
     assert tokens(tree.likely([tree.tip, *tree.nodes], 0.3)) == [1, 2, 3]
     assert tokens(tree.likely([tree.tip, *tree.nodes], 0.0)) == [1, 2, 5, 3, 6]
@@ -80,7 +80,7 @@ def test_the_first_choice_is_committed_and_the_others_die(tree):
         False,
         False,
     )
-    assert math.exp(three.reach - two.reach) == pytest.approx(0.5)
+    assert math.exp(three.log_chance - two.log_chance) == pytest.approx(0.5)
 
 
 def test_another_choice_is_committed_with_all_that_follows_it(tree):

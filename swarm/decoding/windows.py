@@ -1,0 +1,67 @@
+"""What a client sends of a text, window by window, and what a chain then holds of it.
+
+Serials, epochs and roots are those of `swarm.wire.token_tree`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens to send under the serials ``first ...``; the predictions of the last ``tail`` of them
+    are wanted back.
+
+    Attributes:
+        parents: how many serials before its own each token's parent is; None if each token follows
+            the one before it, and the first one follows the last one that was sent.
+        position: of the first token in the text.
+    """
+
+    epoch: int
+    root: int
+    first: int
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...] | None
+    tail: int
+    position: int
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """From where a text can go on: every peer of the chain holds ``tokens``, or is about to.
+
+    Attributes:
+        epoch: of the next window.
+        root: the serial of the last of the tokens.
+        last: the last serial that was given; those of the next window follow it.
+        tokens: the beginning of the text.
+    """
+
+    epoch: int
+    root: int
+    last: int
+    tokens: tuple[int, ...]
+
+
+NOTHING_HELD = ResumePoint(epoch=0, root=0, last=0, tokens=())
+
+
+def windows(
+    tokens: Sequence[int], sizes: Iterable[int], answered_from: int = 0
+) -> Iterator[Window]:
+    """Yield the windows of a session that is sent a text which is known: ``tokens``, one after the
+    other, in one epoch.
+
+    Args:
+        sizes: the most tokens of each window; at least as many as it takes.
+        answered_from: the first position whose prediction is wanted.
+    """
+    start = 0
+    for size in sizes:
+        end = min(start + size, len(tokens))
+        if start == end:
+            return
+        tail = max(0, end - max(start, answered_from))
+        yield Window(0, start, start + 1, tuple(tokens[start:end]), None, tail, start)
+        start = end
