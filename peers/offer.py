@@ -14,7 +14,7 @@ from swarm.errors import ConfigError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network.dht.records import PeerRecord, State
+from swarm.network.dht.records import PeerRecord, PeerState
 from swarm.routing import placement
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
@@ -55,7 +55,7 @@ class Offer:
     """
 
     layers: placement.Span
-    state: State = "joining"
+    state: PeerState = "joining"
     tokens_per_second: float = 0.0
     budget: CacheBudget = field(default_factory=lambda: CacheBudget(0))
 

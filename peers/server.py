@@ -30,13 +30,13 @@ from swarm.errors import DirectoryDown, SwarmError
 from swarm.identity import Identity
 from swarm.keylock import held
 from swarm.model.span import Span
-from swarm.network.dht.announcer import announce
 from swarm.network.dht.directory import Directory
+from swarm.network.dht.publication import announce
 from swarm.network.dht.records import REFRESH_INTERVAL_S, PeerRecord
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.util.tasks import end, within
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 
 FIRST_TRIES, FIRST_PAUSE_S = 4, 1.0  # to publish our record, before we give up
 REFUSALS_S = 60.0  # between two lines about what was refused
@@ -91,13 +91,13 @@ class Peer:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         checkpoint, network = prepared.checkpoint, options.network
-        me = Member(identity, network)
+        me = LocalMember(identity, network)
         self.facts = PeerFacts(identity, network.name, checkpoint, prepared.dtype, options.device)
         self.offer = Offer(options.layers or (0, 1))
         self._options = options
         self._prepared = prepared
         self._say = say
-        self._door = Door(me)
+        self._door = HandshakeLimiter(me)
         self._dialer = Dialer(me, options.link_ms)
         self._handler = Handler(
             checkpoint.fingerprint,

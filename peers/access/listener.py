@@ -9,7 +9,7 @@ from aiohttp import web
 
 from swarm.errors import CannotListen
 from swarm.network.links import handshake
-from swarm.network.links.handshake import Door, Visit
+from swarm.network.links.handshake import HandshakeLimiter, HandshakeTicket
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import PATH, accept
 
@@ -19,7 +19,7 @@ MAX_AHEAD = 1 << 16
 
 @contextlib.asynccontextmanager
 async def listening(
-    door: Door,
+    door: HandshakeLimiter,
     host: str,
     port: int,
     serve: Callable[[Link], Awaitable[None]],
@@ -69,10 +69,12 @@ class _Caller(web.RequestHandler):
 
     __slots__ = ("_ahead", "_door", "_held", "_timer", "_visit")
 
-    def __init__(self, server: web.Server, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, server: web.Server, door: HandshakeLimiter, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._door = door
-        self._visit: Visit | None = None
+        self._visit: HandshakeTicket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ahead, self._held = 0, False
 

@@ -17,9 +17,9 @@ from swarm.config import Network
 from swarm.errors import NetworkUnreachable, SwarmError
 from swarm.network.dht.directory import Directory
 from swarm.network.links.address import join, split
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.link import Link
-from swarm.network.nat.dialback import Answer, Question, ask
+from swarm.network.nat.dialback import DialRequest, DialResponse, ask
 from swarm.network.nat.relay import Relay
 
 PLACE_TIMEOUT_S = 30.0  # until a relay has given a place: a second as a rule
@@ -63,7 +63,7 @@ class Verdict:
     seen: tuple[str, ...] = ()
 
 
-def judge(answers: Sequence[Answer], address: str) -> Verdict:
+def judge(answers: Sequence[DialResponse], address: str) -> Verdict:
     """Weigh what was answered about ``address``. If nobody tried, it is taken to be reachable."""
     tried = [answer for answer in answers if answer.tried is not None]
     worked = {answer.tried: None for answer in tried if answer.worked and answer.tried}
@@ -89,7 +89,7 @@ class Reach:
         self,
         network: Network,
         address: str,
-        door: Door,
+        door: HandshakeLimiter,
         serve: Callable[[Link], Awaitable[None]],
         *,
         exact: bool = False,
@@ -98,7 +98,7 @@ class Reach:
         self.address = address
         self._network, self._door, self._serve, self._delay_ms = network, door, serve, delay_ms
         certificate = door.me.identity.certificate_fingerprint
-        self._question = Question(address=address, certificate=certificate, exact=exact)
+        self._question = DialRequest(address=address, certificate=certificate, exact=exact)
         self._direct: tuple[str, ...] = (address,)
         self._places: tuple[str, ...] = ()
         self._relay: Relay | None = None

@@ -22,12 +22,12 @@ from swarm.identity import Identity
 from swarm.network.dht.clock_check import clock_skew_s
 from swarm.network.dht.clock_skew import MAX_SKEW_S
 from swarm.network.dht.directory import Directory
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.link import Link
-from swarm.network.nat.dialback import Question
+from swarm.network.nat.dialback import DialRequest
 from swarm.network.nat.relay import Relay
 from swarm.util.tasks import within
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 
 MAX_BROKEN = 3  # models of which it is told why they cannot be used
 CHECK_TIMEOUT_S = 120.0  # each check bounds its own steps; this bounds what nobody thought of
@@ -213,10 +213,10 @@ async def _reach(network: Network, port: int, announce: str | None) -> Finding:
     identity = Identity.generate()
     try:
         async with listening(
-            Door(Member(identity, network)), "0.0.0.0", port, _say_nothing
+            HandshakeLimiter(LocalMember(identity, network)), "0.0.0.0", port, _say_nothing
         ) as listened:
             address = announce or own_address("0.0.0.0", listened)
-            question = Question(
+            question = DialRequest(
                 address=address,
                 certificate=identity.certificate_fingerprint,
                 exact=announce is not None,

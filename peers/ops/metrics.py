@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from swarm import __version__
 from swarm.errors import DirectoryDown
-from swarm.network.dht.records import State
+from swarm.network.dht.records import PeerState
 
 if TYPE_CHECKING:
     from peers.access.reachability import Reach
@@ -67,7 +67,7 @@ class PeerMetrics(Collector):
         states = GaugeMetricFamily(
             "swarm_peer_state", "1 for the state that the peer is in.", labels=["state"]
         )
-        for state in get_args(State):
+        for state in get_args(PeerState):
             states.add_metric([state], state == self.state)
         yield states
         first, last = self.offer.layers

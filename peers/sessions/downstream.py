@@ -13,7 +13,7 @@ from peers.faults import SessionFault
 from peers.sessions import replay as retelling
 from peers.sessions.next_links import OnwardLinks
 from swarm.network.links.link import Link, LinkClosed
-from swarm.network.links.replica_feed import Feed
+from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
@@ -57,7 +57,7 @@ class Outlet:
         )
         self.passed = BEGINNING
         self._links, self._tally = links, tally or Tally()
-        self._standby: tuple[Hop, Feed[Link]] | None = None
+        self._standby: tuple[Hop, ReplicaFeed[Link]] | None = None
         self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
 
     @property
@@ -142,7 +142,9 @@ class Outlet:
             everything = retelling.as_it_stands(self.opening.session, stream, self.history)
             self._standby = (
                 hop,
-                Feed(lambda: self._links.to(hop, self.opener), self._links.release, everything),
+                ReplicaFeed(
+                    lambda: self._links.to(hop, self.opener), self._links.release, everything
+                ),
             )
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:

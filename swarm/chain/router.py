@@ -20,7 +20,7 @@ from swarm.chain.stage import ChainLink
 from swarm.chain.trust import Trust
 from swarm.errors import ChainBroken, DirectoryDown, MissingLayers, OtherQuantization, WrongWeights
 from swarm.model.checkpoint import Checkpoint
-from swarm.network.dht.crawl import Sample
+from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.connection import Connection
@@ -70,7 +70,7 @@ class _Found:
 class PeerDirectory(Protocol):
     """The part of a `Directory` that a router reads."""
 
-    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]: ...
+    async def survey(self, fingerprint: str, model_layers: int) -> CrawlSample[PeerRecord]: ...
     async def models(self) -> list[ModelEntry]: ...
 
 

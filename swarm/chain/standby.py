@@ -22,7 +22,7 @@ from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.errors import ChainBroken
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed
-from swarm.network.links.replica_feed import Feed
+from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.util.tasks import all_over, end, within
 from swarm.wire.messages import (
     Close,
@@ -67,7 +67,7 @@ class Spare:
     feeder: ChainLink | None  # who tells it everything: the peer before, or None for us
     onward: Hop | None  # where it would go on to
     since: float  # when it was up to date last, or began, by the session's clock
-    feed: "Feed[_Counted] | None" = None  # of ours
+    feed: "ReplicaFeed[_Counted] | None" = None  # of ours
     opened: bool = False
     fed: bool = False
     reaches: bool = True  # its onward peer, as far as it has told
@@ -316,7 +316,7 @@ class Standby:
         spare.fed, spare.asked = True, (self._answered, self._answered)
         if spare.feeder is None:
             line = _Counted(self._session, spare.link.connection)
-            spare.feed = Feed(line.itself, lambda _: None, self._said.as_it_stands())
+            spare.feed = ReplicaFeed(line.itself, lambda _: None, self._said.as_it_stands())
         else:
             with suppress(ChainBroken), _unsure(spare):  # then the chain is about to be repaired
                 await self._session.tell(

@@ -42,7 +42,7 @@ from swarm.outputs import Audits, Generation
 from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import MAX_CLIENTS
 
 DEFAULT_AUDIT_RATE = 0.01
@@ -132,7 +132,7 @@ class SwarmClient:
             link_ms,
         )
         self._network = network or load_network(bootstrap=bootstrap)
-        self._me = Member(identity or Identity.generate(), self._network)
+        self._me = LocalMember(identity or Identity.generate(), self._network)
         self._node = node_of_client(self._me.identity, self._network)
         self._book = AddressBook(cache, self._network.name) if cache else None
         self._standings = self._book.standings() if self._book else {}

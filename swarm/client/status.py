@@ -25,7 +25,7 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections
 from swarm.routing.chain import gaps
 from swarm.routing.health import Health
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 
 MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
@@ -134,7 +134,7 @@ async def _entered(
     node = node_of_client(identity, network)
     with held(node.file, alone=False):
         async with await Directory.join(node, network, client_mode=True) as directory:
-            dialer = Dialer(Member(identity, network), streams=directory.streams)
+            dialer = Dialer(LocalMember(identity, network), streams=directory.streams)
             connections = Connections(dialer)
             try:
                 yield directory, dialer, connections

@@ -7,7 +7,7 @@ import numpy as np
 
 from swarm.network.dht.keys import Shard, block_of, models_key, way_of
 from swarm.network.dht.records import RECORD_LIFETIME_S, REFRESH_INTERVAL_S
-from swarm.network.dht.slots import Berth, Listing
+from swarm.network.dht.slots import ModelListSlot, RecordSlot
 from swarm.routing.placement import Serving, better_span, choose_span
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
@@ -33,8 +33,8 @@ class Peer:
         self.swarm, self.member, self._rng = swarm, member, swarm.rng
         self.over = False  # whether it has ended by itself
         self._ends_s = swarm.now_s + lifetime_s
-        self._berth: Berth | None = None
-        self._listing = Listing(member.peer_id, FINGERPRINT, swarm.rng)
+        self._berth: RecordSlot | None = None
+        self._listing = ModelListSlot(member.peer_id, FINGERPRINT, swarm.rng)
         self._shard: Shard | None = None  # where our record lies
         self._listed_at: str | None = None
         swarm.members[member.peer_id] = member
@@ -162,7 +162,7 @@ class Peer:
         member, now_s, dht = self.member, self.swarm.now_s, self.swarm.dht
         tree = block_of(member.first, self.swarm.model_layers)
         if self._berth is None or (self._shard is not None and self._shard.tree != tree):
-            self._berth = Berth(member.peer_id, self._rng)
+            self._berth = RecordSlot(member.peer_id, self._rng)
         way = way_of(member.peer_id)
         while (depth := self._berth.wanted(now_s)) is not None:
             (found,) = dht.read([Shard(tree, way[:depth])], now_s, Cost())

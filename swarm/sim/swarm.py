@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.network.dht.crawl import Sample, Survey
+from swarm.network.dht.crawl import Crawl, CrawlSample
 from swarm.network.dht.keys import block_count
 from swarm.network.dht.lookup import ENOUGH_PEERS, covers
 from swarm.sim.dht import Cost, Dht, Entry
@@ -71,9 +71,9 @@ class Swarm:
         member.alive = False
         self.members.pop(member.peer_id, None)
 
-    def survey(self, cost: Cost, enough: int = ENOUGH_PEERS) -> Sample[Entry]:
+    def survey(self, cost: Cost, enough: int = ENOUGH_PEERS) -> CrawlSample[Entry]:
         """What a reader finds, by the rules that real ones read by."""
-        survey: Survey[Entry] = Survey(
+        survey: Crawl[Entry] = Crawl(
             range(block_count(self.model_layers)),
             enough,
             self.rng,

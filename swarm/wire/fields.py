@@ -44,4 +44,4 @@ Certificate = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 # see `swarm.network.links.address`
 Address = Annotated[str, Field(min_length=3, max_length=MAX_ADDRESS)]
 # why something failed, in the other side's words
-Reason = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
+ReasonText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]

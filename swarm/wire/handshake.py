@@ -31,7 +31,7 @@ from swarm.config import Network
 from swarm.errors import RemoteViolation
 from swarm.identity import Identity, verify
 from swarm.wire.codec import PROTOCOL_VERSION, SUPPORTED_VERSIONS, WireError, unpack
-from swarm.wire.fields import NetworkName, PeerId, Reason, printable
+from swarm.wire.fields import NetworkName, PeerId, ReasonText, printable
 from swarm.wire.messages import Message
 
 MAX_HELLO_BYTES = 1024
@@ -92,7 +92,7 @@ class Introduction(Message):
 class Refusal(Message):
     """No, and why."""
 
-    text: Reason
+    text: ReasonText
 
 
 _KINDS: dict[str, type[Message]] = {
@@ -136,7 +136,7 @@ def decode(data: bytes, kind: type[Kind]) -> Kind:
 
 
 @dataclass(frozen=True)
-class Member:
+class LocalMember:
     """Who we are on links: one identity in one network.
 
     Raises ConfigError if its list of members does not name us.
@@ -188,7 +188,7 @@ def parts(transcript: Transcript) -> tuple[bytes, ...]:
     )
 
 
-class Dialling:
+class DiallingSide:
     """The dialling side of one hello.
 
     Args:
@@ -197,7 +197,7 @@ class Dialling:
 
     def __init__(
         self,
-        me: Member,
+        me: LocalMember,
         expected: str,
         binding: bytes,
         versions: Sequence[int] = SUPPORTED_VERSIONS,
@@ -239,11 +239,11 @@ class Dialling:
         return Introduction(signature=self._me.identity.sign(ours), proof=proof_of(key, ours))
 
 
-class Serving:
+class ServingSide:
     """The serving side of one hello."""
 
     def __init__(
-        self, me: Member, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS
+        self, me: LocalMember, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS
     ) -> None:
         self._me, self._binding, self._versions = me, binding, tuple(versions)
         self._transcript: Transcript | None = None

@@ -24,7 +24,7 @@ from swarm.wire.fields import (
     Certificate,
     Fingerprint,
     PeerId,
-    Reason,
+    ReasonText,
     StrictModel,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
@@ -348,7 +348,7 @@ class Fault(Message):
     """
 
     code: Annotated[FaultCode, Field(strict=False)]
-    text: Reason
+    text: ReasonText
     session: SessionId | None = None
     peer: PeerId | None = None
     retry_ms: Milliseconds | None = None

@@ -21,7 +21,7 @@ from swarm.chain.router import Router
 from swarm.client.generation import GenerationStream
 from swarm.errors import DirectoryDown, MissingLayers
 from swarm.identity import Identity
-from swarm.network.dht.crawl import Sample
+from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
 from swarm.routing.health import Health
@@ -66,8 +66,8 @@ async def test_a_directory_that_is_down_is_no_hindrance_while_peers_are_known(
 async def test_records_that_got_lost_in_the_directory_are_believed_for_a_while(
     make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forgetful(*_: object) -> Sample[PeerRecord]:
-        return Sample((), (), 0, True)
+    async def forgetful(*_: object) -> CrawlSample[PeerRecord]:
+        return CrawlSample((), (), 0, True)
 
     monkeypatch.setattr(router_module, "FRESH_S", 0.0)
     async with swarm_of(make, *STAGES) as swarm:
@@ -109,13 +109,13 @@ class Directory:
         self._turns = turns
         self.surveys = self.at_once = self.most = 0
 
-    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
+    async def survey(self, fingerprint: str, model_layers: int) -> CrawlSample[PeerRecord]:
         self.surveys += 1
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await self._turns.wait()
         self.at_once -= 1
-        return Sample(tuple(RECORDS.values()), (1.0,) * len(RECORDS), len(RECORDS), True)
+        return CrawlSample(tuple(RECORDS.values()), (1.0,) * len(RECORDS), len(RECORDS), True)
 
     async def models(self) -> list[ModelEntry]:
         return []

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from docs.fields import rows
 from docs.markdown import ROOT, tables
 from swarm.network.dht.records import ModelRecord, PeerRecord
-from swarm.network.nat.dialback import Answer, Question
+from swarm.network.nat.dialback import DialRequest, DialResponse
 from swarm.wire import codec, handshake
 from swarm.wire.messages import FaultCode, Hop
 from swarm.wire.tensors import WireTensor
@@ -17,7 +17,8 @@ from swarm.wire.tensors import WireTensor
 PAGE = ROOT / "docs" / "protocol.md"
 KINDS: dict[str, type[BaseModel]] = {**handshake._KINDS, **codec._KINDS}
 PARTS = {
-    each.__name__: each for each in (Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer)
+    each.__name__: each
+    for each in (Hop, WireTensor, PeerRecord, ModelRecord, DialRequest, DialResponse)
 }
 TABLES = tables(PAGE)
 

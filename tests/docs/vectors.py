@@ -30,7 +30,14 @@ from swarm.network.dht import keys, records, rpc_auth
 from swarm.network.dht.validator import RecordValidator, _signed_bytes
 from swarm.wire import codec, handshake, messages
 from swarm.wire.codec import WireError
-from swarm.wire.handshake import DIALLING, SERVING, Dialling, Member, Serving, Transcript
+from swarm.wire.handshake import (
+    DIALLING,
+    SERVING,
+    DiallingSide,
+    LocalMember,
+    ServingSide,
+    Transcript,
+)
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import OutOfOrder, Placement, TokenTree
 
@@ -219,8 +226,10 @@ def _hellos() -> Iterator[Json]:
     ):
         network = Network("office", key=key)
         with _nonces(*NONCES):
-            dialling = Dialling(Member(ALICE, network), BOB.peer_id, binding, versions=(4, 5))
-            serving = Serving(Member(BOB, network), binding, versions=(5,))
+            dialling = DiallingSide(
+                LocalMember(ALICE, network), BOB.peer_id, binding, versions=(4, 5)
+            )
+            serving = ServingSide(LocalMember(BOB, network), binding, versions=(5,))
             welcome = serving.welcome(dialling.hello)
         introduction = dialling.welcomed(welcome)
         assert serving.introduced(introduction) == ALICE.peer_id
@@ -316,13 +325,15 @@ def _record(record: records.Record, depth: int) -> Json:
 
 def _sealed() -> Json:
     call, nonce = (
-        rpc_auth.Call("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id),
+        rpc_auth.RpcCall("DHTProtocol.rpc_find", ALICE.peer_id, BOB.peer_id),
         bytes(range(16)),
     )
-    ours = rpc_auth.Seal(NETWORK_KEY, clock=lambda: NOW)
+    ours = rpc_auth.RpcAuthenticator(NETWORK_KEY, clock=lambda: NOW)
     with mock.patch.object(rpc_auth.secrets, "token_bytes", return_value=nonce):
         request, _ = ours.request(call, b"what is asked")
-    answer = rpc_auth.Seal(NETWORK_KEY, clock=lambda: NOW).answer(call, nonce, b"what is answered")
+    answer = rpc_auth.RpcAuthenticator(NETWORK_KEY, clock=lambda: NOW).answer(
+        call, nonce, b"what is answered"
+    )
     return to_json(
         {
             "network_key": NETWORK_KEY,

@@ -23,7 +23,7 @@ from swarm.network.links.websocket import WebSockets
 from swarm.util.tasks import within
 from swarm.wire import handshake
 from swarm.wire.codec import PROTOCOL_VERSION
-from swarm.wire.handshake import Member, Transcript, Welcome
+from swarm.wire.handshake import LocalMember, Transcript, Welcome
 from swarm.wire.messages import Fault, Ping, Pong
 
 START_S = 300.0
@@ -104,7 +104,7 @@ async def private_swarm(folder: Path) -> AsyncIterator[Swarm]:
 
 @contextlib.asynccontextmanager
 async def dialer(identity: Identity, network: Network) -> AsyncIterator[Dialer]:
-    each = Dialer(Member(identity, network))
+    each = Dialer(LocalMember(identity, network))
     yield each
     await each.close()
 
@@ -136,8 +136,8 @@ async def test_strangers_get_no_link_to_a_private_swarm(tmp_path: Path) -> None:
 async def an_older_version(swarm: Swarm) -> None:
     websockets = WebSockets()
     async with await websockets.open(*swarm.where[:2]) as link:
-        old = handshake.Dialling(
-            Member(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,)
+        old = handshake.DiallingSide(
+            LocalMember(swarm.alice, swarm.network), swarm.where[2], link.binding, (3,)
         )
         await link.send_bytes(handshake.encode(old.hello))
         with pytest.raises(
@@ -159,7 +159,7 @@ async def a_replay(swarm: Swarm) -> None:
             return await send(data)
 
         link.send_bytes = record  # type: ignore[method-assign]
-        await soon(introduce(link, Member(swarm.alice, swarm.network), swarm.where[2]))
+        await soon(introduce(link, LocalMember(swarm.alice, swarm.network), swarm.where[2]))
         assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
     async with await websockets.open(*swarm.where[:2]) as link:
         for data in sent:
@@ -175,14 +175,14 @@ async def a_replay(swarm: Swarm) -> None:
 
 async def one_that_is_passed_on(swarm: Swarm) -> None:
     """Mallory, a member, has Alice dial him, and tells the peer what she says as if he were her."""
-    mallory, websockets = Member(swarm.mallory, swarm.network), WebSockets()
+    mallory, websockets = LocalMember(swarm.mallory, swarm.network), WebSockets()
     async with (
         Server(pong, network=swarm.network) as his,
         await websockets.open(his.address, his.certificate) as to_mallory,
         await websockets.open(*swarm.where[:2]) as to_peer,
     ):
-        alice = handshake.Dialling(
-            Member(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding
+        alice = handshake.DiallingSide(
+            LocalMember(swarm.alice, swarm.network), mallory.peer_id, to_mallory.binding
         )
         await to_peer.send_bytes(handshake.encode(alice.hello))
         welcome = handshake.decode(await soon(to_peer.receive_bytes()), Welcome)

@@ -21,7 +21,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.network.dht.directory import Directory
 from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 
 LAYERS, CAPACITY, PEERS, KILLED = 8, 2, 8, 3
 PATIENCE_S = 240.0  # the machine may be busy; how long it takes is printed
@@ -67,7 +67,7 @@ class View:
     async def until(self, condition: Callable[[list[int]], bool]) -> None:
         """Wait until the numbers of peers that serve each layer are right."""
         deadline = time.monotonic() + PATIENCE_S
-        dialer = Dialer(Member(Identity.generate(), Network("test")))
+        dialer = Dialer(LocalMember(Identity.generate(), Network("test")))
         connections = Connections(dialer)
         try:
             while not condition(counts := await self._counts(connections)):

@@ -206,6 +206,6 @@ FIXES: dict[str, Callable[[Fields, Random], None]] = {
     "Open": _fix_open,
     "PeerRecord": _fix_record,
     "ModelRecord": _fix_record,
-    "Question": _fix_address("address"),
-    "Answer": _fix_address("tried"),
+    "DialRequest": _fix_address("address"),
+    "DialResponse": _fix_address("tried"),
 }

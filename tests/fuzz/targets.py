@@ -280,13 +280,13 @@ class Dialback:
 
     def seed(self, random: Random) -> bytes:
         data: bytes = msgpack.packb(
-            valid(random.choice((dialback.Question, dialback.Answer)), random)
+            valid(random.choice((dialback.DialRequest, dialback.DialResponse)), random)
         )
         return data
 
     def run(self, data: bytes) -> str:
         outcome = ""
-        for kind in (dialback.Question, dialback.Answer):
+        for kind in (dialback.DialRequest, dialback.DialResponse):
             try:
                 said = dialback._decoded(kind, data)
             except ValueError as error:

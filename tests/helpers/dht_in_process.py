@@ -18,11 +18,11 @@ from hivemind.proto import dht_pb2
 from helpers.records import peer_record
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.network.dht.node import Node, start_dht
+from swarm.network.dht.node import DirectoryNode, start_dht
 from swarm.network.dht.records import PeerRecord, encode
 from swarm.network.dht.routing_table import enter, look_around
-from swarm.network.dht.rpc_auth import Call
-from swarm.network.dht.rpc_gater import FIND, PING, STORE, Gate, node_id_of
+from swarm.network.dht.rpc_auth import RpcCall
+from swarm.network.dht.rpc_gater import FIND, PING, STORE, RpcGater, node_id_of
 
 ENTRIES = 3  # honest nodes that each one enters through
 
@@ -42,7 +42,7 @@ class Daemon:
 
     def __init__(self, wire: Wire, peer_id: PeerID) -> None:
         self.peer_id = peer_id
-        self.gate = Gate(Network("test"))
+        self.gate = RpcGater(Network("test"))
         self._wire = wire
         self._handlers: dict[str, tuple[Handler, type[Any]]] = {}
         wire.daemons[peer_id] = self
@@ -55,12 +55,12 @@ class Daemon:
     async def call_protobuf_handler(
         self, peer: PeerID, name: str, message: Any, kind: type[Any]
     ) -> Any:
-        call = Call(name, self.peer_id.to_base58(), peer.to_base58())
+        call = RpcCall(name, self.peer_id.to_base58(), peer.to_base58())
         return await self.gate.ask(
             call, message, functools.partial(self._send, peer, call), kind.FromString
         )
 
-    async def _send(self, peer: PeerID, call: Call, request: bytes) -> bytes:
+    async def _send(self, peer: PeerID, call: RpcCall, request: bytes) -> bytes:
         self._wire.calls += 1
         await asyncio.sleep(0)
         there = self._wire.daemons[peer]
@@ -110,7 +110,7 @@ class Swarm:
 
     def __init__(self) -> None:
         self.wire = Wire()
-        self.nodes: list[Node] = []
+        self.nodes: list[DirectoryNode] = []
 
     @classmethod
     async def start(cls, nodes: int) -> Swarm:
@@ -119,7 +119,7 @@ class Swarm:
             swarm.nodes.append(await swarm.join(Identity.generate()))
         return swarm
 
-    async def join(self, identity: Identity, client_mode: bool = False) -> Node:
+    async def join(self, identity: Identity, client_mode: bool = False) -> DirectoryNode:
         daemon: Any = Daemon(self.wire, PeerID.from_base58(identity.peer_id))
         dht = await start_dht(daemon, identity, Network("test"), client_mode)
         through = random.sample(self.nodes, min(ENTRIES, len(self.nodes)))
@@ -128,7 +128,7 @@ class Swarm:
         ]
         await enter(dht, addresses)
         await look_around(dht, [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)])
-        return Node(daemon, dht, (), ())
+        return DirectoryNode(daemon, dht, (), ())
 
     async def attack(self, key: str, count: int) -> list[PeerID]:
         """Add attacker's nodes nearer to a key than honest ones, which get to know them."""

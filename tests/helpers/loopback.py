@@ -31,11 +31,11 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.link import Link
 from swarm.util.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
 from swarm.wire.tensors import WireTensor
 
@@ -112,9 +112,9 @@ async def listen(link: Link) -> None:
         pass
 
 
-def somebody(network: Network = NETWORK) -> Member:
+def somebody(network: Network = NETWORK) -> LocalMember:
     """Return a member of a network with a new key."""
-    return Member(Identity.generate(), network)
+    return LocalMember(Identity.generate(), network)
 
 
 class Server:
@@ -128,7 +128,7 @@ class Server:
         identity: Identity | None = None,
     ) -> None:
         self.identity = identity or Identity.generate()
-        self.door = Door(Member(self.identity, network))
+        self.door = HandshakeLimiter(LocalMember(self.identity, network))
         self._life = contextlib.AsyncExitStack()
         self.links: list[Link] = []  # that have completed the handshake
         self._serve = serve
@@ -291,7 +291,7 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def dialed(
-    server: Server, delay_ms: float = 0.0, me: Member | None = None
+    server: Server, delay_ms: float = 0.0, me: LocalMember | None = None
 ) -> AsyncIterator[Link]:
     """Yield a client's link to a server."""
     dialer = Dialer(me or somebody(), delay_ms)

@@ -4,7 +4,7 @@ import random
 from collections import defaultdict
 
 from swarm.network.dht.keys import Shard, way_of
-from swarm.network.dht.slots import Berth
+from swarm.network.dht.slots import RecordSlot
 
 
 class Trees:
@@ -14,19 +14,19 @@ class Trees:
         self.rng = random.Random(seed)
         self.at: dict[str, Shard] = {}
         self.under: defaultdict[Shard, set[str]] = defaultdict(set)
-        self.berths: dict[str, Berth] = {}
+        self.berths: dict[str, RecordSlot] = {}
 
     def join(self, peers: int, now_s: float = 0.0) -> None:
         for _ in range(peers):
             peer_id = f"{self.rng.getrandbits(64):x}"
-            self.berths[peer_id] = Berth(peer_id, self.rng)
+            self.berths[peer_id] = RecordSlot(peer_id, self.rng)
             self.refresh(peer_id, now_s)
 
     def join_at_once(self, peers: int) -> None:
         """Let peers join that do not see each other when they choose."""
         newcomers = [f"{self.rng.getrandbits(64):x}" for _ in range(peers)]
         for peer_id in newcomers:
-            self.berths[peer_id] = berth = Berth(peer_id, self.rng)
+            self.berths[peer_id] = berth = RecordSlot(peer_id, self.rng)
             while berth.wanted(0.0) is not None:
                 berth.saw([], 0.0)
         for peer_id in newcomers:

@@ -29,7 +29,7 @@ from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network.dht.crawl import Sample
+from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
@@ -134,9 +134,9 @@ class Swarm:
 
     async def survey(
         self, fingerprint: str, model_layers: int, enough: int = 0
-    ) -> Sample[PeerRecord]:
+    ) -> CrawlSample[PeerRecord]:
         records = tuple(self._record(peer) for peer in self.up)
-        return Sample(records, (1.0,) * len(records), len(records), True)
+        return CrawlSample(records, (1.0,) * len(records), len(records), True)
 
     async def models(self) -> list[ModelEntry]:
         return []

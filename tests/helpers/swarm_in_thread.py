@@ -17,8 +17,8 @@ from swarm.demo import TARGET, locate
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network.dht.announcer import announce
 from swarm.network.dht.directory import Directory
+from swarm.network.dht.publication import announce
 from swarm.util.tasks import end, end_all
 
 SPANS = [(0, 3), (3, 8)]  # of the demonstration's target

@@ -24,7 +24,7 @@ from hivemind.utils import MSGPackSerializer
 from helpers.dht import record_of, signed_value
 from swarm.identity import Identity
 from swarm.network.dht.rpc_gater import STORE_BYTES, _sift
-from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, Shelf
+from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, BoundedStorage
 from swarm.network.dht.validator import RecordValidator
 
 RUNS = 5
@@ -94,7 +94,7 @@ def main() -> None:
     )
 
     tracemalloc.start()
-    shelf = Shelf()
+    shelf = BoundedStorage()
     for peer_id, value in genuine.items():
         shelf.store_subkey(key, peer_id, bytes(bytearray(value)), expiration)
     click.echo(

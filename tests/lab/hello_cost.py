@@ -18,15 +18,15 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.links.connection import Connection
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import WebSockets
 from swarm.wire.handshake import (
-    Dialling,
+    DiallingSide,
     Hello,
     Introduction,
-    Member,
-    Serving,
+    LocalMember,
+    ServingSide,
     Welcome,
     decode,
     encode,
@@ -44,11 +44,17 @@ async def pong(link: Link) -> None:
 
 
 def spoken(network: Network) -> None:
-    one, other = Member(Identity.generate(), network), Member(Identity.generate(), network)
+    one, other = (
+        LocalMember(Identity.generate(), network),
+        LocalMember(Identity.generate(), network),
+    )
     times, sizes = [], (0, 0, 0)
     for _ in range(TIMES):
         begun = time.perf_counter()
-        dialling, serving = Dialling(one, other.peer_id, b"channel"), Serving(other, b"channel")
+        dialling, serving = (
+            DiallingSide(one, other.peer_id, b"channel"),
+            ServingSide(other, b"channel"),
+        )
         said = encode(dialling.hello)
         answered = encode(serving.welcome(decode(said, Hello)))
         introduced = encode(dialling.welcomed(decode(answered, Welcome)))
@@ -62,13 +68,13 @@ def spoken(network: Network) -> None:
 
 
 async def opened(network: Network) -> None:
-    door = Door(Member(Identity.generate(), network))
+    door = HandshakeLimiter(LocalMember(Identity.generate(), network))
     where = door.me.identity.certificate_fingerprint, door.me.peer_id
     async with AsyncExitStack() as life:
         address = (
             f"127.0.0.1:{await life.enter_async_context(listening(door, '127.0.0.1', 0, pong))}"
         )
-        dialer, websockets = Dialer(Member(Identity.generate(), network)), WebSockets()
+        dialer, websockets = Dialer(LocalMember(Identity.generate(), network)), WebSockets()
         life.push_async_callback(dialer.close)
         life.push_async_callback(websockets.close)
         bare, pings, whole = [], [], []

@@ -27,7 +27,7 @@ from swarm.identity import Identity
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.wire.codec import WireError
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import Close, Frame, Hop, Open, Ping
 from swarm.wire.tensors import WireTensor
 
@@ -64,7 +64,7 @@ class Hostile:
     def __post_init__(self) -> None:
         self.chance = random.Random(0)
         # An identity of its own, too.
-        self.dialer = Dialer(Member(Identity.generate(), Network(self.network)))
+        self.dialer = Dialer(LocalMember(Identity.generate(), Network(self.network)))
         here = aiohttp.TCPConnector(limit=0, local_addr=(self.source, 0))
         self.dialer._websockets._http._connector = here
 

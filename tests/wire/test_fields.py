@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from peers import cli
 from swarm.config import Network
 from swarm.network.dht.records import ModelRecord, PeerRecord
-from swarm.network.nat.dialback import Answer, Question
+from swarm.network.nat.dialback import DialRequest, DialResponse
 from swarm.wire import codec, fields, handshake
 from swarm.wire.messages import Hop
 from swarm.wire.tensors import WireTensor, dtype_name
@@ -18,7 +18,7 @@ from swarm.wire.tensors import WireTensor, dtype_name
 MODELS: list[type[BaseModel]] = [
     *codec._KINDS.values(),
     *handshake._KINDS.values(),
-    *(Hop, WireTensor, PeerRecord, ModelRecord, Question, Answer),
+    *(Hop, WireTensor, PeerRecord, ModelRecord, DialRequest, DialResponse),
 ]
 SHARED = {
     "peer_id": fields.PeerId,
@@ -27,7 +27,7 @@ SHARED = {
     "address": fields.Address,
     "network": fields.NetworkName,
     "dtype": fields.Dtype,
-    "text": fields.Reason,
+    "text": fields.ReasonText,
 }
 VALID = {
     "PeerId": "12D3KooWExample",

@@ -19,13 +19,13 @@ from swarm.wire.handshake import (
     DIALLING,
     MAX_HELLO_BYTES,
     SERVING,
-    Dialling,
+    DiallingSide,
     Hello,
     HelloError,
     Introduction,
-    Member,
+    LocalMember,
     Refusal,
-    Serving,
+    ServingSide,
     Transcript,
     Welcome,
     decode,
@@ -47,8 +47,8 @@ def same(message: Message) -> Message:
 
 
 def meet(
-    dialling: Member,
-    serving: Member,
+    dialling: LocalMember,
+    serving: LocalMember,
     *,
     expected: str = BOB.peer_id,
     channels: tuple[bytes, bytes] = (CHANNEL, CHANNEL),
@@ -57,8 +57,8 @@ def meet(
 ) -> str:
     """A whole hello over bytes; returns whom the serving side takes the other one for."""
     one, other = (
-        Dialling(dialling, expected, channels[0], versions[0]),
-        Serving(serving, channels[1], versions[1]),
+        DiallingSide(dialling, expected, channels[0], versions[0]),
+        ServingSide(serving, channels[1], versions[1]),
     )
 
     def carried(message: Message, kind: type[Message]) -> Message:
@@ -71,7 +71,7 @@ def meet(
 
 @pytest.mark.parametrize("network", [OPEN, PRIVATE], ids=["open", "private"])
 def test_both_sides_know_each_other_afterwards(network: Network) -> None:
-    assert meet(Member(ALICE, network), Member(BOB, network)) == ALICE.peer_id
+    assert meet(LocalMember(ALICE, network), LocalMember(BOB, network)) == ALICE.peer_id
 
 
 @pytest.mark.parametrize(
@@ -97,26 +97,26 @@ def test_who_does_not_belong_to_the_network_is_told_why(
     ours: Network, theirs: Network, why: str
 ) -> None:
     with pytest.raises(HelloError, match=why):
-        meet(Member(ALICE, ours), Member(BOB, theirs))
+        meet(LocalMember(ALICE, ours), LocalMember(BOB, theirs))
 
 
 def test_another_peer_than_the_expected_one_is_refused() -> None:
     with pytest.raises(HelloError, match=f"not ...{MALLORY.peer_id[-8:]}"):
-        meet(Member(ALICE, OPEN), Member(BOB, OPEN), expected=MALLORY.peer_id)
+        meet(LocalMember(ALICE, OPEN), LocalMember(BOB, OPEN), expected=MALLORY.peer_id)
 
 
 def test_the_highest_common_version_is_spoken() -> None:
     assert highest_common((3, 4, 6), (4, 5, 3)) == 4
     assert highest_common((3,), (4,)) is None
     dialling, serving = (
-        Dialling(Member(ALICE, OPEN), BOB.peer_id, CHANNEL, (3, 4)),
-        Serving(Member(BOB, OPEN), CHANNEL, (4, 5)),
+        DiallingSide(LocalMember(ALICE, OPEN), BOB.peer_id, CHANNEL, (3, 4)),
+        ServingSide(LocalMember(BOB, OPEN), CHANNEL, (4, 5)),
     )
     assert serving.welcome(dialling.hello).version == 4
     with pytest.raises(
         HelloError, match="one side speaks protocol 3, the other 4: update the older one"
     ):
-        meet(Member(ALICE, OPEN), Member(BOB, OPEN), versions=((3,), (4,)))
+        meet(LocalMember(ALICE, OPEN), LocalMember(BOB, OPEN), versions=((3,), (4,)))
 
 
 def test_a_side_that_knows_no_hello_and_ours_say_what_to_update() -> None:
@@ -159,7 +159,10 @@ def test_nobody_makes_two_sides_speak_an_older_version(
 
     def attack() -> str:
         return meet(
-            Member(ALICE, OPEN), Member(BOB, OPEN), versions=((3, 4), (3, 4)), on_the_way=strip
+            LocalMember(ALICE, OPEN),
+            LocalMember(BOB, OPEN),
+            versions=((3, 4), (3, 4)),
+            on_the_way=strip,
         )
 
     if defended:
@@ -183,9 +186,9 @@ def test_a_recorded_hello_is_of_no_use_again(
         recorded.append(message)
         return message
 
-    meet(Member(ALICE, OPEN), Member(BOB, OPEN), on_the_way=record)
+    meet(LocalMember(ALICE, OPEN), LocalMember(BOB, OPEN), on_the_way=record)
     said, _, introduction = recorded
-    again = Serving(Member(BOB, OPEN), CHANNEL)
+    again = ServingSide(LocalMember(BOB, OPEN), CHANNEL)
     assert isinstance(said, Hello)
     assert isinstance(introduction, Introduction)
     again.welcome(said)
@@ -205,8 +208,8 @@ def test_a_hello_made_for_one_member_is_of_no_use_at_another(
     of Mallory's."""
     if not defended:
         monkeypatch.setattr(handshake, "parts", dropping("server", "channel"))
-    alice = Dialling(Member(ALICE, PRIVATE), MALLORY.peer_id, b"mallory's")
-    bob = Serving(Member(BOB, PRIVATE), b"bob's")
+    alice = DiallingSide(LocalMember(ALICE, PRIVATE), MALLORY.peer_id, b"mallory's")
+    bob = ServingSide(LocalMember(BOB, PRIVATE), b"bob's")
     welcome = bob.welcome(alice.hello)
     said = Transcript(
         alice.hello, welcome.nonce, welcome.version, MALLORY.peer_id, b"mallory's"
@@ -238,8 +241,8 @@ def test_a_stranger_who_keeps_to_the_form_is_not_let_in(
     if not defended:
         monkeypatch.setattr(Network, "admits", lambda *_: True)
         monkeypatch.setattr(handshake, "has_key", lambda *_: True)
-    bob = Serving(Member(BOB, network), CHANNEL)
-    said = Dialling(Member(ALICE, OPEN), BOB.peer_id, CHANNEL).hello
+    bob = ServingSide(LocalMember(BOB, network), CHANNEL)
+    said = DiallingSide(LocalMember(ALICE, OPEN), BOB.peer_id, CHANNEL).hello
 
     def attack() -> str:
         welcome = bob.welcome(said)
@@ -283,8 +286,8 @@ def test_whatever_is_changed_on_the_way_is_noticed(data: st.DataObject) -> None:
 
     with pytest.raises(HelloError):
         meet(
-            Member(ALICE, PRIVATE),
-            Member(BOB, PRIVATE),
+            LocalMember(ALICE, PRIVATE),
+            LocalMember(BOB, PRIVATE),
             versions=((3, 4), (3, 4)),
             on_the_way=change,
         )

@@ -14,7 +14,7 @@ MAX_SKEW_S = 2.5  # of a node that enters: others refuse it from 3 s on, and clo
 MAX_TOLD = 64  # nodes whose time is remembered
 
 
-class Clock:
+class ClockSkew:
     """Our clock, beside those of the nodes that told us their time.
 
     What they told is kept as the distance from a clock that nobody sets, so that a step of ours

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Sample(Generic[T]):
+class CrawlSample(Generic[T]):
     """Records, and for how many like it each stands; the estimated number of all, exact if
     ``complete``."""
 
@@ -34,7 +34,7 @@ class Sample(Generic[T]):
     complete: bool
 
 
-class Survey(Generic[T]):
+class Crawl(Generic[T]):
     """One reading of some trees.
 
     Ask what is `wanted`, read it, say what was `saw`; until nothing is wanted.
@@ -88,7 +88,7 @@ class Survey(Generic[T]):
         """What lies under keys that were wanted."""
         self._read.update(found)
 
-    def sample(self) -> Sample[T]:
+    def sample(self) -> CrawlSample[T]:
         """Of every tree a choice in which no peer is more than twice as likely to be as another
         one.
 
@@ -115,7 +115,7 @@ class Survey(Generic[T]):
                 (r, 1 / self._chance(shard)) for shard in self._read for r in self._counting(shard)
             ]
         total = round(sum(self._estimate(Shard(tree)) for tree in self._trees))
-        return Sample(
+        return CrawlSample(
             tuple(r for r, _ in kept), tuple(w for _, w in kept), total, not self._beside()
         )
 

@@ -24,8 +24,8 @@ from swarm.config import Network
 from swarm.errors import CannotListen, DirectoryDown, NoBootstrap
 from swarm.identity import Identity, write_private
 from swarm.network.dht.own_process_group import in_own_session
-from swarm.network.dht.rpc_auth import Call
-from swarm.network.dht.rpc_gater import Gate
+from swarm.network.dht.rpc_auth import RpcCall
+from swarm.network.dht.rpc_gater import RpcGater
 from swarm.util.tasks import end, within
 
 # Starting has two parts, each with a limit of its own. Until the process listens, only this
@@ -72,7 +72,7 @@ async def start_daemon(
         _check_port(host, port)
     local = host == "127.0.0.1"
     started: list[P2P] = []
-    gate = Gate(network)
+    gate = RpcGater(network)
 
     class Daemon(P2P):  # type: ignore[misc, unused-ignore]
         """hivemind's P2P, all of whose calls go through our gate.
@@ -93,7 +93,7 @@ async def start_daemon(
             balanced: bool = False,
         ) -> None:
             async def answer(request: bytes, remote_id: PeerID) -> bytes:
-                call = Call(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
+                call = RpcCall(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
                 context = P2PContext(
                     handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id
                 )
@@ -106,7 +106,7 @@ async def start_daemon(
         async def _call_unary_protobuf_handler(
             self, peer_id: PeerID, handle_name: str, message: Message, kind: type[Message]
         ) -> Message:
-            call = Call(handle_name, self.peer_id.to_base58(), peer_id.to_base58())
+            call = RpcCall(handle_name, self.peer_id.to_base58(), peer_id.to_base58())
             send = functools.partial(self._client.call_unary_handler, peer_id, handle_name)
             answer: Message = await gate.ask(call, message, send, kind.FromString)
             return answer

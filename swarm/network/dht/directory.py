@@ -15,12 +15,12 @@ from hivemind.p2p import P2P
 from swarm.config import Network
 from swarm.errors import DirectoryDown, InvalidRecord, NoBootstrap
 from swarm.identity import Identity
-from swarm.network.dht.crawl import Sample
+from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.daemon import ANSWER_TIMEOUT_S
 from swarm.network.dht.keys import MAX_DEPTH, SIGNPOST, Shard, block_count, span_key, way_of
-from swarm.network.dht.lookup import ENOUGH_PEERS, Found, ModelEntry, ModelLookup, PeerLookup
-from swarm.network.dht.node import Node
-from swarm.network.dht.publication import Announcement
+from swarm.network.dht.lookup import ENOUGH_PEERS, ModelEntry, ModelLookup, PeerLookup, RecordsByKey
+from swarm.network.dht.node import DirectoryNode
+from swarm.network.dht.publication import Publication
 from swarm.network.dht.records import (
     RECORD_LIFETIME_S,
     PeerRecord,
@@ -55,12 +55,12 @@ class Directory:
     Every method that talks to the network raises DirectoryDown when it cannot.
     """
 
-    def __init__(self, identity: Identity, network: Network, node: Node) -> None:
+    def __init__(self, identity: Identity, network: Network, node: DirectoryNode) -> None:
         self._identity = identity
         self._network = network
         self._node = node
         self._rng = random.Random()
-        self._announcement: Announcement | None = None
+        self._publication: Publication | None = None
         self._published: Mapping[str, Record] = {}  # what was written last, by key
         self._expiration = 0.0  # of what was written last, for its successor must be later
         self._publishing = asyncio.Lock()
@@ -91,7 +91,7 @@ class Directory:
         """
         if not network.bootstrap and not bootstrap_node:
             raise NoBootstrap()
-        node = await Node.start(
+        node = await DirectoryNode.start(
             identity,
             network,
             known=known,
@@ -140,14 +140,14 @@ class Directory:
         if record.peer_id != self._identity.peer_id or record.network != self._network.name:
             raise InvalidRecord(f"{record.peer_id} in {record.network} is not this node")
         async with self._publishing:
-            if self._announcement is None or not self._announcement.is_for(record):
-                self._announcement = Announcement(record, self._rng)
+            if self._publication is None or not self._publication.is_for(record):
+                self._publication = Publication(record, self._rng)
             try:
-                await self._look_around(self._announcement)
+                await self._look_around(self._publication)
             except DirectoryDown:
                 if not self._published:
                     raise  # otherwise our record is refreshed where it lies
-            await self._replace(self._announcement.stores(record), lifetime_s)
+            await self._replace(self._publication.stores(record), lifetime_s)
 
     async def withdraw(self) -> None:
         """Tell readers that we are gone, by "offline" records that outlive the published ones.
@@ -159,7 +159,7 @@ class Directory:
                 await self._replace(
                     {key: _offline(record) for key, record in self._published.items()}
                 )
-            self._announcement, self._published = None, {}
+            self._publication, self._published = None, {}
 
     async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
         """The peers that serve layers of this model and are not offline, in order of their spans.
@@ -170,7 +170,7 @@ class Directory:
 
     async def survey(
         self, fingerprint: str, model_layers: int, enough: int = ENOUGH_PEERS
-    ) -> Sample[PeerRecord]:
+    ) -> CrawlSample[PeerRecord]:
         """The same, and how many peers there are. Complete if there are fewer than ``enough``.
 
         What is read is bounded, however large the swarm is. If all layers are served, the sample
@@ -234,9 +234,9 @@ class Directory:
     ) -> None:
         await self.close()
 
-    async def _look_around(self, announcement: Announcement) -> None:
-        while keys := announcement.wanted(time.monotonic()):
-            announcement.saw(await self._find(keys), time.monotonic())
+    async def _look_around(self, publication: Publication) -> None:
+        while keys := publication.wanted(time.monotonic()):
+            publication.saw(await self._find(keys), time.monotonic())
 
     async def _replace(
         self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S
@@ -263,7 +263,7 @@ class Directory:
         if not accepted:
             raise DirectoryDown("our record was not accepted by the nodes that should store it")
 
-    async def _find(self, keys: list[str]) -> Found:
+    async def _find(self, keys: list[str]) -> RecordsByKey:
         """What lies under these keys now."""
         await self._reach_out()
         found = await _within(LOOKUP_TIMEOUT_S, self._node.find(keys))

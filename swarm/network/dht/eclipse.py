@@ -17,7 +17,7 @@ CROWDED = 4.0  # times as dense; by chance that is so at one key of 700
 MAX_KEYS = 1024  # remembered
 
 
-class Density:
+class EclipseDetector:
     """What one node has seen of the others' ids. `place` is to be searched for now and then."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.network.dht.crawl import Sample, Survey
+from swarm.network.dht.crawl import Crawl, CrawlSample
 from swarm.network.dht.keys import LIST_SIGNPOST, Shard, block_count, models_key, span_key
 from swarm.network.dht.records import ModelRecord, PeerRecord, Record
 from swarm.network.dht.slots import LISTED
@@ -17,7 +17,9 @@ from swarm.network.dht.slots import LISTED
 ENOUGH_PEERS = 256  # with so many records a reader stops, if they cover the model
 ENOUGH_ENTRIES = 1024  # of the list of models
 
-Found = Mapping[str, Sequence[tuple[Record, float]]]  # under each key, records and when they expire
+RecordsByKey = Mapping[
+    str, Sequence[tuple[Record, float]]
+]  # under each key, records and when they expire
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class PeerLookup:
         self._network, self._fingerprint, self._layers = network, fingerprint, model_layers
         self._newest: dict[str, float] = {}  # when each peer's last record expires
         self._asked: dict[str, Shard] = {}
-        self._survey: Survey[tuple[PeerRecord, float]] = Survey(
+        self._survey: Crawl[tuple[PeerRecord, float]] = Crawl(
             range(block_count(model_layers)),
             enough,
             rng,
@@ -70,7 +72,7 @@ class PeerLookup:
         }
         return list(self._asked)
 
-    def saw(self, found: Found) -> None:
+    def saw(self, found: RecordsByKey) -> None:
         for key, records in found.items():
             ours = [
                 (record, expiration)
@@ -83,13 +85,13 @@ class PeerLookup:
                 )
             self._survey.saw({self._asked[key]: ours})
 
-    def sample(self) -> Sample[PeerRecord]:
+    def sample(self) -> CrawlSample[PeerRecord]:
         """In order of their spans."""
         found = self._survey.sample()
         order = sorted(
             zip(found.records, found.weights, strict=True), key=lambda each: _place(each[0][0])
         )
-        return Sample(
+        return CrawlSample(
             tuple(r for (r, _), _ in order), tuple(w for _, w in order), found.total, found.complete
         )
 
@@ -106,7 +108,7 @@ class ModelLookup:
         self._network = network
         self._newest: dict[tuple[str, str], tuple[ModelRecord, float]] = {}
         self._asked: dict[str, Shard] = {}
-        self._survey: Survey[ModelRecord] = Survey([0], ENOUGH_ENTRIES, rng, signpost=LIST_SIGNPOST)
+        self._survey: Crawl[ModelRecord] = Crawl([0], ENOUGH_ENTRIES, rng, signpost=LIST_SIGNPOST)
 
     def wanted(self) -> list[str]:
         self._asked = {
@@ -114,7 +116,7 @@ class ModelLookup:
         }
         return list(self._asked)
 
-    def saw(self, found: Found) -> None:
+    def saw(self, found: RecordsByKey) -> None:
         for key, records in found.items():
             ours = [
                 (record, expiration)
@@ -140,7 +142,7 @@ class ModelLookup:
         return sorted(models, key=lambda entry: (-entry.peers, entry.model))
 
 
-class Spans(Protocol):
+class HasSpan(Protocol):
     """Anything that serves layers ``[first_layer, last_layer)``."""
 
     @property
@@ -149,7 +151,7 @@ class Spans(Protocol):
     def last_layer(self) -> int: ...
 
 
-def covers(peers: Iterable[Spans], model_layers: int) -> bool:
+def covers(peers: Iterable[HasSpan], model_layers: int) -> bool:
     """Whether every layer is served by one of them."""
     reached = 0
     for first, last in sorted({(peer.first_layer, peer.last_layer) for peer in peers}):

@@ -25,9 +25,9 @@ from swarm.errors import ClockOff, DirectoryDown
 from swarm.identity import Identity
 from swarm.network.dht.daemon import explain, start_daemon, stop_daemon
 from swarm.network.dht.records import CLOCK_SKEW_S
-from swarm.network.dht.routing_table import Routes, enter, look_around, meet, peer_of
+from swarm.network.dht.routing_table import NetworkRoutingTable, enter, look_around, meet, peer_of
 from swarm.network.dht.rpc_gater import node_id_of
-from swarm.network.dht.storage import Shelf
+from swarm.network.dht.storage import BoundedStorage
 from swarm.network.dht.validator import RecordValidator
 from swarm.util.tasks import end, within
 
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Node:
+class DirectoryNode:
     """A running DHT node with its daemon. Whoever starts it calls `stop`."""
 
     daemon: P2P
@@ -74,7 +74,7 @@ class Node:
         bootstrap_node: bool,
         client_mode: bool,
         timeout_s: float,
-    ) -> Node:
+    ) -> DirectoryNode:
         """Start the daemon under our identity and enter the DHT through the network's bootstrap
         nodes.
 
@@ -294,8 +294,10 @@ def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:
     # A node prefers its cache to what it stores, key by key, and strangers may write to the cache:
     # one valid record there would hide all the others. With one storage for both, such a write is
     # an ordinary store.
-    protocol.cache = protocol.storage = Shelf()
-    routes = protocol.routing_table = Routes(dht.node_id, protocol.bucket_size, 5, network.admits)
+    protocol.cache = protocol.storage = BoundedStorage()
+    routes = protocol.routing_table = NetworkRoutingTable(
+        dht.node_id, protocol.bucket_size, 5, network.admits
+    )
     update = protocol.update_routing_table
 
     async def update_if_fits(

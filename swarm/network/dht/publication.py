@@ -1,16 +1,25 @@
-"""What one peer writes into the DHT: its record, perhaps an entry in the list of models, and under
-which keys."""
+"""What one peer writes into the DHT, under which keys, and how often.
+
+That is its record, and perhaps an entry in the list of models.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
-from swarm.network.dht.lookup import Found
-from swarm.network.dht.records import ModelRecord, PeerRecord, Record
-from swarm.network.dht.slots import Berth, Listing
+from swarm.errors import ClockOff, DirectoryDown
+from swarm.network.dht.lookup import RecordsByKey
+from swarm.network.dht.records import REFRESH_INTERVAL_S, ModelRecord, PeerRecord, Record
+from swarm.network.dht.slots import ModelListSlot, RecordSlot
+
+log = logging.getLogger(__name__)
 
 
-class Announcement:
+class Publication:
     """The places of one peer's records while its span begins in one block of one model.
 
     Ask which keys are `wanted` before every refresh, look, and say what was `saw`, until none is.
@@ -18,8 +27,8 @@ class Announcement:
 
     def __init__(self, record: PeerRecord, rng: random.Random) -> None:
         self._record = record
-        self._berth = Berth(record.peer_id, rng)
-        self._listing = Listing(record.peer_id, record.fingerprint, rng)
+        self._berth = RecordSlot(record.peer_id, rng)
+        self._listing = ModelListSlot(record.peer_id, record.fingerprint, rng)
 
     def is_for(self, record: PeerRecord) -> bool:
         """Whether this record belongs on the same way."""
@@ -33,7 +42,7 @@ class Announcement:
             keys if listed_depth is None else [*keys, self._record.model_record().key(listed_depth)]
         )
 
-    def saw(self, found: Found, now_s: float) -> None:
+    def saw(self, found: RecordsByKey, now_s: float) -> None:
         """What lies under the keys that were wanted."""
         us, entry = self._record.peer_id, self._record.model_record()
         here = {
@@ -58,3 +67,33 @@ class Announcement:
             entry = record.model_record()
             stores[entry.key(self._listing.depth)] = entry
         return stores
+
+
+class Publisher(Protocol):
+    """What `announce` needs of a Directory."""
+
+    async def publish(self, record: PeerRecord) -> None: ...
+
+
+async def announce(
+    directory: Publisher,
+    current: Callable[[], PeerRecord],
+    *,
+    interval_s: float = REFRESH_INTERVAL_S,
+) -> NoReturn:
+    """Publish `current()` now and every `interval_s`. The owner cancels it, and then withdraws.
+
+    A directory that is down is logged and tried again; every other error is raised.
+    """
+    while True:
+        try:
+            await directory.publish(current())
+        except ClockOff as error:
+            log.info("This peer's record was not refreshed. %s", error)  # the node says so, once
+        except DirectoryDown as error:
+            log.warning(
+                "This peer's record was not refreshed, trying again in %.0f s. %s",
+                interval_s,
+                error,
+            )
+        await asyncio.sleep(interval_s)

@@ -42,7 +42,7 @@ REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed re
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
 
-State = Literal["joining", "online", "draining", "offline"]
+PeerState = Literal["joining", "online", "draining", "offline"]
 # printed in terminals: no controls
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]
 NeighbourKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{10}\z")]
@@ -59,7 +59,7 @@ class _Record(StrictModel):
     model: ModelName
     fingerprint: Fingerprint  # of the model's config and weights
     model_layers: Annotated[int, Field(ge=1, le=MAX_MODEL_LAYERS)]
-    state: State
+    state: PeerState
 
     @field_validator("peer_id")
     @classmethod

@@ -22,7 +22,7 @@ GREETINGS = 3  # of a node that does not answer
 CONNECT_TIMEOUT_S = 5.0  # to a node that may be gone
 
 
-class Routes(RoutingTable):  # type: ignore[misc, unused-ignore]
+class NetworkRoutingTable(RoutingTable):  # type: ignore[misc, unused-ignore]
     """hivemind's table with nodes of our network only, each in its place, and no more of them than
     it uses.
 

@@ -22,11 +22,11 @@ _PURPOSE = b"swarm directory calls 1"  # the network's key proves membership els
 _HEAD = struct.Struct(f">{NONCE_BYTES}sd{_MAC_BYTES}s")
 
 
-class Stranger(ValueError):
+class NotAuthenticated(ValueError):
     """The other side did not show that it has the network's key, or showed it for another call."""
 
 
-class Call(NamedTuple):
+class RpcCall(NamedTuple):
     """What is called, by whom and at whom (peer ids)."""
 
     name: str
@@ -34,7 +34,7 @@ class Call(NamedTuple):
     callee: str
 
 
-class Seal:
+class RpcAuthenticator:
     """Seals and opens the calls of one network's members.
 
     Args:
@@ -55,50 +55,52 @@ class Seal:
         self._seen_before: set[bytes] = set()
         self._turned_at = clock()
 
-    def request(self, call: Call, payload: bytes) -> tuple[bytes, bytes]:
+    def request(self, call: RpcCall, payload: bytes) -> tuple[bytes, bytes]:
         """The sealed request, and its nonce, to open the answer with."""
         nonce, now = secrets.token_bytes(NONCE_BYTES), self._clock()
         return _HEAD.pack(
             nonce, now, self._mac(b"request", call, nonce, now, payload)
         ) + payload, nonce
 
-    def open_request(self, call: Call, sealed: bytes) -> tuple[bytes, bytes]:
+    def open_request(self, call: RpcCall, sealed: bytes) -> tuple[bytes, bytes]:
         """The payload and the nonce. Raises Stranger."""
         if len(sealed) < _HEAD.size:
-            raise Stranger("this swarm is private")
+            raise NotAuthenticated("this swarm is private")
         nonce, sent_at, mac = _HEAD.unpack_from(sealed)
         payload = sealed[_HEAD.size :]
         if not hmac.compare_digest(mac, self._mac(b"request", call, nonce, sent_at, payload)):
-            raise Stranger("this swarm is private")
+            raise NotAuthenticated("this swarm is private")
         if call.name not in self._timeless:
             self._check_new(nonce, sent_at)
         return payload, nonce
 
-    def answer(self, call: Call, nonce: bytes, payload: bytes) -> bytes:
+    def answer(self, call: RpcCall, nonce: bytes, payload: bytes) -> bytes:
         return self._mac(b"answer", call, nonce, 0.0, payload) + payload
 
-    def open_answer(self, call: Call, nonce: bytes, sealed: bytes) -> bytes:
+    def open_answer(self, call: RpcCall, nonce: bytes, sealed: bytes) -> bytes:
         """The payload. Raises Stranger."""
         payload = sealed[_MAC_BYTES:]
         if not hmac.compare_digest(
             sealed[:_MAC_BYTES], self._mac(b"answer", call, nonce, 0.0, payload)
         ):
-            raise Stranger("the answer does not come from a member of this swarm")
+            raise NotAuthenticated("the answer does not come from a member of this swarm")
         return payload
 
     def _check_new(self, nonce: bytes, sent_at: float) -> None:
         now = self._clock()
         if not abs(now - sent_at) <= MAX_AGE_S:
-            raise Stranger("the call is too old, or the clock of its sender is wrong")
+            raise NotAuthenticated("the call is too old, or the clock of its sender is wrong")
         if now - self._turned_at > 2 * MAX_AGE_S or now < self._turned_at:
             self._seen, self._seen_before, self._turned_at = set(), self._seen, now
         if nonce in self._seen or nonce in self._seen_before:
-            raise Stranger("the call came before")
+            raise NotAuthenticated("the call came before")
         if len(self._seen) >= MAX_NONCES:
-            raise Stranger("too many calls; try again in a minute")
+            raise NotAuthenticated("too many calls; try again in a minute")
         self._seen.add(nonce)
 
-    def _mac(self, kind: bytes, call: Call, nonce: bytes, sent_at: float, payload: bytes) -> bytes:
+    def _mac(
+        self, kind: bytes, call: RpcCall, nonce: bytes, sent_at: float, payload: bytes
+    ) -> bytes:
         parts = [
             kind,
             *(part.encode() for part in call),

@@ -20,9 +20,9 @@ from hivemind.p2p import PeerID
 from hivemind.proto import dht_pb2
 
 from swarm.config import Network
-from swarm.network.dht.clock_skew import Clock
-from swarm.network.dht.eclipse import Density
-from swarm.network.dht.rpc_auth import Call, Seal
+from swarm.network.dht.clock_skew import ClockSkew
+from swarm.network.dht.eclipse import EclipseDetector
+from swarm.network.dht.rpc_auth import RpcAuthenticator, RpcCall
 from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS
 from swarm.util.rates import ConcurrencyLimit, Rate, TokenBuckets
 
@@ -47,7 +47,7 @@ _ANSWER_BYTES = MAX_KEY_BYTES + (16 << 10)  # for a key
 log = logging.getLogger(__name__)
 
 
-class Refused(ValueError):
+class CallRefused(ValueError):
     """We do not work on a call, or do not believe an answer."""
 
 
@@ -59,7 +59,7 @@ def node_id_of(peer: PeerID) -> DHTID:
     return DHTID.generate(peer.to_bytes())
 
 
-class Gate:
+class RpcGater:
     """The gate of one node.
 
     Attributes:
@@ -78,11 +78,13 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
-        self.density, self.clock = Density(), Clock(time_of_day)
+        self.density, self.clock = EclipseDetector(), ClockSkew(time_of_day)
         self.answered = self.refused = 0
         self._network = network
         self._seal = (
-            Seal(network.key, frozenset({PING}), time_of_day) if network.key is not None else None
+            RpcAuthenticator(network.key, frozenset({PING}), time_of_day)
+            if network.key is not None
+            else None
         )
         self._at_once = ConcurrencyLimit(MAX_AT_ONCE, MAX_AT_ONCE_A_CALLER)
         self._calls = TokenBuckets(Rate.a_minute(MAX_CALLS), clock, MAX_CALLERS)
@@ -91,7 +93,7 @@ class Gate:
         self._shared_stores = TokenBuckets(Rate.a_minute(SHARED_STORE_BYTES), clock)
 
     async def answer(
-        self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work
+        self, call: RpcCall, request: bytes, parse: Callable[[bytes], Any], work: RpcHandler
     ) -> bytes:
         """What is sent back for a request.
 
@@ -107,16 +109,16 @@ class Gate:
         return answer
 
     async def _answer(
-        self, call: Call, request: bytes, parse: Callable[[bytes], Any], work: Work
+        self, call: RpcCall, request: bytes, parse: Callable[[bytes], Any], work: RpcHandler
     ) -> bytes:
         with self._turn(call.caller):
             nonce = b""
             if self._seal is not None:
                 request, nonce = self._seal.open_request(call, request)
             if call.name in (STORE, FIND) and not self._network.admits(call.caller):
-                raise Refused("this peer id is not on the list of members")
+                raise CallRefused("this peer id is not on the list of members")
             if not self._calls.take(call.caller) or not self._sent.has(call.caller, 0):
-                raise Refused("too many calls; try again in a minute")
+                raise CallRefused("too many calls; try again in a minute")
             message = parse(request)
             self._check(call, message)
             answer: bytes = (await work(message)).SerializeToString()
@@ -125,7 +127,7 @@ class Gate:
 
     async def ask(
         self,
-        call: Call,
+        call: RpcCall,
         message: Any,
         send: Callable[[bytes], Awaitable[bytes]],
         parse: Callable[[bytes], Any],
@@ -147,7 +149,7 @@ class Gate:
         if call.name != FIND:
             return parse(answer)
         if len(answer) > max(1, len(message.keys)) * _ANSWER_BYTES:
-            raise Refused(f"an answer of {len(answer)} bytes")
+            raise CallRefused(f"an answer of {len(answer)} bytes")
         found = parse(answer)
         for key, result in zip(message.keys, found.results, strict=False):
             _sift(result)
@@ -157,26 +159,26 @@ class Gate:
     @contextlib.contextmanager
     def _turn(self, caller: str) -> Iterator[None]:
         if not self._at_once.enter(caller):
-            raise Refused("too many calls at once; try again")
+            raise CallRefused("too many calls at once; try again")
         try:
             yield
         finally:
             self._at_once.leave(caller)
 
-    def _check(self, call: Call, message: Any) -> None:
+    def _check(self, call: RpcCall, message: Any) -> None:
         if isinstance(message, dht_pb2.FindRequest) and len(message.keys) > MAX_KEYS_TO_FIND:
-            raise Refused(f"at most {MAX_KEYS_TO_FIND} keys are looked up in one call")
+            raise CallRefused(f"at most {MAX_KEYS_TO_FIND} keys are looked up in one call")
         if isinstance(message, dht_pb2.StoreRequest):
             size = message.ByteSize()
             if len(message.keys) > MAX_KEYS_TO_STORE:
-                raise Refused(f"at most {MAX_KEYS_TO_STORE} keys are stored in one call")
+                raise CallRefused(f"at most {MAX_KEYS_TO_STORE} keys are stored in one call")
             if not self._stores.take(call.caller, size) and not self._shared_stores.take(
                 None, size
             ):
-                raise Refused("too much to store; try again in a minute")
+                raise CallRefused("too much to store; try again in a minute")
 
 
-Work = Callable[[Any], Awaitable[Any]]
+RpcHandler = Callable[[Any], Awaitable[Any]]
 
 
 def _sift(result: dht_pb2.FindResult) -> None:

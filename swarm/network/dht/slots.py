@@ -21,7 +21,7 @@ LIST_INTERVAL_S = 180.0
 MAX_LIST_INTERVAL_S = 3600.0
 
 
-class Berth:
+class RecordSlot:
     """Where the record of one peer lies.
 
     Ask what is `wanted` before every refresh, look, and say what was `saw`.
@@ -68,10 +68,10 @@ class Berth:
         self._look_at_s, self._look_depth = at_s, self._rng.randint(0, self.depth)
 
 
-class Listing:
+class ModelListSlot:
     """Whether one peer keeps its model in the list of models, and how deep.
 
-    Used as a `Berth` is.
+    Used as a `RecordSlot` is.
     """
 
     def __init__(self, peer_id: str, fingerprint: str, rng: random.Random) -> None:

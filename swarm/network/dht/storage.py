@@ -21,7 +21,7 @@ MAX_WRITERS = 100_000  # remembered; `MAX_BYTES` lets fewer write in a minute
 _OVERHEAD_BYTES = 128  # of one record besides its value
 
 
-class Shelf(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
+class BoundedStorage(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
     """Records that lie there are refreshed before new ones are let in, so a flood keeps nobody from
     staying."""
 

@@ -25,14 +25,14 @@ _HOST_PORT = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class RelayedAddress:
     """A place at a relay: the relay's multiaddr, and the libp2p id of whoever is found there."""
 
     relay: str
     peer_id: str
 
     @classmethod
-    def parse(cls, address: str) -> Place:
+    def parse(cls, address: str) -> RelayedAddress:
         """Raises ValueError if the address is no place."""
         relay, circuit, peer_id = address.partition(f"{_CIRCUIT}/p2p/")
         try:
@@ -53,15 +53,15 @@ class Place:
         return f"{self.circuit}/p2p/{self.peer_id}"
 
 
-def is_place(address: str) -> bool:
+def is_relayed(address: str) -> bool:
     """Which of the two forms an address has, if it has one."""
     return address.startswith("/")
 
 
 def check_address(address: str) -> None:
     """Raises ValueError if the address has neither form."""
-    if is_place(address):
-        Place.parse(address)
+    if is_relayed(address):
+        RelayedAddress.parse(address)
         return
     match = _HOST_PORT.fullmatch(address)
     if not match or int(match[1]) > 65535 or len(address) > MAX_ADDRESS:
@@ -73,7 +73,7 @@ def split(address: str) -> tuple[str, int]:
 
     Raises ValueError for any other.
     """
-    if is_place(address):
+    if is_relayed(address):
         raise ValueError(f"{address!r} is not host:port")
     check_address(address)
     host, _, port = address.rpartition(":")

@@ -1,12 +1,12 @@
 """Opens links to addresses of either form, to peers that prove who they are."""
 
-from swarm.network.links.address import is_place
+from swarm.network.links.address import is_relayed
 from swarm.network.links.handshake import introduce
 from swarm.network.links.libp2p import Streams
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.websocket import WebSockets
 from swarm.wire.codec import speaks
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import Behalf
 
 
@@ -25,7 +25,11 @@ class Dialer:
     """
 
     def __init__(
-        self, me: Member, delay_ms: float = 0.0, streams: Streams | None = None, speaks_for: int = 1
+        self,
+        me: LocalMember,
+        delay_ms: float = 0.0,
+        streams: Streams | None = None,
+        speaks_for: int = 1,
     ) -> None:
         self.me, self.delay_ms, self.streams, self.speaks_for = me, delay_ms, streams, speaks_for
         self._websockets = WebSockets()
@@ -48,7 +52,7 @@ class Dialer:
         await self._websockets.close()
 
     async def _open(self, address: str, certificate: str) -> Link:
-        if not is_place(address):
+        if not is_relayed(address):
             return await self._websockets.open(address, certificate, self.delay_ms)
         if self.streams is None:
             raise LinkClosed(address, "it is at a relay, and we have no libp2p daemon to go there")

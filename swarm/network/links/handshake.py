@@ -15,13 +15,13 @@ from swarm.wire.codec import WireError
 from swarm.wire.fields import MAX_TEXT
 from swarm.wire.handshake import (
     MAX_HELLO_BYTES,
-    Dialling,
+    DiallingSide,
     Hello,
     HelloError,
     Introduction,
-    Member,
+    LocalMember,
     Refusal,
-    Serving,
+    ServingSide,
     Welcome,
     decode,
     encode,
@@ -36,7 +36,7 @@ RELAYED = "relays"  # the address of all that come through relays: nobody sees w
 log = logging.getLogger(__name__)
 
 
-async def introduce(link: Link, me: Member, expected: str) -> None:
+async def introduce(link: Link, me: LocalMember, expected: str) -> None:
     """Say hello on a link that was dialled.
 
     Then its ``peer_id`` is proved, and ``rtt_ms`` is known.
@@ -62,8 +62,8 @@ async def introduce(link: Link, me: Member, expected: str) -> None:
         raise
 
 
-async def _introduce(link: Link, me: Member, expected: str) -> None:
-    dialling = Dialling(me, expected, link.binding)
+async def _introduce(link: Link, me: LocalMember, expected: str) -> None:
+    dialling = DiallingSide(me, expected, link.binding)
     asked_at = time.perf_counter()
     await link.send_bytes(encode(dialling.hello))
     answer = await link.receive_bytes(MAX_HELLO_BYTES)
@@ -75,10 +75,10 @@ async def _introduce(link: Link, me: Member, expected: str) -> None:
     link.peer_id, link.rtt_ms = expected, rtt_ms
 
 
-class Visit:
+class HandshakeTicket:
     """A hello that has begun, until it is over."""
 
-    def __init__(self, door: "Door", address: str) -> None:
+    def __init__(self, door: "HandshakeLimiter", address: str) -> None:
         self._door, self._address = door, address
         self.over = False
 
@@ -89,10 +89,10 @@ class Visit:
             self._door.left(self._address)
 
 
-class Door:
+class HandshakeLimiter:
     """Where links come in. One per process: it bounds the hellos that are not finished."""
 
-    def __init__(self, me: Member) -> None:
+    def __init__(self, me: LocalMember) -> None:
         self.me = me
         self._unfinished = ConcurrencyLimit(MAX_UNFINISHED, MAX_UNFINISHED_AN_ADDRESS)
 
@@ -100,7 +100,7 @@ class Door:
     def unfinished(self) -> int:
         return len(self._unfinished)
 
-    def enter(self, address: str) -> Visit | None:
+    def enter(self, address: str) -> HandshakeTicket | None:
         """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`.
 
         None if too many others have.
@@ -108,7 +108,7 @@ class Door:
         if not self._unfinished.enter(address):
             log.info("too many unfinished hellos; not taking one from %s", address)
             return None
-        return Visit(self, address)
+        return HandshakeTicket(self, address)
 
     def left(self, address: str) -> None:
         """The other half of `enter`."""
@@ -131,7 +131,7 @@ class Door:
         return True
 
     async def _hear(self, link: Link) -> None:
-        serving = Serving(self.me, link.binding)
+        serving = ServingSide(self.me, link.binding)
         try:
             welcome = serving.welcome(decode(await link.receive_bytes(MAX_HELLO_BYTES), Hello))
         except HelloError as error:

@@ -14,8 +14,8 @@ from hivemind.p2p import P2P, P2PDaemonError, PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.network.links import link as links
-from swarm.network.links.address import Place
-from swarm.network.links.handshake import RELAYED, Door
+from swarm.network.links.address import RelayedAddress
+from swarm.network.links.handshake import RELAYED, HandshakeLimiter
 from swarm.network.links.link import HEARTBEAT_S, Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
@@ -139,7 +139,7 @@ class Streams:
             LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or the address is none.
         """
         try:
-            place = Place.parse(address)
+            place = RelayedAddress.parse(address)
         except ValueError as error:
             raise LinkClosed(address, str(error)) from None
         dialling = asyncio.create_task(self._dial(place))
@@ -159,7 +159,10 @@ class Streams:
             raise LinkClosed(address, _first_line(error)) from None
 
     async def serve(
-        self, door: Door, handle: Callable[[Link], Awaitable[None]], delay_ms: float = 0.0
+        self,
+        door: HandshakeLimiter,
+        handle: Callable[[Link], Awaitable[None]],
+        delay_ms: float = 0.0,
     ) -> None:
         """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle``
         returns."""
@@ -182,7 +185,7 @@ class Streams:
 
         await self._daemon.add_binary_stream_handler(PROTOCOL, take)
 
-    async def leads(self, place: Place) -> bool:
+    async def leads(self, place: RelayedAddress) -> bool:
         """Whether whoever holds a place is there now: dialled anew, and hung up again."""
         with contextlib.suppress(LinkClosed):
             link = await self.open(str(place))
@@ -207,7 +210,7 @@ class Streams:
         """libp2p has proved both ids, which no other two daemons have."""
         return f"libp2p:{caller}/{called}".encode()
 
-    async def _dial(self, place: Place) -> Opened:
+    async def _dial(self, place: RelayedAddress) -> Opened:
         peer = PeerID.from_base58(place.peer_id)
         await self._daemon._client.connect(peer, [_Circuit(place)])
         _, reader, writer = await self._daemon.call_binary_stream_handler(peer, PROTOCOL)
@@ -229,7 +232,7 @@ class _Circuit:
     """A place's multiaddr as the daemon reads it. hivemind's own writes a peer id in a form that
     go-libp2p refuses."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RelayedAddress) -> None:
         self._place = place
 
     def to_bytes(self) -> bytes:

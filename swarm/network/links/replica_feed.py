@@ -28,7 +28,7 @@ class Sender(Protocol):
 S = TypeVar("S", bound=Sender)
 
 
-class Feed(Generic[S]):
+class ReplicaFeed(Generic[S]):
     """Tells a peer first what there was, and then every frame that is put.
 
     Where that fails or lags too far behind, the feed is over, and nobody is told. Whoever makes one

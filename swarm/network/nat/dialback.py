@@ -51,7 +51,7 @@ def _direct(address: str) -> str:
 _T = TypeVar("_T", bound=StrictModel)
 
 
-class Question(StrictModel):
+class DialRequest(StrictModel):
     """Does ``address`` lead to me, who shows this certificate?
 
     Unless ``exact``, its port may also be tried where you see me.
@@ -62,7 +62,7 @@ class Question(StrictModel):
     exact: bool = False
 
 
-class Answer(StrictModel):
+class DialResponse(StrictModel):
     """Where the asker was seen (IP addresses), which address was tried if any was, and whether
     somebody answered there who shows the certificate."""
 
@@ -73,7 +73,7 @@ class Answer(StrictModel):
     worked: bool = False
 
 
-async def ask(daemon: P2P, bootstrap: Sequence[str], question: Question) -> list[Answer]:
+async def ask(daemon: P2P, bootstrap: Sequence[str], question: DialRequest) -> list[DialResponse]:
     """What the bootstrap nodes answer; those that say nothing in time, or nothing valid, are left
     out."""
     answers = await asyncio.gather(*(_ask_one(daemon, address, question) for address in bootstrap))
@@ -114,7 +114,7 @@ class Responder:
 
     async def answer(self, asked: BytesValue, context: object) -> BytesValue:
         """hivemind's handler. What it raises is told to the asker."""
-        question = _decoded(Question, asked.value)
+        question = _decoded(DialRequest, asked.value)
         remote: PeerID = context.remote_id  # type: ignore[attr-defined]
         seen = seen_at(
             str(address)
@@ -122,7 +122,7 @@ class Responder:
             if peer.peer_id == remote
             for address in peer.addrs
         )
-        answer = Answer(seen=tuple(seen)[:8])
+        answer = DialResponse(seen=tuple(seen)[:8])
         if seen and not self.closed and self._at_once < MAX_AT_ONCE:
             self._at_once += 1
             try:
@@ -133,7 +133,9 @@ class Responder:
                 self._at_once -= 1
         return BytesValue(value=msgpack.packb(answer.model_dump()))
 
-    async def _try(self, answer: Answer, host: str, port: int, question: Question) -> Answer:
+    async def _try(
+        self, answer: DialResponse, host: str, port: int, question: DialRequest
+    ) -> DialResponse:
         tried = join(host, port)
         named = question.address if question.exact else tried
         try:
@@ -144,7 +146,7 @@ class Responder:
             return answer.model_copy(update={"tried": named})
         return answer.model_copy(update={"tried": named, "worked": True})
 
-    async def _allowed(self, question: Question, seen: Collection[str]) -> str | None:
+    async def _allowed(self, question: DialRequest, seen: Collection[str]) -> str | None:
         """The IP address to dial, None if none may be."""
         host, port = split(question.address)
         named = [host] if _is_ip(host) else []
@@ -186,14 +188,14 @@ def seen_at(multiaddrs: Iterable[str]) -> list[str]:
     return list(found)
 
 
-async def _ask_one(daemon: P2P, address: str, question: Question) -> Answer | None:
+async def _ask_one(daemon: P2P, address: str, question: DialRequest) -> DialResponse | None:
     peer = PeerID.from_base58(Multiaddr(address)["p2p"])
     asked = BytesValue(value=msgpack.packb(question.model_dump()))
     try:
         answer = await within(
             ASK_TIMEOUT_S, daemon.call_protobuf_handler(peer, PROTOCOL, asked, BytesValue)
         )
-        return _decoded(Answer, answer.value)
+        return _decoded(DialResponse, answer.value)
     except Exception as error:  # whatever the other side does, it did not answer
         log.info("the bootstrap node ...%s did not dial back: %s", address[-8:], error)
         return None
@@ -206,7 +208,7 @@ def _decoded(kind: type[_T], data: bytes) -> _T:
     try:
         return kind.model_validate(msgpack.unpackb(data))
     except (ValidationError, msgpack.UnpackException, TypeError) as error:
-        raise ValueError(f"not a valid {kind.__name__.lower()} ({type(error).__name__})") from None
+        raise ValueError(f"not a valid {kind.__name__} ({type(error).__name__})") from None
 
 
 def _is_ip(host: str) -> bool:

@@ -13,9 +13,9 @@ from swarm.config import Network
 from swarm.errors import ConfigError, NoBootstrap
 from swarm.identity import Identity
 from swarm.network.dht.daemon import start_daemon, stop_daemon
-from swarm.network.links.address import Place
+from swarm.network.links.address import RelayedAddress
 from swarm.network.links.libp2p import Streams
-from swarm.network.nat.dialback import Answer, Question, ask
+from swarm.network.nat.dialback import DialRequest, DialResponse, ask
 from swarm.wire.fields import MAX_ADDRESS
 
 MAX_PLACES = 2  # each takes a sixth of a record
@@ -32,7 +32,7 @@ class Relay:
         asked: the places that it has asked for.
     """
 
-    def __init__(self, daemon: P2P, network: Network, asked: tuple[Place, ...]) -> None:
+    def __init__(self, daemon: P2P, network: Network, asked: tuple[RelayedAddress, ...]) -> None:
         self.streams = Streams(daemon)
         self._daemon, self._network, self._asked = daemon, network, asked
 
@@ -44,7 +44,7 @@ class Relay:
         """
         identity = Identity.generate()
         asked = tuple(
-            Place(each, identity.peer_id)
+            RelayedAddress(each, identity.peer_id)
             for each in random.sample(network.bootstrap, len(network.bootstrap))
         )
         asked = tuple(place for place in asked if len(str(place)) <= MAX_ADDRESS)[:MAX_PLACES]
@@ -59,7 +59,7 @@ class Relay:
             daemon = await start_daemon(identity, network, client_mode=True, relays=relays)
         return cls(daemon, network, asked)
 
-    async def ask(self, question: Question) -> list[Answer]:
+    async def ask(self, question: DialRequest) -> list[DialResponse]:
         """Whether an address leads to us, as the bootstrap nodes see it."""
         return await ask(self._daemon, self._network.bootstrap, question)
 

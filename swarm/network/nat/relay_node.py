@@ -18,12 +18,12 @@ from swarm.identity import Identity
 from swarm.network.dht.daemon import start_daemon, stop_daemon
 from swarm.network.dht.directory import Directory
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.libp2p import Streams
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.nat.relay import Relay
 from swarm.util.tasks import within
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import SESSION_ID_BYTES, Frame
 from swarm.wire.tensors import WireTensor
 
@@ -64,10 +64,10 @@ async def relays_well(network: Network) -> bool:
     """Whether a large message comes back over a link through the network's bootstrap node."""
     async with contextlib.AsyncExitStack() as life:
         try:
-            me = Member(Identity.generate(), network)
+            me = LocalMember(Identity.generate(), network)
             relay = await Relay.start(network)
             life.push_async_callback(relay.stop)
-            await relay.streams.serve(Door(me), _echo)
+            await relay.streams.serve(HandshakeLimiter(me), _echo)
             daemon = await start_daemon(Identity.generate(), network, client_mode=True)
             life.push_async_callback(stop_daemon, daemon)
             streams = Streams(daemon)

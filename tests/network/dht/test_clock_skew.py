@@ -16,10 +16,10 @@ from helpers.dht import LAYERS, MODEL, Lab, laboratory, record_of
 from swarm.errors import ClockOff
 from swarm.identity import Identity
 from swarm.network.dht import daemon, node
-from swarm.network.dht.clock_skew import Clock
+from swarm.network.dht.clock_skew import ClockSkew
 from swarm.network.dht.directory import Directory
-from swarm.network.dht.rpc_gater import Gate
-from swarm.network.dht.storage import Shelf
+from swarm.network.dht.rpc_gater import RpcGater
+from swarm.network.dht.storage import BoundedStorage
 from swarm.network.dht.validator import RecordValidator
 
 JUMPS_S = [600.0, -600.0, 3600.0, -3600.0]
@@ -27,14 +27,14 @@ NAMES = {True: "ahead of", False: "behind"}
 
 
 def test_without_an_answer_the_clock_is_taken_to_be_right() -> None:
-    assert Clock().ahead_s == 0.0
-    Clock().check(0.0)
+    assert ClockSkew().ahead_s == 0.0
+    ClockSkew().check(0.0)
 
 
 @pytest.mark.parametrize("jump_s", JUMPS_S)
 def test_a_step_shows_at_once_and_the_median_decides(jump_s: float) -> None:
     now, steady = [1000.0], [5.0]
-    clock = Clock(lambda: now[0], lambda: steady[0])
+    clock = ClockSkew(lambda: now[0], lambda: steady[0])
     for told_by, skew in {"a": 0.0, "b": 0.5, "liar": 1e9, "c": -0.5, "d": 0.0}.items():
         clock.told(told_by, now[0] + skew, asked_at=steady[0])
     clock.check(1.0)
@@ -50,7 +50,7 @@ def test_a_step_shows_at_once_and_the_median_decides(jump_s: float) -> None:
 
 def test_what_was_told_before_a_sleep_is_forgotten_once_somebody_tells_anew() -> None:
     now, steady = [1000.0], [5.0]
-    clock = Clock(lambda: now[0], lambda: steady[0])
+    clock = ClockSkew(lambda: now[0], lambda: steady[0])
     clock.told("a", now[0], asked_at=steady[0])
     now[0] += 3600.0  # the computer slept: its steady clock stood still
     steady[0] += 1.0
@@ -63,7 +63,7 @@ def test_what_was_told_before_a_sleep_is_forgotten_once_somebody_tells_anew() ->
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), 0.0])
 def test_nonsense_is_not_a_time(nonsense: float) -> None:
-    clock = Clock()
+    clock = ClockSkew()
     clock.told("a", nonsense, asked_at=0.0)
     assert clock.nodes == 0
 
@@ -83,9 +83,9 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", time_here)
     monkeypatch.setattr(protocol, "get_dht_time", time_here)
     monkeypatch.setattr(timed_storage, "get_dht_time", time_here)
-    monkeypatch.setattr(daemon, "Gate", partial(Gate, time_of_day=time_here))
+    monkeypatch.setattr(daemon, "RpcGater", partial(RpcGater, time_of_day=time_here))
     monkeypatch.setattr(node, "RecordValidator", partial(RecordValidator, clock=time_here))
-    monkeypatch.setattr(node, "Shelf", partial(Shelf, clock=time_here))
+    monkeypatch.setattr(node, "BoundedStorage", partial(BoundedStorage, clock=time_here))
     EVERYWHERE_S[0] = 0.0
 
 

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.slot_writers import Trees
-from swarm.network.dht.crawl import MAX_SHARDS, Sample, Survey
+from swarm.network.dht.crawl import MAX_SHARDS, Crawl, CrawlSample
 from swarm.network.dht.keys import CAPACITY, MAX_DEPTH, Shard
 
 
 def read(
     trees: Trees, seed: int = 0, enough: int = 1, **options: object
-) -> tuple[Sample[str], Survey[str]]:
-    survey: Survey[str] = Survey([0], enough, random.Random(seed), **options)  # type: ignore[arg-type]
+) -> tuple[CrawlSample[str], Crawl[str]]:
+    survey: Crawl[str] = Crawl([0], enough, random.Random(seed), **options)  # type: ignore[arg-type]
     while shards := survey.wanted():
         survey.saw({shard: sorted(trees.under[shard]) for shard in shards})
     return survey.sample(), survey

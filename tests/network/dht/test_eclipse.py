@@ -6,7 +6,7 @@ import random
 import pytest
 
 from swarm.network.dht import eclipse
-from swarm.network.dht.eclipse import AROUND, ID_BYTES, NEAR, Density
+from swarm.network.dht.eclipse import AROUND, ID_BYTES, NEAR, EclipseDetector
 
 
 def ids(count: int, rng: random.Random) -> list[bytes]:
@@ -18,9 +18,9 @@ def nearest(key: bytes, nodes: list[bytes], count: int) -> list[bytes]:
     return sorted(nodes, key=lambda node: where ^ int.from_bytes(node, "big"))[:count]
 
 
-def seen(nodes: list[bytes], keys: list[bytes], rng: random.Random) -> Density:
+def seen(nodes: list[bytes], keys: list[bytes], rng: random.Random) -> EclipseDetector:
     """By somebody who searches this network for these keys, and asks two nodes each."""
-    ours = Density()
+    ours = EclipseDetector()
     ours.place = rng.randbytes(ID_BYTES)
     for key in (ours.place, *keys):
         named = nearest(key, nodes, 20)
@@ -52,7 +52,7 @@ def test_honest_nodes_are_rarely_suspected_and_crowds_mostly(network: int) -> No
 
 def test_nothing_is_said_of_what_was_not_seen() -> None:
     rng = random.Random(1)
-    ours = Density()
+    ours = EclipseDetector()
     key = rng.randbytes(ID_BYTES)
     assert not ours.crowded(key)
     ours.saw(key, grind(key, rng.randbytes(ID_BYTES), NEAR, rng))

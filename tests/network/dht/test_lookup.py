@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from helpers.records import peer_record
 from swarm.identity import Identity
-from swarm.network.dht.lookup import Found, ModelEntry, ModelLookup, PeerLookup, Spans, covers
+from swarm.network.dht.lookup import (
+    HasSpan,
+    ModelEntry,
+    ModelLookup,
+    PeerLookup,
+    RecordsByKey,
+    covers,
+)
 from swarm.network.dht.records import PeerRecord, Record
 from swarm.network.dht.slots import LISTED
 from swarm.routing.chain import Stage, gaps
@@ -18,14 +25,14 @@ def record_of(peer_id: str, first: int = 0, last: int = 4, **changes: Any) -> Pe
     return peer_record(peer_id, **({"first_layer": first, "last_layer": last} | changes))
 
 
-def under(*records: tuple[Record, float]) -> Found:
+def under(*records: tuple[Record, float]) -> RecordsByKey:
     found: dict[str, list[tuple[Record, float]]] = {}
     for record, expiration in records:
         found.setdefault(record.key(), []).append((record, expiration))
     return found
 
 
-def peers(found: Found) -> list[str]:
+def peers(found: RecordsByKey) -> list[str]:
     lookup = PeerLookup("test", "0" * 32, 8, 100, random.Random(0))
     while keys := lookup.wanted():
         lookup.saw({key: found.get(key, []) for key in keys})
@@ -97,5 +104,5 @@ spans = st.tuples(st.integers(0, 9), st.integers(1, 10)).filter(lambda span: spa
 
 @given(st.lists(spans, max_size=6), st.integers(1, 10))
 def test_to_cover_is_to_leave_no_gap(some: list[tuple[int, int]], layers: int) -> None:
-    peers: list[Spans] = [Span("p", *span) for span in some]
+    peers: list[HasSpan] = [Span("p", *span) for span in some]
     assert covers(peers, layers) == (not gaps(peers, layers))  # type: ignore[arg-type]

@@ -1,11 +1,16 @@
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
+from helpers.loopback import soon
 from helpers.records import peer_record
+from swarm.errors import DirectoryDown, InvalidRecord
 from swarm.identity import Identity
 from swarm.network.dht.keys import CAPACITY
-from swarm.network.dht.publication import Announcement
+from swarm.network.dht.publication import Publication, announce
 from swarm.network.dht.records import ModelRecord, PeerRecord, Record
 from swarm.network.dht.slots import LISTED
 
@@ -18,9 +23,9 @@ def record_of(identity: Identity = US, **changes: Any) -> PeerRecord:
 
 def settled(
     under: Mapping[str, Sequence[Record]], record: PeerRecord | None = None
-) -> tuple[Announcement, list[str]]:
+) -> tuple[Publication, list[str]]:
     """An announcement in a world where these records lie, and the keys that it looked at."""
-    announcement, looked = Announcement(record or record_of(), random.Random(0)), []
+    announcement, looked = Publication(record or record_of(), random.Random(0)), []
     while keys := announcement.wanted(0.0):
         looked += keys
         announcement.saw(
@@ -62,3 +67,44 @@ def test_it_holds_while_the_span_begins_in_the_same_block() -> None:
     )
     assert not announcement.is_for(record_of(model_layers=100, first_layer=50, last_layer=60))
     assert not announcement.is_for(record_of(fingerprint="1" * 32, model_layers=100))
+
+
+class FakeDirectory:
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        self.failures = failures
+        self.published: list[PeerRecord] = []
+        self.calls = 0
+        self.three_published = asyncio.Event()
+
+    async def publish(self, record: PeerRecord) -> None:
+        self.calls += 1
+        if error := self.failures.get(self.calls):
+            raise error
+        self.published.append(record)
+        if len(self.published) == 3:
+            self.three_published.set()
+
+
+async def test_a_failed_refresh_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    directory = FakeDirectory({2: DirectoryDown("nobody answers")})
+    speeds = iter(range(1000))
+    task = asyncio.create_task(
+        announce(
+            directory,
+            lambda: PeerRecord.model_construct(tokens_per_second=next(speeds)),
+            interval_s=0,
+        )
+    )
+    await soon(directory.three_published.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [record.tokens_per_second for record in directory.published[:3]] == [0, 2, 3]
+    assert "nobody answers" in caplog.text
+
+
+async def test_our_own_mistakes_are_not_swallowed() -> None:
+    with pytest.raises(InvalidRecord):
+        await announce(
+            FakeDirectory({1: InvalidRecord("ours")}), PeerRecord.model_construct, interval_s=0
+        )

@@ -30,7 +30,7 @@ from swarm.identity import Identity
 from swarm.network.dht import routing_table, rpc_gater
 from swarm.network.dht.directory import Directory
 from swarm.network.dht.records import PeerRecord
-from swarm.network.dht.routing_table import Routes
+from swarm.network.dht.routing_table import NetworkRoutingTable
 from swarm.network.dht.rpc_gater import FIND, PING, STORE, node_id_of
 
 LIES = ("nobody", "friends", "forged", "old", "garbage", "endless", "silent", "refuses", "fails")
@@ -166,7 +166,7 @@ async def test_nodes_that_were_good_help_against_bootstrap_nodes_that_all_lie(
 @pytest.fixture
 def any_place(monkeypatch: pytest.MonkeyPatch, defended: bool) -> None:
     if not defended:
-        monkeypatch.setattr(Routes, "fits", lambda *_: True)
+        monkeypatch.setattr(NetworkRoutingTable, "fits", lambda *_: True)
         monkeypatch.setattr(rpc_gater, "_sift", lambda _: None)
 
 
@@ -202,7 +202,7 @@ def _transport(node: Directory) -> Multiaddr:
 def test_a_table_keeps_as_many_spares_as_it_uses() -> None:
     """hivemind keeps every node that ever called."""
     ours = PeerID.from_base58(Identity.generate().peer_id)
-    table = Routes(node_id_of(ours), 2, 5, lambda _: True)
+    table = NetworkRoutingTable(node_id_of(ours), 2, 5, lambda _: True)
     for _ in range(1500):
         peer = PeerID.from_base58(Identity.generate().peer_id)
         table.add_or_update_node(node_id_of(peer), peer)
@@ -215,7 +215,9 @@ def test_a_table_keeps_as_many_spares_as_it_uses() -> None:
 
 def test_strangers_are_not_in_the_table_of_a_private_swarm() -> None:
     member, stranger = (PeerID.from_base58(Identity.generate().peer_id) for _ in range(2))
-    table = Routes(DHTID.generate(), 20, 5, lambda peer_id: peer_id == member.to_base58())
+    table = NetworkRoutingTable(
+        DHTID.generate(), 20, 5, lambda peer_id: peer_id == member.to_base58()
+    )
     for peer in (member, stranger):
         table.add_or_update_node(node_id_of(peer), peer)
     assert (member in table, stranger in table) == (True, False)

@@ -21,9 +21,9 @@ from swarm.identity import Identity
 from swarm.network.dht import rpc_gater as gate
 from swarm.network.dht.clock_check import clock_skew_s
 from swarm.network.dht.directory import Directory
-from swarm.network.dht.rpc_auth import Call
-from swarm.network.dht.rpc_gater import FIND, STORE, Gate, Refused, node_id_of
-from swarm.network.nat.dialback import Question, answering, ask
+from swarm.network.dht.rpc_auth import RpcCall
+from swarm.network.dht.rpc_gater import FIND, STORE, CallRefused, RpcGater, node_id_of
+from swarm.network.nat.dialback import DialRequest, answering, ask
 
 KEY = secrets.token_bytes(32)
 PRIVATE = Network("test", key=KEY)
@@ -36,7 +36,7 @@ async def test_a_stranger_reads_and_writes_nothing_in_a_private_swarm(
     defended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:
-        monkeypatch.setattr(gate, "Seal", lambda *_: None)
+        monkeypatch.setattr(gate, "RpcAuthenticator", lambda *_: None)
     async with laboratory(PRIVATE) as lab, answering(lab.bootstrap.daemon):
         victim, _ = await lab.peer()
         stranger = await lab.stranger(None, ensure_bootstrap_success=False)
@@ -57,7 +57,7 @@ async def test_a_stranger_reads_and_writes_nothing_in_a_private_swarm(
         assert found == {victim.peer_id} | (set() if defended else {mallory.peer_id})
 
         assert (await stranger.protocol.call_ping(target) is not None) != defended
-        asked = Question(address="127.0.0.1:1", certificate="0" * 64)
+        asked = DialRequest(address="127.0.0.1:1", certificate="0" * 64)
         assert bool(await ask(stranger.p2p, lab.bootstrap.addresses, asked)) != defended
 
 
@@ -80,7 +80,7 @@ async def test_members_find_each_other_tell_the_time_and_dial_back() -> None:
         client = await lab.join(client_mode=True)
         assert await client.peers(MODEL, LAYERS) == [record_of(victim)]
         assert abs(await clock_skew_s(lab.network)) < 5
-        asked = Question(address="127.0.0.1:1", certificate="0" * 64)
+        asked = DialRequest(address="127.0.0.1:1", certificate="0" * 64)
         (answer,) = await ask(client.daemon, lab.bootstrap.addresses, asked)
         assert answer.seen == ("127.0.0.1",)
 
@@ -134,11 +134,11 @@ def store_request(size: int, keys: int = 1) -> bytes:
 
 
 async def send(
-    gate: Gate, work: Work, request: bytes, caller: str = "mallory", name: str = STORE
+    gate: RpcGater, work: Work, request: bytes, caller: str = "mallory", name: str = STORE
 ) -> bool:
     kind = dht_pb2.StoreRequest if name == STORE else dht_pb2.FindRequest
     try:
-        await gate.answer(Call(name, caller, "us"), request, kind.FromString, work)
+        await gate.answer(RpcCall(name, caller, "us"), request, kind.FromString, work)
     except ValueError:
         return False
     return True
@@ -153,7 +153,7 @@ async def test_a_caller_stores_so_much_a_minute(
         monkeypatch.setattr(gate, "STORE_BYTES", 1 << 40)
     monkeypatch.setattr(gate, "SHARED_STORE_BYTES", 100_000)
     now, work = 0.0, Work()
-    ours = Gate(Network("test"), clock=lambda: now)
+    ours = RpcGater(Network("test"), clock=lambda: now)
     passed = [await send(ours, work, store_request(10_000)) for _ in range(40)]
     assert sum(passed) == work.done == ours.answered == (6 + 9 if defended else 40)
     assert ours.refused == 40 - work.done
@@ -171,7 +171,7 @@ async def test_so_many_calls_are_answered_at_once(
 ) -> None:
     if not defended:
         monkeypatch.setattr(gate, "MAX_AT_ONCE_A_CALLER", 1000)
-    ours, work = Gate(Network("test")), Work()
+    ours, work = RpcGater(Network("test")), Work()
     work.go_on.clear()
     calls = [asyncio.create_task(send(ours, work, store_request(1))) for _ in range(100)]
     other = asyncio.create_task(send(ours, work, store_request(1), caller="alice"))
@@ -189,7 +189,7 @@ async def test_one_call_asks_for_so_much(defended: bool, monkeypatch: pytest.Mon
     if not defended:
         monkeypatch.setattr(gate, "MAX_KEYS_TO_FIND", 1 << 40)
         monkeypatch.setattr(gate, "MAX_KEYS_TO_STORE", 1 << 40)
-    ours, work = Gate(Network("test")), Work()
+    ours, work = RpcGater(Network("test")), Work()
     many = dht_pb2.FindRequest(keys=[b"k"] * 17).SerializeToString()
     assert await send(ours, work, many, name=FIND) != defended
     assert await send(ours, work, store_request(1, keys=1025)) != defended
@@ -211,7 +211,7 @@ async def test_a_caller_asks_so_often_and_gets_so_much(
     now, work = 0.0, Work()
     work.answer = dht_pb2.StoreResponse(store_ok=[True] * 8)
     assert len(work.answer.SerializeToString()) == 10
-    ours = Gate(Network("test"), clock=lambda: now)
+    ours = RpcGater(Network("test"), clock=lambda: now)
     passed = [await send(ours, work, store_request(1)) for _ in range(20)]
     assert sum(passed) == work.done == (passes if defended else 20)
     assert await send(ours, work, store_request(1), caller="alice")
@@ -220,7 +220,7 @@ async def test_a_caller_asks_so_often_and_gets_so_much(
 
 
 async def test_strangers_cost_no_work() -> None:
-    ours, work = Gate(PRIVATE), Work()
+    ours, work = RpcGater(PRIVATE), Work()
     assert not await send(ours, work, store_request(1))
     assert not await send(ours, work, b"")
     assert work.done == 0
@@ -233,7 +233,7 @@ async def answered(results: list[dht_pb2.FindResult], keys: int = 1) -> dht_pb2.
 
     request = dht_pb2.FindRequest(keys=[b"k"] * keys)
     parse = dht_pb2.FindResponse.FromString
-    return await Gate(Network("test")).ask(Call(FIND, "us", "them"), request, reply, parse)
+    return await RpcGater(Network("test")).ask(RpcCall(FIND, "us", "them"), request, reply, parse)
 
 
 @defended_or_not
@@ -288,5 +288,5 @@ async def test_what_is_too_large_is_not_read() -> None:
     assert (results[0].type, results[0].value) == (dht_pb2.NOT_FOUND, b"")
     assert results[1] == records(256)
     assert results[2].type == dht_pb2.NOT_FOUND
-    with pytest.raises(Refused, match="bytes"):
+    with pytest.raises(CallRefused, match="bytes"):
         await answered([large] * 8, keys=1)

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.slot_writers import Trees
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY, SIGNPOST, Shard
-from swarm.network.dht.slots import CROWD, LIST_INTERVAL_S, LISTED, LOOK_INTERVAL_S, Listing
+from swarm.network.dht.slots import CROWD, LIST_INTERVAL_S, LISTED, LOOK_INTERVAL_S, ModelListSlot
 
 
 def test_a_small_swarm_lies_in_the_root() -> None:
@@ -57,8 +57,8 @@ def test_after_departures_a_key_that_leads_to_others_shows_it(share: float) -> N
     assert trees.largest <= CROWD
 
 
-def listing(peer_id: str = "me", seed: int = 0) -> Listing:
-    return Listing(peer_id, "ours", random.Random(seed))
+def listing(peer_id: str = "me", seed: int = 0) -> ModelListSlot:
+    return ModelListSlot(peer_id, "ours", random.Random(seed))
 
 
 def ours(count: int) -> list[tuple[str, str]]:

@@ -12,13 +12,13 @@ from helpers.dht import LAYERS, MODEL, laboratory, peer_id_of, record_of, signed
 from swarm.identity import Identity
 from swarm.network.dht import storage as shelf
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY
-from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, Shelf
+from swarm.network.dht.storage import MAX_KEY_BYTES, MAX_RECORDS, BoundedStorage
 from swarm.util.rates import Rate, TokenBuckets
 
 KEY, OTHER = DHTID.generate("key"), DHTID.generate("other")
 
 
-def records_in(storage: Shelf, key: DHTID = KEY) -> dict[str, tuple[bytes, float]]:
+def records_in(storage: BoundedStorage, key: DHTID = KEY) -> dict[str, tuple[bytes, float]]:
     item = storage.get(key)
     return {} if item is None else dict(item.value.items())
 
@@ -37,7 +37,7 @@ flood = pytest.mark.parametrize("defended", [True, False])
 @pytest.mark.threat("flooded-key")
 @pytest.mark.usefixtures("no_bounds")
 def test_many_small_records_fill_a_key_so_far(defended: bool) -> None:
-    storage, soon = Shelf(), time.time() + 60
+    storage, soon = BoundedStorage(), time.time() + 60
     assert storage.store_subkey(KEY, "honest", b"old", soon)
     stored = [
         storage.store_subkey(KEY, f"flooder {i}", b"spam", soon + 4) for i in range(2 * MAX_RECORDS)
@@ -52,7 +52,7 @@ def test_many_small_records_fill_a_key_so_far(defended: bool) -> None:
 @pytest.mark.threat("flooded-key")
 @pytest.mark.usefixtures("no_bounds")
 def test_large_records_fill_a_key_so_far(defended: bool) -> None:
-    storage, soon = Shelf(), time.time() + 60
+    storage, soon = BoundedStorage(), time.time() + 60
     for i in range(2 * MAX_RECORDS):
         storage.store_subkey(KEY, f"flooder {i:44}", bytes(1091), soon)
     size = len(MSGPackSerializer.dumps(storage.get(KEY).value))
@@ -65,7 +65,7 @@ def test_large_records_fill_a_key_so_far(defended: bool) -> None:
 @pytest.mark.usefixtures("no_bounds")
 def test_one_peer_writes_so_often(defended: bool) -> None:
     now = time.time()
-    storage = Shelf(lambda: now)
+    storage = BoundedStorage(lambda: now)
     keys = [DHTID.generate(f"key {i}") for i in range(100)]
     stored = [storage.store_subkey(key, "flooder", b"spam", now + 60) for key in keys]
     assert sum(stored) == (shelf.MAX_WRITES if defended else 100)
@@ -77,7 +77,7 @@ def test_one_peer_writes_so_often(defended: bool) -> None:
 def test_all_together_write_so_much(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "MAX_BYTES", 20_000 if defended else 1 << 40)
     now = time.time()
-    storage = Shelf(lambda: now)
+    storage = BoundedStorage(lambda: now)
     stored = [
         storage.store_subkey(DHTID.generate(f"key {i}"), f"{i}", bytes(872), now + 60)
         for i in range(50)
@@ -91,7 +91,7 @@ def test_a_peer_pays_no_write_for_what_all_together_have_used_up(
     monkeypatch.setattr(shelf, "MAX_BYTES", 1000)
     monkeypatch.setattr(shelf, "MAX_WRITES", 1)
     now = time.time()
-    storage = Shelf(lambda: now)
+    storage = BoundedStorage(lambda: now)
     assert storage.store_subkey(KEY, "flooder", bytes(872), now + 300)
     assert not storage.store_subkey(KEY, "honest", bytes(872), now + 300)
     monkeypatch.setattr(storage, "_bytes", TokenBuckets(Rate(1.0, 1128), lambda: now))
@@ -101,7 +101,7 @@ def test_a_peer_pays_no_write_for_what_all_together_have_used_up(
 
 
 def test_it_is_hiveminds_storage_otherwise() -> None:
-    storage, soon = Shelf(), time.time() + 60
+    storage, soon = BoundedStorage(), time.time() + 60
     assert storage.store(KEY, b"a", soon, subkey="peer")
     assert storage.store_subkey(KEY, "peer", b"a", soon), "once more the same is no refusal"
     assert not storage.store_subkey(KEY, "peer", b"b", soon)

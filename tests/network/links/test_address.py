@@ -1,6 +1,6 @@
 import pytest
 
-from swarm.network.links.address import Place, check_address, is_place, join, split
+from swarm.network.links.address import RelayedAddress, check_address, is_relayed, join, split
 from swarm.wire.fields import MAX_ADDRESS
 
 RELAY = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
@@ -11,9 +11,9 @@ PEER = "12D3KooWRHdv39CS4pr2WAuFzmzJzfNbJyequC8N2mtYNiEyk3xd"
     "relay", [RELAY, RELAY.replace("ip4/203.0.113.5", "dns4/relay.example.org")]
 )
 def test_a_place_is_what_it_is_written_as(relay: str) -> None:
-    place = Place(relay, PEER)
-    assert Place.parse(str(place)) == place
-    assert is_place(str(place))
+    place = RelayedAddress(relay, PEER)
+    assert RelayedAddress.parse(str(place)) == place
+    assert is_relayed(str(place))
     check_address(str(place))
 
 
@@ -34,7 +34,7 @@ def test_a_place_is_what_it_is_written_as(relay: str) -> None:
 )
 def test_what_is_no_place_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="no place"):
-        Place.parse(wrong)
+        RelayedAddress.parse(wrong)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.links import handshake, websocket
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door, introduce
+from swarm.network.links.handshake import HandshakeLimiter, introduce
 from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.websocket import PATH, WebSockets
 from swarm.wire import handshake as said
 from swarm.wire.codec import PROTOCOL_VERSION, encode, unpack
-from swarm.wire.handshake import Hello, Introduction, Member, Welcome
+from swarm.wire.handshake import Hello, Introduction, LocalMember, Welcome
 from swarm.wire.messages import Behalf, Message, Ping, Pong
 
 PRIVATE = Network("test", key=b"k" * 32)
@@ -65,7 +65,8 @@ async def test_links_from_and_to_those_who_are_not_listed_are_refused() -> None:
         before = len(server.links)
         with pytest.raises(LinkClosed, match="not on our list"):
             async with dialed(
-                server, me=Member(me.identity, Network("test", members=frozenset({me.peer_id})))
+                server,
+                me=LocalMember(me.identity, Network("test", members=frozenset({me.peer_id}))),
             ):
                 pass
         assert len(server.links) == before
@@ -78,7 +79,7 @@ async def test_another_network_and_another_version_are_said(
         with pytest.raises(LinkClosed, match="the network 'test', not 'other'"):
             async with dialed(server, me=somebody(Network("other"))):
                 pass
-        monkeypatch.setattr(said.Dialling.__init__, "__defaults__", ((3,),))
+        monkeypatch.setattr(said.DiallingSide.__init__, "__defaults__", ((3,),))
         with pytest.raises(
             LinkClosed,
             match=f"one side speaks protocol 3, the other {PROTOCOL_VERSION}: update the older one",
@@ -97,7 +98,7 @@ async def test_over_a_stream_the_hello_is_bound_to_its_two_libp2p_nodes() -> Non
         one = StreamLink(*await asyncio.open_connection(sock=here), "there", binding=channels[0])
         two = StreamLink(*await asyncio.open_connection(sock=there), "here", binding=channels[1])
         async with one, two:
-            serving = asyncio.create_task(Door(other).admits(two))
+            serving = asyncio.create_task(HandshakeLimiter(other).admits(two))
             if good:
                 await soon(introduce(one, me, other.peer_id))
                 assert await soon(serving)
@@ -117,7 +118,7 @@ async def test_who_says_no_hello_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         _, writer = await asyncio.open_connection(sock=there)
         async with StreamLink(*await asyncio.open_connection(sock=here), "mute") as link:
             if serving:
-                assert not await soon(Door(somebody()).admits(link))
+                assert not await soon(HandshakeLimiter(somebody()).admits(link))
             else:
                 with pytest.raises(LinkClosed, match="no hello in"):
                     await soon(introduce(link, somebody(), somebody().peer_id))
@@ -317,7 +318,7 @@ def test_a_door_bounds_what_has_begun_by_address_and_in_all(
 ) -> None:
     monkeypatch.setattr(handshake, "MAX_UNFINISHED", 3)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 2)
-    door = Door(somebody())
+    door = HandshakeLimiter(somebody())
     visits = [door.enter("a"), door.enter("a")]
     assert door.enter("a") is None
     assert door.enter("b") is not None
@@ -357,7 +358,8 @@ async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(
                 await link.send(Pong(nonce=message.nonce))
 
     monkeypatch.setattr(
-        "swarm.network.links.handshake.Serving", functools.partial(said.Serving, versions=versions)
+        "swarm.network.links.handshake.ServingSide",
+        functools.partial(said.ServingSide, versions=versions),
     )
     async with Server(serve) as server:
         assert await _version_with(server, 7) == max(versions)
@@ -370,8 +372,8 @@ async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(
 @pytest.mark.parametrize("version", [4, 5])
 async def test_a_client_of_the_version_before_is_answered_in_its_own(version, monkeypatch) -> None:
     monkeypatch.setattr(
-        "swarm.network.links.handshake.Dialling",
-        functools.partial(said.Dialling, versions=(version,)),
+        "swarm.network.links.handshake.DiallingSide",
+        functools.partial(said.DiallingSide, versions=(version,)),
     )
     async with Server(pong) as server, dialed(server) as link:
         await link.send(Ping(nonce=1))

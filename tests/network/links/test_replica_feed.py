@@ -9,7 +9,7 @@ import pytest
 
 from helpers.loopback import eventually, soon, tokens_frame
 from swarm.network.links.link import LinkClosed
-from swarm.network.links.replica_feed import MAX_BEHIND_TOKENS, Feed
+from swarm.network.links.replica_feed import MAX_BEHIND_TOKENS, ReplicaFeed
 from swarm.wire.messages import Frame, Message
 
 
@@ -46,10 +46,10 @@ FRAMES = [tokens_frame(first, (7, 8), tail=0, replay=0) for first in (1, 3, 5, 7
 @asynccontextmanager
 async def feeding(
     first: Iterator[Frame], **state: bool
-) -> AsyncIterator[tuple[Line, "Feed[Line]"]]:
+) -> AsyncIterator[tuple[Line, "ReplicaFeed[Line]"]]:
     """In the end what was connected is released, once."""
     line = Line(**state)
-    feed = Feed(line.connect, line.release, first)
+    feed = ReplicaFeed(line.connect, line.release, first)
     yield line, feed
     await soon(feed.close())
     await soon(feed.close())

@@ -15,7 +15,7 @@ from swarm.network.dht.directory import Directory
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.websocket import WebSockets
 from swarm.network.nat import dialback
-from swarm.network.nat.dialback import Answer, Question, answering, ask, choose, seen_at
+from swarm.network.nat.dialback import DialRequest, DialResponse, answering, ask, choose, seen_at
 from swarm.util.rates import TokenBuckets
 
 PEER = Identity.generate().peer_id
@@ -43,9 +43,9 @@ async def test_who_listens_is_reached_and_told_where_it_is_seen(
     bootstrap: Directory, asker: Directory
 ) -> None:
     async with Server(listen) as server:
-        question = Question(address=server.address, certificate=server.certificate)
+        question = DialRequest(address=server.address, certificate=server.certificate)
         (answer,) = await soon(ask(asker.daemon, bootstrap.addresses, question))
-        assert answer == Answer(seen=("127.0.0.1",), tried=server.address, worked=True)
+        assert answer == DialResponse(seen=("127.0.0.1",), tried=server.address, worked=True)
 
 
 async def test_nobody_or_somebody_else_at_the_address_is_not_being_reached(
@@ -56,21 +56,21 @@ async def test_nobody_or_somebody_else_at_the_address_is_not_being_reached(
             (server.address, "0" * 64),
             ("127.0.0.1:1", server.certificate),
         ):
-            question = Question(address=address, certificate=certificate)
+            question = DialRequest(address=address, certificate=certificate)
             (answer,) = await soon(ask(asker.daemon, bootstrap.addresses, question))
             assert (answer.tried, answer.worked) == (address, False)
 
 
 async def test_another_computer_is_not_dialled(bootstrap: Directory, asker: Directory) -> None:
-    question = Question(address="192.0.2.1:80", certificate="0" * 64, exact=True)
+    question = DialRequest(address="192.0.2.1:80", certificate="0" * 64, exact=True)
     (answer,) = await soon(ask(asker.daemon, bootstrap.addresses, question))
-    assert answer == Answer(seen=("127.0.0.1",))
+    assert answer == DialResponse(seen=("127.0.0.1",))
 
 
 async def test_one_address_is_dialled_a_few_times_only(
     bootstrap: Directory, asker: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question = Question(address="127.0.0.1:1", certificate="0" * 64)
+    question = DialRequest(address="127.0.0.1:1", certificate="0" * 64)
     answers = [
         await soon(ask(asker.daemon, bootstrap.addresses, question))
         for _ in range(dialback.MAX_PER_MINUTE + 1)
@@ -103,7 +103,7 @@ async def test_garbage_is_refused(bootstrap: Directory, asker: Directory, garbag
 async def test_a_node_that_is_gone_or_knows_no_such_question_is_left_out(
     bootstrap: Directory, asker: Directory
 ) -> None:
-    question = Question(address="127.0.0.1:1", certificate="0" * 64)
+    question = DialRequest(address="127.0.0.1:1", certificate="0" * 64)
     async with await Directory.join(
         Identity.generate(), Network("test"), bootstrap_node=True
     ) as other:
@@ -127,7 +127,7 @@ async def test_a_node_that_does_not_answer_keeps_nobody_waiting(
     network = Network("test")
     async with await Directory.join(Identity.generate(), network, bootstrap_node=True) as mute:
         await mute.daemon.add_protobuf_handler(dialback.PROTOCOL, hang, BytesValue)
-        question = Question(address="127.0.0.1:1", certificate="0" * 64)
+        question = DialRequest(address="127.0.0.1:1", certificate="0" * 64)
         inside = Network("test", mute.addresses)
         async with await Directory.join(Identity.generate(), inside, client_mode=True) as other:
             assert await soon(ask(other.daemon, mute.addresses, question)) == []
@@ -177,7 +177,7 @@ async def test_nobody_has_a_bootstrap_node_dial_somebody_else(
 
     monkeypatch.setattr(WebSockets, "open", dial)
     for exact in (True, False):
-        question = Question(address="192.0.2.1:80", certificate="0" * 64, exact=exact)
+        question = DialRequest(address="192.0.2.1:80", certificate="0" * 64, exact=exact)
         await soon(ask(asker.daemon, bootstrap.addresses, question))
     assert ("192.0.2.1:80" in dialled) != defended
 
@@ -199,6 +199,6 @@ async def test_names_are_looked_up_a_few_times_only(
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
     times = 2 * dialback.MAX_PER_MINUTE
     for number in range(times):
-        question = Question(address=f"host{number}.example:80", certificate="0" * 64, exact=True)
+        question = DialRequest(address=f"host{number}.example:80", certificate="0" * 64, exact=True)
         await soon(ask(asker.daemon, bootstrap.addresses, question))
     assert len(names) == (dialback.MAX_PER_MINUTE if defended else times)

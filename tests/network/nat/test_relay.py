@@ -11,9 +11,9 @@ from helpers.loopback import eventually, hidden_frame, somebody, soon
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory
-from swarm.network.links.address import Place
+from swarm.network.links.address import RelayedAddress
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.nat.relay import Relay
 from swarm.network.nat.relay_node import join_and_relay, relays_well
@@ -45,9 +45,9 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
     client = await Directory.join(Identity.generate(), network, client_mode=True)
     dialer = Dialer(somebody(network), streams=client.streams)
     try:
-        await relay.streams.serve(Door(me), echo)
+        await relay.streams.serve(HandshakeLimiter(me), echo)
         (place,) = await soon(relay.wait_for_place(client.streams, PLACE_TIMEOUT_S))
-        assert Place.parse(place).relay in bootstrap.addresses
+        assert RelayedAddress.parse(place).relay in bootstrap.addresses
         link = await soon(dialer.connect(place, "0" * 64, me.peer_id))
         assert link.relayed
         assert link.address == place
@@ -57,7 +57,7 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
         await link.close()
         await eventually(lambda: served[0].closed)
 
-        imposed = str(Place(Place.parse(place).relay, NOBODY))
+        imposed = str(RelayedAddress(RelayedAddress.parse(place).relay, NOBODY))
         with pytest.raises(LinkClosed) as caught:
             await soon(dialer.connect(imposed, "0" * 64, NOBODY))
         assert "\n" not in str(caught.value)
@@ -65,7 +65,7 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
         again = await soon(dialer.connect(place, "0" * 64, me.peer_id))
         await relay.stop()
         await relay.stop()
-        assert not await soon(client.streams.leads(Place.parse(place)))
+        assert not await soon(client.streams.leads(RelayedAddress.parse(place)))
         with pytest.raises(LinkClosed):
             await soon(again.receive())
         await again.close()
@@ -79,7 +79,7 @@ async def test_without_a_daemon_no_relay_is_dialled() -> None:
     dialer = Dialer(somebody())
     with pytest.raises(LinkClosed, match="no libp2p daemon"):
         await dialer.connect(
-            str(Place(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY
+            str(RelayedAddress(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY
         )
     await dialer.close()
 

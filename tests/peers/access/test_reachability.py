@@ -13,10 +13,10 @@ from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory
-from swarm.network.links.address import is_place
+from swarm.network.links.address import is_relayed
 from swarm.network.links.dialer import Dialer
-from swarm.network.links.handshake import Door
-from swarm.network.nat.dialback import Answer, answering
+from swarm.network.links.handshake import HandshakeLimiter
+from swarm.network.nat.dialback import DialResponse, answering
 
 OURS = "192.168.1.7:31330"
 OUTSIDE = "9.9.9.9:31330"  # of the open internet, as no address for documentation is
@@ -39,8 +39,8 @@ def _as_if_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_is_loopback", lambda _: False)
 
 
-def said(tried: str | None, worked: bool = False, seen: str = "203.0.113.5") -> Answer:
-    return Answer(seen=(seen,), tried=tried, worked=worked)
+def said(tried: str | None, worked: bool = False, seen: str = "203.0.113.5") -> DialResponse:
+    return DialResponse(seen=(seen,), tried=tried, worked=worked)
 
 
 def test_what_nobody_tried_is_announced_unverified() -> None:
@@ -69,7 +69,7 @@ def test_what_works_for_some_only_is_not_enough() -> None:
 
 async def test_nobody_is_asked_about_loopback() -> None:
     talk: list[News] = []
-    reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), listen)
+    reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), listen)
     async with asked(reach, talk.append):
         assert reach.addresses == ("127.0.0.1:1",)
         assert reach.is_direct
@@ -93,7 +93,9 @@ async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None
     async with await Directory.join(
         Identity.generate(), Network("test"), bootstrap_node=True
     ) as mute:
-        reach = Reach(Network("test", mute.addresses), "127.0.0.1:1", Door(somebody()), listen)
+        reach = Reach(
+            Network("test", mute.addresses), "127.0.0.1:1", HandshakeLimiter(somebody()), listen
+        )
         async with asked(reach, talk.append):
             assert reach.addresses == ("127.0.0.1:1",)
         assert "unverified" in talk[0].sentence
@@ -112,7 +114,7 @@ async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes
             assert not reach.is_direct
             await soon(reach.enter(directory))
             (place,) = reach.addresses
-            assert is_place(place)
+            assert is_relayed(place)
             dialer = Dialer(somebody(), streams=directory.streams)
             link = await soon(dialer.connect(*(place, *server.where[1:])))
             assert link.relayed
@@ -157,7 +159,7 @@ async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: D
             for _ in range(module.MAX_FAILED):
                 await soon(reach.ask_again(directory))
             (place,) = reach.addresses
-            assert is_place(place)
+            assert is_relayed(place)
 
 
 @pytest.mark.usefixtures("_as_if_outside")
@@ -168,7 +170,7 @@ async def test_no_way_in_at_all_is_said(
     network = Network("test", bootstrap.addresses)
     async with (
         entered(network) as directory,
-        asked(Reach(network, "127.0.0.1:1", Door(somebody()), listen), quiet) as reach,
+        asked(Reach(network, "127.0.0.1:1", HandshakeLimiter(somebody()), listen), quiet) as reach,
     ):
         await reach._relay.stop()
         with pytest.raises(Unreachable, match="forward port 1"):
@@ -181,7 +183,8 @@ async def test_no_bootstrap_node_is_said() -> None:
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap):
         async with asked(
-            Reach(Network("test", (nobody,)), "127.0.0.1:1", Door(somebody()), listen), quiet
+            Reach(Network("test", (nobody,)), "127.0.0.1:1", HandshakeLimiter(somebody()), listen),
+            quiet,
         ):
             pass
 

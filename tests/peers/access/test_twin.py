@@ -14,14 +14,14 @@ from swarm.keylock import KeyInUse
 from swarm.network.dht.directory import Directory
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
-from swarm.wire.handshake import Member
+from swarm.wire.handshake import LocalMember
 
 
 class Computer:
     """A peer that listens, and looks for another one with its key."""
 
     def __init__(self, identity: Identity, lab: Lab) -> None:
-        self.dialer = Dialer(Member(identity, lab.network))
+        self.dialer = Dialer(LocalMember(identity, lab.network))
         self.twins = TwinSearch(self.dialer)
         self.server = Server(self.twins.serving(pong), identity=identity)
 

@@ -22,7 +22,7 @@ from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network.dht.clock_check import clock_skew_s
 from swarm.network.dht.directory import Directory
-from swarm.network.nat.dialback import Answer, answering
+from swarm.network.nat.dialback import DialResponse, answering
 
 
 @pytest.fixture
@@ -146,7 +146,9 @@ async def test_an_announced_address_that_leads_elsewhere_is_not_dialled(
 def test_behind_a_router_all_is_well_and_there_is_advice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    verdict = judge([Answer(seen=("203.0.113.5",), tried="203.0.113.5:31330")], "192.168.1.7:31330")
+    verdict = judge(
+        [DialResponse(seen=("203.0.113.5",), tried="203.0.113.5:31330")], "192.168.1.7:31330"
+    )
     finding = reach_finding(verdict, "192.168.1.7:31330")
     show([finding])
     assert is_well([finding])

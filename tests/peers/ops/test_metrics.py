@@ -37,7 +37,7 @@ from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.dht.directory import Directory
-from swarm.network.links.handshake import Door
+from swarm.network.links.handshake import HandshakeLimiter
 from swarm.util.tasks import end
 from swarm.wire.messages import Close, Fault, Opened, Result
 
@@ -76,7 +76,7 @@ def span(tiny: Checkpoint) -> Span:
 async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
     async with Peer(span, tiny.fingerprint) as peer:
         offer = Offer((0, LAYERS), "online", 12.5, peer.budget)
-        reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), _no_link)
+        reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link)
         metrics = PeerMetrics(peer.handler, offer, reach, {"model": "tiny"})
         before = read(metrics)
         assert before["swarm_peer_info", "tiny", __version__] == 1
@@ -119,7 +119,7 @@ async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(
     span: Span, tiny: Checkpoint
 ) -> None:
     async with Peer(span, tiny.fingerprint, cache_tokens=32) as peer:
-        reach = Reach(Network("test"), "127.0.0.1:1", Door(somebody()), _no_link)
+        reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link)
         metrics = PeerMetrics(
             peer.handler, Offer((0, LAYERS), "online", 1.0, peer.budget), reach, {}
         )

@@ -10,7 +10,7 @@ from helpers.models import LAYERS
 from peers.placement import membership as censuses
 from peers.placement.membership import Census, as_serving, usual_speed
 from swarm.identity import Identity
-from swarm.network.dht.crawl import Sample
+from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
 from swarm.routing.placement import Serving
@@ -22,8 +22,8 @@ class Records:
     def __init__(self) -> None:
         self.found: list[PeerRecord] = []
 
-    async def survey(self, fingerprint: str, model_layers: int) -> Sample[PeerRecord]:
-        return Sample(tuple(self.found), (1.0,) * len(self.found), len(self.found), True)
+    async def survey(self, fingerprint: str, model_layers: int) -> CrawlSample[PeerRecord]:
+        return CrawlSample(tuple(self.found), (1.0,) * len(self.found), len(self.found), True)
 
 
 class Lab:
