@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -23,6 +24,7 @@ ENDING = tuple(
     if hasattr(signal, name)  # Windows has no SIGHUP
 )
 EXIT_BASE = 128  # shells report 128 + the number of the signal that ended a program
+WAKING_BYTES = 64  # one for each signal
 AGAIN_S = 0.05  # until a signal is raised again that reached code which cannot raise
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ def on_signals(numbers: Sequence[Signals], act: Callable[[Signals], None]) -> It
         _leave_closed_terminal(number)
         loop.call_soon_threadsafe(act, Signals(number))
 
-    with _handlers(numbers, schedule):
+    with _woken_by_signals(loop), _handlers(numbers, schedule):
         yield
 
 
@@ -115,6 +117,27 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             raise
         log.debug("how it ended", exc_info=True)
         raise Stopped(received[0]) from None
+
+
+@contextlib.contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Within the block every signal ends the loop's wait for events.
+
+    Python calls handlers between two instructions of the main thread. A signal that arrives in
+    another thread, or just before the loop begins to wait, would be handled after the next event.
+    """
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    loop.add_reader(reader, reader.recv, WAKING_BYTES)
+    former = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        loop.remove_reader(reader)
+        reader.close()
+        writer.close()
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ import torch
 from warm import OVEN, warmly
 
 from helpers.loopback import children
+from helpers.model_folders import draft, target
 from helpers.swarm_in_process import expected, make, material
 from helpers.swarm_in_thread import threaded
 
-__all__ = ["expected", "make", "material", "threaded", "warmly"]
+__all__ = ["draft", "expected", "make", "material", "target", "threaded", "warmly"]
 
 torch.set_num_threads(1)
 

@@ -214,6 +214,24 @@ def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
     assert process.wait(HANG_S) == 0
 
 
+def test_a_signal_that_arrives_in_another_thread_does_not_wait_for_an_event() -> None:
+    lines = (
+        "import asyncio, os, threading",
+        "from swarm.terminal.signals import heeded, on_signals, run",
+        "def interrupt():",
+        "    time.sleep(0.1)  # the main thread most likely waits for events by now",
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)",
+        "async def work():",
+        "    told = asyncio.Event()",
+        "    with on_signals(heeded(), lambda _: told.set()):",
+        "        threading.Thread(target=interrupt).start()",
+        "        asyncio.get_running_loop().call_later(60, os._exit, 9)",
+        "        await told.wait()",
+        "run(work())",
+    )
+    assert started(program(*lines)).wait(HANG_S) == 0
+
+
 async def test_actions_are_nested_and_given_back() -> None:
     told: list[str] = []
     before = {number: signal.getsignal(number) for number in stop_signals()}

@@ -44,7 +44,7 @@ class Board:
     def put(self, peer_id: str, span: Span, state: str = "online") -> None:
         self.records[peer_id] = record_of(peer_id, span, state)
 
-    def block_selection(self, peer_id: str, seed: int = 0) -> Placing:
+    def placing(self, peer_id: str, seed: int = 0) -> Placing:
         async def claim(span: Span) -> None:
             self.claims.append((peer_id, span))
             self.put(peer_id, span, "joining")

@@ -1,3 +1,5 @@
+"""Folders of a target and a draft model, as `swarm-peer join` and a client open them."""
+
 from pathlib import Path
 
 import pytest
