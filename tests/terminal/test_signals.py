@@ -217,13 +217,13 @@ def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
 def test_a_signal_that_arrives_in_another_thread_does_not_wait_for_an_event() -> None:
     lines = (
         "import asyncio, os, threading",
-        "from swarm.terminal.signals import heeded, on_signals, run",
+        "from swarm.terminal.signals import stop_signals, on_signals, run",
         "def interrupt():",
         "    time.sleep(0.1)  # the main thread most likely waits for events by now",
         "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)",
         "async def work():",
         "    told = asyncio.Event()",
-        "    with on_signals(heeded(), lambda _: told.set()):",
+        "    with on_signals(stop_signals(), lambda _: told.set()):",
         "        threading.Thread(target=interrupt).start()",
         "        asyncio.get_running_loop().call_later(60, os._exit, 9)",
         "        await told.wait()",
