@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swarm.client.client import ClientOptions, SwarmClient
+    from swarm.client.client import SwarmClient
     from swarm.client.conversation import Message
     from swarm.client.generation import GenerationStream
     from swarm.client.scoring import Reading
+    from swarm.client.settings import ClientOptions
     from swarm.client.sync import BlockingClient
     from swarm.config import Network, load_network
     from swarm.errors import (
@@ -100,7 +101,8 @@ __all__ = [
 # Most of them come with torch and transformers: each is imported when it is asked for.
 _HOMES = {
     "swarm.client.sync": ("BlockingClient",),
-    "swarm.client.client": ("ClientOptions", "SwarmClient"),
+    "swarm.client.client": ("SwarmClient",),
+    "swarm.client.settings": ("ClientOptions",),
     "swarm.config": ("Network", "load_network"),
     "swarm.client.conversation": ("Message",),
     "swarm.errors": (

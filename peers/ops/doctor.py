@@ -14,6 +14,7 @@ import click
 from peers.access.listener import listening
 from peers.access.reachability import Verdict, judge, own_address
 from peers.compute.device import NoSuchDevice, choose_device
+from swarm.client.connect import connect
 from swarm.client.incomplete import unserved
 from swarm.client.status import ModelStatus, look
 from swarm.config import Network
@@ -178,9 +179,9 @@ def clock_finding(skew_s: float) -> Finding:
 
 async def _network(network: Network) -> Finding:
     started = time.monotonic()
-    async with await Directory.join(Identity.generate(), network, client_mode=True) as directory:
+    async with connect(LocalMember(Identity.generate(), network)) as swarm:
         took_s = time.monotonic() - started
-        models = await directory.models()
+        models = await swarm.directory.models()
     served = ", ".join(f"{m.model} by {m.crowd}" for m in models[:10]) or "no model yet"
     return Finding("network", f"{network.name} entered in {took_s:.1f} s; it serves {served}")
 

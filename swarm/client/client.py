@@ -5,12 +5,10 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
 from swarm.audit.ledger import Ledger
 from swarm.chain.book import PeerBook
@@ -18,51 +16,29 @@ from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
 from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
+from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
 from swarm.client.generation import Executors, GenerationStream
-from swarm.client.lookout import Lookout
-from swarm.client.models import NO_PATTERNS, ClientModels
+from swarm.client.models import ClientModels
+from swarm.client.pinger import Pinger
 from swarm.client.prompt import encoded
-from swarm.client.scoring import Reader, Reading
+from swarm.client.scoring import Reading, Scorer
 from swarm.client.session_cache import SessionCache
+from swarm.client.settings import ClientOptions, ClientSettings
 from swarm.client.status import ModelStatus, entry_of, look_at
-from swarm.config import Network, load_network
-from swarm.errors import ConfigError, DirectoryDown, NoBootstrap, RequestError
+from swarm.config import load_network
+from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
-from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import look
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
-from swarm.network.dht.directory import Directory, node_of_client
-from swarm.network.known_peers import AddressBook, Standing
-from swarm.network.links.dialer import Dialer
-from swarm.network.pool import Connections
+from swarm.network.known_peers import KnownPeers, Reputation
 from swarm.outputs import Audits, Generation
 from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
 from swarm.wire.handshake import LocalMember
-from swarm.wire.messages import MAX_CLIENTS
-
-DEFAULT_AUDIT_RATE = 0.01
-
-
-class ClientOptions(TypedDict, total=False):
-    """The keyword arguments of `SwarmClient`, which says what they mean; all may be left out."""
-
-    draft: str | None
-    key_patterns: Mapping[str, str]
-    bootstrap: Sequence[str]
-    network: Network | None
-    link_ms: float
-    block: Collection[str]
-    allow: Collection[str]
-    identity: Identity | None
-    cache: Path | None
-    audit_rate: float
-    quantization: str | None
-    speaks_for: int
 
 
 class SwarmClient:
@@ -79,17 +55,17 @@ class SwarmClient:
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
-        identity: who we are; by default somebody new each time. A swarm with a list of members
+        identity: the client's key; by default a new one each time. A swarm with a list of members
             knows its clients by it.
-        cache: a folder where peers and nodes that were good, and peers that lied, are noted for the
-            next start; None notes nothing.
-        audit_rate: how likely a text is computed again by other peers at least, in the background,
-            to notice peers that lie; 0 never does. Peers that are new or under suspicion are
-            audited more often.
-        quantization: ``int8`` or ``nf4`` for peers that hold the weights so, which is another swarm
-            and gives other texts; by default the weights as they are.
-        speaks_for: how many clients a gateway asks for. What one client may ask of a peer, it may
-            ask so many times, as far as the peer's operator lets it.
+        cache: a folder where good peers and nodes, and peers that lied, are noted for the next
+            start; None notes nothing.
+        audit_rate: the least probability that a text is computed again by other peers, in the
+            background, to notice peers that lie; 0 audits nothing. Peers that are new or under
+            suspicion are audited more often.
+        quantization: ``int8`` or ``nf4`` for peers that store the weights in fewer bits, which is
+            another swarm and gives other texts; by default the weights as they are.
+        speaks_for: how many clients a gateway speaks for. It may ask that many times what one
+            client may ask of a peer, as far as the peer's operator allows.
 
     Raises:
         ConfigError: for a malformed address or network name, an unknown quantization, an audit rate
@@ -97,52 +73,19 @@ class SwarmClient:
         NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        draft: str | None = None,
-        key_patterns: Mapping[str, str] = NO_PATTERNS,
-        bootstrap: Sequence[str] = (),
-        network: Network | None = None,
-        link_ms: float = 0.0,
-        block: Collection[str] = (),
-        allow: Collection[str] = (),
-        identity: Identity | None = None,
-        cache: Path | None = None,
-        audit_rate: float = DEFAULT_AUDIT_RATE,
-        quantization: str | None = None,
-        speaks_for: int = 1,
-    ) -> None:
-        if not 1 <= speaks_for <= MAX_CLIENTS:
-            raise ConfigError(
-                "speaks_for",
-                f"{speaks_for} is no number of clients; give one from 1 to {MAX_CLIENTS}",
-            )
-        if not 0 <= audit_rate <= 1:
-            raise ConfigError(
-                "audit_rate", f"{audit_rate} is no share of all texts; give a number from 0 to 1"
-            )
-        self._audit_rate, self._quantization = audit_rate, named(quantization)
-        self._speaks_for = speaks_for
-        self._model, self._draft, self._key_patterns, self._link_ms = (
-            model,
-            draft,
-            key_patterns,
-            link_ms,
-        )
-        self._network = network or load_network(bootstrap=bootstrap)
-        self._me = LocalMember(identity or Identity.generate(), self._network)
-        self._node = node_of_client(self._me.identity, self._network)
-        self._book = AddressBook(cache, self._network.name) if cache else None
-        self._standings = self._book.standings() if self._book else {}
+    def __init__(self, model: str, **options: Unpack[ClientOptions]) -> None:
+        settings = self._settings = ClientSettings(model, **options)
+        network = settings.network or load_network(bootstrap=settings.bootstrap)
+        self._me = LocalMember(settings.identity or Identity.generate(), network)
+        self._known = KnownPeers(settings.cache, network.name)
+        self._reputations = self._known.reputations()
         bans = {
             peer_id: each.banned_until
-            for peer_id, each in self._standings.items()
+            for peer_id, each in self._reputations.items()
             if each.banned_until
         }
-        self._health = Health(time.monotonic, time.time, block, allow, bans)
-        self._loaded: ClientModels | None = None
+        self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
+        self._models: ClientModels | None = None
 
     @property
     def models(self) -> ClientModels:
@@ -150,81 +93,72 @@ class SwarmClient:
 
         Raises RuntimeError outside of the ``async with`` block.
         """
-        if self._loaded is None:
+        if self._models is None:
             raise RuntimeError("the client is not open: use it in an `async with` block")
-        return self._loaded
+        return self._models
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
-            self._threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
-            loop = asyncio.get_running_loop()
-            # What is wrong with the models is said before anything is asked of a network.
-            checkpoint = await loop.run_in_executor(self._threads.judging, self._look)
-            loading = loop.run_in_executor(self._threads.judging, self._load, checkpoint)
-            # Of two failures the first is told; the other must not be printed when it is collected.
-            loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            life.enter_context(held(self._node.file, alone=False))
-            self._directory = await life.enter_async_context(await self._enter())
-            self._loaded = await loading
-            dialer = Dialer(self._me, self._link_ms, self._directory.streams, self._speaks_for)
-            life.push_async_callback(dialer.close)
-            connections = Connections(dialer)
-            life.push_async_callback(connections.close)
-            checkpoint = self.models.checkpoint
-            known = self._book.peers(checkpoint.fingerprint) if self._book else ()
-            ledger = Ledger(
-                {peer_id: each.clean for peer_id, each in self._standings.items() if each.clean}
-            )
-            self._lookout = Lookout(dialer, connections)
-            life.push_async_callback(self._lookout.close)
-            self._router = Router(
-                self._directory,
-                connections,
-                checkpoint,
-                PeerBook(checkpoint.num_layers, self._health, known),
-                ledger,
-            )
-            life.push_async_callback(self._remember)
-            self._kept = SessionCache(self._router.trust)
-            self._router.trust.when_banned.append(self._kept.shed)
-            life.push_async_callback(self._kept.close)
-            self._auditor = Auditor(
-                self._router, self.models, self._threads.judging, self._audit_rate
-            )
-            auditing = asyncio.create_task(self._auditor.run())
-            life.push_async_callback(end, auditing)
+            await self._start(life)
             self._life = life.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._life.aclose()
 
-    async def _enter(self) -> Directory:
-        """Enter the DHT: through nodes that let us in before, if no bootstrap node does; and greet
-        those anyway."""
-        nodes = self._book.nodes() if self._book else ()
-        try:
-            return await Directory.join(self._node, self._network, known=nodes, client_mode=True)
-        except NoBootstrap:
-            if not nodes:
-                raise
-            known = replace(self._network, bootstrap=nodes)
-            return await Directory.join(self._node, known, client_mode=True)
+    async def _start(self, life: contextlib.AsyncExitStack) -> None:
+        """Load the models and enter the swarm; ``life`` takes it all back in reverse order."""
+        settings = self._settings
+        self._threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
+        loop = asyncio.get_running_loop()
+        # Errors in the models are raised before anything is asked of a network.
+        checkpoint = await loop.run_in_executor(self._threads.judging, self._look)
+        loading = loop.run_in_executor(self._threads.judging, self._load, checkpoint)
+        # Of two failures the first is raised; the other must not be printed when it is collected.
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._swarm = await life.enter_async_context(
+            connect(
+                self._me,
+                known_nodes=self._known.nodes(),
+                link_ms=settings.link_ms,
+                speaks_for=settings.speaks_for,
+            )
+        )
+        self._models = await loading
+        self._pinger = Pinger(self._swarm.dialer, self._swarm.connections)
+        life.push_async_callback(self._pinger.close)
+        self._router = self._route(self._swarm, checkpoint)
+        life.push_async_callback(self._remember)
+        self._kept = SessionCache(self._router.trust)
+        self._router.trust.when_banned.append(self._kept.shed)
+        life.push_async_callback(self._kept.close)
+        self._auditor = Auditor(
+            self._router, self._models, self._threads.judging, settings.audit_rate
+        )
+        auditing = asyncio.create_task(self._auditor.run())
+        life.push_async_callback(end, auditing)
+
+    def _route(self, swarm: SwarmConnection, checkpoint: Checkpoint) -> Router:
+        """Return a router that begins with what the client remembers of peers."""
+        known = self._known.peers(checkpoint.fingerprint)
+        book = PeerBook(checkpoint.num_layers, self._health, known)
+        clean = {peer_id: each.clean for peer_id, each in self._reputations.items() if each.clean}
+        return Router(swarm.directory, swarm.connections, checkpoint, book, Ledger(clean))
 
     async def _remember(self) -> None:
-        """Note who was good, for the next start."""
-        if self._book is None:
-            return
+        """Note which nodes and peers were good and which peers lied, for the next start."""
         try:
-            nodes = await self._directory.contacts()
+            nodes = await self._swarm.directory.contacts()
         except DirectoryDown:
             nodes = []
-        bans, clean = self._health.bans, self._router.ledger.clean
-        standings = {
-            peer_id: Standing(clean=clean.get(peer_id, 0), banned_until=bans.get(peer_id, 0.0))
+        bans = self._health.bans
+        clean = self._router.ledger.clean
+        reputations = {
+            peer_id: Reputation(clean=clean.get(peer_id, 0), banned_until=bans.get(peer_id, 0.0))
             for peer_id in {**clean, **bans}
         }
-        self._book.remember(nodes, self.models.checkpoint.fingerprint, self._router.good, standings)
+        fingerprint = self.models.checkpoint.fingerprint
+        self._known.remember(nodes, fingerprint, self._router.good, reputations)
 
     @staticmethod
     def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:
@@ -234,16 +168,18 @@ class SwarmClient:
 
     def _look(self) -> Checkpoint:
         """Open the model without reading its weights, and check that a client can use it."""
-        checkpoint = Checkpoint.open(self._model, self._quantization)
+        settings = self._settings
+        checkpoint = Checkpoint.open(settings.model, named(settings.quantization))
         rehearsed(checkpoint)
         checkpoint.tokenizer()
-        if self._draft is not None:
-            look(self._draft, draft=True)
+        if settings.draft is not None:
+            look(settings.draft, draft=True)
         return checkpoint
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:
-        models = ClientModels.of(checkpoint, self._draft, self._key_patterns)
-        # reads all weights of a local folder: here, not on the event loop
+        """Load what the client computes with. Reads all weights of a local folder, so it must not
+        run on the event loop."""
+        models = ClientModels.of(checkpoint, self._settings.draft, self._settings.key_patterns)
         _ = models.checkpoint.fingerprint
         return models
 
@@ -266,14 +202,13 @@ class SwarmClient:
         )
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids after which the answer to a conversation begins, by the model's chat
-        template.
+        """Return the prompt for the answer to a conversation, by the model's chat template.
 
         Raises:
             NoChatTemplate: if the model has none.
             TemplateRefuses: if it has no form for these messages.
         """
-        return by_template(self.models.tokenizer, self._model)(messages)
+        return by_template(self.models.tokenizer, self._settings.model)(messages)
 
     def _ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
         return encoded(self.models.tokenizer, prompt) if isinstance(prompt, str) else prompt
@@ -315,11 +250,10 @@ class SwarmClient:
         return await every_one(works, at_once)
 
     async def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
-        """What the model says at every token of a text, without writing any: hidden states and
-        logits.
+        """Return the hidden states and logits of every token of a text; nothing is generated.
 
-        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each of their
-        dimensions. They are not audited.
+        The chain sends the hidden states of all tokens back, 2 or 4 bytes for each dimension of
+        each token. They are not audited.
 
         Args:
             logits_to_keep: how many of the last tokens' logits are computed; 0 is all.
@@ -329,25 +263,25 @@ class SwarmClient:
             MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several
                 fail.
         """
-        return await Reader(self.models, self._threads, self._router).read(
+        return await Scorer(self.models, self._threads, self._router).read(
             self._ids(prompt), logits_to_keep
         )
 
     @property
     def audits(self) -> Audits:
-        """What became of the texts that were to be audited, so far."""
+        """The audits of this client's texts so far."""
         return self._auditor.audits
 
     async def settle(self, seconds: float) -> Audits:
-        """Wait until all texts that were written are audited, as far as they are to be, but no
-        longer than that."""
+        """Wait until all texts that are due for an audit have been audited, for ``seconds`` at
+        most."""
         with contextlib.suppress(asyncio.TimeoutError):
             await within(seconds, self._auditor.settle())
         return self.audits
 
     async def find_chain(self) -> list[ChainLink]:
-        """The chain that a generation would take now: of the peers that answer, those with the
-        shortest loop.
+        """Return the chain that a generation would take now: the one with the shortest loop over
+        peers that answer.
 
         Raises:
             MissingLayers: if these peers leave layers out.
@@ -357,12 +291,12 @@ class SwarmClient:
         return await self._router.chain()
 
     async def look(self) -> ModelStatus:
-        """Who serves which layers of the model, and who of them answers now.
+        """Return which peers serve which layers of the model, and which of them answer now.
 
         Raises:
             DirectoryDown: if no node of the network answers.
         """
         checkpoint = self.models.checkpoint
         return await look_at(
-            entry_of(checkpoint), self._directory, self._lookout, checkpoint.siblings
+            entry_of(checkpoint), self._swarm.directory, self._pinger, checkpoint.siblings
         )

@@ -6,7 +6,6 @@ And the main loop judges the answers.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.failover import PAUSE_S, Mender
+from swarm.chain.failover import Mender
 from swarm.chain.protocol import Terms
+from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
@@ -28,7 +28,7 @@ from swarm.client.models import ClientModels
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint
-from swarm.errors import ChainBroken, ChainSilent, MissingLayers, SwarmIncomplete
+from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.util.tasks import end
@@ -158,35 +158,24 @@ class GenerationStream:
             await session.close()
 
     async def _open(self, turn: TextSequence) -> ChainSession:
-        """A session on a chain; one that cannot be opened is given up for another one.
+        """Open a session on the best chain on which one can be opened.
 
-        Where peers that the directory names do not answer, or have no room, others may soon: that
-        is waited for.
+        It has room for a next turn of the conversation, until a peer refuses that for want of room.
         """
-        deadline = time.monotonic() + self._request.patience_s
         spare = 0
         if self._kept is not None:
             spare = self._request.spare_tokens(len(turn.prompt), self._models.checkpoint)
-        avoid: set[str] = set()
-        failures, refused = 0, None
-        while True:
+
+        async def open_on(chain: Sequence[ChainLink]) -> ChainSession:
+            nonlocal spare
             try:
-                return await self._open_on(
-                    await self._router.chain(avoid), turn, turn.max_tokens + spare
-                )
-            except MissingLayers as missing:
-                if not missing.expected or time.monotonic() > deadline:
-                    raise refused or missing from None
-                await asyncio.sleep(PAUSE_S)
-                avoid.clear()
+                return await self._open_on(chain, turn, turn.max_tokens + spare)
             except ChainBroken as failure:
-                refused = failure
-                avoid.add(failure.peer_id)
-                self._router.broke(failure)
-                failures += failure.code is not FaultCode.BUSY
                 spare = 0 if failure.code is FaultCode.BUSY else spare
-                if failures >= OPEN_TRIES:
-                    raise
+                raise
+
+        patience_s = self._request.patience_s
+        return await on_some_chain(self._router, open_on, tries=OPEN_TRIES, patience_s=patience_s)
 
     async def _open_on(
         self, chain: Sequence[ChainLink], turn: TextSequence, max_tokens: int

@@ -1,5 +1,4 @@
-"""Reading a text over a chain without writing any: what the model thinks at every one of its
-tokens."""
+"""Scoring a given text: hidden states and logits at every token, with nothing generated."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,51 +10,58 @@ import torch
 from torch import Tensor
 
 from swarm.chain.protocol import Terms
+from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.client.generation import Executors
 from swarm.client.models import ClientModels
 from swarm.decoding.windows import windows
-from swarm.errors import ChainBroken, ChainSilent
 from swarm.request import check_tokens
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
-TRIES = 3  # chains: what one has computed is lost with it
+TRIES = 3  # chains that may fail; what one has computed is lost with it
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model says of a text of ``n`` tokens; row ``i`` comes from its tokens up to ``i``.
+    """The scores of a text of ``n`` tokens; row ``i`` comes from its tokens up to ``i``.
 
     Attributes:
         hidden_states: ``[n, hidden]`` float32, of the last layer behind the final norm.
         logits: ``[m, vocabulary]`` float32 of the last ``m`` tokens, as many as were asked for;
-            what follows them.
+            each scores the token after it.
     """
 
     hidden_states: Tensor
     logits: Tensor
 
 
-class Reader:
-    """Reads texts over chains that `Router` chooses."""
+class Scorer:
+    """Scores texts over chains that a `Router` chooses."""
 
     def __init__(self, models: ClientModels, threads: Executors, router: Router) -> None:
-        self._models, self._threads, self._router = models, threads, router
+        self._models = models
+        self._threads = threads
+        self._router = router
 
     async def read(self, tokens: Sequence[int], logits_to_keep: int = 0) -> Reading:
-        """Read ``tokens``; logits are told of the last ``logits_to_keep`` of them, 0 being all.
+        """Score ``tokens``.
+
+        Args:
+            logits_to_keep: how many of the last tokens' logits are computed; 0 is all.
 
         Raises:
             RequestError, PromptTooLong: if the model cannot take these tokens.
-            MissingLayers, WrongWeights: if no chain is found.
-            ChainBroken, ChainSilent: if several chains failed, one after the other.
+            MissingLayers, WrongWeights, OtherQuantization: if no chain is found.
+            ChainBroken, ChainSilent: if `TRIES` chains failed, one after the other.
         """
         check_tokens(tokens, 0, self._models.checkpoint)
-        hidden = await self._over_some_chain(tokens)
+        hidden = await on_some_chain(
+            self._router, lambda chain: self._over(chain, tokens), tries=TRIES
+        )
         head = self._models.head
         normed = await self._compute(head.normed, hidden)
         rows = hidden[-logits_to_keep:] if logits_to_keep else hidden
@@ -63,21 +69,6 @@ class Reader:
             await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)
         ]
         return Reading(normed, torch.cat(chunks))
-
-    async def _over_some_chain(self, tokens: Sequence[int]) -> Tensor:
-        avoid: set[str] = set()
-        for left in reversed(range(TRIES)):
-            try:
-                return await self._over(await self._router.chain(avoid), tokens)
-            except ChainBroken as failure:
-                avoid.add(failure.peer_id)
-                self._router.broke(failure)
-                if not left:
-                    raise
-            except ChainSilent:
-                if not left:
-                    raise
-        raise AssertionError("the last try returns or raises")
 
     async def _over(self, chain: Sequence[ChainLink], tokens: Sequence[int]) -> Tensor:
         """Final hidden states ``[n, hidden]`` before the final norm."""

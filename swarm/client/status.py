@@ -1,9 +1,8 @@
-"""What a swarm looks like from here: models, their peers, and which layers are missing."""
+"""What a client sees of a swarm: models, their peers, and which layers are missing."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -11,23 +10,21 @@ from typing import Any
 from swarm.chain.book import PeerBook
 from swarm.chain.choice import Choice
 from swarm.chain.router import Router
+from swarm.client.connect import connect
 from swarm.client.incomplete import Elsewhere, found_elsewhere, reason
-from swarm.client.lookout import Answer, Lookout, Path
+from swarm.client.pinger import Path, Pinger, PingResult
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.keylock import held
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import named
-from swarm.network.dht.directory import Directory, node_of_client
+from swarm.network.dht.directory import Directory
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
-from swarm.network.links.dialer import Dialer
-from swarm.network.pool import Connections
 from swarm.routing.chain import gaps
 from swarm.routing.health import Health
 from swarm.wire.handshake import LocalMember
 
-MAX_MODELS = 100  # of those with most peers: anybody may claim to serve anything
+MAX_MODELS = 100  # those with most peers are shown: anyone may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
 
 NO_SIBLINGS: Mapping[str, str] = MappingProxyType({})
@@ -35,9 +32,12 @@ NO_SIBLINGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer by its record; ``rtt_ms`` is None if it does not answer.
+    """One peer, by its record and by whether it answers.
 
-    ``path`` is how it answers: direct or relay.
+    Attributes:
+        layers: the span ``[a, b)`` that it serves.
+        rtt_ms: round trip; None if it does not answer.
+        path: how it answers: direct or relay; None if it does not.
     """
 
     peer_id: str
@@ -53,10 +53,13 @@ class PeerStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One model; ``missing`` are the spans ``[a, b)`` that no answering peer serves.
+    """One model.
 
-    Of a large swarm ``peers`` are a sample, and ``estimated_peers`` is about how many there are;
-    else it is None. ``elsewhere`` is what the swarm serves in the place of layers that are missing.
+    Attributes:
+        peers: all of them, or a sample of a large swarm.
+        missing: the spans ``[a, b)`` that no answering peer serves.
+        estimated_peers: about how many peers a large swarm has; None if ``peers`` are all.
+        elsewhere: what the swarm serves in place of the missing layers.
     """
 
     model: str
@@ -80,7 +83,7 @@ class ModelStatus:
 async def routes(
     network: Network, model: str, identity: Identity | None = None, quantization: str | None = None
 ) -> list[Choice]:
-    """The chain that a new client would take now, and the runner-up.
+    """Return the chain that a new client would take now, and the runner-up.
 
     Raises:
         ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel,
@@ -90,9 +93,9 @@ async def routes(
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
     # reads all weights of a local folder
     await loop.run_in_executor(None, lambda: checkpoint.fingerprint)
-    async with _entered(network, identity or Identity.generate()) as (directory, _, connections):
+    async with connect(LocalMember(identity or Identity.generate(), network)) as swarm:
         book = PeerBook(checkpoint.num_layers, Health(time.monotonic, time.time))
-        return await Router(directory, connections, checkpoint, book).choices()
+        return await Router(swarm.directory, swarm.connections, checkpoint, book).choices()
 
 
 async def look(
@@ -101,8 +104,11 @@ async def look(
     identity: Identity | None = None,
     quantization: str | None = None,
 ) -> list[ModelStatus]:
-    """The state of ``model`` (a folder or hub id; whole or not), quantized so, or of every model of
-    the network.
+    """Return the state of one model, whole or not, or of every model of the network.
+
+    Args:
+        model: a folder or hub id; None for all models.
+        quantization: how the peers of that model store its weights.
 
     Raises:
         ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel.
@@ -110,57 +116,36 @@ async def look(
     asked = None
     if model is not None:
         asked = await asyncio.get_running_loop().run_in_executor(None, _entry, model, quantization)
-    async with _entered(network, identity or Identity.generate()) as (
-        directory,
-        dialer,
-        connections,
-    ):
-        lookout = Lookout(dialer, connections)
+    async with connect(LocalMember(identity or Identity.generate(), network)) as swarm:
+        pinger = Pinger(swarm.dialer, swarm.connections)
         try:
             if asked is None:
-                entries = (await directory.models())[:MAX_MODELS]
-                return [await look_at(entry, directory, lookout) for entry in entries]
+                entries = (await swarm.directory.models())[:MAX_MODELS]
+                return [await look_at(entry, swarm.directory, pinger) for entry in entries]
             entry, siblings = asked
-            return [await look_at(entry, directory, lookout, siblings)]
+            return [await look_at(entry, swarm.directory, pinger, siblings)]
         finally:
-            await lookout.close()
-
-
-@contextlib.asynccontextmanager
-async def _entered(
-    network: Network, identity: Identity
-) -> AsyncIterator[tuple[Directory, Dialer, Connections]]:
-    """The directory of a network, and connections to its peers, direct or through relays."""
-    node = node_of_client(identity, network)
-    with held(node.file, alone=False):
-        async with await Directory.join(node, network, client_mode=True) as directory:
-            dialer = Dialer(LocalMember(identity, network), streams=directory.streams)
-            connections = Connections(dialer)
-            try:
-                yield directory, dialer, connections
-            finally:
-                await connections.close()
-                await dialer.close()
+            await pinger.close()
 
 
 def _entry(model: str, quantization: str | None) -> tuple[ModelEntry, Mapping[str, str]]:
-    """In a thread: the fingerprint of a local folder reads all its weights."""
+    """Look up one model. Reads all weights of a local folder, so it must run in a thread."""
     checkpoint = Checkpoint.open(model, named(quantization))
     return entry_of(checkpoint), checkpoint.siblings
 
 
 def entry_of(checkpoint: Checkpoint) -> ModelEntry:
-    """What to ask a directory for. Reads all weights of a local folder, once."""
+    """Return what a directory is asked for. Reads all weights of a local folder, once."""
     return ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)
 
 
 async def look_at(
     entry: ModelEntry,
     directory: Directory,
-    lookout: Lookout,
+    pinger: Pinger,
     siblings: Mapping[str, str] = NO_SIBLINGS,
 ) -> ModelStatus:
-    """The state of one model now: its records, and which of its peers answer.
+    """Return the state of one model now: its records, and which of its peers answer.
 
     Args:
         siblings: the same weights stored another way: fingerprint -> name of the quantization.
@@ -169,7 +154,7 @@ async def look_at(
         DirectoryDown: if no node of the network answers.
     """
     sample = await directory.survey(entry.fingerprint, entry.model_layers, ENOUGH_PEERS)
-    answers = await lookout.ask(sample.records)
+    answers = await pinger.ask(sample.records)
     usable = [
         record
         for record in sample.records
@@ -187,7 +172,7 @@ async def look_at(
     )
 
 
-def _peer(record: PeerRecord, answer: Answer | None) -> PeerStatus:
+def _peer(record: PeerRecord, answer: PingResult | None) -> PeerStatus:
     return PeerStatus(
         record.peer_id,
         (record.first_layer, record.last_layer),

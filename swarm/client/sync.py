@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from typing_extensions import Unpack
 
 from swarm.client.batch import DEFAULT_AT_ONCE
-from swarm.client.client import ClientOptions, SwarmClient
+from swarm.client.client import SwarmClient
 from swarm.client.conversation import Message
 from swarm.client.scoring import Reading
+from swarm.client.settings import ClientOptions
 from swarm.outputs import Generation, Piece
 from swarm.request import Options
 from swarm.util.tasks import end_all

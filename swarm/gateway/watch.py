@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from swarm.client.lookout import Path
+from swarm.client.pinger import Path
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.errors import SwarmError
 from swarm.util.tasks import end, within

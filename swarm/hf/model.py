@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from typing_extensions import Unpack
 
 from swarm.client.batch import DEFAULT_AT_ONCE, side_by_side
-from swarm.client.client import ClientOptions
+from swarm.client.settings import ClientOptions
 from swarm.client.sync import BlockingClient
 from swarm.errors import UnsupportedArgument
 from swarm.hf.arguments import GenerateCall, mask_of, read_call, unpadded

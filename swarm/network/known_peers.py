@@ -1,8 +1,8 @@
 """What a client remembers from one start to the next: DHT nodes that let it in, peers that served
-it well, and liars.
+it well, and peers that lied.
 
-One JSON file a network. Nothing in it is trusted more than what the DHT says: whoever is named
-there has to answer, with the certificate that its record names.
+One JSON file a network. Nothing in it is trusted more than what the DHT says: a peer that it names
+has to answer with the certificate in its record.
 """
 
 import contextlib
@@ -24,24 +24,28 @@ from swarm.wire.fields import Fingerprint, PeerId
 MAX_NODES = 16
 MAX_PEERS = 64  # of a model
 MAX_MODELS = 16
-MAX_STANDINGS = 4096
+MAX_REPUTATIONS = 4096
 MAX_FILE_BYTES = 4 << 20
 MAX_AGE_S = 7 * 86_400.0  # of peers; most volunteers are gone by then
 
 log = logging.getLogger(__name__)
 
 
-class Standing(BaseModel):
-    """What is known of one peer's honesty: how many windows of it were found right, and until when
-    it is banned."""
+class Reputation(BaseModel):
+    """The honesty of one peer, as one client found it.
+
+    Attributes:
+        clean: windows of its work that were computed again and found right.
+        banned_until: seconds since 1970; 0 if it is not banned.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     clean: Annotated[int, Field(ge=0, lt=1 << 48)] = 0
-    banned_until: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # seconds since 1970
+    banned_until: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-NOBODY: Mapping[str, Standing] = MappingProxyType({})
+NO_REPUTATIONS: Mapping[str, Reputation] = MappingProxyType({})
 
 
 class _Served(BaseModel):
@@ -56,35 +60,42 @@ class _Page(BaseModel):
 
     nodes: tuple[str, ...] = Field(default=(), max_length=MAX_NODES)
     models: dict[Fingerprint, _Served] = Field(default={}, max_length=MAX_MODELS)
-    standings: dict[PeerId, Standing] = Field(default={}, max_length=MAX_STANDINGS)
+    # under the name that it has in files of earlier versions
+    reputations: dict[PeerId, Reputation] = Field(
+        default={}, alias="standings", max_length=MAX_REPUTATIONS
+    )
 
 
-class AddressBook:
-    """One network's page.
+class KnownPeers:
+    """One client's memory of one network.
 
-    Reading and writing never fail: a page that cannot be read is empty, one that cannot be written
-    is lost.
+    Reading and writing never fail: a file that cannot be read counts as empty, and one that cannot
+    be written is lost.
+
+    Args:
+        folder: where the file lies; None remembers nothing.
+        network: the network's name.
     """
 
-    def __init__(self, folder: Path, network: str) -> None:
+    def __init__(self, folder: Path | None, network: str) -> None:
         self._network = network
-        self._file = folder / f"known-{network}.json"
+        self._file = folder / f"known-{network}.json" if folder else None
 
     def nodes(self) -> tuple[str, ...]:
-        """Multiaddrs of DHT nodes."""
+        """Return multiaddrs of DHT nodes that let this client in."""
         return tuple(filter(is_multiaddr, self._read().nodes))
 
     def peers(self, fingerprint: str) -> tuple[PeerRecord, ...]:
-        """Peers that served a model, if that was not long ago."""
+        """Return the records of peers that served a model at most `MAX_AGE_S` ago."""
         served = self._read().models.get(fingerprint)
         if served is None or time.time() - served.at > MAX_AGE_S:
             return ()
         return tuple(peer for peer in served.peers if peer.network == self._network)
 
-    def standings(self) -> Mapping[str, Standing]:
-        """Of peers, by their ids; bans that are over are left out."""
+    def reputations(self) -> Mapping[str, Reputation]:
+        """Return reputations by peer id; bans that are over are left out."""
         return _most_important(
-            {peer_id: _today(each) for peer_id, each in self._read().standings.items()}
+            {peer_id: _today(each) for peer_id, each in self._read().reputations.items()}
         )
 
     def remember(
@@ -92,34 +103,39 @@ class AddressBook:
         nodes: Sequence[str],
         fingerprint: str,
         peers: Sequence[PeerRecord],
-        standings: Mapping[str, Standing] = NOBODY,
+        reputations: Mapping[str, Reputation] = NO_REPUTATIONS,
     ) -> None:
-        """Take note of what was good just now, and who was not.
+        """Add what was found out in this run: DHT nodes and peers of a model that were good, and
+        reputations.
 
-        What is not named keeps its place.
+        Nodes, models and peers that are not named here stay, as far as the bounds allow.
         """
+        if self._file is None:
+            return
         before = self._read()
         nodes = list(dict.fromkeys([*nodes, *before.nodes]))[:MAX_NODES]
         models = dict(before.models)
         if peers:
             models[fingerprint] = _Served(at=time.time(), peers=tuple(peers[:MAX_PEERS]))
         newest = sorted(models, key=lambda each: models[each].at)[-MAX_MODELS:]
-        known = {peer_id: _today(each) for peer_id, each in before.standings.items()}
-        for peer_id, new in standings.items():
+        known = {peer_id: _today(each) for peer_id, each in before.reputations.items()}
+        for peer_id, new in reputations.items():
             # another client's ban stays
             banned_until = max(new.banned_until, known.get(peer_id, new).banned_until)
-            known[peer_id] = Standing(clean=new.clean, banned_until=banned_until)
+            known[peer_id] = Reputation(clean=new.clean, banned_until=banned_until)
         page = _Page(
             nodes=tuple(nodes),
             models={each: models[each] for each in newest},
             standings=_most_important(known),
         )
         try:
-            self._write(page.model_dump_json(indent=1))
+            _write(self._file, page.model_dump_json(indent=1, by_alias=True))
         except OSError as error:
             log.info("%s was not written: %s", self._file, error)
 
     def _read(self) -> _Page:
+        if self._file is None:
+            return _Page()
         try:
             if self._file.stat().st_size <= MAX_FILE_BYTES:
                 return _Page.model_validate_json(self._file.read_bytes())
@@ -129,30 +145,31 @@ class AddressBook:
             log.info("%s is not read: %s", self._file, error)
         return _Page()
 
-    def _write(self, text: str) -> None:
-        """All or nothing: others may read or write it at the same time."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=self._file.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(name, self._file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+
+def _write(path: Path, text: str) -> None:
+    """Write the whole file or nothing: other processes may read or write it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
 
 
-def _today(standing: Standing) -> Standing:
-    return Standing(clean=standing.clean) if standing.banned_until <= time.time() else standing
+def _today(reputation: Reputation) -> Reputation:
+    """Without a ban that is over."""
+    over = reputation.banned_until <= time.time()
+    return Reputation(clean=reputation.clean) if over else reputation
 
 
-def _most_important(standings: Mapping[str, Standing]) -> dict[str, Standing]:
-    """As many as may be kept: bans first, then long records.
-
-    Whoever has neither is not worth a line.
-    """
-    worth = [each for each in standings.items() if each[1] != Standing()]
+def _most_important(reputations: Mapping[str, Reputation]) -> dict[str, Reputation]:
+    """Return at most `MAX_REPUTATIONS`: bans first, then those with the most clean windows; none
+    without either."""
+    worth = [each for each in reputations.items() if each[1] != Reputation()]
     return dict(
-        sorted(worth, key=lambda each: (-each[1].banned_until, -each[1].clean))[:MAX_STANDINGS]
+        sorted(worth, key=lambda each: (-each[1].banned_until, -each[1].clean))[:MAX_REPUTATIONS]
     )

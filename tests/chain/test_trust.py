@@ -14,7 +14,7 @@ from swarm.audit.guard import Guard
 from swarm.chain import choice
 from swarm.chain.trust import MAX_CAUGHT
 from swarm.client.generation import GenerationStream
-from swarm.client.scoring import Reader
+from swarm.client.scoring import Scorer
 from swarm.outputs import Audits
 from swarm.sim.lies import LyingSpan, noise
 
@@ -191,7 +191,7 @@ async def test_a_text_that_is_read_over_a_liar_is_read_again(
     async with swarm_of(make) as swarm:
         liar = await join_liar(swarm, material, 1)
         liar.span.go_on.clear()
-        reader = Reader(swarm._models, swarm._threads, swarm.router)
+        reader = Scorer(swarm._models, swarm._threads, swarm.router)
         reading = asyncio.create_task(reader.read(PROMPT))
         await eventually(liar.span.entered.is_set)
         await swarm.router.trust.condemn(liar.id)

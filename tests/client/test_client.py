@@ -1,6 +1,5 @@
 """The SDK's two faces against a real swarm in this process."""
 
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +9,6 @@ from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import (
     BatchFailed,
     BlockingClient,
-    ClientOptions,
     PromptTooLong,
     RequestError,
     SwarmClient,
@@ -117,15 +115,6 @@ async def test_who_has_not_entered_is_told(threaded: ThreadedSwarm):
     with pytest.raises(RuntimeError, match="the client is not open"):
         client.generate("Problem")
     client.close()
-
-
-def test_options_that_can_be_unpacked_are_those_of_the_client():
-    keywords = [
-        name
-        for name, each in inspect.signature(SwarmClient).parameters.items()
-        if each.kind == each.KEYWORD_ONLY
-    ]
-    assert keywords == list(ClientOptions.__annotations__)
 
 
 @pytest.mark.parametrize("name", swarm.__all__)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from helpers.loopback import soon
 from helpers.models import LAYERS, VOCAB
 from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
-from swarm.client.scoring import TRIES, Reader
+from swarm.client.scoring import TRIES, Scorer
 from swarm.errors import ChainBroken, MissingLayers, PromptTooLong, RequestError
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -20,8 +20,8 @@ TEXT = [
 ]
 
 
-def reader(swarm: Swarm) -> Reader:
-    return Reader(swarm._models, swarm._threads, swarm.router)
+def reader(swarm: Swarm) -> Scorer:
+    return Scorer(swarm._models, swarm._threads, swarm.router)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ async def test_it_is_not_tried_for_ever(make: Callable[[], Swarm], monkeypatch: 
         tried.append([link.peer_id for link in chain])
         raise ChainBroken(chain[0].peer_id, chain[0].layers, "it does not want to")
 
-    monkeypatch.setattr(Reader, "_over", fails)
+    monkeypatch.setattr(Scorer, "_over", fails)
     async with swarm_of(make, *[(0, LAYERS)] * (TRIES + 1)) as swarm:
         with pytest.raises(ChainBroken, match="it does not want to"):
             await soon(reader(swarm).read(TEXT))

@@ -11,7 +11,7 @@ from helpers.crowd import crowd
 from helpers.loopback import Server, pong, soon, tiny_checkpoint
 from helpers.models import LAYERS
 from helpers.terminals import on_screens
-from swarm.client import lookout, status
+from swarm.client import pinger, status
 from swarm.client.status import look, routes
 from swarm.config import Network
 from swarm.errors import ConfigError, ModelNotFound, NoBootstrap, OtherQuantization
@@ -105,7 +105,7 @@ async def test_quantized_weights_are_a_swarm_of_their_own(lab: Lab, tmp_path: Pa
 
 
 async def test_all_peers_are_asked_however_many(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(pinger, "MAX_CANDIDATES", 1)
     for layer in range(LAYERS):
         await lab.peer(layer, layer + 1)
     (report,) = await soon(look(lab.network))

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from helpers.loopback import Server, pong, somebody, soon
-from swarm.client import lookout
-from swarm.client.lookout import ANSWERED_S, SILENT_S, Lookout
+from swarm.client import pinger
+from swarm.client.pinger import ANSWERED_S, SILENT_S, Pinger
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections
@@ -19,7 +19,7 @@ class Swarm:
     def __init__(self, servers: list[Server], connections: Connections, dialer: Dialer) -> None:
         self.servers, self.connections = servers, connections
         self.now_s = 0.0
-        self.lookout = Lookout(dialer, connections, lambda: self.now_s)
+        self.pinger = Pinger(dialer, connections, lambda: self.now_s)
 
     @property
     def records(self) -> list[PeerRecord]:
@@ -31,12 +31,12 @@ class Swarm:
 
     async def look(self) -> int:
         """How many answer."""
-        return len(await soon(self.lookout.ask(self.records)))
+        return len(await soon(self.pinger.ask(self.records)))
 
 
 @pytest.fixture
 async def swarm(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Swarm]:
-    monkeypatch.setattr(lookout, "MAX_CANDIDATES", FEW)
+    monkeypatch.setattr(pinger, "MAX_CANDIDATES", FEW)
     dialer = Dialer(somebody())
     connections = Connections(dialer)
     async with AsyncExitStack() as stack:
@@ -44,7 +44,7 @@ async def swarm(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Swarm]:
         stack.push_async_callback(connections.close)
         servers = [await stack.enter_async_context(Server(pong)) for _ in range(LARGE)]
         swarm = Swarm(servers, connections, dialer)
-        stack.push_async_callback(swarm.lookout.close)
+        stack.push_async_callback(swarm.pinger.close)
         yield swarm
 
 
@@ -74,8 +74,8 @@ async def test_one_that_was_silent_is_asked_again_sooner_and_one_that_moved_at_o
     assert await swarm.look() == LARGE - 1
     async with Server(pong, identity=gone.identity) as back:
         there = back.record(addresses=gone.record().addresses)  # the address of before
-        assert len(await swarm.lookout.ask([there, *swarm.records[1:]])) == LARGE - 1
-        assert len(await swarm.lookout.ask([back.record(), *swarm.records[1:]])) == LARGE
+        assert len(await swarm.pinger.ask([there, *swarm.records[1:]])) == LARGE - 1
+        assert len(await swarm.pinger.ask([back.record(), *swarm.records[1:]])) == LARGE
     swarm.now_s += SILENT_S
     assert await swarm.look() == LARGE - 1
 

@@ -1,0 +1,43 @@
+"""What a client is set up with is checked at once, and its names are the SDK's."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+from swarm import BlockingClient, ClientOptions, SwarmClient
+from swarm.client.settings import ClientSettings
+from swarm.config import Network
+from swarm.errors import ConfigError
+
+NETWORK = Network("test")
+
+
+def test_the_options_of_the_client_are_those_that_it_documents() -> None:
+    names = [field.name for field in fields(ClientSettings)]
+    assert names == ["model", *ClientOptions.__annotations__]
+    documented = inspect.getdoc(SwarmClient) or ""
+    assert [name for name in names if f"    {name}: " not in documented] == ["network"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("audit_rate", 1.5),
+        ("audit_rate", float("nan")),
+        ("speaks_for", 0),
+        ("speaks_for", 10**9),
+        ("quantization", "int7"),
+    ],
+)
+@pytest.mark.parametrize("client", [SwarmClient, BlockingClient])
+def test_what_cannot_work_is_refused_before_anything_is_loaded(
+    client: type, option: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=str(value)):
+        client("no/such-model", network=NETWORK, **{option: value})
+
+
+def test_an_option_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="'drafts'"):
+        SwarmClient("model", network=NETWORK, drafts="draft")  # type: ignore[call-arg]
