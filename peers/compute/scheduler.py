@@ -79,13 +79,18 @@ class _Begun:
 
 
 class Scheduler:
-    """Owns the compute thread. `run` is its life, `compute` is called by any number of sessions."""
+    """Owns the compute thread. `run` is its life, `compute` is called by any number of sessions.
+
+    Attributes:
+        batches: how many were computed.
+    """
 
     def __init__(self, span: Span, tally: Tally | None = None) -> None:
         self.span, self._tally = span, tally or Tally()
         # the longest first; bounded: a session has one turn at a time
         self._waiting: deque[_Turn] = deque()
         self._computing: list[_Begun] = []
+        self.batches = 0
         self._arrived = asyncio.Event()
         self._over = False
         self._queue_ms, self._served_at = FadingMean(), float("-inf")
@@ -180,6 +185,7 @@ class Scheduler:
             self._tally.turns += 1
             self._tally.tokens += len(begun.work.inputs)
             self._tally.queue_s += begun.queue_ms / 1e3
+        self.batches += bool(self._computing)
         self._tally.batches += bool(self._computing)
         self._computing = []  # it would keep the caches of sessions that are over
 

@@ -104,6 +104,7 @@ class PeerSession:
         self._arrived = asyncio.Event()
         self._reroute: Reroute | None = None  # that is to be followed
         self._reroutes = 0  # that were
+        self._queued = False  # waits for a turn of the scheduler, or has it
         self._mirror: Mirror | None = None  # that is to be begun
         # what is said to others, which may take time
         self._passing: asyncio.Task[None] | None = None
@@ -192,6 +193,8 @@ class PeerSession:
             epoch=self.stream.epoch,
             last=self.stream.last,
             passed=self.outlet.passed,
+            queued=self._queued,
+            batches=self._scheduler.batches,
         )
 
     async def close(self) -> None:
@@ -256,7 +259,7 @@ class PeerSession:
                     self._begin_mirror()
                 elif not self._may_compute:
                     await self._follow()
-                elif (computed := await self._scheduler.compute(self)) is not None:
+                elif (computed := await self._compute()) is not None:
                     await self._pass_on(computed)
         except SessionFault as fault:
             self._failed(self, fault)
@@ -267,6 +270,13 @@ class PeerSession:
             self._failed(
                 self, SessionFault(FaultCode.INTERNAL, f"{type(error).__name__} in the computation")
             )
+
+    async def _compute(self) -> Computed | None:
+        self._queued = True
+        try:
+            return await self._scheduler.compute(self)
+        finally:
+            self._queued = False
 
     async def _something_to_do(self) -> None:
         """Wait until there is something to compute, or a peer to turn to.

@@ -10,7 +10,7 @@ that stood by (`swarm.chain.standby`) needs no replay.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,7 +30,10 @@ from swarm.wire.token_tree import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
 LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
-STANDSTILL_S = 2.0  # of one peer: frames of other sessions may come first there
+STANDSTILL_S = 2.0  # of one peer that has nothing of the session to compute
+BATCH_S = (
+    10.0  # of one that has: a batch may be a chunk of another session's prompt, on a slow host
+)
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
@@ -123,18 +126,26 @@ class Mender:
         as soon as the chain gets on.
 
         On a slow host the replay of a long text takes many times as long as any loop before, so a
-        peer that was told it gets the time of a prompt.
+        peer that was told it gets the time of a prompt. So does a busy peer, as long as it ends
+        batch after batch: other sessions may come first there.
         """
         broken: set[str] = set()
-        since = self._clock()
+        since = worked_at = self._clock()
         while True:
             await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.protocol.patience_s / 3))
             now = await self._look(broken)
-            stuck = self._stuck(now) if not broken and now == before else None
+            stuck = self._stuck(now) if not broken and _places(now) == _places(before) else None
             if stuck is None:
                 return broken
-            replays = stuck in self._told_again
-            if self._clock() - since >= (PROMPT_TIMEOUT_S if replays else STANDSTILL_S):
+            queued = now[stuck].queued
+            if queued and now[stuck].batches != before[stuck].batches:
+                worked_at = self._clock()
+            before = now
+            patience_s = BATCH_S if queued else STANDSTILL_S
+            if stuck in self._told_again:
+                patience_s = PROMPT_TIMEOUT_S
+            idle_s, over_s = self._clock() - worked_at, self._clock() - since
+            if idle_s >= patience_s or over_s >= PROMPT_TIMEOUT_S:
                 self._blame(
                     self._session.protocol.broken(
                         self._session.parties[stuck], "it does not get on"
@@ -374,6 +385,11 @@ class Mender:
         self._session.leave(links)
         goodbye = Close(session=self._session.protocol.id)
         await asyncio.gather(*(take_leave(link.connection, goodbye) for link in links))
+
+
+def _places(standings: Mapping[str, Progress]) -> dict[str, tuple[int, int, int]]:
+    """How far a session has come at each peer."""
+    return {peer_id: (each.epoch, each.last, each.passed) for peer_id, each in standings.items()}
 
 
 def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:

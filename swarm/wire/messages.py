@@ -261,12 +261,18 @@ class Probe(Message):
 
 class Progress(Message):
     """The answer to a probe: the last token that came and was begun, and the last one whose output
-    went where it should. Of kind ``standing`` on the wire."""
+    went where it should. Of kind ``standing`` on the wire.
+
+    ``queued``: tokens of the session wait for their turn or are being computed. ``batches``: how
+    many the peer has computed, for any session; a busy peer shows by it that it does not hang.
+    """
 
     session: SessionId
     epoch: Epoch
     last: Serial
     passed: Serial
+    queued: bool = False
+    batches: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 class Close(Message):

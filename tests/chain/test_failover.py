@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
+from itertools import count, repeat
 from typing import Any
 
 import pytest
@@ -174,14 +175,20 @@ async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(
         assert kinds(chain.heard[0]) == ["Open", "Reroute", "Frame"]
 
 
-def coming_to(*standings: tuple[int, int]) -> Script:
-    """A peer that says so of how far it has come: begun, and passed on. The last one stays."""
+def coming_to(*standings: tuple[int, int], batches: Iterator[int] | None = None) -> Script:
+    """A peer that says so of how far it has come: begun, and passed on. The last one stays.
+
+    Args:
+        batches: of any session, that it has computed at each look; without, ours is not queued.
+    """
     left = list(standings)
 
     async def script(link: Link, message: Message) -> None:
         if isinstance(message, Probe):
             begun, passed = left.pop(0) if len(left) > 1 else left[0]
-            await link.send(Progress(session=message.session, epoch=0, last=begun, passed=passed))
+            busy = {} if batches is None else {"queued": True, "batches": next(batches)}
+            told = Progress(session=message.session, epoch=0, last=begun, passed=passed, **busy)
+            await link.send(told)
         else:
             await working(link, message)
 
@@ -228,3 +235,43 @@ async def test_a_peer_that_stands_still_is_to_blame(
         finder = Finder()
         assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(1)}
         assert finder.blamed == [chain.peer(1)]
+
+
+async def test_a_busy_peer_that_works_for_others_is_not_to_blame(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its other sessions' prompts take far longer than one that is idle may stand still."""
+    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    busy = coming_to(*[(0, 0)] * 8, (3, 3), batches=count())
+    async with chain_of(busy, working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        finder = Finder()
+        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == set()
+        assert finder.blamed == []
+
+
+@pytest.mark.parametrize(
+    ("patience", "batches"),
+    [
+        ("BATCH_S", repeat(7)),  # its compute thread hangs
+        ("PROMPT_TIMEOUT_S", count()),  # it only says that it is busy
+    ],
+)
+async def test_a_busy_peer_is_not_waited_for_for_ever(
+    patience: str, batches: Iterator[int], impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, patience, 0.0)
+    hangs = coming_to((3, 0), batches=batches)
+    async with chain_of(hangs, working) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == {chain.peer(0)}
+
+
+async def test_that_a_peer_works_for_others_excuses_no_peer_behind_it(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    busy = coming_to((3, 3), batches=count())
+    async with chain_of(busy, coming_to((0, 0))) as chain, chain.session() as session:
+        await session.send(WINDOW)
+        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == {chain.peer(1)}

@@ -131,7 +131,13 @@ KINDS = {
     "rerouted": st.builds(messages.Rerouted, session=sessions, epoch=epochs),
     "probe": st.builds(messages.Probe, session=sessions),
     "standing": st.builds(
-        messages.Progress, session=sessions, epoch=epochs, last=serials, passed=serials
+        messages.Progress,
+        session=sessions,
+        epoch=epochs,
+        last=serials,
+        passed=serials,
+        queued=st.booleans(),
+        batches=st.integers(0, 2**63 - 1),
     ),
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),
@@ -549,6 +555,9 @@ def test_what_stands_in_the_place_of_the_kind_is_not_spelled_out() -> None:
 def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
     """On a link of version 4 nothing is said that came later."""
     assert decode(encode(Ping(nonce=1), 4), 4) == Ping(nonce=1)
+    busy = messages.Progress(session=bytes(16), epoch=0, last=3, passed=2, queued=True, batches=7)
+    idle = busy.model_copy(update={"queued": False, "batches": 0})
+    assert [decode(encode(busy, version), version) for version in (4, 5)] == [idle, busy]
     with pytest.raises(AssertionError):
         encode(messages.Behalf(clients=4), 4)
     with pytest.raises(WireError, match="unknown kind 'behalf'"):

@@ -4,6 +4,7 @@ badly."""
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,7 +29,7 @@ from helpers.loopback import (
 from helpers.models import LAYERS, VOCAB
 from peers.access.limits import Limits
 from peers.compute.cache_budget import CacheBudget
-from peers.compute.scheduler import Scheduler
+from peers.compute.scheduler import MAX_DECODE_TOKENS, Scheduler
 from peers.sessions import downstream as outlets
 from peers.sessions import openings
 from peers.sessions import session as sessions
@@ -618,8 +619,44 @@ async def test_a_probe_tells_how_far_a_session_has_come(
         await ask(link, tokens_frame(1, (3, 4, 5)))
         await ask(link, tokens_frame(6, (6,), root=2, parents=(4,), epoch=2))
         assert await ask(link, Probe(session=session_id())) == Progress(
-            session=session_id(), epoch=2, last=6, passed=6
+            session=session_id(), epoch=2, last=6, passed=6, batches=2
         )
+
+
+async def test_a_peer_that_computes_for_others_says_so_to_those_who_wait(
+    spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = threading.Semaphore(0)
+    forward = spans[2].forward
+
+    def slow(*args: Any) -> list[torch.Tensor]:
+        turns.acquire()
+        return forward(*args)
+
+    monkeypatch.setattr(spans[2], "forward", slow)
+    async with lone_peer(spans[2], tiny) as (_, link):
+        for number in (1, 2):
+            message = opening(
+                tiny.fingerprint, 0, LAYERS, session=session_id(number), max_tokens=128
+            )
+            assert isinstance(await ask(link, message), Opened)
+        prompt = tuple(range(3, 3 + MAX_DECODE_TOKENS + 1))  # of which a batch takes one chunk
+        for number in (1, 2):
+            await link.send(tokens_frame(1, prompt, session=session_id(number)))
+
+        async def waiting() -> tuple[bool, int]:
+            told = await ask(link, Probe(session=session_id(2)))
+            assert isinstance(told, Progress)
+            return told.queued, told.batches
+
+        while (told := await waiting()) != (True, 0):
+            assert told == (False, 0)  # its task has not taken the frame up
+        turns.release()
+        assert isinstance(await soon(link.receive()), Result)  # of the first
+        assert await waiting() == (True, 1)
+        turns.release()
+        assert isinstance(await soon(link.receive()), Result)
+        assert await waiting() == (False, 2)
 
 
 async def test_what_is_kept_is_bounded_by_a_budget_of_its_own(
