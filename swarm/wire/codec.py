@@ -51,8 +51,8 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 # the version that a kind came with, where it is not the oldest
 _SINCE: dict[type[Message], int] = {messages.Behalf: 5}
 # fields that came later than their message, and with which version
-_FIELDS_SINCE: dict[type[Message], tuple[frozenset[str], int]] = {
-    messages.Progress: (frozenset({"queued", "batches"}), 5)
+_FIELDS_SINCE: dict[type[Message], tuple[set[str], int]] = {
+    messages.Progress: ({"queued", "batches"}, 5)
 }
 
 
@@ -74,7 +74,7 @@ def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     """The message as bytes of the version that the link speaks; fields at their default, and those
     that the version does not have, are left out."""
     assert speaks(version, type(message)), f"version {version} has no {kind_of(message)}"
-    later, since = _FIELDS_SINCE.get(type(message), (frozenset(), version))
+    later, since = _FIELDS_SINCE.get(type(message), (set(), version))
     fields = message.model_dump(exclude_defaults=True, exclude=later if version < since else None)
     data: bytes = msgpack.packb([version, kind_of(message), fields])
     return data

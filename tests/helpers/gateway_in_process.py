@@ -82,7 +82,7 @@ class Served:
     @property
     def sessions(self) -> int:
         """Sessions open on all peers, without those that are cached until a chat continues."""
-        return sum(peer.handler.sessions - len(self.swarm.kept) for peer in self.swarm.up)
+        return sum(len(peer.handler.sessions) - len(self.swarm.kept) for peer in self.swarm.up)
 
     async def post(
         self, path: str, body: Any, headers: Mapping[str, str] | None = None
