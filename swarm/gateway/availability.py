@@ -2,6 +2,7 @@
 
 A text whose peers are gone waits for other peers, and holds its place meanwhile. So once a model's
 texts stall, new requests for it wait here, where they hold no place, until a chain is found.
+Requests that hold a place and have no token yet give it back, and wait here as well.
 """
 
 import asyncio
@@ -92,6 +93,23 @@ class Availability:
             return error
         self._failed = False
         return None
+
+    async def wait_until_gone(self) -> None:
+        """Wait until a check finds no chain. Check only while there is doubt.
+
+        The doubt then stays until a chain is found.
+        """
+        while True:
+            if not self._failed:
+                await asyncio.sleep(SILENT_S)
+            if self.in_doubt:
+                try:
+                    await self.check()
+                except MissingLayers:
+                    self._failed = True
+                    return
+                except SwarmError:  # no answer to the question: the texts may still go on
+                    await asyncio.sleep(PAUSE_S)
 
     async def wait_until_likely(self) -> None:
         """Wait until a text is likely to find its peers.

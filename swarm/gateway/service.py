@@ -24,6 +24,7 @@ from swarm.gateway.requests import MAX_CHOICES, Body
 from swarm.gateway.speedometer import Speedometer
 from swarm.outputs import Audits, Generation, Piece, RouteStop
 from swarm.request import Options, Request, context_tokens
+from swarm.util.tasks import end
 
 
 class Engine(Protocol):
@@ -142,23 +143,33 @@ class Service:
         arrived_at = self._clock()
         count = self.check(body)
         engine = self.engine(body.model)
+        availability = self._availability[body.model]
         async with self._admission.admit(body.model, count):
             prompts = await prompts_of(body, engine.models, self._threads)
             prompts_read()
             of_texts = [prompts[number // body.n] for number in range(count)]
-            streams = [
-                engine.stream(prompt, **self._options(body, prompt, number))
-                for number, prompt in enumerate(of_texts)
+            options = [
+                self._options(body, prompt, number) for number, prompt in enumerate(of_texts)
             ]
-            await self._availability[body.model].wait_until_likely()
-            async with self._admission.place(body.model, count):
-                texts = [
-                    self._text(index, body.model, stream, arrived_at)
-                    for index, stream in enumerate(streams)
+            first = None
+            while first is None:
+                streams = [
+                    engine.stream(prompt, **own)
+                    for prompt, own in zip(of_texts, options, strict=True)
                 ]
-                async with aclosing(merged(texts)) as events:
-                    async for event in events:
-                        yield event
+                await availability.wait_until_likely()
+                async with self._admission.place(body.model, count):
+                    given_up = asyncio.Event()
+                    texts = [
+                        self._text(index, body.model, stream, arrived_at, given_up)
+                        for index, stream in enumerate(streams)
+                    ]
+                    async with aclosing(merged(texts)) as events:
+                        first = await _first(events, availability, given_up)
+                        if first is not None:
+                            yield first
+                            async for event in events:
+                                yield event
 
     async def missing(self) -> dict[str, str]:
         """Return the models for which no whole chain exists now, each with the reason."""
@@ -181,9 +192,18 @@ class Service:
         return options
 
     async def _text(
-        self, index: int, model: str, stream: GenerationStream, arrived_at: float
+        self,
+        index: int,
+        model: str,
+        stream: GenerationStream,
+        arrived_at: float,
+        given_up: asyncio.Event,
     ) -> AsyncGenerator[TextEvent, None]:
-        """Generate one text, and report it to the metrics, the speedometer and availability."""
+        """Generate one text, and report it to the metrics, the speedometer and availability.
+
+        Args:
+            given_up: set if the text is closed because its peers are gone.
+        """
         speed = self._speedometer.began(model)
         availability = self._availability[model]
         first = True
@@ -217,7 +237,7 @@ class Service:
         finally:
             speed.ended()
             availability.text_ended(for_want_of_peers)
-            if not ended:
+            if not ended and not given_up.is_set():
                 self._metrics.abandoned(model)
 
     async def _missing(self, availability: Availability) -> str | None:
@@ -226,3 +246,22 @@ class Service:
         except SwarmError as error:
             return problem_of(error).message
         return None
+
+
+async def _first(
+    events: AsyncGenerator[TextEvent, None], availability: Availability, given_up: asyncio.Event
+) -> TextEvent | None:
+    """Return the first event of texts, or None if their peers are found gone before it.
+
+    Then the texts are given up.
+    """
+    arriving = asyncio.ensure_future(events.__anext__())
+    gone = asyncio.create_task(availability.wait_until_gone())
+    try:
+        await asyncio.wait({arriving, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if arriving.done():
+            return arriving.result()
+        given_up.set()
+        return None
+    finally:
+        await end(arriving, gone)

@@ -83,6 +83,29 @@ async def test_peers_that_are_expected_are_not_waited_for_for_ever(monkeypatch):
     assert 5 <= swarm.looks <= 7
 
 
+async def test_texts_that_stand_still_are_told_when_no_chain_is_there_any_more(monkeypatch):
+    monkeypatch.setattr(availability, "SILENT_S", 0.0)
+    swarm = Swarm()
+    swarm.there = True
+    swarm.availability.text_started()
+    gone = asyncio.create_task(swarm.availability.wait_until_gone())
+    swarm.now += 1.0
+    await eventually(lambda: swarm.looks > 3)
+    assert not gone.done()
+    swarm.there = False
+    await gone
+    swarm.availability.text_ended()
+    assert swarm.availability.in_doubt
+
+
+async def test_a_text_that_starts_after_that_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(availability, "SILENT_S", 1e9)
+    swarm = Swarm()
+    swarm.availability.text_started()
+    swarm.availability.text_ended(for_want_of_peers=True)
+    await swarm.availability.wait_until_gone()
+
+
 async def test_those_who_ask_at_the_same_time_share_a_look():
     swarm = Swarm(expected=False)
     swarm.go_on.clear()

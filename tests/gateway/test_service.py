@@ -72,6 +72,22 @@ async def test_once_peers_are_known_to_be_gone_no_place_is_held_for_them(demo, m
         assert len(taken) == 1
 
 
+async def test_requests_that_came_before_peers_were_known_to_be_gone_give_their_places_back(
+    demo, monkeypatch
+):
+    """They are answered as soon as those that come later, and not after a text's own patience."""
+    monkeypatch.setattr(availability, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(availability, "SILENT_S", 0.1)
+    async with gateway_over(demo, places=2, patience_s=3600.0) as served:
+        for peer in served.swarm.up:
+            await peer.die()
+        asking = [served.post("/v1/chat/completions", chat(n=n)) for n in (1, 1, 2)]
+        for status, _, answer in await soon(asyncio.gather(*asking)):
+            assert (status, answer["error"]["code"]) == (503, "missing_layers"), answer
+        page = (await served.get("/metrics"))[2]
+        assert b'swarm_generations_abandoned_total{model_name="demo-target"} 1.0' not in page
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_who_leaves_ends_the_text_and_the_peers_sessions(served: Served, stream):
     """The peers compute nothing for a reader who is not there any more."""
