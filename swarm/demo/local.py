@@ -121,22 +121,6 @@ class LocalSwarm:
         """How a client enters this swarm."""
         return Network(NETWORK, (self.bootstrap,))
 
-    async def add_peer(self, first: int, last: int, *more: str) -> asyncio.subprocess.Process:
-        """Start one more peer and wait until it serves."""
-        peer = await self._launch(2 + len(self.peers), first, last, *more)
-        self.peers.append(peer.process)
-        self.peer_ids.append(_last_word(await peer.up()))
-        return peer.process
-
-    async def replace_peer(self, number: int) -> None:
-        """Kill one of the first peers without a word, start another one in its place and wait until
-        it serves."""
-        with contextlib.suppress(ProcessLookupError):
-            self.peers[number].kill()
-        peer = await self._launch(2 + number, *self.spans[number])
-        self.peers[number] = peer.process
-        self.peer_ids[number] = _last_word(await peer.up())
-
     async def _start(self) -> None:
         node = await self._spawn(1, ["bootstrap", "--port", "0", "--json"])
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]

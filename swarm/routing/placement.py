@@ -38,12 +38,6 @@ class Serving:
     tokens_per_second: float
 
 
-def throughput(peers: Sequence[Serving], model_layers: int) -> list[float]:
-    """Tokens per second of every layer: the sum over the peers that serve it."""
-    speeds: list[float] = _Coverage.of(peers, model_layers).speeds.tolist()
-    return speeds
-
-
 def choose_span(
     peers: Sequence[Serving],
     model_layers: int,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from helpers.clock import Clock
 from helpers.records import peer_record
 from swarm.audit.ledger import Ledger
 from swarm.chain import book as module
@@ -30,18 +31,6 @@ RECORDS = {
     for peer_id, (first, last) in zip(IDS, SPANS, strict=True)
 }
 ALL = Wanted(0, LAYERS)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -10,21 +10,6 @@ from swarm.outputs import Measured, RouteStop, StageTimes
 from swarm.routing.chain import Stage
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def meter(clock):
     meter = Meter(clock)

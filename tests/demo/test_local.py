@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.local_swarm import add_peer
 from helpers.loopback import alive, children, eventually, kill, soon, tiny_checkpoint
 from helpers.models import LAYERS
 from swarm.client.status import look
@@ -35,7 +36,7 @@ def model(tmp_path: Path) -> str:
 
 async def test_peers_serve_until_the_swarm_is_left(model: str) -> None:
     async with LocalSwarm(model, [(0, 2)]) as swarm:
-        added = await swarm.add_peer(2, LAYERS)
+        added = await add_peer(swarm, 2, LAYERS)
         (report,) = await soon(look(swarm.network))
         assert [peer.layers for peer in report.peers] == [(0, 2), (2, LAYERS)]
         assert all(peer.rtt_ms is not None for peer in report.peers)

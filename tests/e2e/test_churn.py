@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 import pytest_asyncio
 
+from helpers.local_swarm import replace_peer
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
@@ -73,7 +74,7 @@ async def test_a_peer_is_killed(
     text = await write(swarm, client, PROMPTS[stage], stage, kill)
     assert text.token_ids == expected[stage].token_ids
     assert [failover.layers for failover in text.stats.failovers] == [SPANS[stage]]
-    await swarm.replace_peer(killed[0])
+    await replace_peer(swarm, killed[0])
 
 
 async def test_a_peer_hangs(
@@ -107,7 +108,7 @@ async def test_nobody_is_left_and_the_text_is_continued_later(
     begun = caught.value.generation
     assert begun is not None
     assert begun.stats.finish_reason == "swarm_incomplete"
-    await swarm.replace_peer(1)
+    await replace_peer(swarm, 1)
     prompt = client.models.tokenizer(PROMPTS[3]).input_ids
     rest = await client.generate(
         [*prompt, *begun.token_ids], max_new_tokens=NEW - len(begun.token_ids)

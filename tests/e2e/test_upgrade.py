@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.local_swarm import add_peer
 from helpers.loopback import soon
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("warmly")
 async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) -> None:
     itself = ("--key", str(tmp_path / "peer.key"), "--grace", "0")
     async with LocalSwarm(TARGET, [], LINK_MS) as swarm:
-        old = await swarm.add_peer(0, 8, *itself)
+        old = await add_peer(swarm, 0, 8, *itself)
         async with SwarmClient(
             locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=LINK_MS
         ) as client:
@@ -49,4 +50,4 @@ async def _upgrade(
     """What `systemctl restart` does."""
     old.terminate()
     assert await soon(old.wait()) == 0
-    await swarm.add_peer(0, 8, *itself)
+    await add_peer(swarm, 0, 8, *itself)

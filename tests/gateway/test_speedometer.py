@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from helpers.clock import Clock
 from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
 from swarm.gateway.speedometer import HISTORY_S, LAST, LoopTimes, Speedometer
@@ -13,14 +14,6 @@ CORRECTED = Piece(6, "b", "corrected", drafted_id=5)
 OWN = Piece(7, "c", "target")
 ROUTE = (RouteStop("one", (0, 2), 10.0), RouteStop("two", (2, 4), 20.0))
 STAGES = (Stage("one", 0, 2), Stage("two", 2, 4))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.5
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def stats() -> Stats:
@@ -39,7 +32,7 @@ def stats() -> Stats:
 
 
 def test_speed_is_that_of_the_last_whole_seconds() -> None:
-    clock = Clock()
+    clock = Clock(1000.5)
     meter = Speedometer(clock)
     run = meter.began("tiny")
     for _ in range(10):
@@ -57,7 +50,7 @@ def test_speed_is_that_of_the_last_whole_seconds() -> None:
 
 
 def test_acceptance_is_the_share_of_drafts_kept() -> None:
-    meter = Speedometer(Clock())
+    meter = Speedometer(Clock(1000.5))
     run = meter.began("tiny")
     assert meter.speed().acceptance is None
     run.piece(OWN)
@@ -70,7 +63,7 @@ def test_acceptance_is_the_share_of_drafts_kept() -> None:
 
 
 def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
-    meter = Speedometer(Clock())
+    meter = Speedometer(Clock(1000.5))
     run = meter.began("tiny")
     run.route(ROUTE)
     run.measured(None)
@@ -102,7 +95,7 @@ def test_a_loop_is_told_by_hop_and_without_the_prompts() -> None:
 
 
 def test_generations_that_ended_are_told_the_newest_first_and_only_so_many() -> None:
-    clock = Clock()
+    clock = Clock(1000.5)
     meter = Speedometer(clock)
     for number in range(LAST + 5):
         run = meter.began(f"m{number}")

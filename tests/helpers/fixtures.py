@@ -6,12 +6,24 @@ import pytest
 import torch
 from warm import OVEN, warmly
 
+from helpers.clock import clock
+from helpers.dial_back import bootstrap
 from helpers.loopback import children
 from helpers.model_folders import draft, target
 from helpers.swarm_in_process import expected, make, material
 from helpers.swarm_in_thread import threaded
 
-__all__ = ["draft", "expected", "make", "material", "target", "threaded", "warmly"]
+__all__ = [
+    "bootstrap",
+    "clock",
+    "draft",
+    "expected",
+    "make",
+    "material",
+    "target",
+    "threaded",
+    "warmly",
+]
 
 torch.set_num_threads(1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from helpers.clock import Clock
 from helpers.loopback import Server, dialed
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
@@ -64,16 +65,6 @@ def answering(answer: Callable[[Frame], Message]) -> Script:
         await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))
 
     return script
-
-
-class Clock:
-    """Seconds, which pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Chain:

@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from helpers.local_swarm import replace_peer
 from lab.ground import Ground, ground
 from lab.internet import Internet
 from lab.links import Link
@@ -40,7 +41,7 @@ async def killing(place: Ground, every_s: float, chance: random.Random) -> Async
             await asyncio.sleep(every_s)
             alive = [i for i in range(PEERS) if i not in replacing or replacing[i].done()]
             number = chance.choice(alive)
-            replacing[number] = asyncio.create_task(place.swarm.replace_peer(number))
+            replacing[number] = asyncio.create_task(replace_peer(place.swarm, number))
             done.append(f"peer {number} killed")
 
     async with _beside(strike()):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from helpers.clock import Clock
 from helpers.loopback import Server, eventually, listen, pong, somebody, soon
 from swarm.identity import Identity
 from swarm.network import pool
@@ -28,18 +29,6 @@ class Hanging(Server):
         self.links.append(link)
         await asyncio.Event().wait()
         return False
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -7,18 +7,6 @@ from swarm.routing import health as module
 from swarm.routing.health import FIRST_BACKOFF_S, FORGET_S, MOST_BACKOFF_S, Health
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def health(clock):
     return Health(clock, clock)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.routing.placement import Serving, better_span, choose_span, throughput
+from swarm.routing.placement import Serving, _Coverage, better_span, choose_span
 
 SPEEDS = st.floats(1.0, 1000.0)
 
@@ -18,6 +18,11 @@ def join(peers, layers, capacity, speed, rng, name=None):
     assert 0 <= first < last <= layers
     assert last - first == min(capacity, layers)
     peers.append(Serving(name or f"peer{len(peers)}", first, last, speed))
+
+
+def throughput(peers, layers):
+    """Return tokens per second of every layer, as the policy adds them up."""
+    return _Coverage.of(peers, layers).speeds.tolist()
 
 
 def counts(peers, layers):

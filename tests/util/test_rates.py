@@ -6,24 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.clock import Clock
 from swarm.util.rates import ConcurrencyLimit, Rate, TokenBuckets
 
 RATES = st.builds(Rate, st.floats(0.01, 100), st.floats(1, 1000))
 AMOUNTS = st.floats(0, 1200)
 PAUSES_S = st.floats(0, 100)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_a_burst_is_free_and_then_a_rate_holds(clock: Clock) -> None:

@@ -62,10 +62,6 @@ class Crawl(Generic[T]):
         self._read: dict[Shard, Sequence[T]] = {}
 
     @property
-    def shards_read(self) -> int:
-        return len(self._read)
-
-    @property
     def records_read(self) -> int:
         return sum(map(len, self._read.values()))
 

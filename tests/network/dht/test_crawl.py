@@ -37,13 +37,13 @@ def test_a_small_swarm_is_seen_whole(peers: int) -> None:
 
 def test_an_almost_empty_swarm_costs_one_key() -> None:
     _, survey = read(swarm_of(3), enough=256)
-    assert survey.shards_read == 1
+    assert len(survey._read) == 1
 
 
 def test_a_large_swarm_costs_little() -> None:
     sample, survey = read(swarm_of(5000))
     assert not sample.complete
-    assert survey.shards_read <= MAX_DEPTH + 1
+    assert len(survey._read) <= MAX_DEPTH + 1
     assert survey.records_read <= CAPACITY * (MAX_DEPTH + 1)
     assert len(sample.records) >= CAPACITY // 2
 
@@ -80,7 +80,7 @@ def test_a_reader_that_is_not_satisfied_reads_on() -> None:
 
 def test_but_not_for_ever() -> None:
     _, survey = read(swarm_of(8000), satisfied=lambda peers: False)
-    assert survey.shards_read <= MAX_SHARDS
+    assert len(survey._read) <= MAX_SHARDS
 
 
 def test_records_that_do_not_count_still_show_the_way() -> None:
@@ -99,6 +99,6 @@ def test_whatever_the_swarm_a_complete_sample_has_everybody_in_reach(
     trees = swarm_of(peers, seed)
     trees.leave(leave)
     sample, survey = read(trees, seed, enough=10_000)
-    assert sample.complete or survey.shards_read == MAX_SHARDS
+    assert sample.complete or len(survey._read) == MAX_SHARDS
     assert len(set(sample.records)) == len(sample.records)
     assert set(sample.records) <= set(trees.at)

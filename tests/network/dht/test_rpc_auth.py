@@ -2,18 +2,12 @@
 
 import pytest
 
+from helpers.clock import Clock
 from swarm.network.dht import rpc_auth
 from swarm.network.dht.rpc_auth import MAX_AGE_S, NotAuthenticated, RpcAuthenticator, RpcCall
 
 KEY = bytes(range(32))
 CALL = RpcCall("find", "alice", "bob")
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_members_understand_each_other() -> None:

@@ -15,21 +15,10 @@ from swarm.network.dht.directory import Directory
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.websocket import WebSockets
 from swarm.network.nat import dialback
-from swarm.network.nat.dialback import DialRequest, DialResponse, answering, ask, choose, seen_at
+from swarm.network.nat.dialback import DialRequest, DialResponse, ask, choose, seen_at
 from swarm.util.rates import TokenBuckets
 
 PEER = Identity.generate().peer_id
-
-
-@pytest.fixture
-async def bootstrap() -> AsyncIterator[Directory]:
-    async with (
-        await Directory.join(
-            Identity.generate(), Network("test"), bootstrap_node=True
-        ) as directory,
-        answering(directory.daemon, clock=lambda: 0.0),
-    ):
-        yield directory
 
 
 @pytest.fixture

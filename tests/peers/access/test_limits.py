@@ -2,20 +2,8 @@
 
 import pytest
 
+from helpers.clock import Clock
 from peers.access.limits import Bans, Holding, Holdings, Wanting, network_of
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_bans_double_and_end(clock: Clock) -> None:

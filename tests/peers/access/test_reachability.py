@@ -16,21 +16,10 @@ from swarm.network.dht.directory import Directory
 from swarm.network.links.address import is_relayed
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.handshake import HandshakeLimiter
-from swarm.network.nat.dialback import DialResponse, answering
+from swarm.network.nat.dialback import DialResponse
 
 OURS = "192.168.1.7:31330"
 OUTSIDE = "9.9.9.9:31330"  # of the open internet, as no address for documentation is
-
-
-@pytest.fixture
-async def bootstrap() -> AsyncIterator[Directory]:
-    async with (
-        await Directory.join(
-            Identity.generate(), Network("test"), bootstrap_node=True
-        ) as directory,
-        answering(directory.daemon),
-    ):
-        yield directory
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hivemind.dht import protocol
@@ -22,18 +22,7 @@ from swarm.errors import NoBootstrap
 from swarm.identity import Identity
 from swarm.network.dht.clock_check import clock_skew_s
 from swarm.network.dht.directory import Directory
-from swarm.network.nat.dialback import DialResponse, answering
-
-
-@pytest.fixture
-async def bootstrap() -> AsyncIterator[Directory]:
-    async with (
-        await Directory.join(
-            Identity.generate(), Network("test"), bootstrap_node=True
-        ) as directory,
-        answering(directory.daemon),
-    ):
-        yield directory
+from swarm.network.nat.dialback import DialResponse
 
 
 def named(bootstrap: Sequence[str], name: str | None) -> Callable[[], Network]:
