@@ -1,4 +1,4 @@
-"""Answers that cannot be: tests/client/test_auditor.py shows what becomes of them."""
+"""Answers that cannot be: tests/client/test_liars.py shows what becomes of them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Honest peers are as near to each other as rounding lets them; tests/client/test_auditor.py has
+"""Honest peers are as near to each other as rounding lets them; tests/client/test_liars.py has
 the liars."""
 
 import pytest

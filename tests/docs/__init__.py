@@ -1,4 +1,4 @@
-"""What the documentation says, held against the code.
+"""Tests that compare the documentation with the code.
 
-`python -m tests.docs` writes the parts that are made from it.
+`python -m tests.docs` writes the parts of it that are generated.
 """

@@ -1,4 +1,4 @@
-"""Writes what the documentation shows of the code: `python -m tests.docs`."""
+"""Write the generated parts of the documentation: `python -m tests.docs`."""
 
 import sys
 from pathlib import Path

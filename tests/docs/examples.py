@@ -1,4 +1,4 @@
-"""What docs/protocol-vectors.json shows of messages and streams."""
+"""The examples of messages and token trees in docs/protocol-vectors.json."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ SESSION = bytes(range(16))
 
 
 def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
-    """Each kind, with all fields that it may have and with none but those it must have."""
+    """Return each kind of message, with all fields, and with only the required ones."""
     hop = messages.Hop(
         peer_id=bob.peer_id, address="203.0.113.5:31330", certificate=bob.certificate_fingerprint
     )
@@ -65,7 +65,7 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
 
 
 def broken_messages() -> Iterator[tuple[str, bytes]]:
-    """Bytes that must be refused, and what is wrong with each."""
+    """Return bytes that must be refused, and what is wrong with each."""
 
     def packed(*envelope: Any) -> bytes:
         data: bytes = msgpack.packb(list(envelope))

@@ -1,4 +1,4 @@
-"""The fields of a message or record, in the words that docs/protocol.md uses for them."""
+"""The fields of a message or record, in the words of docs/protocol.md."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Schema = dict[str, Any]
 
 
 def rows(model: type[BaseModel]) -> list[Row]:
-    """One row a field, in the order in which we encode them."""
+    """Return one row per field, in the order of encoding."""
     schema = model.model_json_schema()
     needed, defs = schema.get("required", []), schema.get("$defs", {})
     return [
@@ -70,7 +70,7 @@ def _size(part: Schema, of: str) -> str:
 
 
 def _short(number: float) -> str:
-    """Powers of two as such, from 2^16 on."""
+    """Write powers of two from 2^16 on as such."""
     whole = int(number)
     if whole >= 1 << 16 and whole & (whole - 1) == 0:
         return f"2^{whole.bit_length() - 1}"

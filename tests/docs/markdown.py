@@ -1,4 +1,4 @@
-"""Pages of the documentation, taken apart."""
+"""Parse pages of the documentation: titles, links, anchors, tables, and blocks of code."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Block:
 
     Attributes:
         language: of a fence, "" for an indented block.
-        not_run: why it is not to be run, "" if it is: the comment right before it says so.
+        not_run: why it is not run, as the comment right before it says; "" if it is run.
     """
 
     page: Path
@@ -34,7 +34,7 @@ class Block:
 
 
 def title(page: Path) -> str:
-    """As a reader knows it."""
+    """The title of the page."""
     return str(page.relative_to(ROOT))
 
 
@@ -44,7 +44,7 @@ def tokens(page: Path) -> list[Token]:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """All blocks of code, in their order."""
+    """Return all blocks of code, in order."""
     comment = ""
     for token in tokens(page):
         if token.type in ("fence", "code_block"):
@@ -57,7 +57,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def links(page: Path) -> Iterator[str]:
-    """Where all links and pictures lead."""
+    """Return the targets of all links and pictures."""
     for token in tokens(page):
         for child in token.children or ():
             target = child.attrs.get("href") or child.attrs.get("src")
@@ -66,15 +66,14 @@ def links(page: Path) -> Iterator[str]:
 
 
 def headings(page: Path) -> Iterator[str]:
-    """The text of all headings."""
+    """Return the text of all headings."""
     for token, following in zip(tokens(page), tokens(page)[1:], strict=False):
         if token.type == "heading_open":
             yield _plain(following)
 
 
 def anchors(page: Path) -> set[str]:
-    """What links may name behind a #, as GitHub makes it from headings, and what the page says by
-    itself."""
+    """Return the anchors of the page: GitHub's for its headings, and those that it sets itself."""
     found: set[str] = set(re.findall(r'<a (?:id|name)="([^"]+)"', page.read_text("utf-8")))
     for heading in headings(page):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
@@ -84,7 +83,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def tables(page: Path) -> dict[str, list[list[str]]]:
-    """The first table below each heading, as the text of its cells, without the head."""
+    """Return the first table below each heading, as the text of its cells, without the head."""
     found: dict[str, list[list[str]]] = {}
     heading, rows, in_body = "", None, False
     for token, following in zip(tokens(page), tokens(page)[1:], strict=False):

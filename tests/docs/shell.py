@@ -1,9 +1,9 @@
 """The commands that pages tell their readers to type.
 
-A block of code is one of commands if its first word is a program of `PROGRAMS`. In capitals stands
-what a reader puts in: the `ADDRESS` of a bootstrap node, a `MODEL`, a `DRAFT` model. A block is run
-as it stands, unless the HTML comment before it says why not: ``<!-- not run: it takes a GPU -->``.
-What our own programs are told is checked in any case.
+A block of code holds commands if its first word is a program of `PROGRAMS`. Words in capitals stand
+for what a reader fills in: the `ADDRESS` of a bootstrap node, a `MODEL`, a `DRAFT` model. A block
+is run as it stands, unless the HTML comment before it says why not: ``<!-- not run: it takes a GPU
+-->``. The arguments of our own programs are checked in any case.
 """
 
 import re
@@ -63,14 +63,14 @@ _WORD = r"(?<![\w/.-]){}(?![\w/.=-])"
 
 
 def is_shell(block: Block) -> bool:
-    """Whether somebody is to type it; a synopsis with its ``[OPTIONS]`` is only to be read."""
+    """Tell whether a block is to be typed; a synopsis with its ``[OPTIONS]`` is not."""
     first = (block.content.split() or [""])[0]
     typed = block.language in SHELLS and (first in PROGRAMS or _is_setting(first))
     return typed and "[OPTIONS]" not in block.content
 
 
 def lines(block: Block) -> Iterator[str]:
-    """One command each, whole, without prompts."""
+    """Return the commands, each whole and without prompts."""
     command = ""
     for line in block.content.replace("\\\n", " ").splitlines():
         command = f"{command}\n{line}" if command else line.strip().removeprefix("$ ")
@@ -81,7 +81,7 @@ def lines(block: Block) -> Iterator[str]:
 
 
 def _is_complete(command: str) -> bool:
-    """Whether all quotes are closed."""
+    """Tell whether all quotes are closed."""
     try:
         return bool(words(command)) or command.startswith("#")
     except ValueError:
@@ -89,7 +89,7 @@ def _is_complete(command: str) -> bool:
 
 
 def filled(text: str, address: str, gateway: str) -> str:
-    """With what a reader would put in."""
+    """Fill in what a reader would."""
     for name, value in {**PLACEHOLDERS, "ADDRESS": address, "/ip4/...": address}.items():
         text = re.sub(_WORD.format(re.escape(name)), value, text)
     for default in GATEWAY:
@@ -98,14 +98,14 @@ def filled(text: str, address: str, gateway: str) -> str:
 
 
 def words(line: str) -> list[str]:
-    """As a shell splits them; operators such as ``|`` are words of their own."""
+    """Split a command as a shell does; operators such as ``|`` are words of their own."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, "#"
     return list(lexer)
 
 
 def is_simple(line: str) -> bool:
-    """Whether it is one program and its arguments, with nothing for a shell to do."""
+    """Tell whether a line is one program and its arguments, without any work for a shell."""
     return (
         not any(set(word) <= set("|&;<>()") for word in words(line))
         and "$" not in line
@@ -114,7 +114,7 @@ def is_simple(line: str) -> bool:
 
 
 def settings_and_words(line: str) -> tuple[dict[str, str], list[str]]:
-    """What comes before the program, as in ``SWARM_NETWORK=office swarm status``, and the rest."""
+    """Split ``SWARM_NETWORK=office swarm status`` into its settings and the rest."""
     rest, settings = words(line), {}
     while rest and _is_setting(rest[0]):
         name, _, settings[name] = rest.pop(0).partition("=")
@@ -122,7 +122,7 @@ def settings_and_words(line: str) -> tuple[dict[str, str], list[str]]:
 
 
 def programs(line: str) -> list[list[str]]:
-    """Every program of a line and its arguments."""
+    """Return every program of a line and its arguments."""
     found: list[list[str]] = [[]]
     for word in settings_and_words(line)[1]:
         if set(word) <= set("|&;()"):
@@ -133,9 +133,9 @@ def programs(line: str) -> list[list[str]]:
 
 
 def check(argv: list[str]) -> None:
-    """Parse arguments as our program does, and no more.
+    """Parse arguments as our program does, without running it.
 
-    Raises click.UsageError if it does not take them.
+    Raises click.UsageError if they are invalid.
     """
     context = OURS[argv[0]].make_context(argv[0], argv[1:])
     name, command, rest = OURS[argv[0]].resolve_command(
@@ -146,19 +146,19 @@ def check(argv: list[str]) -> None:
 
 
 def name_of(argv: list[str]) -> str:
-    """Program and command, such as ``swarm generate``."""
+    """Return program and command, such as ``swarm generate``."""
     group, rest = OURS[argv[0]], argv[1:]
     return f"{argv[0]} {next((word for word in rest if word in group.commands), '')}"
 
 
 def lasts(line: str) -> bool:
-    """Whether it goes on until it is stopped. What reads a pipe ends with it."""
+    """Tell whether a command runs until it is stopped; one that reads a pipe ends with it."""
     first = programs(line)[0]
     return first[0] in OURS and name_of(first) in LASTING and "--help" not in first
 
 
 def mentioned(page: Path) -> Iterator[list[str]]:
-    """Our commands that a page names in its text: the program, the command, and options."""
+    """Return our commands in the text of a page: the program, the command, and options."""
     for token in tokens(page):
         for child in token.children or ():
             argv = child.content.split() if child.type == "code_inline" else []
@@ -167,7 +167,7 @@ def mentioned(page: Path) -> Iterator[list[str]]:
 
 
 def unknown(argv: list[str]) -> str:
-    """What of a command that is mentioned does not exist; "" if all does."""
+    """Return the part of a mentioned command that does not exist; "" if all of it does."""
     group = OURS[argv[0]]
     if argv[1].startswith("--"):
         return "" if argv[1] in _options(group) else argv[1]

@@ -46,7 +46,7 @@ FAMILIES = {
 
 
 def with_table(page: str) -> str:
-    """The page with its table as it should be now."""
+    """Return the page with its table up to date."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert begin, f"the page has no {BEGIN!r}"
@@ -55,7 +55,7 @@ def with_table(page: str) -> str:
 
 
 def table() -> str:
-    """One row a variant, the model types in alphabetical order."""
+    """Return one row per variant, with the model types in alphabetical order."""
     rows = sorted((each.model_type, name) for name, each in ARCHITECTURES.items())
     names = (
         "`model_type`",
@@ -90,5 +90,5 @@ def _row(model_type: str, name: str) -> str:
 
 
 def count(page: str) -> int:
-    """How many model types the table of a page says are served."""
+    """Return the number of model types in the table of a page that are served."""
     return len(set(re.findall(r"^\| `(\w+)` \|.*\| yes \|", page, re.MULTILINE)))

@@ -1,5 +1,4 @@
-"""What the pages tell their readers to type works: commands and Python are run on a small swarm of
-processes."""
+"""Run the commands and the Python of all pages on a small swarm of processes."""
 
 import ast
 import asyncio
@@ -40,7 +39,7 @@ SOME_ADDRESS = "/ip4/203.0.113.5/tcp/31337/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7G
 
 @pytest.fixture(scope="module")
 def bootstrap(warmly: None) -> Iterator[str]:
-    """A swarm of real processes for all pages together: the address of its bootstrap node."""
+    """Start a swarm of real processes for all pages, and return its bootstrap node's address."""
     with _in_background(lambda: LocalSwarm(locate(TARGET), [(0, 4), (4, 8)])) as local:
         yield local.bootstrap
 
@@ -49,7 +48,7 @@ def bootstrap(warmly: None) -> Iterator[str]:
 def gateway(
     warmly: None, bootstrap: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A gateway in front of it, as a process: host and port."""
+    """Start a gateway in front of it as a process, and return host and port."""
     command = [
         sys.executable,
         "-m",
@@ -76,7 +75,7 @@ def gateway(
 
 @contextmanager
 def _in_background(make: Callable[[], LocalSwarm]) -> Iterator[LocalSwarm]:
-    """On an event loop of its own, since the commands want ours for themselves."""
+    """Run on an event loop of its own, since the commands need this thread's."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -105,7 +104,7 @@ def _settings(bootstrap: str) -> dict[str, str]:
 
 
 def _to_run(page: Path) -> list[Block]:
-    """Commands, and Python that is whole; parts of Python are only compiled."""
+    """Return commands, and whole Python; parts of Python are only compiled."""
     return [
         block
         for block in blocks(page)
@@ -115,7 +114,7 @@ def _to_run(page: Path) -> list[Block]:
 
 
 def _is_whole(source: str) -> bool:
-    """Whether it makes or imports every name that it uses."""
+    """Tell whether Python makes or imports every name that it uses."""
     nodes = list(ast.walk(ast.parse(source)))
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     made = {
@@ -139,8 +138,7 @@ def test_what_a_page_says_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """One block after the other, in what looks like a checkout: what one leaves there, the next one
-    finds."""
+    """Run all blocks in order, in a copy of a checkout: each finds the files of those before."""
     programs, checkout = tmp_path / "bin", tmp_path / "checkout"
     programs.mkdir()
     checkout.mkdir()
@@ -206,7 +204,7 @@ def _run_line(line: str, environment: pytest.MonkeyPatch) -> None:
 
 
 def _run_python(source: str, where: str) -> None:
-    """With `await` outside of functions, as in the documentation."""
+    """Run Python with `await` outside of functions, as in the documentation."""
     whole = compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     outcome = eval(whole, {"__name__": "__main__"})
     if outcome is not None:
@@ -228,7 +226,7 @@ def _commands_of_ours() -> Iterator[Any]:
 def test_our_programs_take_these_options(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where they are not run, or run for ever."""
+    """Check also commands that are not run, or that run for ever."""
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(click.exceptions.Exit):  # --help, --version
         shell.check(argv)

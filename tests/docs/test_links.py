@@ -1,4 +1,4 @@
-"""Links of all pages lead somewhere."""
+"""The links of all pages lead somewhere."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,9 +15,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def _wrong(page: Path, link: str) -> str:
-    """What is wrong with a link, "" if nothing is.
+    """Return what is wrong with a link, "" if nothing is.
 
-    What is elsewhere is not asked: tests need no network.
+    Links to other sites are not followed: tests need no network.
     """
     where = urlsplit(link)
     if where.scheme or where.netloc:

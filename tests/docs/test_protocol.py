@@ -1,5 +1,4 @@
-"""docs/protocol.md and the code name the same messages, fields, types, defaults, faults and
-limits."""
+"""docs/protocol.md and the code have the same messages, fields, types, defaults and limits."""
 
 import importlib
 

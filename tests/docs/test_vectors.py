@@ -1,5 +1,4 @@
-"""docs/protocol-vectors.json, read as another implementation would: by what docs/protocol.md says,
-without our code."""
+"""Read docs/protocol-vectors.json as another implementation would, by docs/protocol.md alone."""
 
 import hashlib
 import hmac
@@ -26,7 +25,7 @@ ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def named(part: str, *names: str) -> Any:
-    """Examples of one part, each with an id that tells which it is."""
+    """Return the examples of one part, each with an id that names it."""
     return pytest.mark.parametrize(
         "example",
         [
@@ -110,7 +109,7 @@ def test_tensors(example: Any) -> None:
 
 
 class Tree:
-    """The stream rule as the page tells it, with sets instead of masks."""
+    """The rule of token trees as the page has it, with sets instead of masks."""
 
     def __init__(self) -> None:
         self.epoch = self.ahead = self.root = self.last = 0
@@ -119,11 +118,11 @@ class Tree:
         self.gap_allowed = True
 
     def path(self, serial: int) -> list[int]:
-        """The serials that lead to a token, its own included."""
+        """Return the serials that lead to a token, including its own."""
         return [] if serial == 0 else [*self.path(self.parent[serial]), serial]
 
     def forget(self, epoch: int, root: int) -> bool:
-        """Step 3; False for a root that is not held."""
+        """Do step 3; return False for a root that is not held."""
         newer, behind = epoch > self.epoch, self.rows[len(self.path(self.root)) :]
         if newer and root == 0:
             kept: list[int] = []

@@ -1,4 +1,4 @@
-"""What the documentation shows of the code is up to date."""
+"""The generated parts of the documentation are up to date."""
 
 import re
 from pathlib import Path

@@ -1,8 +1,7 @@
-"""docs/protocol-vectors.json: examples of the protocol for other implementations, made by our own
-code.
+"""docs/protocol-vectors.json: examples of the protocol for other implementations.
 
-Keys and nonces are fixed, and whatever our code draws by lot is handed in, so the file is the same
-every time.
+Our own code makes them. Keys and nonces are fixed, and randomness is handed in, so that the file is
+the same every time.
 """
 
 import hashlib
@@ -53,7 +52,7 @@ Json = Any
 
 
 def vectors() -> dict[str, Json]:
-    """The whole file."""
+    """Return the whole file."""
     return {
         "protocol": codec.PROTOCOL_VERSION,
         "identities": [_identity(key) for key in PRIVATE_KEYS],
@@ -69,7 +68,7 @@ def vectors() -> dict[str, Json]:
 
 
 def to_json(value: Any) -> Json:
-    """Bytes as ``{"hex": ...}``, models as their fields, all of them."""
+    """Turn bytes into ``{"hex": ...}``, and models into all of their fields."""
     if isinstance(value, bytes):
         return {"hex": value.hex()}
     if isinstance(value, BaseModel):
@@ -82,7 +81,7 @@ def to_json(value: Any) -> Json:
 
 
 def from_json(value: Json) -> Any:
-    """The other way round; models stay maps."""
+    """Reverse `to_json`; models stay maps."""
     if isinstance(value, dict):
         if value.keys() == {"hex"}:
             return bytes.fromhex(value["hex"])
@@ -91,7 +90,7 @@ def from_json(value: Json) -> Any:
 
 
 def text(value: Json) -> str:
-    """As the file has it: one line for each example."""
+    """Return the text of the file: one line per example."""
     parts = []
     for name, part in value.items():
         lines = (

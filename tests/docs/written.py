@@ -1,4 +1,4 @@
-"""Every file of the documentation that is made from the code, in whole or in part."""
+"""The files of the documentation that are generated from the code, in whole or in part."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ VECTORS, ARCHITECTURES = DOCS / "protocol-vectors.json", DOCS / "architectures.m
 
 
 def written() -> dict[Path, str]:
-    """What these files should contain now."""
+    """Return what these files should contain."""
     return {
         VECTORS: vectors.text(vectors.vectors()),
         ARCHITECTURES: supported.with_table(ARCHITECTURES.read_text("utf-8")),

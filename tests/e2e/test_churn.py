@@ -1,5 +1,4 @@
-"""Real processes that are killed or stopped while a text is written: it is the same as if nothing
-had happened."""
+"""Processes that are killed or stopped while a text is generated: the text stays the same."""
 
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +25,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def swarm(warmly: None) -> AsyncIterator[LocalSwarm]:
-    """Every layer twice."""
+    """Start a swarm that serves every layer twice."""
     async with LocalSwarm(TARGET, SPANS * 2, LINK_MS) as swarm:
         yield swarm
 
@@ -40,7 +39,7 @@ async def client(swarm: LocalSwarm) -> AsyncIterator[SwarmClient]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def expected(client: SwarmClient) -> list[Generation]:
-    """Undisturbed."""
+    """Return the undisturbed text."""
     return [await client.generate(prompt, max_new_tokens=NEW) for prompt in PROMPTS]
 
 
@@ -52,7 +51,7 @@ async def write(
     strike: Callable[[int], None],
     **options: float,
 ) -> Generation:
-    """Generate, and in the middle let something happen to the process that serves a stage."""
+    """Generate a text; in the middle, do something to the process that serves a stage."""
     stream, said = client.stream(prompt, max_new_tokens=NEW, **options), 0
     async for _ in stream:
         said += 1
@@ -80,7 +79,7 @@ async def test_a_peer_is_killed(
 async def test_a_peer_hangs(
     swarm: LocalSwarm, client: SwarmClient, expected: list[Generation]
 ) -> None:
-    """It is stopped: its links stay open, and nothing comes out of them."""
+    """The process is stopped: its links stay open, and nothing comes out of them."""
     stopped = []
 
     def stop(number: int) -> None:

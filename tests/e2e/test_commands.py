@@ -119,8 +119,7 @@ async def _interrupt(number: signal.Signals) -> None:
 
 
 def _marked(mark: str) -> list[int]:
-    """Living processes that inherited an environment with our mark, whoever is their parent by
-    now."""
+    """Return living processes with our mark in their environment, whatever their parent."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it ended, or is not ours
@@ -130,7 +129,7 @@ def _marked(mark: str) -> list[int]:
 
 
 async def _swarm(*arguments: str, env: dict[str, str] | None = None) -> str:
-    """Standard output of a command that must succeed."""
+    """Return the standard output of a command that must succeed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "swarm.cli", *arguments),
         stdout=asyncio.subprocess.PIPE,

@@ -1,5 +1,4 @@
-"""What a swarm says is, token for token, what the whole model says; and drafting changes nothing
-but the time."""
+"""A swarm's text is the whole model's, token for token; drafting changes only the time."""
 
 import asyncio
 import os
@@ -40,8 +39,7 @@ pytestmark = pytest.mark.usefixtures("warmly")
 
 @pytest.fixture(scope="module")
 def reference() -> list[tuple[int, ...]]:
-    """The new tokens that transformers gives, greedily, with the whole target model, to the end of
-    the text."""
+    """Return transformers' greedy new tokens of the whole target model, to the end of the text."""
     tokenizer = AutoTokenizer.from_pretrained(locate(TARGET))
     model = AutoModelForCausalLM.from_pretrained(locate(TARGET), dtype=torch.float32)
     texts = []
@@ -105,7 +103,7 @@ async def _generate_all(
     temperature: float = 0.0,
     max_new_tokens: int = NEW_TOKENS,
 ) -> Sequence[Generation]:
-    """All prompts, each in a way and with a seed of its own, a few at a time."""
+    """Generate all prompts, each in a way and with a seed of its own, a few at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(seed: int) -> Generation:

@@ -1,5 +1,4 @@
-"""What a user sees when something is wrong: one clear sentence, a non-zero exit code, and no
-waiting."""
+"""The errors that a user sees: one clear sentence, a non-zero exit code, and no waiting."""
 
 import asyncio
 import os
@@ -34,7 +33,7 @@ class Ended:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def half(warmly: None) -> AsyncIterator[LocalSwarm]:
-    """A swarm in which nobody serves layers 4 to 7."""
+    """Start a swarm in which no peer serves layers 4 to 7."""
     async with LocalSwarm(TARGET, [(0, 2), (2, 4)]) as swarm:
         yield swarm
 
@@ -63,9 +62,9 @@ async def endings(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch_module: pytest.MonkeyPatch,
 ) -> dict[str, Ended]:
-    """Each failure against a real network, through the real command.
+    """Run each failure against a real network, through the real command.
 
-    Two at a time: most of it is importing.
+    Two at a time: most of the time goes into imports.
     """
     folder = tmp_path_factory.mktemp("models")
     (folder / "bootstrap.toml").write_text("bootstrap = []\n")
@@ -118,11 +117,8 @@ async def test_status_says_which_layers_are_missing(half: LocalSwarm) -> None:
     assert "no peer serves layers 4:8" in ended.out
 
 
-async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_with_a_sentence() -> (
-    None
-):
-    """With the only peer for layers 4 to 7 killed in the middle, nothing hangs and what was said
-    stays said."""
+async def test_a_peer_that_dies_without_a_successor_ends_the_generation() -> None:
+    """The only peer for layers 4 to 7 is killed: nothing hangs, and the text stays."""
     async with LocalSwarm(TARGET, [(0, 4), (4, 8)], link_ms=30.0) as swarm:
         process = await asyncio.create_subprocess_exec(
             *_command(
@@ -149,7 +145,7 @@ async def test_a_peer_that_dies_and_that_nobody_replaces_ends_the_generation_wit
 
 
 def _other_weights(folder: Path) -> Path:
-    """The demo target with one weight changed."""
+    """Save the demo target with one weight changed."""
     shutil.copytree(locate(TARGET), folder)
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"] + torch.ones(1)

@@ -149,7 +149,7 @@ async def an_older_version(swarm: Swarm) -> None:
 
 
 async def a_replay(swarm: Swarm) -> None:
-    """All that Alice said, once more over a new link."""
+    """Send all of Alice's messages again over a new link."""
     websockets, sent = WebSockets(), list[bytes]()
     async with await websockets.open(*swarm.where[:2]) as link:
         send = link.send_bytes
@@ -174,7 +174,7 @@ async def a_replay(swarm: Swarm) -> None:
 
 
 async def one_that_is_passed_on(swarm: Swarm) -> None:
-    """Mallory, a member, has Alice dial him, and tells the peer what she says as if he were her."""
+    """Let Mallory, a member whom Alice dials, pass on her messages to the peer as his own."""
     mallory, websockets = LocalMember(swarm.mallory, swarm.network), WebSockets()
     async with (
         Server(pong, network=swarm.network) as his,

@@ -1,5 +1,4 @@
-"""A peer in a control group with little memory takes as much as it may, and the kernel lets it
-live."""
+"""A peer in a control group with little memory takes what it may, and survives."""
 
 import asyncio
 import os
@@ -25,7 +24,7 @@ START_S = 300.0
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A control group with the limit, of either version."""
+    """Make a control group with the limit, of either version."""
     name = f"swarm-test-{os.getpid()}"
     for folder, limit in (
         (GROUPS / "memory" / name, "memory.limit_in_bytes"),
@@ -48,7 +47,7 @@ def group() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose layers take 54 MB each."""
+    """Save a checkpoint whose layers take 54 MB each."""
     folder = tmp_path_factory.mktemp("models") / "heavy"
     sizes = {
         "hidden_size": 1024,
@@ -70,7 +69,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def joined(
     group: Path, folder: Path, bootstrap: Directory, *arguments: str
 ) -> asyncio.subprocess.Process:
-    """`swarm-peer join` inside the group."""
+    """Run `swarm-peer join` inside the group."""
     command = [
         sys.executable,
         "-m",

@@ -1,5 +1,4 @@
-"""Peers that nobody tells which layers to serve, as real processes: they cover the model, and close
-its gaps."""
+"""Peers without assigned layers, as real processes: they cover the model, and close its gaps."""
 
 import asyncio
 import contextlib
@@ -59,13 +58,13 @@ async def test_peers_without_layers_cover_the_model_twice_and_close_a_gap(tmp_pa
 
 
 class View:
-    """What a client could use: peers that are online and answer."""
+    """The peers that a client could use: online and answering."""
 
     def __init__(self, directory: Directory, fingerprint: str) -> None:
         self._directory, self._fingerprint = directory, fingerprint
 
     async def until(self, condition: Callable[[list[int]], bool]) -> None:
-        """Wait until the numbers of peers that serve each layer are right."""
+        """Wait until the right number of peers serves each layer."""
         deadline = time.monotonic() + PATIENCE_S
         dialer = Dialer(LocalMember(Identity.generate(), Network("test")))
         connections = Connections(dialer)
@@ -87,7 +86,7 @@ class View:
 
 
 class Peer:
-    """A process, and what it has said when."""
+    """A process, and its events with their times."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -96,7 +95,7 @@ class Peer:
 
     @property
     def layers(self) -> str:
-        """The last that it said that it serves."""
+        """The layers of its last event that names any."""
         return re.findall(r"serving layers (\d+:\d+)", " ".join(line for _, line in self.said))[-1]
 
     async def _listen(self) -> None:

@@ -65,13 +65,13 @@ async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swa
 
 
 class Running:
-    """A command that runs until it is told to stop."""
+    """A command that runs until it is stopped."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def until(self, words: bytes) -> str:
-        """What it says up to the line with these words."""
+        """Return the output up to the line with these words."""
         assert self._process.stdout is not None
         said = b""
         while words not in said:
@@ -81,7 +81,7 @@ class Running:
         return said.decode()
 
     async def end(self, number: signal.Signals) -> int:
-        """The exit code after this signal; nothing may be complained of."""
+        """Send a signal, and return the exit code; there must be no complaint on standard error."""
         self._process.send_signal(number)
         _, complaints = await asyncio.wait_for(self._process.communicate(), HANG_S)
         assert b"Traceback" not in complaints, complaints.decode()

@@ -1,5 +1,4 @@
-"""The programs as a person in a terminal meets them, and as a script does, against one swarm of
-real processes."""
+"""The programs in a terminal and in a script, against one swarm of real processes."""
 
 import asyncio
 import contextlib
@@ -34,7 +33,7 @@ ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")
 async def where(
     warmly: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[str, ...]]:
-    """The options that lead to a swarm whose links take 20 ms."""
+    """Return the options that lead to a swarm with links of 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("SWARM_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -102,7 +101,7 @@ def terminal(*arguments: str) -> Iterator[Screen]:
 async def script(
     *arguments: str, said: str = "", env: Mapping[str, str] | None = None, module: str = "swarm.cli"
 ) -> tuple[int, str, str]:
-    """Exit code and output of a program, with this on its standard input."""
+    """Return exit code and output of a program with this standard input."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         stdin=asyncio.subprocess.PIPE,
@@ -116,8 +115,7 @@ async def script(
 
 
 def complaints(err: str) -> list[str]:
-    """What a program said on standard error; optional libraries may have warned of what this
-    computer lacks."""
+    """Return a program's standard error, without warnings of optional libraries."""
     assert "Traceback" not in err
     return [
         line for line in err.splitlines() if "torchao" not in line and "torch/utils" not in line
@@ -178,8 +176,7 @@ async def test_the_exit_code_tells_that_answers_have_failed(where: tuple[str, ..
 
 
 async def test_a_signal_to_its_whole_group_ends_a_text_in_order(where: tuple[str, ...]) -> None:
-    """What `timeout`, systemd and shells send: libp2p's daemon must not be gone before the client
-    has left."""
+    """`timeout`, systemd and shells signal the group: libp2p's daemon must outlive the client."""
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,

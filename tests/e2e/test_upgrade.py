@@ -1,4 +1,4 @@
-"""An upgrade is a restart: the peer leaves in order, comes back as itself, and texts go on."""
+"""An upgrade is a restart: the peer leaves in order, returns under its key, and texts go on."""
 
 import asyncio
 from pathlib import Path
@@ -47,7 +47,7 @@ async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) ->
 async def _upgrade(
     swarm: LocalSwarm, old: asyncio.subprocess.Process, itself: tuple[str, ...]
 ) -> None:
-    """What `systemctl restart` does."""
+    """Restart a peer as `systemctl restart` does."""
     old.terminate()
     assert await soon(old.wait()) == 0
     await add_peer(swarm, 0, 8, *itself)

@@ -1,4 +1,4 @@
-"""The command line: `python -m tests.fuzz codec --messages 1000000 --seed 1`."""
+"""The command line of the fuzz tests: `python -m tests.fuzz codec --messages 1000000 --seed 1`."""
 
 import resource
 import sys
@@ -20,9 +20,9 @@ CORPUS = HERE / "corpus"
 
 @click.group()
 def main() -> None:
-    """Hostile bytes and hostile sessions.
+    """Run hostile bytes and hostile sessions.
 
-    Exits with 1 if anything fails, and keeps the smallest input that does.
+    Exit with 1 if anything fails, and keep the smallest input that fails.
     """
 
 
@@ -63,7 +63,7 @@ for _name in TARGETS:
 
 @_seeded("sessions", "scripts", 1000)
 def _sessions(count: int, seed: int, keep: int) -> None:
-    """Scripts of hostile clients and next peers against real peers."""
+    """Play scripts of hostile clients and next peers against real peers."""
     hand = sessions.Stagehand.load()
     report = sessions.fuzz(hand, count, seed, tell=lambda report: print(report, file=sys.stderr))
     _print(report, seed)
@@ -77,7 +77,7 @@ def _sessions(count: int, seed: int, keep: int) -> None:
 
 @_seeded("hostile", "sessions", 1000)
 def _hostile(count: int, seed: int, keep: int) -> None:
-    """Hostile peers against a client's session."""
+    """Run hostile peers against a client's session."""
     report = hostile.fuzz(count, seed)
     _print(report, seed)
     _end(report.failures)
@@ -85,7 +85,7 @@ def _hostile(count: int, seed: int, keep: int) -> None:
 
 @_seeded("generations", "texts", 100)
 def _generations(count: int, seed: int, keep: int) -> None:
-    """Whole texts over peers that say wrong things now and then."""
+    """Generate whole texts over peers that sometimes send wrong messages."""
     report = generations.fuzz(count, seed)
     _print(report, seed)
     _end(report.failures)

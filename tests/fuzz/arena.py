@@ -1,4 +1,4 @@
-"""Two real peers, whoever wants to talk to them over real links, and a time that can be skipped."""
+"""The arena of scripts: two real peers, strangers with links to them, and a clock that skips."""
 
 import asyncio
 import contextlib
@@ -37,17 +37,18 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 FINGERPRINT = "f" * 32
 CACHE_TOKENS, HISTORY_BYTES, MAX_POSITIONS = 400, 1 << 16, 96
-PATIENCE_S = 60.0  # in real time: who takes longer hangs
-SOCKET_BYTES = 4096  # so that somebody who reads nothing is noticed
-SKIP_S = 2.0  # at a time: less than a sign of life takes
-HONEST_ID, HONEST_TEXT = b"an honest client", [(7 * n + 3) % 97 for n in range(48)]
+PATIENCE_S = 60.0  # in real time: anything longer hangs
+SOCKET_BYTES = 4096  # few, so that a stranger that reads nothing is noticed
+SKIP_S = 2.0  # at a time: less than the time between two signs of life
+HONEST_ID = b"an honest client"
+HONEST_TEXT = [(7 * n + 3) % 97 for n in range(48)]
 HONEST_PATIENCE_S = 150.0  # the honest client is never silent for longer
-SAID_BY_SINKS = "no"  # the text of faults that a hostile next peer reports, and that are passed on
+SAID_BY_SINKS = "no"  # the text of faults that a hostile next peer reports, and peers pass on
 LEVEL = logging.ERROR
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be put forward."""
+    """An event loop whose clock can be moved forward."""
 
     skipped_s = 0.0
 
@@ -71,7 +72,7 @@ async def pair(name: str) -> tuple[StreamLink, StreamLink]:
 
 
 class Stranger:
-    """Our end of a link to a peer: says any bytes, and hears until it is told not to."""
+    """Our end of a link to a peer: sends any bytes, and reads until it is told to stop."""
 
     def __init__(self, link: StreamLink, arena: "Arena") -> None:
         self.link, self._arena = link, arena
@@ -103,7 +104,7 @@ class Stranger:
 
 @dataclass(frozen=True)
 class Dials:
-    """What one of the peers dials with."""
+    """The dialer of one of the peers."""
 
     arena: "Arena"
     name: str
@@ -132,9 +133,9 @@ class Host:
         self._computing = asyncio.create_task(self.scheduler.run())
 
     async def link(self, name: str, between: bool = False) -> StreamLink:
-        """The other end of a link that is served, whose hello is over.
+        """Return the other end of a served link, after the handshake.
 
-        Those between peers may outlive all sessions.
+        Links between peers may outlive all sessions.
         """
         ours, theirs = await pair(f"{name}:1")
         theirs.peer_id = id_of(name)
@@ -147,7 +148,7 @@ class Host:
 
     @property
     def held(self) -> dict[str, int]:
-        """What is left of sessions and links, nothing left out that an attacker might fill."""
+        """What remains of sessions and links: everything that an attacker might fill."""
         handler, histories = self.handler, self.handler.sessions.histories
         amounts = {
             "sessions": len(handler.sessions),
@@ -173,7 +174,7 @@ class Host:
 
 @dataclass
 class Arena:
-    """A script's world. Everything that must not happen lands in ``failures``."""
+    """The world of a script. Everything that must not happen is added to ``failures``."""
 
     span: Span
     reference: torch.Tensor  # [tokens, hidden]: what the whole model says to `HONEST_TEXT`
@@ -187,7 +188,7 @@ class Arena:
         self._strangers: list[Stranger] = []
 
     async def connect(self, dialling: str, address: str) -> Link:
-        """Of a peer to whoever is at an address."""
+        """Connect a peer to the host or stranger at an address."""
         name = address.partition(":")[0]
         if name in ("a", "b"):
             return await self.hosts[name == "b"].link(dialling, between=True)
@@ -220,7 +221,7 @@ class Arena:
             await settle(6)
 
     async def leave(self) -> None:
-        """All strangers vanish, and with them all that they cost."""
+        """Let all strangers vanish; everything that they held must be given back."""
         for stranger in self._strangers:
             stranger.vanish()
         await asyncio.gather(*(stranger.close() for stranger in self._strangers))
@@ -245,8 +246,7 @@ async def came_true(condition: Callable[[], bool]) -> bool:
 
 
 class Honest:
-    """A client beside them all, with a session on both peers: it gets what it asked for, and only
-    that."""
+    """An honest client with a session on both peers: it gets what it asks for, and nothing else."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena, self._sent, self._spoke_at = arena, 0, 0.0
@@ -277,7 +277,7 @@ class Honest:
         return asyncio.get_running_loop().time() - self._spoke_at > HONEST_PATIENCE_S
 
     async def speak(self, count: int) -> None:
-        """Some more tokens, whose hidden states must be those of the model, and a ping."""
+        """Send more tokens, whose hidden states must be the model's, and a ping."""
         for nonce, link in enumerate(self._links):
             await self._say(link, Ping(nonce=nonce))
             await self._expect(link, Pong)
@@ -326,7 +326,7 @@ class Honest:
 
 
 class Complaints(logging.Handler):
-    """Errors that the program logs: nobody may cause one."""
+    """Collects the errors that the program logs: no stranger may cause one."""
 
     def __init__(self) -> None:
         super().__init__(LEVEL)
@@ -338,7 +338,7 @@ class Complaints(logging.Handler):
 
 @contextlib.contextmanager
 def watched_by(complaints: Complaints) -> Iterator[None]:
-    """Let it hear what the program logs, and nobody else."""
+    """Send the program's logs to ``complaints``, and to no other handler."""
     loggers = [logging.getLogger("swarm"), logging.getLogger("peers")]
     for logger in loggers:
         logger.addHandler(complaints)
@@ -352,7 +352,7 @@ def watched_by(complaints: Complaints) -> Iterator[None]:
 
 
 def id_of(name: str) -> str:
-    """Who has been proved to be at the other end."""
+    """Return the peer id that a stranger of this name has proved."""
     return f"peer{name:x>10}"
 
 
@@ -365,7 +365,7 @@ def reference(span: Span) -> torch.Tensor:
 
 
 def run(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
-    """Do it on a loop of its own, and return the failures, those of tasks and logs included."""
+    """Run ``work`` on a loop of its own, and return failures, with those of tasks and logs."""
     loop, complaints = SkippingLoop(), Complaints()
     lost: list[str] = []
     loop.set_exception_handler(lambda _, context: lost.append(f"a lost error: {context}"[:600]))

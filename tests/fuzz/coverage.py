@@ -1,4 +1,4 @@
-"""Which ways a call takes through some files: what fuzzing is guided by."""
+"""The ways of a call through some files, which guide the fuzzing."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -9,8 +9,10 @@ Way = tuple[Any, ...]
 
 
 class Watched:
-    """Steps from line to line in the files of some modules; without ``pairs``, only which lines:
-    where tasks take turns, who comes after whom means little."""
+    """Records the steps from line to line in the files of some modules.
+
+    Without ``pairs`` it records only lines: where tasks alternate, steps mean little.
+    """
 
     def __init__(self, modules: Iterable[Any], pairs: bool = True) -> None:
         self._pairs = pairs
@@ -19,7 +21,7 @@ class Watched:
         self._before = 0
 
     def ways(self, call: Callable[[], Any]) -> set[Way]:
-        """The steps that the call took. What it raises is raised."""
+        """Return the steps of a call. Raise what it raises."""
         self._ways, self._before = set(), 0
         outside = sys.gettrace()
         sys.settrace(self._enter)

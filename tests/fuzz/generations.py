@@ -1,5 +1,7 @@
-"""Whole texts over peers that say wrong things now and then, while others could take their place:
-each text is what it should be, or ends with an error that tells the user what to do."""
+"""Whole texts over peers that sometimes send wrong messages, while others could replace them.
+
+Each text is the right one, or ends with an error that tells the user what to do.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -20,13 +22,13 @@ from swarm.util.tasks import within
 from swarm.wire.codec import encode
 from swarm.wire.messages import Fault, FaultCode, Frame, Message, Result
 
-LIMIT_S = 120.0  # of real time for a text of a few words: who takes longer hangs
+LIMIT_S = 120.0  # of real time for a text of a few words: anything longer hangs
 WAYS: tuple[dict[str, Any], ...] = ({}, {"window": 0}, {"window": 4, "depth": 1}, {"standby": True})
 
 
 @dataclass
 class Report:
-    """How the texts ended."""
+    """The outcomes of the texts."""
 
     texts: int = 0
     right: int = 0
@@ -47,10 +49,9 @@ class Report:
 
 
 class Liar:
-    """Stands before a peer's links, and says something else with some chance.
+    """Wraps a peer's links, and replaces some of its messages.
 
-    What it says about hidden states is never a valid answer with other numbers: such lies are for
-    audits to find.
+    A replaced message never is a valid answer with other numbers: audits have to find such lies.
     """
 
     def __init__(self, random: Random, chance: float) -> None:
@@ -95,7 +96,7 @@ class Liar:
 
 
 def fuzz(texts: int, seed: int) -> Report:
-    """So many texts, each from a seed of its own."""
+    """Generate ``texts`` texts, each from a seed of its own."""
     torch.set_num_threads(1)
     report = Report()
     with TemporaryDirectory() as folder:
@@ -128,9 +129,9 @@ def fuzz(texts: int, seed: int) -> Report:
 async def _write(
     material: Material, random: Random | None, way: dict[str, Any], report: Report
 ) -> tuple[int, ...] | SwarmError:
-    """A text over three peers, with three more that could take their places; two of them may lie.
+    """Generate a text over three peers, two of which may lie, with three more to replace them.
 
-    In the end every peer has given back all that it held.
+    At the end every peer must have given back all that it held.
     """
     liars = []
     async with swarm_of(lambda: Swarm(material), *STAGES, *STAGES) as swarm:

@@ -1,5 +1,7 @@
-"""Hostile peers against a client: whatever they answer, its session ends in time, with answers or a
-clear error."""
+"""Hostile peers against a client: whatever they answer, its session ends in time.
+
+It ends with answers or with a clear error.
+"""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -44,8 +46,7 @@ SESSION_S = 400.0  # of skipped time: no session of so few windows may take long
 
 
 class Liar:
-    """A peer's end of a link, that answers as chance has it; frames are answered by the ``last``
-    peer of the chain."""
+    """A peer's end of a link that answers at random; the chain's ``last`` peer answers frames."""
 
     def __init__(
         self, link: StreamLink, good: float, random: Random, last: "Liar | None" = None
@@ -107,7 +108,7 @@ class Liar:
                 return [random.choice(self._heard), *good]
 
     def _wrong(self, result: Result) -> Result:
-        """Nearly the answer that was due: what pydantic would refuse is kept."""
+        """Return nearly the due answer; changes that pydantic would refuse are dropped."""
         random = self._random
         tokens = random.choice((0, result.hidden.tokens, result.count))
         values = torch.full(
@@ -147,7 +148,7 @@ def honest_answer(message: Message) -> Message | None:
 
 
 def play(seed: int) -> tuple[str, list[str]]:
-    """One session over two peers that lie. Returns how it ended, and what went wrong."""
+    """Run one session over two peers that lie. Return how it ended, and what went wrong."""
     # of the peers and the client, and of the clock
     random, chance, ends = Random(seed), Random(seed), [""]
 
@@ -200,7 +201,7 @@ def play(seed: int) -> tuple[str, list[str]]:
 
 @dataclass
 class Report:
-    """How sessions with liars ended."""
+    """The outcomes of sessions with liars."""
 
     sessions: int = 0
     ends: dict[str, int] = field(default_factory=dict)
@@ -212,7 +213,7 @@ class Report:
 
 
 def fuzz(count: int, seed: int) -> Report:
-    """So many sessions, each from a seed of its own."""
+    """Run ``count`` sessions, each from a seed of its own."""
     report = Report()
     for each in range(seed * 1_000_000, seed * 1_000_000 + count):
         end, failures = play(each)
@@ -224,7 +225,7 @@ def fuzz(count: int, seed: int) -> Report:
 
 
 async def _use(links: list[ChainLink], random: Random) -> str:
-    """Some windows, some at a time, as a generation sends them."""
+    """Send some windows, several at a time, as a generation does."""
     epoch = first = 0
     terms, clock = Terms("0" * 32, 512, HIDDEN), asyncio.get_running_loop().time
     async with ChainSession(links, terms, clock) as session:

@@ -1,5 +1,4 @@
-"""The coverage-guided loop: change what went a new way before, and keep what goes a new way
-again."""
+"""The coverage-guided loop: change inputs that went a new way, and keep those that do again."""
 
 import hashlib
 import time
@@ -13,32 +12,32 @@ from typing import Any, Protocol
 from fuzz.coverage import Watched, Way
 from fuzz.mutate import changed
 
-FRESH = 0.1  # the share of inputs that are made anew, and not from what was kept
-MEASURED_EVERY = 500  # inputs: whose memory is measured; so is that of all that go a new way
-KEPT = 2000  # inputs at most, that changes are made to,
-KEPT_BYTES = 1 << 16  # and only those that are not longer
+FRESH = 0.1  # the share of new inputs; all others are changes of earlier ones
+MEASURED_EVERY = 500  # inputs, of which one has its memory measured, besides all that go new ways
+KEPT = 2000  # inputs at most to change
+KEPT_BYTES = 1 << 16  # of each of these at most
 
 
 class Target(Protocol):
-    """What bytes are thrown at."""
+    """The reader of the bytes."""
 
     name: str
     modules: Sequence[Any]  # whose lines are watched
     longest: int  # bytes of an input
 
     def seed(self, random: Random) -> bytes:
-        """Something valid, or nearly so."""
+        """Return an input that is valid, or nearly so."""
         ...
 
     def run(self, data: bytes) -> str:
-        """Let it be read; returns in a word or two what came of it.
+        """Read an input, and return the outcome in a word or two.
 
-        Raises whatever must not be raised.
+        Raise only what is a failure.
         """
         ...
 
     def memory(self, data: bytes) -> int:
-        """Bytes that reading it may take at most."""
+        """Return the bytes that reading an input may take at most."""
         ...
 
 
@@ -48,7 +47,7 @@ class TooMuch(AssertionError):
 
 @dataclass
 class Report:
-    """What was thrown at one target, and what came of it."""
+    """The inputs of one target, and their outcomes."""
 
     name: str
     inputs: int = 0
@@ -73,8 +72,7 @@ class Report:
 
 
 def fuzz(target: Target, inputs: int, seed: int, failures: int = 10) -> Report:
-    """Throw so many inputs at a target, the same ones for the same seed; stops after so many
-    ``failures``."""
+    """Run inputs against a target, the same ones for the same seed, up to so many ``failures``."""
     random, report, watched = Random(seed), Report(target.name), Watched(target.modules)
     kept: list[bytes] = []
     seen: set[Way] = set()
@@ -125,15 +123,17 @@ def _inputs(target: Target, count: int, kept: list[bytes], random: Random) -> It
 
 
 def _timed(target: Target, data: bytes) -> float:
-    """Seconds of our thread's own time; once more, because the first time may have paid for a
-    collection of garbage."""
+    """Return the seconds of our thread's own time in a second run.
+
+    The first run may have paid for a garbage collection.
+    """
     started = time.thread_time()
     target.run(data)
     return time.thread_time() - started
 
 
 def _measured(target: Target, data: bytes) -> int:
-    """The peak of memory while it is read."""
+    """Return the peak of memory while an input is read."""
     tracemalloc.start()
     try:
         target.run(data)
@@ -148,19 +148,19 @@ def _measured(target: Target, data: bytes) -> int:
 
 
 def keep(report: Report, folder: Path, count: int, longest: int = 1200) -> None:
-    """Put the inputs that led furthest into the corpus."""
+    """Add the inputs that led furthest to the corpus."""
     short = [each for each in report.pioneers if len(each[1]) <= longest]
     for _, data in sorted(short, key=lambda each: -each[0])[:count]:
         named(folder, report.name, data).write_bytes(data)
 
 
 def named(folder: Path, name: str, data: bytes, ending: str = "") -> Path:
-    """Where an input lies in the corpus."""
+    """Return the path of an input in the corpus."""
     return folder / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}{ending}"
 
 
 def smallest(data: bytes, fails: Callable[[bytes], bool], tries: int = 2000) -> bytes:
-    """A part of ``data`` that still fails: as much is taken out as can be."""
+    """Return a part of ``data`` that still fails, with as much taken out as possible."""
     piece = len(data) // 2
     while piece and tries:
         at = 0
@@ -176,7 +176,7 @@ def smallest(data: bytes, fails: Callable[[bytes], bool], tries: int = 2000) -> 
 
 
 def failing(target: Target) -> Callable[[bytes], bool]:
-    """Whether an input fails as `fuzz` sees it."""
+    """Return a function that tells whether an input fails as in `fuzz`."""
 
     def fails(data: bytes) -> bool:
         try:
@@ -190,6 +190,6 @@ def failing(target: Target) -> Callable[[bytes], bool]:
 
 
 def replay(target: Target, folder: Path) -> list[Path]:
-    """The inputs in the corpus that still fail."""
+    """Return the inputs in the corpus that still fail."""
     fails = failing(target)
     return [path for path in sorted(folder.glob(f"{target.name}-*")) if fails(path.read_bytes())]

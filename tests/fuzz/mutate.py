@@ -1,5 +1,4 @@
-"""From something valid to something that is hardly wrong: changes to values, to how they are
-packed, and to bytes."""
+"""Small changes to valid input: to values, to how they are packed, and to bytes."""
 
 import struct
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ ODD: tuple[Any, ...] = (
 
 
 def changed(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """``data`` with one to four changes; ``others`` give it parts of theirs."""
+    """Return ``data`` with one to four changes, some with parts of ``others``."""
     try:
         value = msgpack.unpackb(data, strict_map_key=False, raw=False)
     except Exception:  # it is broken already: msgpack raises about ten kinds of errors
@@ -70,7 +69,7 @@ def changed(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
 
 
 def changed_value(value: Any, others: Sequence[bytes], random: Random) -> Any:
-    """A value of which some part, however deep, is another one."""
+    """Return a value with one changed part, at any depth."""
     if isinstance(value, dict) and value and random.random() < 0.9:
         return _changed_map(value, others, random)
     if isinstance(value, list) and value and random.random() < 0.9:
@@ -148,7 +147,7 @@ def _deep(value: Any, depth: int, random: Random) -> Any:
 
 
 def changed_bytes(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """Bytes flipped, cut, doubled, taken out, put in, joined with others."""
+    """Flip, cut, double, remove, insert bytes, or join them with others."""
     at = random.randrange(len(data) + 1)
     till = min(len(data), at + random.choice((1, 1, 2, 4, 16, 1000)))
     other = random.choice(others) if others else data
@@ -172,8 +171,7 @@ def changed_bytes(data: bytes, others: Sequence[bytes], random: Random) -> bytes
 
 
 def packed_by_a_liar(value: Any, random: Random) -> bytes:
-    """msgpack in which some lengths are not what follows, and not all headers are the shortest
-    ones."""
+    """Pack as msgpack, with some wrong lengths, and some headers that are not the shortest."""
     if isinstance(value, list | tuple):
         return _header(0xDC, len(value), random) + b"".join(
             packed_by_a_liar(each, random) for each in value
@@ -191,8 +189,7 @@ def packed_by_a_liar(value: Any, random: Random) -> bytes:
 
 
 def _header(code: int, length: int, random: Random) -> bytes:
-    """Of a container or text whose length has two bytes after ``code``, and four after the code
-    behind that."""
+    """Return a header with the length in 2 bytes after ``code``, or in 4 after ``code + 1``."""
     if random.random() < 0.1:
         length = random.choice(
             (0, length + 1, max(length - 1, 0), 65535, 65536, 1 << 30, (1 << 32) - 1)

@@ -1,5 +1,4 @@
-"""Values that a pydantic model takes, made from its own JSON schema: a new message type needs
-nothing here."""
+"""Values for pydantic models, made from their JSON schemas: new message types need no work here."""
 
 from collections.abc import Callable
 from functools import cache
@@ -28,11 +27,11 @@ Fields = dict[str, Any]
 
 
 def valid(model: type[BaseModel], random: Random) -> Fields:
-    """The fields of a valid instance, as msgpack carries them.
+    """Return the fields of a valid instance, as msgpack carries them.
 
     Raises:
         AssertionError: if none is found, because fields depend on each other in a way that `FIXES`
-            knows nothing of.
+            does not cover.
     """
     for _ in range(TRIES):
         fields = _of_model(_schema(model), _schema(model).get("$defs", {}), random)
@@ -100,7 +99,7 @@ def _of(schema: Fields, defs: Fields, random: Random) -> Any:
 
 
 def _count(schema: Fields, of: str, random: Random) -> int:
-    """How many items or characters: few as a rule, and as many as may be now and then."""
+    """Return a number of items or characters: usually small, sometimes the maximum."""
     least, most = schema.get(f"min{of}", 0), schema.get(f"max{of}", MANY)
     return (
         most
@@ -118,7 +117,7 @@ def _bounds(schema: Fields, step: float) -> tuple[Any, Any]:
 
 
 def _between(low: int, high: int, random: Random) -> int:
-    """Small as a rule, and at a bound now and then."""
+    """Return a number that is usually small, and sometimes a bound."""
     chance = random.random()
     if chance < 0.1:
         return random.choice((low, high))
@@ -126,7 +125,7 @@ def _between(low: int, high: int, random: Random) -> int:
 
 
 def _matching(pattern: Any, random: Random) -> str:
-    """Text for a pattern of literals, sets and repetitions."""
+    """Return a text for a pattern of literals, sets and repetitions."""
     text = ""
     for code, value in pattern:
         if code is codes.LITERAL:

@@ -1,7 +1,7 @@
-"""Scripts of what strangers do to two peers: made up, changed, played, and written down as JSON.
+"""Scripts of what strangers do to two peers: generated, changed, played, and written as JSON.
 
-A step is a list: who does it, what, and with what. Bytes are hex. Where a message is said, it is in
-the step as it travels, so that a script is played the same way whatever the program becomes.
+A step is a list: who acts, what they do, and with what. Bytes are hex. A message stands in its step
+as it travels, so that a script stays the same whatever the program becomes.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ Script = list[Step]
 
 
 class Author:
-    """Makes up a script, with an idea of where its sessions stand: most steps are nearly right."""
+    """Generates a script. It tracks its sessions, so that most steps are nearly right."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -209,7 +209,7 @@ class Author:
 
 
 def altered(script: Script, others: list[Script], random: Random) -> Script:
-    """A script with some steps gone, doubled, moved, or of another script."""
+    """Return a script with steps removed, doubled, moved, or taken from another script."""
     steps = list(script)
     for _ in range(random.choice((1, 2, 4))):
         at = random.randrange(len(steps) + 1)
@@ -233,9 +233,9 @@ def altered(script: Script, others: list[Script], random: Random) -> Script:
 
 
 async def play(script: Script, arena: Arena) -> list[str]:
-    """Let it happen to two peers, beside an honest client.
+    """Play a script against two peers, beside an honest client.
 
-    Returns what went wrong, and `arena.kinds` what was said.
+    Return what went wrong; `arena.kinds` has the kinds of messages that strangers received.
     """
     honest = Honest(arena)
     strangers: dict[tuple[int, int], Stranger] = {}

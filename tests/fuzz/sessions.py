@@ -1,4 +1,4 @@
-"""Thousands of scripts against real peers, guided by which lines of the peer they reach."""
+"""Thousands of scripts against real peers, guided by the lines of the peer that they reach."""
 
 import json
 import resource
@@ -38,7 +38,7 @@ KEPT = 500  # scripts at most, that changes are made to
 
 @dataclass
 class Report:
-    """What the scripts did, and what came of them."""
+    """The scripts and their outcomes."""
 
     scripts: int = 0
     steps: int = 0
@@ -61,7 +61,7 @@ class Report:
 
 
 class Stagehand:
-    """Has the model, which all scripts share, and plays them one by one."""
+    """Holds the model that all scripts share, and plays them one by one."""
 
     def __init__(self, span: Span) -> None:
         self.span, self.reference = span, reference(span)
@@ -90,8 +90,10 @@ def fuzz(
     failures: int = 5,
     tell: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Play so many scripts; stops after so many ``failures``, and tells after every tenth of them
-    how it stands. How threads take turns is not in the seed's hands."""
+    """Play scripts up to so many ``failures``, and report after each tenth of them.
+
+    The seed does not decide how threads alternate.
+    """
     random, report, watched = Random(seed), Report(), Watched(MODULES, pairs=False)
     kept: list[Script] = []
     seen: set[Way] = set()
@@ -125,7 +127,7 @@ def fuzz(
 
 
 def shortest(hand: Stagehand, script: Script, tries: int = 60) -> Script:
-    """The script without steps that are not needed for its failure."""
+    """Return the script without the steps that its failure does not need."""
     piece = len(script) // 2
     while piece and tries:
         at = 0
@@ -141,7 +143,7 @@ def shortest(hand: Stagehand, script: Script, tries: int = 60) -> Script:
 
 
 def replay(hand: Stagehand, paths: Sequence[Path]) -> list[tuple[Path, list[str]]]:
-    """The scripts of the corpus that still fail, and how."""
+    """Return the scripts of the corpus that still fail, and how."""
     played = [(path, hand.play(json.loads(path.read_text()))) for path in paths]
     return [(path, wrong) for path, wrong in played if wrong]
 

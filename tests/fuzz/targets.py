@@ -1,5 +1,4 @@
-"""What bytes from outside are thrown at: every decoder that a stranger reaches, and what must be
-true of it."""
+"""The targets of hostile bytes: every decoder that strangers reach, and what must hold for it."""
 
 import asyncio
 import re
@@ -31,7 +30,7 @@ MB = 1 << 20
 
 
 def _kind(reason: str) -> str:
-    """Which of the reasons for a refusal it is, without what differs from input to input."""
+    """Return the reason of a refusal without the parts that differ from input to input."""
     where, _, why = reason.rpartition(": ")
     return re.sub(r"\d+|'.*", "#", why if why.startswith(("Extra", "Keys")) else f"{where} {why}")[
         :60
@@ -39,7 +38,7 @@ def _kind(reason: str) -> str:
 
 
 class Codec:
-    """Either a message that is encoded back to the same one, or a `WireError`."""
+    """Either a message that is encoded back to the same bytes, or a `WireError`."""
 
     name = "codec"
     modules = (codec, messages, tensors)
@@ -78,7 +77,7 @@ class Codec:
 
 
 class Records:
-    """Either a record that is encoded back to the same one, or `InvalidRecord`."""
+    """Either a record that is encoded back to the same bytes, or `InvalidRecord`."""
 
     name = "records"
     modules = (records, address, keys)
@@ -107,7 +106,7 @@ class Records:
 
 
 class Validator:
-    """Nothing but what the owner signed is taken, and one that is not never takes others along."""
+    """Only what the owner signed is accepted, and a refused record never affects others."""
 
     name = "validator"
     modules = (validator, records)
@@ -177,7 +176,7 @@ class Validator:
 
 
 def _is_signed(record: DHTRecord) -> bool:
-    """Whether one of our identities has signed exactly this: its signature is always the same."""
+    """Tell whether one of our identities signed exactly this: signatures are deterministic."""
     bare = replace(record, value=record.value[: -validator.SIGNATURE_BYTES])
     return any(
         validator.RecordValidator("fuzz", each).sign_value(bare) == record.value
@@ -186,8 +185,7 @@ def _is_signed(record: DHTRecord) -> bool:
 
 
 class Framing:
-    """The messages of a libp2p stream are those that its lengths say, up to the first that is too
-    long or none."""
+    """The messages of a libp2p stream follow its lengths, up to the first invalid length."""
 
     name = "framing"
     modules = (libp2p,)
@@ -235,7 +233,7 @@ class Framing:
 
 
 class _Nowhere(asyncio.WriteTransport):
-    """Takes bytes, and keeps none."""
+    """Accepts bytes, and drops them."""
 
     def write(self, data: object) -> None:
         pass
@@ -254,7 +252,7 @@ class _Nowhere(asyncio.WriteTransport):
 
 
 def _told_apart(data: bytes) -> tuple[list[Message], str]:
-    """What a stream means, read the plain way."""
+    """Split a stream into messages in the plain way."""
     heard: list[Message] = []
     while len(data) >= 4:
         length = int.from_bytes(data[:4], "big")
@@ -301,8 +299,11 @@ class Dialback:
 
 
 class Greeting:
-    """Each word of a hello, heard where any of them is due: either that word, encoded back to the
-    same one, or a `HelloError` in one printable sentence."""
+    """Each message of the handshake, wherever any of them is due.
+
+    Either that message, encoded back to the same bytes, or a `HelloError` in one printable
+    sentence.
+    """
 
     name = "hello"
     modules = (handshake, codec)

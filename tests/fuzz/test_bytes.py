@@ -1,4 +1,4 @@
-"""Hostile bytes: some thousands for every decoder, and all that the corpus keeps."""
+"""Hostile bytes: some thousands for every decoder, and the whole corpus."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""Hostile clients and next peers against real peers, and hostile peers against clients: some
-scripts of each."""
+"""Some scripts of hostile clients and next peers against real peers, and of hostile peers."""
 
 from pathlib import Path
 

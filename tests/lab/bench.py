@@ -1,8 +1,8 @@
-"""The laboratory's benchmark: ``make bench``, or
-``python tests/lab/bench.py [--out FOLDER] [--only NAME ...]``.
+"""The laboratory's benchmark: ``make bench``.
 
-Every ratio is taken side by side: each prompt in all ways, on the same swarm, before the next
-prompt. Nothing is asserted. The figures go to FOLDER as JSON, as Markdown, and as pictures.
+It runs ``python tests/lab/bench.py [--out FOLDER] [--only NAME ...]``. Every ratio is taken side by
+side: each prompt in all ways, on the same swarm, before the next prompt. Nothing is asserted. The
+figures go to FOLDER as JSON, as Markdown, and as pictures.
 """
 
 import argparse
@@ -48,8 +48,7 @@ SESSION_PEERS = 4
 
 @dataclass
 class Results:
-    """What was measured, section by section; kept after every step, so that an interrupted run
-    shows what it has."""
+    """The figures of each section, saved after every step: an interrupted run keeps them."""
 
     folder: Path
     facts: dict[str, Any]
@@ -64,7 +63,7 @@ class Results:
 
 
 async def matrix(results: Results, emulated: bool) -> None:
-    """Speed over peers and delay."""
+    """Measure the speed over numbers of peers and delays."""
     for peers in PEERS:
         async with _swarm(peers, emulated) as swarm_of:
             for delay_ms in DELAYS_MS:
@@ -78,7 +77,7 @@ async def matrix(results: Results, emulated: bool) -> None:
 
 
 async def weather(results: Results, emulated: bool) -> None:
-    """What jitter, loss and thin links change."""
+    """Measure the effect of jitter, loss and thin links."""
     if not emulated:
         return
     async with ground(WEATHER_PEERS) as swarm:
@@ -90,7 +89,7 @@ async def weather(results: Results, emulated: bool) -> None:
 
 
 async def sessions(results: Results, emulated: bool) -> None:
-    """What many sessions reach together, and each of them."""
+    """Measure the speed of many sessions, all together and each of them."""
     async with _swarm(SESSION_PEERS, emulated) as swarm_of:
         for delay_ms in (0.0, WEATHER_MS):
             swarm = await swarm_of(Link(delay_ms=delay_ms))
@@ -131,9 +130,9 @@ async def _compare(swarm: Ground, ways: tuple[Way, ...], prompts: int) -> dict[s
 
 
 class _swarm:
-    """A swarm of so many peers; called with a link, gives the ground with these links.
+    """Start a swarm of ``peers``; the function that it yields takes a link, and returns the ground.
 
-    Without an emulated internet every delay takes a swarm of its own.
+    Without an emulated internet every delay needs a swarm of its own.
     """
 
     def __init__(self, peers: int, emulated: bool) -> None:
@@ -181,7 +180,7 @@ def _facts(emulated: bool) -> dict[str, Any]:
 
 
 async def run(folder: Path, only: list[str]) -> None:
-    """All sections, or some."""
+    """Run all sections, or some."""
     impossible = Internet.possible()
     if impossible:
         print(

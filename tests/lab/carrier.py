@@ -5,14 +5,14 @@
     python -m lab.carrier PLAN
 
 PLAN is JSON: ``{"hosts": {namespace: address, ...}, "link": {...}, "seed": 0}``. Its standard input
-is a socket to the owner. When every host's device is held it says ``{}``; then each line of JSON is
-a command and is answered by one line:
+is a socket to the owner. When it holds the devices of all hosts it writes ``{}``. Then each line of
+JSON is a command, answered by one line:
 ``{"do": "set_link", "pairs": [[from, to], ...], "link": {...}}``,
 ``{"do": "cut" | "restore", "pairs": [...]}``, ``{"do": "hide" | "open", "host": 0}`` or
-``{"do": "statistics"}``. When the socket closes, it ends.
+``{"do": "statistics"}``. It ends when the socket closes.
 
-One thread and one `select` do it all, with the real-time scheduler where that is allowed, since the
-peers of an experiment load every core.
+One thread with one `select` does everything, with the real-time scheduler where that is allowed,
+because the peers of an experiment load every core.
 """
 
 import ctypes
@@ -50,13 +50,13 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 class Carrier:
-    """Takes packets from the hosts' devices, lets them travel, and hands them over.
+    """Takes packets from the hosts' devices, delays or drops them, and delivers them.
 
     Args:
         devices: for each host the file descriptor of its TUN device, non-blocking.
         addresses: for each host its IPv4 address as four bytes.
         wires: for each ordered pair of hosts.
-        owner: whom to obey.
+        owner: sends the commands.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Carrier:
         self._owned = True
 
     def run(self) -> None:
-        """Carry until the owner is gone."""
+        """Carry packets until the owner is gone."""
         self._answer({})
         while self._owned:
             for ready in self._wait():
@@ -90,7 +90,7 @@ class Carrier:
             self._hand_over(time.monotonic())
 
     def _wait(self) -> list[int]:
-        """Descriptors with something to read; none when it is, or nearly is, time to hand over."""
+        """Return descriptors with something to read; none once a packet is (nearly) due."""
         patience = max(0.0, self._due[0][0] - time.monotonic() - SPIN_S) if self._due else None
         return select.select(self._watched, [], [], patience)[0]
 
@@ -161,9 +161,9 @@ class Carrier:
 
 
 def open_device(namespace: str) -> int:
-    """Hold the TUN device of a namespace.
+    """Open the TUN device of a namespace.
 
-    This process stays in that namespace until it opens the next.
+    This process stays in that namespace until it opens the next device.
     """
     libc = ctypes.CDLL(None, use_errno=True)  # Python has no setns before 3.12
     with open(f"/run/netns/{namespace}", "rb") as there:
@@ -175,7 +175,7 @@ def open_device(namespace: str) -> int:
 
 
 def come_first() -> None:
-    """Be scheduled before ordinary processes, as far as this machine allows it."""
+    """Get a real-time priority, as far as this machine allows it."""
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
     except OSError:

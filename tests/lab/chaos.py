@@ -1,10 +1,11 @@
-"""Texts are written while peers are killed, or links cut:
-``python tests/lab/chaos.py [--cut] [--standby] ...``.
+"""Generate texts while peers are killed or links cut, and compare them with undisturbed ones.
 
-Eight peers serve every layer of the demo target twice, over an emulated internet of 20 ms links.
-First every text is written undisturbed; then once more while every few seconds a peer is killed
-without a word and another one started in its place, or a link is cut without being closed and
-restored later. Says of every text whether it is the same.
+    python tests/lab/chaos.py [--cut] [--standby] ...
+
+Eight peers serve every layer of the demo target twice, over an emulated internet with links of
+20 ms. Every text is generated undisturbed first. Then it is generated again, while every few
+seconds a peer is killed and another one started in its place, or a link is cut without being closed
+and restored later. Prints for every text whether it is the same.
 """
 
 import argparse
@@ -32,7 +33,7 @@ MAX_CHUNK = 3  # texts a request, so that progress is seen
 
 @asynccontextmanager
 async def killing(place: Ground, every_s: float, chance: random.Random) -> AsyncIterator[list[str]]:
-    """Kill a peer every so often, and start another one at its place."""
+    """Kill a peer at intervals, and start another one in its place."""
     done: list[str] = []
     replacing: dict[int, asyncio.Task[None]] = {}
 
@@ -51,7 +52,7 @@ async def killing(place: Ground, every_s: float, chance: random.Random) -> Async
 
 @asynccontextmanager
 async def cutting(place: Ground, every_s: float, chance: random.Random) -> AsyncIterator[list[str]]:
-    """Cut a link every so often, for nearly as long: packets vanish, and nobody is told."""
+    """Cut a link at intervals, for nearly as long: packets vanish, and both sides get no error."""
     done: list[str] = []
     internet = place.internet
     assert internet is not None
@@ -87,7 +88,7 @@ async def _beside(work: Any) -> AsyncIterator[None]:
 
 
 async def write(place: Ground, texts: int, tokens: int, standby: bool) -> list[dict[str, Any]]:
-    """Generate so many texts, each of just so many tokens."""
+    """Generate ``texts`` texts of ``tokens`` tokens each."""
     written: list[dict[str, Any]] = []
     while len(written) < texts:
         count = min(MAX_CHUNK, texts - len(written))

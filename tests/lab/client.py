@@ -43,7 +43,7 @@ async def compare_ways(
     max_new_tokens: int,
     plain_tokens: int,
 ) -> dict[str, Any]:
-    """Figures of every way, the plain one first, each prompt in all ways before the next."""
+    """Return the figures of every way, plain decoding first; each prompt runs in all ways."""
     chosen = [Way(**way) for way in ways]
     for way in chosen:
         await client.generate(_prompts(1)[0], **{**way.options, "max_new_tokens": WARM_UP_TOKENS})
@@ -63,8 +63,7 @@ async def compare_ways(
 async def side_by_side(
     client: SwarmClient, way: dict[str, Any], sessions: int, max_new_tokens: int
 ) -> dict[str, Any]:
-    """So many generations at once, of as many prompts, all of the same length: what each and all of
-    them reach."""
+    """Run generations of equal length side by side, and return the speed of each and of all."""
     options = {**Way(**way).options, "max_new_tokens": max_new_tokens}
     started = time.perf_counter()
     generations = await asyncio.gather(
@@ -85,8 +84,7 @@ async def side_by_side(
 async def write(
     client: SwarmClient, skip: int, prompts: int, max_new_tokens: int, standby: bool = False
 ) -> dict[str, Any]:
-    """Texts of just so many tokens, one after the other, and what happened to the chain
-    meanwhile."""
+    """Return texts of a fixed length, generated one by one, and the failovers meanwhile."""
     endless = dict.fromkeys(client.models.checkpoint.eos_token_ids, -100.0)
     texts = []
     for prompt in _prompts(skip + prompts)[skip:]:

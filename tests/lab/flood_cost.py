@@ -1,4 +1,4 @@
-"""What a flooded key costs whoever reads it or stores for others: time on one core, and memory.
+"""The cost of a flooded key to its readers and to the nodes that store it: time and memory.
 
 python tests/lab/flood_cost.py
 """
@@ -39,7 +39,7 @@ def packed(records: dict[object, bytes], expiration: float) -> bytes:
 
 
 def read(validator: RecordValidator, key: bytes, answer: bytes) -> None:
-    """As gate and protocol do with one answer."""
+    """Read one answer as the gater and the protocol do."""
     result = dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=answer)
     _sift(result)
     if result.type == dht_pb2.FOUND_DICTIONARY:

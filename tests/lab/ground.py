@@ -1,8 +1,7 @@
-"""Where laboratory runs take place: a swarm of processes in an emulated internet, and a client
-process in it.
+"""The ground of laboratory runs: a swarm and a client as processes in an emulated internet.
 
-Where no emulated internet is possible (no root), the members hold back their own messages instead:
-that knows a delay, but no jitter, loss or bandwidth, and takes no time of the kernel's TCP.
+Where no emulated internet is possible (no root), the members delay their own messages instead. That
+has a delay, but no jitter, loss or bandwidth, and none of the kernel's TCP.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ class Ground:
         self.swarm, self.internet, self._client = swarm, internet, client
 
     def set_links(self, link: Link) -> None:
-        """Between the client and all peers, and among these; the bootstrap node stays near."""
+        """Set the links of client and peers, and among peers; the bootstrap node stays near."""
         assert self.internet is not None
         hosts = [0, *range(2, 2 + len(self.swarm.spans))]
         for i, a in enumerate(hosts):
@@ -42,7 +41,7 @@ class Ground:
                 self.internet.set_link(a, b, link)
 
     async def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Let the client do something (`lab.client`)."""
+        """Send the client a request (`lab.client`)."""
         assert self._client.stdin is not None
         assert self._client.stdout is not None
         self._client.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -52,7 +51,7 @@ class Ground:
         return answer
 
     def lateness_ms(self) -> float:
-        """How late the carrier of the packets was at worst; 0 without one."""
+        """The most that the carrier delivered a packet late; 0 without a carrier."""
         if self.internet is None:
             return 0.0
         return max(each.worst_late_ms for each in self.internet.statistics().values())
@@ -62,12 +61,12 @@ class Ground:
 async def ground(
     peers: int, link_ms: float | None = None, coverage: int = 1
 ) -> AsyncIterator[Ground]:
-    """A swarm of so many peers over the demo target.
+    """Start a swarm over the demo target.
 
     Args:
         coverage: peers that serve each layer.
         link_ms: None for an emulated internet, whose links take no time until `Ground.set_links`;
-            else the one-way delay of messages by which every member emulates its links itself.
+            else the one-way delay of messages, which every member emulates itself.
     """
     with Internet(2 + peers) if link_ms is None else nullcontext() as internet:
         hosts = internet or ThisMachine()

@@ -1,11 +1,11 @@
-"""What the guards at a peer's edge cost: ``python tests/lab/guards_cost.py``.
+"""The cost of the guards at a peer's edge: ``python tests/lab/guards_cost.py``.
 
 Prints figures; nothing is asserted.
 
-Two peers on loopback serve a Llama of random weights between them, without any emulated delay: a
-real loop takes longer, so the guards' share of it is smaller. Loops with and without guards take
-turns. Because one loop varies by more than the guards cost, what they take is also measured by
-itself and given as a share of the loop.
+Two peers on loopback serve a Llama of random weights, without any emulated delay: a real loop takes
+longer, so that the guards' share of it is smaller. Loops with and without guards alternate. Because
+one loop varies by more than the guards cost, their cost is also measured by itself and given as a
+share of the loop.
 """
 
 import argparse
@@ -42,7 +42,7 @@ async def unpaced(*_: Any, **__: Any) -> None:
 
 @contextmanager
 def unguarded() -> Iterator[None]:
-    """Nobody is counted, and nothing is looked at."""
+    """Disable the counting of messages and the checks of tensors within the block."""
     kept = Admission.pace, Admission.banned, session._fits, downstream._packed
     Admission.pace, Admission.banned = unpaced, lambda *_: False  # type: ignore[method-assign, assignment]
     session._fits, downstream._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
@@ -53,7 +53,7 @@ def unguarded() -> Iterator[None]:
 
 
 async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:
-    """Milliseconds of loops with guards and without."""
+    """Return the milliseconds of loops with guards and without."""
     spans = Span.load(checkpoint, 0, MIDDLE), Span.load(checkpoint, MIDDLE, LAYERS)
     times: dict[bool, list[float]] = {True: [], False: []}
     room = {"cache_tokens": 1 << 15, "max_positions": 1 << 15}
@@ -92,8 +92,10 @@ def microseconds(work: Any, repeats: int = 200) -> float:
 
 
 async def by_themselves(checkpoint: Checkpoint) -> float:
-    """Microseconds that the guards take in one loop: two messages are counted, one frame is looked
-    at by both peers, and the answer by the last."""
+    """Return the microseconds of the guards in one loop.
+
+    Two messages are counted, one frame is checked by both peers, and the answer by the last.
+    """
     hidden = WireTensor.pack(torch.randn(WINDOW, checkpoint.hidden_size))
     looked_us = microseconds(lambda: hidden.is_finite)
     admission, link = Admission(), _Somebody()

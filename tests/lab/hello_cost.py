@@ -1,10 +1,9 @@
-"""What a hello costs: bytes, computing, and time until a link is open and its round trip known, on
-loopback.
+"""The cost of a handshake: bytes, computing, and the time until a link is open, on loopback.
 
     PYTHONPATH=. python tests/lab/hello_cost.py
 
 "Without": TCP, TLS and WebSocket are open, and a ping is answered, which a client needs to choose
-its peers. "With": the same, and the hello in the place of that ping. Prints a table; nothing is
+its peers. "With": the same, with the handshake instead of that ping. Prints a table; nothing is
 asserted.
 """
 

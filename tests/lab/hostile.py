@@ -1,11 +1,11 @@
 """Hostile clients of a swarm, for `lab.soak`.
 
-They are a process of their own that computes only when no other one wants to. It reads one JSON
-object from standard input: the network's name, and the peers.
+They run in a process of their own, at the lowest priority. It reads one JSON object from standard
+input: the network's name, and the peers.
 
-Each attack goes on from an address of its own, so that it is not stopped by a ban that another one
-has earned, and at a rate of its own, whatever becomes of it, until standard input ends. Then one
-JSON object says what was done how often.
+Each attack comes from an address of its own, so that no ban for another attack stops it, and at a
+fixed rate, until standard input ends. Then the process prints one JSON object with the number of
+times that each attack was done.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass
 class Hostile:
-    """What one address can do to the peers of a swarm."""
+    """The attacks of one address on the peers of a swarm."""
 
     source: str
     network: str

@@ -1,11 +1,10 @@
-"""An internet on one machine: hosts are network namespaces, and one process carries the packets
-between them.
+"""An internet on one machine: hosts are network namespaces, and one process carries their packets.
 
     with Internet(3, Link(delay_ms=20)) as internet:
         subprocess.run(internet.inside(0, ["ping", "-c1", internet.address(1)]))
         internet.set_link(0, 2, Link(delay_ms=80, jitter_ms=5, loss=0.01, mbit_per_s=20))
 
-Only the links are emulated: what runs inside a host uses the kernel's own TCP, with its handshakes,
+Only the links are emulated: programs inside a host use the kernel's own TCP, with its handshakes,
 slow start, delayed acknowledgements and Nagle's algorithm.
 """
 
@@ -39,7 +38,7 @@ _numbers = itertools.count()
 
 @dataclass(eq=False)
 class InternetFailed(LocalError):
-    """The emulated internet could not be made, or broke down. `what` was tried, `why` it failed."""
+    """The emulated internet failed: `what` was tried, and `why` it failed."""
 
     what: str
     why: str
@@ -49,11 +48,11 @@ class InternetFailed(LocalError):
 
 
 class Internet:
-    """Makes hosts on entering and removes them on leaving, however that comes about.
+    """A context manager that creates hosts and removes them in any case.
 
     It blocks, also under asyncio: a call takes less than a millisecond, entering some 10 ms a host.
-    Whoever starts processes in a host ends them before leaving: without its device a host reaches
-    nobody, but they would run on. What a killed process leaves is removed when the next one enters.
+    Processes in a host have to be ended before leaving: they would run on without a network. What a
+    killed process leaves behind is removed when the next one enters.
 
     Args:
         hosts: how many, numbered from 0; each has a loopback of its own, and no way out of this
@@ -72,7 +71,7 @@ class Internet:
 
     @staticmethod
     def possible() -> str:
-        """Empty if this machine can do it, else the reason why not, as a sentence."""
+        """Return an empty string if this machine can do it, else a sentence with the reason."""
         if sys.platform != "linux":
             return "An emulated internet needs Linux."
         if os.geteuid() != 0:
@@ -88,7 +87,7 @@ class Internet:
             return str(failure)
 
     def __enter__(self) -> "Internet":
-        """Raises InternetFailed, after removing what was made."""
+        """Create the hosts. Raise `InternetFailed`, after removing what was created."""
         sweep()
         with ExitStack() as undo:
             for host, namespace in enumerate(self._namespaces):
@@ -102,21 +101,19 @@ class Internet:
         self._undo.close()
 
     def address(self, host: int) -> str:
-        """Where the other hosts reach it."""
+        """Return the address of a host."""
         return f"10.77.0.{self._known(host) + 1}"
 
     def inside(self, host: int, command: Sequence[str]) -> list[str]:
-        """The command that runs ``command`` inside a host; it takes over the process, whose id so
-        stays the same."""
+        """Return a command that runs ``command`` in a host, under the same process id."""
         return ["ip", "netns", "exec", self._namespaces[self._known(host)], *command]
 
     def set_link(self, a: int, b: int, link: Link, both_ways: bool = True) -> None:
-        """Change the link from ``a`` to ``b``, and that back."""
+        """Change the links between ``a`` and ``b``, both ways."""
         self._ask({"do": "set_link", "pairs": self._pairs(a, b, both_ways), "link": asdict(link)})
 
     def cut(self, a: int, b: int, both_ways: bool = True) -> None:
-        """Let nothing through until `restore`; what is under way is lost, and neither side is
-        told."""
+        """Drop all packets until `restore`, without an error on either side."""
         self._ask({"do": "cut", "pairs": self._pairs(a, b, both_ways)})
 
     def restore(self, a: int, b: int, both_ways: bool = True) -> None:
@@ -125,16 +122,16 @@ class Internet:
     def hide(self, host: int) -> None:
         """Put a host behind a router that lets in answers only, until `open`.
 
-        It knows of nothing that went before.
+        The router does not know earlier connections.
         """
         self._ask({"do": "hide", "host": self._known(host)})
 
     def open(self, host: int) -> None:
-        """Let everything in to a host again."""
+        """Let all packets in to a host again."""
         self._ask({"do": "open", "host": self._known(host)})
 
     def statistics(self) -> dict[tuple[int, int], Statistics]:
-        """By (from, to), for every ordered pair of hosts."""
+        """Return the statistics by (from, to), for every ordered pair of hosts."""
         wires = self._ask({"do": "statistics"})["wires"]
         return {
             (source, destination): Statistics(*counts) for source, destination, *counts in wires
@@ -200,7 +197,7 @@ class Internet:
 
 
 def sweep() -> None:
-    """Remove what runs left behind that were killed: their process's id is in the name."""
+    """Remove what killed runs left behind; the names hold the ids of their processes."""
     for path in NAMESPACES.glob(f"{PREFIX}-*"):
         pid = path.name.removeprefix(f"{PREFIX}-").partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -208,12 +205,11 @@ def sweep() -> None:
 
 
 def congestion_control() -> str:
-    """What TCP uses in every host, so that figures hang less on how a machine is tuned (BBR hardly
-    minds loss).
+    """Return the TCP congestion control of all hosts, so that figures depend less on the machine.
 
-    Cubic, Linux's default, where this machine lets a namespace choose it, else Reno, which it
-    always may. Over links like ours, short and not fast, cubic keeps to Reno's pace anyway (RFC
-    9438, 4.3).
+    BBR, for example, hardly reacts to loss. It is cubic, Linux's default, where a namespace may
+    choose it, else Reno, which is always allowed. Over links like ours, short and not fast, cubic
+    keeps to Reno's pace anyway (RFC 9438, 4.3).
     """
     allowed = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
     return "cubic" if "cubic" in allowed else "reno"

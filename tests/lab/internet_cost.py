@@ -1,9 +1,9 @@
-"""How faithful the emulated internet is, and what it costs. Prints figures; nothing is asserted.
+"""The fidelity of the emulated internet, and its cost. Prints figures; nothing is asserted.
 
     python tests/lab/internet_cost.py
 
-Round trips are those of processes, so on a loaded machine they hold also the processes' own waits
-for a core; how late the carrier itself was is told apart.
+Round trips are those of processes, so that on a loaded machine they include the processes' own
+waits for a core. The lateness of the carrier itself is printed separately.
 """
 
 import json
@@ -36,7 +36,7 @@ def ask(internet: Internet, *what: object) -> str:
 
 @contextmanager
 def measured(internet: Internet, what: str) -> Iterator[None]:
-    """Print what the carrier takes of a core meanwhile."""
+    """Print the share of a core that the carrier takes within the block."""
     assert internet.carrier is not None
     clock = Path(f"/proc/{internet.carrier.pid}/stat")
 

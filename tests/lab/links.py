@@ -1,5 +1,4 @@
-"""The life of packets between two hosts, as arithmetic: clock and chance are handed in, nothing is
-waited for."""
+"""The way of packets between two hosts, as arithmetic: clock and chance are handed in."""
 
 import random
 from collections import deque
@@ -14,13 +13,13 @@ MAX_QUEUE_S = 0.1
 
 @dataclass(frozen=True)
 class Link:
-    """One direction between two hosts. Raises ConfigError on a field that cannot work.
+    """One direction between two hosts. Raises ConfigError for an impossible field.
 
     Args:
         delay_ms: one way, the least that a packet takes.
-        jitter_ms: up to so much is added to it, uniformly; order is kept, so a dense stream tends
-            to the most.
-        loss: share of the packets that never arrive, each by itself.
+        jitter_ms: the most that is added to it, uniformly; order is kept, so that a dense stream
+            tends to the most.
+        loss: share of the packets that never arrive, each independently.
         mbit_per_s: bandwidth for IP packets with their headers; None has no limit.
     """
 
@@ -43,11 +42,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What went over a wire since it exists.
+    """Packets on a wire since it exists.
 
-    `packets` and `bytes` count what was sent, `lost` how many of these packets will never arrive,
-    for whatever reason. `worst_late_ms` is the most that a packet was handed over after it was due:
-    what the emulation itself adds.
+    `packets` and `bytes` count what was sent; `lost` counts those of the packets that never arrive,
+    for any reason. `worst_late_ms` is the most that a packet was delivered after it was due: what
+    the emulation itself adds.
     """
 
     packets: int = 0
@@ -57,13 +56,12 @@ class Statistics:
 
 
 class Wire:
-    """One direction of one link: packets go in with `send` and come out, in the same order, of
-    `receive`.
+    """One direction of a link: packets go in with `send`, and come out of `receive` in order.
 
-    `link` may be replaced at any time; what is under way keeps its time, and is not overtaken.
+    `link` may be replaced at any time; packets under way keep their time, and are not overtaken.
 
     Args:
-        link: how it behaves.
+        link: its behaviour.
         chance: decides about jitter and loss.
     """
 
@@ -76,8 +74,7 @@ class Wire:
         self._worst_late = 0.0
 
     def send(self, packet: bytes, now: float) -> float | None:
-        """When the packet is due at the other end, in seconds on the clock of ``now``; None if it
-        never arrives."""
+        """Return when the packet is due, in seconds of ``now``'s clock; None if it gets lost."""
         self._packets += 1
         self._bytes += len(packet)
         due = self._due(len(packet), now)
@@ -88,7 +85,7 @@ class Wire:
         return due
 
     def receive(self, now: float) -> list[bytes]:
-        """The packets that are due, each once."""
+        """Return the packets that are due, each once."""
         arrived = []
         while self._under_way and self._under_way[0][0] <= now:
             due, packet = self._under_way.popleft()
@@ -97,7 +94,7 @@ class Wire:
         return arrived
 
     def cut(self) -> None:
-        """Lose everything from now on, and what is under way."""
+        """Lose all packets from now on, and those under way."""
         self._is_cut = True
         self._lost += len(self._under_way)
         self._under_way.clear()

@@ -1,5 +1,4 @@
-"""What a home router does with packets: those from inside go out, and only what answers them comes
-in.
+"""A home router: packets from inside go out, and only answers to them come in.
 
 Addresses are not translated, since every host of the emulated internet has one of its own.
 """
@@ -19,7 +18,7 @@ class Nat:
         self._flows: OrderedDict[Flow, None] = OrderedDict()
 
     def goes_out(self, packet: bytes) -> None:
-        """Take note of where a packet from inside goes."""
+        """Remember the destination of a packet from inside."""
         ports = _ports(packet)
         flow = (packet[9], packet[16:20] + ports[2:], ports[:2])
         self._flows[flow] = None
@@ -28,12 +27,12 @@ class Nat:
             self._flows.popitem(last=False)
 
     def lets_in(self, packet: bytes) -> bool:
-        """Whether a packet from outside answers one from inside."""
+        """Tell whether a packet from outside answers one from inside."""
         ports = _ports(packet)
         return (packet[9], packet[12:16] + ports[:2], ports[2:]) in self._flows
 
 
 def _ports(packet: bytes) -> bytes:
-    """Source and destination port, two bytes each; empty where there are none."""
+    """Return source and destination port, two bytes each; empty if the protocol has none."""
     header = 4 * (packet[0] & 15)
     return packet[header : header + 4] if packet[9] in (TCP, UDP) else b""

@@ -1,9 +1,10 @@
-"""What runs inside the hosts of an emulated internet to look at it. Needs nothing but Python:
+"""A program that runs inside the hosts of an emulated internet to test it. It needs only Python.
 
-probe.py serve an echo (TCP), a sink (TCP) and a datagram sink, until standard input closes probe.py
-ping ADDRESS COUNT PAUSE_S round trips of 64 bytes over one connection, in ms, as a JSON list
-probe.py push ADDRESS BYTES one connection that sends so much: seconds until the other side has it
-all probe.py stream ADDRESS COUNT A_SECOND datagrams of 100 bytes
+- ``probe.py serve``: an echo (TCP), a sink (TCP) and a datagram sink, until standard input closes
+- ``probe.py ping ADDRESS COUNT PAUSE_S``: round trips of 64 bytes over one connection, in ms, as a
+  JSON list
+- ``probe.py push ADDRESS BYTES``: the seconds until the other side has all bytes of one connection
+- ``probe.py stream ADDRESS COUNT A_SECOND``: datagrams of 100 bytes
 """
 
 import json

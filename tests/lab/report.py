@@ -1,4 +1,4 @@
-"""From the laboratory's JSON to tables and pictures: ``python tests/lab/report.py FOLDER``."""
+"""Turn the laboratory's JSON into tables and pictures: ``python tests/lab/report.py FOLDER``."""
 
 import json
 import sys
@@ -110,7 +110,7 @@ def _session_table(cells: Sequence[Cell]) -> str:
 
 
 def _plot_matrix(cells: Sequence[Cell], file: Path) -> None:
-    """Speedup over plain decoding, by delay, a panel for each number of peers."""
+    """Plot the speedup over plain decoding by delay, in a panel for each number of peers."""
     peers = sorted({cell["peers"] for cell in cells})
     figure, panels = pyplot.subplots(
         1, len(peers), figsize=(4 * len(peers), 4), sharey=True, layout="constrained"
@@ -137,7 +137,7 @@ def _plot_matrix(cells: Sequence[Cell], file: Path) -> None:
 
 
 def _plot_savings(cells: Sequence[Cell], file: Path) -> None:
-    """What a token costs the network and the peers, at the longest chain and the longest links."""
+    """Plot the cost of a token to network and peers, at the longest chain and the longest links."""
     cell = max(cells, key=lambda each: (each["peers"], each["delay_ms"]))
     rows = _rows(cell)
     shown = {
@@ -160,7 +160,7 @@ def _plot_savings(cells: Sequence[Cell], file: Path) -> None:
 
 
 def _plot_sessions(cells: Sequence[Cell], file: Path) -> None:
-    """Throughput over sessions."""
+    """Plot the throughput over sessions."""
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for way, delay_ms in dict.fromkeys((cell["way"], cell["delay_ms"]) for cell in cells):
         mine = [cell for cell in cells if (cell["way"], cell["delay_ms"]) == (way, delay_ms)]

@@ -1,10 +1,9 @@
-"""Start a bootstrap node and eight peers in the same moment, again and again: do they become one
-swarm?
+"""Start a bootstrap node and eight peers at the same moment, repeatedly: do they become one swarm?
 
     PYTHONPATH=.:tests python tests/lab/same_second.py [TIMES] [PEERS] [BOOTSTRAP NODES]
 
-Real DHT nodes, each with libp2p's daemon. Several bootstrap nodes name each other. Prints a line
-for each time: how long it took until every node saw every peer, and how many each of them saw.
+These are real DHT nodes, each with libp2p's daemon. Several bootstrap nodes name each other. Prints
+a line for each time: how long it took until every node saw every peer, and how many each saw.
 """
 
 import asyncio

@@ -1,13 +1,14 @@
-"""Honest clients write texts while hostile ones do what they can:
-``python tests/lab/soak.py [--minutes 30]``.
+"""Honest clients generate texts while hostile ones attack.
 
-Four peers serve every layer of the demo target twice, as processes whose messages are held back as
-by an internet. Texts are written undisturbed, then while the hostile clients of `lab.hostile`
-attack every peer from another address, then undisturbed once more. Says how fast texts were,
+    python tests/lab/soak.py [--minutes 30]
+
+Four peers serve every layer of the demo target twice, as processes that delay their messages as an
+internet would. Texts are generated undisturbed, then while the hostile clients of `lab.hostile`
+attack every peer from other addresses, then undisturbed once more. Prints how fast texts were,
 whether they are the same, how much memory the peers took, and what they refused.
 
-The attackers share the machine's cores with whom they attack. So that what they compute themselves
-is not what is measured, they run at the lowest priority and at rates that leave them mostly asleep;
+The attackers share the machine's cores with their victims. So that the attackers' own computing is
+not what is measured, they run at the lowest priority and at rates that leave them mostly asleep;
 their share of a core is printed.
 """
 
@@ -43,7 +44,7 @@ UNDISTURBED_SHARE = 0.15  # of the time, before and after
 
 @dataclass
 class Memory:
-    """What the peers take, every so often."""
+    """The peers' memory over time."""
 
     every_s: float
     mib: list[list[float]] = field(default_factory=list)  # of each peer, each time
@@ -55,7 +56,7 @@ class Memory:
 
     @property
     def slopes(self) -> list[float]:
-        """MiB a minute of each peer in the second half, by least squares."""
+        """Return the growth of each peer in the second half, in MiB a minute, by least squares."""
         later = self.mib[len(self.mib) // 2 :]
         return [slope(peer, self.every_s / 60) for peer in zip(*later, strict=True)]
 
@@ -84,7 +85,7 @@ def cpu_s(pid: int) -> float:
 async def attacked(
     swarm: LocalSwarm, sent: Counter[str]
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """While it lasts, all peers are attacked."""
+    """Attack all peers within the block."""
     checkpoint = Checkpoint.open(str(locate(TARGET)))
     async with await Directory.join(
         Identity.generate(), swarm.network, client_mode=True
@@ -124,7 +125,7 @@ async def attacked(
 
 
 async def write(place: Ground, seconds: float, texts: int) -> list[dict[str, Any]]:
-    """The same few texts again and again, for so long."""
+    """Generate the same few texts again and again, for so long."""
     written: list[dict[str, Any]] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline or len(written) < texts:

@@ -1,7 +1,7 @@
-"""What it costs to make others lose a record: nodes near its key that forget what they are told.
+"""The cost of hiding a record: an attacker's nodes near its key that drop what they are told.
 
-The attacker makes ids until so many are nearer to the key than any honest node. Those nodes take
-everything, keep nothing, and name each other only.
+The attacker makes ids until enough of them are nearer to the key than any honest node. Those nodes
+accept everything, store nothing, and name only each other.
 
     python tests/lab/sybils.py
 """
@@ -46,7 +46,7 @@ async def measure(nodes: int, trials: int, counts: list[int]) -> None:
 
 
 def key_rate() -> float:
-    """Key pairs and their places a second, on one core."""
+    """Return how many key pairs with their places are made per second, on one core."""
     began, made = time.process_time(), 0
     while time.process_time() - began < 2.0:
         node_id_of(PeerID.from_base58(Identity.generate().peer_id))

@@ -1,6 +1,6 @@
 """Real namespaces with real TCP between them.
 
-Times have lower bounds; upper ones only tell right from absurd.
+Times have lower bounds; upper bounds only exclude the absurd.
 """
 
 import json
@@ -49,7 +49,7 @@ def serving(internet: Internet, host: int) -> Iterator[None]:
 
 
 def ask(internet: Internet, host: int, *what: object) -> Any:
-    """What a probe inside the host finds out. Raises CalledProcessError if it fails."""
+    """Return the output of a probe inside a host. Raise CalledProcessError if it fails."""
     command = internet.inside(host, [*PROBE, *map(str, what)])
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     return json.loads(done.stdout or "null")
@@ -57,7 +57,7 @@ def ask(internet: Internet, host: int, *what: object) -> Any:
 
 @contextmanager
 def running() -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """An internet in a process of its own, which the block ends, and its carrier's id."""
+    """Run an internet in a process of its own within the block; yield its carrier's id, too."""
     with subprocess.Popen(
         [sys.executable, "-uc", INTERNET],
         cwd=TESTS,

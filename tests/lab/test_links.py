@@ -1,4 +1,4 @@
-"""Packets on a wire, with a clock and a chance of our own."""
+"""Packets on a wire, with the test's own clock and chance."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""What a router lets in: packet by packet, and with real TCP between hosts."""
+"""The packets that a router lets in: one by one, and of real TCP between hosts."""
 
 import json
 import socket

@@ -1,5 +1,4 @@
-"""A peer behind NAT, as processes in an emulated internet: it serves through the relay, and
-directly once it can."""
+"""A peer behind NAT in an emulated internet: it serves through a relay, then directly."""
 
 import asyncio
 import json
@@ -48,13 +47,13 @@ async def generate(internet: Internet, swarm: LocalSwarm) -> str:
 
 
 async def paths(internet: Internet, swarm: LocalSwarm) -> dict[int, str]:
-    """How the peer of each first layer is reached."""
+    """Return how the peer of each first layer is reached."""
     (report,) = await run(internet, swarm, "status")
     return {peer["layers"][0]: peer["path"] for peer in report["peers"]}
 
 
 async def run(internet: Internet, swarm: LocalSwarm, *command: str) -> Any:
-    """What ``swarm`` prints in the client's host."""
+    """Return what ``swarm`` prints in the client's host."""
     options = ["--bootstrap", swarm.bootstrap, "--network", NETWORK, "--json"]
     process = await asyncio.create_subprocess_exec(
         *internet.inside(CLIENT, [sys.executable, "-m", "swarm.cli", *command, *options]),

@@ -1,13 +1,13 @@
-"""What judging costs the client, as a share of a loop without any link delay.
+"""The client's cost of judging drafts, as a share of a loop without any link delay.
 
 Prints a table; nothing is asserted.
 
     python tests/lab/verification_cost.py
 
 The loop is that of a whole model of the shape of Qwen3-0.6B (random weights) on this CPU: the
-fastest loop that such a vocabulary is likely to see, so the share is the largest. ``kept``: every
-draft is what the target chooses. ``missed``: none is, and the adaptive rule is set to let all pass,
-so that it looks at each.
+fastest loop that such a vocabulary is likely to see, so that the share is the largest. ``kept``:
+the target chooses every draft. ``missed``: it chooses none, and the adaptive rule is set to keep
+all, so that it looks at each.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Checkpoints that are not ours, where they are. docs/testing.md says how they get there."""
+"""Fixtures for checkpoints that are not ours; docs/testing.md says how to get them."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def folder_of(source: PackagedCheckpoint) -> Path:
-    """The checkpoint's folder, of which tests that would change something take a copy."""
+    """Return the checkpoint's folder, which tests have to copy before they change it."""
     folder = os.environ.get(SETTING)
     if not folder:
         pytest.skip(f"{SETTING} names no folder; `make real` makes one")
@@ -35,15 +35,13 @@ def folder_of(source: PackagedCheckpoint) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """A Llama of 30 layers that was made for conversations: byte-level vocabulary, tied
-    embeddings."""
+    """A chat model, a Llama of 30 layers: byte-level vocabulary, tied embeddings."""
     return folder_of(SMOLLM2)
 
 
 @pytest.fixture(scope="session")
 def gemma3() -> Path:
-    """A base model of 18 layers, most of which see a sliding window: a vocabulary of 262,144
-    tokens, no template."""
+    """A base model of 18 layers, most with a sliding window: 262,144 tokens, no chat template."""
     return folder_of(GEMMA3)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer and the template of a model that is talked to elsewhere, too."""
+"""The tokenizer and the chat template of a real model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,10 +1,10 @@
-"""Programs of ours that start with the libraries of others imported already.
+"""Start programs of ours in processes that have imported the libraries already.
 
 A process that imports torch, transformers and hivemind computes for seven seconds before its first
 own line. Tests that need processes, and are not about how these start, fork them from one that has
 imported all of this once (`warm.process`). Such a program runs our code from its first line, and is
-a child of the tests like any other; only its command line in the table of processes is that of the
-warm one.
+a child of the tests like any other; only its command line in the table of processes is the warm
+process'.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from unittest import mock
 import pytest
 
 PROGRAMS = ("peers.cli", "swarm.cli")
-IN_HOST = ["ip", "netns", "exec"]  # what `lab.internet` begins commands with
+IN_HOST = ["ip", "netns", "exec"]  # how `lab.internet` begins commands
 PROCESS = Path(__file__).parent / "process.py"
-WARM = b"warm"  # the first that the process says
-# as `subprocess` calls them
-PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-# variables: while importing
+WARM = b"warm"  # the first message of the process
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # of `subprocess`
+# prefixes of variables that libraries read while they are imported
 READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "OMP_", "PYTHON", "TORCH", "TRANSFORMERS_")
-SEARCH = "PYTHONPATH"  # which is heeded later, too
+SEARCH = "PYTHONPATH"  # which `warm.process` applies later
 MAX_ANSWER_BYTES = 64
 PR_SET_CHILD_SUBREAPER = 36
 
 
 @contextlib.contextmanager
 def warm() -> Iterator[None]:
-    """Let ``python -m swarm.cli`` and ``python -m peers.cli`` start warm, by `subprocess` as by
-    asyncio, where that is possible and makes no difference. Takes a while when it is entered first.
+    """Let ``python -m swarm.cli`` and ``python -m peers.cli`` start warm, if nothing differs.
+
+    This holds for processes that `subprocess` or asyncio start. The first entry takes a while.
     """
     if sys.platform != "linux":
         yield
@@ -51,13 +51,13 @@ def warm() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def warmly() -> Iterator[None]:
-    """All processes of a module start warm."""
+    """Let all processes of a module start warm."""
     with warm():
         yield
 
 
 class WarmPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """Has a program forked that would be executed."""
+    """Forks a program from the warm process instead of executing it."""
 
     is_warm = False
     _signature = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
@@ -86,8 +86,7 @@ class WarmPopen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _host_and_program(command: Any) -> tuple[str | None, list[str] | None]:
-    """The network namespace that a command runs in, None for ours, and our program with its
-    arguments, if it is one."""
+    """Return a command's network namespace (None: ours), and our program's words, if it is one."""
     words = list(command) if isinstance(command, list | tuple) else []
     host = words[3] if words[:3] == IN_HOST else None
     if host is not None:
@@ -97,13 +96,13 @@ def _host_and_program(command: Any) -> tuple[str | None, list[str] | None]:
 
 
 def _imported_alike(env: Mapping[str, str]) -> bool:
-    """Whether nothing differs that libraries may have looked at while they were imported."""
+    """Tell whether all variables that libraries read at import are the same."""
     names = {name for name in (*env, *os.environ) if name.startswith(READ_EARLY)} - {SEARCH}
     return all(env.get(name) == os.environ.get(name) for name in names)
 
 
 class Oven:
-    """The warm process. It lives until the tests are over, once it was needed."""
+    """The warm process. It starts when it is first needed, and lives until the tests end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,8 +122,7 @@ class Oven:
                 assert self._socket.recv(MAX_ANSWER_BYTES) == WARM
 
     def fork(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
-        """The id of a new child of ours, which has these files as standard input, output and
-        error."""
+        """Return the id of a new child, with these files as standard input, output and error."""
         with self._lock, _orphans_become_our_children():
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             return int(self._socket.recv(MAX_ANSWER_BYTES))
@@ -142,7 +140,7 @@ OVEN = Oven()
 
 @contextlib.contextmanager
 def _orphans_become_our_children() -> Iterator[None]:
-    """The warm process's child has a child and ends: the kernel gives the grandchild to us."""
+    """Let the kernel give us the grandchild when the warm process's child ends."""
     prctl = ctypes.CDLL(None).prctl
     assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     try:

@@ -1,5 +1,7 @@
-"""The warm process: it holds all libraries, no module of ours and no thread, and ends when its
-standard input, a socket of the tests', is closed."""
+"""The warm process: it holds all libraries, but no module of ours and no thread.
+
+It ends when its standard input, a socket of the tests', is closed.
+"""
 
 import ctypes
 import gc
@@ -13,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("peers", "swarm")
-# those of ours that lead to all libraries, and what libraries import by name, once they are used
+# modules of ours that import all libraries, and modules that libraries import when they are used
 MODULES = (
-    *(
-        "peers.cli",
-        "peers.server",
-        "peers.ops.metrics",
-        "peers.ops.health_server",
-        "swarm.network.nat.relay_node",
-    ),
-    *("swarm.cli.main", "swarm.client.client", "swarm.gateway.server"),
+    *("peers.cli", "peers.server", "peers.ops.metrics", "peers.ops.health_server"),
+    *("swarm.network.nat.relay_node", "swarm.cli.main", "swarm.client.client"),
+    "swarm.gateway.server",
     *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
 )
 COMMANDS = {"peers.cli": "peers.cli", "swarm.cli": "swarm.cli.main"}  # by what `python -m` is given
@@ -48,10 +45,7 @@ def import_libraries() -> None:
 
 
 def next_program(requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request.
-
-    Return it in each child, and raise SystemExit where no more are to come.
-    """
+    """Fork for each request. Return the request in each child; raise SystemExit at the last one."""
     while True:
         message, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
         if not message:
@@ -74,7 +68,7 @@ def next_program(requests: socket.socket) -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Do what the interpreter does before the first line of a module, and then run that."""
+    """Do what the interpreter does before the first line of a module, and then run the module."""
     if request["group"] is None:
         os.setsid()
     else:
@@ -101,7 +95,7 @@ def become(request: dict[str, Any]) -> None:
 
 
 def enter(host: str) -> None:
-    """What `ip netns exec` does."""
+    """Enter a network namespace, as `ip netns exec` does."""
     with Path("/run/netns", host).open() as namespace:
         if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
             raise OSError(ctypes.get_errno(), "cannot enter the namespace", host)
