@@ -50,7 +50,7 @@ from swarm.errors import (
     UsageError,
     WrongWeights,
 )
-from swarm.gateway.errors import BadRequest, Busy, Problem, problem_of
+from swarm.gateway.errors import BadRequest, Busy, ErrorReply, error_reply
 from swarm.wire.messages import FaultCode
 
 BASES = {UsageError, LocalError, NetworkUnreachable, SwarmUnavailable, RemoteViolation}
@@ -271,7 +271,7 @@ def test_a_public_error_has_its_sentence_its_exit_code_and_its_answer(
 ) -> None:
     assert str(error) == sentence
     assert error.exit_code == exit_code
-    told = problem_of(error)
+    told = error_reply(error)
     assert (told.status, told.code) == (status, code)
     assert (told.retry_after_s is not None) == (status == 503)
     if isinstance(error, LocalError):
@@ -314,7 +314,7 @@ def test_every_error_makes_a_sentence_of_any_facts_and_survives_pickling(
             assert error.args == values
         assert kind.__str__ is not Exception.__str__
         assert str(error)
-        problem_of(error)
+        error_reply(error)
         unharmed(error)
 
     check()
@@ -353,13 +353,13 @@ def test_errors_are_hashable_and_differ_even_with_equal_facts() -> None:
 
 
 def test_a_bug_is_told_as_nothing_but_one() -> None:
-    assert problem_of(ValueError("/home/key")) == problem_of(IdentityError("/home/key", "lost"))
+    assert error_reply(ValueError("/home/key")) == error_reply(IdentityError("/home/key", "lost"))
 
 
 @pytest.mark.parametrize("status", [400, 408, 413, 415])
 def test_a_request_has_the_status_that_it_was_refused_with(status: int) -> None:
-    told = problem_of(BadRequest("no", "model", "gone", status))
-    assert told == Problem(status, "model: no", "invalid_request_error", "gone", "model")
+    told = error_reply(BadRequest("no", "model", "gone", status))
+    assert told == ErrorReply(status, "model: no", "invalid_request_error", "gone", "model")
 
 
 @pytest.mark.parametrize("code", FaultCode)

@@ -1,4 +1,4 @@
-"""Many generations side by side, a bounded number at a time."""
+"""Run many generations side by side, a bounded number at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +16,7 @@ Work = Callable[[], Awaitable[T]]
 
 
 async def side_by_side(works: Sequence[Work[T]], at_once: int) -> list[T]:
-    """The results of all works in their order; ``at_once`` run at a time.
+    """Return the results of all works in order; ``at_once`` run at a time.
 
     If one fails, the others are cancelled.
 
@@ -41,7 +41,7 @@ async def side_by_side(works: Sequence[Work[T]], at_once: int) -> list[T]:
 
 
 async def every_one(works: Sequence[Work[Generation]], at_once: int) -> list[Generation]:
-    """As `side_by_side`, but what fails does not end the others.
+    """Run works as `side_by_side` does, except that an error does not end the others.
 
     Raises:
         BatchFailed: when all are over, if any failed.

@@ -1,11 +1,9 @@
-"""Control tokens: those by which a chat template says who speaks.
+"""Control tokens, with which a chat template marks the speakers; in a message they are text.
 
-In what somebody says they are text.
-
-transformers has ``sanitize_control_tokens`` for this, which is not used. It marks both ends of
-every control token, so that templates no longer find what they take apart in a model's own answers
-(``</think>``) as they would; it drops two characters of the private use area that icon fonts have;
-and older versions take it for a variable of the template, and do nothing.
+transformers has ``sanitize_control_tokens`` for this, which we do not use. It marks both ends of
+every control token, so that templates no longer find the tags in a model's own answers
+(``</think>``) that they take apart; it drops two characters of the private use area that icon fonts
+have; and older versions take it for a variable of the template, and do nothing.
 """
 
 import re
@@ -28,25 +26,26 @@ class TooManyControlTokens(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"the messages hold more than {MAX_BREAKS} control tokens, which is as many as are"
-            " read; leave some out"
+            f"the messages hold more than {MAX_BREAKS} control tokens, which is the maximum;"
+            " leave some out"
         )
 
 
 class ControlTokens:
-    """Control tokens of a chat template: the special tokens of its tokenizer, and other added
-    tokens that it writes.
+    """The control tokens of a chat template.
+
+    These are the special tokens of its tokenizer, and other added tokens that the template writes.
 
     In an assistant's messages, pairs of tags that are not special (``<think>`` and ``</think>``)
-    stay what they are. They are part of the text that the model gave, templates look for them, and
-    they never part two speakers.
+    stay as they are: they are part of the model's text, templates look for them, and they never
+    separate two speakers.
 
     Make one with `control_tokens`. Any thread may use it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._tokenizer = tokenizer
-        # Blanks are text wherever they stand, and what has one character cannot be broken.
+        # Blanks are always text, and a single character cannot be broken.
         added = [
             token
             for token in tokenizer.added_tokens_decoder.values()
@@ -55,31 +54,28 @@ class ControlTokens:
         special = {token.content for token in added if token.special}
         others = {token.content for token in added if not token.special}
         written = {token for token in others if token in template}
-        self._said = _any_of(special | written)
-        self._answered = _any_of(special | (written - set(_pairs(others))))
+        self._in_messages = _any_of(special | written)
+        self._in_answers = _any_of(special | (written - set(_pairs(others))))
         (self._line,) = self._encode(["\n"])
 
-    def broken(self, said: str, role: str) -> str:
-        """What a message says, with a BREAK within every control token, as the template should get
-        it."""
-        control = self._answered if role == "assistant" else self._said
-        said = said.replace(BREAK, "")
-        # another may begin behind a break
-        while found := [match.start() + 1 for match in control.finditer(said)]:
-            said = BREAK.join(said[start:end] for start, end in pairwise([0, *found, len(said)]))
-        return said
+    def broken(self, text: str, role: str) -> str:
+        """Return a message's text for the template, with a BREAK within every control token."""
+        control = self._in_answers if role == "assistant" else self._in_messages
+        text = text.replace(BREAK, "")
+        # another control token may overlap one that was broken
+        while found := [match.start() + 1 for match in control.finditer(text)]:
+            text = BREAK.join(text[start:end] for start, end in pairwise([0, *found, len(text)]))
+        return text
 
     def encode(self, chat: str) -> list[int]:
-        """The token ids of what the template made of broken messages: the only control tokens are
-        its own.
+        """Return the token ids of a rendered chat: its only control tokens are the template's.
 
-        Raises `TooManyControlTokens`.
+        Raise `TooManyControlTokens`.
         """
         first, *others = chat.split(BREAK)
         if len(others) > MAX_BREAKS:
             raise TooManyControlTokens
-        # At the beginning of a text SentencePiece would add a space, so the others stand behind a
-        # line's end.
+        # SentencePiece adds a space at the beginning of a text, so the others follow a newline.
         ids, *behind = self._encode([first, *(f"\n{part}" for part in others)])
         lead = len(self._line)
         for part, read in zip(others, behind, strict=True):
@@ -93,21 +89,21 @@ class ControlTokens:
 
 @lru_cache(maxsize=16)
 def control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> ControlTokens:
-    """Those of a tokenizer and its template. They may be thousands, so they are remembered."""
+    """Return the control tokens of a tokenizer and its template, cached: there may be thousands."""
     return ControlTokens(tokenizer, template)
 
 
 def _pairs(tokens: Collection[str]) -> Iterator[str]:
-    """Those that open or close a tag of which both are there."""
+    """Yield the tokens that open or close a tag of which both are there."""
     for token in tokens:
         if (tag := TAG.fullmatch(token)) and {f"<{tag[1]}>", f"</{tag[1]}>"} <= set(tokens):
             yield token
 
 
 def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
-    """Finds the longest of some tokens.
+    """Return a pattern that finds the longest of some tokens.
 
-    Takes the same time at each character, however many there are.
+    Its time for each character does not depend on the number of tokens.
     """
     root: dict[str, Any] = {}
     for token in tokens:
@@ -119,8 +115,7 @@ def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
 
 
 def _written(node: dict[str, Any]) -> str:
-    """A tree of characters as a regular expression; the empty one says that a token may end
-    here."""
+    """Write a tree of characters as a regular expression; an empty key ends a token."""
     further = [re.escape(char) + _written(below) for char, below in node.items() if char]
     if not further:
         return ""

@@ -1,4 +1,4 @@
-"""A conversation as data: who said what, and the token ids that a model sees of it.
+"""A conversation as data: its turns, and the token ids that a model sees of it.
 
 No I/O, no network.
 """
@@ -13,7 +13,7 @@ from swarm.errors import NoChatTemplate, TemplateRefuses
 
 
 class Message(TypedDict):
-    """One message, as chat templates and OpenAI's API have it."""
+    """One message, as in chat templates and OpenAI's API."""
 
     role: str  # system, developer, user or assistant
     content: str
@@ -21,7 +21,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer; ``cut`` if the answer was not finished."""
+    """A question and its answer; ``cut`` if the answer is incomplete."""
 
     question: str
     answer: str
@@ -30,7 +30,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said until now."""
+    """The system prompt and the turns so far."""
 
     system: str = ""
     turns: tuple[Turn, ...] = ()
@@ -45,27 +45,28 @@ class Conversation:
         return replace(self, turns=self.turns[1:])
 
     def messages(self, *question: str) -> list[Message]:
-        """All of it, and perhaps a question that has no answer yet."""
-        said = [Message(role="system", content=self.system)] if self.system else []
+        """Return all messages, and perhaps a question that has no answer yet."""
+        messages = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns:
-            said += [
+            messages += [
                 Message(role="user", content=turn.question),
                 Message(role="assistant", content=turn.answer),
             ]
-        return said + [Message(role="user", content=each) for each in question]
+        return messages + [Message(role="user", content=each) for each in question]
 
 
 Render = Callable[[Sequence[Message]], list[int]]  # messages to the token ids of a prompt
 
 
 def by_template(tokenizer: Any, model: str) -> Render:
-    """The chat template of a (transformers) tokenizer, up to where the answer begins.
+    """Return a function that renders messages by the chat template of a transformers tokenizer.
 
-    Control tokens in a message are text: only the template writes real ones. A developer's message
-    is a system message where the template does not speak of developers.
+    The rendered prompt ends where the answer begins. Control tokens in a message are text: only the
+    template writes real ones. A developer's message becomes a system message if the template has no
+    developers.
 
-    Raises `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages
-    that the template has no form for, and `TooManyControlTokens`.
+    Raise `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages that
+    the template refuses, and `TooManyControlTokens`.
     """
     template = _template(tokenizer)
     if not template:
@@ -73,7 +74,7 @@ def by_template(tokenizer: Any, model: str) -> Render:
     control = control_tokens(tokenizer, template)
     knows_developers = "developer" in template
 
-    def told(message: Message) -> Message:
+    def escaped(message: Message) -> Message:
         role = message["role"]
         if role == "developer" and not knows_developers:
             role = "system"
@@ -82,23 +83,22 @@ def by_template(tokenizer: Any, model: str) -> Render:
     def render(messages: Sequence[Message]) -> list[int]:
         try:
             chat = tokenizer.apply_chat_template(
-                [told(message) for message in messages], add_generation_prompt=True, tokenize=False
+                [escaped(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=False,
             )
             return control.encode(chat)
         except TooManyControlTokens:  # a bound of ours, not of the template
             raise
-        except (
-            Exception
-        ) as error:  # a template is a program that came with the model: it may raise anything
-            raise TemplateRefuses(
-                model, " ".join(str(error).split()) or type(error).__name__
-            ) from error
+        except Exception as error:  # a template is a program of the model's: it may raise anything
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise TemplateRefuses(model, why) from error
 
     return render
 
 
 def _template(tokenizer: Any) -> str:
-    """The source of the template for plain chats; empty if there is none."""
+    """Return the source of the template for plain chats; empty if there is none."""
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, dict):  # by name, for several purposes
         template = template.get("default")
@@ -106,7 +106,7 @@ def _template(tokenizer: Any) -> str:
 
 
 def as_plain_text(tokenizer: Any) -> Render:
-    """One text that goes on and on: what was said, joined as it is."""
+    """Return a function that renders messages as one text: their contents, joined."""
 
     def render(messages: Sequence[Message]) -> list[int]:
         return encoded(tokenizer, "".join(message["content"] for message in messages))
@@ -117,10 +117,9 @@ def as_plain_text(tokenizer: Any) -> Render:
 def fit(
     conversation: Conversation, question: str, render: Render, tokens: int
 ) -> tuple[Conversation, list[int]]:
-    """The conversation without the oldest turns that have no room in so many ``tokens``, and the
-    prompt.
+    """Drop the oldest turns until the prompt fits into ``tokens``; return the rest and the prompt.
 
-    The system prompt and the question stay, even where there is no room for these alone.
+    The system prompt and the question always stay, even if they do not fit.
     """
     while len(prompt := render(conversation.messages(question))) > tokens and conversation.turns:
         conversation = conversation.without_oldest()

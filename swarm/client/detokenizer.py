@@ -1,4 +1,4 @@
-"""Tokens to text, piece by piece, up to a stop string."""
+"""Turn tokens into text, piece by piece, up to a stop string."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,72 +8,72 @@ from itertools import islice
 from transformers import PreTrainedTokenizerBase
 
 CONTEXT = 8  # tokens: enough that no decoder takes the first new one for the beginning of a text
-ANCHOR_SEARCH = 256  # tokens of a context among which one that has text is looked for
-REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character (yet)
+ANCHOR_SEARCH = 256  # tokens of a context among which one with text is searched
+REPLACEMENT = "\ufffd"  # a decoder's text for bytes that are no character (yet)
 SAMPLE = "日"  # three bytes of UTF-8
 
 
 class TextStream:
     """Turns token ids into text as they come.
 
-    Special tokens have none, and a character appears when it is whole.
+    Special tokens have no text, and a character appears when it is complete.
 
-    All pieces and what `flush` gives add up to what the tokenizer makes of all ids at once, special
-    tokens skipped and spaces not cleaned up. One thing is different on purpose. Where a vocabulary
-    spells rare characters byte by byte, transformers gives up all characters around a broken one;
-    here whole ones stay, as in SentencePiece itself.
+    All pieces and the result of `flush`, joined, are the tokenizer's text of all ids at once, with
+    special tokens skipped and spaces not cleaned up. One thing differs on purpose: where a
+    vocabulary spells rare characters byte by byte, transformers drops all characters around a
+    broken one; here complete ones stay, as in SentencePiece itself.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: Sequence[int] = ()) -> None:
-        """``context``: the ids before the first one, on which its spelling may depend."""
+        """Start after ``context``: ids before the first one, on which its spelling may depend."""
         self._tokenizer = tokenizer
         self._bytes = _byte_tokens(tokenizer)
         self._characters = _Characters(self._begun(context))
         self._ids = self._window(context)
         self._text = self._decode(self._ids)
-        self._shown = len(self._text)  # characters of it that have appeared, or are the context's
+        self._shown = len(self._text)  # characters that have appeared, or belong to the context
 
     def push(self, token_id: int) -> str:
-        """The text that became certain with this token, perhaps none."""
+        """Return the text that became certain with this token, perhaps none."""
         if token_id in self._bytes.values:
             if not self._text:
                 self._stand_on(self._bytes.anchor)
             return self._characters.push(self._bytes.values[token_id])
         after = self._decode([*self._ids, token_id])
-        # a special token does not part bytes
+        # a special token does not separate bytes
         broken = self._characters.end() if after != self._text else ""
         return broken + self._advance(token_id, after)
 
     def flush(self) -> str:
-        """At the end of the text, what was held back: the marks of a character that was not
-        completed."""
+        """Return the text that was held back, at the end: U+FFFD for an incomplete character."""
         rest, self._shown = self._text[self._shown :], len(self._text)
         return self._characters.end() + rest
 
     def _advance(self, token_id: int, after: str) -> str:
-        """Take one more token, with which the window reads ``after``."""
-        # The mark at the end stands for bytes that may yet become a character; those before it
-        # never will.
+        """Take one more token, with which the window's text is ``after``."""
+        # Only the last U+FFFD stands for bytes that may still become a character.
         doubtful = after.endswith(REPLACEMENT) and not self._bytes.values
         certain = max(self._shown, len(after) - doubtful)
-        new, held = after[self._shown : certain], max(0, len(after) - certain)
+        new = after[self._shown : certain]
+        held = max(0, len(after) - certain)
         ids = [*self._ids, token_id]
-        self._ids, self._text = ids, after
+        self._ids = ids
+        self._text = after
         if len(ids) > CONTEXT:
             self._stand_on(*ids[-CONTEXT:])
-            if after and not self._text:  # tokens without a text: what follows them is no beginning
+            if after and not self._text:  # the next token is not the beginning of the text
                 self._stand_on(ids[0], *ids[1 - CONTEXT :])
         self._shown = len(self._text) - held
         return new
 
     def _stand_on(self, *ids: int) -> None:
-        """Let the text go on behind these tokens, whose own text has appeared."""
+        """Let the window be these tokens, whose own text has appeared."""
         self._ids = list(ids)
         self._text = self._decode(self._ids)
         self._shown = len(self._text)
 
     def _window(self, context: Sequence[int]) -> list[int]:
-        """The end of the context, as far as the spelling of what follows may depend on it."""
+        """Return the end of the context, as far as it may change the spelling of the next token."""
         ids = list(context[-CONTEXT:])
         if not self._decode(ids):
             earlier = reversed(context[-ANCHOR_SEARCH:-CONTEXT])
@@ -82,8 +82,7 @@ class TextStream:
         return [self._bytes.anchor] if any(each in self._bytes.values for each in ids) else ids
 
     def _begun(self, context: Sequence[int]) -> bytes:
-        """The bytes at the end of the context that may yet become a character, where tokens stand
-        for bytes."""
+        """Return the bytes at the context's end that later ones may complete to a character."""
         values = self._bytes.values
         for tokens in (context[-3:], context[-2:], context[-1:]):
             if tokens and all(token in values for token in tokens):
@@ -100,19 +99,20 @@ class TextStream:
 
 
 class _Characters:
-    """Bytes to characters, each as soon as it is whole.
+    """Turns bytes into characters, each as soon as it is complete.
 
-    A byte that is part of none is a mark, as in SentencePiece.
+    A byte that is part of no character becomes U+FFFD, as in SentencePiece.
 
     Args:
-        given: the beginning of a character whose text belongs to what came before.
+        given: the beginning of a character whose text belongs to the context.
     """
 
     def __init__(self, given: bytes = b"") -> None:
-        self._held, self._given = given, len(given)
+        self._held = given
+        self._given = len(given)
 
     def push(self, byte: int) -> str:
-        """The text that became certain with this byte."""
+        """Return the text that became certain with this byte."""
         self._held += bytes([byte])
         text = ""
         while size := _decided(self._held):
@@ -120,7 +120,7 @@ class _Characters:
         return text
 
     def end(self) -> str:
-        """The text of a character that will not be completed."""
+        """Return the text of a character that will not be completed."""
         return "".join(self._take(1) for _ in range(len(self._held)))
 
     def _take(self, size: int) -> str:
@@ -132,8 +132,10 @@ class _Characters:
 
 
 def _decided(held: bytes) -> int:
-    """How many of these bytes, up to the first character, can be decoded whatever follows; 0 if
-    none."""
+    """Return how many of these bytes can be decoded whatever follows, up to the first character.
+
+    0 if none can.
+    """
     try:
         held.decode()
     except UnicodeDecodeError as error:
@@ -143,8 +145,10 @@ def _decided(held: bytes) -> int:
 
 @dataclass(frozen=True)
 class _ByteTokens:
-    """Tokens that stand for one byte of a character each; ``anchor`` is one that is a character of
-    its own."""
+    """Tokens that stand for one byte of a character each.
+
+    ``anchor`` is a token that is a character by itself.
+    """
 
     values: Mapping[int, int] = field(default_factory=dict)
     anchor: int = 0
@@ -152,11 +156,9 @@ class _ByteTokens:
 
 @lru_cache(maxsize=16)
 def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> _ByteTokens:
-    """Those of a vocabulary that falls back on bytes, as SentencePiece's do.
+    """Return the byte tokens of a vocabulary that falls back on bytes, as SentencePiece's do.
 
-    Other vocabularies have none.
-
-    Bytes below 0x80 are whole characters, and need no care.
+    Other vocabularies have none. Bytes below 0x80 are complete characters, and need no care.
     """
     find = getattr(tokenizer, "convert_tokens_to_ids", None)
     if find is None:  # it can only decode
@@ -171,9 +173,9 @@ def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> _ByteTokens:
 
 
 class StopStrings:
-    """Lets text through up to the first of some strings, which may be spread over pieces.
+    """Passes text on up to the first stop string, which may be spread over pieces.
 
-    What may be the beginning of one is held back until it is clear that it is not.
+    A possible beginning of a stop string is held back until it is certain that it is not one.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -182,30 +184,27 @@ class StopStrings:
         self.found = False
 
     def push(self, text: str) -> str:
-        """What can be shown now: all that comes before a stop string, and nothing behind it."""
+        """Return the text that can be shown now: all before a stop string, and nothing after it."""
         if self.found:
             return ""
         self._held += text
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.found = True
-            # The first to be complete counts, so that it does not matter how the text came in
-            # pieces.
+            # The first complete one counts, so that the pieces of the text do not matter.
             shown, self._held = self._held[: min(found)[1]], ""
             return shown
         keep = max((self._begun(stop) for stop in self._stops), default=0)
-        shown, self._held = (
-            self._held[: len(self._held) - keep],
-            self._held[len(self._held) - keep :],
-        )
+        end = len(self._held) - keep
+        shown, self._held = self._held[:end], self._held[end:]
         return shown
 
     def flush(self) -> str:
-        """What was held back, at the end of the text: no stop string came of it."""
+        """Return the text that was held back, at the end: it was no stop string."""
         rest, self._held = self._held, ""
         return rest
 
     def _begun(self, stop: str) -> int:
-        """Length of the longest end of what is held that ``stop`` begins with."""
+        """Return the length of the longest end of the held text with which ``stop`` begins."""
         longest = min(len(stop) - 1, len(self._held))
         return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)

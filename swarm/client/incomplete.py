@@ -11,7 +11,7 @@ FINGERPRINT_CHARS = 12  # that are shown of one
 
 
 class Seen(Protocol):
-    """A peer, as a look at the swarm saw it; it did not answer if `rtt_ms` is None."""
+    """A peer as a client sees it; it does not answer if `rtt_ms` is None."""
 
     @property
     def layers(self) -> tuple[int, int]: ...
@@ -59,11 +59,11 @@ def reason(
     missing: Sequence[tuple[int, int]],
     elsewhere: Sequence[Elsewhere] = (),
 ) -> str:
-    """The sentence; empty if no layer is missing.
+    """Return the sentence; it is empty if no layer is missing.
 
     Args:
         missing: the spans `[a, b)` that no peer serves now.
-        elsewhere: what is served in the place of what was asked for.
+        elsewhere: what is served instead of the requested weights.
     """
     if not missing:
         return ""
@@ -88,7 +88,7 @@ def reason(
 def found_elsewhere(
     entry: ModelEntry, models: Sequence[ModelEntry], siblings: Mapping[str, str]
 ) -> tuple[Elsewhere, ...]:
-    """What of all that a network serves is the same model with another fingerprint.
+    """Return the models of a network that are the same one under another fingerprint.
 
     Args:
         siblings: the same weights stored another way: fingerprint -> name of the quantization.
@@ -102,7 +102,7 @@ def found_elsewhere(
 
 
 def unserved(peers: Sequence[Seen], missing: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Of what is missing, the layers that no peer has promised either."""
+    """Return those of the missing layers that no peer has promised to serve, either."""
     return _spans(
         [layer for a, b in missing for layer in range(a, b) if _why(layer, peers) is None]
     )
@@ -114,7 +114,7 @@ def _why(layer: int, peers: Sequence[Seen]) -> str | None:
 
 
 def _count(peers: Sequence[Seen], spans: Sequence[tuple[int, int]], phrase: str) -> str:
-    """How many peers a reason is about, in words."""
+    """Return the number of peers that a reason is about, in words."""
     concerned = [
         peer
         for peer in peers
@@ -125,7 +125,7 @@ def _count(peers: Sequence[Seen], spans: Sequence[tuple[int, int]], phrase: str)
 
 
 def _spans(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """Sorted layers as spans `[a, b)`."""
+    """Return sorted layers as spans `[a, b)`."""
     runs = (list(run) for _, run in groupby(enumerate(layers), lambda each: each[1] - each[0]))
     return [(run[0][1], run[-1][1] + 1) for run in runs]
 

@@ -1,5 +1,4 @@
-"""What a client holds of the models: tokenizer, final norm and LM head of the target, and a whole
-draft model."""
+"""The client's models: the target's tokenizer, final norm and LM head, and the draft model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class ClientModels:
-    """Everything a generation computes with on the client."""
+    """Everything that a generation computes with on the client."""
 
     checkpoint: Checkpoint
     tokenizer: PreTrainedTokenizerBase
@@ -40,9 +39,9 @@ class ClientModels:
         key_patterns: Mapping[str, str] = NO_PATTERNS,
         quantization: Quantization | None = None,
     ) -> "ClientModels":
-        """For layers that are quantized so on their peers; nothing is here.
+        """Load the models; ``quantization`` is that of the peers' layers, and changes nothing here.
 
-        Raises what `Checkpoint.open` and `of` raise.
+        Raise what `Checkpoint.open` and `of` raise.
         """
         return cls.of(Checkpoint.open(model, quantization), draft, key_patterns)
 
@@ -53,8 +52,10 @@ class ClientModels:
         draft: str | None,
         key_patterns: Mapping[str, str] = NO_PATTERNS,
     ) -> "ClientModels":
-        """Raises what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon`
-        raise."""
+        """Load the models of a checkpoint.
+
+        Raise what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
+        """
         tokenizer = checkpoint.tokenizer()
         return cls(
             checkpoint,
@@ -72,9 +73,9 @@ def make_lexicon(
     patterns: Mapping[str, str] = NO_PATTERNS,
     without: frozenset[str] = frozenset(),
 ) -> Lexicon:
-    """The key tokens of a vocabulary.
+    """Return the lexicon of a vocabulary's key tokens.
 
-    Raises `ConfigError` for a pattern that is no regular expression.
+    Raise `ConfigError` for an invalid regular expression.
     """
 
     def decode(ids: Sequence[int]) -> str:
@@ -88,8 +89,6 @@ def make_lexicon(
         raise ConfigError(
             "key pattern", f"{error.pattern!r} is no regular expression ({error})"
         ) from None
-    special_ids, letter = (
-        frozenset(tokenizer.all_special_ids),
-        tokenizer("a", add_special_tokens=False).input_ids,
-    )
+    special_ids = frozenset(tokenizer.all_special_ids)
+    letter = tokenizer("a", add_special_tokens=False).input_ids
     return Lexicon(decode, checkpoint.eos_token_ids, special_ids, compiled, without, before=letter)

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from swarm.gateway.browsers import check_host, check_origin
-from swarm.gateway.errors import Problem, WrongKey, problem_of
+from swarm.gateway.errors import ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
 from swarm.gateway.keys import ApiKeys
 from swarm.gateway.metrics import Metrics
@@ -191,11 +191,11 @@ class Gateway:
         except Exception as error:
             return self._error_reply(error).response()
 
-    def _error_reply(self, error: Exception) -> Problem:
+    def _error_reply(self, error: Exception) -> ErrorReply:
         """Count an error, and return the answer to it."""
-        problem = _problem(error)
-        self._metrics.refused(problem.code or "invalid_request")
-        return problem
+        reply = _reply_to(error)
+        self._metrics.refused(reply.code or "invalid_request")
+        return reply
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -222,22 +222,22 @@ def refuse(status: int, why: str) -> web.Response:
     return response
 
 
-def _refusal(status: int, why: str) -> Problem:
+def _refusal(status: int, why: str) -> ErrorReply:
     if status >= 500:
-        return Problem(
+        return ErrorReply(
             status, "the gateway failed; its log says more", "server_error", "internal_error"
         )
-    return Problem(status, f"{why}: docs/gateway.md lists all routes", "invalid_request_error")
+    return ErrorReply(status, f"{why}: docs/gateway.md lists all routes", "invalid_request_error")
 
 
-def _problem(error: Exception) -> Problem:
+def _reply_to(error: Exception) -> ErrorReply:
     """Return the answer to an error; log a bug of ours in full."""
     if isinstance(error, web.HTTPException):
         return _refusal(error.status, error.reason)
-    problem = problem_of(error)
-    if problem.status == 500:
+    reply = error_reply(error)
+    if reply.status == 500:
         log.error("a request failed", exc_info=error)
-    return problem
+    return reply
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

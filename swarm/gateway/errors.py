@@ -1,5 +1,7 @@
-"""What went wrong, in the envelope that OpenAI's clients read:
-``{"error": {"message", "type", "param", "code"}}``."""
+"""Errors of the gateway, and the replies to all errors, as OpenAI's clients read them.
+
+The body of such a reply is ``{"error": {"message", "type", "param", "code"}}``.
+"""
 
 import math
 from dataclasses import dataclass
@@ -18,16 +20,16 @@ from swarm.errors import (
     UsageError,
 )
 
-MAX_MESSAGE_CHARS = 1000  # what was asked for may be quoted
-MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours comes after
+MAX_MESSAGE_CHARS = 1000  # a message may quote the request
+MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours follows
 AGAIN = (
-    "ask again later: the same seed gives the same text. What was written until now is kept only"
-    " where it was streamed"
+    "ask again later: the same seed gives the same text. The text so far is not kept, unless it was"
+    " streamed"
 )
-REPAIR_S = 10  # when a swarm that lacks peers is worth another try
-# what the SDK calls otherwise than a request
+REPAIR_S = 10  # after which a swarm that lacks peers is worth another try
+# fields of a request that have another name in the SDK
 FIELDS = {"max_new_tokens": "max_tokens", "prompt token": "prompt"}
-# what OpenAI calls the kinds of errors, by status; other ones below 500 are invalid requests
+# OpenAI's names for kinds of errors, by status; other ones below 500 are invalid requests
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -43,7 +45,7 @@ class BadRequest(UsageError):
     Attributes:
         param: the field that is wrong; `problem` says why.
         code: `code` of the answer.
-        status: of the answer: there is one for every way in which HTTP itself can go wrong.
+        status: of the answer; HTTP has several for invalid bodies.
     """
 
     problem: str
@@ -67,7 +69,7 @@ class WrongKey(UsageError):
 
 @dataclass(eq=False)
 class ForeignPage(UsageError):
-    """Another site's web page asks, through the browser of a person who may ask."""
+    """A page of another site sends a request, through the browser of a legitimate user."""
 
     http_status = 403
     api_code = "foreign_page"
@@ -98,7 +100,7 @@ class UnknownModel(UsageError):
 
 @dataclass(eq=False)
 class Busy(SwarmUnavailable):
-    """This gateway has no room; `retry_after_s` is when it is likely to have some."""
+    """The gateway has no capacity; it is likely to have some after `retry_after_s`."""
 
     http_status = 429
     api_code = "rate_limit_exceeded"
@@ -108,31 +110,31 @@ class Busy(SwarmUnavailable):
 
 @dataclass(eq=False)
 class Overloaded(Busy):
-    """As many generations run, and as many wait, as may."""
+    """The maximum number of generations run and wait."""
 
     running: int
     waiting: int
 
     def __str__(self) -> str:
         return (
-            f"{self.running} generations run here and {self.waiting} wait, which is as many as may;"
+            f"{self.running} generations run here and {self.waiting} wait, which is the maximum;"
             f" try again in {math.ceil(self.retry_after_s)} s"
         )
 
 
 class Crowded(Busy):
-    """Other large bodies left no room for one more while this one waited: `retry_after_s` long."""
+    """Other large bodies left no memory for this one while it waited for `retry_after_s`."""
 
     def __str__(self) -> str:
         return (
-            "as many large requests as have room are being read; none was done within"
+            "the maximum number of large requests is being read; none was done within"
             f" {self.retry_after_s:g} s"
         )
 
 
 @dataclass(frozen=True)
-class Problem:
-    """An error as HTTP tells it."""
+class ErrorReply:
+    """The reply to a request that failed."""
 
     status: int
     message: str
@@ -163,10 +165,10 @@ class Problem:
         return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
-def problem_of(error: BaseException) -> Problem:
-    """Return what to tell of an error; of a bug of ours only that it happened."""
+def error_reply(error: BaseException) -> ErrorReply:
+    """Return the reply to an error; that to a bug of ours only says that it happened."""
     if not isinstance(error, SwarmError) or isinstance(error, LocalError):
-        return Problem(
+        return ErrorReply(
             500, "the gateway failed; its log says more", "server_error", LocalError.api_code
         )
     message = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
@@ -182,11 +184,11 @@ def problem_of(error: BaseException) -> Problem:
         happened = " ".join(error.problem.split())[:MAX_PROBLEM_CHARS]
         message = f"{happened}; {AGAIN}"
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return Problem(status, message, kind, code, _param(error), retry_after_s)
+    return ErrorReply(status, message, kind, code, _param(error), retry_after_s)
 
 
 def _param(error: SwarmError) -> str | None:
-    """The field of the request that an error is about."""
+    """Return the field of the request that caused an error."""
     match error:
         case BadRequest():
             return error.param

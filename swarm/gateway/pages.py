@@ -36,7 +36,7 @@ from typing import Any
 
 from aiohttp import web
 
-from swarm.gateway.errors import Problem
+from swarm.gateway.errors import ErrorReply
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.gateway.watch import Watch
@@ -64,7 +64,7 @@ HEADERS = {
 }
 
 MAX_READERS = 64  # of events, all pages together: each holds a connection
-TOO_MANY = Problem(
+TOO_MANY = ErrorReply(
     503,
     f"{MAX_READERS} pages are open already; close one, then load this one again",
     "server_error",

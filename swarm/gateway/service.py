@@ -16,7 +16,7 @@ from swarm.client.status import ModelStatus
 from swarm.errors import ConfigError, SwarmError
 from swarm.gateway.admission import AdmissionControl
 from swarm.gateway.availability import Availability
-from swarm.gateway.errors import BadRequest, UnknownModel, problem_of
+from swarm.gateway.errors import BadRequest, UnknownModel, error_reply
 from swarm.gateway.merge import merged
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.prompts import ParserThreads, prompts_of
@@ -229,10 +229,10 @@ class Service:
             yield EndEvent(index, generation)
         except Exception as error:
             ended = True
-            problem = problem_of(error)
-            for_want_of_peers = problem.status == 503
-            if problem.status >= 500:
-                self._metrics.failed(model, problem.code or "server_error")
+            reply = error_reply(error)
+            for_want_of_peers = reply.status == 503
+            if reply.status >= 500:
+                self._metrics.failed(model, reply.code or "server_error")
             raise
         finally:
             speed.ended()
@@ -244,7 +244,7 @@ class Service:
         try:
             await availability.check()
         except SwarmError as error:
-            return problem_of(error).message
+            return error_reply(error).message
         return None
 
 

@@ -1,4 +1,4 @@
-"""A chat over a real swarm: what stays of an answer, and what an error or Ctrl-C costs."""
+"""A chat over a real swarm: what the conversation keeps, and what errors and Ctrl-C end."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from swarm.request import Options
 
 
 def render(messages: Sequence[Message]) -> list[int]:
-    """Words of the tiny model, by their numbers."""
+    """Turn messages into token ids: words of the tiny model, by number."""
     return [
         int(number) % 97
         for message in messages
@@ -35,7 +35,7 @@ def render(messages: Sequence[Message]) -> list[int]:
 
 @dataclass
 class Page:
-    """Remembers what appeared."""
+    """A display that records everything."""
 
     answers: list[ChatAnswer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ def chat_of(swarm: Swarm, page: Page, context_tokens: int = 512, **options: Any)
 
 
 async def say(chat: Chat, *lines: str) -> None:
-    """Let a person say these lines, and no more."""
+    """Enter these lines, and end the input."""
     unsaid = [*lines]
 
     async def read(_: str) -> str | None:

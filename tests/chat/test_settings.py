@@ -1,4 +1,4 @@
-"""What ``/set`` takes, and what it refuses."""
+"""The values that ``/set`` accepts and refuses."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""Completion as a shell does it: the printed script, sourced by a real bash, asked with a
-half-written line."""
+"""Completion in a real bash, which sources the printed script."""
 
 import os
 import shutil
@@ -16,7 +15,7 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is n
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where both programs are, by their names, whether they are installed or not."""
+    """Make a folder with both programs under their names, installed or not."""
     folder = tmp_path_factory.mktemp("bin")
     for name, module in MODULES.items():
         program = folder / name
@@ -26,7 +25,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def completed(programs: Path, line: str, where: Path) -> list[str]:
-    """What bash offers after Tab at the end of ``line``."""
+    """Return what bash offers after Tab at the end of ``line``."""
     program = line.split()[0]
     script = f"""
 eval "$({program} completion bash)"

@@ -127,8 +127,7 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
 
 
 def test_two_failures_at_once_are_one_sentence(tmp_path: Path) -> None:
-    """Neither the model nor a bootstrap node is there: the model is told, and the other prints no
-    stack trace."""
+    """Neither the model nor a bootstrap node exists: only the model's error is printed."""
     done = swarm("generate", str(tmp_path / "none"), "Hello", "--bootstrap", NOBODY)
     assert done.returncode == 5
     assert len(done.stderr.splitlines()) == 1, done.stderr

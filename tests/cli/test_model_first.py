@@ -1,5 +1,4 @@
-"""What is wrong with a model is said before a network is entered, by every command, with exit code
-5."""
+"""Every command checks the model before it enters a network, and ends with exit code 5."""
 
 import json
 import sys
@@ -72,7 +71,7 @@ def test_a_damaged_model_is_told_before_the_network(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No bootstrap node is configured, which would be told as well."""
+    """No bootstrap node is configured, which would be an error, too."""
     assert callable(damage)
     path, words = damage(model)
     program = "swarm-peer" if arguments in PEER else "swarm"
@@ -87,7 +86,7 @@ def test_a_damaged_model_is_told_before_the_network(
 
 @pytest.fixture
 def unsupported(tmp_path: Path) -> str:
-    """A model of a class that cannot be served, whose files are sound."""
+    """Save a valid model of a class that cannot be served."""
     ARCHITECTURES["mamba"].save(tmp_path / "mamba")
     tokenizer_of(WORDS).save_pretrained(tmp_path / "mamba")
     return str(tmp_path / "mamba")

@@ -1,4 +1,4 @@
-"""What hostile or mistaken numbers do to every option of every command."""
+"""Hostile or mistaken numbers, for every option of every command."""
 
 import math
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ BY_MODEL = {
 
 
 def numeric() -> Iterator[tuple[str, click.Command, click.Option]]:
-    """All options that are no words, files or switches."""
+    """Return all options that are no words, files or switches."""
     words = {"text", "file", "choice", "boolean", "path", "MODEL", "TEXT", "REGEX"}
     for group in (swarm, swarm_peer):
         for name, command in group.commands.items():
@@ -78,7 +78,7 @@ def test_there_are_such_options() -> None:
 
 
 def read(command: click.Command, option: click.Option, word: str) -> Any:
-    """What an option makes of a word. Raises click.UsageError or SwarmError."""
+    """Return the value of a word for an option. Raise click.UsageError or SwarmError."""
     required = [
         REQUIRED[str(each.name)] for each in command.params if isinstance(each, click.Argument)
     ]
@@ -97,8 +97,7 @@ def read(command: click.Command, option: click.Option, word: str) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_no_number_is_taken_that_is_none_or_without_a_bound(name: str) -> None:
-    """It is refused as a wrong option is, with exit code 2, or it is a number that arithmetic can
-    bear."""
+    """It is refused with exit code 2, or it is a number of bounded size."""
     command, option = CASES[name]
     codes = set()
     for word in (shape.format(word) for shape in SHAPES for word in WORDS):

@@ -1,4 +1,4 @@
-"""``swarm serve``, as far as it goes without a swarm; `tests/e2e/test_serve.py` has the rest."""
+"""``swarm serve`` without a swarm; `tests/e2e/test_serve.py` tests it with one."""
 
 import sys
 

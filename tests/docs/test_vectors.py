@@ -134,7 +134,9 @@ class Tree:
         else:
             return False
         self.kept = [self.rows.index(serial) for serial in kept]
-        self.rows, self.epoch, self.root = kept, epoch, root
+        self.rows = kept
+        self.epoch = epoch
+        self.root = root
         return True
 
     def cut(self, epoch: int, root: int) -> dict[str, Any]:
@@ -159,7 +161,8 @@ class Tree:
                 return {"fault": "out_of_order"}
             self.parent[serial] = parent
             self.rows.append(serial)
-        self.last, self.gap_allowed = new[-1], replay
+        self.last = new[-1]
+        self.gap_allowed = replay
         return self.outcome(new)
 
     def outcome(self, new: list[int]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class View:
     """The peers that a client could use: online and answering."""
 
     def __init__(self, directory: Directory, fingerprint: str) -> None:
-        self._directory, self._fingerprint = directory, fingerprint
+        self._directory = directory
+        self._fingerprint = fingerprint
 
     async def until(self, condition: Callable[[list[int]], bool]) -> None:
         """Wait until the right number of peers serves each layer."""

@@ -75,7 +75,8 @@ class Stranger:
     """Our end of a link to a peer: sends any bytes, and reads until it is told to stop."""
 
     def __init__(self, link: StreamLink, arena: "Arena") -> None:
-        self.link, self._arena = link, arena
+        self.link = link
+        self._arena = arena
         self._reading = asyncio.create_task(self._read())
 
     def say(self, data: bytes, framed: bool = True) -> None:
@@ -119,7 +120,8 @@ class Host:
     def __init__(self, span: Span, arena: "Arena", name: str) -> None:
         # the two share it, and each computes in a thread of its own
         watched: Any = WatchedSpan(span)
-        self.scheduler, self.budget = Scheduler(watched), CacheBudget(CACHE_TOKENS)
+        self.scheduler = Scheduler(watched)
+        self.budget = CacheBudget(CACHE_TOKENS)
         self.handler = Handler(
             FINGERPRINT,
             Dials(arena, name),  # type: ignore[arg-type]
@@ -249,7 +251,9 @@ class Honest:
     """An honest client with a session on both peers: it gets what it asks for, and nothing else."""
 
     def __init__(self, arena: Arena) -> None:
-        self._arena, self._sent, self._spoke_at = arena, 0, 0.0
+        self._arena = arena
+        self._sent = 0
+        self._spoke_at = 0.0
         self._links: list[StreamLink] = []
 
     async def open(self) -> None:

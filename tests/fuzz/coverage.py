@@ -22,7 +22,8 @@ class Watched:
 
     def ways(self, call: Callable[[], Any]) -> set[Way]:
         """Return the steps of a call. Raise what it raises."""
-        self._ways, self._before = set(), 0
+        self._ways = set()
+        self._before = 0
         outside = sys.gettrace()
         sys.settrace(self._enter)
         try:

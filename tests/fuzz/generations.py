@@ -56,7 +56,8 @@ class Liar:
 
     def __init__(self, random: Random, chance: float) -> None:
         self.lies = 0
-        self._random, self._chance = random, chance
+        self._random = random
+        self._chance = chance
         self._said: list[bytes] = []
 
     def stand_before(self, serve: Callable[[Link], Any]) -> Callable[[Link], Any]:

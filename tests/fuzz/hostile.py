@@ -51,7 +51,10 @@ class Liar:
     def __init__(
         self, link: StreamLink, good: float, random: Random, last: "Liar | None" = None
     ) -> None:
-        self._link, self._good, self._random, self._last = link, good, random, last
+        self._link = link
+        self._good = good
+        self._random = random
+        self._last = last
         self._heard: list[bytes] = []
         self.task = asyncio.create_task(self._serve())
 

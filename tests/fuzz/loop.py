@@ -105,8 +105,10 @@ def fuzz(target: Target, inputs: int, seed: int, failures: int = 10) -> Report:
         if taken_s > report.slowest_s:
             taken_s = min(taken_s, *(_timed(target, data) for _ in range(3)))
         if taken_s > report.slowest_s:
-            report.slowest_s, report.slowest = taken_s, data
-    report.ways, report.seconds = len(seen), time.perf_counter() - began
+            report.slowest_s = taken_s
+            report.slowest = data
+    report.ways = len(seen)
+    report.seconds = time.perf_counter() - began
     return report
 
 

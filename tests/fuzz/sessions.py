@@ -64,7 +64,8 @@ class Stagehand:
     """Holds the model that all scripts share, and plays them one by one."""
 
     def __init__(self, span: Span) -> None:
-        self.span, self.reference = span, reference(span)
+        self.span = span
+        self.reference = reference(span)
         self.kinds: set[str] = set()
 
     @classmethod
@@ -119,7 +120,8 @@ def fuzz(
                 kept.pop(random.randrange(KEPT))
         if report.scripts == max(1, scripts // 100):
             report.memory_mb = (_memory_mb(), 0.0)
-        report.ways, report.seconds = len(seen), time.perf_counter() - began
+        report.ways = len(seen)
+        report.seconds = time.perf_counter() - began
         if report.scripts % max(1, scripts // 10) == 0:
             tell(report)
     report.memory_mb = (report.memory_mb[0], _memory_mb())

@@ -192,7 +192,8 @@ class Framing:
     longest = 1 << 16
 
     def __init__(self) -> None:
-        self._codec, self._loop = Codec(), asyncio.new_event_loop()
+        self._codec = Codec()
+        self._loop = asyncio.new_event_loop()
 
     def seed(self, random: Random) -> bytes:
         said = [

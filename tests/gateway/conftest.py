@@ -1,4 +1,4 @@
-"""The demo models, and a gateway over a swarm of them."""
+"""Fixtures of the gateway's tests: the demo models, and a gateway over a swarm of them."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""First come, first served, and nobody waits in a line that is too long."""
+"""Places are given first come, first served, and a full queue refuses requests."""
 
 import asyncio
 import random
@@ -119,7 +119,7 @@ async def test_a_model_whose_texts_stand_still_leaves_places_to_the_others():
 
 
 async def test_many_places_are_not_taken_by_other_models_either():
-    """What is beyond a model's sure share goes by turns: a request for many places gets them."""
+    """Beyond a model's guaranteed share places go in turn: a request for many gets them."""
     admission, order = AdmissionControl(places=8, waiting=16, models=2), []
     gates = {name: asyncio.Event() for name in "abcd"}
     tasks = []

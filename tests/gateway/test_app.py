@@ -1,4 +1,4 @@
-"""The gateway as OpenAI's own package sees it: real sockets, real peers, real text."""
+"""The gateway as OpenAI's own package uses it: real sockets, real peers, real text."""
 
 import json
 

@@ -1,5 +1,4 @@
-"""While a model's texts stand still, its requests wait where they hold no place; else nobody is
-asked anything."""
+"""While a model's texts stall, its new requests wait without a place; else nothing is checked."""
 
 import asyncio
 
@@ -12,10 +11,13 @@ from swarm.gateway.availability import SILENT_S, Availability
 
 
 class Swarm:
-    """A chain that is there or not, on a clock of its own."""
+    """A chain that exists or not, with a clock of its own."""
 
     def __init__(self, expected=True):
-        self.now, self.looks, self.there, self.expected = 0.0, 0, False, expected
+        self.now = 0.0
+        self.looks = 0
+        self.there = False
+        self.expected = expected
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.availability = Availability(self.find_chain, lambda: self.now)

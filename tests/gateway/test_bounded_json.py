@@ -1,4 +1,4 @@
-"""Small bodies that are huge in memory are refused before anything is made of them."""
+"""Small bodies that are huge in memory are refused before they are parsed."""
 
 import json
 import random
@@ -43,7 +43,7 @@ def _any(rng, depth=0):
 
 
 def _parts(value):
-    """Strings, containers and commas of a value."""
+    """Count the strings, containers and commas of a value."""
     if isinstance(value, str):
         return 1, 0, 0
     if not isinstance(value, (list, dict)):

@@ -1,5 +1,4 @@
-"""The pages in a real browser, before a real gateway and a small swarm of the demo model, all in
-this process."""
+"""The pages in a real browser, with a real gateway and a small swarm of the demo model."""
 
 import asyncio
 import shutil
@@ -60,7 +59,7 @@ pytestmark = [
 
 
 class HeldSpan(WatchedSpan):
-    """Computes ``left`` times, and then waits for `go_on`; without a number it just computes."""
+    """Computes ``left`` times, and then waits for `go_on`; always if ``left`` is None."""
 
     left: int | None = None
 
@@ -88,7 +87,7 @@ class House:
     async def page(
         self, path: str = "/", scheme: str = "light", size: dict[str, int] = DESKTOP
     ) -> AsyncIterator[Any]:
-        """A page of a fresh visitor; no script of it may fail, and nothing may break its policy."""
+        """Open a page as a new visitor; no script may fail, and nothing may violate its policy."""
         context = await self.browser.new_context(
             base_url=self.url, color_scheme=scheme, viewport=size
         )
@@ -138,7 +137,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
 
 @asynccontextmanager
 async def _peer(span: HeldSpan, checkpoint: Checkpoint, network: Network) -> AsyncIterator[Peer]:
-    """A peer that the directory knows, for as long as it is open."""
+    """Start a peer that the directory lists while it is open."""
     async with Peer(span, checkpoint.fingerprint, cache_tokens=8192, max_positions=1024) as peer:
         server = peer.server
         record = server.record(
@@ -327,7 +326,7 @@ async def test_a_gateway_with_keys_asks_for_one(house: House) -> None:
 
 
 async def test_a_peer_that_is_killed_is_shown_and_its_layers_missed(house: House) -> None:
-    """The last test: the swarm is not whole after it."""
+    """This is the last test, because the swarm stays incomplete."""
     async with house.page("/swarm") as page:
         rows = page.locator(".peers tbody tr")
         await rows.nth(2).wait_for()

@@ -1,4 +1,4 @@
-"""Which pages may ask."""
+"""Which pages may send requests."""
 
 import pytest
 

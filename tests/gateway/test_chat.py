@@ -1,4 +1,4 @@
-"""Messages to prompts, by the template of the model."""
+"""Messages become prompts by the model's template."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""Clients that nobody wrote for this gateway use it unchanged: curl, and Hugging Face's
-InferenceClient."""
+"""Clients of other projects work unchanged: curl, and Hugging Face's InferenceClient."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bodies come in whole and unpacked, or are refused: too large, too slow, or too many at a time."""
+"""Bodies arrive whole and decompressed, or are refused: too large, too slow, or too many."""
 
 import asyncio
 import gzip
@@ -90,7 +90,7 @@ def test_an_encoding_that_is_not_known_is_refused():
 
 
 async def _raw(served, head, *chunks):
-    """The answer to a request whose body comes in these chunks, and never ends."""
+    """Return the answer to a request whose body has these chunks, and never ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
     lines = [
         "POST /v1/completions HTTP/1.1",
@@ -122,8 +122,7 @@ async def test_a_body_without_a_length_ends_where_it_is_too_large(served):
 
 
 async def test_large_bodies_wait_for_each_other_and_small_ones_for_none(demo, monkeypatch):
-    """As many as have room are being read; one more is told to come back, and a small one is
-    answered."""
+    """The maximum is being read; one more has to come back later, and a small one is answered."""
     monkeypatch.setattr(intake, "BUDGET_BYTES", 2 * SMALL_BODY_BYTES)
     monkeypatch.setattr(intake, "BUDGET_TIMEOUT_S", 0.2)
     async with gateway_over(demo) as served:

@@ -1,4 +1,4 @@
-"""ApiKeys: from a file and from the environment, and none by accident."""
+"""API keys come from a file and from the environment, and never by accident."""
 
 import pytest
 

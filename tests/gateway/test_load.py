@@ -1,5 +1,4 @@
-"""Many at once: nobody fails, nobody starves, nothing piles up, and too many are told when to come
-back."""
+"""Many requests at once: none fails or starves, memory is bounded, and too many are refused."""
 
 import asyncio
 import gc
@@ -21,8 +20,7 @@ MOST_BYTES_LEFT = 4 << 10  # behind each text
 
 
 async def test_32_streams_at_once_all_get_their_texts(served):
-    """All begin, and while the quickest of them gets on, the slowest one does, too; each text is as
-    it is alone."""
+    """All begin, the slowest one keeps going, and each text is the same as alone."""
     asked = problems(11, held_out=True)
     options = {"max_tokens": TOKENS, "logit_bias": {"2": -100}, "stream": True}
     bodies = [chat(next(asked).question, **options) for _ in range(STREAMS)]
@@ -57,8 +55,7 @@ async def _read(served, body, received, at, halfway=None):
 
 
 async def test_what_is_held_for_texts_is_bounded_and_given_back(served):
-    """While texts are written, a bounded amount for each; and after many of them no more than after
-    few."""
+    """Memory is bounded for each running text, and does not grow with the number of past texts."""
     await _write(served, 2)
     tracemalloc.start()
     try:
@@ -71,7 +68,7 @@ async def test_what_is_held_for_texts_is_bounded_and_given_back(served):
 
 
 async def _write(served, rounds):
-    """Bytes that are held afterwards."""
+    """Generate texts, and return the bytes that are held afterwards."""
     bodies = [chat(max_tokens=4, window=0, seed=at) for at in range(AT_ONCE)]
     for _ in range(rounds):
         replies = await asyncio.gather(
@@ -86,8 +83,7 @@ async def _write(served, rounds):
 
 
 async def test_too_many_are_told_when_to_come_back(demo):
-    """One place and one that waits: the third is refused, the second has its turn when the first
-    one leaves."""
+    """One runs and one waits: a third is refused, and the second runs when the first one leaves."""
     async with gateway_over(demo, places=1, waiting=1) as served:
         tail = served.swarm.up[1].span
         tail.go_on.clear()

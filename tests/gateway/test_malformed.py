@@ -1,5 +1,4 @@
-"""Requests that no client sends: whatever they are, the answer is in OpenAI's envelope and names no
-software."""
+"""Malformed requests: the answer is always in OpenAI's envelope, and names no software."""
 
 import asyncio
 import gzip
@@ -99,7 +98,7 @@ TAKEN = {
 
 
 async def _ask(url, data):
-    """Head and body of the answer to some bytes."""
+    """Send some bytes, and return head and body of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     try:
         writer.write(data)
@@ -111,7 +110,7 @@ async def _ask(url, data):
 
 
 def _told(head, body):
-    """Status and error of an answer in the envelope, with all that has to be there."""
+    """Return status and type of an error, whose envelope has to be complete."""
     error = json.loads(body)["error"]
     assert error["message"].isprintable()
     assert not [word for word in TELLTALES if word in head + body]

@@ -1,4 +1,4 @@
-"""Counters that are derived rather than counted."""
+"""Metrics that are derived from others, and those of audits."""
 
 from dataclasses import dataclass
 

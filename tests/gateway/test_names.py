@@ -1,4 +1,4 @@
-"""Models are called by their names: where the server has their files reaches nobody."""
+"""Models are known by their names: no reply reveals where their files are."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import SwarmClient
 from swarm.demo import TARGET, locate
 from swarm.errors import ModelNotFound
-from swarm.gateway.errors import problem_of
+from swarm.gateway.errors import error_reply
 from swarm.gateway.server import Settings, serving
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import QUANTIZATIONS
@@ -56,6 +56,6 @@ def test_a_quantized_model_has_the_name_of_the_plain_one(quantization):
 
 
 def test_what_is_wrong_with_files_here_is_for_the_log():
-    problem = problem_of(ModelNotFound("/home/somebody/model"))
-    assert (problem.status, problem.code) == (500, "internal_error")
-    assert "/home" not in problem.message
+    reply = error_reply(ModelNotFound("/home/somebody/model"))
+    assert (reply.status, reply.code) == (500, "internal_error")
+    assert "/home" not in reply.message

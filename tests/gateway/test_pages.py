@@ -23,11 +23,12 @@ PEER = PeerStatus("12D3peer", (0, 4), "float32", 10.0, 100, "online", "swarm/1",
 
 
 class Site:
-    """The pages alone, and what they look at."""
+    """The pages alone, and the state that they show."""
 
     def __init__(self) -> None:
         self.looks = 0
-        self.watch, self.speedometer = Watch(self.look, every_s=0.01), Speedometer()
+        self.watch = Watch(self.look, every_s=0.01)
+        self.speedometer = Speedometer()
         self.url = ""
 
     async def look(self) -> Sequence[ModelStatus]:

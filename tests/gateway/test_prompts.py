@@ -18,10 +18,11 @@ BOUNDED = 16 * SLICE_CHARS
 
 
 class Counting:
-    """A tokenizer that notes how many characters it was given."""
+    """A tokenizer that records the numbers of characters that it gets."""
 
     def __init__(self, tokenizer):
-        self._tokenizer, self.chars = tokenizer, 0
+        self._tokenizer = tokenizer
+        self.chars = 0
 
     def __call__(self, text, **options):
         self.chars += len(text)
@@ -75,8 +76,7 @@ async def test_ids_that_are_too_many_are_counted(models, threads):
 
 
 async def test_what_fits_is_read_as_ever(models, threads):
-    """Also where every character is a token of its own, or the text is longer than the context has
-    tokens."""
+    """This holds for texts with a token for every character, and for long ones with few tokens."""
     read = models.tokenizer._tokenizer
     texts = [WORDS, WORDS * 60, "", "好 😀" * 50]
     assert any(len(text) > 1024 for text in texts)
@@ -86,7 +86,7 @@ async def test_what_fits_is_read_as_ever(models, threads):
 
 
 async def test_at_the_edge_the_exact_count_decides(models, threads):
-    """The sum over slices is never what a text is refused by that just fits."""
+    """The sum over slices never refuses a text that just fits."""
     read = models.tokenizer._tokenizer
     text = WORDS
     while len(read(text + WORDS).input_ids) <= 1024 - 16:
@@ -97,8 +97,7 @@ async def test_at_the_edge_the_exact_count_decides(models, threads):
 
 
 async def test_the_template_counts_too_and_so_does_what_it_drops(models, threads, monkeypatch):
-    """A template may leave out what was thought: such a chat is not refused by what the model never
-    sees."""
+    """A template may drop earlier thoughts, which then do not count against the context."""
     template = (
         "{% for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
     )
@@ -126,8 +125,7 @@ async def test_short_prompts_do_not_wait_for_long_ones(models, threads):
 
 
 async def test_long_texts_take_turns(models, threads):
-    """The second of two long texts is refused before the first one, which is longer and read to its
-    end."""
+    """The second of two long texts is refused before the first, longer one is read to its end."""
     order = []
 
     async def read(name, text, new):

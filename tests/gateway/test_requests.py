@@ -1,4 +1,4 @@
-"""Bodies of requests: every one is either read or refused in a sentence, whatever is in it."""
+"""Bodies of requests: each is either read, or refused in a sentence."""
 
 import json
 
@@ -10,7 +10,7 @@ from helpers.gateway_in_process import chat
 from swarm.decoding.sampling import MAX_SEED
 from swarm.demo import TARGET
 from swarm.errors import SwarmError
-from swarm.gateway.errors import MAX_MESSAGE_CHARS, BadRequest, problem_of
+from swarm.gateway.errors import MAX_MESSAGE_CHARS, BadRequest, error_reply
 from swarm.gateway.requests import IGNORED, MAX_CHOICES, REFUSED, ChatBody, TextBody, read
 from swarm.request import Request
 
@@ -59,7 +59,7 @@ def read_chat(**more):
     fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6),
 )
 def test_hostile_fields_are_read_or_refused(kind, fields):
-    """What is read, the SDK takes, or refuses in a sentence that a client gets with status 400."""
+    """The SDK accepts what is read, or refuses it in a sentence with status 400."""
     usual = {"model": "m", "messages": [{"role": "user", "content": "x"}], "prompt": "x"}
     mine = {name: value for name, value in usual.items() if name in kind.model_fields}
     body = json.dumps(mine | fields).encode()
@@ -73,10 +73,10 @@ def test_hostile_fields_are_read_or_refused(kind, fields):
                 }
             )
     except SwarmError as error:
-        problem = problem_of(error)
-        assert problem.status == 400
-        assert "\n" not in problem.message
-        assert len(problem.message) <= MAX_MESSAGE_CHARS
+        reply = error_reply(error)
+        assert reply.status == 400
+        assert "\n" not in reply.message
+        assert len(reply.message) <= MAX_MESSAGE_CHARS
 
 
 @settings(max_examples=300, deadline=None)
@@ -194,8 +194,7 @@ def test_what_is_wrong_is_named(fields, param, words):
 )
 @pytest.mark.parametrize("kind", [ChatBody, TextBody])
 def test_numbers_without_end_are_refused_by_the_name_of_their_field(kind, number):
-    """Or mean what they say: any integer is a seed, and more tokens than any vocabulary has are
-    all."""
+    """Some huge numbers are valid: any integer is a seed, and a huge top_k keeps all tokens."""
     usual = (
         {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
     )
@@ -208,9 +207,9 @@ def test_numbers_without_end_are_refused_by_the_name_of_their_field(kind, number
             continue
         with pytest.raises(SwarmError) as told:
             Request.of(read(body, kind).options(0))
-        problem = problem_of(told.value)
-        assert (problem.status, problem.param) == (400, name)
-        assert len(problem.message) < 120
+        reply = error_reply(told.value)
+        assert (reply.status, reply.param) == (400, name)
+        assert len(reply.message) < 120
 
 
 def test_token_ids_and_keys_without_end_are_not_quoted():
@@ -269,7 +268,7 @@ MEANT = [
 
 
 def asked(kind, fields):
-    """What the SDK is asked for, with a seed of its own where none is given."""
+    """Return the options for the SDK, with a random seed where none is given."""
     more = {"messages": [{"role": "user", "content": "x"}]} if kind is ChatBody else {"prompt": "x"}
     body = read(json.dumps({"model": "m", **more, **fields}).encode(), kind)
     options = body.options(0)

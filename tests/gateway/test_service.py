@@ -33,8 +33,7 @@ async def test_readiness_says_which_layers_miss(demo):
 
 
 async def test_a_model_whose_peers_are_gone_holds_no_places_and_starves_no_other(demo):
-    """Its first texts hold places until they give up; those behind them wait without, and others
-    are written."""
+    """Its first texts hold places until they give up; later ones wait, and other models run."""
     gone, there = named(demo, "gone"), named(demo, "there")
     async with gateway_over(gone, beside=[there], places=4, waiting=16, patience_s=60.0) as served:
         body = chat(max_tokens=1)
@@ -90,7 +89,7 @@ async def test_requests_that_came_before_peers_were_known_to_be_gone_give_their_
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_who_leaves_ends_the_text_and_the_peers_sessions(served: Served, stream):
-    """The peers compute nothing for a reader who is not there any more."""
+    """Peers compute nothing for a reader who has left."""
     tail = served.swarm.up[1]
     tail.span.entered.clear()
     asking = asyncio.create_task(

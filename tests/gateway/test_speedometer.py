@@ -1,4 +1,4 @@
-"""How fast a gateway is, by a clock that stands still until it is told to go on."""
+"""The speed of a gateway, by a clock that the test moves."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A reader who takes nothing is left, and what waits for it is bounded."""
+"""A stream to a reader who takes nothing ends, and its buffer is bounded."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A reader of a stream hears something all the time, whatever the swarm is waiting for."""
+"""A stream is never silent for long, whatever the swarm waits for."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ def _hurried(monkeypatch):
 
 
 async def _lines(served: Served, body):
-    """The lines of a stream that say something, as they come."""
+    """Yield the lines of a stream that are not empty."""
     async with served.http.post(f"{served.url}/v1/chat/completions", json=body) as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
         async for line in response.content:
@@ -34,7 +34,7 @@ async def _read(lines):
 
 
 def _told(lines):
-    """Events of which all but the last, [DONE], are JSON."""
+    """Parse events: all but the last, [DONE], are JSON."""
     events = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     assert events.pop() == "[DONE]"
     return [json.loads(event) for event in events]

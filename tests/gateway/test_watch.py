@@ -1,4 +1,4 @@
-"""What the pages see of a swarm, and that nobody looks while nobody watches."""
+"""The swarm as pages show it; nothing is read while no page is open."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -70,7 +70,7 @@ def test_of_a_large_swarm_the_same_peers_are_shown_and_the_rest_summed() -> None
 
 
 class Swarm:
-    """Is looked at."""
+    """A swarm whose reads are counted."""
 
     def __init__(self) -> None:
         self.looks = 0

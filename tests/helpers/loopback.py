@@ -255,7 +255,8 @@ class Peer:
             limits,
             clock,
         )
-        self.scheduler, self.budget = Scheduler(span, self.handler.tally), CacheBudget(cache_tokens)
+        self.scheduler = Scheduler(span, self.handler.tally)
+        self.budget = CacheBudget(cache_tokens)
         self.handler.take_up(self.scheduler, self.budget)
 
     async def __aenter__(self) -> "Peer":

@@ -1,4 +1,4 @@
-"""A call of generate, said in our own options."""
+"""The arguments of generate become options of the SDK."""
 
 import pytest
 import torch

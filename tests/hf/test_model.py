@@ -1,5 +1,4 @@
-"""What a swarm generates is what transformers generates, token for token, for the same
-arguments."""
+"""A swarm generates the same tokens as transformers for the same arguments."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whose word counts in a GenerationConfig, and that nothing of it is ignored in silence."""
+"""Precedence in a GenerationConfig; no field is ignored silently."""
 
 import pytest
 import torch

@@ -136,7 +136,8 @@ class _swarm:
     """
 
     def __init__(self, peers: int, emulated: bool) -> None:
-        self._peers, self._emulated = peers, emulated
+        self._peers = peers
+        self._emulated = emulated
         self._open: Any = None
 
     async def __aenter__(self) -> Callable[[Link], Awaitable[Ground]]:

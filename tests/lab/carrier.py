@@ -66,7 +66,8 @@ class Carrier:
         wires: Mapping[tuple[int, int], Wire],
         owner: socket.socket,
     ) -> None:
-        self._devices, self._wires = devices, wires
+        self._devices = devices
+        self._wires = wires
         self._host_of_device = {device: host for host, device in enumerate(devices)}
         self._host_of_address = {address: host for host, address in enumerate(addresses)}
         # a heap of (when, from, to), also of what a cut has taken since

@@ -30,7 +30,9 @@ class Ground:
     def __init__(
         self, swarm: LocalSwarm, client: asyncio.subprocess.Process, internet: Internet | None
     ) -> None:
-        self.swarm, self.internet, self._client = swarm, internet, client
+        self.swarm = swarm
+        self.internet = internet
+        self._client = client
 
     def set_links(self, link: Link) -> None:
         """Set the links of client and peers, and among peers; the bootstrap node stays near."""

@@ -64,7 +64,9 @@ class Internet:
     def __init__(self, hosts: int, link: Link = Link(), seed: int = 0) -> None:  # noqa: B008 - a Link is frozen
         if not 1 <= hosts <= MAX_HOSTS:
             raise ConfigError("hosts", f"{hosts} is not within 1 to {MAX_HOSTS}")
-        self.hosts, self._link, self._seed = hosts, link, seed
+        self.hosts = hosts
+        self._link = link
+        self._seed = seed
         run = f"{PREFIX}-{os.getpid()}-{next(_numbers)}"
         self._namespaces = [f"{run}-{host}" for host in range(hosts)]
         self.carrier: subprocess.Popen[bytes] | None = None

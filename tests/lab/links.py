@@ -66,7 +66,8 @@ class Wire:
     """
 
     def __init__(self, link: Link, chance: random.Random) -> None:
-        self.link, self._chance = link, chance
+        self.link = link
+        self._chance = chance
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._free_at = self._last_due = float("-inf")
         self._is_cut = False

@@ -1,5 +1,4 @@
-"""Colours for a terminal, plain text for everything else, and nothing that a stranger could steer
-it with."""
+"""Colours in a terminal, plain text elsewhere, and no control characters of strangers."""
 
 import io
 import sys
@@ -49,7 +48,7 @@ def generation(drafted=0, accepted=0):
 
 
 class Terminal(io.StringIO):
-    """Takes what is shown from now on; a terminal, as far as anybody can tell."""
+    """Captures output; to the program it looks like a terminal."""
 
     def __init__(self, monkeypatch, name):
         super().__init__()

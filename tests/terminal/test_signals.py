@@ -1,4 +1,4 @@
-"""Signals end a program in order, wherever it is, unless it was started to ignore them."""
+"""Signals end a program in order at any point, unless it was started to ignore them."""
 
 import asyncio
 import os
@@ -43,13 +43,13 @@ def started(script: str, **options: object) -> "subprocess.Popen[str]":
 
 
 def program(*lines: str) -> str:
-    """What calls `guard` for a command of these lines."""
+    """Return a program that calls `guard` for a command of these lines."""
     body = "\n    ".join(lines)
     return GUARD.replace("sys.exit", f"def command():\n    {body}\nsys.exit")
 
 
 def ended(process: "subprocess.Popen[str]", number: Signals) -> tuple[int, str]:
-    """The exit code and complaints of a program that gets a signal when it has said "up"."""
+    """Signal a program once it has printed "up"; return exit code and complaints."""
     assert process.stdout is not None
     with process:
         assert process.stdout.readline() == "up\n"
@@ -106,7 +106,7 @@ def test_a_signal_that_is_ignored_stays_ignored_during_the_first_imports() -> No
 def importing(
     number: Signals, package: str, started_as: str, first: Callable[[], object] = default_signals
 ) -> "subprocess.Popen[str]":
-    """A program, of `SCRIPTS` or a module, that gets a signal when it imports its first library."""
+    """Start a program, of `SCRIPTS` or a module, and signal it at its first import of a library."""
     home, function = SCRIPTS[package].split(":")
     begin = {
         "a module": f"runpy.run_module('{package}.cli', run_name='__main__', alter_sys=True)",
@@ -126,7 +126,7 @@ def importing(
 
 
 def test_after_the_first_signal_a_second_one_ends_it_at_once_to_the_last() -> None:
-    """A thread that is not over keeps the interpreter from ending."""
+    """A running thread keeps the interpreter from ending."""
     lines = (
         "import asyncio, threading, time",
         "from swarm.terminal.signals import run",
@@ -160,7 +160,7 @@ def test_a_signal_in_a_finalizer_is_told_again() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_it_was_started_to_ignore_stays_ignored(number: Signals) -> None:
-    """As `nohup`, and as a script that starts a job in the background."""
+    """This is what `nohup` does, and scripts do for background jobs."""
     lines = (
         "import asyncio, os",
         "from swarm.terminal.signals import stop_signals, on_signals, run",
@@ -183,9 +183,8 @@ def test_what_it_was_started_to_ignore_stays_ignored(number: Signals) -> None:
         assert process.wait(HANG_S) == 0
 
 
-def test_whoever_loses_its_terminal_still_leaves_in_order() -> None:
-    """To write to a terminal that was closed is an error: a program that leaves may still have
-    words to say."""
+def test_a_program_that_loses_its_terminal_still_leaves_in_order() -> None:
+    """Writing to a closed terminal fails, and a leaving program may still print."""
     lines = (
         "import asyncio",
         "from swarm.terminal.signals import stop_signals, on_signals, run",

@@ -1,4 +1,4 @@
-"""Standard output that is closed, full, or read by nobody any more."""
+"""Standard output that is closed, full, or has lost its reader."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ READ = 'print("read", repr(sys.stdin.read()), file=sys.stderr)'
 
 
 def ran(command: str, redirection: str) -> tuple[int, str]:
-    """Exit code and standard error of a program that a shell starts so."""
+    """Return exit code and standard error of a program that a shell starts."""
     shell = f'"$0" -c "$1" {redirection}'
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {shell}", sys.executable, PROGRAM.format(command)],
