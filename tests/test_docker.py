@@ -1,5 +1,7 @@
-"""No image is built here, but what they copy exists, and their programs take the arguments that
-they are given."""
+"""The Docker files: everything that they copy exists, and their programs take their arguments.
+
+No image is built here.
+"""
 
 import itertools
 import json
@@ -48,7 +50,7 @@ STAGES = _stages()
 
 
 def history(target: str) -> Stage:
-    """All that makes a stage, from the beginning."""
+    """Return all lines that make a stage, from the beginning."""
     stage = STAGES[target]
     base = stage[0][1]
     return (history(base) if base in STAGES else []) + stage[1:]
@@ -59,9 +61,9 @@ def last(target: str, instruction: str) -> str:
 
 
 def parse(argv: list[str]) -> click.Context:
-    """Let a program read its arguments, and do no more.
+    """Let a program read its arguments without running it.
 
-    Raises click.UsageError if it does not take them.
+    Raises click.UsageError if they are invalid.
     """
     group = PROGRAMS[argv[0]]
     assert argv[1] in group.commands, f"{argv[0]} has no command {argv[1]}"
@@ -69,7 +71,7 @@ def parse(argv: list[str]) -> click.Context:
 
 
 def services() -> dict[str, Any]:
-    """With the variables' defaults in place."""
+    """Return the services, with the variables' defaults in place."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text())
     found: dict[str, Any] = yaml.safe_load(text)["services"]
     return found
@@ -170,7 +172,7 @@ def test_docker_itself_reads_the_composition() -> None:
 
 
 def test_the_gateway_may_be_asked_by_the_name_that_others_know_it_by():
-    """Prometheus, in the same network, has no other."""
+    """Prometheus, in the same network, knows no other name."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     command = services["gateway"]["command"]
     (name,) = [after for before, after in itertools.pairwise(command) if before == "--allow-host"]

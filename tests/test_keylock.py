@@ -1,4 +1,4 @@
-"""One key, one peer, on one computer."""
+"""One key is one peer on one computer."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def holder(key: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds the key alone."""
+    """Start another process that holds the key alone."""
     command = [sys.executable, "-c", HOLD, str(key), "alone"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

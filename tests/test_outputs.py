@@ -1,4 +1,4 @@
-"""What a generation gives back is plain data, as the SDK and ``--json`` promise it."""
+"""The result of a generation is plain data, as the SDK and ``--json`` promise."""
 
 import json
 

@@ -1,5 +1,4 @@
-"""A quantized swarm over real peers: it says what the quantized model says, and serves nobody who
-asks for another."""
+"""A quantized swarm over real peers: it serves the quantized model, and no other."""
 
 from itertools import islice
 
@@ -40,7 +39,7 @@ def quantized(request: pytest.FixtureRequest) -> Material:
 
 
 def whole(quantization: Quantization, prompt: list[int]) -> tuple[int, ...]:
-    """What transformers says with the same quantization."""
+    """Return transformers' tokens with the same quantization."""
     model = AutoModelForCausalLM.from_pretrained(
         locate(TARGET),
         dtype=torch.float32,

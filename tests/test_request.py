@@ -1,4 +1,4 @@
-"""What cannot be generated is refused before anything is sent."""
+"""Impossible requests are refused before anything is sent."""
 
 from types import SimpleNamespace
 
@@ -129,7 +129,7 @@ def test_a_token_that_the_model_does_not_have_is_named(name, options):
 
 
 def test_a_model_may_end_its_texts_with_a_token_that_it_does_not_have():
-    """As transformers has it: such a configuration is odd, and does no harm."""
+    """transformers allows it: such a configuration is odd, and harmless."""
     Request.of({"stop_token_ids": [2, 100]}).check_vocabulary(checkpoint())
 
 

@@ -1,5 +1,4 @@
-"""The threat model and the tests hold together: every line of docs/security.md has a test, every
-mark a line."""
+"""The threat model and the tests match: each line of docs/security.md has a test, each mark a line."""
 
 import re
 from pathlib import Path
@@ -19,7 +18,7 @@ def lines() -> list[str]:
 
 
 def marked() -> dict[str, list[str]]:
-    """Names of attacks, and where tests of them are."""
+    """Return the names of attacks, and where their tests are."""
     found: dict[str, list[str]] = {}
     for file in sorted(TESTS.rglob("test_*.py")):
         for name in re.findall(r'threat\("([a-z-]+)"\)', file.read_text()):

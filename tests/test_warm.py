@@ -1,4 +1,4 @@
-"""A program that starts warm is no other than one that starts cold."""
+"""A program that starts warm behaves as one that starts cold."""
 
 import os
 import signal
