@@ -1,4 +1,4 @@
-"""The threat model and the tests match: each line of docs/security.md has a test, each mark a line."""
+"""Each line of the threat model in docs/security.md has a test, and each mark has a line."""
 
 import re
 from pathlib import Path
