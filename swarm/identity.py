@@ -1,5 +1,7 @@
-"""Who a peer is: one Ed25519 key that is its libp2p peer id, signs its records and vouches for its
-TLS certificate."""
+"""The identity of a peer: one Ed25519 key.
+
+The key is its libp2p peer id, signs its records, and makes its TLS certificate.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,11 @@ _PRIVATE_KEY_PREFIX = bytes.fromhex("08011240")  # protobuf PrivateKey {1: Ed255
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 MAX_KEY_BYTES = 4096
-OTHERS = 0o077  # what a key file's mode grants to anybody but its owner
+OTHERS = 0o077  # the part of a file's mode that concerns other users
 
-# The certificate must be the same bytes after every restart, so nothing in it comes from a clock or
-# from chance. Who trusts it trusts its fingerprint in a short-lived signed record, so a long
-# validity gives nothing away.
+# The certificate must be the same bytes after every restart, so nothing in it depends on a clock or
+# on randomness. Peers trust its fingerprint in a short-lived signed record, so that a long validity
+# does no harm.
 _VALID_FROM = datetime(2020, 1, 1, tzinfo=timezone.utc)
 _VALID_UNTIL = datetime(2120, 1, 1, tzinfo=timezone.utc)
 
@@ -58,16 +60,15 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        """A new identity that lives in memory only."""
+        """Return a new identity that exists in memory only."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load_or_create(cls, path: Path) -> Identity:
-        """The identity kept at `path` (PEM, mode 0600), created there if the file is missing.
+        """Return the identity in the file `path` (PEM, mode 0600), created if missing.
 
-        Two processes that create it at once end up with the same identity. Raises IdentityError if
-        the file cannot be read or written, is readable for others, or holds anything but an Ed25519
-        key.
+        Two processes that create it at once get the same identity. Raise IdentityError if the file
+        cannot be read or written, others can read it, or it holds anything but an Ed25519 key.
         """
         try:
             if not path.exists():
@@ -99,9 +100,9 @@ class Identity:
         return _base58_encode(_PEER_ID_PREFIX + self._public_bytes)
 
     def sign(self, data: bytes) -> bytes:
-        """The 64-byte Ed25519 signature of `data`.
+        """Return the 64-byte Ed25519 signature of `data`.
 
-        Callers prefix what they sign with its purpose.
+        Callers have to prefix the data with its purpose.
         """
         return self._key.sign(data)
 
@@ -112,7 +113,7 @@ class Identity:
 
     @cached_property
     def certificate_der(self) -> bytes:
-        """A self-signed X.509 certificate for this key, CN = peer id, the same bytes every time."""
+        """A self-signed X.509 certificate of this key, CN = peer id, the same bytes every time."""
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self.peer_id)])
         serial = int.from_bytes(
             hashlib.sha256(b"swarm certificate serial" + self._public_bytes).digest()[:16], "big"
@@ -133,11 +134,11 @@ class Identity:
         return hashlib.sha256(self.certificate_der).hexdigest()
 
     def server_ssl_context(self) -> ssl.SSLContext:
-        """A server context that shows this identity's certificate. TLS 1.3 only."""
+        """Return a server context with this identity's certificate. TLS 1.3 only."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        # The ssl module takes certificates from files only. The directory is private (0700) and
-        # gone on return.
+        # The ssl module reads certificates only from files. The directory is private (0700), and
+        # removed on return.
         with tempfile.TemporaryDirectory(prefix="swarm-tls-") as folder:
             chain = Path(folder, "chain.pem")
             write_private(
@@ -159,9 +160,9 @@ class Identity:
 
 
 def public_key_of(peer_id: str) -> Ed25519PublicKey:
-    """The public key inside a peer id.
+    """Return the public key inside a peer id.
 
-    Raises IdentityError if `peer_id` is not the canonical id of an Ed25519 key.
+    Raise IdentityError if `peer_id` is not the canonical id of an Ed25519 key.
     """
     raw = _base58_decode(peer_id) if len(peer_id) == _PEER_ID_CHARS else b""
     if len(raw) != len(_PEER_ID_PREFIX) + 32 or not raw.startswith(_PEER_ID_PREFIX):
@@ -172,9 +173,9 @@ def public_key_of(peer_id: str) -> Ed25519PublicKey:
 
 
 def verify(peer_id: str, data: bytes, signature: bytes) -> bool:
-    """Whether `signature` over `data` was made by the key inside `peer_id`.
+    """Tell whether `signature` over `data` was made by the key inside `peer_id`.
 
-    Never raises on what a stranger sent.
+    Never raise on untrusted input.
     """
     try:
         public_key_of(peer_id).verify(signature, data)
@@ -184,10 +185,9 @@ def verify(peer_id: str, data: bytes, signature: bytes) -> bool:
 
 
 def read_private(path: Path) -> bytes:
-    """The beginning of a file that holds a secret; every kind of key takes less than
-    `MAX_KEY_BYTES`.
+    """Return the first `MAX_KEY_BYTES` of a file with a secret; every key is shorter.
 
-    Raises IdentityError if others may read it too, and OSError.
+    Raise IdentityError if others can read the file, too, and OSError.
     """
     with path.open("rb") as file:
         if os.name == "posix" and os.fstat(file.fileno()).st_mode & OTHERS:
@@ -200,7 +200,7 @@ def read_private(path: Path) -> bytes:
 def write_private(path: Path, content: bytes) -> None:
     """Create `path` with mode 0600 and this content.
 
-    Raises FileExistsError if it is there already.
+    Raise FileExistsError if it exists.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -210,8 +210,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _create(path: Path, pem: bytes) -> None:
-    """Put the whole file in place at once, or leave the one that another process put there
-    first."""
+    """Create the whole file atomically, unless another process has created it first."""
     for folder in reversed([path.parent, *path.parent.parents]):
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -234,7 +233,7 @@ def _base58_encode(raw: bytes) -> str:
 
 
 def _base58_decode(text: str) -> bytes:
-    """The bytes, or none if a character is foreign.
+    """Return the bytes, or none if a character is invalid.
 
     The caller bounds the length: the work grows with its square.
     """

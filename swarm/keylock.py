@@ -1,6 +1,6 @@
 """A lock on a key file, so that one key is one peer.
 
-The system takes it back however its process ends.
+The system releases it however its process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ except ImportError:  # a system without these locks
 
 @dataclass(eq=False)
 class KeyInUse(IdentityError):
-    """Another process has this key: others could not tell the two apart.
+    """Another process uses this key: other peers could not distinguish the two.
 
     `subject` is the key file or the peer id.
     """
@@ -31,20 +31,20 @@ class KeyInUse(IdentityError):
 
     def __post_init__(self) -> None:
         self.problem = (
-            f"{self.where} uses this key already, and the swarm takes two of one key for one: end"
-            " the other one, or give this one a key file of its own"
+            f"{self.where} uses this key already, and the swarm sees two of one key as one peer:"
+            " stop the other one, or give this one a key file of its own"
         )
         super().__post_init__()
 
 
 @contextlib.contextmanager
 def held(key_file: Path | None, *, alone: bool) -> Iterator[None]:
-    """Hold a key while it is used: `alone`, or together with others that are not.
+    """Lock a key file within the block: `alone`, or shared with others that are not alone.
 
-    None holds nothing.
+    None locks nothing.
 
-    The file itself is locked, so that a key can lie where nothing may be written. No file is left
-    behind, and a process that was killed holds nothing.
+    The key file itself is locked, so that it may be in a read-only folder. No other file is left
+    behind, and a killed process holds no lock.
 
     Raises:
         KeyInUse: if another process holds the key, and either of the two wants it alone.
@@ -73,4 +73,4 @@ def _lock(descriptor: int, key_file: Path, alone: bool) -> None:
     except BlockingIOError:
         raise KeyInUse(str(key_file), "another process on this computer") from None
     except OSError:
-        pass  # a file system without locks: the directory's record still tells
+        pass  # a file system without locks; the directory's record still shows a second peer
