@@ -30,10 +30,10 @@ EXIT_CODES = """\b
 Exit codes:
   0    done
   1    failed
-  2    what was asked for, or configured, cannot be
+  2    the request or the configuration is invalid
   3    no way into the network
   4    the swarm does not serve the whole model now
-  5    a model, key or other file here, or this computer, is not what is needed
+  5    a model, key or other file here, or this computer, is unsuitable
   129  stopped because its terminal was closed (SIGHUP)
   130  stopped by Ctrl-C
   143  stopped by SIGTERM
@@ -85,7 +85,7 @@ def guard(command: Callable[..., Any], program: str) -> int:
         except Exception as error:
             log.debug("where it failed", exc_info=True)
             fault = " ".join(f"{type(error).__name__}: {error}".split())
-            what = f"this is a fault of ours: please report what `{program} -v ...` says"
+            what = f"this is a bug: please report the output of `{program} -v ...`"
             return _say(f"{fault}; {what}", ExitCode.FAILED)
     return ExitCode.DONE
 

@@ -1,8 +1,8 @@
 """What users and programs are told when something fails: one tree, five bases.
 
     SwarmError
-    ├── UsageError           what was asked for, or configured, cannot be
-    ├── LocalError           a file, a key or this computer is not what is needed
+    ├── UsageError           the request or the configuration is invalid
+    ├── LocalError           a file, a key or this computer is unsuitable
     ├── NetworkUnreachable   there is no way into the network
     ├── SwarmUnavailable     the network is there, but does not serve this now
     └── RemoteViolation      the other side broke its word

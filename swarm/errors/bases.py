@@ -10,10 +10,10 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAILED = 1  # in a way that none of the others names
-    USAGE = 2  # what was asked for, or configured, cannot be
+    USAGE = 2  # the request or the configuration is invalid
     UNREACHABLE = 3  # no way into the network
     INCOMPLETE = 4  # the swarm is there, but does not serve the whole model now
-    LOCAL = 5  # a model, key or other file here, or this computer, is not what is needed
+    LOCAL = 5  # a model, key or other file here, or this computer, is unsuitable
     HUNG_UP = 129  # its terminal was closed: SIGHUP
     STOPPED = 130  # by Ctrl-C: SIGINT
     TERMINATED = 143  # by SIGTERM
@@ -36,14 +36,14 @@ class SwarmError(Exception):
 
 
 class UsageError(SwarmError):
-    """What was asked for, or configured, cannot be. Ask for something else."""
+    """The request or the configuration is invalid. Ask for something else."""
 
     exit_code = ExitCode.USAGE
     http_status = 400
 
 
 class LocalError(SwarmError):
-    """A file, a key or this computer is not what is needed. Put it right here.
+    """A file, a key or this computer is unsuitable. Put it right here.
 
     The gateway does not repeat the sentence, which may name paths: its readers are strangers.
     """

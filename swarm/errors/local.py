@@ -1,4 +1,4 @@
-"""A file, a key or this computer is not what is needed."""
+"""A file, a key or this computer is unsuitable."""
 
 from dataclasses import dataclass
 

@@ -161,7 +161,7 @@ def test_a_fault_of_ours_is_one_sentence_and_told_in_full_to_whoever_asks(
     with caplog.at_level("DEBUG", logger="swarm"):
         assert guard(command, "swarm") == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: ZeroDivisionError: by zero; this is a fault of ours")
+    assert said.startswith("error: ZeroDivisionError: by zero; this is a bug: please report")
     assert "-v" in said
     assert "Traceback" in caplog.text
 
