@@ -1,4 +1,4 @@
-"""Which network this process joins, and where it keeps its state."""
+"""The network that this process joins, and the folder that it keeps its state in."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ class Network:
     that cannot work.
 
     Attributes:
-        key: 32 bytes that every member of a private swarm has; None for a swarm that anybody may
-            join.
-        members: peer ids of all who may take part; None for everybody.
+        key: 32 bytes that every member of a private swarm has; None for an open swarm.
+        members: peer ids that may take part; None if all may.
     """
 
     name: str
@@ -80,15 +79,15 @@ class Network:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may take part."""
+        """Whether anyone may take part."""
         return self.key is None and self.members is None
 
     def admits(self, peer_id: str) -> bool:
-        """Whether the list of members, if there is one, names this id."""
+        """Whether this peer may take part: the list of members names it, or there is none."""
         return self.members is None or peer_id in self.members
 
     def check_member(self, peer_id: str) -> None:
-        """Raises ConfigError if we, who have this id, may not take part."""
+        """Raise ConfigError if our own id may not take part."""
         if not self.admits(peer_id):
             raise ConfigError(
                 "members",
@@ -105,8 +104,7 @@ def load_network(
     file: Path | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> Network:
-    """The network to join: the file's values, replaced by the environment's, replaced by the
-    arguments.
+    """Return the network to join: arguments go before the environment, and that before the file.
 
     Environment: SWARM_BOOTSTRAP (multiaddrs separated by commas or spaces), SWARM_NETWORK,
     SWARM_NETWORK_KEY_FILE, SWARM_MEMBERS_FILE, SWARM_CONFIG (the file). The file is the argument,
@@ -150,7 +148,7 @@ def load_network(
 
 
 def load_network_key(path: Path) -> bytes:
-    """The key of a private swarm, from a file of 64 hex digits.
+    """Return the key of a private swarm, from a file of 64 hex digits.
 
     Raises IdentityError if it cannot be used.
     """
@@ -168,7 +166,7 @@ def load_network_key(path: Path) -> bytes:
 
 
 def create_network_key(path: Path) -> None:
-    """Put a new key there (mode 0600).
+    """Write a new key to this file (mode 0600).
 
     Raises IdentityError if the file exists, or cannot be written.
     """
@@ -185,9 +183,8 @@ def create_network_key(path: Path) -> None:
 
 
 def state_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """The folder for identities and caches: SWARM_HOME, or the platform's place for user data.
-
-    Not created here.
+    """Return the folder for identities and caches: SWARM_HOME, or the platform's place for user
+    data. It is not created.
     """
     home = env.get("SWARM_HOME")
     return (
@@ -212,7 +209,7 @@ def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The settings in a file, each of the right type."""
+    """Return the settings in a file, each of the right type."""
     try:
         content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -235,7 +232,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _load_members(file: Path) -> frozenset[str]:
-    """One peer id a line; what follows a # is for people."""
+    """Return the peer ids in a file, one on each line; a # begins a comment."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -252,7 +249,7 @@ def _path(name: str | None) -> Path | None:
 
 
 def is_multiaddr(address: str) -> bool:
-    """Whether a bootstrap node can be named so."""
+    """Whether a bootstrap node can be named by this address."""
     try:
         check_multiaddr(address)
     except ConfigError:

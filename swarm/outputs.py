@@ -1,4 +1,4 @@
-"""What a generation gives back. Field names are part of the SDK and of every ``--json`` output."""
+"""What a generation returns. Field names are part of the SDK and of every ``--json`` output."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +13,7 @@ from swarm.routing.chain import Stage
 
 @dataclass(frozen=True)
 class Likely:
-    """A token that the target found likely at a place; ``logprob`` is in nats."""
+    """A token that was likely by the target at one position; ``logprob`` is in nats."""
 
     token_id: int
     text: str
@@ -22,10 +22,10 @@ class Likely:
 
 @dataclass(frozen=True)
 class Piece:
-    """One committed token and its fate.
+    """One committed token and why it was chosen.
 
-    ``text`` is what became certain with it: nothing while a character, or what may be a stop
-    string, is not complete. The token itself stands ``offset`` characters behind the beginning of
+    ``text`` is the text that became certain with it. It is empty while a character, or a possible
+    stop string, is incomplete. The token itself begins ``offset`` characters after the beginning of
     the text.
     """
 
@@ -33,7 +33,7 @@ class Piece:
     text: str
     origin: Origin  # who chose it
     drafted_id: int | None = None  # what was drafted here, if anything
-    # what the target would have said; differs from the token if that is relaxed
+    # the target's choice; differs from the token if verification is relaxed
     choice_id: int | None = None
     # the text of the token that lost: an overruled draft, or the choice that leniency passed over
     instead_of: str = ""
@@ -42,7 +42,7 @@ class Piece:
     reason: str = ""  # why a draft that missed the target's choice was kept, or was not
     # of the token, in nats at temperature 1, if `Options.logprobs` is given
     logprob: float | None = None
-    likely: tuple[Likely, ...] = ()  # so many tokens as were asked for, the likeliest first
+    likely: tuple[Likely, ...] = ()  # as many tokens as were asked for, the likeliest first
     offset: int = 0
     # If `Options.logits` is set: [vocabulary] float32, what it was chosen by, before penalties,
     # biases and temperature.
@@ -70,13 +70,13 @@ class RouteStop:
 
 @dataclass(frozen=True)
 class Failover:
-    """Peers that failed while a text was generated, and what it took to go on without them."""
+    """Peers that failed during a generation, and the time it took to go on without them."""
 
     peers: tuple[str, ...]  # that failed
     layers: tuple[int, int]  # the span [a, b) that was given to others
     noticed_ms: float  # from the last answer to knowing that something failed
-    waited_ms: float  # for peers to appear, while nobody else served these layers
-    repair_ms: float  # without that, until the new peers held what the old ones did
+    waited_ms: float  # for peers to appear, while no other peer served these layers
+    repair_ms: float  # besides that, until the new peers held what the old ones did
     pause_ms: float  # from the last answer before to the first one after
     replayed_tokens: int
     standby: bool = False  # peers that stood by took all the places, so that nothing was replayed
@@ -84,14 +84,14 @@ class Failover:
 
 @dataclass(frozen=True)
 class Audits:
-    """What a client has had computed again by other peers since it began."""
+    """Texts that other peers computed again for a client since it began."""
 
-    texts: int = 0  # that were computed again, and the answers compared
+    texts: int = 0  # that were computed again and compared
     disagreements: int = 0  # of these, where the answers differed
-    # texts that could not be, by `swarm.audit.unaudited`
+    # texts that could not be computed again, by reason (`swarm.audit.unaudited`)
     failures: Mapping[str, int] = field(default_factory=dict)
-    waiting: int = 0  # texts that are still to be
-    caught: tuple[str, ...] = ()  # peers that lied, and are banned
+    waiting: int = 0  # texts that are still to be computed again
+    caught: tuple[str, ...] = ()  # peers that lied and are banned
     token_layers: int = 0  # that peers computed for audits
     generated_token_layers: int = 0  # and for texts
     share: float = 0.0  # of the former in the latter
@@ -99,7 +99,7 @@ class Audits:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a generation took. Rates are None where nothing was drafted or decided."""
+    """Figures of one generation. Rates are None if nothing was drafted or decided."""
 
     prompt_tokens: int
     new_tokens: int
@@ -109,48 +109,48 @@ class Stats:
     loops: int  # answers of the chain that decided something
     loop_ms: float  # mean time from sending a window to its answer, the prompt's chunks left out
     least_loop_ms: float  # the shortest of these
-    # Mean per loop, one entry a stage of the route as it was in the end, of the loops in which that
-    # peer computed these layers; 0 where there were none. ``queue``: that a stage let it wait for
-    # other sessions.
+    # Mean per loop, one entry for each stage of the final route, over the loops in which that peer
+    # computed these layers; 0 if there were none. ``queue``: the time that the stage let a frame
+    # wait for other sessions.
     stage_compute_ms: tuple[float, ...]
     stage_queue_ms: tuple[float, ...]
     drafted_tokens: int
     accepted_tokens: int
     rejections: int  # drafted tokens that the target overruled
-    # of these places, those where its own token had been sent ahead, as another choice of the draft
+    # rejections where the target's own token was in flight already, as a branch
     branch_tokens: int
-    key_tokens: int  # of these, overruled because a key token was at stake
-    # of the accepted ones, those where the target would have chosen another token
+    key_tokens: int  # rejections because a key token was at stake
+    # accepted tokens where the target would have chosen another one
     relaxed_tokens: int
-    deficit_nats: float  # what these cost: the sum of log p(target's choice) - log p(token)
+    deficit_nats: float  # their cost: the sum of log p(target's choice) - log p(token)
     draft_acceptance_rate: float | None  # accepted / drafted
-    mean_acceptance_length: float | None  # tokens committed a loop
-    # share kept of the drafted tokens judged at each place of the window
+    mean_acceptance_length: float | None  # tokens committed per loop
+    # share of accepted tokens among those judged, at each place of the window
     acceptance_by_position: tuple[float, ...]
-    # loops by the number of drafted tokens they kept, from 0 on
+    # number of loops by the number of drafted tokens that they accepted, from 0 on
     acceptance_histogram: tuple[int, ...]
-    # until a drafted line is one token longer, however many lines grow with it
+    # until a drafted line is one token longer, however many other lines grow with it
     draft_ms_per_token: float | None
-    # times that the text waited for a whole loop, which nothing that was sent ahead could spare it
+    # times that the text waited for a whole loop, because nothing sent ahead was of use
     waits: int
     frames: int  # sent around the loop, prompt chunks before the last left out
-    in_flight_mean: float  # frames on their way whenever one was sent, itself included
+    in_flight_mean: float  # frames in flight whenever one was sent, itself included
     in_flight_max: int
-    flushes: int  # turns of the text that made void all that was sent ahead
-    wasted_tokens: int  # sent ahead, and not part of the text
+    flushes: int  # times that everything in flight became void
+    wasted_tokens: int  # sent ahead, but not part of the text
     # computed by the peers for each new token, the prompt left out
     positions_per_token: float | None
-    # speed over the most that any speculation could reach (`swarm.decoding.bound`)
+    # speed divided by the most that any speculation could reach (`swarm.decoding.bound`)
     bound_share: float | None
     bytes_sent: int  # by the client, all frames of the session
     bytes_received: int
     verification: Literal["exact", "relaxed"]
-    rule: str  # that judged, with its settings
+    rule: str  # that judged drafted tokens, with its settings
     draft_error: str | None  # of a drafter that failed; the rest was decoded plainly
-    failovers: tuple[Failover, ...]  # peers that failed meanwhile, and were replaced
+    failovers: tuple[Failover, ...]  # peers that failed and were replaced
     seed: int | None  # of the sampling noise; None for greedy
     finish_reason: FinishReason
-    # of the prompt, that the peers held already, from a text that it goes on from
+    # tokens of the prompt that the peers held already, from a text that it continues
     cached_tokens: int = 0
     audits: Audits = Audits()
 
@@ -181,18 +181,18 @@ class Generation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What an answer of the chain took."""
+    """The times of one answer of the chain."""
 
     loop_ms: float  # from sending what it answers to its arrival
     compute_ms: tuple[float, ...]  # of each stage
     queue_ms: tuple[float, ...] = ()  # of each stage: waiting for other sessions
-    # whose times these are: the chain over which it came; () if that is not known
+    # the chain that answered, whose times these are; () if it is not known
     stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What one peer took for its part of a loop, on average."""
+    """The mean times of one peer for its part of a loop."""
 
     compute_ms: float
     queue_ms: float  # that frames waited there for other sessions

@@ -1,4 +1,4 @@
-"""What may be asked of a client, checked once."""
+"""The arguments of a generation, checked once."""
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -22,8 +22,9 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame
 DEFAULT_NEW_TOKENS = 256
-REMARK_TOKENS = 256  # what a user may say between two texts of a conversation
-DEFAULT_PATIENCE_S, MAX_PATIENCE_S = 30.0, 3600.0
+REMARK_TOKENS = 256  # room for what a user says between two texts of a conversation
+DEFAULT_PATIENCE_S = 30.0
+MAX_PATIENCE_S = 3600.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKENS = 256
@@ -42,38 +43,36 @@ class Options(TypedDict, total=False):
     window: WindowSize
     # frames in flight at most; 1 waits for every window; "auto" streams as far ahead as it pays
     depth: Depth
-    # choices of the draft for one place that are sent at most where it streams; 1 is the first
-    # alone
+    # choices of the draft for one place that are sent at most, if it streams; 1 is the first alone
     branches: int
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
-    # draft by looking up what was said before, too; None: where there is no draft model
+    # draft by looking up earlier text, too; None: only if there is no draft model
     lookup: bool | None
     temperature: float  # 0 is greedy
     top_k: int  # 0 and -1 keep all tokens
     top_p: float  # 0 keeps the likeliest token alone
     seed: int | None  # of the sampling noise; the same seed gives the same text. None draws one
-    repetition_penalty: float  # above 1 discourages what was said before
+    repetition_penalty: float  # above 1 discourages tokens that occurred before
     logit_bias: Mapping[int, float]  # token id to nats
-    # the text ends before the first of these strings; an empty one says nothing
+    # the text ends before the first of these strings; an empty one is ignored
     stop: Sequence[str]
-    # tokens that end the text; None: those that the model names
+    # tokens that end the text; None: the end tokens of the model
     stop_token_ids: Collection[int] | None
-    # tell every token's log probability, and those of so many that were likeliest
+    # return every token's log probability, and those of this many likeliest tokens
     logprobs: int | None
-    logits: bool  # tell every token's logits: 4 bytes for each token of the vocabulary
-    hidden_states: bool  # tell every token's last hidden state: 4 bytes for each of its dimensions
-    # how long peers that failed may be missing, before the generation is given up
+    logits: bool  # return every token's logits: 4 bytes for each token of the vocabulary
+    hidden_states: bool  # return every token's last hidden state: 4 bytes for each dimension
+    # how long layers may be without a peer before the generation is given up
     patience_s: float
-    # let other peers stand by for those of the chain: a failure costs less, and peers compute twice
+    # let other peers stand by for those of the chain: failures cost less, peers compute twice
     standby: bool
-    # let the peers keep what they computed for a while: a text that goes on from this one begins
-    # sooner
+    # let the peers keep the session for a while: a text that continues this one begins sooner
     keep: bool
 
 
 @dataclass(frozen=True)
 class Request:
-    """How to generate.
+    """How to generate; see `Options`.
 
     Raises:
         RequestError: for a value out of range.
@@ -139,8 +138,8 @@ class Request:
     def of(cls, options: Options) -> "Request":
         """Read keyword arguments.
 
-        The words of other programs are understood: a ``top_k`` of -1 is all tokens, and an empty
-        stop string none.
+        Values that other programs send are understood: a ``top_k`` of -1 means all tokens, and an
+        empty stop string none.
 
         Raises `RequestError`, `SamplingError` or `RuleError` for a value out of range.
         """
@@ -165,7 +164,7 @@ class Request:
         )
 
     def stop_ids(self, checkpoint: Checkpoint) -> frozenset[int]:
-        """The tokens that end the text."""
+        """Return the tokens that end the text."""
         return checkpoint.eos_token_ids if self.stop_token_ids is None else self.stop_token_ids
 
     def policy(self) -> SpeculationPolicy:
@@ -179,27 +178,26 @@ class Request:
 
     @property
     def tokens_ahead(self) -> int:
-        """Room for branches that are lost, beyond what the text itself takes, which a session has
-        to reserve."""
+        """Cache tokens that a session has to reserve for lost branches, beyond the text itself."""
         return MAX_SENT_AHEAD if self.window and self.depth != 1 and self.branches > 1 else 0
 
     def session_tokens(self, prompt_tokens: int) -> int:
-        """Room that the session of one text has to have."""
+        """Return the cache tokens that the session of one text needs."""
         return prompt_tokens + self.max_new_tokens + self.tokens_ahead
 
     def spare_tokens(self, prompt_tokens: int, checkpoint: Checkpoint) -> int:
-        """Room beyond that, for one more turn of a conversation, as far as the model's context
-        reaches."""
+        """Return the cache tokens for one more turn of a conversation, as far as the model's
+        context reaches."""
         left = context_tokens(checkpoint) - prompt_tokens - self.max_new_tokens
         return max(0, min(self.max_new_tokens + REMARK_TOKENS, left))
 
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
-        """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
+        """Raise `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         check_tokens(prompt, self.max_new_tokens, checkpoint)
 
     def check_vocabulary(self, checkpoint: Checkpoint) -> None:
-        """Raises `RequestError` for a token that the model does not have: a bias or a stop that
-        would never count."""
+        """Raise `RequestError` for a token that the model does not have: its bias or stop would
+        have no effect."""
         named = {
             "logit_bias": [token for token, _ in self.shaping.logit_bias],
             "stop_token_ids": (self.stop_token_ids or frozenset()) - checkpoint.eos_token_ids,
@@ -213,8 +211,8 @@ class Request:
 
 
 def check_tokens(prompt: Sequence[int], new_tokens: int, checkpoint: Checkpoint) -> None:
-    """Raises `RequestError` or `PromptTooLong` if the model cannot take these token ids and so many
-    new ones."""
+    """Raise `RequestError` or `PromptTooLong` if the model cannot take these token ids and
+    ``new_tokens`` more."""
     if not prompt:
         raise RequestError("prompt", "", "a prompt of at least one token")
     for token in prompt:
@@ -228,5 +226,5 @@ def check_tokens(prompt: Sequence[int], new_tokens: int, checkpoint: Checkpoint)
 
 
 def context_tokens(checkpoint: Checkpoint) -> int:
-    """The longest text of a model, prompt included, that peers speak of."""
+    """Return the longest text of a model, prompt included, that a session can hold."""
     return min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS)

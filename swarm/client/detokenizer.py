@@ -13,7 +13,7 @@ REPLACEMENT = "\ufffd"  # a decoder's text for bytes that are no character (yet)
 SAMPLE = "日"  # three bytes of UTF-8
 
 
-class TextStream:
+class Detokenizer:
     """Turns token ids into text as they come.
 
     Special tokens have no text, and a character appears when it is complete.

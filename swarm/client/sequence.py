@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from swarm.client.detokenizer import StopStrings, TextStream
+from swarm.client.detokenizer import Detokenizer, StopStrings
 from swarm.client.meter import Meter
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Ask, Decoder
@@ -95,7 +95,7 @@ class TextSequence:
         self.draft_error: str | None = None
         self.pieces: list[Piece] = []
         self.meter = Meter()
-        self._texts = TextStream(models.tokenizer, prompt)
+        self._texts = Detokenizer(models.tokenizer, prompt)
         self._stops = StopStrings(request.stop)
         self._chars = 0  # of the text until now, what a stop string may yet cut included
         self._written: list[_Written] = []  # of tokens that are committed and not yet pieces

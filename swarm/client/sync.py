@@ -23,12 +23,12 @@ class BlockingClient:
     """`SwarmClient` for synchronous code:
     ``with BlockingClient(model, draft=...) as client: client.generate("...")``.
 
-    Takes the arguments of `SwarmClient`; its methods take those of the methods of the same name,
-    and raise what they raise. Calls from several threads are served side by side. Instead of
-    ``with``, `open` and `close` may be called.
+    It takes the arguments of `SwarmClient`, and its methods take and raise what the methods of the
+    same name do. Calls from several threads run side by side. `open` and `close` may be called
+    instead of ``with``.
 
     Attributes:
-        client: the client that works on the loop; for `run`.
+        client: the client that runs on the loop; for use with `run`.
     """
 
     def __init__(self, model: str, **options: Unpack[ClientOptions]) -> None:
@@ -39,9 +39,9 @@ class BlockingClient:
         )
 
     def open(self) -> "BlockingClient":
-        """Load the models and enter the swarm.
+        """Load the models and enter the swarm. Call it once.
 
-        Raises what `SwarmClient` raises on entering. Once.
+        Raises what `SwarmClient` raises on entering.
         """
         self._thread.start()
         try:
@@ -52,7 +52,7 @@ class BlockingClient:
         return self
 
     def close(self) -> None:
-        """Leave the swarm. May be called again."""
+        """Leave the swarm. A second call does nothing."""
         if not self._thread.is_alive():
             return
         try:
@@ -81,11 +81,11 @@ class BlockingClient:
         return self.run(self.client.generate_many(prompts, at_once=at_once, **options))
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids after which the answer to a conversation begins."""
+        """Return the prompt for the answer to a conversation."""
         return self.client.chat_prompt(messages)
 
     def read(self, prompt: str | Sequence[int], *, logits_to_keep: int = 0) -> Reading:
-        """What the model says at every token of a text."""
+        """Return the hidden states and logits of every token of a text."""
         return self.run(self.client.read(prompt, logits_to_keep=logits_to_keep))
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
@@ -98,8 +98,8 @@ class BlockingClient:
             self.run(pieces.aclose())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine that runs on the client's loop, be it of `client` or of your
-        own. Ctrl-C ends it.
+        """Run a coroutine on the client's loop, of `client` or your own, and return its result.
+        Ctrl-C ends it.
 
         Raises:
             RuntimeError: if the client is not open.

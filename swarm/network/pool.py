@@ -1,14 +1,15 @@
-"""From records to peers that answer: what the DHT promises is checked by a hello or a ping before
-it is used."""
+"""From records to peers that answer: before a peer is used, its record is checked by a handshake or
+a ping."""
 
 import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from swarm.network.dht.lookup import HasSpan
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.connection import Connection
 from swarm.network.links.dialer import Dialer
@@ -17,10 +18,10 @@ from swarm.util.singleflight import SingleFlight
 from swarm.util.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
-CHOICES = 4  # peers that serve a layer, of whom the one is pinged that serves most after it
-# of an address over the next one: a computer behind NAT does not say that it cannot be dialled
+CHOICES = 4  # peers that serve a layer; of these the one that serves most after it is pinged
+# one address has over the next one: a computer behind NAT does not say that it cannot be dialled
 HEAD_START_S = 1.0
-# for a search as a whole: a record with many dead addresses keeps nobody waiting longer
+# for a search as a whole, however many dead addresses a record has
 REACH_TIMEOUT_S = 6.0
 
 _BY_LOT = random.Random()
@@ -28,26 +29,17 @@ _BY_LOT = random.Random()
 log = logging.getLogger(__name__)
 
 
-class Spans(Protocol):
-    """Anything that serves layers ``[first_layer, last_layer)``."""
-
-    @property
-    def first_layer(self) -> int: ...
-    @property
-    def last_layer(self) -> int: ...
-
-
-S = TypeVar("S", bound=Spans)
+S = TypeVar("S", bound=HasSpan)
 
 
 def candidates(
     records: Sequence[S], at_most: int = MAX_CANDIDATES, rng: random.Random = _BY_LOT
 ) -> list[S]:
-    """A choice that is fair to every part of a model: one way through it after the other, each by
-    lot.
+    """Return a random choice that is fair to every part of a model: one way through it after the
+    other.
 
     So whole chains are among them if there are any, and mostly of few peers. The first records of a
-    sorted list would all be of the first layers, and anybody may publish many of those.
+    sorted list would all be of the first layers, and anyone may publish many of those.
     """
     left = rng.sample(records, len(records))
     chosen: list[S] = []
@@ -60,8 +52,8 @@ def candidates(
 
 
 def _way_through(records: Sequence[S]) -> list[S]:
-    """Peers one after the other, from the first layer that is served to the last; of the first few
-    the farthest."""
+    """Return peers one after the other, from the first served layer to the last; at each layer, of
+    the first few the one that reaches farthest."""
     way: list[S] = []
     reached = 0
     while ahead := [record for record in records if record.last_layer > reached]:
@@ -74,7 +66,7 @@ def _way_through(records: Sequence[S]) -> list[S]:
 
 
 class Connections:
-    """The client's open connections, one a peer, kept for the next generation.
+    """Open connections, one for each peer, kept for the next generation.
 
     Args:
         clock: seconds, monotonic.
@@ -89,13 +81,13 @@ class Connections:
         self._tries: SingleFlight[tuple[str, tuple[str, ...], str], Connection | None] = (
             SingleFlight()
         )
-        # One attempt a peer at a time. A lock lives as long as somebody holds it or waits for it.
+        # One attempt at a time for each peer. A lock lives while a task holds it or waits for it.
         self._attempts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def reach(self, records: Sequence[PeerRecord]) -> dict[str, Connection]:
-        """Connections, by peer id, to those peers that answer now; the others are left out.
+        """Return connections, by peer id, to the peers that answer now.
 
-        At most `MAX_CANDIDATES` are asked, and none is waited for longer than `REACH_TIMEOUT_S`.
+        At most `MAX_CANDIDATES` are asked, for `REACH_TIMEOUT_S` at most.
         """
         attempts = [asyncio.create_task(self._try(record)) for record in candidates(records)]
         if not attempts:
@@ -115,9 +107,12 @@ class Connections:
         return known is not None and not known.closed and known.link.address in record.addresses
 
     async def keep(self, peer_ids: Collection[str], lately_s: float = 0.0) -> None:
-        """Close the connections to all others that no session uses, and that were not asked for in
-        the last ``lately_s``: of those who search at the same time, none closes what another one
-        has just found."""
+        """Close the connections to all other peers that no session uses.
+
+        Args:
+            lately_s: connections that were asked for so recently stay, so that concurrent searches
+                do not close what another one has just found.
+        """
         since = self._clock() - lately_s
         self._asked_at = {peer_id: at for peer_id, at in self._asked_at.items() if at > since}
         spared = {*peer_ids, *self._asked_at}
@@ -130,8 +125,7 @@ class Connections:
         await asyncio.gather(*(connection.close() for connection in others))
 
     async def drop(self, peer_id: str, why: str) -> None:
-        """Close the connection to a peer, whoever uses it: all that listen to it hear why, at
-        once."""
+        """Close the connection to a peer at once, even if it is in use. Its users get ``why``."""
         connection = self._open.pop(peer_id, None)
         if connection is not None:
             await connection.close(why)
@@ -142,10 +136,10 @@ class Connections:
         self._open.clear()
 
     async def _try(self, record: PeerRecord) -> Connection | None:
-        """A connection, if the peer answers now.
+        """Return a connection, if the peer answers now.
 
-        Those who ask at the same time share the answer: one ping after the other, a peer that many
-        ask would seem to be silent to the last of them.
+        Concurrent callers share one attempt: if each sent its own ping, one after the other, the
+        last ones would time out.
         """
         key = record.peer_id, record.addresses, record.certificate
         connection = await self._tries.do(key, lambda: self._attempt(record))
@@ -158,16 +152,15 @@ class Connections:
         async with lock:
             known = self._open.get(record.peer_id)
             if known is not None and self.has(record):
-                # It may be in use: whether it is over is for its heartbeat to say, not for one late
-                # answer.
+                # It may be in use: its heartbeat decides when it is dead, not one late answer.
                 return known if await _answers(known) else None
             if known is not None:
                 await self._open.pop(record.peer_id).close()
             return await self._dial(record)
 
     async def _dial(self, record: PeerRecord) -> Connection | None:
-        """A new connection over the first address of the record that answers; better ones get a
-        head start."""
+        """Return a new connection over the first address of the record that answers; better
+        addresses get a head start."""
         attempts: list[asyncio.Task[Connection | None]] = []
         chosen: Connection | None = None
         left = list(record.addresses)
@@ -196,7 +189,7 @@ class Connections:
                     await other.close()
 
     async def _connect(self, record: PeerRecord, address: str) -> Connection | None:
-        try:  # the hello says as much as a ping
+        try:  # the handshake proves as much as a ping
             return Connection(
                 record.peer_id,
                 await self._dialer.connect(address, record.certificate, record.peer_id),

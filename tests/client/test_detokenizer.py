@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import tokenizer_kinds
-from swarm.client.detokenizer import CONTEXT, REPLACEMENT, StopStrings, TextStream
+from swarm.client.detokenizer import CONTEXT, REPLACEMENT, Detokenizer, StopStrings
 
 TEXT = "Mia has 12 eggs — naïve, 日本語, 🥚🏳️‍🌈!\n#### 12"
 BYTE = re.compile("<0x(..)>")
@@ -34,12 +34,12 @@ def ids_of(tokenizer, text):
 
 
 def stream(tokenizer, ids, context=()):
-    texts = TextStream(tokenizer, context)
+    texts = Detokenizer(tokenizer, context)
     return [texts.push(token) for token in ids]
 
 
 def whole(tokenizer, ids, context=()):
-    texts = TextStream(tokenizer, context)
+    texts = Detokenizer(tokenizer, context)
     return "".join([*(texts.push(token) for token in ids), texts.flush()])
 
 
@@ -96,7 +96,7 @@ def test_a_character_appears_when_it_is_whole(tokenizer):
 
 def test_a_character_that_is_never_finished_is_a_mark_in_the_end(tokenizer):
     half = ids_of(tokenizer, "日")[:2]
-    texts = TextStream(tokenizer)
+    texts = Detokenizer(tokenizer)
     assert [texts.push(token) for token in [*ids_of(tokenizer, "a"), *half]] == ["a", "", ""]
     assert [texts.flush(), texts.flush()] == [REPLACEMENT, ""]
 

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from swarm.client.conversation import Conversation, Turn, by_template
-from swarm.client.detokenizer import TextStream
+from swarm.client.detokenizer import Detokenizer
 
 TEXTS = (
     "Hello, world!  Two spaces,\n\ta tab, and\r\nanother line.\n",
@@ -26,7 +26,7 @@ def tokenizer(smollm2: Path) -> Any:
 def test_a_text_survives_its_tokens(text: str, tokenizer: Any) -> None:
     ids = tokenizer(text).input_ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
-    stream = TextStream(tokenizer)
+    stream = Detokenizer(tokenizer)
     assert "".join(map(stream.push, ids)) == text
 
 
