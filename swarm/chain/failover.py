@@ -10,16 +10,17 @@ that stood by (`swarm.chain.standby`) needs no replay.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from swarm.chain.in_flight import PROMPT_TIMEOUT_S
 from swarm.chain.session import ChainSession
+from swarm.chain.spares import Spare
 from swarm.chain.stage import ChainLink, take_leave
-from swarm.chain.standby import Spare, Standby, goes_on_to
+from swarm.chain.standby import Standby, go_on_to
+from swarm.chain.standstill import Standstill
 from swarm.chain.trust import Trust
 from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, Implausible, MissingLayers, SwarmIncomplete
@@ -29,11 +30,7 @@ from swarm.wire.messages import Close, FaultCode, Frame, Probe, Progress, Rerout
 from swarm.wire.token_tree import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
-LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works gets on
-STANDSTILL_S = 2.0  # of one peer that has nothing of the session to compute
-BATCH_S = (
-    10.0  # of one that has: a batch may be a chunk of another session's prompt, on a slow host
-)
+LEAST_STANDSTILL_S = 0.3  # between two looks, in which a chain that works makes progress
 REPLAY_TIMEOUT_S = 60.0  # a long text through new peers
 HAND_OVER_TIMEOUT_S = 3.0  # what is still on its way to a peer that stood by
 PAUSE_S = 0.5  # between two looks for peers to take the place
@@ -45,7 +42,7 @@ class Finder(Protocol):
     """What has to be known of the swarm."""
 
     async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
-        """Peers that serve layers ``[first, last)`` together, one after the other.
+        """Return peers that serve layers ``[first, last)`` together, one after the other.
 
         Raises `MissingLayers`.
         """
@@ -57,23 +54,31 @@ class Finder(Protocol):
 
     @property
     def trust(self) -> Trust:
-        """In which peers."""
+        """Which peers are trusted."""
         ...
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done."""
+    """What was done.
 
-    peers: tuple[str, ...]  # that are not part of the chain any more
-    layers: tuple[int, int]  # the span [a, b) from the first to the last of them
-    waited_ms: float  # for peers to appear, while there were none
+    Attributes:
+        peers: the ids of those that are not part of the chain any more.
+        layers: the span ``[a, b)`` from the first to the last of them.
+        waited_ms: for peers to appear, while there were none.
+        replayed_tokens: that new peers were given.
+        standby: peers that stood by took all the places.
+    """
+
+    peers: tuple[str, ...]
+    layers: tuple[int, int]
+    waited_ms: float
     replayed_tokens: int
-    standby: bool  # peers that stood by took all the places
+    standby: bool
 
 
-class Mender:
-    """Repairs one session's chain.
+class Repairer:
+    """Repairs one session's chain. Times are seconds of the session's clock.
 
     Args:
         standby: peers that may take a place at once.
@@ -81,33 +86,36 @@ class Mender:
     """
 
     def __init__(
-        self, session: ChainSession, finder: Finder, standby: Standby, patience_s: float
+        self,
+        session: ChainSession,
+        finder: Finder,
+        standby: Standby,
+        patience_s: float,
     ) -> None:
-        self._session, self._finder, self._standby, self._patience_s = (
-            session,
-            finder,
-            standby,
-            patience_s,
-        )
+        self._session = session
+        self._id = session.protocol.id
+        self._finder = finder
+        self._standby = standby
+        self._patience_s = patience_s
         self._clock = session.clock
         self._replayed = False  # in the repair that is under way
-        # peers that were told the text again, and may still read
-        self._told_again: set[str] = set()
+        self._replaying: set[str] = set()  # peers that may still compute a replay
         self._implausible = False  # an answer was, before
-        # who holds lies of the peer that is to be replaced, and may hold the text again
+        # peers that hold what they made of the lies of the one that is to be replaced; they may
+        # be used again
         self._misled: set[str] = set()
 
     def answered(self) -> None:
-        """Note an answer of the chain: all its peers have read what they were told again."""
-        self._told_again.clear()
+        """Note an answer of the chain: all its peers have computed what was replayed to them."""
+        self._replaying.clear()
 
-    async def who(self, why: ChainBroken | ChainSilent) -> set[str]:
-        """Whoever is known to have failed, and whoever does not answer now.
+    # Who has failed.
 
-        After a silence, if all answer: the one that does not get on with what it was given. Nobody,
-        if the chain only takes long.
-        """
-        broken = set()
+    async def find_failed(self, why: ChainBroken | ChainSilent) -> set[str]:
+        """Return the ids of failed peers: those named by ``why``, those that do not answer a probe,
+        and, after a silence, the first peer that makes no progress. Empty if the chain is merely
+        slow."""
+        broken: set[str] = set()
         if isinstance(why, Implausible):
             broken |= await self._doubt()
         if isinstance(why, ChainBroken):
@@ -120,48 +128,39 @@ class Mender:
             return broken
         return await self._standing_still(before)
 
-    async def _standing_still(self, before: dict[str, Progress]) -> set[str]:
-        """Return the ids of peers that do not answer any more, or of the one that stands still: the
-        first that was given more than it passes on, for longer than that may take. Return nothing
-        as soon as the chain gets on.
-
-        On a slow host the replay of a long text takes many times as long as any loop before, so a
-        peer that was told it gets the time of a prompt. So does a busy peer, as long as it ends
-        batch after batch: other sessions may come first there.
-        """
+    async def _standing_still(self, first: dict[str, Progress]) -> set[str]:
+        """Return the ids of peers that do not answer any more, or of the one that stands still."""
+        protocol = self._session.protocol
+        standstill = Standstill(
+            [link.peer_id for link in protocol.chain],
+            protocol.last_sent,
+            self._replaying,
+            first,
+            self._clock(),
+        )
         broken: set[str] = set()
-        since = worked_at = self._clock()
         while True:
-            await asyncio.sleep(max(LEAST_STANDSTILL_S, self._session.protocol.patience_s / 3))
-            now = await self._look(broken)
-            stuck = self._stuck(now) if not broken and _places(now) == _places(before) else None
-            if stuck is None:
+            await asyncio.sleep(max(LEAST_STANDSTILL_S, protocol.patience_s / 3))
+            progress = await self._look(broken)
+            if broken:
                 return broken
-            queued = now[stuck].queued
-            if queued and now[stuck].batches != before[stuck].batches:
-                worked_at = self._clock()
-            before = now
-            patience_s = BATCH_S if queued else STANDSTILL_S
-            if stuck in self._told_again:
-                patience_s = PROMPT_TIMEOUT_S
-            idle_s, over_s = self._clock() - worked_at, self._clock() - since
-            if idle_s >= patience_s or over_s >= PROMPT_TIMEOUT_S:
-                self._blame(
-                    self._session.protocol.broken(
-                        self._session.parties[stuck], "it does not get on"
-                    )
-                )
-                return {stuck}
+            verdict = standstill.look(progress, self._clock())
+            if verdict.peer_id is not None:
+                link = protocol.parties[verdict.peer_id]
+                self._blame(protocol.broken(link, "it makes no progress"))
+                return {verdict.peer_id}
+            if verdict.over:
+                return set()
 
     def _misled_by(self, peer_id: str) -> set[str]:
         trust, session = self._finder.trust, self._session
         return trust.misled(session, session.parties[peer_id]) if trust.lied(peer_id) else set()
 
     async def _doubt(self) -> set[str]:
-        """An answer was impossible.
+        """Return which peers to exchange besides the last one, after an impossible answer.
 
-        Most likely the last peer gave it, which is exchanged; if another one is no better, the
-        reason lies before it, and everybody is.
+        The last peer gave it most likely. If another one is no better, the reason lies before it,
+        and all are exchanged.
         """
         chain = {link.peer_id for link in self._session.chain}
         await self._finder.trust.doubt(chain)
@@ -169,37 +168,26 @@ class Mender:
         return chain if again else set()
 
     async def _look(self, broken: set[str]) -> dict[str, Progress]:
-        """How far every peer has come; those that do not tell are added to ``broken``."""
+        """Return how far every peer has come; those that do not tell are added to ``broken``."""
         asked = [link for link in self._session.chain if link.peer_id not in broken]
         asking = [asyncio.create_task(self._probe(link)) for link in asked]
         try:
-            heard = await self._session.poll(Progress, asked, PROBE_TIMEOUT_S)
+            replies = await self._session.poll(Progress, asked, PROBE_TIMEOUT_S)
         finally:
             await end(*asking)  # a link that has not even taken the question by now
-        standings = {}
+        progress = {}
         for link in asked:
-            standing = heard.get(link.peer_id)
-            if isinstance(standing, Progress):
-                standings[link.peer_id] = standing
+            reply = replies.get(link.peer_id)
+            if isinstance(reply, Progress):
+                progress[link.peer_id] = reply
             else:
-                self._blame(standing or self._session.protocol.broken(link, "it does not answer"))
+                self._blame(reply or self._session.protocol.broken(link, "it does not answer"))
                 broken.add(link.peer_id)
-        return standings
+        return progress
 
     async def _probe(self, link: ChainLink) -> None:
-        with suppress(ChainBroken):  # which the session hears of as well
-            await self._session.tell(link, Probe(session=self._session.protocol.id))
-
-    def _stuck(self, standings: dict[str, Progress]) -> str | None:
-        """The first peer that was sent more than it has sent on: it hangs, or the link to it
-        does."""
-        due = self._session.protocol.last_sent
-        for link in self._session.chain:
-            standing = standings[link.peer_id]
-            if standing.passed < due:
-                return link.peer_id
-            due = standing.passed
-        return None
+        with suppress(ChainBroken):  # the session gets it as an event, too
+            await self._session.tell(link, Probe(session=self._id))
 
     def _blame(self, failure: ChainBroken) -> None:
         if failure.is_failure:
@@ -208,14 +196,16 @@ class Mender:
             )
             self._finder.failed(failure.peer_id)
 
-    async def mend(self, broken: set[str], resume: Callable[[], ResumePoint]) -> Repair:
-        """Replace those that failed.
+    # Who takes the place.
+
+    async def repair(self, broken: set[str], resume: Callable[[], ResumePoint]) -> Repair:
+        """Replace the peers that failed.
 
         Args:
-            resume: what new peers have to hold; asked once for every attempt.
+            resume: returns what new peers have to hold; called once for every attempt.
 
         Raises:
-            SwarmIncomplete: if nobody takes the place in time.
+            SwarmIncomplete: if no peer takes the place in time.
         """
         deadline = self._clock() + self._patience_s
         self._replayed = False
@@ -228,15 +218,7 @@ class Mender:
             held, begun_at = resume(), self._clock()
             try:
                 await self._replace(broken, avoid, held)
-                layers = (
-                    min(link.stage.first for link in lost),
-                    max(link.stage.last for link in lost),
-                )
-                replayed_tokens = len(held.tokens) * self._replayed
-                peers = tuple(link.peer_id for link in lost if link not in self._session.chain)
-                return Repair(
-                    peers, layers, waited_s * 1e3, replayed_tokens, standby=not self._replayed
-                )
+                return self._repair(lost, waited_s, held)
             except ChainBroken as again:
                 log.info(
                     "while a chain was repaired, peer ...%s failed: %s",
@@ -244,11 +226,8 @@ class Mender:
                     again.why,
                 )
                 self._blame(again)
-                lost += [
-                    link
-                    for link in self._session.chain
-                    if link.peer_id == again.peer_id and link not in lost
-                ]
+                members = [link for link in self._session.chain if link.peer_id == again.peer_id]
+                lost += [link for link in members if link not in lost]
                 broken.add(again.peer_id)
                 if again.code is not FaultCode.NO_HISTORY:
                     avoid.add(again.peer_id)
@@ -256,13 +235,21 @@ class Mender:
             except MissingLayers as error:
                 await asyncio.sleep(PAUSE_S)
                 missing = str(error)
-                # who failed is left alone for a while in any case, and may only have been slow
+                # peers that failed are left alone for a while in any case, and may only be slow
                 avoid.clear()
                 waited_s += self._clock() - begun_at
             if self._clock() > deadline:
                 raise SwarmIncomplete(missing, self._patience_s)
 
-    # Who takes the place.
+    def _repair(self, lost: Sequence[ChainLink], waited_s: float, held: ResumePoint) -> Repair:
+        layers = min(link.stage.first for link in lost), max(link.stage.last for link in lost)
+        return Repair(
+            peers=tuple(link.peer_id for link in lost if link not in self._session.chain),
+            layers=layers,
+            waited_ms=waited_s * 1e3,
+            replayed_tokens=len(held.tokens) * self._replayed,
+            standby=not self._replayed,
+        )
 
     async def _replace(self, broken: set[str], avoid: set[str], held: ResumePoint) -> None:
         """Fill every gap of the chain. What has been filled stays so if a later gap cannot be."""
@@ -286,15 +273,17 @@ class Mender:
                 await self._dismiss(new)
                 raise
             session.protocol.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
-            # one that only had kept nothing may be there again
+            # a peer that failed only because it had kept nothing may be part of the chain again
             broken -= {link.peer_id for link in new}
         await self._standby.follow(broken, held)
         await self._standby.name_senders()
 
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
-        """Peers for the layers of a gap; if need be, those that stand by elsewhere, or such as are
-        part of the chain: one of these refuses, the gap grows by its layers, and then it may serve
-        all of them. Raises `MissingLayers`."""
+        """Return peers for the layers of a gap. Raises `MissingLayers`.
+
+        If need be, they are peers that stand by elsewhere, which are left; or peers of the chain:
+        one of these refuses, the gap grows by its layers, and then it may serve all of them.
+        """
         first, last = gap[0].stage.first, gap[-1].stage.last
         chain = {link.peer_id for link in self._session.chain}
         with suppress(MissingLayers):
@@ -306,28 +295,28 @@ class Mender:
         return await self._finder.span(first, last, avoid)
 
     async def _step_in(
-        self, before: ChainLink | None, spare: Spare, behind: ChainLink | None, held: ResumePoint
+        self,
+        before: ChainLink | None,
+        spare: Spare[ChainLink],
+        behind: ChainLink | None,
+        held: ResumePoint,
     ) -> None:
-        """Let a peer that stood by take a place; it holds everything, or it is on its way to it."""
+        """Let a peer that stood by take a place. It holds everything, or is about to."""
         session, link = self._session, spare.link
-        session.admit(link, spare.onward)
         late = session.protocol.broken(link, "it stood by, and was not told everything")
-        if behind is not None:
-            await session.accept_from(behind, spare.member, link.peer_id)
-        if spare.feed is not None:
-            try:
-                await within(HAND_OVER_TIMEOUT_S, spare.feed.finish())
-            except (LinkClosed, asyncio.TimeoutError):
-                raise late from None
-            finally:
-                await spare.feed.close()
-        if before is not None:
-            session.protocol.follow(before, link.hop)
-            await session.tell(before, goes_on_to(link.hop, session, held))
-            try:
+        try:
+            session.admit(link, spare.onward)
+            if behind is not None:
+                await session.accept_from(behind, spare.member, link.peer_id)
+            await within(HAND_OVER_TIMEOUT_S, self._standby.finish_feed(spare))
+            if before is not None:
+                session.protocol.follow(before, link.hop)
+                await session.tell(before, go_on_to(link.hop, self._id, held))
                 await within(HAND_OVER_TIMEOUT_S, self._rerouted(before, held))
-            except asyncio.TimeoutError:
-                raise late from None
+        except (LinkClosed, asyncio.TimeoutError):
+            raise late from None
+        finally:
+            await self._standby.end_feed(spare)
         if behind is not None:
             await session.accepted(behind, link.peer_id)
 
@@ -338,62 +327,58 @@ class Mender:
         behind: ChainLink | None,
         held: ResumePoint,
     ) -> None:
-        """Let new peers take a place, and have what the old ones held."""
-        session, self._replayed = self._session, True
-        previous, onward = before.peer_id if before else None, behind.hop if behind else None
+        """Let new peers take a place, and give them what the old ones held."""
+        session = self._session
+        self._replayed = True
+        onward = behind.hop if behind else None
+        previous = before.peer_id if before else None
         if behind is not None:
             await session.accept_from(behind, new[-1].peer_id)
         await session.join(new, onward, held.epoch, previous)
-        self._told_again |= {link.peer_id for link in new}
-        await self._hand_over(before, new, held)
+        self._replaying |= {link.peer_id for link in new}
+        if before is None:
+            await self._replay(new, held)
+        else:
+            await self._reroute(before, new, held)
         if behind is not None:
             await session.accepted(behind, new[-1].peer_id)
 
+    async def _replay(self, new: list[ChainLink], held: ResumePoint) -> None:
+        """Send the text to a new first peer, and through it to the other new ones."""
+        for chunk in replayed(held.root, len(held.tokens)):
+            tokens = held.tokens[chunk.rows]
+            frame = Frame.again(self._id, held.epoch, chunk, len(new) - 1, tokens=tokens)
+            await self._session.tell(new[0], frame)
+
+    async def _reroute(self, before: ChainLink, new: list[ChainLink], held: ResumePoint) -> None:
+        """Have the peer before the gap replay its outputs to the new peers."""
+        self._session.protocol.follow(before, new[0].hop)
+        reroute = Reroute(
+            session=self._id,
+            epoch=held.epoch,
+            root=held.root,
+            next=new[0].hop,
+            replay=len(new) - 1,
+        )
+        await self._session.tell(before, reroute)
+        await self._rerouted(before, held)
+
     async def _rerouted(self, before: ChainLink, held: ResumePoint) -> None:
         """Wait until a peer has followed a reroute. Raises `ChainBroken`."""
-        while (await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S))[
-            0
-        ].epoch < held.epoch:
-            pass  # the answer to an earlier one
-
-    async def _hand_over(
-        self, before: ChainLink | None, new: list[ChainLink], held: ResumePoint
-    ) -> None:
-        """Let the new peers have what the old ones held."""
-        session, further = self._session, len(new) - 1
-        if before is not None:
-            hop = new[0].hop
-            session.protocol.follow(before, hop)
-            reroute = Reroute(
-                session=session.protocol.id,
-                epoch=held.epoch,
-                root=held.root,
-                next=hop,
-                replay=further,
-            )
-            await session.tell(before, reroute)
-            await self._rerouted(before, held)
-            return
-        for told in replayed(held.root, len(held.tokens)):
-            tokens = held.tokens[told.rows]
-            await session.tell(
-                new[0], Frame.again(session.protocol.id, held.epoch, told, further, tokens=tokens)
-            )
+        while True:
+            (answer,) = await self._session.expect(Rerouted, [before], REPLAY_TIMEOUT_S)
+            if answer.epoch >= held.epoch:  # else it answers an earlier one
+                return
 
     async def _dismiss(self, links: list[ChainLink]) -> None:
-        """Hear nothing more of them, and let them know, if they are still there."""
+        """Take no more messages from peers, and tell them so, if they are still there."""
         self._session.leave(links)
-        goodbye = Close(session=self._session.protocol.id)
+        goodbye = Close(session=self._id)
         await asyncio.gather(*(take_leave(link.connection, goodbye) for link in links))
 
 
-def _places(standings: Mapping[str, Progress]) -> dict[str, tuple[int, int, int]]:
-    """How far a session has come at each peer."""
-    return {peer_id: (each.epoch, each.last, each.passed) for peer_id, each in standings.items()}
-
-
 def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:
-    """Where in the chain the first peers in a row are that failed: from, and up to."""
+    """Return where the first failed peers in a row are in the chain: ``[start, end)``."""
     start = 0
     for failed, links in groupby(chain, lambda link: link.peer_id in broken):
         end = start + len(list(links))

@@ -173,7 +173,7 @@ class ChainSession:
         """Return whether all peers are still there while the session rests, and none has said
         anything that matters."""
         while not self._inbox.empty():
-            if self.protocol.disturbs(self._event(self._inbox.get_nowait())):
+            if self.protocol.disturbs(event_of(self._inbox.get_nowait())):
                 return False
         return not any(link.connection.closed for link in self.chain)
 
@@ -250,7 +250,7 @@ class ChainSession:
 
         async def gather() -> None:
             while any(link.peer_id not in replies for link in links):
-                event = self._event(await self._inbox.get())
+                event = self._counted(await self._inbox.get())
                 try:
                     if reply := self.protocol.reply(event, kind):
                         replies[event.peer_id] = reply
@@ -271,10 +271,15 @@ class ChainSession:
         """Return what comes next. Raises `ChainSilent` when the protocol's deadline has passed."""
         while self._inbox.empty():
             with contextlib.suppress(asyncio.TimeoutError):
-                return self._event(await within(max(self._left_s(), GRACE_S), self._inbox.get()))
+                return self._counted(await within(max(self._left_s(), GRACE_S), self._inbox.get()))
             if self._left_s() <= 0:
                 raise ChainSilent(self.protocol.patience_s)
-        return self._event(self._inbox.get_nowait())
+        return self._counted(self._inbox.get_nowait())
+
+    def _counted(self, arrival: Arrival) -> Event:
+        if isinstance(arrival.message, Result):
+            self.bytes_received += arrival.nbytes
+        return event_of(arrival)
 
     def _left_s(self) -> float:
         """Until the deadline; while nothing is in flight, until there may be one at the
@@ -282,10 +287,11 @@ class ChainSession:
         deadline = self.protocol.deadline
         return self.protocol.patience_s if deadline is None else deadline - self.clock()
 
-    def _event(self, arrival: Arrival) -> Event:
-        message = arrival.message
-        if isinstance(message, Message):
-            self.bytes_received += arrival.nbytes if isinstance(message, Result) else 0
-            return Received(arrival.peer_id, message, arrival.at)
-        why = message.why if isinstance(message, LinkClosed) else str(message)
-        return Lost(arrival.peer_id, why, arrival.at)
+
+def event_of(arrival: Arrival) -> Event:
+    """Return what came over a connection as an event of the protocol."""
+    message = arrival.message
+    if isinstance(message, Message):
+        return Received(arrival.peer_id, message, arrival.at)
+    why = message.why if isinstance(message, LinkClosed) else str(message)
+    return Lost(arrival.peer_id, why, arrival.at)

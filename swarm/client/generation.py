@@ -6,7 +6,7 @@ And the main loop judges the answers.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.failover import Mender
+from swarm.chain.failover import Repairer
 from swarm.chain.protocol import Terms
 from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
@@ -23,13 +23,15 @@ from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
 from swarm.chain.trust import LIED
+from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
 from swarm.client.models import ClientModels
+from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
-from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
+from swarm.outputs import Generation, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.util.tasks import end
 from swarm.wire.messages import FaultCode
@@ -107,8 +109,8 @@ class GenerationStream:
         turn, session, held = await self._begin()
         self._session = session
         standby = self._standby = Standby(session, self._router, self._request.standby, held)
-        repairs = _Repairs(
-            Mender(session, self._router, standby, self._request.patience_s), session.clock
+        repairs = Repairs(
+            Repairer(session, self._router, standby, self._request.patience_s), session.clock
         )
         watching = asyncio.create_task(self._router.watch())
         turn.meter.start()
@@ -120,7 +122,7 @@ class GenerationStream:
                         async for piece in pieces:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
-                    await repairs.mend(failure, turn.decoder.resume)
+                    await repairs.repair(failure, turn.decoder.resume)
                     if isinstance(failure, ChainBroken):
                         self._forget(failure.peer_id, session)
             self._result = self._sum_up(turn, session, repairs)
@@ -194,10 +196,10 @@ class GenerationStream:
         return session
 
     async def _run(
-        self, turn: TextSequence, session: ChainSession, repairs: "_Repairs", standby: Standby
+        self, turn: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby
     ) -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""
-        ahead = _Ahead(turn, session, standby, self._threads.drafting)
+        ahead = Ahead(turn, session, standby, self._threads.drafting)
         try:
             while not turn.decoder.finish_reason:
                 answer = await ahead.answer()
@@ -229,7 +231,7 @@ class GenerationStream:
             session.protocol.forget(peer_id)
             self._samples = Samples()
 
-    def _sum_up(self, turn: TextSequence, session: ChainSession, repairs: "_Repairs") -> Generation:
+    def _sum_up(self, turn: TextSequence, session: ChainSession, repairs: Repairs) -> Generation:
         done = turn.sum_up(
             self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers)
         )
@@ -276,106 +278,3 @@ class GenerationStream:
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:
     return tuple(RouteStop(link.peer_id, link.layers, link.connection.rtt_ms) for link in links)
-
-
-class _Repairs:
-    """Repairs of one generation's chain, and what each took."""
-
-    def __init__(self, mender: Mender, clock: Callable[[], float]) -> None:
-        self.failovers: list[Failover] = []
-        self._mender = mender
-        self._clock = clock
-        self._heard_at = clock()
-
-    def answered(self, at: float) -> None:
-        """An answer came then: the pause of a failover before it is over."""
-        before, self._heard_at = self._heard_at, at
-        self._mender.answered()
-        if self.failovers and not self.failovers[-1].pause_ms:
-            self.failovers[-1] = replace(
-                self.failovers[-1], pause_ms=(self._heard_at - before) * 1e3
-            )
-
-    async def mend(
-        self, failure: ChainBroken | ChainSilent, resume: Callable[[], ResumePoint]
-    ) -> None:
-        """Raises `SwarmIncomplete`."""
-        broken = await self._mender.who(failure)
-        if not broken:
-            return
-        noticed_at = self._clock()
-        repair = await self._mender.mend(broken, resume)
-        self.failovers.append(
-            Failover(
-                peers=repair.peers,
-                layers=repair.layers,
-                noticed_ms=(noticed_at - self._heard_at) * 1e3,
-                waited_ms=repair.waited_ms,
-                repair_ms=(self._clock() - noticed_at) * 1e3 - repair.waited_ms,
-                pause_ms=0.0,  # until the next answer
-                replayed_tokens=repair.replayed_tokens,
-                standby=repair.standby,
-            )
-        )
-
-
-class _Ahead:
-    """The two tasks that run ahead of the answers: drafting and sending. Close it at the end."""
-
-    def __init__(
-        self, turn: TextSequence, session: ChainSession, standby: Standby, drafting: Executor
-    ) -> None:
-        self._turn, self._session, self._standby, self._thread = turn, session, standby, drafting
-        self._may_draft, self._may_send = asyncio.Event(), asyncio.Event()
-        self._tasks = [asyncio.create_task(self._draft()), asyncio.create_task(self._send())]
-
-    async def answer(self) -> ChainAnswer:
-        """The chain's next answer.
-
-        Raises what `ChainSession.receive` raises, or what one of the tasks died of.
-        """
-        receiving = asyncio.create_task(self._session.receive())
-        try:
-            await asyncio.wait({receiving, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                for task in self._tasks:
-                    if task.done():
-                        task.result()
-            return await receiving
-        finally:
-            await end(receiving)
-
-    def go_on(self) -> None:
-        """An answer was judged: there may be more to draft and to send."""
-        self._may_draft.set()
-        self._may_send.set()
-
-    async def close(self) -> None:
-        await end(*self._tasks)
-        self._turn.decoder.withdraw()
-
-    async def _draft(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._may_draft.clear()
-            while ask := self._turn.ask():
-                self._turn.propose(
-                    ask, await loop.run_in_executor(self._thread, self._turn.draft, ask)
-                )
-                self._may_send.set()
-            await self._may_draft.wait()
-
-    async def _send(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = loop.time()  # when the next frame may go, unless it is urgent
-        while True:
-            self._may_send.clear()
-            if not self._turn.urgent and (early := ready - loop.time()) > 0:
-                loop.call_later(early, self._may_send.set)
-            elif window := self._turn.next_window():
-                self._standby.sent(window)
-                await self._session.send(window)
-                ready = loop.time() + self._turn.pace_s
-                self._may_draft.set()
-                continue
-            await self._may_send.wait()

@@ -12,8 +12,8 @@ import pytest
 from helpers.loopback import eventually, soon
 from helpers.scripted_peers import WINDOW, Chain, Script, chain_of, good, kinds, mute_frames
 from swarm.audit.ledger import Ledger
-from swarm.chain import failover
-from swarm.chain.failover import Mender
+from swarm.chain import failover, standstill
+from swarm.chain.failover import Repairer
 from swarm.chain.protocol import ChainProtocol
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
@@ -63,8 +63,8 @@ class Finder:
         return Trust(Ledger(), Health(time.monotonic, time.time), connections)
 
 
-def mender(session: ChainSession, finder: Finder) -> Mender:
-    return Mender(session, finder, Standby(session, finder, False), patience_s=20.0)
+def repairer(session: ChainSession, finder: Finder) -> Repairer:
+    return Repairer(session, finder, Standby(session, finder, False), patience_s=20.0)
 
 
 async def working(link: Link, message: Message) -> None:
@@ -108,7 +108,7 @@ async def test_a_fault_from_behind_the_gap_is_about_the_peer_that_has_left(named
     ):
         of[0] = chain.peer(1) if named else None
         finder = Finder(place_of(chain, 3, 1))
-        repair = await soon(mender(session, finder).mend({chain.peer(1)}, lambda: HELD))
+        repair = await soon(repairer(session, finder).repair({chain.peer(1)}, lambda: HELD))
         assert repair.peers == (chain.peer(1),)
         assert [link.peer_id for link in session.chain] == [
             chain.peer(0),
@@ -140,7 +140,7 @@ async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
 
             monkeypatch.setattr(link.connection, "send", full)
         monkeypatch.setattr(ChainProtocol, "patience_s", 0.0)
-        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == set()
+        assert await soon(repairer(session, Finder()).find_failed(ChainSilent(1.0))) == set()
 
 
 async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(
@@ -151,7 +151,9 @@ async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(
         await session.send(WINDOW)
         monkeypatch.setattr(chain.links[0].connection, "send", lambda _: asyncio.Event().wait())
         finder = Finder()
-        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(0)}
+        assert await soon(repairer(session, finder).find_failed(ChainSilent(1.0))) == {
+            chain.peer(0)
+        }
         assert finder.blamed == [chain.peer(0)]
         assert all("Probe" in kinds(heard) for heard in chain.heard[1:])
 
@@ -168,7 +170,7 @@ async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(
             sending.cancel()
             await asyncio.wait({sending})
         await soon(
-            mender(session, Finder(place_of(chain, 2, 1))).mend({chain.peer(1)}, lambda: HELD)
+            repairer(session, Finder(place_of(chain, 2, 1))).repair({chain.peer(1)}, lambda: HELD)
         )
         await soon(session.send(WINDOW))
         await eventually(lambda: "Frame" in kinds(chain.heard[0]))
@@ -206,22 +208,22 @@ async def test_a_peer_that_reads_a_long_text_again_is_not_to_blame(impatient: No
     reading = [(0, 0), (256, 0), (256, 0), (256, 0), (256, 0), (259, 259)]
     async with chain_of(coming_to(*reading), good) as chain, chain.session(1) as session:
         finder = Finder(place_of(chain, 0, 0))
-        repairing = mender(session, finder)
-        await soon(repairing.mend({chain.peer(1)}, lambda: HELD))
+        repairing = repairer(session, finder)
+        await soon(repairing.repair({chain.peer(1)}, lambda: HELD))
         await session.send(replace(WINDOW, epoch=HELD.epoch, root=HELD.root, first=257))
-        assert await soon(repairing.who(ChainSilent(1.0))) == set()
+        assert await soon(repairing.find_failed(ChainSilent(1.0))) == set()
         assert finder.blamed == []
 
 
 async def test_a_peer_that_begins_late_is_not_to_blame(
     impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, "STANDSTILL_S", 20.0)
+    monkeypatch.setattr(standstill, "STANDSTILL_S", 20.0)
     late = coming_to((0, 0), (0, 0), (3, 0), (3, 3))
     async with chain_of(late, working) as chain, chain.session() as session:
         await session.send(WINDOW)
         finder = Finder()
-        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == set()
+        assert await soon(repairer(session, finder).find_failed(ChainSilent(1.0))) == set()
         assert finder.blamed == []
 
 
@@ -229,11 +231,13 @@ async def test_a_peer_that_begins_late_is_not_to_blame(
 async def test_a_peer_that_stands_still_is_to_blame(
     begun: int, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    monkeypatch.setattr(standstill, "STANDSTILL_S", 0.0)
     async with chain_of(working, coming_to((begun, 0))) as chain, chain.session() as session:
         await session.send(WINDOW)
         finder = Finder()
-        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == {chain.peer(1)}
+        assert await soon(repairer(session, finder).find_failed(ChainSilent(1.0))) == {
+            chain.peer(1)
+        }
         assert finder.blamed == [chain.peer(1)]
 
 
@@ -241,12 +245,12 @@ async def test_a_busy_peer_that_works_for_others_is_not_to_blame(
     impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its other sessions' prompts take far longer than one that is idle may stand still."""
-    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    monkeypatch.setattr(standstill, "STANDSTILL_S", 0.0)
     busy = coming_to(*[(0, 0)] * 8, (3, 3), batches=count())
     async with chain_of(busy, working) as chain, chain.session() as session:
         await session.send(WINDOW)
         finder = Finder()
-        assert await soon(mender(session, finder).who(ChainSilent(1.0))) == set()
+        assert await soon(repairer(session, finder).find_failed(ChainSilent(1.0))) == set()
         assert finder.blamed == []
 
 
@@ -260,18 +264,22 @@ async def test_a_busy_peer_that_works_for_others_is_not_to_blame(
 async def test_a_busy_peer_is_not_waited_for_for_ever(
     patience: str, batches: Iterator[int], impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, patience, 0.0)
+    monkeypatch.setattr(standstill, patience, 0.0)
     hangs = coming_to((3, 0), batches=batches)
     async with chain_of(hangs, working) as chain, chain.session() as session:
         await session.send(WINDOW)
-        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == {chain.peer(0)}
+        assert await soon(repairer(session, Finder()).find_failed(ChainSilent(1.0))) == {
+            chain.peer(0)
+        }
 
 
 async def test_that_a_peer_works_for_others_excuses_no_peer_behind_it(
     impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, "STANDSTILL_S", 0.0)
+    monkeypatch.setattr(standstill, "STANDSTILL_S", 0.0)
     busy = coming_to((3, 3), batches=count())
     async with chain_of(busy, coming_to((0, 0))) as chain, chain.session() as session:
         await session.send(WINDOW)
-        assert await soon(mender(session, Finder()).who(ChainSilent(1.0))) == {chain.peer(1)}
+        assert await soon(repairer(session, Finder()).find_failed(ChainSilent(1.0))) == {
+            chain.peer(1)
+        }

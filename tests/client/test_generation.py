@@ -13,9 +13,10 @@ from helpers.swarm_in_process import NEW, PROMPT, STAGES, Strike, Swarm, swarm_o
 from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream as outlets
 from peers.sessions import session as peer_sessions
-from swarm.chain import failover, in_flight, standby
+from swarm.chain import failover, in_flight, spares
 from swarm.chain.failover import Repair
-from swarm.client.generation import GenerationStream, _Repairs
+from swarm.client.generation import GenerationStream
+from swarm.client.repairs import Repairs
 from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainSilent, MissingLayers, SwarmIncomplete
 from swarm.outputs import Generation
@@ -102,18 +103,18 @@ async def test_what_a_reader_takes_counts_neither_as_a_pause_nor_as_patience() -
         def answered(self) -> None:
             """Nothing stands still here."""
 
-        async def who(self, why: object) -> set[str]:
+        async def find_failed(self, why: object) -> set[str]:
             return {"one"}
 
-        async def mend(self, broken: set[str], resume: object) -> Repair:
+        async def repair(self, broken: set[str], resume: object) -> Repair:
             now[0] += 2.0
             return Repair(("one",), (0, 4), 500.0, 7, False)
 
     now = [100.0]
-    repairs = _Repairs(Nobody(), lambda: now[0])  # type: ignore[arg-type]
+    repairs = Repairs(Nobody(), lambda: now[0])  # type: ignore[arg-type]
     repairs.answered(101.0)
     now[0] = 101.5
-    await repairs.mend(ChainSilent(1.0), lambda: ResumePoint(0, 0, 0, ()))
+    await repairs.repair(ChainSilent(1.0), lambda: ResumePoint(0, 0, 0, ()))
     now[0] = 900.0  # the answer came long ago
     repairs.answered(104.0)
     (failover,) = repairs.failovers
@@ -247,7 +248,7 @@ async def test_stages_for_which_there_is_nobody_go_without(
     make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither parts of a stage help, nor peers without room."""
-    monkeypatch.setattr(standby, "SEEK_S", 0.2)
+    monkeypatch.setattr(spares, "SEEK_S", 0.2)
     async with swarm_of(make, *STAGES) as swarm:
         text = await soon(
             write_joined_by(swarm, [(1, 2), (2, 3), (2, 4)], killing(2), small=[(0, 1)])
@@ -259,7 +260,7 @@ async def test_stages_for_which_there_is_nobody_go_without(
 async def test_one_that_stands_by_elsewhere_is_taken_if_it_is_the_only_one(
     make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standby, "SEEK_S", 0.2)
+    monkeypatch.setattr(spares, "SEEK_S", 0.2)
 
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
         (spare,) = stream.standby
