@@ -181,6 +181,8 @@ async def _serve(clients: "Sequence[SwarmClient]", settings: "Settings", as_json
 
     async with AsyncExitStack() as stack:
         for client in clients:
+            await client.check_models()
+        for client in clients:
             await stack.enter_async_context(client)
         url = await stack.enter_async_context(serving(clients, settings))
         if settings.open_to_all:

@@ -30,9 +30,10 @@ from swarm.config import load_network
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.folder import look
+from swarm.model.folder import folder_of, look
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
+from swarm.model.source import check_on_hub
 from swarm.network.known_peers import KnownPeers, Reputation
 from swarm.outputs import Audits, Generation
 from swarm.request import Options, Request
@@ -85,6 +86,7 @@ class SwarmClient:
             if each.banned_until
         }
         self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
+        self._checkpoint: Checkpoint | None = None
         self._models: ClientModels | None = None
 
     @property
@@ -112,7 +114,7 @@ class SwarmClient:
         self._threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
         loop = asyncio.get_running_loop()
         # Errors in the models are raised before anything is asked of a network.
-        checkpoint = await loop.run_in_executor(self._threads.judging, self._look)
+        checkpoint = await self.check_models()
         loading = loop.run_in_executor(self._threads.judging, self._load, checkpoint)
         # Of two failures the first is raised; the other must not be printed when it is collected.
         loading.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -166,14 +168,28 @@ class SwarmClient:
         life.callback(thread.shutdown, wait=False, cancel_futures=True)
         return thread
 
+    async def check_models(self) -> Checkpoint:
+        """Open the models without reading their weights, and check that a client can use them.
+
+        Entering the client does so first; a caller with several clients may do so for all of them
+        before one enters a network. Of the draft model only the existence is checked.
+
+        Raises:
+            ModelNotFound, DamagedModel, UnsupportedModel.
+        """
+        if self._checkpoint is None:
+            self._checkpoint = await asyncio.to_thread(self._look)
+        return self._checkpoint
+
     def _look(self) -> Checkpoint:
-        """Open the model without reading its weights, and check that a client can use it."""
         settings = self._settings
         checkpoint = Checkpoint.open(settings.model, named(settings.quantization))
         rehearsed(checkpoint)
         checkpoint.tokenizer()
         if settings.draft is not None:
             look(settings.draft, draft=True)
+            if folder_of(settings.draft) is None:
+                check_on_hub(settings.draft)
         return checkpoint
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:

@@ -1,15 +1,36 @@
 """Where a checkpoint's files come from: a local folder, or the Hugging Face hub."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import huggingface_hub
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
-from swarm.model.edge import explained
+from swarm.model.edge import explained, reason
 from swarm.model.folder import INDEX_FILE, SINGLE_FILE, Stored, headers, weight_map
 from swarm.model.hashes import file_sha256
+
+HUB_TIMEOUT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def check_on_hub(repo: str) -> None:
+    """Raise ModelNotFound if the hub says that it has no such model.
+
+    Where the hub cannot be asked, nothing is raised: the model may lie in the hub's cache.
+    """
+    try:
+        huggingface_hub.HfApi().model_info(repo, timeout=HUB_TIMEOUT_S)
+    except GatedRepoError:  # it is there; whether we may read it, loading tells
+        pass
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelNotFound(repo, f"it is no folder, and the hub says: {reason(error)}") from error
+    except Exception:  # of the connection, by a library that changes with its versions
+        log.debug("the hub cannot be asked for %s", repo, exc_info=True)
 
 
 class Source(Protocol):

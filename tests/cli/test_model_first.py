@@ -2,21 +2,28 @@
 
 import json
 import sys
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
-from helpers.loopback import WORDS, tokenizer_of
+from helpers.loopback import WORDS, soon, tokenizer_of
 from helpers.models import ARCHITECTURES
 from peers.cli import app as peer_app
 from peers.options import Options
 from peers.server import serve
 from swarm.cli.main import app, guard
+from swarm.cli.serve import _serve as gateway
 from swarm.client.client import SwarmClient
 from swarm.client.status import look, routes
 from swarm.config import Network
-from swarm.errors import UnsupportedModel
+from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.gateway.server import Settings
 from swarm.network.dht.directory import Directory
 
 NOWHERE = Network(
@@ -106,6 +113,54 @@ async def test_a_model_of_an_unsupported_class_is_told_before_the_network(
     )
     with pytest.raises(UnsupportedModel):
         await serve(options, None, lambda news: None)
+
+
+@pytest.fixture
+async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """A hub that has no model; the paths that it is asked for."""
+    asked: list[str] = []
+
+    async def nothing(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({}, status=404, headers={"X-Error-Code": "RepoNotFound"})
+
+    async with RawTestServer(nothing) as server:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", str(server.make_url("")))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        yield asked
+
+
+async def test_a_model_that_the_hub_does_not_have_is_told_before_the_network(
+    hub: list[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter(*_: object, **__: object) -> None:
+        pytest.fail("a network is entered")
+
+    monkeypatch.setattr(Directory, "join", enter)
+    client = partial(SwarmClient, network=NOWHERE)
+    options = Options(
+        "org/none", None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None
+    )
+    several = [client(str(model)), client("org/none")]
+    for use in (
+        client("org/none").__aenter__(),
+        client(str(model), draft="org/none").__aenter__(),
+        gateway(several, Settings(port=0), False),
+        serve(options, None, lambda news: None),
+        look(NOWHERE, "org/none"),
+        routes(NOWHERE, "org/none"),
+    ):
+        hub.clear()
+        with pytest.raises(ModelNotFound, match="org/none"):
+            await soon(use)
+        assert hub
+
+
+async def test_a_draft_that_is_cached_does_not_need_the_hub(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    await SwarmClient(str(model), draft="org/cached", network=NOWHERE).check_models()
 
 
 async def test_the_state_of_a_damaged_model_is_not_asked_for(
