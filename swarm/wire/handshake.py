@@ -202,7 +202,9 @@ class DiallingSide:
         binding: bytes,
         versions: Sequence[int] = SUPPORTED_VERSIONS,
     ) -> None:
-        self._me, self._expected, self._binding = me, expected, binding
+        self._me = me
+        self._expected = expected
+        self._binding = binding
         self.hello = Hello(
             nonce=new_nonce(),
             versions=tuple(versions),
@@ -245,7 +247,9 @@ class ServingSide:
     def __init__(
         self, me: LocalMember, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS
     ) -> None:
-        self._me, self._binding, self._versions = me, binding, tuple(versions)
+        self._me = me
+        self._binding = binding
+        self._versions = tuple(versions)
         self._transcript: Transcript | None = None
 
     def welcome(self, hello: Hello) -> Welcome:

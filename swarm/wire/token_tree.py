@@ -163,8 +163,13 @@ class TokenTree:
             sight[serial] = seen | 1 << len(serials)
             serials.append(serial)
             sees.append(sight[serial])
-        self.epoch, self.root, self.last, self.trunk = epoch, root, first + count - 1, trunk
-        self._serials, self._sees, self._resumed = serials, sees, replay
+        self.epoch = epoch
+        self.root = root
+        self.last = first + count - 1
+        self.trunk = trunk
+        self._serials = serials
+        self._sees = sees
+        self._resumed = replay
         new = sees[held:]
         return Placement(
             start=trunk + held,
@@ -187,8 +192,12 @@ class TokenTree:
         if self.stale(epoch) or epoch == self.epoch:
             raise OutOfOrder(epoch, self.last + 1, f"epoch {self.epoch} is not older")
         trunk, keep, serials, sees = self._forget(epoch, root, self.last + 1)
-        self.epoch, self.root, self.trunk = epoch, root, trunk
-        self._serials, self._sees, self._resumed = serials, sees, True
+        self.epoch = epoch
+        self.root = root
+        self.trunk = trunk
+        self._serials = serials
+        self._sees = sees
+        self._resumed = True
         return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
 
     def replay_chunks(self) -> Iterator[ReplayChunk]:

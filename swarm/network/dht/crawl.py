@@ -56,8 +56,12 @@ class Crawl(Generic[T]):
         satisfied: Callable[[Iterable[T]], bool] = lambda _: True,
         signpost: int = SIGNPOST,
     ) -> None:
-        self._trees, self._enough, self._rng = tuple(trees), enough, rng
-        self._counts, self._satisfied, self._signpost = counts, satisfied, signpost
+        self._trees = tuple(trees)
+        self._enough = enough
+        self._rng = rng
+        self._counts = counts
+        self._satisfied = satisfied
+        self._signpost = signpost
         self._ways = {tree: f"{rng.getrandbits(MAX_DEPTH):0{MAX_DEPTH}b}" for tree in self._trees}
         self._read: dict[Shard, Sequence[T]] = {}
 

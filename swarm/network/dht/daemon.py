@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from google.protobuf.message import Message
 from hivemind.dht.protocol import ValidationError
@@ -36,8 +36,8 @@ ANSWER_TIMEOUT_S = 15.0  # of a bootstrap node; one that is not there refuses at
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
 _LOOK_S = 0.02  # between two looks whether the process listens: the first thing it says comes later
 # What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not
-# used; a link through a relay that meets a limit is cut, which whoever uses it takes for a failure
-# and repairs.
+# used. A link through a relay that meets a limit is cut; its user takes that for a failure and
+# repairs it.
 RELAY_LIMITS = {
     "relayMaxReservations": 256,  # places
     "relayMaxCircuits": 64,  # links at a time to one place
@@ -71,54 +71,11 @@ async def start_daemon(
     if port and not client_mode:
         _check_port(host, port)
     local = host == "127.0.0.1"
-    started: list[P2P] = []
-    gate = RpcGater(network)
 
-    class Daemon(P2P):  # type: ignore[misc, unused-ignore]
-        """hivemind's P2P, all of whose calls go through our gate.
-
-        Known to us before its process exists, so that a start cut short can be cleaned up.
-        """
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate = gate
-            started.append(self)
-
-        async def _add_protobuf_unary_handler(
-            self,
-            handle_name: str,
-            handler: Callable[..., Awaitable[Message]],
-            kind: type[Message],
-            balanced: bool = False,
-        ) -> None:
-            async def answer(request: bytes, remote_id: PeerID) -> bytes:
-                call = RpcCall(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
-                context = P2PContext(
-                    handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id
-                )
-                return await gate.answer(
-                    call, request, kind.FromString, lambda message: handler(message, context)
-                )
-
-            await self._client.add_unary_handler(handle_name, answer, balanced=balanced)
-
-        async def _call_unary_protobuf_handler(
-            self, peer_id: PeerID, handle_name: str, message: Message, kind: type[Message]
-        ) -> Message:
-            call = RpcCall(handle_name, self.peer_id.to_base58(), peer_id.to_base58())
-            send = functools.partial(self._client.call_unary_handler, peer_id, handle_name)
-            answer: Message = await gate.ask(call, message, send, kind.FromString)
-            return answer
-
-        @staticmethod
-        def _make_process_args(*args: object, **kwargs: object) -> list[str]:
-            lends = {"relayService": 1, **RELAY_LIMITS} if bootstrap_node else {"relayService": 0}
-            # Without discovery it asks the relays that it is given at once, else it looks around
-            # for 15 s and more.
-            made: list[str] = P2P._make_process_args(*args, **kwargs, **lends, relayDiscovery=0)
-            # signals to our group are for us, who end the daemon after its last use
-            return in_own_session(made)
+    class Daemon(_GatedDaemon):
+        gate = RpcGater(network)
+        started: ClassVar[list[P2P]] = []
+        settings: ClassVar[dict[str, object]] = _relay_settings(bootstrap_node)
 
     try:
         # The daemon takes its key from a file only. The directory is private (0700) and gone once
@@ -141,13 +98,73 @@ async def start_daemon(
                 auto_nat=not local,
                 startup_timeout=2 * START_TIMEOUT_S + timeout_s,  # ours say what was waited for
             )
-            return await _created(creating, started, timeout_s)
+            return await _created(creating, Daemon.started, timeout_s)
     except BaseException as error:
-        for daemon in started:
+        for daemon in Daemon.started:
             await stop_daemon(daemon)
         if failure := explain(error, network.bootstrap):
             raise failure from error
         raise
+
+
+class _GatedDaemon(P2P):  # type: ignore[misc, unused-ignore]
+    """hivemind's P2P, all of whose calls go through a gater.
+
+    hivemind's `create` calls the class without arguments, so each daemon gets a class of its own.
+
+    Attributes:
+        gate: checks every call.
+        started: the daemons of this class, each from before its process exists, so that a start
+            that is cut short can be cleaned up.
+        settings: of libp2p's daemon, beside those that `create` takes.
+    """
+
+    gate: RpcGater
+    started: ClassVar[list[P2P]]
+    settings: ClassVar[dict[str, object]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started.append(self)
+
+    async def _add_protobuf_unary_handler(
+        self,
+        handle_name: str,
+        handler: Callable[..., Awaitable[Message]],
+        kind: type[Message],
+        balanced: bool = False,
+    ) -> None:
+        async def answer(request: bytes, remote_id: PeerID) -> bytes:
+            call = RpcCall(handle_name, remote_id.to_base58(), self.peer_id.to_base58())
+            context = P2PContext(
+                handle_name=handle_name, local_id=self.peer_id, remote_id=remote_id
+            )
+            return await self.gate.answer(
+                call, request, kind.FromString, lambda message: handler(message, context)
+            )
+
+        await self._client.add_unary_handler(handle_name, answer, balanced=balanced)
+
+    async def _call_unary_protobuf_handler(
+        self, peer_id: PeerID, handle_name: str, message: Message, kind: type[Message]
+    ) -> Message:
+        call = RpcCall(handle_name, self.peer_id.to_base58(), peer_id.to_base58())
+        send = functools.partial(self._client.call_unary_handler, peer_id, handle_name)
+        answer: Message = await self.gate.ask(call, message, send, kind.FromString)
+        return answer
+
+    @classmethod
+    def _make_process_args(cls, *args: object, **kwargs: object) -> list[str]:
+        made: list[str] = P2P._make_process_args(*args, **kwargs, **cls.settings)
+        # signals to our group are for us, who end the daemon after its last use
+        return in_own_session(made)
+
+
+def _relay_settings(lends: bool) -> dict[str, object]:
+    # Without discovery a daemon asks the relays that it is given at once, else it looks around for
+    # 15 s and more.
+    settings: dict[str, object] = {"relayDiscovery": 0, "relayService": int(lends)}
+    return settings | RELAY_LIMITS if lends else settings
 
 
 async def _created(

@@ -159,7 +159,8 @@ class Directory:
                 await self._replace(
                     {key: _offline(record) for key, record in self._published.items()}
                 )
-            self._publication, self._published = None, {}
+            self._publication = None
+            self._published = {}
 
     async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
         """The peers that serve layers of this model and are not offline, in order of their spans.
@@ -251,7 +252,8 @@ class Directory:
         if self._expiration > latest_expiration_s(now):
             self._expiration = 0.0  # our clock has been set back since
         expiration = max(now + lifetime_s, self._expiration + 2 * _TICK_S)
-        self._expiration, self._published = expiration, records
+        self._expiration = expiration
+        self._published = records
         stores = {**records, **gone}
         # Of two records of a peer, readers believe the one that expires later.
         expirations = {key: expiration - _TICK_S if key in gone else expiration for key in stores}

@@ -52,7 +52,9 @@ class PeerLookup:
     def __init__(
         self, network: str, fingerprint: str, model_layers: int, enough: int, rng: random.Random
     ) -> None:
-        self._network, self._fingerprint, self._layers = network, fingerprint, model_layers
+        self._network = network
+        self._fingerprint = fingerprint
+        self._layers = model_layers
         self._newest: dict[str, float] = {}  # when each peer's last record expires
         self._asked: dict[str, Shard] = {}
         self._survey: Crawl[tuple[PeerRecord, float]] = Crawl(

@@ -50,7 +50,8 @@ class RpcAuthenticator:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._key = hmac.digest(key, _PURPOSE, "sha256")
-        self._timeless, self._clock = timeless, clock
+        self._timeless = timeless
+        self._clock = clock
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
         self._turned_at = clock()
@@ -91,7 +92,9 @@ class RpcAuthenticator:
         if not abs(now - sent_at) <= MAX_AGE_S:
             raise NotAuthenticated("the call is too old, or the clock of its sender is wrong")
         if now - self._turned_at > 2 * MAX_AGE_S or now < self._turned_at:
-            self._seen, self._seen_before, self._turned_at = set(), self._seen, now
+            self._seen_before = self._seen
+            self._seen = set()
+            self._turned_at = now
         if nonce in self._seen or nonce in self._seen_before:
             raise NotAuthenticated("the call came before")
         if len(self._seen) >= MAX_NONCES:

@@ -78,8 +78,10 @@ class RpcGater:
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
-        self.density, self.clock = EclipseDetector(), ClockSkew(time_of_day)
-        self.answered = self.refused = 0
+        self.density = EclipseDetector()
+        self.clock = ClockSkew(time_of_day)
+        self.answered = 0
+        self.refused = 0
         self._network = network
         self._seal = (
             RpcAuthenticator(network.key, frozenset({PING}), time_of_day)

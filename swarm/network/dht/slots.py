@@ -31,9 +31,11 @@ class RecordSlot:
 
     def __init__(self, peer_id: str, rng: random.Random) -> None:
         self.depth = 0
-        self._peer_id, self._rng = peer_id, rng
+        self._peer_id = peer_id
+        self._rng = rng
         self._settled = False
-        self._look_at_s, self._look_depth = 0.0, 0
+        self._look_at_s = 0.0
+        self._look_depth = 0
 
     def wanted(self, now_s: float) -> int | None:
         """The depth to look at now."""
@@ -65,7 +67,8 @@ class RecordSlot:
         self._look_depth = self.depth
 
     def _look_next(self, at_s: float) -> None:
-        self._look_at_s, self._look_depth = at_s, self._rng.randint(0, self.depth)
+        self._look_at_s = at_s
+        self._look_depth = self._rng.randint(0, self.depth)
 
 
 class ModelListSlot:
@@ -77,8 +80,12 @@ class ModelListSlot:
     def __init__(self, peer_id: str, fingerprint: str, rng: random.Random) -> None:
         self.listed = False
         self.depth = 0
-        self._peer_id, self._fingerprint, self._rng = peer_id, fingerprint, rng
-        self._looks, self._look_depth, self._look_at_s = 0, 0, 0.0
+        self._peer_id = peer_id
+        self._fingerprint = fingerprint
+        self._rng = rng
+        self._looks = 0
+        self._look_depth = 0
+        self._look_at_s = 0.0
 
     def wanted(self, now_s: float) -> int | None:
         """The depth to look at now."""
@@ -104,7 +111,8 @@ class ModelListSlot:
         interval_s = (
             min(LIST_INTERVAL_S * crowd, MAX_LIST_INTERVAL_S) if self._looks else FIRST_LOOK_S
         )
-        self._look_depth, self._look_at_s = 0, now_s + interval_s * self._rng.uniform(0.5, 1.5)
+        self._look_depth = 0
+        self._look_at_s = now_s + interval_s * self._rng.uniform(0.5, 1.5)
         self._looks += 1
 
 

@@ -39,7 +39,8 @@ class Connection:
     def __init__(
         self, peer_id: str, link: Link, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.peer_id, self.link = peer_id, link
+        self.peer_id = peer_id
+        self.link = link
         self.rtt_ms = link.rtt_ms
         self._clock = clock
         self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}

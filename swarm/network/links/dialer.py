@@ -31,7 +31,10 @@ class Dialer:
         streams: Streams | None = None,
         speaks_for: int = 1,
     ) -> None:
-        self.me, self.delay_ms, self.streams, self.speaks_for = me, delay_ms, streams, speaks_for
+        self.me = me
+        self.delay_ms = delay_ms
+        self.streams = streams
+        self.speaks_for = speaks_for
         self._websockets = WebSockets()
 
     async def connect(self, address: str, certificate: str, peer_id: str) -> Link:

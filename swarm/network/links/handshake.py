@@ -72,14 +72,16 @@ async def _introduce(link: Link, me: LocalMember, expected: str) -> None:
     introduction = dialling.welcomed(welcome)
     link.version = welcome.version
     await link.send_bytes(encode(introduction))
-    link.peer_id, link.rtt_ms = expected, rtt_ms
+    link.peer_id = expected
+    link.rtt_ms = rtt_ms
 
 
 class HandshakeTicket:
     """A hello that has begun, until it is over."""
 
     def __init__(self, door: "HandshakeLimiter", address: str) -> None:
-        self._door, self._address = door, address
+        self._door = door
+        self._address = address
         self.over = False
 
     def end(self) -> None:

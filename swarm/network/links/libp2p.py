@@ -43,7 +43,8 @@ class StreamLink(Link):
         binding: bytes = b"",
     ) -> None:
         super().__init__(writer.transport, address, delay_ms, binding)
-        self._reader, self._writer = reader, writer
+        self._reader = reader
+        self._writer = writer
         # the beginning of what has not been received yet: a message and `READ_BYTES` at most
         self._got = bytearray()
         self._turn = asyncio.Lock()  # of senders: each has one message in the buffer, or none

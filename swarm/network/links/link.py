@@ -76,10 +76,14 @@ class Link(abc.ABC):
         delay_ms: float = 0.0,
         binding: bytes = b"",
     ) -> None:
-        self.address, self.delay_ms, self.binding = address, delay_ms, binding
-        self.peer_id, self.rtt_ms = "", float("inf")
+        self.address = address
+        self.delay_ms = delay_ms
+        self.binding = binding
+        self.peer_id = ""
+        self.rtt_ms = float("inf")
         self.version = PROTOCOL_VERSION
-        self.bytes_sent = self.bytes_received = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
         self._transport = transport
         self._lost = ""  # why nothing can be sent any more
         self._senders = 0

@@ -46,7 +46,8 @@ class ReplicaFeed(Generic[S]):
         release: Callable[[S], None],
         first: Iterator[Frame],
     ) -> None:
-        self._connect, self._release = connect, release
+        self._connect = connect
+        self._release = release
         self._sender: S | None = None
         self._frames: deque[Frame] = deque()
         self._behind = 0  # tokens of these

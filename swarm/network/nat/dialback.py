@@ -106,7 +106,8 @@ class Responder:
         self, daemon: P2P, websockets: WebSockets, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.closed = False
-        self._daemon, self._websockets = daemon, websockets
+        self._daemon = daemon
+        self._websockets = websockets
         self._at_once = 0
         rate = Rate.a_minute(MAX_PER_MINUTE)
         self._dials = TokenBuckets(rate, clock, MAX_KEYS)  # by the address that is dialled

@@ -34,7 +34,9 @@ class Relay:
 
     def __init__(self, daemon: P2P, network: Network, asked: tuple[RelayedAddress, ...]) -> None:
         self.streams = Streams(daemon)
-        self._daemon, self._network, self._asked = daemon, network, asked
+        self._daemon = daemon
+        self._network = network
+        self._asked = asked
 
     @classmethod
     async def start(cls, network: Network) -> Relay:
