@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
 from swarm.outputs import Generation, Measured, Piece, RouteStop
 
@@ -17,14 +17,16 @@ def stats():
     meter.loop(Measured(500.0, (50.0,)), 2, 2)
     return meter.stats(
         Counts(loops=1, drafted=1, accepted=1),
-        prompt_tokens=5,
-        bytes_sent=70,
-        bytes_received=90,
-        seed=None,
-        exact=True,
-        rule="strict",
-        draft_error=None,
-        finish_reason="stop",
+        TextFacts(
+            prompt_tokens=5,
+            bytes_sent=70,
+            bytes_received=90,
+            seed=None,
+            exact=True,
+            rule="strict",
+            draft_error=None,
+            finish_reason="stop",
+        ),
     )
 
 

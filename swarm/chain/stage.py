@@ -15,7 +15,7 @@ GOODBYE_TIMEOUT_S = 0.5
 
 
 async def take_leave(connection: Connection, message: Message) -> None:
-    """Say a last word to a peer. Never fails; one that takes nothing is told nothing."""
+    """Send a last message to a peer, for `GOODBYE_TIMEOUT_S` at most. Never raises an error."""
     with suppress(SwarmError, asyncio.TimeoutError):
         await within(GOODBYE_TIMEOUT_S, connection.send(message))
 
@@ -38,8 +38,8 @@ class ChainLink:
 
     @property
     def hop(self) -> Hop:
-        """How the peer before it reaches it: the address at which it answered us is the best one
-        there is."""
+        """How the peer before it reaches this peer: at the address at which it answered the
+        client."""
         return Hop(
             peer_id=self.record.peer_id,
             address=self.connection.link.address,

@@ -63,7 +63,7 @@ class GatewayOptions:
 
 
 @dataclass(frozen=True)
-class ClientOptions:
+class GatewayClientOptions:
     """How the gateway's clients use the swarm."""
 
     speaks_for: int
@@ -138,12 +138,12 @@ class ClientOptions:
 @quantization_option
 @entrance_options
 @grouped(GatewayOptions, "gateway")
-@grouped(ClientOptions, "options")
+@grouped(GatewayClientOptions, "options")
 def serve(
     models: tuple[str, ...],
     drafts: tuple[str, ...],
     gateway: GatewayOptions,
-    options: ClientOptions,
+    options: GatewayClientOptions,
     as_json: bool,
 ) -> None:
     """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""

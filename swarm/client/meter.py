@@ -11,6 +11,31 @@ from swarm.outputs import Failover, Measured, RouteStop, StageTimes, Stats
 from swarm.routing.chain import Stage
 
 
+@dataclass(frozen=True)
+class TextFacts:
+    """The part of the statistics of a text that is not measured.
+
+    Attributes:
+        bytes_sent: by the client.
+        seed: of the sampling noise; None for greedy decoding.
+        exact: whether the rule verifies exactly.
+        draft_error: of a drafter that failed.
+        route: the stages to show; if it is empty, the places of the last loop.
+    """
+
+    prompt_tokens: int
+    bytes_sent: int
+    bytes_received: int
+    seed: int | None
+    exact: bool
+    rule: str
+    draft_error: str | None
+    finish_reason: FinishReason
+    failovers: tuple[Failover, ...] = ()
+    cached_tokens: int = 0
+    route: Sequence[RouteStop] = ()
+
+
 @dataclass
 class Meter:
     """Takes measurements while a generation runs; `Meter.stats` sums up.
@@ -59,35 +84,18 @@ class Meter:
             if isinstance(stage, Stage)
         }
 
-    def stats(
-        self,
-        counts: Counts,
-        *,
-        prompt_tokens: int,
-        bytes_sent: int,
-        bytes_received: int,
-        seed: int | None,
-        exact: bool,
-        rule: str,
-        draft_error: str | None,
-        finish_reason: FinishReason,
-        failovers: tuple[Failover, ...] = (),
-        cached_tokens: int = 0,
-        route: Sequence[RouteStop] = (),
-    ) -> Stats:
+    def stats(self, counts: Counts, facts: TextFacts) -> Stats:
         """Everything at the end.
 
         The first loop carries the prompt: it is left out of the means if there are others.
-
-        Args:
-            route: the stages that are told of; without it, the places of the last loop.
         """
-        seconds, new_tokens = self.last_token - self.started, self.new_tokens
+        seconds = self.last_token - self.started
+        new_tokens = self.new_tokens
         loops_ms = [loop.loop_ms for loop in self.loops[1:] or self.loops]
-        stages = self._stages_of(route)
+        stages = self._stages_of(facts.route)
         return Stats(
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached_tokens,
+            prompt_tokens=facts.prompt_tokens,
+            cached_tokens=facts.cached_tokens,
             new_tokens=new_tokens,
             seconds=seconds,
             tokens_per_second=new_tokens / seconds if seconds else 0.0,
@@ -119,14 +127,14 @@ class Meter:
             wasted_tokens=counts.sent - counts.held,
             positions_per_token=counts.sent / new_tokens if new_tokens else None,
             bound_share=self._bound_share(counts),
-            bytes_sent=bytes_sent,
-            bytes_received=bytes_received,
-            verification="exact" if exact else "relaxed",
-            rule=rule,
-            draft_error=draft_error,
-            failovers=failovers,
-            seed=seed,
-            finish_reason=finish_reason,
+            bytes_sent=facts.bytes_sent,
+            bytes_received=facts.bytes_received,
+            verification="exact" if facts.exact else "relaxed",
+            rule=facts.rule,
+            draft_error=facts.draft_error,
+            failovers=facts.failovers,
+            seed=facts.seed,
+            finish_reason=facts.finish_reason,
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
 from swarm.decoding.decoder import Ask, Decoder
 from swarm.decoding.draft_tree import DraftNode
@@ -218,24 +218,24 @@ class TextSequence:
         assert decoder.finish_reason is not None
         if self.pieces:  # a text that is given up has an end, too
             self.pieces[-1] = self._with_the_rest(self.pieces[-1])
+        facts = TextFacts(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached_tokens,
+            bytes_sent=bytes_sent,
+            bytes_received=bytes_received,
+            seed=sampling.seed if sampling.temperature else None,
+            exact=decoder.rule.exact,
+            rule=str(self.request.verification),
+            draft_error=self.draft_error,
+            failovers=failovers,
+            finish_reason=decoder.finish_reason,
+            route=route,
+        )
         return Generation(
             text="".join(piece.text for piece in self.pieces),
             token_ids=tuple(piece.token_id for piece in self.pieces),
             route=route,
-            stats=self.meter.stats(
-                decoder.counts,
-                prompt_tokens=len(self.prompt),
-                cached_tokens=self.cached_tokens,
-                bytes_sent=bytes_sent,
-                bytes_received=bytes_received,
-                seed=sampling.seed if sampling.temperature else None,
-                exact=decoder.rule.exact,
-                rule=str(self.request.verification),
-                draft_error=self.draft_error,
-                failovers=failovers,
-                finish_reason=decoder.finish_reason,
-                route=route,
-            ),
+            stats=self.meter.stats(decoder.counts, facts),
             pieces=tuple(self.pieces),
         )
 

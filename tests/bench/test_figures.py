@@ -9,7 +9,7 @@ from swarm.bench.compare import Comparison
 from swarm.bench.figures import all_figures, best, figures
 from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, window_of
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
 from swarm.outputs import Generation, Measured
 
@@ -26,15 +26,17 @@ def generation(tokens_per_second, tokens=(1, 2, 3, 4)):
     )
     stats = meter.stats(
         counts,
-        prompt_tokens=1,
-        bytes_sent=400,
-        bytes_received=800,
-        seed=None,
-        exact=True,
-        rule="strict",
-        draft_error=None,
-        failovers=(),
-        finish_reason="length",
+        TextFacts(
+            prompt_tokens=1,
+            bytes_sent=400,
+            bytes_received=800,
+            seed=None,
+            exact=True,
+            rule="strict",
+            draft_error=None,
+            failovers=(),
+            finish_reason="length",
+        ),
     )
     return Generation("", tuple(tokens), (), stats)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
 from swarm.outputs import Measured, RouteStop, StageTimes
 from swarm.routing.chain import Stage
@@ -26,7 +26,7 @@ def sum_up(meter, counts, **changed):
         "finish_reason": "stop",
     }
     facts |= {"exact": True, "rule": "strict", "draft_error": None}
-    return meter.stats(counts, **{**facts, **changed})
+    return meter.stats(counts, TextFacts(**{**facts, **changed}))
 
 
 def test_rates_of_a_speculative_generation(meter, clock):

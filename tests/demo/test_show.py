@@ -4,7 +4,7 @@ from rich.console import Console
 
 from helpers.terminals import on_screens
 from swarm.bench.compare import Comparison
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
 from swarm.demo.show import WAYS, _panels, _print_table
 from swarm.outputs import Generation, Measured
@@ -27,7 +27,7 @@ def generation(tokens_per_second):
         "exact": True,
     }
     facts |= {"rule": "strict", "draft_error": None, "failovers": (), "finish_reason": "length"}
-    return Generation("", tuple(range(200)), (), meter.stats(counts, **facts))
+    return Generation("", tuple(range(200)), (), meter.stats(counts, TextFacts(**facts)))
 
 
 def test_the_table_is_whole_at_any_width(monkeypatch):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from helpers.clock import Clock
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
 from swarm.gateway.speedometer import HISTORY_S, LAST, LoopTimes, Speedometer
 from swarm.outputs import Measured, Piece, RouteStop, Stats
@@ -20,14 +20,16 @@ def stats() -> Stats:
     meter = Meter(clock=lambda: 0.0)
     return meter.stats(
         Counts(),
-        prompt_tokens=3,
-        bytes_sent=0,
-        bytes_received=0,
-        seed=None,
-        exact=True,
-        rule="strict",
-        draft_error=None,
-        finish_reason="length",
+        TextFacts(
+            prompt_tokens=3,
+            bytes_sent=0,
+            bytes_received=0,
+            seed=None,
+            exact=True,
+            rule="strict",
+            draft_error=None,
+            finish_reason="length",
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from helpers.terminals import on_screens
 from swarm.audit.unaudited import Reason
-from swarm.client.meter import Meter
+from swarm.client.meter import Meter, TextFacts
 from swarm.client.status import ModelStatus, PeerStatus
 from swarm.decoding.counts import Counts
 from swarm.outputs import Audits, Generation, Measured, Piece, RouteStop
@@ -44,7 +44,7 @@ def generation(drafted=0, accepted=0):
     route = (RouteStop(PEER_A, (0, 4), 1.0), RouteStop(PEER_B, (4, 8), 1.0))
     facts |= {"exact": True, "rule": "strict", "draft_error": None}
     pieces = tuple(Piece(1, "x", origin) for origin in LEGEND if drafted and origin != "relaxed")
-    return Generation("hello", (1, 2), route, meter.stats(counts, **facts), pieces)
+    return Generation("hello", (1, 2), route, meter.stats(counts, TextFacts(**facts)), pieces)
 
 
 class Terminal(io.StringIO):
