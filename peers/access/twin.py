@@ -6,6 +6,7 @@ does.
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -18,16 +19,18 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 
 LOOK_S = 60.0  # of two that start in the same moment, neither finds the other at its start
+OTHER_MODELS = 8  # that one look asks for; where there are more, they take turns by lot
 
 log = logging.getLogger(__name__)
 
 
 class TwinSearch:
     """Looks for another peer with the key of this one, at the addresses that the directory has
-    under it."""
+    under it: for the same model, and for others."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, rng: random.Random | None = None) -> None:
         self._dialer = dialer
+        self._rng = rng or random.Random()
         self._from_us = 0  # links by which we have dialled ourselves
 
     def serving(
@@ -67,9 +70,18 @@ class TwinSearch:
                 log.warning("a peer at %s uses this peer's key, too; it will end", address)
 
     async def _find(self, directory: Directory, record: PeerRecord) -> Sequence[PeerRecord]:
-        with suppress(DirectoryDown):  # that is told elsewhere
-            return await directory.under_our_id(record.fingerprint, record.model_layers)
-        return ()
+        """The records under our id, of our model and of some others; none if the directory is down,
+        which is told elsewhere."""
+        found: list[PeerRecord] = []
+        with suppress(DirectoryDown):
+            found += await directory.under_our_id(record.fingerprint, record.model_layers)
+            others = [
+                each for each in await directory.models() if each.fingerprint != record.fingerprint
+            ]
+            chosen = self._rng.sample(others, min(OTHER_MODELS, len(others)))
+            for each in chosen:
+                found += await directory.under_our_id(each.fingerprint, each.model_layers)
+        return found
 
     async def _where_it_answers(self, other: PeerRecord, ours: Sequence[str]) -> str | None:
         """The first of its addresses where a peer that is not this one proves that it has our

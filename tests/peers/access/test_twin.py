@@ -76,6 +76,16 @@ async def test_it_is_found_in_whichever_layers_it_serves(
         await soon(two.twins.check(directory, two.server.record(last_layer=1)))
 
 
+async def test_it_is_found_whatever_model_it_serves(
+    computers: list[Computer], directory: Directory
+) -> None:
+    one, two = computers
+    other = one.server.record(model="another", fingerprint="f" * 32, last_layer=1, model_layers=1)
+    await directory.publish(other)
+    with pytest.raises(KeyInUse):
+        await soon(two.twins.check(directory, two.record))
+
+
 async def test_of_two_that_started_together_one_ends(
     computers: list[Computer], directory: Directory
 ) -> None:
