@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from helpers.loopback import Server, listen, somebody, soon
 from peers.access import reachability as module
+from peers.access.entering import insist
 from peers.access.reachability import Reach, Unreachable, Verdict, asked, judge, own_address
 from peers.events import News
 from swarm.config import Network
@@ -168,7 +170,8 @@ async def test_no_way_in_at_all_is_said(
 
 
 @pytest.mark.usefixtures("_as_if_outside")
-async def test_no_bootstrap_node_is_said() -> None:
+async def test_no_bootstrap_node_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "insist", partial(insist, patience_s=0.0))
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap):
         async with asked(
