@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from helpers.swarm_in_process import Material, Swarm, swarm_of
 from swarm.client.conversation import Message, by_template
 
-NEW_TOKENS = 24
+NEW_TOKENS = 12
 QUESTIONS = (
     "What is the capital of France?",
     "Write the numbers from one to ten.",

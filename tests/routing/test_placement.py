@@ -129,7 +129,7 @@ def test_layers_are_missing_only_while_there_are_too_few_peers(capacities, layer
         assert missing(peers, layers) < gaps or not gaps
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(swarms())
 def test_from_any_state_they_come_to_rest_and_open_no_gap(swarm):
     layers, peers, capacities, rng = swarm

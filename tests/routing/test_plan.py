@@ -58,7 +58,7 @@ def with_neighbours(candidate, measured):
     return replace(candidate, neighbours_ms=near)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(swarms())
 def test_no_chain_has_a_shorter_loop(swarm):
     layers, candidates, measured = swarm
@@ -75,7 +75,7 @@ def test_no_chain_has_a_shorter_loop(swarm):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.integers(3, 5),
     st.lists(st.tuples(*[st.integers(0, 9).map(float)] * 3), min_size=2, max_size=4),
@@ -155,7 +155,7 @@ def test_a_gap_is_named():
     assert (caught.value.gaps, caught.value.peers) == (((3, 8),), 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(swarms())
 def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swarm):
     layers, candidates, measured = swarm
@@ -175,7 +175,7 @@ def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swar
         )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(swarms(), st.randoms())
 def test_the_cost_of_any_chain_is_what_its_loop_takes(swarm, rng):
     layers, candidates, measured = swarm
