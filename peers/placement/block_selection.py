@@ -15,7 +15,7 @@ from typing import Protocol
 from peers.placement.membership import as_serving, usual_speed
 from swarm.errors import DirectoryDown
 from swarm.network.dht.records import PeerRecord
-from swarm.routing.placement import Serving, Span, better_span, choose_span
+from swarm.routing.placement import ServedSpan, Span, better_span, choose_span
 
 CLAIM_PAUSE_S = 1.0  # until a claim can be seen by all who look; up to twice that
 LOOK_TRIES = 3  # to read the directory at first, before we give up
@@ -69,7 +69,7 @@ class Placing:
             except DirectoryDown as error:
                 log.warning("whether others claim the same layers is found out later: %s", error)
                 return span
-            better = self._better(seen, Serving(self._peer_id, *span, speed))
+            better = self._better(seen, ServedSpan(self._peer_id, *span, speed))
             if better is None:
                 return span
             span = better
@@ -78,7 +78,7 @@ class Placing:
 
     async def reconsider(self, first: int, last: int, tokens_per_second: float) -> Span | None:
         """Where to move from these layers, claimed; None to stay, and then nothing is claimed."""
-        mine = Serving(self._peer_id, first, last, tokens_per_second)
+        mine = ServedSpan(self._peer_id, first, last, tokens_per_second)
         try:
             if await self._wish(mine) is None:
                 return None
@@ -91,7 +91,7 @@ class Placing:
         except DirectoryDown as error:
             log.warning("whether to move is decided later: %s", error)
             return None
-        there = Serving(self._peer_id, *span, tokens_per_second)
+        there = ServedSpan(self._peer_id, *span, tokens_per_second)
         return (
             span
             if self._move(seen, mine) is not None and self._better(seen, there) is None
@@ -113,7 +113,7 @@ class Placing:
                 await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
         return await self._census.take() or []
 
-    async def _wish(self, mine: Serving) -> Span | None:
+    async def _wish(self, mine: ServedSpan) -> Span | None:
         return self._move(await self._census.take((mine.first_layer, mine.last_layer)), mine)
 
     async def _claim_and_look(self, span: Span, before: Iterable[PeerRecord]) -> list[PeerRecord]:
@@ -123,10 +123,10 @@ class Placing:
         earlier = {record.peer_id: record for record in before}
         return heeded(await self._census.take(span) or [], self._peer_id, earlier)
 
-    def _better(self, seen: Iterable[PeerRecord], mine: Serving) -> Span | None:
+    def _better(self, seen: Iterable[PeerRecord], mine: ServedSpan) -> Span | None:
         return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
 
-    def _move(self, seen: "list[PeerRecord] | None", mine: Serving) -> Span | None:
+    def _move(self, seen: "list[PeerRecord] | None", mine: ServedSpan) -> Span | None:
         """A better span, if all layers that are left for it are served by others now, and not only
         soon."""
         if seen is None:

@@ -13,7 +13,7 @@ from swarm.network.dht.records import PeerRecord
 from swarm.network.links.connection import Connection
 from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections, candidates
-from swarm.routing.placement import Serving, Span
+from swarm.routing.placement import ServedSpan, Span
 
 EVERYBODY = 16  # a swarm of so many is asked as a whole
 ASK_AT_ONCE = 16  # of a larger one
@@ -104,7 +104,7 @@ def decisive(
     return [r for r in records if not matter.isdisjoint(range(r.first_layer, r.last_layer))]
 
 
-def as_serving(records: Iterable[PeerRecord]) -> list[Serving]:
+def as_serving(records: Iterable[PeerRecord]) -> list[ServedSpan]:
     """As the policy sees them.
 
     Whoever has not measured yet is taken to be as fast as others are.
@@ -112,7 +112,7 @@ def as_serving(records: Iterable[PeerRecord]) -> list[Serving]:
     records = list(records)
     speed = usual_speed(records)
     return [
-        Serving(
+        ServedSpan(
             r.peer_id,
             r.first_layer,
             r.last_layer,

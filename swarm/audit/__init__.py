@@ -1,3 +1,1 @@
-"""Noticing peers that compute something else than the model: what to compare, what it means, whom
-to blame. No I/O.
-"""
+"""Detecting peers that compute something else than the model: compare, judge, blame. No I/O."""

@@ -1,32 +1,31 @@
-"""What chains said of one text, by position: two of them are compared place by place, or not at
-all."""
+"""The hidden states that a chain answered for a text, and their comparison with another chain's."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
 
-from swarm.audit.distance import distances
+from swarm.audit.tolerance import distances
 
 
 class Incomparable(Exception):
-    """Rows that do not belong together, or not where they are said to.
+    """Rows that do not belong to the same text or to the positions given for them.
 
-    Never a peer's fault: what a peer sends is checked before it becomes a row.
+    Never a peer's fault: a peer's answers are checked before they become rows.
     """
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one chain said at some positions of a text.
+    """One chain's hidden states at some positions of a text.
 
     Attributes:
-        text: the tokens that the chain was told, all that it says anything of included.
+        text: the tokens that the chain computed, at least up to the last of the positions.
         positions: ascending, at least one.
         hidden: ``[len(positions), hidden]``, behind the final norm.
 
     Raises:
-        Incomparable: if there is not just one row for each position, and each within the text.
+        Incomparable: unless there is one row for each position, and each position is in the text.
     """
 
     text: tuple[int, ...]
@@ -34,16 +33,16 @@ class Answers:
     hidden: Tensor
 
     def __post_init__(self) -> None:
-        places, rows = self.positions, self.hidden.shape[0]
-        if rows != len(places) or not places:
-            raise Incomparable(f"{rows} rows for {len(places)} positions")
-        if not all(one < other for one, other in pairwise(places)) or not 0 <= places[0] <= places[
-            -1
-        ] < len(self.text):
-            raise Incomparable(f"positions {places} of a text of {len(self.text)} tokens")
+        positions = self.positions
+        rows = self.hidden.shape[0]
+        if rows != len(positions) or not positions:
+            raise Incomparable(f"{rows} rows for {len(positions)} positions")
+        ascending = all(one < other for one, other in pairwise(positions))
+        if not ascending or not 0 <= positions[0] <= positions[-1] < len(self.text):
+            raise Incomparable(f"positions {positions} of a text of {len(self.text)} tokens")
 
     def distances(self, other: "Answers") -> Tensor:
-        """How far apart the two are at each position, float32 ``[n]``; see `swarm.audit.distance`.
+        """Return `swarm.audit.tolerance.distances` at each position, float32 ``[n]``.
 
         Raises:
             Incomparable: if the two are not of the same text, positions and width.

@@ -1,5 +1,4 @@
-"""What a client keeps of the answers to one text, so that they can be compared with those of others
-later."""
+"""Samples of a chain's answers to one text, kept for a later comparison with other chains."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +10,17 @@ from torch import Tensor
 
 from swarm.routing.chain import Stage
 
-# positions of a text whose hidden states are kept: half a megabyte for a large model
-MAX_SAMPLES = 64
-# positions that were answered, and of which it is not known whether the text gets there
-MAX_PENDING = 512
+MAX_SAMPLES = 64  # positions of a text whose hidden states are kept: 0.5 MB for a large model
+MAX_PENDING = 512  # answered positions of which it is not known yet whether the text gets there
 
 
-class Answered(Protocol):
-    """A token that was answered: is it ``kept`` in the text, or ``alive``, so that it may be
-    yet?"""
+class AnsweredToken(Protocol):
+    """A token that was answered.
+
+    Attributes:
+        kept: it is part of the text.
+        alive: it is part of the text, or may still become one.
+    """
 
     @property
     def position(self) -> int: ...
@@ -31,17 +32,17 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A text, and what its chain said at some of its positions.
+    """A text, and its chain's hidden states at some of its positions.
 
     Attributes:
         tokens: prompt and output.
         prompt_tokens: how many of them are the prompt.
-        positions: ascending; at each of them ``hidden`` ``[n, hidden]`` has what came, before the
-            final norm.
-        windows: answers of the chain that these positions come from.
+        positions: the sampled positions, ascending.
+        hidden: ``[len(positions), hidden]``, the chain's answers there, before the final norm.
+        windows: how many answers of the chain these positions come from.
         stages: the chain at the end.
-        gone: peers that had a part before, be it in an earlier text of the same session.
-        dtypes: in which all of these say to compute.
+        gone: peers that were part of the chain before, also in an earlier text of the session.
+        dtypes: in which all of these peers say they compute.
         max_tokens: for which sessions were opened.
     """
 
@@ -57,41 +58,39 @@ class Evidence:
 
     @property
     def told(self) -> tuple[int, ...]:
-        """The tokens that a chain has to be told to say something of the last position."""
+        """The tokens that a chain has to compute to answer all positions."""
         return self.tokens[: self.positions[-1] + 1]
 
     @property
     def peer_ids(self) -> frozenset[str]:
-        """All peers whose work these answers rest on."""
+        """All peers that had a part in these answers."""
         return self.gone | {stage.peer_id for stage in self.stages}
 
 
 class Samples:
-    """A fair sample of the positions of a text that grows: every one is as likely to be in it at
-    the end.
+    """A uniform sample of the positions of a text that grows (reservoir sampling, Vitter 1985).
 
     Args:
-        choose: a random number from 0 to ``n - 1``.
+        choose: returns a random number from 0 to ``n - 1``.
     """
 
     def __init__(self, choose: Callable[[int], int] = random.randrange) -> None:
         self._choose = choose
-        self._pending: list[tuple[Answered, Tensor, int]] = []
-        # position, hidden state, number of the answer
+        self._pending: list[tuple[AnsweredToken, Tensor, int]] = []
+        # Position, hidden state, number of the answer.
         self._chosen: list[tuple[int, Tensor, int]] = []
-        self._seen = self._answers = 0
+        self._seen = 0  # positions of the text
+        self._answers = 0
 
-    def answered(self, nodes: Sequence[Answered], hidden: Tensor) -> None:
-        """An answer came: ``hidden`` ``[n, hidden]`` at these nodes."""
+    def answered(self, nodes: Sequence[AnsweredToken], hidden: Tensor) -> None:
+        """Take an answer: ``hidden`` ``[n, hidden]`` at ``n`` nodes."""
         self._answers += 1
-        self._pending += [
-            (node, row, self._answers) for node, row in zip(nodes, hidden, strict=True)
-        ]
+        for node, row in zip(nodes, hidden, strict=True):
+            self._pending.append((node, row, self._answers))
         self._pending = self._pending[-MAX_PENDING:]
 
     def settle(self) -> None:
-        """Tokens were committed: take those that are part of the text, forget those that never will
-        be."""
+        """Offer the tokens that became part of the text, and drop those that never will."""
         for node, row, answer in self._pending:
             if node.kept:
                 self._offer(node.position, row, answer)
@@ -101,7 +100,7 @@ class Samples:
         self._seen += 1
         place = len(self._chosen) if len(self._chosen) < MAX_SAMPLES else self._choose(self._seen)
         if place < MAX_SAMPLES:
-            # a view would keep its whole answer
+            # A copy: a view of the row would keep the whole answer.
             self._chosen[place : place + 1] = [(position, row.clone(), answer)]
 
     def evidence(
@@ -112,11 +111,11 @@ class Samples:
         parties: Mapping[str, str],
         max_tokens: int,
     ) -> Evidence | None:
-        """What is known of the finished text; None if nothing is.
+        """Return the evidence of the finished text; None if no position was sampled.
 
         Args:
             stages: the chain at the end.
-            parties: the dtype of every peer that ever had a part in the session.
+            parties: the dtype of every peer that ever had a part in the session, by its id.
             max_tokens: for which sessions were opened.
         """
         if not self._chosen:

@@ -1,11 +1,10 @@
-"""What one client knows of the honesty of peers: how much of theirs was found right, and who is
-under suspicion.
+"""One client's record of the honesty of peers: their clean windows, and its suspicions.
 
 A peer is a *suspect* from the first disagreement that it may have caused until its test
-(`swarm.audit.sequential`) clears it, unless others that were part of more disagreements explain all
-of its own. It is condemned only if the test says so *and* nobody else was part of all the chains
-that disagreed with it: an honest peer that always works beside a liar is as suspect as the liar,
-and never condemned for it. Local, never told to others.
+(`swarm.audit.sequential`) clears it, unless peers that were part of more disagreements explain all
+of its own. It is condemned only if the test says so *and* no other peer was part of all chains that
+disagreed with it: an honest peer that always works beside a liar is as suspect as the liar, and
+never condemned for it. The record is local and never told to others.
 """
 
 from collections import Counter, deque
@@ -14,16 +13,16 @@ from functools import reduce
 
 from swarm.audit.sequential import Test
 
-FIRST_WINDOWS = 20  # of a new peer: until so many were found right, every text is audited
-MAX_PEERS = 4096  # that are remembered; those heard of longest ago are forgotten first
+FIRST_WINDOWS = 20  # clean windows of a new peer, until which all of its texts are audited
+MAX_PEERS = 4096  # that are remembered; those audited longest ago are forgotten first
 MAX_DISAGREEMENTS = 256
 
 
 class Ledger:
-    """One client's book on lies.
+    """One client's record of audits.
 
     Args:
-        clean: windows that were found right, by peer, as they were remembered.
+        clean: windows that an audit found right, by peer, from earlier runs.
     """
 
     def __init__(self, clean: Mapping[str, int] | None = None) -> None:
@@ -34,7 +33,7 @@ class Ledger:
 
     @property
     def clean(self) -> Mapping[str, int]:
-        """Windows that were found right, by peer; those heard of last come last."""
+        """Windows that an audit found right, by peer; the peers audited last come last."""
         return self._clean
 
     @property
@@ -42,29 +41,30 @@ class Ledger:
         """Peers under suspicion, the worst first."""
         open_ = [chain & self._tests.keys() for chain in self._disagreements]
         counts = Counter(peer for chain in open_ for peer in chain)
-        suspects = {
-            peer
-            for chain in open_
-            for peer in chain
-            if counts[peer] == max(map(counts.__getitem__, chain))
-        }
-        return tuple(
-            sorted(
-                suspects, key=lambda peer: (-self._tests[peer].nats, self._clean.get(peer, 0), peer)
-            )
-        )
+        suspects: set[str] = set()
+        for chain in open_:
+            most = max((counts[peer] for peer in chain), default=0)
+            suspects |= {peer for peer in chain if counts[peer] == most}
+        return tuple(sorted(suspects, key=self._rank))
+
+    def _rank(self, peer: str) -> tuple[float, int, str]:
+        """Sorts suspects, the worst first."""
+        return -self._tests[peer].nats, self._clean.get(peer, 0), peer
 
     @property
     def worse(self) -> tuple[str, ...]:
-        """Of those who accuse each other all but the one with the best record, the worst first."""
+        """Peers that accuse each other, without the one with the best record; the worst first."""
         suspects = self.suspects
         disputes = [[peer for peer in suspects if peer in dispute] for dispute in self._disputes]
         worse = {peer for dispute in disputes for peer in dispute[:-1]}
         return tuple(peer for peer in suspects if peer in worse)
 
     def chance(self, peer_ids: Iterable[str], rate: float) -> float:
-        """How likely a text of these peers is audited: surely while one of them is new or suspect,
-        and less the longer their record is, down to ``rate``. A rate of 0 audits nothing."""
+        """Return the chance that a text of these peers is audited.
+
+        It is 1 while one of them is new or a suspect, and falls with the length of their records,
+        down to ``rate``. A rate of 0 audits nothing.
+        """
         if not rate:
             return 0.0
         suspects = set(self.suspects)
@@ -77,29 +77,28 @@ class Ledger:
         return max(rate, min(1.0, FIRST_WINDOWS / clean))
 
     def agreed(self, peer_ids: Collection[str], windows: int) -> None:
-        """Two independent computations of ``windows`` agreed, one of which was made by these
-        peers."""
+        """Record that ``windows`` of these peers agreed with an independent computation."""
         for peer in peer_ids:
             self._clean[peer] = self._clean.pop(peer, 0) + windows
             if peer in self._tests:
                 self._tests[peer] = self._tests[peer].agreed()
                 if self._tests[peer].verdict == "cleared":
-                    # it stays part of the disagreements: nobody else is condemned in its place
+                    # It stays part of the disagreements: no other peer is condemned in its place.
                     del self._tests[peer]
         while len(self._clean) > MAX_PEERS:
             del self._clean[next(iter(self._clean))]
 
     def disagreed(self, peer_ids: Collection[str], dispute: bool = False) -> tuple[str, ...]:
-        """One of these peers lied, and nobody could find out who.
+        """Record that one of these peers lied, and that it is not known which.
 
-        Whoever was a suspect before did it most likely.
+        Those that were suspects before share the blame.
 
         Args:
-            dispute: they were asked the same and answered differently, so that one of them is
-                enough for a chain.
+            dispute: they answered the same question differently, so that a chain needs only one of
+                them.
 
         Returns:
-            Those that are condemned by it: none or one.
+            The peers condemned by it: none or one.
         """
         chain = frozenset(peer_ids)
         before = chain & set(self.suspects)
@@ -117,7 +116,7 @@ class Ledger:
         return tuple(condemned)
 
     def convicted(self, peer: str) -> None:
-        """It is known that this peer lied: what others were suspected of with it is explained."""
+        """Record that this peer lied: its disagreements no longer count against other peers."""
         self._clean.pop(peer, None)
         self._tests.pop(peer, None)
         explained = {each for chain in self._disagreements if peer in chain for each in chain}
@@ -130,7 +129,7 @@ class Ledger:
                 del self._tests[other]
 
     def _alone(self, peer: str) -> bool:
-        """Whether its test condemns it, and nobody else explains all that it is suspected of."""
+        """Return whether its test condemns a peer, and no other explains all its disagreements."""
         chains = [chain for chain in self._disagreements if peer in chain]
         common = reduce(frozenset.intersection, chains) if chains else frozenset()
         return self._tests[peer].verdict == "condemned" and common == {peer}

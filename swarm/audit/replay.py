@@ -1,5 +1,4 @@
-"""How a text is run once more, so that it looks as if it were being written: its prompt, then
-window after window."""
+"""How a text is run once more as if it were being written: its prompt, then window after window."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from swarm.decoding.windows import Window, windows
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
-MOST_AT_ONCE = 8  # tokens a window, as many as a drafter is often right
+MOST_AT_ONCE = 8  # tokens in a window, a usual run of accepted drafts
 
 
 def replay_windows(
     tokens: Sequence[int], prompt_tokens: int, rng: random.Random
 ) -> Iterator[Window]:
-    """The frames of a session that is told ``tokens``.
+    """Return the windows of a session that computes ``tokens``, prompt first.
 
-    Answers are wanted from the prompt's last token on.
-
-    Each that asks for answers is to be answered before the next one is sent. The prompt's chunks
-    before its last ask for none; they are answered as well, with nothing, and need not be waited
-    for.
+    Answers are wanted from the prompt's last token on. A window that asks for answers has to be
+    answered before the next one is sent. The prompt's chunks before its last ask for none: their
+    answers are empty, and need not be waited for.
     """
     return windows(tokens, _sizes(prompt_tokens, rng), answered_from=prompt_tokens - 1)
 
@@ -32,7 +29,6 @@ def _sizes(prompt_tokens: int, rng: random.Random) -> Iterator[int]:
 
 
 def places(window: Window) -> range:
-    """Return the positions in the text that a window of `replay_windows` asks about: one for each
-    row of its answer."""
+    """Return the positions that a window asks about; its answer has a row for each."""
     end = window.position + len(window.tokens)
     return range(end - window.tail, end)

@@ -1,29 +1,28 @@
-"""Who of two chains lied: which chains to run next, and what their answers prove.
+"""Which peer of two chains lied: which chains to run next, and what their answers prove.
 
-The text was written by the *first* party of every stage. An audit ran it over *second* parties,
-where there were any, and the answers differ. A `Trial` asks for more runs of the same tokens, each
-an ordinary session:
+The *first* party of every stage wrote the text. An audit ran it over the *second* parties, where
+there were any, and the answers differ. A `Trial` asks for more runs of the same tokens, each an
+ordinary session:
 
 1. The first parties once more. If they now agree with the audit, the lie cannot be reproduced: any
-   of them may have told it. If they agree with what they wrote, they are the base from there on; if
-   with neither, the audit's chain is.
-2. The base with a single stage exchanged, for each stage. Where that makes a difference, its two
+   of them may have told it. If they agree with what they wrote, they are the base for the runs that
+   follow. If they agree with neither, the audit's chain is.
+2. The base with a single stage exchanged, for each stage. Where the answer changes, the stage's two
    parties differ.
 3. For each such stage its first, second and third party, beside all first and beside all second
-   parties of the other stages, twice. A party is convicted if every time it alone differs. A
-   neighbour that is the same in all runs could be the liar, and know from whom it meets when to
-   lie; so nobody is convicted whose neighbours cannot be exchanged.
+   parties of the other stages, twice. A party is convicted if it alone differs every time. A
+   neighbour that is the same in all runs could be the liar: it could lie whenever it meets that
+   party. So a party whose neighbours cannot be exchanged is never convicted.
 
-An honest party is thus convicted only if two parties agree on the same lie, or both of the parties
-before or behind it lie whenever they meet it, and to it alone.
+Thus an honest party is convicted only if two parties agree on the same lie, or if both of the
+parties before it, or both behind it, lie whenever they meet it, and to it alone.
 """
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 FIRST, SECOND, THIRD = 0, 1, 2
-# numbers of the two answers that differ; those of the trial's own runs follow
-WRITTEN, AUDIT = 0, 1
+WRITTEN, AUDIT = 0, 1  # numbers of the two answers that differ; those of the trial's runs follow
 ROUNDS = 2
 
 Party = tuple[str, ...]  # ids of the peers that compute a stage, one after the other
@@ -32,7 +31,7 @@ Run = tuple[int, ...]  # which party computes, for every stage
 
 @dataclass(frozen=True)
 class Stand:
-    """The parties of one stage; None where there is nobody."""
+    """The parties of one stage; None where no peers are available."""
 
     first: Party
     second: Party | None = None
@@ -46,16 +45,21 @@ class Stand:
 
 @dataclass(frozen=True)
 class Step:
-    """What to run next, and with which earlier answers to compare what comes, by their numbers."""
+    """What to run next, and the numbers of the earlier answers to compare its answer with."""
 
     run: Run
     against: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Peers that lied for certain; sets of which one lied, each; and such sets whose members accuse
-    each other."""
+class TrialOutcome:
+    """What a trial found.
+
+    Attributes:
+        convicted: peers that lied for certain.
+        suspected: sets of peers, of each of which at least one lied.
+        disputed: likewise, but the members of each accuse each other.
+    """
 
     convicted: tuple[str, ...] = ()
     suspected: tuple[frozenset[str], ...] = ()
@@ -63,35 +67,42 @@ class Outcome:
 
 
 class Trial:
-    """Run `step`, `tell` what came of it, until there is an `outcome`.
+    """A state machine: the caller runs `step` and calls `tell`, until there is an `outcome`.
 
     Args:
-        stands: of the stages in order; the audit exchanged every stage that has a second party, at
-            least one.
-        gone: peers that had a part in the text, and none any more when it ended.
+        stands: one for each stage, in order. The audit exchanged every stage that has a second
+            party, at least one.
+        gone: peers that had a part in the text, but no longer when it ended.
     """
 
     def __init__(self, stands: Sequence[Stand], gone: frozenset[str] = frozenset()) -> None:
-        self._stands, self._gone = tuple(stands), gone
+        self._stands = tuple(stands)
+        self._gone = gone
         self._made = AUDIT  # number of the last answer
         self._course = self._proceed()
-        self.outcome: Outcome | None = None
+        self.outcome: TrialOutcome | None = None
         self.step: Step | None = next(self._course)
 
     def tell(self, same: Sequence[bool] | None) -> None:
-        """Whether the answer to `step` is the same as each of those it was to be compared with;
-        None if the run could not be made, which proves nothing."""
+        """Take the result of `step`, and proceed.
+
+        Args:
+            same: whether its answer is the same as each of those in `Step.against`; None if the run
+                could not be made, which proves nothing.
+        """
         try:
             self.step = self._course.send(same)
         except StopIteration as end:
-            self.step, self.outcome = None, end.value
+            self.step = None
+            self.outcome = end.value
 
     @property
     def _exchanged(self) -> list[int]:
         return [i for i, stand in enumerate(self._stands) if stand.second is not None]
 
-    def _proceed(self) -> Generator[Step, Sequence[bool] | None, Outcome]:
-        firsts, seconds = self._all(FIRST), self._all(SECOND)
+    def _proceed(self) -> Generator[Step, Sequence[bool] | None, TrialOutcome]:
+        firsts = self._all(FIRST)
+        seconds = self._all(SECOND)
         same = yield self._step(firsts, WRITTEN, AUDIT)
         if same is None:
             return self._suspect(firsts, seconds)
@@ -100,9 +111,8 @@ class Trial:
             return self._suspect(firsts)
         disputed = []
         for i in self._exchanged:
-            same = yield self._step(
-                _exchange(base, i, SECOND if base[i] == FIRST else FIRST), number
-            )
+            other = SECOND if base[i] == FIRST else FIRST
+            same = yield self._step(_exchange(base, i, other), number)
             if same is not None and not same[0]:
                 disputed.append(i)
         convicted: list[str] = []
@@ -114,11 +124,11 @@ class Trial:
             else:
                 unclear.append(frozenset(liar or self._may_have_lied(i)))
         if convicted:
-            return Outcome(tuple(convicted))
-        return Outcome(disputed=tuple(unclear)) if unclear else self._suspect(firsts, seconds)
+            return TrialOutcome(tuple(convicted))
+        return TrialOutcome(disputed=tuple(unclear)) if unclear else self._suspect(firsts, seconds)
 
     def _decide(self, i: int) -> Generator[Step, Sequence[bool] | None, Party | None]:
-        """The party of stage ``i`` that alone differs, in all surroundings and every time."""
+        """Find the party of stage ``i`` that alone differs, beside all neighbours, every time."""
         neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(self._stands)]
         if self._stands[i].third is None or any(self._stands[j].second is None for j in neighbours):
             return None
@@ -138,8 +148,10 @@ class Trial:
         return self._stands[i].party(suspects.pop())
 
     def _may_have_lied(self, i: int) -> set[str]:
-        """Where first and second party of a stage differ, and it is not clear who lied: a neighbour
-        that cannot be exchanged may have done it."""
+        """Return the peers that may have lied where the parties of a stage differ.
+
+        A neighbour that cannot be exchanged may have done it, too.
+        """
         stand = self._stands[i]
         fixed = [s.first for s in self._stands[max(0, i - 1) : i + 2] if s.second is None]
         parties = [*(party for party in (stand.first, stand.second, stand.third) if party), *fixed]
@@ -152,15 +164,15 @@ class Trial:
         self._made += 1
         return Step(run, against)
 
-    def _suspect(self, *runs: Run) -> Outcome:
-        """Everybody who had a part in these runs, and in the text."""
+    def _suspect(self, *runs: Run) -> TrialOutcome:
+        """Suspect all peers that had a part in these runs, or in the text."""
         peers = {
             peer
             for run in runs
             for i, which in enumerate(run)
             for peer in self._stands[i].party(which)
         }
-        return Outcome(suspected=(frozenset(peers) | self._gone,))
+        return TrialOutcome(suspected=(frozenset(peers) | self._gone,))
 
 
 def _exchange(run: Run, i: int, which: int) -> Run:
@@ -168,7 +180,9 @@ def _exchange(run: Run, i: int, which: int) -> Run:
 
 
 def _alone(first_second: bool, first_third: bool, second_third: bool) -> set[int]:
-    """Who of three differs from both others, which agree."""
+    """Return which of three differs from both others, which agree."""
     if first_second + first_third + second_third != 1:
         return set()
-    return {THIRD} if first_second else {SECOND} if first_third else {FIRST}
+    if first_second:
+        return {THIRD}
+    return {SECOND} if first_third else {FIRST}

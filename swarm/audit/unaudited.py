@@ -1,11 +1,10 @@
-"""Why a text that was to be audited was not: an audit that never came to a comparison says nothing
-of any peer."""
+"""Why the audit of a text came to no comparison: it then proves nothing of any peer."""
 
 import enum
 
 
 class Reason(str, enum.Enum):
-    """For programs; `told` has the words."""
+    """Why an audit failed: the value is for programs, `told` for people."""
 
     NO_OTHERS = "no_other_peers"
     LEFT = "peers_left"
@@ -18,7 +17,7 @@ class Reason(str, enum.Enum):
 
     @property
     def told(self) -> str:
-        """In words that go on a sentence."""
+        """The reason in words, to continue a sentence."""
         return _TOLD[self]
 
 
@@ -35,11 +34,12 @@ _TOLD = {
 
 
 class Unaudited(Exception):
-    """An audit that came to nothing."""
+    """An audit that came to no comparison."""
 
     def __init__(self, reason: Reason, why: str = "") -> None:
         super().__init__(reason, why)
-        self.reason, self.why = reason, why
+        self.reason = reason
+        self.why = why
 
     def __str__(self) -> str:
         return self.why or self.reason.told

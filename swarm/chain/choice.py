@@ -10,7 +10,7 @@ from typing import Any
 
 from swarm.audit.ledger import Ledger
 from swarm.routing.chain import gaps
-from swarm.routing.plan import Candidate, Plan, cost, plan, runner_up
+from swarm.routing.plan import Candidate, Route, cost, plan, runner_up
 
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
@@ -23,7 +23,7 @@ class Choice:
         candidates: the chain's peers by peer id.
     """
 
-    plan: Plan
+    plan: Route
     candidates: Mapping[str, Candidate]
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def best_two(candidates: Sequence[Candidate], layers: int) -> list[Choice]:
     ]
 
 
-def choose(candidates: Sequence[Candidate], layers: int, last: Plan | None, ledger: Ledger) -> Plan:
+def choose(
+    candidates: Sequence[Candidate], layers: int, last: Route | None, ledger: Ledger
+) -> Route:
     """Return the chain to use.
 
     It has the shortest loop, or is the ``last`` one if that is nearly as good. Where others serve
@@ -88,7 +90,7 @@ def choose(candidates: Sequence[Candidate], layers: int, last: Plan | None, ledg
         candidates = fewer
 
 
-def _stay(last: Plan | None, found: Plan, candidates: Sequence[Candidate]) -> Plan:
+def _stay(last: Route | None, found: Route, candidates: Sequence[Candidate]) -> Route:
     """The last chain, if its peers are still there and it is nearly as good as the one found."""
     again = cost(last.stages, candidates) if last else None
     if last is None or again is None or again > STICKY * found.loop_ms:

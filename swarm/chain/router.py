@@ -28,7 +28,7 @@ from swarm.network.pool import Connections, candidates
 from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
-from swarm.routing.plan import Candidate, Plan, plan
+from swarm.routing.plan import Candidate, Route, plan
 from swarm.util.singleflight import SingleFlight
 
 WATCH_S = 5.0  # between surveys of the directory while a text is written
@@ -55,7 +55,7 @@ class _Found:
     records: Mapping[str, PeerRecord]
     connections: Mapping[str, Connection]
 
-    def links(self, chosen: Plan) -> list[ChainLink]:
+    def links(self, chosen: Route) -> list[ChainLink]:
         """The stages of a plan over these candidates, with the connections to their peers."""
         return [
             ChainLink(
@@ -114,7 +114,7 @@ class Router:
         self._rng = rng or random.Random()
         self._watching = asyncio.Lock()
         self._surveys: SingleFlight[None, None] = SingleFlight()
-        self._last: Plan | None = None
+        self._last: Route | None = None
 
     @property
     def health(self) -> Health:

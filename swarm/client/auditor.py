@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
-from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Outcome, Run, Stand, Trial
+from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, Stand, Trial, TrialOutcome
 from swarm.audit.unaudited import Reason, Unaudited
 from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
@@ -183,7 +183,7 @@ class Auditor:
 
     async def _try(
         self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Answers]
-    ) -> Outcome:
+    ) -> TrialOutcome:
         trial = Trial([each.stand() for each in parties], evidence.gone)
         tolerance, number = self._tolerance(parties, evidence), AUDIT
         while trial.step is not None:
@@ -204,7 +204,7 @@ class Auditor:
     def _chance(self, peer_ids: Iterable[str]) -> float:
         return self._router.ledger.chance(peer_ids, self.rate)
 
-    async def _punish(self, outcome: Outcome) -> None:
+    async def _punish(self, outcome: TrialOutcome) -> None:
         for peer_id in outcome.convicted:
             await self._router.trust.condemn(peer_id)
         for peer_ids in outcome.suspected:

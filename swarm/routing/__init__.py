@@ -1,1 +1,1 @@
-"""Which chain of peers: pure functions over what is known."""
+"""Which chain of peers, and which layers a peer serves: pure functions."""

@@ -1,4 +1,4 @@
-"""Stages of a chain, and which layers of a model nobody serves."""
+"""Stages of a chain, and the layers of a model that no peer serves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Serves(Protocol):
-    """What the planner must know of a peer: it serves layers ``[first_layer, last_layer)``."""
+    """A peer as the planner sees it: it serves layers ``[first_layer, last_layer)``."""
 
     @property
     def peer_id(self) -> str: ...
@@ -18,8 +18,7 @@ class Serves(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One peer's part of a chain: layers ``[first, last)``, which may be less than the peer's
-    span."""
+    """One peer's part of a chain: layers ``[first, last)``, all or some of the peer's span."""
 
     peer_id: str
     first: int
@@ -27,13 +26,11 @@ class Stage:
 
 
 def gaps(peers: Sequence[Serves], model_layers: int) -> list[tuple[int, int]]:
-    """The spans ``[a, b)`` of layers that no peer serves, in order."""
+    """Return the spans ``[a, b)`` of layers that no peer serves, in order."""
     found = []
     reached = 0
-    for first, last in [
-        *sorted((peer.first_layer, peer.last_layer) for peer in peers),
-        (model_layers, model_layers),
-    ]:
+    spans = sorted((peer.first_layer, peer.last_layer) for peer in peers)
+    for first, last in [*spans, (model_layers, model_layers)]:
         if reached < min(first, model_layers):
             found.append((reached, min(first, model_layers)))
         reached = max(reached, last)

@@ -1,6 +1,6 @@
-"""What a client has seen of peers itself: failures, and how long their layers really take.
+"""A client's own observations of peers: failures, and how long their layers really take.
 
-Local only. It is never told to others, who could not check it, and nobody else's word counts here.
+Local only: a client neither tells them to others, who could not check them, nor takes theirs.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,9 +11,9 @@ from swarm.util.averages import ewma
 
 FIRST_BACKOFF_S = 5.0  # after the first failure; it doubles with every further one
 MOST_BACKOFF_S = 600.0
-FORGET_S = 1800.0  # a peer that did not fail for so long is as good as new
+FORGET_S = 1800.0  # without a failure, after which a peer's earlier failures are forgotten
 FADE = 0.8  # what an older measurement still counts for the next one
-BAN_S = 7 * 86_400.0  # a peer that lied; identities cost nothing, so that longer would not help
+BAN_S = 7 * 86_400.0  # for a peer that lied; identities cost nothing: longer would not help
 MAX_REMEMBERED = 4096  # peers; those seen longest ago are forgotten first
 
 NO_BANS: Mapping[str, float] = MappingProxyType({})
@@ -54,28 +54,30 @@ class Health:
         self._seen: dict[str, _Seen] = {}
 
     def failed(self, peer_id: str) -> None:
-        """It broke a session or did not answer: leave it alone for a while, twice as long as the
-        last time."""
+        """Record that a peer broke a session or did not answer.
+
+        It is not used for a while, twice as long as after the failure before.
+        """
         seen = self._of(peer_id)
         if self._clock() - seen.failed_at > FORGET_S:
             seen.failures = 0
-        seen.failures, seen.failed_at = seen.failures + 1, self._clock()
+        seen.failures += 1
+        seen.failed_at = self._clock()
 
     def served(self, peer_id: str, layers: int, compute_ms: float, queue_ms: float) -> None:
-        """A loop went through it: so long it computed so many layers, and let the frame wait for
-        others."""
+        """Record a loop: the time that a peer computed ``layers``, and that the frame waited."""
         seen = self._of(peer_id)
         per_layer = compute_ms / max(1, layers)
         seen.layer_ms = ewma(seen.layer_ms, per_layer, FADE)
         seen.queue_ms = ewma(seen.queue_ms, queue_ms, FADE)
 
     def recovered(self, peer_id: str) -> None:
-        """A whole generation went well with it."""
+        """Record that a whole generation succeeded with a peer."""
         if peer_id in self._seen:
             self._seen[peer_id].failures = 0
 
     def ban(self, peer_id: str) -> None:
-        """It lied: it is not used for `BAN_S`."""
+        """Record that a peer lied: it is not used for `BAN_S`."""
         self._bans.pop(peer_id, None)
         while len(self._bans) >= MAX_REMEMBERED:
             del self._bans[next(iter(self._bans))]
@@ -83,28 +85,29 @@ class Health:
 
     @property
     def bans(self) -> dict[str, float]:
-        """Until when, in seconds since 1970, each peer is banned that is."""
-        return {
-            peer_id: until for peer_id, until in self._bans.items() if until > self._wall_clock()
-        }
+        """The banned peers, and until when, in seconds since 1970."""
+        now = self._wall_clock()
+        return {peer_id: until for peer_id, until in self._bans.items() if until > now}
 
     def usable(self, peer_id: str) -> bool:
-        """Whether it may be part of a chain now."""
+        """Return whether a peer may be part of a chain now."""
         return self.permitted(peer_id) and self.retry_in_s(peer_id) <= 0
 
     def permitted(self, peer_id: str) -> bool:
-        """Whether it may be part of a chain at all: the user has nothing against it, and it has not
-        lied lately. It may have failed."""
+        """Return whether a peer may be part of a chain, however it failed.
+
+        It may if the user does not exclude it and it is not banned.
+        """
         if peer_id in self._block or (self._allow and peer_id not in self._allow):
             return False
         return not self.banned(peer_id)
 
     def banned(self, peer_id: str) -> bool:
-        """Whether it lied not long ago."""
+        """Return whether a peer lied less than `BAN_S` ago."""
         return self._bans.get(peer_id, 0.0) > self._wall_clock()
 
     def retry_in_s(self, peer_id: str) -> float:
-        """How long it is still left alone; 0 or less if it is not."""
+        """Return for how long a peer is still not used after its failures; 0 or less if it is."""
         seen = self._seen.get(peer_id)
         if seen is None or not seen.failures:
             return 0.0
@@ -112,12 +115,12 @@ class Health:
         return seen.failed_at + backoff_s - self._clock()
 
     def layer_ms(self, peer_id: str) -> float | None:
-        """What one of its layers took, as measured; None if nothing went through it yet."""
+        """Return the measured time of one of a peer's layers; None before its first loop."""
         seen = self._seen.get(peer_id)
         return seen.layer_ms if seen else None
 
     def queue_ms(self, peer_id: str) -> float | None:
-        """What frames waited there for others, lately; None if nothing went through it yet."""
+        """Return how long frames waited at a peer lately; None before its first loop."""
         seen = self._seen.get(peer_id)
         return seen.queue_ms if seen and seen.layer_ms is not None else None
 

@@ -1,9 +1,9 @@
 """Which layers a peer should serve, and when it should move.
 
-A layer is the weaker, the fewer peers serve it; from `REDUNDANCY` peers on, the less tokens per
-second they make together. A peer without a span takes the one that lifts the weakest layers most. A
-peer that serves moves only where that clearly pays, so that a swarm in which everybody follows
-these rules comes to rest: with every move fewer layers are missing; or as many, and fewer hang on a
+A layer is weaker the fewer peers serve it; from `REDUNDANCY` peers on, the fewer tokens per second
+they compute together. A peer without a span takes the one that lifts the weakest layers most. A
+serving peer moves only where that clearly pays, so that a swarm in which all peers follow these
+rules comes to rest. With every move, fewer layers are missing; or as many, and fewer depend on a
 single peer; or as many of both, and the slowest layers are faster.
 """
 
@@ -19,18 +19,17 @@ Ints = NDArray[np.int64]
 Span = tuple[int, int]
 
 REDUNDANCY = 2  # with one peer a layer is one failure away from missing, however fast that peer is
-# layers that are faster than the slowest by less than this are as slow; measured speeds differ so
+# Layers less than this factor faster than the slowest count as slow: measured speeds vary as much.
 HYSTERESIS = 1.25
-# of a peer's layers must be lifted to pay for loading them, unless no layer as weak is left
+# The share of a peer's layers that must be lifted to pay for loading, unless none as weak is left.
 WORTH = 0.25
-# speeds that differ by less than this part of the greatest are equal: float sums are not exact
-SPEED_STEPS = 1 << 32
-RANK = 1 << 40  # more than SPEED_STEPS: what one more peer weighs against any speed
+SPEED_STEPS = 1 << 32  # speeds within one step of the greatest are equal: float sums are not exact
+RANK = 1 << 40  # the weight of one more peer; more than SPEED_STEPS, so it outweighs any speed
 
 
 @dataclass(frozen=True)
-class Serving:
-    """One peer's span ``[first_layer, last_layer)`` as others see it."""
+class ServedSpan:
+    """The span ``[first_layer, last_layer)`` of one peer, as others see it."""
 
     peer_id: str
     first_layer: int
@@ -39,36 +38,40 @@ class Serving:
 
 
 def choose_span(
-    peers: Sequence[Serving],
+    peers: Sequence[ServedSpan],
     model_layers: int,
     capacity: int,
     tokens_per_second: float,
     rng: random.Random,
 ) -> Span:
-    """The span of ``capacity`` layers (at least 1; all, if the model has no more) that helps the
-    weakest layers most.
+    """Return the span that helps the weakest layers most.
 
-    Of equals, those that leave the least for others to fill in; of these, those that begin and end
-    where others do; of these, one by lot, so that peers who choose at the same time spread.
+    Of equal spans, takes those after which the fewest peers are still needed; of these, those that
+    begin and end where others do; of these, a random one, so that peers that choose at the same
+    time spread.
+
+    Args:
+        capacity: how many layers the peer holds, at least 1; the span has all layers if the model
+            has no more.
     """
     size = min(capacity, model_layers)
-    return _best(
-        _Coverage.of(peers, model_layers),
-        range(model_layers - size + 1),
-        size,
-        tokens_per_second,
-        rng,
-    )
+    starts = range(model_layers - size + 1)
+    return _best(_Coverage.of(peers, model_layers), starts, size, tokens_per_second, rng)
 
 
 def better_span(
-    peers: Sequence[Serving], mine: Serving, model_layers: int, capacity: int, rng: random.Random
+    peers: Sequence[ServedSpan],
+    mine: ServedSpan,
+    model_layers: int,
+    capacity: int,
+    rng: random.Random,
 ) -> Span | None:
-    """Where to move from ``mine``; None to stay. Layers that nobody else serves are never left.
+    """Return where to move from ``mine``, or None to stay.
+
+    A peer never leaves layers that no other peer serves.
 
     Args:
-        peers: of whom it is known that they are there; whether ``mine`` is among them makes no
-            difference.
+        peers: the peers known to be online; whether ``mine`` is among them makes no difference.
     """
     size = min(capacity, model_layers)
     others = _Coverage.of([peer for peer in peers if peer.peer_id != mine.peer_id], model_layers)
@@ -79,72 +82,68 @@ def better_span(
     latest = min(int(held[0]), model_layers - size) if len(held) else model_layers - size
     first, last = _best(others, range(earliest, latest + 1), size, mine.tokens_per_second, rng)
     now = others.plus(mine.first_layer, mine.last_layer, mine.tokens_per_second)
-    return (
-        (first, last)
-        if _pays(now, others.plus(first, last, mine.tokens_per_second), size)
-        else None
-    )
+    then = others.plus(first, last, mine.tokens_per_second)
+    return (first, last) if _pays(now, then, size) else None
 
 
 @dataclass(frozen=True)
 class _Coverage:
-    """How all layers are served: by how many peers, and how fast."""
+    """How many peers serve each layer, and how fast.
 
-    counts: Ints  # [layers]
-    speeds: Floats  # [layers], tokens per second
-    # [layers + 1]: a chain changes peers here anyhow, or nobody's span goes across
+    Attributes:
+        counts: ``[layers]``.
+        speeds: ``[layers]``, tokens per second: the sum over the peers that serve the layer.
+        borders: ``[layers + 1]``, whether a span begins or ends there, or no span goes across.
+    """
+
+    counts: Ints
+    speeds: Floats
     borders: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, peers: Sequence[Serving], layers: int) -> "_Coverage":
+    def of(cls, peers: Sequence[ServedSpan], layers: int) -> "_Coverage":
         first = np.array([peer.first_layer for peer in peers], dtype=np.int64)
         last = np.array([peer.last_layer for peer in peers], dtype=np.int64)
         speed = np.array([peer.tokens_per_second for peer in peers], dtype=np.float64)
-        begin, end = (
-            np.bincount(first, minlength=layers + 1),
-            np.bincount(last, minlength=layers + 1),
-        )
-        faster, slower = (
-            np.bincount(at, weights=speed, minlength=layers + 1) for at in (first, last)
-        )
+        begin = np.bincount(first, minlength=layers + 1)
+        end = np.bincount(last, minlength=layers + 1)
+        faster = np.bincount(first, weights=speed, minlength=layers + 1)
+        slower = np.bincount(last, weights=speed, minlength=layers + 1)
         counts = np.cumsum(begin - end)
-        # What is left of a sum after as much was taken away may be a little more than nothing, or
-        # less.
+        # Float sums are not exact: without peers, what remains may be a little above or below 0.
         speeds = np.where(counts > 0, np.maximum(np.cumsum(faster - slower), 0.0), 0.0)
         across = counts - begin  # spans that begin before a border and go on behind it
         return cls(counts[:layers], speeds[:layers], (begin > 0) | (end > 0) | (across == 0))
 
     def plus(self, first: int, last: int, speed: float) -> "_Coverage":
-        """With one more peer; its borders do not count."""
-        counts, speeds = self.counts.copy(), self.speeds.copy()
+        """Return the coverage with one more peer, whose borders do not count."""
+        counts = self.counts.copy()
+        speeds = self.speeds.copy()
         counts[first:last] += 1
         speeds[first:last] += speed
         return _Coverage(counts, speeds, self.borders)
 
 
 def _best(others: _Coverage, starts: range, size: int, speed: float, rng: random.Random) -> Span:
-    """The best span of ``size`` layers that begins at one of ``starts``."""
+    """Return the best span of ``size`` layers that begins at one of ``starts``."""
     first = np.arange(starts.start, starts.stop)[:, None]
     layer = np.arange(len(others.counts))
     mine = (first <= layer) & (layer < first + size)  # [starts, layers]
     strengths = _strengths(others.counts + mine, others.speeds + speed * mine)
     weakest_first = np.sort(strengths, axis=1).tolist()
     most = max(weakest_first)  # lists compare by their first difference
-    costs = {
-        start: (
-            _further_peers(strengths[i], size),
-            _new_borders(others.borders, start, start + size),
-        )
-        for i, start in enumerate(starts)
-        if weakest_first[i] == most
-    }
+    costs: dict[int, tuple[int, int]] = {}
+    for i, start in enumerate(starts):
+        if weakest_first[i] == most:
+            borders = _new_borders(others.borders, start, start + size)
+            costs[start] = (_further_peers(strengths[i], size), borders)
     least = min(costs.values())
     start = rng.choice([start for start, cost in costs.items() if cost == least])
     return start, start + size
 
 
 def _strengths(counts: Ints, speeds: Floats) -> Ints:
-    """One number a layer by which layers compare: peers up to `REDUNDANCY` first, then speed."""
+    """Return one number for each layer: its peers, up to `REDUNDANCY`, count before its speed."""
     fastest = max(float(speeds.max()), 1e-9)
     steps = np.rint(speeds * (SPEED_STEPS / fastest)).astype(np.int64)
     result: Ints = np.minimum(counts, REDUNDANCY) * RANK + steps
@@ -152,21 +151,22 @@ def _strengths(counts: Ints, speeds: Floats) -> Ints:
 
 
 def _further_peers(strengths: Ints, size: int) -> int:
-    """How many more spans of ``size`` it takes to lift all of the layers that are weakest."""
+    """Return how many more spans of ``size`` it takes to lift all of the weakest layers."""
     weakest = np.concatenate(([False], strengths == strengths.min(), [False]))
     edges = np.flatnonzero(weakest[1:] != weakest[:-1])
     return int((-(-(edges[1::2] - edges[::2]) // size)).sum())
 
 
 def _new_borders(borders: NDArray[np.bool_], first: int, last: int) -> int:
-    """At how many places a chain would have to change peers where it does not now."""
+    """Return at how many new places a chain would have to change peers."""
     return int(not borders[first]) + int(not borders[last])
 
 
 def _pays(now: _Coverage, then: _Coverage, size: int) -> bool:
-    """Whether what is gained by a move is worth it. No layer goes missing by it."""
+    """Return whether a move gains enough. It never leaves a layer without peers."""
     for wanted in range(1, REDUNDANCY + 1):
-        few_now, few_then = int((now.counts < wanted).sum()), int((then.counts < wanted).sum())
+        few_now = int((now.counts < wanted).sum())
+        few_then = int((then.counts < wanted).sum())
         if few_now and wanted == 1:
             return few_then < few_now
         if few_then != few_now:

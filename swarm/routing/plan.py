@@ -1,9 +1,9 @@
 """The chain with the shortest loop: which peers, and where each hands over to the next.
 
-What a loop costs is the sum of what the frame meets on its way: half a round trip from the client
-to the first peer, at every peer a fixed part (its overhead, and others that wait there) and a part
-for each layer, the links between peers, and half a round trip back. Exact by dynamic programming
-over (layer, peer), in whole arrays: all peers that serve a layer are looked at together.
+The cost of a loop is the sum of: half a round trip from the client to the first peer; at every peer
+a fixed part (its overhead, and other sessions that wait there) and a part for each layer; the links
+between peers; half a round trip back to the client. The search is exact, by dynamic programming
+over (layer, peer), in whole arrays: one step handles all peers that serve a layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,20 @@ from swarm.routing.chain import Stage, gaps
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MAX_REVISITS = 16  # times that a plan is split because it came back to a peer that it had left
-# Of all that serve a layer, only the nearest and fastest are looked at: ten thousand peers make no
-# better chain.
+MAX_REVISITS = 16  # times that the search is split because a chain came back to a peer it had left
+# Only the nearest and fastest peers of a layer are considered: ten thousand make no better chain.
 MAX_PER_LAYER = 64
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A peer that may be part of a chain, as far as the client knows it; it serves
-    ``[first_layer, last_layer)``.
+    """A peer that may be part of a chain: it serves ``[first_layer, last_layer)``.
 
     Attributes:
         rtt_ms: round trip between the client and the peer.
-        fixed_ms: that every frame takes there besides its layers, others' frames that it waits for
+        fixed_ms: time that every frame takes there besides its layers, waiting for other frames
             included.
-        layer_ms: that one layer takes for one frame.
+        layer_ms: time that one layer takes for one frame.
         neighbours_ms: one-way times to other peers that it has measured, by their ids.
     """
 
@@ -47,19 +45,18 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A chain, and the loop that it promises."""
+class Route:
+    """A chain, and the predicted time of its loop."""
 
     stages: tuple[Stage, ...]
     loop_ms: float
 
 
-def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the model") -> Plan:
-    """The chain whose loop is the shortest; of equals, the one whose peers come first in
-    ``candidates``.
+def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the model") -> Route:
+    """Return the chain with the shortest loop; of equals, that with the first ``candidates``.
 
-    A link between two peers takes what either has measured, the less of both, and at most half of
-    both round trips: a frame could always go by way of the client.
+    A link between two peers takes the lesser of both peers' measurements, and at most half of both
+    round trips: a frame can always go by way of the client.
 
     Args:
         model: its name, for the error.
@@ -75,24 +72,21 @@ def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the m
 
 
 def cost(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> float | None:
-    """What the loop of a chain takes, by these candidates; None if one of its peers is not among
-    them any more, or serves its layers no longer."""
+    """Return the predicted loop of a chain; None if a peer is gone or serves its layers no more."""
     by_id = {candidate.peer_id: candidate for candidate in candidates}
     parts = []
     for stage in stages:
         candidate = by_id.get(stage.peer_id)
-        if (
-            candidate is None
-            or candidate.first_layer > stage.first
-            or candidate.last_layer < stage.last
-        ):
+        if candidate is None:
+            return None
+        if not candidate.first_layer <= stage.first < stage.last <= candidate.last_layer:
             return None
         parts.append(replace(candidate, first_layer=stage.first, last_layer=stage.last))
     return plan(parts, stages[-1].last).loop_ms
 
 
-def runner_up(best: Plan, candidates: Sequence[Candidate], model_layers: int) -> Plan | None:
-    """The best plan without one of the peers of ``best``; None if it needs them all."""
+def runner_up(best: Route, candidates: Sequence[Candidate], model_layers: int) -> Route | None:
+    """Return the best route without one of the peers of ``best``; None if it needs them all."""
     others = []
     for stage in best.stages:
         rest = [candidate for candidate in candidates if candidate.peer_id != stage.peer_id]
@@ -102,7 +96,7 @@ def runner_up(best: Plan, candidates: Sequence[Candidate], model_layers: int) ->
 
 
 def _likely(candidates: Sequence[Candidate], model_layers: int) -> list[Candidate]:
-    """Those that are among the nearest and fastest for some layer, in order."""
+    """Return the candidates that are among the nearest and fastest for some layer, in order."""
     if len(candidates) <= MAX_PER_LAYER:
         return list(candidates)
     first = np.array([c.first_layer for c in candidates])
@@ -139,24 +133,26 @@ class _Links:
 
 
 class _Search:
-    """Finds the best chain in which no peer is left and entered again: a session lives once on a
-    peer."""
+    """Finds the best chain that enters no peer twice: a session lives once on a peer."""
 
     def __init__(self, candidates: Sequence[Candidate], model_layers: int) -> None:
-        self._candidates, self._layers, self._links = candidates, model_layers, _Links(candidates)
+        self._candidates = candidates
+        self._layers = model_layers
+        self._links = _Links(candidates)
         self._half = np.array([c.rtt_ms / 2 for c in candidates])
         self._fixed = np.array([c.fixed_ms for c in candidates])
         self._layer = np.array([c.layer_ms for c in candidates])
         self._first = np.array([c.first_layer for c in candidates])
         self._last = np.array([min(c.last_layer, model_layers) for c in candidates])
-        # Layers before which a peer may be entered: from the one on, up to the other.
-        self._from, self._before = self._first.copy(), self._last.copy()
+        # A peer may be entered before the layers [from, before).
+        self._from = self._first.copy()
+        self._before = self._last.copy()
 
-    def best(self, splits: int) -> Plan | None:
-        """The best chain, or None if there is none.
+    def best(self, splits: int) -> Route | None:
+        """Return the best chain, or None if there is none.
 
-        Where it comes back to a peer, that peer may be entered only before the layer where it came
-        back, or only from there on, and the better of both is taken.
+        Where the shortest one comes back to a peer, searches twice: that peer may be entered only
+        before the layer where the chain came back, or only from there on.
         """
         found = self._shortest()
         if found is None:
@@ -166,27 +162,27 @@ class _Search:
         if again is None or not splits:
             return found
         peer = next(i for i, c in enumerate(self._candidates) if c.peer_id == ids[again])
-        plans = []
+        routes = []
         for bound in (self._before, self._from):
             before = bound[peer]
             bound[peer] = found.stages[again].first
-            plans.append(self.best(splits - 1))
+            routes.append(self.best(splits - 1))
             bound[peer] = before
-        return min(filter(None, plans), key=lambda each: each.loop_ms, default=None)
+        return min(filter(None, routes), key=lambda each: each.loop_ms, default=None)
 
-    def _shortest(self) -> Plan | None:
-        size, layers = len(self._candidates), self._layers
-        run = np.full(size, np.inf)  # the frame has passed all layers so far, and is at this peer
-        # the peer before; itself where it just goes on
+    def _shortest(self) -> Route | None:
+        size = len(self._candidates)
+        layers = self._layers
+        run = np.full(size, np.inf)  # time until the frame has passed all layers so far, by peer
+        # The peer that computed the layer before; -1 is the client.
         entered_from = np.full((layers, size), -1, dtype=np.int64)
         for layer in range(layers):
             here = np.flatnonzero((self._first <= layer) & (layer < self._last))
             if not len(here):
                 return None
             enter, source = self._enter(layer, run, here)
-            enter = np.where(
-                (self._from[here] <= layer) & (layer < self._before[here]), enter, np.inf
-            )
+            may_enter = (self._from[here] <= layer) & (layer < self._before[here])
+            enter = np.where(may_enter, enter, np.inf)
             going_on = run[here] <= enter + self._fixed[here]
             entered_from[layer, here] = np.where(going_on, here, source)
             passed = np.where(going_on, run[here], enter + self._fixed[here]) + self._layer[here]
@@ -194,44 +190,44 @@ class _Search:
             run[here] = passed
         total = run + self._half
         end = int(total.argmin())
-        return (
-            Plan(self._trace(entered_from, end), float(total[end]))
-            if np.isfinite(total[end])
-            else None
-        )
+        if not np.isfinite(total[end]):
+            return None
+        return Route(self._trace(entered_from, end), float(total[end]))
 
     def _enter(self, layer: int, run: Floats, here: Ints) -> tuple[Floats, Ints]:
-        """What it costs at least to get to each peer of ``here`` before ``layer``, and from where:
-        -1 is the client."""
+        """Return the least time to get to each peer of ``here`` before ``layer``, and from where.
+
+        -1 is the client.
+        """
         if layer == 0:
             return self._half[here], np.full(len(here), -1, dtype=np.int64)
         by_client = run + self._half
         nearest = int(by_client.argmin())
-        enter, source = (
-            by_client[nearest] + self._half[here],
-            np.full(len(here), nearest, dtype=np.int64),
-        )
-        if not len(self._links.targets):
+        enter = by_client[nearest] + self._half[here]
+        source = np.full(len(here), nearest, dtype=np.int64)
+        links = self._links
+        if not len(links.targets):
             return enter, source
         over_links = np.full(len(run), np.inf)
-        costs = run[self._links.source] + self._links.ms
-        over_links[self._links.targets] = np.minimum.reduceat(costs, self._links.starts)
+        costs = run[links.source] + links.ms
+        over_links[links.targets] = np.minimum.reduceat(costs, links.starts)
         better = over_links[here] < enter
         for i in np.flatnonzero(better):
-            group = int(np.searchsorted(self._links.targets, here[i]))
-            start = self._links.starts[group]
-            end = (
-                self._links.starts[group + 1] if group + 1 < len(self._links.starts) else len(costs)
-            )
-            source[i] = self._links.source[start + int(costs[start:end].argmin())]
+            group = int(np.searchsorted(links.targets, here[i]))
+            start = links.starts[group]
+            end = links.starts[group + 1] if group + 1 < len(links.starts) else len(costs)
+            source[i] = links.source[start + int(costs[start:end].argmin())]
         return np.where(better, over_links[here], enter), source
 
     def _trace(self, entered_from: Ints, end: int) -> tuple[Stage, ...]:
-        """The stages of the chain that ends at a peer, back from there."""
-        stages, peer, last = [], end, self._layers
+        """Return the stages of the chain that ends at a peer, traced back from there."""
+        stages = []
+        peer = end
+        last = self._layers
         for layer in range(self._layers - 1, -1, -1):
             source = int(entered_from[layer, peer])
             if source != peer:
                 stages.append(Stage(self._candidates[peer].peer_id, layer, last))
-                peer, last = source, layer
+                peer = source
+                last = layer
         return tuple(reversed(stages))

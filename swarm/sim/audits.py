@@ -16,11 +16,10 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from swarm.audit.distance import distances
 from swarm.audit.evidence import MAX_SAMPLES
 from swarm.audit.ledger import Ledger
 from swarm.audit.replay import replay_windows
-from swarm.audit.tolerance import tolerance
+from swarm.audit.tolerance import distances, tolerance
 from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, Stand, Trial
 from swarm.demo import locate
 from swarm.demo.problems import problems

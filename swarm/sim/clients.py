@@ -9,7 +9,7 @@ from swarm.errors import MissingLayers
 from swarm.network.pool import candidates
 from swarm.routing.chain import Stage
 from swarm.routing.health import Health
-from swarm.routing.plan import Candidate, Plan, plan
+from swarm.routing.plan import Candidate, Route, plan
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
 from swarm.sim.optimum import best_possible_ms
@@ -83,7 +83,7 @@ class Client:
                         break
             yield PAUSE_S * self._swarm.rng.uniform(0.5, 1.5)
 
-    def _search(self, number: int | None = None) -> Plan | None:
+    def _search(self, number: int | None = None) -> Route | None:
         """Look if it is time to, ping, plan; with the ``number`` of a generation, compare with the
         best."""
         cost = Cost()
@@ -136,13 +136,13 @@ class Client:
         self._near = [entry for entry in usable if entry.peer_id in near]
         return answering, dead
 
-    def _plan(self, reached: Sequence[Candidate]) -> Plan | None:
+    def _plan(self, reached: Sequence[Candidate]) -> Route | None:
         try:
             return plan(reached, self._swarm.model_layers)
         except MissingLayers:
             return None
 
-    def _repair(self, chain: Plan) -> Plan | None:
+    def _repair(self, chain: Route) -> Route | None:
         """A peer of the chain died: take others for it from what is known, or from a new look."""
         self._log.broken += 1
         gone = [stage.peer_id for stage in chain.stages if stage.peer_id not in self._swarm.members]
@@ -156,7 +156,7 @@ class Client:
         return self._search()
 
     def _compared(
-        self, number: int, chain: Plan | None, cost: Cost, pinged: int, dead: int
+        self, number: int, chain: Route | None, cost: Cost, pinged: int, dead: int
     ) -> Found:
         members = self._swarm.members
         if chain is None:

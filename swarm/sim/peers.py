@@ -8,7 +8,7 @@ import numpy as np
 from swarm.network.dht.keys import Shard, block_of, models_key, way_of
 from swarm.network.dht.records import RECORD_LIFETIME_S, REFRESH_INTERVAL_S
 from swarm.network.dht.slots import ModelListSlot, RecordSlot
-from swarm.routing.placement import Serving, better_span, choose_span
+from swarm.routing.placement import ServedSpan, better_span, choose_span
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
 from swarm.sim.swarm import Member, Swarm
@@ -105,14 +105,14 @@ class Peer:
         self.member.first, self.member.last = span
         self._publish()
 
-    def _others(self) -> list[Serving]:
+    def _others(self) -> list[ServedSpan]:
         """The peers in a sample of the directory, each with the speed of all for which it
         stands."""
         self._seen = self.swarm.survey(Cost())
         self._total = self._seen.total
         return self._servings(self._seen.records, self._seen.weights)
 
-    def _heeded(self) -> list[Serving]:
+    def _heeded(self) -> list[ServedSpan]:
         """Those whose claims have precedence, and those that serve."""
         before = {(e.peer_id, e.first_layer, e.last_layer) for e in self._seen.records}
         sample = self.swarm.survey(Cost())
@@ -126,7 +126,7 @@ class Peer:
         self._seen = sample
         return self._servings([entry for entry, _ in heeded], [weight for _, weight in heeded])
 
-    def _servings(self, entries: Sequence[Entry], weights: Sequence[float]) -> list[Serving]:
+    def _servings(self, entries: Sequence[Entry], weights: Sequence[float]) -> list[ServedSpan]:
         """Without ourselves, and without the dead of the layers that matter: those are pinged."""
         counts = np.zeros(self.swarm.model_layers)
         for entry in entries:
@@ -134,7 +134,7 @@ class Peer:
         weakest = counts == counts.min()
         weakest[self.member.first : self.member.last] = True
         return [
-            Serving(
+            ServedSpan(
                 entry.peer_id, entry.first_layer, entry.last_layer, entry.tokens_per_second * weight
             )
             for entry, weight in zip(entries, weights, strict=True)
@@ -145,9 +145,9 @@ class Peer:
             )
         ]
 
-    def _better(self, others: list[Serving]) -> tuple[int, int] | None:
+    def _better(self, others: list[ServedSpan]) -> tuple[int, int] | None:
         member = self.member
-        mine = Serving(member.peer_id, member.first, member.last, member.tokens_per_second)
+        mine = ServedSpan(member.peer_id, member.first, member.last, member.tokens_per_second)
         return better_span(others, mine, self.swarm.model_layers, member.capacity, self._rng)
 
     def _refresh(self) -> Process:

@@ -1,5 +1,4 @@
-"""Of a text a fair sample is kept, of what is not part of it nothing; and it is replayed as it was
-written."""
+"""Evidence is a fair sample of a text, and the text is replayed as it was written."""
 
 import random
 from collections import Counter
@@ -38,10 +37,12 @@ def test_only_what_became_part_of_the_text_is_kept() -> None:
     samples = Samples()
     tip, kept, lost, late = Token(4, kept=True), Token(5), Token(5), Token(6)
     samples.answered([tip, kept, lost, late], torch.cat([row(4), row(5), -row(5), row(6)]))
-    kept.kept, lost.alive = True, False
+    kept.kept = True
+    lost.alive = False
     samples.settle()
     samples.settle()
-    late.kept, late.alive = True, False
+    late.kept = True
+    late.alive = False
     samples.settle()
     found = finished(samples)
     assert found is not None

@@ -1,4 +1,4 @@
-"""Suspicion falls on liars in the end, whoever they work with."""
+"""Suspicion falls on liars in the end, with any peers beside them."""
 
 import random
 
@@ -51,7 +51,7 @@ def test_suspects_are_audited_until_they_are_cleared() -> None:
     assert ledger.chance("a", RATE) == RATE
 
 
-def test_nobody_is_condemned_who_was_never_without_another() -> None:
+def test_a_peer_that_was_never_without_another_is_not_condemned() -> None:
     ledger = Ledger()
     for _ in range(1000):
         assert ledger.disagreed("ab") == ()
@@ -71,7 +71,7 @@ def test_whoever_is_common_to_all_is_condemned_and_the_others_are_not() -> None:
     assert ledger.suspects == ()
 
 
-def test_whoever_is_cleared_leaves_nobody_alone_with_the_blame() -> None:
+def test_a_cleared_peer_leaves_no_other_alone_with_the_blame() -> None:
     """A rare liar may be cleared now and then, and still explains what happened beside it."""
     ledger = Ledger()
     for _ in range(20):
@@ -101,7 +101,7 @@ def test_the_book_is_bounded() -> None:
     liar=st.sampled_from(["0a", "1b", "2c", None]),
     rate=st.sampled_from([0.2, 0.4, 1.0]),
 )
-def test_a_liar_among_peers_that_change_is_condemned_and_nobody_else(
+def test_only_the_liar_among_changing_peers_is_condemned(
     seed: int, liar: str | None, rate: float
 ) -> None:
     """Three peers a stage; chains by lot, with one suspect at most, as the router makes them."""
@@ -123,8 +123,7 @@ def test_a_liar_among_peers_that_change_is_condemned_and_nobody_else(
 
 
 def test_the_test_keeps_its_error_rates() -> None:
-    """Honest peers in a crowd of liars that others met as well are condemned no more often than
-    alpha allows."""
+    """Honest peers among liars that others met as well are condemned no more often than alpha."""
     rng = random.Random(5)
     wrong = missed = 0
     for _ in range(2000):

@@ -1,12 +1,10 @@
-"""Honest peers are as near to each other as rounding lets them; tests/client/test_liars.py has
-the liars."""
+"""Honest peers differ by rounding alone; tests/client/test_liars.py has the liars."""
 
 import pytest
 import torch
 
 from helpers.models import ARCHITECTURES
-from swarm.audit.distance import distances
-from swarm.audit.tolerance import FULL, HALF, HALF_EXPERTS, has_experts, tolerance
+from swarm.audit.tolerance import FULL, HALF, HALF_EXPERTS, distances, has_experts, tolerance
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work

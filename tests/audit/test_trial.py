@@ -1,4 +1,4 @@
-"""A trial convicts liars and nobody else, whatever they do: hypothesis plays all sides."""
+"""A trial convicts liars and no honest peer, whatever they do: hypothesis plays all sides."""
 
 import random
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.audit.trial import FIRST, SECOND, THIRD, Outcome, Run, Stand, Trial
+from swarm.audit.trial import FIRST, SECOND, THIRD, Run, Stand, Trial, TrialOutcome
 
 HONEST, STEADY, NOISY, RARE = "honest", "steady", "noisy", "rare"
 
@@ -39,7 +39,7 @@ class World:
         self.answers = [self.answer(tuple(FIRST for _ in self.stands)), self.answer(seconds)]
         return self.answers[0] != self.answers[1]
 
-    def judge(self) -> Outcome:
+    def judge(self) -> TrialOutcome:
         trial, answers = Trial(self.stands), list(self.answers)
         while trial.step is not None:
             answers.append(self.answer(trial.step.run))
@@ -60,7 +60,7 @@ def test_one_liar_is_convicted(liar: str, habit: str, seed: int) -> None:
     world = World(stands(3), {liar: habit}, random.Random(seed))
     assert world.audited() == (liar[0] != "c")
     if liar[0] != "c":
-        assert world.judge() == Outcome(convicted=(liar,))
+        assert world.judge() == TrialOutcome(convicted=(liar,))
 
 
 @settings(max_examples=300)
@@ -70,7 +70,7 @@ def test_one_liar_is_convicted(liar: str, habit: str, seed: int) -> None:
     stages=st.integers(1, 3),
     seed=st.integers(0, 10**6),
 )
-def test_nobody_honest_is_convicted_and_somebody_is_named(
+def test_no_honest_peer_is_convicted_and_some_peer_is_named(
     habits: dict[str, str], parties: int, stages: int, seed: int
 ) -> None:
     """Any number of liars that do not conspire."""
@@ -104,13 +104,13 @@ def test_what_cannot_be_reproduced_makes_the_writers_suspect() -> None:
     assert trial.step is not None
     assert trial.step.run == (FIRST, FIRST)
     trial.tell([False, True])
-    assert trial.outcome == Outcome(suspected=(frozenset({"a0", "a1", "z"}),))
+    assert trial.outcome == TrialOutcome(suspected=(frozenset({"a0", "a1", "z"}),))
 
 
 def test_two_that_accuse_each_other_are_both_suspect() -> None:
     world = World(stands(2, parties=2), {"a0": STEADY}, random.Random(0))
     assert world.audited()
-    assert world.judge() == Outcome(disputed=(frozenset({"a0", "b0"}),))
+    assert world.judge() == TrialOutcome(disputed=(frozenset({"a0", "b0"}),))
 
 
 def test_a_neighbour_that_cannot_be_exchanged_may_be_the_liar() -> None:
@@ -120,7 +120,7 @@ def test_a_neighbour_that_cannot_be_exchanged_may_be_the_liar() -> None:
     while trial.step is not None:
         lies.append(trial.step.run == (SECOND, FIRST))
         trial.tell([lies[-1] == lies[other] for other in trial.step.against])
-    assert trial.outcome == Outcome(disputed=(frozenset({"a0", "b0", "c0", "x"}),))
+    assert trial.outcome == TrialOutcome(disputed=(frozenset({"a0", "b0", "c0", "x"}),))
 
 
 def test_runs_that_fail_prove_nothing() -> None:
@@ -159,5 +159,5 @@ def test_several_peers_that_share_a_stage_are_not_told_apart() -> None:
     shared = [Stand(("a0",), ("b0", "b1"), ("c0",)), Stand(("a1",), ("b2",), ("c1",))]
     world = World(shared, {"b1": STEADY}, random.Random(0))
     assert world.audited()
-    assert world.judge() == Outcome(disputed=(frozenset({"b0", "b1"}),))
+    assert world.judge() == TrialOutcome(disputed=(frozenset({"b0", "b1"}),))
     assert THIRD == 2

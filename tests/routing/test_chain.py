@@ -33,7 +33,7 @@ def swarms(draw):
 
 
 @given(swarms())
-def test_gaps_are_the_longest_spans_that_nobody_serves(swarm):
+def test_gaps_are_the_longest_spans_that_no_peer_serves(swarm):
     layers, peers = swarm
     served = {layer for peer in peers for layer in range(peer.first_layer, peer.last_layer)}
     found = gaps(peers, layers)

@@ -1,5 +1,4 @@
-"""A peer that fails is left alone, twice as long every time; what it really takes replaces what it
-says."""
+"""A peer that fails is avoided, twice as long each time; measured times replace its own claims."""
 
 import pytest
 
@@ -12,7 +11,7 @@ def health(clock):
     return Health(clock, clock)
 
 
-def test_nobody_is_suspected_at_first(health):
+def test_no_peer_is_suspected_at_first(health):
     assert health.usable("a")
     assert health.layer_ms("a") is None
     assert health.queue_ms("a") is None

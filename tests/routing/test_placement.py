@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.routing.placement import Serving, _Coverage, better_span, choose_span
+from swarm.routing.placement import ServedSpan, _Coverage, better_span, choose_span
 
 SPEEDS = st.floats(1.0, 1000.0)
+
+
+def throughput(peers, layers):
+    """Return the tokens per second of every layer."""
+    return _Coverage.of(peers, layers).speeds.tolist()
 
 
 def join(peers, layers, capacity, speed, rng, name=None):
     first, last = choose_span(peers, layers, capacity, speed, rng)
     assert 0 <= first < last <= layers
     assert last - first == min(capacity, layers)
-    peers.append(Serving(name or f"peer{len(peers)}", first, last, speed))
-
-
-def throughput(peers, layers):
-    """Return tokens per second of every layer, as the policy adds them up."""
-    return _Coverage.of(peers, layers).speeds.tolist()
+    peers.append(ServedSpan(name or f"peer{len(peers)}", first, last, speed))
 
 
 def counts(peers, layers):
@@ -57,13 +57,13 @@ def settle(peers, layers, capacities, rng):
 
 @st.composite
 def swarms(draw):
-    """Peers anywhere, as a history that nobody planned may have left them."""
+    """Peers anywhere, as an unplanned history may have left them."""
     layers = draw(st.integers(1, 24))
     peers, capacities = [], []
     for i in range(draw(st.integers(0, 20))):
         size = draw(st.integers(1, layers))
         first = draw(st.integers(0, layers - size))
-        peers.append(Serving(f"peer{i}", first, first + size, draw(SPEEDS)))
+        peers.append(ServedSpan(f"peer{i}", first, first + size, draw(SPEEDS)))
         capacities.append(size)
     return layers, peers, capacities, random.Random(draw(st.integers(0, 1000)))
 
@@ -79,12 +79,12 @@ def test_throughput_is_the_sum_over_those_that_serve_a_layer(swarm):
 
 
 @given(swarms(), st.integers(1, 30), SPEEDS)
-def test_nobody_could_help_the_weakest_layers_more(swarm, capacity, speed):
+def test_no_span_could_help_the_weakest_layers_more(swarm, capacity, speed):
     layers, peers, _, rng = swarm
     size = min(capacity, layers)
 
     def strengths(first):
-        joined = [*peers, Serving("new", first, first + size, speed)]
+        joined = [*peers, ServedSpan("new", first, first + size, speed)]
         pairs = zip(counts(joined, layers), throughput(joined, layers), strict=True)
         return sorted((min(count, 2), round(fast, 3)) for count, fast in pairs)
 
@@ -151,7 +151,7 @@ def test_the_survivors_of_a_mass_death_close_the_gaps(speeds, order, seed):
 @given(st.integers(0, 10**6))
 def test_a_crowd_in_one_place_spreads(seed):
     rng = random.Random(seed)
-    peers = [Serving(f"peer{i}", 0, 2, rng.uniform(90, 110)) for i in range(16)]
+    peers = [ServedSpan(f"peer{i}", 0, 2, rng.uniform(90, 110)) for i in range(16)]
     settle(peers, 8, [2] * 16, rng)
     assert min(counts(peers, 8)) >= 3
     rates = throughput(peers, 8)
@@ -169,33 +169,34 @@ def test_when_half_of_a_mixed_swarm_dies_a_few_moves_even_it_out():
     assert min(throughput(left, layers)) > 0.7 * sum(throughput(left, layers)) / layers
 
 
-def test_a_small_difference_in_speed_moves_nobody():
+def test_a_small_difference_in_speed_moves_no_peer():
     rng = random.Random(0)
     peers = [
-        Serving(f"peer{i}", first, first + 4, 100.0 + i) for i, first in enumerate((0, 0, 0, 4, 4))
+        ServedSpan(f"peer{i}", first, first + 4, 100.0 + i)
+        for i, first in enumerate((0, 0, 0, 4, 4))
     ]
-    peers += [Serving("slow", 4, 8, 80.0)]
+    peers += [ServedSpan("slow", 4, 8, 80.0)]
     assert all(better_span(peers, peer, 8, 4, rng) is None for peer in peers)
 
 
 def test_a_layer_with_one_fast_peer_is_weaker_than_one_with_two_slow_ones():
-    peers = [Serving("a", 0, 2, 1000.0), Serving("b", 2, 4, 1.0), Serving("c", 2, 4, 1.0)]
+    peers = [ServedSpan("a", 0, 2, 1000.0), ServedSpan("b", 2, 4, 1.0), ServedSpan("c", 2, 4, 1.0)]
     assert choose_span(peers, 4, 2, 1.0, random.Random(0)) == (0, 2)
 
 
 def test_layers_that_nobody_else_serves_are_not_left():
-    mine = Serving("mine", 0, 2, 1.0)
-    others = [Serving("a", 1, 4, 1.0)]
+    mine = ServedSpan("mine", 0, 2, 1.0)
+    others = [ServedSpan("a", 1, 4, 1.0)]
     assert better_span([mine, *others], mine, 8, 2, random.Random(0)) is None
     assert (
-        better_span([mine, *others, Serving("b", 0, 1, 1.0)], mine, 8, 2, random.Random(0))
+        better_span([mine, *others, ServedSpan("b", 0, 1, 1.0)], mine, 8, 2, random.Random(0))
         is not None
     )
 
 
 def test_a_span_begins_or_ends_where_others_do_if_that_costs_nothing():
-    peers = [Serving(name, 0, 8, 1.0) for name in "abc"]
-    peers += [Serving(name, *span, 1.0) for name in "de" for span in ((0, 3), (5, 8))]
+    peers = [ServedSpan(name, 0, 8, 1.0) for name in "abc"]
+    peers += [ServedSpan(name, *span, 1.0) for name in "de" for span in ((0, 3), (5, 8))]
     spans = {choose_span(peers, 8, 4, 1.0, random.Random(seed)) for seed in range(50)}
     assert spans == {(1, 5), (3, 7)}
 

@@ -82,8 +82,7 @@ def test_no_chain_has_a_shorter_loop(swarm):
     st.data(),
 )
 def test_a_peer_that_was_left_is_not_entered_again(layers, peers, data):
-    """One slow peer serves all layers, others near it a few in the middle: leaving and coming back
-    would pay."""
+    """One slow peer serves all layers, near ones a few of them: leaving and returning would pay."""
     candidates = [Candidate("all", 0, layers, 0.0, 0.0, 20.0)]
     for i, (rtt, fixed, layer) in enumerate(peers):
         first = data.draw(st.integers(0, layers - 1))

@@ -2,8 +2,7 @@
 
 import torch
 
-from swarm.audit.distance import distances
-from swarm.audit.tolerance import FULL
+from swarm.audit.tolerance import FULL, distances
 from swarm.sim.audits import Lab, Liar, Swarm, at_once, one_by_one
 from swarm.sim.lies import LyingSpan, noise
 

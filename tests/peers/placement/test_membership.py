@@ -13,7 +13,7 @@ from swarm.identity import Identity
 from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
-from swarm.routing.placement import Serving
+from swarm.routing.placement import ServedSpan
 
 
 class Records:
@@ -105,4 +105,4 @@ def test_who_has_not_measured_yet_is_as_fast_as_others() -> None:
     ]
     assert usual_speed(records) == 5.0
     assert [serving.tokens_per_second for serving in as_serving(records)] == [5.0, 3.0, 5.0, 100.0]
-    assert as_serving(records[:1]) == [Serving(records[0].peer_id, 0, LAYERS, 1.0)]
+    assert as_serving(records[:1]) == [ServedSpan(records[0].peer_id, 0, LAYERS, 1.0)]
