@@ -1,7 +1,7 @@
-"""Where the parts of a model are: found by running its skeleton, which has no weights.
+"""Where the parts of a model are, found by running its skeleton, which has no weights.
 
-Nothing here knows any architecture by name. A module belongs to the embedding stage if it runs
-before the layers, and to the head if it runs behind them; some belong to both.
+This module knows no architecture by name. A module belongs to the embedding stage if it runs before
+the layers, and to the head if it runs behind them; some belong to both.
 """
 
 import copy
@@ -19,19 +19,19 @@ from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
-# a name that transformers does not know: a forward without layers draws no masks
+# A name that transformers does not know: then a forward without layers makes no masks.
 NO_ATTENTION = "absent"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts of a model are, as names of modules.
+    """The parts of a model, as names of modules.
 
     Attributes:
         model_class: the class of the whole model.
         decoder: the module whose forward runs the layers.
         layers: the list of layers.
-        tuples: whether a layer returns a tuple, of which its output is the first.
+        tuples: whether a layer returns a tuple, whose first element is its output.
         embedding: the modules that run before the first layer, in order of execution.
         head: those that run after the last layer.
         tied: the embedding whose weights the head uses, or None.
@@ -48,13 +48,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Anatomy(Parts):
-    """The parts of a model, and what they weigh.
+    """The parts of a model, and how many weights they have.
 
     Attributes:
-        layer_numel: how many weights each layer has.
-        embedding_numel: how many the embedding stage has.
+        layer_numel: weights of each layer.
+        embedding_numel: weights of the embedding stage.
         layer_linears: the shapes of each layer's linear layers, which may be quantized.
-        largest_numel: how many weights the largest tensor of these has.
+        largest_numel: weights of the largest tensor in the layers or the embedding stage.
         sinks: whether the layers attend to learned sinks.
     """
 
@@ -66,49 +66,47 @@ class Anatomy(Parts):
 
 
 def study(checkpoint: Checkpoint) -> Anatomy:
-    """Find the parts of a model by running its skeleton on the meta device: no weights are read.
+    """Find the parts of a model by running its skeleton on the meta device: reads no weights.
 
-    Raises UnsupportedModel when it is no decoder of equal layers in a list, cannot be quantized as
-    is asked, or when its checkpoint holds other tensors than plain weights.
+    Raises:
+        UnsupportedModel: if the model is no decoder of equal layers in a list, cannot be quantized
+            as the checkpoint says, or if its checkpoint holds other tensors than plain weights.
     """
     model = skeleton(checkpoint.name, checkpoint.config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)
-    layers = _find_layers(model, checkpoint.name, checkpoint.config)
-    weights = [dict(layer.named_parameters()) for layer in model.get_submodule(layers).children()]
+    layers = list(model.get_submodule(_find_layers(model, checkpoint.name, checkpoint.config)))
+    weights = [dict(layer.named_parameters()) for layer in layers]
     layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)
-    layer_linears = tuple(
-        tuple(
-            (each.out_features, each.in_features)
-            for each in layer.modules()
-            if isinstance(each, nn.Linear)
-        )
-        for layer in model.get_submodule(layers).children()
-    )
+    layer_linears = tuple(_linears(layer) for layer in layers)
     if checkpoint.quantization is not None:
         for shapes, numel in zip(layer_linears, layer_numel, strict=True):
             if unfit := checkpoint.quantization.unfit(shapes, numel):
                 raise UnsupportedModel(checkpoint.name, unfit)
     parts = take_apart(model, checkpoint.name, checkpoint.config)
-    entry = [
-        part.numel() for name in parts.embedding for part in model.get_submodule(name).parameters()
-    ]
+    embedding = [model.get_submodule(name) for name in parts.embedding]
+    embedding_numels = [part.numel() for each in embedding for part in each.parameters()]
+    numels = [parameter.numel() for layer in weights for parameter in layer.values()]
     return Anatomy(
         **vars(parts),
         layer_numel=layer_numel,
-        embedding_numel=sum(entry),
+        embedding_numel=sum(embedding_numels),
         layer_linears=layer_linears,
-        largest_numel=max(
-            [*entry, *(parameter.numel() for layer in weights for parameter in layer.values())]
-        ),
+        largest_numel=max(embedding_numels + numels),
         sinks=any("sink" in name for layer in weights for name in layer),
     )
 
 
-def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """The whole model on the meta device.
+def _linears(layer: nn.Module) -> tuple[Shape, ...]:
+    linears = (each for each in layer.modules() if isinstance(each, nn.Linear))
+    return tuple((each.out_features, each.in_features) for each in linears)
 
-    Raises UnsupportedModel; ``name`` is the model's, for the sentence.
+
+def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the whole model on the meta device.
+
+    Raises:
+        UnsupportedModel: if the model of this ``name`` cannot be built.
     """
 
     def unbuildable(why: str) -> UnsupportedModel:
@@ -123,43 +121,42 @@ def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> Parts:
-    """Find the parts of a skeleton, which cannot be used any more: its layers are gone.
+    """Find the parts of a skeleton, which loses its layers and cannot be used again.
 
-    Raises UnsupportedModel.
+    Raises:
+        UnsupportedModel: if its parts cannot be told apart.
     """
     layers = _find_layers(model, name, config)
     decoder = layers.rpartition(".")[0]
     tied = None
     if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
-        tied = next(
-            name for name, module in model.named_modules() if module is model.get_input_embeddings()
-        )
-    with explained(
-        lambda why: UnsupportedModel(name, f"its layers are not run by one decoder ({why})")
-    ):
+        embedding = model.get_input_embeddings()
+        tied = next(each for each, module in model.named_modules() if module is embedding)
+
+    def undecodable(why: str) -> UnsupportedModel:
+        return UnsupportedModel(name, f"its layers are not run by one decoder ({why})")
+
+    with explained(undecodable):
         order, tuples = _order_of_execution(model, decoder, layers)
     if order.count(layers) > 1:
         raise UnsupportedModel(name, "it runs its layers more than once for each token")
     boundary = order.index(layers) if layers in order else 0
     if boundary == 0 or boundary == len(order) - 1:
-        raise UnsupportedModel(
-            name, "its parts before and after the layers could not be told apart"
-        )
-    embedding, head = (
-        tuple(dict.fromkeys(part)) for part in (order[:boundary], order[boundary + 1 :])
-    )
-    return Parts(type(model), decoder, layers, tuples, embedding, head, tied)
+        why = "its parts before and after the layers could not be told apart"
+        raise UnsupportedModel(name, why)
+    before = tuple(dict.fromkeys(order[:boundary]))
+    behind = tuple(dict.fromkeys(order[boundary + 1 :]))
+    return Parts(type(model), decoder, layers, tuples, embedding=before, head=behind, tied=tied)
 
 
 def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
-    """A copy of the configuration as the forward of a decoder with only the layers [first, last)
-    has to see it.
+    """Return the configuration for a decoder with only the layers [first, last).
 
     Every list with one entry a layer is sliced. The layers themselves keep the whole configuration.
     """
     num_layers = int(config.num_hidden_layers)
     narrowed = copy.copy(config)
-    # Through __dict__, because setting fields one by one would be validated while they disagree.
+    # Through __dict__: setting fields one by one would validate them while they disagree.
     fields = vars(narrowed)
     for key, value in list(fields.items()):
         if isinstance(value, (list, tuple)) and len(value) == num_layers:
@@ -169,12 +166,10 @@ def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
 
 
 class LayersStandIn(nn.Module):
-    """Takes the place of all layers: a decoder runs it as if it were one, and goes on with
-    ``output``.
+    """Takes the place of all layers: a decoder runs it as a layer, which returns ``output``.
 
     Attributes:
-        output: what the last layer is to have given, [1, n, hidden]; None for what reached the
-            first one.
+        output: the last layer's output, [1, n, hidden]; None to return the first layer's input.
     """
 
     def __init__(self, as_tuple: bool) -> None:
@@ -183,8 +178,7 @@ class LayersStandIn(nn.Module):
         self._as_tuple = as_tuple
 
     def __getattr__(self, name: str) -> Any:
-        # Decoders read small facts off their layers (such as an attention type); any answer will do
-        # here.
+        # Decoders read attributes of their layers, such as an attention type; any value will do.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -198,7 +192,7 @@ class LayersStandIn(nn.Module):
 def replace_layers(
     model: PreTrainedModel, decoder: str, layers: str, stand_in: LayersStandIn
 ) -> None:
-    """Have the decoder run the stand-in and no layer."""
+    """Make the decoder run the stand-in and no layer."""
     parent = model.get_submodule(decoder)
     parent.config = narrow(parent.config, 0, 1)
     parent.config._attn_implementation = NO_ATTENTION
@@ -206,7 +200,7 @@ def replace_layers(
 
 
 def owners_of_weights(model: nn.Module) -> list[str]:
-    """Names of the modules that own a parameter or a persistent buffer themselves."""
+    """Return the names of the modules that own a parameter or a persistent buffer themselves."""
     return list(dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict()))
 
 
@@ -221,17 +215,19 @@ def _find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) ->
 def _order_of_execution(
     model: PreTrainedModel, decoder: str, layers: str
 ) -> tuple[list[str], bool]:
-    """Names of the modules outside the layers in the order in which they run, with `layers` where
-    the layers run; and whether these return tuples. A module that runs twice is named twice.
+    """Return the modules outside the layers in the order in which they run.
 
     Containers are left out, unless they own weights themselves; so are modules that never run.
+
+    Returns:
+        The names, with `layers` where the layers run (a module that runs twice is named twice), and
+        whether the layers return tuples.
     """
     order: list[str] = []
     owners = set(owners_of_weights(model))
     for name, module in model.named_modules():
-        if name.startswith(f"{layers}.") or not (
-            name in owners or next(module.children(), None) is None
-        ):
+        is_leaf = next(module.children(), None) is None
+        if name.startswith(f"{layers}.") or not (name in owners or is_leaf):
             continue
         module.register_forward_pre_hook(lambda module, args, name=name: order.append(name))
     ids = torch.zeros((1, 1), dtype=torch.long, device="meta")
@@ -245,7 +241,7 @@ def _order_of_execution(
         try:
             with torch.no_grad():
                 model(input_ids=ids, use_cache=False)
-        except Exception:  # of the model's own code, which reads what it likes off its layers
+        except Exception:  # from the model's own code, which may use the layers in any way
             continue
         return order, as_tuple
     return [], False

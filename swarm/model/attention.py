@@ -1,5 +1,4 @@
-"""Attention over a packed row: every session attends over its own keys and values, and nobody
-else's.
+"""Attention over a packed row: every session attends over its own keys and values only.
 
 Registered with transformers under the name PACKED, together with the mask function of
 `swarm.model.masks`.
@@ -42,20 +41,22 @@ def packed_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    position_bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function: query [1, heads, total, head dim] -> [1, total, heads, value dim].
 
-    `softcap` bounds scores (Gemma 2), `s_aux` [heads] are attention sinks (gpt-oss). Raises
-    NotPackable.
+    transformers prescribes the parameters. `softcap` bounds scores (Gemma 2), `s_aux` [heads] are
+    attention sinks (gpt-oss).
+
+    Raises:
+        NotPackable: if layers share or change cached keys, or bias scores by position.
     """
     packed = _running.get()
     pending = packed.pending
-    if pending is None or key is not packed.returned or position_bias is not None:
-        raise NotPackable(
-            "its layers share or change keys after they were cached, or bias scores by position"
-        )
+    biased = kwargs.get("position_bias") is not None
+    if pending is None or key is not packed.returned or biased:
+        why = "its layers share or change keys after they were cached, or bias scores by position"
+        raise NotPackable(why)
     packed.pending = None
     rule = MaskRule(causal_mask_function) if attention_mask is None else attention_mask
     if len(pending) == 1:
@@ -79,15 +80,20 @@ def attend(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One session: query [1, heads, n, d] over keys [kv heads, len, d], values [kv heads, len, v]
-    -> [1, n, heads, v].
+    """Attend within one session -> [1, n, heads, v].
 
-    `mask` is additive, [heads / kv heads * n, len].
+    Args:
+        query: [1, heads, n, d].
+        keys: [kv heads, len, d].
+        values: [kv heads, len, v].
+        mask: additive, [heads / kv heads * n, len].
+        scaling: of the scores; None for 1 / sqrt(d).
+        softcap: bounds the scores to (-softcap, softcap) by tanh.
+        sinks: [heads].
     """
     _, heads, count, head_dim = query.shape
     groups = keys.shape[0]
-    # The query heads that share keys are laid one after another along the rows: no key is ever
-    # copied.
+    # Query heads that share keys lie one after another along the rows: no key is ever copied.
     rows = query.reshape(1, groups, heads // groups * count, head_dim)
     if softcap is None and sinks is None:
         out = scaled_dot_product_attention(
@@ -109,18 +115,16 @@ def _attend_by_hand(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    scores = torch.matmul(rows, keys.transpose(1, 2)) * (
-        rows.shape[-1] ** -0.5 if scaling is None else scaling
-    )
+    scale = rows.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(rows, keys.transpose(1, 2)) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores + mask
     if sinks is None:
-        return torch.matmul(
-            torch.softmax(scores, dim=-1, dtype=torch.float32).to(rows.dtype), values
-        )
-    # A sink is a score without a value: it takes its share of the attention away.
+        shares = torch.softmax(scores, dim=-1, dtype=torch.float32)
+        return torch.matmul(shares.to(rows.dtype), values)
+    # A sink is a score without a value: it takes a share of the attention.
     groups = keys.shape[0]
     sink = sinks.reshape(1, groups, -1, 1, 1).to(scores.dtype)
     sink = sink.expand(1, groups, -1, rows.shape[2] // sink.shape[2], 1).reshape(1, groups, -1, 1)

@@ -13,30 +13,30 @@ from swarm.decoding.drafting.tree import TreeReader
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
-from swarm.model.masks import NotPackable, View
+from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
 
 class BranchingModel:
-    """Shares the weights of a causal language model, which stays as it is, and gives each token of
-    a tree the logits that its own path alone gives. Make one with `BranchingModel.of`; to be used
-    from one thread at a time.
+    """Gives each token of a tree the logits that its own path alone gives.
+
+    Shares the weights of a causal language model, which stays unchanged. Make one with
+    `BranchingModel.of`; use it from one thread at a time.
 
     A peer's `Span` and a client's `Head` do the same in two forwards, because the internet lies
-    between them. Where the whole model is at hand, one takes a fifth less time.
+    between them. With the whole model at hand, one forward takes a fifth less time.
 
     Attributes:
-        known: how many token ids it has an embedding of.
-        context: positions that it was made for.
+        known: how many token ids the model has an embedding of.
+        context: the positions that the model was made for.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        # Only the modules are copied: what is in the memo counts as copied already.
-        self._model = copy.deepcopy(
-            model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        )
+        # Copies only the modules: deepcopy takes the tensors in the memo for copied already.
+        tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        self._model = copy.deepcopy(model, tensors)
         self._model.config._attn_implementation = PACKED
         self.device = model.device
         self.known: int = model.get_input_embeddings().weight.shape[0]
@@ -45,7 +45,7 @@ class BranchingModel:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "BranchingModel | None":
-        """None for a model that cannot do it: see `Span.branches`."""
+        """Return a branching model, or None for a model that cannot branch: see `Span.branches`."""
         if turns_by_length(model.config):
             return None
         try:
@@ -55,21 +55,29 @@ class BranchingModel:
             return None
 
     def reader(self) -> TreeReader:
-        """With a cache of its own, which holds nothing yet."""
+        """Return a reader with its own, empty cache."""
         return _Reader(self, KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL))
 
     @torch.inference_mode()
     def read(
         self, cache: KVCache, tokens: Sequence[int], placement: Placement, rows: Sequence[int]
     ) -> Tensor:
-        """Read tokens into the cache, where the placement says; returns ``[len(rows), head]``, what
-        the model says to those with these indices. Raises SpanError for a placement that does not
-        fit the cache."""
+        """Read tokens into the rows of ``placement``.
+
+        Args:
+            rows: indices of the tokens whose logits are returned.
+
+        Returns:
+            ``[len(rows), head]``.
+
+        Raises:
+            SpanError: for a placement that does not fit the cache.
+        """
         count = len(tokens)
-        # as nearly always: then nothing need be gathered
+        # Nearly always true: then no rows have to be gathered.
         last = list(rows) == list(range(count - len(rows), count))
         cache.place(placement)
-        packed = PackedCache([cache], [View.of(placement, count, self.device)])
+        packed = PackedCache([cache], [AttentionView.of(placement, count, self.device)])
         with running(packed):
             logits: Tensor = self._model(
                 input_ids=upload(torch.tensor([tokens]), self.device),
@@ -83,20 +91,21 @@ class BranchingModel:
 
     @torch.inference_mode()
     def _agrees_with(self, model: PreTrainedModel) -> bool:
-        """Whether made-up tokens, read in two pieces and with a branch between them that loses, get
-        the logits that the model gives in one piece."""
-        tokens = torch.randint(
-            self.known, (CHECK_TOKENS,), generator=torch.Generator().manual_seed(0)
-        ).tolist()
-        expected = (
-            model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False)
-            .logits[0]
-            .float()
-        )
-        reader, stream, cut = self.reader(), TokenTree(), CHECK_TOKENS * 2 // 3
-        start, rest = tokens[:cut], [tokens[0], *tokens[cut:]]
-        placed = stream.admit(0, 0, 1, len(start))
-        branched = stream.admit(0, cut, cut + 1, len(rest), (1, 2, *(1,) * (len(rest) - 2)))
+        """Return whether random tokens get the logits that the model gives in one piece.
+
+        They are read in two pieces, with a branch between them that the rest does not follow.
+        """
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(self.known, (CHECK_TOKENS,), generator=generator).tolist()
+        ids = torch.tensor([tokens], device=self.device)
+        expected = model(input_ids=ids, use_cache=False).logits[0].float()
+        reader = self.reader()
+        tree = TokenTree()
+        cut = CHECK_TOKENS * 2 // 3
+        start = tokens[:cut]
+        rest = [tokens[0], *tokens[cut:]]
+        placed = tree.admit(0, 0, 1, len(start))
+        branched = tree.admit(0, cut, cut + 1, len(rest), (1, 2, *(1,) * (len(rest) - 2)))
         assert placed is not None
         assert branched is not None
         first = reader.read(start, placed, range(len(start)))

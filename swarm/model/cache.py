@@ -1,5 +1,4 @@
-"""The keys and values of sessions: one `KVCache` a session, and the `PackedCache` that shows
-several to one forward."""
+"""Keys and values: a `KVCache` for each session, a `PackedCache` for one forward over several."""
 
 from collections.abc import Sequence
 
@@ -8,33 +7,35 @@ from transformers import Cache
 
 from swarm.errors import SpanError
 from swarm.model.device import upload
-from swarm.model.masks import View
+from swarm.model.masks import AttentionView
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
-BLOCK_TOKENS = 64  # room grows in whole blocks, so that decoding does not allocate at every token
+BLOCK_TOKENS = 64  # room grows in whole blocks: decoding does not allocate at every token
 
 
 class KVCache:
     """Keys and values of one session in the layers [first, last): one row a token, `length` rows.
 
-    Rollback and pruning are `place`. Sliding-window layers keep all rows too (their mask applies
-    the window), so a rollback always finds what it goes back to. There is never room for more than
-    `limit` rows, which is what the session has reserved. To be used by one thread at a time.
+    `place` does rollback and pruning. Sliding-window layers keep all rows too (their mask applies
+    the window), so a rollback always finds its rows. There is never room for more than `limit`
+    rows, which the session has reserved. Use it from one thread at a time.
     """
 
     def __init__(self, first: int, last: int, limit: int = MAX_SESSION_TOKENS) -> None:
-        self.first, self.last, self.limit = first, last, limit
+        self.first = first
+        self.last = last
+        self.limit = limit
         self.length = 0
-        self._placed: Placement | None = None  # and nothing has been computed since
-        # [kv heads, room, head dim]
+        self._placed: Placement | None = None  # the last placement, until `advance`
+        # For each layer [kv heads, room, head dim].
         self._keys: list[torch.Tensor | None] = [None] * (last - first)
         self._values: list[torch.Tensor | None] = [None] * (last - first)
 
     def fits(self, placement: Placement, count: int = 0) -> bool:
-        """Whether all rows that the placement keeps are there, and room for `count` behind them is
-        within the limit."""
-        start, keep = placement.start, placement.keep
+        """Return whether the placement's rows are there, with `count` more within the limit."""
+        start = placement.start
+        keep = placement.keep
         moved_to = start - len(keep)
         kept = 0 <= moved_to <= start <= self.length and all(
             moved_to < row < self.length for row in keep
@@ -42,30 +43,32 @@ class KVCache:
         return (kept or placement is self._placed) and start + count <= self.limit
 
     def place(self, placement: Placement) -> None:
-        """Make the rows before `placement.start` those that it keeps, and forget all others.
+        """Make the rows before `placement.start` those that it keeps, and drop all others.
 
-        Copies only what moves.
+        Copies only the rows that move. The same placement may come again until `advance`, as it
+        does after a forward that failed.
 
-        The same placement may come again until `advance`, as it does after a forward that failed.
-        Raises SpanError, and changes nothing, where rows are not there.
+        Raises:
+            SpanError: where rows are not there; nothing has changed then.
         """
         if placement is self._placed:
             return
-        start, keep = placement.start, placement.keep
+        start = placement.start
+        keep = placement.keep
         if not self.fits(placement):
-            problem = (
-                f"a cache of {self.length} rows cannot keep {start}, {len(keep)} of them moved"
-            )
+            moved_rows = f"{len(keep)} of them moved"
+            problem = f"a cache of {self.length} rows cannot keep {start}, {moved_rows}"
             raise SpanError(self.first, self.last, problem)
         written = [tensor for tensor in (*self._keys, *self._values) if tensor is not None]
         if keep and written:
-            with torch.inference_mode():  # what a forward has made may not be written outside
+            with torch.inference_mode():  # outside of it, a forward's tensors may not be written
                 rows = upload(torch.tensor(keep), written[0].device)
-                # may run out of memory: before all else
+                # All copies before all writes: a copy may run out of memory.
                 moving = [tensor.index_select(1, rows) for tensor in written]
                 for tensor, moved in zip(written, moving, strict=True):
                     tensor[:, start - len(keep) : start] = moved
-        self.length, self._placed = start, placement
+        self.length = start
+        self._placed = placement
 
     def advance(self, tokens: int) -> None:
         """Make the `tokens` rows that every layer has written part of the session."""
@@ -75,17 +78,19 @@ class KVCache:
     def write(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values [kv heads, n, head dim] of absolute `layer` in the rows after
-        `length`.
+        """Store keys and values [kv heads, n, head dim] of absolute `layer` after `length` rows.
 
-        Returns views of everything up to the last of them, [kv heads, length + n, head dim]. Until
-        `advance` the new rows do not count, so a forward that fails half-way leaves the session as
-        it was.
+        Until `advance` the new rows do not count: a forward that fails half-way leaves the session
+        as it was.
+
+        Returns:
+            Views of all rows up to the last new one, [kv heads, length + n, head dim].
         """
         slot = layer - self.first
         start = self.length
         end = start + key.shape[1]
-        keys, values = self._keys[slot], self._values[slot]
+        keys = self._keys[slot]
+        values = self._values[slot]
         if keys is None or values is None or keys.shape[1] < end:
             keys = self._keys[slot] = self._grown(keys, key, end)
             values = self._values[slot] = self._grown(values, value, end)
@@ -110,10 +115,9 @@ class KVCache:
         )
 
     def _grown(self, old: torch.Tensor | None, new: torch.Tensor, needed: int) -> torch.Tensor:
-        """Room for `needed` rows and, within the limit, an eighth more than before, holding what
-        `old` held."""
-        # Growing by a share of the length keeps the copying per token constant; an eighth keeps the
-        # waste small.
+        """Return a copy of `old` with room for `needed` rows, an eighth more if that is allowed."""
+        # Growing by a share of the length keeps the copying per token constant; an eighth keeps
+        # the waste small.
         room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
         room = min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
         grown = new.new_empty((new.shape[0], room, new.shape[2]))
@@ -123,14 +127,14 @@ class KVCache:
 
 
 class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
-    """What the layers see as their cache during one forward over the tokens of several sessions.
+    """The cache that layers use in one forward over the tokens of several sessions.
 
-    The row holds `views[i].count` tokens of `caches[i]`, side by side. `update` gives every session
-    its own tokens and leaves the sessions' full keys and values in `pending`, where
-    `swarm.model.attention` takes them.
+    The packed row holds `views[i].count` tokens of `caches[i]`, side by side. `update` stores the
+    tokens of every session in its own cache, and leaves the sessions' full keys and values in
+    `pending` for `swarm.model.attention`.
     """
 
-    def __init__(self, caches: Sequence[KVCache], views: Sequence[View]) -> None:
+    def __init__(self, caches: Sequence[KVCache], views: Sequence[AttentionView]) -> None:
         self.layers: list[object] = []  # the base class's methods find no layers of their own
         self.layer_class_to_replicate = None
         self.offloading = False
@@ -150,33 +154,30 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store [1, kv heads, total, head dim].
 
-        With a single session, returns all its keys and values, so that a model which attends by its
-        own code can do so; else returns what came, for only `swarm.model.attention` can go on.
+        Returns:
+            With a single session, all its keys and values, for a model with its own attention code;
+            otherwise the arguments: only `swarm.model.attention` can use several sessions.
         """
         if len(self.caches) == 1:
             keys, values = self.caches[0].write(layer_idx, key_states[0], value_states[0])
             self.pending = [(keys, values)]
-            key_states, value_states = keys.unsqueeze(0), values.unsqueeze(0)
+            key_states = keys.unsqueeze(0)
+            value_states = values.unsqueeze(0)
         else:
-            self.pending = [
-                cache.write(layer_idx, key, value)
-                for cache, key, value in zip(
-                    self.caches,
-                    key_states[0].split_with_sizes(self.counts, dim=1),
-                    value_states[0].split_with_sizes(self.counts, dim=1),
-                    strict=True,
-                )
-            ]
+            split_keys = key_states[0].split_with_sizes(self.counts, dim=1)
+            split_values = value_states[0].split_with_sizes(self.counts, dim=1)
+            sessions = zip(self.caches, split_keys, split_values, strict=True)
+            self.pending = [cache.write(layer_idx, key, value) for cache, key, value in sessions]
         self.returned = key_states
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions before this forward; means something only with a single session."""
+        """Positions before this forward; meaningful only with a single session."""
         return self.views[0].start
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         return self.views[0].start
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Length and offset of the keys, for the masks of a model that attends by its own code."""
+        """Length and offset of the keys, for the masks of a model with its own attention code."""
         return self.views[0].start + query_length, 0

@@ -1,8 +1,8 @@
 """A checkpoint: its configuration, its tensors (read one by one), and its fingerprint.
 
-Nothing is read before it is asked for: a peer that serves three layers of a hub model downloads the
-shards of three layers. Only safetensors files are opened (pickle can run code), and code that comes
-with a model is never run.
+Files are read on first use: a peer that serves three layers of a hub model downloads the shards of
+three layers. Only safetensors files are opened (pickle can run code), and code that comes with a
+model is never run.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from swarm.model.folder import (
     token_ids,
 )
 from swarm.model.quantization import QUANTIZATIONS, Quantization
-from swarm.model.source import Folder, Hub, Source
+from swarm.model.source import CheckpointSource, Folder, Hub
 from swarm.model.tokenizer import read_tokenizer
 from swarm.wire.fields import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
-# 128 bits: no accidental collision, and short enough for every record and greeting
+# 128 bits: no accidental collision, and short enough for every record and handshake.
 FINGERPRINT_HEX = 32
-# they change with who saved the model, and where
+# Values that depend on where the model was saved, and with which version.
 VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 MAX_VOCAB = 1 << 24
 MOST = {
@@ -54,14 +54,16 @@ class Checkpoint:
     Make one with `Checkpoint.open`. Reading is safe from several threads.
 
     Attributes:
-        name: the folder's own name, or the hub id; with that of the quantization, if there is one.
+        name: the folder's own name or the hub id, with the quantization's name if there is one.
         config: the configuration of the decoder (of a multimodal model: of its text part).
-        wrapper: the type of the model that the decoder is only a part of, such as one that also
-            sees; else None.
-        quantization: how the weights of its layers are stored in memory; None for as they are.
+        wrapper: the type of the model that the decoder is a part of, such as one with vision; None
+            for a decoder alone.
+        quantization: how the weights of its layers are stored in memory; None for unquantized.
     """
 
-    def __init__(self, name: str, source: Source, quantization: Quantization | None = None) -> None:
+    def __init__(
+        self, name: str, source: CheckpointSource, quantization: Quantization | None = None
+    ) -> None:
         self.name = name if quantization is None else f"{name}-{quantization.name}"
         self.quantization = quantization
         self._source = source
@@ -80,10 +82,10 @@ class Checkpoint:
 
     @classmethod
     def open(cls, model: str, quantization: Quantization | None = None) -> "Checkpoint":
-        """Open a local folder or a hub id; reads configuration and index, and of a folder the
-        weights' headers.
+        """Open a local folder or a hub id.
 
-        Quantized, it is another model: with another name and another fingerprint.
+        Reads configuration and index, and of a folder the weights' headers. A quantized model is
+        another model: it has another name and another fingerprint.
 
         Raises:
             ModelNotFound: when there is neither.
@@ -97,15 +99,10 @@ class Checkpoint:
 
     @property
     def plain_name(self) -> str:
-        """The name without that of the quantization.
-
-        What others are told: where the files are is nobody's business.
-        """
-        return (
-            self.name
-            if self.quantization is None
-            else self.name.removesuffix(f"-{self.quantization.name}")
-        )
+        """The name without the quantization's. It may be told to others: it holds no local path."""
+        if self.quantization is None:
+            return self.name
+        return self.name.removesuffix(f"-{self.quantization.name}")
 
     @property
     def num_layers(self) -> int:
@@ -127,19 +124,24 @@ class Checkpoint:
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
-        """Tokens that end a text, by any of the places where makers name them: the generation
-        configuration, the model's own, the tokenizer, and the chat template. Raises DamagedModel.
+        """Tokens that end a text, from all places where publishers name them.
+
+        These are the generation configuration, the model's own, the tokenizer, and the chat
+        template.
+
+        Raises:
+            DamagedModel: if a file names something else than token ids.
         """
         ends = token_ids(self.name, GENERATION_FILE, self._generation.get("eos_token_id"))
         ends |= token_ids(self.name, CONFIG_FILE, getattr(self.config, "eos_token_id", None))
-        # without a tokenizer there is no text: a client has said so before
+        # A client without a tokenizer has failed before.
         with contextlib.suppress(DamagedModel):
             ends |= ending_tokens(self.tokenizer())
         return frozenset(token for token in ends if 0 <= token < self.vocab_size)
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """What the model's makers recommend for generating, as transformers reads it."""
+        """The publisher's recommendations for generating, as transformers reads them."""
         if not self._generation:
             return GenerationConfig.from_model_config(self.config)
         with explained(
@@ -149,26 +151,24 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Same bytes, same model: a hash over the configuration and every weight file, as 32 hex
-        digits; quantized, over that and what the bits mean.
+        """The same bytes, the same model: a hash as 32 hex digits.
 
-        For a local folder the first use reads all its weights; the result is remembered per file.
+        It covers the configuration and every weight file, and the quantization's form if there is
+        one. For a local folder the first use reads all its weights; the result is remembered per
+        file.
         """
         return self._fingerprint_of(self.quantization)
 
     @property
     def siblings(self) -> dict[str, str]:
-        """The same weights stored in the other ways: fingerprint -> name of the quantization, or
-        ``none``."""
+        """The same weights stored otherwise: fingerprint -> quantization's name, or ``none``."""
         others = [each for each in (None, *QUANTIZATIONS.values()) if each != self.quantization]
         return {self._fingerprint_of(each): each.name if each else "none" for each in others}
 
     def _fingerprint_of(self, quantization: Quantization | None) -> str:
-        return (
-            _digest([self._plain_fingerprint, quantization.form])
-            if quantization
-            else self._plain_fingerprint
-        )
+        if quantization is None:
+            return self._plain_fingerprint
+        return _digest([self._plain_fingerprint, quantization.form])
 
     @cached_property
     def _plain_fingerprint(self) -> str:
@@ -182,25 +182,27 @@ class Checkpoint:
         return sorted(self._weight_map)
 
     def file_of(self, name: str) -> str:
-        """The file that holds a tensor. Raises KeyError for an unknown name."""
+        """Return the file that holds a tensor. Raises KeyError for an unknown name."""
         return self._weight_map[name]
 
     def stored(self) -> Mapping[str, Stored]:
-        """How its tensors lie in their files, by name: of a folder all of them, of a hub model
-        none."""
+        """Return how tensors lie in their files: all of a folder's, none of a hub model's."""
         return self._source.stored()
 
     def load(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Read exactly these tensors, in the dtype they are stored in.
+        """Read exactly these tensors, in their stored dtypes.
 
-        Raises KeyError for an unknown name.
+        Raises:
+            KeyError: for an unknown name.
         """
         return {name: self.tensor(name) for name in names}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one tensor, from a hub model after fetching its file.
+        """Read one tensor; of a hub model, fetch its file first.
 
-        Raises KeyError for an unknown name, DamagedModel where it cannot be read.
+        Raises:
+            KeyError: for an unknown name.
+            DamagedModel: where it cannot be read.
         """
         file = self._weight_map[name]
         with self._lock:
@@ -244,19 +246,19 @@ def _digest(facts: list[Any]) -> str:
 
 
 def _unreadable(name: str, why: str) -> UnsupportedModel:
-    return UnsupportedModel(
-        name, f"its {CONFIG_FILE} cannot be read by the installed transformers ({why})"
-    )
+    problem = f"its {CONFIG_FILE} cannot be read by the installed transformers ({why})"
+    return UnsupportedModel(name, problem)
 
 
 def _check_size(name: str, config: PreTrainedConfig, field: str, most: int) -> None:
-    """Raise DamagedModel if a size is impossible, UnsupportedModel if the class of the
-    configuration has none."""
+    """Check one size of a configuration.
+
+    Raises:
+        DamagedModel: if it is impossible.
+        UnsupportedModel: if the class of the configuration does not have it.
+    """
     with explained(lambda why: UnsupportedModel(name, f"its configuration has no {field} ({why})")):
         size = getattr(config, field)
     if type(size) is not int or not 1 <= size <= most:
-        raise DamagedModel(
-            name,
-            CONFIG_FILE,
-            f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}",
-        )
+        problem = f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}"
+        raise DamagedModel(name, CONFIG_FILE, problem)

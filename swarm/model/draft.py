@@ -1,4 +1,4 @@
-"""A whole draft model, and its way to the target's vocabulary."""
+"""A whole draft model, and its translation to the target's vocabulary."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ from swarm.model.fit import without_progress_bar
 from swarm.model.folder import look
 from swarm.model.tokenizer import read_tokenizer
 
-# Of the smaller of the two vocabularies, so that a large one may well draft for a small one. Those
-# for the same languages share more: the common words are in both. With less, the draft was made for
-# other languages or spells in a way that is not understood here, and most of its guesses cost a
-# forward pass for nothing. Judged, not measured.
+# The least share of the smaller vocabulary that is in both: the smaller, so that a large vocabulary
+# may draft for a small one. Vocabularies for the same languages share more, the common words. With
+# less, the draft was made for other languages, or we do not understand its spelling, and most of
+# its guesses would cost a forward pass for nothing. Estimated, not measured.
 MIN_COVERAGE = 0.25
 
 
@@ -65,7 +65,7 @@ class DraftModel:
         return cls(model, vocabulary, BranchingModel.of(model))
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
-        """A drafter for one generation, with a cache of its own."""
+        """Return a drafter for one generation, with its own cache."""
         if self.branching is None:
             return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids)
         return TreeDrafter(self.branching.reader(), sampling, self.vocabulary, shaping, stop_ids)

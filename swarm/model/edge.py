@@ -1,8 +1,7 @@
-"""The edge to the libraries that read and build models: what they raise there becomes a sentence of
-ours.
+"""The edge to the libraries that read and build models: their exceptions become our sentences.
 
-Files of strangers reach these libraries, and what they raise for a damaged one is theirs to choose
-and changes with their versions: any exception counts, and nothing of ours runs inside.
+Files of strangers reach these libraries. Which exception a damaged file raises is not specified and
+changes with their versions, so any exception counts; none of our code runs inside.
 """
 
 import logging
@@ -22,11 +21,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
-    """While open, an exception of a library becomes ``sentence(reason)``, with what it says on one
-    line.
+    """While open, turn an exception of a library into ``sentence(reason)``.
 
-    Errors of ours and memory that ran out pass as they are. What transformers logs meanwhile is
-    left out.
+    The reason is the exception's message on one line. Our own errors and those of memory pass
+    unchanged. Meanwhile transformers logs nothing.
     """
     try:
         with QUIET:
@@ -38,8 +36,7 @@ def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, on one line: the first one, and those behind it that it announces by
-    a colon."""
+    """Return an exception's message on one line: its first line, or all if that ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next(iter(lines), "")
     if said.endswith(":"):
@@ -50,17 +47,15 @@ def reason(error: BaseException) -> str:
 
 
 class Quiet:
-    """While open, transformers logs nothing: what it would say is said by our sentence.
+    """While open, transformers logs nothing: our sentence has its message.
 
-    Several threads may open it.
-
-    When we debug, it logs as ever.
+    Several threads may open it. With debug logging, transformers logs as usual.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
-        self._level = logging.WARNING  # which it had before the first was opened
+        self._level = logging.WARNING  # of transformers, before it was opened
 
     def __enter__(self) -> None:
         with self._lock:

@@ -1,5 +1,4 @@
-"""Which tokens end a text, as far as its tokenizer knows: its own end of a text, and the end of a
-turn."""
+"""Tokens that end a text: the tokenizer's end of text, and the chat template's end of a turn."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -7,18 +6,17 @@ QUESTION, ANSWER = "What is there to say?", "All that there is to say."
 
 
 def ending_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The token that ends a text, and the one that the chat template writes behind an answer."""
+    """Return the token that ends a text, and the chat template's token behind answers."""
     ends = {tokenizer.eos_token_id, end_of_turn(tokenizer)}
     return frozenset(token for token in ends if isinstance(token, int))
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The control token that follows the last answer of a conversation; None where none does, or
-    there is no template.
+    """Return the control token behind the last answer of a conversation; None without one.
 
-    It is read off a conversation that ends with the answer. Within one, some templates write other
-    tokens: gpt-oss has ``<|return|>`` at the end and ``<|end|>``, which also ends a thought,
-    everywhere else.
+    The conversation ends with the answer, because some templates write other tokens within one:
+    gpt-oss has ``<|return|>`` at the end and ``<|end|>``, which also ends a thought, everywhere
+    else.
     """
     if not tokenizer.chat_template:
         return None

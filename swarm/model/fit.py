@@ -1,9 +1,9 @@
 """Whether the weights of a checkpoint are those of the model that its configuration describes.
 
-transformers' loader renames and converts tensors, and reports what did not fit. `check_fit` lets it
-load the whole model on the meta device, from shapes alone: nothing is read but the headers of the
-files, so that damage is told before a network is entered. `check_report` judges such a report, also
-that of a real loading.
+transformers' loader renames and converts tensors, and reports which ones did not fit. `check_fit`
+lets it load the whole model on the meta device, from shapes alone: only the headers of the files
+are read, so that a mismatch is found before a network is entered. `check_report` judges such a
+report, also that of a real loading.
 """
 
 import copy
@@ -26,21 +26,21 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import CONFIG_FILE, PLAIN_DTYPES, Stored
 
-# Tensors that published checkpoints hold inside of layers, and that are no parameters:
+# Tensors in the layers of published checkpoints that are not parameters:
 HARMLESS = re.compile(
     r"(^|\.)("
-    # tables of positions, which classes compute: LLaMA, Falcon, GPT-NeoX, ChatGLM, fairseq's models
+    # tables of positions, which the classes compute: LLaMA, Falcon, GPT-NeoX, ChatGLM, fairseq
     r"(\w*_)?(rotary|rope)(_\w+)?\..+|inv_freq|(cos|sin)_cached|freqs_cis|_float_tensor|position_ids"
     # causal masks: GPT-2, GPT-J, GPT-Neo, GPT-NeoX, CodeGen (their other part is MASK)
     r"|masked_bias|causal_mask"
-    # what training leaves behind: Transformer Engine, batch norms, balanced experts
+    # remains of the training: Transformer Engine, batch norms, balanced experts
     r"|_extra_state|num_batches_tracked|(local_)?tokens_per_expert"
     r")$"
 )
 # A causal mask, [1, 1, n, n], unless it has one dimension: then it is added to the attention.
 MASK = re.compile(r"(^|\.)\w*(attn|attention)\.bias$")
-# Parts beside the layers: a norm there would change what the model says. Others are harmless:
-# layers that predict further tokens, towers of other senses, heads of other tasks.
+# Parts beside the layers: a norm there would change the model's output. Others are harmless: layers
+# that predict further tokens, towers for images and sound, heads for other tasks.
 NORM = re.compile(r"(\w*_)?(layer_?|rms_?)?norm(_?\w+)?|ln(_?\w+)?", re.IGNORECASE)
 OTHER_PARTS = re.compile(
     r"mtp|nextn|eagle|vision|visual|image|img|audio|speech|projector|pool|score|classif",
@@ -60,7 +60,7 @@ class Outline:
         modules: of its modules; the model itself is "".
         decoder: the module that runs the layers.
         layers: the list of layers.
-        prefix: what names of a checkpoint may lack or have in excess in front.
+        prefix: the first part of a name, which a checkpoint may lack or have in excess.
     """
 
     tensors: frozenset[str]
@@ -80,28 +80,33 @@ class Outline:
         )
 
     def has(self, name: str) -> bool:
-        """Whether the model has this tensor. The loader of a part of it may leave a prefix as it
-        was."""
-        return not self.tensors.isdisjoint(
-            (name, f"{self.prefix}.{name}", name.removeprefix(f"{self.prefix}."))
-        )
+        """Return whether the model has this tensor, with or without the prefix.
+
+        The loader of a part of the model may leave the prefix as it was.
+        """
+        without = name.removeprefix(f"{self.prefix}.")
+        return not self.tensors.isdisjoint((name, f"{self.prefix}.{name}", without))
 
     def needs(self, name: str, parameters_beside: bool) -> bool:
-        """Whether a tensor that the model does not have belongs to one of its parts, with or
-        without the prefix, so that the model would say something else without it.
+        """Return whether a tensor that the model does not have belongs to one of its parts.
+
+        The model's output would be another without it. The name may lack the prefix.
 
         Args:
-            parameters_beside: whether a parameter beside the layers counts, that belongs to none of
+            parameters_beside: whether a parameter beside the layers counts that belongs to none of
                 their modules.
         """
         return any(self._needs(each, parameters_beside) for each in (name, f"{self.prefix}.{name}"))
 
     def _needs(self, name: str, parameters_beside: bool) -> bool:
         parts = name.split(".")
-        owner, rest = "", parts
+        owner = ""
+        rest = parts
         for end in range(len(parts) - 1, 0, -1):
-            if (prefix := ".".join(parts[:end])) in self.modules:
-                owner, rest = prefix, parts[end:]
+            prefix = ".".join(parts[:end])
+            if prefix in self.modules:
+                owner = prefix
+                rest = parts[end:]
                 break
         if owner.startswith(f"{self.layers}."):
             return True
@@ -115,10 +120,12 @@ class Outline:
 
 
 def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
-    """Compare the names and shapes of a checkpoint's tensors with those that its model has.
+    """Compare the names and shapes of a checkpoint's tensors with those of its model.
 
-    Nothing is done where shapes are not known before the files are fetched; loading finds the same.
-    Raises UnsupportedModel.
+    Does nothing if the shapes are not known before the files are fetched; loading finds the same.
+
+    Raises:
+        UnsupportedModel: for the reasons of `check_report`.
     """
     stored = checkpoint.stored()
     if not stored:
@@ -132,25 +139,26 @@ def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
 
 
 def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: Outline) -> None:
-    """Judge what transformers' loader says of a checkpoint.
+    """Judge the report of transformers' loader.
 
-    Raises UnsupportedModel if a tensor has another shape than its model gives it, if one is
-    missing, or if there is one that belongs to a part of the model and that the model does not ask
-    for. What its class lets pass itself is not in the report.
+    The report leaves out tensors that the model's class ignores itself.
+
+    Raises:
+        UnsupportedModel: if a tensor has another shape than in the model, if one is missing, or if
+            one belongs to a part of the model that does not use it.
     """
     if report["mismatched_keys"]:
         raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
     if left := sorted(_left_out(checkpoint, report["unexpected_keys"], outline)):
         why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
-        raise UnsupportedModel(
-            checkpoint.name, f"{why}: without it, the model would say something else"
-        )
+        why = f"{why}: without it, the model would say something else"
+        raise UnsupportedModel(checkpoint.name, why)
     if report["missing_keys"]:
         raise _lacking(checkpoint, sorted(report["missing_keys"]))
 
 
 class _Shape:
-    """A checkpoint tensor of which only the shape is known, as the loader wants it."""
+    """A checkpoint tensor of which only the shape is known, with the interface of the loader."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self._shape = shape
@@ -165,24 +173,19 @@ class _Shape:
 def _report(
     checkpoint: Checkpoint, anatomy: Anatomy, stored: Mapping[str, Stored]
 ) -> Mapping[str, Any]:
-    """What the loader says of tensors of these shapes. Raises UnsupportedModel."""
+    """Return the loader's report on tensors of these shapes. Raises UnsupportedModel."""
 
     def finalize(model: PreTrainedModel, load_config: object, info: Any) -> Any:
-        """What the loader does at the end, but for making what is missing, in memory."""
+        """Finish as the loader does, but make no missing tensors, which would take memory."""
         model.mark_tied_weights_as_initialized(info)
         model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
         model._adjust_missing_and_unexpected_keys(info)
         return info
 
+    whole = anatomy.model_class
+    members = {"_finalize_model_loading": staticmethod(finalize), "__module__": whole.__module__}
     # The same name, because transformers looks conversions up by it.
-    on_meta = type(
-        anatomy.model_class.__name__,
-        (anatomy.model_class,),
-        {
-            "_finalize_model_loading": staticmethod(finalize),
-            "__module__": anatomy.model_class.__module__,
-        },
-    )
+    on_meta = type(whole.__name__, (whole,), members)
     with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
         _, report = on_meta.from_pretrained(  # type: ignore[attr-defined]
             None,
@@ -191,35 +194,33 @@ def _report(
             dtype=torch.float32,
             attn_implementation=MODELS_OWN_ATTENTION,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told by `check_report`, by name
+            ignore_mismatched_sizes=True,  # `check_report` names them
         )
     found: Mapping[str, Any] = report
     return found
 
 
 def unfit(checkpoint: Checkpoint, why: str) -> UnsupportedModel:
-    """What to say of weights that the loader cannot bring into the model."""
+    """Return the error for weights that the loader cannot bring into the model."""
     return UnsupportedModel(checkpoint.name, f"its weights do not fit its configuration ({why})")
 
 
 def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel:
-    """What to say of a checkpoint that lacks these tensors."""
+    """Return the error for a checkpoint that lacks these tensors."""
     if checkpoint.wrapper is not None:
         why = (
-            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have"
-            " other names; give a checkpoint of the language model alone"
+            f"its language model is a part of a {checkpoint.wrapper} model, whose weights have "
+            "other names; give a checkpoint of the language model alone"
         )
         return UnsupportedModel(checkpoint.name, why)
-    return UnsupportedModel(
-        checkpoint.name, f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
-    )
+    why = f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
+    return UnsupportedModel(checkpoint.name, why)
 
 
 def _misshapen(
     checkpoint: Checkpoint, name: str, stored: Sequence[int], expected: Sequence[int]
 ) -> UnsupportedModel:
-    """What to say of a tensor, by its name in the model, that has another shape than the model
-    gives it."""
+    """Return the error for a tensor, named as in the model, of another shape than the model's."""
     names = checkpoint.tensor_names()
     own = next((each for each in names if name.endswith(each) or each.endswith(name)), None)
     where = name if own is None else f"{own} in {checkpoint.file_of(own)}"
@@ -233,14 +234,14 @@ def _misshapen(
 
 
 def _left_out(checkpoint: Checkpoint, unexpected: Iterable[str], outline: Outline) -> Iterator[str]:
-    """Those unexpected tensors without which the model would say something else."""
+    """Yield the unexpected tensors without which the model's output would be another."""
     stored = checkpoint.stored()
     for name in unexpected:
         if outline.has(name) or HARMLESS.search(name):
             continue
         tensor = stored.get(name)
         if tensor is not None and (tensor.dtype not in PLAIN_DTYPES or 0 in tensor.shape):
-            continue  # parameters are numbers with a point; what else is wrong, `study` tells
+            continue  # not a parameter: these are floats; `study` finds other faults
         if MASK.search(name) and (tensor is None or len(tensor.shape) != 1):
             continue
         if outline.needs(name, parameters_beside=checkpoint.wrapper is None):
@@ -249,7 +250,7 @@ def _left_out(checkpoint: Checkpoint, unexpected: Iterable[str], outline: Outlin
 
 @contextmanager
 def without_progress_bar() -> Iterator[None]:
-    """While open, transformers draws none."""
+    """While open, transformers shows no progress bar."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,9 +1,8 @@
-"""The files of a checkpoint, looked at without any heavy library: what is damaged, and what cannot
-be served.
+"""Checks of a checkpoint's files without any heavy library: is it damaged, can it be served?
 
-A folder is looked at as soon as it is named, before libraries are imported and before a network is
-entered. Nothing is read but JSON and the headers of safetensors files
-(https://huggingface.co/docs/safetensors), both bounded.
+A folder is checked as soon as it is named, before libraries are imported and before a network is
+entered. Only JSON and the headers of safetensors files (https://huggingface.co/docs/safetensors)
+are read, both bounded.
 """
 
 import json
@@ -20,39 +19,39 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-# What says beside config.json that weights are quantized: ModelOpt, AutoGPTQ, AutoAWQ.
+# Files beside config.json that mark quantized weights: ModelOpt, AutoGPTQ, AutoAWQ.
 QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 MAX_NESTING = 4  # of configurations that hold others
 MAX_JSON_BYTES = 256 << 20  # the largest tokenizers have some 40 MB
-MAX_HEADER_BYTES = 100 << 20  # as safetensors itself has it
+MAX_HEADER_BYTES = 100 << 20  # safetensors' own limit
 MAX_DIMENSIONS = 16
 PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-NARROW_FLOATS = re.compile(r"F[468]_|F4|U?I4")  # values that mean something only with their scales
+NARROW_FLOATS = re.compile(r"F[468]_|F4|U?I4")  # values that need scales to be understood
 ITEM_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
 ITEM_BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
 
-# Parts of names that scales, zero points, packed weights and adapters have: GPTQ, AWQ, FP8
+# Parts of the names of scales, zero points, packed weights and adapters: GPTQ, AWQ, FP8
 # (DeepSeek's, ModelOpt's), compressed-tensors, bitsandbytes, MXFP4, MLX, AQLM, EXL2 and EXL3, LoRA.
 EXTRAS = re.compile(
-    r"scales?|scale_inv|zeros?|zero_points?|qweight|qzeros|qscales?|packed|g_idx|absmax|quant_map|quant_state|SCB"
-    r"|blocks|biases|codes|codebooks?|amax|trellis|lora"
+    r"scales?|scale_inv|zeros?|zero_points?|qweight|qzeros|qscales?|packed|g_idx|absmax|quant_map"
+    r"|quant_state|SCB|blocks|biases|codes|codebooks?|amax|trellis|lora"
 )
 ADAPTER = re.compile(r"(.*_)?lora(_.*)?")
 COMPLEX = frozenset({"C64", "complex64", "complex128"})
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 UNMERGED = (
-    "it holds an adapter beside its weights, and adapters are not read: merge it into the model"
-    " first"
+    "it holds an adapter beside its weights, and adapters are not read: "
+    "merge it into the model first"
 )
 UNPLAIN = (
-    "its weights are quantized, and we quantize plain ones ourselves: give the model that it was"
-    " made of"
+    "its weights are quantized, and we quantize plain ones ourselves: "
+    "give the model that it was made of"
 )
 NO_GGUF = (
-    "GGUF files are not read, but safetensors: give the folder or hub id of the model that it was"
-    " made from"
+    "GGUF files are not read, but safetensors: "
+    "give the folder or hub id of the model that it was made from"
 )
 
 
@@ -65,10 +64,10 @@ class Stored:
 
 
 def look(model: str, draft: bool = False) -> None:
-    """Raise what is wrong with a model as far as its folder shows it; a hub id is not looked up.
+    """Check a model as far as its folder shows; a hub id is not looked up.
 
     Args:
-        draft: whether it will only draft: the library loads it whole, also where its publisher has
+        draft: whether it will only draft: the library loads it whole, also if its publisher has
             quantized it.
 
     Raises:
@@ -90,9 +89,11 @@ def look(model: str, draft: bool = False) -> None:
 
 
 def folder_of(model: str) -> Path | None:
-    """The folder that a model's name means; None for a hub id.
+    """Return the folder that a model's name means; None for a hub id.
 
-    Raises ModelNotFound and UnsupportedModel.
+    Raises:
+        ModelNotFound: if there is no such folder, or no model in it.
+        UnsupportedModel: for a GGUF file, or a folder of them.
     """
     path = Path(model).expanduser()
     if model.lower().endswith(".gguf"):
@@ -112,8 +113,7 @@ def folder_of(model: str) -> Path | None:
 
 
 def check_plain(model: str, config: Mapping[str, Any], files: Collection[str]) -> None:
-    """Raise UnsupportedModel if the configuration, or a file beside it, says that the weights are
-    quantized."""
+    """Raise UnsupportedModel if the configuration, or a file beside it, marks quantized weights."""
     beside = next((file for file in QUANTIZATION_FILES if file in files), None)
     if beside is not None:
         raise UnsupportedModel(model, f"{UNPLAIN} ({beside} says so)")
@@ -123,76 +123,76 @@ def check_plain(model: str, config: Mapping[str, Any], files: Collection[str]) -
 
 
 def check_sizes(model: str, config: Mapping[str, Any]) -> None:
-    """Raise DamagedModel if a configuration says by its usual name that a size is none."""
+    """Raise DamagedModel if a configuration gives a size that is no positive integer."""
     for field in SIZES:
         if field in config and not (type(config[field]) is int and config[field] > 0):
-            said = str(config[field])[:50]
-            raise DamagedModel(
-                model, CONFIG_FILE, f"says that {field} is {said}, which is no positive number"
-            )
+            given = str(config[field])[:50]
+            why = f"says that {field} is {given}, which is no positive number"
+            raise DamagedModel(model, CONFIG_FILE, why)
 
 
 def check_tensors(
     model: str, names: Iterable[str], stored: Mapping[str, Stored], expected: Collection[str] = ()
 ) -> None:
-    """Raise UnsupportedModel if tensors are no plain weights.
+    """Raise UnsupportedModel if tensors are not plain weights.
 
     Args:
         names: of the tensors of the checkpoint.
         stored: how they lie in their files, as far as that is known.
-        expected: parts of the names that the model itself has: what it names a scale is one of its
-            weights.
+        expected: parts of the model's own names: a tensor that the model itself calls a scale is
+            one of its weights.
     """
     for name in names:
         ends = name.split(".")[-2:]
         extra = next((end for end in ends if end not in expected and is_extra(end)), None)
         if extra is not None:
             why = UNMERGED if ADAPTER.fullmatch(extra) else UNPLAIN
-            raise UnsupportedModel(
-                model, f"{why} (its tensor {name} is no part of the model itself)"
-            )
+            why = f"{why} (its tensor {name} is no part of the model itself)"
+            raise UnsupportedModel(model, why)
         if name in stored and not is_plain(ends[-1], stored[name].dtype):
             raise UnsupportedModel(model, unplain(name, stored[name].dtype))
 
 
 def unplain(name: str, dtype: str) -> str:
-    """What to say of a weight that has this dtype."""
+    """Return the sentence about a weight of this dtype."""
     if dtype in COMPLEX:
-        return (
-            f"its tensor {name} holds complex numbers ({dtype}), and weights that can be served are"
-            " real ones"
-        )
+        held = f"its tensor {name} holds complex numbers ({dtype})"
+        return f"{held}, and weights that can be served are real ones"
     return f"{UNPLAIN} (its tensor {name} has the dtype {dtype})"
 
 
-def token_ids(model: str, file: str, said: Any) -> frozenset[int]:
-    """The ids that a file names as its eos_token_id: one, several, or None for none.
+def token_ids(model: str, file: str, value: Any) -> frozenset[int]:
+    """Return the ids of a file's eos_token_id: one token, a list of them, or None for none.
 
-    Raises DamagedModel.
+    Raises:
+        DamagedModel: for anything else.
     """
-    ids = [] if said is None else said if isinstance(said, list) else [said]
+    if value is None:
+        return frozenset()
+    ids = value if isinstance(value, list) else [value]
     if not all(type(each) is int for each in ids):
-        why = f"says that eos_token_id is {str(said)[:50]}, which is no token or list of them"
+        why = f"says that eos_token_id is {str(value)[:50]}, which is no token or list of them"
         raise DamagedModel(model, file, why)
     return frozenset(ids)
 
 
 def is_plain(leaf: str, dtype: str) -> bool:
-    """Whether a tensor may hold weights as they are; other tensors, such as masks and indices, may
-    be integers."""
+    """Return whether a tensor of this dtype may hold plain weights.
+
+    Tensors that are not weights, such as masks and indices, may be integers.
+    """
     return dtype in PLAIN_DTYPES or not (leaf == "weight" or NARROW_FLOATS.match(dtype))
 
 
 def is_extra(part: str) -> bool:
-    """Whether a part of a tensor's name looks like what belongs to quantized weights or to an
-    adapter."""
+    """Return whether a part of a tensor's name belongs to quantized weights or to an adapter."""
     words = part.split("_")
     pairs = ("_".join(pair) for pair in pairwise(words))  # of weight_scale_inv: scale_inv, too
     return any(EXTRAS.fullmatch(each) for each in (*words, *pairs))
 
 
 def read_json(model: str, path: Path) -> dict[str, Any]:
-    """The object that a JSON file of a checkpoint holds. Raises DamagedModel."""
+    """Return the object that a JSON file of a checkpoint holds. Raises DamagedModel."""
     if not path.is_file():
         raise DamagedModel(model, path.name, "is missing")
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -207,46 +207,38 @@ def read_json(model: str, path: Path) -> dict[str, Any]:
 
 
 def weight_map(model: str, index: Path) -> dict[str, str]:
-    """Tensor name -> file name, as an index says.
+    """Return the file name of every tensor, as an index gives it.
 
-    Raises DamagedModel, and UnsupportedModel for other files.
+    Raises:
+        DamagedModel: if the index has no such map.
+        UnsupportedModel: if it names other files than safetensors beside it.
     """
     found = read_json(model, index).get("weight_map")
-    if not (
-        isinstance(found, dict) and found and all(isinstance(file, str) for file in found.values())
-    ):
+    is_map = isinstance(found, dict) and all(isinstance(file, str) for file in found.values())
+    if not found or not is_map:
         raise DamagedModel(model, index.name, "has no weight_map from tensors to files")
-    for file in found.values():
+    weights: dict[str, str] = found
+    for file in weights.values():
         if not file.endswith(".safetensors") or Path(file).name != file:
-            raise UnsupportedModel(
-                model, f"its index names {file!r}, which is no safetensors file beside it"
-            )
-    return found
+            why = f"its index names {file!r}, which is no safetensors file beside it"
+            raise UnsupportedModel(model, why)
+    return weights
 
 
 def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
-    """Tensor name -> its file, and how it lies there.
+    """Return every tensor's file, and how it lies there.
 
-    Every file is there and as long as its header says.
+    Checks that every file is there and as long as its header says.
 
-    Raises DamagedModel, and UnsupportedModel where there are no safetensors.
+    Raises:
+        DamagedModel: if a file is damaged or missing.
+        UnsupportedModel: where there are no safetensors.
     """
-    index, single = folder / INDEX_FILE, folder / SINGLE_FILE
-    # where there are both, transformers takes the single file, too
+    index = folder / INDEX_FILE
+    single = folder / SINGLE_FILE
+    # Where there are both, transformers takes the single file, too.
     if index.is_file() and not single.is_file():
-        by_file: dict[str, list[str]] = {}
-        for name, file in weight_map(model, index).items():
-            by_file.setdefault(file, []).append(name)
-        found = {}
-        for file, names in by_file.items():
-            header = read_header(model, folder / file)
-            for name in names:
-                if name not in header:
-                    raise DamagedModel(
-                        model, file, f"lacks the tensor {name}, which {INDEX_FILE} says is there"
-                    )
-                found[name] = (file, header[name])
-        return found
+        return _indexed(model, folder, weight_map(model, index))
     files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     weights = {
         name: (file.name, tensor)
@@ -260,8 +252,23 @@ def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
     return weights
 
 
+def _indexed(model: str, folder: Path, weights: Mapping[str, str]) -> dict[str, tuple[str, Stored]]:
+    by_file: dict[str, list[str]] = {}
+    for name, file in weights.items():
+        by_file.setdefault(file, []).append(name)
+    found = {}
+    for file, names in by_file.items():
+        header = read_header(model, folder / file)
+        for name in names:
+            if name not in header:
+                why = f"lacks the tensor {name}, which {INDEX_FILE} says is there"
+                raise DamagedModel(model, file, why)
+            found[name] = (file, header[name])
+    return found
+
+
 def read_header(model: str, path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, which is as long as they take. Raises DamagedModel."""
+    """Return the tensors of a safetensors file, whose length they explain. Raises DamagedModel."""
     if not path.is_file():
         raise DamagedModel(model, path.name, "is missing")
     size = path.stat().st_size
@@ -276,38 +283,35 @@ def read_header(model: str, path: Path) -> dict[str, Stored]:
         raise DamagedModel(model, path.name, "has a header that is no JSON") from None
     if not isinstance(content, dict):
         raise DamagedModel(model, path.name, "has a header that is no JSON object")
-    tensors, places = {}, []
-    for name, said in content.items():
+    tensors: dict[str, Stored] = {}
+    places: list[tuple[int, int, str]] = []
+    for name, entry in content.items():
         if name != "__metadata__":
-            tensors[name], place = _tensor(model, path.name, name, said)
+            tensors[name], place = _tensor(model, path.name, name, entry)
             places.append((*place, name))
     end = 0
     for start, stop, name in sorted(places):
         if start != end:
             how = "overlaps another" if start < end else "does not begin where another ends"
-            raise DamagedModel(
-                model, path.name, f"has a header by which the tensor {name[:100]!r} {how}"
-            )
+            why = f"has a header by which the tensor {name[:100]!r} {how}"
+            raise DamagedModel(model, path.name, why)
         end = stop
     if 8 + length + end != size:
-        raise DamagedModel(
-            model, path.name, f"has {size:,} bytes, and its tensors take {8 + length + end:,}"
-        )
+        why = f"has {size:,} bytes, and its tensors take {8 + length + end:,}"
+        raise DamagedModel(model, path.name, why)
     return tensors
 
 
-def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, tuple[int, int]]:
-    """What a header says of one tensor: how it is stored, and where it begins and ends behind the
-    header."""
+def _tensor(model: str, file: str, name: str, entry: Any) -> tuple[Stored, tuple[int, int]]:
+    """Return how a tensor is stored, and where it begins and ends behind the header."""
     try:
-        dtype, shape, (start, stop) = said["dtype"], tuple(said["shape"]), said["data_offsets"]
+        dtype = entry["dtype"]
+        shape = tuple(entry["shape"])
+        start, stop = entry["data_offsets"]
         sizes = [*shape, start, stop]
         sound = isinstance(dtype, str) and len(shape) <= MAX_DIMENSIONS
-        sound = (
-            sound
-            and all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
-            and start <= stop
-        )
+        sound = sound and all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
+        sound = sound and start <= stop
     except (TypeError, KeyError, ValueError):
         sound = False
     if sound and dtype in ITEM_BITS:
@@ -321,10 +325,9 @@ def _tensor(model: str, file: str, name: str, said: Any) -> tuple[Stored, tuple[
 
 
 def _quantized(config: Any, nesting: int = 0) -> str | None:
-    """The key that says so, in a configuration or in one that it holds."""
+    """Return the key that marks quantized weights, in a configuration or one nested in it."""
     if not isinstance(config, Mapping) or nesting > MAX_NESTING:
         return None
     own = next((key for key in QUANTIZATION_KEYS if config.get(key)), None)
-    return own or next(
-        (key for value in config.values() if (key := _quantized(value, nesting + 1))), None
-    )
+    nested = (_quantized(value, nesting + 1) for value in config.values())
+    return own or next(filter(None, nested), None)

@@ -12,8 +12,10 @@ HASH_CHUNK_BYTES = 4 << 20
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hex, remembered by (real path, size, modification time) in the cache
-    folder."""
+    """Return the SHA-256 of a file as hex.
+
+    The cache folder remembers it by (real path, size, modification time).
+    """
     stat = path.stat()
     key = f"{os.path.realpath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
     known = _read_hashes()
@@ -28,9 +30,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _hashes_path() -> Path:
-    return (
-        Path(os.environ.get("SWARM_CACHE") or platformdirs.user_cache_dir("swarm")) / "sha256.json"
-    )
+    cache = os.environ.get("SWARM_CACHE") or platformdirs.user_cache_dir("swarm")
+    return Path(cache) / "sha256.json"
 
 
 def _read_hashes() -> dict[str, str]:

@@ -11,22 +11,21 @@ from swarm.model.partial import build
 
 
 class Head:
-    """Turns the last layer's output into logits, exactly as the architecture does (soft caps and
-    scales included).
+    """Turns the last layer's output into logits as the architecture does, soft caps included.
 
-    It is the model's own forward, in which the true hidden states come out of a stand-in for the
-    layers: all that a model does behind its layers is done, whatever it is. To be used from one
-    thread at a time.
+    Runs the model's own forward, in which a stand-in for the layers returns the true hidden states.
+    So everything that a model does behind its layers is done. Use it from one thread at a time.
     """
 
     def __init__(self, model: nn.Module, parts: Parts) -> None:
-        """`model` needs its head only."""
+        """`model` needs only its head."""
         self._model = model
         self._decoder = model.get_submodule(parts.decoder)
         self._layers = LayersStandIn(parts.tuples)
         replace_layers(model, parts.decoder, parts.layers, self._layers)
         parameter = next(model.parameters())
-        self.dtype, self.device = parameter.dtype, parameter.device
+        self.dtype = parameter.dtype
+        self.device = parameter.device
 
     @classmethod
     def load(
@@ -43,29 +42,25 @@ class Head:
 
         anatomy = rehearsed(checkpoint)
         modules = anatomy.head if anatomy.tied is None else (*anatomy.head, anatomy.tied)
-        return cls(
-            build(
-                checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device
-            ),
-            anatomy,
+        model = build(
+            checkpoint, anatomy, layers=range(0), modules=modules, dtype=dtype, device=device
         )
+        return cls(model, anatomy)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits for raw outputs of the last layer: [n, hidden] in any dtype -> [n, vocab]
-        float32."""
+        """Return the logits of raw outputs: [n, hidden] in any dtype -> [n, vocab] in float32."""
         logits: torch.Tensor = self._behind_layers(self._model, hidden).logits
         return logits[0].float()
 
     @torch.inference_mode()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Raw outputs of the last layer, behind the final norm: [n, hidden] in any dtype -> the
-        same in float32."""
+        """Apply the final norm to raw outputs: [n, hidden] in any dtype -> the same in float32."""
         normed: torch.Tensor = self._behind_layers(self._decoder, hidden).last_hidden_state
         return normed[0].float()
 
     def _behind_layers(self, module: nn.Module, hidden: torch.Tensor) -> Any:
-        """What a module that runs the decoder gives where the last layer gave `hidden`."""
+        """Run a module that contains the decoder, as if the last layer had returned `hidden`."""
         rows = hidden.to(self.device, self.dtype).unsqueeze(0)
         self._layers.output = rows
         try:

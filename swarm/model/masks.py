@@ -1,8 +1,7 @@
-"""What tokens may see: the model's rule (causal, sliding, chunked) over the tree of tokens that a
-session holds.
+"""Attention masks: the model's rule (causal, sliding, chunked) over a session's tree of tokens.
 
-The mask function of this module is registered with transformers. It keeps the rule of a mask
-instead of drawing it, because every session of a packed row needs its own drawing.
+The mask function of this module is registered with transformers. It returns the rule of a mask
+instead of the mask, because every session of a packed row needs its own mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +17,20 @@ from swarm.wire.token_tree import Placement
 
 
 class NotPackable(Exception):
-    """This model's attention asks for something that the packed attention does not do.
+    """A model's attention needs something that packed attention cannot do.
 
     Never leaves `swarm.model`.
     """
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What the `count` tokens of one session see in one forward, in the rows of its cache.
+class AttentionView:
+    """The rows of its cache that one session's tokens see in one forward.
 
     Attributes:
-        start: rows held before.
-        trunk: rows from 0 on that all of the tokens see; there, row and position are the same.
+        start: rows held before the forward.
+        count: tokens in the forward.
+        trunk: rows from 0 on that all tokens see; there, row and position are the same.
         seen: bool [count, start + count - trunk], on the device: which of the rows behind the trunk
             each token sees. None where each sees all rows before its own.
     """
@@ -41,35 +41,30 @@ class View:
     seen: torch.Tensor | None
 
     @classmethod
-    def of(cls, placement: Placement, count: int, device: torch.device) -> "View":
-        """What `count` tokens see that go where the placement says."""
-        start, trunk = placement.start, placement.trunk
+    def of(cls, placement: Placement, count: int, device: torch.device) -> "AttentionView":
+        """Return the view of `count` tokens in the rows of a placement."""
+        start = placement.start
+        trunk = placement.trunk
         if placement.sees is None:
             return cls(start, count, start, None)
-        return cls(
-            start,
-            count,
-            trunk,
-            upload(matrix(placement.sees, columns=start + count - trunk), device),
-        )
+        seen = upload(matrix(placement.sees, columns=start + count - trunk), device)
+        return cls(start, count, trunk, seen)
 
 
 def matrix(sees: Sequence[int], columns: int) -> torch.Tensor:
-    """Bool [len(sees), columns]: column `i` of a row is bit `i` of the number."""
+    """Return bool [len(sees), columns]: column `i` of a row is bit `i` of the number."""
     size = -(-columns // 8)
-    packed = np.frombuffer(
-        b"".join(bits.to_bytes(size, "little") for bits in sees), np.uint8
-    ).reshape(-1, size)
-    return torch.from_numpy(
-        np.unpackbits(packed, axis=1, count=columns, bitorder="little").view(np.bool_)
-    )
+    content = b"".join(bits.to_bytes(size, "little") for bits in sees)
+    packed = np.frombuffer(content, np.uint8).reshape(-1, size)
+    unpacked = np.unpackbits(packed, axis=1, count=columns, bitorder="little")
+    return torch.from_numpy(unpacked.view(np.bool_))
 
 
 class MaskRule:
     """Which positions may see which, for one kind of layer in one forward.
 
     `allows(batch, head, query positions, key positions)` is broadcast over index tensors, as
-    transformers defines it. Drawn masks are kept, for all layers of a kind share them.
+    transformers defines it. Masks are kept: all layers of a kind share them.
     """
 
     def __init__(self, allows: Callable[..., torch.Tensor]) -> None:
@@ -78,10 +73,15 @@ class MaskRule:
         self._drawn: dict[tuple[int, int], torch.Tensor | None] = {}
 
     def draw(
-        self, session: int, view: View, repeat: int, like: torch.Tensor
+        self, session: int, view: AttentionView, repeat: int, like: torch.Tensor
     ) -> torch.Tensor | None:
-        """Additive mask [repeat * count, start + count] in the dtype of `like`: query heads of a
-        group lie one after another. None when the queries may see everything.
+        """Return the additive mask [repeat * count, start + count] in the dtype of `like`.
+
+        None if the queries may see everything.
+
+        Args:
+            session: its index in the packed row.
+            repeat: query heads of a group, whose rows lie one after another.
         """
         if view.count == 1 and self._plain and view.seen is None:
             return None
@@ -89,44 +89,40 @@ class MaskRule:
         if key not in self._drawn:
             shape = (view.count, view.start + view.count)
             mask = torch.zeros(shape, dtype=like.dtype, device=like.device)
-            # every row of the trunk, and no other that is not seen
-            if view.seen is not None and self._plain:
+            if view.seen is None:
+                mask.masked_fill_(~self._along_rows(view, like.device), float("-inf"))
+            elif self._plain:  # all rows of the trunk, and the rows that are seen behind it
                 mask[:, view.trunk :].masked_fill_(~view.seen, float("-inf"))
             else:
-                allowed = (
-                    self._along_rows(view, like.device)
-                    if view.seen is None
-                    else self._along_paths(view)
-                )
-                mask.masked_fill_(~allowed, float("-inf"))
+                mask.masked_fill_(~self._along_paths(view), float("-inf"))
             self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
         return self._drawn[key]
 
-    def _along_rows(self, view: View, device: torch.device) -> torch.Tensor:
-        """Where a row is its token's position."""
+    def _along_rows(self, view: AttentionView, device: torch.device) -> torch.Tensor:
+        """Return what is allowed if a row is its token's position."""
         rows = torch.arange(view.start + view.count, device=device)
         return self._allows(0, 0, rows[view.start :, None], rows[None, :])
 
-    def _along_paths(self, view: View) -> torch.Tensor:
-        """Where the position of a row is how many rows on the way to it are seen.
+    def _along_paths(self, view: AttentionView) -> torch.Tensor:
+        """Return what is allowed if a row's position is the number of seen rows on the way to it.
 
-        Of rows that are not seen, which have none, anything may be said.
+        Rows that are not seen have no position; they are never allowed.
         """
         assert view.seen is not None
         behind = view.seen.cumsum(1) + (view.trunk - 1)
-        own = behind[:, -1:]  # a token is the last one that it sees
+        own = behind[:, -1:]  # the last row that a token sees is its own
         trunk = torch.arange(view.trunk, device=view.seen.device)[None, :]
-        return torch.cat(
-            (self._allows(0, 0, own, trunk), self._allows(0, 0, own, behind) & view.seen), dim=1
-        )
+        in_trunk = self._allows(0, 0, own, trunk)
+        return torch.cat((in_trunk, self._allows(0, 0, own, behind) & view.seen), dim=1)
 
 
 def keep_rule(
     *args: Any, mask_function: Callable[..., torch.Tensor] = causal_mask_function, **kwargs: Any
 ) -> MaskRule:
-    """The mask function: called by transformers once a forward for every kind of layer.
+    """The mask function, which transformers calls once a forward for every kind of layer.
 
-    Raises NotPackable.
+    Raises:
+        NotPackable: for masks that depend on more than positions.
     """
     if kwargs.get("attention_mask") is not None or kwargs.get("use_vmap"):
         raise NotPackable("its masks depend on more than positions")

@@ -1,10 +1,8 @@
-"""A miniature of a model: a configuration of the same class and with the same flags, but small
-sizes.
+"""A miniature of a model: a configuration of the same class with the same flags, but small sizes.
 
-A model's structure is what its code makes of names and flags; sizes only say how much of it there
-is. So a miniature behaves as the model does, at almost no cost. Names of fields are not the same in
-all configurations, hence the patterns; a miniature that does not come out right cannot be built or
-run, and the next, less small one is tried.
+The code of a model derives its structure from names and flags; sizes only scale it. So a miniature
+behaves as the model does, at almost no cost. Configurations name their fields differently, hence
+the patterns. A wrong miniature cannot be built or run; then the next, larger one is tried.
 """
 
 import re
@@ -16,11 +14,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 VOCAB = 64
-INNER = 64  # of what lies between the two halves of an MLP
-WIDE = 128  # of a model whose heads do not set its width
-EXPERTS, CHOSEN_EXPERTS = 4, 2
-# hold every pattern of layers that is in use: dense ones first, every fourth or sixth another kind,
-# ...
+INNER = 64  # width between the two halves of an MLP
+WIDE = 128  # width of a model whose heads do not set its width
+EXPERTS = 4
+CHOSEN_EXPERTS = 2
+# Enough for every pattern of layers in use: dense ones first, every fourth or sixth another kind.
 LAYERS = 8
 MAX_LAYERS = 160
 POSITIONS = 512
@@ -39,7 +37,7 @@ INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim")
 
 @dataclass(frozen=True)
 class _Scale:
-    """From the sizes of a model to those of its miniature."""
+    """Sizes of a model, and those of its miniature."""
 
     width: int
     small_width: int
@@ -50,7 +48,10 @@ class _Scale:
 
 
 def miniatures(config: PreTrainedConfig) -> "Iterator[Callable[[], PreTrainedConfig]]":
-    """Makers of ever less small ones. Configurations check themselves, and raise what they like."""
+    """Yield makers of miniatures, the smallest first.
+
+    Configurations check themselves when they are made, and may raise any exception.
+    """
     layers = int(config.num_hidden_layers)
     for few in dict.fromkeys((min(layers, LAYERS), min(layers, MAX_LAYERS))):
         for heads in (2, 4):
@@ -80,18 +81,16 @@ def _scale(config: PreTrainedConfig, layers: int, heads: int) -> _Scale:
 def _field(config: PreTrainedConfig, name: str) -> int:
     try:
         value = getattr(config, name, None)
-    except Exception:  # where it differs from layer to layer, some configurations refuse to say
+    except Exception:  # some configurations raise where the value differs from layer to layer
         return 0
     return value if isinstance(value, int) else 0
 
 
 def _shrunk(name: str, value: Any, scale: _Scale) -> Any:
     if isinstance(value, dict):
-        return (
-            value
-            if "rope" in name
-            else {key: _shrunk(str(key), each, scale) for key, each in value.items()}
-        )
+        if "rope" in name:
+            return value
+        return {key: _shrunk(str(key), each, scale) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return _shrunk_list(name, list(value), scale)
     if isinstance(value, bool) or not isinstance(value, int):

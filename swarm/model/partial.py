@@ -1,10 +1,10 @@
 """Build only some parts of a model: a few decoder layers, the embedding stage, or the head.
 
-The whole model is made on the meta device (it takes no memory), so that every rule which depends on
-a layer's index gives what it gives in the whole model. Then all parts that are not wanted are
-replaced by stand-ins without weights, and transformers' own loader fills the rest, with its
-renamings and conversions. Every checkpoint tensor is offered to it as a promise; those that no
-remaining part asks for are never read. Nothing here knows any architecture by name.
+The whole model is made on the meta device, where it takes no memory: every rule that depends on a
+layer's index gives the same as in the whole model. Then stand-ins without weights replace all parts
+that are not wanted, and transformers' own loader fills the rest, with its renamings and
+conversions. The loader gets every checkpoint tensor as a promise; tensors of left-out parts are
+never read. This module knows no architecture by name.
 """
 
 import copy
@@ -25,28 +25,26 @@ from swarm.model.folder import unplain
 from swarm.model.quantization import settle
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all), counted in the dtype that is computed in; from any
-thread, one at a time."""
+"""Called with (bytes done, bytes in all), in the dtype of the computation.
 
+Any thread may call it, one at a time.
+"""
 
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Absent(nn.Module):
-    """Stands where a part of the model was left out, and lets pass whatever comes."""
+    """Takes the place of a part of the model that was left out, and returns its input."""
 
     def forward(self, value: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return `value`; for ids, which an embedding would turn into vectors, zeros [..., 1]."""
-        return (
-            value
-            if value.is_floating_point()
-            else torch.zeros((*value.shape, 1), device=value.device)
-        )
+        if value.is_floating_point():
+            return value
+        return torch.zeros((*value.shape, 1), device=value.device)
 
 
 def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str]) -> None:
-    """Replace all parts of a whole model but these layers and named modules by stand-ins without
-    weights."""
+    """Keep these layers and named modules of a whole model, and put stand-ins for all others."""
     owners = [name for name in owners_of_weights(model) if not name.startswith(f"{parts.layers}.")]
     for name in owners:
         if name not in modules and not parts.layers.startswith(f"{name}."):
@@ -68,82 +66,113 @@ def build(
     device: str | torch.device,
     progress: Progress | None = None,
 ) -> PreTrainedModel:
-    """Build the model with only these layers (absolute indices) and named modules; only their
-    tensors are read.
+    """Build the model with only these layers (absolute indices) and named modules.
 
-    Layers are quantized as the checkpoint says, each tensor as soon as it is read; other modules
-    never are. Raises UnsupportedModel when the checkpoint lacks one of their tensors or one has
-    another shape, or when it holds parameters that the modules of the model do not have, and
-    ConfigError when this computer cannot quantize so.
+    Reads only their tensors. Layers are quantized as the checkpoint says, each tensor as soon as it
+    is read; other modules never are.
+
+    Raises:
+        UnsupportedModel: if the checkpoint lacks one of their tensors, if one has another shape, or
+            if the checkpoint holds parameters that the modules of the model do not have.
+        ConfigError: if this computer cannot quantize so.
     """
-    kept = set(modules)
+    kept = frozenset(modules)
     config = copy.deepcopy(checkpoint.config)
     # Without a head there is nothing to tie the embedding to.
-    config.tie_word_embeddings = anatomy.tied is not None and kept.issuperset(
-        (anatomy.tied, *anatomy.head)
-    )
-    total_numel = 0
-    outline: Outline | None = None
-
-    def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
-        nonlocal total_numel, outline
-        anatomy.model_class.__init__(model, config)
-        outline = Outline.of(model, anatomy)
-        cut(model, anatomy, layers, kept)
-        total_numel = sum(parameter.numel() for parameter in model.parameters())
-
-    # A class with the same name, because transformers looks conversions up by it; the loader then
-    # makes our cut model instead of the whole one.
-    partial_class = type(
-        anatomy.model_class.__name__,
-        (anatomy.model_class,),
-        {"__init__": cut_down, "__module__": anatomy.model_class.__module__},
-    )
-    lock = threading.Lock()
-    done_numel = 0
-
-    def count(numel: int) -> None:
-        nonlocal done_numel
-        with lock:
-            done_numel += numel
-            if progress is not None:
-                progress(
-                    min(done_numel, total_numel) * dtype.itemsize, total_numel * dtype.itemsize
-                )
-
-    quantizing: dict[str, Any] = {}
-    if checkpoint.quantization is not None and layers:
-        checkpoint.quantization.check(torch.device(device))
-        without = [*anatomy.embedding, *anatomy.head]
-        quantizing["quantization_config"] = checkpoint.quantization.settings(without, dtype)
-        # the loader would choose a GPU, and which is not its choice
-        quantizing["device_map"] = {"": "cpu"}
-    promises = {name: _Promise(checkpoint, name, count) for name in checkpoint.tensor_names()}
+    tied = anatomy.tied is not None and kept.issuperset((anatomy.tied, *anatomy.head))
+    config.tie_word_embeddings = tied
+    cutting = _Cutting(anatomy, layers, kept)
+    counter = _Counter(cutting, dtype.itemsize, progress)
+    promises = {name: _Promise(checkpoint, name, counter) for name in checkpoint.tensor_names()}
+    quantizing = _quantizing(checkpoint, anatomy, dtype, device) if layers else {}
 
     try:
         with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
-            model, report = partial_class.from_pretrained(  # type: ignore[attr-defined]
+            model, report = cutting.model_class().from_pretrained(
                 None,
                 config=config,
                 state_dict=promises,
                 dtype=dtype,
                 attn_implementation=MODELS_OWN_ATTENTION,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are told by `check_report`, by name
+                ignore_mismatched_sizes=True,  # `check_report` names them
                 **quantizing,
             )
     except SwarmError as error:
-        # What fails while the loader reads a tensor comes out of it as an error of the loader's
-        # own.
-        raise next(
-            (promise.failure for promise in promises.values() if promise.failure), error
-        ) from error
-    assert outline is not None  # the loader has made the model
-    check_report(checkpoint, report, outline)
+        # The loader turns a failure to read a tensor into an error of its own.
+        failures = (promise.failure for promise in promises.values() if promise.failure)
+        raise next(failures, error) from error
+    assert cutting.outline is not None  # the loader has made the model
+    check_report(checkpoint, report, cutting.outline)
     if quantizing:
         settle(model)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return whole
+
+
+class _Cutting:
+    """Cuts a model down when transformers' loader makes it.
+
+    Attributes:
+        outline: names in the whole model; None before the loader made it.
+        numel: how many weights are left; 0 before the loader made it.
+    """
+
+    def __init__(self, parts: Parts, layers: range, modules: frozenset[str]) -> None:
+        self._parts = parts
+        self._layers = layers
+        self._modules = modules
+        self.outline: Outline | None = None
+        self.numel = 0
+
+    def model_class(self) -> Any:
+        """Return a class whose instances are cut down as soon as they are made.
+
+        It has the name of the model's own class, because transformers looks conversions up by it.
+        """
+        whole = self._parts.model_class
+
+        def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
+            whole.__init__(model, config)
+            self.outline = Outline.of(model, self._parts)
+            cut(model, self._parts, self._layers, self._modules)
+            self.numel = sum(parameter.numel() for parameter in model.parameters())
+
+        members = {"__init__": cut_down, "__module__": whole.__module__}
+        return type(whole.__name__, (whole,), members)
+
+
+class _Counter:
+    """Reports how much of a model has been read."""
+
+    def __init__(self, cutting: _Cutting, itemsize: int, progress: Progress | None) -> None:
+        self._cutting = cutting
+        self._itemsize = itemsize
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = 0
+
+    def add(self, numel: int) -> None:
+        with self._lock:
+            self._done += numel
+            if self._progress is not None:
+                total = self._cutting.numel
+                done = min(self._done, total)
+                self._progress(done * self._itemsize, total * self._itemsize)
+
+
+def _quantizing(
+    checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype, device: str | torch.device
+) -> dict[str, Any]:
+    """Return the loader's arguments to quantize the layers; none if the checkpoint is plain."""
+    if checkpoint.quantization is None:
+        return {}
+    checkpoint.quantization.check(torch.device(device))
+    without = [*anatomy.embedding, *anatomy.head]
+    return {
+        "quantization_config": checkpoint.quantization.settings(without, dtype),
+        "device_map": {"": "cpu"},  # or the loader would choose a GPU itself
+    }
 
 
 class _Promise:
@@ -153,11 +182,11 @@ class _Promise:
         failure: why it could not be read, if it could not.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, count: Callable[[int], None]) -> None:
+    def __init__(self, checkpoint: Checkpoint, name: str, counter: _Counter) -> None:
         self.failure: Exception | None = None
         self._checkpoint = checkpoint
         self._name = name
-        self._count = count
+        self._counter = counter
 
     def __getitem__(self, index: object) -> torch.Tensor:
         try:
@@ -165,7 +194,7 @@ class _Promise:
             if self._name.endswith(".weight") and tensor.dtype not in PLAIN_DTYPES:
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 raise UnsupportedModel(self._checkpoint.name, unplain(self._name, dtype))
-            self._count(tensor.numel())
+            self._counter.add(tensor.numel())
         except Exception as error:
             self.failure = error
             raise

@@ -1,10 +1,8 @@
-"""Weights in fewer bits: which linear layers of a model are stored how, by which library, and in
-how many bytes.
+"""Weights in fewer bits: how linear layers are stored, by which library, and in how many bytes.
 
-Only weights are quantized. What is computed with them has the dtype that it has without, and every
-token is computed for itself, so that frames can be cut and packed as ever. Quantizing happens on
-the CPU, from the checkpoint's own values: the same layers have the same bits on every peer,
-whatever it computes on.
+Only weights are quantized. Activations keep their dtype, and every token is computed independently,
+so that frames can be cut and packed as usual. Quantizing happens on the CPU, from the checkpoint's
+own values: the same layers have the same bits on every peer, on any device.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,27 +15,26 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-DEVICES = ("cpu", "cuda")  # where the libraries that we use have kernels for all of this
+DEVICES = ("cpu", "cuda")  # for which the libraries have kernels of all quantizations
 INSTALL = "pip install 'swarm[quant]'"
 Shape = tuple[int, int]
-"""Of a linear layer's weight: outputs, inputs."""
+"""The shape of a linear layer's weight: outputs, inputs."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """One way of storing a weight. The two that there are stand below.
+    """One way of storing a weight: `INT8` or `NF4`.
 
     Attributes:
-        name: what users call it.
-        form: what its bits mean. It is part of a model's fingerprint: peers of one form are
+        name: users' name for it.
+        form: the meaning of its bits. It is part of a model's fingerprint: peers of one form are
             exchangeable.
-        libraries: that transformers needs to load it.
+        libraries: those that transformers needs to load it.
         bits: of one weight.
-        block: so many weights of a row share a scale; None for all of it. A row must be whole
+        block: how many weights of a row share a scale; None for all of them. A row must be whole
             blocks.
-        scale_bytes: what is kept of a block besides its weights.
-        scratch_bytes: that quantizing takes for each weight of the largest tensor, for a moment;
-            measured.
+        scale_bytes: memory of a block's scale.
+        scratch_bytes: temporary memory for each weight of the largest tensor; measured.
     """
 
     name: str
@@ -50,30 +47,29 @@ class Quantization:
     _settings: "Callable[[list[str], torch.dtype], Any]"
 
     def nbytes(self, shape: Shape) -> int:
-        """What a weight of this shape takes."""
+        """Return the memory of a weight of this shape."""
         rows, columns = shape
-        return rows * (
-            columns * self.bits // 8 + columns // (self.block or columns) * self.scale_bytes
-        )
+        scales = columns // (self.block or columns)
+        return rows * (columns * self.bits // 8 + scales * self.scale_bytes)
 
     def unfit(self, shapes: Sequence[Shape], numel: int) -> str | None:
-        """Why a layer of ``numel`` weights cannot be stored so, of which linear layers of these
-        shapes have a part."""
+        """Return why a layer cannot be stored so, in words; None if it can.
+
+        Args:
+            shapes: of the linear layers in it.
+            numel: how many weights the layer has in all.
+        """
         if 2 * sum(rows * columns for rows, columns in shapes) < numel:
-            return (
-                "most of its weights are not in linear layers (but in experts, or stored another"
-                " way)"
-            )
+            where = "but in experts, or stored another way"
+            return f"most of its weights are not in linear layers ({where})"
         odd = next((shape for shape in shapes if self.block and shape[1] % self.block), None)
         if odd is not None:
-            return (
-                f"{self.name} needs rows of whole blocks of {self.block} weights, and one has"
-                f" {odd[1]}"
-            )
+            rows = f"rows of whole blocks of {self.block} weights"
+            return f"{self.name} needs {rows}, and one has {odd[1]}"
         return None
 
     def check(self, device: "torch.device") -> None:
-        """Raises `ConfigError` if this computer cannot load it for that device."""
+        """Raise `ConfigError` if this computer cannot load it for that device."""
         from transformers import utils
 
         available = {
@@ -83,51 +79,47 @@ class Quantization:
         }
         missing = [library for library in self.libraries if not available[library]()]
         if missing:
-            problem = (
-                f"{self.name} needs {' and '.join(missing)}, or a newer one than is installed here;"
-                f" {INSTALL}"
-            )
+            needs = f"{self.name} needs {' and '.join(missing)}"
+            problem = f"{needs}, or a newer one than is installed here; {INSTALL}"
             raise ConfigError("quantization", problem)
         if device.type not in DEVICES:
+            devices = " and ".join(DEVICES)
             problem = (
-                f"{self.name} weights are computed with on {' and '.join(DEVICES)} only, not on"
-                f" {device.type}"
+                f"{self.name} weights are computed with on {devices} only, not on {device.type}"
             )
             raise ConfigError("quantization", problem)
 
     def settings(self, without: list[str], dtype: "torch.dtype") -> Any:
-        """For `from_pretrained(quantization_config=)`; the modules named in ``without`` stay as
-        they are."""
+        """Return `from_pretrained`'s ``quantization_config``, for all modules but ``without``."""
         return self._settings(without, dtype)
 
 
 def named(name: str | None) -> Quantization | None:
-    """None for None and for ``none``. Raises `ConfigError` for a name that there is not."""
+    """Return the quantization of this name; None for None and for ``none``.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
     if name is None or name == "none":
         return None
     if name not in QUANTIZATIONS:
-        raise ConfigError(
-            "quantization",
-            f"{name!r} is none that we know; give none, {' or '.join(QUANTIZATIONS)}",
-        )
+        problem = f"{name!r} is none that we know; give none, {' or '.join(QUANTIZATIONS)}"
+        raise ConfigError("quantization", problem)
     return QUANTIZATIONS[name]
 
 
 def weight_bytes(model: "nn.Module") -> int:
-    """Memory of all parameters and buffers, packed as they are."""
-    tensors = {
-        id(part): part.nbytes
-        for each in (*model.parameters(), *model.buffers())
-        for part in _parts(each)
-    }
-    return sum(tensors.values())
+    """Return the memory of all parameters and buffers, quantized ones as they are packed."""
+    tensors = (*model.parameters(), *model.buffers())
+    nbytes = {id(part): part.nbytes for each in tensors for part in _parts(each)}
+    return sum(nbytes.values())
 
 
 def settle(model: "nn.Module") -> None:
-    """Have every module compute in the dtype of what it is given.
+    """Make every module compute in the dtype of its input.
 
-    On CPUs with AVX-512 bitsandbytes would compute in bfloat16 whatever it is given: an honest peer
-    would be caught.
+    On CPUs with AVX-512, bitsandbytes would compute in bfloat16 for any input, and an honest peer
+    would be caught as a liar.
     """
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
@@ -136,11 +128,8 @@ def settle(model: "nn.Module") -> None:
 
 def _parts(tensor: "torch.Tensor") -> "list[torch.Tensor]":
     if hasattr(tensor, "__tensor_flatten__"):  # torchao
-        return [
-            part
-            for name in tensor.__tensor_flatten__()[0]
-            for part in _parts(getattr(tensor, name))
-        ]
+        inner = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        return [part for each in inner for part in _parts(each)]
     state = getattr(tensor, "quant_state", None)  # bitsandbytes
     return [tensor] if state is None else [tensor, state.absmax]
 
@@ -149,9 +138,8 @@ def _int8(without: list[str], dtype: "torch.dtype") -> Any:
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
-    return TorchAoConfig(
-        Int8WeightOnlyConfig(set_inductor_config=False), modules_to_not_convert=without
-    )
+    weights = Int8WeightOnlyConfig(set_inductor_config=False)
+    return TorchAoConfig(weights, modules_to_not_convert=without)
 
 
 def _nf4(without: list[str], dtype: "torch.dtype") -> Any:
@@ -161,7 +149,7 @@ def _nf4(without: list[str], dtype: "torch.dtype") -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        # a mean over all scales, whose last bit depends on the order of adding
+        # It takes a mean over all scales, whose last bit depends on the order of adding.
         bnb_4bit_use_double_quant=False,
         llm_int8_skip_modules=without,
     )
@@ -173,7 +161,7 @@ INT8 = Quantization(
     libraries=("torchao", "accelerate"),
     bits=8,
     block=None,
-    scale_bytes=5,  # with a zero point that is always 0
+    scale_bytes=5,  # one of them is a zero point, which is always 0
     scratch_bytes=16,
     _settings=_int8,
 )

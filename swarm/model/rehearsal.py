@@ -1,12 +1,11 @@
-"""The whole way from token ids to logits is gone once with a miniature, before a model is served or
-used.
+"""A miniature goes all the way from token ids to logits before a model is served or used.
 
-What is checked is that nothing a model does before, between or behind its layers is lost between
-spans and head. A miniature of random weights is run whole, by the library, and then by two spans
-and a head, handed on behind every layer; the logits must be equal. Then its spans check that they
-do the same in chunks as in one piece, as real ones will on loading: so a class that cannot be
-served is known before a network is entered. That costs a third of a second on one core, and a
-configuration that has passed is not tried again.
+This checks that spans and head together do everything that the model does before, between or behind
+its layers. The library runs a miniature of random weights whole; then two spans and a head run it,
+handing on behind every layer; the logits must be equal. Then its spans check that they do the same
+in chunks as in one piece, as real ones do on loading. So a class that cannot be served is known
+before a network is entered. The rehearsal takes a third of a second on one core, and is not
+repeated for a configuration that has passed.
 """
 
 import copy
@@ -27,11 +26,11 @@ from swarm.model.miniature import miniatures
 from swarm.model.partial import cut
 from swarm.model.span import Span
 
-IDS = torch.tensor([3, 1, 2, 1, 3])  # small ones, for vocabularies that are small themselves
+IDS = torch.tensor([3, 1, 2, 1, 3])  # small ids, for small vocabularies
 TOLERANCE = 1e-4  # of the largest logit: float noise is about 1e-6, a lost norm about 1
-# of what has one dimension: norms, biases, sinks; else random weights leave them at 1 and 0
+# Added to parameters of one dimension (norms, biases, sinks), which begin as 1 or 0.
 NOISE = 0.5
-MAX_NUMEL = 1 << 27  # of a miniature, half a gigabyte
+MAX_NUMEL = 1 << 27  # of a miniature: half a gigabyte
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +39,11 @@ _one_at_a_time = threading.Lock()
 
 
 def rehearsed(checkpoint: Checkpoint) -> Anatomy:
-    """The parts of a model that spans and a head may be made of.
+    """Return the parts of a model, checked to give together what the whole model gives.
 
-    Raises UnsupportedModel if the checkpoint's tensors are not those of the model, if its parts
-    together do not give what the whole model gives, if no miniature
-    can be made that shows it, or for what `study` raises it.
+    Raises:
+        UnsupportedModel: if the checkpoint's tensors are not those of the model, if its parts give
+            something else, if no miniature can be made to check it, or for the reasons of `study`.
     """
     anatomy = study(checkpoint)
     check_fit(checkpoint, anatomy)
@@ -57,19 +56,21 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
 
 
 def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
-    """The check itself: whole, then apart. Raises UnsupportedModel."""
+    """Run a miniature whole, then in parts. Raises UnsupportedModel if the logits differ."""
     whole = _whole_that_runs(name, config, parts)
     expected = _logits(whole)
-    with explained(
-        lambda why: UnsupportedModel(name, f"its layers do not run apart from each other ({why})")
-    ):
+
+    def inseparable(why: str) -> UnsupportedModel:
+        return UnsupportedModel(name, f"its layers do not run apart from each other ({why})")
+
+    with explained(inseparable):
         spans, head = _apart(whole, parts)
         logits = _handed_on(spans, head)
     difference = (logits - expected).abs().max() / expected.abs().max()
     if not difference <= TOLERANCE:
         why = (
-            "its layers and its head, apart from each other, do not give what the whole model"
-            f" gives (logits differ by {difference:.2g} of the largest one)"
+            "its layers and its head, apart from each other, do not give what the whole model "
+            f"gives (logits differ by {difference:.2g} of the largest one)"
         )
         raise UnsupportedModel(name, why)
     for span in spans:
@@ -77,7 +78,7 @@ def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
 
 
 def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
-    """The smallest miniature that gives logits. Raises UnsupportedModel if there is none."""
+    """Return the smallest miniature that gives logits. Raises UnsupportedModel without one."""
     why = ""
     for miniature in miniatures(config):
         try:
@@ -85,18 +86,19 @@ def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTr
             if _logits(whole).isfinite().all():
                 return whole
             why = "its logits are no numbers"
-        except Exception as error:  # of the model's own code, given sizes that it was not made for
+        except Exception as error:  # from the model's code, with sizes that it was not made for
             why = reason(error)
         log.debug("a miniature of %s does not run: %s", name, why)
-    raise UnsupportedModel(
-        name, f"no small model of its class could be made to check the way through it ({why})"
-    )
+    problem = f"no small model of its class could be made to check the way through it ({why})"
+    raise UnsupportedModel(name, problem)
 
 
 def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
-    """A miniature with random weights, whole.
+    """Return a whole miniature with random weights.
 
-    Raises what its class does, and ValueError if it is no miniature.
+    Raises:
+        ValueError: if it is too large, or has other parts than the model.
+        Exception: any, from the model's own code.
     """
     small = skeleton(name, config)
     if sum(parameter.numel() for parameter in small.parameters()) > MAX_NUMEL:
@@ -123,7 +125,7 @@ def _logits(whole: PreTrainedModel) -> torch.Tensor:
 
 
 def _apart(whole: PreTrainedModel, parts: Parts) -> tuple[list[Span], Head]:
-    """The same model as two spans, or one where there is one layer, and a head."""
+    """Return the model as two spans (one if it has one layer) and a head."""
     layers = int(whole.config.num_hidden_layers)
     middle = (layers + 1) // 2
     spans = []
@@ -135,7 +137,7 @@ def _apart(whole: PreTrainedModel, parts: Parts) -> tuple[list[Span], Head]:
 
 
 def _handed_on(spans: list[Span], head: Head) -> torch.Tensor:
-    """Logits of the tokens, handed on behind every layer."""
+    """Return the logits of `IDS`, handed on behind every layer."""
     values = IDS
     for span in spans:
         for layer in range(span.first, span.last):
@@ -146,7 +148,7 @@ def _handed_on(spans: list[Span], head: Head) -> torch.Tensor:
 def _without(
     whole: PreTrainedModel, parts: Parts, layers: range, modules: tuple[str, ...]
 ) -> PreTrainedModel:
-    """A copy with only these layers and modules; the weights are shared."""
+    """Return a copy with only these layers and modules, which shares the weights."""
     memo = {id(parameter): parameter for parameter in whole.parameters()}
     copied = copy.deepcopy(whole, memo)
     cut(copied, parts, layers, modules)

@@ -33,38 +33,38 @@ def check_on_hub(repo: str) -> None:
         log.debug("the hub cannot be asked for %s", repo, exc_info=True)
 
 
-class Source(Protocol):
+class CheckpointSource(Protocol):
     """The files of one checkpoint."""
 
     @property
     def tokenizer_location(self) -> tuple[str, dict[str, Any]]:
-        """Where transformers finds the tokenizer, and the keyword arguments that it needs for
-        that."""
+        """Where transformers finds the tokenizer, and the keyword arguments to read it there."""
         ...
 
     @property
     def files(self) -> list[str]:
-        """Their names."""
+        """The names of all files."""
         ...
 
     def fetch(self, file: str) -> Path:
-        """The file, in a folder. Raises ModelNotFound."""
+        """Return the path of a file in a local folder. Raises ModelNotFound."""
         ...
 
     def weights(self) -> Mapping[str, str]:
-        """Tensor name -> file. Raises DamagedModel and UnsupportedModel."""
+        """Return every tensor's file. Raises DamagedModel and UnsupportedModel."""
         ...
 
     def stored(self) -> Mapping[str, Stored]:
-        """How tensors lie in their files, as far as that is known without fetching them."""
+        """Return how tensors lie in their files, as far as that is known without a fetch."""
         ...
 
-    def sha256(self, file: str) -> str: ...
+    def sha256(self, file: str) -> str:
+        """Return a file's hash as hex."""
+        ...
 
 
 class Folder:
-    """A checkpoint in a local folder, all of whose weight files are there and whole when it is
-    made."""
+    """A checkpoint in a local folder. It checks that all weight files are there and whole."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Raises DamagedModel and UnsupportedModel."""
@@ -72,10 +72,8 @@ class Folder:
         self.path = path
         self._tensors = headers(name, path)
         self.files = [each.name for each in path.iterdir() if each.is_file()]
-        self.tokenizer_location: tuple[str, dict[str, Any]] = (
-            str(path),
-            {"local_files_only": True},
-        )
+        options: dict[str, Any] = {"local_files_only": True}
+        self.tokenizer_location = (str(path), options)
 
     def fetch(self, file: str) -> Path:
         path = self.path / file
@@ -94,14 +92,16 @@ class Folder:
 
 
 class Hub:
-    """A checkpoint on the Hugging Face hub, pinned to the commit that it had when it was opened."""
+    """A checkpoint on the Hugging Face hub, pinned to its commit at the time of opening."""
 
     def __init__(self, repo: str) -> None:
         """Raises ModelNotFound."""
         self._repo = repo
-        with explained(
-            lambda why: ModelNotFound(repo, f"it is no folder, and the hub says: {why}")
-        ):
+
+        def unknown(why: str) -> ModelNotFound:
+            return ModelNotFound(repo, f"it is no folder, and the hub says: {why}")
+
+        with explained(unknown):
             info = huggingface_hub.HfApi().model_info(repo, files_metadata=True)
         self._revision: str | None = info.sha
         self._stored: dict[str, Stored] | None = None
@@ -112,9 +112,10 @@ class Hub:
         self.tokenizer_location: tuple[str, dict[str, Any]] = (repo, {"revision": info.sha})
 
     def fetch(self, file: str) -> Path:
-        with explained(
-            lambda why: ModelNotFound(self._repo, f"{file} could not be fetched: {why}")
-        ):
+        def unfetched(why: str) -> ModelNotFound:
+            return ModelNotFound(self._repo, f"{file} could not be fetched: {why}")
+
+        with explained(unfetched):
             return Path(huggingface_hub.hf_hub_download(self._repo, file, revision=self._revision))
 
     def weights(self) -> dict[str, str]:
@@ -133,11 +134,12 @@ class Hub:
     def _header(self) -> dict[str, Stored]:
         if SINGLE_FILE not in self._sha256:
             raise UnsupportedModel(self._repo, "it has no safetensors weights")
-        with explained(
-            lambda why: DamagedModel(
-                self._repo, SINGLE_FILE, f"has no header that can be read ({why})"
-            )
-        ):
+
+        def unreadable(why: str) -> DamagedModel:
+            problem = f"has no header that can be read ({why})"
+            return DamagedModel(self._repo, SINGLE_FILE, problem)
+
+        with explained(unreadable):
             header = huggingface_hub.parse_safetensors_file_metadata(
                 self._repo, SINGLE_FILE, revision=self._revision
             )
@@ -147,6 +149,5 @@ class Hub:
             }
 
     def sha256(self, file: str) -> str:
-        # Files too small for large-file storage have no hash in the metadata; fetching those costs
-        # nothing.
+        # Files too small for large-file storage have no hash in the metadata; they are fetched.
         return self._sha256.get(file) or file_sha256(self.fetch(file))

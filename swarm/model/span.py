@@ -13,25 +13,27 @@ from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
-from swarm.model.masks import NotPackable, View
+from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
 CHECK_TOKENS = 6  # enough for two chunks and a neighbour
-# of the self-check in float32, relative: float noise is far below, wrong masks are far above
+# Relative error of the self-check in float32: float noise is far below, wrong masks are far above.
 TOLERANCE = 1e-3
-ROUGH_TOLERANCE = 0.1  # in 16 bits, where two right ways of attending differ visibly
-# these turn all of a row by its largest position
+ROUGH_TOLERANCE = 0.1  # in 16 bits, where two correct ways of attending differ visibly
+# Rotary embeddings that turn a whole row by its largest position.
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+# Exceptions of a model's own code, when it runs in a way that it was not made for.
+FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """Tokens of one session for one forward, and where they go in its cache.
+    """Tokens of one session for one forward, and their rows in its cache.
 
-    `inputs` is LongTensor [n] of token ids where layer 0 is entered, else Tensor [n, hidden].
+    `inputs` is LongTensor [n] of token ids for layer 0, Tensor [n, hidden] for other layers.
     """
 
     cache: KVCache
@@ -40,7 +42,7 @@ class Work:
 
     @classmethod
     def behind(cls, cache: KVCache, inputs: torch.Tensor) -> "Work":
-        """Tokens that follow, one after the other, everything that the cache holds."""
+        """Return a work whose tokens follow all that the cache holds, one after the other."""
         start = cache.length
         positions = tuple(range(start, start + inputs.shape[0]))
         return cls(cache, inputs, Placement(start, (), positions, trunk=start, sees=None))
@@ -48,7 +50,7 @@ class Work:
 
 @dataclass(frozen=True)
 class _Route:
-    """The layers of one sub-range as the decoder's forward wants them."""
+    """The layers of one sub-range as the decoder's forward expects them."""
 
     first: int
     last: int
@@ -57,17 +59,14 @@ class _Route:
 
 
 class Span:
-    """The layers [first, last) of a model; a smaller model.
+    """The layers [first, last) of a model, as a smaller model.
 
-    Make one with `Span.load`; one thread at a time.
+    Make one with `Span.load`; use it from one thread at a time.
 
     Attributes:
-        packs: whether sessions share one forward. If not, `forward` does the same, one after
-            another.
-        branches: whether a token may have several continuations. Without, each token sees all
-            before it.
-        nbytes: memory of the weights. nbytes_per_token: memory of one cached position in all
-            layers.
+        packs: whether sessions share one forward; if not, `forward` runs them one after another.
+        nbytes: memory of the weights.
+        nbytes_per_token: memory of one cached position in all layers.
     """
 
     def __init__(
@@ -106,18 +105,19 @@ class Span:
         device: str | torch.device = "cpu",
         progress: Callable[[int, int], None] | None = None,
     ) -> "Span":
-        """Read only the tensors of the layers [first, last), and of the embedding where first is 0;
-        layers are quantized as the checkpoint says.
+        """Read only the tensors of the layers [first, last), and of the embedding if first is 0.
 
-        Ends with a self-check on made-up inputs: chunks and neighbours must give what the model's
-        own attention gives in one piece. Raises SpanError for layers that are not there,
-        UnsupportedModel when the check fails, and ConfigError when this computer cannot quantize
-        so.
+        Layers are quantized as the checkpoint says. Ends with a self-check on random inputs: chunks
+        and neighbours must give what the model's own attention gives in one piece.
+
+        Raises:
+            SpanError: for layers that are not there.
+            UnsupportedModel: if the check fails.
+            ConfigError: if this computer cannot quantize so.
         """
         if not 0 <= first < last <= checkpoint.num_layers:
-            raise SpanError(
-                first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
-            )
+            problem = f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
+            raise SpanError(first, last, problem)
         from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
 
         anatomy = rehearsed(checkpoint)
@@ -136,18 +136,20 @@ class Span:
 
     @property
     def branches(self) -> bool:
-        # What attends by its own code draws its own masks, and what turns a row by its largest
-        # position would let one branch turn another: the same models that cannot have neighbours.
+        """Whether a token may have several continuations; if not, each token sees all before it.
+
+        The same models branch that pack: others make their own masks, or turn a row by its largest
+        position, by which one branch would change another.
+        """
         return self.packs
 
     def new_cache(
         self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS
     ) -> KVCache:
-        """An empty cache for a session that uses the layers [first, last) of this span; all of them
-        by default.
+        """Return an empty cache for a session that runs the layers [first, last), by default all.
 
-        Layers that the session never runs cost nothing, but it has to run the same ones every time.
-        There will be room for `limit` tokens at most.
+        It has room for at most `limit` tokens. Layers that the session never runs cost nothing, but
+        it has to run the same ones every time.
         """
         route = self._route(first, last)
         return KVCache(route.first, route.last, limit)
@@ -155,22 +157,26 @@ class Span:
     def forward(
         self, batch: Sequence[Work], first: int | None = None, last: int | None = None
     ) -> list[torch.Tensor]:
-        """Run the layers [first, last) on every work: outputs [n, hidden], in order, raw from the
-        last layer, on the CPU: when this returns, the device is done.
+        """Run the layers [first, last) on every work.
 
-        All works share these layers. Raises SpanError, before anything is done, when a work does
-        not fit its cache. After any other failure the same works may be tried again.
+        The device has finished when this returns. After a failure the same works may be tried
+        again.
+
+        Returns:
+            The last layer's raw outputs [n, hidden] of each work, in order, on the CPU.
+
+        Raises:
+            SpanError: if a work does not fit its cache; no work has run then.
         """
         route = self._route(first, last)
         self._check(batch, route)
         for work in batch:
             work.cache.place(work.placement)
         with torch.inference_mode():
-            outputs = (
-                self._run(route, batch)
-                if self.packs
-                else [self._run(route, [work])[0] for work in batch]
-            )
+            if self.packs:
+                outputs = self._run(route, batch)
+            else:
+                outputs = [self._run(route, [work])[0] for work in batch]
         for work in batch:
             work.cache.advance(work.inputs.shape[0])
         return outputs
@@ -178,20 +184,20 @@ class Span:
     def once(
         self, inputs: torch.Tensor, first: int | None = None, last: int | None = None
     ) -> torch.Tensor:
-        """Run the layers [first, last) on the tokens of a whole text, [n] ids or [n, hidden] -> [n,
-        hidden] on the CPU: without a cache, and by the span's attention, which must not be the
-        packed one.
+        """Run the layers [first, last) on a whole text: [n] ids or [n, hidden] -> [n, hidden], CPU.
+
+        Uses no cache. The span must not use packed attention yet.
         """
         with torch.inference_mode():
             positions = torch.arange(len(inputs), device=self.device)
             return self._forward(self._route(first, last), inputs.to(self.device), positions, None)
 
     def choose_attention(self, name: str) -> None:
-        """Packed attention where it gives what the model's own attention gives, else the latter,
-        unpacked.
+        """Use packed attention if it gives what the model's own attention gives, else the latter.
 
-        Raises UnsupportedModel, in which the model has this ``name``, where chunks do not give what
-        one piece gives.
+        Raises:
+            UnsupportedModel: about the model of this ``name``, if chunks do not give what one piece
+                gives.
         """
         generator = torch.Generator().manual_seed(0)
         if self.first:
@@ -208,7 +214,7 @@ class Span:
                 why = self._differs(inputs, expected)
         except torch.OutOfMemoryError:
             raise
-        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        except FAILURES as error:
             why = f"its layers do not run alone ({type(error).__name__}: {error})"
             raise UnsupportedModel(name, why) from error
         if why:
@@ -224,20 +230,16 @@ class Span:
             if not work.cache.first <= route.first < route.last <= work.cache.last:
                 problem = f"the cache is for the layers [{work.cache.first}, {work.cache.last})"
             elif not work.cache.fits(work.placement, work.inputs.shape[0]):
-                problem = (
-                    f"the work starts at row {work.placement.start}, its cache ends at"
-                    f" {work.cache.length} and may hold {work.cache.limit}"
-                )
+                cache = f"its cache ends at {work.cache.length} and may hold {work.cache.limit}"
+                problem = f"the work starts at row {work.placement.start}, {cache}"
             elif work.placement.sees is not None and not self.branches:
                 problem = "tokens of this model see all before them; it takes no branches"
             elif work.inputs.shape[1:] != shape or not work.inputs.shape[0]:
-                problem = (
-                    f"inputs of shape {tuple(work.inputs.shape)} came instead of {('n', *shape)}"
-                )
+                came = tuple(work.inputs.shape)
+                problem = f"inputs of shape {came} came instead of {('n', *shape)}"
             elif work.inputs.is_floating_point() != bool(route.first):
-                problem = (
-                    f"layer {route.first} takes {'hidden states' if route.first else 'token ids'}"
-                )
+                kind = "hidden states" if route.first else "token ids"
+                problem = f"layer {route.first} takes {kind}"
             elif id(work.cache) in seen:
                 problem = "a session is in the batch twice"
             if problem:
@@ -245,17 +247,16 @@ class Span:
             seen.add(id(work.cache))
 
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
-        # All that the device has to be told is told here: no layer waits for it.
-        views = [View.of(work.placement, work.inputs.shape[0], self.device) for work in batch]
+        # All uploads happen before the forward: no layer waits for one.
+        views = [
+            AttentionView.of(work.placement, work.inputs.shape[0], self.device) for work in batch
+        ]
         packed = PackedCache([work.cache for work in batch], views)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
-        positions = torch.tensor(
-            [position for work in batch for position in work.placement.positions]
-        )
+        own = [position for work in batch for position in work.placement.positions]
+        positions = upload(torch.tensor(own), self.device)
         with running(packed):
-            row = self._forward(
-                route, upload(inputs, self.device), upload(positions, self.device), packed
-            )
+            row = self._forward(route, upload(inputs, self.device), positions, packed)
         return list(row.split_with_sizes(packed.counts))
 
     def _forward(
@@ -265,12 +266,11 @@ class Span:
         positions: torch.Tensor,
         packed: PackedCache | None,
     ) -> torch.Tensor:
-        """The decoder's own forward over a row of inputs [total(, hidden)] -> [total, hidden] on
-        the CPU."""
+        """Run the decoder's own forward: row [total(, hidden)] -> [total, hidden] on the CPU."""
         decoder = self._decoder
         decoder.config = route.config
         setattr(decoder, self._layers_name, route.layers)
-        # token ids enter through the embedding, hidden states at the first layer
+        # Token ids enter through the embedding, hidden states at the first layer.
         self._entering = route.first or -1
         self._leaving = route.last - 1
         inputs = inputs.unsqueeze(0)
@@ -297,22 +297,23 @@ class Span:
         route = self._routes.get(key)
         if route is None:
             if not self.first <= key[0] < key[1] <= self.last:
-                raise SpanError(
-                    self.first, self.last, f"the layers [{key[0]}, {key[1]}) are not all in it"
-                )
+                problem = f"the layers [{key[0]}, {key[1]}) are not all in it"
+                raise SpanError(self.first, self.last, problem)
             config = narrow(self._config, *key)
             config._attn_implementation = self._config._attn_implementation
-            route = self._routes[key] = _Route(
-                *key, nn.ModuleList(self._layers[key[0] : key[1]]), config
-            )
-            # Hidden states enter past the embedding stage and leave before the final norm, whatever
-            # a model does in them (scaling, normalising once more): that is what makes spans exact
-            # without knowing the model.
+            layers = nn.ModuleList(self._layers[key[0] : key[1]])
+            route = self._routes[key] = _Route(*key, layers, config)
             self._tap(*key)
         return route
 
     def _tap(self, first: int, last: int) -> None:
-        entry, exit_ = self._layers[first], self._layers[last - 1]
+        """Hook the layers where hidden states enter and leave.
+
+        They enter behind the embedding stage and leave before the final norm, whatever a model does
+        in these (scaling, another norm). This makes spans exact without knowing the model.
+        """
+        entry = self._layers[first]
+        exit_ = self._layers[last - 1]
         if first and not getattr(entry, "_swarm_entry", False):
             entry._swarm_entry = True
 
@@ -334,56 +335,44 @@ class Span:
         self._routes.clear()
 
     def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
-        """Run `inputs` in two chunks, the second beside a neighbour and, if they may be, a branch
-        that loses; say what is wrong with the result, if anything.
+        """Run `inputs` in two chunks; return what is wrong with the result, if anything.
+
+        The second chunk runs beside a neighbour and, if the span branches, beside a losing branch.
         """
-        cache, neighbour = self.new_cache(), self.new_cache()
+        cache = self.new_cache()
+        neighbour = self.new_cache()
         cut = CHECK_TOKENS * 2 // 3
         try:
             start = self.forward([Work.behind(cache, inputs[:cut])])[0]
             chunk = Work.behind(cache, inputs[cut:])
             if self.branches:
                 chunk = _beside(inputs[:1], chunk)
-            rest = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])[1][
-                -len(inputs) + cut :
-            ]
-        except (
-            NotPackable,
-            AttributeError,
-            IndexError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+            outputs = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])
+            rest = outputs[1][-len(inputs) + cut :]
+        except (NotPackable, *FAILURES) as error:
             if not self.packs:
                 raise
             return f"it does not run packed ({error})"
         self.nbytes_per_token = cache.nbytes_per_token
-        error_norm = (
-            torch.cat([start, rest]).float() - expected.float()
-        ).norm() / expected.float().norm()
+        difference = torch.cat([start, rest]).float() - expected.float()
+        error_norm = difference.norm() / expected.float().norm()
         if not error_norm <= (TOLERANCE if self.dtype == torch.float32 else ROUGH_TOLERANCE):
-            return (
-                "its layers give another result in chunks than in one piece (relative error"
-                f" {error_norm:.2g})"
-            )
+            how = f"relative error {error_norm:.2g}"
+            return f"its layers give another result in chunks than in one piece ({how})"
         return None
 
 
 def _beside(branch: torch.Tensor, work: Work) -> Work:
-    """The work's tokens with one more before them, `branch` [1(, hidden)], that none of them
-    sees."""
-    start, positions = work.placement.start, work.placement.positions
+    """Return the work with one more token before, `branch` [1(, hidden)], that no other sees."""
+    start = work.placement.start
+    positions = work.placement.positions
     sees = (1, *((2 << i) - 2 for i in range(1, len(positions) + 1)))
-    return Work(
-        work.cache,
-        torch.cat((branch, work.inputs)),
-        Placement(start, (), (start, *positions), start, sees),
-    )
+    placement = Placement(start, (), (start, *positions), start, sees)
+    return Work(work.cache, torch.cat((branch, work.inputs)), placement)
 
 
 def turns_by_length(config: Any) -> bool:
-    """Whether a model's rotary embedding turns all of a row by the row's largest position."""
+    """Return whether a model's rotary embedding turns a whole row by its largest position."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(entry for entry in rope.values() if isinstance(entry, dict))]
     return any(kind.get("rope_type") in LENGTH_DEPENDENT_ROPE for kind in kinds)

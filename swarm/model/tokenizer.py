@@ -1,4 +1,4 @@
-"""A tokenizer is read whole, or refused by a sentence that names its file."""
+"""Reading a tokenizer, or refusing it with a sentence that names its file."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ JSON_FILES = (FILE, "tokenizer_config.json", "special_tokens_map.json")
 
 
 def read_tokenizer(model: str, where: str, **options: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder or of a hub id; ``options`` are transformers' own.
+    """Read the tokenizer in a folder or of a hub id; ``options`` are transformers' own.
 
-    Raises DamagedModel.
+    Raises:
+        DamagedModel: if it is damaged or missing, or has no vocabulary.
     """
     folder = Path(where)
     for file in JSON_FILES:
@@ -27,6 +28,6 @@ def read_tokenizer(model: str, where: str, **options: Any) -> PreTrainedTokenize
             where, trust_remote_code=False, **options
         )
         ordinary = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if not ordinary:  # what transformers makes of a folder without one
+    if not ordinary:  # transformers returns such a one for a folder without a tokenizer
         raise DamagedModel(model, FILE, "is missing, or has no vocabulary")
     return tokenizer

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from swarm.model.attention import attend
-from swarm.model.masks import MaskRule, View
+from swarm.model.masks import AttentionView, MaskRule
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
 
@@ -49,7 +49,7 @@ def test_attention_of_one_session(
     values = torch.randn(HEADS, start + count, VALUE_DIM, generator=generator)
     sink = torch.randn(heads, generator=generator) if sinks else None
     rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window))
-    mask = rule.draw(0, View(start, count, start, None), heads // HEADS, query)
+    mask = rule.draw(0, AttentionView(start, count, start, None), heads // HEADS, query)
     got = attend(query, keys, values, mask, 0.3, softcap, sink)
     torch.testing.assert_close(
         got, plain_attention(query, keys, values, start, window, softcap, sink)

@@ -1,5 +1,4 @@
-"""A session's cache: it grows in blocks up to its limit, goes back, moves rows, and keeps what it
-held."""
+"""A session's cache grows in blocks up to its limit, rolls back, moves rows, and loses none."""
 
 import pytest
 import torch
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import SpanError
 from swarm.model.cache import BLOCK_TOKENS, KVCache, PackedCache
-from swarm.model.masks import View
+from swarm.model.masks import AttentionView
 from swarm.wire.token_tree import Placement
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
@@ -134,7 +133,9 @@ def test_it_behaves_as_a_list(steps: list[tuple[int, float, set[int]]]) -> None:
 def test_a_packed_row_is_dealt_out_to_its_sessions() -> None:
     first, second = KVCache(0, 1), KVCache(0, 1)
     append(first, 3, 0)
-    packed = PackedCache([first, second], [View(3, 1, 3, None), View(0, 2, 0, None)])
+    packed = PackedCache(
+        [first, second], [AttentionView(3, 1, 3, None), AttentionView(0, 2, 0, None)]
+    )
     key, value = states(3, 50)
     packed.update(key[None], value[None], 0)
     assert packed.pending is not None

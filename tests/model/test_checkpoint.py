@@ -1,5 +1,4 @@
-"""A checkpoint says what it is, reads what it is asked for, and proves by its fingerprint which
-bytes it holds."""
+"""A checkpoint reads only what is needed, and proves by its fingerprint which bytes it holds."""
 
 import functools
 import json

@@ -11,7 +11,7 @@ from transformers.masking_utils import (
     sliding_window_overlay,
 )
 
-from swarm.model.masks import MaskRule, NotPackable, View, keep_rule, matrix
+from swarm.model.masks import AttentionView, MaskRule, NotPackable, keep_rule, matrix
 
 NO_PADDING = torch.zeros(1, dtype=torch.long)
 RULES = {
@@ -21,7 +21,7 @@ RULES = {
 }
 
 
-def allowed(name: str, view: View, repeat: int = 1) -> list[list[bool]]:
+def allowed(name: str, view: AttentionView, repeat: int = 1) -> list[list[bool]]:
     mask = MaskRule(RULES[name]).draw(0, view, repeat, torch.empty(0))
     if mask is None:
         return [[True] * (view.start + view.count)] * view.count
@@ -29,9 +29,8 @@ def allowed(name: str, view: View, repeat: int = 1) -> list[list[bool]]:
     return (mask == 0).tolist()
 
 
-def by_hand(name: str, view: View) -> list[list[bool]]:
-    """Token by token: which rows lead to it, which place each has on that way, and what the rule
-    says of the two."""
+def by_hand(name: str, view: AttentionView) -> list[list[bool]]:
+    """Token by token: the rows that lead to it, their positions on that path, and the rule."""
     rows = []
     for token in range(view.count):
         if view.seen is None:
@@ -50,21 +49,21 @@ def by_hand(name: str, view: View) -> list[list[bool]]:
 
 
 @st.composite
-def views(draw: st.DrawFn) -> View:
+def views(draw: st.DrawFn) -> AttentionView:
     """A tree of some held and some new tokens behind a trunk."""
     trunk, held, count = draw(st.integers(0, 7)), draw(st.integers(0, 6)), draw(st.integers(1, 6))
     sees: list[int] = []
     for i in range(held + count):
         parent = draw(st.integers(-1, i - 1))
         sees.append((0 if parent < 0 else sees[parent]) | 1 << i)
-    return View(trunk + held, count, trunk, matrix(sees[held:], held + count))
+    return AttentionView(trunk + held, count, trunk, matrix(sees[held:], held + count))
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_tree_is_seen_along_its_paths(name: str) -> None:
     @settings(max_examples=100, deadline=None)
     @given(views())
-    def check(view: View) -> None:
+    def check(view: AttentionView) -> None:
         assert allowed(name, view) == by_hand(name, view)
 
     check()
@@ -73,23 +72,23 @@ def test_a_tree_is_seen_along_its_paths(name: str) -> None:
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 5), (6, 1), (6, 4)])
 def test_a_line_is_seen_along_its_rows(name: str, start: int, count: int) -> None:
-    view = View(start, count, start, None)
+    view = AttentionView(start, count, start, None)
     assert allowed(name, view) == by_hand(name, view)
 
 
 def test_one_token_that_sees_everything_needs_no_mask() -> None:
     like = torch.empty(0)
-    assert MaskRule(causal_mask_function).draw(0, View(9, 1, 9, None), 2, like) is None
-    assert MaskRule(RULES["sliding"]).draw(0, View(9, 1, 9, None), 2, like) is not None
+    assert MaskRule(causal_mask_function).draw(0, AttentionView(9, 1, 9, None), 2, like) is None
+    assert MaskRule(RULES["sliding"]).draw(0, AttentionView(9, 1, 9, None), 2, like) is not None
     assert (
-        MaskRule(causal_mask_function).draw(0, View(9, 1, 8, matrix([0b10], 2)), 2, like)
+        MaskRule(causal_mask_function).draw(0, AttentionView(9, 1, 8, matrix([0b10], 2)), 2, like)
         is not None
     )
 
 
 def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_group() -> None:
     rule, like = MaskRule(causal_mask_function), torch.empty(0, dtype=torch.bfloat16)
-    view = View(2, 3, 2, None)
+    view = AttentionView(2, 3, 2, None)
     mask = rule.draw(0, view, 2, like)
     assert mask is not None
     assert mask.dtype == torch.bfloat16

@@ -1,5 +1,4 @@
-"""Quantized layers: they are what transformers makes of them, near what they were, and another
-model to everybody."""
+"""Quantized layers equal transformers' own, are near the plain ones, and are another model."""
 
 import os
 import subprocess

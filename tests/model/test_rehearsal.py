@@ -1,5 +1,4 @@
-"""The whole way from ids to logits is checked on loading: what spans and head would lose is
-refused."""
+"""Loading checks the whole way from ids to logits: a model that spans would change is refused."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,8 +44,7 @@ def alone(config: PreTrainedConfig) -> Any:
 def test_a_model_of_published_size_is_rehearsed_by_a_small_one(
     model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The defaults of a configuration are those of a published model: billions of weights, none of
-    which are made."""
+    """A configuration's defaults are a published model's: billions of weights, never made."""
     numel: list[int] = []
     whole = rehearsal._whole
 
@@ -117,8 +115,7 @@ def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
 def test_what_transformers_knows_is_served_right_or_refused(
     model_type: str, tmp_path: Path
 ) -> None:
-    """`python tests/helpers/all_architectures.py` does so for all that it knows, which takes
-    minutes."""
+    """`python tests/helpers/all_architectures.py` does so for all architectures, in minutes."""
     outcome, sentence = survey(model_type, tmp_path)
     assert outcome in (Outcome.RIGHT, Outcome.REFUSED, Outcome.NO_MODEL), sentence
     assert outcome is Outcome.RIGHT or model_type not in SERVED

@@ -1,5 +1,6 @@
-"""Spans and head together are the whole model, for every architecture: in chunks, after rollbacks,
-packed, in part, and along every path of a tree of tokens.
+"""Spans and head together are the whole model, for every architecture.
+
+They are so in chunks, after rollbacks, packed, in part, and along every path of a tree of tokens.
 """
 
 import random
@@ -70,13 +71,14 @@ class Tree:
     """Tokens that a session holds behind its prompt, in a random tree."""
 
     def __init__(self, session: Session, prompt: torch.Tensor, rng: random.Random) -> None:
-        self.session, self.rng, self.root = session, rng, len(prompt)
-        # by serial: the tokens that lead to it, its own included
+        self.session = session
+        self.rng = rng
+        self.root = len(prompt)
+        # By serial: the tokens that lead to it, its own included.
         self.paths = {self.root: prompt.tolist()}
 
     def grow(self) -> tuple[torch.Tensor, Placement]:
-        """Some tokens that follow any of the last ones; now and then behind a later root, without
-        what that loses."""
+        """Add tokens behind any of the last ones; now and then move the root, and prune."""
         if self.rng.random() < 0.4:
             depth = len(self.paths[self.root]) + 1
             self.root = self.rng.choice(
@@ -100,8 +102,7 @@ class Tree:
     "name", [name for name in ARCHITECTURES if name not in UNSUPPORTED | UNPACKED]
 )
 def test_every_token_of_a_tree_gets_what_its_path_alone_gives(name: str, tmp_path: Path) -> None:
-    """In several frames with prunes between, beside a neighbour; the paths are longer than a
-    sliding window."""
+    """Several frames, prunes between, beside a neighbour, paths longer than a sliding window."""
     model = ARCHITECTURES[name].save(tmp_path / "model")
     chain = Chain(Checkpoint.open(str(tmp_path / "model")))
     session, neighbour = chain.open(), chain.open()
