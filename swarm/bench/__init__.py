@@ -1,1 +1,1 @@
-"""How fast a swarm decodes, in every way that it knows, measured side by side."""
+"""How fast a swarm decodes: all ways of decoding, measured side by side."""

@@ -1,15 +1,14 @@
-"""``swarm bench``: a user's own swarm, in every way of decoding, side by side."""
+"""``swarm bench``: measure all ways of decoding on a user's own swarm."""
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import Progress
 
 from swarm.bench.compare import Comparison, compare
-from swarm.bench.figures import Figures, all_figures
+from swarm.bench.figures import WayFigures, all_figures
 from swarm.bench.show import markdown, show_table
 from swarm.bench.ways import Way, ways_of
 from swarm.client.client import SwarmClient
@@ -17,84 +16,78 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.request import Options
 
-WARM_UP_TOKENS = 8  # of each way, not counted: links, caches and what is learned of the draft
+WARM_UP_TOKENS = 8  # of each way, not measured: they warm links, caches and the draft's calibration
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be measured.
+class BenchSettings:
+    """What to measure.
 
-    Args:
+    Attributes:
+        draft: None to draft by lookup.
         plain_tokens: length of the plain texts, which take longest and whose speed does not depend
             on it.
+        link_ms: emulated one-way delay of everything that the client sends.
+        identity: None for a new one.
+        lookup: whether to measure lookup beside a draft model, too.
     """
 
     model: str
-    draft: str | None  # None: what was said before is looked up instead
+    draft: str | None
     network: Network
     prompts: tuple[str, ...]
     max_new_tokens: int
     plain_tokens: int
-    link_ms: float = 0.0  # emulated one-way delay of what the client sends
-    identity: Identity | None = None  # None: somebody new
-    lookup: bool = False  # also where there is a draft model
+    link_ms: float = 0.0
+    identity: Identity | None = None
+    lookup: bool = False
 
     @property
     def ways(self) -> tuple[Way, ...]:
         return ways_of(self.draft is not None, self.lookup)
 
 
-async def measure(asked: Asked, quiet: bool = False) -> list[Comparison]:
-    """Each prompt in all ways before the next, with a progress bar in a terminal.
+async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparison]:
+    """Decode each prompt in all ways before the next, with a progress bar in a terminal.
 
-    Raises what `SwarmClient` raises.
+    Raises:
+        SwarmError: what `SwarmClient` raises.
     """
     console = Console(stderr=True)
-    with (
-        Progress(console=console, transient=True)
-        if console.is_terminal and not quiet
-        else nullcontext() as bar
-    ):
-        job = bar.add_task("prompts", total=len(asked.prompts)) if bar else None
+    shown = console.is_terminal and not quiet
+    with Progress(console=console, transient=True, disable=not shown) as bar:
+        job = bar.add_task("prompts", total=len(settings.prompts))
         async with SwarmClient(
-            asked.model,
-            draft=asked.draft,
-            network=asked.network,
-            link_ms=asked.link_ms,
-            identity=asked.identity,
+            settings.model,
+            draft=settings.draft,
+            network=settings.network,
+            link_ms=settings.link_ms,
+            identity=settings.identity,
             audit_rate=0.0,
         ) as client:
-            for way in asked.ways:
+            for way in settings.ways:
                 options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
-                await client.generate(asked.prompts[0], **options)
+                await client.generate(settings.prompts[0], **options)
             comparisons = []
-            for prompt in asked.prompts:
-                comparisons.append(
-                    await compare(
-                        client,
-                        prompt,
-                        asked.ways,
-                        max_new_tokens=asked.max_new_tokens,
-                        plain_tokens=asked.plain_tokens,
-                    )
+            for prompt in settings.prompts:
+                comparison = await compare(
+                    client,
+                    prompt,
+                    settings.ways,
+                    max_new_tokens=settings.max_new_tokens,
+                    plain_tokens=settings.plain_tokens,
                 )
-                if bar is not None and job is not None:
-                    bar.advance(job)
+                comparisons.append(comparison)
+                bar.advance(job)
             return comparisons
 
 
 def show(comparisons: Sequence[Comparison], ways: Sequence[Way], as_: str) -> None:
     """Print the figures as ``table``, ``markdown`` or ``json``."""
-    rows: list[Figures] = all_figures(comparisons, ways)
+    rows: list[WayFigures] = all_figures(comparisons, ways)
     if as_ == "json":
-        print(
-            json.dumps(
-                {
-                    "ways": [row.as_dict() for row in rows],
-                    "prompts": [c.as_dict() for c in comparisons],
-                }
-            )
-        )
+        prompts = [comparison.as_dict() for comparison in comparisons]
+        print(json.dumps({"ways": [row.as_dict() for row in rows], "prompts": prompts}))
     elif as_ == "markdown":
         print(markdown(rows))
     else:

@@ -1,5 +1,4 @@
-"""The same prompt decoded in several ways on the same swarm, and how close each comes to the
-bound."""
+"""One prompt decoded in several ways on the same swarm, and how close each comes to the bound."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,25 +23,28 @@ class Comparison:
         return self.ways[PLAIN.name]
 
     def agrees(self, way: str) -> bool:
-        """Whether it says what plain decoding says, token for token, as far as both go."""
-        said, plain = self.ways[way].token_ids, self.plain.token_ids
-        both = min(len(said), len(plain))
-        return said[:both] == plain[:both]
+        """Return whether a way gives the tokens of plain decoding, as far as both texts go."""
+        tokens = self.ways[way].token_ids
+        plain = self.plain.token_ids
+        both = min(len(tokens), len(plain))
+        return tokens[:both] == plain[:both]
 
     def speedup(self, way: str) -> float:
-        """Over plain decoding."""
+        """Return the speedup over plain decoding."""
         return self.ways[way].stats.tokens_per_second / self.plain.stats.tokens_per_second
 
     def bound_share(self, way: str) -> float | None:
-        """Speed over the most that any speculation could reach with this draft and on this chain,
-        whose loop is that of plain decoding; None where nothing was drafted."""
+        """Return the share of the bound that a way reaches; None if nothing was drafted.
+
+        The bound is the speed of the best speculation with this draft on this chain, whose loop is
+        that of plain decoding.
+        """
         stats = self.ways[way].stats
         if not stats.drafted_tokens:
             return None
         misses = stats.rejections - stats.branch_tokens
-        bound_ms = time_bound_ms(
-            stats.new_tokens, misses, self.plain.stats.loop_ms, token_ms(stats)
-        )
+        loop_ms = self.plain.stats.loop_ms
+        bound_ms = time_bound_ms(stats.new_tokens, misses, loop_ms, token_ms(stats))
         return bound_ms / (stats.seconds * 1e3)
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,9 +72,9 @@ async def compare(
     """Decode ``prompt`` in one way after the other.
 
     Args:
-        ways: the plain one among them.
-        plain_tokens: a shorter text for the plain way, whose speed does not depend on it.
-        show: gets every piece with the name of its way.
+        ways: must contain the plain one.
+        plain_tokens: a shorter length for the plain text, whose speed does not depend on it.
+        show: called with every piece and the name of its way.
     """
     generations = {}
     for way in ways:
@@ -86,9 +88,7 @@ async def compare(
 
 
 def token_ms(stats: Stats) -> float:
-    """tau of the bound: drafting one token, or one token in the slowest stage, whichever takes
-    longer."""
+    """Return tau of the bound: the time for one token in drafting or the slowest stage."""
     positions = max(1.0, (stats.positions_per_token or 1.0) * stats.new_tokens / stats.frames)
-    return max(
-        stats.draft_ms_per_token or 0.0, max(stats.stage_compute_ms, default=0.0) / positions
-    )
+    stage_ms = max(stats.stage_compute_ms, default=0.0) / positions
+    return max(stats.draft_ms_per_token or 0.0, stage_ms)

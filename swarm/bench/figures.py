@@ -1,5 +1,4 @@
-"""From comparisons to figures: of every way, the median over the prompts of what each prompt
-showed."""
+"""From comparisons to figures: for every way, the median over the prompts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,49 +11,64 @@ from swarm.outputs import Stats
 
 
 @dataclass(frozen=True)
-class Figures:
+class WayFigures:
     """One way on one chain.
 
-    Ratios are taken prompt by prompt, then the median; rates are per new token.
+    Ratios are taken prompt by prompt, then the median. Rates (from `waits` to `wasted`, and
+    `branches`) are per new token.
+
+    Attributes:
+        speedup: over plain decoding.
+        speedup_range: the least and the greatest of the prompts.
+        bound_share: speed over the bound of speculation; None if nothing was drafted.
+        stages_ms: compute of all stages in a loop.
+        waits: times that the text waited for a whole loop.
+        frames: sent by the client.
+        bytes_sent, bytes_received: by the client.
+        positions: computed by the peers.
+        wasted: positions that did not become part of the text.
+        in_flight: mean frames in flight.
+        alpha: acceptance rate of the draft's first choices; None if none was judged.
+        branches: tokens that the draft's second or third choices brought.
+        identical: whether all texts are those of plain decoding; None if the way does not promise
+            it.
     """
 
     way: str
-    speedup: float  # over plain decoding
-    speedup_range: tuple[float, float]  # of the prompts
-    bound_share: float | None  # of the most that speculation could reach
+    speedup: float
+    speedup_range: tuple[float, float]
+    bound_share: float | None
     tokens_per_second: float
     time_to_first_token_ms: float
     loop_ms: float
-    stages_ms: float  # of a loop, computed by all stages together
-    waits: float  # times that the text waited for a whole loop
-    frames: float  # that the client sent
+    stages_ms: float
+    waits: float
+    frames: float
     bytes_sent: float
     bytes_received: float
-    positions: float  # that the peers computed
-    wasted: float  # of these, for nothing
-    in_flight: float  # frames, on average (not per token)
-    alpha: float | None  # share of the draft's first choices that were kept, of those judged
-    branches: float  # tokens that a second or third choice brought
-    identical: bool | None  # with plain decoding, all prompts; None where the way promises none
+    positions: float
+    wasted: float
+    in_flight: float
+    alpha: float | None
+    branches: float
+    identical: bool | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def figures(comparisons: Sequence[Comparison], way: Way) -> Figures:
-    """Sum up at least one comparison that holds ``way`` and the plain one."""
+def figures(comparisons: Sequence[Comparison], way: Way) -> WayFigures:
+    """Sum up one comparison or more, which have ``way`` and the plain one."""
     stats = [comparison.ways[way.name].stats for comparison in comparisons]
     speedups = [comparison.speedup(way.name) for comparison in comparisons]
-    shares = [
-        share
-        for comparison in comparisons
-        if (share := comparison.bound_share(way.name)) is not None
-    ]
+    all_shares = [comparison.bound_share(way.name) for comparison in comparisons]
+    shares = [share for share in all_shares if share is not None]
+    same = all(comparison.agrees(way.name) for comparison in comparisons)
 
     def mid(of: Callable[[Stats], float]) -> float:
         return median(map(of, stats))
 
-    return Figures(
+    return WayFigures(
         way=way.name,
         speedup=median(speedups),
         speedup_range=(min(speedups), max(speedups)),
@@ -72,19 +86,17 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> Figures:
         in_flight=mid(lambda s: s.in_flight_mean),
         alpha=_alpha(stats),
         branches=mid(lambda s: s.branch_tokens / s.new_tokens),
-        identical=all(comparison.agrees(way.name) for comparison in comparisons)
-        if way.exact
-        else None,
+        identical=same if way.exact else None,
     )
 
 
-def all_figures(comparisons: Sequence[Comparison], ways: Sequence[Way]) -> list[Figures]:
-    """In the order of ``ways``."""
+def all_figures(comparisons: Sequence[Comparison], ways: Sequence[Way]) -> list[WayFigures]:
+    """Sum up all ways, in the order of ``ways``."""
     return [figures(comparisons, way) for way in ways]
 
 
-def best(rows: Sequence[Figures], ways: Sequence[Way]) -> Figures:
-    """The fastest of the ways that wait for every window: what streaming has to beat."""
+def best(rows: Sequence[WayFigures], ways: Sequence[Way]) -> WayFigures:
+    """Return the fastest of the ways that wait for every window: the baseline of streaming."""
     waiting = {way.name for way in ways if way.waits and way is not PLAIN}
     return max((row for row in rows if row.way in waiting), key=lambda row: row.speedup)
 

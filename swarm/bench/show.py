@@ -1,37 +1,37 @@
-"""Figures as tables: for a terminal and for a document."""
+"""WayFigures as tables: for a terminal and for a document."""
 
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from swarm.bench.figures import Figures
+from swarm.bench.figures import WayFigures
 from swarm.terminal.tables import print_table
 
 COLUMNS = (
-    *(
-        "",
-        "speedup",
-        "of bound",
-        "tok/s",
-        "loop ms",
-        "waits",
-        "frames",
-        "bytes up",
-        "down",
-        "work",
-        "in flight",
-    ),
-    *("alpha", "branches", "identical"),
+    "",
+    "speedup",
+    "of bound",
+    "tok/s",
+    "loop ms",
+    "waits",
+    "frames",
+    "bytes up",
+    "down",
+    "work",
+    "in flight",
+    "alpha",
+    "branches",
+    "identical",
 )
 EXPLAINED = (
-    "per token: waits for a whole loop, frames and bytes of the client, work (positions that the"
-    " peers computed), tokens from branches. 'of bound': of the most that speculation could reach"
-    " with this draft."
+    "per token: waits for a whole loop, frames and bytes of the client, work (positions that the "
+    "peers computed), tokens from branches. 'of bound': of the most that speculation could reach "
+    "with this draft."
 )
 
 
-def cells(row: Figures) -> tuple[str, ...]:
-    """One row, as text."""
+def cells(row: WayFigures) -> tuple[str, ...]:
+    """Return one row as text."""
     low, high = row.speedup_range
     return (
         row.way,
@@ -51,14 +51,14 @@ def cells(row: Figures) -> tuple[str, ...]:
     )
 
 
-def show_table(rows: Sequence[Figures], title: str = "") -> None:
-    """A table for a terminal, in parts where it is narrow."""
+def show_table(rows: Sequence[WayFigures], title: str = "") -> None:
+    """Print a table, in parts where the terminal is narrow."""
     console = Console()
     print_table(console, COLUMNS, [cells(row) for row in rows], title=title)
     console.print(EXPLAINED)
 
 
-def markdown(rows: Sequence[Figures]) -> str:
-    """The same table for a document."""
+def markdown(rows: Sequence[WayFigures]) -> str:
+    """Return the same table for a document."""
     lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *map(cells, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

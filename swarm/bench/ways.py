@@ -1,4 +1,4 @@
-"""The ways of decoding that are compared."""
+"""The ways of decoding that a benchmark compares."""
 
 from dataclasses import dataclass, field
 
@@ -7,10 +7,10 @@ from swarm.request import Options
 
 @dataclass(frozen=True)
 class Way:
-    """A name, and the options that make it.
+    """One way of decoding.
 
     Attributes:
-        exact: says token for token what plain decoding says.
+        exact: it gives the tokens of plain decoding.
     """
 
     name: str
@@ -19,17 +19,17 @@ class Way:
 
     @property
     def waits(self) -> bool:
-        """Whether every window is waited for."""
+        """Whether the client waits for every window's answer."""
         return self.options.get("depth") == 1
 
 
 def window_of(size: int) -> Way:
-    """The paper's way: one window in flight, and wait."""
+    """Return the way of DSD (arXiv 2511.11733): one window in flight."""
     return Way(f"window of {size}", {"window": size, "depth": 1})
 
 
 def ways_of(has_draft: bool, lookup: bool) -> tuple[Way, ...]:
-    """What is compared: with a draft model, and with a lookup, alone or before it."""
+    """Return the ways to compare, with a draft model, a lookup, or both."""
     if not has_draft:
         return PLAIN, PAPERS_WINDOW, window_of(16), LOOKUP
     return (*WITH_DRAFT, BOTH) if lookup else WITH_DRAFT

@@ -82,7 +82,7 @@ def bench(model: str, options: BenchOptions, as_: str) -> None:
     from swarm.demo.problems import problems  # any language model can continue word problems
 
     word_problems = islice(problems(seed=6, held_out=True), options.count)
-    asked = command.Asked(
+    settings = command.BenchSettings(
         model=locate(model),
         draft=None if options.draft == "none" else locate(options.draft),
         lookup=options.lookup,
@@ -93,4 +93,4 @@ def bench(model: str, options: BenchOptions, as_: str) -> None:
         link_ms=options.link_ms,
         identity=identity,
     )
-    command.show(run(command.measure(asked, quiet=as_ == "json")), asked.ways, as_)
+    command.show(run(command.measure(settings, quiet=as_ == "json")), settings.ways, as_)

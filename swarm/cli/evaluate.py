@@ -146,7 +146,7 @@ def evaluate(
     )
     from swarm.eval import command
 
-    asked = command.Asked(
+    settings = command.EvalSettings(
         model=locate(comparison.model),
         draft=locate(comparison.draft),
         rules=comparison.rules,
@@ -160,4 +160,4 @@ def evaluate(
         identity=named_identity(),
         quiet=as_ == "json",
     )
-    command.show(loaded, command.evaluate(loaded, asked), asked.margin, as_, plot)
+    command.show(loaded, command.evaluate(loaded, settings), settings.margin, as_, plot)

@@ -1,5 +1,4 @@
-"""How good the demo models are: ``python -m swarm.demo.evaluate`` prints the figures of the model
-card."""
+"""The figures of the demo models' card: ``python -m swarm.demo.evaluate`` prints them."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -16,20 +15,18 @@ from transformers import (
 )
 
 from swarm.demo import DRAFT, MODELS, TARGET
-from swarm.demo.problems import Problem, answer_of, problems
+from swarm.demo.problems import WordProblem, answer_of, problems
 
 SEED = 500  # of the held-out problems; training never sees a held-out problem of any seed
 MAX_NEW_TOKENS = 200
 BATCH = 50
-# a draft's choice at most this much less likely than the target's is as good as any
-NEAR_TIE_NATS = 0.7
+NEAR_TIE_NATS = 0.7  # how much less likely than the target's choice an equally good one may be
 
 
 def solve(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[WordProblem]
 ) -> Iterator[Tensor]:
-    """Greedy solutions: for each problem the new token ids ``[n]``, the end of the text
-    included."""
+    """Yield the greedy solution of each problem: new token ids ``[n]``, the end of the text too."""
     for start in range(0, len(asked), BATCH):
         prompts = [problem.prompt for problem in asked[start : start + BATCH]]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
@@ -45,13 +42,12 @@ def solve(
 
 
 def accuracy(
-    tokenizer: PreTrainedTokenizerBase, asked: Sequence[Problem], solutions: Sequence[Tensor]
+    tokenizer: PreTrainedTokenizerBase, asked: Sequence[WordProblem], solutions: Sequence[Tensor]
 ) -> float:
-    """Share of problems whose solution ends in the right answer."""
+    """Return the share of problems whose solution ends in the right answer."""
     texts = tokenizer.batch_decode(solutions, skip_special_tokens=True)
-    return sum(
-        answer_of(text) == problem.answer for text, problem in zip(texts, asked, strict=True)
-    ) / len(asked)
+    pairs = zip(texts, asked, strict=True)
+    return sum(answer_of(text) == problem.answer for text, problem in pairs) / len(asked)
 
 
 @torch.inference_mode()
@@ -59,12 +55,15 @@ def agreement(
     target: PreTrainedModel,
     draft: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Problem],
+    asked: Sequence[WordProblem],
     solutions: Sequence[Tensor],
 ) -> tuple[float, float]:
-    """Along the target's own solutions: the share of tokens that the draft would have chosen,
-    greedily, and the share of its misses that are near-ties under the target (within
-    `NEAR_TIE_NATS`)."""
+    """Compare the draft's greedy choices with the target's own solutions.
+
+    Returns:
+        The share of tokens that the draft would have chosen, and the share of its misses that are
+        near-ties under the target (within `NEAR_TIE_NATS`).
+    """
     tokens = agreed = near_ties = 0
     for problem, solution in zip(asked, solutions, strict=True):
         prompt = torch.tensor(tokenizer(problem.prompt).input_ids)
@@ -94,10 +93,8 @@ def main() -> None:
     for name, model in ((TARGET, target), (DRAFT, draft)):
         solutions = list(solve(model, tokenizer, asked))
         solved = accuracy(tokenizer, asked, solutions)
-        print(
-            f"{name}: {model.num_parameters():,} parameters, {solved:.1%} of {len(asked)} held-out"
-            " problems solved"
-        )
+        share = f"{solved:.1%} of {len(asked)} held-out problems solved"
+        print(f"{name}: {model.num_parameters():,} parameters, {share}")
         if model is target:
             agreed, near_ties = agreement(target, draft, tokenizer, asked, solutions)
     print(f"greedy agreement of the draft along the target's text: {agreed:.1%} of tokens")

@@ -1,5 +1,4 @@
-"""A whole swarm on one machine: a bootstrap node and peers as real processes that find each other
-through the DHT."""
+"""A whole swarm on one machine: a bootstrap node and peers, as processes that meet in the DHT."""
 
 import asyncio
 import contextlib
@@ -17,10 +16,10 @@ from swarm.errors import LocalError
 from swarm.util.tasks import end, within
 
 NETWORK = "swarm-demo"
-START_TIMEOUT_S = 180.0  # importing torch in nine processes on a small machine that is busy
-STOP_TIMEOUT_S = 12.0  # a peer gives itself ten
-MAX_SAID = 100  # last lines of a process's standard output
-MAX_COMPLAINTS = 50  # last lines of a process's standard error, for the message when it fails
+START_TIMEOUT_S = 180.0  # nine processes import torch on a small machine that is busy
+STOP_TIMEOUT_S = 12.0  # a peer itself takes at most ten
+MAX_OUTPUT_LINES = 100  # of a process's standard output, the last ones
+MAX_ERROR_LINES = 50  # of a process's standard error, the last ones, for the message of a failure
 
 
 @dataclass(eq=False)
@@ -40,29 +39,27 @@ class NotStarted(LocalError):
     """The local swarm was not up in time."""
 
     def __str__(self) -> str:
-        return (
-            f"the swarm was not up within {START_TIMEOUT_S:g} s: this machine may be too busy; try"
-            " fewer --peers"
-        )
+        late = f"the swarm was not up within {START_TIMEOUT_S:g} s"
+        return f"{late}: this machine may be too busy; try fewer --peers"
 
 
 class Hosts(Protocol):
-    """Where processes run.
+    """The hosts that processes run on.
 
-    Host 0 is the client's, host 1 the bootstrap node's, and every peer has one of its own.
+    Host 0 is the client's, host 1 the bootstrap node's, and every peer has its own.
     """
 
     def address(self, host: int) -> str:
-        """The IPv4 address by which the others reach it."""
+        """Return the IPv4 address by which other hosts reach it."""
         ...
 
     def inside(self, host: int, command: Sequence[str]) -> list[str]:
-        """The command that runs ``command`` there."""
+        """Return the command that runs ``command`` there."""
         ...
 
 
 class ThisMachine:
-    """All on one host, over loopback."""
+    """One host for all processes, over loopback."""
 
     def address(self, host: int) -> str:
         return "127.0.0.1"
@@ -72,15 +69,15 @@ class ThisMachine:
 
 
 class LocalSwarm:
-    """Starts processes on entering and ends every one of them on leaving, however that comes about.
+    """A context manager that starts processes on entering and ends all of them on leaving.
 
-    Processes also end when ours does: they watch the pipe that is their standard input.
+    They also end when our process does: they watch the pipe of their standard input.
 
     Args:
         model: name or folder.
-        spans: one peer for each, serving layers ``[a, b)``.
+        spans: layers ``[a, b)``; one peer serves each span.
         link_ms: emulated one-way delay of every message that a peer sends.
-        hosts: where they run.
+        hosts: what they run on; by default this machine.
     """
 
     def __init__(
@@ -90,19 +87,25 @@ class LocalSwarm:
         link_ms: float = 0.0,
         hosts: Hosts | None = None,
     ) -> None:
-        self.model, self.spans, self.link_ms = model, tuple(spans), link_ms
+        self.model = model
+        self.spans = tuple(spans)
+        self.link_ms = link_ms
         self._hosts = hosts or ThisMachine()
         self.peers: list[asyncio.subprocess.Process] = []
-        self.peer_ids: list[str] = []  # theirs
+        self.peer_ids: list[str] = []  # of `peers`, in order
         self._processes: list[_Process] = []
 
     @property
-    def said(self) -> list[str]:
-        """What all processes have lately printed, line by line."""
-        return [line for process in self._processes for line in process.said]
+    def output(self) -> list[str]:
+        """The last lines that the processes have printed, one process after the other."""
+        return [line for process in self._processes for line in process.output]
 
     async def __aenter__(self) -> "LocalSwarm":
-        """Raises `ProcessFailed` or `NotStarted`, after ending what was started."""
+        """Start all processes.
+
+        Raises:
+            ProcessFailed, NotStarted: after ending those that were started.
+        """
         try:
             await within(START_TIMEOUT_S, self._start())
         except asyncio.TimeoutError:
@@ -118,7 +121,7 @@ class LocalSwarm:
 
     @property
     def network(self) -> Network:
-        """How a client enters this swarm."""
+        """The network by which a client enters this swarm."""
         return Network(NETWORK, (self.bootstrap,))
 
     async def _start(self) -> None:
@@ -126,22 +129,13 @@ class LocalSwarm:
         self.bootstrap: str = json.loads(await node.up())["addresses"][0]
         peers = [await self._launch(host, *span) for host, span in enumerate(self.spans, 2)]
         self.peers = [peer.process for peer in peers]
-        self.peer_ids = [
-            _last_word(said) for said in await asyncio.gather(*(peer.up() for peer in peers))
-        ]
+        lines = await asyncio.gather(*(peer.up() for peer in peers))
+        self.peer_ids = [_last_word(line) for line in lines]
 
     async def _launch(self, host: int, first: int, last: int, *more: str) -> "_Process":
-        command = [
-            "join",
-            self.model,
-            "--layers",
-            f"{first}:{last}",
-            "--threads",
-            "1",
-            "--link-ms",
-            f"{self.link_ms}",
-        ]
-        return await self._spawn(host, [*command, "--bootstrap", self.bootstrap, *more])
+        command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1"]
+        command += ["--link-ms", f"{self.link_ms}", "--bootstrap", self.bootstrap]
+        return await self._spawn(host, [*command, *more])
 
     async def _spawn(self, host: int, command: list[str]) -> "_Process":
         common = ["--host", self._hosts.address(host), "--network", NETWORK, "--until-eof"]
@@ -152,7 +146,7 @@ class LocalSwarm:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the terminal is for us alone: we end them in order
+            start_new_session=True,  # Ctrl-C goes to our process alone, which ends them in order
             env={**os.environ, "OMP_NUM_THREADS": "1"},  # they share this machine's cores
         )
         self._processes.append(_Process(process, command))
@@ -166,23 +160,27 @@ class LocalSwarm:
 
 
 class _Process:
-    """One process and what it says: read all the time, since a full pipe would stop it in its
-    tracks."""
+    """One process and its output, which is read all the time: a full pipe would block it."""
 
     def __init__(self, process: asyncio.subprocess.Process, command: Sequence[str]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
-        self.process, self._command = process, command
+        self.process = process
+        self._command = command
         self._first_line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._complaints: deque[str] = deque(maxlen=MAX_COMPLAINTS)
-        self.said: deque[str] = deque(maxlen=MAX_SAID)
+        self._errors: deque[str] = deque(maxlen=MAX_ERROR_LINES)
+        self.output: deque[str] = deque(maxlen=MAX_OUTPUT_LINES)
         self._listening = [
-            asyncio.create_task(_each_line(process.stdout, self._hear)),
-            asyncio.create_task(_each_line(process.stderr, self._complaints.append)),
+            asyncio.create_task(_each_line(process.stdout, self._take)),
+            asyncio.create_task(_each_line(process.stderr, self._errors.append)),
         ]
 
     async def up(self) -> str:
-        """What the process says when it is up. Raises `ProcessFailed` if it ends instead."""
+        """Wait for the line that the process prints when it is up, and return it.
+
+        Raises:
+            ProcessFailed: if it ends instead.
+        """
         out, err = self._listening
         either: set[asyncio.Future[Any]] = {out, self._first_line}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -190,10 +188,10 @@ class _Process:
             return self._first_line.result()
         await asyncio.wait({err})
         code = await self.process.wait()
-        raise ProcessFailed(tuple(self._command), code, "".join(self._complaints))
+        raise ProcessFailed(tuple(self._command), code, "".join(self._errors))
 
     async def end(self) -> None:
-        """Wait until the process, which was asked to, has left; kill it if it does not."""
+        """Wait until the process, which was told to end, has ended; kill it if it does not."""
         try:
             await within(STOP_TIMEOUT_S, self.process.wait())
         except asyncio.TimeoutError:
@@ -203,25 +201,25 @@ class _Process:
         finally:
             await end(*self._listening)
 
-    def _hear(self, line: str) -> None:
-        self.said.append(line)
-        # on its way to be up
-        says_more = self._command[0] == "join" and not line.startswith("serving ")
-        if not self._first_line.done() and not says_more:
+    def _take(self, line: str) -> None:
+        self.output.append(line)
+        # A peer that joins prints other lines before the one that says that it serves.
+        is_starting = self._command[0] == "join" and not line.startswith("serving ")
+        if not self._first_line.done() and not is_starting:
             self._first_line.set_result(line)
 
 
-async def _each_line(stream: asyncio.StreamReader, tell: Callable[[str], object]) -> None:
+async def _each_line(stream: asyncio.StreamReader, take: Callable[[str], object]) -> None:
     while line := await stream.readline():
-        tell(line.decode(errors="replace"))
+        take(line.decode(errors="replace"))
 
 
-def _last_word(said: str) -> str:
-    """A peer's first sentence ends with its id."""
-    return said.split()[-1]
+def _last_word(line: str) -> str:
+    """Return the peer's id: the line that it prints when it is up ends with it."""
+    return line.split()[-1]
 
 
 def even_spans(layers: int, peers: int) -> list[tuple[int, int]]:
-    """``layers`` cut into ``peers`` contiguous spans whose lengths differ by one at most."""
+    """Cut ``layers`` into ``peers`` contiguous spans, whose lengths differ by one at most."""
     cuts = [layers * i // peers for i in range(peers + 1)]
     return list(pairwise(cuts))

@@ -1,12 +1,12 @@
 """Arithmetic word problems with worked solutions: the world that the demo models know.
 
-A problem is told about one person and one kind of thing. Its solution has one sentence per
-calculation and ends in ``#### answer``. The *numbers* of a solution are forced; the *wording* is
-free: every sentence is put together from slots with several right fillings. So a target and a
-draft model agree easily on what is easy, may disagree on which of two fine words comes next, and
-must not disagree on a digit. That is the mixture that key-token verification is about.
+A problem is about one person and one kind of thing. Its solution has one sentence per calculation
+and ends in ``#### answer``. The *numbers* of a solution are forced; the *wording* is free: every
+sentence is put together from slots with several right fillings. So a target and a draft model agree
+on easy tokens, may disagree on which of two good words comes next, and must not disagree on a
+digit. Key-token verification is made for this mixture.
 
-Whether a problem is held out is a property of its text, so that no seed can leak one into training.
+Whether a problem is held out depends on its text alone, so that no seed can leak one into training.
 """
 
 import hashlib
@@ -36,37 +36,33 @@ WOMEN = (
 MEN = ("Tom", "Ben", "Omar", "Luis", "Karl", "Ivan", "Sam", "Hugo", "Amir", "Paul", "Noah", "Max")
 PEOPLE = {**dict.fromkeys(WOMEN, "she"), **dict.fromkeys(MEN, "he")}
 THINGS = (
-    *(
-        "stamps",
-        "coins",
-        "shells",
-        "marbles",
-        "cards",
-        "books",
-        "stickers",
-        "beads",
-        "seeds",
-        "pencils",
-    ),
-    *(
-        "apples",
-        "eggs",
-        "roses",
-        "bricks",
-        "tickets",
-        "buttons",
-        "stones",
-        "letters",
-        "photos",
-        "candles",
-    ),
+    "stamps",
+    "coins",
+    "shells",
+    "marbles",
+    "cards",
+    "books",
+    "stickers",
+    "beads",
+    "seeds",
+    "pencils",
+    "apples",
+    "eggs",
+    "roses",
+    "bricks",
+    "tickets",
+    "buttons",
+    "stones",
+    "letters",
+    "photos",
+    "candles",
 )
 PACKS = ("boxes", "bags", "packs", "crates", "baskets", "jars")
 PLACES = ("shop", "market", "school", "harbor", "station", "garden")
 
 
 @dataclass(frozen=True)
-class Problem:
+class WordProblem:
     """One word problem. ``solution`` ends in ``#### `` and ``answer``."""
 
     question: str
@@ -75,12 +71,12 @@ class Problem:
 
     @property
     def prompt(self) -> str:
-        """What a model is given."""
+        """The text that a model continues."""
         return f"Problem: {self.question}\nSolution:"
 
     @property
     def text(self) -> str:
-        """Prompt and solution: what a model is trained on."""
+        """Prompt and solution, for training."""
         return f"{self.prompt} {self.solution}"
 
     @property
@@ -89,8 +85,8 @@ class Problem:
         return int.from_bytes(digest[:4], "big") % HELD_OUT_SHARE == 0
 
 
-def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
-    """An endless stream of training (``held_out=False``) or held-out problems."""
+def problems(seed: int, *, held_out: bool) -> Iterator[WordProblem]:
+    """Yield training (``held_out=False``) or held-out problems without end."""
     rng = random.Random(f"problems/{seed}")
     while True:
         problem = _Story(rng).tell()
@@ -99,15 +95,14 @@ def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
 
 
 def drills(seed: int, equations: int = 8) -> Iterator[str]:
-    """An endless stream of bare calculations, ``equations`` to a text, of the kinds that problems
-    use."""
+    """Yield texts of ``equations`` bare calculations, of the kinds in the problems, without end."""
     rng = random.Random(f"drills/{seed}")
     while True:
         yield "Drill: " + "; ".join(_drill(rng) for _ in range(equations))
 
 
 def answer_of(text: str) -> int | None:
-    """The number behind the last ``####`` of a worked solution, or None if there is none."""
+    """Return the number behind the last ``####`` of a worked solution, or None without one."""
     _, marker, tail = text.rpartition("####")
     number = tail.strip().split("\n")[0].replace(",", "")
     return int(number) if marker and number.isascii() and number.isdigit() else None
@@ -128,15 +123,13 @@ def _drill(rng: random.Random) -> str:
 
 @cache
 def _weights(person: str, slot: str, options: int) -> tuple[float, ...]:
-    """How fond a person is of each filling of a slot: everybody's stories have a slight manner of
-    their own."""
+    """Return how often a person's stories use each filling of a slot: each has a slight style."""
     rng = random.Random(f"manner/{person}/{slot}")
     return tuple(rng.uniform(1.0, 2.0) for _ in range(options))
 
 
 class _Story:
-    """A problem while it is being told: what is known, the sentences of the question and of the
-    solution."""
+    """A problem in the making: its state, and the sentences of question and solution so far."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -147,7 +140,7 @@ class _Story:
         self.question: list[str] = []
         self.calculations: list[tuple[str, str]] = []  # (what it is for, equation with its result)
 
-    def tell(self) -> Problem:
+    def tell(self) -> WordProblem:
         self._open()
         steps = self.rng.randint(2, 3)
         for _ in range(steps):
@@ -162,13 +155,13 @@ class _Story:
             f"So {self.person} ends up with {self.quantity} {unit}.",
             f"This means the result is {self.quantity}.",
         )
-        return Problem(
+        return WordProblem(
             question=" ".join(self.question),
             solution=" ".join([*sentences, closing]) + f"\n#### {self.quantity}",
             answer=self.quantity,
         )
 
-    # The question: free wording that nobody has to predict.
+    # The question: its wording is free, and no model has to predict it.
 
     def _open(self) -> None:
         p, t, q = self.person, self.thing, self.quantity
@@ -191,7 +184,7 @@ class _Story:
         self.rng.choice(steps)()
 
     def _ask(self) -> str:
-        """Ask for the answer, in things or in money; returns the unit of the answer."""
+        """Ask for the answer, in things or in money; return its unit."""
         p, t = self.person, self.thing
         prices = [c for c in range(2, 10) if self.quantity * c <= MAX_SUM]
         if prices and self.rng.random() < 0.3:
@@ -285,14 +278,11 @@ class _Story:
             self.quantity = result
 
     def _sentence(self, index: int, purpose: str, equation: str) -> str:
-        openers = (
-            ("First", "To begin", "To start", "At first")
-            if index == 0
-            else ("Then", "Next", "After that", "Now", "Later")
-        )
+        openers: tuple[str, ...] = ("Then", "Next", "After that", "Now", "Later")
+        if index == 0:
+            openers = ("First", "To begin", "To start", "At first")
         who = self._say(f"who{index}", self.person, self.pronoun, "we")
-        does = _DOES[purpose]
-        verb = self._say(purpose, *does)
+        verb = self._say(purpose, *_DOES[purpose])
         if who == "we":
             verb = _plural(verb)
         glue = self._say(
@@ -304,13 +294,8 @@ class _Story:
             "giving",
             "so we get",
         )
-        tail = self._say(
-            "tail" + purpose,
-            "",
-            f" {self.thing if purpose != 'sell' else 'dollars'}",
-            " in total",
-            " altogether",
-        )
+        unit = self.thing if purpose != "sell" else "dollars"
+        tail = self._say("tail" + purpose, "", f" {unit}", " in total", " altogether")
         opener = self._say(f"opener{min(index, 1)}", *openers)
         return f"{opener}, {who} {verb}, {glue} {equation}{tail}."
 
@@ -368,7 +353,6 @@ _DOES = {
 
 
 def _plural(phrase: str) -> str:
-    """The form of a phrase that goes with "we": "multiplies the packs" becomes "multiply the
-    packs"."""
+    """Return the form of a phrase behind "we": "multiply the packs" for "multiplies the packs"."""
     verb, *rest = phrase.split(" ")
     return " ".join([verb[:-3] + "y" if verb.endswith("ies") else verb[:-1], *rest])

@@ -1,5 +1,4 @@
-"""``swarm demo``: start a swarm, decode three problems in three ways, show a table, stop
-everything."""
+"""``swarm demo``: start a swarm, decode three problems in three ways, print a table, stop it."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from swarm.terminal.console import LEGEND, STYLES
 from swarm.terminal.tables import print_table
 
 PROMPTS = 3
-SEED = 7  # of the held-out problems that are shown
+SEED = 7  # of the held-out problems
 MAX_NEW_TOKENS = 200
 PICTURE_WIDTH = 110  # columns
 WAYS = (PLAIN, PAPERS_WINDOW, BRANCHES)
@@ -35,14 +34,15 @@ WAYS = (PLAIN, PAPERS_WINDOW, BRANCHES)
 async def run_demo(
     peers: int, link_ms: float, prompts: Sequence[str], as_json: bool, picture: Path | None = None
 ) -> None:
-    """The whole demonstration; with ``as_json`` one object on standard output and nothing else.
+    """Run the whole demonstration.
 
-    ``picture`` names an SVG file that shows the run as a terminal would.
+    Args:
+        as_json: print one JSON object and nothing else.
+        picture: an SVG file for the run as a terminal shows it.
     """
     torch.set_num_threads(1)  # the peers need the other cores
-    console = Console(
-        quiet=as_json, record=picture is not None, width=PICTURE_WIDTH if picture else None
-    )
+    width = PICTURE_WIDTH if picture else None
+    console = Console(quiet=as_json, record=picture is not None, width=width)
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
@@ -55,11 +55,9 @@ async def run_demo(
             audit_rate=0.0,
         )
         async with client:
-            chain = await client.find_chain()
-            route = "  >  ".join(
-                f"{link.stage.first}:{link.stage.last} ...{link.stage.peer_id[-6:]}"
-                for link in chain
-            )
+            stages = [link.stage for link in await client.find_chain()]
+            names = [f"{each.first}:{each.last} ...{each.peer_id[-6:]}" for each in stages]
+            route = "  >  ".join(names)
             console.print(f"Found through the DHT: client  >  {route}  >  client")
             console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
             console.print(_legend(), "\n")
@@ -75,7 +73,7 @@ async def run_demo(
 
 
 async def _show_comparison(console: Console, client: SwarmClient, prompt: str) -> Comparison:
-    """Decode a prompt in every way before the reader's eyes."""
+    """Decode a prompt in every way, and show the texts as they come."""
     texts = {way.name: Text() for way in WAYS}
     console.print(Text(prompt, "dim"))
     with Live(_panels(texts), console=console, refresh_per_second=12, transient=False) as live:
@@ -104,9 +102,8 @@ def _panels(texts: dict[str, Text], titles: dict[str, str] | None = None) -> Col
 
 
 def _legend() -> Text:
-    return Text("Colours: ").append_text(
-        Text(", ").join(Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND)
-    )
+    origins = (Text(LEGEND[origin], STYLES[origin]) for origin in LEGEND)
+    return Text("Colours: ").append_text(Text(", ").join(origins))
 
 
 def _print_table(console: Console, comparisons: Sequence[Comparison]) -> None:
@@ -125,16 +122,11 @@ def _print_table(console: Console, comparisons: Sequence[Comparison]) -> None:
     rows = []
     for number, comparison in enumerate(comparisons, 1):
         for way, generation in comparison.ways.items():
+            key = f"{number}" if generation is comparison.plain else ""
             share = comparison.bound_share(way)
-            rows.append(
-                (
-                    f"{number}" if generation is comparison.plain else "",
-                    way,
-                    *_figures(generation.stats),
-                    f"{comparison.speedup(way):.2f}x",
-                    "" if share is None else f"{share:.0%}",
-                )
-            )
+            speedup = f"{comparison.speedup(way):.2f}x"
+            bound = "" if share is None else f"{share:.0%}"
+            rows.append((key, way, *_figures(generation.stats), speedup, bound))
     last = range(len(WAYS) - 1, len(rows), len(WAYS))
     title = "Three ways of decoding, same swarm, same prompts"
     print_table(console, columns, rows, title=title, keys=2, box=box.SIMPLE_HEAD, sections=last)
@@ -153,23 +145,23 @@ def _figures(stats: Stats) -> tuple[str, ...]:
 
 def _verdict(comparisons: Sequence[Comparison]) -> str:
     same = sum(all(map(comparison.agrees, comparison.ways)) for comparison in comparisons)
-    window, streaming = (_overall(comparisons, way.name) for way in (PAPERS_WINDOW, BRANCHES))
+    window = _overall(comparisons, PAPERS_WINDOW.name)
+    streaming = _overall(comparisons, BRANCHES.name)
     return (
-        f"Overall [bold]{streaming:.2f}x[/] as fast as plain decoding by streaming, {window:.2f}x a"
-        f" window at a time. {same} of {len(comparisons)} texts are identical token for token in"
-        " all ways.\n'in flight': frames on their way at once; 'work': positions that the peers"
-        " computed for each token; 'of bound': share of the most that any speculation could reach"
-        " here (docs/architecture.md)."
+        f"Overall [bold]{streaming:.2f}x[/] as fast as plain decoding by streaming, {window:.2f}x "
+        f"a window at a time. {same} of {len(comparisons)} texts are identical token for token in "
+        "all ways.\n'in flight': frames on their way at once; 'work': positions that the peers "
+        "computed for each token; 'of bound': share of the most that any speculation could reach "
+        "here (docs/architecture.md)."
     )
 
 
 def _overall(comparisons: Sequence[Comparison], way: str) -> float:
-    """Speedup over all prompts together: tokens and seconds are summed first."""
+    """Return the speedup over all prompts together: tokens and seconds are summed first."""
 
     def rate(generations: Sequence[Generation]) -> float:
-        return sum(g.stats.new_tokens for g in generations) / sum(
-            g.stats.seconds for g in generations
-        )
+        seconds = sum(generation.stats.seconds for generation in generations)
+        return sum(generation.stats.new_tokens for generation in generations) / seconds
 
     return rate([c.ways[way] for c in comparisons]) / rate([c.plain for c in comparisons])
 

@@ -1,4 +1,4 @@
-"""The tokenizer that the demo models share: byte-level BPE, every digit a token of its own."""
+"""The tokenizer that the demo models share: byte-level BPE, in which every digit is one token."""
 
 from itertools import chain, islice
 
@@ -13,7 +13,7 @@ START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
 # A digit | an operator with its spaces | a word with the space before it | the rest.
 _PIECES = r"\d| [-+*/=] | ?\p{L}+| ?[^\s\p{L}\d]+|\s+"
 
-# Of a chat the last question alone: the models were trained on single problems, and one before it
+# Only the last question of a chat: the models were trained on single problems, and an earlier one
 # confuses them.
 CHAT_TEMPLATE = """\
 {%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}
@@ -25,7 +25,7 @@ CHAT_TEMPLATE = """\
 def train_tokenizer(seed: int = 0, texts: int = 20_000) -> PreTrainedTokenizerFast:
     """Learn the merges from training problems.
 
-    Any text can be encoded: what is unknown falls back to bytes.
+    Any text can be encoded: unknown words fall back to bytes.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

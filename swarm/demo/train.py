@@ -1,9 +1,8 @@
 """Train the demo models: ``python -m swarm.demo.train target`` and then ``... draft``.
 
-Both learn from problems made on the fly (`swarm.demo.problems`), no text twice. Matrices are
-optimised by Muon (Jordan et al. 2024), everything else by AdamW; the learning rate warms up, stays,
-and falls linearly to zero over the last part. Only solutions count for the loss: nobody has to
-predict a question.
+Both learn from problems made on the fly (`swarm.demo.problems`), no text twice. Muon (Jordan et al.
+2024) optimises matrices, AdamW everything else; the learning rate warms up, stays, and falls
+linearly to zero over the last part. Only solutions count for the loss, questions do not.
 """
 
 import argparse
@@ -23,7 +22,8 @@ from swarm.demo.problems import drills, problems
 from swarm.demo.tokenizer import train_tokenizer
 from swarm.util.averages import ewma
 
-WARMUP_SHARE, DECAY_SHARE = 0.02, 0.6
+WARMUP_SHARE = 0.02  # of the training
+DECAY_SHARE = 0.6  # of the training
 LOSS_FADE = 0.95  # what earlier steps count in the loss that is printed
 DRILL_SHARE = (0.5, 0.1)  # of the texts, at the start and at the end of training
 IGNORED = -100  # label of a token that does not count for the loss
@@ -55,7 +55,7 @@ RECIPES = {
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """A model of the recipe's shape with random weights."""
+    """Return a model of the recipe's shape with random weights."""
     torch.manual_seed(recipe.seed)
     return Qwen3ForCausalLM(
         Qwen3Config(
@@ -76,15 +76,19 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
 
 
 def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
-    """Endless (token ids, number of leading ids that only serve as context); the share of drills
-    falls."""
+    """Yield examples without end, with a falling share of drills.
+
+    Each is (token ids, number of leading ids that serve as context only).
+    """
     rng = random.Random(recipe.seed)
-    stories, sums = problems(recipe.seed, held_out=False), drills(recipe.seed)
+    stories = problems(recipe.seed, held_out=False)
+    sums = drills(recipe.seed)
     seen = 0
     while True:
         progress = min(1.0, seen / recipe.tokens)
         if rng.random() < DRILL_SHARE[0] + progress * (DRILL_SHARE[1] - DRILL_SHARE[0]):
-            ids, context = tokenizer(next(sums)).input_ids, 3
+            ids = tokenizer(next(sums)).input_ids
+            context = 3
         else:
             problem = next(stories)
             ids = tokenizer(problem.text).input_ids
@@ -95,13 +99,12 @@ def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tup
 
 
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (input ids, labels), texts of like length together: [rows, length]."""
+    """Yield (input ids, labels) without end, each [rows, length]; texts of like length together."""
     rng = random.Random(recipe.seed)
     stream = examples(recipe, tokenizer)
     while True:
-        pool = sorted(
-            islice(stream, 16 * recipe.batch_tokens // 128), key=lambda example: len(example[0])
-        )
+        some = islice(stream, 16 * recipe.batch_tokens // 128)
+        pool = sorted(some, key=lambda example: len(example[0]))
         groups: list[list[tuple[list[int], int]]] = [[]]
         for example in pool:
             if (len(groups[-1]) + 1) * len(example[0]) > recipe.batch_tokens:
@@ -119,10 +122,10 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised (Jordan et al. 2024), in float32.
+    """Momentum with an orthogonalised update (Jordan et al. 2024), in float32.
 
-    `torch.optim.Muon` iterates in bfloat16, which takes a CPU without bfloat16 units fifty times as
-    long.
+    `torch.optim.Muon` iterates in bfloat16, which takes fifty times as long on a CPU without
+    bfloat16 units.
     """
 
     def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95) -> None:
@@ -140,8 +143,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest matrix with orthonormal rows or columns, by a quintic Newton-Schulz
-    iteration."""
+    """Return roughly the nearest matrix with orthonormal rows or columns.
+
+    By a quintic Newton-Schulz iteration (Jordan et al. 2024).
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / (wide.norm() + 1e-7)
@@ -153,7 +158,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    """Return Muon for the matrices in the layers, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in inside]
@@ -164,58 +169,60 @@ def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def learning_rate(progress: float) -> float:
-    """Share of the peak learning rate at a point of training in 0..1: warm-up, plateau, linear fall
-    to zero."""
+    """Return the share of the peak learning rate: warm-up, plateau, linear fall to zero.
+
+    ``progress`` is from 0 to 1.
+    """
     return max(0.0, min(1.0, progress / WARMUP_SHARE, (1.0 - progress) / DECAY_SHARE))
 
 
 def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) -> None:
-    """Train a model by its recipe and save it in ``models``; ``start`` is the folder of a model to
-    go on from.
+    """Train a model by its recipe and save it in ``models``.
 
     The draft gets the tokenizer of the target in ``models``, so the target is trained first.
+
+    Args:
+        start: the folder of a model to go on from.
     """
     folder = models / f"demo-{name}"
     known = start or (models / TARGET if name == "draft" else None)
     tokenizer = AutoTokenizer.from_pretrained(known) if known else train_tokenizer()
-    model = (
-        Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32)
-        if start
-        else build(recipe, tokenizer)
-    )
+    if start:
+        model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32)
+    else:
+        model = build(recipe, tokenizer)
     model.train()
     print(f"{name}: {model.num_parameters():,} parameters, {recipe.tokens:,} tokens", flush=True)
     optims = optimizers(model, recipe)
-    peaks = [group["lr"] for optim in optims for group in optim.param_groups]
-    seen, step, started, average = 0, 0, time.monotonic(), 0.0
-    for inputs, labels in batches(recipe, tokenizer):
+    groups = [group for optim in optims for group in optim.param_groups]
+    peaks = [group["lr"] for group in groups]
+    started = time.monotonic()
+    seen = 0  # tokens
+    average = 0.0  # loss, fading
+    for step, (inputs, labels) in enumerate(batches(recipe, tokenizer), 1):
         progress = seen / recipe.tokens
         if progress >= 1.0:
             break
-        for peak, group in zip(
-            peaks, (g for optim in optims for g in optim.param_groups), strict=True
-        ):
+        for peak, group in zip(peaks, groups, strict=True):
             group["lr"] = peak * max(learning_rate(progress), 1e-3)
         loss = model(input_ids=inputs, labels=labels).loss
         loss.backward()
         for optim in optims:
             optim.step()
             optim.zero_grad()
-        seen, step = seen + inputs.numel(), step + 1
+        seen += inputs.numel()
         average = ewma(None if step == 1 else average, loss.item(), LOSS_FADE)
         if step % 25 == 0:
             rate = seen / (time.monotonic() - started)
-            print(
-                f"{progress:6.1%}  step {step}  loss {average:.4f}  {rate:,.0f} tokens/s",
-                flush=True,
-            )
+            losses = f"loss {average:.4f}  {rate:,.0f} tokens/s"
+            print(f"{progress:6.1%}  step {step}  {losses}", flush=True)
         if step % 200 == 0:
             save(model, tokenizer, folder)
     save(model, tokenizer, folder)
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights and tokenizer as any Hugging Face loader reads them."""
+    """Write weights and tokenizer, for any Hugging Face loader."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -228,9 +235,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
     args = parser.parse_args()
-    changes = {
-        key: value for key in ("tokens", "seed") if (value := getattr(args, key)) is not None
-    }
+    given = {"tokens": args.tokens, "seed": args.seed}
+    changes = {key: value for key, value in given.items() if value is not None}
     train(replace(RECIPES[args.model], **changes), args.model, args.out, args.start)
 
 

@@ -1,2 +1,1 @@
-"""How good a rule is: tasks, decoding in process or over a swarm, statistics, and a report
-(docs/evaluation.md)."""
+"""How good a verification rule is: tasks, decoding, statistics, a report (docs/evaluation.md)."""

@@ -1,9 +1,8 @@
-"""``swarm eval``: what is compared, decoded, and shown."""
+"""``swarm eval``: decode a task in all variants, and show the report."""
 
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from rich.progress import Progress
 
 from swarm.client.client import SwarmClient
 from swarm.config import Network
-from swarm.eval.engine import Sample
+from swarm.eval.engine import EvalSample
 from swarm.eval.report import report
-from swarm.eval.run import Plan, run_in_process, run_over_swarm
+from swarm.eval.run import Evaluation, run_in_process, run_over_swarm
 from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
@@ -23,58 +22,60 @@ from swarm.terminal import signals
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asked for."""
+class EvalSettings:
+    """What to compare, and how.
+
+    Attributes:
+        tau: values of the sweep.
+        margin: accuracy that a variant may lose and still count as not inferior, 0 to 1.
+        network: a swarm to decode over; None to decode in worker processes.
+        identity: the client's in that swarm; None for a new one.
+        quiet: show no progress.
+    """
 
     model: str
     draft: str
     rules: tuple[str, ...]
     window: int
     temperature: float
-    tau: tuple[float, ...]  # of the sweep
+    tau: tuple[float, ...]
     ablate: bool
-    margin: float  # 0 to 1
+    margin: float
     workers: int
-    network: Network | None  # over a swarm, instead of in process
-    identity: Identity | None = None  # there; None: somebody new
-    quiet: bool = False  # show no progress
+    network: Network | None
+    identity: Identity | None = None
+    quiet: bool = False
 
 
-def evaluate(task: Task, asked: Asked) -> dict[str, list[Sample]]:
-    """Decode everything: the rules, the controls, and for every relaxed rule a blind one of the
-    same gain."""
-    relaxed = next((rule for rule in asked.rules if rule.startswith("adaptive")), "adaptive")
+def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
+    """Decode all variants: rules, controls, and a blind rule of equal gain for each relaxed one."""
+    relaxed = next((rule for rule in settings.rules if rule.startswith("adaptive")), "adaptive")
     variants = [
         PLAIN,
-        *([] if asked.network else [DRAFT_ALONE]),
-        *(ruled(rule, asked.window) for rule in ("strict", *asked.rules)),
-        *sweep(relaxed, "tau", asked.tau, asked.window),
-        *(ablation(relaxed, asked.window) if asked.ablate else []),
+        *([] if settings.network else [DRAFT_ALONE]),
+        *(ruled(rule, settings.window) for rule in ("strict", *settings.rules)),
+        *sweep(relaxed, "tau", settings.tau, settings.window),
+        *(ablation(relaxed, settings.window) if settings.ablate else []),
     ]
     variants = list({variant.name: variant for variant in variants}.values())
-    samples = _decode(task, variants, asked)
-    blind = [
-        replace(
-            at_equal_gain([s.generation for s in samples[rule]], asked.window),
-            name=f"random, as much as {rule}",
-        )
-        for rule in (ruled(each, asked.window).name for each in asked.rules)
-        if any(s.generation.stats.relaxed_tokens for s in samples[rule])
-    ]
-    return {**samples, **(_decode(task, blind, asked) if blind else {})}
+    samples = _decode(task, variants, settings)
+    blind = []
+    for rule in (ruled(each, settings.window).name for each in settings.rules):
+        generations = [sample.generation for sample in samples[rule]]
+        if any(generation.stats.relaxed_tokens for generation in generations):
+            control = at_equal_gain(generations, settings.window)
+            blind.append(replace(control, name=f"random, as much as {rule}"))
+    return {**samples, **(_decode(task, blind, settings) if blind else {})}
 
 
 def show(
-    task: Task, samples: dict[str, list[Sample]], margin: float, as_: str, picture: Path | None
+    task: Task, samples: dict[str, list[EvalSample]], margin: float, as_: str, picture: Path | None
 ) -> None:
-    """Print the report as ``table``, ``markdown`` or ``json``, and draw it if asked to."""
+    """Print the report as ``table``, ``markdown`` or ``json``, and plot it into ``picture``."""
     rows = report(task, samples, margin)
     if as_ == "json":
-        print(
-            json.dumps(
-                {"task": task.name, "margin": margin, "rows": [row.as_dict() for row in rows]}
-            )
-        )
+        content = [row.as_dict() for row in rows]
+        print(json.dumps({"task": task.name, "margin": margin, "rows": content}))
     elif as_ == "markdown":
         print(markdown(rows))
     else:
@@ -83,34 +84,36 @@ def show(
         plot(rows, picture)
 
 
-def _decode(task: Task, variants: Sequence[Variant], asked: Asked) -> dict[str, list[Sample]]:
-    plan = Plan(task, tuple(variants), asked.temperature)
+def _decode(
+    task: Task, variants: Sequence[Variant], settings: EvalSettings
+) -> dict[str, list[EvalSample]]:
+    evaluation = Evaluation(task, tuple(variants), settings.temperature)
     console = Console(stderr=True)
-    with (
-        Progress(console=console)
-        if console.is_terminal and not asked.quiet
-        else nullcontext() as bar
-    ):
-        job = (
-            bar.add_task(f"{len(variants)} ways, {len(task.items)} items", total=plan.jobs)
-            if bar
-            else None
-        )
+    shown = console.is_terminal and not settings.quiet
+    with Progress(console=console, disable=not shown) as bar:
+        title = f"{len(variants)} ways, {len(task.items)} items"
+        job = bar.add_task(title, total=evaluation.jobs)
 
         def progress(done: int) -> None:
-            if bar is not None and job is not None:
-                bar.advance(job, done)
+            bar.advance(job, done)
 
-        if asked.network is None:
-            workers = asked.workers or max(1, (os.cpu_count() or 2) // 2)
-            return run_in_process(plan, asked.model, asked.draft, workers, progress)
-        return signals.run(_over_swarm(plan, asked, asked.network, progress))
+        if settings.network is None:
+            workers = settings.workers or max(1, (os.cpu_count() or 2) // 2)
+            return run_in_process(evaluation, settings.model, settings.draft, workers, progress)
+        return signals.run(_over_swarm(evaluation, settings, settings.network, progress))
 
 
 async def _over_swarm(
-    plan: Plan, asked: Asked, network: Network, progress: Callable[[int], None]
-) -> dict[str, list[Sample]]:
+    evaluation: Evaluation,
+    settings: EvalSettings,
+    network: Network,
+    progress: Callable[[int], None],
+) -> dict[str, list[EvalSample]]:
     async with SwarmClient(
-        asked.model, draft=asked.draft, network=network, identity=asked.identity, audit_rate=0.0
+        settings.model,
+        draft=settings.draft,
+        network=network,
+        identity=settings.identity,
+        audit_rate=0.0,
     ) as client:
-        return await run_over_swarm(plan, client, progress)
+        return await run_over_swarm(evaluation, client, progress)

@@ -1,5 +1,4 @@
-"""Decoding in this process: the same turn as over a swarm, with the whole target in the place of
-the chain."""
+"""Decoding in this process: as over a swarm, with the whole target in the place of the chain."""
 
 import time
 from collections.abc import Sequence
@@ -19,27 +18,33 @@ from swarm.request import Options, Request
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A generation, and how likely the target finds it: the mean of log p over its tokens, None
-    where not computed."""
+class EvalSample:
+    """A generation and its likelihood.
+
+    Attributes:
+        mean_log_p: mean over its tokens of log p under the target; None if not computed.
+    """
 
     generation: Generation
     mean_log_p: float | None
 
 
 class Whole:
-    """A whole model that answers windows as a chain of peers does, rolling its cache back where one
-    starts earlier."""
+    """A whole model that answers windows as a chain of peers does.
+
+    Rolls its cache back to where a window starts.
+    """
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
-        self.model, self.vocab_size = model, vocab_size
-        # without a config no layer forgets, so that every layer can be rolled back
+        self.model = model
+        self.vocab_size = vocab_size
+        # Without a config no layer drops old tokens: every layer can be rolled back.
         self._cache = DynamicCache()
         self._length = 0
 
     @torch.inference_mode()
     def answer(self, window: Window) -> Tensor:
-        """The predictions ``[tail, vocabulary]`` for a window."""
+        """Return the predictions ``[tail, vocabulary]`` for a window."""
         if window.position < self._length:
             self._cache.crop(window.position - self._length)
         self._length = window.position + len(window.tokens)
@@ -54,10 +59,10 @@ class Whole:
 
 
 class InProcess:
-    """Target and draft, whole, in this process. To be used from one thread."""
+    """Target and draft, whole, in this process. Use it from one thread."""
 
     def __init__(self, model: str, draft: str | None) -> None:
-        """Raises what `ClientModels.load` raises."""
+        """Raises `SwarmError` as `ClientModels.load` does."""
         self.models = ClientModels.load(model, draft)
         with without_progress_bar():
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -66,16 +71,16 @@ class InProcess:
         self.target: PreTrainedModel = loaded.eval()
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
 
-    def sample(self, prompt: str, variant: Variant, options: Options) -> Sample:
+    def sample(self, prompt: str, variant: Variant, options: Options) -> EvalSample:
         """Decode one prompt. Raises what `TextSequence` raises."""
         ids = self.models.tokenizer(prompt).input_ids
         generation = self._generate(ids, variant, Request.of(options))
-        return Sample(generation, self._mean_log_p(ids, generation.token_ids))
+        return EvalSample(generation, self._mean_log_p(ids, generation.token_ids))
 
     def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
         turn = TextSequence(self._models_for(variant), prompt, request)
         whole = Whole(
-            self._draft_model if variant.who == "draft alone" else self.target,
+            self._draft_model if variant.draft_alone else self.target,
             turn.models.checkpoint.vocab_size,
         )
         turn.meter.start()
@@ -87,24 +92,23 @@ class InProcess:
                 logits = whole.answer(window)
                 took_ms = (time.perf_counter() - started) * 1e3
                 taken = turn.take([window])
-                rows, nodes = [row for row, _ in taken], [node for _, node in taken]
+                rows = [row for row, _ in taken]
+                nodes = [node for _, node in taken]
                 turn.judge(nodes, logits[rows], Measured(took_ms, (took_ms,)))
         return turn.sum_up()
 
     @torch.inference_mode()
     def _mean_log_p(self, prompt: Sequence[int], new: Sequence[int]) -> float:
-        """Mean log p of the new tokens under the target, each given all before it, at temperature
-        1."""
+        """Return the mean log p of the new tokens under the target, at temperature 1."""
         ids = torch.tensor([[*prompt, *new]], device=self.target.device)
         log_p = self.target(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
         return float(log_p.gather(-1, ids[0, len(prompt) :, None]).mean())
 
     def _models_for(self, variant: Variant) -> ClientModels:
         if variant.without not in self._without:
-            lexicon = make_lexicon(
-                self.models.checkpoint, self.models.tokenizer, without=variant.without
-            )
-            self._without[variant.without] = replace(self.models, lexicon=lexicon)
+            models = self.models
+            lexicon = make_lexicon(models.checkpoint, models.tokenizer, without=variant.without)
+            self._without[variant.without] = replace(models, lexicon=lexicon)
         return self._without[variant.without]
 
     @property

@@ -1,10 +1,9 @@
-"""What quantized weights do to answers and to speed: ``python -m swarm.eval.quantization`` prints
-the table.
+"""The effect of quantized weights: ``python -m swarm.eval.quantization`` prints the table.
 
-Spans of a model's layers compute, as they do on peers. Along worked solutions of held-out word
-problems: how well each quantization predicts them, and how far its predictions are from those of
-the weights as they are. Then it solves the problems itself. Speeds are of this computer's CPU; the
-quantizations take turns, frame by frame.
+Spans of a model's layers compute as they do on peers. Along worked solutions of held-out word
+problems, the table shows how well each quantization predicts them, and how far its predictions are
+from those of the unquantized weights. Then each quantization solves the problems itself. Speeds are
+measured on this computer's CPU; the quantizations take turns, frame by frame.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from swarm.demo import TARGET, locate
-from swarm.demo.problems import Problem, answer_of, problems
+from swarm.demo.problems import WordProblem, answer_of, problems
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
@@ -30,22 +29,22 @@ from swarm.util import logs
 
 SEED = 1000  # of the held-out problems
 MAX_NEW_TOKENS = 200
-TOGETHER = 50  # problems that are solved in the same forwards
+TOGETHER = 50  # problems solved in the same forwards
 FRAMES = (1, 16)  # tokens: plain decoding, and a window of drafts
-TIMES, CONTEXT = 40, 64  # frames of each size; tokens before them
+TIMES = 40  # frames of each size
+CONTEXT = 64  # tokens before each frame
 COLUMNS = ("", "layers", "perplexity", "same choice", "KL, nats", "solved")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of one quantization.
+class QuantizationFigures:
+    """What was measured of one quantization.
 
     Attributes:
-        nbytes: of all layers, and of the embedding.
+        nbytes: memory of all layers and the embedding.
         perplexity: of the solutions' tokens.
-        same_choice: share of these tokens at which it finds the same token likeliest as the weights
-            as they are do.
-        kl_nats: mean divergence of its distribution from theirs.
+        same_choice: share of these tokens at which its likeliest token is the unquantized model's.
+        kl_nats: mean KL divergence of its distribution from the unquantized model's.
         solved: share of the problems that it solves, greedily.
         speeds: tokens per second, by the size of a frame.
     """
@@ -60,18 +59,20 @@ class Figures:
 
 
 def measure(
-    model: str, asked: Sequence[Problem], names: Sequence[str] = ("none", *QUANTIZATIONS)
-) -> list[Figures]:
-    """All quantizations on the same problems; the first name is what the others are compared with.
+    model: str, asked: Sequence[WordProblem], names: Sequence[str] = ("none", *QUANTIZATIONS)
+) -> list[QuantizationFigures]:
+    """Measure all quantizations on the same problems; the first is the baseline of the others.
 
-    Raises what `Checkpoint.open`, `Span.load` and `Head.load` raise.
+    Raises:
+        SwarmError: what `Checkpoint.open`, `Span.load` and `Head.load` raise.
     """
     checkpoint = Checkpoint.open(model)
-    tokenizer, head = checkpoint.tokenizer(), Head.load(checkpoint)
-    spans = [
-        Span.load(Checkpoint.open(model, named(name)), 0, checkpoint.num_layers) for name in names
-    ]
-    sums, tokens = torch.zeros(len(spans), 3, dtype=torch.float64), 0
+    tokenizer = checkpoint.tokenizer()
+    head = Head.load(checkpoint)
+    checkpoints = [Checkpoint.open(model, named(name)) for name in names]
+    spans = [Span.load(each, 0, checkpoint.num_layers) for each in checkpoints]
+    sums = torch.zeros(len(spans), 3, dtype=torch.float64)
+    tokens = 0
     for problem in asked:
         prompt = tokenizer(problem.prompt).input_ids
         text = torch.tensor([*prompt, *tokenizer(problem.solution).input_ids])
@@ -80,7 +81,7 @@ def measure(
         tokens += len(text) - len(prompt)
     speeds = _speeds(spans)
     return [
-        Figures(
+        QuantizationFigures(
             name,
             span.nbytes,
             perplexity=float((loss / tokens).exp()),
@@ -93,31 +94,27 @@ def measure(
     ]
 
 
-def markdown(figures: Sequence[Figures]) -> str:
-    """A table; speeds as shares of the first row's, which has them in tokens per second."""
+def markdown(figures: Sequence[QuantizationFigures]) -> str:
+    """Return a table. Speeds are shares of the first row's, which are in tokens per second."""
     plain = figures[0]
     lines = [
         [*COLUMNS, *(f"frames of {size}" for size in FRAMES)],
         ["---", *["---:"] * (len(COLUMNS) - 1 + len(FRAMES))],
     ]
     for each in figures:
-        speeds = [
-            f"{each.speeds[size]:,.0f}/s"
-            if each is plain
-            else f"{each.speeds[size] / plain.speeds[size]:.0%}"
-            for size in FRAMES
+        line = [
+            each.name,
+            f"{each.nbytes / 1e6:.2f} MB",
+            f"{each.perplexity:.3f}",
+            f"{each.same_choice:.1%}",
+            f"{each.kl_nats:.1e}",
+            f"{each.solved:.1%}",
         ]
-        lines.append(
-            [
-                each.name,
-                f"{each.nbytes / 1e6:.2f} MB",
-                f"{each.perplexity:.3f}",
-                f"{each.same_choice:.1%}",
-                f"{each.kl_nats:.1e}",
-                f"{each.solved:.1%}",
-                *speeds,
-            ]
-        )
+        if each is plain:
+            line += [f"{each.speeds[size]:,.0f}/s" for size in FRAMES]
+        else:
+            line += [f"{each.speeds[size] / plain.speeds[size]:.0%}" for size in FRAMES]
+        lines.append(line)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -125,40 +122,35 @@ def _log_p(span: Span, head: Head, text: Tensor) -> Tensor:
     return head.logits(span.forward([Work.behind(span.new_cache(), text)])[0]).log_softmax(-1)
 
 
-def _compare(plain: Tensor, other: Tensor, said: Tensor) -> Tensor:
-    """Sums over the positions: nats that the said tokens cost, same choices, divergence from the
-    plain ones."""
-    loss = -other.gather(-1, said[:, None]).sum()
+def _compare(plain: Tensor, other: Tensor, tokens: Tensor) -> Tensor:
+    """Return sums over the positions: the tokens' loss, equal choices, and the KL divergence."""
+    loss = -other.gather(-1, tokens[:, None]).sum()
     same = (plain.argmax(-1) == other.argmax(-1)).sum()
     return torch.stack([loss, same, (plain.exp() * (plain - other)).sum()]).double()
 
 
 def _solved(
-    span: Span, head: Head, tokenizer: Any, stops: frozenset[int], asked: Sequence[Problem]
+    span: Span, head: Head, tokenizer: Any, stops: frozenset[int], asked: Sequence[WordProblem]
 ) -> float:
     prompts = [tokenizer(problem.prompt).input_ids for problem in asked]
-    texts = [
-        text
-        for start in range(0, len(prompts), TOGETHER)
-        for text in _greedy(span, head, prompts[start : start + TOGETHER], stops)
-    ]
-    said = tokenizer.batch_decode(texts, skip_special_tokens=True)
-    return sum(
-        answer_of(text) == problem.answer for text, problem in zip(said, asked, strict=True)
-    ) / len(asked)
+    tokens: list[list[int]] = []
+    for start in range(0, len(prompts), TOGETHER):
+        tokens += _greedy(span, head, prompts[start : start + TOGETHER], stops)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    pairs = zip(texts, asked, strict=True)
+    return sum(answer_of(text) == problem.answer for text, problem in pairs) / len(asked)
 
 
 def _greedy(
     span: Span, head: Head, prompts: Sequence[list[int]], stops: frozenset[int]
 ) -> list[list[int]]:
-    """New tokens of all texts, side by side; a text that has ended takes no part any more."""
+    """Return the new tokens of all texts, decoded side by side until each has ended."""
     texts: list[list[int]] = [[] for _ in prompts]
     caches = [span.new_cache() for _ in prompts]
     going = {index: torch.tensor(prompt) for index, prompt in enumerate(prompts)}
     for _ in range(MAX_NEW_TOKENS):
-        outputs = span.forward(
-            [Work.behind(caches[index], tokens) for index, tokens in going.items()]
-        )
+        batch = [Work.behind(caches[index], tokens) for index, tokens in going.items()]
+        outputs = span.forward(batch)
         choices = head.logits(torch.stack([output[-1] for output in outputs])).argmax(-1)
         for index, choice in zip(list(going), choices, strict=True):
             texts[index].append(int(choice))
@@ -191,7 +183,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100)
     args = parser.parse_args()
     logs.set_up()
-    # side by side with others, or on a small model, more threads measure their waiting
+    # On a busy machine, or with a small model, several threads mostly wait for each other.
     torch.set_num_threads(1)
     asked = list(islice(problems(SEED, held_out=True), args.problems))
     try:

@@ -1,11 +1,10 @@
-"""What an evaluation found: a row for every variant, compared item by item with the plain
-target."""
+"""The result of an evaluation: each variant compared item by item with the plain target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from swarm.eval.engine import Sample
+from swarm.eval.engine import EvalSample
 from swarm.eval.statistics import (
     bootstrap_ratio,
     mcnemar_exact,
@@ -22,42 +21,59 @@ SEED = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One variant.
 
     Shares are 0 to 1; intervals are 95 %; differences are to the plain target, on the same items.
+
+    Attributes:
+        accuracy_interval: Wilson's.
+        difference_interval: paired.
+        p_value: of McNemar's exact test.
+        non_inferior: the difference is above -margin with 97.5 % confidence.
+        tokens_per_loop_interval: bootstrapped over items.
+        acceptance: accepted / drafted; None if nothing was drafted.
+        relaxed_per_100: committed tokens per 100 that are not the target's choice.
+        deficit_per_100: nats per 100 tokens that they cost.
+        mean_log_p: of the text's tokens under the target; None if not computed.
+        length_drift: additional tokens, as a share of the plain target's text.
+        no_stop: share of the texts that ended only by their length.
+        overruled: drafts rejected because a key token was at stake, by class or signal.
+        acceptance_in_window: acceptance rate by place since the last miss.
+        acceptance_in_text: acceptance rate by place in the text, in steps of `TEXT_BUCKET` tokens.
     """
 
     name: str
     items: int
     accuracy: float
-    accuracy_interval: Interval  # Wilson's
+    accuracy_interval: Interval
     difference: float
-    difference_interval: Interval  # paired
-    p_value: float  # McNemar's exact test
-    non_inferior: bool  # the difference is above -margin with 97.5 % confidence
+    difference_interval: Interval
+    p_value: float
+    non_inferior: bool
     tokens_per_loop: float
-    tokens_per_loop_interval: Interval  # bootstrap over items
-    acceptance: float | None  # kept / drafted
-    relaxed_per_100: float  # tokens where another than the target's choice was committed
-    deficit_per_100: float  # nats
-    mean_log_p: float | None  # of the text's tokens under the target
-    length_drift: float  # tokens more than the plain target's text, as a share of it
-    no_stop: float  # share of the texts that ended only by their length
-    # drafts overruled because a key token was at stake, by class or signal
+    tokens_per_loop_interval: Interval
+    acceptance: float | None
+    relaxed_per_100: float
+    deficit_per_100: float
+    mean_log_p: float | None
+    length_drift: float
+    no_stop: float
     overruled: dict[str, int]
-    acceptance_in_window: tuple[float, ...]  # by place since the last miss
-    acceptance_in_text: tuple[float, ...]  # by place in the text, in steps of TEXT_BUCKET tokens
+    acceptance_in_window: tuple[float, ...]
+    acceptance_in_text: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def report(task: Task, samples: Mapping[str, Sequence[Sample]], margin: float) -> list[Row]:
-    """Rows in the order of the variants; the plain target must be among them.
+def report(
+    task: Task, samples: Mapping[str, Sequence[EvalSample]], margin: float
+) -> list[ReportRow]:
+    """Return a row for each variant, in order; the plain target must be among them.
 
     Args:
-        margin: how much accuracy (0 to 1) a variant may lose and still count as not inferior.
+        margin: accuracy (0 to 1) that a variant may lose and still count as not inferior.
     """
     plain = samples[PLAIN.name]
     right = {name: _judge(task, taken) for name, taken in samples.items()}
@@ -67,28 +83,28 @@ def report(task: Task, samples: Mapping[str, Sequence[Sample]], margin: float) -
     ]
 
 
-def _judge(task: Task, samples: Sequence[Sample]) -> list[bool]:
-    return [
-        item.check(sample.generation.text) for item, sample in zip(task.items, samples, strict=True)
-    ]
+def _judge(task: Task, samples: Sequence[EvalSample]) -> list[bool]:
+    pairs = zip(task.items, samples, strict=True)
+    return [item.check(sample.generation.text) for item, sample in pairs]
 
 
 def _row(
     name: str,
-    samples: Sequence[Sample],
+    samples: Sequence[EvalSample],
     right: Sequence[bool],
-    plain: Sequence[Sample],
+    plain: Sequence[EvalSample],
     plain_right: Sequence[bool],
     margin: float,
-) -> Row:
+) -> ReportRow:
     difference = paired_difference(plain_right, right)
     gained = sum(now and not before for before, now in zip(plain_right, right, strict=True))
     lost = sum(before and not now for before, now in zip(plain_right, right, strict=True))
     stats = [sample.generation.stats for sample in samples]
-    tokens, loops = [s.new_tokens for s in stats], [s.loops for s in stats]
+    tokens = [s.new_tokens for s in stats]
+    loops = [s.loops for s in stats]
     drafted = sum(s.drafted_tokens for s in stats)
     plain_tokens = sum(sample.generation.stats.new_tokens for sample in plain)
-    return Row(
+    return ReportRow(
         name=name,
         items=len(samples),
         accuracy=sum(right) / len(right),
@@ -111,21 +127,18 @@ def _row(
     )
 
 
-def _mean_log_p(samples: Sequence[Sample]) -> float | None:
-    """Over all tokens of all texts."""
-    weighted = [
-        (sample.mean_log_p * sample.generation.stats.new_tokens, sample.generation.stats.new_tokens)
-        for sample in samples
-        if sample.mean_log_p is not None
-    ]
-    return (
-        sum(log_p for log_p, _ in weighted) / sum(tokens for _, tokens in weighted)
-        if weighted
-        else None
-    )
+def _mean_log_p(samples: Sequence[EvalSample]) -> float | None:
+    """Return the mean over all tokens of all texts; None if not computed."""
+    log_p = 0.0
+    tokens = 0
+    for sample in samples:
+        if sample.mean_log_p is not None:
+            log_p += sample.mean_log_p * sample.generation.stats.new_tokens
+            tokens += sample.generation.stats.new_tokens
+    return log_p / tokens if tokens else None
 
 
-def _overruled(samples: Sequence[Sample]) -> dict[str, int]:
+def _overruled(samples: Sequence[EvalSample]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for sample in samples:
         for piece in sample.generation.pieces:
@@ -134,8 +147,8 @@ def _overruled(samples: Sequence[Sample]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
 
 
-def _acceptance(samples: Sequence[Sample], *, in_window: bool) -> tuple[float, ...]:
-    """Share of the judged drafts that were kept, by place."""
+def _acceptance(samples: Sequence[EvalSample], *, in_window: bool) -> tuple[float, ...]:
+    """Return the acceptance rate of the judged drafts, by place."""
     judged: list[int] = []
     kept: list[int] = []
     for sample in samples:
@@ -147,7 +160,8 @@ def _acceptance(samples: Sequence[Sample], *, in_window: bool) -> tuple[float, .
             if piece.drafted_id is None:
                 continue
             more = [0] * (place + 1 - len(judged))
-            judged, kept = judged + more, kept + more
+            judged += more
+            kept += more
             judged[place] += 1
             kept[place] += was_kept
     return tuple(k / j if j else 0.0 for k, j in zip(kept, judged, strict=True))

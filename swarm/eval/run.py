@@ -11,7 +11,7 @@ import torch
 
 from swarm.client.client import SwarmClient
 from swarm.errors import UsageError
-from swarm.eval.engine import InProcess, Sample
+from swarm.eval.engine import EvalSample, InProcess
 from swarm.eval.tasks import Task
 from swarm.eval.variant import Variant
 
@@ -29,8 +29,8 @@ class EvalError(UsageError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is decoded: every item of the task by every variant, item ``i`` with the seed ``i``."""
+class Evaluation:
+    """What to decode: every item of the task by every variant, item ``i`` with the seed ``i``."""
 
     task: Task
     variants: tuple[Variant, ...]
@@ -42,60 +42,64 @@ class Plan:
 
 
 def run_in_process(
-    plan: Plan, model: str, draft: str | None, workers: int, progress: Callable[[int], None]
-) -> dict[str, list[Sample]]:
-    """The samples of every variant by name, in the task's order.
+    evaluation: Evaluation,
+    model: str,
+    draft: str | None,
+    workers: int,
+    progress: Callable[[int], None],
+) -> dict[str, list[EvalSample]]:
+    """Decode in worker processes; return the samples of every variant, in the task's order.
 
-    ``progress`` is told how many more are done.
+    Args:
+        progress: called with the number of samples that were completed since the last call.
 
     Raises:
-        SwarmError: whatever keeps the models from being loaded or the prompts from being decoded.
+        SwarmError: if the models cannot be loaded or a prompt cannot be decoded.
     """
-    jobs = list(_jobs(plan))
-    # a forked torch may wait for threads that it does not have
+    jobs = list(_jobs(evaluation))
+    # A forked torch may wait for threads that it does not have.
     context = multiprocessing.get_context("spawn")
-    # Told before they start: each worker has one core, and a pool of threads in each would only
-    # quarrel.
+    # Set before the workers start: each has one core, which several threads would only contend for.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, context, _start_worker, (model, draft)) as pool:
         samples = []
         for sample in pool.map(_work, jobs, chunksize=1):
             samples.append(sample)
             progress(1)
-    return _by_variant(plan, samples)
+    return _by_variant(evaluation, samples)
 
 
 async def run_over_swarm(
-    plan: Plan, client: SwarmClient, progress: Callable[[int], None]
-) -> dict[str, list[Sample]]:
-    """The same over a swarm; nobody there computes how likely the target finds a text.
+    evaluation: Evaluation, client: SwarmClient, progress: Callable[[int], None]
+) -> dict[str, list[EvalSample]]:
+    """Decode over a swarm, likewise. The samples have no likelihoods.
 
     Raises:
-        EvalError: for variants that need the whole models at hand.
+        EvalError: for variants that need the whole models in this process.
         SwarmError: what `SwarmClient.generate` raises.
     """
-    for variant in plan.variants:
-        if variant.who == "draft alone" or variant.without:
+    for variant in evaluation.variants:
+        if variant.draft_alone or variant.without:
             raise EvalError(f"{variant.name!r} runs in process only; leave out --bootstrap")
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(prompt: str, variant: Variant, seed: int) -> Sample:
+    async def one(prompt: str, variant: Variant, seed: int) -> EvalSample:
         async with slots:
             options = variant.options(
-                plan.temperature, seed, plan.task.stop, plan.task.max_new_tokens
+                evaluation.temperature, seed, evaluation.task.stop, evaluation.task.max_new_tokens
             )
             generation = await client.generate(prompt, **options)
             progress(1)
-            return Sample(generation, None)
+            return EvalSample(generation, None)
 
-    # A group would be better, but Python 3.10 has none: on a failure the others are cancelled here.
+    # Python 3.10 has no TaskGroup: on a failure the other tasks are cancelled here.
     tasks = [
         asyncio.create_task(one(item.prompt, variant, seed))
-        for seed, item in enumerate(plan.task.items)
-        for variant in plan.variants
+        for seed, item in enumerate(evaluation.task.items)
+        for variant in evaluation.variants
     ]
     try:
-        return _by_variant(plan, await asyncio.gather(*tasks))
+        return _by_variant(evaluation, await asyncio.gather(*tasks))
     finally:
         for task in tasks:
             task.cancel()
@@ -104,16 +108,18 @@ async def run_over_swarm(
 Job = tuple[str, Variant, float, int, tuple[str, ...], int]
 
 
-def _jobs(plan: Plan) -> Iterator[Job]:
-    task = plan.task
+def _jobs(evaluation: Evaluation) -> Iterator[Job]:
+    task = evaluation.task
     for seed, item in enumerate(task.items):
-        for variant in plan.variants:
-            yield item.prompt, variant, plan.temperature, seed, task.stop, task.max_new_tokens
+        for variant in evaluation.variants:
+            yield item.prompt, variant, evaluation.temperature, seed, task.stop, task.max_new_tokens
 
 
-def _by_variant(plan: Plan, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    count = len(plan.variants)
-    return {variant.name: list(samples[i::count]) for i, variant in enumerate(plan.variants)}
+def _by_variant(
+    evaluation: Evaluation, samples: Sequence[EvalSample]
+) -> dict[str, list[EvalSample]]:
+    count = len(evaluation.variants)
+    return {variant.name: list(samples[i::count]) for i, variant in enumerate(evaluation.variants)}
 
 
 _engine: InProcess | None = None  # of a worker process
@@ -125,7 +131,7 @@ def _start_worker(model: str, draft: str | None) -> None:
     _engine = InProcess(model, draft)
 
 
-def _work(job: Job) -> Sample:
+def _work(job: Job) -> EvalSample:
     assert _engine is not None
     prompt, variant, temperature, seed, stop, max_new_tokens = job
     return _engine.sample(prompt, variant, variant.options(temperature, seed, stop, max_new_tokens))

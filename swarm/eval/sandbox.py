@@ -1,9 +1,8 @@
 """Running code that a model wrote.
 
-In a process of its own, in an empty folder, without our environment, with limits on time, memory,
-files and processes. That keeps accidents small. It is no prison: such code can still read what this
-user may read and use the network. Whoever does not trust the model runs the evaluation in a
-container.
+The code runs in its own process, in an empty folder, without our environment, with limits on time,
+memory, files and processes. That keeps accidents small. It is no real isolation: the code can still
+read this user's files and use the network. Evaluate a model that you do not trust in a container.
 """
 
 import contextlib
@@ -16,10 +15,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_SAID_BYTES = 2_000
+MAX_OUTPUT_BYTES = 2_000  # of each output, from its end
 
-# The limits are set by the process itself, before it reads the code. That the code ran to its end
-# is told by a secret that it has not seen, so that leaving early does not count as passing.
+# The process sets its own limits before it reads the code. It prints a secret when the code has run
+# to its end; the code does not know the secret, so that leaving early does not count as passing.
 _BOOTSTRAP = """
 import resource, sys
 cpu, memory, file, processes = map(int, sys.argv[1:5])
@@ -38,36 +37,38 @@ sys.__stdout__.flush()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a run may use."""
+class SandboxLimits:
+    """The resources that a run may use."""
 
     seconds: int = 10  # of processor time, and of waiting
     memory_bytes: int = 1 << 30
     file_bytes: int = 1 << 20
-    processes: int = 0  # besides those that the user has; root is not bound by it
+    processes: int = 0  # besides those that the user has; it does not bind root
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Whether the code ran to its end, and if not the last line that it said, or why it was
-    stopped."""
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        passed: the code ran to its end.
+        problem: if not, the last line of its errors, or why it was stopped.
+    """
 
     passed: bool
-    said: str
+    problem: str
 
 
-def run_python(source: str, limits: Limits | None = None) -> Outcome:
-    """Run a program to its end, or to its limits. Blocks."""
-    limits = limits or Limits()
+def run_python(source: str, limits: SandboxLimits | None = None) -> RunResult:
+    """Run a program to its end, or to its limits. Blocks meanwhile."""
+    limits = limits or SandboxLimits()
     secret = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="swarm-eval-") as folder:
         code, out, err = (Path(folder, name) for name in ("solution.py", "out", "err"))
         code.write_text(source, encoding="utf-8", errors="replace")
-        bounds = [
-            str(each)
-            for each in (limits.seconds, limits.memory_bytes, limits.file_bytes, limits.processes)
-        ]
-        # Its output goes to files, whose size is limited too, so that a flood fills nothing.
+        allowed = (limits.seconds, limits.memory_bytes, limits.file_bytes, limits.processes)
+        bounds = map(str, allowed)
+        # Its output goes to files, whose size is limited too.
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOTSTRAP, *bounds, code.name],
@@ -79,17 +80,14 @@ def run_python(source: str, limits: Limits | None = None) -> Outcome:
                 start_new_session=True,
             )
             stopped = _wait(process, secret, limits.seconds)
-        passed = process.returncode == 0 and secret in _end_of(out)
-        said = (
-            ""
-            if passed
-            else stopped or next(iter(reversed(_end_of(err).strip().splitlines())), "it left early")
-        )
-        return Outcome(passed, said)
+        if process.returncode == 0 and secret in _end_of(out):
+            return RunResult(True, "")
+        complaints = _end_of(err).strip().splitlines()
+        return RunResult(False, stopped or (complaints[-1] if complaints else "it left early"))
 
 
 def _wait(process: "subprocess.Popen[bytes]", secret: str, seconds: float) -> str:
-    """Let it run; returns why it was stopped, if it was. Its children end with it."""
+    """Let it run, and return why it was stopped, if it was. Its children end with it."""
     try:
         process.communicate(f"{secret}\n".encode(), timeout=seconds + 1)
         return "the time was up" if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL) else ""
@@ -103,5 +101,5 @@ def _wait(process: "subprocess.Popen[bytes]", secret: str, seconds: float) -> st
 
 def _end_of(file: Path) -> str:
     with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - MAX_SAID_BYTES))
+        opened.seek(max(0, file.stat().st_size - MAX_OUTPUT_BYTES))
         return opened.read().decode(errors="replace")

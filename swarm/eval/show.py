@@ -5,21 +5,33 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swarm.errors import MissingExtra
-from swarm.eval.report import Row
+from swarm.eval.report import ReportRow
+from swarm.terminal.plots import load_pyplot
 from swarm.terminal.tables import print_table
 
 COLUMNS = (
-    *("", "right", "right, 95 %", "to plain", "to plain, 95 %", "p", "tokens/loop", "kept"),
-    *("relaxed/100", "nats/100", "log p", "length", "no stop"),
+    "",
+    "right",
+    "right, 95 %",
+    "to plain",
+    "to plain, 95 %",
+    "p",
+    "tokens/loop",
+    "kept",
+    "relaxed/100",
+    "nats/100",
+    "log p",
+    "length",
+    "no stop",
 )
 BRIEF = ("", "right", "to plain", "to plain, 95 %", "tokens/loop", "kept", "nats/100")
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as text."""
+def cells(row: ReportRow) -> tuple[str, ...]:
+    """Return a row as text."""
     low, high = row.accuracy_interval
     worse, better = row.difference_interval
+    slow, fast = row.tokens_per_loop_interval
     return (
         row.name,
         f"{row.accuracy:.1%}",
@@ -27,10 +39,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * row.difference:+.1f}",
         f"{100 * worse:+.1f} to {100 * better:+.1f}{'' if row.non_inferior else ' !'}",
         f"{row.p_value:.2g}",
-        (
-            f"{row.tokens_per_loop:.2f} ({row.tokens_per_loop_interval[0]:.2f} to"
-            f" {row.tokens_per_loop_interval[1]:.2f})"
-        ),
+        f"{row.tokens_per_loop:.2f} ({slow:.2f} to {fast:.2f})",
         "-" if row.acceptance is None else f"{row.acceptance:.1%}",
         f"{row.relaxed_per_100:.1f}",
         f"{row.deficit_per_100:.2f}",
@@ -40,44 +49,35 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def show_table(rows: Sequence[Row], margin: float) -> None:
-    """A table for a terminal, of the figures that matter most; the others are in the other
-    formats."""
-    brief = [
-        [text for column, text in zip(COLUMNS, cells(row), strict=True) if column in BRIEF]
-        for row in rows
-    ]
+def show_table(rows: Sequence[ReportRow], margin: float) -> None:
+    """Print the most important figures to a terminal; the other formats have all."""
+    chosen = [COLUMNS.index(column) for column in BRIEF]
+    brief = [[cells(row)[index] for index in chosen] for row in rows]
     console = Console()
     print_table(console, BRIEF, brief)
-    console.print(
-        f"'to plain' in points; ! where a loss of more than {100 * margin:g} points is not ruled"
-        " out."
-    )
+    loss = f"a loss of more than {100 * margin:g} points"
+    console.print(f"'to plain' in points; ! where {loss} is not ruled out.")
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The same table for a document."""
+def markdown(rows: Sequence[ReportRow]) -> str:
+    """Return a table of all figures for a document."""
     lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *map(cells, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plot(rows: Sequence[Row], file: Path) -> None:
-    """Accuracy over tokens a loop, with intervals, as PNG or SVG.
+def plot(rows: Sequence[ReportRow], file: Path) -> None:
+    """Plot accuracy over tokens per loop, with intervals, as PNG or SVG.
 
-    Raises `MissingExtra` without matplotlib.
+    Raises:
+        MissingExtra: without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtra("plots", "matplotlib", "plot", "leave out --plot") from None
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot("--plot")
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
     for row in rows:
         low, high = row.accuracy_interval
         slow, fast = row.tokens_per_loop_interval
-        x, y = row.tokens_per_loop, 100 * row.accuracy
+        x = row.tokens_per_loop
+        y = 100 * row.accuracy
         axes.errorbar(
             [x],
             [y],

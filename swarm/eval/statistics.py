@@ -20,31 +20,35 @@ class Difference:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's score interval for a share; ``trials`` is at least 1."""
-    p, z2 = successes / trials, Z * Z / trials
-    middle, half = p + z2 / 2, Z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials))
+    """Return the score interval of a share (Wilson 1927); ``trials`` is at least 1."""
+    p = successes / trials
+    z2 = Z * Z / trials
+    middle = p + z2 / 2
+    half = Z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials))
     return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided p-value that items change as often for the better as for the worse (McNemar's exact
-    test)."""
+    """Return the two-sided p-value of McNemar's exact test: gains and losses are equally likely."""
     changed = gained + lost
     tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))
     return min(1.0, float(Fraction(2 * tail, 2**changed)))
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Difference:
-    """Share of ``after`` minus share of ``before`` on the same items, in order.
+    """Return the share of ``after`` minus the share of ``before``, on the same items in order.
 
     Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions
     based on paired data", method 10.
     """
     n = len(before)
     pairs = list(zip(before, after, strict=True))
-    both, neither = pairs.count((True, True)), pairs.count((False, False))
-    gained, lost = pairs.count((False, True)), pairs.count((True, False))
-    p_after, p_before = (both + gained) / n, (both + lost) / n
+    both = pairs.count((True, True))
+    neither = pairs.count((False, False))
+    gained = pairs.count((False, True))
+    lost = pairs.count((True, False))
+    p_after = (both + gained) / n
+    p_before = (both + lost) / n
     low_after, high_after = wilson(both + gained, n)
     low_before, high_before = wilson(both + lost, n)
     phi = _correlation(both, gained, lost, neither)
@@ -55,15 +59,16 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Differen
 
 
 def non_inferior(difference: Difference, margin: float) -> bool:
-    """Whether no more than ``margin`` is lost, even at the lower end of the interval."""
+    """Return whether at most ``margin`` is lost, even at the lower end of the interval."""
     return difference.low > -margin
 
 
 def bootstrap_ratio(
     numerators: Sequence[float], denominators: Sequence[float], *, seed: int, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Percentile interval of a ratio of sums, resampling the items."""
-    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    """Return the percentile interval of a ratio of sums, by resampling the items."""
+    above = np.asarray(numerators, dtype=float)
+    below = np.asarray(denominators, dtype=float)
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(above), (resamples, len(above)))
     low, high = np.percentile(above[picks].sum(axis=1) / below[picks].sum(axis=1), [2.5, 97.5])
@@ -71,13 +76,15 @@ def bootstrap_ratio(
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
-    """Phi of the paired table, with Newcombe's correction towards 0."""
+    """Return phi of the paired table, with Newcombe's correction towards 0."""
     n = both + gained + lost + neither
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if not margins:
         return 0.0
-    product = both * neither - gained * lost
-    return (max(product - n / 2, 0.0) if product > 0 else float(product)) / math.sqrt(margins)
+    product = float(both * neither - gained * lost)
+    if product > 0:
+        product = max(product - n / 2, 0.0)
+    return product / math.sqrt(margins)
 
 
 def _joined(one: float, other: float, phi: float) -> float:

@@ -1,4 +1,4 @@
-"""What is asked, and which answers are right."""
+"""The tasks of an evaluation: questions, and checks of their answers."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ class TaskError(UsageError):
 
 @dataclass(frozen=True)
 class Item:
-    """One question; ``check`` says whether a continuation of the prompt is right."""
+    """One question; ``check`` returns whether a continuation of the prompt is right."""
 
     prompt: str
     check: Callable[[str], bool]
@@ -58,16 +58,15 @@ def load_task(
     train: Path | None = None,
     run_generated_code: bool = False,
 ) -> Task:
-    """The first ``count`` questions of a task.
+    """Return the first ``count`` questions of a task.
 
     Args:
         data: file of questions; `arithmetic` makes its own.
         train: file of worked examples to show before each question of `gsm8k`.
-        run_generated_code: allowed to run what the model writes, as `humaneval` must.
+        run_generated_code: whether the model's code may run, as `humaneval` must.
 
     Raises:
-        TaskError: for an unknown name, a file that is missing or not what it should be, or code
-            that may not run.
+        TaskError: for an unknown name, a missing or malformed file, or code that may not run.
     """
     if name == "arithmetic":
         return arithmetic(count)
@@ -78,55 +77,44 @@ def load_task(
     if name == "gsm8k":
         return gsm8k(count, data, train)
     if not run_generated_code:
-        raise TaskError(
-            name, "it runs the code that the model writes; allow it with --run-generated-code"
-        )
+        why = "it runs the code that the model writes; allow it with --run-generated-code"
+        raise TaskError(name, why)
     return humaneval(count, data)
 
 
 def arithmetic(count: int, seed: int = 1000) -> Task:
-    """Held-out problems of our own generator; training never sees one of them, whatever the
-    seed."""
+    """Return held-out problems of our own generator; training never sees them, with any seed."""
     asked = islice(problems(seed, held_out=True), count)
     items = tuple(Item(each.prompt, partial(_says, each.answer)) for each in asked)
     return Task("arithmetic", items, max_new_tokens=200)
 
 
 def gsm8k(count: int, data: Path, train: Path | None = None) -> Task:
-    """Grade-school problems (Cobbe et al. 2021): JSON lines with ``question`` and ``answer``."""
-    shown = (
-        [] if train is None else list(islice(_lines("gsm8k", train, "question", "answer"), SHOTS))
-    )
-    before = "".join(
-        f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n" for shot in shown
-    )
-    items = tuple(
-        Item(
-            f"{before}Question: {line['question']}\nAnswer:",
-            partial(_ends_in, final_number(line["answer"])),
-        )
-        for line in islice(_lines("gsm8k", data, "question", "answer"), count)
-    )
-    return Task("gsm8k", items, max_new_tokens=400, stop=("\nQuestion:",))
+    """Return grade-school problems (Cobbe et al. 2021): JSON lines, ``question`` and ``answer``."""
+    before = ""
+    if train is not None:
+        for shot in islice(_lines("gsm8k", train, "question", "answer"), SHOTS):
+            before += f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n"
+    items = []
+    for line in islice(_lines("gsm8k", data, "question", "answer"), count):
+        check = partial(_ends_in, final_number(line["answer"]))
+        items.append(Item(f"{before}Question: {line['question']}\nAnswer:", check))
+    return Task("gsm8k", tuple(items), max_new_tokens=400, stop=("\nQuestion:",))
 
 
 def humaneval(count: int, data: Path) -> Task:
-    """Functions to complete (Chen et al. 2021): JSON lines with ``prompt``, ``test`` and
-    ``entry_point``."""
-    items = tuple(
-        Item(line["prompt"], partial(_passes, line))
-        for line in islice(_lines("humaneval", data, "prompt", "test", "entry_point"), count)
-    )
-    return Task(
-        "humaneval",
-        items,
-        max_new_tokens=512,
-        stop=("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint("),
-    )
+    """Return functions to complete (Chen et al. 2021).
+
+    JSON lines with ``prompt``, ``test`` and ``entry_point``.
+    """
+    lines = islice(_lines("humaneval", data, "prompt", "test", "entry_point"), count)
+    items = tuple(Item(line["prompt"], partial(_passes, line)) for line in lines)
+    stop = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
+    return Task("humaneval", items, max_new_tokens=512, stop=stop)
 
 
 def final_number(text: str) -> float | None:
-    """The number behind the last ``####``, else the last number of the text, or None."""
+    """Return the number behind the last ``####``, else the last number of the text, or None."""
     _, marker, tail = text.rpartition("####")
     found = _NUMBER.findall(tail)
     if not found:
@@ -143,13 +131,12 @@ def _ends_in(answer: float | None, text: str) -> bool:
 
 
 def _passes(line: dict[str, str], text: str) -> bool:
-    return run_python(
-        f"{line['prompt']}{text}\n{line['test']}\ncheck({line['entry_point']})\n"
-    ).passed
+    source = f"{line['prompt']}{text}\n{line['test']}\ncheck({line['entry_point']})\n"
+    return run_python(source).passed
 
 
 def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
-    """The objects of a JSON-lines file, each with these fields as text."""
+    """Yield the objects of a JSON-lines file, each with these fields as text."""
     for number, line in enumerate(_read(task, file).splitlines(), 1):
         if not line.strip():
             continue
@@ -157,12 +144,10 @@ def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
             entry: Any = json.loads(line)
         except ValueError:
             entry = None
-        if not isinstance(entry, dict) or not all(
-            isinstance(entry.get(field), str) for field in fields
-        ):
-            raise TaskError(
-                task, f"{file}, line {number}, is no JSON object with the texts {', '.join(fields)}"
-            )
+        is_object = isinstance(entry, dict)
+        if not is_object or not all(isinstance(entry.get(field), str) for field in fields):
+            why = f"is no JSON object with the texts {', '.join(fields)}"
+            raise TaskError(task, f"{file}, line {number}, {why}")
         yield entry
 
 

@@ -1,2 +1,1 @@
-"""A swarm of thousands, simulated: the real planner, placement and record keys in a made-up
-world."""
+"""A swarm of thousands, simulated: the real planner, placement and record keys, a made-up world."""

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 
 from swarm.chain.book import NEAREST
+from swarm.cli.grouping import grouped
 from swarm.cli.options import json_option
 from swarm.errors import SwarmError
 from swarm.sim.planner import benchmark, in_words
@@ -17,16 +18,32 @@ from swarm.sim.scenario import Scenario, run
 SIZES = (100, 1_000, 10_000)
 
 
+@dataclass(frozen=True)
+class ScenarioOptions:
+    """The fields of a `Scenario` that are options."""
+
+    model_layers: int
+    seed: int
+    clients: int
+    departing: float
+    remembered: int
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--peers",
     multiple=True,
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="May be given often.",
+    help="Number of peers; may be given several times.",
 )
 @click.option(
-    "--layers", default=80, show_default=True, type=click.IntRange(1, 1000), help="Of the model."
+    "--layers",
+    "model_layers",
+    default=80,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Of the model.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--clients", default=200, show_default=True, type=click.IntRange(0, 10_000))
@@ -38,27 +55,28 @@ SIZES = (100, 1_000, 10_000)
     help="Share that leaves.",
 )
 @click.option(
-    "--remember", default=NEAREST, show_default=True, help="Near peers that a client pings again."
+    "--remember",
+    "remembered",
+    default=NEAREST,
+    show_default=True,
+    help="Near peers that a client pings again.",
 )
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder for pictures.",
+    help="Folder for plots.",
 )
 @json_option
 @click.pass_context
+@grouped(ScenarioOptions, "options")
 def main(
     context: click.Context,
     peers: tuple[int, ...],
-    layers: int,
-    seed: int,
-    clients: int,
-    departing: float,
-    remember: int,
+    options: ScenarioOptions,
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Let peers come, serve a model, leave all at once and heal; print what was measured as tables.
+    """Let peers join, serve a model, leave all at once and heal; print the results as tables.
 
     Without --peers: for 100, 1,000 and 10,000 peers.
     """
@@ -66,14 +84,7 @@ def main(
         return
     stories = []
     for count in peers or SIZES:
-        scenario = Scenario(
-            count,
-            seed=seed,
-            model_layers=layers,
-            clients=clients,
-            departing=departing,
-            remembered=remember,
-        )
+        scenario = Scenario(count, **asdict(options))
         stories.append(run(scenario, lambda share, count=count: _progress(count, share)))  # type: ignore[misc]
     if sys.stderr.isatty():
         click.echo(err=True)
@@ -89,7 +100,7 @@ def main(
 @click.argument("records", nargs=-1, type=click.IntRange(1, 1_000_000))
 @json_option
 def planner(records: tuple[int, ...], layers: int, as_json: bool) -> None:
-    """Print how long a plan over so many RECORDS takes; 100, 1,000 and 10,000 without."""
+    """Print how long a plan over RECORDS records takes; by default 100, 1,000 and 10,000."""
     timings = benchmark(records or SIZES, layers)
     click.echo(json.dumps([asdict(timing) for timing in timings]) if as_json else in_words(timings))
 

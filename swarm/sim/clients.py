@@ -1,5 +1,4 @@
-"""A simulated client: it looks at the directory, pings some of what it finds, plans, generates, and
-meets the dead."""
+"""A simulated client: it reads the directory, pings peers, plans, generates, and repairs chains."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,61 +12,75 @@ from swarm.routing.plan import Candidate, Route, plan
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
 from swarm.sim.optimum import best_possible_ms
-from swarm.sim.swarm import Member, Swarm
-from swarm.sim.world import Place, one_way_ms
+from swarm.sim.swarm import SimulatedPeer, SimulatedSwarm
+from swarm.sim.world import Location, one_way_ms
 
-FRESH_S = 10.0  # so long a client believes what the directory said
+FRESH_S = 10.0  # for which a client trusts what it read in the directory
 GENERATION_S = 30.0
 PAUSE_S = 15.0  # between two generations, on average
 GENERATIONS = 4
 
 
 @dataclass(frozen=True)
-class Found:
+class ChainSearch:
     """One search for a chain.
 
-    Loops are None where there was none; the best possible is worked out for some only.
+    Attributes:
+        generation: its number for this client, from 0.
+        dead: pinged peers that did not answer.
+        loop_ms: the true loop of the chain; None without a chain.
+        known_best_ms: the true loop of the plan if the client knew all peers; None without a chain.
+        best_ms: the best possible loop, if it also knew all links; worked out for some clients
+            only.
     """
 
     at_s: float
-    generation: int  # of this client, from 0
+    generation: int
     cost: Cost
     pinged: int
-    dead: int  # of those that were pinged
-    loop_ms: float | None  # as it really is
-    known_best_ms: float | None  # of the plan that this client would make if it knew all peers
-    best_ms: float | None  # if it also knew all links
+    dead: int
+    loop_ms: float | None
+    known_best_ms: float | None
+    best_ms: float | None
 
 
 @dataclass
 class Log:
-    """What all clients met."""
+    """What happened to all clients.
 
-    found: list[Found] = field(default_factory=list)
+    Attributes:
+        broken: times that a peer died in a chain.
+        repaired: of these, the times that other peers were found at once.
+    """
+
+    found: list[ChainSearch] = field(default_factory=list)
     generations: int = 0
-    broken: int = 0  # times that a peer died in a chain
-    repaired: int = 0  # of these, how often other peers were found at once
+    broken: int = 0
+    repaired: int = 0
 
 
 class Client:
-    """One client, with its own book on peers."""
+    """One client, with its own record of peers.
 
-    def __init__(self, swarm: Swarm, log: Log, thorough: bool, remembers: int = 0) -> None:
-        """
-        Args:
-            thorough: also work out what the best possible loop would have been.
-            remembers: so many of the nearest peers are pinged again, in addition to those of the
-                next look.
-        """
-        self._swarm, self._log, self._thorough, self._remembers = swarm, log, thorough, remembers
-        self._place = Place.choose(swarm.rng)
+    Args:
+        thorough: also work out the best possible loop.
+        remembers: how many of the nearest peers are pinged again, besides those that the next
+            survey finds.
+    """
+
+    def __init__(self, swarm: SimulatedSwarm, log: Log, thorough: bool, remembers: int = 0) -> None:
+        self._swarm = swarm
+        self._log = log
+        self._thorough = thorough
+        self._remembers = remembers
+        self._place = Location.choose(swarm.rng)
         self._health = Health(clock=lambda: swarm.now_s, wall_clock=lambda: swarm.now_s)
         self._records: list[Entry] = []
         self._near: list[Entry] = []
         self._looked_at_s = float("-inf")
 
     def live(self) -> Process:
-        """A few generations with pauses between them."""
+        """Run a few generations with pauses between them."""
         for number in range(GENERATIONS):
             chain = self._search(number if number in (0, GENERATIONS - 1) else None)
             if chain is None:
@@ -84,8 +97,10 @@ class Client:
             yield PAUSE_S * self._swarm.rng.uniform(0.5, 1.5)
 
     def _search(self, number: int | None = None) -> Route | None:
-        """Look if it is time to, ping, plan; with the ``number`` of a generation, compare with the
-        best."""
+        """Find a chain: survey if it is time to, ping, plan.
+
+        With the ``number`` of a generation, compare the chain with the best one, and log it.
+        """
         cost = Cost()
         if self._swarm.now_s - self._looked_at_s > FRESH_S:
             self._look(cost)
@@ -108,24 +123,22 @@ class Client:
         self._looked_at_s = self._swarm.now_s
 
     def _reach(self, avoid: Collection[str] = ()) -> tuple[list[Candidate], int]:
-        """Those that answer a ping, and how many do not."""
-        usable = [
-            e for e in self._records if e.peer_id not in avoid and self._health.usable(e.peer_id)
-        ]
+        """Ping peers; return those that answer, and how many do not."""
+        health = self._health
+        usable = [e for e in self._records if e.peer_id not in avoid and health.usable(e.peer_id)]
         near = {entry.peer_id for entry in self._near}
-        others = candidates(
-            [entry for entry in usable if entry.peer_id not in near], rng=self._swarm.rng
-        )
-        answering, dead = [], 0
-        for entry in [*(entry for entry in usable if entry.peer_id in near), *others]:
+        remembered = [entry for entry in usable if entry.peer_id in near]
+        others = [entry for entry in usable if entry.peer_id not in near]
+        answering = []
+        dead = 0
+        for entry in [*remembered, *candidates(others, rng=self._swarm.rng)]:
             member = self._swarm.members.get(entry.peer_id)
             if member is None or not member.online:
                 self._health.failed(entry.peer_id)
                 dead += 1
             else:
-                announced_ms = (
-                    1e3 / entry.tokens_per_second / (entry.last_layer - entry.first_layer)
-                )
+                layers = entry.last_layer - entry.first_layer
+                announced_ms = 1e3 / entry.tokens_per_second / layers
                 measured_ms = self._health.layer_ms(entry.peer_id)
                 layer_ms = announced_ms if measured_ms is None else measured_ms
                 rtt_ms = 2 * one_way_ms(self._place, member.place)
@@ -143,7 +156,7 @@ class Client:
             return None
 
     def _repair(self, chain: Route) -> Route | None:
-        """A peer of the chain died: take others for it from what is known, or from a new look."""
+        """Replace the dead peers of a chain by known ones, or by those of a new survey."""
         self._log.broken += 1
         gone = [stage.peer_id for stage in chain.stages if stage.peer_id not in self._swarm.members]
         for peer_id in gone:
@@ -157,37 +170,31 @@ class Client:
 
     def _compared(
         self, number: int, chain: Route | None, cost: Cost, pinged: int, dead: int
-    ) -> Found:
+    ) -> ChainSearch:
         members = self._swarm.members
         if chain is None:
-            return Found(self._swarm.now_s, number, cost, pinged, dead, None, None, None)
+            return ChainSearch(self._swarm.now_s, number, cost, pinged, dead, None, None, None)
+        layers = self._swarm.model_layers
         online = [member for member in members.values() if member.online]
-        everybody = [
-            Candidate(
-                m.peer_id,
-                m.first,
-                m.last,
-                2 * one_way_ms(self._place, m.place),
-                layer_ms=m.layer_ms,
-            )
-            for m in online
-        ]
-        known = loop_ms(self._place, plan(everybody, self._swarm.model_layers).stages, members)
-        best = (
-            best_possible_ms(self._place, online, self._swarm.model_layers)
-            if self._thorough and not number
-            else None
-        )
+        everybody = []
+        for each in online:
+            rtt_ms = 2 * one_way_ms(self._place, each.place)
+            span = each.first, each.last
+            everybody.append(Candidate(each.peer_id, *span, rtt_ms, layer_ms=each.layer_ms))
+        known = loop_ms(self._place, plan(everybody, layers).stages, members)
+        best = None
+        if self._thorough and not number:
+            best = best_possible_ms(self._place, online, layers)
         real = loop_ms(self._place, chain.stages, members)
-        return Found(self._swarm.now_s, number, cost, pinged, dead, real, known, best)
+        return ChainSearch(self._swarm.now_s, number, cost, pinged, dead, real, known, best)
 
 
-def loop_ms(client: Place, stages: Sequence[Stage], members: Mapping[str, Member]) -> float:
-    """What a loop over these peers really takes for one token."""
+def loop_ms(
+    client: Location, stages: Sequence[Stage], members: Mapping[str, SimulatedPeer]
+) -> float:
+    """Return the true time of a loop over these peers for one token."""
     peers = [members[stage.peer_id] for stage in stages]
     places = [client, *(peer.place for peer in peers), client]
     travel_ms = sum(one_way_ms(a, b) for a, b in pairwise(places))
-    return travel_ms + sum(
-        peer.layer_ms * (stage.last - stage.first)
-        for peer, stage in zip(peers, stages, strict=True)
-    )
+    pairs = zip(peers, stages, strict=True)
+    return travel_ms + sum(peer.layer_ms * (stage.last - stage.first) for peer, stage in pairs)

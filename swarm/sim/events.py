@@ -8,9 +8,9 @@ Process = Generator[float, None, None]
 
 
 class Events:
-    """The clock, and what happens next.
+    """The clock, and the processes that wait for their times.
 
-    Of things at the same moment, what was planned first comes first.
+    Of two at the same time, the one that was planned first runs first.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Events:
         heapq.heappush(self._waiting, (self.now_s + after_s, next(self._order), process))
 
     def run(self, until_s: float) -> None:
-        """Let everything happen that happens before ``until_s``."""
+        """Run all processes up to ``until_s``."""
         while self._waiting and self._waiting[0][0] <= until_s:
             self.now_s, _, process = heapq.heappop(self._waiting)
             pause_s = next(process, None)

@@ -1,4 +1,4 @@
-"""Spans that compute something else than they say, to measure and to test how that is noticed."""
+"""Spans that lie about their outputs, to measure and to test how lies are noticed."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +10,13 @@ from swarm.model.span import Span, Work
 
 GROUP = 64  # weights that share a scale, as is usual for 4 bits
 
-# inputs and honest outputs of a work -> what is said instead
+# (inputs, honest outputs) of a work -> the outputs that the span returns instead
 Lie = Callable[[Tensor, Tensor], Tensor]
 When = Callable[[Work], bool]
 
 
 def noise(_: Tensor, outputs: Tensor) -> Tensor:
-    """Random numbers of the right size."""
+    """Return random numbers of the right shape and size."""
     return torch.randn_like(outputs) * outputs.float().std().to(outputs.dtype)
 
 
@@ -25,7 +25,7 @@ def zeros(_: Tensor, outputs: Tensor) -> Tensor:
 
 
 def unchanged(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """What came in; where token ids came in, nothing."""
+    """Return the inputs; zeros for token ids."""
     return inputs.to(outputs.dtype) if inputs.is_floating_point() else torch.zeros_like(outputs)
 
 
@@ -34,21 +34,23 @@ def always(_: Work) -> bool:
 
 
 def small_frames(work: Work) -> bool:
-    """Windows of a text that is written, but no prompts, nor audits that look like these."""
+    """Return whether a work may be a window: neither a prompt nor an audit that looks like one."""
     return work.inputs.shape[0] <= 8
 
 
 class LyingSpan(Span):
-    """A span that says something else about some works.
+    """A span that returns something else for some works.
 
     Attributes:
-        plan: for each of the next works whether it lies there, if ``when`` agrees; always, once it
-            is used up.
+        plan: whether it lies in each of the next works, if ``when`` allows it; it always lies once
+            the plan is used up.
     """
 
     def __init__(self, span: Span, lie: Lie, when: When = always) -> None:
         self.__dict__.update(span.__dict__)
-        self._span, self._lie, self._when = span, lie, when
+        self._span = span
+        self._lie = lie
+        self._when = when
         self.plan: list[bool] = []
 
     def _lies(self, work: Work) -> bool:
@@ -66,7 +68,7 @@ class LyingSpan(Span):
 
 
 class SkippingSpan(Span):
-    """A span that computes the first half of its layers alone."""
+    """A span that computes only the first half of its layers."""
 
     def __init__(self, span: Span) -> None:
         self.__dict__.update(span.__dict__)
@@ -83,8 +85,7 @@ class SkippingSpan(Span):
 def other_weights(
     checkpoint: Checkpoint, first: int, last: int, dtype: torch.dtype = torch.float32
 ) -> Span:
-    """Weights of the same sizes in other places: those of a model that has learned something
-    else."""
+    """Return a span with another model's weights: the same values, in other places."""
     span = Span.load(checkpoint, first, last, dtype=dtype)
     for matrix in _matrices(span):
         matrix.data = matrix.data.roll(1, dims=0)
@@ -94,8 +95,10 @@ def other_weights(
 def cheap_weights(
     checkpoint: Checkpoint, first: int, last: int, dtype: torch.dtype = torch.float32, bits: int = 4
 ) -> Span:
-    """Weights rounded to the nearest of ``2 ** bits`` values a group of 64, which the peer calls
-    ``dtype``."""
+    """Return a span with weights of fewer bits, which the peer declares as ``dtype``.
+
+    They are rounded to the nearest of ``2 ** bits`` values for each group of 64.
+    """
     span = Span.load(checkpoint, first, last, dtype=dtype)
     for matrix in _matrices(span):
         matrix.data = _rounded(matrix.data, bits)
@@ -109,7 +112,8 @@ def _matrices(span: Span) -> list[torch.nn.Parameter]:
 def _rounded(matrix: Tensor, bits: int) -> Tensor:
     group = GROUP if matrix.shape[1] % GROUP == 0 else matrix.shape[1]
     groups = matrix.float().reshape(-1, group)
-    least, most = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
+    least = groups.amin(1, keepdim=True)
+    most = groups.amax(1, keepdim=True)
     step = ((most - least) / (2**bits - 1)).clamp_min(1e-12)
     rounded: Tensor = ((groups - least) / step).round() * step + least
     return rounded.reshape(matrix.shape).to(matrix.dtype)

@@ -1,5 +1,4 @@
-"""A simulated peer's life: it comes, finds layers, loads them, serves, moves, and goes, with or
-without a word."""
+"""A simulated peer's life: it joins, chooses layers, loads them, serves, moves, and leaves."""
 
 from collections.abc import Generator, Sequence
 
@@ -11,15 +10,15 @@ from swarm.network.dht.slots import ModelListSlot, RecordSlot
 from swarm.routing.placement import ServedSpan, better_span, choose_span
 from swarm.sim.dht import Cost, Entry
 from swarm.sim.events import Process
-from swarm.sim.swarm import Member, Swarm
+from swarm.sim.swarm import SimulatedPeer, SimulatedSwarm
 
 FINGERPRINT = "0" * 32
 LOAD_S_PER_LAYER = 2.0  # from a disk or the hub
 CLAIM_PAUSE_S = 1.5
 CLAIM_ROUNDS = 6
-# a peer looks for a better place so often, in larger swarms less often
-LOOK_EVERY_S, CROWD = 10.0, 32
-LEAVES_WITH_A_WORD = 0.5  # share of the peers that withdraw their record
+LOOK_EVERY_S = 10.0  # time between a peer's searches for a better span
+CROWD = 32  # peers in the swarm from which on it searches less often
+WITHDRAWING = 0.5  # share of the peers that withdraw their record when they leave
 
 
 class Peer:
@@ -29,9 +28,11 @@ class Peer:
     `swarm.routing.placement` chose.
     """
 
-    def __init__(self, swarm: Swarm, member: Member, lifetime_s: float) -> None:
-        self.swarm, self.member, self._rng = swarm, member, swarm.rng
-        self.over = False  # whether it has ended by itself
+    def __init__(self, swarm: SimulatedSwarm, member: SimulatedPeer, lifetime_s: float) -> None:
+        self.swarm = swarm
+        self.member = member
+        self._rng = swarm.rng
+        self.over = False  # whether it left by itself
         self._ends_s = swarm.now_s + lifetime_s
         self._berth: RecordSlot | None = None
         self._listing = ModelListSlot(member.peer_id, FINGERPRINT, swarm.rng)
@@ -40,7 +41,7 @@ class Peer:
         swarm.members[member.peer_id] = member
 
     def live(self) -> Process:
-        """From the first look at the swarm to the end."""
+        """Live from the first survey of the swarm to the end."""
         yield from self._choose()
         self.swarm.events.start(self._refresh(), REFRESH_INTERVAL_S * self._rng.random())
         yield from self._load()
@@ -48,7 +49,7 @@ class Peer:
             pause_s = LOOK_EVERY_S * max(1.0, self._total / CROWD) * self._rng.uniform(0.5, 1.5)
             yield max(0.0, min(pause_s, self._ends_s - self.swarm.now_s))
             if not self.member.alive:
-                return  # it was taken away
+                return  # it was removed meanwhile
             if self.swarm.now_s >= self._ends_s:
                 self._end()
                 self.over = True
@@ -56,15 +57,18 @@ class Peer:
                 yield from self._reconsider()
 
     def _end(self) -> None:
-        """Leave, perhaps with a word."""
+        """Leave, and perhaps withdraw the records."""
         self.swarm.leave(self.member)
-        if self._rng.random() < LEAVES_WITH_A_WORD:
+        if self._rng.random() < WITHDRAWING:
             for key in (self._shard, self._listed_at):
                 if key is not None:
                     self.swarm.dht.remove(key, self.member.peer_id)
 
     def _choose(self) -> Generator[float, None, None]:
-        """Decide, claim, wait, look again, until nothing is better or patience ends."""
+        """Choose a span, claim it, wait and survey again, until no other span is better.
+
+        Gives up after `CLAIM_ROUNDS`.
+        """
         member = self.member
         span = choose_span(
             self._others(),
@@ -82,7 +86,7 @@ class Peer:
             span = better
 
     def _reconsider(self) -> Generator[float, None, None]:
-        """Move if that clearly pays: look, wait, look again, drain, load."""
+        """Move if that clearly pays: survey, wait, survey again, drain, load."""
         if self._better(self._others()) is None:
             return
         yield self._rng.uniform(0, 4)
@@ -106,14 +110,13 @@ class Peer:
         self._publish()
 
     def _others(self) -> list[ServedSpan]:
-        """The peers in a sample of the directory, each with the speed of all for which it
-        stands."""
+        """Survey the directory; return sampled peers, each with the speed that it represents."""
         self._seen = self.swarm.survey(Cost())
         self._total = self._seen.total
         return self._servings(self._seen.records, self._seen.weights)
 
     def _heeded(self) -> list[ServedSpan]:
-        """Those whose claims have precedence, and those that serve."""
+        """Survey again; return the peers that serve, and those whose claims have precedence."""
         before = {(e.peer_id, e.first_layer, e.last_layer) for e in self._seen.records}
         sample = self.swarm.survey(Cost())
         heeded = [
@@ -127,7 +130,10 @@ class Peer:
         return self._servings([entry for entry, _ in heeded], [weight for _, weight in heeded])
 
     def _servings(self, entries: Sequence[Entry], weights: Sequence[float]) -> list[ServedSpan]:
-        """Without ourselves, and without the dead of the layers that matter: those are pinged."""
+        """Return the spans of others. Dead peers of the layers that matter are left out.
+
+        A real peer finds these by pings.
+        """
         counts = np.zeros(self.swarm.model_layers)
         for entry in entries:
             counts[entry.first_layer : entry.last_layer] += 1
@@ -156,10 +162,12 @@ class Peer:
             yield REFRESH_INTERVAL_S
 
     def _publish(self) -> None:
-        """Look where our records belong, if it is time to, and write them."""
+        """Find where our records belong, if it is time to, and write them."""
         if not self.member.alive:
             return
-        member, now_s, dht = self.member, self.swarm.now_s, self.swarm.dht
+        member = self.member
+        now_s = self.swarm.now_s
+        dht = self.swarm.dht
         tree = block_of(member.first, self.swarm.model_layers)
         if self._berth is None or (self._shard is not None and self._shard.tree != tree):
             self._berth = RecordSlot(member.peer_id, self._rng)
@@ -177,7 +185,9 @@ class Peer:
         dht.store(shard, self._entry(), now_s)
 
     def _list(self, now_s: float) -> None:
-        listing, dht, way = self._listing, self.swarm.dht, way_of(FINGERPRINT)
+        listing = self._listing
+        dht = self.swarm.dht
+        way = way_of(FINGERPRINT)
         assert self._berth is not None
         while (depth := listing.wanted(now_s)) is not None:
             (found,) = dht.read([models_key("sim", way[:depth])], now_s, Cost())

@@ -7,16 +7,16 @@ from statistics import median
 from time import perf_counter
 
 from swarm.routing.plan import Candidate, plan
-from swarm.sim.world import Place, one_way_ms
+from swarm.sim.world import Location, one_way_ms
 
 SPANS = (4, 8, 16)
-NEIGHBOURS = 16  # that each peer has measured
+NEIGHBOURS = 16  # measured by each peer
 REPEATS = 15
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What plans over so many records took."""
+    """The times of plans over a number of records."""
 
     records: int
     model_layers: int
@@ -25,23 +25,25 @@ class Timing:
 
 
 def records(count: int, model_layers: int, seed: int = 0) -> list[Candidate]:
-    """Candidates anywhere in the world, each with links to a few others."""
+    """Return candidates all over the world, each with links to a few others."""
     rng = random.Random(seed)
-    client, places = Place.choose(rng), [Place.choose(rng) for _ in range(count)]
+    client = Location.choose(rng)
+    places = [Location.choose(rng) for _ in range(count)]
     made = []
     for i, place in enumerate(places):
         length = min(rng.choice(SPANS), model_layers)
         first = min(max(rng.randint(-length, model_layers), 0), model_layers - length)
         near = rng.sample(range(count), min(NEIGHBOURS, count))
         links = {f"p{j}": one_way_ms(place, places[j]) for j in near if j != i}
-        rtt_ms, layer_ms = 2 * one_way_ms(client, place), 0.5 * rng.lognormvariate(0, 0.6)
+        rtt_ms = 2 * one_way_ms(client, place)
+        layer_ms = 0.5 * rng.lognormvariate(0, 0.6)
         span = first, first + length
         made.append(Candidate(f"p{i}", *span, rtt_ms, layer_ms=layer_ms, neighbours_ms=links))
     return made
 
 
 def plan_ms(candidates: Sequence[Candidate], model_layers: int) -> list[float]:
-    """Milliseconds of some plans over all of these."""
+    """Return the milliseconds of `REPEATS` plans over these candidates."""
     taken = []
     for _ in range(REPEATS):
         began = perf_counter()
@@ -51,7 +53,7 @@ def plan_ms(candidates: Sequence[Candidate], model_layers: int) -> list[float]:
 
 
 def benchmark(counts: Sequence[int], model_layers: int) -> list[Timing]:
-    """One timing a size."""
+    """Return a timing for each number of records."""
     timings = []
     for count in counts:
         taken = plan_ms(records(count, model_layers), model_layers)
@@ -60,7 +62,7 @@ def benchmark(counts: Sequence[int], model_layers: int) -> list[Timing]:
 
 
 def in_words(timings: Sequence[Timing]) -> str:
-    """A line a size."""
+    """Return a line for each timing."""
     return "\n".join(
         f"{each.records:>7,} records, {each.model_layers} layers: {each.median_ms:.1f} ms a plan "
         f"(slowest {each.slowest_ms:.1f} ms)"

@@ -1,4 +1,4 @@
-"""A story in figures: rows of tables, as text for a document."""
+"""The figures of stories, as tables for a document."""
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
@@ -6,7 +6,7 @@ from statistics import median
 from swarm.identity import Identity
 from swarm.network.dht.records import PeerRecord, encode
 from swarm.network.dht.validator import SIGNATURE_BYTES
-from swarm.sim.clients import Found
+from swarm.sim.clients import ChainSearch
 from swarm.sim.dht import Cost
 from swarm.sim.scenario import Moment, Story
 
@@ -16,7 +16,7 @@ Column = tuple[str, Callable[[Story], str]]
 
 
 def record_bytes() -> int:
-    """Of one usual record as it is stored."""
+    """Return the size of a usual record as it is stored."""
     record = PeerRecord(
         peer_id=Identity.generate().peer_id,
         network="public",
@@ -37,26 +37,29 @@ def record_bytes() -> int:
     return len(encode(record)) + SIGNATURE_BYTES + SUBKEY_BYTES
 
 
-def firsts(story: Story) -> list[Found]:
-    """The first search of every client."""
+def firsts(story: Story) -> list[ChainSearch]:
+    """Return the first search of every client."""
     return [found for found in story.log.found if not found.generation]
 
 
 def discovery_kb(story: Story) -> float:
-    """What a client's first look at the directory takes, all copies and answers included."""
+    """Return the median cost of a client's first survey, all copies and answers included."""
     costs = [found.cost.nbytes(story.scenario.peers, record_bytes()) for found in firsts(story)]
     return median(costs) / 1e3 if costs else 0.0
 
 
 def old_discovery_kb(peers: int, model_layers: int) -> float:
-    """The same with one key for every first layer."""
+    """Return the same with one key for every first layer."""
     return Cost(lookups=model_layers, records=peers).nbytes(peers, record_bytes()) / 1e3
 
 
 def ratios(story: Story, best: bool = False, first: bool = True) -> list[float]:
-    """Loops over the best plan of a client that knows all peers; or, ``best``, all links, too.
+    """Return the clients' loops over the best ones, ascending.
 
-    Of the clients' ``first`` plans, or of those for their last generations.
+    Args:
+        best: compare with the best possible loop; else with the plan of a client that knows all
+            peers, but not all links.
+        first: use the clients' first plans; else those for their last generations.
     """
     searches = [found for found in story.log.found if first != bool(found.generation)]
     pairs = [(found.loop_ms, found.best_ms if best else found.known_best_ms) for found in searches]
@@ -64,24 +67,23 @@ def ratios(story: Story, best: bool = False, first: bool = True) -> list[float]:
 
 
 def at(story: Story, at_s: float) -> Moment:
-    """The last moment that was watched before a time."""
-    return max(
-        (moment for moment in story.moments if moment.at_s < at_s), key=lambda moment: moment.at_s
-    )
+    """Return the last moment that was recorded before a time."""
+    earlier = (moment for moment in story.moments if moment.at_s < at_s)
+    return max(earlier, key=lambda moment: moment.at_s)
 
 
 def first(story: Story, since_s: float, true: Callable[[Moment], bool]) -> float | None:
-    """How many seconds after a time something was true for the first time."""
+    """Return how many seconds after a time ``true`` held for the first time."""
     return next((m.at_s - since_s for m in story.moments if m.at_s >= since_s and true(m)), None)
 
 
 def whole_after_departure_s(story: Story) -> float | None:
-    """From the departure until every layer is served again."""
+    """Return the time from the departure until every layer is served again."""
     return first(story, story.scenario.departure_s, lambda moment: not moment.missing_layers)
 
 
 def balance(moment: Moment) -> float:
-    """The weakest layer's speed over the mean of all layers."""
+    """Return the weakest layer's speed over the mean of all layers."""
     return moment.weakest_speed / moment.mean_speed if moment.mean_speed else 0.0
 
 
@@ -193,10 +195,9 @@ def _dead(story: Story) -> str:
 
 
 def markdown(stories: Sequence[Story]) -> str:
-    """All tables, a row a story."""
-    return "\n\n".join(
-        f"### {name}\n\n{_table(columns, stories)}" for name, columns in TABLES.items()
-    )
+    """Return all tables, with a row for each story."""
+    tables = (f"### {name}\n\n{_table(columns, stories)}" for name, columns in TABLES.items())
+    return "\n\n".join(tables)
 
 
 def _table(columns: Sequence[Column], stories: Sequence[Story]) -> str:

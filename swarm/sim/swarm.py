@@ -1,5 +1,4 @@
-"""The members of a simulated swarm together: who is there, which layers are served, and what the
-directory says."""
+"""A simulated swarm: its peers, the layers that they serve, and its directory."""
 
 import random
 from collections import Counter
@@ -13,19 +12,19 @@ from swarm.network.dht.keys import block_count
 from swarm.network.dht.lookup import ENOUGH_PEERS, covers
 from swarm.sim.dht import Cost, Dht, Entry
 from swarm.sim.events import Events
-from swarm.sim.world import Place
+from swarm.sim.world import Location
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(eq=False)
-class Member:
-    """A peer as it really is."""
+class SimulatedPeer:
+    """A peer's true state."""
 
     peer_id: str
-    place: Place
+    place: Location
     capacity: int  # layers
-    layer_ms: float  # that one layer takes for a token
+    layer_ms: float  # time of one layer for one token
     first: int = 0
     last: int = 0
     online: bool = False
@@ -33,19 +32,19 @@ class Member:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of as many layers as it can hold, as a host measures it."""
+        """The speed of as many layers as it can hold, as a peer measures it."""
         return 1e3 / (self.layer_ms * self.capacity)
 
 
 @dataclass
-class Swarm:
-    """One model's peers, the DHT they keep, and the time they live in."""
+class SimulatedSwarm:
+    """One model's peers, their DHT, and the simulated time."""
 
     model_layers: int
     rng: random.Random
     events: Events = field(default_factory=Events)
     dht: Dht = field(default_factory=Dht)
-    members: dict[str, Member] = field(default_factory=dict)  # that are alive
+    members: dict[str, SimulatedPeer] = field(default_factory=dict)  # the living ones, by id
     moves: int = 0
     chains_through: Counter[str] = field(default_factory=Counter)
 
@@ -57,16 +56,16 @@ class Swarm:
     def now_s(self) -> float:
         return self.events.now_s
 
-    def serve(self, member: Member, online: bool) -> None:
-        """A member's layers come online, or are gone."""
+    def serve(self, member: SimulatedPeer, online: bool) -> None:
+        """Take a peer's layers online, or offline."""
         if member.online != online:
             sign = 1 if online else -1
             self.peers_of[member.first : member.last] += sign
             self.speed_of[member.first : member.last] += sign * member.tokens_per_second
             member.online = online
 
-    def leave(self, member: Member) -> None:
-        """A member is gone; its record stays until it expires or is removed."""
+    def leave(self, member: SimulatedPeer) -> None:
+        """Remove a peer; its record stays until it expires or is removed."""
         self.serve(member, online=False)
         member.alive = False
         self.members.pop(member.peer_id, None)

@@ -130,8 +130,7 @@ def test_tau_is_the_slower_of_drafting_and_the_slowest_stage():
 
 
 def test_speedup_and_its_bound():
-    """Two misses that no branch saved: at least three loops of 100 ms, and 3 ms for each of the
-    other 17 tokens."""
+    """Two misses without a branch: three loops of 100 ms, and 3 ms for each of the 17 others."""
     both = comparison(1, 2)
     assert both.speedup(STREAMING) == 4.0
     assert both.bound_share(STREAMING) == pytest.approx((3 * 100 + 17 * 3) / 500)

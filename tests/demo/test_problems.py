@@ -1,12 +1,11 @@
-"""The world of the demo models: every number is right, and nothing that is asked was ever seen in
-training."""
+"""The world of the demo models: numbers are right, and training never sees held-out problems."""
 
 import re
 from itertools import islice
 
 import pytest
 
-from swarm.demo.problems import MAX_SUM, PEOPLE, Problem, answer_of, drills, problems
+from swarm.demo.problems import MAX_SUM, PEOPLE, WordProblem, answer_of, drills, problems
 
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 COUNT = 600  # enough for every kind of story
@@ -51,10 +50,10 @@ def test_training_and_held_out_problems_never_overlap():
 
 
 def test_one_problem_in_32_is_held_out_by_its_question_alone():
-    held_out = [Problem(f"question {i}", "", 0).held_out for i in range(20_000)]
+    held_out = [WordProblem(f"question {i}", "", 0).held_out for i in range(20_000)]
     assert sum(held_out) / len(held_out) == pytest.approx(1 / 32, rel=0.1)
     assert held_out == [
-        Problem(f"question {i}", "another wording", 1).held_out for i in range(20_000)
+        WordProblem(f"question {i}", "another wording", 1).held_out for i in range(20_000)
     ]
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from helpers.terminals import on_screens
-from swarm.eval.report import Row, report
+from swarm.eval.report import ReportRow, report
 from swarm.eval.show import BRIEF, COLUMNS, cells, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task
 
@@ -75,8 +75,13 @@ def test_what_cannot_be_evaluated_is_one_sentence(arguments, words):
 
 class Stats:
     def __init__(self, tokens, loops, **more):
-        self.new_tokens, self.loops, self.drafted_tokens, self.accepted_tokens = tokens, loops, 0, 0
-        self.relaxed_tokens, self.deficit_nats, self.finish_reason = 0, 0.0, "stop"
+        self.new_tokens = tokens
+        self.loops = loops
+        self.drafted_tokens = 0
+        self.accepted_tokens = 0
+        self.relaxed_tokens = 0
+        self.deficit_nats = 0.0
+        self.finish_reason = "stop"
         self.__dict__.update(more)
 
 
@@ -127,7 +132,7 @@ def test_a_report_adds_up(tmp_path):
 
 
 def test_the_table_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Row(
+    row = ReportRow(
         name="random, as much as adaptive:tau=0.5",
         items=1000,
         accuracy=0.9876,

@@ -5,14 +5,14 @@ import time
 import pytest
 
 from helpers.loopback import PATIENCE_S
-from swarm.eval.sandbox import Limits, run_python
+from swarm.eval.sandbox import SandboxLimits, run_python
 
-QUICK = Limits(seconds=2, memory_bytes=256 << 20, file_bytes=100_000)
+QUICK = SandboxLimits(seconds=2, memory_bytes=256 << 20, file_bytes=100_000)
 
 
 def test_right_code_passes():
     outcome = run_python("print('hello')\nassert 1 + 1 == 2\n", QUICK)
-    assert (outcome.passed, outcome.said) == (True, "")
+    assert (outcome.passed, outcome.problem) == (True, "")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_right_code_passes():
 def test_everything_else_fails_and_says_why(source, said):
     outcome = run_python(source, QUICK)
     assert not outcome.passed
-    assert said in outcome.said
+    assert said in outcome.problem
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ if os.fork() == 0:
     open({str(mark)!r}, "w").close()
     os._exit(0)
 """
-    run_python(source, Limits(seconds=2, processes=10_000))
+    run_python(source, SandboxLimits(seconds=2, processes=10_000))
     time.sleep(4.5)
     assert not mark.exists()

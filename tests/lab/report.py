@@ -12,7 +12,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from swarm.bench.figures import Figures
+from swarm.bench.figures import WayFigures
 from swarm.bench.show import markdown
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING
 
@@ -37,17 +37,18 @@ def write_report(folder: Path) -> None:
     (folder / "report.md").write_text("\n".join(parts) + "\n")
 
 
-def _rows(cell: Cell) -> list[Figures]:
+def _rows(cell: Cell) -> list[WayFigures]:
     return [
-        Figures(**{**row, "speedup_range": tuple(row["speedup_range"])}) for row in cell["figures"]
+        WayFigures(**{**row, "speedup_range": tuple(row["speedup_range"])})
+        for row in cell["figures"]
     ]
 
 
-def _named(cell: Cell, way: str) -> Figures:
+def _named(cell: Cell, way: str) -> WayFigures:
     return next(row for row in _rows(cell) if row.way == way)
 
 
-def _best_window(cell: Cell) -> Figures:
+def _best_window(cell: Cell) -> WayFigures:
     return max(
         (row for row in _rows(cell) if row.way.startswith("window")), key=lambda row: row.speedup
     )

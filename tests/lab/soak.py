@@ -168,7 +168,7 @@ async def run(minutes: float, texts: int) -> int:
             share = (cpu_s(attackers.pid) - burnt_s) / (time.monotonic() - began)
         await end(watching)
         after = await write(place, quiet_s, texts)
-    refused = refusals(swarm.said)
+    refused = refusals(swarm.output)
     expected = [text["token_ids"] for text in before[:texts]]
     same = sum(
         text["token_ids"] == expected[i % texts]

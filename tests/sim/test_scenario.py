@@ -52,8 +52,8 @@ def test_keys_stay_small_and_the_list_of_models_short(story):
 
 def test_a_swarm_that_is_small_enough_is_counted_exactly(story):
     assert sum(found.generation == 0 for found in story.log.found) == 40
-    # Those who died without a word are counted until their records expire, those who choose layers
-    # from their claim on.
+    # Peers that died are counted until their records expire, those that choose layers from their
+    # claim on.
     assert all(0.95 <= estimate <= 1.15 for estimate in story.estimates)
 
 

@@ -4,10 +4,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from swarm.sim.world import Place, Places, one_way_ms, one_way_table_ms
+from swarm.sim.world import Location, Locations, one_way_ms, one_way_table_ms
 
 RNG = random.Random(0)
-PLACES = [Place.choose(RNG) for _ in range(200)]
+PLACES = [Location.choose(RNG) for _ in range(200)]
 
 
 def test_delays_are_those_of_the_internet():
@@ -24,7 +24,7 @@ def test_links_are_the_same_both_ways_and_no_detour_is_shorter():
 
 
 def test_a_table_says_the_same():
-    here, there = Places(PLACES[:5]), Places(PLACES[5:9])
+    here, there = Locations(PLACES[:5]), Locations(PLACES[5:9])
     expected = [[one_way_ms(a, b) for b in PLACES[5:9]] for a in PLACES[:5]]
     assert np.allclose(one_way_table_ms(here, there), expected)
     assert np.allclose(one_way_table_ms(here[np.array([3, 1])], there), [expected[3], expected[1]])
