@@ -1,4 +1,4 @@
-"""What a client sends of a text, window by window, and what a chain then holds of it.
+"""The windows in which a client sends a text, and the part of it that a chain then holds.
 
 Serials, epochs and roots are those of `swarm.wire.token_tree`.
 """
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens to send under the serials ``first ...``; the predictions of the last ``tail`` of them
-    are wanted back.
+    """Tokens to send in one frame.
 
     Attributes:
+        first: the serial of the first token; the others' serials follow.
         parents: how many serials before its own each token's parent is; None if each token follows
             the one before it, and the first one follows the last one that was sent.
+        tail: how many of the last tokens' predictions are wanted back.
         position: of the first token in the text.
     """
 
@@ -29,7 +30,7 @@ class Window:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """From where a text can go on: every peer of the chain holds ``tokens``, or is about to.
+    """Where a text can go on: every peer of the chain holds ``tokens``, or will soon.
 
     Attributes:
         epoch: of the next window.
@@ -50,11 +51,10 @@ NOTHING_HELD = ResumePoint(epoch=0, root=0, last=0, tokens=())
 def windows(
     tokens: Sequence[int], sizes: Iterable[int], answered_from: int = 0
 ) -> Iterator[Window]:
-    """Yield the windows of a session that is sent a text which is known: ``tokens``, one after the
-    other, in one epoch.
+    """Yield the windows of a known text, one after the other, in one epoch.
 
     Args:
-        sizes: the most tokens of each window; at least as many as it takes.
+        sizes: the most tokens of each window; enough of them for the whole text.
         answered_from: the first position whose prediction is wanted.
     """
     start = 0

@@ -176,12 +176,12 @@ class Client:
             return ChainSearch(self._swarm.now_s, number, cost, pinged, dead, None, None, None)
         layers = self._swarm.model_layers
         online = [member for member in members.values() if member.online]
-        everybody = []
+        all_peers = []
         for each in online:
             rtt_ms = 2 * one_way_ms(self._place, each.place)
             span = each.first, each.last
-            everybody.append(Candidate(each.peer_id, *span, rtt_ms, layer_ms=each.layer_ms))
-        known = loop_ms(self._place, plan(everybody, layers).stages, members)
+            all_peers.append(Candidate(each.peer_id, *span, rtt_ms, layer_ms=each.layer_ms))
+        known = loop_ms(self._place, plan(all_peers, layers).stages, members)
         best = None
         if self._thorough and not number:
             best = best_possible_ms(self._place, online, layers)

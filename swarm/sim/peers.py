@@ -21,8 +21,8 @@ CROWD = 32  # peers in the swarm from which on it searches less often
 WITHDRAWING = 0.5  # share of the peers that withdraw their record when they leave
 
 
-class Peer:
-    """One peer.
+class PeerLife:
+    """The behaviour of one peer.
 
     Its record lies where the rules of `swarm.network.dht.slots` put it, and its span is what
     `swarm.routing.placement` chose.

@@ -10,7 +10,7 @@ from swarm.chain.book import NEAREST
 from swarm.sim.clients import Client, Log
 from swarm.sim.dht import Cost
 from swarm.sim.events import Process
-from swarm.sim.peers import Peer
+from swarm.sim.peers import PeerLife
 from swarm.sim.swarm import SimulatedPeer, SimulatedSwarm
 from swarm.sim.world import Location
 
@@ -152,7 +152,7 @@ def _arrival(swarm: SimulatedSwarm) -> Process:
         min(capacity, swarm.model_layers),
         LAYER_MS * rng.lognormvariate(0, LAYER_SPREAD),
     )
-    peer = Peer(swarm, member, LIFE_S * rng.lognormvariate(0, LIFE_SPREAD))
+    peer = PeerLife(swarm, member, LIFE_S * rng.lognormvariate(0, LIFE_SPREAD))
     yield from peer.live()
     if peer.over:
         swarm.events.start(_arrival(swarm), rng.expovariate(1 / RETURN_S))

@@ -58,7 +58,7 @@ def test_a_peer_that_was_never_without_another_is_not_condemned() -> None:
     assert set(ledger.suspects) == {"a", "b"}
 
 
-def test_whoever_is_common_to_all_is_condemned_and_the_others_are_not() -> None:
+def test_the_peer_common_to_all_is_condemned_and_the_others_are_not() -> None:
     ledger = Ledger()
     condemned = [peer for other in "bcdefg" for peer in ledger.disagreed({"a", other})]
     assert condemned[:1] == ["a"]

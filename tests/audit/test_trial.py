@@ -88,7 +88,7 @@ def test_no_honest_peer_is_convicted_and_some_peer_is_named(
     assert any(group & habits.keys() for group in named)
 
 
-def test_a_rare_liar_has_hardly_ever_somebody_else_convicted() -> None:
+def test_a_rare_liar_hardly_ever_has_another_peer_convicted() -> None:
     wrong = trials = 0
     for seed in range(20_000):
         world = World(stands(2), {"a0": RARE}, random.Random(seed))

@@ -91,7 +91,7 @@ def test_another_choice_is_committed_with_all_that_follows_it(tree):
     assert not three.alive
 
 
-def test_a_token_that_nobody_thought_of_leaves_nothing_alive(tree):
+def test_a_token_that_was_not_drafted_leaves_nothing_alive(tree):
     before = list(tree.nodes)
     tip = tree.advance(9)
     assert (tip.token, tip.position, tip.serial, tip.parent) == (9, 8, 0, None)

@@ -1,4 +1,4 @@
-"""A swarm of processes on this machine, which ends whatever happens to whoever started it."""
+"""A swarm of processes on this machine, which ends however its starter ends."""
 
 import asyncio
 import signal

@@ -184,7 +184,7 @@ def test_a_layer_with_one_fast_peer_is_weaker_than_one_with_two_slow_ones():
     assert choose_span(peers, 4, 2, 1.0, random.Random(0)) == (0, 2)
 
 
-def test_layers_that_nobody_else_serves_are_not_left():
+def test_layers_that_no_other_peer_serves_are_not_left():
     mine = ServedSpan("mine", 0, 2, 1.0)
     others = [ServedSpan("a", 1, 4, 1.0)]
     assert better_span([mine, *others], mine, 8, 2, random.Random(0)) is None

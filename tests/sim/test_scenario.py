@@ -57,7 +57,7 @@ def test_a_swarm_that_is_small_enough_is_counted_exactly(story):
     assert all(0.95 <= estimate <= 1.15 for estimate in story.estimates)
 
 
-def test_chains_are_nearly_as_good_as_those_of_a_client_that_knows_everybody(story):
+def test_chains_are_nearly_as_good_as_those_of_a_client_that_knows_all_peers(story):
     assert all(ratio >= 1 for ratio in ratios(story, best=True))
     assert median(ratios(story)) < 1.3
     assert median(ratios(story, best=True)) < 2.0
