@@ -53,6 +53,8 @@ class SwarmClient:
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
         bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the
             environment.
+        network: the network to join, with its bootstrap nodes; by default the one that
+            `swarm.load_network` finds. With it, ``bootstrap`` has no effect.
         link_ms: emulated one-way delay of what the client sends, for demonstrations.
         block: ids of peers that are never used.
         allow: if any are named, only these peers are used.
@@ -243,16 +245,16 @@ class SwarmClient:
         at_once: int = DEFAULT_AT_ONCE,
         **options: Unpack[Options],
     ) -> list[Generation]:
-        """Generate from many prompts side by side, ``at_once`` at a time; results come in the order
-        of the prompts.
+        """Generate from many prompts side by side, ``at_once`` at a time, and return the results in
+        the order of the prompts.
 
-        With a ``seed``, the first prompt takes it and each one behind it the next number: equal
-        prompts give different texts, and the same ones every time.
+        With a ``seed``, the first prompt uses it and each later one the next number: equal prompts
+        give different texts, which are the same every time.
 
         Raises:
             RequestError, SamplingError, RuleError: for values out of range, before anything is
                 generated.
-            BatchFailed: at the end, if some generations failed; it holds what the others gave.
+            BatchFailed: at the end, if some generations failed; it holds the other results.
         """
         if isinstance(prompts, str):
             raise RequestError("prompts", prompts, "a list of prompts")

@@ -35,7 +35,7 @@ async def test_while_a_text_is_written_those_who_come_are_met_beforehand(
     async def come_and_die(swarm: Swarm, stream: GenerationStream) -> None:
         await swarm.add((1, 3))
         await eventually(lambda: swarm.connected(swarm.up[-1]))
-        monkeypatch.setattr(swarm, "survey", down)  # whoever asks now gets no answer
+        monkeypatch.setattr(swarm, "survey", down)  # a survey gets no answer from now on
         leaving = swarm.serving(stream, 1)
         swarm.up.remove(leaving)
         await leaving.die()
@@ -91,8 +91,7 @@ RECORDS = {
 
 
 class Turns:
-    """How many turns of the event loop each wait takes: these, again and again; none if there are
-    none."""
+    """Lets each wait take so many turns of the event loop: these numbers, again and again."""
 
     def __init__(self, turns: Sequence[int]) -> None:
         self._turns = itertools.cycle(turns or [0])
@@ -103,11 +102,13 @@ class Turns:
 
 
 class Directory:
-    """Names all peers, to one that asks at a time."""
+    """Names all peers, and counts surveys."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.surveys = self.at_once = self.most = 0
+        self.surveys = 0
+        self.at_once = 0
+        self.most = 0
 
     async def survey(self, fingerprint: str, model_layers: int) -> CrawlSample[PeerRecord]:
         self.surveys += 1
@@ -179,9 +180,9 @@ def test_many_chains_at_once_are_each_what_was_asked_for(
     turns: list[int],
     stale: bool,
 ) -> None:
-    """Whatever is found out meanwhile, and whoever leaves: a chain is whole, avoids whom it has to,
-    and each peer comes with its own record and connection. The directory is asked by one at a time.
-    """
+    """Whatever is found out meanwhile, and whichever caller leaves: a chain is whole, avoids the
+    peers that it must avoid, and each peer comes with its own record and connection. At most one
+    survey runs at a time."""
 
     async def live() -> None:
         now = [100.0]
@@ -220,7 +221,7 @@ def test_many_chains_at_once_are_each_what_was_asked_for(
 
 
 async def test_of_two_at_once_each_gets_its_own_chain() -> None:
-    """The better one is decided while the other one waits, which may not have it."""
+    """The better chain is chosen while the caller that must avoid it waits."""
     router, _ = router_of([4], lambda: 100.0)
     await router.chain()
     (best,) = await router.chain()

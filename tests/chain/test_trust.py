@@ -1,5 +1,5 @@
-"""A ban reaches all that uses a peer at once: texts that are being written, sessions that rest,
-peers that stand by."""
+"""A ban reaches all that uses a peer at once: running generations, idle sessions, peers that stand
+by."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ async def gone(swarm: Swarm, peer: Peer) -> None:
 
 
 async def honest(make: Callable[[], Swarm], begun: list[int]) -> tuple[int, ...]:
-    """How honest peers go on."""
+    """Return how honest peers continue the text."""
     async with swarm_of(make, *STAGES) as swarm:
         return (
             await soon(
@@ -83,8 +83,8 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
     material: Material,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Honest peers behind it have kept what it said: they forget it, and are told the text once
-    more."""
+    """Honest peers after it hold what they computed from its lies: they forget it and read the text
+    again."""
     monkeypatch.setattr(Guard, "objection", lambda *_: None)
     said: list[int] = []
     async with swarm_of(make) as swarm:

@@ -17,7 +17,8 @@ LARGE, FEW = 8, 3
 
 class Swarm:
     def __init__(self, servers: list[Server], connections: Connections, dialer: Dialer) -> None:
-        self.servers, self.connections = servers, connections
+        self.servers = servers
+        self.connections = connections
         self.now_s = 0.0
         self.pinger = Pinger(dialer, connections, lambda: self.now_s)
 
@@ -30,7 +31,7 @@ class Swarm:
         return sum(len(server.links) for server in self.servers)
 
     async def look(self) -> int:
-        """How many answer."""
+        """Return how many peers answer."""
         return len(await soon(self.pinger.ask(self.records)))
 
 

@@ -17,7 +17,7 @@ def test_the_options_of_the_client_are_those_that_it_documents() -> None:
     names = [field.name for field in fields(ClientSettings)]
     assert names == ["model", *ClientOptions.__annotations__]
     documented = inspect.getdoc(SwarmClient) or ""
-    assert [name for name in names if f"    {name}: " not in documented] == ["network"]
+    assert [name for name in names if f"    {name}: " not in documented] == []
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from swarm.terminal import console
 
 class Lab:
     def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
-        self.stack, self.network = stack, Network("test", bootstrap.addresses)
+        self.stack = stack
+        self.network = Network("test", bootstrap.addresses)
 
     async def peer(self, first: int, last: int, *, answers: bool = True, **changes: str) -> str:
         """A published record, and a port that answers pings, or none."""
