@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from helpers.loopback import eventually, soon
-from helpers.scripted_peers import WINDOW, Chain, Script, chain_of, good, kinds, mute_frames
+from helpers.scripted_peers import (
+    WINDOW,
+    Chain,
+    Script,
+    chain_of,
+    give_up_sending,
+    good,
+    kinds,
+    mute_frames,
+)
 from swarm.audit.ledger import Ledger
 from swarm.chain import failover, standstill
 from swarm.chain.failover import Repairer
@@ -158,17 +167,9 @@ async def test_a_link_that_takes_no_probe_holds_nobody_up_and_is_to_blame(
         assert all("Probe" in kinds(heard) for heard in chain.heard[1:])
 
 
-async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_was_booked_for_the_old_chain_is_not_sent_to_the_new_one() -> None:
     async with chain_of(working, good, working) as chain, chain.session(0, 1) as session:
-        connection = chain.links[0].connection
-        with monkeypatch.context() as full:
-            full.setattr(connection, "send", lambda _: asyncio.Event().wait())
-            sending = asyncio.create_task(session.send(WINDOW))
-            await asyncio.sleep(0)
-            sending.cancel()
-            await asyncio.wait({sending})
+        await give_up_sending(session, WINDOW)
         await soon(
             repairer(session, Finder(place_of(chain, 2, 1))).repair({chain.peer(1)}, lambda: HELD)
         )

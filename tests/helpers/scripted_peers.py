@@ -1,10 +1,12 @@
 """Chains of scripted peers behind real links, for tests of sessions and failovers."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
 import torch
 
 from helpers.clock import Clock
@@ -120,6 +122,18 @@ async def chain_of(*scripts: Script, timed: bool = False) -> AsyncIterator[Chain
             chain.servers.append(server)
             chain.heard.append(heard)
         yield chain
+
+
+async def give_up_sending(session: ChainSession, window: Window) -> None:
+    """Send a window into a link that takes nothing, and cancel the wait: it is booked, and not
+    written. Afterwards the link takes messages again."""
+    connection = session.chain[0].connection
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(connection, "send", lambda _: asyncio.Event().wait())
+        sending = asyncio.create_task(session.send(window))
+        await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait({sending})
 
 
 def kinds(messages: Sequence[Message]) -> list[str]:

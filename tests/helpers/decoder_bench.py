@@ -1,0 +1,139 @@
+"""A deterministic target, drafters of every kind, and the loop of a generation: no model."""
+
+import zlib
+
+import torch
+from hypothesis import strategies as st
+
+from helpers.simulated_chain import SimulatedChain
+from swarm.decoding.decoder import Decoder
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.policy import SpeculationPlan
+from swarm.decoding.rules.strict import Strict
+from swarm.decoding.sampling import Sampling
+
+VOCABULARY = 6
+STOP = 0
+GREEDY = Strict(Sampling())
+STREAM = SpeculationPlan(window=4, depth=8, branches=3)
+
+
+class Target:
+    """A deterministic model without a pattern, a function of the whole text.
+
+    One that never stops tests lengths.
+    """
+
+    def __init__(self, salt, stops=True):
+        self.salt, self.stops = salt, stops
+
+    def after(self, text):
+        value = zlib.crc32(bytes(text), self.salt)
+        return value % 20 % VOCABULARY if self.stops else 1 + value % (VOCABULARY - 1)
+
+    def plain(self, prompt, max_new_tokens):
+        """Plain decoding, without any of the machinery."""
+        new = []
+        while len(new) < max_new_tokens and STOP not in new:
+            new.append(self.after([*prompt, *new]))
+        return new
+
+    def logits(self, texts):
+        choices = [self.after(text) for text in texts]
+        return torch.nn.functional.one_hot(
+            torch.tensor(choices, dtype=torch.long), VOCABULARY
+        ).float()
+
+
+def guess(target, text, kind):
+    """One drafted token with two others: right, wrong, or right as the second choice."""
+    right = target.after(text)
+    wrong = [1 + (right + i) % (VOCABULARY - 1) for i in range(3)]
+    chosen = {"mostly": "second", "random": "wrong"}.get(kind, kind)
+    if kind in ("mostly", "random") and zlib.crc32(bytes(text), 99) % 4:
+        chosen = "right"
+    token, *others = {
+        "right": [right, *wrong],
+        "wrong": wrong,
+        "second": [wrong[0], right, wrong[1]],
+        "stop": [STOP, right],
+    }[chosen]
+    return Drafted(token, None, 0.8, tuple((other, 0.1) for other in others if other != token))
+
+
+def draft(target, ask, kind, count):
+    """So many tokens behind each of the nodes."""
+    lines = [([*ask.text, *path], []) for path in ask.paths]
+    for text, drafted in lines:
+        for _ in range(count):
+            drafted.append(guess(target, text, kind))
+            text.append(drafted[-1].token)
+    return [drafted for _, drafted in lines]
+
+
+KINDS = ["right", "wrong", "second", "mostly", "random", "stop"]
+plans = st.builds(
+    SpeculationPlan,
+    window=st.integers(0, 8),
+    depth=st.sampled_from([1, 1, 2, 3, 64]),
+    branches=st.integers(1, 3),
+    leaves=st.sampled_from([1, 1, 2, 5]),
+    least_chance=st.sampled_from([0.0, 0.05, 0.5]),
+)
+
+
+@st.composite
+def setups(draw):
+    prompt = draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=60))
+    target = Target(draw(st.integers(0, 1000)), draw(st.booleans()))
+    return (
+        target,
+        prompt,
+        {"max_new_tokens": draw(st.integers(1, 40)), "chunk": draw(st.integers(9, 30))},
+    )
+
+
+def decoder_for(prompt, plan=None, **settings):
+    decoder = Decoder(prompt, GREEDY, stop_ids=frozenset({STOP}), **settings)
+    decoder.plan = plan or SpeculationPlan()
+    return decoder
+
+
+def receive(decoder, chain, target):
+    """Deliver the next answer, and check that every judgement is the target's own word."""
+    known = len(decoder.tokens)
+    windows, texts = chain.answers.popleft()
+    taken = decoder.take(windows)
+    decisions = decoder.judge(
+        [node for _, node in taken], target.logits([texts[row] for row, _ in taken])
+    )
+    assert decoder.tokens[known:] == [decision.token for decision in decisions]
+    for i, decision in enumerate(decisions):
+        assert decision.token == target.after(decoder.tokens[: known + i])
+    return decisions
+
+
+def run(decoder, target, kinds=("right",), longer=0, chain=None):
+    """The loop of a generation: draft, send, judge. Every turn must find something to wait for."""
+    chain, decisions, turn = chain or SimulatedChain(), [], 0
+    while not decoder.finish_reason:
+        asks = 0
+        while (ask := decoder.ask()) and asks < 12:
+            decoder.propose(ask, draft(target, ask, kinds[turn % len(kinds)], ask.count + longer))
+            asks += 1
+        if ask:
+            decoder.propose(ask, [])
+        while window := decoder.next_window():
+            chain.send(window)
+        chain.flow()
+        assert chain.answers, "nothing to draft, nothing to send, nothing to wait for"
+        decisions += receive(decoder, chain, target)
+        turn += 1
+    return decisions
+
+
+def check_the_end(decoder, target, prompt, max_new_tokens):
+    expected = target.plain(prompt, max_new_tokens)
+    assert decoder.tokens == [*prompt, *expected]
+    assert decoder.finish_reason == ("stop" if expected[-1] == STOP else "length")
+    assert (decoder.ask(), decoder.next_window(), decoder.urgent) == (None, None, False)
