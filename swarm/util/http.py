@@ -1,8 +1,8 @@
 """A web application at an address of this computer.
 
-What aiohttp answers by itself, before any handler of the application has a say (to a request that
-cannot be read, to a path or an expectation that nobody meets), is answered in the application's own
-words, and names no software.
+aiohttp answers some requests before any handler of the application: malformed ones, unknown paths,
+expectations that it cannot meet. Here they too are answered in the application's own words, without
+the name of any software.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from swarm.errors import SwarmError
 
-# what every answer says of its software: no version, which would tell attackers what to try
+# the server header of every answer: without a version, which would tell attackers what to try
 SERVER = "swarm"
 BACKLOG = 128  # connections that the system holds until they are taken
 
@@ -33,7 +33,7 @@ def refuse_in_text(status: int, why: str) -> web.Response:
 
 
 class _Connection(web.RequestHandler):
-    """One connection. It answers what is no request of the application's."""
+    """One connection, which answers requests that do not reach the application."""
 
     __slots__ = ("_refuse",)
 
@@ -93,7 +93,7 @@ async def site(
     Args:
         refusal: makes the error to raise, of why the address is taken or not ours.
         refuse: answers for the application where it is not asked.
-        handler_cancellation: whether a client that leaves ends what is done for it.
+        handler_cancellation: whether a handler is cancelled when its client leaves.
         shutdown_timeout: seconds for running answers at the end.
         settings: of `aiohttp.web.RequestHandler`.
     """

@@ -1,7 +1,6 @@
-"""What the programs log, to standard error: lines for people, or one JSON object a line for
-machines.
+"""Logs of the programs, on standard error: lines for people, or a JSON object a line for machines.
 
-What a user is told goes to standard output and is no log.
+What is meant for the user goes to standard output and is not logged.
 """
 
 import json
@@ -17,8 +16,8 @@ from swarm.util.rates import Rate, TokenBuckets
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 PACKAGES = ("swarm", "peers")  # ours; of others only warnings are of interest
-# When they are imported, if only by transformers, they warn of kernels that are not there: for
-# other GPUs, and faster.
+# On import, if only by transformers, they warn of missing kernels that are faster or for other
+# GPUs.
 CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 MAX_TEXT = 8192  # characters of a message or a traceback
 # lines of one place in the code: what strangers do is logged, and must not fill a disk
@@ -49,10 +48,9 @@ class JsonLines(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets `MAX_A_MINUTE` lines of one place in the code through, and with the next one says how
-    many were left out.
+    """Lets `MAX_A_MINUTE` lines of one place in the code pass.
 
-    Debugging is not limited: whoever asks for everything gets it.
+    The next line tells how many were left out. Debug lines are not limited.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,7 +72,7 @@ class Sparing(logging.Filter):
 
 
 def set_up(level: str = "warning", form: str = "text") -> None:
-    """Log what is at least of this level (one of `LEVELS`) in this form (one of `FORMATS`)."""
+    """Log records of this level (one of `LEVELS`) and above in this form (one of `FORMATS`)."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonLines() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")

@@ -1,4 +1,4 @@
-"""Work that all who want it at the same time share."""
+"""Work that is shared by all callers that ask for it at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -11,17 +11,16 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """Does the work of one key once at a time: whoever asks meanwhile gets the same result, or the
-    same error.
+    """Does the work of a key once at a time: callers that ask meanwhile share its result or error.
 
-    It goes on as long as anybody waits for it. The last one that is cancelled ends it.
+    The work goes on while a caller waits for it, and ends with the last caller that is cancelled.
     """
 
     def __init__(self) -> None:
         self._flights: dict[K, tuple[asyncio.Task[T], int]] = {}  # and how many wait
 
     async def do(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of the ``work`` that is under way for this key, or of this one.
+        """Return the result of the work under way for this key, or else of ``work``.
 
         Raises what it raises.
         """
@@ -34,7 +33,7 @@ class SingleFlight(Generic[K, T]):
         return task.result()
 
     async def _left(self, key: K, task: "asyncio.Task[T]") -> None:
-        """One waits no more: for what is over, or because it was cancelled."""
+        """Count one caller less: the work is over, or the caller was cancelled."""
         flight, waiting = self._flights.get(key, (None, 0))
         if flight is not task:  # another has begun since this one ended
             return

@@ -1,8 +1,8 @@
 """Waiting with a limit, and ending tasks for certain.
 
-`asyncio.wait_for` swallows, before Python 3.12, a cancellation that arrives together with the
-result: the loop around it then runs on, and whoever waits for its end waits for ever. These two do
-not, and the linter bans that.
+Before Python 3.12 `asyncio.wait_for` swallows a cancellation that arrives together with the result.
+The loop around it then runs on, and a task that waits for its end waits for ever. `within` and
+`end` do not swallow it, and the linter bans `asyncio.wait_for`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled when time is up or when we are.
+    """Return the result of ``work``, which is cancelled when time is up or the caller is cancelled.
 
     Raises:
         asyncio.TimeoutError: when ``seconds`` have passed.
@@ -35,10 +35,9 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 
 async def all_over(*work: Awaitable[object]) -> None:
-    """Let several things go on side by side and wait until all are over; then raise the first
-    error, if there was one.
+    """Run several awaitables side by side until all are over, then raise the first error, if any.
 
-    `asyncio.gather` raises while the others still run, and leaves them to nobody.
+    `asyncio.gather` raises while the others still run, and leaves them without an owner.
     """
     for error in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(error, BaseException):
@@ -58,8 +57,7 @@ async def end(*tasks: "asyncio.Future[Any]") -> None:
 
 
 async def end_all() -> None:
-    """End all other tasks of this event loop, as `asyncio.run` does before it closes one: those of
-    libraries, too."""
+    """End all other tasks of this event loop, those of libraries too, as `asyncio.run` does."""
     ours = asyncio.current_task()
     await end(*(task for task in asyncio.all_tasks() if task is not ours))
 

@@ -19,7 +19,7 @@ MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the 
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
 MAX_REASON = 120  # characters: some of them are the sender's own words
 
-# kinds whose classes have better names by now; the wire keeps its own
+# kinds whose classes were renamed: the wire keeps the old names
 _KEPT_KINDS: dict[type[Message], str] = {
     messages.AcceptFrom: "heed",
     messages.Accepting: "heeding",
@@ -58,7 +58,7 @@ _FIELDS_SINCE: dict[type[Message], tuple[set[str], int]] = {
 
 @dataclass(eq=False)
 class WireError(RemoteViolation):
-    """Bytes from outside that are no valid message."""
+    """Bytes from outside are not a valid message."""
 
     reason: str
 
@@ -71,8 +71,10 @@ class WireError(RemoteViolation):
 
 
 def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
-    """The message as bytes of the version that the link speaks; fields at their default, and those
-    that the version does not have, are left out."""
+    """Return the message as bytes of the link's version.
+
+    Fields at their default, and those that the version does not have, are left out.
+    """
     assert speaks(version, type(message)), f"version {version} has no {kind_of(message)}"
     later, since = _FIELDS_SINCE.get(type(message), (set(), version))
     fields = message.model_dump(exclude_defaults=True, exclude=later if version < since else None)
@@ -86,12 +88,12 @@ def kind_of(message: Message) -> str:
 
 
 def speaks(version: int, kind: type[Message]) -> bool:
-    """Whether a version of the protocol has this kind of message."""
+    """Return whether a version of the protocol has this kind of message."""
     return version >= _SINCE.get(kind, SUPPORTED_VERSIONS[0])
 
 
 def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
-    """The message in ``data``, of the version that the link speaks.
+    """Return the message in ``data``, of the link's version.
 
     Raises:
         WireError: for anything else than one valid message of that version.
@@ -108,9 +110,9 @@ def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
 
 
 def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
-    """Version, kind and fields of a message of any version; what they are is not looked at.
+    """Return version, kind and fields of a message of any version, unchecked.
 
-    Raises `WireError`.
+    Raises `WireError` if the bytes do not have this form.
     """
     count = _Containers()
     try:

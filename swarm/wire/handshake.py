@@ -8,13 +8,13 @@ It is the first thing on a link::
                                                                   signature, proof)
     Introduction(signature, proof), first message ... -->
 
-Both sign one transcript: all of the above, and what the channel below is bound to. So nothing of it
-can be played again, passed on to somebody else, or changed. In a private swarm both also prove by a
-code over the transcript that they have the network's key. Whoever is not taken in hears a Refusal,
-if that can be said before it has proved anything.
+Both sign one transcript: all of the above, and the binding of the channel below. So nothing of it
+can be replayed, relayed to a third party, or changed. In a private swarm both also prove, by a MAC
+over the transcript, that they have the network's key. A side that is refused gets a Refusal, if
+that is decided before it has proved anything.
 
-These messages keep their form in all versions of the protocol. No sockets here:
-`swarm.network.links.handshake` says them.
+These messages keep their form in all versions of the protocol. This module knows no sockets;
+`swarm.network.links.handshake` sends them.
 """
 
 import hashlib
@@ -56,9 +56,9 @@ class HelloError(RemoteViolation):
 
 
 class Hello(Message):
-    """I speak these versions, and would like to speak with a member of this network.
+    """The dialling side's first message: the versions that it speaks, and its network.
 
-    ``nonce``: never used before.
+    ``nonce`` was never used before.
     """
 
     nonce: Nonce
@@ -70,9 +70,9 @@ class Hello(Message):
 
 
 class Welcome(Message):
-    """The answer: we speak this version, and I am that peer.
+    """The serving side's answer: the version of this link, and its signature of the transcript.
 
-    ``proof``: in a private swarm, that I have its key.
+    ``proof``: of the network's key, in a private swarm.
     """
 
     nonce: Nonce
@@ -83,14 +83,14 @@ class Welcome(Message):
 
 
 class Introduction(Message):
-    """I am whom I said I was; what follows is the first message."""
+    """The dialling side's signature of the transcript; its first message follows."""
 
     signature: Signature
     proof: Proof | None = None
 
 
 class Refusal(Message):
-    """No, and why."""
+    """The serving side ends the handshake, and why."""
 
     text: ReasonText
 
@@ -103,8 +103,10 @@ Kind = TypeVar("Kind", bound=Message)
 
 
 def encode(message: Message) -> bytes:
-    """The message as bytes, in the form of `swarm.wire.codec`, so that an older side can say which
-    version it met."""
+    """Return the message as bytes, in the form of `swarm.wire.codec`.
+
+    So a side that speaks older versions only can name the version that it met.
+    """
     data: bytes = msgpack.packb(
         [PROTOCOL_VERSION, _NAMES[type(message)], message.model_dump(exclude_defaults=True)]
     )
@@ -112,10 +114,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, kind: type[Kind]) -> Kind:
-    """The message of a kind in ``data``.
+    """Return the message of this kind in ``data``.
 
     Raises:
-        HelloError: if it is something else; what a refusal says.
+        HelloError: if it is something else; for a `Refusal`, with its text.
     """
     if len(data) > MAX_HELLO_BYTES:
         raise HelloError(f"it begins with {len(data)} bytes, a hello has {MAX_HELLO_BYTES} at most")
@@ -137,9 +139,9 @@ def decode(data: bytes, kind: type[Kind]) -> Kind:
 
 @dataclass(frozen=True)
 class LocalMember:
-    """Who we are on links: one identity in one network.
+    """This process on its links: one identity in one network.
 
-    Raises ConfigError if its list of members does not name us.
+    Raises ConfigError if the network's list of members does not name it.
     """
 
     identity: Identity
@@ -155,10 +157,10 @@ class LocalMember:
 
 @dataclass(frozen=True)
 class Transcript:
-    """Everything that was said, and where.
+    """What both sides sign.
 
     Attributes:
-        binding: what the channel below is known by at both of its ends, and no other channel.
+        binding: bytes that both ends of the channel below know, and that no other channel has.
     """
 
     hello: Hello
@@ -168,13 +170,15 @@ class Transcript:
     binding: bytes
 
     def said_by(self, side: bytes) -> bytes:
-        """What one of the sides signs: each part after its length, so that two transcripts never
-        look the same."""
+        """Return the bytes that a side signs.
+
+        Each part follows its length, so that no two transcripts have the same bytes.
+        """
         return b"".join(len(part).to_bytes(4, "big") + part for part in (side, *parts(self)))
 
 
 def parts(transcript: Transcript) -> tuple[bytes, ...]:
-    """What is signed of a transcript."""
+    """Return the parts of a transcript that are signed."""
     hello = transcript.hello
     return (
         hello.nonce,
@@ -189,7 +193,7 @@ def parts(transcript: Transcript) -> tuple[bytes, ...]:
 
 
 class DiallingSide:
-    """The dialling side of one hello.
+    """The dialling side of one handshake.
 
     Args:
         expected: the id of the only peer that will do.
@@ -213,9 +217,9 @@ class DiallingSide:
         )
 
     def welcomed(self, welcome: Welcome) -> Introduction:
-        """What to answer; then the other side is known.
+        """Return the answer to a welcome that proves the expected peer.
 
-        Raises `HelloError` if it is not the right one.
+        Raises `HelloError` if it does not.
         """
         if not is_expected(welcome.peer_id, self._expected):
             raise HelloError(
@@ -242,7 +246,7 @@ class DiallingSide:
 
 
 class ServingSide:
-    """The serving side of one hello."""
+    """The serving side of one handshake."""
 
     def __init__(
         self, me: LocalMember, binding: bytes, versions: Sequence[int] = SUPPORTED_VERSIONS
@@ -253,7 +257,7 @@ class ServingSide:
         self._transcript: Transcript | None = None
 
     def welcome(self, hello: Hello) -> Welcome:
-        """What to answer to a hello. Raises `HelloError`, which may be told to the other side."""
+        """Return the answer to a hello. Raises `HelloError`, whose text may be sent back."""
         network, identity = self._me.network, self._me.identity
         version = highest_common(hello.versions, self._versions)
         if version is None:
@@ -273,7 +277,7 @@ class ServingSide:
         )
 
     def introduced(self, introduction: Introduction) -> str:
-        """The id of the other side, which is proved now. Raises `HelloError` if it is not."""
+        """Return the proven id of the other side. Raises `HelloError` if it is not proven."""
         assert self._transcript is not None  # it was welcomed
         peer_id, said = self._transcript.hello.peer_id, self._transcript.said_by(DIALLING)
         if not verify(peer_id, said, introduction.signature):
@@ -284,32 +288,35 @@ class ServingSide:
 
 
 def new_nonce() -> bytes:
-    """Bytes that nobody has seen before."""
+    """Return random bytes that were never used before."""
     return os.urandom(NONCE_BYTES)
 
 
 def highest_common(offered: Sequence[int], ours: Sequence[int]) -> int | None:
-    """The version that two sides speak with each other; None if they have none in common."""
+    """Return the highest version that both sides speak; None if there is none."""
     return max(set(offered) & set(ours), default=None)
 
 
 def not_spoken(theirs: Sequence[int], ours: Sequence[int]) -> str:
-    """Why two sides cannot speak with each other."""
+    """Return why two sides have no version in common."""
     return f"one side speaks protocol {max(theirs)}, the other {max(ours)}: update the older one"
 
 
 def is_expected(found: str, expected: str) -> bool:
-    """Whether this is the peer that was dialled: anybody may announce anybody's address."""
+    """Return whether this is the peer that was dialled.
+
+    A record may name another peer's address.
+    """
     return found == expected
 
 
 def proof_of(key: bytes | None, said: bytes) -> bytes | None:
-    """A code that only those can make who have the network's key; None without one."""
+    """Return a MAC made with the network's key; None if the network has none."""
     return None if key is None else hmac.new(key, said, hashlib.sha256).digest()
 
 
 def has_key(key: bytes | None, said: bytes, proof: bytes | None) -> bool:
-    """Whether the other side has our network's key, if there is one."""
+    """Return whether the other side has our network's key, if there is one."""
     return key is None or (
         proof is not None and hmac.compare_digest(proof, proof_of(key, said) or b"")
     )

@@ -1,4 +1,4 @@
-"""What clients and peers say to each other.
+"""The messages between clients and peers.
 
 Every field is typed and bounded; a message that exists is valid.
 
@@ -7,10 +7,10 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Ping` and `Fault` are said directly
-between a client and a peer: whoever opened a session commands it, over the same link. Its frames
-come over that link too, or from the peers that its client names, which have proved who they are
-(`swarm.wire.handshake`).
+`Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Ping` and `Fault` go directly
+between a client and a peer. The client that opened a session commands it, over the same link. A
+session's frames come over that link too, or from peers that its client names, which have proved
+their ids (`swarm.wire.handshake`).
 """
 
 import enum
@@ -46,8 +46,8 @@ Layer = Annotated[int, Field(ge=0, le=MAX_MODEL_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 Speakers = Annotated[tuple[PeerId, ...], Field(strict=False, max_length=MAX_SPEAKERS)]
-# strict=False where msgpack has no such type (tuples come as lists, enums as values). What is
-# inside stays strict.
+# strict=False where msgpack has no such type: tuples come as lists, enums as values. Their items
+# stay strict.
 TokenIds = Annotated[
     tuple[TokenId, ...], Field(strict=False, min_length=1, max_length=MAX_FRAME_TOKENS)
 ]
@@ -63,7 +63,7 @@ class Message(StrictModel):
 
 
 class Hop(Message):
-    """Where the next peer of a chain is, and by which certificate it is known."""
+    """The address of the next peer of a chain, and its certificate."""
 
     peer_id: PeerId
     address: Address
@@ -71,11 +71,11 @@ class Hop(Message):
 
 
 class Open(Message):
-    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``; outputs go to
-    ``next``, or back to me.
+    """Reserve room for ``max_tokens`` positions in layers ``[first, last)``.
 
-    Frames come from the peer ``previous``, or from me alone. Frames of epochs before ``epoch`` are
-    stale: a peer may have been part of the session before, and been left.
+    Outputs go to ``next``, or back to the client. Frames come from the peer ``previous``, or from
+    the client alone. Frames of epochs before ``epoch`` are stale: the peer may have taken part in
+    this session before.
     """
 
     session: SessionId
@@ -95,9 +95,9 @@ class Open(Message):
 
 
 class Opened(Message):
-    """The session is open, and the next peer answered.
+    """The answer to `Open`: the session is open, and the next peer answered.
 
-    ``branches``: a token may have several continuations.
+    ``branches``: whether a token may have several continuations.
     """
 
     session: SessionId
@@ -105,16 +105,15 @@ class Opened(Message):
 
 
 class Frame(Message):
-    """Tokens of a session's stream from serial ``first`` on, as token ids or as hidden states.
+    """Tokens of a session from serial ``first`` on, as token ids or as hidden states.
 
-    What an epoch, a root and parents mean is told in `swarm.wire.token_tree`; without ``parents``
-    each token follows the one before it. The client wants the final hidden states of the last
-    ``tail`` tokens back. ``compute_ms`` and ``queue_ms`` (waiting for other sessions) grow by one
-    entry a stage.
+    `swarm.wire.token_tree` defines epochs, roots and parents. Without ``parents`` each token
+    follows the one before it. The last peer returns the final hidden states of the last ``tail``
+    tokens. ``compute_ms`` and ``queue_ms`` (waiting for other sessions) grow by one entry a stage.
 
-    A frame with ``replay`` gives a peer what the one that it replaces held: it is computed and
-    kept, passed on to so many more peers, and answered to nobody. It outlives newer epochs, but not
-    a `Cancel`.
+    A frame with ``replay`` gives a new peer the tokens that the replaced one held. The peer
+    computes and keeps them, and passes them on to ``replay`` more peers. It is not answered. It
+    outlives newer epochs, but not a `Cancel`.
     """
 
     session: SessionId
@@ -176,9 +175,9 @@ class Frame(Message):
 
 
 class Result(Message):
-    """The end of the way of ``count`` tokens from serial ``first`` on, be they one frame or several
-    that were computed together: final hidden states ``[tail, hidden]`` of the last ``tail`` of
-    them."""
+    """The answer to ``count`` tokens from serial ``first`` on: one frame, or several that were
+    computed together. It carries the final hidden states ``[tail, hidden]`` of the last ``tail``
+    tokens."""
 
     session: SessionId
     epoch: Epoch
@@ -196,19 +195,19 @@ class Result(Message):
 
 
 class Cancel(Message):
-    """Frames of epochs before ``epoch`` are stale: let them die in the queue."""
+    """Drop frames of epochs before ``epoch``, also those that wait: they are stale."""
 
     session: SessionId
     epoch: Epoch
 
 
 class Reroute(Message):
-    """The peer after you has failed, and ``next`` is in its place: forget all that does not lead to
-    ``root``, which has been answered, and replay what is left to the new one, and through it to
-    ``replay`` more. A newer one takes the place of one that is under way.
+    """The next peer has failed, and ``next`` takes its place.
 
-    With ``replay=None`` the new one holds all of that already, because it stood by (`Mirror`): just
-    go on there.
+    Forget all tokens that do not lead to ``root``, which has been answered. Replay the others to
+    the new peer, and through it to ``replay`` more. A newer reroute replaces one that is under way.
+
+    With ``replay=None`` the new peer holds these tokens already, because it stood by (`Mirror`).
     """
 
     session: SessionId
@@ -219,34 +218,37 @@ class Reroute(Message):
 
 
 class Rerouted(Message):
-    """The answer to the reroute of the same epoch: everything has been replayed."""
+    """The answer to the `Reroute` of the same epoch: everything has been replayed."""
 
     session: SessionId
     epoch: Epoch
 
 
 class AcceptFrom(Message):
-    """From now on accept frames from these peers besides mine, and from no others: the peer before
-    you is another one, or may soon be. Of kind ``heed`` on the wire."""
+    """Accept frames from these peers from now on, besides those of the client, and from no others.
+
+    The previous peer was replaced, or may be soon. Its kind on the wire is ``heed``.
+    """
 
     session: SessionId
     speakers: Speakers
 
 
 class Accepting(Message):
-    """The answer to an `AcceptFrom` of the same speakers. Of kind ``heeding`` on the wire."""
+    """The answer to an `AcceptFrom` of the same speakers. Its kind on the wire is ``heeding``."""
 
     session: SessionId
     speakers: Speakers
 
 
 class Mirror(Message):
-    """``to`` stands by for the peer after you: replay to it all that you hold, and then whatever
-    you send on, every frame with ``replay=0``. Only one may stand by, the last that was named; with
-    None nobody does any more.
+    """Let ``to`` stand by for the next peer.
 
-    This is done as well as it can be and never disturbs the session, so it is not answered: how far
-    the one that stands by has come is known by a `Probe` there.
+    Replay to it all that is held, and then send it every frame that is sent on, with ``replay=0``.
+
+    One peer may stand by, the last that was named; None ends it. This is best effort and never
+    disturbs the session, so it is not answered. A `Probe` of the peer that stands by returns its
+    progress.
     """
 
     session: SessionId
@@ -254,17 +256,18 @@ class Mirror(Message):
 
 
 class Probe(Message):
-    """How far has the session come at your place?"""
+    """Ask for the progress of a session; `Progress` answers."""
 
     session: SessionId
 
 
 class Progress(Message):
-    """The answer to a probe: the last token that came and was begun, and the last one whose output
-    went where it should. Of kind ``standing`` on the wire.
+    """The answer to a `Probe`. Its kind on the wire is ``standing``.
 
-    ``queued``: tokens of the session wait for their turn or are being computed. ``batches``: how
-    many the peer has computed, for any session; a busy peer shows by it that it does not hang.
+    ``last`` is the last token that came and was begun, ``passed`` the last one whose output was
+    sent on. ``queued``: tokens of the session wait for their turn or are being computed.
+    ``batches``: how many the peer has computed, for any session; by it a busy peer shows that it
+    does not hang.
     """
 
     session: SessionId
@@ -276,13 +279,13 @@ class Progress(Message):
 
 
 class Close(Message):
-    """The session is over; free its memory."""
+    """End the session and free its memory."""
 
     session: SessionId
 
 
 class Ping(Message):
-    """Are you there? How far away?"""
+    """Ask for a `Pong`, to measure the round trip."""
 
     nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
 
@@ -294,10 +297,10 @@ class Pong(Message):
 
 
 class Behalf(Message):
-    """I am a gateway and ask for so many clients: let me do so many times what one client may, as
-    far as you like.
+    """Ask for the limits of ``clients`` clients: the sender is a gateway.
 
-    Said once, before any session is opened over the link. It is not answered.
+    The peer grants what it likes. Sent once, before any session is opened over the link, and not
+    answered.
     """
 
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]

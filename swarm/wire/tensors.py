@@ -1,5 +1,4 @@
-"""Tensors as bytes: hidden states travel in the dtype that they were computed in, so nothing is
-rounded."""
+"""Tensors as bytes. Hidden states travel in the dtype in which they were computed, unrounded."""
 
 from math import prod
 from typing import Annotated
@@ -20,8 +19,7 @@ _DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# The exponent's bits, shifted left by one to drop the sign: all are set in what is infinite or no
-# number.
+# The exponent's bits, shifted left by one to drop the sign: all are set in infinities and NaNs.
 _NOT_FINITE: dict[Dtype, tuple[str, int]] = {
     "float32": ("<u4", 0xFF000000),
     "bfloat16": ("<u2", 0xFF00),
@@ -31,7 +29,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def dtype_name(dtype: torch.dtype) -> Dtype:
-    """The name under which a dtype travels. Raises KeyError for one that does not."""
+    """Return the name of a dtype on the wire. Raises KeyError for one that does not travel."""
     return _NAMES[dtype]
 
 
@@ -54,23 +52,22 @@ class WireTensor(StrictModel):
 
     @classmethod
     def pack(cls, tensor: Tensor) -> "WireTensor":
-        """From a tensor ``[tokens, hidden]`` of a dtype that may travel, on any device."""
+        """Pack a tensor ``[tokens, hidden]`` of a dtype that may travel, on any device."""
         tokens, hidden = tensor.shape
-        # numpy knows no bfloat16. As few of torch's operations as can be: each lets go of the
-        # interpreter, and a thread that computes may be slow to give it back.
+        # numpy knows no bfloat16. Each of torch's operations releases the interpreter's lock, and a
+        # thread that computes may be slow to give it back: so there are as few as possible.
         known = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
         data = known.numpy(force=True).tobytes()
         return cls(dtype=dtype_name(tensor.dtype), tokens=tokens, hidden=hidden, data=data)
 
     @property
     def is_finite(self) -> bool:
-        """Whether every value is a number, and none is infinite; asked of the bytes, whatever
-        device made them."""
+        """Whether every value is finite. It is read from the bytes, whatever device made them."""
         kind, least = _NOT_FINITE[self.dtype]
         return not self.data or int((numpy.frombuffer(self.data, kind) << 1).max()) < least
 
     def unpack(self) -> Tensor:
-        """A CPU tensor ``[tokens, hidden]`` that owns its memory."""
+        """Return a CPU tensor ``[tokens, hidden]`` that owns its memory."""
         if not self.tokens:
             return torch.empty(0, self.hidden, dtype=_DTYPES[self.dtype])
         flat = torch.frombuffer(bytearray(self.data), dtype=_DTYPES[self.dtype])

@@ -1,25 +1,22 @@
-"""What a session holds on one peer: a tree of tokens, told by numbers that are given once and never
-again.
+"""The tree of tokens that a session holds on one peer.
 
-Every token that is sent in a session gets the next *serial* number, from 1 on; 0 stands for the
-beginning, before all tokens. A token follows a *parent*, and sees its ancestors and nothing else.
-So text that may come to pass can be sent ahead, several continuations side by side, and one rule
-serves for rollback, cancellation, retransmission and branches:
+Every token that is sent in a session gets the next *serial* number, from 1 on; 0 is the beginning,
+before all tokens. A token follows a *parent*, and attends to its ancestors only. So several
+continuations of a text can be sent ahead side by side, and one rule serves for rollback,
+cancellation, retransmission and branches:
 
-- A frame of an older epoch is stale, and whoever holds it may drop it, computed or not. A newer
-  epoch forgets all that does not lead to the frame's ``root``, which is therefore a token that has
-  been answered, or the beginning: only that is sure to be held by every peer.
-- Within an epoch serials follow each other without a gap, and what neither leads to ``root`` nor
-  follows from it is forgotten. Around a replay, or behind a cut, serials are missing, none of which
-  is needed.
-- What is replayed has been answered, and stays true in newer epochs: only the client's own word
-  makes it stale.
-- A parent is the root, a token behind it, or one of the frame itself; anything else is a fault.
-- Frames of one epoch that follow each other may be joined to one; it has the root of the first of
-  them.
+- A frame of an older epoch is stale. Its holder may drop it, computed or not. A newer epoch forgets
+  all tokens that do not lead to the frame's ``root``. The root is therefore a token that has been
+  answered, or the beginning: only these are held by every peer for certain.
+- Within an epoch serials have no gaps, and tokens that neither lead to ``root`` nor follow from it
+  are forgotten. Around a replay and after a cut serials are missing, none of which is needed.
+- Replayed tokens have been answered, and stay valid in newer epochs. Only a `Cancel` makes them
+  stale.
+- A parent is the root, a token after it, or one of the same frame; anything else is a fault.
+- Consecutive frames of one epoch may be joined to one, with the root of the first of them.
 
-Serials outlive everything that a peer forgets or never computed: two peers of a chain of which one
-has dropped stale frames still mean the same by them.
+Serials outlive what a peer forgets or never computed. Two peers of a chain, one of which has
+dropped stale frames, still mean the same tokens by them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,17 +63,17 @@ class OutOfOrder(RemoteViolation):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a frame's tokens go: into the rows behind ``start``, as rows count what a session
-    holds.
+    """Where a frame's tokens go: into the rows from ``start`` on, of the rows that a session holds.
 
     Attributes:
-        keep: rows that move to the end of the rows before ``start``, which is where
-            ``start - len(keep)`` begins; ascending, and never forward. All others from there on are
-            forgotten. Empty where forgetting the rows from ``start`` on is all that there is to do.
+        keep: rows that move to ``start - len(keep)`` and the rows after it, in ascending order and
+            never forward. All other rows from there on are forgotten. If empty, only the rows from
+            ``start`` on are forgotten.
         positions: of each token in the text: the number of its ancestors.
-        trunk: rows from 0 on that every token of the frame sees.
-        sees: None where each token sees all rows before its own. Else, for each token, the rows
-            behind the trunk that it sees, itself included: bit ``i`` stands for row ``trunk + i``.
+        trunk: number of rows, from 0 on, that every token of the frame attends to.
+        sees: None if each token attends to all rows before its own. Otherwise for each token the
+            rows after the trunk that it attends to, itself included: bit ``i`` is row ``trunk +
+            i``.
     """
 
     start: int
@@ -88,18 +85,17 @@ class Placement:
 
 @dataclass
 class TokenTree:
-    """Where a session stands on one peer. A failing `admit` changes nothing."""
+    """The tokens that a session holds on one peer. A failing `admit` changes nothing."""
 
     epoch: int = 0
-    floor: int = 0  # epochs below are stale, because the client said so ahead of its frames
-    ahead: int = 0  # and below this one, all but what is replayed: a newer epoch has been heard of
+    floor: int = 0  # epochs below are stale: the client has cancelled them
+    ahead: int = 0  # epochs below are stale, except for replays: a newer epoch was announced
     root: int = BEGINNING
     last: int = BEGINNING  # the highest serial seen
     # rows that lead to the root, its own included: there, row and position are the same
     trunk: int = 0
-    # The tokens behind the trunk, one a row: their serials, and what they see. Bit i of the latter:
-    # it is, or follows from, the token of row `trunk + i`. So the highest bit but its own is its
-    # parent.
+    # The tokens after the trunk, one a row: their serials, and what they attend to. Bit i: it is,
+    # or follows from, the token of row `trunk + i`. So the highest bit below its own is its parent.
     _serials: list[int] = field(default_factory=list)
     _sees: list[int] = field(default_factory=list)
     _resumed: bool = False  # the next frame of this epoch may leave a gap
@@ -110,16 +106,18 @@ class TokenTree:
         return self.trunk + len(self._serials)
 
     def stale(self, epoch: int, replay: bool = False) -> bool:
-        """Whether frames of this epoch come too late."""
+        """Return whether frames of this epoch come too late."""
         return epoch < max(self.epoch, self.floor if replay else self.ahead)
 
     def holds(self, root: int) -> bool:
-        """Whether a frame of a newer epoch may name this root."""
+        """Return whether a frame of a newer epoch may name this root."""
         return root in (BEGINNING, self.root) or root in self._serials
 
     def cancel(self, epoch: int, replays: bool = True) -> None:
-        """Frames of epochs before ``epoch`` are stale from now on, whether or not a newer one has
-        come; what is replayed only if ``replays``."""
+        """Make frames of epochs before ``epoch`` stale, even if no newer frame has come yet.
+
+        Replays of these epochs become stale only if ``replays``.
+        """
         self.ahead = max(self.ahead, epoch)
         if replays:
             self.floor = max(self.floor, epoch)
@@ -138,7 +136,7 @@ class TokenTree:
         Args:
             parents: how many serials before its own each token's parent is; None if each follows
                 the one before it.
-            replay: the tokens are told once more, to a peer that takes the place of another one.
+            replay: whether the tokens are sent once more, to a peer that replaces another one.
 
         Raises:
             OutOfOrder: if the frame does not continue what is held.
@@ -184,7 +182,7 @@ class TokenTree:
         )
 
     def cut(self, epoch: int, root: int) -> Placement:
-        """Begin a newer epoch by forgetting all that does not lead to ``root``; no token comes.
+        """Begin a newer epoch without tokens: forget all that do not lead to ``root``.
 
         Raises:
             OutOfOrder: if the epoch is not newer, or the root is not held.
@@ -201,9 +199,10 @@ class TokenTree:
         return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
 
     def replay_chunks(self) -> Iterator[ReplayChunk]:
-        """How all that is held is told once more, within the current epoch, to a peer that holds
-        none of it: first the trunk, as `replayed` does, then what lies behind it under the serials
-        that it has."""
+        """Yield all held tokens as frames of the current epoch, for a peer that holds none of them.
+
+        First comes the trunk, as from `replayed`, then the tokens after it under their own serials.
+        """
         yield from replayed(self.root, self.trunk)
         serials, start = self._serials, 0
         while start < len(serials):
@@ -220,15 +219,15 @@ class TokenTree:
             start = end
 
     def _parent(self, index: int) -> int:
-        """The serial of the parent of a token behind the trunk."""
+        """Return the serial of the parent of a token after the trunk."""
         ancestors = self._sees[index] ^ 1 << index
         return self._serials[ancestors.bit_length() - 1] if ancestors else self.root
 
     def _forget(
         self, epoch: int, root: int, first: int
     ) -> tuple[int, tuple[int, ...], list[int], list[int]]:
-        """The new trunk, the rows that move, and the tokens that stay behind the trunk: serials,
-        and what they see."""
+        """Return the new trunk, the rows that move, and the tokens after the trunk: their serials,
+        and what they attend to."""
         newer = epoch > self.epoch
         if newer and root == BEGINNING:
             return 0, (), [], []
@@ -253,8 +252,10 @@ class TokenTree:
 
 
 def replayed(root: int, rows: int) -> Iterator[ReplayChunk]:
-    """How ``rows`` tokens, one after the other from the beginning of the text on, are told once
-    more to a peer that holds none of them, so that the last one has the serial ``root``."""
+    """Yield the first ``rows`` tokens of a text as frames, for a peer that holds none of them.
+
+    The last token has the serial ``root``.
+    """
     before, first = BEGINNING, root - rows + 1
     for start in range(0, rows, MAX_FRAME_TOKENS):
         count = min(MAX_FRAME_TOKENS, rows - start)
@@ -265,8 +266,10 @@ def replayed(root: int, rows: int) -> Iterator[ReplayChunk]:
 
 
 def _among(follows: Sequence[int], sees: Sequence[int], after: int) -> list[int]:
-    """What the tokens ``follows``, whose indices are ``after`` or more, see of each other: bit i
-    means the i-th."""
+    """Return which of each other the tokens ``follows`` attend to: bit i is the i-th of them.
+
+    Their indices are ``after`` or more.
+    """
     if len(follows) == len(sees) - after:  # all of them, as nearly always
         return [seen >> after for seen in sees[after:]]
     index = {i: place for place, i in enumerate(follows)}
