@@ -1,7 +1,6 @@
-"""The two forms of a peer's address: ``host:port``, where it is dialled directly, and a place at a
-relay.
+"""The two forms of a peer's address: direct, ``host:port``, and at a relay.
 
-A place is the relay's own address, then ``/p2p-circuit``, then the libp2p id of whoever holds it::
+A relayed address is the relay's own, then ``/p2p-circuit``, then the libp2p id of the peer::
 
     /ip4/203.0.113.5/tcp/31337/p2p/12D3KooWRelay.../p2p-circuit/p2p/12D3KooWPeer...
 
@@ -26,14 +25,14 @@ _HOST_PORT = re.compile(
 
 @dataclass(frozen=True)
 class RelayedAddress:
-    """A place at a relay: the relay's multiaddr, and the libp2p id of whoever is found there."""
+    """An address at a relay: the relay's multiaddr, and the libp2p id of the peer behind it."""
 
     relay: str
     peer_id: str
 
     @classmethod
     def parse(cls, address: str) -> RelayedAddress:
-        """Raises ValueError if the address is no place."""
+        """Parse a relayed address. Raises ValueError if it is not one."""
         relay, circuit, peer_id = address.partition(f"{_CIRCUIT}/p2p/")
         try:
             check_multiaddr(relay)
@@ -46,7 +45,7 @@ class RelayedAddress:
 
     @property
     def circuit(self) -> str:
-        """What libp2p is told to dial."""
+        """The multiaddr that libp2p dials."""
         return self.relay + _CIRCUIT
 
     def __str__(self) -> str:
@@ -54,12 +53,12 @@ class RelayedAddress:
 
 
 def is_relayed(address: str) -> bool:
-    """Which of the two forms an address has, if it has one."""
+    """Return whether an address that has one of the two forms is a relayed one."""
     return address.startswith("/")
 
 
 def check_address(address: str) -> None:
-    """Raises ValueError if the address has neither form."""
+    """Raise ValueError if the address has neither form."""
     if is_relayed(address):
         RelayedAddress.parse(address)
         return
@@ -69,7 +68,7 @@ def check_address(address: str) -> None:
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host (an IPv6 one without its brackets) and port of a direct address.
+    """Return host (IPv6 without brackets) and port of a direct address.
 
     Raises ValueError for any other.
     """
@@ -81,5 +80,5 @@ def split(address: str) -> tuple[str, int]:
 
 
 def join(host: str, port: int) -> str:
-    """The direct address of a host and port."""
+    """Return the direct address of a host and port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

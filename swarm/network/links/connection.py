@@ -16,11 +16,10 @@ PING_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message for a session, or why no more will come.
+    """A message for a session, or the reason why no more will come.
 
     Attributes:
-        at: when it came, in seconds of the connection's clock: it may wait for long until the
-            session looks.
+        at: when it came, in seconds of the connection's clock; the session may read it much later.
     """
 
     peer_id: str
@@ -57,13 +56,13 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for anything from this peer."""
+        """Whether no session and no ping waits for this peer."""
         return not self._inboxes and not self._pings
 
     def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
-        """Let messages of a session go to ``inbox``.
+        """Deliver messages of a session to ``inbox``.
 
-        A peer that overfills it breaks the protocol.
+        A peer that sends more than it holds breaks the protocol.
         """
         self._inboxes[session] = inbox
         if self._ended is not None:
@@ -126,8 +125,7 @@ class Connection:
         await self.link.close()
 
     def _deliver(self, message: Message, nbytes: int) -> None:
-        """Never waits: a session that nobody reads must not keep pings and other sessions
-        waiting."""
+        """Deliver without waiting: an unread session must not delay pings and other sessions."""
         if isinstance(message, Pong):
             answered = self._pings.get(message.nonce)
             if answered is not None and not answered.done():
@@ -146,7 +144,7 @@ class Connection:
 
 
 def _put_last(inbox: "asyncio.Queue[Arrival]", arrival: Arrival) -> None:
-    """The end must be heard, whatever it takes the place of."""
+    """Deliver the end of a connection, in place of an older message if the inbox is full."""
     if inbox.full():
         inbox.get_nowait()
     inbox.put_nowait(arrival)

@@ -14,14 +14,13 @@ class Dialer:
     """Opens links. One per process; close it at the end.
 
     Attributes:
-        streams: for places at relays; None as long as there is no libp2p daemon. Its owner closes
-            it.
+        streams: for relayed addresses; None while there is no libp2p daemon. Its owner closes it.
 
     Args:
-        me: who says hello.
-        delay_ms: emulated one-way delay of what is sent over the links.
-        speaks_for: how many clients a gateway asks for; peers whose version of the protocol knows
-            it are told so.
+        me: the member that dials.
+        delay_ms: emulated one-way delay of the messages that are sent over the links.
+        speaks_for: for how many clients a gateway asks; sent to peers whose version of the protocol
+            has `Behalf`.
     """
 
     def __init__(
@@ -38,12 +37,14 @@ class Dialer:
         self._websockets = WebSockets()
 
     async def connect(self, address: str, certificate: str, peer_id: str) -> Link:
-        """A link to a peer, which has proved its id: at ``host:port`` it must also show the
-        certificate of that SHA-256 fingerprint (hex), at a relay be the libp2p node of the address.
+        """Open a link to a peer, which has proved its id.
+
+        At ``host:port`` the peer must also show the certificate of that SHA-256 fingerprint (hex).
+        At a relay it must be the libp2p node of the address.
 
         Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does, or it does
-                not take us in.
+            LinkClosed: if it does not answer in `CONNECT_TIMEOUT_S`, is another peer, or refuses
+            us.
         """
         link = await self._open(address, certificate)
         await introduce(link, self.me, peer_id)

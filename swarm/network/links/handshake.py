@@ -1,6 +1,6 @@
-"""The hello over a link, on both sides of it.
+"""The handshake over a link, on both of its sides.
 
-See `swarm.wire.handshake` for what is said, and why that is enough.
+`swarm.wire.handshake` defines its messages, and why they are enough.
 """
 
 import asyncio
@@ -31,19 +31,16 @@ from swarm.wire.messages import Fault, FaultCode
 HELLO_TIMEOUT_S = 3.0
 MAX_UNFINISHED = 512  # hellos of a process that have begun
 MAX_UNFINISHED_AN_ADDRESS = 64
-RELAYED = "relays"  # the address of all that come through relays: nobody sees where they come from
+RELAYED = "relays"  # the address of all links through relays: their own addresses are hidden
 
 log = logging.getLogger(__name__)
 
 
 async def introduce(link: Link, me: LocalMember, expected: str) -> None:
-    """Say hello on a link that was dialled.
-
-    Then its ``peer_id`` is proved, and ``rtt_ms`` is known.
+    """Do the dialling side's handshake. Then the link's ``peer_id`` and ``rtt_ms`` are set.
 
     Raises:
-        LinkClosed: if the other side is not the expected one or does not take us in, with the link
-            closed.
+        LinkClosed: if the other side is not the expected peer, or refuses us. The link is closed.
     """
     try:
         if not me.network.admits(expected):
@@ -77,7 +74,7 @@ async def _introduce(link: Link, me: LocalMember, expected: str) -> None:
 
 
 class HandshakeTicket:
-    """A hello that has begun, until it is over."""
+    """A place among the unfinished handshakes, until it is given back by `end`."""
 
     def __init__(self, door: "HandshakeLimiter", address: str) -> None:
         self._door = door
@@ -92,7 +89,7 @@ class HandshakeTicket:
 
 
 class HandshakeLimiter:
-    """Where links come in. One per process: it bounds the hellos that are not finished."""
+    """The serving side's handshakes. One per process: it bounds those that are not finished."""
 
     def __init__(self, me: LocalMember) -> None:
         self.me = me
@@ -103,9 +100,9 @@ class HandshakeLimiter:
         return len(self._unfinished)
 
     def enter(self, address: str) -> HandshakeTicket | None:
-        """Somebody has connected from an address, and is given `HELLO_TIMEOUT_S`.
+        """Count a connection from an address, whose handshake may take `HELLO_TIMEOUT_S`.
 
-        None if too many others have.
+        Return None if too many others are unfinished.
         """
         if not self._unfinished.enter(address):
             log.info("too many unfinished hellos; not taking one from %s", address)
@@ -117,9 +114,9 @@ class HandshakeLimiter:
         self._unfinished.leave(address)
 
     async def admits(self, link: Link) -> bool:
-        """Hear the hello of whoever dialled us.
+        """Do the serving side's handshake. Return whether the link's ``peer_id`` is proved now.
 
-        Then the link's ``peer_id`` is proved, or the link is closed.
+        If not, the link is closed.
         """
         try:
             await within(HELLO_TIMEOUT_S, self._hear(link))

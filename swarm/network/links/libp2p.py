@@ -1,7 +1,7 @@
-"""Links through libp2p: one stream each, for peers that nobody can dial directly.
+"""Links through libp2p: one stream each, for peers that cannot be dialled directly.
 
-libp2p's handshake proves the id of the other side, whatever relays lie between. On a stream every
-message follows its length in four bytes; a length of zero is only a sign of life.
+libp2p's handshake proves the id of the other side, through any relays. On a stream every message
+follows its length in four bytes; a length of zero is a sign of life.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class StreamLink(Link):
-    """A link that is a stream of libp2p's, whose bytes come from and go to our own daemon."""
+    """A link over a stream of libp2p, whose bytes pass through our own daemon."""
 
     relayed = True
 
@@ -123,21 +123,21 @@ class StreamLink(Link):
 
 
 class Streams:
-    """Opens and accepts links over a libp2p daemon, which somebody else starts and stops.
+    """Opens and accepts links over a libp2p daemon, which its owner starts and stops.
 
-    Close it before that.
+    Close it before the daemon stops.
     """
 
     def __init__(self, daemon: P2P) -> None:
         self._daemon = daemon
-        # given up, but the daemon has yet to say how they ended
+        # streams that were given up, but that the daemon may still open
         self._late: set[asyncio.Task[Opened]] = set()
 
     async def open(self, address: str, delay_ms: float = 0.0) -> StreamLink:
-        """A link to whoever holds a place at a relay.
+        """Open a link to the peer at a relayed address.
 
         Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or the address is none.
+            LinkClosed: if it does not answer in `CONNECT_TIMEOUT_S`, or the address is not one.
         """
         try:
             place = RelayedAddress.parse(address)
@@ -165,8 +165,10 @@ class Streams:
         handle: Callable[[Link], Awaitable[None]],
         delay_ms: float = 0.0,
     ) -> None:
-        """Let ``handle`` have every link that comes through ``door``; it is closed when ``handle``
-        returns."""
+        """Pass every link that completes the handshake to ``handle``.
+
+        The link is closed when ``handle`` returns.
+        """
 
         async def take(
             info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -187,7 +189,7 @@ class Streams:
         await self._daemon.add_binary_stream_handler(PROTOCOL, take)
 
     async def leads(self, place: RelayedAddress) -> bool:
-        """Whether whoever holds a place is there now: dialled anew, and hung up again."""
+        """Return whether the peer at a relayed address can be reached now: dial it and hang up."""
         with contextlib.suppress(LinkClosed):
             link = await self.open(str(place))
             await link.close()
@@ -218,8 +220,8 @@ class Streams:
         return reader, writer
 
     def _leave(self, dialling: "asyncio.Task[Opened]") -> None:
-        """Close what nobody waits for any more: the daemon cannot be told to stop, and would keep
-        the stream."""
+        """Close a stream that is no longer wanted as soon as it opens: dialling cannot be
+        stopped."""
         self._late.add(dialling)
         dialling.add_done_callback(self._discard)
 

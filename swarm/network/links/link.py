@@ -1,10 +1,8 @@
 """Links: messages both ways between two members of the swarm.
 
-What every transport promises, and what all share.
-
-`websocket` carries them directly, `libp2p` through libp2p, and `dialer` opens both.
-For demonstrations a link can hold every message back for a while before it leaves: an *emulated*
-delay, so that a swarm on one machine behaves as if there were an internet between its members.
+This module holds what all transports promise and share. `websocket` carries links directly,
+`libp2p` through libp2p, and `dialer` opens both. A link can hold every message back for an
+*emulated* delay, so that a swarm on one machine behaves as one on the internet.
 """
 
 import abc
@@ -21,8 +19,8 @@ from swarm.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, WireError, dec
 from swarm.wire.messages import Message
 
 CONNECT_TIMEOUT_S = 5.0
-SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for so long is as good as gone
-CLOSE_TIMEOUT_S = 1.0  # for a goodbye; whoever does not answer it is cut off
+SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for this long is taken as gone
+CLOSE_TIMEOUT_S = 1.0  # for closing in order; then the connection is cut off
 HEARTBEAT_S = 6.0  # a silent link is given up after one and a half of these
 # an event loop's timers are late by up to this much: the rest of an emulated delay is spun away
 TIMER_S = 0.001
@@ -48,26 +46,26 @@ class LinkClosed(SwarmUnavailable):
 class Link(abc.ABC):
     """Messages to and from one other member. Made by `Dialer.connect`, or by the side that accepts.
 
-    Any number of tasks may send, one may receive. Nothing is kept here that the other side does not
-    take: senders wait, and what is not received stays with its sender. A link on which nothing is
-    heard for one and a half `HEARTBEAT_S` while somebody receives is lost.
+    Any number of tasks may send, one may receive. The link does not buffer: senders wait for a slow
+    reader, and messages that are not received stay with their sender. A link is lost if nothing
+    arrives for one and a half `HEARTBEAT_S` while a task receives.
 
-    A transport says how bytes are written and read, and how silence is broken.
+    A transport implements how bytes are written and read, and the sign of life.
 
     Attributes:
-        peer_id: of the other side, once it has proved it; "" before.
-        version: of the protocol, as both sides agreed in the hello.
-        rtt_ms: the round trip of the hello, where we dialled; infinite before.
-        binding: what this channel is known by at both of its ends, and no other channel; see
+        peer_id: the proven id of the other side; "" before the handshake.
+        version: of the protocol, as agreed in the handshake.
+        rtt_ms: the round trip of the handshake, on the dialling side; infinite before.
+        binding: bytes that both ends of this channel know, and that no other channel has; see
             `swarm.wire.handshake`.
 
     Args:
-        transport: what the bytes leave by, to be cut off where a goodbye takes too long.
-        address: who is at the other end: where it was dialled, or for error messages.
-        delay_ms: emulated one-way delay of what is sent from here.
+        transport: of the bytes; it is cut off if closing in order takes too long.
+        address: of the other end, as dialled, or for error messages.
+        delay_ms: emulated one-way delay of the messages that are sent here.
     """
 
-    relayed: ClassVar[bool]  # it goes by way of a third computer
+    relayed: ClassVar[bool]  # it passes through a third computer
 
     def __init__(
         self,
@@ -94,19 +92,22 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     async def _write(self, message: bytes) -> None:
-        """Let a message leave; waits while the other side is slow.
+        """Write a message; wait while the other side is slow.
 
         Raises ConnectionError or RuntimeError.
         """
 
     @abc.abstractmethod
     async def _read(self, most: int) -> bytes:
-        """The next message; longer ones than ``most`` may be refused before they have come as a
-        whole. Raises LinkClosed, WireError. Cancelling it loses nothing."""
+        """Return the next message.
+
+        Messages longer than ``most`` bytes may be refused before they have arrived as a whole.
+        Cancelling it loses nothing. Raises LinkClosed, WireError.
+        """
 
     @abc.abstractmethod
     async def _sign(self) -> None:
-        """Say something that is no message. Raises ConnectionError or RuntimeError."""
+        """Send a sign of life, which is not a message. Raises ConnectionError or RuntimeError."""
 
     @abc.abstractmethod
     async def _say_goodbye(self) -> None:
@@ -115,7 +116,7 @@ class Link(abc.ABC):
     @property
     @abc.abstractmethod
     def _is_shut(self) -> bool:
-        """Whether the transport says by itself that it is closed."""
+        """Whether the transport reports that it is closed."""
 
     async def send(self, message: Message) -> int:
         """Send one message and return its size in bytes; waits while the other side is slow.
@@ -126,16 +127,16 @@ class Link(abc.ABC):
         return await self.send_bytes(encode(message, self.version))
 
     async def receive(self) -> Message:
-        """The next message.
+        """Return the next message.
 
         Raises:
             LinkClosed: if the link is closed.
-            WireError: if the other side sent something that is no message.
+            WireError: if the other side sent bytes that are not a message.
         """
         return decode(await self.receive_bytes(), self.version)
 
     async def send_bytes(self, data: bytes) -> int:
-        """`send` what is a message already."""
+        """Send an encoded message, as `send` does."""
         if self.closed:
             raise LinkClosed(self.address, self._lost or "it was closed")
         if self._releaser is None:
@@ -210,9 +211,9 @@ class Link(abc.ABC):
             raise LinkClosed(self.address, self._lost)
 
     def _watch(self, left_before: int) -> None:
-        """While somebody sends: cut the link off if nothing has left.
+        """Cut the link off if no bytes have left since the last look, while a task sends.
 
-        A thin link takes long, but it moves.
+        A thin link is slow, but some bytes leave.
         """
         unsent = self._transport.get_write_buffer_size()
         left = self.bytes_sent - unsent
@@ -225,7 +226,7 @@ class Link(abc.ABC):
         self._transport.abort()
 
     async def _keep_warm(self) -> None:
-        """Break silence, until nothing was said for a while."""
+        """Send signs of life, until no message was sent for `WARM_FOR_S`."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError, RuntimeError):
             while not self.closed and loop.time() - self._sent_at < WARM_FOR_S:
@@ -251,5 +252,5 @@ class Link(abc.ABC):
                 while time.monotonic() < due:  # noqa: ASYNC110 (nothing is waited for but time)
                     await asyncio.sleep(0)
                 await self._send_now(data)
-        while not self._held.empty():  # whoever waits for a place need not wait for nothing
+        while not self._held.empty():  # so that senders that wait for room end
             self._held.get_nowait()

@@ -1,4 +1,4 @@
-"""Messages that are written in their order whatever becomes of those who wait for it."""
+"""Messages that are written in order, even if the tasks that wait for it are cancelled."""
 
 import asyncio
 from collections import deque
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Outbox(Generic[T]):
-    """What is put is written by a task of its own: cancelling the wait for it tears nothing apart.
+    """Writes items by a task of its own, so that cancelling the wait for one tears no write apart.
 
-    It is bounded by its users, each of which waits for what it has put before it puts more.
-    ``drop`` it at the end.
+    Its users bound it: each waits for its items to be written before it puts more. Call `drop` at
+    the end.
 
     Args:
         write: writes one item. If it raises, nothing more is written, and all who wait get that

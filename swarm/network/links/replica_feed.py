@@ -1,4 +1,4 @@
-"""Frames for a peer that stands by: sent by a task of their own, so that nobody ever waits for
+"""Frames for a peer that stands by, sent by a task of their own: the session never waits for
 them."""
 
 import asyncio
@@ -11,14 +11,14 @@ from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.messages import Frame, Message
 
-# tokens that wait for a slow link, beside what is told first; with more it is given up
+# tokens that wait for a slow link, beside the first frames; with more the feed is given up
 MAX_BEHIND_TOKENS = 512
 
 log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
-    """Whatever takes messages."""
+    """Something that takes messages."""
 
     def send(self, message: Message) -> Awaitable[int]:
         """Raises `LinkClosed`."""
@@ -29,10 +29,9 @@ S = TypeVar("S", bound=Sender)
 
 
 class ReplicaFeed(Generic[S]):
-    """Tells a peer first what there was, and then every frame that is put.
+    """Sends a peer the first frames, and then every frame that is put.
 
-    Where that fails or lags too far behind, the feed is over, and nobody is told. Whoever makes one
-    calls `close`.
+    If that fails or lags too far behind, the feed ends silently. Its owner calls `close`.
 
     Args:
         connect: gives what the frames are sent to. Raises `LinkClosed`.

@@ -1,6 +1,6 @@
 """Direct links: one TLS WebSocket each.
 
-The other side is known by the fingerprint of its certificate, which its signed record vouches for.
+The other side is authenticated by the fingerprint of its certificate, as in its signed record.
 """
 
 import asyncio
@@ -25,8 +25,7 @@ AnyWebSocket: TypeAlias = (
 
 
 class WebSocketLink(Link):
-    """A link that is a WebSocket, which the other side closes and keeps alive as that protocol
-    says."""
+    """A link over a WebSocket, with the close and the pings of that protocol."""
 
     relayed = False
 
@@ -90,11 +89,11 @@ class WebSockets:
         )
 
     async def open(self, address: str, certificate: str, delay_ms: float = 0.0) -> WebSocketLink:
-        """A link to ``host:port``, which must show the certificate of that SHA-256 fingerprint
+        """Open a link to ``host:port``, which must show the certificate of that SHA-256 fingerprint
         (hex).
 
         Raises:
-            LinkClosed: if nobody answers in `CONNECT_TIMEOUT_S`, or somebody else does.
+            LinkClosed: if it does not answer in `CONNECT_TIMEOUT_S`, or shows another certificate.
         """
         dialling = asyncio.ensure_future(self._dial(address, certificate))
         try:
@@ -125,16 +124,14 @@ class WebSockets:
 
 
 def _pinned(certificate: str) -> aiohttp.Fingerprint:
-    """No authority and no name is asked: the other side shows this certificate, or is hung up
-    on."""
+    """Return the pin of a certificate, in place of authorities and names."""
     return aiohttp.Fingerprint(bytes.fromhex(certificate))
 
 
 async def accept(
     request: web.Request, certificate: str, delay_ms: float = 0.0
 ) -> tuple[Link, web.StreamResponse]:
-    """The serving side of `WebSockets.open`: the link, and what the web handler returns when the
-    link is done.
+    """Return the serving side of a link, and what the web handler returns when the link is done.
 
     Args:
         certificate: the fingerprint of the one that we show.
@@ -148,7 +145,7 @@ async def accept(
 
 @contextlib.contextmanager
 def _errors_of_connections() -> Iterator[None]:
-    """aiohttp's own errors as those that any transport raises."""
+    """Turn aiohttp's errors into those that every transport raises."""
     try:
         yield
     except aiohttp.ClientError as error:
@@ -156,6 +153,5 @@ def _errors_of_connections() -> Iterator[None]:
 
 
 async def _refuse_redirect(*_: object) -> None:
-    """A member answers for itself: following it elsewhere would leave the pinned certificate
-    behind."""
+    """Refuse redirects: the pinned certificate belongs to the address that was dialled."""
     raise aiohttp.ClientError("it sends us elsewhere")

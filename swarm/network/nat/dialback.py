@@ -1,10 +1,7 @@
-"""Am I reachable?
+"""Dial-back: a bootstrap node dials a peer, and answers whether that worked and where it saw it.
 
-A bootstrap node is asked to dial us back, and tells whether that worked and where it saw us.
-
-Against misuse it dials only the computer that asks: the address that libp2p sees it at, or where
-that is loopback, one of its own. It does so a few times a minute for one address, and for few at a
-time.
+Against misuse it dials only the computer that asks: the address that libp2p sees, or, if that is
+loopback, one of its own. It dials one address a few times a minute, and few at a time.
 """
 
 from __future__ import annotations
@@ -52,9 +49,9 @@ _T = TypeVar("_T", bound=StrictModel)
 
 
 class DialRequest(StrictModel):
-    """Does ``address`` lead to me, who shows this certificate?
+    """Ask whether ``address`` leads to the sender, who shows this certificate.
 
-    Unless ``exact``, its port may also be tried where you see me.
+    Unless ``exact``, its port may also be tried at the address that the node sees.
     """
 
     address: Annotated[Address, AfterValidator(_direct)]
@@ -63,8 +60,11 @@ class DialRequest(StrictModel):
 
 
 class DialResponse(StrictModel):
-    """Where the asker was seen (IP addresses), which address was tried if any was, and whether
-    somebody answered there who shows the certificate."""
+    """The result of a dial-back.
+
+    ``seen``: the IP addresses that the asker comes from. ``tried``: the address that was dialled,
+    if any was. ``worked``: whether the certificate was shown there.
+    """
 
     seen: Annotated[
         tuple[Annotated[str, Field(max_length=45)], ...], Field(strict=False, max_length=8)
@@ -74,8 +74,7 @@ class DialResponse(StrictModel):
 
 
 async def ask(daemon: P2P, bootstrap: Sequence[str], question: DialRequest) -> list[DialResponse]:
-    """What the bootstrap nodes answer; those that say nothing in time, or nothing valid, are left
-    out."""
+    """Return the answers of the bootstrap nodes, without those that are late or not valid."""
     answers = await asyncio.gather(*(_ask_one(daemon, address, question) for address in bootstrap))
     return [answer for answer in answers if answer is not None]
 
@@ -84,7 +83,7 @@ async def ask(daemon: P2P, bootstrap: Sequence[str], question: DialRequest) -> l
 async def answering(
     daemon: P2P, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[None]:
-    """Answer those who ask, for as long as the daemon runs or the block lasts."""
+    """Answer dial-back requests while the daemon runs and the block lasts."""
     websockets = WebSockets()
     responder = Responder(daemon, websockets, clock)
     try:
@@ -114,7 +113,7 @@ class Responder:
         self._names = TokenBuckets(rate, clock, MAX_KEYS)  # that are looked up for one asker
 
     async def answer(self, asked: BytesValue, context: object) -> BytesValue:
-        """hivemind's handler. What it raises is told to the asker."""
+        """Answer a request, as hivemind's handler. Errors that it raises are sent to the asker."""
         question = _decoded(DialRequest, asked.value)
         remote: PeerID = context.remote_id  # type: ignore[attr-defined]
         seen = seen_at(
@@ -148,7 +147,7 @@ class Responder:
         return answer.model_copy(update={"tried": named, "worked": True})
 
     async def _allowed(self, question: DialRequest, seen: Collection[str]) -> str | None:
-        """The IP address to dial, None if none may be."""
+        """Return the IP address to dial, None if none is allowed."""
         host, port = split(question.address)
         named = [host] if _is_ip(host) else []
         if not named and self._names.take(next(iter(seen))):
@@ -164,10 +163,10 @@ class Responder:
 def choose(
     named: Sequence[str], seen: Collection[str], exact: bool, is_ours: Callable[[str], bool]
 ) -> str | None:
-    """Which address to dial: one that the asker names and is seen at, else one it is seen at unless
-    it says exactly.
+    """Return the address to dial: one that the asker names and is seen at, else one it is seen at.
 
-    An asker that is seen at loopback runs on this computer, and may name any address of it.
+    With ``exact``, only one that it names. An asker that is seen at loopback runs on this computer,
+    and may name any address of it.
     """
     here = any(ipaddress.ip_address(each).is_loopback for each in seen)
     for address in named:
@@ -177,7 +176,7 @@ def choose(
 
 
 def seen_at(multiaddrs: Iterable[str]) -> list[str]:
-    """The IP addresses of direct connections, each once: one over a relay would show the
+    """Return the IP addresses of direct connections, each once. One over a relay shows the
     relay's."""
     found: dict[str, None] = {}
     for multiaddr in multiaddrs:

@@ -45,12 +45,12 @@ class NoLan(NetworkUnreachable):
 async def announced(
     network: str, addresses: Sequence[str], interfaces: Sequence[str] = ()
 ) -> AsyncIterator[None]:
-    """Let others on the local network find a bootstrap node, as long as the block lasts.
+    """Announce a bootstrap node on the local network while the block lasts.
 
     Args:
         network: the swarm network's name.
-        addresses: multiaddrs of the node, best first; loopback is not told, unless it is all there
-            is, nor are those of more than `MAX_ADDRESS_BYTES`.
+        addresses: multiaddrs of the node, best first. Loopback is announced only if there is
+            nothing else, and none with more than `MAX_ADDRESS_BYTES`.
         interfaces: our addresses to speak from; all by default.
 
     Raises:
@@ -91,8 +91,9 @@ async def announced(
 async def find(
     network: str, timeout_s: float = FIND_S, interfaces: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Multiaddrs of bootstrap nodes of a swarm network that announce themselves; what is no such
-    address is left out.
+    """Return multiaddrs of bootstrap nodes of a swarm network that announce themselves.
+
+    Anything else that is announced is left out.
 
     Raises:
         NoLan: if multicast DNS does not work here.
@@ -117,7 +118,7 @@ async def find(
 
 
 def search(network: Network) -> Network:
-    """The network, entered also through the nodes that are found here; blocks for `FIND_S`.
+    """Return the network with the bootstrap nodes that are found nearby added; block for `FIND_S`.
 
     Raises NoLan.
     """
@@ -128,7 +129,7 @@ def search(network: Network) -> Network:
 
 
 def _addresses(properties: dict[str, str | None], network: str) -> list[str]:
-    """What a stranger on the local network announces, checked."""
+    """Return the valid addresses that a computer on the local network announces."""
     if properties.get("network") != network:
         return []
     addresses: list[str] = []

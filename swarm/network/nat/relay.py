@@ -1,5 +1,4 @@
-"""A way in for a computer that nobody can dial: a libp2p daemon that only dials out, and holds
-places at relays."""
+"""A way in for a computer that cannot be dialled: a libp2p daemon that holds places at relays."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ _PAUSE_S = 0.5  # between two looks whether a relay has given a place: the daemo
 class Relay:
     """The running daemon. Made by `start`, ended by `stop`.
 
-    It has an identity of its own, since libp2p takes two daemons of one identity for one: whoever
-    announces its places in a signed record vouches for it.
+    It has an identity of its own, since libp2p takes two daemons of one identity for one. The peer
+    that announces its places in a signed record vouches for it.
 
     Args:
-        asked: the places that it has asked for.
+        asked: the relayed addresses that it has asked for.
     """
 
     def __init__(self, daemon: P2P, network: Network, asked: tuple[RelayedAddress, ...]) -> None:
@@ -62,12 +61,11 @@ class Relay:
         return cls(daemon, network, asked)
 
     async def ask(self, question: DialRequest) -> list[DialResponse]:
-        """Whether an address leads to us, as the bootstrap nodes see it."""
+        """Ask the bootstrap nodes whether an address leads to us."""
         return await ask(self._daemon, self._network.bootstrap, question)
 
     async def places(self, outside: Streams) -> tuple[str, ...]:
-        """Addresses under which `streams` can be reached now, one a relay; none before a relay has
-        given a place.
+        """Return the addresses at which `streams` can be reached now, one a relay.
 
         Args:
             outside: of another daemon, from where they are tried. `streams` must serve.
@@ -76,7 +74,7 @@ class Relay:
         return tuple(str(place) for place, leads in zip(self._asked, there, strict=True) if leads)
 
     async def wait_for_place(self, outside: Streams, timeout_s: float) -> tuple[str, ...]:
-        """`places`, as soon as there is one, or none when time is up."""
+        """Return `places` as soon as there is one, or none when time is up."""
         deadline = time.monotonic() + timeout_s
         while True:
             places = await self.places(outside)

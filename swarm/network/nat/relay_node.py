@@ -1,4 +1,4 @@
-"""A bootstrap node that relays for others, tried out before anybody relies on it.
+"""A bootstrap node that relays for others, tested before others rely on it.
 
 libp2p's daemon (hivemind 1.1.12) starts two relays side by side: one with the limits that it is
 given, and one with go-libp2p's own, which cuts every link after 128 KiB. Which of them gets to
@@ -61,7 +61,8 @@ async def join_and_relay(
 
 
 async def relays_well(network: Network) -> bool:
-    """Whether a large message comes back over a link through the network's bootstrap node."""
+    """Return whether a large message comes back over a link through the network's bootstrap
+    node."""
     async with contextlib.AsyncExitStack() as life:
         try:
             me = LocalMember(Identity.generate(), network)
