@@ -1,4 +1,4 @@
-"""How far our clock is from the bootstrap nodes', found out without entering the network."""
+"""The distance of our clock from the bootstrap nodes', without entering the network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ ASK_TIMEOUT_S = 3.0
 
 
 async def clock_skew_s(network: Network) -> float:
-    """By how many seconds our clock is ahead of the bootstrap nodes' clocks, by the median of those
-    that answer.
+    """Return by how many seconds our clock is ahead of the bootstrap nodes' median.
 
     Works where joining fails because of the clock: it only asks what time it is.
     Raises NoBootstrap if no node tells its time, DirectoryDown if libp2p's daemon does not run.
@@ -38,7 +37,7 @@ async def clock_skew_s(network: Network) -> float:
 
 
 async def _ask(daemon: P2P, address: str) -> None:
-    """Ask one node for its time, which the gate hears."""
+    """Ask one node for its time, which the gater notes."""
     # The class's own `get_stub` is for nodes that have entered the DHT; the inherited one needs the
     # daemon only.
     stub = super(DHTProtocol, DHTProtocol).get_stub(

@@ -1,8 +1,8 @@
-"""What a reader looks at: few keys, wherever they are, and yet a fair sample of all peers.
+"""A crawl of the trees of keys: it reads few keys, and yet samples all peers fairly.
 
-It reads the root of every tree. Where it finds enough records to suspect others below, it goes down
-on a way chosen by lot, to the end. If that was little, it reads what is left beside its way until
-it has seen enough, or everything.
+A reader reads the root of every tree. Where it finds enough records to suspect others below, it
+goes down a random way, to the end. If that gave few records, it reads keys beside its way until it
+has enough records, or all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CrawlSample(Generic[T]):
-    """Records, and for how many like it each stands; the estimated number of all, exact if
-    ``complete``."""
+    """A sample of records.
+
+    ``weights``: for how many records each stands. ``total``: the estimated number of all records,
+    exact if ``complete``.
+    """
 
     records: tuple[T, ...]
     weights: tuple[float, ...]
@@ -37,14 +40,13 @@ class CrawlSample(Generic[T]):
 class Crawl(Generic[T]):
     """One reading of some trees.
 
-    Ask what is `wanted`, read it, say what was `saw`; until nothing is wanted.
+    Read the keys that are `wanted` and pass the records to `saw`, until no key is wanted.
 
     Args:
         enough: records; with fewer, the reader goes on beside its ways.
-        counts: whether a record is one of those that are looked for; others only show that a key is
-            in use.
-        satisfied: whether these records will do; otherwise it goes on, too.
-        signpost: records of a key from which on others may lie below.
+        counts: whether a record is one that is looked for; others only show that a key is in use.
+        satisfied: whether these records suffice; otherwise the reader goes on, too.
+        signpost: with this many records at a key, others may lie below it.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Crawl(Generic[T]):
         return sum(map(len, self._read.values()))
 
     def wanted(self) -> list[Shard]:
-        """The keys to read next; none when it is done."""
+        """Return the keys to read next; none when the crawl is done."""
         on_the_way = [shard for tree in self._trees for shard in self._ahead(tree)]
         if on_the_way:
             return on_the_way
@@ -85,15 +87,14 @@ class Crawl(Generic[T]):
         return self._rng.sample(beside, min(len(beside), BATCH, room))
 
     def saw(self, found: Mapping[Shard, Sequence[T]]) -> None:
-        """What lies under keys that were wanted."""
+        """Note the records under keys that were wanted."""
         self._read.update(found)
 
     def sample(self) -> CrawlSample[T]:
-        """Of every tree a choice in which no peer is more than twice as likely to be as another
-        one.
+        """Return a sample in which no peer of a tree is twice as likely to be as another one.
 
-        Records of upper keys, which more readers read, are thinned for it. If what was read
-        satisfies and the thinned choice does not, nothing is thinned.
+        Records of upper keys, which more readers read, are thinned for it. Nothing is thinned if
+        all records satisfy and the thinned sample would not.
         """
         kept: list[tuple[T, float]] = []
         for tree in self._trees:
@@ -126,7 +127,7 @@ class Crawl(Generic[T]):
         return (record for shard in self._read for record in self._counting(shard))
 
     def _ahead(self, tree: int) -> list[Shard]:
-        """What comes next on a tree's way."""
+        """Return the next keys on a tree's way."""
         depth = 0
         while (shard := Shard(tree, self._ways[tree][:depth])) in self._read:
             if depth == MAX_DEPTH or not self._leads_on(shard):
@@ -140,7 +141,7 @@ class Crawl(Generic[T]):
         ]
 
     def _beside(self) -> list[Shard]:
-        """Keys that were not read though there may be records."""
+        """Return keys that were not read though they may hold records."""
         crowded = [shard for shard in self._read if self._leads_on(shard)]
         return [child for shard in crowded for child in shard.children if child not in self._read]
 
@@ -148,12 +149,12 @@ class Crawl(Generic[T]):
         return len(self._read[shard]) >= self._signpost
 
     def _chance(self, shard: Shard) -> float:
-        """That this key came to be read."""
+        """Return the chance with which this key came to be read."""
         if not shard.depth:
             return 1.0
         return self._chance(shard.parent) * (1.0 if shard.sibling in self._read else 0.5)
 
     def _estimate(self, shard: Shard) -> float:
-        """How many records that count lie under this key and those below."""
+        """Return the estimated number of counting records at this key and below."""
         below = [self._estimate(child) for child in shard.children if child in self._read]
         return len(self._counting(shard)) + (2 * sum(below) / len(below) if below else 0.0)

@@ -1,5 +1,4 @@
-"""libp2p's daemon, the one process that a node has beside its own: in a session of its own, and
-ended for certain."""
+"""libp2p's daemon: a process of its own, in its own session, which is always ended."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ START_TIMEOUT_S = 90.0  # 0.2 s on a quiet computer; a process that fails ends a
 ANSWER_TIMEOUT_S = 15.0  # of a bootstrap node; one that is not there refuses at once, as a rule
 _STOP_TIMEOUT_S = 3.0  # the daemon ends within milliseconds unless it hangs
 _LOOK_S = 0.02  # between two looks whether the process listens: the first thing it says comes later
-# What a bootstrap node lends to peers that nobody can dial. A place costs nothing while it is not
+# What a bootstrap node lends to peers that cannot be dialled. A place costs nothing while it is not
 # used. A link through a relay that meets a limit is cut; its user takes that for a failure and
 # repairs it.
 RELAY_LIMITS = {
@@ -170,7 +169,7 @@ def _relay_settings(lends: bool) -> dict[str, object]:
 async def _created(
     creating: Coroutine[Any, Any, P2P], started: Sequence[P2P], timeout_s: float
 ) -> P2P:
-    """The daemon, once it runs and has been let in."""
+    """Return the daemon once it runs and has entered."""
     task = asyncio.create_task(creating)
     try:
         await _wait_until_listening(task, started)
@@ -210,7 +209,7 @@ async def _wait_until_listening(creating: asyncio.Task[P2P], started: Sequence[P
 
 
 def _listens(daemon: P2P) -> bool:
-    """Whether its process has opened the socket by which we talk to it."""
+    """Return whether its process has opened the socket through which we control it."""
     return os.path.exists(daemon._daemon_listen_maddr["unix"])
 
 
@@ -220,7 +219,7 @@ async def stop_daemon(daemon: P2P) -> None:
     child, daemon._child = daemon._child, None
     if child is None:
         return
-    # before the first await: whoever cancels us has ended the daemon all the same
+    # before the first await, so that the daemon ends even if we are cancelled
     _signal(child, signal.SIGTERM)
     # of the tasks and sockets on our side, so that the daemon's last complaints are not shown
     await daemon.shutdown()
@@ -234,10 +233,10 @@ async def stop_daemon(daemon: P2P) -> None:
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Not by `child.send_signal`, which looks whether the process has ended and so takes its exit
-    from asyncio.
+    """Signal a child, but not by `child.send_signal`.
 
-    asyncio's watcher then warns about an "unknown child process" on whoever's terminal this is.
+    That polls the process and so takes its exit from asyncio, whose watcher then warns about an
+    "unknown child process" on the terminal.
     """
     if child.returncode is None:
         with suppress(ProcessLookupError):

@@ -39,10 +39,10 @@ _T = TypeVar("_T")
 
 
 def node_of_client(me: Identity, network: Network) -> Identity:
-    """The identity of a client's node in the DHT: of its own, so that clients and peers of one key
-    do not share a node.
+    """Return the identity of a client's node in the DHT.
 
-    Where the network has a list of members, the node is `me`, since others let no other one in.
+    It is a new one, so that clients and peers of one key do not share a node. If the network has a
+    list of members, it is `me`, since others let no other node in.
     """
     return Identity.generate() if network.members is None else me
 
@@ -83,8 +83,9 @@ class Directory:
         `client_mode`.
 
         A `bootstrap_node` may be the first of its network, or start before those that it names. A
-        client looks up, but neither stores for others nor is called by them. Nodes that are
-        `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case those lie.
+        client looks up records, but stores none for others and is not called by them. Nodes that
+        are `known`, by their multiaddrs, are greeted besides the bootstrap nodes, in case those
+        lie.
 
         Raises NoBootstrap if no bootstrap node is configured or none answers within `timeout_s`,
         ClockOff if our clock is too far from theirs.
@@ -118,24 +119,24 @@ class Directory:
 
     @property
     def neighbours(self) -> int:
-        """How many other nodes of the DHT this one knows."""
+        """The number of other nodes of the DHT that this one knows."""
         return self._node.neighbours
 
     @property
     def stored(self) -> int:
-        """How many records this node keeps for others."""
+        """The number of records that this node stores for others."""
         return self._node.stored
 
     async def connections(self) -> int:
-        """How many nodes and peers are connected to libp2p's daemon, those that it relays for
-        included."""
+        """Return how many nodes and peers are connected to the daemon, including those it relays
+        for."""
         return len(await _within(LOOKUP_TIMEOUT_S, self.daemon.list_peers()))
 
     async def publish(self, record: PeerRecord, *, lifetime_s: float = RECORD_LIFETIME_S) -> None:
         """Store our record until `lifetime_s` from now, in place of the one published before.
 
-        Before that, now and then, look where it should lie. If it moves, the old place says so at
-        once. Raises InvalidRecord if the record is not ours.
+        Now and then, look first which slot it should have. If it moves, an "offline" record takes
+        its old slot at once. Raises InvalidRecord if the record is not ours.
         """
         if record.peer_id != self._identity.peer_id or record.network != self._network.name:
             raise InvalidRecord(f"{record.peer_id} in {record.network} is not this node")
@@ -150,10 +151,7 @@ class Directory:
             await self._replace(self._publication.stores(record), lifetime_s)
 
     async def withdraw(self) -> None:
-        """Tell readers that we are gone, by "offline" records that outlive the published ones.
-
-        Once is enough.
-        """
+        """Replace our records by "offline" ones, which outlive them. Calling it once is enough."""
         async with self._publishing:
             if self._published:
                 await self._replace(
@@ -163,18 +161,18 @@ class Directory:
             self._published = {}
 
     async def peers(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
-        """The peers that serve layers of this model and are not offline, in order of their spans.
+        """Return the peers that serve layers of this model, in the order of their spans.
 
-        All of them in a small swarm, a sample in a large one.
+        These are all that are not offline in a small swarm, and a sample in a large one.
         """
         return list((await self.survey(fingerprint, model_layers)).records)
 
     async def survey(
         self, fingerprint: str, model_layers: int, enough: int = ENOUGH_PEERS
     ) -> CrawlSample[PeerRecord]:
-        """The same, and how many peers there are. Complete if there are fewer than ``enough``.
+        """Return the same peers, and how many there are. Complete if fewer than ``enough``.
 
-        What is read is bounded, however large the swarm is. If all layers are served, the sample
+        The reading is bounded, however large the swarm is. If all layers are served, the sample
         serves them, too.
         """
         lookup = PeerLookup(self._network.name, fingerprint, model_layers, enough, self._rng)
@@ -183,7 +181,7 @@ class Directory:
         return lookup.sample()
 
     async def under_our_id(self, fingerprint: str, model_layers: int) -> list[PeerRecord]:
-        """What others find under our own id, in whichever block of this model; newest first."""
+        """Return the records under our own id, in all blocks of this model; newest first."""
         way, name = way_of(self._identity.peer_id), self._network.name
         blocks: Iterable[int] = range(block_count(model_layers))
         ours: list[tuple[float, PeerRecord]] = []
@@ -202,7 +200,7 @@ class Directory:
         return [record for _, record in sorted(ours, key=lambda each: -each[0])]
 
     async def models(self) -> list[ModelEntry]:
-        """What the network serves, most peers first.
+        """Return the models that the network serves, most peers first.
 
         In a network of very many models some are left out.
         """
@@ -212,7 +210,7 @@ class Directory:
         return lookup.models()
 
     async def contacts(self) -> list[str]:
-        """Multiaddrs of nodes through which this network can be entered as well, bootstrap nodes
+        """Return multiaddrs of nodes through which the network can be entered, bootstrap nodes
         among them."""
         return await _within(LOOKUP_TIMEOUT_S, self._node.contacts())
 
@@ -242,7 +240,7 @@ class Directory:
     async def _replace(
         self, records: Mapping[str, Record], lifetime_s: float = RECORD_LIFETIME_S
     ) -> None:
-        """Write our records, each under its key, in place of all that were written before."""
+        """Write our records, each under its key, in place of all earlier ones."""
         gone = {
             key: _offline(record) for key, record in self._published.items() if key not in records
         }
@@ -266,14 +264,14 @@ class Directory:
             raise DirectoryDown("our record was not accepted by the nodes that should store it")
 
     async def _find(self, keys: list[str]) -> RecordsByKey:
-        """What lies under these keys now."""
+        """Return the records under these keys now."""
         await self._reach_out()
         found = await _within(LOOKUP_TIMEOUT_S, self._node.find(keys))
         self._node.check()
         return {key: _current(under_key) for key, under_key in found.items()}
 
     async def _reach_out(self) -> None:
-        """Make sure that somebody else hears us, and lives in the same time, or raise."""
+        """Raise if no other node is reachable, or our clock is off."""
         self._node.check()
         await self._node.rejoin()
         await self._node.check_clock()
@@ -295,7 +293,7 @@ def _offline(record: Record) -> Record:
 
 
 def _current(under_key: Any) -> list[tuple[Record, float]]:
-    """What is well formed and not out of date in hivemind's answer about one key."""
+    """Return the well-formed records of hivemind's answer about one key that have not expired."""
     if under_key is None or not isinstance(under_key.value, dict):
         return []
     now = time.time()

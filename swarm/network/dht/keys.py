@@ -1,4 +1,4 @@
-"""Where records lie in the DHT: under keys that stay small, however large the swarm is.
+"""A prefix hash tree: the keys under which records lie stay small, however large the swarm is.
 
 A model's layers are divided into at most `BLOCKS` blocks. Peers whose spans begin in the same block
 share a tree of keys: one root, two keys below it, four below these. Hashed bits of a peer's id are
@@ -18,7 +18,7 @@ from typing import NamedTuple
 BLOCKS = 4
 MAX_DEPTH = 12  # 4 trees of 8191 keys with 32 records each: room for a million peers of one model
 CAPACITY = 32  # records that a key is meant to hold; see `swarm.network.dht.slots`
-# from so many records on others may lie below: after departures a key is not full
+# with this many records at a key others may lie below: after departures it is not full
 SIGNPOST = CAPACITY * 3 // 8
 LIST_CAPACITY = 128  # the same for keys of the list of models, whose entries are smaller
 LIST_SIGNPOST = LIST_CAPACITY * 3 // 8
@@ -50,12 +50,12 @@ class Shard(NamedTuple):
 
 
 def block_count(model_layers: int) -> int:
-    """Into how many blocks a model is divided."""
+    """Return into how many blocks a model is divided."""
     return min(BLOCKS, model_layers)
 
 
 def block_of(first_layer: int, model_layers: int) -> int:
-    """The block that a span lies in which begins at ``first_layer``."""
+    """Return the block in which a span that begins at ``first_layer`` lies."""
     return first_layer * block_count(model_layers) // model_layers
 
 

@@ -1,5 +1,4 @@
-"""From what lies under keys to what a reader wants to know: the peers of a model, the models of a
-network."""
+"""Lookups over a crawl: the peers of a model, and the models of a network."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from swarm.network.dht.keys import LIST_SIGNPOST, Shard, block_count, models_key
 from swarm.network.dht.records import ModelRecord, PeerRecord, Record
 from swarm.network.dht.slots import LISTED
 
-ENOUGH_PEERS = 256  # with so many records a reader stops, if they cover the model
+ENOUGH_PEERS = 256  # records with which a reader stops, if they cover the model
 ENOUGH_ENTRIES = 1024  # of the list of models
 
 RecordsByKey = Mapping[
@@ -24,10 +23,10 @@ RecordsByKey = Mapping[
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model that the swarm serves, wholly or in part, and how many of its peers are in the list
-    of models.
+    """A model that the swarm serves, wholly or in part.
 
-    Only the first few peers of a model list themselves: `LISTED` may stand for any number.
+    ``peers``: how many of its peers are in the list of models. Only the first few list themselves,
+    so `LISTED` may stand for any number.
     """
 
     model: str
@@ -37,16 +36,17 @@ class ModelEntry:
 
     @property
     def crowd(self) -> str:
-        """How many peers, in words."""
+        """The number of peers, in words."""
         if self.peers >= LISTED:
             return f"{LISTED} peers or more"
         return "1 peer" if self.peers == 1 else f"{self.peers} peers"
 
 
 class PeerLookup:
-    """The peers of one model.
+    """Finds the peers of one model.
 
-    Read the keys that are `wanted`, say what was `saw`, until none is; then ask `sample`.
+    Read the keys that are `wanted` and pass the records to `saw`, until no key is wanted. Then call
+    `sample`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class PeerLookup:
             self._survey.saw({self._asked[key]: ours})
 
     def sample(self) -> CrawlSample[PeerRecord]:
-        """In order of their spans."""
+        """Return a sample of the peers, in the order of their spans."""
         found = self._survey.sample()
         order = sorted(
             zip(found.records, found.weights, strict=True), key=lambda each: _place(each[0][0])
@@ -104,7 +104,7 @@ class PeerLookup:
 
 
 class ModelLookup:
-    """The models of a network. Used as `PeerLookup` is."""
+    """Finds the models of a network. Used as `PeerLookup` is."""
 
     def __init__(self, network: str, rng: random.Random) -> None:
         self._network = network
@@ -132,7 +132,10 @@ class ModelLookup:
             self._survey.saw({self._asked[key]: [record for record, _ in ours]})
 
     def models(self) -> list[ModelEntry]:
-        """Most peers first. Where peers disagree on a fingerprint, the majority names it."""
+        """Return the models, most peers first.
+
+        Where peers disagree on the name of a fingerprint, the majority decides.
+        """
         claims: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
         for record, _ in self._newest.values():
             if record.state != "offline":
@@ -154,7 +157,7 @@ class HasSpan(Protocol):
 
 
 def covers(peers: Iterable[HasSpan], model_layers: int) -> bool:
-    """Whether every layer is served by one of them."""
+    """Return whether every layer is served by a peer."""
     reached = 0
     for first, last in sorted({(peer.first_layer, peer.last_layer) for peer in peers}):
         if first > reached:

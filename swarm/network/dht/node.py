@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DirectoryNode:
-    """A running DHT node with its daemon. Whoever starts it calls `stop`."""
+    """A running DHT node with its daemon. Its owner calls `stop`."""
 
     daemon: P2P
     dht: DHTNode
@@ -122,7 +122,7 @@ class DirectoryNode:
     async def find(
         self, keys: Sequence[str]
     ) -> Mapping[str, ValueWithExpiration[DictionaryDHTValue] | None]:
-        """What lies under these keys. Where nodes crowd around one, more of them are asked."""
+        """Return the records under these keys. Where nodes crowd around a key, ask more of them."""
         found: dict[str, ValueWithExpiration[DictionaryDHTValue] | None]
         found = await self.dht.get_many(keys, _ASK_EVERYBODY, beam_size=_BEAM_SIZE)
         if crowded := self._crowded(keys):
@@ -132,9 +132,9 @@ class DirectoryNode:
     async def store(
         self, records: Mapping[str, bytes], expirations: Mapping[str, float], subkey: str
     ) -> bool:
-        """Store what is to lie under these keys. Where nodes crowd around one, more of them get it.
+        """Store values under these keys. Where nodes crowd around a key, store at more of them.
 
-        False if some was not accepted.
+        Return False if a value was not accepted.
         """
 
         async def store_at(dht: DHTNode, keys: Sequence[str]) -> bool:
@@ -155,7 +155,7 @@ class DirectoryNode:
         return good
 
     async def gauge(self) -> None:
-        """See anew how densely nodes stand, if that was long ago."""
+        """Measure again how densely nodes stand, if the last time was long ago."""
         if time.monotonic() - self.gauged_at > _GAUGE_INTERVAL_S:
             self.gauged_at = time.monotonic()
             density = self.daemon.gate.density
@@ -169,16 +169,16 @@ class DirectoryNode:
 
     @property
     def neighbours(self) -> int:
-        """How many other nodes this one knows."""
+        """The number of other nodes that this one knows."""
         return len(self.dht.protocol.routing_table.uid_to_peer_id)
 
     @property
     def stored(self) -> int:
-        """How many records it keeps for others."""
+        """The number of records that it stores for others."""
         return int(self.dht.protocol.storage.records)
 
     async def contacts(self) -> list[str]:
-        """Multiaddrs of nodes that this one is connected to, as others could enter through them."""
+        """Return multiaddrs of the nodes to which this one is connected."""
         known = set(self.dht.protocol.routing_table.uid_to_peer_id.values())
         return [
             f"{address}/p2p/{peer.peer_id}"
@@ -188,8 +188,10 @@ class DirectoryNode:
         ]
 
     def check(self) -> None:
-        """Raises DirectoryDown if the daemon is gone. hivemind then keeps quiet and stores records
-        with itself."""
+        """Raise DirectoryDown if the daemon has ended.
+
+        hivemind would not notice, and store records at this node only.
+        """
         child = self.daemon._child
         if child is None or child.returncode is not None:
             raise DirectoryDown("libp2p's daemon (p2pd) has ended, so restart this program")
@@ -206,10 +208,10 @@ class DirectoryNode:
         await meet(self.dht, self.bootstrap)
 
     async def check_clock(self) -> None:
-        """Raises ClockOff if our clock is so far from the others' that they drop our records.
+        """Raise ClockOff if our clock is so far from the others' that they drop our records.
 
-        Says so once, and once more when it is right again. A computer that slept seems to be off,
-        too, so the others are asked again first.
+        Warn once, and log once when it is right again. After sleep the clock only seems to be off,
+        so the others are asked again first.
         """
         clock = self.daemon.gate.clock
         try:
@@ -228,7 +230,7 @@ class DirectoryNode:
         self.in_time = True
 
     async def _ask_the_time(self) -> None:
-        """Ask some nodes, all at once; the gate hears the answers."""
+        """Ask some nodes for their time, all at once; the gater notes the answers."""
         asked_at = self.daemon.gate.clock.steady()
         known = list(self.dht.protocol.routing_table.uid_to_peer_id.values())
         asked = {
@@ -239,9 +241,9 @@ class DirectoryNode:
         self.daemon.gate.clock.forget_before(asked_at)
 
     async def _keep(self) -> None:
-        """Stay one network in one time.
+        """Keep the network together: greet unknown bootstrap nodes, and check our clock.
 
-        Greet bootstrap nodes that this one does not know, and see whether our clock is right.
+        It does so now and then, until it is cancelled.
         """
         asked_at = time.monotonic()
         while True:
@@ -264,7 +266,7 @@ class DirectoryNode:
 async def start_dht(
     daemon: P2P, identity: Identity, network: Network, client_mode: bool
 ) -> DHTNode:
-    """hivemind's node over a running daemon, hardened, that knows nobody yet."""
+    """Return a hardened hivemind node over a running daemon, which knows no other nodes yet."""
     validator = RecordValidator(network.name, identity, admits=network.admits)
     dht = await DHTNode.create(
         p2p=daemon,
@@ -287,7 +289,7 @@ async def start_dht(
 
 
 def _harden(dht: DHTNode, validator: RecordValidator, network: Network) -> None:
-    """Close holes in hivemind's node that no validator alone can. The tests show the attacks."""
+    """Close holes in hivemind's node that a validator cannot close. The tests show the attacks."""
     protocol = dht.protocol
     # One bad record under a key must not hide the good ones.
     protocol._validate_dictionary = validator.sift

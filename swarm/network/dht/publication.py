@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Publication:
-    """The places of one peer's records while its span begins in one block of one model.
+    """The slots of one peer's records while its span begins in one block of one model.
 
-    Ask which keys are `wanted` before every refresh, look, and say what was `saw`, until none is.
+    Before every refresh, read the keys that are `wanted` and pass the records to `saw`, until no
+    key is wanted.
     """
 
     def __init__(self, record: PeerRecord, rng: random.Random) -> None:
@@ -31,11 +32,11 @@ class Publication:
         self._listing = ModelListSlot(record.peer_id, record.fingerprint, rng)
 
     def is_for(self, record: PeerRecord) -> bool:
-        """Whether this record belongs on the same way."""
+        """Return whether this record lies on the same way."""
         return record.key() == self._record.key()
 
     def wanted(self, now_s: float) -> list[str]:
-        """The keys to look at now."""
+        """Return the keys to look at now."""
         depth, listed_depth = self._berth.wanted(now_s), self._listing.wanted(now_s)
         keys = [] if depth is None else [self._record.key(depth)]
         return (
@@ -43,7 +44,7 @@ class Publication:
         )
 
     def saw(self, found: RecordsByKey, now_s: float) -> None:
-        """What lies under the keys that were wanted."""
+        """Note the records under the keys that were wanted."""
         us, entry = self._record.peer_id, self._record.model_record()
         here = {
             key: [
@@ -61,7 +62,7 @@ class Publication:
             self._listing.saw(entries, now_s, crowd=2**self._berth.depth)
 
     def stores(self, record: PeerRecord) -> dict[str, Record]:
-        """What to write for this record, by key."""
+        """Return what to write for this record, by key."""
         stores: dict[str, Record] = {record.key(self._berth.depth): record}
         if self._listing.listed:
             entry = record.model_record()
@@ -89,7 +90,8 @@ async def announce(
         try:
             await directory.publish(current())
         except ClockOff as error:
-            log.info("This peer's record was not refreshed. %s", error)  # the node says so, once
+            # the node warns of it, once
+            log.info("This peer's record was not refreshed. %s", error)
         except DirectoryDown as error:
             log.warning(
                 "This peer's record was not refreshed, trying again in %.0f s. %s",

@@ -35,8 +35,8 @@ from swarm.wire.fields import (
     StrictModel,
 )
 
-RECORD_LIFETIME_S = 60.0  # a peer that dies without a word is forgotten after this
-# by which a writer's clock may be ahead; a node that enters may be 3 s off, says hivemind
+RECORD_LIFETIME_S = 60.0  # after this a peer that died without withdrawing is forgotten
+# by which a writer's clock may be ahead; hivemind lets nodes enter that are up to 3 s off
 CLOCK_SKEW_S = 5.0
 REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed refreshes
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
@@ -72,7 +72,7 @@ class _Record(StrictModel):
 
 
 class PeerRecord(_Record):
-    """What one peer serves: layers [first_layer, last_layer) of a model, and how to talk to it."""
+    """What one peer serves, layers [first_layer, last_layer) of a model, and how to reach it."""
 
     kind: Literal["peer"] = "peer"
     first_layer: Annotated[int, Field(ge=0)]
@@ -84,7 +84,7 @@ class PeerRecord(_Record):
     certificate: Certificate
     tokens_per_second: Annotated[float, Field(ge=0, le=1e9)]
     free_cache_tokens: Annotated[int, Field(ge=0, le=2**48)]
-    # that a frame has lately waited for other sessions' frames
+    # how long frames lately waited for other sessions' frames
     queue_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     # One-way times to peers that may come before or after in a chain: `neighbour_key`, tenths of
     # ms.
@@ -115,13 +115,13 @@ class PeerRecord(_Record):
         return block_of(self.first_layer, self.model_layers)
 
     def key(self, depth: int = 0) -> str:
-        """The DHT key this record may lie under, so far below the root."""
+        """Return the DHT key this record may lie under at this depth below the root."""
         return span_key(
             self.network, self.fingerprint, Shard(self.block, way_of(self.peer_id)[:depth])
         )
 
     def model_record(self) -> ModelRecord:
-        """The entry in the list of models that goes with this record."""
+        """Return the entry in the list of models that goes with this record."""
         shared = {name: getattr(self, name) for name in _Record.model_fields}
         return ModelRecord(**shared)
 
@@ -132,7 +132,7 @@ class ModelRecord(_Record):
     kind: Literal["model"] = "model"
 
     def key(self, depth: int = 0) -> str:
-        """The DHT key this record may lie under, so far below the root."""
+        """Return the DHT key this record may lie under at this depth below the root."""
         return models_key(self.network, way_of(self.fingerprint)[:depth])
 
 
@@ -141,26 +141,25 @@ _ANY_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discrimin
 
 
 def neighbour_key(peer_id: str) -> str:
-    """What stands for a peer id among the neighbours of a record.
+    """Return the short form of a peer id among the neighbours of a record.
 
-    Where two share it, only their times are mixed up.
+    If two peers share it, only their times are mixed up.
     """
     return peer_id[-10:]
 
 
 def latest_expiration_s(now_s: float) -> float:
-    """The latest time at which a record that is written now may expire, of a clock that is
-    right."""
+    """Return the latest time at which a record that is written now may expire."""
     return now_s + RECORD_LIFETIME_S + CLOCK_SKEW_S
 
 
 def keys(record: Record) -> tuple[str, ...]:
-    """Every DHT key that this record may lie under, from the root down."""
+    """Return every DHT key that this record may lie under, from the root down."""
     return tuple(record.key(depth) for depth in range(MAX_DEPTH + 1))
 
 
 def encode(record: Record) -> bytes:
-    """The record as msgpack. Raises InvalidRecord if it takes more than MAX_RECORD_BYTES."""
+    """Return the record as msgpack. Raises InvalidRecord for more than MAX_RECORD_BYTES."""
     data: bytes = msgpack.packb(record.model_dump())
     if len(data) > MAX_RECORD_BYTES:
         raise InvalidRecord(
@@ -170,7 +169,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record in bytes that a stranger sent.
+    """Return the record in bytes from outside.
 
     Raises InvalidRecord, and nothing else, on anything malformed.
     """

@@ -1,4 +1,4 @@
-"""Which nodes a node knows, and how it comes to know the first ones."""
+"""The nodes that a node knows, and how it meets the first ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from swarm.network.dht.clock_skew import MAX_SKEW_S
 from swarm.network.dht.rpc_gater import node_id_of
 from swarm.util.tasks import end, within
 
-# how long silent bootstrap nodes are waited for once one has answered, and the search for our place
+# for silent bootstrap nodes once one has answered, and for the search for our own place
 STRAGGLERS_S = 2.5
 GREETINGS = 3  # of a node that does not answer
 CONNECT_TIMEOUT_S = 5.0  # to a node that may be gone
 
 
 class NetworkRoutingTable(RoutingTable):  # type: ignore[misc, unused-ignore]
-    """hivemind's table with nodes of our network only, each in its place, and no more of them than
-    it uses.
+    """hivemind's table, with nodes of our network only, each under its own id, and bounded.
 
-    hivemind takes a node's word for where it is, so one node could stand in all places near a key.
+    hivemind believes any id that a node claims, so one node could fill all places near a key.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class NetworkRoutingTable(RoutingTable):  # type: ignore[misc, unused-ignore]
         return node_id == node_id_of(peer) and self._admits(peer.to_base58())
 
     def add_or_update_node(self, node_id: DHTID, peer_id: PeerID) -> tuple[DHTID, PeerID] | None:
-        """As hivemind's; a node that does not fit is left out."""
+        """Add as hivemind does; leave out a node that does not fit."""
         if not self.fits(node_id, peer_id):
             return None
         to_ping: tuple[DHTID, PeerID] | None = super().add_or_update_node(node_id, peer_id)
@@ -50,16 +49,16 @@ class NetworkRoutingTable(RoutingTable):  # type: ignore[misc, unused-ignore]
 
 
 def peer_of(address: str) -> PeerID:
-    """The node that a multiaddr names."""
+    """Return the peer that a multiaddr names."""
     return PeerID.from_base58(Multiaddr(address)["p2p"])
 
 
 async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
-    """Greet the bootstrap nodes, all at once.
+    """Greet the bootstrap nodes, all at once, in place of `DHTNode.create`.
 
-    One that lies or is silent keeps nobody out. Raises ValidationError if more refuse us than let
-    us in, or ClockOff if that is the reason, RuntimeError if none answers. Done in place of
-    `DHTNode.create`, where one that refuses us is enough.
+    There one node that refuses us is enough to fail; here one that lies or is silent does no harm.
+    Raises ValidationError if more refuse us than let us in, or ClockOff if that is the reason,
+    RuntimeError if none answers.
     """
     peers = set(map(peer_of, bootstrap))
     if not peers:
@@ -82,7 +81,7 @@ async def enter(dht: DHTNode, bootstrap: Iterable[str]) -> None:
 
 
 async def look_around(dht: DHTNode, places: Iterable[DHTID]) -> None:
-    """Find out who is at these places of the DHT, if others tell it soon; they do later, too."""
+    """Look for the nodes at these places of the DHT, for `STRAGGLERS_S`; answers may come later."""
     if not dht.protocol.routing_table.uid_to_peer_id:
         return
     with suppress(asyncio.TimeoutError):
@@ -90,15 +89,15 @@ async def look_around(dht: DHTNode, places: Iterable[DHTID]) -> None:
 
 
 async def meet(dht: DHTNode, addresses: Iterable[str]) -> None:
-    """Greet nodes that may be gone, all at once. Who answers is known from then on."""
+    """Greet nodes that may be gone, all at once. Those that answer are known from then on."""
     await asyncio.gather(*(_meet_one(dht, address) for address in addresses))
 
 
 async def _meet_one(dht: DHTNode, address: str) -> None:
     peer = peer_of(address)
     if peer == dht.p2p.peer_id:
-        return  # a bootstrap node that stands in the list that it was given
-    with suppress(Exception):  # whatever is wrong with it, we do without it
+        return  # this node is in the list itself
+    with suppress(Exception):  # a node that fails, however it does, is left out
         await within(
             CONNECT_TIMEOUT_S,
             dht.p2p._client.connect(peer, [Multiaddr(address.rpartition("/p2p/")[0])]),
@@ -107,10 +106,7 @@ async def _meet_one(dht: DHTNode, address: str) -> None:
 
 
 async def _greet_again(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
-    """Whether a node lets us in.
-
-    One that has too much to do may miss a greeting, or we its answer.
-    """
+    """Return whether a node lets us in. A busy one may miss a greeting, so there are several."""
     for _ in range(GREETINGS):
         if answer := await _greet(dht, peer, validate=True):
             return answer
@@ -118,7 +114,7 @@ async def _greet_again(dht: DHTNode, peer: PeerID) -> bool | ValidationError:
 
 
 async def _greet(dht: DHTNode, peer: PeerID, validate: bool) -> bool | ValidationError:
-    """Whether a node lets us in."""
+    """Return whether a node lets us in."""
     try:
         # None on failure, within its own timeout
         node_id = await dht.protocol.call_ping(peer, validate=validate)

@@ -1,7 +1,7 @@
-"""The code that calls inside a private swarm carry, made with the network's key. No sockets.
+"""MACs on the calls inside a private swarm, made with the network's key. No sockets.
 
-Whoever answers learns from libp2p who calls. The code covers both ids, so it is of no use to
-anybody else or at anybody else; within a minute it is taken once, and after that it is too old.
+The called node learns the caller's id from libp2p. The MAC covers both ids, so it is of no use to
+another caller or at another node. It is accepted once within a minute; after that it is too old.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# of a request, and of a clock that is ahead; what we remember of nonces covers twice that
+# of a request, and of a clock that is ahead; nonces are remembered for twice that
 MAX_AGE_S = 60.0
 MAX_NONCES = 100_000  # remembered a minute; only members can add to them
 NONCE_BYTES = 16
@@ -23,11 +23,11 @@ _HEAD = struct.Struct(f">{NONCE_BYTES}sd{_MAC_BYTES}s")
 
 
 class NotAuthenticated(ValueError):
-    """The other side did not show that it has the network's key, or showed it for another call."""
+    """The other side did not prove that it has the network's key, or proved it for another call."""
 
 
 class RpcCall(NamedTuple):
-    """What is called, by whom and at whom (peer ids)."""
+    """One call: the name of the procedure, and the peer ids of caller and callee."""
 
     name: str
     caller: str
@@ -35,11 +35,11 @@ class RpcCall(NamedTuple):
 
 
 class RpcAuthenticator:
-    """Seals and opens the calls of one network's members.
+    """Seals (with a MAC) and opens the calls of one network's members.
 
     Args:
-        timeless: names of calls that may come from clocks that are wrong, and that do no harm when
-            they come twice.
+        timeless: names of calls that are accepted whatever the caller's clock, and that do no harm
+            if they are replayed.
         clock: seconds since 1970.
     """
 
@@ -57,14 +57,14 @@ class RpcAuthenticator:
         self._turned_at = clock()
 
     def request(self, call: RpcCall, payload: bytes) -> tuple[bytes, bytes]:
-        """The sealed request, and its nonce, to open the answer with."""
+        """Return the sealed request, and its nonce, with which the answer is opened."""
         nonce, now = secrets.token_bytes(NONCE_BYTES), self._clock()
         return _HEAD.pack(
             nonce, now, self._mac(b"request", call, nonce, now, payload)
         ) + payload, nonce
 
     def open_request(self, call: RpcCall, sealed: bytes) -> tuple[bytes, bytes]:
-        """The payload and the nonce. Raises Stranger."""
+        """Return the payload and the nonce. Raises NotAuthenticated."""
         if len(sealed) < _HEAD.size:
             raise NotAuthenticated("this swarm is private")
         nonce, sent_at, mac = _HEAD.unpack_from(sealed)
@@ -76,10 +76,11 @@ class RpcAuthenticator:
         return payload, nonce
 
     def answer(self, call: RpcCall, nonce: bytes, payload: bytes) -> bytes:
+        """Return the sealed answer to the request with this nonce."""
         return self._mac(b"answer", call, nonce, 0.0, payload) + payload
 
     def open_answer(self, call: RpcCall, nonce: bytes, sealed: bytes) -> bytes:
-        """The payload. Raises Stranger."""
+        """Return the payload. Raises NotAuthenticated."""
         payload = sealed[_MAC_BYTES:]
         if not hmac.compare_digest(
             sealed[:_MAC_BYTES], self._mac(b"answer", call, nonce, 0.0, payload)

@@ -1,8 +1,7 @@
-"""What passes between hivemind and the others: every call is checked before hivemind works on it,
-and every answer.
+"""Checks every call before hivemind works on it, and every answer.
 
-hivemind's own hook for it, the authorizer, knows neither who calls nor who is called, and the other
-services of a node do not have it.
+hivemind's own hook, the authorizer, knows neither caller nor callee, and the other services of a
+node do not have it.
 """
 
 from __future__ import annotations
@@ -48,23 +47,20 @@ log = logging.getLogger(__name__)
 
 
 class CallRefused(ValueError):
-    """We do not work on a call, or do not believe an answer."""
+    """A call is refused, or an answer is not believed."""
 
 
 def node_id_of(peer: PeerID) -> DHTID:
-    """The place in the DHT that a peer's node has.
-
-    It cannot choose another one, and has only one.
-    """
+    """Return the DHT id of a peer's node. It has only this one, and cannot choose another."""
     return DHTID.generate(peer.to_bytes())
 
 
 class RpcGater:
-    """The gate of one node.
+    """Checks the calls of one node, in both directions.
 
     Attributes:
-        density: what it sees of the others' ids.
-        clock: what it hears of the others' clocks.
+        density: how densely other nodes' ids stand.
+        clock: our clock beside those of other nodes.
         answered, refused: calls since the start.
 
     Args:
@@ -97,9 +93,9 @@ class RpcGater:
     async def answer(
         self, call: RpcCall, request: bytes, parse: Callable[[bytes], Any], work: RpcHandler
     ) -> bytes:
-        """What is sent back for a request.
+        """Return the answer to a request, or raise ValueError if it is refused.
 
-        Raises ValueError if it is refused, and what `work` raises.
+        Also raises what `work` raises.
         """
         try:
             answer = await self._answer(call, request, parse, work)
@@ -134,9 +130,9 @@ class RpcGater:
         send: Callable[[bytes], Awaitable[bytes]],
         parse: Callable[[bytes], Any],
     ) -> Any:
-        """What comes back for a message, without what nobody should believe.
+        """Send a message and return the answer without the parts that cannot be believed.
 
-        Raises ValueError if that is nothing.
+        Raises ValueError if the answer as a whole cannot be.
         """
         request, nonce, asked_at = message.SerializeToString(), b"", self.clock.steady()
         if self._seal is not None:
@@ -184,7 +180,7 @@ RpcHandler = Callable[[Any], Awaitable[Any]]
 
 
 def _sift(result: dht_pb2.FindResult) -> None:
-    """Drop values that are too large, and nodes that are not where they must be."""
+    """Drop values that are too large, and nodes whose ids are not those of their peers."""
     if len(result.value) > MAX_KEY_BYTES or _count(result) > MAX_RECORDS:
         result.type = dht_pb2.NOT_FOUND
         result.value = b""
@@ -200,8 +196,10 @@ def _sift(result: dht_pb2.FindResult) -> None:
 
 
 def _count(result: dht_pb2.FindResult) -> float:
-    """How many records are in it, before hivemind makes objects of them; infinity if it makes no
-    sense."""
+    """Return how many records a result holds, before hivemind makes objects of them.
+
+    Infinity if it is malformed.
+    """
     if result.type == dht_pb2.NOT_FOUND:
         return 0
     try:

@@ -1,8 +1,8 @@
-"""Where a peer's own records lie: on the way of its tree, at the first key with room.
+"""The slots of a peer's own records: the first key with room on the peer's way down its tree.
 
-It walks down from the root when it comes, and then stays. Once in a while it looks at one of its
-keys, by lot. Where others have left an upper key, so that readers might take it for the last one,
-it moves up; where too many came at the same time, those of the highest ranks move down.
+A new peer walks down from the root, and then stays. Now and then it looks at a random key of its
+way. If others have left an upper key, which readers might take for the last one, it moves up. If
+too many came at once, those with the highest ranks move down.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from swarm.network.dht.keys import CAPACITY, LIST_CAPACITY, MAX_DEPTH, rank_of
 
 LOOK_INTERVAL_S = 120.0
-FIRST_LOOK_S = 20.0  # after a settlement: others may have chosen the same key in the same moment
+FIRST_LOOK_S = 20.0  # after settling: others may have chosen the same key at the same moment
 ROOM = CAPACITY * 3 // 4  # with fewer records, others move up to a key
 CROWD = CAPACITY * 3 // 2  # with more records, some move down
 LISTED = 8  # peers of one model that keep it in the list of models
@@ -22,11 +22,11 @@ MAX_LIST_INTERVAL_S = 3600.0
 
 
 class RecordSlot:
-    """Where the record of one peer lies.
+    """The slot of one peer's record.
 
-    Ask what is `wanted` before every refresh, look, and say what was `saw`.
+    Before every refresh, read the key that is `wanted`, if any, and pass the peers there to `saw`.
 
-    ``depth`` is how far down the peer's way; it is right once nothing is wanted.
+    ``depth`` is that of the slot on the peer's way. It is valid once no key is wanted.
     """
 
     def __init__(self, peer_id: str, rng: random.Random) -> None:
@@ -38,13 +38,13 @@ class RecordSlot:
         self._look_depth = 0
 
     def wanted(self, now_s: float) -> int | None:
-        """The depth to look at now."""
+        """Return the depth to look at now, if any."""
         if not self._settled:
             return self.depth
         return self._look_depth if now_s >= self._look_at_s else None
 
     def saw(self, others: Collection[str], now_s: float) -> None:
-        """The peers, this one left out, whose records lie where we wanted to look."""
+        """Note the other peers whose records lie at the depth that was wanted."""
         if not self._settled:
             if len(others) < CAPACITY or self.depth == MAX_DEPTH:
                 self._settle(now_s)
@@ -72,9 +72,9 @@ class RecordSlot:
 
 
 class ModelListSlot:
-    """Whether one peer keeps its model in the list of models, and how deep.
+    """The slot of one peer's entry in the list of models, if it keeps one.
 
-    Used as a `RecordSlot` is.
+    Used as `RecordSlot` is.
     """
 
     def __init__(self, peer_id: str, fingerprint: str, rng: random.Random) -> None:
@@ -92,10 +92,10 @@ class ModelListSlot:
         return self._look_depth if now_s >= self._look_at_s else None
 
     def saw(self, others: Iterable[tuple[str, str]], now_s: float, crowd: int = 1) -> None:
-        """The entries, (fingerprint, peer id), where we wanted to look, our own left out.
+        """Note the others' entries (fingerprint, peer id) at the depth that was wanted.
 
         Args:
-            crowd: how many share the task of looking; the more, the more seldom each does.
+            crowd: how many peers share the looking; the more, the less often each looks.
         """
         entries = list(others)
         same = [peer_id for fingerprint, peer_id in entries if fingerprint == self._fingerprint]
@@ -117,7 +117,7 @@ class ModelListSlot:
 
 
 def _too_many(peer_id: str, others: Collection[str], crowd: int, keep: int) -> bool:
-    """Whether there are more than ``crowd`` of us and this one is not among the first ``keep``."""
+    """Return whether there are more than ``crowd`` peers and this one ranks below ``keep``."""
     if len(others) < crowd:
         return False
     rank = rank_of(peer_id)

@@ -1,4 +1,4 @@
-"""What one node stores for others, with bounds: hivemind's storage has none."""
+"""A node's storage of others' records, with bounds: hivemind's has none."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OVERHEAD_BYTES = 128  # of one record besides its value
 
 
 class BoundedStorage(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
-    """Records that lie there are refreshed before new ones are let in, so a flood keeps nobody from
-    staying."""
+    """hivemind's storage with bounds. Refreshing comes before new records, so a flood evicts
+    none."""
 
     def __init__(self, clock: Callable[[], float] = get_dht_time) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
 
     @property
     def records(self) -> int:
-        """How many lie there, under all keys."""
+        """The number of records under all keys."""
         return sum(
             len(kept.value)
             for _, kept in self.items()
@@ -43,7 +43,7 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
     def store_subkey(
         self, key: DHTID, subkey: Subkey, value: BinaryDHTValue, expiration_time: float
     ) -> bool:
-        """As hivemind's; false also where a bound is reached."""
+        """Store as hivemind does. Return False also if a bound is reached."""
         item = self.get(key)
         records = (
             item.value if item is not None and isinstance(item.value, DictionaryDHTValue) else None
@@ -65,8 +65,8 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc, unused-ignore]
         return bool(super().store_subkey(key, subkey, value, expiration_time))
 
     def _counted(self, subkey: Subkey, nbytes: int) -> bool:
-        """Count a write against its peer and against all together, or against neither if one has
-        had its share."""
+        """Count a write against its peer and against all together; against neither if one is used
+        up."""
         if not (self._writes.has(subkey) and self._bytes.has(None, nbytes)):
             return False
         return self._writes.take(subkey) and self._bytes.take(None, nbytes)

@@ -1,5 +1,4 @@
-"""What may be stored in the DHT: hivemind itself lets anybody overwrite any record by a later
-expiration.
+"""Which records are valid: hivemind itself lets anyone overwrite a record by a later expiration.
 
 A stored value is the msgpack bytes of a record, followed by a signature of 64 bytes. It is made by
 the key inside the peer id that is both the record's subkey and its `peer_id`, and covers key,
@@ -29,8 +28,7 @@ _PURPOSE = b"swarm directory record 1\0"  # the same key signs other things else
 
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
-    """Lets only the owner's own, well-formed, short-lived records of one network into (and out of)
-    the DHT.
+    """Accepts only well-formed, short-lived records of one network that their owners have signed.
 
     With an identity it signs that peer's records; without one it only checks. Keeps the newest
     value seen of every record, so that a replayed older one is refused: besides turning back time
@@ -56,11 +54,9 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         self._prune_at = 1024
 
     def validate(self, record: DHTRecord) -> bool:
-        """Whether the record may be stored or believed.
+        """Return whether the record may be stored or believed. Never raises, whatever it contains.
 
-        Never raises, whatever a stranger put into the fields.
-
-        An expired record is valid: what is out of date is for the storage to drop.
+        An expired record is valid: dropping it is up to the storage.
         """
         key, subkey, value, expiration = (
             record.key,
@@ -84,8 +80,10 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         return True
 
     def sign_value(self, record: DHTRecord) -> bytes:
-        """The value with our signature, if the record lies under our subkey; unchanged (so invalid)
-        otherwise."""
+        """Return the value with our signature, if the record lies under our subkey.
+
+        Otherwise return it unchanged, which makes it invalid.
+        """
         value: bytes = record.value
         if self._identity is None or record.subkey != _subkey(self._identity.peer_id):
             return value
@@ -94,18 +92,15 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
         )
 
     def strip_value(self, record: DHTRecord) -> bytes:
-        """The value without its signature. Called by hivemind for valid records only."""
+        """Return the value without its signature. hivemind calls it for valid records only."""
         value: bytes = record.value
         return value[:-SIGNATURE_BYTES]
 
     def sift(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
-        """Remove what is not valid from the records under `key`, in place.
+        """Remove invalid records under `key`, in place. Return True: the rest stays usable.
 
-        Always true: the rest stays usable.
-
-        hivemind drops the whole dictionary for one bad record, so a stranger whose record is only
-        just valid on the clock of the node that stores it could hide everybody else from readers
-        whose clocks are behind.
+        hivemind drops the whole dictionary for one bad record. A record that is only just valid on
+        the clock of the storing node could so hide all others from readers whose clocks are behind.
         """
         dictionary.maxsize = float("inf")  # both came over the network, unchecked
         with dictionary.freeze():
@@ -153,7 +148,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc, unused-ignore]
 
 
 def _subkey(peer_id: str) -> bytes:
-    """A subkey as hivemind hands it to validators. A key has no other accepted encoding."""
+    """Return a subkey as hivemind passes it to validators, in the only encoding that is
+    accepted."""
     packed: bytes = MSGPackSerializer.dumps(peer_id)
     return packed
 
@@ -164,8 +160,7 @@ def _signed_bytes(key: bytes, subkey: bytes, packed: bytes, expiration: float) -
 
 
 def _unpack_bytes(packed: bytes) -> bytes:
-    """The content of one msgpack byte string, in the only encoding that hivemind's serialiser
-    makes.
+    """Return the content of one msgpack byte string, in the encoding of hivemind's serialiser.
 
     hivemind unpacks the stored value once more for the reader, with extension types that run code:
     anything but a plain byte string stops here.
