@@ -1,5 +1,4 @@
-"""One run of an audit: a text is told to a chain as if it were being written, and what the chain
-says of it is kept."""
+"""One run of an audit: a text goes through a chain as if it were being generated."""
 
 import asyncio
 import random
@@ -24,14 +23,14 @@ from swarm.util.tasks import within
 RUN_TIMEOUT_S = 120.0  # for a run to begin and to end
 # and for each of its windows on the average, be they chunks of a prompt or loops
 WINDOW_TIMEOUT_S = 10.0
-MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit has time
+MAX_SILENCES = 8  # of a chain in one run: it may be busy, and an audit is not urgent
 
 
 class Reruns:
-    """Runs texts of one model, for `swarm.client.auditor`.
+    """Runs texts of one model again, for `swarm.client.auditor`.
 
     Args:
-        judging: where the final norm is computed.
+        judging: the executor in which the final norm is computed.
         rng: draws the windows of each run.
 
     Attributes:
@@ -39,15 +38,17 @@ class Reruns:
     """
 
     def __init__(self, models: ClientModels, judging: Executor, rng: random.Random) -> None:
-        self._models, self._judging, self._rng = models, judging, rng
+        self._models = models
+        self._judging = judging
+        self._rng = rng
         self.token_layers = 0
 
     async def written(self, evidence: Evidence) -> Answers:
-        """What the text's own chain said of it."""
+        """Return the answers of the text's own chain."""
         return await self._answers(evidence, evidence.hidden)
 
     async def run(self, chain: Sequence[ChainLink], evidence: Evidence) -> Answers:
-        """What a chain says at the positions of the evidence.
+        """Return a chain's answers at the positions of the evidence.
 
         Raises:
             ChainBroken, ChainSilent: if the chain fails.
@@ -63,7 +64,7 @@ class Reruns:
     async def _replay(
         self, chain: Sequence[ChainLink], evidence: Evidence, frames: Sequence[Window]
     ) -> dict[int, Tensor]:
-        """Final hidden states ``[hidden]`` float32, before the final norm, by their positions."""
+        """Return final hidden states ``[hidden]`` float32, before the final norm, by position."""
         checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
         rows: dict[int, Tensor] = {}
         session = ChainSession(
@@ -91,7 +92,7 @@ class Reruns:
 
 
 async def _answer(session: ChainSession) -> ChainAnswer:
-    """The next answer, for which a text that somebody reads would not have waited so long."""
+    """Return the next answer; it may take longer than in a text that a user waits for."""
     for _ in range(MAX_SILENCES):
         try:
             return await session.receive()

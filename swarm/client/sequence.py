@@ -1,5 +1,4 @@
-"""The client's side of one generation: drafter, decoder, head and text, without any chain or
-network."""
+"""The client's side of one generation: drafter, decoder, head and text, without any network."""
 
 import logging
 import time
@@ -25,20 +24,19 @@ from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteSt
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
-# Tokens that must have occurred before, where there is no draft model and nobody asked for a
-# lookup. Of novel texts of SmolLM2-135M it finds something at 9 % of the places, of which 60 % are
-# right (docs/verification.md).
-LEAST_MATCH, MOST_MATCH = 3, 6
-# tokens that must have occurred before, for a lookup to be preferred to a draft model
-SURE_MATCH = 6
+# Tokens that have to match for a lookup that was not requested, without a draft model. In novel
+# texts of SmolLM2-135M it finds a match at 9 % of the positions; 60 % of these are right
+# (docs/verification.md).
+LEAST_MATCH = 3
+MOST_MATCH = 6
+SURE_MATCH = 6  # tokens that have to match for a lookup to be preferred to a draft model
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What a drafter said to an `Ask`, for each of its nodes, or why it will say nothing any
-    more."""
+    """A drafter's answer to an `Ask`: guesses for each of its nodes, or the error that ended it."""
 
     guesses: Sequence[Sequence[Drafted]] = ()
     seconds: float = 0.0
@@ -46,25 +44,25 @@ class Draft:
 
 
 class _Written(NamedTuple):
-    """The text of a committed token, and how many characters of text stand before it."""
+    """The text of a committed token, and the number of characters of text before it."""
 
     offset: int
     text: str
 
 
 class TextSequence:
-    """Drafts, says what to send, and judges what comes back.
+    """The state of one text: it drafts, decides what to send, and judges the chain's answers.
 
     `draft` may run in a thread of its own, everything else belongs to one thread. Raises
     `RequestError` or `PromptTooLong` for a prompt that the model cannot take.
 
     Args:
-        held: what the chain holds of the prompt already.
+        held: the part of the prompt that the chain holds already.
 
     Attributes:
         max_tokens: that a session has to have room for.
-        branches: the chain takes several continuations of one token. May be denied before the first
-            frame.
+        branches: whether the chain takes several continuations of one token. May be denied before
+            the first frame.
     """
 
     def __init__(
@@ -75,7 +73,9 @@ class TextSequence:
         held: ResumePoint = NOTHING_HELD,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
-        self.models, self.request, self.prompt = models, request, tuple(prompt)
+        self.models = models
+        self.request = request
+        self.prompt = tuple(prompt)
         self.max_tokens = request.session_tokens(len(prompt))
         self.cached_tokens = len(held.tokens)
         self.branches = True
@@ -97,22 +97,22 @@ class TextSequence:
         self.meter = Meter()
         self._texts = Detokenizer(models.tokenizer, prompt)
         self._stops = StopStrings(request.stop)
-        self._chars = 0  # of the text until now, what a stop string may yet cut included
-        self._written: list[_Written] = []  # of tokens that are committed and not yet pieces
-        self._draft_ms = 0.0  # of what was drafted since the last answer
+        self._chars = 0  # of the text so far, with those that a stop string may still cut
+        self._written: list[_Written] = []  # committed tokens that are not yet pieces
+        self._draft_ms = 0.0  # spent on drafts since the last answer
         self._kept = 0  # drafted tokens, up to the last answer
 
     # Drafting.
 
     def ask(self) -> Ask | None:
-        """What to draft now, if anything: for `draft`, whose answer goes to `propose`."""
+        """Return what to draft now, if anything, for `draft`, whose result goes to `propose`."""
         self._replan()
         return self.decoder.ask()
 
     def draft(self, ask: Ask) -> Draft:
-        """Draft what is asked for.
+        """Draft for an `Ask`.
 
-        Touches the drafter alone, and may run in a thread of its own.
+        It touches only the drafter, and may run in a thread of its own.
         """
         if self.drafter is None:
             return Draft()
@@ -120,16 +120,16 @@ class TextSequence:
         try:
             guesses = self.drafter.draft_each(ask.text, ask.paths, ask.count)
         except Exception as error:
-            # Whatever it is: a guess is missing, and nothing else. It is told at the end, and not
-            # tried again.
+            # Only guesses are missing. The result reports the error, and drafting is not retried.
             log.warning("drafting failed, going on without: %r", error)
             return Draft(error=f"{type(error).__name__}: {error}")
         return Draft(guesses, time.perf_counter() - started)
 
     def propose(self, ask: Ask, draft: Draft) -> None:
-        """Take what was drafted. A drafter that fails ends drafting, not the generation."""
+        """Take a draft. A drafter that fails ends drafting, not the generation."""
         if draft.error is not None:
-            self.drafter, self.draft_error = None, draft.error
+            self.drafter = None
+            self.draft_error = draft.error
         self._draft_ms += draft.seconds * 1e3
         self.meter.drafted(max(map(len, draft.guesses), default=0), draft.seconds)
         self.decoder.propose(ask, draft.guesses)
@@ -137,13 +137,13 @@ class TextSequence:
     # Sending.
 
     def next_window(self) -> Window | None:
-        """The next frame to send, or None if there is nothing to send now."""
+        """Return the next window to send, or None if there is nothing to send now."""
         self._replan()
         return self.decoder.next_window()
 
     @property
     def urgent(self) -> bool:
-        """Whether the next frame should not wait for its turn: the text took another one."""
+        """Whether the next frame must not wait, because the text went another way."""
         return self.decoder.urgent
 
     @property
@@ -161,8 +161,7 @@ class TextSequence:
     # Judging.
 
     def take(self, windows: Iterable[Window]) -> list[tuple[int, DraftNode]]:
-        """Return the rows of an answer that are worth turning into logits, for `judge`; see
-        `Decoder.take`."""
+        """Return the rows of an answer to turn into logits, for `judge`; see `Decoder.take`."""
         return self.decoder.take(windows)
 
     def judge(
@@ -172,7 +171,7 @@ class TextSequence:
         measured: Measured,
         hidden: Tensor | None = None,
     ) -> list[Piece]:
-        """What the chain's answers at some tokens commit.
+        """Commit what the chain's answers at some tokens decide, and return the pieces.
 
         Args:
             logits: ``[len(answered), vocabulary]``.
@@ -204,7 +203,8 @@ class TextSequence:
                 queue_ms=max(measured.queue_ms, default=0.0),
             )
             self.policy.observe(loop)
-        self._kept, self._draft_ms = kept, 0.0
+        self._kept = kept
+        self._draft_ms = 0.0
 
     def sum_up(
         self,
@@ -213,10 +213,10 @@ class TextSequence:
         bytes_received: int = 0,
         failovers: tuple[Failover, ...] = (),
     ) -> Generation:
-        """Everything, at the end."""
+        """Return the generation with its statistics, at the end."""
         sampling, decoder = self.request.sampling, self.decoder
         assert decoder.finish_reason is not None
-        if self.pieces:  # a text that is given up has an end, too
+        if self.pieces:  # also of a text that is given up
             self.pieces[-1] = self._with_the_rest(self.pieces[-1])
         facts = TextFacts(
             prompt_tokens=len(self.prompt),
@@ -247,8 +247,10 @@ class TextSequence:
         return self._stops.found
 
     def _with_the_rest(self, piece: Piece) -> Piece:
-        """The last piece, with all that was held back: it was to be seen whether a character, or a
-        stop string, came of it. May be done twice."""
+        """Return the last piece with all text that was held back. May be called twice.
+
+        Text is held back while it may be part of a character or of a stop string.
+        """
         rest = self._stops.push(self._texts.flush()) + self._stops.flush()
         return replace(piece, text=piece.text + rest) if rest else piece
 
@@ -284,16 +286,16 @@ class TextSequence:
 
 
 def _own(row: Tensor | None) -> Tensor | None:
-    """A copy: a view would keep its whole answer."""
+    """Copy a tensor: a view would keep its whole answer in memory."""
     return None if row is None else row.clone()
 
 
 def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
-    """The draft model's, both (the lookup first, where a longer match makes it likely), a lookup,
-    or none.
+    """Return the drafter: the draft model, a lookup, both, or none.
 
-    A lookup costs the client nothing, and the peers positions where it is wrong: so one that was
-    not asked for takes more to believe a match.
+    With both, the lookup goes first where a longer match makes it likely. A lookup costs the client
+    nothing, and the peers positions where it is wrong, so one that was not requested needs a longer
+    match.
     """
     stop_ids = request.stop_ids(models.checkpoint)
     if request.window == 0:

@@ -1,8 +1,7 @@
-"""Sessions whose text has ended, kept open for a while: a text that goes on from there need not be
-read again.
+"""Sessions whose text has ended, kept open for a while for a text that continues it.
 
-The next turn of a conversation begins with all that was said before. The peers of the chain hold
-the keys and values of that, as long as the session lasts.
+The next turn of a conversation begins with all earlier turns. The peers of the chain hold their
+keys and values as long as the session is open, so that only the rest has to be read.
 """
 
 import asyncio
@@ -15,16 +14,16 @@ from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainBroken
 from swarm.util.tasks import end
 
-KEEP_S = 60.0  # peers lend room to whoever is silent for longer only while nobody else wants it
-MOST_KEPT = 8  # of one client: each takes room for a whole text on every peer of its chain
+KEEP_S = 60.0  # peers may take back the cache of sessions that are silent for longer
+MOST_KEPT = 8  # of one client: each reserves cache for a whole text on every peer of its chain
 
 
 class SessionCache:
-    """Sessions that rest.
+    """Sessions that wait for a next text.
 
-    `put` and `take` come in pairs; what nobody takes is closed after ``keep_s`` seconds.
+    `put` and `take` come in pairs; a session that is not taken is closed after ``keep_s`` seconds.
 
-    ``close`` it before the connections.
+    Call `close` before the connections are closed.
 
     Args:
         trust: in the peers of a session, and in those on whose work it rests.
@@ -38,8 +37,10 @@ class SessionCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._trust = trust
-        self._keep_s, self._most, self._clock = keep_s, most, clock
-        # what it holds, and until when; the oldest first
+        self._keep_s = keep_s
+        self._most = most
+        self._clock = clock
+        # what each session holds, and until when it is kept; the oldest first
         self._kept: dict[ChainSession, tuple[ResumePoint, float]] = {}
         self._expiring: asyncio.Task[None] | None = None  # while there are any
 
@@ -47,9 +48,9 @@ class SessionCache:
         return len(self._kept)
 
     async def put(self, session: ChainSession, held: ResumePoint) -> None:
-        """Keep a session; of too many the oldest is closed.
+        """Keep a session; if there are too many, the oldest is closed.
 
-        One that a peer has left, or had lied in, is closed at once.
+        A session that a peer has left or lied in is closed at once.
         """
         try:
             await session.rest()
@@ -68,9 +69,11 @@ class SessionCache:
     async def take(
         self, prompt: Sequence[int], tokens: int
     ) -> tuple[ChainSession, ResumePoint] | None:
-        """The session that holds the longest beginning of a prompt and has room for so many
-        ``tokens`` in all, if there is one; it is the caller's from now on. One that has broken
-        meanwhile, or whose peers would not be chosen now, is closed."""
+        """Return a session that holds a beginning of a prompt, and give it up to the caller.
+
+        It is the one with the longest beginning and with room for ``tokens`` in all; None without
+        one. Sessions that have broken, or whose peers would not be chosen now, are closed.
+        """
         while fitting := [
             (len(held.tokens), session)
             for session, (held, _) in self._kept.items()
@@ -83,13 +86,13 @@ class SessionCache:
         return None
 
     async def shed(self) -> None:
-        """A peer was found to lie: close what rests on its work."""
+        """Close the sessions that rest on the work of a peer that lied."""
         await asyncio.gather(
             *(self._let_go(each) for each in list(self._kept) if self._trust.liar(each))
         )
 
     async def close(self) -> None:
-        """Close all. Never fails."""
+        """Close all sessions. Never fails."""
         if self._expiring is not None:
             await end(self._expiring)
         await asyncio.gather(*(self._let_go(session) for session in list(self._kept)))
@@ -107,6 +110,6 @@ class SessionCache:
 
 
 def goes_on(prompt: Sequence[int], held: ResumePoint) -> bool:
-    """Whether a prompt begins with all that is held, and does not end there."""
+    """Tell whether a prompt begins with all tokens of a session, and has more."""
     count = len(held.tokens)
     return count < len(prompt) and tuple(prompt[:count]) == held.tokens
