@@ -1,4 +1,4 @@
-"""What a generation takes, measured while it runs."""
+"""Measurements of a generation while it runs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -57,16 +57,16 @@ class Meter:
         self.started = self.first_token = self.last_token = self.clock()
 
     def drafted(self, tokens: int, seconds: float) -> None:
-        """A line became so many ``tokens`` longer, and others perhaps with it.
+        """Note that a line became longer by ``tokens``, and perhaps others with it.
 
-        What they cost together counts, and not a share of it: each token waits for the one before
-        it, so that is the pace of the text at best (tau).
+        The whole time counts, not a share of it: each token waits for the one before it, so that
+        this is the pace of the text at best (tau).
         """
         self.draft_tokens += tokens
         self.draft_seconds += seconds
 
     def loop(self, measured: Measured, positions: int, tokens: int) -> None:
-        """An answer at so many ``positions`` came that commits so many ``tokens``."""
+        """Note an answer at ``positions`` that commits ``tokens``."""
         self.last_token = self.clock()
         if not self.new_tokens:
             self.first_token = self.last_token
@@ -76,8 +76,10 @@ class Meter:
 
     @property
     def stages(self) -> dict[Stage, StageTimes]:
-        """What each peer took for its layers in the loops in which it took part, whoever came
-        before or after it. The prompt's loop is left out: it says nothing of decoding."""
+        """Each peer's mean times in the loops in which it took part, whatever the chain was.
+
+        The prompt's loop does not count: it says nothing about decoding.
+        """
         return {
             stage: times
             for stage, times in _by_stage(self.loops[1:]).items()
@@ -85,9 +87,9 @@ class Meter:
         }
 
     def stats(self, counts: Counts, facts: TextFacts) -> Stats:
-        """Everything at the end.
+        """Return all statistics, at the end.
 
-        The first loop carries the prompt: it is left out of the means if there are others.
+        The first loop carries the prompt: it does not count in the means if there are others.
         """
         seconds = self.last_token - self.started
         new_tokens = self.new_tokens
@@ -169,12 +171,12 @@ class Meter:
 
 
 def _places(loop: Measured) -> Sequence[Stage | int]:
-    """Whose the times of a loop are; if that is not known, at which place of the chain."""
+    """Return the stages of a loop; if they are unknown, their places in the chain."""
     return loop.stages or range(len(loop.compute_ms))
 
 
 def _by_stage(loops: Sequence[Measured]) -> dict[Stage | int, StageTimes]:
-    """Means of those loops in which a stage took part."""
+    """Return the mean times of each stage over the loops in which it took part."""
     taken: dict[Stage | int, list[tuple[float, float]]] = {}
     for loop in loops:
         queue_ms = (
