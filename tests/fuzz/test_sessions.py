@@ -21,7 +21,7 @@ def hand() -> Stagehand:
 def test_whatever_strangers_do_an_honest_client_gets_what_is_right_and_all_is_given_back(
     hand: Stagehand,
 ) -> None:
-    report = sessions.fuzz(hand, 20, seed=7)
+    report = sessions.fuzz(hand, 20, seed=2)
     assert report.failures == []
     assert {"Opened", "Pong", "Result"} <= report.answers
 
