@@ -8,19 +8,20 @@ from swarm.wire.messages import FaultCode
 
 
 @dataclass
-class Tally:
-    """Running totals, each counted by whoever does the thing. None is ever taken back.
+class Counters:
+    """Running totals; none ever falls.
 
     Attributes:
-        batches: forward passes, and `turns` of sessions that were part of them.
+        batches: forward passes.
+        turns: of sessions in these batches.
         tokens: computed, each once for all layers of its session here.
         compute_s: seconds in which the compute thread was busy.
-        queue_s: seconds that turns have waited for batches of others, all together.
+        queue_s: seconds that all turns together have waited for batches of other sessions.
         opened: sessions.
-        reroutes: of sessions, to another next peer; `replays`: those in which it has to be told all
-            once more.
+        reroutes: of sessions, to another next peer.
+        replays: reroutes for which the new peer gets everything once more.
         bytes_sent, bytes_received: over links that are closed.
-        faults: that clients were told, by their code.
+        faults: sent to clients, by their code.
     """
 
     batches: int = 0
@@ -36,6 +37,6 @@ class Tally:
     faults: Counter[FaultCode] = field(default_factory=Counter)
 
     def closed(self, link: Link) -> None:
-        """A link is over."""
+        """Add the bytes of a link that is closed."""
         self.bytes_sent += link.bytes_sent
         self.bytes_received += link.bytes_received

@@ -1,4 +1,4 @@
-"""What a peer tells its operator: sentences for people, and the facts in them for programs."""
+"""Events that a peer reports to its operator: sentences for people, facts for programs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class News:
-    """Something happened.
+class PeerEvent:
+    """One event.
 
     Attributes:
-        event: what, in one word.
-        facts: plain data of the sentence.
+        event: its kind, in one word.
+        facts: the plain data in the sentence.
     """
 
     event: str
@@ -22,8 +22,8 @@ class News:
         return self.sentence
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {"event": self.event, **self.facts, "text": self.sentence}
 
 
-Say = Callable[[News], None]  # tells an operator
+Emit = Callable[[PeerEvent], None]  # tells an operator

@@ -1,5 +1,4 @@
-"""What a session's client has to know: faults of the peer, of its next one, and of what was
-asked."""
+"""Faults that a session's client has to know: of this peer, of the next one, or its own."""
 
 from swarm.wire.fields import MAX_TEXT
 from swarm.wire.messages import Fault, FaultCode, Open
@@ -27,7 +26,7 @@ class SessionFault(Exception):
         self.retry_ms = retry_ms
 
     def message(self, opening: Open) -> Fault:
-        """Return the fault as the client is told it."""
+        """Return the fault as its client gets it."""
         return Fault(
             code=self.code,
             text=self.text[:MAX_TEXT],

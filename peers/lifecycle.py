@@ -1,5 +1,4 @@
-"""What a peer serves, from finding its layers to giving them up, and what it says of itself
-meanwhile."""
+"""The layers of a peer: from finding them, by serving and moving, to giving them up."""
 
 import asyncio
 import contextlib
@@ -11,33 +10,34 @@ import torch
 
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.loader import Loader
-from peers.compute.memory import Room
+from peers.compute.memory import MemoryBudget
 from peers.compute.scheduler import Scheduler
-from peers.events import News, Say
+from peers.events import Emit, PeerEvent
 from peers.offer import Offer
-from peers.placement.block_selection import Placing
+from peers.placement.block_selection import BlockSelection
 from peers.sessions.handler import Handler
 from swarm.errors import DirectoryDown, SwarmError
 from swarm.model.span import Span
 from swarm.routing import placement
 from swarm.util.tasks import end, within
 
-TELL_TIMEOUT_S = 4.0  # for a last word; whoever does not hear it asks us, and is told
-# of the pause after a move that failed: what cannot be loaded now is not tried all the time
+TELL_TIMEOUT_S = 4.0  # for the last record; a client that misses it learns it when it asks us
+# of the pause after moves that failed: what cannot be loaded now is not tried all the time
 MOST_DOUBLINGS = 6
 
 log = logging.getLogger(__name__)
 
 
-class Life:
-    """One peer's layers: `run` finds, serves and moves them, `leave` gives them up, `close` ends
-    what computes.
+class Lifecycle:
+    """Serves the layers of one peer.
+
+    `run` or `run_free` serves them, `leave` gives them up, `close` ends the computation.
 
     Args:
-        offer: kept up to date here, and read by `publish`.
+        offer: kept up to date here; `publish` reads it.
         publish: writes the offer to the directory now. Raises `DirectoryDown`.
         grace_s: how long sessions may go on when their layers are given up.
-        say: told what an operator wants to know.
+        emit: told what an operator wants to know.
         serving: called with the span whenever one is served.
     """
 
@@ -46,10 +46,10 @@ class Life:
         offer: Offer,
         handler: Handler,
         loader: Loader,
-        room: Room,
+        room: MemoryBudget,
         publish: Callable[[], Awaitable[None]],
         grace_s: float,
-        say: Say,
+        emit: Emit,
         serving: Callable[[Span], None],
     ) -> None:
         self.offer = offer
@@ -59,7 +59,7 @@ class Life:
         self._room = room
         self._publish = publish
         self._grace_s = grace_s
-        self._say = say
+        self._emit = emit
         self._serving = serving
         self._span: Span | None = None
         self._computing: asyncio.Task[None] | None = None
@@ -71,7 +71,7 @@ class Life:
         await self._serve(layers)
         await self._for(None)
 
-    async def run_free(self, placing: Placing, capacity: int) -> None:
+    async def run_free(self, selection: BlockSelection, capacity: int) -> None:
         """Find layers, serve them, and move where others lack more; until cancelled.
 
         Where the layers to move to cannot be loaded, the old ones are served on.
@@ -80,16 +80,16 @@ class Life:
             placing: chooses the layers, and claims them by `claim`.
             capacity: how many fit here.
         """
-        layers = await placing.choose()
+        layers = await selection.choose()
         sentence = (
             f"taking layers {layers[0]}:{layers[1]}, which the swarm needs most; {capacity} fit"
             " here"
         )
-        self._say(News("taking", sentence, {"layers": layers, "capacity": capacity}))
+        self._emit(PeerEvent("taking", sentence, {"layers": layers, "capacity": capacity}))
         await self._serve(layers)
         while True:
-            await self._for(placing.pause_s() * 2.0 ** min(self._failed_moves, MOST_DOUBLINGS))
-            await self._reconsider(placing)
+            await self._for(selection.pause_s() * 2.0 ** min(self._failed_moves, MOST_DOUBLINGS))
+            await self._reconsider(selection)
 
     async def claim(self, layers: placement.Span) -> None:
         """Let others know that these layers will be served here soon."""
@@ -106,7 +106,7 @@ class Life:
         await self._handler.put_down(self._grace_s)
 
     async def close(self) -> None:
-        """End the compute thread; whoever still waits for it is told."""
+        """End the compute thread; sessions that still wait for it fail."""
         if self._computing is not None:
             await end(self._computing)
 
@@ -116,8 +116,9 @@ class Life:
     async def _take_up(self, span: Span) -> None:
         speed = await self._loader.measure(span)
         budget = CacheBudget(self._room.tokens_beside((span.first, span.last)))
-        scheduler = Scheduler(span, self._handler.tally)
-        self._span, self._computing = span, asyncio.create_task(scheduler.run())
+        scheduler = Scheduler(span, self._handler.counters)
+        self._span = span
+        self._computing = asyncio.create_task(scheduler.run())
         self._handler.take_up(scheduler, budget)
         self.offer.layers, self.offer.state = (span.first, span.last), "online"
         self.offer.tokens_per_second, self.offer.budget = speed, budget
@@ -131,23 +132,25 @@ class Life:
         self.offer.budget = CacheBudget(0)
         _free_memory()
 
-    async def _reconsider(self, placing: Placing) -> None:
+    async def _reconsider(self, selection: BlockSelection) -> None:
         assert self._span is not None  # something is served
         served = self._span.first, self._span.last
-        layers = await placing.reconsider(*served, self.offer.tokens_per_second)
+        layers = await selection.reconsider(*served, self.offer.tokens_per_second)
         if layers is not None:
             sentence = (
                 f"moving from layers {served[0]}:{served[1]} to {layers[0]}:{layers[1]}, which need"
                 " it more"
             )
-            self._say(News("moving", sentence, {"layers": layers, "from_layers": served}))
+            self._emit(PeerEvent("moving", sentence, {"layers": layers, "from_layers": served}))
             await self._move_or_stay(served, layers)
         elif self.offer.state != "online":  # others were quicker
             await self._offer_again(served)
 
     async def _move_or_stay(self, served: placement.Span, layers: placement.Span) -> None:
-        """Move; if the new layers cannot be served, go on with the old ones, which may have to be
-        loaded again."""
+        """Move; if the new layers cannot be served, go on with the old ones.
+
+        The old ones may have to be loaded again.
+        """
         try:
             await self._move(served, layers)
         except Exception as error:
@@ -157,14 +160,15 @@ class Life:
         else:
             self._failed_moves = 0
             return
-        # Here, where nothing refers to the error any more, nor it to what was loaded of the new
-        # layers.
+        # Only here: the error, which refers to what was loaded of the new layers, is gone.
         self._failed_moves += 1
         sentence = (
             f"staying with layers {served[0]}:{served[1]}: {layers[0]}:{layers[1]} could not be"
             f" served ({why})"
         )
-        self._say(News("staying", sentence, {"layers": served, "to_layers": layers, "why": why}))
+        self._emit(
+            PeerEvent("staying", sentence, {"layers": served, "to_layers": layers, "why": why})
+        )
         if self._span is not None and (self._span.first, self._span.last) == served:
             _free_memory()
             await self._offer_again(served)
@@ -174,7 +178,7 @@ class Life:
             await self._serve(served)
 
     async def _offer_again(self, served: placement.Span) -> None:
-        """Let others know that these layers are served here, as before."""
+        """Let others know that these layers are still served here."""
         self.offer.layers, self.offer.state = served, "online"
         await self._tell()
 
@@ -192,14 +196,14 @@ class Life:
             await self._serve(layers)
 
     async def _for(self, seconds: float | None) -> None:
-        """Serve for so long, or for good. Raises what the compute thread dies of."""
+        """Serve for this long, or for good. Raise what the compute thread dies of."""
         assert self._computing is not None  # something is served
         done, _ = await asyncio.wait({self._computing}, timeout=seconds)
         for task in done:
             task.result()
 
     async def _tell(self) -> None:
-        """Later changes are published with the next refresh if they cannot be now."""
+        """Publish the offer. A later change that cannot be published waits for the next refresh."""
         try:
             await self._publish()
         except DirectoryDown as error:
@@ -210,7 +214,7 @@ class Life:
 
 
 def _free_memory() -> None:
-    """Give back what layers took that nobody serves any more."""
+    """Give back the memory of layers that are no longer served."""
     gc.collect()  # the hooks of a span refer to it
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.memory import in_words
-from peers.events import News
+from peers.events import PeerEvent
 from swarm import __version__
 from swarm.errors import ConfigError
 from swarm.identity import Identity
@@ -99,7 +99,7 @@ class Offer:
                 name, f"{first['input']!r} cannot be announced ({first['msg']})"
             ) from None
 
-    def describe(self, facts: PeerFacts, span: Span, addresses: Sequence[str]) -> News:
+    def describe(self, facts: PeerFacts, span: Span, addresses: Sequence[str]) -> PeerEvent:
         """Return what the operator reads when ``span`` is served."""
         checkpoint, peer_id = facts.checkpoint, facts.identity.peer_id
         sentence = (
@@ -121,4 +121,4 @@ class Offer:
             "cache_tokens": self.budget.total_tokens,
             "addresses": tuple(addresses),
         }
-        return News("serving", sentence, told)
+        return PeerEvent("serving", sentence, told)

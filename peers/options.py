@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from peers.access.limits import Limits
-from peers.compute.memory import Memory, Room
-from peers.ops.health_server import Where
+from peers.access.limits import AccessLimits
+from peers.compute.memory import DeviceMemory, MemoryBudget
+from peers.ops.health_server import ListenAddress
 from swarm.config import Network
 from swarm.errors import SpanError
 from swarm.model.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ from swarm.model.rehearsal import rehearsed
 
 
 @dataclass(frozen=True)
-class Options:
+class PeerOptions:
     """What the operator of a peer decides."""
 
     model: str
@@ -34,10 +34,10 @@ class Options:
     memory: int | None = None  # bytes that may be used; None: what is free
     max_layers: int | None = None  # where the swarm's need chooses them
     grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
-    gateway_clients: int = Limits.gateway_clients  # that one gateway may ask for
+    gateway_clients: int = AccessLimits.gateway_clients  # that one gateway may ask for
     threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
-    metrics: Where | None = None  # where to serve metrics; None: nowhere
+    metrics: ListenAddress | None = None  # where to serve metrics; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Prepared:
 
     checkpoint: Checkpoint
     dtype: torch.dtype
-    room: Room
+    room: MemoryBudget
     capacity: int
 
 
-async def prepare(options: Options) -> Prepared:
+async def prepare(options: PeerOptions) -> Prepared:
     """Open and rehearse the model, and check that what is asked for fits.
 
     Raises:
@@ -63,7 +63,7 @@ async def prepare(options: Options) -> Prepared:
     return await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
 
 
-def _prepare(options: Options) -> Prepared:
+def _prepare(options: PeerOptions) -> Prepared:
     """In a thread: the fingerprint of a local folder reads all its weights."""
     if options.quantization is not None:
         options.quantization.check(options.device)
@@ -72,8 +72,8 @@ def _prepare(options: Options) -> Prepared:
         torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype
     )
     rehearsed(checkpoint)
-    memory = Memory(options.device, options.memory)
-    room = Room.measure(checkpoint, dtype, memory, options.cache_tokens)
+    memory = DeviceMemory(options.device, options.memory)
+    room = MemoryBudget.measure(checkpoint, dtype, memory, options.cache_tokens)
     capacity = 0
     if options.layers is None:
         capacity = min(room.capacity(), options.max_layers or room.model_layers)

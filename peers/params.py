@@ -1,5 +1,4 @@
-"""Kinds of words on the command line of ``swarm-peer``: what they mean, and what to say of
-others."""
+"""Types of the options of ``swarm-peer``: what they accept, and what they say of anything else."""
 
 import ipaddress
 import re
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 if TYPE_CHECKING:
-    from peers.ops.health_server import Where
+    from peers.ops.health_server import ListenAddress
 
 
 class LayerSpan(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -55,7 +54,7 @@ class Bytes(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class HostPort(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``host:port``, as others write it."""
+    """``host:port``, as other members dial it."""
 
     name = "HOST:PORT"
 
@@ -71,14 +70,14 @@ class HostPort(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class WhereToListen(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``port`` of this computer alone, or ``host:port``."""
+    """``port``, for this computer alone, or ``host:port``."""
 
     name = "[HOST:]PORT"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> "Where":
-        from peers.ops.health_server import Where
+    ) -> "ListenAddress":
+        from peers.ops.health_server import ListenAddress
 
         host, _, port = str(value).rpartition(":")
         if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -88,7 +87,7 @@ class WhereToListen(click.ParamType):  # type: ignore[type-arg, unused-ignore]
                 param,
                 ctx,
             )
-        return Where(Ipv4().convert(host or "127.0.0.1", param, ctx), int(port))
+        return ListenAddress(Ipv4().convert(host or "127.0.0.1", param, ctx), int(port))
 
 
 class Ipv4(click.ParamType):  # type: ignore[type-arg, unused-ignore]

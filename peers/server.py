@@ -8,24 +8,24 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
 
-from peers.access.admission import Admission, summary
+from peers.access.control import AccessControl, summary
 from peers.access.entering import insist
-from peers.access.limits import Limits
+from peers.access.limits import AccessLimits
 from peers.access.listener import listening
-from peers.access.reachability import Reach, asked, own_address
+from peers.access.reachability import AnnouncedAddresses, asked, own_address
 from peers.access.twin import TwinSearch
 from peers.compute.loader import Loader
-from peers.events import News, Say
-from peers.lifecycle import Life
+from peers.events import Emit, PeerEvent
+from peers.lifecycle import Lifecycle
 from peers.offer import Offer, PeerFacts
 from peers.ops.health_server import monitored
 from peers.ops.metrics import PeerMetrics
-from peers.options import Options, Prepared, prepare
-from peers.placement.block_selection import Placing
-from peers.placement.membership import Census
+from peers.options import PeerOptions, Prepared, prepare
+from peers.placement.block_selection import BlockSelection
+from peers.placement.membership import Membership
 from peers.placement.neighbours import Neighbours
 from peers.sessions.handler import Handler
-from peers.sessions.session import SessionLimits
+from peers.sessions.limits import SessionLimits
 from swarm.errors import DirectoryDown, SwarmError
 from swarm.identity import Identity
 from swarm.keylock import held
@@ -46,15 +46,15 @@ log = logging.getLogger(__name__)
 
 
 async def serve(
-    options: Options,
+    options: PeerOptions,
     stop: asyncio.Event,
-    say: Say,
+    emit: Emit,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run a peer until ``stop`` is set.
 
     Args:
-        say: told what an operator wants to know.
+        emit: told what an operator wants to know.
         progress: called with (bytes done, bytes in all) while weights are loaded.
 
     Raises:
@@ -65,29 +65,29 @@ async def serve(
     )
     with held(identity.file, alone=True):
         prepared = await prepare(options)
-        async with Peer(options, identity, prepared, say, progress) as peer:
+        async with PeerServer(options, identity, prepared, emit, progress) as peer:
             await peer.run(stop)
 
 
-class Peer:
+class PeerServer:
     """One peer of a swarm: `start`, `run`, `stop`.
 
     ``async with`` starts it and, whatever happens, stops it.
 
     Args:
-        say: told what an operator wants to know.
+        emit: told what an operator wants to know.
         progress: called with (bytes done, bytes in all) while weights are loaded.
     """
 
-    reach: Reach  # since it listens
+    reach: AnnouncedAddresses  # since it listens
     directory: Directory  # since it has entered the network
 
     def __init__(
         self,
-        options: Options,
+        options: PeerOptions,
         identity: Identity,
         prepared: Prepared,
-        say: Say,
+        emit: Emit,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         checkpoint, network = prepared.checkpoint, options.network
@@ -96,26 +96,26 @@ class Peer:
         self.offer = Offer(options.layers or (0, 1))
         self._options = options
         self._prepared = prepared
-        self._say = say
+        self._emit = emit
         self._door = HandshakeLimiter(me)
         self._dialer = Dialer(me, options.link_ms)
         self._handler = Handler(
             checkpoint.fingerprint,
             self._dialer,
             SessionLimits(checkpoint.max_positions),
-            limits=Limits(gateway_clients=options.gateway_clients),
+            limits=AccessLimits(gateway_clients=options.gateway_clients),
         )
         self._neighbours = Neighbours(self._dialer)
         self._twins = TwinSearch(self._dialer)
         self._answer = self._twins.serving(self._handler.serve)
-        self._life = Life(
+        self._lifecycle = Lifecycle(
             self.offer,
             self._handler,
             Loader(checkpoint, prepared.dtype, prepared.room, options.threads, progress),
             prepared.room,
             lambda: publish(self.directory, self.record),
             options.grace_s,
-            say,
+            emit,
             self._serving,
         )
         self._open = contextlib.AsyncExitStack()  # what `stop` closes, the latest first
@@ -124,10 +124,10 @@ class Peer:
         """Listen, and enter the network by the addresses at which others get through."""
         self._open.push_async_callback(self._dialer.close)
         self._open.push_async_callback(self._neighbours.close)
-        self._open.push_async_callback(self._life.close)
+        self._open.push_async_callback(self._lifecycle.close)
         await self._listen()
         await self._watch()
-        await self._open.enter_async_context(asked(self.reach, self._say))
+        await self._open.enter_async_context(asked(self.reach, self._emit))
         # again: what clients are told travels over relays, too
         self._open.push_async_callback(self._handler.close)
         await self._enter()
@@ -140,10 +140,10 @@ class Peer:
         tasks = [asyncio.create_task(work) for work in self._work()]
         try:
             await _first_of(stop, *tasks)
-            self._say(News("leaving", "leaving: no new sessions, the record is withdrawn"))
+            self._emit(PeerEvent("leaving", "leaving: no new sessions, the record is withdrawn"))
         finally:
             await end(*tasks)
-        await self._life.leave()
+        await self._lifecycle.leave()
 
     async def stop(self) -> None:
         """Withdraw the record and close what was opened, also after a `start` that failed."""
@@ -164,7 +164,7 @@ class Peer:
             listening(self._door, options.host, options.port, self._answer, options.link_ms)
         )
         self._open.push_async_callback(self._handler.close)
-        self.reach = Reach(
+        self.reach = AnnouncedAddresses(
             options.network,
             options.announce or own_address(options.host, port),
             self._door,
@@ -175,12 +175,12 @@ class Peer:
         self.record()  # options that no record can carry are refused before a network is entered
 
     async def _watch(self) -> None:
-        """Answer those who look after this peer, if the operator wants it."""
+        """Serve metrics, if the operator wants that."""
         if self._options.metrics is None:
             return
         watched = PeerMetrics(self._handler, self.offer, self.reach, self.facts.labels())
         url = await self._open.enter_async_context(monitored(watched, self._options.metrics))
-        self._say(News("metrics", f"metrics are at {url}", {"url": url}))
+        self._emit(PeerEvent("metrics", f"metrics are at {url}", {"url": url}))
 
     async def _enter(self) -> None:
         """Enter the DHT and find a way in; the record is withdrawn when the peer stops.
@@ -199,7 +199,7 @@ class Peer:
                 client_mode=not self.reach.is_direct,
             )
 
-        joined = await insist(join, self._say)
+        joined = await insist(join, self._emit)
         self.directory = await self._open.enter_async_context(joined)
         self._dialer.streams = self.directory.streams
         await self.reach.enter(self.directory)
@@ -214,40 +214,40 @@ class Peer:
             self._neighbours.run(self.directory, self.record),
             self.reach.keep(self.directory),
             self._twins.keep(self.directory, self.record),
-            tell_refusals(self._handler.admission, self._say),
+            tell_refusals(self._handler.admission, self._emit),
         )
 
     async def _serve_layers(self) -> None:
         if self._options.layers is not None:
-            await self._life.run(self._options.layers)
+            await self._lifecycle.run(self._options.layers)
             return
         checkpoint, peer_id = self.facts.checkpoint, self.facts.identity.peer_id
-        census = Census(
+        membership = Membership(
             self.directory, self._dialer, checkpoint.fingerprint, checkpoint.num_layers, peer_id
         )
-        placing = Placing(
+        selection = BlockSelection(
             peer_id,
             checkpoint.num_layers,
             self._prepared.capacity,
-            census,
-            self._life.claim,
+            membership,
+            self._lifecycle.claim,
             random.Random(),
         )
-        await self._life.run_free(placing, self._prepared.capacity)
+        await self._lifecycle.run_free(selection, self._prepared.capacity)
 
     async def _keep_announced(self) -> None:
         """Keep the record alive, once there is one."""
-        await self._life.known.wait()
+        await self._lifecycle.known.wait()
         await asyncio.sleep(REFRESH_INTERVAL_S)
         await announce(self.directory, self.record)
 
     def _serving(self, span: Span) -> None:
-        self._say(self.offer.describe(self.facts, span, self.reach.addresses))
+        self._emit(self.offer.describe(self.facts, span, self.reach.addresses))
         if link_ms := self._options.link_ms:
             sentence = f"every message from here is held back {link_ms:g} ms: an emulated link"
-            self._say(News("emulated_link", sentence, {"link_ms": link_ms}))
+            self._emit(PeerEvent("emulated_link", sentence, {"link_ms": link_ms}))
 
-    async def __aenter__(self) -> "Peer":
+    async def __aenter__(self) -> "PeerServer":
         try:
             await self.start()
         except BaseException:
@@ -264,7 +264,9 @@ class Peer:
         await self.stop()
 
 
-async def tell_refusals(admission: Admission, say: Say, interval_s: float = REFUSALS_S) -> None:
+async def tell_refusals(
+    admission: AccessControl, emit: Emit, interval_s: float = REFUSALS_S
+) -> None:
     """Say one line for each interval in which something was refused, and a last one."""
     told = admission.refusals.copy()
 
@@ -273,7 +275,7 @@ async def tell_refusals(admission: Admission, say: Say, interval_s: float = REFU
         now = admission.refusals.copy()
         if refused := summary(told, now):
             sentence = f"refused in the last {interval_s:g} s or less: {refused}"
-            say(News("refused", sentence, {"counts": dict(now - told)}))
+            emit(PeerEvent("refused", sentence, {"counts": dict(now - told)}))
         told = now
 
     try:

@@ -1,5 +1,4 @@
-"""How the console script ``swarm-peer`` begins: it heeds signals first, and imports the rest after
-that."""
+"""The console script ``swarm-peer``: it handles signals first, and imports the rest after that."""
 
 from swarm.cli.start import end_on_signals
 

@@ -1,4 +1,4 @@
-"""How long `swarm-peer join` and `bootstrap` run: until a signal, or the end of standard input."""
+"""Runs `swarm-peer join` and `bootstrap` until a signal, or the end of standard input."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ Run = Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any, Any, None]]
 
 
 def run_until_stopped(run: Run, until_eof: bool, leave_s: float) -> None:
-    """Run ``run(stop, up)``, which calls ``up()`` when its start is over, until it is asked to end.
+    """Run ``run(stop, up)`` until it is asked to end; it calls ``up()`` when its start is over.
 
-    Before ``up()``, the signal cancels ``run``; after it, the signal sets ``stop``. Either way
-    ``run`` has ``leave_s`` seconds to end in order. So does the end of standard input, if
-    ``until_eof``. A second signal does what it would do without us: it ends the process at once.
+    Before ``up()``, a signal cancels ``run``; after it, a signal sets ``stop``. Either way ``run``
+    has ``leave_s`` seconds to end in order. With ``until_eof``, the end of standard input does the
+    same. A second signal ends the process at once, as it would by default.
 
     Raises:
         Stopped: if a signal ended the start.

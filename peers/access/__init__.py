@@ -1,1 +1,1 @@
-"""How others reach this peer, and what each of them may ask of it."""
+"""How other members reach this peer, and what each may ask of it."""

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 
 from swarm.util.rates import MAX_KEYS, Rate
 
-IPV6_PREFIX = 64  # bits: whoever has one IPv6 address has all of its network
+IPV6_PREFIX = 64  # bits: the owner of one IPv6 address has all of its network
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Where floods begin. What an ordinary client or chain does stays far below.
+class AccessLimits:
+    """Where floods begin. Ordinary clients and chains stay far below these.
 
-    A client is known by its proven id, and by its address where it has one of its own. Behind one
-    address there may be many clients, so an address may do more.
+    A client is known by its proven id, and by its address where it has one of its own. Many clients
+    may share an address, so an address may do more.
     """
 
-    # A gateway says for how many clients it asks, and may send and open so many times what one
-    # client may; more than this is not believed. A stranger gets no more by saying so: to have four
-    # ids behind one address gives the same.
+    # A gateway says for how many clients it asks, and may send and open that many times what one
+    # client may, up to this. A stranger gains nothing by lying: four ids behind one address get
+    # the same.
     gateway_clients: int = 4
     links: int = 1024  # open, in all
     links_each: tuple[int, int] = (32, 128)  # open: of a client, of an address
@@ -34,10 +34,10 @@ class Limits:
     # of the cache, while others want room: a client, an address
     cache_share: tuple[float, float] = (0.5, 0.75)
     # What a client holds beyond its share is lent: while others want it, sessions give way that
-    # were silent for so long, or open for so long.
+    # were silent, or open, for this long.
     lent_silent_s: float = 10.0
     lent_s: float = 60.0
-    want_s: float = 30.0  # whoever was refused for lack of room wants it for so long
+    want_s: float = 30.0  # a client that was refused for lack of room wants it for this long
     openings: Rate = Rate(4.0, 128)  # sessions a second, of a client
     openings_of_address: Rate = Rate(16.0, 512)
     messages: Rate = Rate(1000.0, 4000)  # a second, of a client; frames that peers send on aside
@@ -53,7 +53,7 @@ class Limits:
 
 
 class Bans:
-    """Who is shut out, and until when: each time twice as long as the time before."""
+    """Keys that are banned, and until when: each time twice as long as the time before."""
 
     def __init__(
         self,
@@ -62,12 +62,10 @@ class Bans:
         clock: Callable[[], float],
         most_keys: int = MAX_KEYS,
     ) -> None:
-        self._first_s, self._longest_s, self._clock, self._most = (
-            first_s,
-            longest_s,
-            clock,
-            most_keys,
-        )
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._clock = clock
+        self._most = most_keys
         # until when, and how long that was
         self._until: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -76,12 +74,12 @@ class Bans:
 
     @property
     def active(self) -> int:
-        """How many keys are shut out now."""
+        """How many keys are banned now."""
         now = self._clock()
         return sum(until > now for until, _ in self._until.values())
 
     def ban(self, key: str) -> float:
-        """Returns for how many seconds."""
+        """Ban a key; return for how many seconds."""
         _, before_s = self._until.get(key, (0.0, self._first_s / 2))
         seconds = min(2 * before_s, self._longest_s)
         self._until[key] = self._clock() + seconds, seconds
@@ -91,14 +89,14 @@ class Bans:
         return seconds
 
     def left_s(self, key: str) -> float:
-        """Seconds until the key is let in again; 0 if it is not shut out."""
+        """Return the seconds until a key is let in again; 0 if it is not banned."""
         until, _ = self._until.get(key, (0.0, 0.0))
         return max(0.0, until - self._clock())
 
 
 @dataclass
 class Holding:
-    """What one key has open."""
+    """What one key has open now."""
 
     links: int = 0
     sessions: int = 0
@@ -115,10 +113,11 @@ class Holdings:
     _held: dict[str, Holding] = field(default_factory=dict)
 
     def of(self, key: str) -> Holding:
+        """Return what a key has open."""
         return self._held.get(key) or Holding()
 
     def add(self, key: str, *, links: int = 0, sessions: int = 0, tokens: int = 0) -> None:
-        """Add to what a key holds, or take away from it."""
+        """Change what a key has open by these amounts."""
         before = self.of(key)
         held = Holding(before.links + links, before.sessions + sessions, before.tokens + tokens)
         if held == Holding():
@@ -130,32 +129,38 @@ class Holdings:
         return len(self._held)
 
 
-class Wanting:
-    """Who has lately been refused for lack of room; of many only the last are remembered."""
+class RecentDemand:
+    """Keys that were lately refused for lack of room; the last ``most_keys`` are remembered."""
 
     def __init__(self, for_s: float, clock: Callable[[], float], most_keys: int = 16) -> None:
-        self._for_s, self._clock, self._most = for_s, clock, most_keys
+        self._for_s = for_s
+        self._clock = clock
+        self._most = most_keys
         self._since: OrderedDict[str, float] = OrderedDict()
 
     def add(self, key: str) -> None:
+        """Record that a key wants room now."""
         self._since[key] = self._clock()
         self._since.move_to_end(key)
         if len(self._since) > self._most:
             self._since.popitem(last=False)
 
     def remove(self, key: str) -> None:
+        """Record that a key got room."""
         self._since.pop(key, None)
 
     def others_than(self, key: str) -> bool:
-        """Whether anybody else wants room now."""
+        """Whether another key wants room now."""
         now = self._clock()
         return any(each != key and now - since < self._for_s for each, since in self._since.items())
 
 
 @functools.lru_cache(MAX_KEYS)
 def network_of(address: str) -> str:
-    """By what an address is counted: an IPv4 address by itself, an IPv6 one by its /64, anything
-    else as it is."""
+    """Return what an address counts as: an IPv4 address itself, an IPv6 one its /64 network.
+
+    Anything else is returned as it is.
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

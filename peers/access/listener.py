@@ -1,4 +1,4 @@
-"""The port of a peer, where direct links come in, each by its hello."""
+"""The port of a peer: direct links come in here, each after its handshake."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from swarm.network.links.handshake import HandshakeLimiter, HandshakeTicket
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import PATH, accept
 
-# bytes that are read before the hello is over; what is said right behind it may be more
+# bytes that are read before the handshake is over; more may follow right behind it
 MAX_AHEAD = 1 << 16
 
 
@@ -25,8 +25,11 @@ async def listening(
     serve: Callable[[Link], Awaitable[None]],
     delay_ms: float = 0.0,
 ) -> AsyncIterator[int]:
-    """Take links at ``host``:``port`` (0: any port) and hand each to ``serve`` after its hello;
-    yields the port.
+    """Accept links at ``host``:``port`` (0: any port); yield the port.
+
+    Args:
+        serve: has every link after its handshake.
+        delay_ms: emulated one-way delay of what is sent over these.
 
     Raises:
         CannotListen: if the port is taken.
@@ -64,8 +67,11 @@ async def listening(
 
 
 class _Caller(web.RequestHandler):
-    """A connection, which is cut off if its hello takes too long, and waits unread if it says too
-    much before."""
+    """One connection.
+
+    It is cut off if its handshake takes too long, and not read on if it sends too much before the
+    handshake is over.
+    """
 
     __slots__ = ("_ahead", "_door", "_held", "_timer", "_visit")
 
@@ -76,7 +82,8 @@ class _Caller(web.RequestHandler):
         self._door = door
         self._visit: HandshakeTicket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._ahead, self._held = 0, False
+        self._ahead = 0
+        self._held = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -101,7 +108,7 @@ class _Caller(web.RequestHandler):
         super().connection_lost(exc)
 
     def come_in(self) -> None:
-        """The hello is over."""
+        """Read on: the handshake is over."""
         self._leave_door()
         # else aiohttp goes on by itself
         if self._held and self.transport is not None and not self._reading_paused:

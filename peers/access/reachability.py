@@ -1,7 +1,4 @@
-"""How others reach this peer: directly if they can, else by way of relays.
-
-Found out at first, and kept up to date.
-"""
+"""The addresses by which others reach this peer: direct ones if they can, else at relays."""
 
 import asyncio
 import contextlib
@@ -12,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from peers.access.entering import insist
-from peers.events import News, Say
+from peers.events import Emit, PeerEvent
 from swarm.config import Network
 from swarm.errors import NetworkUnreachable, SwarmError
 from swarm.network.dht.directory import Directory
@@ -22,10 +19,10 @@ from swarm.network.links.link import Link
 from swarm.network.nat.dialback import DialRequest, DialResponse, ask
 from swarm.network.nat.relay import Relay
 
-PLACE_TIMEOUT_S = 30.0  # until a relay has given a place: a second as a rule
-LOOK_S = 60.0  # between two looks at our places, which go and come with relays
-ASK_S = 300.0  # between two questions whether we are reachable
-# times in a row that nobody gets through before a direct address is no longer announced
+PLACE_TIMEOUT_S = 30.0  # for a reservation at a relay; it takes a second as a rule
+LOOK_S = 60.0  # between two looks at our reservations, which go and come with relays
+ASK_S = 300.0  # between two questions whether this peer is reachable
+# failed questions in a row after which a direct address is no longer announced
 MAX_FAILED = 2
 
 log = logging.getLogger(__name__)
@@ -33,28 +30,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Unreachable(NetworkUnreachable):
-    """Nobody can dial this computer, and no relay has a place for it."""
+    """No other member can dial this computer, and no relay has a place for it."""
 
     address: str
 
     def __str__(self) -> str:
         port = self.address.rpartition(":")[2]
         return (
-            f"nobody gets through to {self.address} from outside, and no bootstrap node gives this"
-            f" peer a place as its relay; forward port {port} on the router (and give that --port),"
+            f"no other member gets through to {self.address} from outside, and no bootstrap node"
+            f" relays for this peer; forward port {port} on the router (and give that --port),"
             " or name a bootstrap node that relays"
         )
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the answers mean.
+class Reachability:
+    """Whether others get through to a peer directly.
 
     Attributes:
         direct: addresses to announce; those of the open internet first.
-        verified: somebody has tried.
-        whole: nobody who tried failed.
-        seen: where others see this computer.
+        verified: at least one node has tried.
+        whole: no node that tried has failed.
+        seen: the addresses of this computer as others see it.
     """
 
     direct: tuple[str, ...]
@@ -63,26 +60,28 @@ class Verdict:
     seen: tuple[str, ...] = ()
 
 
-def judge(answers: Sequence[DialResponse], address: str) -> Verdict:
-    """Weigh what was answered about ``address``. If nobody tried, it is taken to be reachable."""
+def judge(answers: Sequence[DialResponse], address: str) -> Reachability:
+    """Weigh the answers about ``address``. If no node tried, it is taken to be reachable."""
     tried = [answer for answer in answers if answer.tried is not None]
     worked = {answer.tried: None for answer in tried if answer.worked and answer.tried}
     seen = tuple({each: None for answer in answers for each in answer.seen})
     if not tried:
-        return Verdict((address,), verified=False, whole=True, seen=seen)
+        return Reachability((address,), verified=False, whole=True, seen=seen)
     direct = tuple(sorted(worked, key=_is_inside))
-    return Verdict(direct, verified=True, whole=all(answer.worked for answer in tried), seen=seen)
+    return Reachability(
+        direct, verified=True, whole=all(answer.worked for answer in tried), seen=seen
+    )
 
 
-class Reach:
-    """The addresses of a peer that listens.
+class AnnouncedAddresses:
+    """The addresses that a peer announces, kept up to date.
 
     Args:
-        address: "host:port" that we take for ours.
-        exact: the operator named it; no other one is tried.
+        address: "host:port" at which this peer takes itself to be reachable.
         door: by which links come in.
         serve: has every link that comes over a relay.
-        delay_ms: emulated one-way delay of what is sent over these.
+        exact: the operator named the address; no other one is tried.
+        delay_ms: emulated one-way delay of what is sent over relayed links.
     """
 
     def __init__(
@@ -96,7 +95,10 @@ class Reach:
         delay_ms: float = 0.0,
     ) -> None:
         self.address = address
-        self._network, self._door, self._serve, self._delay_ms = network, door, serve, delay_ms
+        self._network = network
+        self._door = door
+        self._serve = serve
+        self._delay_ms = delay_ms
         certificate = door.me.identity.certificate_fingerprint
         self._question = DialRequest(address=address, certificate=certificate, exact=exact)
         self._direct: tuple[str, ...] = (address,)
@@ -111,30 +113,31 @@ class Reach:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Of these, those at relays."""
+        """The addresses at relays, a part of `addresses`."""
         return self._places
 
     @property
     def is_direct(self) -> bool:
+        """Whether a direct address is announced."""
         return bool(self._direct)
 
-    async def ask(self, say: Say) -> None:
-        """Find out for the first time whether we can be dialled. Whoever calls it calls `close`.
+    async def ask(self, emit: Emit) -> None:
+        """Find out for the first time whether this peer can be dialled. The caller calls `close`.
 
         Raises:
-            NoBootstrap, DirectoryDown: if nobody can be asked because we have no way out.
+            NoBootstrap, DirectoryDown: if no node can be asked.
         """
         if _is_loopback(self.address):
-            return  # only this computer has it: there is nobody to ask
-        self._relay = await insist(lambda: Relay.start(self._network), say)
+            return  # only this computer has it: there is no other node to ask
+        self._relay = await insist(lambda: Relay.start(self._network), emit)
         await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
         if not verdict.verified:
             sentence = (
-                f"nobody could be asked to dial back {self.address}: it is announced unverified"
+                f"no node could be asked to dial back {self.address}: it is announced unverified"
             )
-            say(News("unverified", sentence, {"address": self.address}))
+            emit(PeerEvent("unverified", sentence, {"address": self.address}))
         if verdict.whole:
             await self.close()
             return
@@ -143,13 +146,13 @@ class Reach:
             f"{self.address} cannot be dialled from everywhere{where}: this peer comes in through a"
             " relay"
         )
-        say(News("relayed", sentence, {"address": self.address, "seen": verdict.seen}))
+        emit(PeerEvent("relayed", sentence, {"address": self.address, "seen": verdict.seen}))
 
     async def enter(self, directory: Directory) -> None:
-        """Wait for a place at a relay, if one is needed.
+        """Wait for a reservation at a relay, if one is needed.
 
         Raises:
-            Unreachable: if there is no way in.
+            Unreachable: if this peer has no address at all.
         """
         if self._relay is not None:
             self._places = await self._relay.wait_for_place(directory.streams, PLACE_TIMEOUT_S)
@@ -157,7 +160,7 @@ class Reach:
             raise Unreachable(self.address)
 
     async def keep(self, directory: Directory) -> None:
-        """Look again for as long as we live; never returns."""
+        """Keep the addresses up to date until cancelled."""
         if _is_loopback(self.address):
             await asyncio.Event().wait()
         loop = asyncio.get_running_loop()
@@ -173,13 +176,17 @@ class Reach:
                 asked_at = loop.time()
 
     async def ask_again(self, directory: Directory) -> None:
-        """Ask once more, and change what is announced if the answer stays another one."""
+        """Ask once more, and change what is announced.
+
+        A direct address is given up after `MAX_FAILED` answers in a row that it does not work.
+        """
         answers = await ask(directory.daemon, self._network.bootstrap, self._question)
         verdict = judge(answers, self.address)
         if not verdict.verified:
             return
         if verdict.direct:
-            self._direct, self._failed = verdict.direct, 0
+            self._direct = verdict.direct
+            self._failed = 0
             return
         self._failed += 1
         if self._direct and self._failed >= MAX_FAILED:
@@ -190,8 +197,10 @@ class Reach:
                 self._direct = ()
 
     async def close(self) -> None:
-        """Give back all places. Safe to call twice."""
-        relay, self._relay, self._places = self._relay, None, ()
+        """Give back all reservations. Safe to call twice."""
+        relay = self._relay
+        self._relay = None
+        self._places = ()
         if relay is not None:
             await relay.stop()
 
@@ -206,18 +215,20 @@ class Reach:
 
 
 @contextlib.asynccontextmanager
-async def asked(reach: Reach, say: Say) -> AsyncIterator[Reach]:
-    """A reach that knows whether it is direct, and is closed on the way out."""
+async def asked(reach: AnnouncedAddresses, emit: Emit) -> AsyncIterator[AnnouncedAddresses]:
+    """Find out by which addresses others get through; give the reservations back on the way out."""
     try:
-        await reach.ask(say)
+        await reach.ask(emit)
         yield reach
     finally:
         await reach.close()
 
 
 def own_address(host: str, port: int) -> str:
-    """The address of ours that others can dial: by which we would reach the internet, if we listen
-    on all."""
+    """Return the address of this computer that others can dial.
+
+    If it listens on all addresses, that is the one by which it would reach the internet.
+    """
     if host != "0.0.0.0":
         return join(host, port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -235,7 +246,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _is_inside(address: str | None) -> bool:
-    """Whether an address is of a local network; a name is not."""
+    """Whether an address belongs to a local network; a host name does not."""
     return address is not None and _is_ip(split(address)[0], lambda ip: not ip.is_global)
 
 

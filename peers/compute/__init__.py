@@ -1,1 +1,1 @@
-"""What a peer computes, and all that it promises in bytes."""
+"""What a peer computes, and the memory that it promises."""

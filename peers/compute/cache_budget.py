@@ -1,4 +1,4 @@
-"""How much KV cache a peer has promised away, in tokens, and when some of it may be free again."""
+"""How much KV cache a peer has promised to sessions, in tokens, and when to ask again."""
 
 import time
 from collections.abc import Callable
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from swarm.errors import SwarmUnavailable
 from swarm.util.averages import ewma
 
-MIN_RETRY_MS = 100.0  # about a round trip: whoever asks sooner asks the same peer in the same state
-# a hint about the far future is worth nothing, and a session may end at any time
+MIN_RETRY_MS = 100.0  # about a round trip: a client that asks sooner finds the same state
+# a hint about the far future is worth nothing: a session may end at any time
 MAX_RETRY_MS = 30_000.0
-FIRST_LIFE_S = 10.0  # of a session, while none has ended yet
-FADE = 7 / 8  # what earlier sessions count in the mean life: about the last eight decide
+FIRST_LIFE_S = 10.0  # assumed of a session while none has ended yet
+FADE = 7 / 8  # the weight of earlier sessions in the mean life: about the last eight decide
 
 
 @dataclass(eq=False)
 class CacheFull(SwarmUnavailable):
     """A session asks for more cache than is free.
 
-    ``retry_ms``: when to ask again; None if it will never fit.
+    Attributes:
+        retry_ms: when to ask again; None if it will never fit.
     """
 
     asked_tokens: int
@@ -35,15 +36,20 @@ class CacheFull(SwarmUnavailable):
 
 @dataclass(frozen=True, eq=False)
 class Reservation:
-    """Cache promised to one session."""
+    """Cache promised to one session; ``since`` is on the budget's clock."""
 
     tokens: int
     since: float
 
 
 class CacheBudget:
-    """Reservations against a fixed number of tokens: what is promised to a session is there when it
-    needs it."""
+    """Reservations against a fixed number of tokens.
+
+    A session finds the cache that it was promised when it needs it.
+
+    Args:
+        clock: seconds, monotonic.
+    """
 
     def __init__(self, total_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total_tokens = total_tokens
@@ -53,7 +59,7 @@ class CacheBudget:
         self._life_s = FIRST_LIFE_S
 
     def reserve(self, tokens: int) -> Reservation:
-        """Raises `CacheFull` and reserves nothing if there is not enough."""
+        """Reserve cache. Raise `CacheFull`, and reserve nothing, if there is not enough."""
         if tokens > self.free_tokens:
             raise CacheFull(tokens, self.free_tokens, self.total_tokens, self._retry_ms(tokens))
         self.free_tokens -= tokens
@@ -62,14 +68,17 @@ class CacheBudget:
         return reservation
 
     def release(self, reservation: Reservation) -> None:
-        """The other half of `reserve`. Raises KeyError for what is not reserved (any more)."""
+        """Give a reservation back. Raise KeyError if it is not held (any more)."""
         self._held.remove(reservation)
         self.free_tokens += reservation.tokens
         self._life_s = ewma(self._life_s, self._clock() - reservation.since, FADE)
 
     def _retry_ms(self, tokens: int) -> float | None:
-        """All that is reserved is given back within about one life of a session, at an even pace
-        (Little's law)."""
+        """Return when to ask again; None if that many tokens never fit.
+
+        All reserved cache is given back within about one life of a session, at an even pace
+        (Little's law).
+        """
         if tokens > self.total_tokens:
             return None
         wait_s = self._life_s * (tokens - self.free_tokens) / (self.total_tokens - self.free_tokens)

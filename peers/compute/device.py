@@ -22,9 +22,10 @@ class NoSuchDevice(LocalError):
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, else the CPU.
+    """Return the device of that name; ``auto`` is the first GPU, else the CPU.
 
-    Raises `NoSuchDevice` for a device that cannot hold a tensor.
+    Raises:
+        NoSuchDevice: if it cannot hold a tensor.
     """
     if name == "auto":
         name = (

@@ -1,5 +1,4 @@
-"""What a peer has sent on, kept so that it can be sent again: to a peer that takes the place of the
-next one."""
+"""Outputs that a peer has sent on, kept for replay to a peer that replaces the next one."""
 
 from torch import Tensor
 
@@ -10,12 +9,13 @@ HISTORY_BYTES = 1 << 30  # by default: at 8 kB a token, 130,000 tokens of all se
 
 
 class History:
-    """Outputs of one session: one row for each that its cache holds, in the dtype that travels, on
-    the CPU.
+    """Outputs of one session, on the CPU, in the dtype that travels.
+
+    There is one row for each row of the session's cache.
 
     Attributes:
-        limit: rows at most, which the session has reserved.
-        length: rows held.
+        limit: the most rows; the session has reserved them.
+        length: rows held now.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,14 +24,14 @@ class History:
         self._rows: Tensor | None = None  # [room, hidden]
 
     def place(self, placement: Placement) -> None:
-        """Keep what the placement keeps, as the cache does, and forget the rest."""
+        """Keep the rows that the placement keeps, as the cache does, and forget the rest."""
         start, keep = placement.start, placement.keep
         if keep and self._rows is not None:
             self._rows[start - len(keep) : start] = self._rows[list(keep)]
         self.length = start
 
     def add(self, output: Tensor) -> None:
-        """Append ``output`` ``[tokens, hidden]``, for which there must be room."""
+        """Append ``output`` ``[tokens, hidden]``; there must be room for it."""
         end = self.length + output.shape[0]
         if self._rows is None or self._rows.shape[0] < end:
             self._rows = self._grown(output, end)
@@ -39,7 +39,7 @@ class History:
         self.length = end
 
     def rows(self, which: slice) -> Tensor:
-        """Some of the rows: ``[n, hidden]``. Raises IndexError if there are none at all."""
+        """Return some of the rows, ``[n, hidden]``. Raise IndexError if nothing was added yet."""
         if self._rows is None:
             raise IndexError("nothing was added yet")
         return self._rows[: self.length][which]
@@ -50,8 +50,10 @@ class History:
         return 0 if self._rows is None else self._rows.nbytes
 
     def _grown(self, output: Tensor, needed: int) -> Tensor:
-        """Room for ``needed`` rows and, within the limit, an eighth more than are held, which keeps
-        copying cheap."""
+        """Return a copy with room for ``needed`` rows.
+
+        Within the limit there is room for an eighth more than are held, which keeps copying cheap.
+        """
         room = -(-max(needed, self.length * 9 // 8) // BLOCK_TOKENS) * BLOCK_TOKENS
         grown = output.new_empty((min(room, self.limit), output.shape[1]))
         if self._rows is not None:
@@ -62,16 +64,17 @@ class History:
 class HistoryBudget:
     """Bytes for the histories of all sessions.
 
-    A session that does not fit has none: its client has to replace the session's peer, too, when
-    the next one fails.
+    A session that does not fit has no history. When its next peer fails, its client has to replace
+    this peer, too.
     """
 
     def __init__(self, total_bytes: int) -> None:
-        self.total_bytes = self.free_bytes = total_bytes
+        self.total_bytes = total_bytes
+        self.free_bytes = total_bytes
         self._held: dict[History, int] = {}
 
     def open(self, rows: int, row_bytes: int) -> History | None:
-        """A history for so many rows, if there is room for them all."""
+        """Return a history for that many rows; None if there is no room for them all."""
         nbytes = rows * row_bytes
         if nbytes > self.free_bytes:
             return None
@@ -81,6 +84,6 @@ class HistoryBudget:
         return history
 
     def close(self, history: History | None) -> None:
-        """The other half of `open`. Raises KeyError for what is not open (any more)."""
+        """Give the bytes of a history back. Raise KeyError if it is not open (any more)."""
         if history is not None:
             self.free_bytes += self._held.pop(history)

@@ -1,4 +1,4 @@
-"""Layers into memory, in a thread, with progress, and how fast they compute here."""
+"""Loads layers into memory, in a thread, and measures how fast they compute here."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from peers.compute.memory import Room
+from peers.compute.memory import MemoryBudget
 from peers.compute.throughput import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -15,13 +15,14 @@ Progress = Callable[[int, int], None]
 
 
 class _Stopped(Exception):
-    """Nobody waits for the layers any more."""
+    """The load was cancelled."""
 
 
 class Loader:
     """Loads layers of one model on one device, one span after the other.
 
     Args:
+        room: for the layers; it names the device.
         threads: of the CPU; None for as many as measure fastest with the first span.
         progress: called with (bytes done, bytes in all) while weights are loaded.
     """
@@ -30,19 +31,25 @@ class Loader:
         self,
         checkpoint: Checkpoint,
         dtype: torch.dtype,
-        room: Room,
+        room: MemoryBudget,
         threads: int | None,
         progress: Progress | None,
     ) -> None:
-        self._checkpoint, self._dtype, self._room = checkpoint, dtype, room
-        self._threads, self._progress = threads, progress
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        self._room = room
+        self._threads = threads
+        self._progress = progress
         self._tuned = False
 
     async def load(self, first: int, last: int) -> Span:
-        """Whoever is cancelled here leaves a thread that ends at the next tensor.
+        """Load the layers ``[first, last)``.
+
+        If this is cancelled, the thread that loads ends at the next tensor.
 
         Raises:
-            DoesNotFit: if memory runs out all the same; SpanError and UnsupportedModel.
+            DoesNotFit: if memory runs out all the same.
+            SpanError, UnsupportedModel: if the model cannot be cut there.
         """
         cancelled = threading.Event()
 
@@ -62,7 +69,7 @@ class Loader:
                     device=self._room.memory.device,
                     progress=report,
                 )
-            except (torch.OutOfMemoryError, MemoryError):  # others took it meanwhile
+            except (torch.OutOfMemoryError, MemoryError):  # other programs took it meanwhile
                 raise self._room.ran_out((first, last)) from None
 
         try:
@@ -71,7 +78,7 @@ class Loader:
             cancelled.set()
 
     async def measure(self, span: Span) -> float:
-        """Tokens per second of the span, with the CPU threads that were asked for or are best."""
+        """Return the tokens per second of a span, with the requested or the fastest CPU threads."""
         return await asyncio.get_running_loop().run_in_executor(None, self._measure, span)
 
     def _measure(self, span: Span) -> float:

@@ -1,4 +1,4 @@
-"""What a span takes before anything of it is loaded, and what there is."""
+"""How much memory a span needs, before any of it is loaded, and how much there is."""
 
 import re
 import resource
@@ -21,11 +21,11 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 CACHE_TOKENS = 65_536  # by default, where there is room
-# a long conversation: without room for one, or for the model's context, a peer is of no use
+# a long conversation: a peer without room for one, or for the model's context, is of no use
 SESSION_TOKENS = 8_192
-# of what is free stays free: allocators round up, and others on this computer grow, too
+# share of free memory that stays free: allocators round up, and other programs grow
 MARGIN = 0.1
-# What the process takes besides: libp2p's daemon, links and buffers; on a GPU, kernels that are
+# What the process needs besides: libp2p's daemon, links and buffers; on a GPU, kernels that are
 # loaded at first use.
 OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
 FLOAT_BYTES = 4
@@ -37,8 +37,9 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 class DoesNotFit(LocalError):
     """A span needs more memory than there is.
 
-    Fields: ``layers`` that were asked for, or None; ``model``; ``device``; ``needs_bytes`` and
-    ``has_bytes``; ``capacity``, how many layers would fit.
+    Attributes:
+        layers: that were asked for; None for any one layer.
+        capacity: how many layers would fit.
     """
 
     layers: Span | None
@@ -67,7 +68,7 @@ class DoesNotFit(LocalError):
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that parts of one model take on one device."""
+    """Bytes that parts of one model need on one device."""
 
     layer_bytes: tuple[int, ...]  # weights, by layer
     entry_bytes: int  # weights before the first layer
@@ -82,7 +83,7 @@ class Needs:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
-        """Read off the model's skeleton and its configuration. Raises UnsupportedModel."""
+        """Work out from the model's skeleton and configuration. Raise UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
         quantization = checkpoint.quantization
         scratch_bytes = quantization.scratch_bytes if quantization else 0
@@ -124,19 +125,18 @@ class Needs:
         )
 
     def weights(self, first: int, last: int) -> int:
-        """Of the layers [first, last), with what comes before the first one."""
+        """Return the bytes of the layers [first, last), with what precedes the model's first."""
         return sum(self.layer_bytes[first:last]) + (self.entry_bytes if first == 0 else 0)
 
     def total(self, weights: int, layers: int, cache_tokens: int) -> int:
-        """Of ``layers`` layers with so many bytes of weights, at the worst moment."""
+        """Return the bytes that ``layers`` layers with these ``weights`` bytes need at most."""
         kept = min(cache_tokens * self.kept_bytes, HISTORY_BYTES)
         attention = min(cache_tokens, self.context) * self.position_bytes
         serving = cache_tokens * layers * self.cache_bytes + kept + self.batch_bytes + attention
         return weights + max(serving, self.loading_bytes)
 
     def capacity(self, has_bytes: int, cache_tokens: int) -> int:
-        """How many layers fit, wherever they lie: any so many in a row, even if they begin at the
-        first one."""
+        """Return how many consecutive layers fit, wherever they lie in the model."""
         count = len(self.layer_bytes)
         for layers in range(1, count + 1):
             heaviest = max(sum(self.layer_bytes[i : i + layers]) for i in range(count - layers + 1))
@@ -146,44 +146,50 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """A device's memory, as far as this process may use it.
+class DeviceMemory:
+    """The part of a device's memory that this process may use.
 
     Attributes:
-        bound: bytes that the owner gives; None for all that is free.
+        bound: bytes that the owner allows; None for all that is free.
     """
 
     device: torch.device
     bound: int | None = None
 
     def free(self, held: int = 0) -> int:
-        """Bytes for layers, caches and activations, besides ``held`` bytes that this process has
-        taken for such."""
+        """Return the bytes that are free for layers, caches and activations.
+
+        Args:
+            held: bytes that this process uses for such already.
+        """
         free = int(free_bytes(self.device) * (1 - MARGIN)) - OVERHEAD_BYTES.get(self.device.type, 0)
         return max(0, free if self.bound is None else min(free, self.bound - held))
 
 
 @dataclass(frozen=True)
-class Room:
-    """What fits: layers of one model and their cache, in the memory that was free before anything
-    was loaded.
+class MemoryBudget:
+    """Which layers of one model, and how much cache, fit on a device.
 
     Attributes:
-        has_bytes: that were free then.
+        has_bytes: free before anything was loaded.
         cache_tokens: that were asked for; None for as many as there is room for.
     """
 
     model: str
-    memory: Memory
+    memory: DeviceMemory
     needs: Needs
     has_bytes: int
     cache_tokens: int | None
 
     @classmethod
     def measure(
-        cls, checkpoint: Checkpoint, dtype: torch.dtype, memory: Memory, cache_tokens: int | None
-    ) -> "Room":
-        """What is free now, before anything is loaded."""
+        cls,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        memory: DeviceMemory,
+        cache_tokens: int | None,
+    ) -> "MemoryBudget":
+        """Measure what is free now, before anything is loaded."""
         needs = Needs.of(checkpoint, dtype, memory.device)
         return cls(checkpoint.name, memory, needs, memory.free(), cache_tokens)
 
@@ -192,7 +198,7 @@ class Room:
         return len(self.needs.layer_bytes)
 
     def capacity(self) -> int:
-        """How many layers fit, wherever they lie. Raises `DoesNotFit` if not a single one does."""
+        """Return how many layers fit, wherever they lie. Raise `DoesNotFit` if none does."""
         capacity = self.needs.capacity(self.has_bytes, self._least_tokens)
         if not capacity:
             weights = max(self.needs.layer_bytes) + self.needs.entry_bytes
@@ -200,7 +206,7 @@ class Room:
         return capacity
 
     def check(self, layers: Span) -> None:
-        """Raises `DoesNotFit` if there is no room for these layers."""
+        """Raise `DoesNotFit` if there is no room for these layers."""
         wanted = self._total(layers, self._least_tokens)
         if wanted > self.has_bytes:
             first, last = layers
@@ -210,7 +216,7 @@ class Room:
             raise self._too_small(layers, wanted, fit)
 
     def tokens_beside(self, layers: Span) -> int:
-        """Tokens of cache, if these layers are served: what was asked for, or up to the default."""
+        """Return the tokens of cache beside these layers: as asked for, or up to the default."""
         if self.cache_tokens is not None:
             return self.cache_tokens
         counts = range(CACHE_TOKENS + 1)
@@ -220,16 +226,15 @@ class Room:
         return max(fitting - 1, 1)
 
     def takes_also(self, layers: Span, served: Span) -> bool:
-        """Whether these layers can be loaded while others, with all of their cache, are still
-        served."""
+        """Whether these layers can be loaded while others, with all their cache, are served."""
         held = self.needs.weights(*served)
-        # it may be taken while we load
+        # sessions may take it while layers are loaded
         unused = self._total(served, self.tokens_beside(served)) - held
         wanted = self.needs.weights(*layers) + self.needs.loading_bytes
         return wanted + unused <= self.memory.free(held)
 
     def ran_out(self, layers: Span) -> DoesNotFit:
-        """For layers that should have fit, and did not."""
+        """Return the error for layers that should have fit and did not."""
         return self._too_small(layers, self._total(layers, self._least_tokens), 0)
 
     @property
@@ -251,8 +256,7 @@ class Room:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on a device now; of a computer's own memory, as much as this process is allowed
-    to take.
+    """Return the bytes that this process may still take on a device.
 
     Weights come to a GPU by way of the computer's memory, so they have to fit both.
     """
@@ -265,7 +269,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
-    """What the limits of this process's groups, and of all groups around them, leave.
+    """Yield the bytes that the limits of this process's cgroups, and of their parents, leave.
 
     Args:
         own: the file that names the groups, one line for each hierarchy:
@@ -279,12 +283,11 @@ def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
-            base, names = (
-                root / "memory",
-                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            )
+            base = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         elif not controllers:
-            base, names = root, ("memory.max", "memory.current", "inactive_file")
+            base = root
+            names = ("memory.max", "memory.current", "inactive_file")
         else:
             continue
         parts = [part for part in path.split("/") if part not in ("", "..")]
@@ -295,8 +298,7 @@ def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
 
 
 def _left_in(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """Limit less usage, where files that are only cached do not count; None if there is no
-    limit."""
+    """Return limit less usage, not counting cached files; None if there is no limit."""
     try:
         most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
         cached = re.search(
@@ -319,7 +321,7 @@ def _address_space_left() -> int | None:
 def _layer_bytes(
     numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None
 ) -> int:
-    """Of a layer's weights, where those of its linear layers may be quantized."""
+    """Return the bytes of a layer's weights; those of its linear layers may be quantized."""
     if quantization is None:
         return numel * size
     plain = numel - sum(rows * columns for rows, columns in linears)
@@ -327,13 +329,15 @@ def _layer_bytes(
 
 
 def _head_dim(checkpoint: Checkpoint, heads: int) -> int:
-    """Of keys and values: the largest that the configuration names, for models name it
-    differently."""
+    """Return the width of keys and values: the largest that the configuration names.
+
+    Models give it different names.
+    """
     named = checkpoint.config.to_dict().items()
     sizes = [value for name, value in named if name.endswith("head_dim") and isinstance(value, int)]
     return max(sizes, default=0) or checkpoint.hidden_size // heads
 
 
 def in_words(nbytes: int) -> str:
-    """Such as ``3.2 GB``."""
+    """Return an amount of memory such as ``3.2 GB``."""
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

@@ -1,51 +1,57 @@
-"""Sessions wait here for the one compute thread; what waits together is computed together."""
+"""Queues the work of all sessions for the one compute thread, and batches what waits."""
 
 import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from peers.counters import Tally
+from peers.counters import Counters
 from swarm.model.span import Span, Work
 from swarm.util.averages import FadingMean
 
 MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single tokens of others waiting
-LATELY_S = 30.0
-# what is longer is a chunk of a prompt: it may hold up others, so only one at a time
+LATELY_S = 30.0  # an older waiting time says nothing any more
+# anything longer is a chunk of a prompt: it may hold up others, so a batch takes only one
 MAX_DECODE_TOKENS = 64
 
 
-class Job(Protocol):
-    """What a session wants computed.
+class ComputeJob(Protocol):
+    """Work of one session.
 
-    It is settled when its turn has come, so that all that has arrived until then is part of it, and
-    nothing that has become stale.
+    Its content is fixed only when its turn comes: everything that arrived by then is part of it,
+    and nothing that has become stale.
     """
 
     @property
     def layers(self) -> tuple[int, int]:
-        """First and last, the latter exclusive."""
+        """The layers ``[first, last)``."""
         ...
 
     @property
     def tokens(self) -> int:
-        """How many `begin` would give; 0 if there is nothing to do any more."""
+        """How many tokens `begin` would return; 0 if there is nothing to do any more."""
         ...
 
     def begin(self) -> Work:
-        """Called at the job's turn, if it has tokens."""
+        """Return the work; called at the job's turn, if it has tokens."""
         ...
 
 
 @dataclass(frozen=True)
 class Computed:
-    """The output ``[tokens, hidden]`` of one job, on the CPU, how long its batch was on the device,
-    and how long it waited before for batches of others."""
+    """The result of one job.
+
+    Attributes:
+        output: ``[tokens, hidden]``, on the CPU.
+        compute_ms: how long its batch was on the device.
+        queue_ms: how long it waited for batches of other sessions.
+    """
 
     output: Tensor
     compute_ms: float
@@ -53,10 +59,10 @@ class Computed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
-    """One place in the queue."""
+class _QueuedJob:
+    """A job that waits; ``since`` is on the scheduler's clock."""
 
-    job: Job
+    job: ComputeJob
     since: float
     done: "asyncio.Future[Computed | None]"
 
@@ -70,47 +76,59 @@ class _Turn:
 
 
 @dataclass(frozen=True, eq=False)
-class _Begun:
-    """A turn that has come."""
+class _StartedJob:
+    """A job whose turn has come."""
 
-    turn: _Turn
+    turn: _QueuedJob
     work: Work
     queue_ms: float
 
 
 class Scheduler:
-    """Owns the compute thread. `run` is its life, `compute` is called by any number of sessions.
+    """Owns the compute thread: `run` computes, `compute` is called by any number of sessions.
+
+    Args:
+        clock: seconds, monotonic.
 
     Attributes:
         batches: how many were computed.
     """
 
-    def __init__(self, span: Span, tally: Tally | None = None) -> None:
-        self.span, self._tally = span, tally or Tally()
-        # the longest first; bounded: a session has one turn at a time
-        self._waiting: deque[_Turn] = deque()
-        self._computing: list[_Begun] = []
+    def __init__(
+        self,
+        span: Span,
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.span = span
         self.batches = 0
+        self._counters = counters or Counters()
+        self._clock = clock
+        # the longest waiting first; bounded: a session has one turn at a time
+        self._waiting: deque[_QueuedJob] = deque()
+        self._computing: list[_StartedJob] = []
         self._arrived = asyncio.Event()
         self._over = False
-        self._queue_ms, self._served_at = FadingMean(), float("-inf")
+        self._queue_ms = FadingMean()
+        self._served_at = float("-inf")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
     @property
     def queue_ms(self) -> float:
-        """What turns have lately waited for others; 0 if there was none for a while."""
-        lately = time.perf_counter() - self._served_at < LATELY_S
+        """How long turns have lately waited for others; 0 if there was none for a while."""
+        lately = self._clock() - self._served_at < LATELY_S
         return self._queue_ms.value or 0.0 if lately else 0.0
 
-    async def compute(self, job: Job) -> Computed | None:
-        """Wait for the job's turn and compute what it has by then; None if it has nothing any more.
+    async def compute(self, job: ComputeJob) -> Computed | None:
+        """Wait for the job's turn and compute what it has by then.
 
-        A session waits for one turn at a time. Whatever `begin` or the computation raises is raised
-        here.
+        Returns None if it has nothing to do any more. A session waits for one turn at a time.
+
+        Raises what `begin` or the computation raises, and RuntimeError after `run` has ended.
         """
         if self._over:
             raise RuntimeError("the compute thread has ended")
-        turn = _Turn(job, time.perf_counter(), asyncio.get_running_loop().create_future())
+        turn = _QueuedJob(job, self._clock(), asyncio.get_running_loop().create_future())
         self._waiting.append(turn)
         self._arrived.set()
         try:
@@ -121,33 +139,32 @@ class Scheduler:
             raise
 
     async def run(self) -> None:
-        """Compute batch after batch until cancelled; who still waits then is told by an
-        exception."""
+        """Compute batch after batch until cancelled; then every waiting `compute` raises."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._arrived.wait()
                 self._computing = self._begin(self._take())
-                started = time.perf_counter()
+                started = self._clock()
                 self._settle(
                     await loop.run_in_executor(self._thread, self._compute, self._computing)
                 )
-                self._tally.compute_s += time.perf_counter() - started
+                self._counters.compute_s += self._clock() - started
         finally:
             self._over = True
             for turn in (*(begun.turn for begun in self._computing), *self._waiting):
                 turn.settle(RuntimeError("the compute thread has ended"))
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self) -> list[_Turn]:
-        """Whose turn it is: all of one range of layers that fit, but of chunks of prompts only one,
-        so that decoding never waits for more than that.
+    def _take(self) -> list[_QueuedJob]:
+        """Return the next batch: all waiting jobs of one range of layers that fit.
 
-        Whoever waits longest is always among them. So nobody starves: a turn comes at the latest
-        after as many batches as there were others waiting when it was asked for.
+        It takes one chunk of a prompt at most, so that decoding never waits for more than that. The
+        job that waits longest is always in it. So no job starves: its turn comes after as many
+        batches as there were jobs before it, or sooner.
         """
-        batch: list[_Turn] = []
-        rest: deque[_Turn] = deque()
+        batch: list[_QueuedJob] = []
+        rest: deque[_QueuedJob] = deque()
         room, has_chunk = MAX_BATCH_TOKENS, False
         for turn in self._waiting:
             tokens = turn.job.tokens
@@ -166,14 +183,14 @@ class Scheduler:
             self._arrived.clear()
         return batch
 
-    def _begin(self, batch: list[_Turn]) -> list[_Begun]:
-        """A job that fails to begin is told so, and left out."""
+    def _begin(self, batch: list[_QueuedJob]) -> list[_StartedJob]:
+        """Begin all jobs of a batch; one that fails to begin raises in its `compute` alone."""
         begun = []
-        now = time.perf_counter()
+        now = self._clock()
         for turn in batch:
             try:
-                begun.append(_Begun(turn, turn.job.begin(), (now - turn.since) * 1e3))
-            except Exception as error:  # it belongs to the session whose job it is
+                begun.append(_StartedJob(turn, turn.job.begin(), (now - turn.since) * 1e3))
+            except Exception as error:  # it concerns only the session whose job it is
                 turn.settle(error)
         return begun
 
@@ -181,29 +198,28 @@ class Scheduler:
         for begun, outcome in zip(self._computing, outcomes, strict=True):
             begun.turn.settle(outcome)
             self._queue_ms.add(begun.queue_ms)
-            self._served_at = time.perf_counter()
-            self._tally.turns += 1
-            self._tally.tokens += len(begun.work.inputs)
-            self._tally.queue_s += begun.queue_ms / 1e3
+            self._served_at = self._clock()
+            self._counters.turns += 1
+            self._counters.tokens += len(begun.work.inputs)
+            self._counters.queue_s += begun.queue_ms / 1e3
         self.batches += bool(self._computing)
-        self._tally.batches += bool(self._computing)
-        self._computing = []  # it would keep the caches of sessions that are over
+        self._counters.batches += bool(self._computing)
+        self._computing = []  # else the caches of sessions that are over would be kept
 
-    def _compute(self, batch: list[_Begun]) -> list[Computed | Exception]:
-        """In the compute thread.
+    def _compute(self, batch: list[_StartedJob]) -> list[Computed | Exception]:
+        """Compute a batch, in the compute thread.
 
-        A failing batch is tried job by job, so that nobody fails for another's sake.
+        A batch that fails is tried job by job, so that no session fails because of another.
         """
         if not batch:  # all were cancelled, or failed to begin
             return []
-        started = time.perf_counter()
+        started = self._clock()
         try:
             outputs = self.span.forward([begun.work for begun in batch], *batch[0].turn.job.layers)
-        except (
-            Exception
-        ) as error:  # any failure of the model belongs to the sessions that asked for it
+        # any failure of the model concerns the sessions that asked for it
+        except Exception as error:
             return [error] if len(batch) == 1 else [self._compute([begun])[0] for begun in batch]
-        compute_ms = (time.perf_counter() - started) * 1e3
+        compute_ms = (self._clock() - started) * 1e3
         return [
             Computed(output, compute_ms, begun.queue_ms)
             for begun, output in zip(batch, outputs, strict=True)

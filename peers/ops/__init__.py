@@ -1,1 +1,1 @@
-"""What an operator sees of a peer."""
+"""What an operator sees of a peer, and how it runs as a service."""

@@ -1,4 +1,4 @@
-"""Can this computer serve?
+"""Checks whether this computer can serve.
 
 Each check finds a fact and, where something is wrong, says what to do.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import click
 
 from peers.access.listener import listening
-from peers.access.reachability import Verdict, judge, own_address
+from peers.access.reachability import Reachability, judge, own_address
 from peers.compute.device import NoSuchDevice, choose_device
 from swarm.client.connect import connect
 from swarm.client.incomplete import unserved
@@ -30,14 +30,18 @@ from swarm.network.nat.relay import Relay
 from swarm.util.tasks import within
 from swarm.wire.handshake import LocalMember
 
-MAX_BROKEN = 3  # models of which it is told why they cannot be used
-CHECK_TIMEOUT_S = 120.0  # each check bounds its own steps; this bounds what nobody thought of
+MAX_BROKEN = 3  # models for which the report says why they cannot be used
+CHECK_TIMEOUT_S = 120.0  # each check bounds its own steps; this bounds everything else
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; ``remedy`` says what to do and is empty if all is well, ``advice`` what
-    could be better."""
+    """What one check found.
+
+    Attributes:
+        remedy: what to do; "" if all is well.
+        advice: what could be better; "" for nothing.
+    """
 
     subject: str
     fact: str
@@ -48,8 +52,13 @@ class Finding:
 async def examine(
     load: Callable[[], Network], port: int, announce: str | None = None
 ) -> list[Finding]:
-    """All checks, in the order in which an operator would put things right; ``load`` says in which
-    network."""
+    """Run all checks, in the order in which an operator would put things right.
+
+    Args:
+        load: returns the network. Raises SwarmError if it is not known.
+        port: that a peer would listen on; 0 for any.
+        announce: "host:port" that a peer would announce; None for the one that it sees.
+    """
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
         net = load()
@@ -87,7 +96,7 @@ def show(findings: Sequence[Finding]) -> None:
 
 
 async def _bounded(subject: str, check: Awaitable[Finding]) -> Finding:
-    """A check that fails or hangs is a finding too."""
+    """Run one check; if it fails or hangs, that is its finding."""
     try:
         return await within(CHECK_TIMEOUT_S, check)
     except asyncio.TimeoutError:
@@ -99,8 +108,7 @@ async def _bounded(subject: str, check: Awaitable[Finding]) -> Finding:
 
 
 async def _daemon() -> Finding:
-    """libp2p's daemon comes with hivemind's wheel; whether it runs here is best found out by
-    running it."""
+    """Run libp2p's daemon, which comes with hivemind's wheel, for a moment."""
     started = time.monotonic()
     try:
         async with await Directory.join(
@@ -118,7 +126,7 @@ async def _daemon() -> Finding:
 
 
 def check_device(name: str = "auto") -> Finding:
-    """The device that ``swarm-peer join`` would compute on."""
+    """Check the device that ``swarm-peer join`` would compute on."""
     import torch
 
     threads = f"{torch.get_num_threads()} CPU threads"
@@ -139,7 +147,7 @@ def check_device(name: str = "auto") -> Finding:
 
 
 def check_port(port: int) -> Finding:
-    """Whether this port, of all addresses of this computer, is free."""
+    """Check whether this port is free on all addresses of this computer."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -166,7 +174,7 @@ async def _clock(network: Network) -> Finding:
 
 
 def clock_finding(skew_s: float) -> Finding:
-    """What a skew (positive: our clock is ahead) means."""
+    """Judge a clock skew; positive if our clock is ahead."""
     fact = f"{abs(skew_s):.2f} s {'ahead of' if skew_s > 0 else 'behind'} the bootstrap nodes"
     if abs(skew_s) <= MAX_SKEW_S:
         return Finding("clock", fact)
@@ -187,9 +195,9 @@ async def _network(network: Network) -> Finding:
 
 
 async def _models(network: Network) -> Finding:
-    """Which models can be used, and why the others cannot.
+    """Find which models can be used, and why the others cannot.
 
-    A peer here may help, and nothing here is wrong.
+    A model that cannot be used is no fault of this computer, but a peer here may help.
     """
     reports = await look(network)
     broken = [report for report in reports if report.why]
@@ -201,7 +209,7 @@ async def _models(network: Network) -> Finding:
 
 
 def _help(report: ModelStatus) -> str:
-    """What a peer here could do for a model."""
+    """Return what a peer here could do for a model."""
     spans = unserved(report.peers, report.missing)
     if not spans:
         return ""
@@ -231,8 +239,8 @@ async def _reach(network: Network, port: int, announce: str | None) -> Finding:
         return Finding("reach", "not tried", str(error))
 
 
-def reach_finding(verdict: Verdict, address: str) -> Finding:
-    """What it means for a peer that would announce ``address``."""
+def reach_finding(verdict: Reachability, address: str) -> Finding:
+    """Judge the reachability of a peer that would announce ``address``."""
     port = address.rpartition(":")[2]
     if not verdict.verified:
         seen = f"; this computer is seen at {', '.join(verdict.seen)}" if verdict.seen else ""
@@ -245,7 +253,7 @@ def reach_finding(verdict: Verdict, address: str) -> Finding:
     who = (
         f"only some get through to {' and '.join(verdict.direct)}"
         if verdict.direct
-        else "nobody gets through"
+        else "no other node gets through"
     )
     where = f" (seen at {', '.join(verdict.seen)})" if verdict.seen else ""
     return Finding(

@@ -1,5 +1,4 @@
-"""A small web server for those who watch over a peer or a bootstrap node: is it up, does it serve,
-how is it doing."""
+"""A small web server that says whether a peer or bootstrap node is up, serves, and how it does."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -13,19 +12,24 @@ from swarm import __version__
 from swarm.errors import CannotListen
 from swarm.util.http import site
 
-KEEPALIVE_S = 15.0  # of a connection that asks nothing
+KEEPALIVE_S = 15.0  # of a connection without requests
 SHUTDOWN_S = 1.0
 
 
-class Where(NamedTuple):
-    """Where to listen."""
+class ListenAddress(NamedTuple):
+    """ListenAddress to listen."""
 
     host: str
     port: int  # 0: any
 
 
 class Watched(Protocol):
-    """What is looked at. ``ready``: it does what it is there for; ``state``: in one word."""
+    """The program that is watched.
+
+    Attributes:
+        ready: it does what it is there for.
+        state: in one word.
+    """
 
     @property
     def ready(self) -> bool: ...
@@ -34,16 +38,17 @@ class Watched(Protocol):
     def state(self) -> str: ...
 
     async def look(self) -> None:
-        """Called before anything is read."""
+        """Refresh what is read afterwards."""
         ...
 
     def collect(self) -> Iterator[Metric]: ...
 
 
 @contextlib.asynccontextmanager
-async def monitored(watched: Watched, where: Where) -> AsyncIterator[str]:
-    """Answer ``/metrics``, ``/health`` (200 as long as the program runs) and ``/ready`` (503 while
-    it is not); yields the address of the first.
+async def monitored(watched: Watched, where: ListenAddress) -> AsyncIterator[str]:
+    """Answer ``/metrics``, ``/health`` and ``/ready``; yield the URL of the first.
+
+    ``/health`` is 200 as long as the program runs, ``/ready`` is 503 while it is not ready.
 
     Raises:
         CannotListen: if the port is taken.

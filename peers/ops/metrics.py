@@ -1,6 +1,6 @@
-"""What a peer and a bootstrap node tell Prometheus.
+"""The metrics of a peer and of a bootstrap node, for Prometheus.
 
-All of it is read when it is asked for, on the event loop.
+All values are read on the event loop when they are asked for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,26 +16,25 @@ from swarm.errors import DirectoryDown
 from swarm.network.dht.records import PeerState
 
 if TYPE_CHECKING:
-    from peers.access.reachability import Reach
+    from peers.access.reachability import AnnouncedAddresses
     from peers.offer import Offer
     from peers.sessions.handler import Handler
     from swarm.network.dht.directory import Directory
 
-# No label has a value that a stranger could choose: what is kept for each value would grow with
-# them.
+# No label has a value that a stranger could choose: Prometheus keeps a series for each value.
 
 
 @dataclass(frozen=True, eq=False)
 class PeerMetrics(Collector):
-    """One peer's. The layers it serves may change meanwhile, and totals go on.
+    """The metrics of one peer. Its layers may change meanwhile; totals go on.
 
     Args:
-        facts: what does not change while the peer lives, such as its model.
+        facts: that do not change while the peer lives, such as its model.
     """
 
     handler: "Handler"
     offer: "Offer"
-    reach: "Reach"
+    reach: "AnnouncedAddresses"
     facts: Mapping[str, str]
 
     @property
@@ -52,10 +51,10 @@ class PeerMetrics(Collector):
         )
 
     async def look(self) -> None:
-        """Nothing has to be asked for."""
+        """Do nothing: all values are at hand."""
 
     def collect(self) -> Iterator[Metric]:
-        """What it is and serves, then what it does now, then what it has done since its start."""
+        """Yield what the peer is and serves, what it does now, and what it has done so far."""
         yield InfoMetricFamily(
             "swarm_peer", "Software and model.", {"version": __version__, **self.facts}
         )
@@ -116,24 +115,24 @@ class PeerMetrics(Collector):
         )
 
     def _totals(self) -> Iterator[Metric]:
-        tally = self.handler.tally
-        yield CounterMetricFamily("swarm_peer_sessions_opened", "Sessions.", tally.opened)
+        counters = self.handler.counters
+        yield CounterMetricFamily("swarm_peer_sessions_opened", "Sessions.", counters.opened)
         yield CounterMetricFamily(
-            "swarm_peer_tokens", "Tokens computed, guesses and audits included.", tally.tokens
+            "swarm_peer_tokens", "Tokens computed, guesses and audits included.", counters.tokens
         )
-        yield CounterMetricFamily("swarm_peer_batches", "Forward passes.", tally.batches)
-        yield CounterMetricFamily("swarm_peer_turns", "Turns of sessions in these.", tally.turns)
+        yield CounterMetricFamily("swarm_peer_batches", "Forward passes.", counters.batches)
+        yield CounterMetricFamily("swarm_peer_turns", "Turns of sessions in these.", counters.turns)
         yield CounterMetricFamily(
-            "swarm_peer_compute_seconds", "The compute thread was busy.", tally.compute_s
-        )
-        yield CounterMetricFamily(
-            "swarm_peer_queue_seconds", "Turns have waited for other sessions.", tally.queue_s
+            "swarm_peer_compute_seconds", "The compute thread was busy.", counters.compute_s
         )
         yield CounterMetricFamily(
-            "swarm_peer_reroutes", "Next peers replaced in sessions.", tally.reroutes
+            "swarm_peer_queue_seconds", "Turns have waited for other sessions.", counters.queue_s
         )
         yield CounterMetricFamily(
-            "swarm_peer_replays", "Of these, with all told once more.", tally.replays
+            "swarm_peer_reroutes", "Next peers replaced in sessions.", counters.reroutes
+        )
+        yield CounterMetricFamily(
+            "swarm_peer_replays", "Of these, with all told once more.", counters.replays
         )
         sent, received = self.handler.traffic
         traffic = CounterMetricFamily(
@@ -146,7 +145,7 @@ class PeerMetrics(Collector):
             "swarm_peer_faults",
             "Told to clients.",
             "code",
-            {code.value: n for code, n in tally.faults.items()},
+            {code.value: n for code, n in counters.faults.items()},
         )
         yield _by(
             "swarm_peer_refusals", "Refused, by the limit.", "kind", self.handler.admission.refusals
@@ -154,7 +153,7 @@ class PeerMetrics(Collector):
 
 
 class NodeMetrics(Collector):
-    """A bootstrap node's."""
+    """The metrics of a bootstrap node."""
 
     ready, state = True, "online"
 
@@ -163,14 +162,15 @@ class NodeMetrics(Collector):
         self._connections = 0
 
     async def look(self) -> None:
-        """Ask libp2p's daemon for what only it knows; without an answer, what it said last
-        stays."""
+        """Ask libp2p's daemon for what only it knows; without an answer, the last one stays."""
         try:
             self._connections = await self._directory.connections()
         except DirectoryDown:
-            self.ready, self.state = False, "down"
+            self.ready = False
+            self.state = "down"
         else:
-            self.ready, self.state = True, "online"
+            self.ready = True
+            self.state = "online"
 
     def collect(self) -> Iterator[Metric]:
         directory, gate = self._directory, self._directory.daemon.gate

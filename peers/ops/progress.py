@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 @contextlib.contextmanager
 def loading_bar(quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (bytes done, bytes in all); the bar goes when all are done."""
+    """Yield a function to call with (bytes done, bytes in all); the bar ends when all are done."""
     console = Console(stderr=True)
     columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(

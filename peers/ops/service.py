@@ -1,5 +1,4 @@
-"""``swarm-peer install-service`` and ``uninstall-service``: the peer runs whenever the computer
-does."""
+"""``swarm-peer install-service`` and ``uninstall-service``: a peer that runs with the computer."""
 
 import os
 import sysconfig
@@ -14,8 +13,8 @@ from swarm.cli.options import entered_through, named_network
 from swarm.errors import LocalError
 
 NAMES = {"join": "swarm-peer", "bootstrap": "swarm-bootstrap"}
-# What a command may find in its environment, and a service would not. None of these is a secret:
-# keys are files.
+# Variables that a command finds in its environment and a service would not. None of these is a
+# secret: keys are files.
 VARIABLES = (
     "SWARM_BOOTSTRAP",
     "SWARM_CACHE",
@@ -29,13 +28,13 @@ VARIABLES = (
     "HF_HOME",
     "CUDA_VISIBLE_DEVICES",
 )
-# for withdrawing, telling clients, and ending the daemon; sessions' grace comes on top
+# to withdraw the record, tell clients and end the daemon; the grace of sessions comes on top
 LEAVE_S = 10.0
 
 
 @dataclass(eq=False)
 class ServiceFailed(LocalError):
-    """A unit could not be written or taken away. ``why`` says what to do."""
+    """A unit could not be written or removed; ``why`` says what to do."""
 
     file: Path
     why: str
@@ -46,7 +45,7 @@ class ServiceFailed(LocalError):
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--print", "only_print", is_flag=True, help="Print the unit and write nothing.")
-@click.option("--force", is_flag=True, help="Overwrite a unit that somebody else wrote.")
+@click.option("--force", is_flag=True, help="Overwrite a unit that another program wrote.")
 @click.argument("command", type=click.Choice(list(NAMES)))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENTS]...")
 @click.pass_context
@@ -83,16 +82,17 @@ def uninstall_service(command: str) -> None:
 
 
 def unit_file(name: str, env: Mapping[str, str] = os.environ) -> Path:
-    """Where systemd looks for a user's own unit."""
+    """Return the file in which systemd looks for a user's own unit."""
     return Path(
         env.get("XDG_CONFIG_HOME") or Path.home() / ".config", "systemd", "user", f"{name}.service"
     )
 
 
 def write(file: Path, text: str, force: bool = False) -> None:
-    """Put a unit in place, all at once.
+    """Write a unit, all at once.
 
-    Raises ServiceFailed if somebody else's is there and we may not `force` it.
+    Raises:
+        ServiceFailed: if another program's unit is there and ``force`` is not set.
     """
     try:
         if not force and file.exists() and not _is_ours(file):
@@ -108,9 +108,10 @@ def write(file: Path, text: str, force: bool = False) -> None:
 
 
 def remove(file: Path) -> None:
-    """Take a unit away.
+    """Remove a unit.
 
-    Raises ServiceFailed if there is none, it is not ours, or it is still enabled.
+    Raises:
+        ServiceFailed: if there is none, it is not ours, or it is still enabled.
     """
     try:
         if not _is_ours(file):
@@ -129,7 +130,7 @@ def remove(file: Path) -> None:
 
 
 def _unit(ctx: click.Context, name: str, arguments: tuple[str, ...]) -> Unit:
-    """What would be run. Raises what the command itself would raise before it does anything."""
+    """Return the unit of a command. Raise what the command would raise before it does anything."""
     group = ctx.find_root().command
     assert isinstance(group, click.Group)
     command = group.commands[name]

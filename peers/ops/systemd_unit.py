@@ -1,5 +1,4 @@
-"""A systemd unit of the user's own, as text: see systemd.service(5), systemd.exec(5) and
-systemd.syntax(7)."""
+"""The text of a user's systemd unit; see systemd.service(5), systemd.exec(5), systemd.syntax(7)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ MARK = (
     "# Written by `swarm-peer install-service`, which writes it anew; `systemctl --user edit` keeps"
     " what you add."
 )
-# what a peer that does not end by itself gets beyond the time that it takes to leave
+# beyond the time that a peer takes to leave; then systemd kills it
 KILL_AFTER_S = 10
-# What holds for a service of the user, who has no rights to give away, and on a host with a GPU:
-# drivers need the devices, and compilers of kernels need memory that is written and then run.
+# What a service of a user, who has no rights to give away, can do without on a host with a GPU.
+# Not more: drivers need the devices, and kernel compilers need memory that is written and then run.
 HARDENING = """\
 NoNewPrivileges=yes
 LockPersonality=yes
@@ -46,10 +45,10 @@ class Unit:
     """What the service runs.
 
     Attributes:
-        command: and its arguments, exactly.
-        folder: where it runs, since arguments may be relative to it.
+        command: the program and its arguments, exactly.
+        folder: where it runs; arguments may be relative to it.
         environment: variables that it gets.
-        leave_s: how long it takes to leave in order, at the most.
+        leave_s: the longest time that it takes to leave in order.
     """
 
     description: str
@@ -59,7 +58,7 @@ class Unit:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The file. Raises CannotQuote."""
+        """Return the text of the file. Raise CannotQuote."""
         variables = "".join(
             f"Environment={_quoted(f'{name}={value}')}\n"
             for name, value in self.environment.items()
@@ -98,7 +97,7 @@ WantedBy=default.target
 
 
 def _quoted(word: str) -> str:
-    """One word of a command line or an assignment, in quotes where it needs them."""
+    """Return one word of a command line or an assignment, in quotes where it needs them."""
     plain = _plain(word)
     if plain and not set(plain) & set(" \t\"'\\;"):
         return plain
@@ -106,7 +105,7 @@ def _quoted(word: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a line that takes no quotes."""
+    """Return text for a line that takes no quotes. Raise CannotQuote."""
     if not text.isprintable():
         raise CannotQuote(text)
     return text.replace("%", "%%")

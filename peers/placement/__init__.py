@@ -1,1 +1,1 @@
-"""Which layers a peer serves, and near whom."""
+"""Which layers a peer serves, and how far its neighbours are."""

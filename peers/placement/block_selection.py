@@ -1,9 +1,8 @@
-"""How a peer finds layers to serve, and others to move to, among peers that do the same at the same
-time.
+"""Chooses the layers that a peer serves, among peers that choose at the same time.
 
-Whoever has decided claims the span by a record that says "joining", waits a moment and looks again.
-Claims that were there before count. Of those that came up meanwhile, the ones of peers with a lower
-id count; the others give way.
+A peer that has chosen claims the span by a record in the state "joining", waits a moment, and looks
+again. Earlier claims have precedence. Among claims of the same moment the peer with the lower id
+has precedence, and the others choose again.
 """
 
 import asyncio
@@ -17,20 +16,20 @@ from swarm.errors import DirectoryDown
 from swarm.network.dht.records import PeerRecord
 from swarm.routing.placement import ServedSpan, Span, better_span, choose_span
 
-CLAIM_PAUSE_S = 1.0  # until a claim can be seen by all who look; up to twice that
-LOOK_TRIES = 3  # to read the directory at first, before we give up
-CLAIM_ROUNDS = 6  # a place that is contested for longer is taken, and looked at again later
-# at most, before a peer that wants to move looks again: of several, one goes first
+CLAIM_PAUSE_S = 1.0  # until all peers can see a claim; up to twice that
+LOOK_TRIES = 3  # to read the directory at first, before the peer gives up
+CLAIM_ROUNDS = 6  # a span that is contested for longer is taken, and reconsidered later
+# the longest pause before a peer that wants to move looks again: of several, one goes first
 CONFIRM_PAUSE_S = 4.0
-LOOK_EVERY_S = 10.0  # a peer thinks about moving, on average
-# peers; in larger swarms each looks less often, so that all together look as often as these
+LOOK_EVERY_S = 10.0  # the mean time until a peer reconsiders its layers
+# peers; in a larger swarm each looks less often, so that all together look as often as these
 CROWD = 32
 
 log = logging.getLogger(__name__)
 
 
-class Looks(Protocol):
-    """What has to be known of the swarm."""
+class MembershipView(Protocol):
+    """What `BlockSelection` needs of a `Membership`."""
 
     @property
     def peers(self) -> int: ...
@@ -38,12 +37,12 @@ class Looks(Protocol):
     async def take(self, mine: Span | None = None) -> list[PeerRecord] | None: ...
 
 
-class Placing:
-    """Decides for one peer.
+class BlockSelection:
+    """Chooses layers for one peer.
 
     Args:
-        claim: lets others know that we are about to serve these layers.
         capacity: how many layers this peer can hold.
+        claim: lets others know that this peer is about to serve some layers.
     """
 
     def __init__(
@@ -51,15 +50,19 @@ class Placing:
         peer_id: str,
         model_layers: int,
         capacity: int,
-        census: Looks,
+        membership: MembershipView,
         claim: Callable[[Span], Awaitable[None]],
         rng: random.Random,
     ) -> None:
-        self._peer_id, self._model_layers, self._capacity = peer_id, model_layers, capacity
-        self._census, self._claim, self._rng = census, claim, rng
+        self._peer_id = peer_id
+        self._model_layers = model_layers
+        self._capacity = capacity
+        self._membership = membership
+        self._claim = claim
+        self._rng = rng
 
     async def choose(self) -> Span:
-        """The layers that the swarm lacks most; claimed. Raises `DirectoryDown`."""
+        """Claim the layers that the swarm lacks most, and return them. Raise `DirectoryDown`."""
         seen = await self._first_look()
         speed = usual_speed(seen)
         span = choose_span(as_serving(seen), self._model_layers, self._capacity, speed, self._rng)
@@ -77,13 +80,13 @@ class Placing:
         return span
 
     async def reconsider(self, first: int, last: int, tokens_per_second: float) -> Span | None:
-        """Where to move from these layers, claimed; None to stay, and then nothing is claimed."""
+        """Claim better layers to move to and return them; return None to stay, without a claim."""
         mine = ServedSpan(self._peer_id, first, last, tokens_per_second)
         try:
             if await self._wish(mine) is None:
                 return None
             await asyncio.sleep(self._rng.uniform(0, CONFIRM_PAUSE_S))
-            seen = await self._census.take((first, last))
+            seen = await self._membership.take((first, last))
             span = self._move(seen, mine)
             if seen is None or span is None:
                 return None
@@ -99,36 +102,40 @@ class Placing:
         )
 
     def pause_s(self) -> float:
-        """How long to serve before looking again."""
-        return LOOK_EVERY_S * max(1.0, self._census.peers / CROWD) * self._rng.uniform(0.5, 1.5)
+        """Return how long to serve before the next look."""
+        return LOOK_EVERY_S * max(1.0, self._membership.peers / CROWD) * self._rng.uniform(0.5, 1.5)
 
     async def _first_look(self) -> list[PeerRecord]:
-        """Where many start at once, the nodes that store records may be too busy to answer at
-        first."""
+        """Look; try again if the directory is down.
+
+        Where many peers start at once, the nodes that store records may be too busy to answer.
+        """
         for _ in range(LOOK_TRIES - 1):
             try:
-                return await self._census.take() or []
+                return await self._membership.take() or []
             except DirectoryDown as error:
                 log.warning("the directory could not be read, trying again: %s", error)
                 await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
-        return await self._census.take() or []
+        return await self._membership.take() or []
 
     async def _wish(self, mine: ServedSpan) -> Span | None:
-        return self._move(await self._census.take((mine.first_layer, mine.last_layer)), mine)
+        return self._move(await self._membership.take((mine.first_layer, mine.last_layer)), mine)
 
     async def _claim_and_look(self, span: Span, before: Iterable[PeerRecord]) -> list[PeerRecord]:
-        """Claim, wait, and return those whose places count."""
+        """Claim, wait, and return the records that this peer has to respect."""
         await self._claim(span)
         await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
         earlier = {record.peer_id: record for record in before}
-        return heeded(await self._census.take(span) or [], self._peer_id, earlier)
+        return heeded(await self._membership.take(span) or [], self._peer_id, earlier)
 
     def _better(self, seen: Iterable[PeerRecord], mine: ServedSpan) -> Span | None:
         return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
 
     def _move(self, seen: "list[PeerRecord] | None", mine: ServedSpan) -> Span | None:
-        """A better span, if all layers that are left for it are served by others now, and not only
-        soon."""
+        """Return a better span; None if there is none, or if layers would be left unserved.
+
+        All layers that the move leaves have to be served by others now, and not only soon.
+        """
         if seen is None:
             return None
         span = self._better(seen, mine)
@@ -144,8 +151,14 @@ class Placing:
 def heeded(
     records: Iterable[PeerRecord], peer_id: str, earlier: Mapping[str, PeerRecord]
 ) -> list[PeerRecord]:
-    """Those before whom this peer gives way: all that serve, and claims that were there before or
-    have precedence."""
+    """Return the records that a peer has to respect.
+
+    These are the peers that serve, and claims that are older or have a lower id.
+
+    Args:
+        peer_id: of the peer that chooses.
+        earlier: the records before its own claim, by peer id.
+    """
 
     def counts(record: PeerRecord) -> bool:
         known = earlier.get(record.peer_id)

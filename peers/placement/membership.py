@@ -1,7 +1,7 @@
-"""Who serves a model right now, as far as a decision about layers depends on it.
+"""Which peers serve a model right now, as far as a decision about layers depends on it.
 
-Records of peers that died live on for a while. So those who matter are pinged: in a small swarm
-everybody, in a large one the peers of the layers that fewest serve, and of one's own.
+Records outlive peers that died. So the peers that matter are pinged: in a small swarm all, in a
+large one those of the layers that fewest peers serve, and of this peer's own layers.
 """
 
 import logging
@@ -15,20 +15,23 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections, candidates
 from swarm.routing.placement import ServedSpan, Span
 
-EVERYBODY = 16  # a swarm of so many is asked as a whole
-ASK_AT_ONCE = 16  # of a larger one
-# of asking: where those who do not answer leave other layers the weakest, their peers come next
+EVERYBODY = 16  # in a swarm of up to this many peers, all are pinged
+ASK_AT_ONCE = 16  # in a larger one
+# of pings: when silent peers leave other layers the weakest, the peers of those come next
 ROUNDS = 4
-UNKNOWN_SPEED = 1.0  # tokens per second, where nobody has measured anything yet
+UNKNOWN_SPEED = 1.0  # tokens per second, while no peer has measured anything
 
 log = logging.getLogger(__name__)
 
 
-class Census:
-    """Looks at the swarm for one peer, whose own record is left out.
+class Membership:
+    """Looks at a swarm for one peer, leaving out that peer's own record.
 
     Args:
-        dialer: for links over which pings go; none stays open.
+        dialer: opens links for pings; none stays open.
+
+    Attributes:
+        peers: in the swarm, when the directory was last read.
     """
 
     def __init__(
@@ -39,19 +42,21 @@ class Census:
         model_layers: int,
         peer_id: str,
     ) -> None:
-        self._directory, self._dialer = directory, dialer
-        self._fingerprint, self._model_layers, self._peer_id = fingerprint, model_layers, peer_id
-        self.peers = 0  # in the swarm, when the directory was last asked
+        self._directory = directory
+        self._dialer = dialer
+        self._fingerprint = fingerprint
+        self._model_layers = model_layers
+        self._peer_id = peer_id
+        self.peers = 0
 
     async def take(self, mine: Span | None = None) -> list[PeerRecord] | None:
-        """Records of those who serve layers or are about to, without those that turned out to be
-        gone.
+        """Return the records of peers that serve layers or are about to, without those found dead.
 
-        None if nobody at all answers, which says more about us than about them. Raises
-        `DirectoryDown`.
+        Returns None if not a single peer answers: then it is this peer that has no connection.
+        Raises `DirectoryDown`.
 
         Args:
-            mine: layers that are served here: whoever serves the same has to be there before they
+            mine: the layers served here: peers that serve the same have to be alive before these
                 are given up.
         """
         found = await self._directory.survey(self._fingerprint, self._model_layers)
@@ -89,8 +94,10 @@ class Census:
 def decisive(
     records: Collection[PeerRecord], model_layers: int, mine: Span | None
 ) -> list[PeerRecord]:
-    """Those whose death would change a decision: of the layers that fewest serve, and of our
-    own."""
+    """Return the peers whose death would change a decision.
+
+    They serve the layers that fewest peers serve, or those in ``mine``.
+    """
     if len(records) <= EVERYBODY:
         return list(records)
     counts = [0] * model_layers
@@ -105,9 +112,9 @@ def decisive(
 
 
 def as_serving(records: Iterable[PeerRecord]) -> list[ServedSpan]:
-    """As the policy sees them.
+    """Return records as `swarm.routing.placement` takes them.
 
-    Whoever has not measured yet is taken to be as fast as others are.
+    A peer that has not measured its speed yet counts as fast as the others are.
     """
     records = list(records)
     speed = usual_speed(records)
@@ -123,5 +130,5 @@ def as_serving(records: Iterable[PeerRecord]) -> list[ServedSpan]:
 
 
 def usual_speed(records: Iterable[PeerRecord]) -> float:
-    """Tokens per second: the median of those who serve."""
+    """Return the median tokens per second of the peers that serve."""
     return median([r.tokens_per_second for r in records if r.state == "online"] or [UNKNOWN_SPEED])

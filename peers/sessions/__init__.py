@@ -1,1 +1,1 @@
-"""Sessions: what clients and peers say, and what is done about it."""
+"""What clients and other peers send, and what this peer does about it."""

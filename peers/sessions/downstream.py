@@ -1,5 +1,4 @@
-"""Where a session's outputs go: to the next peer, whoever that is, or at the end of the chain back
-to the client."""
+"""Where a session's outputs go: to the next peer or, at the end of the chain, to the client."""
 
 import asyncio
 import logging
@@ -8,10 +7,10 @@ from torch import Tensor
 
 from peers.compute.history import History
 from peers.compute.scheduler import Computed
-from peers.counters import Tally
+from peers.counters import Counters
 from peers.faults import SessionFault
-from peers.sessions import replay as retelling
-from peers.sessions.next_links import OnwardLinks
+from peers.sessions import replay as replay
+from peers.sessions.next_links import NextLinks
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
@@ -21,63 +20,66 @@ from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
 log = logging.getLogger(__name__)
 
 
-class Outlet:
-    """One session's way on. Whoever made it calls `close`.
+class Downstream:
+    """Sends on the outputs of one session. Its owner calls `close`.
 
-    A next peer that is lost does not end the session: its client is told, and may name another one,
-    which is then given what the lost one held. All that is awaited here may be cancelled: what
-    `keep` was told is not lost by it.
+    A lost next peer does not end the session. Its client is told and may name another peer, which
+    then gets what the lost one held. Every await here may be cancelled without losing what `keep`
+    has recorded.
 
-    Another peer may stand by for the next one. It is told the same in the background; if that
-    fails, nobody is told.
+    Another peer may stand by for the next one. It gets the same outputs in the background, and no
+    one is told if that fails.
 
     Attributes:
         opener: the client's link; faults and, at the end of the chain, results go there.
         hop: the next peer; None at the end of the chain.
         link: the one to it; None at the end of the chain, and while the next peer is lost.
-        history: what has been computed; None if it is not kept.
-        passed: the last serial whose output has gone where it should.
+        history: the outputs so far; None if they are not kept.
+        passed: the last serial whose output was sent.
     """
 
     def __init__(
         self,
         opening: Open,
         opener: Link,
-        links: OnwardLinks,
+        links: NextLinks,
         link: Link | None,
         history: History | None,
-        tally: Tally | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self.opening, self.opener, self.hop, self.link, self.history = (
-            opening,
-            opener,
-            opening.next,
-            link,
-            history,
-        )
+        self.opening = opening
+        self.opener = opener
+        self.hop = opening.next
+        self.link = link
+        self.history = history
         self.passed = BEGINNING
-        self._links, self._tally = links, tally or Tally()
+        self._links = links
+        self._counters = counters or Counters()
         self._standby: tuple[Hop, ReplicaFeed[Link]] | None = None
         self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
 
     @property
     def lost(self) -> bool:
-        """Whether there is nobody to send to, until a reroute."""
+        """Whether the next peer is lost, and no reroute has named another one."""
         return self.hop is not None and self.link is None
 
     def keep(self, placement: Placement, output: Tensor | None = None) -> None:
-        """Let the history follow the cache: what the placement keeps and, behind it, the output
-        ``[tokens, hidden]`` that was computed."""
+        """Let the history follow the cache.
+
+        Args:
+            placement: the rows that are kept.
+            output: ``[tokens, hidden]``, appended behind them.
+        """
         if self.history is not None:
             self.history.place(placement)
             if output is not None:
                 self.history.add(output)
 
     async def send(self, frame: Frame, computed: Computed) -> None:
-        """Send on what was computed for a frame, if there is somebody to send it to.
+        """Send on what was computed for a frame, unless the next peer is lost.
 
         Raises:
-            SessionFault: if the client is gone, or what was computed must not be sent.
+            SessionFault: if the client is gone, or the output must not be sent.
         """
         times = {
             "compute_ms": (*frame.compute_ms, computed.compute_ms),
@@ -89,7 +91,7 @@ class Outlet:
                 frame = frame.model_copy(
                     update={"tokens": None, "hidden": _packed(computed.output)}
                 )
-            # it hears before the next peer does: it holds whatever has been answered
+            # the peer that stands by goes first: so it holds everything that has been answered
             if self._standby is not None:
                 again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
                 self._standby[1].put(frame.model_copy(update=again))
@@ -111,8 +113,9 @@ class Outlet:
             self.passed = frame.first + frame.count - 1
 
     async def reroute(self, reroute: Reroute) -> None:
-        """Go on to another peer, after giving it all that is kept, unless it holds that already;
-        the session keeps its outputs. The client is told when that is done, or that the new peer
+        """Go on to another peer, after replaying to it everything that it does not hold already.
+
+        The session keeps its outputs. The client is told when this is done, or that the new peer
         failed.
 
         Raises:
@@ -134,12 +137,17 @@ class Outlet:
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
     def mirror(self, hop: Hop | None, stream: TokenTree) -> None:
-        """Let a peer stand by for the next one: tell it all that is kept, which is what ``stream``
-        holds, and then what is sent on. With None, or without a history, nobody stands by any more.
-        Never waits."""
+        """Let a peer stand by for the next one. Never waits.
+
+        It gets everything that is kept, and then what is sent on. With None, or without a history,
+        no peer stands by any more.
+
+        Args:
+            stream: the tree of the tokens that are kept.
+        """
         self._stand_down()
         if hop is not None and self.history is not None:
-            everything = retelling.as_it_stands(self.opening.session, stream, self.history)
+            everything = replay.as_it_stands(self.opening.session, stream, self.history)
             self._standby = (
                 hop,
                 ReplicaFeed(
@@ -150,7 +158,7 @@ class Outlet:
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over ``link``.
 
-        Returns what the client has to know; None if another one is in use.
+        Returns what the client has to know; None if it was not the link to the next peer.
         """
         if self._standby is not None and self._standby[1].uses(link):
             self._stand_down()
@@ -160,8 +168,8 @@ class Outlet:
         return SessionFault(code, text, self.hop.peer_id)
 
     async def tell(self, fault: SessionFault) -> None:
-        """Tell the client, if it is still there."""
-        self._tally.faults[fault.code] += 1
+        """Send a fault to the client, if it is still there."""
+        self._counters.faults[fault.code] += 1
         try:
             await self.opener.send(fault.message(self.opening))
         except LinkClosed:
@@ -188,8 +196,10 @@ class Outlet:
             self._standby = None
 
     async def _way_to(self, reroute: Reroute) -> Link:
-        """A link to the next peer; if it stood by, the one over which it was told everything, once
-        that is done. Raises `LinkClosed`."""
+        """Return a link to the next peer. Raise `LinkClosed`.
+
+        If that peer stood by, it is the link of its feed, after all of the feed was sent.
+        """
         hop = reroute.next
         if self._standby is not None and self._standby[0] == hop:
             try:
@@ -202,7 +212,7 @@ class Outlet:
     async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
         told = replayed(reroute.root, self.history.length)
-        for frame in retelling.frames(
+        for frame in replay.frames(
             reroute.session, reroute.epoch, told, self.history.rows, further
         ):
             if self.lost:
@@ -228,8 +238,10 @@ class Outlet:
 
 
 def _packed(output: Tensor) -> WireTensor:
-    """Raises `SessionFault` for what is no number: the next peer would blame us for it, and
-    rightly."""
+    """Pack an output ``[tokens, hidden]``.
+
+    Raises `SessionFault` if it is not finite, for which the next peer would rightly blame us.
+    """
     packed = WireTensor.pack(output)
     if not packed.is_finite:
         raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")

@@ -6,16 +6,17 @@ import logging
 import time
 from collections.abc import Callable
 
-from peers.access.admission import Admission
-from peers.access.limits import Limits
+from peers.access.control import AccessControl
+from peers.access.limits import AccessLimits
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import Scheduler
-from peers.counters import Tally
+from peers.counters import Counters
 from peers.faults import SessionFault
+from peers.sessions.limits import SessionLimits
 from peers.sessions.openings import Openings
 from peers.sessions.registry import SessionRegistry
-from peers.sessions.session import PeerSession, SessionLimits
+from peers.sessions.session import PeerSession
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
@@ -59,7 +60,7 @@ class Handler:
     only openings are answered later, `MAX_OPENING_PER_LINK` of them at most. The waiting frames of
     a session are bounded by what it has reserved (`Inbox`); a sender that exceeds that loses the
     session. A session computes no more before the next peer has taken its output. `HistoryBudget`
-    bounds what sessions keep of their outputs. `Admission` decides how much one client may have
+    bounds what sessions keep of their outputs. `AccessControl` decides how much one client may have
     and how fast it may send, and counts what it refuses.
 
     Layers can be taken up and put down; without any, pings are answered and sessions refused.
@@ -83,21 +84,21 @@ class Handler:
         dialer: Dialer,
         session_limits: SessionLimits | None = None,
         history_bytes: int = HISTORY_BYTES,
-        limits: Limits | None = None,
+        limits: AccessLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.admission = Admission(limits, clock)
-        self.tally = Tally()
+        self.admission = AccessControl(limits, clock)
+        self.counters = Counters()
         self.sessions = SessionRegistry(
             fingerprint,
             dialer,
             session_limits or SessionLimits(),
             self.admission,
-            self.tally,
+            self.counters,
             history_bytes,
             clock,
         )
-        self._openings = Openings(self.sessions, self.admission, self._say)
+        self._openings = Openings(self.sessions, self.admission, self._send)
         self._closing = False
 
     @property
@@ -109,8 +110,8 @@ class Handler:
     def traffic(self) -> tuple[int, int]:
         """Bytes sent and received since the start, over all of them."""
         links = (*self._openings.links, *self.sessions.next_links.links)
-        sent = self.tally.bytes_sent + sum(link.bytes_sent for link in links)
-        return sent, self.tally.bytes_received + sum(link.bytes_received for link in links)
+        sent = self.counters.bytes_sent + sum(link.bytes_sent for link in links)
+        return sent, self.counters.bytes_received + sum(link.bytes_received for link in links)
 
     async def serve(self, link: Link) -> None:
         """Answer everything on one link until it is closed; then close what it has opened."""
@@ -123,12 +124,12 @@ class Handler:
         except WireError as error:
             log.warning("%s: %s", link.address, error)
             self.admission.faulted(FaultCode.BAD_MESSAGE, link)
-            await self._say(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
+            await self._send(link, Fault(code=FaultCode.BAD_MESSAGE, text=str(error)[:MAX_TEXT]))
         finally:
             # The books first, without waiting: they are right even if we are cancelled here.
             self.admission.leave(link)
             openings = self._openings.leave(link)
-            self.tally.closed(link)
+            self.counters.closed(link)
             self.sessions.end_all(link)
             await end(*openings)
             await link.close()
@@ -185,15 +186,15 @@ class Handler:
                     self._reroute(session, message)
             case AcceptFrom():
                 if session := await self._owned(link, message.session):
-                    await self._say(link, session.accept_from(message))
+                    await self._send(link, session.accept_from(message))
             case Mirror():
                 if session := await self._owned(link, message.session):
                     session.mirror(message)
             case Probe():
                 if session := await self._owned(link, message.session):
-                    await self._say(link, session.progress())
+                    await self._send(link, session.progress())
             case Ping():
-                await self._say(link, Pong(nonce=message.nonce))
+                await self._send(link, Pong(nonce=message.nonce))
             case Behalf():
                 self.admission.speaks_for(link, message.clients)
             case _:
@@ -203,12 +204,12 @@ class Handler:
         session = self.sessions.get(frame.session)
         if session is None or not session.takes_frames_from(link):
             if not self.sessions.is_over(frame.session):
-                await self._say(link, _unknown(frame.session))
+                await self._send(link, _unknown(frame.session))
             return
         try:
             session.accept(frame)
         except SessionFault as fault:
-            by_client = link is session.outlet.opener
+            by_client = link is session.downstream.opener
             if by_client or fault.code is not FaultCode.NOT_FINITE:
                 self.sessions.fail(session, fault, by_client)
                 return
@@ -230,24 +231,24 @@ class Handler:
         except SessionFault as fault:
             self.sessions.fail(session, fault)
         else:
-            self.tally.reroutes += 1
-            self.tally.replays += reroute.replay is not None
+            self.counters.reroutes += 1
+            self.counters.replays += reroute.replay is not None
 
     async def _owned(self, link: Link, session_id: SessionId) -> PeerSession | None:
         """Return the session that a client speaks of, or tell it that it has none of that id."""
         session = self.sessions.owned(session_id, link)
         if session is None:
-            await self._say(link, _unknown(session_id))
+            await self._send(link, _unknown(session_id))
         return session
 
     def _forwards(self, link: Link, message: Message) -> bool:
         """Whether a message is a frame that a peer sends on for a client."""
         session = self.sessions.get(message.session) if isinstance(message, Frame) else None
-        return session is not None and session.outlet.opener is not link
+        return session is not None and session.downstream.opener is not link
 
-    async def _say(self, link: Link, message: Message) -> None:
+    async def _send(self, link: Link, message: Message) -> None:
         if isinstance(message, Fault):
-            self.tally.faults[message.code] += 1
+            self.counters.faults[message.code] += 1
         with contextlib.suppress(LinkClosed):  # a sender that left needs no answer
             await link.send(message)
 

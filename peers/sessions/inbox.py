@@ -1,7 +1,4 @@
-"""Frames of one session that wait for their turn.
-
-What has gathered till then is computed as one frame.
-"""
+"""Frames of one session that wait for their turn; what has gathered by then is one frame."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,16 +8,17 @@ from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
 # of several frames computed as one: a slow stage gets larger batches, not a longer queue
 MAX_JOINED_TOKENS = 64
-# Beyond what the session has reserved: tokens may wait that the client knows to be lost already.
+# Beyond what the session has reserved: some waiting tokens may be stale to the client already.
 MAX_LOST_TOKENS = MAX_FRAME_TOKENS
 
 
-class Overfull(Exception):
-    """The sender does not wait for answers."""
+class InboxFull(Exception):
+    """More tokens wait than the session may send before answers come."""
 
     def __init__(self, waiting_tokens: int, limit: int) -> None:
         super().__init__(waiting_tokens, limit)
-        self.waiting_tokens, self.limit = waiting_tokens, limit
+        self.waiting_tokens = waiting_tokens
+        self.limit = limit
 
     def __str__(self) -> str:
         return (
@@ -30,12 +28,11 @@ class Overfull(Exception):
 
 
 class Inbox:
-    """Waiting frames, all of one epoch; and before them what is replayed, which outlives newer
-    epochs.
+    """Waiting frames of one epoch and, before them, replayed frames, which outlive newer epochs.
 
-    This is where a client's credit ends. A session that has reserved ``reserved_tokens`` may let
-    all of them wait, for a prompt may come at once, and `MAX_LOST_TOKENS` beside them. So what
-    waits on a peer is bounded by the tokens that it has cache for, whatever anybody sends.
+    A session that has reserved ``reserved_tokens`` may let all of them wait, since a prompt may
+    come at once, and `MAX_LOST_TOKENS` more. So the cache of a peer bounds what waits there,
+    whatever clients send.
     """
 
     def __init__(self, reserved_tokens: int) -> None:
@@ -53,13 +50,13 @@ class Inbox:
         return len(self._replays)
 
     def put(self, frame: Frame) -> None:
-        """Frames of older epochs that wait are dropped.
+        """Add a frame, and drop waiting frames of older epochs.
 
-        Raises `Overfull` if there is no room left.
+        Raises `InboxFull` if there is no room left.
         """
         self.cancel(frame.epoch, replays=False)
         if self.tokens + frame.count > self.limit:
-            raise Overfull(self.tokens, self.limit)
+            raise InboxFull(self.tokens, self.limit)
         if frame.replay is None:
             self._frames.append(frame)
         elif not self._replays or frame.epoch >= self._replays[-1].epoch:
@@ -69,7 +66,7 @@ class Inbox:
         self.tokens += frame.count
 
     def cancel(self, epoch: int, replays: bool = True) -> None:
-        """Drop what is of an epoch before ``epoch``; what is replayed only if ``replays``."""
+        """Drop frames of epochs before ``epoch``; replayed ones only if ``replays``."""
         while replays and self._replays and self._replays[0].epoch < epoch:
             self.tokens -= self._replays.popleft().count
         if self._frames and self._frames[0].epoch < epoch:
@@ -77,12 +74,14 @@ class Inbox:
             self._frames.clear()
 
     def next_tokens(self, room: int) -> int:
-        """How many tokens `take` would give; 0 if nothing waits."""
+        """Return how many tokens `take` would return; 0 if nothing waits."""
         return sum(frame.count for frame in self._next(room))
 
     def take(self, room: int) -> Frame:
-        """The first frame, joined with as many that follow as make no more than ``room`` tokens
-        together. What is replayed comes first, and is never joined."""
+        """Take the first frame, joined with those that follow it up to ``room`` tokens in all.
+
+        Replayed frames come first and are never joined.
+        """
         frames = self._next(room)
         waiting = self._replays or self._frames
         for frame in frames:
@@ -104,8 +103,11 @@ class Inbox:
 
 
 def follows(before: Frame, frame: Frame) -> bool:
-    """Whether two frames of an epoch may be joined: the second goes on where the first ends, and
-    all of their tokens are to be answered, which a prompt's are not."""
+    """Whether two frames of an epoch may be joined.
+
+    The second has to go on where the first ends, and all tokens of both have to be answered. That
+    is not so in a prompt.
+    """
     return (
         frame.first == before.first + before.count
         and before.tail == before.count
@@ -115,9 +117,9 @@ def follows(before: Frame, frame: Frame) -> bool:
 
 
 def join(frames: Sequence[Frame]) -> Frame:
-    """One frame for several of which each `follows` the one before.
+    """Return one frame for several, of which each `follows` the one before.
 
-    It has the root of the first: those of the others come into effect with the next frame.
+    It has the root of the first. Those of the others take effect with the next frame.
     """
     if len(frames) == 1:
         return frames[0]
@@ -141,12 +143,13 @@ def join(frames: Sequence[Frame]) -> Frame:
 
 
 def _form(frame: Frame) -> tuple[str | None, int, int]:
-    """What frames must have in common to be one."""
+    """Return what frames must have in common to be joined."""
     return frame.hidden.dtype if frame.hidden else None, len(frame.compute_ms), len(frame.queue_ms)
 
 
 def _joined(parts: Sequence[WireTensor]) -> WireTensor | None:
     if not parts:
         return None
-    tokens, data = sum(part.tokens for part in parts), b"".join(part.data for part in parts)
+    tokens = sum(part.tokens for part in parts)
+    data = b"".join(part.data for part in parts)
     return WireTensor(dtype=parts[0].dtype, tokens=tokens, hidden=parts[0].hidden, data=data)

@@ -1,4 +1,4 @@
-"""Links to the peers that come next: one a peer, shared by all sessions that go there."""
+"""Links to next peers: one for each peer, shared by all sessions that go there."""
 
 import asyncio
 import logging
@@ -7,31 +7,30 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from peers.counters import Tally
+from peers.counters import Counters
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Fault, Hop
 
-# links kept for the next session that goes there; a client could make us open any number
+# links kept open for later sessions; else clients could make us keep any number
 MAX_IDLE = 16
 
 log = logging.getLogger(__name__)
 
-Where = tuple[str, str, str]  # address, certificate and peer id
+Endpoint = tuple[str, str, str]  # address, certificate and peer id
 
 
-class Dials(Protocol):
-    """How often a client may have us dial in vain."""
+class DialLimiter(Protocol):
+    """Limits how often a client may have us dial in vain."""
 
     def dial(self, link: Link) -> float:
-        """Seconds that the client behind a link has to wait before we dial for it; 0 if it need
-        not."""
+        """Return the seconds that the client behind a link has to wait before we dial for it."""
         ...
 
     def dialled(self, link: Link) -> None:
-        """Somebody answered."""
+        """Record that the peer answered."""
         ...
 
 
@@ -43,7 +42,7 @@ class TooManyDials(LinkClosed):
     wait_s: float
 
 
-class OnwardLinks:
+class NextLinks:
     """Opens links on demand and listens on them: a next peer only ever reports faults, or is lost.
 
     Every `to` needs its `release`.
@@ -51,7 +50,7 @@ class OnwardLinks:
     Args:
         faulted: called with every fault that a next peer reports, and the link it came over.
         lost: called when a link is closed.
-        dials: None if there is no limit.
+        dials: limits dials in vain; None for no limit.
         tally: has what went over links that are closed.
     """
 
@@ -60,25 +59,33 @@ class OnwardLinks:
         dialer: Dialer,
         faulted: Callable[[Link, Fault], None],
         lost: Callable[[Link], None],
-        dials: Dials | None = None,
-        tally: Tally | None = None,
+        dials: DialLimiter | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self._dials, self._tally = dials, tally or Tally()
-        self._dialer, self._faulted, self._lost = dialer, faulted, lost
-        self._links: dict[Where, Link] = {}
+        self._dials = dials
+        self._counters = counters or Counters()
+        self._dialer = dialer
+        self._faulted = faulted
+        self._lost = lost
+        self._links: dict[Endpoint, Link] = {}
         self._users: dict[Link, int] = {}
         self._listeners: dict[Link, asyncio.Task[None]] = {}
-        self._dialing: WeakValueDictionary[Where, asyncio.Lock] = WeakValueDictionary()
+        self._dialing: WeakValueDictionary[Endpoint, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """All that are open."""
+        """All open links."""
         return tuple(self._listeners)
 
     async def to(self, hop: Hop, opener: Link | None = None) -> Link:
-        """The link to a peer, which the client behind ``opener`` named.
+        """Return the link to a peer; dial it if there is none. Call `release` afterwards.
 
-        Raises `LinkClosed` if it does not answer, and `TooManyDials`.
+        Args:
+            opener: the link of the client that named the peer; None if no client did.
+
+        Raises:
+            LinkClosed: if the peer does not answer.
+            TooManyDials: if too many peers that the client named did not answer.
         """
         where = (hop.address, hop.certificate, hop.peer_id)
         lock = self._dialing.setdefault(where, asyncio.Lock())
@@ -93,7 +100,7 @@ class OnwardLinks:
         self._users[link] += 1
         return link
 
-    async def _dial(self, where: Where, opener: Link | None) -> Link:
+    async def _dial(self, where: Endpoint, opener: Link | None) -> Link:
         if self._dials is None or opener is None:
             return await self._dialer.connect(*where)
         if wait_s := self._dials.dial(opener):
@@ -103,10 +110,7 @@ class OnwardLinks:
         return link
 
     def release(self, link: Link) -> None:
-        """A session that got the link is over.
-
-        The link waits for the next one, unless too many do.
-        """
+        """Give a link back. It stays open for later sessions, unless too many links do."""
         if link not in self._users:  # lost meanwhile
             return
         self._users[link] -= 1
@@ -119,7 +123,7 @@ class OnwardLinks:
         await end(*self._listeners.values())
 
     async def _listen(self, link: Link) -> None:
-        """Owns the link: it is closed when this ends, however that comes about."""
+        """Own a link: read it, and close it in any case."""
         try:
             async for message in link:
                 if not isinstance(message, Fault):
@@ -130,11 +134,11 @@ class OnwardLinks:
         finally:
             self._forget(link)
             del self._listeners[link]
-            self._tally.closed(link)
+            self._counters.closed(link)
             self._lost(link)
             await link.close()
 
     def _forget(self, link: Link) -> None:
-        """Let nobody get this link any more."""
+        """Give this link to no session any more."""
         self._links = {where: kept for where, kept in self._links.items() if kept is not link}
         self._users.pop(link, None)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from peers.access.admission import Admission
+from peers.access.control import AccessControl
 from peers.faults import SessionFault
 from peers.sessions.registry import SessionRegistry
 from swarm.network.links.link import Link
@@ -22,18 +22,18 @@ class Openings:
     ``enter`` and ``leave`` of a link come in pairs.
 
     Args:
-        say: sends an answer over a link.
+        send: sends an answer over a link.
     """
 
     def __init__(
         self,
         sessions: SessionRegistry,
-        admission: Admission,
-        say: Callable[[Link, Message], Awaitable[None]],
+        admission: AccessControl,
+        send: Callable[[Link, Message], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._admission = admission
-        self._say = say
+        self._send = send
         self._tasks: dict[Link, dict[SessionId, asyncio.Task[None]]] = {}
 
     @property
@@ -59,7 +59,7 @@ class Openings:
             if len(tasks) >= MAX_OPENING_PER_LINK:
                 raise self._admission.refuse("openings", "many are being opened")
         except SessionFault as fault:
-            await self._say(link, fault.message(opening))
+            await self._send(link, fault.message(opening))
             return
         task = tasks[opening.session] = asyncio.create_task(self._open(link, opening))
         task.add_done_callback(lambda _: tasks.pop(opening.session, None))
@@ -85,4 +85,4 @@ class Openings:
         except Exception as error:
             log.exception("a session could not be opened")
             answer = SessionFault(FaultCode.INTERNAL, type(error).__name__).message(opening)
-        await self._say(link, answer)
+        await self._send(link, answer)

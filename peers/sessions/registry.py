@@ -11,15 +11,16 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peers.access.admission import Admission, Refused
+from peers.access.control import AccessControl, LimitReached
 from peers.compute.cache_budget import CacheBudget, CacheFull, Reservation
 from peers.compute.history import HISTORY_BYTES, HistoryBudget
 from peers.compute.scheduler import Scheduler
-from peers.counters import Tally
+from peers.counters import Counters
 from peers.faults import SessionFault
-from peers.sessions.downstream import Outlet
-from peers.sessions.next_links import OnwardLinks, TooManyDials
-from peers.sessions.session import PeerSession, SessionLimits
+from peers.sessions.downstream import Downstream
+from peers.sessions.limits import SessionLimits
+from peers.sessions.next_links import NextLinks, TooManyDials
+from peers.sessions.session import PeerSession
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
@@ -59,20 +60,20 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         fingerprint: str,
         dialer: Dialer,
         limits: SessionLimits,
-        admission: Admission,
-        tally: Tally,
+        admission: AccessControl,
+        counters: Counters,
         history_bytes: int = HISTORY_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.draining = False
         self.histories = HistoryBudget(history_bytes)
-        self.next_links = OnwardLinks(
-            dialer, self._fault_from_next, self._next_lost, admission, tally
+        self.next_links = NextLinks(
+            dialer, self._fault_from_next, self._next_lost, admission, counters
         )
         self._fingerprint = fingerprint
         self._limits = limits
         self._admission = admission
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
         self._served: Served | None = None
         self._open: dict[SessionId, PeerSession] = {}
@@ -147,10 +148,10 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         with contextlib.ExitStack() as undo:
             reserved = self._reserve(link, served.budget, opening.max_tokens)
             undo.callback(served.budget.release, reserved)
-            onward = history = None
+            next_link = history = None
             if opening.next is not None:
-                onward = await self._reach(opening.next, link)
-                undo.callback(self.next_links.release, onward)
+                next_link = await self._reach(opening.next, link)
+                undo.callback(self.next_links.release, next_link)
                 self._check(link, opening)  # meanwhile another opening may have been quicker
                 history = self.histories.open(
                     opening.max_tokens, span.hidden_size * span.dtype.itemsize
@@ -158,7 +159,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
                 undo.callback(self.histories.close, history)
             session = PeerSession(
                 opening,
-                Outlet(opening, link, self.next_links, onward, history, self._tally),
+                Downstream(opening, link, self.next_links, next_link, history, self._counters),
                 reserved,
                 span.new_cache(opening.first, opening.last, opening.max_tokens),
                 served.scheduler,
@@ -169,7 +170,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
             undo.pop_all()
         self._open[opening.session] = session
         self._admission.reserve(link, opening.max_tokens)
-        self._tally.opened += 1
+        self._counters.opened += 1
         self._idle.clear()
         return Opened(session=opening.session, branches=span.branches)
 
@@ -192,7 +193,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         try:
             return await self.next_links.to(hop, link)
         except TooManyDials as error:
-            raise Refused("dials", error.why, error.wait_s) from None
+            raise LimitReached("dials", error.why, error.wait_s) from None
         except LinkClosed as error:
             raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), hop.peer_id) from None
 
@@ -214,7 +215,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
             lent = (
                 now - session.heard_at > limits.lent_silent_s or now - session.since > limits.lent_s
             )
-            if lent and self._admission.over_share(session.outlet.opener, budget.total_tokens):
+            if lent and self._admission.over_share(session.downstream.opener, budget.total_tokens):
                 self.fail(
                     session, self._admission.refuse("lent", "others want the room that you hold")
                 )
@@ -222,13 +223,13 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
     # Ending.
 
     def end(self, session: PeerSession) -> None:
-        """Close a session in the background, telling nobody. May be called twice."""
+        """Close a session in the background without a word to its client. May be called twice."""
         if self._forget(session):
             self._in_background(session.close())
 
     def end_all(self, opener: Link) -> None:
         """Close the sessions that one link has opened."""
-        for session in [each for each in self._open.values() if each.outlet.opener is opener]:
+        for session in [each for each in self._open.values() if each.downstream.opener is opener]:
             self.end(session)
 
     def fail(self, session: PeerSession, fault: SessionFault, by_client: bool = False) -> None:
@@ -240,17 +241,17 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
 
         async def farewell() -> None:
             await session.close()
-            await session.outlet.tell(fault)
+            await session.downstream.tell(fault)
 
         if self._forget(session):
             # where the model starts, only the client sends
             by_client = by_client or session.opening.first == 0
-            self._admission.faulted(fault.code, session.outlet.opener if by_client else None)
+            self._admission.faulted(fault.code, session.downstream.opener if by_client else None)
             self._in_background(farewell())
 
     def tell(self, session: PeerSession, fault: SessionFault) -> None:
         """Tell a session's client in the background; the session goes on."""
-        self._in_background(session.outlet.tell(fault))
+        self._in_background(session.downstream.tell(fault))
 
     def _forget(self, session: PeerSession) -> bool:
         """Take a session off the books; return False if that was done before."""
@@ -263,8 +264,8 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
             self._idle.set()
         assert self._served is not None  # layers are put down after their sessions
         self._served.budget.release(session.reserved)
-        self._admission.release(session.outlet.opener, opening.max_tokens)
-        self.histories.close(session.outlet.history)
+        self._admission.release(session.downstream.opener, opening.max_tokens)
+        self.histories.close(session.downstream.history)
         return True
 
     def _in_background(self, farewell: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""What a session has sent on, as the frames that tell it once more."""
+"""Makes the frames that replay what a session has sent on."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,17 +17,21 @@ def frames(
     rows: Callable[[slice], Tensor],
     replay: int,
 ) -> Iterator[Frame]:
-    """Frames with the outputs of these ``rows``, made one by one as they are asked for."""
+    """Yield frames with the outputs of these chunks, each made when it is asked for.
+
+    Args:
+        rows: returns rows of the session's outputs, ``[n, hidden]``.
+        replay: how many further peers replay them.
+    """
     for chunk in told:
         hidden = WireTensor.pack(rows(chunk.rows))
         yield Frame.again(session, epoch, chunk, replay, hidden=hidden)
 
 
 def as_it_stands(session: SessionId, stream: TokenTree, history: History) -> Iterator[Frame]:
-    """Frames with all that a session holds now, however long it takes until they are asked for, as
-    long as its trunk stays.
+    """Yield frames with everything that a session holds at the call, also if they are made later.
 
-    The trunk is not copied: its rows stay where they are, while what lies behind it comes and goes.
+    The trunk must stay. It is not copied, since its rows keep their places; what lies behind it is.
     """
     trunk = stream.trunk
     told = list(stream.replay_chunks())

@@ -1,10 +1,9 @@
-"""One session on one peer: frames in, computed, passed on."""
+"""One session on one peer: takes frames, has them computed, and sends the outputs on."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 from peers.compute.cache_budget import Reservation
 from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
-from peers.sessions.downstream import Outlet
-from peers.sessions.inbox import Inbox, Overfull
+from peers.sessions.downstream import Downstream
+from peers.sessions.inbox import Inbox, InboxFull
+from peers.sessions.limits import SessionLimits
 from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.links.link import Link
@@ -33,38 +33,14 @@ from swarm.wire.messages import (
 from swarm.wire.tensors import WireTensor, dtype_name
 from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, TokenTree
 
-REROUTE_PATIENCE_S = 60.0  # for a client to find another next peer
-MAX_REROUTES = 256  # of one session, mirrors included: each of them makes us send all that is kept
-IDLE_TIMEOUT_S = 300.0  # a session that says nothing for so long gives its cache back to others
-LONGEST_LIFE_S = 3600.0  # of a session; its client may open it again, here or elsewhere, and replay
-
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SessionLimits:
-    """How large one session may become, and how long it may take.
-
-    Attributes:
-        max_positions: the model's context; None if the model sets no limit.
-        idle_timeout_s: without a message from the client or the peer before.
-        reroute_patience_s: without a next peer.
-        lifetime_s: from its opening.
-        max_reroutes: mirrors included.
-    """
-
-    max_positions: int | None = None
-    idle_timeout_s: float = IDLE_TIMEOUT_S
-    reroute_patience_s: float = REROUTE_PATIENCE_S
-    lifetime_s: float = LONGEST_LIFE_S
-    max_reroutes: int = MAX_REROUTES
-
-
 class PeerSession:
-    """Layers ``[first, last)`` for one client. To the scheduler it is a `Job`.
+    """Layers ``[first, last)`` for one client. To the scheduler it is a `ComputeJob`.
 
-    While its next peer is lost, a session takes frames and computes none of them, but what is
-    replayed to it: the peer that takes the place needs all of that.
+    While its next peer is lost, a session takes frames and computes only replayed ones: the peer
+    that takes the lost one's place needs all of these.
 
     Args:
         opening: the message that opened it.
@@ -81,7 +57,7 @@ class PeerSession:
     def __init__(
         self,
         opening: Open,
-        outlet: Outlet,
+        downstream: Downstream,
         reserved: Reservation,
         cache: KVCache,
         scheduler: Scheduler,
@@ -90,7 +66,7 @@ class PeerSession:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.opening = opening
-        self.outlet = outlet
+        self.downstream = downstream
         self.reserved = reserved
         self.stream = TokenTree()
         self.stream.cancel(opening.epoch)
@@ -102,12 +78,11 @@ class PeerSession:
         self._clock = clock
         self._inbox = Inbox(opening.max_tokens)
         self._arrived = asyncio.Event()
-        self._reroute: Reroute | None = None  # that is to be followed
-        self._reroutes = 0  # that were
+        self._reroute: Reroute | None = None  # not followed yet
+        self._reroutes = 0  # followed so far
         self._queued = False  # waits for a turn of the scheduler, or has it
-        self._mirror: Mirror | None = None  # that is to be begun
-        # what is said to others, which may take time
-        self._passing: asyncio.Task[None] | None = None
+        self._mirror: Mirror | None = None  # not begun yet
+        self._passing: asyncio.Task[None] | None = None  # sends to others, which may take time
         self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
 
@@ -116,15 +91,15 @@ class PeerSession:
         return self.opening.first, self.opening.last
 
     def obeys(self, link: Link) -> bool:
-        """Whether commands may come over a link: only of whoever opened the session."""
-        return link is self.outlet.opener
+        """Whether a link may give commands: only the one that opened the session."""
+        return link is self.downstream.opener
 
     def takes_frames_from(self, link: Link) -> bool:
-        """Whether frames may come over a link: of our client, or of a peer that it has named."""
+        """Whether a link may send frames: the client's, or that of a peer that it has named."""
         return self.obeys(link) or link.peer_id in self._speakers
 
     def accept_from(self, message: AcceptFrom) -> Accepting:
-        """Take frames from other peers from now on; returns what to answer."""
+        """Take frames from other peers from now on; return the answer."""
         self._speakers = frozenset(message.speakers)
         return Accepting(session=message.session, speakers=message.speakers)
 
@@ -140,59 +115,64 @@ class PeerSession:
         self.cancel(frame.epoch, replays=False)
         try:
             self._inbox.put(frame)
-        except Overfull as error:
+        except InboxFull as error:
             raise SessionFault(FaultCode.BAD_MESSAGE, str(error)) from None
         self._arrived.set()
 
     def cancel(self, epoch: int, replays: bool = True) -> None:
-        """Let frames of older epochs die, wherever they are: in the inbox, in the scheduler, or
-        before they leave; and what is replayed only if ``replays``."""
+        """Drop frames of older epochs, wherever they are; replayed ones only if ``replays``."""
         self.stream.cancel(epoch, replays)
         self._inbox.cancel(epoch, replays)
 
     def reroute(self, reroute: Reroute) -> None:
-        """Go on to another next peer as soon as what is being computed is done, and the root is
-        held; never waits. Whatever is on its way to the old one is given up. Raises `SessionFault`
-        if that cannot be."""
-        if self.outlet.hop is None:
+        """Go on to another next peer when the computation is done and the root is held.
+
+        Never waits. What is on its way to the old peer is given up.
+
+        Raises:
+            SessionFault: if the session cannot be rerouted like this.
+        """
+        if self.downstream.hop is None:
             raise SessionFault(
                 FaultCode.BAD_MESSAGE, "no peer follows here, so there is none to replace"
             )
         if reroute.replay is not None:
-            if self.outlet.history is None:
+            if self.downstream.history is None:
                 raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
             if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
                 raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
         self.cancel(reroute.epoch, replays=False)
-        self.outlet.let_go()  # the next peer is lost, until the reroute is followed
+        self.downstream.let_go()  # the next peer is lost, until the reroute is followed
         if self._passing is not None:
             self._passing.cancel()
         self._reroute = reroute
         self._arrived.set()
 
     def mirror(self, mirror: Mirror) -> None:
-        """Let another peer stand by for the next one as soon as what is being computed is done;
-        never waits. Where it cannot be, nothing happens."""
+        """Let another peer stand by for the next one when the computation is done.
+
+        Never waits. Nothing happens where that is impossible.
+        """
         self._mirror = mirror
         self._arrived.set()
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over a link that failed.
 
-        Returns what the client has to know, if it was ours.
+        Returns what the client has to know; None if it was not the link to the next peer.
         """
-        fault = self.outlet.lose(link, code, text)
+        fault = self.downstream.lose(link, code, text)
         if fault is not None:
             self._arrived.set()
         return fault
 
     def progress(self) -> Progress:
-        """How far the session has come here."""
+        """Return how far the session has come here."""
         return Progress(
             session=self.opening.session,
             epoch=self.stream.epoch,
             last=self.stream.last,
-            passed=self.outlet.passed,
+            passed=self.downstream.passed,
             queued=self._queued,
             batches=self._scheduler.batches,
         )
@@ -200,7 +180,7 @@ class PeerSession:
     async def close(self) -> None:
         """Stop computing. May be called twice, but not by the session's own task."""
         await end(self._task)
-        await self.outlet.close()
+        await self.downstream.close()
 
     # What the scheduler asks for.
 
@@ -229,20 +209,24 @@ class PeerSession:
 
     @property
     def _room(self) -> int:
-        """Tokens that certainly fit, whatever the frames forget: joining frames must never be what
-        breaks a limit."""
+        """The number of tokens that fit whatever the frames forget.
+
+        Joining frames must never be what breaks a limit.
+        """
         stream, rows = self.stream, self.opening.max_tokens
         return min(rows - stream.length, MAX_TAIL - (stream.length - stream.trunk))
 
     @property
     def _may_compute(self) -> bool:
-        """Whether there is a frame, and somebody to send it on to; what is replayed, others will
-        need in any case."""
-        return bool(self._inbox.replays if self.outlet.lost else len(self._inbox))
+        """Whether there is a frame to compute.
+
+        While the next peer is lost, only replayed frames count: other peers need them in any case.
+        """
+        return bool(self._inbox.replays if self.downstream.lost else len(self._inbox))
 
     @property
     def _may_follow(self) -> bool:
-        """Whether there is a reroute, and all has been computed that is to be replayed."""
+        """Whether there is a reroute, and everything that it replays has been computed."""
         reroute, stream = self._reroute, self.stream
         if reroute is None:
             return False
@@ -279,7 +263,7 @@ class PeerSession:
             self._queued = False
 
     async def _something_to_do(self) -> None:
-        """Wait until there is something to compute, or a peer to turn to.
+        """Wait until there is something to compute, a reroute to follow or a mirror to begin.
 
         Raises `SessionFault` after a silence.
         """
@@ -287,7 +271,9 @@ class PeerSession:
         while not (self._may_compute or self._may_follow or self._mirror):
             self._check_life()
             limits = self._limits
-            patience_s = limits.reroute_patience_s if self.outlet.lost else limits.idle_timeout_s
+            patience_s = (
+                limits.reroute_patience_s if self.downstream.lost else limits.idle_timeout_s
+            )
             if silent:
                 raise SessionFault(FaultCode.NO_SESSION, f"nothing came for {patience_s:g} s")
             self._arrived.clear()
@@ -306,7 +292,7 @@ class PeerSession:
             )
 
     async def _follow(self) -> None:
-        """Go back to what has been answered, and on to another next peer."""
+        """Follow a reroute: go back to its root, and on to another next peer."""
         reroute, self._reroute = self._reroute, None
         assert reroute is not None  # what else is there to do
         self._reroutes += 1
@@ -316,27 +302,27 @@ class PeerSession:
         if reroute.replay is not None:
             placement = self.stream.cut(reroute.epoch, reroute.root)
             self._cache.place(placement)
-            self.outlet.keep(placement)
-        await self._interruptibly(self.outlet.reroute(reroute))
+            self.downstream.keep(placement)
+        await self._interruptibly(self.downstream.reroute(reroute))
 
     def _begin_mirror(self) -> None:
-        """What is kept and what the stream holds are the same now: nothing is being computed."""
+        """Begin a mirror while nothing is computed: the history now matches the token tree."""
         mirror, self._mirror = self._mirror, None
         assert mirror is not None  # else it is not begun
         self._reroutes += mirror.to is not None
-        if self.outlet.hop is not None and self._reroutes <= self._limits.max_reroutes:
-            self.outlet.mirror(mirror.to, self.stream)
+        if self.downstream.hop is not None and self._reroutes <= self._limits.max_reroutes:
+            self.downstream.mirror(mirror.to, self.stream)
 
     async def _pass_on(self, computed: Computed) -> None:
-        """Keep what was computed, and send it on if it is still wanted."""
+        """Keep an output, and send it on if it is not stale."""
         frame, placement = self._begun
-        self.outlet.keep(placement, computed.output)
+        self.downstream.keep(placement, computed.output)
         if not self.stream.stale(frame.epoch, frame.replay is not None):
-            await self._interruptibly(self.outlet.send(frame, computed))
+            await self._interruptibly(self.downstream.send(frame, computed))
 
-    async def _interruptibly(self, saying: Coroutine[Any, Any, None]) -> None:
-        """Wait until it has been said, or a reroute makes it pointless."""
-        self._passing = passing = asyncio.create_task(saying)
+    async def _interruptibly(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Wait until something has been sent, or a reroute makes that pointless."""
+        self._passing = passing = asyncio.create_task(sending)
         try:
             await asyncio.wait({passing})
         except asyncio.CancelledError:
@@ -348,17 +334,17 @@ class PeerSession:
             passing.result()
 
     def _check(self, frame: Frame) -> None:
-        """Everything about a frame that does not depend on the frames before it."""
-        span, problem = self._scheduler.span, ""
+        """Check what does not depend on earlier frames. Raise `SessionFault`."""
+        span = self._scheduler.span
+        problem = ""
         if (frame.tokens is not None) != (self.opening.first == 0):
             problem = "tokens go to layer 0, hidden states to later layers"
         elif frame.tokens is not None and max(frame.tokens) >= span.vocab_size:
             problem = f"token ids must be below {span.vocab_size}"
         elif frame.hidden is not None and frame.hidden.hidden != span.hidden_size:
             problem = f"hidden states must be {span.hidden_size} wide"
-        elif (
-            max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS
-        ):  # the next peer would refuse it, and us
+        # the next peer would refuse it, and blame us
+        elif max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS:
             problem = f"a frame passes {MAX_HOPS} peers at most"
         if problem:
             raise SessionFault(FaultCode.BAD_MESSAGE, problem)
@@ -368,9 +354,14 @@ class PeerSession:
             )
 
     def _check_place(self, placement: Placement, count: int) -> None:
-        """What depends on the frames before: room, the model's context, and branches where there
-        can be none."""
-        rows, most, problem = placement.start + count, self.opening.max_tokens, ""
+        """Check what depends on earlier frames: room, the model's context, and branches.
+
+        Raises:
+            SessionFault: if the tokens have no place there.
+        """
+        rows = placement.start + count
+        most = self.opening.max_tokens
+        problem = ""
         context = self._limits.max_positions
         if rows > most:
             problem = (
@@ -386,8 +377,8 @@ class PeerSession:
 
 
 def _inputs(frame: Frame) -> Tensor:
-    """What the span computes on: token ids ``[n]`` at the model's start, hidden states
-    ``[n, hidden]`` after it."""
+    """Return a span's input: token ids ``[n]`` at the model's start, else hidden states
+    ``[n, hidden]``."""
     if frame.tokens is not None:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
@@ -395,8 +386,7 @@ def _inputs(frame: Frame) -> Tensor:
 
 
 def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:
-    """Whether all values are finite, in the dtype that computes, too, which may know no such large
-    ones."""
+    """Whether all values are finite, also in the dtype that computes: its range may be smaller."""
     if not hidden.is_finite:
         return False
     return hidden.dtype == dtype_name(dtype) or WireTensor.pack(hidden.unpack().to(dtype)).is_finite

@@ -26,3 +26,21 @@ def grouped(kind: type, name: str) -> Callable[[Command], Command]:
         return with_object
 
     return decorate
+
+
+def option_group(kind: type, name: str, *options: Command) -> Callable[[Command], Command]:
+    """Decorate a command with options that several commands share, as one argument.
+
+    Args:
+        kind: a dataclass, whose fields have the names of the options.
+        name: of the argument.
+        options: their decorators, in the order of the help.
+    """
+
+    def decorate(command: Command) -> Command:
+        decorated = grouped(kind, name)(command)
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate

@@ -107,6 +107,24 @@ def _downloaded() -> list[str]:
     ]
 
 
+def port_option(default: int) -> Callable[..., Any]:
+    """The port that a program listens on."""
+    return click.option(
+        "--port",
+        default=default,
+        show_default=True,
+        type=click.IntRange(0, 65535),
+        help="Port to listen on; 0 takes any free one.",
+    )
+
+
+def grace_option(default_s: float, text: str) -> Callable[..., Any]:
+    """How long what runs may go on when a program is told to stop, as ``grace``."""
+    return click.option(
+        "--grace", default=default_s, show_default=True, type=Number(0, 3600), help=text
+    )
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
 )

@@ -13,10 +13,11 @@ from swarm.cli.grouping import grouped
 from swarm.cli.options import (
     FILE,
     ModelName,
-    Number,
     audit_option,
     entrance,
     entrance_options,
+    grace_option,
+    port_option,
     quantization_option,
 )
 from swarm.demo import locate
@@ -86,13 +87,7 @@ class GatewayClientOptions:
     show_default=True,
     help="Address to listen on; 0.0.0.0 is all.",
 )
-@click.option(
-    "--port",
-    default=8000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="0 takes any free one.",
-)
+@port_option(8000)
 @click.option(
     "--api-keys", type=FILE, help="File of keys, one per line; requests without one are refused."
 )
@@ -126,13 +121,7 @@ class GatewayClientOptions:
         " bounds."
     ),
 )
-@click.option(
-    "--grace",
-    default=10.0,
-    show_default=True,
-    type=Number(0, 3600),
-    help="Seconds for running answers when it stops.",
-)
+@grace_option(10.0, "Seconds for running answers when it stops.")
 @audit_option
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one JSON object.")
 @quantization_option

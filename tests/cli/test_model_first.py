@@ -15,7 +15,7 @@ from aiohttp.test_utils import RawTestServer
 from helpers.loopback import WORDS, soon, tokenizer_of
 from helpers.models import ARCHITECTURES
 from peers.cli import app as peer_app
-from peers.options import Options
+from peers.options import PeerOptions
 from peers.server import serve
 from swarm.cli.main import app, guard
 from swarm.cli.serve import _serve as gateway
@@ -108,7 +108,7 @@ async def test_a_model_of_an_unsupported_class_is_told_before_the_network(
     monkeypatch.setattr(Directory, "join", enter)
     with pytest.raises(UnsupportedModel):
         await SwarmClient(unsupported, network=NOWHERE).__aenter__()
-    options = Options(
+    options = PeerOptions(
         unsupported, None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None
     )
     with pytest.raises(UnsupportedModel):

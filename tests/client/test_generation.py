@@ -12,8 +12,8 @@ from helpers.loopback import Peer, eventually, soon
 from helpers.strikes import WAY_NAMES, WAYS, hanging, killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
 from peers.compute.scheduler import Computed, Scheduler
-from peers.sessions import downstream as outlets
-from peers.sessions import session as peer_sessions
+from peers.sessions import downstream
+from peers.sessions.limits import LONGEST_LIFE_S
 from swarm.chain import failover, in_flight
 from swarm.chain.failover import Repair
 from swarm.client.generation import GenerationStream
@@ -294,7 +294,7 @@ def ageing(*stages: int) -> Strike:
     async def strike(swarm: Swarm, stream: GenerationStream) -> None:
         for stage in stages:
             for session in swarm.serving(stream, stage).handler.sessions.values():
-                session.since -= peer_sessions.LONGEST_LIFE_S
+                session.since -= LONGEST_LIFE_S
 
     return strike
 
@@ -323,15 +323,15 @@ async def test_a_peer_that_sends_what_is_no_number_is_replaced(
         peer = swarm.serving(stream, 1)
         culprit.append(peer)
         for session in peer.handler.sessions.values():
-            send = session.outlet.send
+            send = session.downstream.send
 
             async def spoilt(frame: Frame, computed: Computed, send: Any = send) -> None:
                 computed.output[-1, 0] = float("nan")
                 with monkeypatch.context() as patch:
-                    patch.setattr(outlets, "_packed", WireTensor.pack)
+                    patch.setattr(downstream, "_packed", WireTensor.pack)
                     await send(frame, computed)
 
-            monkeypatch.setattr(session.outlet, "send", spoilt)
+            monkeypatch.setattr(session.downstream, "send", spoilt)
 
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(strike))

@@ -14,7 +14,7 @@ from helpers.loopback import WatchedSpan
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler
-from peers.sessions.session import SessionLimits
+from peers.sessions.limits import SessionLimits
 from swarm.model.span import Span, Work
 from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed

@@ -18,13 +18,13 @@ from warm import OVEN
 
 from helpers.models import ARCHITECTURES, LAYERS, VOCAB
 from helpers.records import peer_record
-from peers.access.limits import Limits
+from peers.access.limits import AccessLimits
 from peers.access.listener import listening
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler
-from peers.sessions.session import SessionLimits
+from peers.sessions.limits import SessionLimits
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -239,7 +239,7 @@ class Peer:
         cache_tokens: int = 256,
         max_positions: int = 256,
         history_bytes: int = HISTORY_BYTES,
-        limits: Limits | None = None,
+        limits: AccessLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         **session_limits: float,
     ) -> None:
@@ -255,7 +255,7 @@ class Peer:
             limits,
             clock,
         )
-        self.scheduler = Scheduler(span, self.handler.tally)
+        self.scheduler = Scheduler(span, self.handler.counters)
         self.budget = CacheBudget(cache_tokens)
         self.handler.take_up(self.scheduler, self.budget)
 

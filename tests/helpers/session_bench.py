@@ -25,9 +25,10 @@ from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import History
 from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
-from peers.sessions.downstream import Outlet
-from peers.sessions.next_links import OnwardLinks
-from peers.sessions.session import PeerSession, SessionLimits
+from peers.sessions.downstream import Downstream
+from peers.sessions.limits import SessionLimits
+from peers.sessions.next_links import NextLinks
+from peers.sessions.session import PeerSession
 from swarm.model.span import Span, Work
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link
@@ -72,8 +73,8 @@ class Stage:
     other: Other
     other_hop: Hop
     to_client: Link
-    onward: Link | None
-    links: OnwardLinks
+    next_link: Link | None
+    links: NextLinks
     span: WatchedSpan
     scheduler: Scheduler
     faults: list[SessionFault]
@@ -122,7 +123,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
     scheduler, dialer = Scheduler(watched), Dialer(somebody())  # type: ignore[arg-type]
-    links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
+    links = NextLinks(dialer, lambda *_: None, lambda _: None)
     computing = asyncio.create_task(scheduler.run())
     async with (
         Server(client.listen) as at_client,
@@ -132,11 +133,15 @@ async def stage(
     ):
         hop = None if last else at_next.hop
         opened = opening("0" * 32, 0, LAYERS, max_tokens=max_tokens, next=hop, epoch=epoch)
-        onward = None if last else await links.to(at_next.hop)
+        next_link = None if last else await links.to(at_next.hop)
         session = PeerSession(
             opened,
-            Outlet(
-                opened, to_client, links, onward, History(max_tokens) if kept and not last else None
+            Downstream(
+                opened,
+                to_client,
+                links,
+                next_link,
+                History(max_tokens) if kept and not last else None,
             ),
             CacheBudget(max_tokens).reserve(max_tokens),
             span.new_cache(limit=max_tokens),
@@ -151,7 +156,7 @@ async def stage(
             other,
             at_other.hop,
             to_client,
-            onward,
+            next_link,
             links,
             watched,
             scheduler,

@@ -25,7 +25,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.loopback import Peer, ask, dialed, opening, soon, tokens_frame
-from peers.access.admission import Admission
+from peers.access.control import AccessControl
 from peers.sessions import downstream, session
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -43,13 +43,13 @@ async def unpaced(*_: Any, **__: Any) -> None:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Disable the counting of messages and the checks of tensors within the block."""
-    kept = Admission.pace, Admission.banned, session._fits, downstream._packed
-    Admission.pace, Admission.banned = unpaced, lambda *_: False  # type: ignore[method-assign, assignment]
+    kept = AccessControl.pace, AccessControl.banned, session._fits, downstream._packed
+    AccessControl.pace, AccessControl.banned = unpaced, lambda *_: False  # type: ignore[method-assign, assignment]
     session._fits, downstream._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
     try:
         yield
     finally:
-        Admission.pace, Admission.banned, session._fits, downstream._packed = kept  # type: ignore[method-assign]
+        AccessControl.pace, AccessControl.banned, session._fits, downstream._packed = kept  # type: ignore[method-assign]
 
 
 async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:
@@ -98,7 +98,7 @@ async def by_themselves(checkpoint: Checkpoint) -> float:
     """
     hidden = WireTensor.pack(torch.randn(WINDOW, checkpoint.hidden_size))
     looked_us = microseconds(lambda: hidden.is_finite)
-    admission, link = Admission(), _Somebody()
+    admission, link = AccessControl(), _Somebody()
     counted = []
     for _ in range(2000):
         began = time.perf_counter()

@@ -147,7 +147,7 @@ async def test_a_peer_that_is_terminated_withdraws_and_leaves_nothing(tiny: Chec
                 json.loads(await first_line(process)),
             )
             assert (opened["event"], opened["network"]) == ("open_network", "test")
-            assert "anybody may join" in opened["text"]
+            assert "anyone may join" in opened["text"]
             assert (serving["event"], serving["layers"], serving["fingerprint"]) == (
                 "serving",
                 [0, 4],

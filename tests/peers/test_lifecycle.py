@@ -13,10 +13,10 @@ import torch
 from helpers.loopback import eventually, opening, session_id, somebody, soon
 from peers import lifecycle as module
 from peers.compute.loader import Loader
-from peers.compute.memory import DoesNotFit, Memory, Room
+from peers.compute.memory import DeviceMemory, DoesNotFit, MemoryBudget
 from peers.compute.scheduler import Scheduler
-from peers.events import News
-from peers.lifecycle import Life
+from peers.events import PeerEvent
+from peers.lifecycle import Lifecycle
 from peers.offer import Offer
 from peers.sessions.handler import Handler
 from swarm.errors import DirectoryDown
@@ -33,11 +33,11 @@ def too_large() -> DoesNotFit:
     return DoesNotFit(THERE, "tiny", "cpu", 2, 1, 2)
 
 
-class Placing:
+class BlockSelection:
     """Wants to go there, again and again, until it is there."""
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
+    def __init__(self, life: Lifecycle) -> None:
+        self._lifecycle = life
 
     async def choose(self) -> tuple[int, int]:
         return HERE
@@ -45,7 +45,7 @@ class Placing:
     async def reconsider(self, first: int, last: int, _: float) -> tuple[int, int] | None:
         if (first, last) == THERE:
             return None
-        await self._life.claim(THERE)
+        await self._lifecycle.claim(THERE)
         return THERE
 
     def pause_s(self) -> float:
@@ -76,22 +76,22 @@ class Silent:
 
 @dataclass
 class Peer:
-    life: Life
+    life: Lifecycle
     handler: Handler
     loader: Failing
-    said: list[News] = field(default_factory=list)
+    said: list[PeerEvent] = field(default_factory=list)
     published: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     served: list[Span] = field(default_factory=list)
     directory_down: bool = False
 
-    def heard(self, event: str) -> list[News]:
+    def heard(self, event: str) -> list[PeerEvent]:
         return [news for news in self.said if news.event == event]
 
 
 @asynccontextmanager
 async def idle(tiny: Checkpoint) -> AsyncIterator[Peer]:
     """A peer that serves nothing yet."""
-    room = Room.measure(tiny, torch.float32, Memory(torch.device("cpu")), 100)
+    room = MemoryBudget.measure(tiny, torch.float32, DeviceMemory(torch.device("cpu")), 100)
     loader, dialer = Failing(tiny, torch.float32, room, 1, None), Dialer(somebody())
     handler, offer = Handler(tiny.fingerprint, dialer), Offer((0, 1))
 
@@ -100,7 +100,7 @@ async def idle(tiny: Checkpoint) -> AsyncIterator[Peer]:
             raise DirectoryDown("no node answers")
         peer.published.append((offer.layers, offer.state))
 
-    life = Life(
+    life = Lifecycle(
         offer,
         handler,
         loader,
@@ -124,8 +124,8 @@ async def living(tiny: Checkpoint, *failures: Exception) -> AsyncIterator[Peer]:
     """A peer that serves what it has chosen, and wants to move."""
     async with idle(tiny) as peer:
         peer.loader.failures += failures
-        placing: Any = Placing(peer.life)
-        living = asyncio.create_task(peer.life.run_free(placing, 2))
+        selection: Any = BlockSelection(peer.life)
+        living = asyncio.create_task(peer.life.run_free(selection, 2))
         try:
             await eventually(lambda: bool(peer.served) or living.done())
             yield peer
@@ -202,7 +202,7 @@ async def test_what_the_compute_thread_dies_of_ends_the_life(
 async def test_a_peer_that_cannot_load_its_new_layers_stays_with_its_old_ones(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, room_for_both: bool, failure: Exception
 ) -> None:
-    monkeypatch.setattr(Room, "takes_also", lambda *_: room_for_both)
+    monkeypatch.setattr(MemoryBudget, "takes_also", lambda *_: room_for_both)
     async with living(tiny, failure) as peer:
         first = peer.served[0]
         await soon(eventually(lambda: (peer.served[-1].first, peer.served[-1].last) == THERE))
@@ -222,7 +222,7 @@ async def test_sessions_go_on_where_the_old_layers_were_never_given_up(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_DOUBLINGS", 20)
-    monkeypatch.setattr(Room, "takes_also", lambda *_: True)
+    monkeypatch.setattr(MemoryBudget, "takes_also", lambda *_: True)
     async with living(tiny, *[OSError("no")] * 3, *[OSError("never")] * 100) as peer:
         scheduler = peer.handler.sessions._served
         await soon(eventually(lambda: len(peer.heard("staying")) == 3))
@@ -234,7 +234,7 @@ async def test_what_was_loaded_in_vain_is_given_back(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the new layers were there, and only measuring them failed."""
-    monkeypatch.setattr(Room, "takes_also", lambda *_: True)
+    monkeypatch.setattr(MemoryBudget, "takes_also", lambda *_: True)
 
     def spans() -> int:
         gc.collect()

@@ -24,12 +24,12 @@ from helpers.loopback import (
     tiny_checkpoint,
 )
 from helpers.models import LAYERS
-from peers.access.admission import Admission
+from peers.access.control import AccessControl
 from peers.compute import memory
 from peers.compute.memory import DoesNotFit
 from peers.compute.scheduler import Scheduler
-from peers.events import News
-from peers.options import Options
+from peers.events import PeerEvent
+from peers.options import PeerOptions
 from peers.placement import block_selection
 from peers.server import serve, tell_refusals
 from swarm.config import Network
@@ -55,8 +55,10 @@ async def bootstrap() -> AsyncIterator[Directory]:
         yield directory
 
 
-def options(checkpoint: Checkpoint, bootstrap: Directory | None = None, **changes: Any) -> Options:
-    asked = Options(
+def options(
+    checkpoint: Checkpoint, bootstrap: Directory | None = None, **changes: Any
+) -> PeerOptions:
+    asked = PeerOptions(
         model=str(checkpoint._source.path),
         layers=(1, 3),
         network=Network("test", bootstrap.addresses if bootstrap else ()),
@@ -74,7 +76,7 @@ def options(checkpoint: Checkpoint, bootstrap: Directory | None = None, **change
 async def test_a_peer_is_found_and_answers_until_it_is_stopped(
     tiny: Checkpoint, bootstrap: Directory
 ) -> None:
-    said: list[News] = []
+    said: list[PeerEvent] = []
     progress: list[tuple[int, int]] = []
     stop = asyncio.Event()
     living = asyncio.create_task(
@@ -127,7 +129,7 @@ async def test_a_peer_with_quantized_weights_says_so(
 
 
 async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Directory) -> None:
-    said: list[News] = []
+    said: list[PeerEvent] = []
     living = asyncio.create_task(serve(options(tiny, bootstrap), asyncio.Event(), said.append))
     await eventually(lambda: bool(said) or living.done())
     await soon(end(living))
@@ -136,7 +138,7 @@ async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Direc
 
 async def test_a_stop_while_loading_ends_it(tiny: Checkpoint, bootstrap: Directory) -> None:
     stop = asyncio.Event()
-    said: list[News] = []
+    said: list[PeerEvent] = []
     loop = asyncio.get_running_loop()
     await soon(
         serve(
@@ -171,9 +173,9 @@ async def test_layers_are_announced_before_they_are_loaded(
 
 
 @asynccontextmanager
-async def living(asked: Options) -> AsyncIterator[list[News]]:
+async def living(asked: PeerOptions) -> AsyncIterator[list[PeerEvent]]:
     """A peer, and what it says, from when it serves."""
-    said: list[News] = []
+    said: list[PeerEvent] = []
     life = asyncio.create_task(serve(asked, asyncio.Event(), said.append))
     try:
         await eventually(lambda: any(news.event == "serving" for news in said) or life.done())
@@ -182,7 +184,7 @@ async def living(asked: Options) -> AsyncIterator[list[News]]:
         await end(life)
 
 
-def served(said: list[News]) -> tuple[int, int]:
+def served(said: list[PeerEvent]) -> tuple[int, int]:
     """The layers that a peer has said last that it serves."""
     layers: tuple[int, int] = [news for news in said if news.event == "serving"][-1].facts["layers"]
     return layers
@@ -210,7 +212,7 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
 ) -> None:
     monkeypatch.setattr(block_selection, "LOOK_EVERY_S", 0.5)
     monkeypatch.setattr(block_selection, "CONFIRM_PAUSE_S", 0.2)
-    monkeypatch.setattr(memory.Room, "takes_also", lambda *_: room_for_both)
+    monkeypatch.setattr(memory.MemoryBudget, "takes_also", lambda *_: room_for_both)
     free = options(tiny, bootstrap, layers=None, max_layers=2)
     spans = spans_in_memory()
     async with living(free) as mover, AsyncExitStack() as others:
@@ -237,7 +239,7 @@ async def test_a_peer_moves_to_layers_that_have_gone_missing(
 async def test_running_sessions_get_a_grace_in_which_the_record_says_so(
     tiny: Checkpoint, bootstrap: Directory
 ) -> None:
-    stop, said = asyncio.Event(), list[News]()
+    stop, said = asyncio.Event(), list[PeerEvent]()
     life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
     await eventually(lambda: bool(said) or life.done())
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
@@ -281,7 +283,7 @@ async def test_a_peer_whose_compute_thread_dies_does_not_go_on(
     assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
-async def failure(asked: Options) -> SwarmError:
+async def failure(asked: PeerOptions) -> SwarmError:
     with pytest.raises(SwarmError) as caught:
         await soon(serve(asked, asyncio.Event(), lambda _: None))
     assert "\n" not in str(caught.value)
@@ -335,7 +337,7 @@ async def test_one_key_is_one_peer_on_one_computer_and_on_two(
 
 
 async def test_refusals_are_summed_up_now_and_then_and_at_the_end() -> None:
-    admission, said = Admission(), list[News]()
+    admission, said = AccessControl(), list[PeerEvent]()
     admission.refuse("links", "")
     telling = asyncio.create_task(tell_refusals(admission, said.append, interval_s=0.01))
     await asyncio.sleep(0)

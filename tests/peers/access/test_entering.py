@@ -8,7 +8,7 @@ import pytest
 from helpers.loopback import soon
 from helpers.start_together import free_ports, start_together
 from peers.access.entering import insist
-from peers.events import News
+from peers.events import PeerEvent
 from swarm.config import Network
 from swarm.errors import ClockOff, NoBootstrap
 from swarm.identity import Identity
@@ -28,7 +28,7 @@ def failing(*errors: Exception) -> Callable[[], "asyncio.Future[str]"]:
 
 
 async def test_what_is_waited_for_is_said_once() -> None:
-    said: list[News] = []
+    said: list[PeerEvent] = []
     silent, off = NoBootstrap(("/dns4/a/tcp/1/p2p/b",)), ClockOff(3600.0, 1)
     assert await insist(failing(silent, off, silent), said.append, pause_s=0.0) == "in"
     (news,) = said
@@ -37,7 +37,7 @@ async def test_what_is_waited_for_is_said_once() -> None:
 
 
 async def test_patience_ends_and_nothing_configured_needs_none() -> None:
-    said: list[News] = []
+    said: list[PeerEvent] = []
     with pytest.raises(NoBootstrap):
         await insist(failing(NoBootstrap(("/dns4/a/tcp/1/p2p/b",))), said.append, patience_s=-1.0)
     with pytest.raises(NoBootstrap, match="No bootstrap node is configured"):

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.clock import Clock
-from peers.access.limits import Bans, Holding, Holdings, Wanting, network_of
+from peers.access.limits import Bans, Holding, Holdings, RecentDemand, network_of
 
 
 def test_bans_double_and_end(clock: Clock) -> None:
@@ -29,7 +29,7 @@ def test_holdings_are_forgotten_when_nothing_is_held() -> None:
 
 
 def test_wanting_is_remembered_for_a_while(clock: Clock) -> None:
-    wanting = Wanting(30.0, clock, most_keys=2)
+    wanting = RecentDemand(30.0, clock, most_keys=2)
     wanting.add("a")
     assert (wanting.others_than("a"), wanting.others_than("b")) == (False, True)
     clock.now += 30

@@ -9,8 +9,15 @@ import pytest
 from helpers.loopback import Server, listen, somebody, soon
 from peers.access import reachability as module
 from peers.access.entering import insist
-from peers.access.reachability import Reach, Unreachable, Verdict, asked, judge, own_address
-from peers.events import News
+from peers.access.reachability import (
+    AnnouncedAddresses,
+    Reachability,
+    Unreachable,
+    asked,
+    judge,
+    own_address,
+)
+from peers.events import PeerEvent
 from swarm.config import Network
 from swarm.errors import NoBootstrap
 from swarm.identity import Identity
@@ -35,8 +42,8 @@ def said(tried: str | None, worked: bool = False, seen: str = "203.0.113.5") -> 
 
 
 def test_what_nobody_tried_is_announced_unverified() -> None:
-    assert judge([], OURS) == Verdict((OURS,), verified=False, whole=True)
-    assert judge([said(None)], OURS) == Verdict(
+    assert judge([], OURS) == Reachability((OURS,), verified=False, whole=True)
+    assert judge([said(None)], OURS) == Reachability(
         (OURS,), verified=False, whole=True, seen=("203.0.113.5",)
     )
 
@@ -46,21 +53,21 @@ def test_what_worked_is_announced_the_open_internet_first() -> None:
         [said(OURS, True, "192.168.1.7"), said(OUTSIDE, True), said(OUTSIDE, True), said(None)],
         OURS,
     )
-    assert verdict == Verdict(
+    assert verdict == Reachability(
         (OUTSIDE, OURS), verified=True, whole=True, seen=("192.168.1.7", "203.0.113.5")
     )
 
 
 def test_what_works_for_some_only_is_not_enough() -> None:
-    assert judge([said(OURS, True), said(OUTSIDE)], OURS) == Verdict(
+    assert judge([said(OURS, True), said(OUTSIDE)], OURS) == Reachability(
         (OURS,), True, False, ("203.0.113.5",)
     )
-    assert judge([said(OUTSIDE)], OURS) == Verdict((), True, False, ("203.0.113.5",))
+    assert judge([said(OUTSIDE)], OURS) == Reachability((), True, False, ("203.0.113.5",))
 
 
 async def test_nobody_is_asked_about_loopback() -> None:
-    talk: list[News] = []
-    reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), listen)
+    talk: list[PeerEvent] = []
+    reach = AnnouncedAddresses(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), listen)
     async with asked(reach, talk.append):
         assert reach.addresses == ("127.0.0.1:1",)
         assert reach.is_direct
@@ -69,9 +76,11 @@ async def test_nobody_is_asked_about_loopback() -> None:
 
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> None:
-    talk: list[News] = []
+    talk: list[PeerEvent] = []
     async with Server(listen) as server:
-        reach = Reach(Network("test", bootstrap.addresses), server.address, server.door, listen)
+        reach = AnnouncedAddresses(
+            Network("test", bootstrap.addresses), server.address, server.door, listen
+        )
         async with asked(reach, talk.append):
             assert reach.addresses == (server.address,)
             assert reach._relay is None
@@ -80,11 +89,11 @@ async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> N
 
 @pytest.mark.usefixtures("_as_if_outside")
 async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None:
-    talk: list[News] = []
+    talk: list[PeerEvent] = []
     async with await Directory.join(
         Identity.generate(), Network("test"), bootstrap_node=True
     ) as mute:
-        reach = Reach(
+        reach = AnnouncedAddresses(
             Network("test", mute.addresses), "127.0.0.1:1", HandshakeLimiter(somebody()), listen
         )
         async with asked(reach, talk.append):
@@ -96,9 +105,9 @@ async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None
 async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes(
     bootstrap: Directory,
 ) -> None:
-    network, talk = Network("test", bootstrap.addresses), list[News]()
+    network, talk = Network("test", bootstrap.addresses), list[PeerEvent]()
     async with Server(listen) as server, entered(network) as directory:
-        reach = Reach(network, server.address, server.door, listen)
+        reach = AnnouncedAddresses(network, server.address, server.door, listen)
         await server.stop()
         async with asked(reach, talk.append):
             assert "127.0.0.1" in talk[0].sentence
@@ -144,7 +153,7 @@ async def _listening_again(server: Server) -> str:
 async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: Directory) -> None:
     network = Network("test", bootstrap.addresses)
     async with Server(listen) as server, entered(network) as directory:
-        reach = Reach(network, server.address, server.door, listen)
+        reach = AnnouncedAddresses(network, server.address, server.door, listen)
         async with asked(reach, quiet):
             await server.stop()
             for _ in range(module.MAX_FAILED):
@@ -161,7 +170,9 @@ async def test_no_way_in_at_all_is_said(
     network = Network("test", bootstrap.addresses)
     async with (
         entered(network) as directory,
-        asked(Reach(network, "127.0.0.1:1", HandshakeLimiter(somebody()), listen), quiet) as reach,
+        asked(
+            AnnouncedAddresses(network, "127.0.0.1:1", HandshakeLimiter(somebody()), listen), quiet
+        ) as reach,
     ):
         await reach._relay.stop()
         with pytest.raises(Unreachable, match="forward port 1"):
@@ -175,7 +186,9 @@ async def test_no_bootstrap_node_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     with pytest.raises(NoBootstrap):
         async with asked(
-            Reach(Network("test", (nobody,)), "127.0.0.1:1", HandshakeLimiter(somebody()), listen),
+            AnnouncedAddresses(
+                Network("test", (nobody,)), "127.0.0.1:1", HandshakeLimiter(somebody()), listen
+            ),
             quiet,
         ):
             pass

@@ -8,14 +8,14 @@ import torch
 
 from helpers.loopback import eventually, soon
 from peers.compute.loader import Loader, Progress
-from peers.compute.memory import DoesNotFit, Memory, Room
+from peers.compute.memory import DeviceMemory, DoesNotFit, MemoryBudget
 from swarm.model import span as spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.util.tasks import end
 
 
 def loader(checkpoint: Checkpoint, progress: Progress | None = None) -> Loader:
-    room = Room.measure(checkpoint, torch.float32, Memory(torch.device("cpu")), None)
+    room = MemoryBudget.measure(checkpoint, torch.float32, DeviceMemory(torch.device("cpu")), None)
     return Loader(checkpoint, torch.float32, room, 1, progress)
 
 

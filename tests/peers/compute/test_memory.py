@@ -12,10 +12,10 @@ from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED
 from peers.compute import memory as memories
 from peers.compute.memory import (
     CACHE_TOKENS,
+    DeviceMemory,
     DoesNotFit,
-    Memory,
+    MemoryBudget,
     Needs,
-    Room,
     cgroup_bytes_left,
     free_bytes,
 )
@@ -36,8 +36,8 @@ NEEDS = Needs(
 )
 
 
-def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) -> Room:
-    return Room("model", Memory(CPU), needs, has_bytes, cache_tokens)
+def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) -> MemoryBudget:
+    return MemoryBudget("model", DeviceMemory(CPU), needs, has_bytes, cache_tokens)
 
 
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(UNSUPPORTED)))
@@ -110,15 +110,15 @@ def test_a_cache_that_was_asked_for_does_not_shrink() -> None:
 def test_two_spans_at_a_time_need_memory_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     served, cache = room(50 * MB, 1000), 2 * 1000 * 100
     for free, both in ((21 * MB + cache + 2 * MB, True), (21 * MB + cache + 2 * MB - 1, False)):
-        monkeypatch.setattr(Memory, "free", lambda self, held, free=free: free)
+        monkeypatch.setattr(DeviceMemory, "free", lambda self, held, free=free: free)
         assert served.takes_also((2, 4), (4, 6)) is both
 
 
 def test_what_the_owner_gives_is_a_bound() -> None:
-    assert Memory(CPU, 3 * MB).free() == 3 * MB
-    assert Memory(CPU, 3 * MB).free(held=MB) == 2 * MB
-    assert Memory(CPU, 3 * MB).free(held=4 * MB) == 0
-    assert 0 < Memory(CPU).free() < free_bytes(CPU)
+    assert DeviceMemory(CPU, 3 * MB).free() == 3 * MB
+    assert DeviceMemory(CPU, 3 * MB).free(held=MB) == 2 * MB
+    assert DeviceMemory(CPU, 3 * MB).free(held=4 * MB) == 0
+    assert 0 < DeviceMemory(CPU).free() < free_bytes(CPU)
 
 
 def test_a_limited_address_space_counts() -> None:

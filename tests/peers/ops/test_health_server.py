@@ -9,10 +9,10 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from peers.ops.health_server import Where, monitored
+from peers.ops.health_server import ListenAddress, monitored
 from swarm.errors import CannotListen
 
-LOOPBACK = Where("127.0.0.1", 0)
+LOOPBACK = ListenAddress("127.0.0.1", 0)
 
 
 class Lamp:
@@ -71,7 +71,7 @@ async def test_nothing_else_is_answered(method: str, path: str, status: int) -> 
 
 async def test_a_taken_port_is_said_with_its_option() -> None:
     async with monitored(Lamp(), LOOPBACK) as address:
-        taken = Where("127.0.0.1", int(address.split(":")[2].split("/")[0]))
+        taken = ListenAddress("127.0.0.1", int(address.split(":")[2].split("/")[0]))
         with pytest.raises(CannotListen, match="give another --metrics"):
             async with monitored(Lamp(), taken):
                 pass

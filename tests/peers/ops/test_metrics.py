@@ -24,12 +24,12 @@ from helpers.loopback import (
     tokens_frame,
 )
 from helpers.models import LAYERS
-from peers.access.reachability import Reach
-from peers.events import News
+from peers.access.reachability import AnnouncedAddresses
+from peers.events import PeerEvent
 from peers.offer import Offer
-from peers.ops.health_server import Where, monitored
+from peers.ops.health_server import ListenAddress, monitored
 from peers.ops.metrics import NodeMetrics, PeerMetrics
-from peers.options import Options
+from peers.options import PeerOptions
 from peers.server import serve
 from swarm import __version__
 from swarm.config import Network
@@ -44,7 +44,7 @@ from swarm.wire.messages import Close, Fault, Opened, Result
 GRAFANA = Path(__file__).parents[3] / "docs" / "grafana"
 OURS = r"(?:swarm_peer|swarm_bootstrap|process)_\w+"
 GATEWAYS = r"(?:vllm:|swarm_(?!peer_|bootstrap_))\w+"
-LOOPBACK = Where("127.0.0.1", 0)
+LOOPBACK = ListenAddress("127.0.0.1", 0)
 
 Samples = dict[tuple[str, ...], float]  # by the name and the values of its labels
 
@@ -76,7 +76,9 @@ def span(tiny: Checkpoint) -> Span:
 async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
     async with Peer(span, tiny.fingerprint) as peer:
         offer = Offer((0, LAYERS), "online", 12.5, peer.budget)
-        reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link)
+        reach = AnnouncedAddresses(
+            Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link
+        )
         metrics = PeerMetrics(peer.handler, offer, reach, {"model": "tiny"})
         before = read(metrics)
         assert before["swarm_peer_info", "tiny", __version__] == 1
@@ -119,7 +121,9 @@ async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(
     span: Span, tiny: Checkpoint
 ) -> None:
     async with Peer(span, tiny.fingerprint, cache_tokens=32) as peer:
-        reach = Reach(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link)
+        reach = AnnouncedAddresses(
+            Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link
+        )
         metrics = PeerMetrics(
             peer.handler, Offer((0, LAYERS), "online", 1.0, peer.budget), reach, {}
         )
@@ -149,8 +153,8 @@ async def _get(address: str, path: str) -> tuple[int, str]:
 async def test_a_dashboard_asks_for_what_a_living_swarm_tells(tiny: Checkpoint) -> None:
     network = Network("test")
     async with await Directory.join(Identity.generate(), network, bootstrap_node=True) as bootstrap:
-        said: list[News] = []
-        asked = Options(
+        said: list[PeerEvent] = []
+        asked = PeerOptions(
             model=str(tiny._source.path),
             layers=(0, LAYERS),
             network=Network("test", bootstrap.addresses),

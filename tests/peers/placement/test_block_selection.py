@@ -9,7 +9,7 @@ import pytest
 from helpers.loopback import soon
 from helpers.records import peer_record
 from peers.placement import block_selection
-from peers.placement.block_selection import Placing, heeded
+from peers.placement.block_selection import BlockSelection, heeded
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.dht.records import PeerRecord
@@ -44,13 +44,13 @@ class Board:
     def put(self, peer_id: str, span: Span, state: str = "online") -> None:
         self.records[peer_id] = record_of(peer_id, span, state)
 
-    def placing(self, peer_id: str, seed: int = 0) -> Placing:
+    def selection(self, peer_id: str, seed: int = 0) -> BlockSelection:
         async def claim(span: Span) -> None:
             self.claims.append((peer_id, span))
             self.put(peer_id, span, "joining")
 
         rng = random.Random(f"{peer_id} {seed}")
-        return Placing(peer_id, LAYERS, CAPACITY, _View(self, peer_id), claim, rng)
+        return BlockSelection(peer_id, LAYERS, CAPACITY, _View(self, peer_id), claim, rng)
 
     def counts(self) -> list[int]:
         spans = [(record.first_layer, record.last_layer) for record in self.records.values()]
@@ -85,7 +85,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", range(5))
 async def test_all_at_once_and_yet_every_layer_is_served_twice(seed: int) -> None:
     board = Board()
-    spans = await soon(asyncio.gather(*(board.placing(peer_id, seed).choose() for peer_id in IDS)))
+    spans = await soon(
+        asyncio.gather(*(board.selection(peer_id, seed).choose() for peer_id in IDS))
+    )
     assert board.counts() == [2] * LAYERS
     assert [(r.first_layer, r.last_layer) for _, r in sorted(board.records.items())] == list(spans)
 
@@ -93,7 +95,7 @@ async def test_all_at_once_and_yet_every_layer_is_served_twice(seed: int) -> Non
 async def test_a_claim_that_was_there_before_counts_whatever_its_id() -> None:
     board = Board()
     board.put(IDS[7], (0, 2), "joining")
-    first = await soon(board.placing(IDS[0]).choose())
+    first = await soon(board.selection(IDS[0]).choose())
     assert first != (0, 2)
 
 
@@ -103,7 +105,7 @@ async def test_whoever_has_precedence_keeps_its_claim() -> None:
         board.put(IDS[i], (first, first + 2))
     # the second best place: no lot is drawn
     board.records[IDS[2]] = record_of(IDS[2], (4, 6), speed=0.5)
-    low, high = board.placing(IDS[3]), board.placing(IDS[4])
+    low, high = board.selection(IDS[3]), board.selection(IDS[4])
     spans = await soon(asyncio.gather(low.choose(), high.choose()))
     assert spans[0] == (6, 8)
     assert spans[1] != (6, 8)
@@ -115,7 +117,7 @@ async def test_of_two_that_could_close_a_gap_one_moves() -> None:
     for i, first in enumerate((0, 0, 2, 4)):
         board.put(IDS[i], (first, first + 2))
     moves = await soon(
-        asyncio.gather(*(board.placing(IDS[i]).reconsider(0, 2, 1.0) for i in (0, 1)))
+        asyncio.gather(*(board.selection(IDS[i]).reconsider(0, 2, 1.0) for i in (0, 1)))
     )
     assert (
         sorted(moves, key=str) == [(6, 8), None] or sorted(moves, key=str) == [(6, 8), None][::-1]
@@ -130,35 +132,35 @@ async def test_layers_are_not_left_to_those_who_only_promise_to_serve_them() -> 
     for i, first in enumerate((2, 4)):
         board.put(IDS[i], (first, first + 2))
     board.put(IDS[2], (0, 2), "joining")
-    assert await soon(board.placing(IDS[3]).reconsider(0, 2, 1.0)) is None
+    assert await soon(board.selection(IDS[3]).reconsider(0, 2, 1.0)) is None
     assert board.claims == []
     board.put(IDS[2], (0, 2), "online")
-    assert await soon(board.placing(IDS[3]).reconsider(0, 2, 1.0)) == (6, 8)
+    assert await soon(board.selection(IDS[3]).reconsider(0, 2, 1.0)) == (6, 8)
 
 
 async def test_nobody_answers_so_nothing_is_decided() -> None:
     board = Board(deaf=True)
-    assert await soon(board.placing(IDS[0]).reconsider(0, 2, 1.0)) is None
-    assert await soon(board.placing(IDS[0]).choose()) in {(0, 2), (2, 4), (4, 6), (6, 8)}
+    assert await soon(board.selection(IDS[0]).reconsider(0, 2, 1.0)) is None
+    assert await soon(board.selection(IDS[0]).choose()) in {(0, 2), (2, 4), (4, 6), (6, 8)}
 
 
 async def test_without_a_directory_a_peer_stays_and_a_new_one_fails() -> None:
     board = Board(down=1)
-    assert await soon(board.placing(IDS[0]).reconsider(0, 2, 1.0)) is None
+    assert await soon(board.selection(IDS[0]).reconsider(0, 2, 1.0)) is None
     board.down = block_selection.LOOK_TRIES
     with pytest.raises(DirectoryDown):
-        await soon(board.placing(IDS[0]).choose())
+        await soon(board.selection(IDS[0]).choose())
     board.down = 1
-    assert await soon(board.placing(IDS[0]).choose())
+    assert await soon(board.selection(IDS[0]).choose())
 
 
 async def test_a_big_swarm_looks_less_often() -> None:
     board = Board()
     board.put(IDS[0], (0, 2))
-    assert 5.0 <= board.placing(IDS[1]).pause_s() <= 15.0
+    assert 5.0 <= board.selection(IDS[1]).pause_s() <= 15.0
     for number in range(320):
         board.records[str(number)] = record_of(IDS[0], (0, 2))
-    assert 50.0 <= board.placing(IDS[1]).pause_s() <= 151.0
+    assert 50.0 <= board.selection(IDS[1]).pause_s() <= 151.0
 
 
 def test_later_claims_count_only_with_precedence() -> None:

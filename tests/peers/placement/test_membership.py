@@ -8,7 +8,7 @@ import pytest
 from helpers.loopback import Server, pong, somebody, soon
 from helpers.models import LAYERS
 from peers.placement import membership as censuses
-from peers.placement.membership import Census, as_serving, usual_speed
+from peers.placement.membership import Membership, as_serving, usual_speed
 from swarm.identity import Identity
 from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.records import PeerRecord
@@ -29,7 +29,7 @@ class Records:
 class Lab:
     def __init__(self, stack: AsyncExitStack, dialer: Dialer) -> None:
         self._stack, self.directory, self.me = stack, Records(), Identity.generate().peer_id
-        self.census = Census(self.directory, dialer, "0" * 32, LAYERS, self.me)  # type: ignore[arg-type]
+        self.membership = Membership(self.directory, dialer, "0" * 32, LAYERS, self.me)  # type: ignore[arg-type]
 
     async def peer(self, first: int, last: int, *, answers: bool = True, **changes: object) -> str:
         server = Server(pong)
@@ -40,7 +40,7 @@ class Lab:
         return server.identity.peer_id
 
     async def taken(self, mine: tuple[int, int] | None = None) -> set[str] | None:
-        records = await soon(self.census.take(mine))
+        records = await soon(self.membership.take(mine))
         return None if records is None else {record.peer_id for record in records}
 
 
@@ -57,7 +57,7 @@ async def test_those_count_that_answer_and_serve_or_are_about_to(lab: Lab) -> No
     await lab.peer(2, 4, state="draining")
     await lab.peer(2, 4, answers=False)
     assert await lab.taken() == {good, coming}
-    assert lab.census.peers == 4
+    assert lab.membership.peers == 4
 
 
 async def test_an_empty_swarm_is_no_fault_of_ours_but_silence_may_be(lab: Lab) -> None:

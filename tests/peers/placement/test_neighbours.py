@@ -17,7 +17,7 @@ def record(first: int, last: int) -> PeerRecord:
     return server.record(first_layer=first, last_layer=last)
 
 
-class Listing:
+class RecordSource:
     def __init__(self, records: list[PeerRecord]) -> None:
         self.records = records
 
@@ -64,7 +64,7 @@ async def test_who_answers_is_announced_with_its_time(neighbours: Neighbours) ->
         mine, dead = record(0, 2), record(2, 4)
         there = [server.record(first_layer=2, last_layer=4) for server in (far, near)]
         assert neighbours.announced == ()
-        await soon(neighbours.measure(Listing([mine, dead, *there]), mine))
+        await soon(neighbours.measure(RecordSource([mine, dead, *there]), mine))
         (first, near_tenths), (second, far_tenths) = neighbours.announced
         assert (first, second) == tuple(
             neighbour_key(server.identity.peer_id) for server in (near, far)
@@ -74,6 +74,6 @@ async def test_who_answers_is_announced_with_its_time(neighbours: Neighbours) ->
         assert far_tenths >= 150
         assert mine.model_copy(update={"neighbours": neighbours.announced})
         # Who is gone is not announced again, and no connection to it is kept.
-        await soon(neighbours.measure(Listing([mine, there[1]]), mine))
+        await soon(neighbours.measure(RecordSource([mine, there[1]]), mine))
         assert [key for key, _ in neighbours.announced] == [neighbour_key(near.identity.peer_id)]
         assert set(neighbours._connections._open) == {near.identity.peer_id}

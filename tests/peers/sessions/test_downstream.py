@@ -15,8 +15,8 @@ from helpers.session_bench import Other
 from peers.compute.history import History
 from peers.compute.scheduler import Computed
 from peers.faults import SessionFault
-from peers.sessions.downstream import Outlet
-from peers.sessions.next_links import OnwardLinks
+from peers.sessions.downstream import Downstream
+from peers.sessions.next_links import NextLinks
 from swarm.identity import Identity
 from swarm.network.links.dialer import Dialer
 from swarm.util.tasks import end
@@ -32,8 +32,8 @@ NOBODY = Hop(peer_id=Identity.generate().peer_id, address="127.0.0.1:1", certifi
 class Place:
     """An outlet between a client and two peers, of which the first one follows."""
 
-    outlet: Outlet
-    links: OnwardLinks
+    downstream: Downstream
+    links: NextLinks
     client: Other
     next: Other
     other: Other
@@ -64,7 +64,7 @@ def placement(start: int, *keep: int) -> Placement:
 async def place(*, last: bool = False, history: History | None = None) -> AsyncIterator[Place]:
     client, following, other = Other(), Other(), Other()
     dialer = Dialer(somebody())
-    links = OnwardLinks(dialer, lambda *_: None, lambda _: None)
+    links = NextLinks(dialer, lambda *_: None, lambda _: None)
     async with (
         Server(client.listen) as at_client,
         Server(following.listen) as at_next,
@@ -73,10 +73,10 @@ async def place(*, last: bool = False, history: History | None = None) -> AsyncI
     ):
         opened = opening("0" * 32, 0, LAYERS, next=None if last else at_next.hop)
         link = None if last else await links.to(at_next.hop)
-        outlet = Outlet(opened, to_client, links, link, history)
-        yield Place(outlet, links, client, following, other, at_next.hop, at_other.hop)
-        await outlet.close()
-        await outlet.close()
+        downstream = Downstream(opened, to_client, links, link, history)
+        yield Place(downstream, links, client, following, other, at_next.hop, at_other.hop)
+        await downstream.close()
+        await downstream.close()
         assert not any(links._users.values()), "every link is given back"
         await links.close()
         await dialer.close()
@@ -87,29 +87,29 @@ async def test_the_next_peer_gets_hidden_states_and_how_long_they_took() -> None
         frame = tokens_frame(
             4, (7, 8), root=3, parents=(1, 2), tail=1, epoch=2, compute_ms=(1.0,), queue_ms=(0.5,)
         )
-        await each.outlet.send(frame, each.computed(1, 2))
+        await each.downstream.send(frame, each.computed(1, 2))
         passed = await each.next.frame()
         kept = {"session", "epoch", "root", "first", "parents", "tail", "replay"}
         assert passed.model_dump(include=kept) == frame.model_dump(include=kept)
         assert (passed.tokens, told(passed)) == (None, [1, 2])
         assert (passed.compute_ms, passed.queue_ms) == ((1.0, 2.0), (0.5, 3.0))
-        assert each.outlet.passed == 5
+        assert each.downstream.passed == 5
 
 
 async def test_the_last_peer_answers_the_client_with_the_tail() -> None:
     async with place(last=True) as each:
-        await each.outlet.send(tokens_frame(4, (7, 8, 9), tail=2), each.computed(1, 2, 3))
+        await each.downstream.send(tokens_frame(4, (7, 8, 9), tail=2), each.computed(1, 2, 3))
         result = await each.client.next()
         assert isinstance(result, Result)
         assert (result.first, result.count, result.hidden.unpack()[:, 0].tolist()) == (4, 3, [2, 3])
-        assert not each.outlet.lost
+        assert not each.downstream.lost
 
 
 @pytest.mark.parametrize(("replay", "passed_on"), [(0, None), (1, 0), (3, 2)])
 async def test_what_is_replayed_goes_to_so_many_more(replay: int, passed_on: int | None) -> None:
     async with place() as each:
-        await each.outlet.send(tokens_frame(1, (7,), tail=0, replay=replay), each.computed(1))
-        await each.outlet.send(tokens_frame(2, (8,)), each.computed(2))
+        await each.downstream.send(tokens_frame(1, (7,), tail=0, replay=replay), each.computed(1))
+        await each.downstream.send(tokens_frame(2, (8,)), each.computed(2))
         if passed_on is not None:
             assert (await each.next.frame()).replay == passed_on
         frame = await each.next.frame()
@@ -119,8 +119,8 @@ async def test_what_is_replayed_goes_to_so_many_more(replay: int, passed_on: int
 @pytest.mark.parametrize("replay", [0, 2])
 async def test_what_is_replayed_is_answered_to_nobody(replay: int) -> None:
     async with place(last=True) as each:
-        await each.outlet.send(tokens_frame(1, (7,), tail=0, replay=replay), each.computed(1))
-        await each.outlet.send(tokens_frame(2, (8,)), each.computed(2))
+        await each.downstream.send(tokens_frame(1, (7,), tail=0, replay=replay), each.computed(1))
+        await each.downstream.send(tokens_frame(2, (8,)), each.computed(2))
         result = await each.client.next()
         assert isinstance(result, Result)
         assert result.first == 2
@@ -128,19 +128,19 @@ async def test_what_is_replayed_is_answered_to_nobody(replay: int) -> None:
 
 async def test_a_client_that_is_gone_is_a_fault() -> None:
     async with place(last=True) as each:
-        await each.outlet.opener.close()
+        await each.downstream.opener.close()
         with pytest.raises(SessionFault, match="the client is gone"):
-            await each.outlet.send(tokens_frame(1, (7,)), each.computed(1))
-        await each.outlet.tell(SessionFault(FaultCode.BUSY, "nobody hears it, nothing happens"))
+            await each.downstream.send(tokens_frame(1, (7,)), each.computed(1))
+        await each.downstream.tell(SessionFault(FaultCode.BUSY, "nobody hears it, nothing happens"))
 
 
 async def test_a_next_peer_that_is_gone_is_named_to_the_client_once() -> None:
     async with place() as each:
-        link = each.outlet.link
+        link = each.downstream.link
         assert link is not None
         await link.close()
         for first in (1, 2):
-            await each.outlet.send(tokens_frame(first, (7,)), each.computed(1))
+            await each.downstream.send(tokens_frame(first, (7,)), each.computed(1))
         fault = await each.client.next()
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer, fault.session) == (
@@ -148,35 +148,37 @@ async def test_a_next_peer_that_is_gone_is_named_to_the_client_once() -> None:
             each.hop.peer_id,
             session_id(),
         )
-        assert (each.outlet.lost, each.outlet.passed) == (True, 0)
+        assert (each.downstream.lost, each.downstream.passed) == (True, 0)
         assert each.client.heard.empty()
 
 
 async def test_only_the_link_that_is_in_use_can_be_lost() -> None:
     async with place() as each:
-        link = each.outlet.link
+        link = each.downstream.link
         assert link is not None
-        assert each.outlet.lose(each.outlet.opener, FaultCode.INTERNAL, "another one") is None
-        assert not each.outlet.lost
-        fault = each.outlet.lose(link, FaultCode.INTERNAL, "it hurts")
+        assert (
+            each.downstream.lose(each.downstream.opener, FaultCode.INTERNAL, "another one") is None
+        )
+        assert not each.downstream.lost
+        fault = each.downstream.lose(link, FaultCode.INTERNAL, "it hurts")
         assert fault is not None
         assert (fault.code, fault.text, fault.peer) == (
             FaultCode.INTERNAL,
             "it hurts",
             each.hop.peer_id,
         )
-        assert each.outlet.lost
-        assert each.outlet.lose(link, FaultCode.INTERNAL, "it hurts") is None
+        assert each.downstream.lost
+        assert each.downstream.lose(link, FaultCode.INTERNAL, "it hurts") is None
 
 
 async def test_a_reroute_gives_the_new_peer_all_that_is_kept_and_says_so() -> None:
     count, root = 2 * MAX_FRAME_TOKENS + 3, 900
     async with place(history=History(1000)) as each:
-        each.outlet.keep(placement(0), rows(*range(count + 5)))
-        each.outlet.keep(placement(count))
-        await each.outlet.reroute(each.reroute(root, each.other_hop, replay=2))
+        each.downstream.keep(placement(0), rows(*range(count + 5)))
+        each.downstream.keep(placement(count))
+        await each.downstream.reroute(each.reroute(root, each.other_hop, replay=2))
         assert await each.client.next() == Rerouted(session=session_id(), epoch=5)
-        assert (each.outlet.hop, each.outlet.lost, each.outlet.passed) == (
+        assert (each.downstream.hop, each.downstream.lost, each.downstream.passed) == (
             each.other_hop,
             False,
             root,
@@ -191,29 +193,29 @@ async def test_a_reroute_gives_the_new_peer_all_that_is_kept_and_says_so() -> No
             got += told(frame)
         assert got == list(range(count))
         assert (stream.last, stream.length) == (root, count)
-        await each.outlet.send(tokens_frame(901, (7,), epoch=5, root=root), each.computed(1))
+        await each.downstream.send(tokens_frame(901, (7,), epoch=5, root=root), each.computed(1))
         assert (await each.other.frame()).first == 901
         assert each.next.heard.empty()
 
 
 async def test_a_reroute_to_nobody_is_told_and_another_one_may_follow() -> None:
     async with place(history=History(10)) as each:
-        each.outlet.keep(placement(0), rows(1, 2))
-        await each.outlet.reroute(each.reroute(2, NOBODY))
+        each.downstream.keep(placement(0), rows(1, 2))
+        await each.downstream.reroute(each.reroute(2, NOBODY))
         fault = await each.client.next()
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, NOBODY.peer_id)
-        assert each.outlet.lost
+        assert each.downstream.lost
         # nobody is there, nothing happens
-        await each.outlet.send(tokens_frame(3, (7,)), each.computed(3))
-        await each.outlet.reroute(each.reroute(2, each.other_hop))
+        await each.downstream.send(tokens_frame(3, (7,)), each.computed(3))
+        await each.downstream.reroute(each.reroute(2, each.other_hop))
         assert await each.client.next() == Rerouted(session=session_id(), epoch=5)
         assert told(await each.other.frame()) == [1, 2]
 
 
 async def test_a_peer_that_is_lost_while_it_is_given_what_was_kept_gets_no_more_of_it() -> None:
     async with place(history=History(10_000)) as each:
-        each.outlet.keep(placement(0), rows(*range(9 * MAX_FRAME_TOKENS)))
+        each.downstream.keep(placement(0), rows(*range(9 * MAX_FRAME_TOKENS)))
         link = await each.links.to(each.other_hop)
         send, sent = link.send, 0
 
@@ -225,18 +227,18 @@ async def test_a_peer_that_is_lost_while_it_is_given_what_was_kept_gets_no_more_
             return await send(message)
 
         link.send = break_down  # type: ignore[method-assign]
-        await each.outlet.reroute(each.reroute(9 * MAX_FRAME_TOKENS, each.other_hop))
+        await each.downstream.reroute(each.reroute(9 * MAX_FRAME_TOKENS, each.other_hop))
         fault = await each.client.next()
         assert isinstance(fault, Fault)
         assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, each.other_hop.peer_id)
-        assert (each.outlet.lost, sent) == (True, 3)
+        assert (each.downstream.lost, sent) == (True, 3)
         assert each.client.heard.empty(), "it was not rerouted"
         each.links.release(link)
 
 
 async def test_a_reroute_that_is_given_up_leaves_no_link_in_use() -> None:
     async with place(history=History(10)) as each:
-        each.outlet.keep(placement(0), rows(1))
+        each.downstream.keep(placement(0), rows(1))
         link = await each.links.to(each.other_hop)
         entered = asyncio.Event()
 
@@ -246,17 +248,17 @@ async def test_a_reroute_that_is_given_up_leaves_no_link_in_use() -> None:
             return 0
 
         link.send = stick  # type: ignore[method-assign]
-        rerouting = asyncio.create_task(each.outlet.reroute(each.reroute(1, each.other_hop)))
+        rerouting = asyncio.create_task(each.downstream.reroute(each.reroute(1, each.other_hop)))
         await soon(entered.wait())
         assert each.links._users[link] == 2
         await end(rerouting)
-        await each.outlet.close()
+        await each.downstream.close()
         assert each.links._users[link] == 1
         each.links.release(link)
 
 
 async def test_without_a_history_nothing_is_kept() -> None:
     async with place() as each:
-        each.outlet.keep(placement(0), rows(1, 2))
-        await each.outlet.send(tokens_frame(1, (7, 8)), each.computed(1, 2))
+        each.downstream.keep(placement(0), rows(1, 2))
+        await each.downstream.send(tokens_frame(1, (7, 8)), each.computed(1, 2))
         assert told(await each.next.frame()) == [1, 2]

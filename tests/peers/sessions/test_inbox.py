@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.loopback import hidden_frame, tokens_frame
-from peers.sessions.inbox import MAX_JOINED_TOKENS, MAX_LOST_TOKENS, Inbox, Overfull, follows, join
+from peers.sessions.inbox import MAX_JOINED_TOKENS, MAX_LOST_TOKENS, Inbox, InboxFull, follows, join
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import TokenTree
@@ -162,7 +162,7 @@ def test_what_is_replayed_counts_as_all_that_waits() -> None:
     for first in (1, 134):
         box.put(tokens_frame(first, (3,) * 133, tail=0, replay=0))
     box.cancel(9, replays=False)
-    with pytest.raises(Overfull):
+    with pytest.raises(InboxFull):
         box.put(tokens_frame(267, (3,), epoch=9))
 
 
@@ -170,7 +170,7 @@ def test_what_may_wait_grows_with_what_is_reserved_and_is_bounded() -> None:
     box = Inbox(10)
     for first in range(1, 1 + 10 + MAX_LOST_TOKENS, 2):
         box.put(tokens_frame(first, (3, 4)))
-    with pytest.raises(Overfull, match="266 tokens wait already, 266 may"):
+    with pytest.raises(InboxFull, match="266 tokens wait already, 266 may"):
         box.put(tokens_frame(267, (3,)))
     assert box.tokens == box.limit == 266
     box.put(tokens_frame(267, (3,), epoch=1))  # what it makes stale does not count

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.loopback import Server, eventually, listen, session_id, somebody, soon
 from peers.sessions import next_links
-from peers.sessions.next_links import OnwardLinks
+from peers.sessions.next_links import NextLinks
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
@@ -29,9 +29,9 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-async def links(heard: Heard) -> AsyncIterator[OnwardLinks]:
+async def links(heard: Heard) -> AsyncIterator[NextLinks]:
     dialer = Dialer(somebody())
-    links = OnwardLinks(
+    links = NextLinks(
         dialer, lambda link, fault: heard.faults.append((link, fault)), heard.lost.append
     )
     yield links
@@ -40,7 +40,7 @@ async def links(heard: Heard) -> AsyncIterator[OnwardLinks]:
 
 
 async def test_sessions_to_the_same_peer_share_a_link_even_when_they_come_at_once(
-    links: OnwardLinks,
+    links: NextLinks,
 ) -> None:
     async with Server(listen) as server:
         shared = await soon(asyncio.gather(*(links.to(server.hop) for _ in range(5))))
@@ -49,7 +49,7 @@ async def test_sessions_to_the_same_peer_share_a_link_even_when_they_come_at_onc
         assert len(server.links) == 1
 
 
-async def test_a_peer_that_is_not_there_is_said_to_everybody_who_asked(links: OnwardLinks) -> None:
+async def test_a_peer_that_is_not_there_is_said_to_everybody_who_asked(links: NextLinks) -> None:
     nobody = Hop(peer_id="1" * 52, address="127.0.0.1:1", certificate="0" * 64)
     outcomes = await soon(
         asyncio.gather(*(links.to(nobody) for _ in range(3)), return_exceptions=True)
@@ -60,7 +60,7 @@ async def test_a_peer_that_is_not_there_is_said_to_everybody_who_asked(links: On
     assert not links._dialing
 
 
-async def test_one_who_gives_up_while_dialling_does_not_stop_the_others(links: OnwardLinks) -> None:
+async def test_one_who_gives_up_while_dialling_does_not_stop_the_others(links: NextLinks) -> None:
     async with Server(listen) as server:
         first, second = (asyncio.create_task(links.to(server.hop)) for _ in range(2))
         await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_one_who_gives_up_while_dialling_does_not_stop_the_others(links: O
         assert not (await soon(second)).closed
 
 
-async def test_faults_and_losses_are_passed_on(links: OnwardLinks, heard: Heard) -> None:
+async def test_faults_and_losses_are_passed_on(links: NextLinks, heard: Heard) -> None:
     async def complain(link: Link) -> None:
         await link.send(FAULT)
 
@@ -82,9 +82,7 @@ async def test_faults_and_losses_are_passed_on(links: OnwardLinks, heard: Heard)
         assert again is not link
 
 
-async def test_a_next_peer_that_says_anything_else_is_left(
-    links: OnwardLinks, heard: Heard
-) -> None:
+async def test_a_next_peer_that_says_anything_else_is_left(links: NextLinks, heard: Heard) -> None:
     async def chat(link: Link) -> None:
         await link.send(Pong(nonce=1))
         await listen(link)
@@ -95,7 +93,7 @@ async def test_a_next_peer_that_says_anything_else_is_left(
 
 
 async def test_links_that_nobody_uses_are_few(
-    links: OnwardLinks, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    links: NextLinks, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(next_links, "MAX_IDLE", 1)
     async with Server(listen) as first, Server(listen) as second, Server(listen) as third:
@@ -108,7 +106,7 @@ async def test_links_that_nobody_uses_are_few(
         assert await soon(links.to(second.hop)) is not idle[0]
 
 
-async def test_close_ends_all_links_and_listeners(links: OnwardLinks, heard: Heard) -> None:
+async def test_close_ends_all_links_and_listeners(links: NextLinks, heard: Heard) -> None:
     async with Server(listen) as server:
         link = await soon(links.to(server.hop))
         await asyncio.sleep(0)

@@ -8,14 +8,14 @@ import pytest
 
 from helpers.loopback import opening, session_id, soon, tokens_frame
 from helpers.models import LAYERS
-from peers.access.admission import Admission
-from peers.access.limits import Limits
+from peers.access.control import AccessControl
+from peers.access.limits import AccessLimits
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
-from peers.counters import Tally
+from peers.counters import Counters
 from peers.faults import SessionFault
+from peers.sessions.limits import SessionLimits
 from peers.sessions.registry import MAX_OVER, SessionRegistry, check_opening
-from peers.sessions.session import SessionLimits
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import LinkClosed
@@ -71,18 +71,20 @@ class FakeDialer:
 class Books:
     """A registry that serves a whole model, its time, and what it must have got back in the end."""
 
-    def __init__(self, span: Span, cache_tokens: int = 256, limits: Limits | None = None) -> None:
+    def __init__(
+        self, span: Span, cache_tokens: int = 256, limits: AccessLimits | None = None
+    ) -> None:
         self.now_s = 0.0
         self.dialer: Any = FakeDialer()
-        self.admission = Admission(limits, self.clock)
-        self.tally = Tally()
+        self.admission = AccessControl(limits, self.clock)
+        self.counters = Counters()
         self.budget = CacheBudget(cache_tokens, self.clock)
         self.registry = SessionRegistry(
             FINGERPRINT,
             self.dialer,
             SessionLimits(max_positions=256),
             self.admission,
-            self.tally,
+            self.counters,
             clock=self.clock,
         )
         self.registry.take_up(Scheduler(span), self.budget)
@@ -157,7 +159,7 @@ async def test_a_session_is_registered_once_and_gives_back_what_it_reserved_once
     session = books.registry[session_id()]
     assert books.reserved == (1, 64, 64 * span.hidden_size * span.dtype.itemsize, 1)
     assert (await books.refused(FakeLink("bob"))).code == FaultCode.BAD_MESSAGE
-    assert len(books.registry) == books.tally.opened == 1
+    assert len(books.registry) == books.counters.opened == 1
     for _ in range(2):
         books.registry.end(session)
         books.registry.fail(session, SessionFault(FaultCode.INTERNAL, "too late"))
@@ -189,7 +191,7 @@ async def test_the_quicker_of_two_openings_wins_and_the_other_keeps_nothing(span
     books.dialer.may_answer.set()
     assert (await soon(opening_slowly)).code == FaultCode.BAD_MESSAGE
     assert books.reserved == (1, 64, 0, 0)
-    assert books.registry[session_id()].outlet.opener is quick  # type: ignore[comparison-overlap]
+    assert books.registry[session_id()].downstream.opener is quick  # type: ignore[comparison-overlap]
     books.registry.end_all(quick)  # type: ignore[arg-type]
     await books.farewells()
     await books.registry.next_links.close()
@@ -201,7 +203,7 @@ async def test_a_next_peer_that_does_not_answer_leaves_nothing_reserved(span: Sp
     books.dialer.may_answer.set()
     fault = await books.refused(FakeLink(), next=NEXT)
     assert (fault.code, fault.peer) == (FaultCode.NEXT_UNREACHABLE, NEXT.peer_id)
-    assert (books.reserved, books.tally.opened) == (NOTHING, 0)
+    assert (books.reserved, books.counters.opened) == (NOTHING, 0)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ async def test_a_next_peer_that_does_not_answer_leaves_nothing_reserved(span: Sp
 async def test_what_is_lent_is_taken_back_when_others_want_it(
     span: Span, silent_s: float, open_s: float, gives_way: bool
 ) -> None:
-    limits = Limits(cache_share=(0.5, 1.0), lent_silent_s=10.0, lent_s=60.0)
+    limits = AccessLimits(cache_share=(0.5, 1.0), lent_silent_s=10.0, lent_s=60.0)
     books, alice, bob = Books(span, 128, limits), FakeLink(), FakeLink("bob", "192.0.2.2")
     await books.open(alice, 1)
     await books.open(alice, 2)
@@ -267,7 +269,7 @@ async def test_a_broken_rule_counts_against_the_client_only_if_the_client_broke_
 
 
 async def test_only_the_last_ended_sessions_are_remembered(span: Span) -> None:
-    books, link = Books(span, limits=Limits(sessions_each=(1, 1))), FakeLink()
+    books, link = Books(span, limits=AccessLimits(sessions_each=(1, 1))), FakeLink()
     for number in range(MAX_OVER + 1):
         await books.open(link, number)
         books.registry.end(books.registry[session_id(number)])

@@ -246,7 +246,7 @@ async def test_a_client_that_is_gone_ends_the_session(span: Span) -> None:
         await each.to_client.close()
         each.session.accept(tokens_frame(1, (3,)))
         assert (await each.fault()).code == FaultCode.NO_SESSION
-        await soon(each.session.outlet.tell(each.faults[0]))  # nobody hears it, nothing happens
+        await soon(each.session.downstream.tell(each.faults[0]))  # nobody hears it, nothing happens
 
 
 async def test_closing_in_the_middle_of_a_computation_does_not_wait_for_it(span: Span) -> None:

@@ -54,8 +54,8 @@ async def test_two_peers_take_the_place_of_the_middle_one(span: Span, tiny: Chec
         assert await client.replace(1, 2, 1, 2, 3) == Rerouted(session=session_id(), epoch=1)
         await goes_on(client, span)
         assert [len(stage.peer.handler.sessions) for stage in client.stages] == [1, 1, 1, 1]
-        tally = client.stages[0].peer.handler.tally
-        assert (tally.reroutes, tally.replays) == (1, 1)
+        counters = client.stages[0].peer.handler.counters
+        assert (counters.reroutes, counters.replays) == (1, 1)
         assert first.stream.length == first._cache.length == len(TEXT) + 3
 
 
@@ -126,8 +126,8 @@ async def test_a_peer_that_was_left_may_come_back(span: Span, tiny: Checkpoint) 
         await middle.link.send(Close(session=session_id()))
         await client.send(LOST.model_copy(update={"first": 13, "parents": (5, 1, 7)}))
         hop = middle.peer.server.hop
-        onward, previous = client.stages[2].peer.server.hop, first.peer.id
-        message = opening(tiny.fingerprint, 2, 3, next=onward, previous=previous, epoch=1)
+        next_link, previous = client.stages[2].peer.server.hop, first.peer.id
+        message = opening(tiny.fingerprint, 2, 3, next=next_link, previous=previous, epoch=1)
         await middle.link.send(message)
         assert isinstance(await soon(middle.link.receive()), Opened)
         await first.link.send(Reroute(session=session_id(), epoch=1, root=ROOT, next=hop))
@@ -166,8 +166,8 @@ async def test_a_new_peer_without_enough_room_says_so_and_another_one_takes_the_
         await begun(client)
         await client.die(1)
         small = (await client.start(1, 3))[0]
-        onward, previous = client.stages[2].peer.server.hop, client.stages[0].peer.id
-        message = opening(tiny.fingerprint, 1, 3, max_tokens=5, next=onward, previous=previous)
+        next_link, previous = client.stages[2].peer.server.hop, client.stages[0].peer.id
+        message = opening(tiny.fingerprint, 1, 3, max_tokens=5, next=next_link, previous=previous)
         await small.link.send(message)
         assert isinstance(await soon(small.link.receive()), Opened)
         before = client.stages[0].link

@@ -192,21 +192,21 @@ async def test_one_that_fails_disturbs_nobody(
     async with chain(tiny, 0, 1, 3, 4) as client:
         await begun(client)
         before = client.stages[0]
-        outlet = before.peer.handler.sessions[session_id()].outlet
+        downstream = before.peer.handler.sessions[session_id()].downstream
         (new,) = await client.start(1, 3)
         if how == "it is too slow":
             monkeypatch.setattr(replica_feed, "MAX_BEHIND_TOKENS", 0)
         if how == "it has no room":
-            onward, previous = client.stages[2].peer.server.hop, before.peer.id
+            next_link, previous = client.stages[2].peer.server.hop, before.peer.id
             await new.link.send(
-                opening(tiny.fingerprint, 1, 3, max_tokens=3, next=onward, previous=previous)
+                opening(tiny.fingerprint, 1, 3, max_tokens=3, next=next_link, previous=previous)
             )
             await soon(new.link.receive())
         elif how != "it is unknown":
             await client.open([new], client.stages[2], before, client.stages[1])
         await before.link.send(Mirror(session=session_id(), to=new.peer.server.hop))
         if how != "it is unknown":  # which is soon noticed
-            await eventually(lambda: outlet._standby is not None)
+            await eventually(lambda: downstream._standby is not None)
         if how == "it is not wanted":
             await before.link.send(Mirror(session=session_id()))
         if how == "it dies":
@@ -217,7 +217,7 @@ async def test_one_that_fails_disturbs_nobody(
             await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
         )
         if how != "it has no room":  # of which only its client is told
-            await eventually(lambda: outlet._standby is None or outlet._standby[1].over)
+            await eventually(lambda: downstream._standby is None or downstream._standby[1].over)
         await goes_on(client, span)
 
 
@@ -272,4 +272,4 @@ async def test_mirrors_are_bounded_in_number(span: Span) -> None:
         await eventually(lambda: each.session._mirror is None)
         each.session.accept(tokens_frame(3, (5,), root=2))
         assert (await each.following.frame()).first == 3
-        assert each.session.outlet._standby is not None
+        assert each.session.downstream._standby is not None

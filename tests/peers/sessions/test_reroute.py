@@ -27,10 +27,10 @@ async def test_a_next_peer_that_is_gone_is_named_and_the_session_waits_for_anoth
     span: Span,
 ) -> None:
     async with stage(span, last=False) as each:
-        assert each.onward is not None
+        assert each.next_link is not None
         each.session.accept(tokens_frame(1, (3, 4)))
         first = await each.following.frame()
-        await each.onward.close()
+        await each.next_link.close()
         each.session.accept(tokens_frame(3, (5,), root=2))
         told = await each.client.next()
         assert isinstance(told, Fault)
@@ -226,8 +226,8 @@ async def test_a_reroute_to_what_was_forgotten_is_the_clients_fault(span: Span) 
 
 async def test_a_client_that_names_no_other_peer_loses_the_session(span: Span) -> None:
     async with stage(span, last=False, reroute_patience_s=0.05) as each:
-        assert each.onward is not None
-        assert each.session.lose(each.onward, FaultCode.INTERNAL, "it hurts") is not None
+        assert each.next_link is not None
+        assert each.session.lose(each.next_link, FaultCode.INTERNAL, "it hurts") is not None
         fault = await each.fault()
         assert (fault.code, fault.text) == (FaultCode.NO_SESSION, "nothing came for 0.05 s")
 
@@ -305,10 +305,10 @@ async def test_a_session_may_begin_with_a_later_epoch(span: Span) -> None:
 async def test_a_reroute_waits_until_what_it_is_about_has_come(span: Span) -> None:
     """A new peer loses the next one while it is still being given what it needs."""
     async with stage(span, last=False) as each:
-        assert each.onward is not None
+        assert each.next_link is not None
         each.session.accept(replayed_frame(8, (3, 4), parents=(8, 1), replay=1))
         assert (await each.following.frame()).replay == 0
-        assert each.session.lose(each.onward, FaultCode.INTERNAL, "it hurts") is not None
+        assert each.session.lose(each.next_link, FaultCode.INTERNAL, "it hurts") is not None
         each.reroute(5, 10)
         each.session.accept(tokens_frame(12, (9,), root=10, parents=(2,), epoch=5))
         await asyncio.sleep(0.05)

@@ -1,6 +1,6 @@
-"""What a peer grants to whom: `peers.access.limits` applied to links and sessions.
+"""What a peer grants to which client: `peers.access.limits` applied to links and sessions.
 
-The handler asks here. All refusals are counted by their kind.
+All refusals are counted by their kind.
 """
 
 import asyncio
@@ -9,23 +9,23 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from peers.access.limits import Bans, Holdings, Limits, Wanting, network_of
+from peers.access.limits import AccessLimits, Bans, Holdings, RecentDemand, network_of
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS, CacheFull
 from peers.faults import SessionFault
 from swarm.network.links.link import Link
 from swarm.util.rates import TokenBuckets
 from swarm.wire.messages import FaultCode
 
-LONGEST_PAUSE_S = 1.0  # of a link that is read too fast: its own signs of life have to be answered
+LONGEST_PAUSE_S = 1.0  # without reading a link: its pings have to be answered
 
 log = logging.getLogger(__name__)
 
-CLIENT, ADDRESS = 0, 1  # by which a link is counted, and where the limits of each stand
-FLOOD = 0.02  # what an opening too many counts, where a broken message counts 1
+CLIENT, ADDRESS = 0, 1  # a link counts for both; the limits of each have this index
+FLOOD = 0.02  # the weight of one opening too many, where a broken message has 1
 
 
-class Refused(SessionFault):
-    """A limit is reached. ``kind``: which."""
+class LimitReached(SessionFault):
+    """A limit is reached; ``kind`` names it."""
 
     def __init__(self, kind: str, text: str, wait_s: float = 0.0) -> None:
         retry_ms = min(max(wait_s * 1e3, MIN_RETRY_MS), MAX_RETRY_MS)
@@ -35,32 +35,35 @@ class Refused(SessionFault):
         self.kind = kind
 
 
-class Admission:
-    """One peer's door.
+class AccessControl:
+    """Decides which links one peer serves, how fast, and which sessions it opens.
 
     ``enter``/``leave`` for links and ``reserve``/``release`` for sessions come in pairs.
 
+    Args:
+        clock: seconds, monotonic.
+
     Attributes:
-        refusals: how often what was refused, since the start.
+        refusals: since the start, by kind.
     """
 
     def __init__(
-        self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic
+        self, limits: AccessLimits | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.limits = limits = limits or Limits()
+        self.limits = limits = limits or AccessLimits()
         self.refusals: Counter[str] = Counter()
         self._clock = clock
-        self._holdings, self._links, self._sessions = Holdings(), 0, 0
-        self._clients: dict[Link, int] = {}  # for how many a gateway asks, if it has said so
-        self._wanting = Wanting(limits.want_s, clock), Wanting(limits.want_s, clock)
+        self._holdings = Holdings()
+        self._links = 0
+        self._sessions = 0
+        self._clients: dict[Link, int] = {}  # for how many clients a gateway asks
+        self._wanting = RecentDemand(limits.want_s, clock), RecentDemand(limits.want_s, clock)
         self._openings = (
             TokenBuckets(limits.openings, clock),
             TokenBuckets(limits.openings_of_address, clock),
         )
-        self._messages, self._nbytes = (
-            TokenBuckets(limits.messages, clock),
-            TokenBuckets(limits.nbytes, clock),
-        )
+        self._messages = TokenBuckets(limits.messages, clock)
+        self._nbytes = TokenBuckets(limits.nbytes, clock)
         self._forwarded = TokenBuckets(limits.forwarded, clock)
         self._forwarded_nbytes = TokenBuckets(limits.forwarded_nbytes, clock)
         self._dials = TokenBuckets(limits.failed_dials, clock)
@@ -74,7 +77,7 @@ class Admission:
 
     def enter(self, link: Link) -> bool:
         """Whether the link may be served. If so, it is counted until `leave`."""
-        names, limits = who(link), self.limits
+        names, limits = keys_of(link), self.limits
         if self.banned(link):
             return self._turned_away("banned")
         full = any(self._holdings.of(key).links >= limits.links_each[kind] for kind, key in names)
@@ -86,20 +89,23 @@ class Admission:
         return True
 
     def leave(self, link: Link) -> None:
+        """Stop counting a link that was entered."""
         self._links -= 1
         self._clients.pop(link, None)
-        for _, key in who(link):
+        for _, key in keys_of(link):
             self._holdings.add(key, links=-1)
 
     def speaks_for(self, link: Link, clients: int) -> None:
-        """A link that was entered is a gateway's, which asks for so many clients: it is believed up
-        to a limit."""
+        """Record that an entered link belongs to a gateway that asks for that many clients.
+
+        It is believed up to a limit.
+        """
         self._clients[link] = min(clients, self.limits.gateway_clients)
 
     def _times(self, link: Link, kind: int) -> float:
-        """How many times what one client, or one address, may ask is granted over a link.
+        """Return the multiple of the usual limits that is granted over a link.
 
-        An address may do no less than the gateway behind it.
+        The limits of an address are never lower than those of the gateway behind it.
         """
         clients = self._clients.get(link, 1)
         if kind == CLIENT:
@@ -108,14 +114,13 @@ class Admission:
         return max(1.0, clients / usual)
 
     async def pace(self, link: Link, nbytes: int, forwarded: bool) -> None:
-        """Take note of a message that was read, and before the next one wait as long as its sender
-        is too fast.
+        """Count a message that was read, and wait if its sender is too fast.
 
         Args:
-            forwarded: it is a frame of a session that others have opened: a peer sends for all of
-                its clients.
+            nbytes: of the message.
+            forwarded: the message is a frame that a peer sends on for one of its clients.
         """
-        _, key = who(link)[0]
+        _, key = keys_of(link)[0]
         if forwarded:
             wait_s = max(self._forwarded.draw(key), self._forwarded_nbytes.draw(key, nbytes))
         else:
@@ -128,17 +133,15 @@ class Admission:
     # Sessions.
 
     async def opening(self, link: Link) -> None:
-        """Take note that a session is asked for.
+        """Count a request to open a session; a client that asks too often has to wait.
 
-        A client that asks too often is heard the later for it.
-
-        An opening counts against the client and its address together, or against neither: a client
-        pays nothing, and is not blamed, for what others of its address have used up.
+        A request counts against the client and its address together, or against neither. So a
+        client neither pays nor is blamed for what others of its address have used up.
 
         Raises:
-            Refused: if sessions are opened too fast.
+            LimitReached: if sessions are opened too fast.
         """
-        names = who(link)
+        names = keys_of(link)
         parts = {kind: 1 / self._times(link, kind) for kind, _ in names}
         waits_s = {kind: self._openings[kind].wait_s(key, parts[kind]) for kind, key in names}
         if wait_s := max(waits_s.values()):
@@ -152,17 +155,21 @@ class Admission:
             self._openings[kind].take(key, parts[kind])
 
     def check(self, link: Link, tokens: int, total_tokens: int) -> None:
-        """Whether a session with so much cache may be opened.
+        """Check whether a session with this much cache may be opened.
 
-        One client alone may have everything. While others want room, nobody gets more than a share.
+        A client that is alone may have all of the cache. While others want room, each client is
+        limited to its share.
+
+        Args:
+            total_tokens: of the cache.
 
         Raises:
-            Refused: if not.
+            LimitReached: if not.
         """
         limits = self.limits
         if self._sessions >= limits.sessions:
             raise self.refuse("sessions", f"{limits.sessions} sessions are open")
-        for kind, key in who(link):
+        for kind, key in keys_of(link):
             held, share = self._holdings.of(key), limits.cache_share[kind]
             most = int(limits.sessions_each[kind] * self._times(link, kind))
             if held.sessions >= most:
@@ -173,20 +180,21 @@ class Admission:
                 )
 
     def reserve(self, link: Link, tokens: int) -> None:
-        """A session is open. Count it until `release`."""
+        """Count an open session until `release`."""
         self._sessions += 1
-        for kind, key in who(link):
+        for kind, key in keys_of(link):
             self._holdings.add(key, sessions=1, tokens=tokens)
             self._wanting[kind].remove(key)
 
     def release(self, link: Link, tokens: int) -> None:
+        """Stop counting a session."""
         self._sessions -= 1
-        for _, key in who(link):
+        for _, key in keys_of(link):
             self._holdings.add(key, sessions=-1, tokens=-tokens)
 
-    def no_room(self, link: Link, error: CacheFull) -> Refused:
-        """Take note that somebody wants room that others have. Returns what to tell."""
-        for kind, key in who(link):
+    def no_room(self, link: Link, error: CacheFull) -> LimitReached:
+        """Record that a client wants room that others hold. Return what to tell it."""
+        for kind, key in keys_of(link):
             if error.retry_ms is not None:
                 self._wanting[kind].add(key)
         refused = self.refuse("cache", "")
@@ -194,61 +202,67 @@ class Admission:
         return refused
 
     def over_share(self, link: Link, total_tokens: int) -> bool:
-        """Whether somebody holds more than its share while others want room."""
+        """Whether a client or its address holds more than its share while others want room."""
         return any(
             self._holdings.of(key).tokens > self.limits.cache_share[kind] * total_tokens
             and self._wanting[kind].others_than(key)
-            for kind, key in who(link)
+            for kind, key in keys_of(link)
         )
 
-    # What is not in order.
+    # Violations.
 
     def dial(self, link: Link) -> float:
-        """A client has us dial a peer: returns 0, or the seconds until it may, if too many have
-        failed."""
-        key = who(link)[0][1]
+        """Count a dial on behalf of a client.
+
+        Returns 0, or the seconds until the client may ask again if too many of its dials failed.
+        """
+        key = keys_of(link)[0][1]
         if self._dials.take(key):
             return 0.0
         self.refusals["dials"] += 1
         return self._dials.wait_s(key)
 
     def dialled(self, link: Link) -> None:
-        """It answered: such dials are not counted."""
-        self._dials.give_back(who(link)[0][1])
+        """Take back the last `dial` of a client: the peer answered."""
+        self._dials.give_back(keys_of(link)[0][1])
 
     def violated(self, link: Link, weight: float = 1.0) -> None:
-        """Somebody broke the protocol: it is banned if it does so repeatedly."""
-        for kind, key in who(link):
+        """Count a violation of the protocol; a repeated one bans the client and its address."""
+        for kind, key in keys_of(link):
             self._violated(kind, key, weight)
 
     def _violated(self, kind: int, key: str, weight: float) -> None:
         if not self._violations[kind].take(key, weight):
             self._violations[kind].forget(key)
             seconds = self._bans.ban(key)
-            who_and_how_long = {"banned": key, "banned_s": seconds}
+            facts = {"banned": key, "banned_s": seconds}
             log.warning(
                 "%s broke the protocol too often: banned for %.0f s",
                 key,
                 seconds,
-                extra=who_and_how_long,
+                extra=facts,
             )
 
     def banned(self, link: Link) -> bool:
-        return any(self._bans.left_s(key) for _, key in who(link))
+        """Whether the client or its address is banned now."""
+        return any(self._bans.left_s(key) for _, key in keys_of(link))
 
     @property
     def bans(self) -> int:
-        """Clients and addresses that are banned now."""
+        """The number of clients and addresses that are banned now."""
         return self._bans.active
 
-    def refuse(self, kind: str, text: str, wait_s: float = 0.0) -> Refused:
+    def refuse(self, kind: str, text: str, wait_s: float = 0.0) -> LimitReached:
         """Count a refusal, and return what to raise."""
         self.refusals[kind] += 1
-        return Refused(kind, text, wait_s)
+        return LimitReached(kind, text, wait_s)
 
     def faulted(self, code: FaultCode, link: Link | None) -> None:
-        """Count a fault that breaks the protocol, also against whoever sent it, if that is
-        known."""
+        """Count a fault that breaks the protocol.
+
+        Args:
+            link: of the member that broke it; None if that is not known.
+        """
         if code.is_violation:
             self.refusals[code.value] += 1
             if link is not None:
@@ -259,10 +273,10 @@ class Admission:
         return False
 
 
-def who(link: Link) -> list[tuple[int, str]]:
-    """By what a link is counted: the id that its client has proved, and its address.
+def keys_of(link: Link) -> list[tuple[int, str]]:
+    """Return the keys that a link counts for: the proven id of its client, and its address.
 
-    What comes over a relay has the relay's, which says nothing.
+    A relayed link has the address of its relay, which says nothing about the client.
     """
     client, address = (CLIENT, link.peer_id), (ADDRESS, network_of(link.address))
     if not link.peer_id:
@@ -271,5 +285,5 @@ def who(link: Link) -> list[tuple[int, str]]:
 
 
 def summary(before: Counter[str], now: Counter[str]) -> str:
-    """What was refused in between, the most frequent first; "" if nothing was."""
+    """Return what was refused in between, the most frequent first; "" if nothing was."""
     return ", ".join(f"{count} {kind}" for kind, count in (now - before).most_common())

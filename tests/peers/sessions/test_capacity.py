@@ -18,7 +18,7 @@ from helpers.loopback import (
     tokens_frame,
 )
 from helpers.models import LAYERS
-from peers.access.limits import Limits
+from peers.access.limits import AccessLimits
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS
 from peers.sessions.openings import MAX_OPENING_PER_LINK
 from peers.sessions.session import PeerSession
@@ -31,7 +31,7 @@ from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
 
 MIDDLE = 2
 # no client opens so many so fast
-HURRIED = Limits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))
+HURRIED = AccessLimits(openings_of_address=Rate(1e9, 1e9), openings=Rate(1e9, 1e9))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,293 @@
+"""What must not reach the computation, and what a peer withstands; over real links."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.lone_peer import (
+    HIDDEN,
+    MIDDLE,
+    lone_peer,
+)
+from helpers.loopback import (
+    Peer,
+    WatchedSpan,
+    ask,
+    dialed,
+    eventually,
+    hidden_frame,
+    opening,
+    session_id,
+    somebody,
+    soon,
+    tokens_frame,
+)
+from helpers.models import LAYERS, VOCAB
+from peers.sessions import downstream
+from peers.sessions import session as sessions
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.span import Span
+from swarm.network.links import link as links
+from swarm.network.links.link import Link, LinkClosed
+from swarm.wire.messages import (
+    MAX_HOPS,
+    Fault,
+    FaultCode,
+    Frame,
+    Opened,
+    Ping,
+    Pong,
+    Result,
+)
+from swarm.wire.tensors import WireTensor
+from swarm.wire.token_tree import TokenTree
+
+BAD_FRAMES: dict[str, tuple[Frame, FaultCode]] = {
+    "gap": (tokens_frame(2, (3,)), FaultCode.OUT_OF_ORDER),
+    "too many tokens": (tokens_frame(1, (3,) * 65), FaultCode.BAD_MESSAGE),
+    "no such token": (tokens_frame(1, (VOCAB,)), FaultCode.BAD_MESSAGE),
+    "hidden states for layer 0": (hidden_frame(1, torch.zeros(1, HIDDEN)), FaultCode.BAD_MESSAGE),
+    "too many hops": (tokens_frame(1, (3,), compute_ms=(1.0,) * MAX_HOPS), FaultCode.BAD_MESSAGE),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+async def test_a_frame_that_breaks_the_rules_ends_its_session_only(
+    spans: tuple[Span, ...], tiny: Checkpoint, name: str
+) -> None:
+    frame, code = BAD_FRAMES[name]
+    async with lone_peer(spans[0], tiny) as (peer, link):
+        for number in (0, 1):
+            await ask(link, opening(tiny.fingerprint, 0, MIDDLE, session=session_id(number)))
+        fault = await ask(link, frame)
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.session) == (code, session_id())
+        await eventually(lambda: peer.budget.free_tokens == peer.budget.total_tokens - 64)
+        assert isinstance(await ask(link, tokens_frame(1, (3,), session=session_id(1))), Result)
+
+
+async def test_hidden_states_of_another_width_are_refused(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    async with lone_peer(spans[1], tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        fault = await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN + 1)))
+        assert isinstance(fault, Fault)
+        assert "32 wide" in fault.text
+
+
+@asynccontextmanager
+async def watched(span: Span, tiny: Checkpoint) -> AsyncIterator[tuple[WatchedSpan, Peer, Link]]:
+    """A peer in the middle of a chain, which is seen computing, and the link of the peer before
+    it."""
+    seen, previous = WatchedSpan(span), somebody()
+    async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server, me=previous) as before:  # type: ignore[arg-type]
+        message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
+        assert isinstance(await ask(link, message), Opened)
+        yield seen, peer, before
+
+
+def spoilt(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    hidden = torch.zeros(3, HIDDEN, dtype=dtype)
+    hidden[1, 5] = value
+    return hidden
+
+
+@pytest.mark.threat("wrong-tensor")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_hidden_states_of_another_width_are_not_computed(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(sessions.PeerSession, "_check", lambda *_: None)
+    async with lone_peer(WatchedSpan(spans[1]), tiny) as (peer, link):  # type: ignore[arg-type]
+        assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
+        fault = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN + 1)))
+        assert isinstance(fault, Fault)
+        assert fault.code == (FaultCode.BAD_MESSAGE if defended else FaultCode.INTERNAL)
+        assert bool(peer.span.batches) != defended  # type: ignore[attr-defined]
+
+
+@pytest.mark.threat("not-finite")
+@pytest.mark.parametrize("defended", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+async def test_what_is_no_number_is_not_computed(
+    value: float,
+    defended: bool,
+    spans: tuple[Span, ...],
+    tiny: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not defended:
+        monkeypatch.setattr(sessions, "_fits", lambda *_: True)
+    async with watched(spans[1], tiny) as (seen, _, before):
+        await before.send(hidden_frame(1, spoilt(value)))
+        await before.send(Ping(nonce=1))
+        assert await soon(before.receive()) == Pong(nonce=1)
+        if not defended:
+            await eventually(lambda: bool(seen.batches))
+        assert bool(seen.batches) != defended
+
+
+@pytest.mark.threat("not-finite")
+async def test_the_session_outlives_a_peer_that_sends_what_is_no_number(
+    spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    previous = somebody()
+    async with (
+        lone_peer(spans[1], tiny) as (peer, link),
+        dialed(peer.server, me=previous) as before,
+    ):
+        message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
+        assert isinstance(await ask(link, message), Opened)
+        await before.send(hidden_frame(1, spoilt(float("nan"))))
+        await before.send(hidden_frame(4, torch.zeros(1, HIDDEN)))  # what follows it has no place
+        fault = await soon(link.receive())
+        assert isinstance(fault, Fault)
+        assert (fault.code, fault.session) == (FaultCode.NOT_FINITE, session_id())
+        assert isinstance(await ask(link, hidden_frame(1, torch.zeros(1, HIDDEN), epoch=1)), Result)
+        assert peer.handler.admission.refusals == {"not_finite": 1}
+
+
+async def test_what_is_too_large_for_the_dtype_that_computes_is_refused(tiny: Checkpoint) -> None:
+    narrow = Span.load(tiny, MIDDLE, LAYERS, dtype=torch.float16)
+    async with lone_peer(narrow, tiny) as (_, link):
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        assert isinstance(await ask(link, hidden_frame(1, spoilt(6e4))), Result)
+        fault = await ask(link, hidden_frame(4, spoilt(1e6)))
+        assert isinstance(fault, Fault)
+        assert fault.code == FaultCode.NOT_FINITE
+
+
+@pytest.mark.threat("not-finite")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_peer_does_not_pass_on_what_it_failed_to_compute(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(downstream, "_packed", WireTensor.pack)
+    seen = WatchedSpan(spans[1])
+    monkeypatch.setattr(
+        seen,
+        "forward",
+        lambda batch, *_: [torch.full((3, HIDDEN), torch.nan) for _ in batch],
+        False,
+    )
+    async with lone_peer(seen, tiny) as (_, link):  # type: ignore[arg-type]
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        answer = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN)))
+        if defended:
+            assert isinstance(answer, Fault)
+            assert answer.code == FaultCode.INTERNAL
+        else:
+            assert isinstance(answer, Result)
+            assert answer.hidden.unpack().isnan().all()
+
+
+@pytest.mark.threat("out-of-order")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_frame_that_continues_nothing_ends_its_session_alone(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:  # whatever its serial says, it is placed behind what is held
+        admit = TokenTree.admit
+
+        def anywhere(stream: TokenTree, epoch: int, root: int, first: int, *others: Any) -> Any:
+            return admit(stream, epoch, root, stream.last + 1, *others)
+
+        monkeypatch.setattr(TokenTree, "admit", anywhere)
+    async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as neighbour:
+        await ask(link, opening(tiny.fingerprint, 0, LAYERS))
+        await ask(neighbour, opening(tiny.fingerprint, 0, LAYERS, session=session_id(2)))
+        await ask(link, tokens_frame(1, (3, 4)))
+        answer = await ask(link, tokens_frame(9, (5,)))
+        assert isinstance(answer, Fault) == defended
+        if isinstance(answer, Fault):
+            assert answer.code == FaultCode.OUT_OF_ORDER
+            assert peer.handler.admission.refusals == {"out_of_order": 1}
+        assert isinstance(
+            await ask(neighbour, tokens_frame(1, (3,), session=session_id(2))), Result
+        )
+
+
+@pytest.mark.threat("endless-session")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_session_never_ends(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    """Its client says something now and then."""
+    now_s = 0.0
+    lifetime_s = 10.0 if defended else 1e9
+    async with lone_peer(spans[0], tiny, clock=lambda: now_s, lifetime_s=lifetime_s) as (
+        peer,
+        link,
+    ):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+        assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
+        now_s = 11.0
+        answer = await ask(link, tokens_frame(2, (3,)))
+        assert isinstance(answer, Fault) == defended
+        if isinstance(answer, Fault):
+            assert answer.code == FaultCode.BUSY
+            assert peer.idle
+
+
+@pytest.mark.threat("endless-session")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_silent_session_is_kept_for_ever(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint
+) -> None:
+    idle_timeout_s = 0.05 if defended else 1e9
+    async with lone_peer(spans[0], tiny, idle_timeout_s=idle_timeout_s) as (peer, link):
+        await ask(link, opening(tiny.fingerprint, 0, MIDDLE))
+        if defended:
+            fault = await soon(link.receive())
+            assert isinstance(fault, Fault)
+            assert fault.code == FaultCode.NO_SESSION
+            assert peer.idle
+        else:
+            assert isinstance(await ask(link, tokens_frame(1, (3,))), Result)
+
+
+@pytest.mark.threat("slow-reader")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_client_that_never_reads_is_cut_off(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results pile up in the kernel, and then its session computes no more."""
+    monkeypatch.setattr(links, "SEND_TIMEOUT_S", 0.2 if defended else 1e6)
+    seen = WatchedSpan(spans[2])
+    async with Peer(seen, tiny.fingerprint, 1 << 16, 1 << 16) as peer:  # type: ignore[arg-type]
+        async with dialed(peer.server) as link, dialed(peer.server) as neighbour:
+            await ask(link, opening(tiny.fingerprint, 0, LAYERS, max_tokens=1 << 15))
+            link._transport.pause_reading()  # type: ignore[attr-defined]
+            ours = next(
+                each
+                for each in peer.server.links
+                if each in {s.downstream.opener for s in peer.handler.sessions.values()}
+            )
+            for end_of_it, size in ((ours, socket.SO_SNDBUF), (link, socket.SO_RCVBUF)):
+                end_of_it._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, size, 1 << 14
+                )
+            for number in range(60):
+                if ours.closed:
+                    break
+                first = 1 + 250 * number
+                frame = tokens_frame(first, (3,) * 250, parents=(first, *(1,) * 249), epoch=number)
+                with contextlib.suppress(LinkClosed):
+                    await link.send(frame)
+                await asyncio.sleep(0.02)
+            if defended:
+                await eventually(lambda: ours.closed)
+            assert ours.closed == defended
+            assert len(seen.batches) < 60, "nothing is computed for whom nothing reaches"
+            assert await ask(neighbour, Ping(nonce=1)) == Pong(nonce=1)
+            link._transport.abort()
+        await eventually(lambda: peer.idle)
