@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from peers.access.limits import AccessLimits, Bans, Holdings, RecentDemand, network_of
 from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS, CacheFull
@@ -16,12 +16,9 @@ from swarm.network.links.link import Link
 from swarm.util.rates import TokenBuckets
 from swarm.wire.messages import FaultCode
 
-LONGEST_PAUSE_S = 1.0  # without reading a link: its pings have to be answered
-
 log = logging.getLogger(__name__)
 
 CLIENT, ADDRESS = 0, 1  # a link counts for both; the limits of each have this index
-FLOOD = 0.02  # the weight of one opening too many, where a broken message has 1
 
 
 class LimitReached(SessionFault):
@@ -42,17 +39,22 @@ class AccessControl:
 
     Args:
         clock: seconds, monotonic.
+        sleep: waits for seconds.
 
     Attributes:
         refusals: since the start, by kind.
     """
 
     def __init__(
-        self, limits: AccessLimits | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: AccessLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.limits = limits = limits or AccessLimits()
         self.refusals: Counter[str] = Counter()
         self._clock = clock
+        self._sleep = sleep
         self._holdings = Holdings()
         self._links = 0
         self._sessions = 0
@@ -128,7 +130,7 @@ class AccessControl:
             wait_s = max(self._messages.draw(key, part), self._nbytes.draw(key, nbytes * part))
         if wait_s:
             self.refusals["paced"] += 1
-            await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
+            await self._sleep(min(wait_s, self.limits.longest_pause_s))
 
     # Sessions.
 
@@ -147,9 +149,9 @@ class AccessControl:
         if wait_s := max(waits_s.values()):
             for kind, key in names:
                 if waits_s[kind]:
-                    self._violated(kind, key, FLOOD)
+                    self._violated(kind, key, self.limits.flood_weight)
             refused = self.refuse("openings", "sessions are opened too fast", wait_s)
-            await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
+            await self._sleep(min(wait_s, self.limits.longest_pause_s))
             raise refused
         for kind, key in names:
             self._openings[kind].take(key, parts[kind])

@@ -46,6 +46,8 @@ class AccessLimits:
     forwarded: Rate = Rate(10_000.0, 20_000)
     forwarded_nbytes: Rate = Rate(256 << 20, 512 << 20)  # bytes a second, of the same
     failed_dials: Rate = Rate(10 / 60, 20)  # a second, for a client
+    longest_pause_s: float = 1.0  # without reading a link: its pings have to be answered
+    flood_weight: float = 0.02  # of one opening too many, where a broken message has 1
     violations: Rate = Rate(0.1, 20)  # of the protocol, of a client: more of them, and it is banned
     violations_of_address: Rate = Rate(0.5, 100)
     ban_s: float = 30.0  # the first time; every further one is twice as long

@@ -126,7 +126,7 @@ class BlockSelection:
         await self._claim(span)
         await asyncio.sleep(CLAIM_PAUSE_S * self._rng.uniform(1, 2))
         earlier = {record.peer_id: record for record in before}
-        return heeded(await self._membership.take(span) or [], self._peer_id, earlier)
+        return respected(await self._membership.take(span) or [], self._peer_id, earlier)
 
     def _better(self, seen: Iterable[PeerRecord], mine: ServedSpan) -> Span | None:
         return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
@@ -148,7 +148,7 @@ class BlockSelection:
         return span if left <= served else None
 
 
-def heeded(
+def respected(
     records: Iterable[PeerRecord], peer_id: str, earlier: Mapping[str, PeerRecord]
 ) -> list[PeerRecord]:
     """Return the records that a peer has to respect.

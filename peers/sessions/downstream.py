@@ -136,18 +136,18 @@ class Downstream:
             self.passed = reroute.root
             await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
-    def mirror(self, hop: Hop | None, stream: TokenTree) -> None:
+    def mirror(self, hop: Hop | None, tree: TokenTree) -> None:
         """Let a peer stand by for the next one. Never waits.
 
         It gets everything that is kept, and then what is sent on. With None, or without a history,
         no peer stands by any more.
 
         Args:
-            stream: the tree of the tokens that are kept.
+            tree: the tree of the tokens that are kept.
         """
         self._stand_down()
         if hop is not None and self.history is not None:
-            everything = replay.as_it_stands(self.opening.session, stream, self.history)
+            everything = replay.as_it_stands(self.opening.session, tree, self.history)
             self._standby = (
                 hop,
                 ReplicaFeed(

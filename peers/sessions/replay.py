@@ -28,18 +28,18 @@ def frames(
         yield Frame.again(session, epoch, chunk, replay, hidden=hidden)
 
 
-def as_it_stands(session: SessionId, stream: TokenTree, history: History) -> Iterator[Frame]:
+def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Iterator[Frame]:
     """Yield frames with everything that a session holds at the call, also if they are made later.
 
     The trunk must stay. It is not copied, since its rows keep their places; what lies behind it is.
     """
-    trunk = stream.trunk
-    told = list(stream.replay_chunks())
-    tail = history.rows(slice(trunk, None)).clone() if stream.length > trunk else None
+    trunk = tree.trunk
+    told = list(tree.replay_chunks())
+    tail = history.rows(slice(trunk, None)).clone() if tree.length > trunk else None
 
     def rows(which: slice) -> Tensor:
         if tail is not None and which.start >= trunk:
             return tail[which.start - trunk : which.stop - trunk]
         return history.rows(which)
 
-    return frames(session, stream.epoch, told, rows, replay=0)
+    return frames(session, tree.epoch, told, rows, replay=0)

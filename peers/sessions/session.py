@@ -68,8 +68,8 @@ class PeerSession:
         self.opening = opening
         self.downstream = downstream
         self.reserved = reserved
-        self.stream = TokenTree()
-        self.stream.cancel(opening.epoch)
+        self.tree = TokenTree()
+        self.tree.cancel(opening.epoch)
         self._speakers = frozenset(filter(None, (opening.previous,)))
         self._cache = cache
         self._scheduler = scheduler
@@ -108,7 +108,7 @@ class PeerSession:
 
         Raises `SessionFault` if it does not belong here.
         """
-        if self.stream.stale(frame.epoch, frame.replay is not None):
+        if self.tree.stale(frame.epoch, frame.replay is not None):
             return
         self._check(frame)
         self.heard_at = self._clock()
@@ -121,7 +121,7 @@ class PeerSession:
 
     def cancel(self, epoch: int, replays: bool = True) -> None:
         """Drop frames of older epochs, wherever they are; replayed ones only if ``replays``."""
-        self.stream.cancel(epoch, replays)
+        self.tree.cancel(epoch, replays)
         self._inbox.cancel(epoch, replays)
 
     def reroute(self, reroute: Reroute) -> None:
@@ -139,7 +139,7 @@ class PeerSession:
         if reroute.replay is not None:
             if self.downstream.history is None:
                 raise SessionFault(FaultCode.NO_HISTORY, "this peer does not keep what it sends on")
-            if reroute.epoch <= self.stream.epoch or self.stream.stale(reroute.epoch):
+            if reroute.epoch <= self.tree.epoch or self.tree.stale(reroute.epoch):
                 raise SessionFault(FaultCode.BAD_MESSAGE, "a reroute begins a newer epoch")
         self.cancel(reroute.epoch, replays=False)
         self.downstream.let_go()  # the next peer is lost, until the reroute is followed
@@ -170,8 +170,8 @@ class PeerSession:
         """Return how far the session has come here."""
         return Progress(
             session=self.opening.session,
-            epoch=self.stream.epoch,
-            last=self.stream.last,
+            epoch=self.tree.epoch,
+            last=self.tree.last,
             passed=self.downstream.passed,
             queued=self._queued,
             batches=self._scheduler.batches,
@@ -189,12 +189,12 @@ class PeerSession:
         return self._inbox.next_tokens(self._room) if self._may_compute else 0
 
     def begin(self) -> Work:
-        """Place the next frame in the stream.
+        """Place the next frame in the tree.
 
         Raises `SessionFault` or `OutOfOrder` if it has no place there.
         """
         frame = self._inbox.take(self._room)
-        placement = self.stream.admit(
+        placement = self.tree.admit(
             frame.epoch,
             frame.root,
             frame.first,
@@ -213,8 +213,9 @@ class PeerSession:
 
         Joining frames must never be what breaks a limit.
         """
-        stream, rows = self.stream, self.opening.max_tokens
-        return min(rows - stream.length, MAX_TAIL - (stream.length - stream.trunk))
+        tree = self.tree
+        rows = self.opening.max_tokens
+        return min(rows - tree.length, MAX_TAIL - (tree.length - tree.trunk))
 
     @property
     def _may_compute(self) -> bool:
@@ -227,10 +228,11 @@ class PeerSession:
     @property
     def _may_follow(self) -> bool:
         """Whether there is a reroute, and everything that it replays has been computed."""
-        reroute, stream = self._reroute, self.stream
+        reroute = self._reroute
+        tree = self.tree
         if reroute is None:
             return False
-        return reroute.replay is None or stream.holds(reroute.root) or reroute.root <= stream.last
+        return reroute.replay is None or tree.holds(reroute.root) or reroute.root <= tree.last
 
     # What its task does.
 
@@ -300,7 +302,7 @@ class PeerSession:
         if self._reroutes > most:
             raise SessionFault(FaultCode.NO_HISTORY, f"this session was rerouted {most} times")
         if reroute.replay is not None:
-            placement = self.stream.cut(reroute.epoch, reroute.root)
+            placement = self.tree.cut(reroute.epoch, reroute.root)
             self._cache.place(placement)
             self.downstream.keep(placement)
         await self._interruptibly(self.downstream.reroute(reroute))
@@ -311,13 +313,13 @@ class PeerSession:
         assert mirror is not None  # else it is not begun
         self._reroutes += mirror.to is not None
         if self.downstream.hop is not None and self._reroutes <= self._limits.max_reroutes:
-            self.downstream.mirror(mirror.to, self.stream)
+            self.downstream.mirror(mirror.to, self.tree)
 
     async def _pass_on(self, computed: Computed) -> None:
         """Keep an output, and send it on if it is not stale."""
         frame, placement = self._begun
         self.downstream.keep(placement, computed.output)
-        if not self.stream.stale(frame.epoch, frame.replay is not None):
+        if not self.tree.stale(frame.epoch, frame.replay is not None):
             await self._interruptibly(self.downstream.send(frame, computed))
 
     async def _interruptibly(self, sending: Coroutine[Any, Any, None]) -> None:

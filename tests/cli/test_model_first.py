@@ -138,7 +138,7 @@ async def test_a_model_that_the_hub_does_not_have_is_told_before_the_network(
 
     monkeypatch.setattr(Directory, "join", enter)
     client = partial(SwarmClient, network=NOWHERE)
-    options = Options(
+    options = PeerOptions(
         "org/none", None, NOWHERE, None, "127.0.0.1", 0, None, torch.device("cpu"), None
     )
     several = [client(str(model)), client("org/none")]

@@ -1,13 +1,12 @@
 """What a peer grants to whom, by the books alone: no links, no waiting."""
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from peers.access import control
+from helpers.clock import Clock
 from peers.access.control import AccessControl, LimitReached, summary
 from peers.access.limits import AccessLimits
 from peers.compute.cache_budget import CacheFull
@@ -27,11 +26,8 @@ def link_of(client: str, **changes: Any) -> Any:
     return From(client, **changes)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+async def at_once(_: float) -> None:
+    """Sleep for no time."""
 
 
 def refused(admission: AccessControl, link: Any, tokens: int, total: int) -> str:
@@ -98,15 +94,12 @@ async def openings(admission: AccessControl, *clients: str) -> list[bool]:
     return taken
 
 
-async def test_a_client_pays_nothing_for_what_its_address_has_used_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(control, "LONGEST_PAUSE_S", 0.0)
+async def test_a_client_pays_nothing_for_what_its_address_has_used_up() -> None:
     clock = Clock()
     limits = AccessLimits(
         openings=Rate(1e-6, 2), openings_of_address=Rate(1.0, 2), violations=Rate(1e-6, 1)
     )
-    admission = AccessControl(limits, clock)
+    admission = AccessControl(limits, clock, at_once)
     assert await openings(admission, "flooder", "flooder") == [True, True]
     assert await openings(admission, *["client"] * 100) == [False] * 100
     assert not admission.banned(link_of("client", address="192.0.2.9")), (
@@ -116,12 +109,9 @@ async def test_a_client_pays_nothing_for_what_its_address_has_used_up(
     assert await openings(admission, "client", "client", "client") == [True, True, False]
 
 
-async def test_an_address_pays_nothing_for_what_one_client_has_used_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(control, "LONGEST_PAUSE_S", 0.0)
+async def test_an_address_pays_nothing_for_what_one_client_has_used_up() -> None:
     admission = AccessControl(
-        AccessLimits(openings=Rate(1e-6, 1), openings_of_address=Rate(1e-6, 3)), Clock()
+        AccessLimits(openings=Rate(1e-6, 1), openings_of_address=Rate(1e-6, 3)), Clock(), at_once
     )
     assert await openings(admission, *["flooder"] * 10) == [True] + [False] * 9
     assert await openings(admission, "a", "b", "c") == [True, True, False]
@@ -146,17 +136,16 @@ def test_a_summary_tells_what_is_new() -> None:
     assert summary(before, before) == ""
 
 
-async def test_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_are_bounded() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    admission = AccessControl(AccessLimits(nbytes=Rate(1.0, 1)))
+    admission = AccessControl(AccessLimits(nbytes=Rate(1.0, 1)), Clock(), sleep)
     await admission.pace(link_of("a"), 1000, forwarded=False)
     await admission.pace(link_of("b"), 1000, forwarded=True)
-    assert slept == [control.LONGEST_PAUSE_S]
+    assert slept == [admission.limits.longest_pause_s]
 
 
 async def _openings(admission: AccessControl, link: Any) -> int:
@@ -173,13 +162,12 @@ async def _openings(admission: AccessControl, link: Any) -> int:
     ("claimed", "bound", "granted"), [(1, 4, 8), (3, 4, 24), (4, 4, 32), (10_000, 4, 32), (4, 1, 8)]
 )
 async def test_a_gateway_opens_for_as_many_as_it_asks_for_within_a_bound(
-    claimed: int, bound: int, granted: int, monkeypatch: pytest.MonkeyPatch
+    claimed: int, bound: int, granted: int
 ) -> None:
-    monkeypatch.setattr("peers.access.control.LONGEST_PAUSE_S", 0.0)
     limits = AccessLimits(
         openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=bound
     )
-    admission = AccessControl(limits, Clock())
+    admission = AccessControl(limits, Clock(), at_once)
     gateway = link_of("gateway")
     assert admission.enter(gateway)
     admission.speaks_for(gateway, claimed)
@@ -189,14 +177,11 @@ async def test_a_gateway_opens_for_as_many_as_it_asks_for_within_a_bound(
     assert await _openings(admission, link_of("alice", address="192.0.2.2")) == 8
 
 
-async def test_an_address_may_do_no_less_than_the_gateway_behind_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("peers.access.control.LONGEST_PAUSE_S", 0.0)
+async def test_an_address_may_do_no_less_than_the_gateway_behind_it() -> None:
     limits = AccessLimits(
         openings=Rate(4.0, 8), openings_of_address=Rate(16.0, 32), gateway_clients=16
     )
-    admission = AccessControl(limits, Clock())
+    admission = AccessControl(limits, Clock(), at_once)
     gateway = link_of("gateway")
     assert admission.enter(gateway)
     admission.speaks_for(gateway, 16)

@@ -19,7 +19,6 @@ from helpers.loopback import (
     tokens_frame,
 )
 from helpers.models import LAYERS
-from peers.access import control
 from peers.access.limits import AccessLimits
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -126,11 +125,14 @@ async def test_sessions_are_opened_and_closed_without_end(
 @pytest.mark.threat("flooded-openings")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_whoever_goes_on_flooding_is_banned(
-    defended: bool, span: Span, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    defended: bool, span: Span, tiny: Checkpoint
 ) -> None:
-    monkeypatch.setattr(control, "LONGEST_PAUSE_S", 0.0)
-    monkeypatch.setattr(control, "FLOOD", 0.5 if defended else 0.0)
-    limits = AccessLimits(openings=Rate(1e-6, 1), violations=Rate(1e-6, 1))
+    limits = AccessLimits(
+        openings=Rate(1e-6, 1),
+        violations=Rate(1e-6, 1),
+        longest_pause_s=0.0,
+        flood_weight=0.5 if defended else 0.0,
+    )
     async with besieged(span, tiny, limits) as (peer, link):
         try:
             for _ in range(9):
@@ -174,10 +176,9 @@ async def test_nonsense_again_and_again(defended: bool, span: Span, tiny: Checkp
 @pytest.mark.threat("flooded-frames")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_messages_faster_than_anybody_needs(
-    defended: bool, span: Span, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    defended: bool, span: Span, tiny: Checkpoint
 ) -> None:
-    monkeypatch.setattr(control, "LONGEST_PAUSE_S", 1e6)
-    limits = AccessLimits(messages=Rate(1e-6, 9) if defended else BOUNDLESS)
+    limits = AccessLimits(messages=Rate(1e-6, 9) if defended else BOUNDLESS, longest_pause_s=1e6)
     async with besieged(span, tiny, limits) as (peer, link):
         for nonce in range(20):
             await link.send(Ping(nonce=nonce))

@@ -9,7 +9,7 @@ import pytest
 from helpers.loopback import soon
 from helpers.records import peer_record
 from peers.placement import block_selection
-from peers.placement.block_selection import BlockSelection, heeded
+from peers.placement.block_selection import BlockSelection, respected
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.dht.records import PeerRecord
@@ -168,5 +168,9 @@ def test_later_claims_count_only_with_precedence() -> None:
     elsewhere = record_of(IDS[5], (2, 4), "joining")
     low, high = (record_of(IDS[i], (0, 2), "joining") for i in (0, 6))
     serving = record_of(IDS[7], (0, 2))
-    assert heeded([before, low, high, serving], IDS[3], {IDS[5]: before}) == [before, low, serving]
-    assert heeded([elsewhere], IDS[3], {IDS[5]: before}) == []
+    assert respected([before, low, high, serving], IDS[3], {IDS[5]: before}) == [
+        before,
+        low,
+        serving,
+    ]
+    assert respected([elsewhere], IDS[3], {IDS[5]: before}) == []

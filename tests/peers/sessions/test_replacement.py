@@ -56,7 +56,7 @@ async def test_two_peers_take_the_place_of_the_middle_one(span: Span, tiny: Chec
         assert [len(stage.peer.handler.sessions) for stage in client.stages] == [1, 1, 1, 1]
         counters = client.stages[0].peer.handler.counters
         assert (counters.reroutes, counters.replays) == (1, 1)
-        assert first.stream.length == first._cache.length == len(TEXT) + 3
+        assert first.tree.length == first._cache.length == len(TEXT) + 3
 
 
 async def test_the_result_is_the_same_to_the_bit_where_the_frames_are(

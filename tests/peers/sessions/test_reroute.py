@@ -69,7 +69,7 @@ async def test_a_reroute_goes_back_to_what_was_answered_in_the_cache_too(span: S
         expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 5, 6]))])[0]
         assert again.hidden is not None
         torch.testing.assert_close(again.hidden.unpack(), expected, rtol=1e-4, atol=1e-4)
-        assert (each.session.stream.length, each.session._cache.length) == (3, 3)
+        assert (each.session.tree.length, each.session._cache.length) == (3, 3)
 
 
 async def test_a_reroute_waits_for_what_is_being_computed_and_drops_it(span: Span) -> None:
@@ -114,7 +114,7 @@ async def test_before_the_first_answer_there_is_nothing_to_replay(span: Span) ->
         each.session.accept(tokens_frame(3, (3, 4, 5), parents=(3, 1, 1), epoch=1))
         frame = await each.other.frame()
         assert (frame.first, frame.count, frame.replay) == (3, 3, None)
-        assert each.session.stream.length == 3
+        assert each.session.tree.length == 3
 
 
 async def test_a_newer_reroute_interrupts_the_one_that_is_under_way(span: Span) -> None:
@@ -255,7 +255,7 @@ async def test_what_is_replayed_is_computed_and_kept_and_answered_to_nobody(span
         expected = span.forward([Work.behind(span.new_cache(), torch.tensor([3, 4, 5, 6]))])[0]
         torch.testing.assert_close(result.hidden.unpack(), expected[3:], rtol=1e-4, atol=1e-4)
         assert each.session.progress() == Progress(
-            session=session_id(), epoch=4, last=15, passed=15
+            session=session_id(), epoch=4, last=15, passed=15, batches=3
         )
 
 
@@ -272,7 +272,7 @@ async def test_a_newer_epoch_takes_back_nothing_of_what_is_replayed(span: Span) 
         each.span.go_on.set()
         result = await each.client.result()
         assert (result.epoch, result.first, result.count) == (6, 15, 1)
-        assert each.session.stream.length == 4
+        assert each.session.tree.length == 4
         await soon(busy)
 
 
@@ -289,7 +289,7 @@ async def test_a_cancel_takes_back_what_is_replayed_too(span: Span) -> None:
         each.session.accept(tokens_frame(15, (6,), root=10, parents=(5,), epoch=5))
         each.span.go_on.set()
         assert (await each.client.result()).first == 15
-        assert each.session.stream.length == 4
+        assert each.session.tree.length == 4
         await soon(busy)
 
 

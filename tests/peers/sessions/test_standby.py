@@ -81,9 +81,9 @@ def held(stage: Stage) -> tuple[list[int], list[int], int, int]:
     """What a session holds, and how many rows its cache has."""
     session = stage.peer.handler.sessions[session_id()]
     return (
-        session.stream._serials,
-        session.stream._sees,
-        session.stream.trunk,
+        session.tree._serials,
+        session.tree._sees,
+        session.tree.trunk,
         session._cache.length,
     )
 
