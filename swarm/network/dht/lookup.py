@@ -6,19 +6,20 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from swarm.network.dht.crawl import Crawl, CrawlSample
 from swarm.network.dht.keys import LIST_SIGNPOST, Shard, block_count, models_key, span_key
 from swarm.network.dht.records import ModelRecord, PeerRecord, Record
 from swarm.network.dht.slots import LISTED
 
+R = TypeVar("R", PeerRecord, ModelRecord)
+
 ENOUGH_PEERS = 256  # records with which a reader stops, if they cover the model
 ENOUGH_ENTRIES = 1024  # of the list of models
 
-RecordsByKey = Mapping[
-    str, Sequence[tuple[Record, float]]
-]  # under each key, records and when they expire
+# under each key, records and when they expire
+RecordsByKey = Mapping[str, Sequence[tuple[Record, float]]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class PeerLookup:
         )
 
     def wanted(self) -> list[str]:
+        """Return the keys to read next; none when the lookup is done."""
         self._asked = {
             span_key(self._network, self._fingerprint, shard): shard
             for shard in self._survey.wanted()
@@ -75,12 +77,9 @@ class PeerLookup:
         return list(self._asked)
 
     def saw(self, found: RecordsByKey) -> None:
+        """Note the records under the keys that were wanted."""
         for key, records in found.items():
-            ours = [
-                (record, expiration)
-                for record, expiration in records
-                if isinstance(record, PeerRecord)
-            ]
+            ours = _of_kind(PeerRecord, records)
             for record, expiration in ours:
                 self._newest[record.peer_id] = max(
                     expiration, self._newest.get(record.peer_id, 0.0)
@@ -113,18 +112,16 @@ class ModelLookup:
         self._survey: Crawl[ModelRecord] = Crawl([0], ENOUGH_ENTRIES, rng, signpost=LIST_SIGNPOST)
 
     def wanted(self) -> list[str]:
+        """Return the keys to read next; none when the lookup is done."""
         self._asked = {
             models_key(self._network, shard.path): shard for shard in self._survey.wanted()
         }
         return list(self._asked)
 
     def saw(self, found: RecordsByKey) -> None:
+        """Note the records under the keys that were wanted."""
         for key, records in found.items():
-            ours = [
-                (record, expiration)
-                for record, expiration in records
-                if isinstance(record, ModelRecord)
-            ]
+            ours = _of_kind(ModelRecord, records)
             for record, expiration in ours:
                 who = record.fingerprint, record.peer_id
                 if who not in self._newest or expiration > self._newest[who][1]:
@@ -145,6 +142,11 @@ class ModelLookup:
             (model, model_layers), _ = claim.most_common(1)[0]
             models.append(ModelEntry(model, fingerprint, model_layers, peers=claim.total()))
         return sorted(models, key=lambda entry: (-entry.peers, entry.model))
+
+
+def _of_kind(kind: type[R], records: Iterable[tuple[Record, float]]) -> list[tuple[R, float]]:
+    """Return the records of one kind, each with its expiration."""
+    return [(record, expiration) for record, expiration in records if isinstance(record, kind)]
 
 
 class HasSpan(Protocol):

@@ -26,7 +26,7 @@ _LENGTH = struct.Struct(">I")
 # 421 and 290, the codes of parts of a multiaddr, as varints
 _P2P, _P2P_CIRCUIT = b"\xa5\x03", b"\xa2\x02"
 
-Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+StreamPair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class StreamLink(Link):
@@ -131,7 +131,7 @@ class Streams:
     def __init__(self, daemon: P2P) -> None:
         self._daemon = daemon
         # streams that were given up, but that the daemon may still open
-        self._late: set[asyncio.Task[Opened]] = set()
+        self._late: set[asyncio.Task[StreamPair]] = set()
 
     async def open(self, address: str, delay_ms: float = 0.0) -> StreamLink:
         """Open a link to the peer at a relayed address.
@@ -213,19 +213,19 @@ class Streams:
         """libp2p has proved both ids, which no other two daemons have."""
         return f"libp2p:{caller}/{called}".encode()
 
-    async def _dial(self, place: RelayedAddress) -> Opened:
+    async def _dial(self, place: RelayedAddress) -> StreamPair:
         peer = PeerID.from_base58(place.peer_id)
         await self._daemon._client.connect(peer, [_Circuit(place)])
         _, reader, writer = await self._daemon.call_binary_stream_handler(peer, PROTOCOL)
         return reader, writer
 
-    def _leave(self, dialling: "asyncio.Task[Opened]") -> None:
+    def _leave(self, dialling: "asyncio.Task[StreamPair]") -> None:
         """Close a stream that is no longer wanted as soon as it opens: dialling cannot be
         stopped."""
         self._late.add(dialling)
         dialling.add_done_callback(self._discard)
 
-    def _discard(self, dialling: "asyncio.Task[Opened]") -> None:
+    def _discard(self, dialling: "asyncio.Task[StreamPair]") -> None:
         self._late.discard(dialling)
         if not dialling.cancelled() and dialling.exception() is None:
             dialling.result()[1].close()
