@@ -140,11 +140,14 @@ def test_after_the_first_signal_a_second_one_ends_it_at_once_to_the_last() -> No
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
-        assert process.stdout.readline() == "up\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.readline() == "stopped\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(HANG_S) == -signal.SIGINT
+        try:
+            assert process.stdout.readline() == "up\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.readline() == "stopped\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(HANG_S) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_a_signal_in_a_finalizer_is_told_again() -> None:
