@@ -57,7 +57,7 @@ class Evidence:
     max_tokens: int
 
     @property
-    def told(self) -> tuple[int, ...]:
+    def replayed(self) -> tuple[int, ...]:
         """The tokens that a chain has to compute to answer all positions."""
         return self.tokens[: self.positions[-1] + 1]
 

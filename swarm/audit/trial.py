@@ -30,7 +30,7 @@ Run = tuple[int, ...]  # which party computes, for every stage
 
 
 @dataclass(frozen=True)
-class Stand:
+class StageParties:
     """The parties of one stage; None where no peers are available."""
 
     first: Party
@@ -70,13 +70,15 @@ class Trial:
     """A state machine: the caller runs `step` and calls `tell`, until there is an `outcome`.
 
     Args:
-        stands: one for each stage, in order. The audit exchanged every stage that has a second
+        stage_parties: of each stage, in order. The audit exchanged every stage that has a second
             party, at least one.
         gone: peers that had a part in the text, but no longer when it ended.
     """
 
-    def __init__(self, stands: Sequence[Stand], gone: frozenset[str] = frozenset()) -> None:
-        self._stands = tuple(stands)
+    def __init__(
+        self, stage_parties: Sequence[StageParties], gone: frozenset[str] = frozenset()
+    ) -> None:
+        self._stage_parties = tuple(stage_parties)
         self._gone = gone
         self._made = AUDIT  # number of the last answer
         self._course = self._proceed()
@@ -98,7 +100,7 @@ class Trial:
 
     @property
     def _exchanged(self) -> list[int]:
-        return [i for i, stand in enumerate(self._stands) if stand.second is not None]
+        return [i for i, stage in enumerate(self._stage_parties) if stage.second is not None]
 
     def _proceed(self) -> Generator[Step, Sequence[bool] | None, TrialOutcome]:
         firsts = self._all(FIRST)
@@ -129,8 +131,10 @@ class Trial:
 
     def _decide(self, i: int) -> Generator[Step, Sequence[bool] | None, Party | None]:
         """Find the party of stage ``i`` that alone differs, beside all neighbours, every time."""
-        neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(self._stands)]
-        if self._stands[i].third is None or any(self._stands[j].second is None for j in neighbours):
+        neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(self._stage_parties)]
+        if self._stage_parties[i].third is None or any(
+            self._stage_parties[j].second is None for j in neighbours
+        ):
             return None
         suspects = {FIRST, SECOND, THIRD}
         for rest in [self._all(FIRST), self._all(SECOND)] * ROUNDS:
@@ -145,20 +149,20 @@ class Trial:
             suspects &= _alone(second[0], third[0], third[1])
             if not suspects:
                 return None
-        return self._stands[i].party(suspects.pop())
+        return self._stage_parties[i].party(suspects.pop())
 
     def _may_have_lied(self, i: int) -> set[str]:
         """Return the peers that may have lied where the parties of a stage differ.
 
         A neighbour that cannot be exchanged may have done it, too.
         """
-        stand = self._stands[i]
-        fixed = [s.first for s in self._stands[max(0, i - 1) : i + 2] if s.second is None]
-        parties = [*(party for party in (stand.first, stand.second, stand.third) if party), *fixed]
+        stage = self._stage_parties[i]
+        fixed = [s.first for s in self._stage_parties[max(0, i - 1) : i + 2] if s.second is None]
+        parties = [*(party for party in (stage.first, stage.second, stage.third) if party), *fixed]
         return {peer for party in parties for peer in party}
 
     def _all(self, which: int) -> Run:
-        return tuple(which if stand.second is not None else FIRST for stand in self._stands)
+        return tuple(which if stage.second is not None else FIRST for stage in self._stage_parties)
 
     def _step(self, run: Run, *against: int) -> Step:
         self._made += 1
@@ -170,7 +174,7 @@ class Trial:
             peer
             for run in runs
             for i, which in enumerate(run)
-            for peer in self._stands[i].party(which)
+            for peer in self._stage_parties[i].party(which)
         }
         return TrialOutcome(suspected=(frozenset(peers) | self._gone,))
 

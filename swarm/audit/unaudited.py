@@ -4,7 +4,7 @@ import enum
 
 
 class Reason(str, enum.Enum):
-    """Why an audit failed: the value is for programs, `told` for people."""
+    """Why an audit failed: the value is for programs, `in_words` for people."""
 
     NO_OTHERS = "no_other_peers"
     LEFT = "peers_left"
@@ -16,12 +16,12 @@ class Reason(str, enum.Enum):
     INTERNAL = "internal"
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The reason in words, to continue a sentence."""
-        return _TOLD[self]
+        return _IN_WORDS[self]
 
 
-_TOLD = {
+_IN_WORDS = {
     Reason.NO_OTHERS: "no other peers serve these layers",
     Reason.LEFT: "peers that wrote it have left",
     Reason.BANNED: "a peer that wrote it is banned by now",
@@ -42,4 +42,4 @@ class Unaudited(Exception):
         self.why = why
 
     def __str__(self) -> str:
-        return self.why or self.reason.told
+        return self.why or self.reason.in_words

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from swarm.audit.answers import Answers
 from swarm.audit.evidence import Evidence
 from swarm.audit.tolerance import Tolerance, has_experts, tolerance
-from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, Stand, Trial, TrialOutcome
+from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, StageParties, Trial, TrialOutcome
 from swarm.audit.unaudited import Reason, Unaudited
 from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
@@ -48,12 +48,12 @@ class _Parties:
         assert links is not None
         return links
 
-    def stand(self) -> Stand:
+    def stage_parties(self) -> StageParties:
         first, second, third = (
             links and tuple(link.peer_id for link in links) for links in self.choices
         )
         assert first
-        return Stand(first, second or None, third or None)
+        return StageParties(first, second or None, third or None)
 
 
 class Auditor:
@@ -184,7 +184,7 @@ class Auditor:
     async def _try(
         self, parties: Sequence[_Parties], evidence: Evidence, answers: dict[int, Answers]
     ) -> TrialOutcome:
-        trial = Trial([each.stand() for each in parties], evidence.gone)
+        trial = Trial([each.stage_parties() for each in parties], evidence.gone)
         tolerance, number = self._tolerance(parties, evidence), AUDIT
         while trial.step is not None:
             number += 1

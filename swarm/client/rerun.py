@@ -54,7 +54,7 @@ class Reruns:
             ChainBroken, ChainSilent: if the chain fails.
             asyncio.TimeoutError: if it takes too long.
         """
-        frames = list(replay_windows(evidence.told, evidence.prompt_tokens, self._rng))
+        frames = list(replay_windows(evidence.replayed, evidence.prompt_tokens, self._rng))
         limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
         rows = await within(limit_s, self._replay(chain, evidence, frames))
         return await self._answers(
@@ -88,7 +88,7 @@ class Reruns:
         norm = asyncio.get_running_loop().run_in_executor(
             self._judging, self._models.head.normed, hidden
         )
-        return Answers(evidence.told, evidence.positions, await norm)
+        return Answers(evidence.replayed, evidence.positions, await norm)
 
 
 async def _answer(session: ChainSession) -> ChainAnswer:

@@ -38,12 +38,12 @@ def explained(sentence: Callable[[str], SwarmError]) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Return an exception's message on one line: its first line, or all if that ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next(iter(lines), "")
-    if said.endswith(":"):
-        said = " ".join(lines)
-    if isinstance(error, (KeyError, AttributeError, TypeError, AssertionError)) or not said:
-        said = f"{type(error).__name__}: {said}".rstrip(": ")
-    return said if len(said) <= MAX_REASON_CHARS else said[:MAX_REASON_CHARS] + "..."
+    text = next(iter(lines), "")
+    if text.endswith(":"):
+        text = " ".join(lines)
+    if isinstance(error, (KeyError, AttributeError, TypeError, AssertionError)) or not text:
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if len(text) <= MAX_REASON_CHARS else text[:MAX_REASON_CHARS] + "..."
 
 
 class Quiet:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from swarm.audit.ledger import Ledger
 from swarm.audit.tolerance import distances, tolerance
-from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, Stand, Trial
+from swarm.audit.trial import AUDIT, FIRST, SECOND, WRITTEN, Run, StageParties, Trial
 from swarm.model.span import Span
 from swarm.sim.lab import STAGES, FrameSizes, Lab, written
 from swarm.sim.lies import LyingSpan
@@ -117,26 +117,26 @@ class LyingSwarm:
     def _audit(self, chain: list[str], text: int, answer: Tensor, count: int) -> bool:
         """Audit a text of ``count`` windows; return whether the answers differed."""
         tokens, prompt = self._lab.texts[text]
-        stands = [self._stand(first, i) for i, first in enumerate(chain)]
-        if all(stand.second is None for stand in stands):
+        stage_parties = [self._parties_of(first, i) for i, first in enumerate(chain)]
+        if all(stage.second is None for stage in stage_parties):
             return False
         positions = self._lab.sample(range(prompt - 1, len(tokens)))
 
         def run(which: Run) -> Tensor:
-            peers = [stand.party(each)[0] for stand, each in zip(stands, which, strict=True)]
+            peers = [stage.party(each)[0] for stage, each in zip(stage_parties, which, strict=True)]
             sizes = self._lying.replay(tokens, prompt, self._rng)
             return self._answer(peers, text, sizes)[positions]
 
         def same(one: Tensor, other: Tensor) -> bool:
             return self._tolerance.holds(distances(one, other))
 
-        seconds = tuple(FIRST if stand.second is None else SECOND for stand in stands)
+        seconds = tuple(FIRST if stage.second is None else SECOND for stage in stage_parties)
         answers = {WRITTEN: answer[positions], AUDIT: run(seconds)}
         if same(answers[WRITTEN], answers[AUDIT]):
-            checked = [stand.first[0] for stand in stands if stand.second is not None]
+            checked = [stage.first[0] for stage in stage_parties if stage.second is not None]
             self._ledger.agreed(checked, min(count, len(positions)))
             return False
-        trial = Trial(stands)
+        trial = Trial(stage_parties)
         while trial.step is not None:
             number = len(answers)
             answers[number] = run(trial.step.run)
@@ -154,11 +154,11 @@ class LyingSwarm:
         for group in trial.outcome.disputed:
             self._banned += self._ledger.disagreed(group, dispute=True)
 
-    def _stand(self, first: str, stage: int) -> Stand:
+    def _parties_of(self, first: str, stage: int) -> StageParties:
         avoid = {first, *self._banned, *self._ledger.suspects}
         others = [(peer,) for peer in _peers()[stage] if peer not in avoid]
         self._rng.shuffle(others)
-        return Stand((first,), *others[:2])
+        return StageParties((first,), *others[:2])
 
 
 def _peers() -> list[list[str]]:

@@ -80,7 +80,7 @@ class PeerLife:
         for _ in range(CLAIM_ROUNDS):
             self._take(span)
             yield CLAIM_PAUSE_S * self._rng.uniform(0.7, 1.3)
-            better = self._better(self._heeded())
+            better = self._better(self._with_precedence())
             if better is None:
                 break
             span = better
@@ -115,11 +115,11 @@ class PeerLife:
         self._total = self._seen.total
         return self._servings(self._seen.records, self._seen.weights)
 
-    def _heeded(self) -> list[ServedSpan]:
+    def _with_precedence(self) -> list[ServedSpan]:
         """Survey again; return the peers that serve, and those whose claims have precedence."""
         before = {(e.peer_id, e.first_layer, e.last_layer) for e in self._seen.records}
         sample = self.swarm.survey(Cost())
-        heeded = [
+        preceding = [
             (entry, weight)
             for entry, weight in zip(sample.records, sample.weights, strict=True)
             if entry.online
@@ -127,7 +127,9 @@ class PeerLife:
             or entry.peer_id < self.member.peer_id
         ]
         self._seen = sample
-        return self._servings([entry for entry, _ in heeded], [weight for _, weight in heeded])
+        return self._servings(
+            [entry for entry, _ in preceding], [weight for _, weight in preceding]
+        )
 
     def _servings(self, entries: Sequence[Entry], weights: Sequence[float]) -> list[ServedSpan]:
         """Return the spans of others. Dead peers of the layers that matter are left out.

@@ -78,7 +78,7 @@ def unaudited(audits: "Audits") -> Iterator[str]:
     from swarm.audit.unaudited import Reason
 
     for code, count in audits.failures.items():
-        yield f"{_texts(count)} ({Reason(code).told})"
+        yield f"{_texts(count)} ({Reason(code).in_words})"
     if audits.waiting:
         yield f"{_texts(audits.waiting)} (that takes longer than this command waited)"
 

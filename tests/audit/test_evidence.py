@@ -48,7 +48,7 @@ def test_only_what_became_part_of_the_text_is_kept() -> None:
     assert found is not None
     assert (found.positions, found.hidden[:, 0].tolist()) == ((4, 5, 6), [4.0, 5.0, 6.0])
     assert (found.windows, found.gone, found.dtypes) == (1, {"b"}, {"float32", "bfloat16"})
-    assert (found.told, found.peer_ids) == (tuple(range(7)), {"a", "b"})
+    assert (found.replayed, found.peer_ids) == (tuple(range(7)), {"a", "b"})
 
 
 def test_of_nothing_there_is_no_evidence() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.audit.trial import FIRST, SECOND, THIRD, Run, Stand, Trial, TrialOutcome
+from swarm.audit.trial import FIRST, SECOND, THIRD, Run, StageParties, Trial, TrialOutcome
 
 HONEST, STEADY, NOISY, RARE = "honest", "steady", "noisy", "rare"
 
@@ -15,7 +15,7 @@ HONEST, STEADY, NOISY, RARE = "honest", "steady", "noisy", "rare"
 class World:
     """Answers are what the parties of a run did to the truth: equal if all did the same."""
 
-    stands: list[Stand]
+    stage_parties: list[StageParties]
     habits: dict[str, str]
     chance: random.Random
 
@@ -23,7 +23,7 @@ class World:
         return tuple(
             lie
             for i, which in enumerate(run)
-            for peer in self.stands[i].party(which)
+            for peer in self.stage_parties[i].party(which)
             for lie in self._lies(peer)
         )
 
@@ -35,12 +35,12 @@ class World:
 
     def audited(self) -> bool:
         """Whether an audit of a text shows a difference."""
-        seconds = tuple(FIRST if stand.second is None else SECOND for stand in self.stands)
-        self.answers = [self.answer(tuple(FIRST for _ in self.stands)), self.answer(seconds)]
+        seconds = tuple(FIRST if stage.second is None else SECOND for stage in self.stage_parties)
+        self.answers = [self.answer(tuple(FIRST for _ in self.stage_parties)), self.answer(seconds)]
         return self.answers[0] != self.answers[1]
 
     def judge(self) -> TrialOutcome:
-        trial, answers = Trial(self.stands), list(self.answers)
+        trial, answers = Trial(self.stage_parties), list(self.answers)
         while trial.step is not None:
             answers.append(self.answer(trial.step.run))
             trial.tell([answers[-1] == answers[other] for other in trial.step.against])
@@ -48,8 +48,8 @@ class World:
         return trial.outcome
 
 
-def stands(stages: int, parties: int = 3) -> list[Stand]:
-    return [Stand(*((f"{name}{i}",) for name in "abc"[:parties])) for i in range(stages)]
+def stage_parties(stages: int, parties: int = 3) -> list[StageParties]:
+    return [StageParties(*((f"{name}{i}",) for name in "abc"[:parties])) for i in range(stages)]
 
 
 peers = st.builds(lambda name, stage: f"{name}{stage}", st.sampled_from("abc"), st.integers(0, 2))
@@ -57,7 +57,7 @@ peers = st.builds(lambda name, stage: f"{name}{stage}", st.sampled_from("abc"), 
 
 @given(liar=peers, habit=st.sampled_from([STEADY, NOISY]), seed=st.integers(0, 10**6))
 def test_one_liar_is_convicted(liar: str, habit: str, seed: int) -> None:
-    world = World(stands(3), {liar: habit}, random.Random(seed))
+    world = World(stage_parties(3), {liar: habit}, random.Random(seed))
     assert world.audited() == (liar[0] != "c")
     if liar[0] != "c":
         assert world.judge() == TrialOutcome(convicted=(liar,))
@@ -74,7 +74,7 @@ def test_no_honest_peer_is_convicted_and_some_peer_is_named(
     habits: dict[str, str], parties: int, stages: int, seed: int
 ) -> None:
     """Any number of liars that do not conspire."""
-    world = World(stands(stages, parties), habits, random.Random(seed))
+    world = World(stage_parties(stages, parties), habits, random.Random(seed))
     if not world.audited():
         return
     outcome = world.judge()
@@ -91,7 +91,7 @@ def test_no_honest_peer_is_convicted_and_some_peer_is_named(
 def test_a_rare_liar_hardly_ever_has_another_peer_convicted() -> None:
     wrong = trials = 0
     for seed in range(20_000):
-        world = World(stands(2), {"a0": RARE}, random.Random(seed))
+        world = World(stage_parties(2), {"a0": RARE}, random.Random(seed))
         if world.audited():
             trials += 1
             wrong += any(peer != "a0" for peer in world.judge().convicted)
@@ -100,7 +100,7 @@ def test_a_rare_liar_hardly_ever_has_another_peer_convicted() -> None:
 
 
 def test_what_cannot_be_reproduced_makes_the_writers_suspect() -> None:
-    trial = Trial(stands(2), gone=frozenset({"z"}))
+    trial = Trial(stage_parties(2), gone=frozenset({"z"}))
     assert trial.step is not None
     assert trial.step.run == (FIRST, FIRST)
     trial.tell([False, True])
@@ -108,14 +108,14 @@ def test_what_cannot_be_reproduced_makes_the_writers_suspect() -> None:
 
 
 def test_two_that_accuse_each_other_are_both_suspect() -> None:
-    world = World(stands(2, parties=2), {"a0": STEADY}, random.Random(0))
+    world = World(stage_parties(2, parties=2), {"a0": STEADY}, random.Random(0))
     assert world.audited()
     assert world.judge() == TrialOutcome(disputed=(frozenset({"a0", "b0"}),))
 
 
 def test_a_neighbour_that_cannot_be_exchanged_may_be_the_liar() -> None:
     """It lies to one of three, and knows by its neighbour when."""
-    fixed = [Stand(("a0",), ("b0",), ("c0",)), Stand(("x",))]
+    fixed = [StageParties(("a0",), ("b0",), ("c0",)), StageParties(("x",))]
     trial, lies = Trial(fixed), [False, True]
     while trial.step is not None:
         lies.append(trial.step.run == (SECOND, FIRST))
@@ -125,9 +125,9 @@ def test_a_neighbour_that_cannot_be_exchanged_may_be_the_liar() -> None:
 
 def test_runs_that_fail_prove_nothing() -> None:
     for failing in range(20):
-        world = World(stands(2), {"a0": STEADY}, random.Random(0))
+        world = World(stage_parties(2), {"a0": STEADY}, random.Random(0))
         world.audited()
-        trial, answers = Trial(world.stands), list(world.answers)
+        trial, answers = Trial(world.stage_parties), list(world.answers)
         while trial.step is not None:
             failed = len(answers) - 2 == failing
             answers.append(world.answer(trial.step.run))
@@ -139,10 +139,10 @@ def test_runs_that_fail_prove_nothing() -> None:
 
 @given(liar=peers, failing=st.sets(st.integers(2, 30)))
 def test_no_answer_is_compared_with_one_that_never_came(liar: str, failing: set[int]) -> None:
-    world = World(stands(3), {liar: STEADY}, random.Random(0))
+    world = World(stage_parties(3), {liar: STEADY}, random.Random(0))
     if not world.audited():
         return
-    trial, answers = Trial(world.stands), dict(enumerate(world.answers))
+    trial, answers = Trial(world.stage_parties), dict(enumerate(world.answers))
     number = len(answers) - 1
     while trial.step is not None:
         number += 1
@@ -156,7 +156,7 @@ def test_no_answer_is_compared_with_one_that_never_came(liar: str, failing: set[
 
 
 def test_several_peers_that_share_a_stage_are_not_told_apart() -> None:
-    shared = [Stand(("a0",), ("b0", "b1"), ("c0",)), Stand(("a1",), ("b2",), ("c1",))]
+    shared = [StageParties(("a0",), ("b0", "b1"), ("c0",)), StageParties(("a1",), ("b2",), ("c1",))]
     world = World(shared, {"b1": STEADY}, random.Random(0))
     assert world.audited()
     assert world.judge() == TrialOutcome(disputed=(frozenset({"b0", "b1"}),))

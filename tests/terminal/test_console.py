@@ -294,4 +294,4 @@ def test_texts_that_were_not_audited_are_told_with_the_reasons(
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_words(reason: Reason) -> None:
-    assert reason.told
+    assert reason.in_words
