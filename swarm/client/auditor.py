@@ -1,9 +1,9 @@
-"""Has texts computed again by other peers, in the background, and finds out who lied if the answers
-differ.
+"""Has texts computed again by other peers, in the background, and finds out which peer lied if the
+answers differ.
 
-Nobody but the client can feed an audit, and no peer can tell that it is one: an audit is a session
-as any other, of the same client over the same links, in which a text seems to be written. One is
-made at a time, with one window in flight. A run that fails proves nothing.
+Only the client can feed an audit, and no peer can recognize one: it is a session like any other, of
+the same client over the same links, in which a text seems to be written. Audits run one at a time,
+with one window in flight. A run that fails proves nothing.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Parties:
-    """Who could compute one stage: who did, and up to two others, each one peer or several in a
-    row."""
+    """The parties that can compute one stage: the original one, and up to two others. Each is one
+    peer, or several in a row."""
 
     choices: tuple[list[ChainLink] | None, ...]
 
@@ -80,7 +80,10 @@ class Auditor:
         self._waiting: asyncio.Queue[tuple[Evidence, float]] = asyncio.Queue(MAX_WAITING)
         self._experts = has_experts(models.checkpoint.config)
         self._layers = models.checkpoint.num_layers
-        self._audited = self._disagreed = self._generated = self._unsettled = 0
+        self._audited = 0
+        self._disagreed = 0
+        self._generated = 0  # token-layers of texts
+        self._unsettled = 0
         self._failures: Counter[str] = Counter()
 
     @property
@@ -99,9 +102,9 @@ class Auditor:
         )
 
     def offer(self, evidence: Evidence | None, computed_tokens: int) -> None:
-        """A text is finished, for which peers computed so many tokens.
+        """Offer a finished text, for which the peers computed ``computed_tokens``.
 
-        Whether it is audited is decided by lot.
+        Whether it is audited is decided at random.
         """
         self._generated += computed_tokens * self._layers
         draw = self._rng.random()
@@ -130,7 +133,7 @@ class Auditor:
                 self._waiting.task_done()
 
     def _fail(self, failure: Unaudited) -> None:
-        """The one place where it is noted that a text could not be audited."""
+        """Count a text that could not be audited."""
         log.info("a text was not audited: %s", failure)
         self._failures[failure.reason.value] += 1
 
@@ -139,14 +142,14 @@ class Auditor:
         await self._waiting.join()
 
     async def _audit(self, evidence: Evidence, draw: float) -> None:
-        """Compare a text with what others say, if that is due with those whose work can be
-        compared.
+        """Compare a text with the answers of other peers, if an audit is due for those peers whose
+        work can be compared.
 
         Raises:
             Unaudited: if it does not come to a comparison.
         """
         if any(map(self._router.trust.lied, evidence.peer_ids)):
-            # what it would tell is known, or cannot be told from what is
+            # a ban is known already, and another liar could not be told from it
             raise Unaudited(Reason.BANNED)
         try:
             first = [[link] for link in await self._router.links(evidence.stages)]
@@ -172,7 +175,7 @@ class Auditor:
         await self._punish(await self._try(parties, evidence, {WRITTEN: written, AUDIT: answer}))
 
     async def _again(self, parties: Sequence[_Parties], evidence: Evidence) -> Answers:
-        """What the second parties say, where there are any. Raises `Unaudited` if they cannot."""
+        """Return what the second parties answer. Raises `Unaudited` if they cannot."""
         try:
             return await self._reruns.run(_chain(parties, _seconds(parties)), evidence)
         except ChainBroken as error:
@@ -215,8 +218,8 @@ class Auditor:
     async def _others(
         self, first: Sequence[list[ChainLink]], second: Sequence[list[ChainLink] | None]
     ) -> list[list[ChainLink] | None]:
-        """For each stage peers that have no part in the audit yet and are beyond suspicion, if
-        there are any."""
+        """Return, for each stage, peers that have no part in the audit yet and are not suspected;
+        None where there are none."""
         taken = {link.peer_id for links in (*first, *second) for link in links or ()}
         avoid = taken | set(self._router.ledger.suspects)
         found: list[list[ChainLink] | None] = []

@@ -55,8 +55,7 @@ class GenerationStream:
     Args:
         router: chooses the chain, and peers that take the place of others.
         auditor: is offered the text when it is finished.
-        kept: where sessions are that this text may go on from, and where its own goes if the
-            request says so.
+        kept: sessions that this text may go on from; its own is kept there if the request says so.
     """
 
     def __init__(
@@ -70,8 +69,12 @@ class GenerationStream:
         kept: SessionCache | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
-        self._models, self._prompt, self._request = models, tuple(prompt), request
-        self._threads, self._router, self._auditor = threads, router, auditor
+        self._models = models
+        self._prompt = tuple(prompt)
+        self._request = request
+        self._threads = threads
+        self._router = router
+        self._auditor = auditor
         self._kept = kept if request.keep else None
         self._samples = Samples()
         self._result: Generation | None = None
@@ -81,7 +84,7 @@ class GenerationStream:
 
     @property
     def standby(self) -> tuple[RouteStop, ...]:
-        """Whoever stands by now, and could take a place in the chain at once."""
+        """The peers that stand by and could take a place in the chain now."""
         return _stops(self._standby.ready if self._standby else ())
 
     @property
@@ -106,51 +109,50 @@ class GenerationStream:
         return self._result
 
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
-        turn, session, held = await self._begin()
+        sequence, session, held = await self._begin()
         self._session = session
         standby = self._standby = Standby(session, self._router, self._request.standby, held)
         repairs = Repairs(
             Repairer(session, self._router, standby, self._request.patience_s), session.clock
         )
         watching = asyncio.create_task(self._router.watch())
-        turn.meter.start()
+        sequence.meter.start()
         finished = False
         try:
-            while not turn.decoder.finish_reason:
+            while not sequence.decoder.finish_reason:
                 try:
-                    async with aclosing(self._run(turn, session, repairs, standby)) as pieces:
+                    async with aclosing(self._run(sequence, session, repairs, standby)) as pieces:
                         async for piece in pieces:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
-                    await repairs.repair(failure, turn.decoder.resume)
+                    await repairs.repair(failure, sequence.decoder.resume)
                     if isinstance(failure, ChainBroken):
                         self._forget(failure.peer_id, session)
-            self._result = self._sum_up(turn, session, repairs)
-            self._offer(turn, session)
+            self._result = self._sum_up(sequence, session, repairs)
+            self._offer(sequence, session)
             finished = True
         except SwarmIncomplete as error:
-            turn.decoder.finish_reason = "swarm_incomplete"
-            error.generation = self._result = self._sum_up(turn, session, repairs)
+            sequence.decoder.finish_reason = "swarm_incomplete"
+            error.generation = self._result = self._sum_up(sequence, session, repairs)
             raise
         finally:
             await end(watching)
             await standby.close()
-            await self._leave(session, turn.decoder.held if finished else None)
-        self._router.learn(self._result.route, turn.meter.stages)
+            await self._leave(session, sequence.decoder.held if finished else None)
+        self._router.learn(self._result.route, sequence.meter.stages)
 
     async def _begin(self) -> tuple[TextSequence, ChainSession, ResumePoint]:
-        """Go on where a text before has ended, if that was kept and is a beginning of this one;
-        else a new session."""
+        """Go on in a kept session if it holds a beginning of this text, or open a new one."""
         request, prompt = self._request, self._prompt
         if self._kept is not None:
-            # a session that was taken must not be lost
+            # before a session is taken: an error would lose it
             request.check_prompt(prompt, self._models.checkpoint)
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
             if kept is not None:
                 session, held = kept
                 return TextSequence(self._models, prompt, request, held), session, held
-        turn = TextSequence(self._models, prompt, request)
-        return turn, await self._open(turn), NOTHING_HELD
+        sequence = TextSequence(self._models, prompt, request)
+        return sequence, await self._open(sequence), NOTHING_HELD
 
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""
@@ -159,19 +161,19 @@ class GenerationStream:
         else:
             await session.close()
 
-    async def _open(self, turn: TextSequence) -> ChainSession:
+    async def _open(self, sequence: TextSequence) -> ChainSession:
         """Open a session on the best chain on which one can be opened.
 
         It has room for a next turn of the conversation, until a peer refuses that for want of room.
         """
         spare = 0
         if self._kept is not None:
-            spare = self._request.spare_tokens(len(turn.prompt), self._models.checkpoint)
+            spare = self._request.spare_tokens(len(sequence.prompt), self._models.checkpoint)
 
         async def open_on(chain: Sequence[ChainLink]) -> ChainSession:
             nonlocal spare
             try:
-                return await self._open_on(chain, turn, turn.max_tokens + spare)
+                return await self._open_on(chain, sequence, sequence.max_tokens + spare)
             except ChainBroken as failure:
                 spare = 0 if failure.code is FaultCode.BUSY else spare
                 raise
@@ -180,7 +182,7 @@ class GenerationStream:
         return await on_some_chain(self._router, open_on, tries=OPEN_TRIES, patience_s=patience_s)
 
     async def _open_on(
-        self, chain: Sequence[ChainLink], turn: TextSequence, max_tokens: int
+        self, chain: Sequence[ChainLink], sequence: TextSequence, max_tokens: int
     ) -> ChainSession:
         checkpoint = self._models.checkpoint
         session = ChainSession(
@@ -192,20 +194,20 @@ class GenerationStream:
         except BaseException:
             await session.close()
             raise
-        turn.branches = session.protocol.branches
+        sequence.branches = session.protocol.branches
         return session
 
     async def _run(
-        self, turn: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby
+        self, sequence: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby
     ) -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""
-        ahead = Ahead(turn, session, standby, self._threads.drafting)
+        ahead = Ahead(sequence, session, standby, self._threads.drafting)
         try:
-            while not turn.decoder.finish_reason:
+            while not sequence.decoder.finish_reason:
                 answer = await ahead.answer()
                 self._check_honesty(session)
                 repairs.answered(answer.at)
-                pieces = await self._judge(turn, answer)
+                pieces = await self._judge(sequence, answer)
                 if pieces:
                     standby.answered(answer)
                 for piece in pieces:
@@ -215,9 +217,10 @@ class GenerationStream:
             await ahead.close()
 
     def _check_honesty(self, session: ChainSession) -> None:
-        """Raise `ChainBroken` if what the peers hold rests on the work of one that was found to
-        lie. One that has left, and whose lies none of them holds, is forgotten: the answer that has
-        just come is as good as any."""
+        """Raise `ChainBroken` if what the peers hold rests on the work of a peer that lied.
+
+        A liar that has left is forgotten if no peer of the chain holds what follows from its lies.
+        """
         trust = self._router.trust
         while liar := trust.liar(session):
             if liar in session.chain or trust.misled(session, liar):
@@ -225,36 +228,38 @@ class GenerationStream:
             self._forget(liar.peer_id, session)
 
     def _forget(self, peer_id: str, session: ChainSession) -> None:
-        """If it is a liar that was replaced, with all that its lies have reached: nothing rests on
-        its work any more. What was answered before says nothing of those that are left."""
+        """Forget a peer that lied and was replaced, with all peers that its lies have reached, and
+        the samples of what they answered: these say nothing about the peers that are left."""
         if self._router.trust.lied(peer_id):
             session.protocol.forget(peer_id)
             self._samples = Samples()
 
-    def _sum_up(self, turn: TextSequence, session: ChainSession, repairs: Repairs) -> Generation:
-        done = turn.sum_up(
+    def _sum_up(
+        self, sequence: TextSequence, session: ChainSession, repairs: Repairs
+    ) -> Generation:
+        done = sequence.sum_up(
             self.route, session.bytes_sent, session.bytes_received, tuple(repairs.failovers)
         )
         if self._auditor is None:
             return done
         return replace(done, stats=replace(done.stats, audits=self._auditor.audits))
 
-    def _offer(self, turn: TextSequence, session: ChainSession) -> None:
-        """Let the auditor have what is known of the text."""
+    def _offer(self, sequence: TextSequence, session: ChainSession) -> None:
+        """Offer the text and the samples of its answers to the auditor."""
         if self._auditor is None:
             return
         evidence = self._samples.evidence(
-            turn.decoder.tokens,
-            len(turn.prompt),
+            sequence.decoder.tokens,
+            len(sequence.prompt),
             [link.stage for link in session.chain],
             {peer_id: link.record.dtype for peer_id, link in session.parties.items()},
             session.max_tokens,
         )
-        computed = len(turn.prompt) - turn.cached_tokens + turn.decoder.counts.sent
+        computed = len(sequence.prompt) - sequence.cached_tokens + sequence.decoder.counts.sent
         self._auditor.offer(evidence, computed)
 
-    async def _judge(self, turn: TextSequence, answer: ChainAnswer) -> list[Piece]:
-        taken = turn.take(answer.windows)
+    async def _judge(self, sequence: TextSequence, answer: ChainAnswer) -> list[Piece]:
+        taken = sequence.take(answer.windows)
         if not taken:
             return []
         self._measured = answer.measured
@@ -262,15 +267,15 @@ class GenerationStream:
         hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()
         logits, normed = await loop.run_in_executor(self._threads.judging, self._read, hidden)
-        pieces = turn.judge(nodes, logits, answer.measured, normed)
+        pieces = sequence.judge(nodes, logits, answer.measured, normed)
         self._samples.answered(nodes, hidden)
         self._samples.settle()
         return pieces
 
     def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and if they are asked for, hidden states behind the final norm.
+        """Return logits and, if the request asks for them, hidden states behind the final norm.
 
-        On the judging thread.
+        Runs on the judging thread.
         """
         head = self._models.head
         return head.logits(hidden), head.normed(hidden) if self._request.hidden_states else None
