@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.chain.in_flight import PROMPT_TIMEOUT_S
-from swarm.chain.standstill import STANDSTILL_S, Standstill, first_behind
+from swarm.chain.standstill import (
+    BATCH_S,
+    PROGRESS,
+    STANDSTILL_S,
+    UNDECIDED,
+    Standstill,
+    Verdict,
+    first_behind,
+)
 from swarm.wire.messages import Progress
 
 CHAIN = ["a", "b", "c"]
@@ -55,3 +63,31 @@ def test_only_what_stands_still_for_as_long_as_it_may_is_named(
         assert verdict.over == (verdict.peer_id is not None)
         if verdict.over:
             return
+
+
+def busy(batches: int, last: int = 3) -> dict[str, Progress]:
+    """The first peer has frames of the session in its queue."""
+    ours = Progress(session=b"0" * 16, epoch=0, last=last, passed=0, queued=True, batches=batches)
+    return progress(0, 0, 0) | {"a": ours}
+
+
+def test_a_busy_peer_is_given_time_as_long_as_it_ends_batch_after_batch() -> None:
+    standstill, now = Standstill(CHAIN, 9, (), busy(0), 0.0), 0.0
+    for batches in range(1, 7):
+        now += BATCH_S - 1.0
+        if now >= PROMPT_TIMEOUT_S:
+            break
+        assert standstill.look(busy(batches), now) == UNDECIDED
+    assert standstill.look(busy(6), PROMPT_TIMEOUT_S) == Verdict(over=True, peer_id="a")
+
+
+def test_a_busy_peer_that_ends_no_batch_stands_still() -> None:
+    standstill = Standstill(CHAIN, 9, (), busy(4), 0.0)
+    assert standstill.look(busy(4), BATCH_S - 0.1) == UNDECIDED
+    assert standstill.look(busy(4), BATCH_S) == Verdict(over=True, peer_id="a")
+
+
+def test_batches_of_other_sessions_are_no_progress_and_tokens_of_this_one_are() -> None:
+    standstill = Standstill(CHAIN, 9, (), busy(4), 0.0)
+    assert standstill.look(busy(5), 1.0) == UNDECIDED
+    assert standstill.look(busy(5, last=4), 2.0) == PROGRESS
