@@ -53,6 +53,8 @@ class TokenBuckets:
     def take(self, key: Hashable, amount: float = 1.0) -> bool:
         """Take ``amount`` if it is there; otherwise take nothing."""
         if not self.has(key, amount):
+            if key in self._levels:  # a key that asks too much is not forgotten for it
+                self._levels.move_to_end(key)
             return False
         self.draw(key, amount)
         return True
