@@ -37,7 +37,7 @@ class Lifecycle:
         offer: kept up to date here; `publish` reads it.
         publish: writes the offer to the directory now. Raises `DirectoryDown`.
         grace_s: how long sessions may go on when their layers are given up.
-        emit: told what an operator wants to know.
+        emit: called with every event that concerns the operator.
         serving: called with the span whenever one is served.
     """
 

@@ -54,7 +54,7 @@ async def serve(
     """Run a peer until ``stop`` is set.
 
     Args:
-        emit: told what an operator wants to know.
+        emit: called with every event that concerns the operator.
         progress: called with (bytes done, bytes in all) while weights are loaded.
 
     Raises:
@@ -75,7 +75,7 @@ class PeerServer:
     ``async with`` starts it and, whatever happens, stops it.
 
     Args:
-        emit: told what an operator wants to know.
+        emit: called with every event that concerns the operator.
         progress: called with (bytes done, bytes in all) while weights are loaded.
     """
 
@@ -128,7 +128,7 @@ class PeerServer:
         await self._listen()
         await self._watch()
         await self._open.enter_async_context(asked(self.reach, self._emit))
-        # again: what clients are told travels over relays, too
+        # again: last words to clients travel over relays, too
         self._open.push_async_callback(self._handler.close)
         await self._enter()
 

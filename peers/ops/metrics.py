@@ -76,14 +76,18 @@ class PeerMetrics(Collector):
         )
         speed = self.offer.tokens_per_second
         yield GaugeMetricFamily(
-            "swarm_peer_measured_tokens_per_second", "Of one session, measured at loading.", speed
+            "swarm_peer_measured_tokens_per_second",
+            "Speed of one session, measured when the layers were loaded.",
+            speed,
         )
         budget = self.offer.budget
         yield GaugeMetricFamily(
             "swarm_peer_cache_tokens", "Tokens that the cache has room for.", budget.total_tokens
         )
         yield GaugeMetricFamily(
-            "swarm_peer_cache_free_tokens", "Of these, not reserved.", budget.free_tokens
+            "swarm_peer_cache_free_tokens",
+            "Tokens of the cache that are not reserved.",
+            budget.free_tokens,
         )
         addresses = GaugeMetricFamily(
             "swarm_peer_addresses", "Addresses announced, by way in.", labels=["path"]
@@ -103,7 +107,9 @@ class PeerMetrics(Collector):
             "swarm_peer_banned", "Clients and addresses banned now.", handler.admission.bans
         )
         yield GaugeMetricFamily(
-            "swarm_peer_queue_wait_seconds", "Lately, a turn.", handler.sessions.queue_ms / 1e3
+            "swarm_peer_queue_wait_seconds",
+            "How long a turn has lately waited.",
+            handler.sessions.queue_ms / 1e3,
         )
         histories = handler.sessions.histories
         held = histories.total_bytes - histories.free_bytes
@@ -111,44 +117,57 @@ class PeerMetrics(Collector):
             "swarm_peer_history_bytes", "Reserved for outputs that may be replayed.", held
         )
         yield GaugeMetricFamily(
-            "swarm_peer_history_limit_bytes", "Of these at most.", histories.total_bytes
+            "swarm_peer_history_limit_bytes",
+            "The most bytes that may be reserved for outputs.",
+            histories.total_bytes,
         )
 
     def _totals(self) -> Iterator[Metric]:
         counters = self.handler.counters
-        yield CounterMetricFamily("swarm_peer_sessions_opened", "Sessions.", counters.opened)
+        yield CounterMetricFamily("swarm_peer_sessions_opened", "Sessions opened.", counters.opened)
         yield CounterMetricFamily(
             "swarm_peer_tokens", "Tokens computed, guesses and audits included.", counters.tokens
         )
         yield CounterMetricFamily("swarm_peer_batches", "Forward passes.", counters.batches)
-        yield CounterMetricFamily("swarm_peer_turns", "Turns of sessions in these.", counters.turns)
         yield CounterMetricFamily(
-            "swarm_peer_compute_seconds", "The compute thread was busy.", counters.compute_s
+            "swarm_peer_turns", "Turns of sessions in forward passes.", counters.turns
         )
         yield CounterMetricFamily(
-            "swarm_peer_queue_seconds", "Turns have waited for other sessions.", counters.queue_s
+            "swarm_peer_compute_seconds",
+            "Time in which the compute thread was busy.",
+            counters.compute_s,
+        )
+        yield CounterMetricFamily(
+            "swarm_peer_queue_seconds",
+            "Time that turns have waited for other sessions.",
+            counters.queue_s,
         )
         yield CounterMetricFamily(
             "swarm_peer_reroutes", "Next peers replaced in sessions.", counters.reroutes
         )
         yield CounterMetricFamily(
-            "swarm_peer_replays", "Of these, with all told once more.", counters.replays
+            "swarm_peer_replays",
+            "Reroutes that replay everything to the new peer.",
+            counters.replays,
         )
         sent, received = self.handler.traffic
         traffic = CounterMetricFamily(
-            "swarm_peer_bytes", "Of messages, over links.", labels=["direction"]
+            "swarm_peer_bytes", "Bytes of messages over links.", labels=["direction"]
         )
         traffic.add_metric(["sent"], sent)
         traffic.add_metric(["received"], received)
         yield traffic
         yield _by(
             "swarm_peer_faults",
-            "Told to clients.",
+            "Faults sent to clients.",
             "code",
             {code.value: n for code, n in counters.faults.items()},
         )
         yield _by(
-            "swarm_peer_refusals", "Refused, by the limit.", "kind", self.handler.admission.refusals
+            "swarm_peer_refusals",
+            "Requests refused, by the limit that they exceed.",
+            "kind",
+            self.handler.admission.refusals,
         )
 
 
@@ -186,7 +205,9 @@ class NodeMetrics(Collector):
         )
         connections = self._connections
         yield GaugeMetricFamily(
-            "swarm_bootstrap_connections", "Of libp2p, relayed peers included.", connections
+            "swarm_bootstrap_connections",
+            "Connections of libp2p, those of relayed peers included.",
+            connections,
         )
         calls = CounterMetricFamily(
             "swarm_bootstrap_calls", "Calls of other nodes.", labels=["answer"]

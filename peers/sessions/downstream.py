@@ -27,8 +27,8 @@ class Downstream:
     then gets what the lost one held. Every await here may be cancelled without losing what `keep`
     has recorded.
 
-    Another peer may stand by for the next one. It gets the same outputs in the background, and no
-    one is told if that fails.
+    Another peer may stand by for the next one. It gets the same outputs in the background, and
+    the client does not learn of it if that fails.
 
     Attributes:
         opener: the client's link; faults and, at the end of the chain, results go there.
@@ -211,9 +211,9 @@ class Downstream:
 
     async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
-        told = replayed(reroute.root, self.history.length)
+        chunks = replayed(reroute.root, self.history.length)
         for frame in replay.frames(
-            reroute.session, reroute.epoch, told, self.history.rows, further
+            reroute.session, reroute.epoch, chunks, self.history.rows, further
         ):
             if self.lost:
                 return

@@ -13,7 +13,7 @@ from swarm.wire.token_tree import ReplayChunk, TokenTree
 def frames(
     session: SessionId,
     epoch: int,
-    told: Iterable[ReplayChunk],
+    chunks: Iterable[ReplayChunk],
     rows: Callable[[slice], Tensor],
     replay: int,
 ) -> Iterator[Frame]:
@@ -23,7 +23,7 @@ def frames(
         rows: returns rows of the session's outputs, ``[n, hidden]``.
         replay: how many further peers replay them.
     """
-    for chunk in told:
+    for chunk in chunks:
         hidden = WireTensor.pack(rows(chunk.rows))
         yield Frame.again(session, epoch, chunk, replay, hidden=hidden)
 
@@ -34,7 +34,7 @@ def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Itera
     The trunk must stay. It is not copied, since its rows keep their places; what lies behind it is.
     """
     trunk = tree.trunk
-    told = list(tree.replay_chunks())
+    chunks = list(tree.replay_chunks())
     tail = history.rows(slice(trunk, None)).clone() if tree.length > trunk else None
 
     def rows(which: slice) -> Tensor:
@@ -42,4 +42,4 @@ def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Itera
             return tail[which.start - trunk : which.stop - trunk]
         return history.rows(which)
 
-    return frames(session, tree.epoch, told, rows, replay=0)
+    return frames(session, tree.epoch, chunks, rows, replay=0)
