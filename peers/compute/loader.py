@@ -2,16 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 
 import torch
 
 from peers.compute.memory import MemoryBudget
 from peers.compute.throughput import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.partial import ReportProgress
 from swarm.model.span import Span
-
-Progress = Callable[[int, int], None]
 
 
 class _Stopped(Exception):
@@ -33,7 +31,7 @@ class Loader:
         dtype: torch.dtype,
         room: MemoryBudget,
         threads: int | None,
-        progress: Progress | None,
+        progress: ReportProgress | None,
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import torch
 from rich import box
 from rich.columns import Columns
 from rich.console import Console
@@ -16,10 +15,8 @@ from rich.text import Text
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.ways import BRANCHES, PAPERS_WINDOW, PLAIN
 from swarm.client.client import SwarmClient
-from swarm.demo import DRAFT, TARGET, locate
-from swarm.demo.local import LocalSwarm, even_spans
 from swarm.demo.problems import problems
-from swarm.model.checkpoint import Checkpoint
+from swarm.demo.swarm import demo_swarm
 from swarm.outputs import Generation, Piece, Stats
 from swarm.terminal.console import LEGEND, STYLES
 from swarm.terminal.tables import print_table
@@ -40,29 +37,19 @@ async def run_demo(
         as_json: print one JSON object and nothing else.
         picture: an SVG file for the run as a terminal shows it.
     """
-    torch.set_num_threads(1)  # the peers need the other cores
     width = PICTURE_WIDTH if picture else None
     console = Console(quiet=as_json, record=picture is not None, width=width)
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
-    spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
-    async with LocalSwarm(TARGET, spans, link_ms) as swarm:
-        client = SwarmClient(
-            locate(TARGET),
-            draft=locate(DRAFT),
-            network=swarm.network,
-            link_ms=link_ms,
-            audit_rate=0.0,
-        )
-        async with client:
-            stages = [link.stage for link in await client.find_chain()]
-            names = [f"{each.first}:{each.last} ...{each.peer_id[-6:]}" for each in stages]
-            route = "  >  ".join(names)
-            console.print(f"Found through the DHT: client  >  {route}  >  client")
-            console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
-            console.print(_legend(), "\n")
-            await client.generate(prompts[0], max_new_tokens=8)  # warm-up, not counted
-            comparisons = [await _show_comparison(console, client, prompt) for prompt in prompts]
+    async with demo_swarm(peers, link_ms) as (_, client):
+        stages = [link.stage for link in await client.find_chain()]
+        names = [f"{each.first}:{each.last} ...{each.peer_id[-6:]}" for each in stages]
+        route = "  >  ".join(names)
+        console.print(f"Found through the DHT: client  >  {route}  >  client")
+        console.print(f"Links: {link_ms:g} ms one way, [bold]emulated[/] in the link layer.")
+        console.print(_legend(), "\n")
+        await client.generate(prompts[0], max_new_tokens=8)  # warm-up, not counted
+        comparisons = [await _show_comparison(console, client, prompt) for prompt in prompts]
     if as_json:
         print(json.dumps(_summary(comparisons, peers, link_ms)))
     else:

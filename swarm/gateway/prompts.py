@@ -27,7 +27,6 @@ SLACK = 0.05
 SLACK_TOKENS = 64
 
 T = TypeVar("T")
-TokenIds = list[int]
 
 
 class ParserThreads:
@@ -58,7 +57,7 @@ class ParserThreads:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[TokenIds]:
+async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[list[int]]:
     """Return the token ids of all prompts of a body, and drop their texts from it.
 
     Raises:
@@ -82,7 +81,7 @@ async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -
 
 async def _of_chat(
     body: ChatBody, models: ClientModels, threads: ParserThreads, room: "_ContextRoom"
-) -> TokenIds:
+) -> list[int]:
     messages, tokenizer = body.messages, models.tokenizer
     nbytes = sum(_nbytes(message.content) for message in messages)
     if nbytes > room.tokens:

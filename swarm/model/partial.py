@@ -24,7 +24,7 @@ from swarm.model.fit import Outline, check_report, unfit, without_progress_bar
 from swarm.model.folder import unplain
 from swarm.model.quantization import settle
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), in the dtype of the computation.
 
 Any thread may call it, one at a time.
@@ -64,7 +64,7 @@ def build(
     modules: Iterable[str],
     dtype: torch.dtype,
     device: str | torch.device,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> PreTrainedModel:
     """Build the model with only these layers (absolute indices) and named modules.
 
@@ -145,7 +145,7 @@ class _Cutting:
 class _Counter:
     """Reports how much of a model has been read."""
 
-    def __init__(self, cutting: _Cutting, itemsize: int, progress: Progress | None) -> None:
+    def __init__(self, cutting: _Cutting, itemsize: int, progress: ReportProgress | None) -> None:
         self._cutting = cutting
         self._itemsize = itemsize
         self._progress = progress

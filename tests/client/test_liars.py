@@ -100,7 +100,7 @@ async def test_audits_cannot_be_told_from_texts(
         return [Window(0, 0, 1, tuple(tokens), None, len(tokens) - prompt_tokens + 1, 0)]
 
     if not defended:
-        monkeypatch.setattr(rerun, "windows", prefill)
+        monkeypatch.setattr(rerun, "replay_windows", prefill)
     async with swarm_of(make) as swarm:
         liar = await join_liar(swarm, material, saying(noise, small_frames), STAGES[0])
         async with swarm.audits() as audits:

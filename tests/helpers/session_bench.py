@@ -169,3 +169,16 @@ async def stage(
         await links.close()
         await dialer.close()
     await end(computing)
+
+
+def stick(link: Link) -> asyncio.Event:
+    """Let nothing that is sent on a link be written; the event tells that something waits."""
+    waiting = asyncio.Event()
+
+    async def wait(_: Message) -> int:
+        waiting.set()
+        await asyncio.Event().wait()
+        return 0
+
+    link.send = wait  # type: ignore[method-assign]
+    return waiting

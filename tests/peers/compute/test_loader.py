@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from helpers.loopback import eventually, soon
-from peers.compute.loader import Loader, Progress
+from peers.compute.loader import Loader
 from peers.compute.memory import DeviceMemory, DoesNotFit, MemoryBudget
 from swarm.model import span as spans
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.partial import ReportProgress
 from swarm.util.tasks import end
 
 
-def loader(checkpoint: Checkpoint, progress: Progress | None = None) -> Loader:
+def loader(checkpoint: Checkpoint, progress: ReportProgress | None = None) -> Loader:
     room = MemoryBudget.measure(checkpoint, torch.float32, DeviceMemory(torch.device("cpu")), None)
     return Loader(checkpoint, torch.float32, room, 1, progress)
 

@@ -11,7 +11,7 @@ import torch
 
 from helpers.loopback import Server, dialed, opening, session_id, somebody, soon, tokens_frame
 from helpers.models import LAYERS
-from helpers.session_bench import Other
+from helpers.session_bench import Other, stick
 from peers.compute.history import History
 from peers.compute.scheduler import Computed
 from peers.faults import SessionFault
@@ -240,14 +240,7 @@ async def test_a_reroute_that_is_given_up_leaves_no_link_in_use() -> None:
     async with place(history=History(10)) as each:
         each.downstream.keep(placement(0), rows(1))
         link = await each.links.to(each.other_hop)
-        entered = asyncio.Event()
-
-        async def stick(_: Message) -> int:
-            entered.set()
-            await asyncio.Event().wait()
-            return 0
-
-        link.send = stick  # type: ignore[method-assign]
+        entered = stick(link)
         rerouting = asyncio.create_task(each.downstream.reroute(each.reroute(1, each.other_hop)))
         await soon(entered.wait())
         assert each.links._users[link] == 2

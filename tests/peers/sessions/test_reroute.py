@@ -8,11 +8,11 @@ import torch
 
 from helpers.loopback import Server, eventually, session_id, soon, tokens_frame
 from helpers.models import LAYERS
-from helpers.session_bench import Other, stage
+from helpers.session_bench import Other, stage, stick
 from peers.faults import SessionFault
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Progress, Rerouted
+from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Progress, Rerouted
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +123,7 @@ async def test_a_newer_reroute_interrupts_the_one_that_is_under_way(span: Span) 
         await each.following.frame()
         async with Server(Other().listen) as hanging:
             link = await each.links.to(hanging.hop)
-            entered = asyncio.Event()
-
-            async def stick(_: Message) -> int:
-                entered.set()
-                await asyncio.Event().wait()
-                return 0
-
-            link.send = stick  # type: ignore[method-assign]
+            entered = stick(link)
             each.reroute(1, 2, hanging.hop)
             await soon(entered.wait())
             each.reroute(2, 2)

@@ -1,0 +1,35 @@
+"""The demonstration's swarm, of processes on this machine, and a client of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+
+from swarm.client.client import SwarmClient
+from swarm.demo import DRAFT, TARGET, locate
+from swarm.demo.local import LocalSwarm, even_spans
+from swarm.model.checkpoint import Checkpoint
+
+
+@asynccontextmanager
+async def demo_swarm(peers: int, link_ms: float) -> AsyncIterator[tuple[LocalSwarm, SwarmClient]]:
+    """Start ``peers`` peers that share the demo target, and open a client that drafts for it.
+
+    Args:
+        link_ms: emulated delay of every link, one way.
+
+    Raises:
+        ProcessFailed, NotStarted: if the swarm does not come up.
+    """
+    torch.set_num_threads(1)  # the peers need the other cores
+    spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
+    async with LocalSwarm(TARGET, spans, link_ms) as swarm:
+        client = SwarmClient(
+            locate(TARGET),
+            draft=locate(DRAFT),
+            network=swarm.network,
+            link_ms=link_ms,
+            audit_rate=0.0,
+        )
+        async with client:
+            yield swarm, client
