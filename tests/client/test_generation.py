@@ -14,7 +14,7 @@ from helpers.swarm_in_process import NEW, PROMPT, STAGES, Strike, Swarm, swarm_o
 from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream
 from peers.sessions.limits import LONGEST_LIFE_S
-from swarm.chain import failover, in_flight
+from swarm.chain import failover, in_flight, standstill
 from swarm.chain.failover import Repair
 from swarm.client.generation import GenerationStream
 from swarm.client.repairs import Repairs
@@ -150,6 +150,7 @@ async def test_a_peer_that_hangs_and_still_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(in_flight, "LEAST_HANG_S", 0.2)
+    monkeypatch.setattr(standstill, "BATCH_S", 2.0)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(hanging(stage)))
         assert text.token_ids == expected

@@ -8,7 +8,7 @@ import pytest
 from helpers.loopback import soon
 from helpers.strikes import WAY_NAMES, WAYS, hanging, killing, when_all_stand_by
 from helpers.swarm_in_process import NEW, STAGES, Strike, Swarm, swarm_of
-from swarm.chain import in_flight, spares
+from swarm.chain import in_flight, spares, standstill
 from swarm.client.generation import GenerationStream
 from swarm.outputs import Generation
 
@@ -86,6 +86,7 @@ async def test_the_place_of_one_that_hangs_is_taken_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(in_flight, "LEAST_HANG_S", 0.2)
+    monkeypatch.setattr(standstill, "BATCH_S", 2.0)
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(when_all_stand_by(hanging(stage)), standby=True))
         assert text.token_ids == expected

@@ -7,8 +7,12 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+
+import pytest
+from warm import warm
 
 from helpers.loopback import alive
 from swarm.client.client import SwarmClient
@@ -35,6 +39,14 @@ STATS = {
 }
 
 
+@pytest.fixture
+def _warmly() -> Iterator[None]:
+    """For one test: the others are about how programs start and end."""
+    with warm():
+        yield
+
+
+@pytest.mark.usefixtures("_warmly")
 async def test_generate_status_and_the_sdk_agree() -> None:
     async with LocalSwarm(TARGET, [(0, 5), (3, 8)]) as swarm:
         where = ("--bootstrap", swarm.bootstrap, "--network", swarm.network.name)

@@ -1,5 +1,6 @@
 """Models are known by their names: no reply reveals where their files are."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -33,14 +34,13 @@ async def test_no_answer_says_where_the_files_are(threaded: ThreadedSwarm):
         for path in PATHS:
             async with http.get(url + path) as response:
                 told.append(await response.text())
-        for body in (
-            chat(),
-            chat(stream=True),
-            chat(model="other"),
-            {"model": TARGET, "nothing": 1},
-        ):
+
+        async def completion(body: dict[str, object]) -> str:
             async with http.post(f"{url}/v1/chat/completions", json=body) as response:
-                told.append(await response.text())
+                return await response.text()
+
+        bodies = (chat(), chat(stream=True), chat(model="other"), {"model": TARGET, "nothing": 1})
+        told += await asyncio.gather(*map(completion, bodies))  # two of them wait for peers
         async with http.get(f"{url}/events/swarm") as response:
             told.append((await response.content.readline()).decode())
     assert f"no peer serves {TARGET};" in told[PATHS.index("/ready")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from peers import cli
+from peers import command_options
 from swarm.config import Network
 from swarm.network.dht.records import ModelRecord, PeerRecord
 from swarm.network.nat.dialback import DialRequest, DialResponse
@@ -74,5 +74,5 @@ def test_a_configured_network_name_can_be_said_on_the_wire() -> None:
 
 
 def test_every_dtype_travels_and_can_be_chosen() -> None:
-    assert cli.DTYPES == fields.DTYPES
+    assert command_options.DTYPES == fields.DTYPES
     assert tuple(dtype_name(getattr(torch, name)) for name in fields.DTYPES) == fields.DTYPES
