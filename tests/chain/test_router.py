@@ -114,8 +114,10 @@ class Directory:
         self.surveys += 1
         self.at_once += 1
         self.most = max(self.most, self.at_once)
-        await self._turns.wait()
-        self.at_once -= 1
+        try:
+            await self._turns.wait()
+        finally:  # the last caller may be cancelled
+            self.at_once -= 1
         return CrawlSample(tuple(RECORDS.values()), (1.0,) * len(RECORDS), len(RECORDS), True)
 
     async def models(self) -> list[ModelEntry]:

@@ -71,8 +71,11 @@ async def _greedy_output_is_that_of_transformers(
         generations = await _generate_all(client, ways)
         assert [g.token_ids for g in generations] == [tokens[:NEW_TOKENS] for tokens in reference]
         assert [len(g.route) for g in generations] == [peers] * len(PROMPTS)
-        drafted = [g.stats.drafted_tokens > 0 for g in generations]
-        assert drafted == [way.get("window", "auto") != 0 for way in ways]
+        drafted = [generation.stats.drafted_tokens > 0 for generation in generations]
+        # Left to itself, a client may find that drafting does not pay on a busy machine.
+        sized = [place for place, way in enumerate(ways) if "window" in way]
+        assert [drafted[i] for i in sized] == [ways[i]["window"] != 0 for i in sized]
+        assert any(drafted)
     if peers == 4:  # and once to the end of every text
         generations = await _generate_all(client, [{}] * len(PROMPTS), max_new_tokens=TO_THE_END)
         assert sum(g.stats.branch_tokens for g in generations) > 0

@@ -21,9 +21,15 @@ def hand() -> Stagehand:
 def test_whatever_strangers_do_an_honest_client_gets_what_is_right_and_all_is_given_back(
     hand: Stagehand,
 ) -> None:
-    report = sessions.fuzz(hand, 20, seed=2)
-    assert report.failures == []
-    assert {"Opened", "Pong", "Result"} <= report.answers
+    wanted = {"Opened", "Pong", "Result"}  # a seed does not decide how threads alternate
+    answers: set[str] = set()
+    for seed in range(2, 10):
+        report = sessions.fuzz(hand, 20, seed)
+        assert report.failures == []
+        answers |= report.answers
+        if wanted <= answers:
+            return
+    assert wanted <= answers
 
 
 def test_the_scripts_that_the_corpus_keeps_do_no_harm(hand: Stagehand) -> None:
