@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from swarm.errors import UnsupportedModel
-from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton
+from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import CONFIG_FILE, PLAIN_DTYPES, Stored
@@ -132,9 +132,8 @@ def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
         return
     with _one_at_a_time:
         if checkpoint not in _fitting:
-            report = _report(checkpoint, anatomy, stored)
-            outline = Outline.of(skeleton(checkpoint.name, checkpoint.config), anatomy)
-            check_report(checkpoint, report, outline)
+            model, report = _load_shapes(checkpoint, anatomy, stored)
+            check_report(checkpoint, report, Outline.of(model, anatomy))
             _fitting.add(checkpoint)
 
 
@@ -170,10 +169,13 @@ class _Shape:
         return torch.empty(self._shape, dtype=dtype, device="meta")
 
 
-def _report(
+def _load_shapes(
     checkpoint: Checkpoint, anatomy: Anatomy, stored: Mapping[str, Stored]
-) -> Mapping[str, Any]:
-    """Return the loader's report on tensors of these shapes. Raises UnsupportedModel."""
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Return the model on the meta device, and the loader's report on tensors of these shapes.
+
+    Raises UnsupportedModel.
+    """
 
     def finalize(model: PreTrainedModel, load_config: object, info: Any) -> Any:
         """Finish as the loader does, but make no missing tensors, which would take memory."""
@@ -186,18 +188,41 @@ def _report(
     members = {"_finalize_model_loading": staticmethod(finalize), "__module__": whole.__module__}
     # The same name, because transformers looks conversions up by it.
     on_meta = type(whole.__name__, (whole,), members)
+    shapes = {name: _Shape(each.shape) for name, each in stored.items()}
+    return load(checkpoint, on_meta, copy.deepcopy(checkpoint.config), shapes, torch.float32)
+
+
+def load(
+    checkpoint: Checkpoint,
+    model_class: Any,
+    config: PreTrainedConfig,
+    tensors: Mapping[str, Any],
+    dtype: torch.dtype,
+    **quantizing: Any,
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Have transformers' loader bring tensors into a model; return it, and the loader's report.
+
+    Args:
+        model_class: of the model, as transformers knows it by its name.
+        tensors: by their names in the checkpoint; the loader reads, moves and converts each.
+        quantizing: further arguments of the loader.
+
+    Raises:
+        UnsupportedModel: if the loader cannot. Other misfits are in the report: see `check_report`.
+        SwarmError: what reading a tensor raises.
+    """
     with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
-        _, report = on_meta.from_pretrained(  # type: ignore[attr-defined]
+        model, report = model_class.from_pretrained(
             None,
-            config=copy.deepcopy(checkpoint.config),
-            state_dict={name: _Shape(each.shape) for name, each in stored.items()},
-            dtype=torch.float32,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
             attn_implementation=MODELS_OWN_ATTENTION,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `check_report` names them
+            **quantizing,
         )
-    found: Mapping[str, Any] = report
-    return found
+    return model, report
 
 
 def unfit(checkpoint: Checkpoint, why: str) -> UnsupportedModel:

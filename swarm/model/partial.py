@@ -17,10 +17,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from swarm.errors import SwarmError, UnsupportedModel
-from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, owners_of_weights
+from swarm.model.anatomy import Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.edge import explained
-from swarm.model.fit import Outline, check_report, unfit, without_progress_bar
+from swarm.model.fit import Outline, check_report, load
 from swarm.model.folder import unplain
 from swarm.model.quantization import settle
 
@@ -30,7 +29,7 @@ ReportProgress = Callable[[int, int], None]
 Any thread may call it, one at a time.
 """
 
-PLAIN_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+PLAIN_TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Absent(nn.Module):
@@ -87,17 +86,9 @@ def build(
     quantizing = _quantizing(checkpoint, anatomy, dtype, device) if layers else {}
 
     try:
-        with without_progress_bar(), explained(lambda why: unfit(checkpoint, why)):
-            model, report = cutting.model_class().from_pretrained(
-                None,
-                config=config,
-                state_dict=promises,
-                dtype=dtype,
-                attn_implementation=MODELS_OWN_ATTENTION,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `check_report` names them
-                **quantizing,
-            )
+        model, report = load(
+            checkpoint, cutting.model_class(), config, promises, dtype, **quantizing
+        )
     except SwarmError as error:
         # The loader turns a failure to read a tensor into an error of its own.
         failures = (promise.failure for promise in promises.values() if promise.failure)
@@ -191,7 +182,7 @@ class _Promise:
     def __getitem__(self, index: object) -> torch.Tensor:
         try:
             tensor = self._checkpoint.tensor(self._name)
-            if self._name.endswith(".weight") and tensor.dtype not in PLAIN_DTYPES:
+            if self._name.endswith(".weight") and tensor.dtype not in PLAIN_TORCH_DTYPES:
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 raise UnsupportedModel(self._checkpoint.name, unplain(self._name, dtype))
             self._counter.add(tensor.numel())
