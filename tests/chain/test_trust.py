@@ -3,7 +3,6 @@ by."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -11,7 +10,6 @@ from helpers.loopback import Peer, eventually, soon
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.audit.evidence import Evidence
 from swarm.audit.guard import Guard
-from swarm.chain import choice
 from swarm.chain.trust import MAX_CAUGHT
 from swarm.client.generation import GenerationStream
 from swarm.client.scoring import Scorer
@@ -21,15 +19,7 @@ from swarm.sim.lies import LyingSpan, noise
 AT = 10  # tokens, when the lie comes out
 
 
-@pytest.fixture
-def make(material: Material) -> Callable[[], Swarm]:
-    """Swarms whose clients have not seen any answers yet."""
-    return lambda: Swarm(replace(material, models=replace(material.models, guard=Guard())))
-
-
-@pytest.fixture(autouse=True)
-def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "STICKY", 1e9)
+pytestmark = pytest.mark.usefixtures("chains_stay")
 
 
 class Witness:
@@ -62,9 +52,9 @@ async def gone(swarm: Swarm, peer: Peer) -> None:
     await peer.die()
 
 
-async def honest(make: Callable[[], Swarm], begun: list[int]) -> tuple[int, ...]:
+async def honest(make_fresh: Callable[[], Swarm], begun: list[int]) -> tuple[int, ...]:
     """Return how honest peers continue the text."""
-    async with swarm_of(make, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES) as swarm:
         return (
             await soon(
                 swarm.write(prompt=begun, window=0, max_new_tokens=len(PROMPT) + NEW - len(begun))
@@ -79,7 +69,7 @@ async def honest(make: Callable[[], Swarm], begun: list[int]) -> tuple[int, ...]
 async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
     place: int,
     way: str,
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
     material: Material,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -87,7 +77,7 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
     again."""
     monkeypatch.setattr(Guard, "objection", lambda *_: None)
     said: list[int] = []
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(
             swarm, material, place, [STAGES[place]] if way == "with no others behind it" else STAGES
         )
@@ -123,13 +113,13 @@ async def test_a_text_goes_on_as_if_the_liar_had_never_been_part_of_it(
         assert liar.id not in evidence.peer_ids
         assert min(evidence.positions) >= len(PROMPT) + AT
     cut = AT + 1  # the token that had come already
-    assert tuple(said[cut:]) == await honest(make, [*PROMPT, *said[:cut]])
+    assert tuple(said[cut:]) == await honest(make_fresh, [*PROMPT, *said[:cut]])
 
 
 async def test_a_liar_that_stands_by_never_steps_in(
-    make: Callable[[], Swarm], material: Material
+    make_fresh: Callable[[], Swarm], material: Material
 ) -> None:
-    async with swarm_of(make, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES) as swarm:
         await swarm.router.chain()
         liar = await swarm.join(LyingSpan(material.spans[STAGES[1]], noise))
         swarm.survey_anew()
@@ -146,12 +136,14 @@ async def test_a_liar_that_stands_by_never_steps_in(
                 await gone(swarm, swarm.serving(stream, 1))
         assert liar.id not in {stop.peer_id for stop in stream.route}
         assert not stream.result.stats.failovers[0].standby
-    assert tuple(said) == await honest(make, list(PROMPT))
+    assert tuple(said) == await honest(make_fresh, list(PROMPT))
 
 
-async def test_sessions_that_rest_on_its_work_are_closed_at_once(make: Callable[[], Swarm]) -> None:
+async def test_sessions_that_rest_on_its_work_are_closed_at_once(
+    make_fresh: Callable[[], Swarm],
+) -> None:
     """Those that it is part of, and those that it was part of."""
-    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES, *STAGES) as swarm:
         first = []
 
         async def strike(swarm: Swarm, stream: GenerationStream) -> None:
@@ -172,9 +164,9 @@ async def test_sessions_that_rest_on_its_work_are_closed_at_once(make: Callable[
 
 
 async def test_a_session_with_a_peer_that_would_not_be_chosen_now_is_not_taken(
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
 ) -> None:
-    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES, *STAGES) as swarm:
         text = await soon(swarm.write(keep=True))
         (session,) = swarm.kept._kept
         swarm.health.failed(session.chain[0].peer_id)
@@ -186,9 +178,9 @@ async def test_a_session_with_a_peer_that_would_not_be_chosen_now_is_not_taken(
 
 
 async def test_a_text_that_is_read_over_a_liar_is_read_again(
-    make: Callable[[], Swarm], material: Material
+    make_fresh: Callable[[], Swarm], material: Material
 ) -> None:
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(swarm, material, 1)
         liar.span.go_on.clear()
         reader = Scorer(swarm._models, swarm._threads, swarm.router)
@@ -202,9 +194,9 @@ async def test_a_text_that_is_read_over_a_liar_is_read_again(
 
 
 async def test_whoever_is_caught_twice_is_told_once_and_of_many_the_last(
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
 ) -> None:
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         trust = swarm.router.trust
         for name in ("a", "b", "a"):
             await trust.condemn(name)

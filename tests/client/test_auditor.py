@@ -7,21 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from helpers.liars import (
-    FEW,
-    LENGTHS,
-    ROOM,
-    STAGES,
-    fresh,
-    prompt_of,
-    write,
-)
+from helpers.liars import FEW, LENGTHS, ROOM, STAGES, prompt_of, write
 from helpers.loopback import soon
 from helpers.swarm_in_process import PROMPT, Material, Strike, Swarm, swarm_of
 from swarm.audit.answers import Answers, Incomparable
 from swarm.audit.evidence import Evidence
 from swarm.audit.tolerance import HALF, tolerance
-from swarm.chain import choice
 from swarm.client import rerun
 from swarm.client.auditor import MAX_WAITING
 from swarm.client.generation import GenerationStream
@@ -29,26 +20,11 @@ from swarm.outputs import Audits
 from swarm.routing.chain import Stage
 from swarm.util.tasks import end
 
-
-@pytest.fixture
-def make(material: Material) -> Callable[[], Swarm]:
-    """Swarms whose clients have not seen any answers yet."""
-    return lambda: fresh(material)
+pytestmark = pytest.mark.usefixtures("chains_stay")
 
 
-@pytest.fixture(scope="module")
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """A model whose context takes long prompts."""
-    return Material.load(tmp_path_factory.mktemp("roomy"), max_positions=4096)
-
-
-@pytest.fixture(autouse=True)
-def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "STICKY", 1e9)
-
-
-async def test_honest_peers_agree(make: Callable[[], Swarm]) -> None:
-    async with swarm_of(make, *STAGES, *STAGES, *STAGES) as swarm, swarm.audits() as audits:
+async def test_honest_peers_agree(make_fresh: Callable[[], Swarm]) -> None:
+    async with swarm_of(make_fresh, *STAGES, *STAGES, *STAGES) as swarm, swarm.audits() as audits:
         for way in ({"window": 0}, {"window": 4, "depth": 1}, {}):
             await write(swarm, **way)
         assert (audits.audits.texts, audits.audits.disagreements) == (3, 0)
@@ -104,11 +80,11 @@ class Witness:
 
 
 async def test_whose_work_a_text_rests_on_is_known_in_the_next_turn_too(
-    make: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
+    make_fresh: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the peers behind it hold was computed from what it said, and in its dtype: honest ones
     must not be suspected for it, nor be measured by what two chains in float32 keep to."""
-    async with swarm_of(make, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES) as swarm:
         record, coarse = swarm._record, swarm.up[0]
         monkeypatch.setattr(
             swarm,
@@ -132,9 +108,9 @@ async def test_whose_work_a_text_rests_on_is_known_in_the_next_turn_too(
 
 
 async def test_an_audit_that_comes_to_nothing_is_told_with_its_reason(
-    make: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
+    make_fresh: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with swarm_of(make, *STAGES) as swarm, swarm.audits() as audits:
+    async with swarm_of(make_fresh, *STAGES) as swarm, swarm.audits() as audits:
         await write(swarm)
         assert audits.audits.failures == {"no_other_peers": 1}
         await swarm.add(*STAGES)
@@ -171,9 +147,9 @@ def unlike(*_: object) -> None:
 
 
 async def test_texts_that_wait_are_told_and_those_that_nobody_can_audit_any_more(
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
 ) -> None:
-    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+    async with swarm_of(make_fresh, *STAGES, *STAGES) as swarm:
         async with swarm.audits():
             pass  # from here on nobody audits
         for _ in range(MAX_WAITING + 2):
@@ -212,8 +188,8 @@ def evidence_of(stream: GenerationStream) -> Evidence:
     )
 
 
-async def test_an_auditor_that_fails_is_no_liar(make: Callable[[], Swarm]) -> None:
-    async with swarm_of(make, *STAGES) as swarm:
+async def test_an_auditor_that_fails_is_no_liar(make_fresh: Callable[[], Swarm]) -> None:
+    async with swarm_of(make_fresh, *STAGES) as swarm:
         await swarm.router.chain()
         await swarm.add(*STAGES, cache_tokens=10)  # too small for any session
         swarm.survey_anew()
@@ -223,8 +199,8 @@ async def test_an_auditor_that_fails_is_no_liar(make: Callable[[], Swarm]) -> No
             assert audits.audits.failures == {"busy": 1}
 
 
-async def test_without_a_rate_nothing_is_audited(make: Callable[[], Swarm]) -> None:
-    async with swarm_of(make, *STAGES, *STAGES) as swarm, swarm.audits(rate=0.0) as audits:
+async def test_without_a_rate_nothing_is_audited(make_fresh: Callable[[], Swarm]) -> None:
+    async with swarm_of(make_fresh, *STAGES, *STAGES) as swarm, swarm.audits(rate=0.0) as audits:
         await write(swarm)
         assert audits.audits.token_layers == 0
         assert audits.audits.generated_token_layers > 0

@@ -13,7 +13,6 @@ from helpers.liars import (
     ROOM,
     STAGES,
     banned,
-    fresh,
     join_liar,
     prompt_of,
     saying,
@@ -27,28 +26,10 @@ from swarm.audit.tolerance import Tolerance
 from swarm.chain import choice
 from swarm.client import rerun
 from swarm.decoding.windows import Window
-from swarm.sim.lies import (
-    noise,
-    small_frames,
-)
+from swarm.sim.lies import noise, small_frames
 from swarm.wire.tensors import WireTensor
 
-
-@pytest.fixture
-def make(material: Material) -> Callable[[], Swarm]:
-    """Swarms whose clients have not seen any answers yet."""
-    return lambda: fresh(material)
-
-
-@pytest.fixture(scope="module")
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """A model whose context takes long prompts."""
-    return Material.load(tmp_path_factory.mktemp("roomy"), max_positions=4096)
-
-
-@pytest.fixture(autouse=True)
-def _chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "STICKY", 1e9)
+pytestmark = pytest.mark.usefixtures("chains_stay")
 
 
 @pytest.mark.parametrize("defended", [True, False])
@@ -68,7 +49,7 @@ async def test_a_liar_is_banned_after_its_first_text(
     name: str,
     stage: tuple[int, int],
     defended: bool,
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
     material: Material,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -76,7 +57,7 @@ async def test_a_liar_is_banned_after_its_first_text(
     monkeypatch.setattr(Guard, "objection", lambda *_: None)
     if not defended:
         monkeypatch.setattr(Tolerance, "holds", lambda *_: True)
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(swarm, material, LIARS[name], stage)
         async with swarm.audits() as audits:
             await write(swarm)
@@ -89,7 +70,10 @@ async def test_a_liar_is_banned_after_its_first_text(
 @pytest.mark.threat("two-faced")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_audits_cannot_be_told_from_texts(
-    defended: bool, make: Callable[[], Swarm], material: Material, monkeypatch: pytest.MonkeyPatch
+    defended: bool,
+    make_fresh: Callable[[], Swarm],
+    material: Material,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A liar that is honest to prompts, and to all that looks like them.
 
@@ -101,7 +85,7 @@ async def test_audits_cannot_be_told_from_texts(
 
     if not defended:
         monkeypatch.setattr(rerun, "replay_windows", prefill)
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(swarm, material, saying(noise, small_frames), STAGES[0])
         async with swarm.audits() as audits:
             await write(swarm, prompt=[5, 6, 7, 8, 9] * 4)
@@ -133,14 +117,17 @@ async def test_a_liar_is_banned_however_long_the_prompt(
 @pytest.mark.threat("rare-lie")
 @pytest.mark.parametrize("defended", [True, False])
 async def test_a_liar_that_lies_in_one_frame_of_a_hundred_is_banned(
-    defended: bool, make: Callable[[], Swarm], material: Material, monkeypatch: pytest.MonkeyPatch
+    defended: bool,
+    make_fresh: Callable[[], Swarm],
+    material: Material,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is used whenever it may be, being the fastest."""
     chance, texts = random.Random(3), 0
     if not defended:
         monkeypatch.setattr(Tolerance, "holds", lambda *_: True)
     monkeypatch.setattr(choice, "STICKY", 1.0)
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(
             swarm, material, saying(noise, lambda _: chance.random() < 0.01), STAGES[0]
         )
@@ -156,9 +143,9 @@ async def test_a_liar_that_lies_in_one_frame_of_a_hundred_is_banned(
 
 
 async def test_where_two_disagree_and_there_is_no_third_nobody_is_banned(
-    make: Callable[[], Swarm], material: Material
+    make_fresh: Callable[[], Swarm], material: Material
 ) -> None:
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await swarm.join(LIARS["wrong-weights"](material, STAGES[0]))
         await swarm.add(STAGES[1])
         await swarm.router.chain()
@@ -201,7 +188,7 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
     name: str,
     stage: tuple[int, int],
     defended: bool,
-    make: Callable[[], Swarm],
+    make_fresh: Callable[[], Swarm],
     material: Material,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,7 +197,7 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
         downstream, "_packed", WireTensor.pack
     )  # peers notice what is not finite themselves, if they want
     monkeypatch.setattr(session, "_fits", lambda *_: True)
-    async with swarm_of(make) as swarm:
+    async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(
             swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage
         )

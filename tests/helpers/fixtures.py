@@ -8,6 +8,7 @@ from warm import OVEN, warmly
 
 from helpers.clock import clock
 from helpers.dial_back import bootstrap
+from helpers.liars import chains_stay, make_fresh, roomy
 from helpers.loopback import children
 from helpers.model_folders import draft, target
 from helpers.swarm_in_process import expected, make, material
@@ -15,11 +16,14 @@ from helpers.swarm_in_thread import threaded
 
 __all__ = [
     "bootstrap",
+    "chains_stay",
     "clock",
     "draft",
     "expected",
     "make",
+    "make_fresh",
     "material",
+    "roomy",
     "target",
     "threaded",
     "warmly",

@@ -4,10 +4,13 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from helpers.loopback import Peer, soon
 from helpers.models import VOCAB
 from helpers.swarm_in_process import Material, Swarm
 from swarm.audit.guard import Guard
+from swarm.chain import choice
 from swarm.model.span import Span
 from swarm.sim.lies import (
     LyingSpan,
@@ -72,3 +75,21 @@ async def write(swarm: Swarm, **options: object) -> None:
 def fresh(material: Material) -> Swarm:
     """Return a swarm whose client has not seen any answers yet."""
     return Swarm(replace(material, models=replace(material.models, guard=Guard())))
+
+
+@pytest.fixture
+def make_fresh(material: Material) -> Callable[[], Swarm]:
+    """Return what makes swarms whose clients have not seen any answers yet."""
+    return lambda: fresh(material)
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Return a model whose context takes long prompts."""
+    return Material.load(tmp_path_factory.mktemp("roomy"), max_positions=4096)
+
+
+@pytest.fixture
+def chains_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every client on its chain as long as that can be used."""
+    monkeypatch.setattr(choice, "STICKY", 1e9)
