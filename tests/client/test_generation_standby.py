@@ -71,7 +71,7 @@ async def test_those_that_stand_by_die(
             await peer.die()
 
     async with swarm_of(make, *STAGES, *STAGES) as swarm:
-        await swarm.add((1, 3))  # so that somebody is left
+        await swarm.add((1, 3))  # so that a peer is left
         text = await soon(swarm.write(when_all_stand_by(strike), standby=True, **way))
         assert text.token_ids == expected
         assert [f.layers for f in text.stats.failovers] == ([(1, 3)] if together else [])

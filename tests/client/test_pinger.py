@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from helpers.loopback import Server, pong, somebody, soon
+from helpers.loopback import Server, new_member, pong, soon
 from swarm.client import pinger
 from swarm.client.pinger import ANSWERED_S, SILENT_S, Pinger
 from swarm.network.dht.records import PeerRecord
@@ -38,7 +38,7 @@ class Swarm:
 @pytest.fixture
 async def swarm(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Swarm]:
     monkeypatch.setattr(pinger, "MAX_CANDIDATES", FEW)
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     connections = Connections(dialer)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(dialer.close)

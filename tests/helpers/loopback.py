@@ -112,7 +112,7 @@ async def listen(link: Link) -> None:
         pass
 
 
-def somebody(network: Network = NETWORK) -> LocalMember:
+def new_member(network: Network = NETWORK) -> LocalMember:
     """Return a member of a network with a new key."""
     return LocalMember(Identity.generate(), network)
 
@@ -295,7 +295,7 @@ async def dialed(
     server: Server, delay_ms: float = 0.0, me: LocalMember | None = None
 ) -> AsyncIterator[Link]:
     """Yield a client's link to a server."""
-    dialer = Dialer(me or somebody(), delay_ms)
+    dialer = Dialer(me or new_member(), delay_ms)
     try:
         async with await dialer.connect(*server.where) as link:
             yield link

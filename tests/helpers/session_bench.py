@@ -15,9 +15,9 @@ from helpers.loopback import (
     WatchedSpan,
     dialed,
     eventually,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
 )
 from helpers.models import LAYERS
@@ -122,7 +122,7 @@ async def stage(
     **limits: float,
 ) -> AsyncIterator[Stage]:
     client, following, other, faults, watched = Other(), Other(), Other(), [], WatchedSpan(span)
-    scheduler, dialer = Scheduler(watched), Dialer(somebody())  # type: ignore[arg-type]
+    scheduler, dialer = Scheduler(watched), Dialer(new_member())  # type: ignore[arg-type]
     links = NextLinks(dialer, lambda *_: None, lambda _: None)
     computing = asyncio.create_task(scheduler.run())
     async with (

@@ -16,7 +16,7 @@ from helpers.loopback import (
     Peer,
     WatchedSpan,
     eventually,
-    somebody,
+    new_member,
     tiny_checkpoint,
     tokenizer_of,
 )
@@ -92,7 +92,7 @@ class Swarm:
         self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
         self._threads = Executors(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._dialer = Dialer(somebody())
+        self._dialer = Dialer(new_member())
         self._connections = Connections(self._dialer)
         self.know(())
 

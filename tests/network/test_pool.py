@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from helpers.clock import Clock
-from helpers.loopback import Server, eventually, listen, pong, somebody, soon
+from helpers.loopback import Server, eventually, listen, new_member, pong, soon
 from swarm.identity import Identity
 from swarm.network import pool
 from swarm.network.links import connection, handshake
@@ -33,7 +33,7 @@ class Hanging(Server):
 
 @pytest.fixture
 async def connections(clock: Clock) -> AsyncIterator[Connections]:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     connections = Connections(dialer, clock)
     yield connections
     await connections.close()

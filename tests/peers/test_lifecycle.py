@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from helpers.loopback import eventually, opening, session_id, somebody, soon
+from helpers.loopback import eventually, new_member, opening, session_id, soon
 from peers import lifecycle as module
 from peers.compute.loader import Loader
 from peers.compute.memory import DeviceMemory, DoesNotFit, MemoryBudget
@@ -92,7 +92,7 @@ class Peer:
 async def idle(tiny: Checkpoint) -> AsyncIterator[Peer]:
     """A peer that serves nothing yet."""
     room = MemoryBudget.measure(tiny, torch.float32, DeviceMemory(torch.device("cpu")), 100)
-    loader, dialer = Failing(tiny, torch.float32, room, 1, None), Dialer(somebody())
+    loader, dialer = Failing(tiny, torch.float32, room, 1, None), Dialer(new_member())
     handler, offer = Handler(tiny.fingerprint, dialer), Offer((0, 1))
 
     async def publish() -> None:

@@ -17,9 +17,9 @@ from helpers.loopback import (
     PATIENCE_S,
     ask,
     eventually,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tiny_checkpoint,
 )
@@ -100,7 +100,7 @@ async def test_a_peer_is_found_and_answers_until_it_is_stopped(
     )
     assert progress[-1][0] == progress[-1][1] > 0
 
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     connections = Connections(dialer)
     reached = await soon(connections.reach([record]))
     assert list(reached) == [record.peer_id]
@@ -243,7 +243,7 @@ async def test_running_sessions_get_a_grace_in_which_the_record_says_so(
     life = asyncio.create_task(serve(options(tiny, bootstrap, grace_s=60.0), stop, said.append))
     await eventually(lambda: bool(said) or life.done())
     (record,) = await bootstrap.peers(tiny.fingerprint, LAYERS)
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     async with await dialer.connect(
         record.addresses[0], record.certificate, record.peer_id
     ) as link:

@@ -1,5 +1,7 @@
-"""The hello without links: two sides, and somebody between them who may change, replay and pass on
-what they say."""
+"""The handshake without links: two sides, and an attacker between them.
+
+The attacker may change, replay and pass on what they say.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -19,7 +19,7 @@ def nearest(key: bytes, nodes: list[bytes], count: int) -> list[bytes]:
 
 
 def seen(nodes: list[bytes], keys: list[bytes], rng: random.Random) -> EclipseDetector:
-    """By somebody who searches this network for these keys, and asks two nodes each."""
+    """By a node that searches this network for these keys, and asks two nodes each."""
     ours = EclipseDetector()
     ours.place = rng.randbytes(ID_BYTES)
     for key in (ours.place, *keys):

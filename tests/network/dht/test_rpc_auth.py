@@ -1,4 +1,4 @@
-"""Calls inside a private swarm, as somebody would have to forge them."""
+"""Calls inside a private swarm, as an outsider would have to forge them."""
 
 import pytest
 

@@ -10,7 +10,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from helpers.loopback import NETWORK, Server, ask, dialed, eventually, listen, pong, somebody, soon
+from helpers.loopback import (
+    NETWORK,
+    Server,
+    ask,
+    dialed,
+    eventually,
+    listen,
+    new_member,
+    pong,
+    soon,
+)
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.links import handshake, websocket
@@ -31,7 +41,7 @@ PRIVATE = Network("test", key=b"k" * 32)
 async def test_both_sides_of_a_link_know_each_other_and_the_dialling_one_the_round_trip(
     delay_ms: float,
 ) -> None:
-    me = somebody()
+    me = new_member()
     async with Server(pong, delay_ms) as server, dialed(server, delay_ms, me) as link:
         assert link.peer_id == server.identity.peer_id
         assert 2 * delay_ms <= link.rtt_ms < float("inf")
@@ -42,19 +52,19 @@ async def test_both_sides_of_a_link_know_each_other_and_the_dialling_one_the_rou
 
 async def test_links_of_a_private_network_are_for_its_members() -> None:
     async with Server(pong, network=PRIVATE) as server:
-        async with dialed(server, me=somebody(PRIVATE)) as link:
+        async with dialed(server, me=new_member(PRIVATE)) as link:
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
         for network, why in (
             (NETWORK, "--network-key"),
             (Network("test", key=b"x" * 32), "network's key"),
         ):
             with pytest.raises(LinkClosed, match=why):
-                async with dialed(server, me=somebody(network)):
+                async with dialed(server, me=new_member(network)):
                     pass
 
 
 async def test_links_from_and_to_those_who_are_not_listed_are_refused() -> None:
-    me, theirs = somebody(), Identity.generate()
+    me, theirs = new_member(), Identity.generate()
     listed = Network("test", members=frozenset({me.peer_id, theirs.peer_id}))
     async with Server(pong, network=listed, identity=theirs) as server:
         async with dialed(server, me=me) as link:
@@ -77,7 +87,7 @@ async def test_another_network_and_another_version_are_said(
 ) -> None:
     async with Server(pong) as server:
         with pytest.raises(LinkClosed, match="the network 'test', not 'other'"):
-            async with dialed(server, me=somebody(Network("other"))):
+            async with dialed(server, me=new_member(Network("other"))):
                 pass
         monkeypatch.setattr(said.DiallingSide.__init__, "__defaults__", ((3,),))
         with pytest.raises(
@@ -89,7 +99,7 @@ async def test_another_network_and_another_version_are_said(
 
 
 async def test_over_a_stream_the_hello_is_bound_to_its_two_libp2p_nodes() -> None:
-    me, other = somebody(), somebody()
+    me, other = new_member(), new_member()
     for channels, good in (
         ((b"libp2p:a/b", b"libp2p:a/b"), True),
         ((b"libp2p:a/m", b"libp2p:m/b"), False),
@@ -118,10 +128,10 @@ async def test_who_says_no_hello_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         _, writer = await asyncio.open_connection(sock=there)
         async with StreamLink(*await asyncio.open_connection(sock=here), "mute") as link:
             if serving:
-                assert not await soon(HandshakeLimiter(somebody()).admits(link))
+                assert not await soon(HandshakeLimiter(new_member()).admits(link))
             else:
                 with pytest.raises(LinkClosed, match="no hello in"):
-                    await soon(introduce(link, somebody(), somebody().peer_id))
+                    await soon(introduce(link, new_member(), new_member().peer_id))
             assert link.closed
         writer.close()
 
@@ -135,7 +145,7 @@ async def test_a_cancelled_hello_leaves_no_link() -> None:
     held: list[Link] = []
     async with Server(listen) as server:
         server.door.admits = mute  # type: ignore[method-assign]
-        dialer = Dialer(somebody())
+        dialer = Dialer(new_member())
         dialling = asyncio.create_task(dialer.connect(*server.where))
         await eventually(lambda: bool(held))
         dialling.cancel()
@@ -163,7 +173,7 @@ async def test_a_recorded_hello_opens_no_link(
 ) -> None:
     if not defended:
         monkeypatch.setattr(said, "new_nonce", lambda: bytes(32))
-    me, sent = somebody(), list[bytes]()
+    me, sent = new_member(), list[bytes]()
     async with Server(pong) as server:
         async with bare(server) as link:
             send = link.send_bytes
@@ -200,7 +210,7 @@ async def test_a_record_with_somebody_elses_address_leads_to_nobody(
         monkeypatch.setattr(said, "is_expected", lambda *_: True)
     mallory = Identity.generate().peer_id
     async with Server(pong) as bob:
-        dialer = Dialer(somebody())
+        dialer = Dialer(new_member())
         if defended:
             with pytest.raises(LinkClosed, match=f"not ...{mallory[-8:]}"):
                 await soon(dialer.connect(bob.address, bob.certificate, mallory))
@@ -222,7 +232,7 @@ async def test_a_stranger_gets_no_link(
     if not defended:
         monkeypatch.setattr(said, "has_key", lambda *_: True)
         monkeypatch.setattr(Network, "admits", lambda *_: True)
-    me = somebody()
+    me = new_member()
     async with Server(pong, network=network, identity=theirs) as server, bare(server) as link:
         start = Hello(
             nonce=bytes(32), versions=said.SUPPORTED_VERSIONS, network="test", peer_id=me.peer_id
@@ -299,7 +309,7 @@ async def test_nobody_stands_between_two_members(
 ) -> None:
     if not defended:
         monkeypatch.setattr(websocket, "_pinned", lambda _: False)
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     async with Server(pong) as server, Between(server) as between:
         dialling = dialer.connect(between.address, *server.where[1:])
         if defended:
@@ -318,7 +328,7 @@ def test_a_door_bounds_what_has_begun_by_address_and_in_all(
 ) -> None:
     monkeypatch.setattr(handshake, "MAX_UNFINISHED", 3)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 2)
-    door = HandshakeLimiter(somebody())
+    door = HandshakeLimiter(new_member())
     visits = [door.enter("a"), door.enter("a")]
     assert door.enter("a") is None
     assert door.enter("b") is not None
@@ -333,7 +343,7 @@ def test_a_door_bounds_what_has_begun_by_address_and_in_all(
 
 async def _version_with(server: Server, clients: int) -> int:
     """The version of a gateway's link, over which it was answered."""
-    dialer = Dialer(somebody(), speaks_for=clients)
+    dialer = Dialer(new_member(), speaks_for=clients)
     try:
         async with await dialer.connect(*server.where) as link:
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 import swarm.network.links.link as links
 import swarm.network.links.websocket as websockets
-from helpers.loopback import PATIENCE_S, Server, dialed, eventually, session_id, somebody, soon
+from helpers.loopback import PATIENCE_S, Server, dialed, eventually, new_member, session_id, soon
 from swarm.identity import Identity
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
@@ -32,7 +32,7 @@ async def silent(link: Link) -> None:
 
 @pytest.fixture
 async def dialer() -> AsyncIterator[Dialer]:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     yield dialer
     await dialer.close()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.loopback import ask as ask_link
-from helpers.loopback import eventually, hidden_frame, somebody, soon
+from helpers.loopback import eventually, hidden_frame, new_member, soon
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory
@@ -40,10 +40,10 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
         async for message in link:
             await link.send(message)
 
-    me = somebody(network)
+    me = new_member(network)
     relay = await Relay.start(network)
     client = await Directory.join(Identity.generate(), network, client_mode=True)
-    dialer = Dialer(somebody(network), streams=client.streams)
+    dialer = Dialer(new_member(network), streams=client.streams)
     try:
         await relay.streams.serve(HandshakeLimiter(me), echo)
         (place,) = await soon(relay.wait_for_place(client.streams, PLACE_TIMEOUT_S))
@@ -76,7 +76,7 @@ async def test_links_come_in_through_a_relay(bootstrap: Directory) -> None:
 
 
 async def test_without_a_daemon_no_relay_is_dialled() -> None:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     with pytest.raises(LinkClosed, match="no libp2p daemon"):
         await dialer.connect(
             str(RelayedAddress(f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}", NOBODY)), "0" * 64, NOBODY

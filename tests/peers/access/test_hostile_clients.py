@@ -12,9 +12,9 @@ from helpers.loopback import (
     ask,
     dialed,
     eventually,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tokens_frame,
 )
@@ -45,7 +45,7 @@ async def besieged(
 ) -> AsyncIterator[tuple[Peer, Link]]:
     """A peer, and an attacker's link to it.
 
-    Whatever happened, somebody else is served in the end.
+    Whatever happened, another client is served in the end.
     """
     async with Peer(span, tiny.fingerprint, limits=limits, **options) as peer:
         serve = peer.server._serve
@@ -256,7 +256,7 @@ async def test_what_a_gateway_says_reaches_the_peers_books(span: Span, tiny: Che
     limits = AccessLimits(openings=Rate(1e-6, 2), openings_of_address=Rate(1e-6, 100))
     for clients, granted in ((1, 2), (3, 6)):
         async with Peer(span, tiny.fingerprint, limits=limits) as peer:
-            dialer = Dialer(somebody(), speaks_for=clients)
+            dialer = Dialer(new_member(), speaks_for=clients)
             async with await dialer.connect(*peer.server.where) as link:
                 opened = 0
                 for number in range(granted + 1):

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from helpers.loopback import Server, listen, somebody, soon
+from helpers.loopback import Server, listen, new_member, soon
 from peers.access import reachability as module
 from peers.access.entering import insist
 from peers.access.reachability import (
@@ -67,7 +67,9 @@ def test_what_works_for_some_only_is_not_enough() -> None:
 
 async def test_nobody_is_asked_about_loopback() -> None:
     talk: list[PeerEvent] = []
-    reach = AnnouncedAddresses(Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), listen)
+    reach = AnnouncedAddresses(
+        Network("test"), "127.0.0.1:1", HandshakeLimiter(new_member()), listen
+    )
     async with asked(reach, talk.append):
         assert reach.addresses == ("127.0.0.1:1",)
         assert reach.is_direct
@@ -94,7 +96,7 @@ async def test_who_cannot_be_asked_about_is_announced_and_that_is_said() -> None
         Identity.generate(), Network("test"), bootstrap_node=True
     ) as mute:
         reach = AnnouncedAddresses(
-            Network("test", mute.addresses), "127.0.0.1:1", HandshakeLimiter(somebody()), listen
+            Network("test", mute.addresses), "127.0.0.1:1", HandshakeLimiter(new_member()), listen
         )
         async with asked(reach, talk.append):
             assert reach.addresses == ("127.0.0.1:1",)
@@ -115,7 +117,7 @@ async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes
             await soon(reach.enter(directory))
             (place,) = reach.addresses
             assert is_relayed(place)
-            dialer = Dialer(somebody(), streams=directory.streams)
+            dialer = Dialer(new_member(), streams=directory.streams)
             link = await soon(dialer.connect(*(place, *server.where[1:])))
             assert link.relayed
             await link.close()
@@ -171,7 +173,8 @@ async def test_no_way_in_at_all_is_said(
     async with (
         entered(network) as directory,
         asked(
-            AnnouncedAddresses(network, "127.0.0.1:1", HandshakeLimiter(somebody()), listen), quiet
+            AnnouncedAddresses(network, "127.0.0.1:1", HandshakeLimiter(new_member()), listen),
+            quiet,
         ) as reach,
     ):
         await reach._relay.stop()
@@ -187,7 +190,7 @@ async def test_no_bootstrap_node_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(NoBootstrap):
         async with asked(
             AnnouncedAddresses(
-                Network("test", (nobody,)), "127.0.0.1:1", HandshakeLimiter(somebody()), listen
+                Network("test", (nobody,)), "127.0.0.1:1", HandshakeLimiter(new_member()), listen
             ),
             quiet,
         ):

@@ -17,9 +17,9 @@ from helpers.loopback import (
     ask,
     dialed,
     eventually,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tokens_frame,
 )
@@ -77,7 +77,7 @@ async def test_a_peer_counts_what_it_does(span: Span, tiny: Checkpoint) -> None:
     async with Peer(span, tiny.fingerprint) as peer:
         offer = Offer((0, LAYERS), "online", 12.5, peer.budget)
         reach = AnnouncedAddresses(
-            Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link
+            Network("test"), "127.0.0.1:1", HandshakeLimiter(new_member()), _no_link
         )
         metrics = PeerMetrics(peer.handler, offer, reach, {"model": "tiny"})
         before = read(metrics)
@@ -122,7 +122,7 @@ async def test_what_is_refused_is_told_by_its_kind_and_never_by_whose_it_is(
 ) -> None:
     async with Peer(span, tiny.fingerprint, cache_tokens=32) as peer:
         reach = AnnouncedAddresses(
-            Network("test"), "127.0.0.1:1", HandshakeLimiter(somebody()), _no_link
+            Network("test"), "127.0.0.1:1", HandshakeLimiter(new_member()), _no_link
         )
         metrics = PeerMetrics(
             peer.handler, Offer((0, LAYERS), "online", 1.0, peer.budget), reach, {}

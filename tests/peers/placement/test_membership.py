@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from helpers.loopback import Server, pong, somebody, soon
+from helpers.loopback import Server, new_member, pong, soon
 from helpers.models import LAYERS
 from peers.placement import membership as censuses
 from peers.placement.membership import Membership, as_serving, usual_speed
@@ -46,7 +46,7 @@ class Lab:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     async with AsyncExitStack() as stack:
         yield Lab(stack, dialer)
     await dialer.close()

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from helpers.loopback import Server, pong, somebody, soon
+from helpers.loopback import Server, new_member, pong, soon
 from peers.placement.neighbours import Neighbours, likely
 from swarm.network.dht.records import MAX_NEIGHBOURS, PeerRecord, neighbour_key
 from swarm.network.links.dialer import Dialer
@@ -27,7 +27,7 @@ class RecordSource:
 
 @pytest.fixture
 async def neighbours() -> AsyncIterator[Neighbours]:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     neighbours = Neighbours(dialer)
     yield neighbours
     await neighbours.close()

@@ -10,9 +10,9 @@ from helpers.loopback import (
     dialed,
     eventually,
     hidden_frame,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tokens_frame,
 )
@@ -89,14 +89,14 @@ async def test_nobody_commands_anothers_session(
     """Not even the peer before, which does speak in it."""
     if not defended:
         monkeypatch.setattr(PeerSession, "obeys", lambda *_: True)
-    before = somebody()
+    before = new_member()
     async with Peer(upper, tiny.fingerprint) as peer, dialed(peer.server) as client:
         async with dialed(peer.server, me=before) as previous:
             message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=before.peer_id)
             assert isinstance(await ask(client, message), Opened)
             hop = peer.server.hop
             for command in (
-                AcceptFrom(session=session_id(), speakers=(somebody().peer_id,)),
+                AcceptFrom(session=session_id(), speakers=(new_member().peer_id,)),
                 Reroute(session=session_id(), epoch=1, root=0, next=hop),
                 Mirror(session=session_id(), to=hop),
                 Probe(session=session_id()),
@@ -118,7 +118,7 @@ async def test_nobody_commands_anothers_session(
 
 
 async def test_another_peer_before_is_named_by_the_client(upper: Span, tiny: Checkpoint) -> None:
-    one, other = somebody(), somebody()
+    one, other = new_member(), new_member()
     async with (
         Peer(upper, tiny.fingerprint) as peer,
         dialed(peer.server) as client,
@@ -151,7 +151,7 @@ async def test_another_peer_before_is_named_by_the_client(upper: Span, tiny: Che
 async def test_the_same_peer_over_another_link_is_the_same_speaker(
     upper: Span, tiny: Checkpoint
 ) -> None:
-    before = somebody()
+    before = new_member()
     async with Peer(upper, tiny.fingerprint) as peer, dialed(peer.server) as client:
         message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=before.peer_id)
         assert isinstance(await ask(client, message), Opened)

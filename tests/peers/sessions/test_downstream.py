@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from helpers.loopback import Server, dialed, opening, session_id, somebody, soon, tokens_frame
+from helpers.loopback import Server, dialed, new_member, opening, session_id, soon, tokens_frame
 from helpers.models import LAYERS
 from helpers.session_bench import Other, stick
 from peers.compute.history import History
@@ -63,7 +63,7 @@ def placement(start: int, *keep: int) -> Placement:
 @asynccontextmanager
 async def place(*, last: bool = False, history: History | None = None) -> AsyncIterator[Place]:
     client, following, other = Other(), Other(), Other()
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     links = NextLinks(dialer, lambda *_: None, lambda _: None)
     async with (
         Server(client.listen) as at_client,

@@ -21,9 +21,9 @@ from helpers.loopback import (
     dialed,
     eventually,
     hidden_frame,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tokens_frame,
 )
@@ -253,7 +253,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_shares_a_link_wit
 ) -> None:
     """Frames of two clients come over one link of the peer before; faults for one must not delay
     the other."""
-    before = somebody()
+    before = new_member()
     async with (
         Peer(spans[1], tiny.fingerprint) as peer,
         dialed(peer.server) as deaf,

@@ -22,9 +22,9 @@ from helpers.loopback import (
     dialed,
     eventually,
     hidden_frame,
+    new_member,
     opening,
     session_id,
-    somebody,
     soon,
     tokens_frame,
 )
@@ -86,7 +86,7 @@ async def test_hidden_states_of_another_width_are_refused(
 async def watched(span: Span, tiny: Checkpoint) -> AsyncIterator[tuple[WatchedSpan, Peer, Link]]:
     """A peer in the middle of a chain, which is seen computing, and the link of the peer before
     it."""
-    seen, previous = WatchedSpan(span), somebody()
+    seen, previous = WatchedSpan(span), new_member()
     async with lone_peer(seen, tiny) as (peer, link), dialed(peer.server, me=previous) as before:  # type: ignore[arg-type]
         message = opening(tiny.fingerprint, MIDDLE, LAYERS, previous=previous.peer_id)
         assert isinstance(await ask(link, message), Opened)
@@ -139,7 +139,7 @@ async def test_what_is_no_number_is_not_computed(
 async def test_the_session_outlives_a_peer_that_sends_what_is_no_number(
     spans: tuple[Span, ...], tiny: Checkpoint
 ) -> None:
-    previous = somebody()
+    previous = new_member()
     async with (
         lone_peer(spans[1], tiny) as (peer, link),
         dialed(peer.server, me=previous) as before,

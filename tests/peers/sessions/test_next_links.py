@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from helpers.loopback import Server, eventually, listen, session_id, somebody, soon
+from helpers.loopback import Server, eventually, listen, new_member, session_id, soon
 from peers.sessions import next_links
 from peers.sessions.next_links import NextLinks
 from swarm.network.links.dialer import Dialer
@@ -30,7 +30,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def links(heard: Heard) -> AsyncIterator[NextLinks]:
-    dialer = Dialer(somebody())
+    dialer = Dialer(new_member())
     links = NextLinks(
         dialer, lambda link, fault: heard.faults.append((link, fault)), heard.lost.append
     )
