@@ -98,6 +98,21 @@ class Audits:
 
 
 @dataclass(frozen=True)
+class TimeShare:
+    """The parts of a text's time, by what the text waited for. They add up to 1.
+
+    What went on beside it does not count (`swarm.client.critical_path`).
+    """
+
+    links: float  # frames and answers on their way
+    stages: float  # peers that computed this text's tokens
+    judging: float  # the client's head, and the decisions
+    drafting: float  # the client's drafter
+    # all else: other sessions at a peer, repairs of the chain, the client's other tasks
+    waiting: float
+
+
+@dataclass(frozen=True)
 class Stats:
     """Figures of one generation. Rates are None if nothing was drafted or decided."""
 
@@ -153,6 +168,9 @@ class Stats:
     # tokens of the prompt that the peers held already, from a text that it continues
     cached_tokens: int = 0
     audits: Audits = Audits()
+    share: TimeShare | None = None  # of the text's time; None if no token was decided
+    # mean time from taking an answer to having decided, the prompt's left out; None without answers
+    judge_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ class GenerationStream:
         self._auditor.offer(evidence, computed)
 
     async def _judge(self, sequence: TextSequence, answer: ChainAnswer) -> list[Piece]:
-        taken = sequence.take(answer.windows)
+        taken = sequence.take(answer.windows, answer.measured, answer.at)
         if not taken:
             return []
         self._measured = answer.measured

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from swarm.client.critical_path import CriticalPath
 from swarm.decoding.bound import time_bound_ms
 from swarm.decoding.counts import Counts
 from swarm.decoding.decoder import FinishReason
@@ -41,6 +42,9 @@ class Meter:
     """Takes measurements while a generation runs; `Meter.stats` sums up.
 
     Times are seconds of `clock`.
+
+    Attributes:
+        path: what the text waited for; it is told of every event.
     """
 
     clock: Callable[[], float] = time.perf_counter
@@ -52,9 +56,15 @@ class Meter:
     draft_tokens: int = 0
     loops: list[Measured] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    judge_s: list[float] = field(default_factory=list)
+    path: CriticalPath = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.path = CriticalPath(self.clock)
 
     def start(self) -> None:
         self.started = self.first_token = self.last_token = self.clock()
+        self.path.start()
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Note that a line became longer by ``tokens``, and perhaps others with it.
@@ -73,6 +83,10 @@ class Meter:
         self.new_tokens += tokens
         self.loops.append(measured)
         self.positions.append(positions)
+
+    def judged(self, left: bool) -> None:
+        """Note that the answer that was last taken is judged; see `CriticalPath.judged`."""
+        self.judge_s.append(self.path.judged(left))
 
     @property
     def stages(self) -> dict[Stage, StageTimes]:
@@ -137,6 +151,8 @@ class Meter:
             failovers=facts.failovers,
             seed=facts.seed,
             finish_reason=facts.finish_reason,
+            share=self.path.share(),
+            judge_ms=_mean(self.judge_s[1:] or self.judge_s) * 1e3 if self.judge_s else None,
         )
 
     @property

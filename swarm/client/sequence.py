@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -107,7 +107,10 @@ class TextSequence:
     def ask(self) -> Ask | None:
         """Return what to draft now, if anything, for `draft`, whose result goes to `propose`."""
         self._replan()
-        return self.decoder.ask()
+        ask = self.decoder.ask()
+        if ask:
+            self.meter.path.asked()
+        return ask
 
     def draft(self, ask: Ask) -> Draft:
         """Draft for an `Ask`.
@@ -132,6 +135,7 @@ class TextSequence:
             self.draft_error = draft.error
         self._draft_ms += draft.seconds * 1e3
         self.meter.drafted(max(map(len, draft.guesses), default=0), draft.seconds)
+        self.meter.path.drafted(draft.seconds)
         self.decoder.propose(ask, draft.guesses)
 
     # Sending.
@@ -139,7 +143,10 @@ class TextSequence:
     def next_window(self) -> Window | None:
         """Return the next window to send, or None if there is nothing to send now."""
         self._replan()
-        return self.decoder.next_window()
+        window = self.decoder.next_window()
+        if window:
+            self.meter.path.sent(window.first, self.decoder.plan.pace_ms / 1e3, self.pace_s)
+        return window
 
     @property
     def urgent(self) -> bool:
@@ -160,9 +167,20 @@ class TextSequence:
 
     # Judging.
 
-    def take(self, windows: Iterable[Window]) -> list[tuple[int, DraftNode]]:
-        """Return the rows of an answer to turn into logits, for `judge`; see `Decoder.take`."""
-        return self.decoder.take(windows)
+    def take(
+        self, windows: Sequence[Window], measured: Measured, at: float | None = None
+    ) -> list[tuple[int, DraftNode]]:
+        """Return the rows of an answer to turn into logits, for `judge`; see `Decoder.take`.
+
+        Args:
+            at: when the answer arrived, by the meter's clock; None is now.
+        """
+        path = self.meter.path
+        path.answered(windows[-1].first, self.meter.clock() if at is None else at, measured)
+        rows = self.decoder.take(windows)
+        if not rows:
+            path.judged(left=False)
+        return rows
 
     def judge(
         self,
@@ -179,6 +197,7 @@ class TextSequence:
                 hidden states.
         """
         decisions = self.decoder.judge(answered, logits, hidden)
+        self.meter.judged(left=self.decoder.urgent)
         if not decisions:
             return []
         self._learn(len(answered), measured, len(decisions))

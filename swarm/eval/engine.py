@@ -91,10 +91,11 @@ class InProcess:
                 started = time.perf_counter()
                 logits = whole.answer(window)
                 took_ms = (time.perf_counter() - started) * 1e3
-                taken = turn.take([window])
+                measured = Measured(took_ms, (took_ms,))
+                taken = turn.take([window], measured)
                 rows = [row for row, _ in taken]
                 nodes = [node for _, node in taken]
-                turn.judge(nodes, logits[rows], Measured(took_ms, (took_ms,)))
+                turn.judge(nodes, logits[rows], measured)
         return turn.sum_up()
 
     @torch.inference_mode()

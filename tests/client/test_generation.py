@@ -3,7 +3,7 @@ had."""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
@@ -71,6 +71,24 @@ async def test_whoever_takes_a_place_is_credited_with_its_own_times(
                 pytest.approx(took_ms[peer.id] / layers),
             )
         assert all(swarm.health.layer_ms(stop.peer_id) for stop in text.route)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+async def test_the_text_tells_what_it_waited_for(
+    way: dict[str, int], make: Callable[[], Swarm]
+) -> None:
+    """The parts add up, also over a failure."""
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        for strike in (None, killing(1)):
+            stats = (await soon(swarm.write(strike, **way))).stats
+            assert stats.share is not None
+            parts = astuple(stats.share)
+            assert sum(parts) == pytest.approx(1)
+            assert min(parts) >= -1e-9
+            assert min(stats.share.links, stats.share.stages, stats.share.judging) > 0
+            assert stats.drafted_tokens or stats.share.drafting == 0
+            assert stats.judge_ms is not None
+            assert stats.judge_ms > 0
 
 
 async def test_what_a_reader_takes_counts_neither_as_a_pause_nor_as_patience() -> None:

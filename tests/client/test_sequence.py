@@ -19,6 +19,8 @@ from swarm.model.branching import BranchingModel
 from swarm.model.draft import DraftModel
 from swarm.outputs import Measured
 
+MEASURED = Measured(50.0, (1.0,), (0.0,))
+
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
@@ -41,10 +43,10 @@ def run(target, request, drafter=None, eos=frozenset()):
             turn.propose(ask, turn.draft(ask))
         for window in list(iter(turn.next_window, None)):
             sent[window.position :] = window.tokens
-            taken = turn.take([window])
+            taken = turn.take([window], MEASURED)
             logits = predictions(target, sent)[len(sent) - window.tail :][[row for row, _ in taken]]
             hidden = 2 * logits  # of no meaning, but of every answer its own
-            turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)), hidden)
+            turn.judge([node for _, node in taken], logits, MEASURED, hidden)
     return turn.sum_up()
 
 
@@ -264,11 +266,11 @@ def stream(target, request, draft, seed):
                 chain.step(number)
         if chain.answers and rng.random() < 0.5:
             windows, texts = chain.answers.popleft()
-            if taken := turn.take(windows):
+            if taken := turn.take(windows, MEASURED):
                 logits = torch.stack(
                     [predictions(target, list(texts[row]))[-1] for row, _ in taken]
                 )
-                turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
+                turn.judge([node for _, node in taken], logits, MEASURED)
     return turn.sum_up(), asked
 
 

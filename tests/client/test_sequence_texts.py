@@ -29,11 +29,12 @@ def say(tokenizer, ids, vocabulary=None, **options):
         window = turn.next_window()
         if window is None:
             break
-        taken = turn.take([window])
+        measured = Measured(50.0, (1.0,), (0.0,))
+        taken = turn.take([window], measured)
         logits = torch.nn.functional.one_hot(
             torch.tensor([token]), spoken.checkpoint.vocab_size
         ).float()
-        pieces += turn.judge([node for _, node in taken], logits, Measured(50.0, (1.0,), (0.0,)))
+        pieces += turn.judge([node for _, node in taken], logits, measured)
     turn.decoder.finish_reason = turn.decoder.finish_reason or "swarm_incomplete"
     return pieces, turn.sum_up()
 
