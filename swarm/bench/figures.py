@@ -1,13 +1,13 @@
 """From comparisons to figures: for every way, the median over the prompts."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
 from swarm.bench.compare import Comparison
 from swarm.bench.ways import PLAIN, Way
-from swarm.outputs import Stats
+from swarm.outputs import Stats, TimeShare
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class WayFigures:
         branches: tokens that the draft's second or third choices brought.
         identical: whether all texts are those of plain decoding; None if the way does not promise
             it.
+        judge_ms: until an answer is judged; None without answers.
+        draft_ms: until a drafted line is one token longer; None if nothing was drafted.
+        share: of the time of all texts, by what they waited for.
     """
 
     way: str
@@ -52,9 +55,24 @@ class WayFigures:
     alpha: float | None
     branches: float
     identical: bool | None
+    judge_ms: float | None
+    draft_ms: float | None
+    share: TimeShare | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def figures_from(plain: Mapping[str, Any]) -> WayFigures:
+    """Return the figures that `WayFigures.as_dict` has made plain data of."""
+    share = plain["share"]
+    return WayFigures(
+        **{
+            **plain,
+            "speedup_range": tuple(plain["speedup_range"]),
+            "share": None if share is None else TimeShare(**share),
+        }
+    )
 
 
 def figures(comparisons: Sequence[Comparison], way: Way) -> WayFigures:
@@ -87,6 +105,9 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> WayFigures:
         alpha=_alpha(stats),
         branches=mid(lambda s: s.branch_tokens / s.new_tokens),
         identical=same if way.exact else None,
+        judge_ms=_median(s.judge_ms for s in stats),
+        draft_ms=_median(s.draft_ms_per_token for s in stats),
+        share=_share(stats),
     )
 
 
@@ -99,6 +120,25 @@ def best(rows: Sequence[WayFigures], ways: Sequence[Way]) -> WayFigures:
     """Return the fastest of the ways that wait for every window: the baseline of streaming."""
     waiting = {way.name for way in ways if way.waits and way is not PLAIN}
     return max((row for row in rows if row.way in waiting), key=lambda row: row.speedup)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _share(stats: Sequence[Stats]) -> TimeShare | None:
+    """Return the shares of the time of all texts together. They add up to 1, as those of one do."""
+    known = [(s.share, s.seconds) for s in stats if s.share is not None]
+    whole = sum(seconds for _, seconds in known)
+    if not whole:
+        return None
+    return TimeShare(
+        **{
+            part.name: sum(getattr(share, part.name) * seconds for share, seconds in known) / whole
+            for part in fields(TimeShare)
+        }
+    )
 
 
 def _alpha(stats: Sequence[Stats]) -> float | None:

@@ -1,50 +1,23 @@
 """Figures of a way are medians over the prompts, and ratios are taken prompt by prompt."""
 
 import dataclasses
+import json
 
 import pytest
 
+from helpers.comparisons import compared, generation
 from helpers.terminals import on_screens
 from swarm.bench.compare import Comparison
-from swarm.bench.figures import all_figures, best, figures
+from swarm.bench.figures import all_figures, best, figures, figures_from
 from swarm.bench.show import COLUMNS, EXPLAINED, cells, markdown, show_table
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, window_of
-from swarm.client.meter import Meter, TextFacts
-from swarm.decoding.counts import Counts
-from swarm.outputs import Generation, Measured
 
 WINDOWS = [window_of(8), window_of(16)]
 WAYS = [PLAIN, *WINDOWS, STREAMING, BRANCHES, ADAPTIVE]
 
 
-def generation(tokens_per_second, tokens=(1, 2, 3, 4)):
-    meter = Meter(iter((0.0, len(tokens) / tokens_per_second)).__next__)
-    meter.start()
-    meter.loop(Measured(100.0, (2.0, 3.0)), 5, len(tokens))
-    counts = Counts(
-        loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3
-    )
-    stats = meter.stats(
-        counts,
-        TextFacts(
-            prompt_tokens=1,
-            bytes_sent=400,
-            bytes_received=800,
-            seed=None,
-            exact=True,
-            rule="strict",
-            draft_error=None,
-            failovers=(),
-            finish_reason="length",
-        ),
-    )
-    return Generation("", tuple(tokens), (), stats)
-
-
 def comparison(**speeds):
-    """Of one prompt: plainly ten tokens a second, the others as told or ten times as fast."""
-    ways = {way.name: generation(speeds.get(way.name, 100.0)) for way in WAYS}
-    return Comparison("hello", {**ways, PLAIN.name: generation(10.0)})
+    return compared(WAYS, **speeds)
 
 
 def test_speedups_are_taken_prompt_by_prompt():
@@ -68,6 +41,23 @@ def test_rates_are_per_token():
     )
     assert (row.bytes_sent, row.bytes_received, row.stages_ms) == (100, 200, 5.0)
     assert row.alpha == 0.5
+
+
+def test_a_way_says_what_its_texts_waited_for():
+    row = figures([comparison(), comparison(**{"streaming": 10.0})], STREAMING)
+    assert row.share is not None
+    assert (row.share.judging, row.share.stages, row.share.links) == (
+        pytest.approx(0.1),
+        pytest.approx(0.9 * 0.05),
+        pytest.approx(0.9 * 0.95),
+    )
+    assert sum(dataclasses.astuple(row.share)) == pytest.approx(1.0)
+    assert row.judge_ms == pytest.approx((4.0 + 40.0) / 2)
+
+
+def test_figures_come_back_from_plain_data():
+    row = figures([comparison()], STREAMING)
+    assert figures_from(json.loads(json.dumps(row.as_dict()))) == row
 
 
 def test_only_exact_ways_promise_the_same_text():

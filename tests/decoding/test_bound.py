@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm.decoding.bound import expected_tokens, speedup_bound
+from swarm.decoding.bound import expected_tokens, speedup_bound, time_bound_ms
 
 
 def test_nothing_kept_gains_nothing():
@@ -11,6 +11,12 @@ def test_nothing_kept_gains_nothing():
 
 def test_everything_kept_is_as_fast_as_the_slowest_part():
     assert speedup_bound(1.0, loop_ms=100.0, token_ms=4.0) == 25.0
+
+
+def test_a_draft_slower_than_the_loop_is_bounded_by_plain_decoding():
+    assert speedup_bound(0.8, loop_ms=100.0, token_ms=400.0) == 1.0
+    assert time_bound_ms(10, 2, loop_ms=100.0, token_ms=400.0) == 10 * 100.0
+    assert time_bound_ms(10, 2, loop_ms=100.0, token_ms=40.0) == 3 * 100.0 + 7 * 40.0
 
 
 def test_the_bound_of_the_worked_example():
