@@ -87,6 +87,7 @@ def app() -> None:
     help="Clients that one gateway may ask for at most; 1 takes every gateway for one client.",
 )
 @click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True)  # emulated one-way delay
+@click.option("--scripted", is_flag=True, hidden=True)  # for `swarm bench --shape`
 @click.option(
     "--json",
     "as_json",
@@ -101,6 +102,7 @@ def join(
     grace: float,
     gateway_clients: int,
     link_ms: float,
+    scripted: bool,
     as_json: bool,
 ) -> None:
     """Serve layers of MODEL (a local folder or a hub id) to the swarm.
@@ -134,6 +136,7 @@ def join(
         threads=share.threads,
         link_ms=link_ms,
         metrics=node.metrics,
+        scripted=scripted,
     )
     _serve(options, model, node.until_eof, as_json)
 

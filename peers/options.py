@@ -8,12 +8,14 @@ import torch
 
 from peers.access.limits import AccessLimits
 from peers.compute.memory import DeviceMemory, MemoryBudget
+from peers.compute.scripted import LoadSpan, scripted
 from peers.ops.health_server import ListenAddress
 from swarm.config import Network
 from swarm.errors import SpanError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization
 from swarm.model.rehearsal import rehearsed
+from swarm.model.span import Span
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class PeerOptions:
     threads: int | None = None  # of the CPU; None: as many as measure fastest
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
     metrics: ListenAddress | None = None  # where to serve metrics; None: nowhere
+    scripted: bool = False  # the model has no real layers: `peers.compute.scripted`
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class Prepared:
 
     Attributes:
         capacity: how many layers fit; 0 if the operator has chosen the layers.
+        load: what loads a span of it.
     """
 
     checkpoint: Checkpoint
     dtype: torch.dtype
     room: MemoryBudget
     capacity: int
+    load: LoadSpan = Span.load
 
 
 async def prepare(options: PeerOptions) -> Prepared:
@@ -59,6 +64,7 @@ async def prepare(options: PeerOptions) -> Prepared:
 
     Raises:
         DoesNotFit, SpanError, UnsupportedModel: if it cannot be served like this.
+        ConfigError: if its layers are real, and scripted ones are asked for.
     """
     return await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
 
@@ -67,6 +73,7 @@ def _prepare(options: PeerOptions) -> Prepared:
     """In a thread: the fingerprint of a local folder reads all its weights."""
     if options.quantization is not None:
         options.quantization.check(options.device)
+    load = scripted(options.model) if options.scripted else Span.load
     checkpoint = Checkpoint.open(options.model, options.quantization)
     dtype = options.dtype or (
         torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype
@@ -81,7 +88,7 @@ def _prepare(options: PeerOptions) -> Prepared:
         _check_layers(options.layers, checkpoint)
         room.check(options.layers)
     _ = checkpoint.fingerprint
-    return Prepared(checkpoint, dtype, room, capacity)
+    return Prepared(checkpoint, dtype, room, capacity, load)
 
 
 def _check_layers(layers: tuple[int, int], checkpoint: Checkpoint) -> None:

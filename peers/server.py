@@ -111,7 +111,14 @@ class PeerServer:
         self._lifecycle = Lifecycle(
             self.offer,
             self._handler,
-            Loader(checkpoint, prepared.dtype, prepared.room, options.threads, progress),
+            Loader(
+                checkpoint,
+                prepared.dtype,
+                prepared.room,
+                options.threads,
+                progress,
+                prepared.load,
+            ),
             prepared.room,
             lambda: publish(self.directory, self.record),
             options.grace_s,

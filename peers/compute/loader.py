@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import torch
 
@@ -23,6 +24,7 @@ class Loader:
         room: for the layers; it names the device.
         threads: of the CPU; None for as many as measure fastest with the first span.
         progress: called with (bytes done, bytes in all) while weights are loaded.
+        load: what loads a span; `Span.load` but for scripted ones.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Loader:
         room: MemoryBudget,
         threads: int | None,
         progress: ReportProgress | None,
+        load: Callable[..., Span] = Span.load,
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._room = room
         self._threads = threads
         self._progress = progress
+        self._load_span = load
         self._tuned = False
 
     async def load(self, first: int, last: int) -> Span:
@@ -59,7 +63,7 @@ class Loader:
 
         def load() -> Span:
             try:
-                return Span.load(
+                return self._load_span(
                     self._checkpoint,
                     first,
                     last,

@@ -29,7 +29,7 @@ class BenchSettings:
             on it.
         link_ms: emulated one-way delay of everything that the client sends.
         identity: None for a new one.
-        lookup: whether to measure lookup beside a draft model, too.
+        lookup: whether to look tokens up in earlier text, too; None does without a draft model.
     """
 
     model: str
@@ -40,7 +40,7 @@ class BenchSettings:
     plain_tokens: int
     link_ms: float = 0.0
     identity: Identity | None = None
-    lookup: bool = False
+    lookup: bool | None = None
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -53,33 +53,49 @@ async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparis
     Raises:
         SwarmError: what `SwarmClient` raises.
     """
+    async with SwarmClient(
+        settings.model,
+        draft=settings.draft,
+        network=settings.network,
+        link_ms=settings.link_ms,
+        identity=settings.identity,
+        audit_rate=0.0,
+    ) as client:
+        return await decode_all(
+            client,
+            settings.ways,
+            settings.prompts,
+            max_new_tokens=settings.max_new_tokens,
+            plain_tokens=settings.plain_tokens,
+            quiet=quiet,
+        )
+
+
+async def decode_all(
+    client: SwarmClient,
+    ways: Sequence[Way],
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    plain_tokens: int,
+    quiet: bool = False,
+) -> list[Comparison]:
+    """Decode each prompt in all ways with an open client, after a warm-up."""
     console = Console(stderr=True)
     shown = console.is_terminal and not quiet
     with Progress(console=console, transient=True, disable=not shown) as bar:
-        job = bar.add_task("prompts", total=len(settings.prompts))
-        async with SwarmClient(
-            settings.model,
-            draft=settings.draft,
-            network=settings.network,
-            link_ms=settings.link_ms,
-            identity=settings.identity,
-            audit_rate=0.0,
-        ) as client:
-            for way in settings.ways:
-                options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
-                await client.generate(settings.prompts[0], **options)
-            comparisons = []
-            for prompt in settings.prompts:
-                comparison = await compare(
-                    client,
-                    prompt,
-                    settings.ways,
-                    max_new_tokens=settings.max_new_tokens,
-                    plain_tokens=settings.plain_tokens,
-                )
-                comparisons.append(comparison)
-                bar.advance(job)
-            return comparisons
+        job = bar.add_task("prompts", total=len(prompts))
+        for way in ways:
+            options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
+            await client.generate(prompts[0], **options)
+        comparisons = []
+        for prompt in prompts:
+            comparison = await compare(
+                client, prompt, ways, max_new_tokens=max_new_tokens, plain_tokens=plain_tokens
+            )
+            comparisons.append(comparison)
+            bar.advance(job)
+        return comparisons
 
 
 def show(comparisons: Sequence[Comparison], ways: Sequence[Way], as_: str) -> None:

@@ -28,11 +28,15 @@ def window_of(size: int) -> Way:
     return Way(f"window of {size}", {"window": size, "depth": 1})
 
 
-def ways_of(has_draft: bool, lookup: bool) -> tuple[Way, ...]:
-    """Return the ways to compare, with a draft model, a lookup, or both."""
-    if not has_draft:
-        return PLAIN, PAPERS_WINDOW, window_of(16), LOOKUP
-    return (*WITH_DRAFT, BOTH) if lookup else WITH_DRAFT
+def ways_of(has_draft: bool, lookup: bool | None) -> tuple[Way, ...]:
+    """Return the ways to compare.
+
+    Args:
+        lookup: whether to look tokens up in earlier text; None does without a draft model.
+    """
+    if has_draft:
+        return (*WITH_DRAFT, BOTH) if lookup else WITH_DRAFT
+    return (PLAIN,) if lookup is False else (PLAIN, PAPERS_WINDOW, window_of(16), LOOKUP)
 
 
 PLAIN = Way("plain", {"window": 0})

@@ -1,5 +1,6 @@
-"""``swarm bench``: measure how fast a swarm is."""
+"""``swarm bench``: measure how fast a swarm is, or would be at a real size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -8,6 +9,7 @@ import click
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
     MAX_TOKENS,
+    NO_MODEL,
     ModelName,
     Number,
     Text,
@@ -16,31 +18,39 @@ from swarm.cli.options import (
     format_options,
 )
 from swarm.demo import locate
+from swarm.shapes.catalogue import SHAPES
 from swarm.terminal.signals import run
+
+LINK_MS = 20.0  # of a shape's links
+ALPHA = 0.8  # of a shape's draft
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured."""
+    """What is measured. None is the default of what is measured."""
 
-    draft: str
-    lookup: bool
+    draft: str | None
+    no_draft: bool
+    lookup: bool | None
     prompts: tuple[str, ...]
     count: int
     max_new_tokens: int
     plain_tokens: int
-    link_ms: float
+    shape: str | None
+    alpha: float | None
+    peers: int | None
+    link_ms: float | None
+    before: bool
 
 
 @click.command()
-@click.argument("model", type=ModelName())
+@click.argument("model", type=ModelName(), required=False)
+@click.option("--draft", type=ModelName(draft=True), metavar="PATH|none", help="Draft model.")
+@click.option("--no-draft", is_flag=True, help="The same as --draft none, the default.")
 @click.option(
-    "--draft", type=ModelName(draft=True), default="none", metavar="PATH|none", help="Draft model."
-)
-@click.option(
-    "--lookup",
-    is_flag=True,
-    help="Also draft by looking up earlier text, as without a draft model.",
+    "--lookup/--no-lookup",
+    default=None,
+    help="Also draft by looking up earlier text; the default without a draft model.",
 )
 @click.option(
     "--prompt",
@@ -55,7 +65,7 @@ class BenchOptions:
     default=3,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Word problems.",
+    help="Word problems, or texts of a shape.",
 )
 @click.option(
     "--max-new-tokens",
@@ -71,12 +81,56 @@ class BenchOptions:
     type=click.IntRange(2, MAX_TOKENS),
     help="Length of the texts of plain decoding.",
 )
-@click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True)  # emulated one-way delay
+@click.option(
+    "--shape",
+    type=click.Choice(list(SHAPES)),
+    help=(
+        "Measure this computer as the client of a model of this size, instead of a swarm: peers are"
+        " processes here that take the time of GPUs."
+    ),
+)
+@click.option(
+    "--alpha",
+    type=Number(0, 1),
+    help=f"Of a shape: the chance that a drafted token is right. [default: {ALPHA:g}]",
+)
+@click.option(
+    "--peers",
+    type=click.IntRange(1, 16),
+    help="Of a shape: peers that share its layers. [default: as many as its size takes]",
+)
+@click.option(
+    "--link-ms",
+    type=Number(0, 1000),
+    help=f"Emulated one-way link delay. [default: {LINK_MS:g} for a shape, else none]",
+)
+@click.option(
+    "--before",
+    is_flag=True,
+    help="Of a shape: also measure the client with a float32 head and draft model.",
+)
 @entrance_options
 @format_options
 @grouped(BenchOptions, "options")
-def bench(model: str, options: BenchOptions, as_: str) -> None:
-    """Measure all ways of decoding MODEL side by side, and how near each is to its bound."""
+def bench(model: str | None, options: BenchOptions, as_: str) -> None:
+    """Measure all ways of decoding MODEL side by side, and how near each is to its bound.
+
+    With --shape NAME, measure what a model of that size costs here.
+    """
+    if options.shape is None:
+        _bench_swarm(model, options, as_)
+    elif model is not None:
+        raise click.UsageError("give MODEL or --shape, not both: a shape comes with its own peers")
+    else:
+        _bench_shape(options.shape, options, as_)
+
+
+def _bench_swarm(model: str | None, options: BenchOptions, as_: str) -> None:
+    if model is None:
+        raise click.UsageError("give MODEL to measure a swarm, or --shape NAME")
+    of_shapes = {"--alpha": options.alpha, "--peers": options.peers, "--before": options.before}
+    _refuse(of_shapes, "is for --shape")
+    draft = _draft(options)
     net, identity = entrance()
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can continue word problems
@@ -84,13 +138,55 @@ def bench(model: str, options: BenchOptions, as_: str) -> None:
     word_problems = islice(problems(seed=6, held_out=True), options.count)
     settings = command.BenchSettings(
         model=locate(model),
-        draft=None if options.draft == "none" else locate(options.draft),
+        draft=draft,
         lookup=options.lookup,
         network=net,
         prompts=options.prompts or tuple(problem.prompt for problem in word_problems),
         max_new_tokens=options.max_new_tokens,
         plain_tokens=options.plain_tokens,
-        link_ms=options.link_ms,
+        link_ms=options.link_ms or 0.0,
         identity=identity,
     )
     command.show(run(command.measure(settings, quiet=as_ == "json")), settings.ways, as_)
+
+
+def _bench_shape(name: str, options: BenchOptions, as_: str) -> None:
+    of_swarms = {
+        "--draft": options.draft,
+        "--no-draft": options.no_draft,
+        "--lookup": options.lookup is True,
+        "--no-lookup": options.lookup is False,
+        "--prompt": options.prompts,
+    }
+    _refuse(of_swarms, "is not for --shape, which comes with its own draft and texts")
+    from swarm.shapes import bench as shapes
+    from swarm.shapes.script import Odds
+    from swarm.shapes.show import show
+
+    shape = SHAPES[name]
+    settings = shapes.ShapeSettings(
+        shape=shape,
+        odds=Odds(ALPHA if options.alpha is None else options.alpha),
+        peers=options.peers or shape.peers,
+        link_ms=LINK_MS if options.link_ms is None else options.link_ms,
+        count=options.count,
+        max_new_tokens=options.max_new_tokens,
+        plain_tokens=options.plain_tokens,
+        before=options.before,
+    )
+    show(run(shapes.measure_shape(settings, quiet=as_ == "json")), as_)
+
+
+def _draft(options: BenchOptions) -> str | None:
+    if options.draft in (None, NO_MODEL):
+        return None
+    if options.no_draft:
+        raise click.UsageError("give --draft or --no-draft, not both")
+    return locate(options.draft)
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Raise UsageError if one of these options was given."""
+    for option, value in given.items():
+        if value is not None and value is not False and value != ():
+            raise click.UsageError(f"{option} {why}")

@@ -78,6 +78,7 @@ class LocalSwarm:
         spans: layers ``[a, b)``; one peer serves each span.
         link_ms: emulated one-way delay of every message that a peer sends.
         hosts: what they run on; by default this machine.
+        more: further options of ``swarm-peer join``.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class LocalSwarm:
         spans: Sequence[tuple[int, int]],
         link_ms: float = 0.0,
         hosts: Hosts | None = None,
+        more: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.spans = tuple(spans)
         self.link_ms = link_ms
         self._hosts = hosts or ThisMachine()
+        self._more = tuple(more)
         self.peers: list[asyncio.subprocess.Process] = []
         self.peer_ids: list[str] = []  # of `peers`, in order
         self._processes: list[_Process] = []
@@ -134,7 +137,7 @@ class LocalSwarm:
 
     async def _launch(self, host: int, first: int, last: int, *more: str) -> "_Process":
         command = ["join", self.model, "--layers", f"{first}:{last}", "--threads", "1"]
-        command += ["--link-ms", f"{self.link_ms}", "--bootstrap", self.bootstrap]
+        command += ["--link-ms", f"{self.link_ms}", "--bootstrap", self.bootstrap, *self._more]
         return await self._spawn(host, [*command, *more])
 
     async def _spawn(self, host: int, command: list[str]) -> "_Process":

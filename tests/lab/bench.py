@@ -25,6 +25,7 @@ from lab.ground import Ground, ground
 from lab.internet import Internet, congestion_control
 from lab.links import Link
 from lab.report import write_report
+from lab.sizes import sizes
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING, Way, window_of
 
 PEERS, DELAYS_MS = (2, 4, 8), (5.0, 20.0, 50.0)
@@ -55,6 +56,7 @@ class Results:
     matrix: list[dict[str, Any]]
     weather: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
+    sizes: list[dict[str, Any]]
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,10 +113,18 @@ async def sessions(results: Results, emulated: bool) -> None:
                     )
 
 
+async def real_sizes(results: Results, emulated: bool) -> None:
+    """Measure what a client of the size of published models reaches, as before and now."""
+    async for told in sizes():
+        results.sizes.append(told)
+        results.save()
+
+
 SECTIONS: dict[str, Callable[[Results, bool], Awaitable[None]]] = {
     "matrix": matrix,
     "weather": weather,
     "sessions": sessions,
+    "sizes": real_sizes,
 }
 
 
@@ -188,7 +198,7 @@ async def run(folder: Path, only: list[str]) -> None:
             f"{impossible} Members hold back their own messages instead: no jitter, loss or"
             " bandwidth."
         )
-    results = Results(folder, _facts(not impossible), [], [], [])
+    results = Results(folder, _facts(not impossible), [], [], [], [])
     started = time.perf_counter()
     for name, section in SECTIONS.items():
         if not only or name in only:

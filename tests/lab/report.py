@@ -12,7 +12,8 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from swarm.bench.figures import WayFigures
+from lab.sizes import plot_sizes, size_tables
+from swarm.bench.figures import WayFigures, figures_from
 from swarm.bench.show import markdown
 from swarm.bench.ways import ADAPTIVE, BRANCHES, PLAIN, STREAMING
 
@@ -34,14 +35,14 @@ def write_report(folder: Path) -> None:
     if results["sessions"]:
         parts += ["", "## Sessions side by side (4 peers)", "", _session_table(results["sessions"])]
         _plot_sessions(results["sessions"], folder / "sessions.png")
+    if results["sizes"]:
+        parts += ["", "## Real sizes", "", *size_tables(results["sizes"])]
+        plot_sizes(results["sizes"], folder / "sizes.png")
     (folder / "report.md").write_text("\n".join(parts) + "\n")
 
 
 def _rows(cell: Cell) -> list[WayFigures]:
-    return [
-        WayFigures(**{**row, "speedup_range": tuple(row["speedup_range"])})
-        for row in cell["figures"]
-    ]
+    return [figures_from(row) for row in cell["figures"]]
 
 
 def _named(cell: Cell, way: str) -> WayFigures:

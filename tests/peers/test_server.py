@@ -128,6 +128,13 @@ async def test_a_peer_with_quantized_weights_says_so(
         assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
 
 
+async def test_real_layers_are_never_scripted(tiny: Checkpoint, bootstrap: Directory) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await soon(serve(options(tiny, bootstrap, scripted=True), asyncio.Event(), lambda _: None))
+    assert caught.value.field == "--scripted"
+    assert await bootstrap.peers(tiny.fingerprint, LAYERS) == []
+
+
 async def test_a_cancelled_peer_withdraws_too(tiny: Checkpoint, bootstrap: Directory) -> None:
     said: list[PeerEvent] = []
     living = asyncio.create_task(serve(options(tiny, bootstrap), asyncio.Event(), said.append))

@@ -1,0 +1,1 @@
+"""Models of real sizes without their weights: what a swarm costs a client, on one machine."""

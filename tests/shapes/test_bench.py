@@ -1,0 +1,135 @@
+"""A client of a small shape, with scripted spans behind real links, in this process."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from helpers.shapes import TINY
+from helpers.swarm_in_process import Material, Swarm, swarm_of
+from peers.compute.scripted import scripted
+from swarm.bench.compare import Comparison, compare
+from swarm.bench.figures import WayFigures, all_figures
+from swarm.bench.ways import PAPERS_WINDOW, PLAIN
+from swarm.client.models import ClientModels
+from swarm.errors import ConfigError
+from swarm.model.checkpoint import Checkpoint
+from swarm.shapes.bench import (
+    PROMPT_TOKENS,
+    WAYS,
+    ShapeSettings,
+    TooLarge,
+    check_room,
+    models_of,
+    prompts,
+)
+from swarm.shapes.drafting import LuckyDraft
+from swarm.shapes.script import Guesser, Odds, Script
+
+SPANS = [(0, 2), (2, 4)]
+NEW = 96
+ALPHA = 0.7
+
+
+class _Client:
+    """The part of `SwarmClient` that `compare` needs, in a swarm without a DHT."""
+
+    def __init__(self, swarm: Swarm, models: ClientModels) -> None:
+        self._swarm = swarm
+        self._tokenizer = models.tokenizer
+
+    def stream(self, prompt, **options):
+        return self._swarm.stream(
+            self._tokenizer(prompt).input_ids, **{**options, "logit_bias": {}}
+        )
+
+
+@pytest.fixture(scope="module")
+def written() -> Iterator[tuple[Path, Script]]:
+    with models_of(TINY, lambda _: None) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def comparison(written: tuple[Path, Script]) -> Comparison:
+    folder, script = written
+    checkpoint = Checkpoint.open(str(folder / "target"))
+    models = ClientModels.of(checkpoint, str(folder / "draft"))
+    guesser = Guesser(script, Odds(ALPHA), TINY.vocab_size)
+    models = replace(models, draft=LuckyDraft.of(models.draft, guesser))
+    load = scripted(str(folder / "target"))
+    spans = {each: load(checkpoint, *each, dtype=torch.bfloat16) for each in SPANS}
+    settings = ShapeSettings(TINY, Odds(ALPHA), 2, 0.0, 1, NEW, NEW)
+
+    async def run() -> Comparison:
+        material = Material(checkpoint, spans, models)
+        async with swarm_of(lambda: Swarm(material), *SPANS, max_positions=512) as swarm:
+            [prompt] = prompts(settings)
+            client = _Client(swarm, models)
+            return await compare(client, prompt, WAYS, max_new_tokens=NEW)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def rows(comparison: Comparison) -> dict[str, WayFigures]:
+    return {row.way: row for row in all_figures([comparison], WAYS)}
+
+
+def test_every_way_writes_the_script(comparison: Comparison, written: tuple[Path, Script]) -> None:
+    script = written[1]
+    expected = script.tokens[PROMPT_TOKENS : PROMPT_TOKENS + NEW]
+    for way, generation in comparison.ways.items():
+        assert generation.token_ids == expected, way
+        assert generation.stats.draft_error is None
+    assert comparison.ways[PLAIN.name].text.split() == [f"w{token}" for token in expected]
+
+
+def test_the_draft_is_right_as_often_as_it_should_be(
+    comparison: Comparison, rows: dict[str, WayFigures]
+) -> None:
+    # A way that waits for its drafts has most of them judged, however busy the machine is.
+    deviation = (ALPHA * (1 - ALPHA) / (NEW / 2)) ** 0.5
+    assert rows[PAPERS_WINDOW.name].alpha == pytest.approx(ALPHA, abs=4 * deviation)
+
+
+def test_what_a_text_waited_for_adds_up(rows: dict[str, WayFigures]) -> None:
+    for row in rows.values():
+        assert row.share is not None, row.way
+        assert sum(astuple(row.share)) == pytest.approx(1.0), row.way
+        assert min(astuple(row.share)) >= 0, row.way
+    assert rows[PLAIN.name].share.drafting == 0.0
+    assert rows[PAPERS_WINDOW.name].share.drafting > 0.0
+
+
+def test_peers_take_the_time_of_their_layers(rows: dict[str, WayFigures]) -> None:
+    at_least = TINY.layers * TINY.layer.ms(1)
+    assert rows[PLAIN.name].stages_ms >= at_least
+    assert rows[PLAIN.name].loop_ms >= at_least
+
+
+def test_the_models_are_gone_afterwards() -> None:
+    with models_of(TINY, lambda _: None) as (folder, _):
+        assert (folder / "target" / "model.safetensors").is_file()
+        assert (folder / "cache").is_dir()
+    assert not folder.exists()
+
+
+def test_a_shape_that_does_not_fit_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        available = 1000
+
+    check_room(TINY, 2)
+    monkeypatch.setattr(psutil, "virtual_memory", Full)
+    with pytest.raises(TooLarge) as caught:
+        check_room(TINY, 2)
+    assert "of memory" in str(caught.value)
+
+
+def test_more_peers_than_layers_are_refused() -> None:
+    with pytest.raises(ConfigError):
+        ShapeSettings(TINY, Odds(), 5, 0.0, 1, 8, 8)
