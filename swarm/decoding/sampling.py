@@ -123,13 +123,23 @@ class Sampling:
             return logits.float().cpu().log_softmax(dim=-1)
         return self._scaled(logits[None])[0].log_softmax(dim=-1)
 
-    def _scaled(self, logits: Tensor) -> Tensor:
+    def scale(self, logits: Tensor) -> Tensor:
+        """Return the logits relative to each row's best, over the temperature; a new tensor.
+
+        At one best logit never decreasing in any other, rounding included. The temperature is not
+        0.
+
+        Args:
+            logits: ``[n, vocabulary]``.
+        """
         logits = logits.float().cpu()
         # Relative to the best: a temperature near 0 then makes the others small, and never makes
         # the best infinite.
         relative = logits - logits.amax(dim=-1, keepdim=True)
-        scaled = relative / max(self.temperature, LEAST_TEMPERATURE)
-        return restrict(scaled, self.top_k, self.top_p)
+        return relative.div_(max(self.temperature, LEAST_TEMPERATURE))
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        return restrict(self.scale(logits), self.top_k, self.top_p)
 
 
 def log_probabilities(

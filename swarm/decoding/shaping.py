@@ -6,7 +6,7 @@ change the effect of a penalty.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -59,21 +59,50 @@ class Shaping:
             return logits
         logits = logits.float().clone()
         if self.repetition_penalty != 1.0:
-            self._penalise(logits, history, path)
+            occurred = set(history)
+            self._penalise(logits, occurred)
+            for i, token in enumerate(path, 1):
+                self._penalise(logits[i:], {token} - occurred)
+                occurred.add(token)
+        return self._biased(logits)
+
+    def apply_each(
+        self, logits: Tensor, history: Sequence[int], paths: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Return the shaped rows, as `apply` does, of places on different paths.
+
+        Never decreasing in any logit, rounding included: bounds of logits become bounds of shaped
+        ones.
+
+        Args:
+            logits: ``[n, vocabulary]``; row ``i`` predicts the token behind ``history`` and all of
+                ``paths[i]``.
+        """
+        if self == NO_SHAPING:
+            return logits
+        logits = logits.float().clone()
+        if self.repetition_penalty != 1.0:
+            occurred = set(history)
+            self._penalise(logits, occurred)
+            for row, path in zip(logits, paths, strict=True):
+                self._penalise(row[None], set(path) - occurred)
+        return self._biased(logits)
+
+    def _penalise(self, logits: Tensor, tokens: Set[int]) -> None:
+        """Change the logits of ``tokens`` in every row, in place."""
+        known = torch.tensor([token for token in tokens if token < logits.shape[-1]])
+        if not len(known):
+            return
+        known = known.to(logits.device)
+        values = logits[:, known]
+        penalty = self.repetition_penalty
+        logits[:, known] = torch.where(values > 0, values / penalty, values * penalty)
+
+    def _biased(self, logits: Tensor) -> Tensor:
         for token, bias in self.logit_bias:
             if token < logits.shape[-1]:
                 logits[:, token] += bias
         return logits
-
-    def _penalise(self, logits: Tensor, history: Sequence[int], path: Sequence[int]) -> None:
-        occurred = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        occurred[:, [token for token in set(history) if token < logits.shape[-1]]] = True
-        for i, token in enumerate(path, 1):
-            if token < logits.shape[-1]:
-                occurred[i:, token] = True
-        penalty = self.repetition_penalty
-        penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
-        logits.copy_(torch.where(occurred, penalised, logits))
 
 
 NO_SHAPING = Shaping()

@@ -131,11 +131,7 @@ class TreeDrafter(Drafter):
         self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
     ) -> Iterator[Drafted]:
         """Yield the draft's choice behind each leaf, given ``[len(leaves), vocabulary]``."""
-        if self.shaping != NO_SHAPING:
-            rows = zip(logits, leaves, strict=True)
-            logits = torch.cat(
-                [self.shaping.apply(row[None], [*text, *leaf.tokens]) for row, leaf in rows]
-            )
+        logits = self.shaping.apply_each(logits, text, [leaf.tokens for leaf in leaves])
         positions = [len(text) + len(leaf.tokens) for leaf in leaves]
         ranked = self.sampling.rank(logits, positions, CHOICES)
         for row, ((token, confidence), *others) in zip(logits, ranked, strict=True):
