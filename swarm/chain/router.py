@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from swarm.audit.ledger import Ledger
 from swarm.chain.book import PeerBook, Span, Wanted
@@ -19,7 +19,6 @@ from swarm.chain.choice import Choice, best_two, choose
 from swarm.chain.stage import ChainLink
 from swarm.chain.trust import Trust
 from swarm.errors import ChainBroken, DirectoryDown, MissingLayers, OtherQuantization, WrongWeights
-from swarm.model.checkpoint import Checkpoint
 from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.lookup import ModelEntry
 from swarm.network.dht.records import PeerRecord
@@ -30,6 +29,9 @@ from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Route, plan
 from swarm.util.singleflight import SingleFlight
+
+if TYPE_CHECKING:  # it imports transformers, which `swarm status` does not need
+    from swarm.model.checkpoint import Checkpoint
 
 WATCH_S = 5.0  # between surveys of the directory while a text is written
 WATCH_LARGE_S = 60.0  # where a survey shows only a part of the swarm: there are spares enough
@@ -98,7 +100,7 @@ class Router:
         self,
         directory: PeerDirectory,
         connections: Connections,
-        checkpoint: Checkpoint,
+        checkpoint: "Checkpoint",
         book: PeerBook,
         ledger: Ledger | None = None,
         clock: Callable[[], float] = time.monotonic,

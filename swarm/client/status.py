@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarm.chain.book import PeerBook
 from swarm.chain.choice import Choice
@@ -15,7 +15,6 @@ from swarm.client.incomplete import Elsewhere, found_elsewhere, reason
 from swarm.client.pinger import Path, Pinger, PingResult
 from swarm.config import Network
 from swarm.identity import Identity
-from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import named
 from swarm.network.dht.directory import Directory
 from swarm.network.dht.lookup import ModelEntry
@@ -23,6 +22,9 @@ from swarm.network.dht.records import PeerRecord
 from swarm.routing.chain import gaps
 from swarm.routing.health import Health
 from swarm.wire.handshake import LocalMember
+
+if TYPE_CHECKING:  # it imports transformers, which only a question about one model needs
+    from swarm.model.checkpoint import Checkpoint
 
 MAX_MODELS = 100  # those with most peers are shown: anyone may claim to serve anything
 ENOUGH_PEERS = 1024  # of one model: with more, a sample of them is shown
@@ -89,6 +91,8 @@ async def routes(
         ConfigError, NoBootstrap, DirectoryDown, ModelNotFound, DamagedModel, UnsupportedModel,
         MissingLayers, WrongWeights, OtherQuantization.
     """
+    from swarm.model.checkpoint import Checkpoint
+
     loop = asyncio.get_running_loop()
     checkpoint = await loop.run_in_executor(None, Checkpoint.open, model, named(quantization))
     # reads all weights of a local folder
@@ -130,11 +134,13 @@ async def look(
 
 def _entry(model: str, quantization: str | None) -> tuple[ModelEntry, Mapping[str, str]]:
     """Look up one model. Reads all weights of a local folder, so it must run in a thread."""
+    from swarm.model.checkpoint import Checkpoint
+
     checkpoint = Checkpoint.open(model, named(quantization))
     return entry_of(checkpoint), checkpoint.siblings
 
 
-def entry_of(checkpoint: Checkpoint) -> ModelEntry:
+def entry_of(checkpoint: "Checkpoint") -> ModelEntry:
     """Return what a directory is asked for. Reads all weights of a local folder, once."""
     return ModelEntry(checkpoint.name, checkpoint.fingerprint, checkpoint.num_layers, 0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.crowd import crowd
+from helpers.imports import imported
 from helpers.loopback import Server, pong, soon, tiny_checkpoint
 from helpers.models import LAYERS
 from helpers.terminals import on_screens
@@ -173,3 +174,9 @@ async def test_a_client_may_have_the_key_of_a_peer_unless_it_has_to_enter_by_it(
         assert await soon(look(lab.network, identity=peer)) == []
         with pytest.raises(KeyInUse):
             await soon(look(replace(lab.network, members=members), identity=peer))
+
+
+def test_to_look_at_all_models_no_model_library_is_imported() -> None:
+    """It takes longer to import than to ask: only a question about one model needs it."""
+    assert "transformers" not in imported("swarm.client.status")
+    assert "transformers" in imported("swarm.client.client")
