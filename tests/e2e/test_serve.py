@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from helpers.loopback import children
 from swarm.demo import TARGET
@@ -22,6 +23,8 @@ CHAT = {
     "messages": [{"role": "user", "content": "Mia has 12 coins."}],
     "max_tokens": 8,
 }
+
+pytestmark = pytest.mark.usefixtures("warmly")
 
 
 async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swarm(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from warm import OVEN, warmly
+from warm import OVEN, warm
 
 from helpers.clock import clock
 from helpers.dial_back import bootstrap
@@ -30,6 +30,13 @@ __all__ = [
 ]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def warmly() -> Iterator[None]:
+    """Let all processes of a module start warm."""
+    with warm():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,8 @@ A process that imports torch, transformers and hivemind computes for seven secon
 own line. Tests that need processes, and are not about how these start, fork them from one that has
 imported all of this once (`warm.process`). Such a program runs our code from its first line, and is
 a child of the tests like any other; only its command line in the table of processes is the warm
-process'.
+process'. `swarm demo` forks its own processes in the same way, from a copy of the warm process that
+is its child.
 """
 
 import contextlib
@@ -21,11 +22,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pytest
-
 PROGRAMS = ("peers.cli", "swarm.cli")
 IN_HOST = ["ip", "netns", "exec"]  # how `lab.internet` begins commands
-PROCESS = Path(__file__).parent / "process.py"
+TESTS = Path(__file__).parents[1]
 WARM = b"warm"  # the first message of the process
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # of `subprocess`
 # prefixes of variables that libraries read while they are imported
@@ -33,6 +32,7 @@ READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "OMP_", "PYTHON", "TORCH", "TRANSFORM
 SEARCH = "PYTHONPATH"  # which `warm.process` applies later
 MAX_ANSWER_BYTES = 64
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 
 
 @contextlib.contextmanager
@@ -46,13 +46,6 @@ def warm() -> Iterator[None]:
         return
     OVEN.heat()
     with mock.patch.object(subprocess, "Popen", WarmPopen):
-        yield
-
-
-@pytest.fixture(scope="module")
-def warmly() -> Iterator[None]:
-    """Let all processes of a module start warm."""
-    with warm():
         yield
 
 
@@ -107,6 +100,7 @@ class Oven:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket
 
     @property
     def pid(self) -> int | None:
@@ -117,13 +111,19 @@ class Oven:
             if self._process is None:
                 self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
-                    command = [sys.executable, str(PROCESS)]
-                    self._process = subprocess.Popen(command, stdin=theirs, preexec_fn=os.setpgrp)
+                    command = [sys.executable, "-m", "warm.process"]
+                    self._process = subprocess.Popen(
+                        command, stdin=theirs, cwd=TESTS, preexec_fn=os.setpgrp
+                    )
                 assert self._socket.recv(MAX_ANSWER_BYTES) == WARM
+
+    def use(self, requests: socket.socket) -> None:
+        """Ask an existing warm process, by its socket."""
+        self._socket = requests
 
     def fork(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
         """Return the id of a new child, with these files as standard input, output and error."""
-        with self._lock, _orphans_become_our_children():
+        with self._lock, orphans_become_our_children():
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             return int(self._socket.recv(MAX_ANSWER_BYTES))
 
@@ -139,11 +139,13 @@ OVEN = Oven()
 
 
 @contextlib.contextmanager
-def _orphans_become_our_children() -> Iterator[None]:
-    """Let the kernel give us the grandchild when the warm process's child ends."""
+def orphans_become_our_children() -> Iterator[None]:
+    """Let the kernel give us our children's children when their parents end."""
     prctl = ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    assert prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0) == 0
     assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     try:
         yield
     finally:
-        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        prctl(PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)

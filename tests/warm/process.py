@@ -10,9 +10,12 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from warm import OVEN, WARM, WarmPopen
 
 OURS = ("peers", "swarm")
 # modules of ours that import all libraries, and modules that libraries import when they are used
@@ -23,6 +26,7 @@ MODULES = (
     *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
 )
 COMMANDS = {"peers.cli": "peers.cli", "swarm.cli": "swarm.cli.main"}  # by what `python -m` is given
+STARTS_OTHERS = ("swarm.cli", "demo")
 MAX_REQUEST_BYTES = 1 << 18
 PYTHONS_OWN = {signal.SIGPIPE: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
 
@@ -31,8 +35,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import_libraries()
     requests = socket.socket(fileno=os.dup(0))
-    requests.send(b"warm")
-    become(next_program(requests))
+    requests.send(WARM)
+    program = next_program(requests)
+    if tuple(program["program"][:2]) == STARTS_OTHERS:
+        program = beside_a_warm_process(program)
+    become(program)
 
 
 def import_libraries() -> None:
@@ -45,11 +52,11 @@ def import_libraries() -> None:
 
 
 def next_program(requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request. Return the request in each child; raise SystemExit at the last one."""
+    """Fork for each request, and return the request in the child. Exit when no more can come."""
     while True:
         message, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
         if not message:
-            raise SystemExit
+            os._exit(0)
         answer, said = os.pipe()
         if (between := os.fork()) == 0:
             if (child := os.fork()) == 0:
@@ -65,6 +72,25 @@ def next_program(requests: socket.socket) -> dict[str, Any]:
         requests.send(os.read(answer, 64))
         for file in (answer, said, *files):
             os.close(file)
+
+
+def beside_a_warm_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Make a copy of this process that forks what the program starts. It ends with the program.
+
+    Returns the program here, and in each child of the copy the program that it is.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork():
+        theirs.close()
+        OVEN.use(ours)
+        subprocess.Popen = WarmPopen  # type: ignore[misc]
+        return request
+    ours.close()
+    os.setpgrp()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):  # the program's: who reads its output waits until all have closed it
+        os.dup2(nothing, standard)
+    return next_program(theirs)
 
 
 def become(request: dict[str, Any]) -> None:
