@@ -143,7 +143,14 @@ share_options = option_group(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
     ),
     click.option(
-        "--dtype", default="auto", show_default=True, type=click.Choice(["auto", *DTYPES])
+        "--dtype",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", *DTYPES]),
+        help=(
+            "What the layers compute in; auto is the checkpoint's on a GPU, and on a CPU float32,"
+            " or bfloat16 for weights in bfloat16 where that measures faster."
+        ),
     ),
     quantization_option,
     click.option(

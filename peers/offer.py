@@ -105,8 +105,8 @@ class Offer:
         sentence = (
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of"
             f" {checkpoint.name} ({in_words(span.nbytes)}, {facts.device},"
-            f" {self.tokens_per_second:.0f} tokens/s, cache for {self.budget.total_tokens}"
-            f" tokens) at {' and '.join(addresses)} as {peer_id}"
+            f" {dtype_name(facts.dtype)}, {self.tokens_per_second:.0f} tokens/s, cache for"
+            f" {self.budget.total_tokens} tokens) at {' and '.join(addresses)} as {peer_id}"
         )
         told = {
             "peer_id": peer_id,

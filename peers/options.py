@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from peers.access.limits import AccessLimits
+from peers.compute.dtype import choose_dtype
 from peers.compute.memory import DeviceMemory, MemoryBudget
 from peers.compute.scripted import LoadSpan, scripted
 from peers.ops.health_server import ListenAddress
@@ -30,7 +31,7 @@ class PeerOptions:
     port: int  # 0: any
     announce: str | None  # "host:port" that others can reach, if it is not what we listen on
     device: torch.device
-    dtype: torch.dtype | None  # None: the checkpoint's on a GPU, float32 on a CPU
+    dtype: torch.dtype | None  # None: what `choose_dtype` finds best
     quantization: Quantization | None = None  # of the layers' weights
     cache_tokens: int | None = None  # None: as many as there is room for, up to a default
     memory: int | None = None  # bytes that may be used; None: what is free
@@ -75,10 +76,8 @@ def _prepare(options: PeerOptions) -> Prepared:
         options.quantization.check(options.device)
     load = scripted(options.model) if options.scripted else Span.load
     checkpoint = Checkpoint.open(options.model, options.quantization)
-    dtype = options.dtype or (
-        torch.float32 if options.device.type == "cpu" else checkpoint.config.dtype
-    )
     rehearsed(checkpoint)
+    dtype = options.dtype or choose_dtype(checkpoint, options.device)
     memory = DeviceMemory(options.device, options.memory)
     room = MemoryBudget.measure(checkpoint, dtype, memory, options.cache_tokens)
     capacity = 0

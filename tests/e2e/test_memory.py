@@ -87,6 +87,8 @@ async def joined(
         "--ephemeral",
         "--threads",
         "1",
+        "--dtype",
+        "float32",  # on any CPU
         "--until-eof",
     ]
     return await asyncio.create_subprocess_exec(

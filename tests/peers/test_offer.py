@@ -46,6 +46,7 @@ def test_the_operator_reads_what_is_served_and_where(facts: PeerFacts, tiny: Che
     offer = Offer((1, 3), "online", 12.5, CacheBudget(100))
     event = offer.describe(facts, span, ADDRESSES)
     assert event.sentence.startswith(f"serving layers 1:3 of {tiny.num_layers} of {tiny.name} (")
+    assert ", cpu, float16, 12 tokens/s, " in event.sentence
     assert f"at {ADDRESSES[0]} and {ADDRESSES[1]} as {facts.identity.peer_id}" in event.sentence
     assert event.facts["layers"] == (1, 3)
     assert event.facts["weights_bytes"] == span.nbytes

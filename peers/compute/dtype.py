@@ -1,0 +1,101 @@
+"""In which dtype the layers compute here: ``--dtype auto``.
+
+A CPU with matrix instructions for bfloat16 (AVX512-BF16, AMX) multiplies several rows three to
+eight times as fast in bfloat16 as in float32; another one takes longer. No list of processors
+decides which: both are measured.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.nn.functional import linear
+
+from swarm.model.checkpoint import Checkpoint
+
+ROWS = (4, 16)  # of frames with drafts; a single row waits for memory in any dtype
+MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32, a tenth of a second in all
+REPEATS = 8
+WORTH = 1.25  # bfloat16 must gain this factor: it rounds, and near-ties may fall the other way
+TRAVELLING = (torch.float32, torch.bfloat16, torch.float16)
+# As safetensors calls them.
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def choose_dtype(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    bfloat16_pays: "Callable[[int], bool] | None" = None,
+) -> torch.dtype:
+    """Return the dtype to compute in: the checkpoint's on a GPU; on a CPU float32, or bfloat16 for
+    plain weights in bfloat16 where that is faster.
+
+    Quantized layers compute in float32 on a CPU: their products are not those that are measured.
+
+    Args:
+        bfloat16_pays: returns whether bfloat16 is faster for a model of this width; None measures.
+    """
+    own = checkpoint_dtype(checkpoint)
+    if device.type != "cpu":
+        return own
+    if own != torch.bfloat16 or checkpoint.quantization is not None:
+        return torch.float32
+    pays = bfloat16_pays or measure_bfloat16
+    return torch.bfloat16 if pays(checkpoint.hidden_size) else torch.float32
+
+
+def checkpoint_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """Return the dtype that the configuration names, else that of most stored weights.
+
+    It is float32 where neither is known, or no such hidden states travel.
+    """
+    own = getattr(checkpoint.config, "dtype", None)
+    if own is None:
+        numel: Counter[str] = Counter()
+        for stored in checkpoint.stored().values():
+            numel[stored.dtype] += torch.Size(stored.shape).numel()
+        own = STORED.get(numel.most_common(1)[0][0]) if numel else None
+    return own if own in TRAVELLING else torch.float32
+
+
+def measure_bfloat16(width: int, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Return whether products of `ROWS` rows with bfloat16 weights are faster by `WORTH`.
+
+    One thread computes, so that other programs on these cores disturb it little. The dtypes take
+    turns, and the least time of each counts.
+
+    Args:
+        width: of the model's hidden states.
+        clock: seconds.
+    """
+    height = max(1, min(4 * width, MAX_WEIGHTS // width))
+    with torch.inference_mode(), _one_thread():
+        weights = torch.randn(height, width)
+        least_s: dict[tuple[int, torch.dtype], float] = {}
+        cases = [
+            (rows, dtype, weights.to(dtype), torch.randn(rows, width).to(dtype))
+            for rows in ROWS
+            for dtype in (torch.float32, torch.bfloat16)
+        ]
+        for _ in range(REPEATS):
+            for rows, dtype, weight, inputs in cases:
+                started = clock()
+                linear(inputs, weight)
+                taken = clock() - started
+                least_s[rows, dtype] = min(taken, least_s.get((rows, dtype), taken))
+    full, half = (
+        sum(least_s[rows, dtype] for rows in ROWS) for dtype in (torch.float32, torch.bfloat16)
+    )
+    return full >= WORTH * half
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
