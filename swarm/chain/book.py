@@ -231,6 +231,7 @@ class PeerBook:
             neighbours_ms={
                 ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids
             },
+            dtype=record.dtype,
         )
 
 

@@ -1,16 +1,16 @@
-"""Which of the chains that could be used is taken: the shortest loop, few suspects, no needless
-change.
+"""Which of the chains that could be used is taken: the shortest loop, one dtype, few suspects, no
+needless change.
 
 Pure functions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from swarm.audit.ledger import Ledger
-from swarm.routing.chain import gaps
-from swarm.routing.plan import Candidate, Route, cost, plan, runner_up
+from swarm.routing.chain import Stage, gaps
+from swarm.routing.plan import Candidate, Route, plan, predict, runner_up
 
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
@@ -32,6 +32,7 @@ class Choice:
             {
                 "peer_id": stage.peer_id,
                 "layers": (stage.first, stage.last),
+                "dtype": self.candidates[stage.peer_id].dtype,
                 **_figures(self.candidates[stage.peer_id]),
             }
             for stage in self.plan.stages
@@ -68,9 +69,9 @@ def choose(
 ) -> Route:
     """Return the chain to use.
 
-    It has the shortest loop, or is the ``last`` one if that is nearly as good. Where others serve
-    their layers, it is without the worse ones of those who accuse each other, and has one suspect
-    at most: then the next audit tells whether that one lied.
+    It costs least, as `plan` reckons, or is the ``last`` one if that is nearly as good. Where
+    others serve their layers, it is without the worse ones of those who accuse each other, and has
+    one suspect at most: then the next audit tells whether that one lied.
 
     Raises:
         MissingLayers: if the candidates leave a gap.
@@ -90,12 +91,38 @@ def choose(
         candidates = fewer
 
 
+def replacement(candidates: Sequence[Candidate], layers: int, dtype: str | None) -> Route:
+    """Return the chain that takes over the layers of peers that failed.
+
+    Args:
+        dtype: that these computed in; None if they differed, or where it does not matter. Peers of
+            this dtype alone are taken if they serve all layers, however fast others are: then the
+            text stays the same.
+
+    Raises:
+        MissingLayers: if the candidates leave a gap.
+    """
+    alike = [candidate for candidate in candidates if candidate.dtype == dtype]
+    return plan(candidates if gaps(alike, layers) else alike, layers)
+
+
+def second(candidates: Sequence[Candidate], layers: int, dtype: str) -> Route | None:
+    """Return the one peer that is to stand by for another one; None if none serves all its layers.
+
+    Args:
+        dtype: that the other one computes in. A peer of this dtype is preferred, as a
+            `replacement` is.
+    """
+    whole = [each for each in candidates if (each.first_layer, each.last_layer) == (0, layers)]
+    alike = [each for each in whole if each.dtype == dtype]
+    alone = (predict([Stage(each.peer_id, 0, layers)], [each]) for each in alike or whole)
+    return min(filter(None, alone), key=lambda each: each.loop_ms, default=None)
+
+
 def _stay(last: Route | None, found: Route, candidates: Sequence[Candidate]) -> Route:
     """The last chain, if its peers are still there and it is nearly as good as the one found."""
-    again = cost(last.stages, candidates) if last else None
-    if last is None or again is None or again > STICKY * found.loop_ms:
-        return found
-    return replace(last, loop_ms=again)
+    again = predict(last.stages, candidates) if last else None
+    return found if again is None or again.cost_ms > STICKY * found.cost_ms else again
 
 
 def _without(peer_id: str, candidates: Sequence[Candidate], layers: int) -> Sequence[Candidate]:

@@ -41,10 +41,12 @@ log = logging.getLogger(__name__)
 class Finder(Protocol):
     """What has to be known of the swarm."""
 
-    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+    async def span(
+        self, first: int, last: int, avoid: Collection[str], dtype: str | None
+    ) -> list[ChainLink]:
         """Return peers that serve layers ``[first, last)`` together, one after the other.
 
-        Raises `MissingLayers`.
+        Those that compute in ``dtype`` are preferred. Raises `MissingLayers`.
         """
         ...
 
@@ -281,18 +283,22 @@ class Repairer:
     async def _span(self, gap: Sequence[ChainLink], avoid: set[str]) -> list[ChainLink]:
         """Return peers for the layers of a gap. Raises `MissingLayers`.
 
-        If need be, they are peers that stand by elsewhere, which are left; or peers of the chain:
-        one of these refuses, the gap grows by its layers, and then it may serve all of them.
+        Those that compute in the dtype of the failed ones are preferred. If need be, they are peers
+        that stand by elsewhere, which are left; or peers of the chain: one of these refuses, the
+        gap grows by its layers, and then it may serve all of them.
         """
         first, last = gap[0].stage.first, gap[-1].stage.last
+        dtypes = {link.record.dtype for link in gap}
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
         chain = {link.peer_id for link in self._session.chain}
         with suppress(MissingLayers):
-            return await self._finder.span(first, last, avoid | chain | self._standby.peer_ids)
+            taken = chain | self._standby.peer_ids
+            return await self._finder.span(first, last, avoid | taken, dtype)
         if self._standby.peer_ids:
             await self._standby.leave_all()
             with suppress(MissingLayers):
-                return await self._finder.span(first, last, avoid | chain)
-        return await self._finder.span(first, last, avoid)
+                return await self._finder.span(first, last, avoid | chain, dtype)
+        return await self._finder.span(first, last, avoid, dtype)
 
     async def _step_in(
         self,

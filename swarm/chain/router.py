@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from swarm.audit.ledger import Ledger
 from swarm.chain.book import PeerBook, Span, Wanted
-from swarm.chain.choice import Choice, best_two, choose
+from swarm.chain.choice import Choice, best_two, choose, replacement, second
 from swarm.chain.stage import ChainLink
 from swarm.chain.trust import Trust
 from swarm.errors import ChainBroken, DirectoryDown, MissingLayers, OtherQuantization, WrongWeights
@@ -27,7 +27,7 @@ from swarm.network.pool import Connections, candidates
 from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
-from swarm.routing.plan import Candidate, Route, plan
+from swarm.routing.plan import Candidate, Route
 from swarm.util.singleflight import SingleFlight
 
 if TYPE_CHECKING:  # it imports transformers, which `swarm status` does not need
@@ -131,8 +131,7 @@ class Router:
     # Chains and parts of chains.
 
     async def chain(self, avoid: Collection[str] = ()) -> list[ChainLink]:
-        """Return the chain with the shortest loop that is known now; the last one again if it is
-        nearly as good.
+        """Return the best chain that is known now; the last one again if it is nearly as good.
 
         Raises:
             MissingLayers: if the peers that answer leave layers out.
@@ -157,32 +156,35 @@ class Router:
         found = await self._whole_model()
         return best_two(found.candidates, self._checkpoint.num_layers)
 
-    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+    async def span(
+        self, first: int, last: int, avoid: Collection[str], dtype: str | None = None
+    ) -> list[ChainLink]:
         """Return peers that serve layers ``[first, last)`` together, one after the other.
 
         Peers that are known already are preferred to a survey: a generation waits for the answer.
+
+        Args:
+            dtype: that is preferred; see `replacement`.
 
         Raises:
             MissingLayers: if there are none.
         """
         wanted = Wanted(first, last, frozenset(avoid))
         found = await self._find(wanted, fresh_s=float("inf"))
-        return found.links(plan(found.candidates, last - first))
+        return found.links(replacement(found.candidates, last - first, dtype))
 
-    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
-        """Return the best peer that serves all of the layers ``[first, last)``; None if there is
-        none."""
+    async def spare(
+        self, first: int, last: int, avoid: Collection[str], dtype: str
+    ) -> ChainLink | None:
+        """Return the best peer that serves all of the layers ``[first, last)``, one of the dtype if
+        there is one; None if there is none at all."""
         wanted = Wanted(first, last, frozenset(avoid))
         try:
             found = await self._find(wanted, fresh_s=float("inf"), last_resort=False)
         except MissingLayers:
             return None
-        whole = [
-            each
-            for each in found.candidates
-            if (each.first_layer, each.last_layer) == (0, last - first)
-        ]
-        return found.links(plan(whole, last - first))[0] if whole else None
+        chosen = second(found.candidates, last - first, dtype)
+        return found.links(chosen)[0] if chosen else None
 
     async def links(self, stages: Sequence[Stage]) -> list[ChainLink]:
         """Return these stages of an earlier chain with their connections.

@@ -35,9 +35,11 @@ log = logging.getLogger(__name__)
 class SpareFinder(Protocol):
     """What has to be known of the swarm."""
 
-    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+    async def spare(
+        self, first: int, last: int, avoid: Collection[str], dtype: str
+    ) -> ChainLink | None:
         """Return a peer that serves all of the layers ``[first, last)``, none of ``avoid``; None if
-        there is none."""
+        there is none. One that computes in ``dtype`` is preferred."""
         ...
 
 
@@ -186,7 +188,10 @@ class Standby:
     async def _seek_for(self, place: int) -> None:
         member = self._session.chain[place]
         avoid = self._spares.seek(place, self._session.chain, self._clock())
-        if avoid is not None and (link := await self._finder.spare(*member.layers, avoid)):
+        if avoid is None:
+            return
+        link = await self._finder.spare(*member.layers, avoid, member.record.dtype)
+        if link is not None:
             await self._join(place, link)
 
     async def _join(self, place: int, link: ChainLink) -> None:

@@ -4,6 +4,9 @@ The cost of a loop is the sum of: half a round trip from the client to the first
 a fixed part (its overhead, and other sessions that wait there) and a part for each layer; the links
 between peers; half a round trip back to the client. The search is exact, by dynamic programming
 over (layer, peer), in whole arrays: one step handles all peers that serve a layer.
+
+A chain whose peers compute in one dtype is preferred. Its text is that of the model in that dtype,
+whichever peers they are. That of a mixed chain depends on which layers are rounded how.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +24,9 @@ Ints = NDArray[np.int64]
 MAX_REVISITS = 16  # times that the search is split because a chain came back to a peer it had left
 # Only the nearest and fastest peers of a layer are considered: ten thousand make no better chain.
 MAX_PER_LAYER = 64
+# A mixed chain counts as longer by this factor. The predictions for a chain are right to some 15 %
+# (`swarm.chain.choice.STICKY`), so only a lead of twice that is clear.
+MIXED = 1.3
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Candidate:
             included.
         layer_ms: time that one layer takes for one frame.
         neighbours_ms: one-way times to other peers that it has measured, by their ids.
+        dtype: that it computes in; empty where that does not matter.
     """
 
     peer_id: str
@@ -42,18 +49,32 @@ class Candidate:
     fixed_ms: float = 0.0
     layer_ms: float = 0.0
     neighbours_ms: Mapping[str, float] = field(default_factory=dict)
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
 class Route:
-    """A chain, and the predicted time of its loop."""
+    """A chain, and the predicted time of its loop.
+
+    Attributes:
+        dtypes: that its peers compute in.
+    """
 
     stages: tuple[Stage, ...]
     loop_ms: float
+    dtypes: frozenset[str] = frozenset()
+
+    @property
+    def cost_ms(self) -> float:
+        """What chains are compared by: the loop, longer by `MIXED` if they mix dtypes."""
+        return self.loop_ms * (MIXED if len(self.dtypes) > 1 else 1.0)
 
 
 def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the model") -> Route:
-    """Return the chain with the shortest loop; of equals, that with the first ``candidates``.
+    """Return the chain that costs least; of equals, that with the first ``candidates``.
+
+    It has the shortest loop. If that one mixes dtypes and is not clearly faster, it is the shortest
+    loop among peers of one dtype.
 
     A link between two peers takes the lesser of both peers' measurements, and at most half of both
     round trips: a frame can always go by way of the client.
@@ -66,13 +87,18 @@ def plan(candidates: Sequence[Candidate], model_layers: int, model: str = "the m
     """
     if missing := gaps(candidates, model_layers):
         raise MissingLayers(model, tuple(missing), model_layers, len(candidates))
-    best = _Search(_likely(candidates, model_layers), model_layers).best(MAX_REVISITS)
-    assert best is not None  # there is no gap
-    return best
+    best = _shortest(candidates, model_layers)
+    if len(best.dtypes) <= 1:
+        return best
+    dtypes = dict.fromkeys(each.dtype for each in candidates)
+    groups = [[each for each in candidates if each.dtype == dtype] for dtype in dtypes]
+    alike = [_shortest(group, model_layers) for group in groups if not gaps(group, model_layers)]
+    return min([*alike, best], key=lambda each: each.cost_ms)
 
 
-def cost(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> float | None:
-    """Return the predicted loop of a chain; None if a peer is gone or serves its layers no more."""
+def predict(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> Route | None:
+    """Return a chain with its loop as it is now; None if a peer is gone or serves its layers no
+    more."""
     by_id = {candidate.peer_id: candidate for candidate in candidates}
     parts = []
     for stage in stages:
@@ -82,7 +108,7 @@ def cost(stages: Sequence[Stage], candidates: Sequence[Candidate]) -> float | No
         if not candidate.first_layer <= stage.first < stage.last <= candidate.last_layer:
             return None
         parts.append(replace(candidate, first_layer=stage.first, last_layer=stage.last))
-    return plan(parts, stages[-1].last).loop_ms
+    return _shortest(parts, stages[-1].last)
 
 
 def runner_up(best: Route, candidates: Sequence[Candidate], model_layers: int) -> Route | None:
@@ -92,7 +118,14 @@ def runner_up(best: Route, candidates: Sequence[Candidate], model_layers: int) -
         rest = [candidate for candidate in candidates if candidate.peer_id != stage.peer_id]
         if not gaps(rest, model_layers):
             others.append(plan(rest, model_layers))
-    return min(others, key=lambda each: each.loop_ms, default=None)
+    return min(others, key=lambda each: each.cost_ms, default=None)
+
+
+def _shortest(candidates: Sequence[Candidate], model_layers: int) -> Route:
+    """Return the chain with the shortest loop; the candidates leave no gap."""
+    best = _Search(_likely(candidates, model_layers), model_layers).best(MAX_REVISITS)
+    assert best is not None  # there is no gap
+    return best
 
 
 def _likely(candidates: Sequence[Candidate], model_layers: int) -> list[Candidate]:
@@ -192,7 +225,7 @@ class _Search:
         end = int(total.argmin())
         if not np.isfinite(total[end]):
             return None
-        return Route(self._trace(entered_from, end), float(total[end]))
+        return self._trace(entered_from, end, float(total[end]))
 
     def _enter(self, layer: int, run: Floats, here: Ints) -> tuple[Floats, Ints]:
         """Return the least time to get to each peer of ``here`` before ``layer``, and from where.
@@ -219,15 +252,17 @@ class _Search:
             source[i] = links.source[start + int(costs[start:end].argmin())]
         return np.where(better, over_links[here], enter), source
 
-    def _trace(self, entered_from: Ints, end: int) -> tuple[Stage, ...]:
-        """Return the stages of the chain that ends at a peer, traced back from there."""
+    def _trace(self, entered_from: Ints, end: int, loop_ms: float) -> Route:
+        """Return the chain that ends at a peer, traced back from there."""
         stages = []
+        dtypes = set()
         peer = end
         last = self._layers
         for layer in range(self._layers - 1, -1, -1):
             source = int(entered_from[layer, peer])
             if source != peer:
                 stages.append(Stage(self._candidates[peer].peer_id, layer, last))
+                dtypes.add(self._candidates[peer].dtype)
                 peer = source
                 last = layer
-        return tuple(reversed(stages))
+        return Route(tuple(reversed(stages)), loop_ms, frozenset(dtypes))

@@ -178,10 +178,10 @@ def show_routes(choices: "Sequence[Choice]") -> None:
             peer = choice.candidates[stage.peer_id]
             computes_ms = peer.layer_ms * (stage.last - stage.first)
             figures = (f"{each:.1f}" for each in (peer.rtt_ms, peer.fixed_ms, computes_ms))
-            rows.append((f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}", *figures))
-        print_table(
-            console, ("peer", "layers", "rtt ms", "waits ms", "computes ms"), rows, title=title
-        )
+            peer_and_layers = (f"\u2026{stage.peer_id[-8:]}", f"{stage.first}:{stage.last}")
+            rows.append((*peer_and_layers, peer.dtype, *figures))
+        columns = ("peer", "layers", "dtype", "rtt ms", "waits ms", "computes ms")
+        print_table(console, columns, rows, title=title, left=("dtype",))
     if len(choices) == 1:
         console.print("There is no other: each of these peers is needed.")
 

@@ -56,11 +56,17 @@ class Finder:
     def __init__(self, *links: ChainLink) -> None:
         self.links = list(links)
         self.blamed: list[str] = []
+        self.dtypes: list[str | None] = []  # that were asked for
 
-    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+    async def span(
+        self, first: int, last: int, avoid: Collection[str], dtype: str | None
+    ) -> list[ChainLink]:
+        self.dtypes.append(dtype)
         return [self.links.pop(0)]
 
-    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+    async def spare(
+        self, first: int, last: int, avoid: Collection[str], dtype: str
+    ) -> ChainLink | None:
         return None
 
     def failed(self, peer_id: str) -> None:
@@ -125,6 +131,22 @@ async def test_a_fault_from_behind_the_gap_is_about_the_peer_that_has_left(named
             chain.peer(2),
         ]
         assert finder.blamed == []
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "asked"), [("bfloat16 bfloat16", "bfloat16"), ("bfloat16 float32", None)]
+)
+async def test_peers_are_replaced_by_others_of_their_dtype(dtypes: str, asked: str | None) -> None:
+    async with chain_of(working, working, working, working) as chain:
+        for place, dtype in enumerate(dtypes.split(), 1):
+            link = chain.links[place]
+            record = link.record.model_copy(update={"dtype": dtype})
+            chain.links[place] = replace(link, record=record)
+        async with chain.session(0, 1, 2) as session:
+            finder = Finder(place_of(chain, 3, 1))
+            failed = {chain.peer(1), chain.peer(2)}
+            await soon(repairer(session, finder).repair(failed, lambda: HELD))
+            assert finder.dtypes == [asked]
 
 
 async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:

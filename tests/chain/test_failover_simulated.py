@@ -38,15 +38,19 @@ class Finder:
     random: Random
     blamed: set[str] = field(default_factory=set)
 
-    async def span(self, first: int, last: int, avoid: Collection[str]) -> list[ChainLink]:
+    async def span(
+        self, first: int, last: int, avoid: Collection[str], dtype: str | None
+    ) -> list[ChainLink]:
         found = [p for p in self.peers if p.name not in avoid and p.name not in self.blamed]
         if not found:
             raise MissingLayers("tiny", [(first, last)], 4, len(self.peers))
         return [self.random.choice(found).link(first, last)]
 
-    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+    async def spare(
+        self, first: int, last: int, avoid: Collection[str], dtype: str
+    ) -> ChainLink | None:
         try:
-            return (await self.span(first, last, avoid))[0]
+            return (await self.span(first, last, avoid, dtype))[0]
         except MissingLayers:
             return None
 

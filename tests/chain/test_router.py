@@ -273,7 +273,23 @@ async def test_a_peer_that_failed_is_worse_than_any_other_and_stands_by_for_none
     router.failed(IDS[0])
     router.failed(IDS[4])
     assert not {IDS[0], IDS[4]} & {link.peer_id for link in await soon(router.chain())}
-    assert await soon(router.spare(0, 2, {IDS[1]})) is None
+    assert await soon(router.spare(0, 2, {IDS[1]}, "float32")) is None
+
+
+@pytest.mark.parametrize(("dtype", "place"), [("float32", 0), ("bfloat16", 1)])
+async def test_who_replaces_others_or_stands_by_has_the_same_dtype_if_there_is_such_a_peer(
+    dtype: str, place: int
+) -> None:
+    router, _ = router_of([], lambda: 100.0)
+    other = RECORDS[IDS[1]].model_copy(update={"dtype": "bfloat16"})
+    router.book.surveyed([RECORDS[IDS[0]], other], True, 100.0)
+    (found,) = await soon(router.span(0, 2, (), dtype))
+    spare = await soon(router.spare(0, 2, (), dtype))
+    assert found.peer_id == spare.peer_id == IDS[place]
+    rather = await soon(router.spare(0, 2, {IDS[place]}, dtype))
+    assert rather.peer_id == IDS[1 - place], "another dtype is better than none"
+    (found,) = await soon(router.span(0, 2, {IDS[place]}, dtype))
+    assert found.peer_id == IDS[1 - place]
 
 
 async def test_the_last_peer_of_some_layers_is_asked_again_but_not_if_it_lied() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,8 +31,12 @@ class Finder:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
+        self.asked: list[tuple[int, str]] = []  # for peers from this layer on, of this dtype
 
-    async def spare(self, first: int, last: int, avoid: Collection[str]) -> ChainLink | None:
+    async def spare(
+        self, first: int, last: int, avoid: Collection[str], dtype: str
+    ) -> ChainLink | None:
+        self.asked.append((first, dtype))
         spare = self._chain.links[-1]
         if first == 0 or spare.peer_id in avoid:
             return None
@@ -59,6 +64,19 @@ class Full:
             self.waits.set()
             await self.empty.wait()
         return await self._send(message)
+
+
+async def test_a_peer_that_stands_by_is_sought_in_the_dtype_of_its_member() -> None:
+    async with chain_of(good, good, obedient) as chain:
+        link = chain.links[1]
+        chain.links[1] = replace(link, record=link.record.model_copy(update={"dtype": "bfloat16"}))
+        async with chain.session(0, 1) as session:
+            finder = Finder(chain)
+            standby = Standby(session, finder, True)
+            standby.answered(ANSWER)
+            await eventually(lambda: bool(standby.ready))
+            await soon(standby.close())
+            assert finder.asked[:2] == [(0, "float32"), (1, "bfloat16")]
 
 
 @pytest.mark.parametrize(("place", "kind"), [(-1, Open), (0, Mirror)], ids=["opening", "feeding"])

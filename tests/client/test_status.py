@@ -127,6 +127,7 @@ async def test_the_route_and_the_runner_up_are_explained(
     assert 0 < best.plan.loop_ms <= second.plan.loop_ms
     told = best.as_dict()
     assert [peer["layers"] for peer in told["peers"]] == [(0, 2), (2, LAYERS)]
+    assert [peer["dtype"] for peer in told["peers"]] == ["float32"] * 2
     assert all(peer["rtt_ms"] > 0 and peer["layer_ms"] > 0 for peer in told["peers"])
     for width, lines in on_screens(
         monkeypatch, lambda: console.show_routes([best, second])
@@ -134,9 +135,10 @@ async def test_the_route_and_the_runner_up_are_explained(
         text = "\n".join(lines)
         assert all(
             text.count(column) == 2
-            for column in ("peer", "layers", "rtt ms", "waits ms", "computes ms")
+            for column in ("peer", "layers", "dtype", "rtt ms", "waits ms", "computes ms")
         ), width
         assert text.count(f"\u2026{upper[-8:]}") == 2
+        assert text.count("float32") == 4, "each of two peers of both chains"
 
 
 async def test_of_more_peers_than_enough_a_sample_is_shown(

@@ -1,7 +1,7 @@
 """The planned chain is the best of all chains by the cost of its loop."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import MissingLayers
 from swarm.routing.chain import Stage
-from swarm.routing.plan import MAX_PER_LAYER, Candidate, cost, plan, runner_up
+from swarm.routing.plan import MAX_PER_LAYER, MIXED, Candidate, Route, plan, predict, runner_up
 
 
 def every_chain(candidates, layers, layer=0, used=()):
@@ -176,17 +176,89 @@ def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swar
 
 @settings(max_examples=150, deadline=None)
 @given(swarms(), st.randoms())
-def test_the_cost_of_any_chain_is_what_its_loop_takes(swarm, rng):
+def test_any_chain_is_predicted_as_it_is_now(swarm, rng):
     layers, candidates, measured = swarm
     chains = list(every_chain(candidates, layers))
     if chains:
         chain = rng.choice(chains)
-        assert cost(chain, candidates) == pytest.approx(loop_ms(chain, candidates, measured))
+        found = predict(chain, candidates)
+        assert found.stages == tuple(chain)
+        assert found.loop_ms == pytest.approx(loop_ms(chain, candidates, measured))
 
 
-def test_a_chain_whose_peer_is_gone_or_serves_less_costs_nothing_that_could_be_told():
+def test_a_chain_whose_peer_is_gone_or_serves_less_is_not_predicted():
     chain = [Stage("a", 0, 2), Stage("b", 2, 4)]
     both = [Candidate("a", 0, 2, 10.0), Candidate("b", 2, 4, 10.0)]
-    assert cost(chain, both) == 20.0
-    assert cost(chain, both[:1]) is None
-    assert cost(chain, [both[0], Candidate("b", 3, 4, 10.0)]) is None
+    assert predict(chain, both).loop_ms == 20.0
+    assert predict(chain, both[:1]) is None
+    assert predict(chain, [both[0], Candidate("b", 3, 4, 10.0)]) is None
+
+
+# Chains of one dtype.
+
+
+def in_dtypes(candidates, dtypes):
+    return [
+        replace(each, dtype=dtype) for each, dtype in zip(candidates, cycle(dtypes), strict=False)
+    ]
+
+
+def dtypes_of(chain, candidates):
+    by_id = {candidate.peer_id: candidate.dtype for candidate in candidates}
+    return frozenset(by_id[stage.peer_id] for stage in chain)
+
+
+DTYPES = st.lists(st.sampled_from(["float32", "bfloat16", "float16"]), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(swarms(), DTYPES)
+def test_no_chain_costs_less_where_a_mixed_one_counts_as_longer(swarm, dtypes):
+    layers, candidates, measured = swarm
+    candidates = in_dtypes(candidates, dtypes)
+    chains = list(every_chain(candidates, layers))
+    if not chains:
+        return
+    found = plan(candidates, layers)
+    assert found.dtypes == dtypes_of(found.stages, candidates)
+    costs = [
+        loop_ms(chain, candidates, measured)
+        * (MIXED if len(dtypes_of(chain, candidates)) > 1 else 1)
+        for chain in chains
+    ]
+    assert found.cost_ms == pytest.approx(min(costs))
+    second = runner_up(found, candidates, layers)
+    assert second is None or second.cost_ms >= found.cost_ms * (1 - 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(swarms(), DTYPES, st.randoms())
+def test_with_equal_speeds_a_chain_of_one_dtype_is_chosen(swarm, dtypes, rng):
+    layers, candidates, _ = swarm
+    same = [
+        replace(each, rtt_ms=10.0, fixed_ms=0.0, layer_ms=5.0, neighbours_ms={})
+        for each in in_dtypes(candidates, dtypes)
+    ]
+    rng.shuffle(same)
+    uniform = {}  # by the number of peers
+    for chain in every_chain(same, layers):
+        if len(dtypes_of(chain, same)) == 1:
+            uniform.setdefault(len(chain), chain)
+    if uniform:
+        found = plan(same, layers)
+        shorter = loop_ms(uniform[min(uniform)], same, {}) > MIXED * found.loop_ms
+        assert len(found.dtypes) == 1 or shorter
+
+
+def test_a_mixed_chain_is_taken_if_it_is_clearly_faster_or_nothing_else_serves_all_layers():
+    first = Candidate("first", 0, 4, 10.0, layer_ms=5.0, dtype="bfloat16")
+    same = Candidate("same", 4, 8, 10.0, layer_ms=10.0, dtype="bfloat16")
+    other = Candidate("other", 4, 8, 10.0, layer_ms=6.0, dtype="float32")
+    assert plan([first, other, same], 8) == Route(
+        (Stage("first", 0, 4), Stage("same", 4, 8)), 80.0, frozenset({"bfloat16"})
+    ), "80 ms against 64"
+    faster = replace(other, layer_ms=5.0)
+    assert plan([first, faster, same], 8).stages[1].peer_id == "other", "80 ms against 60"
+    assert plan([first, other], 8).dtypes == {"float32", "bfloat16"}
+    third = Candidate("third", 0, 8, 10.0, layer_ms=9.0, dtype="float16")
+    assert plan([first, other, third], 8).stages == (Stage("third", 0, 8),), "82 ms against 64"
