@@ -7,8 +7,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from swarm.decoding.decoder import FinishReason
+from swarm.decoding.policy import PlainReason
 from swarm.decoding.rules.rule import Origin
 from swarm.routing.chain import Stage
+
+DrafterKind = Literal["model", "lookup", "lookup and model"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ class Stats:
     acceptance_by_position: tuple[float, ...]
     # number of loops by the number of drafted tokens that they accepted, from 0 on
     acceptance_histogram: tuple[int, ...]
-    # until a drafted line is one token longer, however many other lines grow with it
+    # until a drafted line is one token longer, however many other lines grow with it; the first
+    # draft, which reads the prompt, is left out if there are others
     draft_ms_per_token: float | None
     # times that the text waited for a whole loop, because nothing sent ahead was of use
     waits: int
@@ -168,6 +172,9 @@ class Stats:
     # tokens of the prompt that the peers held already, from a text that it continues
     cached_tokens: int = 0
     audits: Audits = Audits()
+    drafter: DrafterKind | None = None  # that the text began with; None for plain decoding
+    # why the most part of the text was decoded plainly (`swarm.decoding.policy`); None if drafted
+    plain_reason: PlainReason | None = None
     share: TimeShare | None = None  # of the text's time; None if no token was decided
     # mean time from taking an answer to having decided, the prompt's left out; None without answers
     judge_ms: float | None = None

@@ -9,6 +9,7 @@ import click
 from swarm.chat.chat import ChatAnswer
 from swarm.outputs import Piece
 from swarm.terminal import console
+from swarm.terminal.bottleneck import bottleneck
 
 
 class TextDisplay:
@@ -55,7 +56,8 @@ class JsonDisplay:
 
 
 def figures(answer: ChatAnswer) -> str:
-    """Return one short line: the speed, and the share of drafted tokens that were kept."""
+    """Return one short line: the speed, the share of drafted tokens that were kept, the client's
+    share of the time; and what holds the speed back."""
     if answer.generation is None:
         return "stopped; the conversation keeps this part" if answer.text else "stopped"
     stats = answer.generation.stats
@@ -64,8 +66,12 @@ def figures(answer: ChatAnswer) -> str:
         parts.append(f"{stats.draft_acceptance_rate:.0%} of the drafted tokens kept")
     if stats.relaxed_tokens:
         parts.append(f"{stats.relaxed_tokens} of them by leniency")
+    if stats.share is not None:
+        parts.append(f"{stats.share.judging:.0%} of the time judging here")
+        parts.append(f"{stats.share.drafting:.0%} drafting")
     if stats.failovers:
         parts.append(f"peers replaced {len(stats.failovers)} times")
     if stats.finish_reason == "length":
         parts.append("ended by max-new-tokens")
-    return ", ".join(parts)
+    cause = bottleneck(stats)
+    return ", ".join(parts) + (f"; no faster because {cause}" if cause else "")

@@ -62,11 +62,11 @@ class CriticalPath:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.start()
+        self.start(0.0)
 
-    def start(self) -> None:
-        """Begin the text now."""
-        self._judged = _Moment(self._clock())
+    def start(self, at: float) -> None:
+        """Begin the text."""
+        self._judged = _Moment(at)
         self._asked = self._judged
         self._drafted = self._judged
         self._may_send = self._judged  # when the pace lets the next frame go

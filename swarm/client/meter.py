@@ -8,7 +8,8 @@ from swarm.client.critical_path import CriticalPath
 from swarm.decoding.bound import time_bound_ms
 from swarm.decoding.counts import Counts
 from swarm.decoding.decoder import FinishReason
-from swarm.outputs import Failover, Measured, RouteStop, StageTimes, Stats
+from swarm.decoding.policy import PlainReason
+from swarm.outputs import DrafterKind, Failover, Measured, RouteStop, StageTimes, Stats
 from swarm.routing.chain import Stage
 
 
@@ -21,6 +22,7 @@ class TextFacts:
         seed: of the sampling noise; None for greedy decoding.
         exact: whether the rule verifies exactly.
         draft_error: of a drafter that failed.
+        plain_reason: why most of the text was decoded plainly.
         route: the stages to show; if it is empty, the places of the last loop.
     """
 
@@ -35,6 +37,8 @@ class TextFacts:
     failovers: tuple[Failover, ...] = ()
     cached_tokens: int = 0
     route: Sequence[RouteStop] = ()
+    drafter: DrafterKind | None = None
+    plain_reason: PlainReason | None = None
 
 
 @dataclass
@@ -52,8 +56,7 @@ class Meter:
     first_token: float = 0.0
     last_token: float = 0.0
     new_tokens: int = 0
-    draft_seconds: float = 0.0
-    draft_tokens: int = 0
+    drafts: list[tuple[int, float]] = field(default_factory=list)  # tokens of a line, seconds
     loops: list[Measured] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     judge_s: list[float] = field(default_factory=list)
@@ -64,16 +67,17 @@ class Meter:
 
     def start(self) -> None:
         self.started = self.first_token = self.last_token = self.clock()
-        self.path.start()
+        self.path.start(self.started)
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Note that a line became longer by ``tokens``, and perhaps others with it.
 
         The whole time counts, not a share of it: each token waits for the one before it, so that
-        this is the pace of the text at best (tau).
+        this is the pace of the text at best (tau). The first call reads the prompt, and does not
+        count in the mean if there are others.
         """
-        self.draft_tokens += tokens
-        self.draft_seconds += seconds
+        self.path.drafted(seconds)
+        self.drafts.append((tokens, seconds))
 
     def loop(self, measured: Measured, positions: int, tokens: int) -> None:
         """Note an answer at ``positions`` that commits ``tokens``."""
@@ -151,13 +155,17 @@ class Meter:
             failovers=facts.failovers,
             seed=facts.seed,
             finish_reason=facts.finish_reason,
+            drafter=facts.drafter,
+            plain_reason=facts.plain_reason,
             share=self.path.share(),
             judge_ms=_mean(self.judge_s[1:] or self.judge_s) * 1e3 if self.judge_s else None,
         )
 
     @property
     def _draft_ms(self) -> float | None:
-        return self.draft_seconds * 1e3 / self.draft_tokens if self.draft_tokens else None
+        drafts = self.drafts[1:] or self.drafts
+        tokens = sum(tokens for tokens, _ in drafts)
+        return sum(seconds for _, seconds in drafts) * 1e3 / tokens if tokens else None
 
     def _bound_share(self, counts: Counts) -> float | None:
         taken_ms = (self.last_token - self.started) * 1e3

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,11 +17,11 @@ from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
-from swarm.decoding.policy import LoopReport, SpeculationPlan
+from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
-from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
+from swarm.outputs import DrafterKind, Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -92,6 +93,7 @@ class TextSequence:
             held=held,
         )
         self.drafter = make_drafter(models, request)
+        self.drafter_kind = kind_of(self.drafter)
         self.draft_error: str | None = None
         self.pieces: list[Piece] = []
         self.meter = Meter()
@@ -100,6 +102,8 @@ class TextSequence:
         self._chars = 0  # of the text so far, with those that a stop string may still cut
         self._written: list[_Written] = []  # committed tokens that are not yet pieces
         self._draft_ms = 0.0  # spent on drafts since the last answer
+        self._draft_tokens = 0  # by which the longest line grew in this time
+        self._plans: Counter[PlainReason | None] = Counter()  # answers, by why nothing was drafted
         self._kept = 0  # drafted tokens, up to the last answer
 
     # Drafting.
@@ -133,9 +137,11 @@ class TextSequence:
         if draft.error is not None:
             self.drafter = None
             self.draft_error = draft.error
-        self._draft_ms += draft.seconds * 1e3
-        self.meter.drafted(max(map(len, draft.guesses), default=0), draft.seconds)
-        self.meter.path.drafted(draft.seconds)
+        tokens = max(map(len, draft.guesses), default=0)
+        if self.meter.drafts:  # the first one reads the prompt
+            self._draft_ms += draft.seconds * 1e3
+            self._draft_tokens += tokens
+        self.meter.drafted(tokens, draft.seconds)
         self.decoder.propose(ask, draft.guesses)
 
     # Sending.
@@ -160,10 +166,17 @@ class TextSequence:
 
     def _replan(self) -> None:
         if self.drafter is None:
-            self.decoder.plan = SpeculationPlan()
+            self.decoder.plan = SpeculationPlan(reason=self._no_drafter)
             return
         plan = self.policy.plan()
         self.decoder.plan = plan if self.branches else replace(plan, branches=1)
+
+    @property
+    def _no_drafter(self) -> PlainReason:
+        """Why there is no drafter."""
+        if self.draft_error is not None:
+            return "draft_failed"
+        return "no_draft" if self.request.window else "requested"
 
     # Judging.
 
@@ -209,7 +222,9 @@ class TextSequence:
         return pieces
 
     def _learn(self, positions: int, measured: Measured, tokens: int) -> None:
+        before = self.meter.last_token
         self.meter.loop(measured, positions, tokens)
+        self._plans[self.decoder.plan.reason] += 1
         kept = self.decoder.counts.accepted
         if self.pieces:  # the first answer carried the prompt
             loop = LoopReport(
@@ -218,12 +233,17 @@ class TextSequence:
                 drafted=positions - 1,
                 kept=kept - self._kept,
                 draft_ms=self._draft_ms,
+                draft_tokens=self._draft_tokens,
                 stage_ms=max(measured.compute_ms, default=0.0),
                 queue_ms=max(measured.queue_ms, default=0.0),
+                judge_ms=self.meter.judge_s[-1] * 1e3,
+                tokens=tokens,
+                elapsed_ms=(self.meter.last_token - before) * 1e3,
             )
             self.policy.observe(loop)
         self._kept = kept
         self._draft_ms = 0.0
+        self._draft_tokens = 0
 
     def sum_up(
         self,
@@ -246,6 +266,8 @@ class TextSequence:
             exact=decoder.rule.exact,
             rule=str(self.request.verification),
             draft_error=self.draft_error,
+            drafter=self.drafter_kind,
+            plain_reason=self._plain_reason,
             failovers=failovers,
             finish_reason=decoder.finish_reason,
             route=route,
@@ -257,6 +279,11 @@ class TextSequence:
             stats=self.meter.stats(decoder.counts, facts),
             pieces=tuple(self.pieces),
         )
+
+    @property
+    def _plain_reason(self) -> PlainReason | None:
+        """Why most of the text was decoded plainly; None if it was not."""
+        return max(self._plans, key=self._plans.__getitem__) if self._plans else None
 
     def _write(self, token: int) -> bool:
         """Turn a committed token into text; return whether it completes a stop string."""
@@ -327,3 +354,12 @@ def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
     if not request.lookup:
         return drafter
     return Cascade([LookupDrafter(SURE_MATCH, SURE_MATCH, stop_ids), drafter], stop_ids)
+
+
+def kind_of(drafter: Drafter | None) -> DrafterKind | None:
+    """Return what a drafter that `make_drafter` returned asks."""
+    if drafter is None:
+        return None
+    if isinstance(drafter, Cascade):
+        return "lookup and model"
+    return "lookup" if isinstance(drafter, LookupDrafter) else "model"

@@ -1,10 +1,14 @@
 """How far ahead of the target a generation drafts and sends."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 # Frames in flight. A long prompt, or a long stream, must not fill every queue of the chain.
 MAX_DEPTH = 64
+
+# Why nothing is drafted: plain decoding was asked for; there is no drafter; it has failed; drafting
+# takes too long to gain anything; drafts are right too seldom to gain anything.
+PlainReason = Literal["requested", "no_draft", "draft_failed", "draft_slow", "draft_wrong"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class SpeculationPlan:
         pace_ms: the least time between two frames, unless the text left the drafted path.
         calm_ms: the most that `pace_ms` grows to, by one pace with every further frame: the first
             frames carry the likeliest tokens.
+        reason: why nothing is drafted; None if ``window`` is above 0.
     """
 
     window: int = 0
@@ -33,6 +38,7 @@ class SpeculationPlan:
     least_chance: float = 0.0
     pace_ms: float = 0.0
     calm_ms: float = 0.0
+    reason: PlainReason | None = None
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,13 @@ class LoopReport:
     loop_ms: float  # from sending the last of them to having the answer
     drafted: int  # drafted tokens that it judged, or made void
     kept: int  # of these, accepted
-    draft_ms: float  # spent drafting since the answer before
+    draft_ms: float  # spent drafting since the answer before; reading the prompt does not count
+    draft_tokens: int = 0  # by which the longest drafted line grew in this time
     stage_ms: float = 0.0  # compute of the slowest stage
     queue_ms: float = 0.0  # waiting for other sessions, at the peer where that took longest
+    judge_ms: float = 0.0  # from taking the answer to having judged it
+    tokens: int = 1  # that it committed
+    elapsed_ms: float = 0.0  # since the answer before was judged
 
 
 class SpeculationPolicy(Protocol):

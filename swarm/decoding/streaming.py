@@ -4,10 +4,14 @@ A token that is sent ahead saves up to a loop if the text gets to it, and costs 
 position whether it does or not. With idle peers nearly every chance is worth taking. Where other
 sessions wait for the same peers, each of our positions delays them. So the less likely tokens are
 left out first, until only the nearly certain ones remain.
+
+Drafting takes the client's own power, so it has to show that it brings something
+(`swarm.decoding.payoff`).
 """
 
 from dataclasses import dataclass, field
 
+from swarm.decoding.payoff import Payoff
 from swarm.decoding.policy import MAX_DEPTH, LoopReport, SpeculationPlan
 from swarm.util.averages import FadingMean
 
@@ -34,8 +38,11 @@ class Streaming:
     _loop_ms: FadingMean = field(default_factory=FadingMean)
     _stage_ms: FadingMean = field(default_factory=FadingMean)
     _queue_ms: FadingMean = field(default_factory=FadingMean)
+    _payoff: Payoff = field(default_factory=Payoff)
 
     def plan(self) -> SpeculationPlan:
+        if not self._payoff.drafts:
+            return SpeculationPlan(reason=self._payoff.reason)
         share = self._queue_share
         return SpeculationPlan(
             window=self.window,
@@ -51,6 +58,7 @@ class Streaming:
         self._loop_ms.add(loop.loop_ms)
         self._stage_ms.add(loop.stage_ms)
         self._queue_ms.add(loop.queue_ms)
+        self._payoff.observe(loop)
 
     @property
     def _queue_share(self) -> float:

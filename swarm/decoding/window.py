@@ -8,7 +8,7 @@ Both change while a text is written, so old measurements fade.
 
 from dataclasses import dataclass, field
 
-from swarm.decoding.policy import LoopReport, SpeculationPlan
+from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.util.averages import FadingLine, FadingMean
 
 FIRST_WINDOW = 4  # before anything is known
@@ -26,7 +26,7 @@ class FixedWindow:
     window: int
 
     def plan(self) -> SpeculationPlan:
-        return SpeculationPlan(self.window)
+        return SpeculationPlan(self.window, reason=None if self.window else "requested")
 
     def observe(self, loop: LoopReport) -> None:
         pass
@@ -44,7 +44,14 @@ class AutoWindow:
     _idle: int = 0  # loops since the last draft
 
     def plan(self) -> SpeculationPlan:
-        return SpeculationPlan(self._size())
+        size = self._size()
+        return SpeculationPlan(size, reason=None if size else self._reason())
+
+    def _reason(self) -> PlainReason:
+        """Return why no window pays: would one that was drafted in no time?"""
+        line = self._line
+        free = best_window(self._acceptance(), line.fixed, line.slope, 0.0)
+        return "draft_slow" if free else "draft_wrong"
 
     def _size(self) -> int:
         if self._draft_ms.value is None or not self._line:

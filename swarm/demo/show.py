@@ -18,7 +18,7 @@ from swarm.client.client import SwarmClient
 from swarm.demo.problems import problems
 from swarm.demo.swarm import demo_swarm
 from swarm.outputs import Generation, Piece, Stats
-from swarm.terminal.console import LEGEND, STYLES
+from swarm.terminal.console import LEGEND, STYLES, time_and_bottleneck
 from swarm.terminal.tables import print_table
 
 PROMPTS = 3
@@ -55,6 +55,7 @@ async def run_demo(
     else:
         _print_table(console, comparisons)
         console.print(_verdict(comparisons))
+        console.print(_time_spent(comparisons))
     if picture:
         console.save_svg(str(picture), title="make demo")
 
@@ -141,6 +142,13 @@ def _verdict(comparisons: Sequence[Comparison]) -> str:
         "computed for each token; 'of bound': share of the most that any speculation could reach "
         "here (docs/architecture.md)."
     )
+
+
+def _time_spent(comparisons: Sequence[Comparison]) -> Text:
+    """Return where the time of the longest streamed text went; empty if it is unknown."""
+    streamed = [comparison.ways[BRANCHES.name].stats for comparison in comparisons]
+    longest = max(streamed, key=lambda stats: stats.seconds)
+    return Text(f"The longest text by streaming: {time_and_bottleneck(longest)}.")
 
 
 def _overall(comparisons: Sequence[Comparison], way: str) -> float:

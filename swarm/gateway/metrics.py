@@ -26,6 +26,7 @@ MAX_POSITIONS = 32  # of a window that are counted by themselves: each is a seri
 MODEL = "model_name"
 CODE = "code"
 FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+CLIENT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 TEXT_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LOOP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -133,6 +134,17 @@ class _TextMetrics:
         self.loop_s = histogram(
             "swarm_loop_seconds", "Mean loop through the chain, of each text.", LOOP_S
         )
+        self.waited_s = counter(
+            "swarm_text_seconds",
+            "The time of texts, by what they waited for (`swarm.outputs.TimeShare`).",
+            "part",
+        )
+        self.judge_s = histogram(
+            "swarm_judge_seconds", "Mean time to judge an answer here, of each text.", CLIENT_S
+        )
+        self.draft_s = histogram(
+            "swarm_draft_seconds", "Mean time to draft a token here, of each text.", CLIENT_S
+        )
 
     def add(self, model: str, stats: Stats, seconds: float) -> None:
         self.ended.labels(model, stats.finish_reason).inc()
@@ -142,6 +154,13 @@ class _TextMetrics:
         self.failovers.labels(model).inc(len(stats.failovers))
         self.text_s.labels(model).observe(seconds)
         self.loop_s.labels(model).observe(stats.loop_ms / 1e3)
+        if stats.share is not None:
+            for part, share in vars(stats.share).items():
+                self.waited_s.labels(model, part).inc(max(0.0, share * stats.seconds))
+        if stats.judge_ms is not None:
+            self.judge_s.labels(model).observe(stats.judge_ms / 1e3)
+        if stats.draft_ms_per_token is not None:
+            self.draft_s.labels(model).observe(stats.draft_ms_per_token / 1e3)
 
 
 class _SpeculationMetrics:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from swarm.outputs import Measured, Piece, RouteStop, Stats
+from swarm.outputs import Measured, Piece, RouteStop, Stats, TimeShare
 from swarm.routing.chain import Stage
+from swarm.terminal.bottleneck import bottleneck
 
 HISTORY_S = 60
 RECENT_S = 5  # over which speed is averaged: a loop brings several tokens at once, or none
@@ -33,6 +34,15 @@ class LoopTimes:
     loop_ms: float
     links_ms: float
     hops: tuple[LoopStage, ...]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a generation waited for, and what holds it back: a sentence without a full stop."""
+
+    model: str
+    share: TimeShare
+    bottleneck: str | None
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class Speed:
             was drafted.
         history: tokens in each of the last `HISTORY_S` seconds, the oldest first.
         loop: of the generation whose peers answered last.
+        spent: by the last generation that came to its end; None before the first.
         running: the generations that run.
         last: the generations that ended, the newest first.
     """
@@ -83,6 +94,7 @@ class Speed:
     acceptance: float | None
     history: tuple[int, ...]
     loop: LoopTimes | None
+    spent: Spent | None
     running: tuple[Running, ...]
     last: tuple[Past, ...]
 
@@ -118,6 +130,7 @@ class Speedometer:
         self._running: list[Run] = []
         self._last: deque[tuple[float, Past]] = deque(maxlen=LAST)  # with the time it ended
         self._answered: Run | None = None
+        self._spent: Spent | None = None
 
     def began(self, model: str) -> "Run":
         """Begin a generation. The caller has to call `Run.ended` in any case."""
@@ -141,6 +154,7 @@ class Speedometer:
             acceptance=minute.acceptance,
             history=tuple(history),
             loop=self._answered.loop() if self._answered else None,
+            spent=self._spent,
             running=tuple(
                 Running(run.model, now - run.began_at, run.counts.tokens, run.counts.acceptance)
                 for run in self._running
@@ -163,6 +177,7 @@ class Speedometer:
         if run in self._running:
             self._running.remove(run)
             self._last.append((self.clock(), run.past()))
+            self._spent = run.spent() or self._spent
 
 
 class Run:
@@ -225,6 +240,13 @@ class Run:
         loop_ms = fmean(each.loop_ms for each in answers)
         links_ms = loop_ms - sum(hop.compute_ms + hop.queue_ms for hop in hops)
         return LoopTimes(loop_ms, max(0.0, links_ms), tuple(hops))
+
+    def spent(self) -> Spent | None:
+        """Return what it waited for; None if it did not come to its end."""
+        stats = self._stats
+        if stats is None or stats.share is None:
+            return None
+        return Spent(self.model, stats.share, bottleneck(stats))
 
     def past(self) -> Past:
         """Return its record, when it has just ended."""

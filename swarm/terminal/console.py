@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarm.chain.choice import Choice
     from swarm.client.status import ModelStatus, PeerStatus
     from swarm.decoding.rules.rule import Origin
-    from swarm.outputs import Audits, Generation, Piece
+    from swarm.outputs import Audits, Generation, Piece, Stats
 
 STYLES: "dict[Origin, str]" = {
     "drafted": "green",
@@ -55,13 +55,15 @@ def show_piece(piece: "Piece") -> None:
 
 
 def show_summary(generation: "Generation") -> None:
-    """End the text; print a legend (in a terminal) and a line of figures to standard error."""
+    """End the text; print a legend (in a terminal) and two lines of figures to standard error."""
     click.echo()
     if sys.stdout.isatty() and generation.stats.drafted_tokens:
         seen = {piece.origin for piece in generation.pieces}
         legend = [_styled(text, origin) for origin, text in LEGEND.items() if origin in seen]
         click.echo("  ".join(legend), err=True)
     click.echo(summary(generation), err=True)
+    if spent := time_and_bottleneck(generation.stats):
+        click.echo(spent, err=True)
 
 
 def show_audits(audits: "Audits") -> None:
@@ -112,6 +114,16 @@ def summary(generation: "Generation") -> str:
         f"{stop.layers[0]}:{stop.layers[1]} ...{stop.peer_id[-6:]}" for stop in generation.route
     )
     return ", ".join(parts) + f"; {stats.verification}; route {route}"
+
+
+def time_and_bottleneck(stats: "Stats") -> str:
+    """Return one line: where a text's time went, and what holds its speed back; "" if unknown."""
+    from swarm.terminal.bottleneck import bottleneck, time_spent
+
+    if stats.share is None:
+        return ""
+    cause = bottleneck(stats)
+    return f"time: {time_spent(stats.share)}" + (f"; no faster because {cause}" if cause else "")
 
 
 def show_fates(pieces: "Sequence[Piece]") -> None:

@@ -43,10 +43,11 @@ class FadingMean:
         self.sum *= self.fade
         self.weight *= self.fade
 
-    def count(self, value: float) -> None:
-        """Count one more value; the earlier ones do not fade."""
-        self.sum += value
-        self.weight += 1.0
+    def count(self, value: float, weight: float = 1.0) -> None:
+        """Count one more value, or as many equal ones as ``weight``; the earlier ones do not
+        fade."""
+        self.sum += value * weight
+        self.weight += weight
 
     def with_prior(self, prior: float, weight: float) -> float:
         """Return the mean, with ``prior`` counted as ``weight`` values."""

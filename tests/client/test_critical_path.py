@@ -181,6 +181,7 @@ EVENTS = st.lists(
 def test_in_whatever_order_events_come_the_parts_add_up(events) -> None:
     clock = Clock(1000.0)
     path = CriticalPath(clock)
+    path.start(clock())
     frame = 0
     for name, later, own, which in events:
         clock.now += later

@@ -131,6 +131,14 @@ def test_a_single_loop_is_its_own_mean(meter, clock):
     assert (stats.loop_ms, stats.stage_compute_ms) == (500.0, (50.0,))
 
 
+def test_the_first_draft_reads_the_prompt_and_is_left_out_of_the_mean(meter, clock):
+    meter.drafted(1, 2.0)
+    assert sum_up(meter, Counts()).draft_ms_per_token == pytest.approx(2000.0)
+    for _ in range(3):
+        meter.drafted(2, 0.02)
+    assert sum_up(meter, Counts()).draft_ms_per_token == pytest.approx(10.0)
+
+
 def test_plain_decoding_has_no_draft_figures(meter, clock):
     clock.now += 0.5
     meter.loop(Measured(500.0, (50.0,)), 1, 1)

@@ -308,6 +308,17 @@ async def test_speed_is_shown(house: House) -> None:
         rows = await page.locator("#loop tbody tr").all_text_contents()
         assert all(layers in row for layers, row in zip(LAYERS, rows[: len(SPANS)], strict=True))
         assert await page.get_by_text("Nothing is being generated.").is_visible()
+        parts = await page.locator("#spent li").all_text_contents()
+        assert [part.rsplit(" ", 2)[0] for part in parts] == [
+            "links",
+            "peers computing",
+            "judging here",
+            "drafting here",
+            "waiting",
+        ]
+        # each is rounded by itself
+        assert abs(sum(int(part.split()[-2]) for part in parts) - 100) <= len(parts) / 2
+        assert await page.locator("#spent .time span").count() == len(parts)
 
 
 async def test_a_gateway_with_keys_asks_for_one(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from helpers.text_stats import text_stats, time_share
 from swarm.gateway.admission import AdmissionControl
 from swarm.gateway.metrics import MAX_POSITIONS, Metrics, kept_at
 from swarm.outputs import Audits
@@ -32,3 +33,20 @@ def test_audits_are_told_as_they_are_when_somebody_looks():
         'swarm_audits_waiting{model_name="tiny"} 4.0',
         'swarm_peers_caught{model_name="tiny"} 1.0',
     } <= set(told)
+
+
+def test_what_texts_waited_for_is_summed_in_seconds():
+    metrics = Metrics(AdmissionControl())
+    share = time_share(links=0.5, judging=0.25)
+    for seconds in (2.0, 4.0):
+        stats = text_stats(share=share, seconds=seconds, judge_ms=30.0, draft_ms_per_token=7.0)
+        metrics.finished("tiny", stats, seconds)
+    metrics.finished("tiny", text_stats(), 1.0)
+    assert {
+        'swarm_text_seconds_total{model_name="tiny",part="links"} 3.0',
+        'swarm_text_seconds_total{model_name="tiny",part="judging"} 1.5',
+        'swarm_text_seconds_total{model_name="tiny",part="drafting"} 0.0',
+        'swarm_judge_seconds_count{model_name="tiny"} 2.0',
+        'swarm_judge_seconds_sum{model_name="tiny"} 0.06',
+        'swarm_draft_seconds_sum{model_name="tiny"} 0.014',
+    } <= set(metrics.text().decode().splitlines())

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from helpers.clock import Clock
-from swarm.client.meter import Meter, TextFacts
-from swarm.decoding.counts import Counts
+from helpers.text_stats import text_stats, time_share
 from swarm.gateway.speedometer import HISTORY_S, LAST, LoopTimes, Speedometer
-from swarm.outputs import Measured, Piece, RouteStop, Stats
+from swarm.outputs import Measured, Piece, RouteStop
 from swarm.routing.chain import Stage
 
 DRAFTED = Piece(5, "a", "drafted", drafted_id=5)
@@ -14,23 +13,6 @@ CORRECTED = Piece(6, "b", "corrected", drafted_id=5)
 OWN = Piece(7, "c", "target")
 ROUTE = (RouteStop("one", (0, 2), 10.0), RouteStop("two", (2, 4), 20.0))
 STAGES = (Stage("one", 0, 2), Stage("two", 2, 4))
-
-
-def stats() -> Stats:
-    meter = Meter(clock=lambda: 0.0)
-    return meter.stats(
-        Counts(),
-        TextFacts(
-            prompt_tokens=3,
-            bytes_sent=0,
-            bytes_received=0,
-            seed=None,
-            exact=True,
-            rule="strict",
-            draft_error=None,
-            finish_reason="length",
-        ),
-    )
 
 
 def test_speed_is_that_of_the_last_whole_seconds() -> None:
@@ -105,7 +87,7 @@ def test_generations_that_ended_are_told_the_newest_first_and_only_so_many() -> 
         run.piece(OWN)
         clock.now += 2
         if number % 2:
-            run.finished(stats())
+            run.finished(text_stats())
         run.ended()
         run.ended()
     speed = meter.speed()
@@ -119,3 +101,23 @@ def test_generations_that_ended_are_told_the_newest_first_and_only_so_many() -> 
         2,
     )
     assert (finished.finish_reason, finished.ago_s) == ("length", 2.0)
+
+
+def test_what_the_last_text_waited_for_is_told_until_another_one_ends() -> None:
+    meter = Speedometer(Clock(1000.5))
+    assert meter.speed().spent is None
+    share = time_share(links=0.9)
+    for model, figures in (
+        ("one", text_stats(share=share, new_tokens=20, loop_ms=80.0)),
+        ("two", text_stats()),
+        ("stopped", None),
+    ):
+        run = meter.began(model)
+        if figures is not None:
+            run.finished(figures)
+        run.ended()
+    spent = meter.speed().spent
+    assert spent is not None
+    assert (spent.model, spent.share) == ("one", share)
+    assert spent.bottleneck is not None
+    assert "80 ms" in spent.bottleneck

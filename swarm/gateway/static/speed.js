@@ -18,6 +18,7 @@ function show(speed) {
   ]);
   showMinute(speed.history);
   showLoop(loop);
+  showSpent(speed.spent);
   showLast(running, speed.last);
 }
 
@@ -51,12 +52,7 @@ function showLoop(loop) {
     ["compute", hop.compute_ms],
     ["queue", hop.queue_ms],
   ]);
-  const bar = element("div", { class: "time", "aria-hidden": "true" });
-  for (const [kind, took] of [...parts, ["links", loop.links_ms]]) {
-    const part = element("span", { "data-kind": kind });
-    part.style.flexGrow = took;
-    bar.append(part);
-  }
+  const bar = timeBar([...parts, ["links", loop.links_ms]]);
   const rows = loop.hops.map((hop) => [
     element("span", {}, element("span", { class: "id", title: hop.peer_id }, shortId(hop.peer_id)), ` ${layers(hop.layers)}`),
     ms(hop.compute_ms),
@@ -64,14 +60,43 @@ function showLoop(loop) {
     ms(hop.compute_ms + hop.queue_ms),
   ]);
   rows.push(["Links between them, and all else", NONE, NONE, ms(loop.links_ms)], ["The whole loop", NONE, NONE, ms(loop.loop_ms)]);
-  const legend = element(
-    "ul",
-    { class: "legend" },
-    ...[["compute", "computes"], ["queue", "waits for other sessions"], ["links", "links"]].map(([kind, name]) =>
-      element("li", {}, element("span", { class: "kind", "data-kind": kind }, name)),
-    ),
-  );
+  const legend = legendOf([["compute", "computes"], ["queue", "waits for other sessions"], ["links", "links"]]);
   byId("loop").replaceChildren(bar, legend, table("A loop, in ms", ["Hop", "Computes", "Waits", "Together"], rows));
+}
+
+function timeBar(parts) {
+  const bar = element("div", { class: "time", "aria-hidden": "true" });
+  for (const [kind, took] of parts) {
+    const part = element("span", { "data-kind": kind });
+    part.style.flexGrow = took;
+    bar.append(part);
+  }
+  return bar;
+}
+
+function legendOf(kinds) {
+  return element("ul", { class: "legend" }, ...kinds.map(([kind, name]) => element("li", {}, element("span", { class: "kind", "data-kind": kind }, name))));
+}
+
+// What the last generation waited for: here, at the peers, and between them.
+
+const WAITED_FOR = [
+  ["links", "links"],
+  ["compute", "peers computing", "stages"],
+  ["judging", "judging here"],
+  ["drafting", "drafting here"],
+  ["queue", "waiting", "waiting"],
+];
+
+function showSpent(spent) {
+  byId("spent-section").hidden = !spent;
+  if (!spent) return;
+  const parts = WAITED_FOR.map(([kind, name, part = kind]) => [kind, name, spent.share[part]]);
+  byId("spent").replaceChildren(
+    timeBar(parts.map(([kind, , part]) => [kind, part])),
+    legendOf(parts.map(([kind, name, part]) => [kind, `${name} ${percent(part)} %`])),
+    element("p", { id: "bottleneck" }, spent.bottleneck ? `No faster because ${spent.bottleneck}.` : ""),
+  );
 }
 
 // The last generations, and those that go on.
