@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peers.command_options import (
+    PEER_KEY,
     NodeOptions,
     ShareOptions,
     announce_option,
+    key_option,
     node_options,
     share_options,
 )
@@ -121,7 +123,7 @@ def join(
         model=locate(model),
         layers=share.layers,
         network=network,
-        key_file=node.key_file("peer.key"),
+        key_file=node.key_file(PEER_KEY),
         host=node.host,
         port=node.port,
         announce=announce,
@@ -280,15 +282,28 @@ def new_network_key(file: Path, as_json: bool) -> None:
     "--port", default=0, type=click.IntRange(0, 65535), help="The port that you mean to serve on."
 )
 @announce_option("The address by which others are to reach this computer.")
+@key_option
 @json_option
 def doctor(
-    bootstrap: tuple[str, ...], network: str | None, port: int, announce: str | None, as_json: bool
+    bootstrap: tuple[str, ...],
+    network: str | None,
+    port: int,
+    announce: str | None,
+    key: Path | None,
+    as_json: bool,
 ) -> None:
-    """Check whether this computer can serve, and say what to do if it cannot."""
-    from peers.ops.doctor import examine, is_well, show
+    """Check whether this computer can serve, and say what to do if it cannot.
 
+    A network with a list of members is entered with the key that the peer here would have.
+    """
+    from peers.ops.doctor import examine, is_well, show
+    from swarm.config import state_dir
+
+    key_file = key or state_dir() / PEER_KEY
     with busy("looking at this computer and its network", quiet=as_json):
-        findings = signals.run(examine(lambda: named_network(bootstrap, network), port, announce))
+        findings = signals.run(
+            examine(lambda: named_network(bootstrap, network), port, announce, key_file)
+        )
     if as_json:
         click.echo(
             json.dumps({"ok": is_well(findings), "findings": [asdict(each) for each in findings]})

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from peers.ops.health_server import ListenAddress
     from swarm.config import Network
 
+PEER_KEY = "peer.key"  # in the state folder
 DTYPES = ("float32", "bfloat16", "float16")
+
+key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Key file; the default is in the user's data folder.",
+)
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,7 @@ def node_options(port: int, lan: Callable[..., Any]) -> Callable[..., Any]:
                 " this computer only."
             ),
         ),
-        click.option(
-            "--key",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Key file; the default is in the user's data folder.",
-        ),
+        key_option,
         click.option("--ephemeral", is_flag=True, help="A new identity for this run only."),
         click.option(
             "--until-eof", is_flag=True, help="Stop when standard input closes.", hidden=True

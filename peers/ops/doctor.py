@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -50,7 +51,10 @@ class Finding:
 
 
 async def examine(
-    load: Callable[[], Network], port: int, announce: str | None = None
+    load: Callable[[], Network],
+    port: int,
+    announce: str | None = None,
+    key_file: Path | None = None,
 ) -> list[Finding]:
     """Run all checks, in the order in which an operator would put things right.
 
@@ -58,6 +62,8 @@ async def examine(
         load: returns the network. Raises SwarmError if it is not known.
         port: that a peer would listen on; 0 for any.
         announce: "host:port" that a peer would announce; None for the one that it sees.
+        key_file: of the peer that would serve here; None for a new key. It is used only where a
+            list of members lets nobody else in.
     """
     findings = [await _bounded("libp2p", _daemon()), check_device(), check_port(port)]
     try:
@@ -73,8 +79,8 @@ async def examine(
     return [
         *findings,
         await _bounded("clock", _clock(net)),
-        await _bounded("network", _network(net)),
-        await _bounded("models", _models(net)),
+        await _bounded("network", _network(net, key_file)),
+        await _bounded("models", _models(net, key_file)),
         await _bounded("reach", _reach(net, port, announce)),
     ]
 
@@ -185,21 +191,35 @@ def clock_finding(skew_s: float) -> Finding:
     )
 
 
-async def _network(network: Network) -> Finding:
+def _identity(network: Network, key_file: Path | None) -> Identity:
+    """Return who enters the network: a stranger, unless a list of members lets in only members.
+
+    Raises:
+        ConfigError: if the list does not name this computer's peer.
+        IdentityError: if its key file cannot be used.
+    """
+    if network.members is None or key_file is None:
+        return Identity.generate()  # which a peer that runs here already does not prevent
+    identity = Identity.load_or_create(key_file)
+    network.check_member(identity.peer_id)
+    return identity
+
+
+async def _network(network: Network, key_file: Path | None) -> Finding:
     started = time.monotonic()
-    async with connect(LocalMember(Identity.generate(), network)) as swarm:
+    async with connect(LocalMember(_identity(network, key_file), network)) as swarm:
         took_s = time.monotonic() - started
         models = await swarm.directory.models()
     served = ", ".join(f"{m.model} by {m.crowd}" for m in models[:10]) or "no model yet"
     return Finding("network", f"{network.name} entered in {took_s:.1f} s; it serves {served}")
 
 
-async def _models(network: Network) -> Finding:
+async def _models(network: Network, key_file: Path | None) -> Finding:
     """Find which models can be used, and why the others cannot.
 
     A model that cannot be used is no fault of this computer, but a peer here may help.
     """
-    reports = await look(network)
+    reports = await look(network, identity=_identity(network, key_file))
     broken = [report for report in reports if report.why]
     if not broken:
         fact = f"all layers of {len(reports)} can be used" if reports else "none is served yet"

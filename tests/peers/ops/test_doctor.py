@@ -1,5 +1,7 @@
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hivemind.dht import protocol
@@ -45,6 +47,22 @@ async def test_a_healthy_computer_has_nothing_to_do(
     assert "FAIL" not in said
     assert "no model yet" in said
     assert "others get through to" in said
+
+
+async def test_where_members_are_listed_it_enters_as_the_peer_that_would_serve_here(
+    tmp_path: Path,
+) -> None:
+    key_file, node = tmp_path / "peer.key", Identity.generate()
+    us = Identity.load_or_create(key_file)
+    network = Network("test", members=frozenset({node.peer_id, us.peer_id}))
+    async with await Directory.join(node, network, bootstrap_node=True) as directory:
+        net = replace(network, bootstrap=tuple(directory.addresses))
+        member = by_subject(await examine(lambda: net, 0, key_file=key_file))
+        stranger = by_subject(await examine(lambda: net, 0, key_file=tmp_path / "other.key"))
+    assert member["network"].remedy == member["models"].remedy == ""
+    assert "no model yet" in member["network"].fact
+    other = Identity.load_or_create(tmp_path / "other.key").peer_id
+    assert f"add {other} to it" in stranger["network"].remedy
 
 
 @pytest.mark.parametrize("skew_s", [-100.0, 0.0, 100.0])
