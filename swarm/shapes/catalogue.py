@@ -97,14 +97,17 @@ class Shape:
     peers: int = 4
     draft: DraftShape = DRAFT
 
-    def layer_ms(self) -> list[tuple[int, float]]:
+    def layer_ms(self) -> tuple[tuple[int, float], ...]:
         """Return the time of one layer for each of `BATCHES`."""
-        return [(positions, round(self.layer.ms(positions), 4)) for positions in BATCHES]
+        return _table(self.layer)
 
-    def head_ms(self) -> list[tuple[int, float]]:
+    def head_ms(self) -> tuple[tuple[int, float], ...]:
         """Return the time of the LM head in 16 bits on a peer's GPU for each of `BATCHES`."""
-        head = Layer(self.hidden_size * self.vocab_size)
-        return [(positions, round(head.ms(positions), 4)) for positions in BATCHES]
+        return _table(Layer(self.hidden_size * self.vocab_size))
+
+
+def _table(layer: Layer) -> tuple[tuple[int, float], ...]:
+    return tuple((positions, round(layer.ms(positions), 4)) for positions in BATCHES)
 
 
 def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> int:

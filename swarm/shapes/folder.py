@@ -63,7 +63,7 @@ def write_target(shape: Shape, folder: Path, seed: int = 0) -> Script:
     )
     _write(config, folder, seed, (EMBEDDING, "model.norm.weight"))
     _write_tokenizer(shape.vocab_size, folder)
-    script = Script.of(shape.vocab_size, POSITIONS, shape.layer_ms(), seed)
+    script = Script.of(shape.vocab_size, POSITIONS, shape.layer_ms(), shape.head_ms(), seed)
     script.save(folder)
     return script
 

@@ -8,7 +8,7 @@ import json
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from swarm.errors import DamagedModel
@@ -25,18 +25,22 @@ class Script:
 
     Attributes:
         tokens: that stand at the positions 0, 1, ... of every text, prompts apart.
-        layer_ms: the time of one layer by the positions of a batch.
+        layer_ms, head_ms: the time of one layer, and of the LM head on a peer, by the positions of
+            a batch.
     """
 
     tokens: tuple[int, ...]
     layer_ms: Table
+    head_ms: Table
 
     @classmethod
-    def of(cls, vocab_size: int, positions: int, layer_ms: Table, seed: int = 0) -> "Script":
+    def of(
+        cls, vocab_size: int, positions: int, layer_ms: Table, head_ms: Table, seed: int = 0
+    ) -> "Script":
         """Draw a text."""
         draw = random.Random(seed)
         tokens = (draw.randrange(FIRST_WORD, vocab_size) for _ in range(positions))
-        return cls(tuple(tokens), layer_ms)
+        return cls(tuple(tokens), layer_ms, head_ms)
 
     def at(self, position: int) -> int:
         """Return the token at a position of a text; beyond the script it begins again."""
@@ -47,9 +51,7 @@ class Script:
         return layers * between(self.layer_ms, positions)
 
     def save(self, folder: Path) -> None:
-        (folder / SCRIPT_FILE).write_text(
-            json.dumps({"tokens": self.tokens, "layer_ms": self.layer_ms})
-        )
+        (folder / SCRIPT_FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, folder: Path) -> "Script":
@@ -60,12 +62,15 @@ class Script:
                 raise ValueError("it is too large")
             content = json.loads(path.read_text("utf-8"))
             tokens = tuple(map(int, content["tokens"]))
-            layer_ms = tuple((int(positions), float(ms)) for positions, ms in content["layer_ms"])
-            if not tokens or not layer_ms:
+            layer_ms, head_ms = (
+                tuple((int(positions), float(ms)) for positions, ms in content[name])
+                for name in ("layer_ms", "head_ms")
+            )
+            if not tokens or not layer_ms or not head_ms:
                 raise ValueError("it is empty")
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise DamagedModel(folder.name, SCRIPT_FILE, f"cannot be read ({error})") from None
-        return cls(tokens, layer_ms)
+        return cls(tokens, layer_ms, head_ms)
 
 
 def between(table: Table, positions: int) -> float:

@@ -7,9 +7,11 @@ from dataclasses import astuple, fields
 from rich.console import Console
 
 from swarm.bench.figures import WayFigures
+from swarm.bench.ways import BRANCHES
 from swarm.outputs import TimeShare
 from swarm.shapes.bench import AS_BEFORE, NOW, ShapeResult
 from swarm.shapes.catalogue import RTX_4090
+from swarm.terminal.bottleneck import bottleneck
 from swarm.terminal.tables import print_table
 
 PARTS = tuple(part.name for part in fields(TimeShare))
@@ -67,6 +69,14 @@ def show(result: ShapeResult, as_: str) -> None:
         console = Console()
         print_table(console, COLUMNS, all_cells(result), title=title(result))
         console.print(EXPLAINED + RTX_4090.name + ".")
+        if why := held_back(result):
+            console.print(f"By default it is no faster because {why}.")
+
+
+def held_back(result: ShapeResult) -> str | None:
+    """Return what holds back the longest text that was written by default, if anything does."""
+    texts = (comparison.ways[BRANCHES.name].stats for comparison in result.clients[NOW])
+    return bottleneck(max(texts, key=lambda stats: stats.seconds))
 
 
 def title(result: ShapeResult) -> str:

@@ -6,7 +6,7 @@ from swarm.shapes.script import Guesser, Odds, Script
 
 VOCAB = 100
 TEXT = [5, 6, 7]
-SCRIPT = Script.of(VOCAB, 64, ((1, 1.0),))
+SCRIPT = Script.of(VOCAB, 64, ((1, 1.0),), ((1, 1.0),))
 
 
 class Asked(Drafter):

@@ -1,5 +1,7 @@
 """A script says the same to all; a guesser is right as often as its odds say."""
 
+import json
+
 import pytest
 
 from swarm.errors import DamagedModel
@@ -12,7 +14,7 @@ POSITIONS = 4000
 
 
 def script(positions=POSITIONS):
-    return Script.of(VOCAB, positions, TABLE)
+    return Script.of(VOCAB, positions, TABLE, TABLE)
 
 
 def test_times_lie_on_a_straight_line_between_those_of_the_table():
@@ -32,9 +34,13 @@ def test_a_script_has_no_special_tokens_and_begins_again_at_its_end():
     assert said.at(53) == said.at(3)
 
 
+def damaged(**changes: object) -> str:
+    return json.dumps({"tokens": [5], "layer_ms": [[1, 2.0]], "head_ms": [[1, 2.0]], **changes})
+
+
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"tokens": [], "layer_ms": []}', '{"tokens": ["a"], "layer_ms": [[1, 2]]}'],
+    ["", "[]", "{}", damaged(tokens=[]), damaged(tokens=["a"]), damaged(head_ms=[[1]])],
 )
 def test_a_damaged_script_is_one_sentence(tmp_path, content):
     (tmp_path / SCRIPT_FILE).write_text(content)

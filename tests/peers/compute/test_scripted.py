@@ -13,7 +13,7 @@ from swarm.shapes.folder import write_target
 from swarm.shapes.script import Script
 from swarm.wire.token_tree import Placement
 
-SCRIPT = Script.of(TINY.vocab_size, 64, ((1, 1000.0), (11, 2000.0)))
+SCRIPT = Script.of(TINY.vocab_size, 64, ((1, 1000.0), (11, 2000.0)), ((1, 500.0), (3, 700.0)))
 ROWS = torch.randn(TINY.vocab_size, TINY.hidden_size)
 
 
