@@ -75,7 +75,7 @@ def study(checkpoint: Checkpoint) -> Anatomy:
     model = skeleton(checkpoint.name, checkpoint.config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)
-    layers = list(model.get_submodule(_find_layers(model, checkpoint.name, checkpoint.config)))
+    layers = list(model.get_submodule(find_layers(model, checkpoint.name, checkpoint.config)))
     weights = [dict(layer.named_parameters()) for layer in layers]
     layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)
     layer_linears = tuple(_linears(layer) for layer in layers)
@@ -126,7 +126,7 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
     Raises:
         UnsupportedModel: if its parts cannot be told apart.
     """
-    layers = _find_layers(model, name, config)
+    layers = find_layers(model, name, config)
     decoder = layers.rpartition(".")[0]
     tied = None
     if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
@@ -204,7 +204,12 @@ def owners_of_weights(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict()))
 
 
-def _find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> str:
+def find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> str:
+    """Return the name of the list of a model's layers.
+
+    Raises:
+        UnsupportedModel: if it has none.
+    """
     num_layers = int(config.num_hidden_layers)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:

@@ -15,7 +15,7 @@ from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
-from swarm.model.fit import without_progress_bar
+from swarm.model.fit import check_draft, without_progress_bar
 from swarm.model.folder import look
 from swarm.model.tokenizer import read_tokenizer
 
@@ -58,9 +58,14 @@ class DraftModel:
             own = read_tokenizer(name, name)
             vocabulary = _vocabulary(name, own, target, tokenizer)
             with without_progress_bar():
-                model = AutoModelForCausalLM.from_pretrained(
-                    name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    name,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
                 )
+        check_draft(name, model, report)
         model.eval()
         return cls(model, vocabulary, BranchingModel.of(model))
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from swarm.errors import UnsupportedModel
-from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts
+from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, find_layers
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import CONFIG_FILE, PLAIN_DTYPES, Stored
@@ -39,6 +38,7 @@ HARMLESS = re.compile(
 )
 # A causal mask, [1, 1, n, n], unless it has one dimension: then it is added to the attention.
 MASK = re.compile(r"(^|\.)\w*(attn|attention)\.bias$")
+MAX_LAYER_DIGITS = 6  # of the number of a layer in the name of a tensor
 # Parts beside the layers: a norm there would change the model's output. Others are harmless: layers
 # that predict further tokens, towers for images and sound, heads for other tasks.
 NORM = re.compile(r"(\w*_)?(layer_?|rms_?)?norm(_?\w+)?|ln(_?\w+)?", re.IGNORECASE)
@@ -70,13 +70,14 @@ class Outline:
     prefix: str
 
     @classmethod
-    def of(cls, model: nn.Module, parts: Parts) -> "Outline":
+    def of(cls, model: PreTrainedModel, layers: str) -> "Outline":
+        """Return the outline of a model whose list of layers has this name."""
         return cls(
             frozenset(model.state_dict()),
             frozenset(name for name, _ in model.named_modules()),
-            parts.decoder,
-            parts.layers,
-            parts.model_class.base_model_prefix,
+            layers.rpartition(".")[0],
+            layers,
+            model.base_model_prefix,
         )
 
     def has(self, name: str) -> bool:
@@ -110,7 +111,7 @@ class Outline:
                 break
         if owner.startswith(f"{self.layers}."):
             return True
-        if owner == self.layers:  # a layer behind the last one predicts further tokens
+        if owner == self.layers:  # a layer behind the last one: see `further_layers`
             return False
         if any(tensor.rpartition(".")[0] == owner for tensor in self.tensors if owner):
             return True
@@ -133,7 +134,7 @@ def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
     with _one_at_a_time:
         if checkpoint not in _fitting:
             model, report = _load_shapes(checkpoint, anatomy, stored)
-            check_report(checkpoint, report, Outline.of(model, anatomy))
+            check_report(checkpoint, report, Outline.of(model, anatomy.layers))
             _fitting.add(checkpoint)
 
 
@@ -148,12 +149,40 @@ def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: Out
     """
     if report["mismatched_keys"]:
         raise _misshapen(checkpoint, *min(report["mismatched_keys"]))
-    if left := sorted(_left_out(checkpoint, report["unexpected_keys"], outline)):
-        why = f"its checkpoint holds {left[0]}, which its {CONFIG_FILE} leaves out of the model"
-        why = f"{why}: without it, the model would say something else"
-        raise UnsupportedModel(checkpoint.name, why)
+    further = further_layers(checkpoint.tensor_names(), checkpoint.num_layers, outline)
+    beside = checkpoint.wrapper is None
+    left = _left_out(report["unexpected_keys"], outline, checkpoint.stored(), beside)
+    if left_out := [*further, *sorted(left)]:
+        raise _incomplete(checkpoint.name, left_out[0])
     if report["missing_keys"]:
         raise _lacking(checkpoint, sorted(report["missing_keys"]))
+
+
+def check_draft(name: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Judge the report of transformers' loader on a draft model, which it has loaded whole.
+
+    A quantized one is not judged: its tensors are those of a library.
+
+    Raises:
+        UnsupportedModel: if a tensor is missing, for which the loader has made random numbers, or
+            if one belongs to a part of the model that does not use it. Such a model's guesses
+            would be worth little.
+    """
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    if missing := sorted(report["missing_keys"]):
+        raise UnsupportedModel(name, _without_weights(missing))
+    config = model.config.get_text_config(decoder=True)
+    try:
+        layers = find_layers(model, name, config)
+    except UnsupportedModel:  # of another build than what is served; transformers knows it
+        return
+    outline = Outline.of(model, layers)
+    unexpected = report["unexpected_keys"]
+    names = (*unexpected, *outline.tensors)
+    further = further_layers(names, int(config.num_hidden_layers), outline)
+    if left_out := [*further, *sorted(_left_out(unexpected, outline, {}, config is model.config))]:
+        raise _incomplete(name, left_out[0])
 
 
 class _Shape:
@@ -238,8 +267,17 @@ def _lacking(checkpoint: Checkpoint, missing: Sequence[str]) -> UnsupportedModel
             "other names; give a checkpoint of the language model alone"
         )
         return UnsupportedModel(checkpoint.name, why)
-    why = f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
-    return UnsupportedModel(checkpoint.name, why)
+    return UnsupportedModel(checkpoint.name, _without_weights(missing))
+
+
+def _without_weights(missing: Sequence[str]) -> str:
+    return f"its checkpoint lacks the weights of {', '.join(missing[:3])}"
+
+
+def _incomplete(name: str, left_out: str) -> UnsupportedModel:
+    """Return the error for a model whose configuration leaves out a part of the checkpoint."""
+    why = f"its checkpoint holds {left_out}, which its {CONFIG_FILE} leaves out of the model"
+    return UnsupportedModel(name, f"{why}: without it, the model would say something else")
 
 
 def _misshapen(
@@ -258,9 +296,40 @@ def _misshapen(
     return unfit(checkpoint, f"{where} {shapes}")
 
 
-def _left_out(checkpoint: Checkpoint, unexpected: Iterable[str], outline: Outline) -> Iterator[str]:
-    """Yield the unexpected tensors without which the model's output would be another."""
-    stored = checkpoint.stored()
+def further_layers(names: Iterable[str], num_layers: int, outline: Outline) -> list[str]:
+    """Return layers behind the last one that are layers like the others, by their names.
+
+    Layers that predict further tokens (MTP) lie there, too, and have parts of their own:
+    ``eh_proj``, ``enorm`` and ``hnorm`` in DeepSeek-V3 and GLM-4.5.
+
+    Args:
+        names: of the tensors of all layers.
+        num_layers: how many layers the model has.
+    """
+    layers = re.escape(outline.layers.removeprefix(f"{outline.prefix}."))
+    prefix = re.escape(outline.prefix)
+    place = re.compile(rf"(?:{prefix}\.)?{layers}\.([0-9]{{1,{MAX_LAYER_DIGITS}}})\.(.+)")
+    parts: dict[int, set[str]] = {}
+    for name in names:
+        if (found := place.fullmatch(name)) and not HARMLESS.search(name):
+            parts.setdefault(int(found[1]), set()).add(found[2])
+    usual = [tensors for number, tensors in parts.items() if number < num_layers]
+    behind = [number for number, tensors in parts.items() if number >= num_layers]
+    return [f"{outline.layers}.{number}" for number in sorted(behind) if parts[number] in usual]
+
+
+def _left_out(
+    unexpected: Iterable[str],
+    outline: Outline,
+    stored: Mapping[str, Stored],
+    parameters_beside: bool,
+) -> Iterator[str]:
+    """Yield the unexpected tensors without which the model's output would be another.
+
+    Args:
+        stored: how tensors lie in their files, as far as it is known.
+        parameters_beside: see `Outline.needs`.
+    """
     for name in unexpected:
         if outline.has(name) or HARMLESS.search(name):
             continue
@@ -269,7 +338,7 @@ def _left_out(checkpoint: Checkpoint, unexpected: Iterable[str], outline: Outlin
             continue  # not a parameter: these are floats; `study` finds other faults
         if MASK.search(name) and (tensor is None or len(tensor.shape) != 1):
             continue
-        if outline.needs(name, parameters_beside=checkpoint.wrapper is None):
+        if outline.needs(name, parameters_beside):
             yield name
 
 

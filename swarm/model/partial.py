@@ -125,7 +125,7 @@ class _Cutting:
 
         def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
             whole.__init__(model, config)
-            self.outline = Outline.of(model, self._parts)
+            self.outline = Outline.of(model, self._parts.layers)
             cut(model, self._parts, self._layers, self._modules)
             self.numel = sum(parameter.numel() for parameter in model.parameters())
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from helpers.loopback import WORDS, tokenizer_of
+from helpers.model_files import add, edit
 from helpers.models import ARCHITECTURES, VOCAB
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.tree import TreeDrafter
@@ -149,6 +150,30 @@ def test_a_draft_whose_class_cannot_be_built_is_one_sentence(target, draft, tmp_
         config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 3')
     )
     with pytest.raises(ModelNotFound, match="cannot be loaded as a draft model"):
+        load(str(tmp_path), target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter", "words"),
+    [
+        ({"num_hidden_layers": 5}, None, "lacks the weights of model.layers.4."),
+        ({"num_hidden_layers": 3}, None, "holds model.layers.3, which"),
+        ({}, "model.layers.0.self_attn.q_proj.bias", "q_proj.bias, which"),
+        ({}, "model.layers.4.eh_proj.weight", None),
+    ],
+)
+def test_a_draft_whose_weights_are_those_of_another_model_is_refused(
+    changes, parameter, words, target, draft, tmp_path
+):
+    """It would draft at random, and no text would show it."""
+    shutil.copytree(draft, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path / "config.json", **changes, layer_types=None)
+    if parameter:
+        add(tmp_path, parameter, torch.ones(32))
+    if words is None:
+        load(str(tmp_path), target)
+        return
+    with pytest.raises(UnsupportedModel, match=words):
         load(str(tmp_path), target)
 
 

@@ -121,6 +121,30 @@ def test_layers_that_the_files_do_not_hold_are_told_before_anything_is_read(
         rehearsal.rehearsed(checkpoint)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe", "gpt_neox"])
+def test_a_layer_that_the_configuration_does_not_count_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ARCHITECTURES[name].save(tmp_path)
+    edit(tmp_path / "config.json", num_hidden_layers=3, layer_types=None)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    refused = pytest.raises(UnsupportedModel, match=LEFT_OUT.format(r"\w+\.layers\.3"))
+    with refused:
+        rehearsal.rehearsed(checkpoint)
+    monkeypatch.setattr(checkpoint, "stored", dict)  # as of a hub model in several files
+    with refused:
+        Span.load(checkpoint, 0, 1)
+
+
+def test_a_layer_that_predicts_further_tokens_is_no_layer_of_the_model(tmp_path: Path) -> None:
+    """As in DeepSeek-V3 and GLM-4.5: it has all that other layers have, and parts of its own."""
+    ARCHITECTURES["llama"].save(tmp_path)
+    edit(tmp_path / "config.json", num_hidden_layers=3)
+    for part in ("eh_proj", "enorm", "hnorm", "shared_head.norm"):
+        add(tmp_path, f"model.layers.3.{part}.weight", torch.ones(32))
+    rehearsal.rehearsed(Checkpoint.open(str(tmp_path)))
+
+
 def test_tensors_that_are_merged_are_named_by_one_of_them(tmp_path: Path) -> None:
     """Experts lie one by one in the files, and together in the model."""
     ARCHITECTURES["qwen3_moe"].save(tmp_path)
