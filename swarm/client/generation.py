@@ -11,8 +11,6 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.failover import Repairer
@@ -25,6 +23,7 @@ from swarm.chain.standby import Standby
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
+from swarm.client.judging import judge
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
@@ -266,19 +265,22 @@ class GenerationStream:
         rows, nodes = zip(*taken, strict=True)
         hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()
-        logits, normed = await loop.run_in_executor(self._threads.judging, self._read, hidden)
-        pieces = sequence.judge(nodes, logits, answer.measured, normed)
+        head = self._models.head
+        choosing = sequence.choosing(nodes)
+        judged = await loop.run_in_executor(
+            self._threads.judging, judge, head, hidden, choosing, self._request.hidden_states
+        )
+        sequence.decide(nodes, hidden, judged)
+        while (node := sequence.wanted) is not None:
+            assert node.output is not None
+            logits = await loop.run_in_executor(
+                self._threads.judging, head.logits, node.output[None]
+            )
+            sequence.tell(node, logits[0])
+        pieces = sequence.settle(len(nodes), answer.measured)
         self._samples.answered(nodes, hidden)
         self._samples.settle()
         return pieces
-
-    def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits and, if the request asks for them, hidden states behind the final norm.
-
-        Runs on the judging thread.
-        """
-        head = self._models.head
-        return head.logits(hidden), head.normed(hidden) if self._request.hidden_states else None
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

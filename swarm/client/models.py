@@ -57,10 +57,12 @@ class ClientModels:
         Raise what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
         """
         tokenizer = checkpoint.tokenizer()
+        head = Head.load(checkpoint)
+        head.round()
         return cls(
             checkpoint,
             tokenizer,
-            Head.load(checkpoint),
+            head,
             DraftModel.load(draft, checkpoint, tokenizer) if draft else None,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),

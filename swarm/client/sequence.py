@@ -10,15 +10,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
+from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
+from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Ask, Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.combined import Cascade
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.lookup import LookupDrafter
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
-from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.outputs import DrafterKind, Failover, Generation, Likely, Measured, Piece, RouteStop
@@ -101,6 +103,7 @@ class TextSequence:
         self._stops = StopStrings(request.stop)
         self._chars = 0  # of the text so far, with those that a stop string may still cut
         self._written: list[_Written] = []  # committed tokens that are not yet pieces
+        self._decisions: list[Decision] = []  # committed tokens, likewise
         self._draft_ms = 0.0  # spent on drafts since the last answer
         self._draft_tokens = 0  # by which the longest line grew in this time
         self._plans: Counter[PlainReason | None] = Counter()  # answers, by why nothing was drafted
@@ -209,11 +212,49 @@ class TextSequence:
             hidden: ``[len(answered), hidden]`` behind the final norm, if the request asks for
                 hidden states.
         """
-        decisions = self.decoder.judge(answered, logits, hidden)
+        self._decisions += self.decoder.judge(answered, logits, hidden)
+        return self.settle(len(answered), measured)
+
+    def choosing(self, nodes: Sequence[DraftNode]) -> Choosing | None:
+        """Return how to choose what follows some nodes; None if their logits are needed."""
+        request = self.request
+        decoder = self.decoder
+        if decoder.rule.needs is Needs.LOGITS or request.logprobs is not None or request.logits:
+            return None
+        paths = tuple(tuple(decoder.tree.path(node)) for node in nodes)
+        return Choosing(request.sampling, request.shaping, tuple(decoder.tokens), paths)
+
+    def decide(self, answered: Sequence[DraftNode], outputs: Tensor, judged: Judged) -> None:
+        """Commit what the chain's answers at some tokens decide; `settle` returns the pieces.
+
+        While a node is `wanted`, make logits of its ``output``, and give them to `tell`.
+
+        Args:
+            outputs: ``[len(answered), hidden]``, the answers.
+        """
+        for node, output in zip(answered, outputs, strict=True):
+            node.output = output
+        self._decisions += self.decoder.judge(
+            answered, judged.logits, judged.normed, judged.choices
+        )
+
+    @property
+    def wanted(self) -> DraftNode | None:
+        """See `Decoder.wanted`."""
+        return self.decoder.wanted
+
+    def tell(self, node: DraftNode, logits: Tensor) -> None:
+        """Go on with the logits ``[vocabulary]`` of the wanted node."""
+        self._decisions += self.decoder.judge([node], [logits])
+
+    def settle(self, positions: int, measured: Measured) -> list[Piece]:
+        """Return the pieces that an answer of so many positions decided."""
         self.meter.judged(left=self.decoder.urgent)
+        decisions = self._decisions
+        self._decisions = []
         if not decisions:
             return []
-        self._learn(len(answered), measured, len(decisions))
+        self._learn(positions, measured, len(decisions))
         pieces = [self._piece(*each) for each in zip(decisions, self._written, strict=True)]
         if self.decoder.finish_reason:
             pieces[-1] = self._with_the_rest(pieces[-1])

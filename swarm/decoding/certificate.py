@@ -90,6 +90,7 @@ class Certificate:
     refined: list[int]
 
 
+@torch.inference_mode()
 def certify(
     bounds: Bounds, choosing: Choosing, refine: Refine, most: int = MAX_CONTENDERS
 ) -> Certificate:

@@ -19,10 +19,9 @@ goes on; otherwise all that was sent ahead is void, and the epoch rises.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
-from itertools import chain, repeat
+from itertools import chain, repeat, takewhile
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from swarm.decoding.confidence import Confidence
@@ -118,6 +117,7 @@ class Decoder:
         # For each window in flight, by its first serial: the nodes whose answers are wanted.
         self._awaited: dict[int, tuple[DraftNode, ...]] = {}
         self._asked: Ask | None = None
+        self._decided: list[Decision] = []  # by the last answer, while more is wanted of it
 
     @property
     def streams(self) -> bool:
@@ -303,39 +303,62 @@ class Decoder:
         return [] if self.finish_reason else rows
 
     def judge(
-        self, answered: Sequence[DraftNode], logits: Tensor, hidden: Tensor | None = None
+        self,
+        answered: Sequence[DraftNode],
+        logits: Tensor | Sequence[Tensor | None],
+        hidden: Tensor | None = None,
+        choices: Sequence[int | None] = (),
     ) -> list[Decision]:
         """Judge drafted tokens by the target's answers; return what is committed, in order.
 
         Args:
-            answered: the nodes that `take` returned.
-            logits: ``[len(answered), vocabulary]``, the predictions of what follows each.
+            answered: the nodes that `take` returned, or the one that was `wanted`.
+            logits: ``[len(answered), vocabulary]``, the predictions of what follows each; None
+                where only the choice is known.
             hidden: ``[len(answered), hidden]``, returned with what is decided by them.
+            choices: the target's choice of what follows each, where it is known.
         """
         for node, row in zip(answered, logits, strict=True):
             node.logits = row
+        for node, choice in zip(answered, choices, strict=False):
+            node.choice = choice
         for node, row in zip(answered, () if hidden is None else hidden, strict=False):
             node.hidden = row
         committed: list[Decision] = []
-        while self.tree.tip.logits is not None and not self.finish_reason:
+        while self._suffices(self.tree.tip) and not self.finish_reason:
             for decision in self._decide():
                 committed.append(self._commit(decision))
                 if self.finish_reason:
                     break
-        if committed:
-            self.counts.count_loop(sum(decision.kept for decision in committed))
+        self._decided += committed
+        if self._decided and self.wanted is None:
+            self.counts.count_loop(sum(decision.kept for decision in self._decided))
+            self._decided = []
         return committed
+
+    @property
+    def wanted(self) -> DraftNode | None:
+        """The node whose logits the rule needs to go on, where only the choice is known.
+
+        Hand them to `judge`: what it then returns is decided by the same answer as before.
+        """
+        tip = self.tree.tip
+        waits = tip.choice is not None and not self.finish_reason and not self._suffices(tip)
+        return tip if waits else None
+
+    def _suffices(self, node: DraftNode) -> bool:
+        return node.suffices(self.rule.needs)
 
     def _decide(self) -> list[Decision]:
         """Judge the main line as far as the target has answered."""
         line = list(self.tree.tip.line())
-        answered = next((i for i, node in enumerate(line) if node.logits is None), len(line))
-        drafted = [node.drafted for node in line[1 : answered + 1] if node.drafted]
-        rows = torch.stack([node.logits for node in line[:answered] if node.logits is not None])
-        shaped = self.shaping.apply(
-            rows, self.tokens, [guess.token for guess in drafted[: answered - 1]]
+        answered = list(takewhile(self._suffices, line))
+        drafted = [node.drafted for node in line[1 : len(answered) + 1] if node.drafted]
+        shaped = self.shaping.apply_known(
+            [node.logits for node in answered], self.tokens, [node.token for node in answered[1:]]
         )
-        decisions = self.rule.judge(shaped, self.tokens, drafted)
+        choices = [node.choice for node in answered]
+        decisions = self.rule.judge(shaped, self.tokens, drafted, choices)
         told = zip(decisions, shaped, line, strict=False)
         return [
             replace(each, logits=row, raw=node.logits, hidden=node.hidden)

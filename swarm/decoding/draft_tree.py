@@ -13,6 +13,7 @@ from torch import Tensor
 
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.rules.rule import Needs
 
 LEAST_CHANCE = 1e-300  # as good as any
 
@@ -28,7 +29,10 @@ class DraftNode:
         confidence: the draft's own, in this choice.
         serial: under which the chain holds it; 0 before it is sent.
         logits: ``[vocabulary]``, the target's prediction of what follows; None before it has
-            answered.
+            answered, and where only its choice is known.
+        choice: what it chooses to follow, if that is known already.
+        output: ``[hidden]``, the chain's answer here, of which logits can be made; None if they
+            are known.
         hidden: ``[hidden]``, its last hidden state here, if it is kept.
         alive: the text may still get here, or has just got here.
         kept: it is part of the text.
@@ -43,6 +47,8 @@ class DraftNode:
         self.confidence: float | None = None
         self.serial = 0
         self.logits: Tensor | None = None
+        self.choice: int | None = None
+        self.output: Tensor | None = None
         self.hidden: Tensor | None = None
         self.alive = True
         self.kept = False
@@ -52,6 +58,15 @@ class DraftNode:
     def main(self) -> "DraftNode | None":
         """The draft's first choice of what follows."""
         return self.children[0] if self.children else None
+
+    def suffices(self, needs: Needs) -> bool:
+        """Return whether a rule with these needs can judge by what is known of the prediction."""
+        if self.logits is not None:
+            return True
+        if self.choice is None or needs is Needs.LOGITS:
+            return False
+        missed = self.main is not None and self.main.token != self.choice
+        return needs is Needs.CHOICE or not missed
 
     def line(self) -> Iterator["DraftNode"]:
         """Yield this node and the draft's first choices behind it."""

@@ -88,6 +88,19 @@ class Shaping:
                 self._penalise(row[None], set(path) - occurred)
         return self._biased(logits)
 
+    def apply_known(
+        self, rows: Sequence[Tensor | None], history: Sequence[int], path: Sequence[int]
+    ) -> list[Tensor | None]:
+        """Return ``[vocabulary]`` rows, shaped as by `apply`; None for those that are None."""
+        known = [i for i, row in enumerate(rows) if row is not None]
+        shaped: list[Tensor | None] = [None] * len(rows)
+        if known:
+            stacked = torch.stack([row for row in rows if row is not None])
+            every = self.apply_each(stacked, history, [path[:i] for i in known])
+            for i, row in zip(known, every, strict=True):
+                shaped[i] = row
+        return shaped
+
     def _penalise(self, logits: Tensor, tokens: Set[int]) -> None:
         """Change the logits of ``tokens`` in every row, in place."""
         known = torch.tensor([token for token in tokens if token < logits.shape[-1]])

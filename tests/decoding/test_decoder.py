@@ -9,7 +9,7 @@ from helpers.decoder_bench import GREEDY, STOP, STREAM, VOCABULARY, Target, deco
 from swarm.decoding.decoder import Decoder
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import SpeculationPlan
-from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.windows import ResumePoint, Window
 
 
@@ -339,8 +339,9 @@ def test_a_window_that_is_waited_for_is_one_line():
 def test_the_rule_sees_no_more_drafts_than_there_are_predictions():
     class Recorder:
         exact = True
+        needs = Needs.LOGITS
 
-        def judge(self, logits, history, drafted):
+        def judge(self, logits, history, drafted, choices):
             self.seen = len(logits), list(history), [guess.token for guess in drafted]
             return GREEDY.judge(logits, history, drafted)
 

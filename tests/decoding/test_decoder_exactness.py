@@ -8,6 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from helpers.decoder_bench import (
     KINDS,
     VOCABULARY,
+    by_choices,
+    by_logits,
     check_the_end,
     decoder_for,
     draft,
@@ -19,6 +21,10 @@ from helpers.decoder_bench import (
 from helpers.simulated_chain import SimulatedChain
 from swarm.decoding.decoder import MAX_SENT_AHEAD
 from swarm.decoding.policy import SpeculationPlan
+from swarm.decoding.rules.chance import Chance
+from swarm.decoding.rules.relaxed import Relaxed
+from swarm.decoding.rules.strict import Strict
+from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
 
 
@@ -68,6 +74,27 @@ def test_another_text_goes_on_from_what_the_chain_holds(setup, plan, kind, remar
         == len(held.tokens)
         == len(first.tokens) - 1
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(setups(), plans, st.lists(st.sampled_from(KINDS), min_size=1, max_size=5), st.booleans())
+def test_choices_alone_decide_what_logits_decide(setup, plan, kinds, relaxed):
+    """Logits are wanted only where a rule may accept a miss."""
+    target, prompt, settings = setup
+    outcomes = []
+    for judge in (by_logits, by_choices):
+        rule = Relaxed(Sampling(), Chance(0.5)) if relaxed else Strict(Sampling())
+        decoder = decoder_for(prompt, plan, rule, **settings)
+        decisions = run(decoder, target, kinds, judge=judge)
+        outcomes.append((decoder.tokens, decisions, decoder.counts))
+        if judge is by_choices:
+            told = [decision.logits is not None for decision in decisions]
+            missed = [
+                decision.drafted not in (None, decision.token) or decision.choice is not None
+                for decision in decisions
+            ]
+            assert told == (missed if relaxed else [False] * len(decisions))
+    assert outcomes[0] == outcomes[1]
 
 
 class DecoderAgainstChain(RuleBasedStateMachine):

@@ -15,9 +15,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.local_chain import BOUND
+from swarm.client.judging import judge
+from swarm.decoding.certificate import Choosing
+from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import Shaping
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
+from swarm.model.int8 import Plain
 from swarm.model.miniature import miniatures
 from swarm.model.span import Span, Work
 
@@ -100,7 +105,20 @@ def _served(checkpoint: Checkpoint) -> torch.Tensor:
         for span, cache in zip(spans, caches, strict=True):
             values = span.forward([Work.behind(cache, values)])[0]
         logits.append(head.logits(values))
+        _check_bounds(head, values)
     return torch.cat(logits)
+
+
+def _check_bounds(head: Head, hidden: torch.Tensor) -> None:
+    """Raise `AssertionError` if the head chooses otherwise by the bounds of an int8 copy."""
+    head.round(Plain)
+    places = tuple((token,) for token in range(len(hidden)))
+    for sampling in (Sampling(), Sampling(1.0, seed=3)):
+        choosing = Choosing(sampling, Shaping(1.2), (1, 2, 3), places)
+        judged = judge(head, hidden, choosing)
+        exact = choosing.choose(head.logits(hidden))
+        for choice, row, right in zip(judged.choices, judged.logits, exact, strict=True):
+            assert choice == right or (choice is None and row is not None), "its bounds are wrong"
 
 
 def main() -> int:

@@ -93,27 +93,43 @@ def setups(draw):
     )
 
 
-def decoder_for(prompt, plan=None, **settings):
-    decoder = Decoder(prompt, GREEDY, stop_ids=frozenset({STOP}), **settings)
+def decoder_for(prompt, plan=None, rule=GREEDY, **settings):
+    decoder = Decoder(prompt, rule, stop_ids=frozenset({STOP}), **settings)
     decoder.plan = plan or SpeculationPlan()
     return decoder
 
 
-def receive(decoder, chain, target):
+def by_logits(decoder, nodes, logits):
+    return decoder.judge(nodes, logits)
+
+
+def by_choices(decoder, nodes, logits):
+    """Tell the decoder choices alone, and logits where it wants them."""
+    for node, row in zip(nodes, logits, strict=True):
+        node.output = row
+    choices = logits.argmax(dim=-1).tolist()
+    decisions = decoder.judge(nodes, [None] * len(nodes), choices=choices)
+    while node := decoder.wanted:
+        decisions += decoder.judge([node], [node.output])
+    return decisions
+
+
+def receive(decoder, chain, target, judge=by_logits):
     """Deliver the next answer, and check that every judgement is the target's own word."""
     known = len(decoder.tokens)
     windows, texts = chain.answers.popleft()
     taken = decoder.take(windows)
-    decisions = decoder.judge(
-        [node for _, node in taken], target.logits([texts[row] for row, _ in taken])
+    decisions = judge(
+        decoder, [node for _, node in taken], target.logits([texts[row] for row, _ in taken])
     )
     assert decoder.tokens[known:] == [decision.token for decision in decisions]
     for i, decision in enumerate(decisions):
-        assert decision.token == target.after(decoder.tokens[: known + i])
+        right = target.after(decoder.tokens[: known + i])
+        assert right == (decision.token if decision.choice is None else decision.choice)
     return decisions
 
 
-def run(decoder, target, kinds=("right",), longer=0, chain=None):
+def run(decoder, target, kinds=("right",), longer=0, chain=None, judge=by_logits):
     """The loop of a generation: draft, send, judge. Every turn must find something to wait for."""
     chain, decisions, turn = chain or SimulatedChain(), [], 0
     while not decoder.finish_reason:
@@ -127,7 +143,7 @@ def run(decoder, target, kinds=("right",), longer=0, chain=None):
             chain.send(window)
         chain.flow()
         assert chain.answers, "nothing to draft, nothing to send, nothing to wait for"
-        decisions += receive(decoder, chain, target)
+        decisions += receive(decoder, chain, target, judge)
         turn += 1
     return decisions
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.rule import Decision, Needs, Rows
 from swarm.decoding.sampling import NoisePurpose, Sampling, uniform
 
 
@@ -23,14 +23,19 @@ class Rejection:
 
     sampling: Sampling
     exact = True
+    needs = Needs.LOGITS
 
     def judge(
-        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+        self,
+        logits: Rows,
+        history: Sequence[int],
+        drafted: Sequence[Drafted],
+        choices: Sequence[int | None] = (),
     ) -> list[Decision]:
         decisions: list[Decision] = []
         for i, proposal in enumerate(drafted):
             position = len(history) + i
-            p = self.sampling.probabilities(logits[i])
+            p = self._probabilities(logits[i])
             q = self._proposed(proposal, p)
             drawn = uniform(self.sampling.seed, position, NoisePurpose.ACCEPT)
             if drawn * q[proposal.token] < p[proposal.token]:
@@ -42,10 +47,14 @@ class Rejection:
             return [*decisions, Decision(token, proposal.token, reason=reason)]
         if len(logits) > len(drafted):
             position = len(history) + len(drafted)
-            last = self.sampling.probabilities(logits[len(drafted)]).log()
+            last = self._probabilities(logits[len(drafted)]).log()
             token = self.sampling.draw(last, position, NoisePurpose.REDRAW)
             decisions.append(Decision(token, None))
         return decisions
+
+    def _probabilities(self, row: Tensor | None) -> Tensor:
+        assert row is not None  # see `needs`
+        return self.sampling.probabilities(row)
 
     def _proposed(self, proposal: Drafted, p: Tensor) -> Tensor:
         """Return q, ``[vocabulary]``: all on the token itself if it came from no distribution."""

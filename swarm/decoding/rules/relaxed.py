@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.rule import Decision, Needs, Rows, chosen
 from swarm.decoding.sampling import Sampling
 
 
@@ -84,17 +84,22 @@ class Relaxed:
 
     sampling: Sampling
     relaxation: Relaxation
+    needs = Needs.CHOICE_AND_MISSES
 
     @property
     def exact(self) -> bool:
         return self.relaxation.exact
 
     def judge(
-        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+        self,
+        logits: Rows,
+        history: Sequence[int],
+        drafted: Sequence[Drafted],
+        choices: Sequence[int | None] = (),
     ) -> list[Decision]:
         decisions: list[Decision] = []
         for i, row in enumerate(logits[: len(drafted) + 1]):
-            (choice,) = self.sampling.choose(row[None], len(history) + i)
+            choice = chosen(self.sampling, row, len(history) + i, choices, i)
             if i == len(drafted):
                 decisions.append(Decision(choice, None))
                 break
@@ -102,6 +107,7 @@ class Relaxed:
             if token == choice:
                 decisions.append(Decision(choice, choice))
                 continue
+            assert row is not None  # see `needs`
             before = [*history, *(decision.token for decision in decisions)]
             miss = Miss(before, choice, drafted[i], row, self.sampling)
             passes, reason, key = self.relaxation.verdict(miss)

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.sampling import Sampling
+
+Rows = Tensor | Sequence[Tensor | None]
+"""The target's ``[vocabulary]`` at ``n`` positions, shaped; None where only its choice is known."""
 
 Origin = Literal["drafted", "relaxed", "branch", "corrected", "target"]
 
@@ -22,7 +27,8 @@ class Decision:
         reason: why a drafted token that is not the target's choice was accepted, or was not.
         key: whether the reason is that the token is a key token.
         branch: the token had been sent ahead as another choice of the draft; set by the decoder.
-        logits: the target's ``[vocabulary]`` at this position, shaped; set by the decoder.
+        logits: the target's ``[vocabulary]`` at this position, shaped; None if only its choice was
+            known. Set by the decoder.
         raw: the same before penalties and biases; set by the decoder.
         hidden: ``[hidden]``, the target's last hidden state behind these logits, if it is kept; set
             by the decoder.
@@ -60,8 +66,21 @@ class Decision:
         return "target" if self.drafted is None else "corrected"
 
 
+class Needs(Enum):
+    """What a rule has to know of the target's prediction at a position."""
+
+    CHOICE = auto()  # which token the target chooses
+    CHOICE_AND_MISSES = auto()  # that, and the logits where it is not the drafted token
+    LOGITS = auto()
+
+
 class Rule(Protocol):
     """A way to judge drafted tokens. One object serves one generation."""
+
+    @property
+    def needs(self) -> Needs:
+        """What `judge` is given of each position, at least."""
+        ...
 
     @property
     def exact(self) -> bool:
@@ -69,17 +88,31 @@ class Rule(Protocol):
         ...
 
     def judge(
-        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+        self,
+        logits: Rows,
+        history: Sequence[int],
+        drafted: Sequence[Drafted],
+        choices: Sequence[int | None] = (),
     ) -> list[Decision]:
         """Decide up to and including the first position where no drafted token is accepted.
 
         The decisions are committed: a rule may keep account of them.
 
         Args:
-            logits: the target's ``[n, vocabulary]``, shaped; row ``i`` predicts position
-                ``len(history) + i``.
+            logits: of the target; row ``i`` predicts position ``len(history) + i``.
             history: all tokens before, the prompt's included.
             drafted: the drafted tokens from there on, at most ``n``; behind the last, the target
                 chooses freely.
+            choices: the target's choice at each position, where it is known already.
         """
         ...
+
+
+def chosen(
+    sampling: Sampling, row: Tensor | None, position: int, choices: Sequence[int | None], i: int
+) -> int:
+    """Return the ``i``-th of some choices; if it is not known, choose from its row."""
+    if i < len(choices) and (choice := choices[i]) is not None:
+        return choice
+    assert row is not None  # a position has a choice or logits
+    return sampling.choose(row[None], position)[0]

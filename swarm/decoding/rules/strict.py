@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.rule import Decision, Needs, Rows, chosen
 from swarm.decoding.sampling import Sampling
 
 
@@ -20,13 +18,18 @@ class Strict:
 
     sampling: Sampling
     exact = True
+    needs = Needs.CHOICE
 
     def judge(
-        self, logits: Tensor, history: Sequence[int], drafted: Sequence[Drafted]
+        self,
+        logits: Rows,
+        history: Sequence[int],
+        drafted: Sequence[Drafted],
+        choices: Sequence[int | None] = (),
     ) -> list[Decision]:
         decisions = []
         for i, row in enumerate(logits[: len(drafted) + 1]):
-            (choice,) = self.sampling.choose(row[None], len(history) + i)
+            choice = chosen(self.sampling, row, len(history) + i, choices, i)
             decisions.append(Decision(choice, drafted[i].token if i < len(drafted) else None))
             if not decisions[-1].kept:
                 break

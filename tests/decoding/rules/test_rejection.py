@@ -91,8 +91,8 @@ def test_texts_are_distributed_as_the_targets_own(window, guess, sampling):
 class TooKind(Rejection):
     """A planted bias: accepts a little too often."""
 
-    def judge(self, logits, history, drafted):
-        decisions = super().judge(logits, history, drafted)
+    def judge(self, logits, history, drafted, choices=()):
+        decisions = super().judge(logits, history, drafted, choices)
         at = len(decisions) - 1
         missed = decisions[at].drafted is not None and not decisions[at].kept
         if missed and uniform(self.sampling.seed, len(history) + at, NoisePurpose.CHOICE) < 0.15:
@@ -103,8 +103,8 @@ class TooKind(Rejection):
 class Forgetful(Rejection):
     """A planted bias: redraws from the target instead of from what the draft left over."""
 
-    def judge(self, logits, history, drafted):
-        decisions = super().judge(logits, history, drafted)
+    def judge(self, logits, history, drafted, choices=()):
+        decisions = super().judge(logits, history, drafted, choices)
         at = len(decisions) - 1
         if decisions[at].drafted is not None and not decisions[at].kept:
             position, row = len(history) + at, self.sampling.log_probabilities(logits[at])

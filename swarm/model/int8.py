@@ -1,0 +1,123 @@
+"""Products of int8 matrices on this computer's CPU, and which of them is the fastest."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 14  # rows that are packed together
+SAMPLE = 1 << 13  # rows that are measured: too many for the caches near the cores
+MEASURED_ROWS = 8  # of a frame while windows are in flight
+REPEATS = 3
+
+
+class Int8Product(Protocol):
+    """A matrix of int8, ready to be multiplied."""
+
+    def __call__(self, factors: Tensor) -> Tensor:
+        """Return the product with each of ``[m, columns]`` int8, as ``[m, rows]`` float32.
+
+        Each of its numbers is the sum of products of whole numbers, rounded once.
+        """
+        ...
+
+
+Pack = Callable[[Tensor], Int8Product]
+"""Make a matrix ``[rows, columns]`` of int8 ready."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """torch's own int8 product, which reads the matrix as it is."""
+
+    matrix: Tensor
+
+    def __call__(self, factors: Tensor) -> Tensor:
+        return torch._int_mm(self.matrix, factors.t().contiguous()).t().float()
+
+
+class Packed:
+    """oneDNN's, from a copy that is laid out for this CPU's instructions."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._packed = torch.ops.onednn.qlinear_prepack(matrix, None)
+        self._ones = torch.ones(len(matrix))
+        self._zeros = torch.zeros(len(matrix), dtype=torch.long)
+
+    def __call__(self, factors: Tensor) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            factors,
+            1.0,
+            0,
+            self._packed,
+            self._ones,
+            self._zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return product
+
+
+PACKS: tuple[Pack, ...] = (Packed, Plain)
+
+
+def fastest(weight: Tensor, most: int, terms: int) -> Pack | None:
+    """Return the way to multiply that is the fastest here, or None if float32 is faster.
+
+    Takes a fraction of a second. A way that is not exact on this computer is not considered: some
+    instructions of older CPUs saturate.
+
+    Args:
+        weight: the first rows of the float32 matrix that int8 stands for.
+        most: the largest absolute value in a factor.
+        terms: rows of factors for each row of float32.
+    """
+    sample = weight[:SAMPLE]
+    rows = torch.ones(MEASURED_ROWS, sample.shape[-1], dtype=sample.dtype)
+    best = _seconds(lambda: torch.nn.functional.linear(rows, sample))
+    chosen = None
+    for pack in PACKS:
+        try:
+            if not _is_exact(pack, sample.shape[-1], most):
+                continue
+            product = pack(torch.ones(sample.shape, dtype=torch.int8))
+            factors = torch.ones(terms * MEASURED_ROWS, sample.shape[-1], dtype=torch.int8)
+            taken = _seconds(lambda: product(factors))  # noqa: B023
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            continue  # not on this computer, or not in this version of torch
+        if taken < best:
+            best = taken
+            chosen = pack
+    return chosen
+
+
+def _is_exact(pack: Pack, columns: int, most: int) -> bool:
+    """Return whether the largest sums, of either sign, come out right."""
+    signs = torch.tensor([[1, 1], [1, -1], [-1, -1]]).repeat(1, (columns + 1) // 2)[:, :columns]
+    matrix = (signs * 127).to(torch.int8)
+    factors = (signs * most).to(torch.int8)
+    expected = (factors.double() @ matrix.double().t()).float()
+    return torch.equal(pack(matrix)(factors), expected)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def multiply(blocks: Sequence[Int8Product], factors: Tensor) -> Tensor:
+    """Return the product of a matrix in blocks of rows with ``factors``: see `Int8Product`."""
+    return torch.cat([block(factors) for block in blocks], dim=-1)

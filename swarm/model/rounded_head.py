@@ -1,0 +1,112 @@
+"""An int8 copy of an LM head, and how far each of its logits may be from the exact one.
+
+A logit is the product of a row of weights ``w`` and the head's input ``x``. With ``q`` for the
+rounded row and ``y`` for the rounded input::
+
+    w·x = q·y + (w - q)·x + q·(x - y),   so   |w·x - q·y| <= |w - q| |x| + |q| |x - y|
+
+by Cauchy and Schwarz. The norms of weights are computed once. An input is rounded to two int8
+terms, together 14 bits, so that nearly all of the error is that of the weights. A product of int8
+is exact, and reads a quarter of the bytes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swarm.model.int8 import BLOCK, Int8Product, Pack, multiply
+
+MOST = 63  # of a term: with 8 bits, older CPUs' instructions would saturate
+STEP = 128.0  # the second term counts in steps of the first one's by this
+TERMS = 2
+MOST_FACTOR = 64  # the largest absolute value of a term, the second one's included
+# Roundings of float32, of 2^-24 each, between the exact product and a bound or a logit. There are
+# about 10; 32 leave room.
+ROUNDINGS = 32 * 2.0**-24
+NORM_SLACK = 1.0 + 1e-4  # norms are sums in float32
+UNDERFLOW = 1e-16  # more than a norm loses where squares are too small for float32
+LEAST_ERROR = 1e-30  # more than a logit loses where it is
+QUANTIZED_AT_ONCE = 512  # rows: they stay in a CPU's cache
+REFINED_AT_ONCE = 1024
+
+
+class RoundedHead:
+    """Bounds of all logits, and the exact logits of some.
+
+    Attributes:
+        memory_bytes: of the copy.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, pack: Pack) -> None:
+        """Round ``weight [vocabulary, hidden]``, float32 on the CPU, which is kept, too."""
+        vocabulary, hidden = weight.shape
+        self._weight = weight
+        self._bias = bias
+        self._scales = torch.empty(vocabulary)
+        # By what an input's norm, the norm of its rounding, and 1 are multiplied.
+        self._error = torch.empty(3, vocabulary)
+        self._error[2] = LEAST_ERROR if bias is None else LEAST_ERROR + ROUNDINGS * bias.abs()
+        self._blocks: Sequence[Int8Product] = [
+            pack(self._round(start, min(start + BLOCK, vocabulary)))
+            for start in range(0, vocabulary, BLOCK)
+        ]
+        self.memory_bytes = vocabulary * (hidden + 16)
+
+    def _round(self, first: int, last: int) -> Tensor:
+        """Return rows of the weights in int8, and note how far they are off."""
+        rounded = torch.empty(last - first, self._weight.shape[1], dtype=torch.int8)
+        for start in range(first, last, QUANTIZED_AT_ONCE):
+            end = min(start + QUANTIZED_AT_ONCE, last)
+            rows = self._weight[start:end]
+            scales = (rows.abs().amax(dim=1) / 127).clamp_(min=1e-30)
+            units = rows.div(scales[:, None]).round_().clamp_(-127, 127)
+            rounded[start - first : end - first] = units
+            units.mul_(scales[:, None])
+            kept = units.norm(dim=1) * NORM_SLACK + UNDERFLOW
+            lost = units.sub_(rows).norm(dim=1) * NORM_SLACK + UNDERFLOW
+            self._scales[start:end] = scales
+            self._error[0, start:end] = lost + ROUNDINGS * (kept + lost)
+            self._error[1, start:end] = kept
+        return rounded
+
+    def bounds(self, entered: Tensor) -> tuple[Tensor, Tensor]:
+        """Return lower and upper bounds ``[n, vocabulary]`` of what `exact` returns.
+
+        Args:
+            entered: ``[n, hidden]`` float32, the input of the LM head.
+        """
+        scales = (entered.abs().amax(dim=1, keepdim=True) / MOST).clamp_(min=1e-30)
+        units = entered / scales
+        first = units.round()
+        second = ((units - first) * STEP).round_()
+        products = multiply(self._blocks, torch.cat([first, second]).to(torch.int8))
+        count = len(entered)
+        approximate = products[:count].add_(products[count:], alpha=1 / STEP)
+        approximate.mul_(self._scales).mul_(scales)
+        rounding = entered.double() - scales.double() * (first.double() + second.double() / STEP)
+        norms = entered.double().norm(dim=1) * NORM_SLACK
+        lost = rounding.norm(dim=1) * NORM_SLACK
+        factors = torch.stack([norms, lost, torch.ones_like(norms)], dim=1).float()
+        error = factors @ self._error
+        if self._bias is not None:
+            approximate.add_(self._bias)
+        return approximate - error, approximate.add_(error)
+
+    def exact(self, entered: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits ``[m]`` of some tokens at some rows, which are in order.
+
+        They are summed in float64 and rounded once: so they do not depend on how many there are.
+        """
+        parts = [torch.empty(0)]
+        for row, count in zip(*torch.unique_consecutive(rows, return_counts=True), strict=True):
+            start = sum(map(len, parts))
+            own = tokens[start : start + int(count)]
+            values = entered[row].double()
+            sums = torch.cat(
+                [self._weight[some].double() @ values for some in torch.split(own, REFINED_AT_ONCE)]
+            )
+            if self._bias is not None:
+                sums += self._bias[own].double()
+            parts.append(sums.float())
+        return torch.cat(parts)
