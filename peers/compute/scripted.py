@@ -17,8 +17,10 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import folder_of
 from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span, Work
-from swarm.shapes.script import SCRIPT_FILE, Script
+from swarm.shapes.script import SCRIPT_FILE, Script, between
 from swarm.wire.messages import MAX_SESSION_TOKENS
+
+SURE = 50.0  # a logit that makes all others improbable
 
 LoadSpan = Callable[..., Span]
 """Loads a span, with the arguments of `Span.load`."""
@@ -115,3 +117,40 @@ class ScriptedSpan(Span):
         """Return ``[n, hidden]`` at the positions of a work."""
         following = [self._script.at(position + 1) for position in work.placement.positions]
         return self._rows[following].to(self.dtype)
+
+
+class ScriptedHead:
+    """A head of whose weights only the script's rows are read, with the time of a whole one.
+
+    It answers a script's hidden states with random logits, in which the token of that row is far
+    the best, as in those of the true head.
+
+    Args:
+        rows: ``[vocabulary, hidden]``, the head's weight.
+        sleep: waits for some seconds.
+    """
+
+    def __init__(
+        self, script: Script, rows: torch.Tensor, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._script = script
+        self._dtype = rows.dtype
+        self._tokens = {_key(rows[token]): token for token in set(script.tokens)}
+        draw = torch.Generator().manual_seed(0)
+        self._logits = torch.randn(rows.shape[0], generator=draw)
+        self._sleep = sleep
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return ``[n, vocabulary]`` float32 for ``[n, hidden]``, which a `ScriptedSpan` gave."""
+        began = time.perf_counter()
+        tokens = [self._tokens[_key(row)] for row in hidden.to(self._dtype)]
+        logits = self._logits.repeat(len(tokens), 1)
+        logits[torch.arange(len(tokens)), tokens] = SURE
+        due_s = between(self._script.head_ms, len(tokens)) / 1e3
+        self._sleep(max(0.0, began + due_s - time.perf_counter()))
+        return logits
+
+
+def _key(row: torch.Tensor) -> bytes:
+    """Return a row's bytes."""
+    return row.view(torch.uint8).numpy().tobytes()

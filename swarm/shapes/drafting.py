@@ -48,7 +48,7 @@ class LuckyDrafter(Drafter):
         return replace(own, token=token, confidence=confidence, others=tuple(others))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LuckyDraft(DraftModel):
     """A draft model with `LuckyDrafter`s."""
 

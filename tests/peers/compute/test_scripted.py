@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.shapes import TINY
-from peers.compute.scripted import ScriptedSpan, scripted
+from peers.compute.scripted import ScriptedHead, ScriptedSpan, scripted
 from swarm.errors import ConfigError, SpanError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
@@ -79,3 +79,16 @@ def test_a_model_with_real_layers_is_refused(tmp_path):
     (tmp_path / "script.json").unlink()
     with pytest.raises(ConfigError):
         scripted(str(tmp_path))
+
+
+def test_a_scripted_head_chooses_the_script_and_takes_the_time_of_its_table():
+    slept: list[float] = []
+    rows = ROWS.bfloat16()
+    served = ScriptedSpan(SCRIPT, rows, (0, 2), torch.bfloat16, lambda _: None)
+    work = Work.behind(served.new_cache(), torch.tensor([7, 8, 9]))
+    [output] = served.forward([work])
+    for hidden in (output, output.float()):
+        logits = ScriptedHead(SCRIPT, rows, slept.append).logits(hidden)
+        assert logits.dtype == torch.float32
+        assert logits.argmax(dim=-1).tolist() == list(SCRIPT.tokens[1:4])
+    assert slept == [pytest.approx(0.7, abs=0.2)] * 2
