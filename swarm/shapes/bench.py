@@ -161,7 +161,8 @@ async def client_of(
         "link_ms": settings.link_ms,
         "audit_rate": 0.0,
     }
-    async with ShapedClient(str(folder / "target"), guesser, **options) as client:
+    dense = name == AS_BEFORE
+    async with ShapedClient(str(folder / "target"), guesser, dense=dense, **options) as client:
         yield client
 
 

@@ -13,14 +13,29 @@ from swarm.shapes.script import Guesser
 
 
 class ShapedClient(SwarmClient):
-    """A client of a model that `swarm.shapes.folder` has written. Arguments as of `SwarmClient`."""
+    """A client of a model that `swarm.shapes.folder` has written.
 
-    def __init__(self, model: str, guesser: Guesser, **options: Unpack[ClientOptions]) -> None:
+    Args:
+        dense: compute all logits in float32, as clients did before they chose by bounds.
+        options: those of `SwarmClient`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        guesser: Guesser,
+        *,
+        dense: bool = False,
+        **options: Unpack[ClientOptions],
+    ) -> None:
         super().__init__(model, **options)
         self._guesser = guesser
+        self._dense = dense
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:
         models = super()._load(checkpoint)
+        if self._dense:
+            models.head.rounded = None
         if models.draft is None:
             return models
         return replace(models, draft=LuckyDraft.of(models.draft, self._guesser))
