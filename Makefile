@@ -43,6 +43,11 @@ real: install
 bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)
 
+# What only a host with a GPU can show: that it computes what the CPU does, and how fast. About five minutes.
+.PHONY: gpu-check
+gpu-check: install
+	$(BIN)/python -m tests.gpu $(ARGS)
+
 # The documentation as a site, in site/.
 .PHONY: docs
 docs: install
