@@ -136,6 +136,7 @@ def join(
         grace_s=grace,
         gateway_clients=gateway_clients,
         threads=share.threads,
+        head=share.head,
         link_ms=link_ms,
         metrics=node.metrics,
         scripted=scripted,

@@ -111,6 +111,7 @@ class ShareOptions:
     dtype: str
     quantization: str
     threads: int | None
+    head: bool | None
 
 
 share_options = option_group(
@@ -160,6 +161,14 @@ share_options = option_group(
         "--threads",
         type=click.IntRange(1, 1024),
         help="CPU threads; the default is what measures fastest.",
+    ),
+    click.option(
+        "--head/--no-head",
+        default=None,
+        help=(
+            "Beside the model's last layer, also hold its LM head, for clients that have no room"
+            " for one; the default is to do so where there is room."
+        ),
     ),
 )
 

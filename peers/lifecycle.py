@@ -115,13 +115,15 @@ class Lifecycle:
 
     async def _take_up(self, span: Span) -> None:
         speed = await self._loader.measure(span)
+        head = await self._loader.load_head(span)
         budget = CacheBudget(self._room.tokens_beside((span.first, span.last)))
-        scheduler = Scheduler(span, self._handler.counters)
+        scheduler = Scheduler(span, self._handler.counters, head=head)
         self._span = span
         self._computing = asyncio.create_task(scheduler.run())
         self._handler.take_up(scheduler, budget)
         self.offer.layers, self.offer.state = (span.first, span.last), "online"
         self.offer.tokens_per_second, self.offer.budget = speed, budget
+        self.offer.head = head is not None
         await self._tell()
         self._serving(span)
 
@@ -130,6 +132,7 @@ class Lifecycle:
         await self.close()
         self._span = self._computing = None
         self.offer.budget = CacheBudget(0)
+        self.offer.head = False
         _free_memory()
 
     async def _reconsider(self, selection: BlockSelection) -> None:

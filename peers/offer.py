@@ -14,7 +14,7 @@ from swarm.errors import ConfigError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.network.dht.records import PeerRecord, PeerState
+from swarm.network.dht.records import HEAD_TAG, PeerRecord, PeerState
 from swarm.routing import placement
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.tensors import dtype_name
@@ -52,12 +52,14 @@ class Offer:
     Attributes:
         tokens_per_second: of one session, as measured when the layers were loaded.
         budget: the cache of all sessions.
+        head: final norm and LM head are held as well.
     """
 
     layers: placement.Span
     state: PeerState = "joining"
     tokens_per_second: float = 0.0
     budget: CacheBudget = field(default_factory=lambda: CacheBudget(0))
+    head: bool = False
 
     def record(
         self,
@@ -89,7 +91,7 @@ class Offer:
                 neighbours=neighbours,
                 free_cache_tokens=self.budget.free_tokens,
                 state=self.state,
-                software=__version__,
+                software=__version__ + HEAD_TAG * self.head,
                 protocol=PROTOCOL_VERSION,
             )
         except ValidationError as error:
@@ -106,7 +108,8 @@ class Offer:
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of"
             f" {checkpoint.name} ({in_words(span.nbytes)}, {facts.device},"
             f" {dtype_name(facts.dtype)}, {self.tokens_per_second:.0f} tokens/s, cache for"
-            f" {self.budget.total_tokens} tokens) at {' and '.join(addresses)} as {peer_id}"
+            f" {self.budget.total_tokens} tokens{', with the head' * self.head})"
+            f" at {' and '.join(addresses)} as {peer_id}"
         )
         told = {
             "peer_id": peer_id,
@@ -114,6 +117,7 @@ class Offer:
             "fingerprint": checkpoint.fingerprint,
             "model_layers": checkpoint.num_layers,
             "layers": (span.first, span.last),
+            "head": self.head,
             "weights_bytes": span.nbytes,
             "device": str(facts.device),
             "dtype": dtype_name(facts.dtype),

@@ -12,7 +12,7 @@ from peers.compute.memory import DeviceMemory, MemoryBudget
 from peers.compute.scripted import LoadSpan, scripted
 from peers.ops.health_server import ListenAddress
 from swarm.config import Network
-from swarm.errors import SpanError
+from swarm.errors import ConfigError, SpanError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization
 from swarm.model.rehearsal import rehearsed
@@ -39,6 +39,8 @@ class PeerOptions:
     grace_s: float = 5.0  # for sessions, before they have to go on elsewhere
     gateway_clients: int = AccessLimits.gateway_clients  # that one gateway may ask for
     threads: int | None = None  # of the CPU; None: as many as measure fastest
+    # hold the model's head beside its last layer; None: where there is room
+    head: bool | None = None
     link_ms: float = 0.0  # emulated one-way delay of what this peer sends
     metrics: ListenAddress | None = None  # where to serve metrics; None: nowhere
     scripted: bool = False  # the model has no real layers: `peers.compute.scripted`
@@ -65,7 +67,8 @@ async def prepare(options: PeerOptions) -> Prepared:
 
     Raises:
         DoesNotFit, SpanError, UnsupportedModel: if it cannot be served like this.
-        ConfigError: if its layers are real, and scripted ones are asked for.
+        ConfigError: if its layers are real, and scripted ones are asked for, or the head beside
+            layers that do not end the model.
     """
     return await asyncio.get_running_loop().run_in_executor(None, _prepare, options)
 
@@ -79,12 +82,19 @@ def _prepare(options: PeerOptions) -> Prepared:
     rehearsed(checkpoint)
     dtype = options.dtype or choose_dtype(checkpoint, options.device)
     memory = DeviceMemory(options.device, options.memory)
-    room = MemoryBudget.measure(checkpoint, dtype, memory, options.cache_tokens)
+    room = MemoryBudget.measure(checkpoint, dtype, memory, options.cache_tokens, options.head)
     capacity = 0
     if options.layers is None:
         capacity = min(room.capacity(), options.max_layers or room.model_layers)
     else:
         _check_layers(options.layers, checkpoint)
+        if options.head and options.layers[1] != checkpoint.num_layers:
+            raise ConfigError(
+                "--head",
+                f"layers {options.layers[0]}:{options.layers[1]} do not end {checkpoint.name},"
+                f" which has {checkpoint.num_layers}; only a peer of the last layer can hold its"
+                " head",
+            )
         room.check(options.layers)
     _ = checkpoint.fingerprint
     return Prepared(checkpoint, dtype, room, capacity, load)

@@ -15,7 +15,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
 from swarm.decoding.streaming import STREAM_BRANCHES, STREAM_WINDOW, Streaming
 from swarm.decoding.window import AutoWindow, FixedWindow
-from swarm.errors import PromptTooLong, RequestError
+from swarm.errors import NeedsHead, PromptTooLong, RequestError
 from swarm.model.checkpoint import Checkpoint
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -194,6 +194,13 @@ class Request:
     def check_prompt(self, prompt: Sequence[int], checkpoint: Checkpoint) -> None:
         """Raise `RequestError` or `PromptTooLong` if the model cannot take these token ids."""
         check_tokens(prompt, self.max_new_tokens, checkpoint)
+
+    def check_needs_no_head(self) -> None:
+        """Raise `NeedsHead` if it asks for what only a client with a head of its own can do."""
+        if self.logits or self.hidden_states:
+            raise NeedsHead("logits=True" if self.logits else "hidden_states=True")
+        if self.verification.name == "rejection":
+            raise NeedsHead("verification by rejection sampling")
 
     def check_vocabulary(self, checkpoint: Checkpoint) -> None:
         """Raise `RequestError` for a token that the model does not have: its bias or stop would

@@ -31,6 +31,7 @@ from swarm.errors import (
     MissingExtra,
     MissingLayers,
     ModelNotFound,
+    NeedsHead,
     NetworkUnreachable,
     NoBootstrap,
     NoChatTemplate,
@@ -74,6 +75,12 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
         "the prompt has 90 tokens and 20 new ones are asked for, but the model's context ends at"
         " 100; shorten the prompt or ask for fewer new tokens",
         *(2, 400, "context_length_exceeded"),
+    ),
+    (
+        NeedsHead("logits=True"),
+        "logits=True needs the model's head on this computer, and a peer holds it; open the client"
+        " with head='local' (--head local)",
+        *(2, 400, None),
     ),
     (
         RuleError("lax", "the rules are strict"),

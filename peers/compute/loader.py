@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 
 from peers.compute.memory import MemoryBudget
+from peers.compute.scripted import ScriptedHead, ScriptedSpan
 from peers.compute.throughput import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
 from swarm.model.partial import ReportProgress
 from swarm.model.span import Span
 
@@ -78,6 +80,21 @@ class Loader:
             return await asyncio.get_running_loop().run_in_executor(None, load)
         finally:
             cancelled.set()
+
+    async def load_head(self, span: Span) -> Head | ScriptedHead | None:
+        """Load final norm and LM head, in float32, if they are held beside this span."""
+        if not self._room.takes_head((span.first, span.last)):
+            return None
+
+        def load() -> Head | ScriptedHead:
+            if isinstance(span, ScriptedSpan):
+                return span.head
+            try:
+                return Head.load(self._checkpoint, device=self._room.memory.device)
+            except (torch.OutOfMemoryError, MemoryError):  # other programs took it meanwhile
+                raise self._room.ran_out((span.first, span.last)) from None
+
+        return await asyncio.get_running_loop().run_in_executor(None, load)
 
     async def measure(self, span: Span) -> float:
         """Return the tokens per second of a span, with the requested or the fastest CPU threads."""

@@ -80,6 +80,7 @@ class Needs:
     # of attention in the largest batch, for each position of the longest session
     position_bytes: int
     context: int  # positions that a session may have
+    head_bytes: int  # final norm and LM head, if the peer holds them
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
@@ -122,6 +123,7 @@ class Needs:
             # only the mask is.
             position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
+            head_bytes=(checkpoint.vocab_size + 1) * checkpoint.hidden_size * FLOAT_BYTES,
         )
 
     def weights(self, first: int, last: int) -> int:
@@ -171,8 +173,11 @@ class MemoryBudget:
     """Which layers of one model, and how much cache, fit on a device.
 
     Attributes:
-        has_bytes: free before anything was loaded.
+        has_bytes: free before anything was loaded; what the head needs is left out, if it was
+            asked for.
         cache_tokens: that were asked for; None for as many as there is room for.
+        head: whether to hold the model's head where the layers end the model; None where there is
+            room.
     """
 
     model: str
@@ -180,6 +185,7 @@ class MemoryBudget:
     needs: Needs
     has_bytes: int
     cache_tokens: int | None
+    head: bool | None = False
 
     @classmethod
     def measure(
@@ -188,10 +194,12 @@ class MemoryBudget:
         dtype: torch.dtype,
         memory: DeviceMemory,
         cache_tokens: int | None,
+        head: bool | None = False,
     ) -> "MemoryBudget":
         """Measure what is free now, before anything is loaded."""
         needs = Needs.of(checkpoint, dtype, memory.device)
-        return cls(checkpoint.name, memory, needs, memory.free(), cache_tokens)
+        free = max(0, memory.free() - (needs.head_bytes if head else 0))
+        return cls(checkpoint.name, memory, needs, free, cache_tokens, head)
 
     @property
     def model_layers(self) -> int:
@@ -220,17 +228,26 @@ class MemoryBudget:
         if self.cache_tokens is not None:
             return self.cache_tokens
         counts = range(CACHE_TOKENS + 1)
+        beside = self.needs.head_bytes if self.head is None and self.takes_head(layers) else 0
         fitting = bisect_right(
-            counts, self.has_bytes, key=lambda tokens: self._total(layers, tokens)
+            counts, self.has_bytes - beside, key=lambda tokens: self._total(layers, tokens)
         )
         return max(fitting - 1, 1)
+
+    def takes_head(self, layers: Span) -> bool:
+        """Whether the model's head is held beside these layers: they end the model, and it fits."""
+        if layers[1] != self.model_layers or self.head is not None:
+            return layers[1] == self.model_layers and bool(self.head)
+        total = self._total(layers, self._least_tokens) + self.needs.head_bytes
+        return total <= self.has_bytes
 
     def takes_also(self, layers: Span, served: Span) -> bool:
         """Whether these layers can be loaded while others, with all their cache, are served."""
         held = self.needs.weights(*served)
         # sessions may take it while layers are loaded
         unused = self._total(served, self.tokens_beside(served)) - held
-        wanted = self.needs.weights(*layers) + self.needs.loading_bytes
+        head = self.needs.head_bytes if self.takes_head(layers) else 0
+        wanted = self.needs.weights(*layers) + self.needs.loading_bytes + head
         return wanted + unused <= self.memory.free(held)
 
     def ran_out(self, layers: Span) -> DoesNotFit:

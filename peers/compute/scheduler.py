@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,13 +12,21 @@ from typing import Protocol
 from torch import Tensor
 
 from peers.counters import Counters
+from swarm.decoding.candidates import choose_candidates, whole_row
 from swarm.model.span import Span, Work
 from swarm.util.averages import FadingMean
+from swarm.wire.candidates import Candidates, HeadTerms
 
 MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single tokens of others waiting
 LATELY_S = 30.0  # an older waiting time says nothing any more
 # anything longer is a chunk of a prompt: it may hold up others, so a batch takes only one
 MAX_DECODE_TOKENS = 64
+
+
+class AnyHead(Protocol):
+    """The part of a `Head` that candidates come from."""
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
 
 
 class ComputeJob(Protocol):
@@ -88,6 +96,7 @@ class Scheduler:
     """Owns the compute thread: `run` computes, `compute` is called by any number of sessions.
 
     Args:
+        head: the model's head, if this peer holds it and the span ends the model.
         clock: seconds, monotonic.
 
     Attributes:
@@ -99,8 +108,10 @@ class Scheduler:
         span: Span,
         counters: Counters | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        head: AnyHead | None = None,
     ) -> None:
         self.span = span
+        self.head = head
         self.batches = 0
         self._counters = counters or Counters()
         self._clock = clock
@@ -137,6 +148,41 @@ class Scheduler:
             with contextlib.suppress(ValueError):  # it is being computed already
                 self._waiting.remove(turn)
             raise
+
+    async def candidates(
+        self, hidden: Tensor, positions: Sequence[int], terms: HeadTerms
+    ) -> tuple[Candidates, float]:
+        """Return the candidates for what follows some tokens, and the milliseconds that took.
+
+        Args:
+            hidden: ``[n, hidden]``, the span's outputs at these tokens.
+            positions: in the text, of the tokens that are predicted.
+        """
+        head = self.head
+        assert head is not None  # a session without it has no terms
+
+        def choose() -> Candidates:
+            return choose_candidates(head.logits(hidden), positions, terms)
+
+        return await self._in_thread(choose)
+
+    async def all_logits(self, hidden: Tensor, terms: HeadTerms) -> Candidates:
+        """Return the logits of all tokens of one prediction, from ``hidden`` ``[1, hidden]``."""
+        head = self.head
+        assert head is not None  # a session without it has no terms
+        whole, _ = await self._in_thread(lambda: whole_row(head.logits(hidden)[0], terms))
+        return whole
+
+    async def _in_thread(self, work: Callable[[], Candidates]) -> tuple[Candidates, float]:
+        """Run work of the head between two batches."""
+        if self._over:
+            raise RuntimeError("the compute thread has ended")
+
+        def timed() -> tuple[Candidates, float]:
+            started = self._clock()
+            return work(), (self._clock() - started) * 1e3
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
 
     async def run(self) -> None:
         """Compute batch after batch until cancelled; then every waiting `compute` raises."""

@@ -87,6 +87,11 @@ class ScriptedSpan(Span):
         rows = checkpoint.tensor(f"{rehearsed(checkpoint).tied}.weight")
         return cls(script, rows, (first, last), dtype)
 
+    @property
+    def head(self) -> "ScriptedHead":
+        """The head that goes with these hidden states."""
+        return ScriptedHead(self._script, self._rows, self._sleep)
+
     def new_cache(
         self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS
     ) -> KVCache:

@@ -13,7 +13,8 @@ from peers.sessions import replay as replay
 from peers.sessions.next_links import NextLinks
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
-from swarm.wire.messages import FaultCode, Frame, Hop, Open, Reroute, Rerouted, Result
+from swarm.wire.candidates import Candidates
+from swarm.wire.messages import FaultCode, Frame, Hop, Open, Refined, Reroute, Rerouted, Result
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
 
@@ -75,8 +76,13 @@ class Downstream:
             if output is not None:
                 self.history.add(output)
 
-    async def send(self, frame: Frame, computed: Computed) -> None:
+    async def send(
+        self, frame: Frame, computed: Computed, candidates: Candidates | None = None
+    ) -> None:
         """Send on what was computed for a frame, unless the next peer is lost.
+
+        Args:
+            candidates: what the client gets in place of hidden states, if it asked for that.
 
         Raises:
             SessionFault: if the client is gone, or the output must not be sent.
@@ -98,14 +104,17 @@ class Downstream:
             if replay != -1:
                 await self._pass(frame.model_copy(update={"replay": replay, **times}))
         elif frame.replay is None:
-            hidden = _packed(computed.output[frame.count - frame.tail :])
-            await self._answer(
+            hidden = None
+            if candidates is None:
+                hidden = _packed(computed.output[frame.count - frame.tail :])
+            await self.answer(
                 Result(
                     session=frame.session,
                     epoch=frame.epoch,
                     first=frame.first,
                     count=frame.count,
                     hidden=hidden,
+                    candidates=candidates,
                     **times,
                 )
             )
@@ -134,7 +143,7 @@ class Downstream:
             await self._replay(reroute, reroute.replay)
         if not self.lost:
             self.passed = reroute.root
-            await self._answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
+            await self.answer(Rerouted(session=reroute.session, epoch=reroute.epoch))
 
     def mirror(self, hop: Hop | None, tree: TokenTree) -> None:
         """Let a peer stand by for the next one. Never waits.
@@ -230,7 +239,8 @@ class Downstream:
             if fault is not None:
                 await self.tell(fault)
 
-    async def _answer(self, message: Result | Rerouted) -> None:
+    async def answer(self, message: Result | Rerouted | Refined) -> None:
+        """Send an answer to the client. Raise `SessionFault` if it is gone."""
         try:
             await self.opener.send(message)
         except LinkClosed:

@@ -26,6 +26,7 @@ from swarm.wire.messages import (
     AcceptFrom,
     Behalf,
     Cancel,
+    ChangeTerms,
     Close,
     Fault,
     FaultCode,
@@ -36,6 +37,7 @@ from swarm.wire.messages import (
     Ping,
     Pong,
     Probe,
+    Refine,
     Reroute,
     SessionId,
 )
@@ -193,6 +195,12 @@ class Handler:
             case Probe():
                 if session := await self._owned(link, message.session):
                     await self._send(link, session.progress())
+            case Refine():
+                if session := await self._owned(link, message.session):
+                    self._refine(session, message)
+            case ChangeTerms():
+                if session := await self._owned(link, message.session):
+                    await self._change_terms(link, session, message)
             case Ping():
                 await self._send(link, Pong(nonce=message.nonce))
             case Behalf():
@@ -233,6 +241,20 @@ class Handler:
         else:
             self.counters.reroutes += 1
             self.counters.replays += reroute.replay is not None
+
+    def _refine(self, session: PeerSession, refine: Refine) -> None:
+        try:
+            session.refine(refine)
+        except SessionFault as fault:
+            self.sessions.fail(session, fault, by_client=True)
+
+    async def _change_terms(self, link: Link, session: PeerSession, message: ChangeTerms) -> None:
+        try:
+            changed = session.change_terms(message)
+        except SessionFault as fault:
+            self.sessions.fail(session, fault, by_client=True)
+        else:
+            await self._send(link, changed)
 
     async def _owned(self, link: Link, session_id: SessionId) -> PeerSession | None:
         """Return the session that a client speaks of, or tell it that it has none of that id."""

@@ -153,10 +153,13 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
                 next_link = await self._reach(opening.next, link)
                 undo.callback(self.next_links.release, next_link)
                 self._check(link, opening)  # meanwhile another opening may have been quicker
+            if opening.next is not None or opening.head is not None:
                 history = self.histories.open(
                     opening.max_tokens, span.hidden_size * span.dtype.itemsize
                 )
                 undo.callback(self.histories.close, history)
+            if opening.head is not None and history is None:
+                raise SessionFault(FaultCode.BUSY, "no room to keep what candidates come from")
             session = PeerSession(
                 opening,
                 Downstream(opening, link, self.next_links, next_link, history, self._counters),
@@ -184,6 +187,10 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         check_opening(
             opening, (span.first, span.last), self._fingerprint, self._limits.max_positions
         )
+        if opening.head is not None and (
+            self._served.scheduler.head is None or opening.last != span.last
+        ):
+            raise SessionFault(FaultCode.WRONG_LAYERS, "this peer does not hold the model's head")
         if opening.session in self._open:
             raise SessionFault(FaultCode.BAD_MESSAGE, "this session is open already")
         self._admission.check(link, opening.max_tokens, self._served.budget.total_tokens)

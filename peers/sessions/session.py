@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,15 +25,21 @@ from swarm.wire.messages import (
     MAX_HOPS,
     AcceptFrom,
     Accepting,
+    ChangeTerms,
     FaultCode,
     Frame,
     Mirror,
     Open,
     Progress,
+    Refine,
+    Refined,
     Reroute,
+    TermsChanged,
 )
 from swarm.wire.tensors import WireTensor, dtype_name
 from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, TokenTree
+
+MAX_REFINEMENTS = 16  # that wait; a client asks for one at a time
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +90,8 @@ class PeerSession:
         self._reroutes = 0  # followed so far
         self._queued = False  # waits for a turn of the scheduler, or has it
         self._mirror: Mirror | None = None  # not begun yet
+        self._terms = opening.head  # on which candidates are answered; None for hidden states
+        self._refinements: deque[Refine] = deque()  # not answered yet
         self._passing: asyncio.Task[None] | None = None  # sends to others, which may take time
         self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
@@ -155,6 +165,32 @@ class PeerSession:
         """
         self._mirror = mirror
         self._arrived.set()
+
+    def change_terms(self, message: ChangeTerms) -> TermsChanged:
+        """Answer candidates by other terms from now on; return the answer.
+
+        Raises `SessionFault` if the session answers none.
+        """
+        self._check_answers_candidates()
+        self._terms = message.head
+        return TermsChanged(session=message.session)
+
+    def refine(self, refine: Refine) -> None:
+        """Tell more of one prediction when the computation is done. Never waits.
+
+        Raises `SessionFault` if the session answers no candidates, or too many requests wait.
+        """
+        self._check_answers_candidates()
+        if len(self._refinements) >= MAX_REFINEMENTS:
+            raise SessionFault(FaultCode.BAD_MESSAGE, f"{MAX_REFINEMENTS} refinements wait already")
+        self._refinements.append(refine)
+        self._arrived.set()
+
+    def _check_answers_candidates(self) -> None:
+        if self._terms is None:
+            raise SessionFault(
+                FaultCode.BAD_MESSAGE, "the session was opened without terms for the head"
+            )
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over a link that failed.
@@ -243,6 +279,8 @@ class PeerSession:
                 self._check_life()
                 if self._mirror is not None:
                     self._begin_mirror()
+                elif self._refinements:
+                    await self._refine()
                 elif not self._may_compute:
                     await self._follow()
                 elif (computed := await self._compute()) is not None:
@@ -265,12 +303,13 @@ class PeerSession:
             self._queued = False
 
     async def _something_to_do(self) -> None:
-        """Wait until there is something to compute, a reroute to follow or a mirror to begin.
+        """Wait until there is something to compute, a reroute to follow, a mirror to begin or a
+        prediction to refine.
 
         Raises `SessionFault` after a silence.
         """
         loop, silent = asyncio.get_running_loop(), False
-        while not (self._may_compute or self._may_follow or self._mirror):
+        while not (self._may_compute or self._may_follow or self._mirror or self._refinements):
             self._check_life()
             limits = self._limits
             patience_s = (
@@ -319,8 +358,41 @@ class PeerSession:
         """Keep an output, and send it on if it is not stale."""
         frame, placement = self._begun
         self.downstream.keep(placement, computed.output)
-        if not self.tree.stale(frame.epoch, frame.replay is not None):
-            await self._interruptibly(self.downstream.send(frame, computed))
+        if self.tree.stale(frame.epoch, frame.replay is not None):
+            return
+        candidates = None
+        if self._terms is not None and frame.replay is None:
+            answered = slice(frame.count - frame.tail, frame.count)
+            candidates, ms = await self._scheduler.candidates(
+                _finite(computed.output[answered]),
+                [position + 1 for position in placement.positions[answered]],
+                self._terms,
+            )
+            computed = replace(computed, compute_ms=computed.compute_ms + ms)
+        await self._interruptibly(self.downstream.send(frame, computed, candidates))
+
+    async def _refine(self) -> None:
+        """Tell more of one prediction while nothing is computed: the history now matches the token
+        tree."""
+        refine = self._refinements.popleft()
+        place = self.tree.find(refine.serial)
+        history = self.downstream.history
+        terms = self._terms
+        assert terms is not None  # else nothing is refined
+        if place is None or history is None or place[0] >= history.length:
+            raise SessionFault(FaultCode.BAD_MESSAGE, f"token {refine.serial} is not held here")
+        row, position = place
+        hidden = history.rows(slice(row, row + 1))
+        if refine.count:
+            fuller = terms.model_copy(update={"count": refine.count})
+            candidates, _ = await self._scheduler.candidates(hidden, [position + 1], fuller)
+        else:
+            candidates = await self._scheduler.all_logits(hidden, terms)
+        await self._interruptibly(
+            self.downstream.answer(
+                Refined(session=refine.session, serial=refine.serial, candidates=candidates)
+            )
+        )
 
     async def _interruptibly(self, sending: Coroutine[Any, Any, None]) -> None:
         """Wait until something has been sent, or a reroute makes that pointless."""
@@ -385,6 +457,13 @@ def _inputs(frame: Frame) -> Tensor:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
     return frame.hidden.unpack()
+
+
+def _finite(output: Tensor) -> Tensor:
+    """Return an output of these layers. Raise `SessionFault` if it is not finite."""
+    if not bool(torch.isfinite(output).all()):
+        raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")
+    return output
 
 
 def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:

@@ -1,11 +1,12 @@
-"""The hidden states that a chain answered for a text, and their comparison with another chain's."""
+"""What a chain answered for a text, and its comparison with another chain's answers."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
 
-from swarm.audit.tolerance import distances
+from swarm.audit.tolerance import candidate_distances, distances
+from swarm.decoding.candidates import CandidateRow
 
 
 class Incomparable(Exception):
@@ -17,12 +18,13 @@ class Incomparable(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """One chain's hidden states at some positions of a text.
+    """One chain's answers at some positions of a text: hidden states, or candidates.
 
     Attributes:
         text: the tokens that the chain computed, at least up to the last of the positions.
         positions: ascending, at least one.
-        hidden: ``[len(positions), hidden]``, behind the final norm.
+        hidden: ``[len(positions), hidden]``, behind the final norm; empty if there are candidates.
+        candidates: one row for each position, if the last peer answered by its own head.
 
     Raises:
         Incomparable: unless there is one row for each position, and each position is in the text.
@@ -31,10 +33,11 @@ class Answers:
     text: tuple[int, ...]
     positions: tuple[int, ...]
     hidden: Tensor
+    candidates: tuple[CandidateRow, ...] = ()
 
     def __post_init__(self) -> None:
         positions = self.positions
-        rows = self.hidden.shape[0]
+        rows = len(self.candidates) or self.hidden.shape[0]
         if rows != len(positions) or not positions:
             raise Incomparable(f"{rows} rows for {len(positions)} positions")
         ascending = all(one < other for one, other in pairwise(positions))
@@ -49,6 +52,10 @@ class Answers:
         """
         if (self.text, self.positions) != (other.text, other.positions):
             raise Incomparable("two answers to different tokens")
+        if len(self.candidates) != len(other.candidates):
+            raise Incomparable("candidates and hidden states")
+        if self.candidates:
+            return candidate_distances(self.candidates, other.candidates)
         if self.hidden.shape != other.hidden.shape:
             raise Incomparable(f"rows {list(self.hidden.shape)} and {list(other.hidden.shape)}")
         return distances(self.hidden, other.hidden)

@@ -8,10 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from swarm.decoding.candidates import CandidateRow
 from swarm.routing.chain import Stage
+from swarm.wire.candidates import HeadTerms
 
 MAX_SAMPLES = 64  # positions of a text whose hidden states are kept: 0.5 MB for a large model
 MAX_PENDING = 512  # answered positions of which it is not known yet whether the text gets there
+
+Answer = Tensor | CandidateRow  # at one position: ``[hidden]``, or what a peer's head told
 
 
 class AnsweredToken(Protocol):
@@ -38,12 +42,15 @@ class Evidence:
         tokens: prompt and output.
         prompt_tokens: how many of them are the prompt.
         positions: the sampled positions, ascending.
-        hidden: ``[len(positions), hidden]``, the chain's answers there, before the final norm.
+        hidden: ``[len(positions), hidden]``, the chain's answers there, before the final norm;
+            empty if it answered candidates.
         windows: how many answers of the chain these positions come from.
         stages: the chain at the end.
         gone: peers that were part of the chain before, also in an earlier text of the session.
         dtypes: in which all of these peers say they compute.
         max_tokens: for which sessions were opened.
+        candidates: the answers of a last peer that holds the head, in place of hidden states.
+        head: the terms on which it gave them.
     """
 
     tokens: tuple[int, ...]
@@ -55,6 +62,8 @@ class Evidence:
     gone: frozenset[str]
     dtypes: frozenset[str]
     max_tokens: int
+    candidates: tuple[CandidateRow, ...] = ()
+    head: HeadTerms | None = None
 
     @property
     def replayed(self) -> tuple[int, ...]:
@@ -76,16 +85,18 @@ class Samples:
 
     def __init__(self, choose: Callable[[int], int] = random.randrange) -> None:
         self._choose = choose
-        self._pending: list[tuple[AnsweredToken, Tensor, int]] = []
-        # Position, hidden state, number of the answer.
-        self._chosen: list[tuple[int, Tensor, int]] = []
+        self._pending: list[tuple[AnsweredToken, Answer, int]] = []
+        # Position, answer there, number of the window's answer.
+        self._chosen: list[tuple[int, Answer, int]] = []
         self._seen = 0  # positions of the text
         self._answers = 0
 
-    def answered(self, nodes: Sequence[AnsweredToken], hidden: Tensor) -> None:
-        """Take an answer: ``hidden`` ``[n, hidden]`` at ``n`` nodes."""
+    def answered(
+        self, nodes: Sequence[AnsweredToken], rows: Tensor | Sequence[CandidateRow]
+    ) -> None:
+        """Take an answer at ``n`` nodes: hidden states ``[n, hidden]``, or candidates."""
         self._answers += 1
-        for node, row in zip(nodes, hidden, strict=True):
+        for node, row in zip(nodes, rows, strict=True):
             self._pending.append((node, row, self._answers))
         self._pending = self._pending[-MAX_PENDING:]
 
@@ -96,12 +107,13 @@ class Samples:
                 self._offer(node.position, row, answer)
         self._pending = [each for each in self._pending if each[0].alive and not each[0].kept]
 
-    def _offer(self, position: int, row: Tensor, answer: int) -> None:
+    def _offer(self, position: int, row: Answer, answer: int) -> None:
         self._seen += 1
         place = len(self._chosen) if len(self._chosen) < MAX_SAMPLES else self._choose(self._seen)
         if place < MAX_SAMPLES:
             # A copy: a view of the row would keep the whole answer.
-            self._chosen[place : place + 1] = [(position, row.clone(), answer)]
+            own = row.clone() if isinstance(row, Tensor) else row
+            self._chosen[place : place + 1] = [(position, own, answer)]
 
     def evidence(
         self,
@@ -110,6 +122,7 @@ class Samples:
         stages: Sequence[Stage],
         parties: Mapping[str, str],
         max_tokens: int,
+        head: HeadTerms | None = None,
     ) -> Evidence | None:
         """Return the evidence of the finished text; None if no position was sampled.
 
@@ -117,18 +130,22 @@ class Samples:
             stages: the chain at the end.
             parties: the dtype of every peer that ever had a part in the session, by its id.
             max_tokens: for which sessions were opened.
+            head: the terms of candidates, if the last peer answered these.
         """
         if not self._chosen:
             return None
         chosen = sorted(self._chosen, key=lambda each: each[0])
+        hidden = [row.float() for _, row, _ in chosen if isinstance(row, Tensor)]
         return Evidence(
             tokens=tuple(tokens),
             prompt_tokens=prompt_tokens,
             positions=tuple(position for position, _, _ in chosen),
-            hidden=torch.stack([row.float() for _, row, _ in chosen]),
+            hidden=torch.stack(hidden) if hidden else torch.empty(0, 0),
             windows=len({answer for _, _, answer in chosen}),
             stages=tuple(stages),
             gone=frozenset(parties.keys() - {stage.peer_id for stage in stages}),
             dtypes=frozenset(parties.values()),
             max_tokens=max_tokens,
+            candidates=tuple(row for _, row, _ in chosen if not isinstance(row, Tensor)),
+            head=head,
         )

@@ -7,10 +7,15 @@ measured among honest peers, and far below those of 4-bit weights: `python -m sw
 prints both, docs/security.md has them.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from swarm.decoding.candidates import CandidateRow
 
 # Fields of configurations that count experts.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -31,6 +36,42 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     size = one.norm(dim=1).maximum(other.norm(dim=1)).clamp_min(TINY)
     relative: Tensor = (one - other).norm(dim=1) / size
     return relative
+
+
+def candidate_distances(one: Sequence[CandidateRow], other: Sequence[CandidateRow]) -> Tensor:
+    """Return the relative L2 distance of two heads' answers at each position, float32 ``[n]``.
+
+    They are compared at all tokens that either lists, as nats above an even distribution: then
+    neither a common shift nor the size of the vocabulary counts. A token that one of them does not
+    list has at most the least of its best logits there.
+    """
+    pairs = zip(one, other, strict=True)
+    return torch.tensor([_candidate_distance(a, b) for a, b in pairs], dtype=torch.float32)
+
+
+def _candidate_distance(one: CandidateRow, other: CandidateRow) -> float:
+    tokens = torch.from_numpy(np.union1d(one.tokens.numpy(), other.tokens.numpy()))
+    a, b = _nats(one, tokens), _nats(other, tokens)
+    a = torch.where(a.isnan(), b.minimum(_least_nats(one)), a)
+    b = torch.where(b.isnan(), a.minimum(_least_nats(other)), b)
+    size = float(a.norm().maximum(b.norm()).clamp_min(TINY))
+    return float((a - b).norm()) / size
+
+
+def _nats(row: CandidateRow, tokens: Tensor) -> Tensor:
+    """Return logits relative to the even distribution, float64; NaN for tokens not listed."""
+    nats = torch.full((len(tokens),), math.nan, dtype=torch.float64)
+    nats[torch.searchsorted(tokens, row.tokens)] = row.logits.double() - _even(row)
+    return nats
+
+
+def _least_nats(row: CandidateRow) -> Tensor:
+    return row.logits[min(row.plain, len(row.logits)) - 1].double() - _even(row)
+
+
+def _even(row: CandidateRow) -> float:
+    """Return the logit that all tokens would have if they shared the row's mass evenly."""
+    return row.log_sum - math.log(row.vocabulary)
 
 
 @dataclass(frozen=True)

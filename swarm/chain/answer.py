@@ -1,11 +1,13 @@
 """What a chain answers to windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.outputs import Measured
 
@@ -20,12 +22,15 @@ class ChainAnswer:
             sum of the windows' tails.
         measured: from sending the last of the windows.
         at: when it arrived, by the session's clock; it may have waited for its reader since.
+        candidates: what the last peer told of the predictions behind these tokens, in place of
+            hidden states.
     """
 
     windows: tuple[Window, ...]
     hidden: Tensor
     measured: Measured
     at: float
+    candidates: tuple[CandidateRow, ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -42,8 +47,13 @@ class ChainAnswer:
         return self.windows[-1].first + len(self.windows[-1].tokens) - 1
 
     @property
-    def rows(self) -> Iterator[tuple[Window, Tensor]]:
-        """Each window with its own part of ``hidden``: ``[window.tail, hidden]``, empty if nothing
-        was asked of it."""
+    def rows(self) -> Iterator[tuple[Window, Tensor | Sequence[CandidateRow]]]:
+        """Each window with its own part of ``hidden``: ``[window.tail, hidden]``, or of the
+        candidates; empty if nothing was asked of it."""
+        if self.candidates:
+            ends = list(accumulate(window.tail for window in self.windows))
+            starts = [0, *ends]
+            told = [self.candidates[slice(*each)] for each in zip(starts, ends, strict=False)]
+            return zip(self.windows, told, strict=True)
         parts = torch.split(self.hidden, [window.tail for window in self.windows])
         return zip(self.windows, parts, strict=True)

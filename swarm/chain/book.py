@@ -50,14 +50,22 @@ class PeerBook:
         health: failures, bans and stage times of peers.
         known: records of peers that served the model before, as the client remembers them. They
             count as near until they have been asked once.
+        needs_head: the last layer counts only where the peer holds the model's head, too.
 
     Attributes:
         surveyed_at_s: when the directory was read last; negative infinity if it never was.
         complete: whether the directory named all peers, and not a sample of a large swarm.
     """
 
-    def __init__(self, model_layers: int, health: Health, known: Iterable[PeerRecord] = ()) -> None:
+    def __init__(
+        self,
+        model_layers: int,
+        health: Health,
+        known: Iterable[PeerRecord] = (),
+        needs_head: bool = False,
+    ) -> None:
         self.health = health
+        self.needs_head = needs_head
         self.surveyed_at_s = float("-inf")
         self.complete = True
         self._model_layers = model_layers
@@ -108,7 +116,13 @@ class PeerBook:
     def promised(self, spans: Iterable[Span]) -> bool:
         """Return whether known peers serve all of these layers, or will when they have loaded them;
         they may not answer now."""
-        unserved = gaps([named.record for named in self._named.values()], self._model_layers)
+        unserved = gaps(
+            [
+                named.record.model_copy(update={"last_layer": self._last_layer(named.record)})
+                for named in self._named.values()
+            ],
+            self._model_layers,
+        )
         return not any(a < last and first < b for a, b in unserved for first, last in spans)
 
     # Whom to ask, and who answered.
@@ -125,7 +139,7 @@ class PeerBook:
             record
             for record in (named.record for named in self._named.values())
             if record.state == "online"
-            and _overlap(record, wanted.first, wanted.last)
+            and self._overlap(record, wanted.first, wanted.last)
             and record.peer_id not in wanted.avoid
             and (self.health.usable(record.peer_id) or self._last_resort(record, unserved))
         ]
@@ -204,7 +218,7 @@ class PeerBook:
     def _last_resort(self, record: PeerRecord, unserved: Sequence[Span]) -> bool:
         """Whether a peer that failed lately serves layers that no other peer does."""
         return self.health.permitted(record.peer_id) and any(
-            _overlap(record, first, last) for first, last in unserved
+            self._overlap(record, first, last) for first, last in unserved
         )
 
     def _candidate(
@@ -224,7 +238,7 @@ class PeerBook:
         return Candidate(
             record.peer_id,
             max(record.first_layer - wanted.first, 0),
-            min(record.last_layer, wanted.last) - wanted.first,
+            min(self._last_layer(record), wanted.last) - wanted.first,
             rtt_ms=rtt_ms,
             fixed_ms=record.queue_ms if queue_ms is None else queue_ms,
             layer_ms=layer_ms,
@@ -234,7 +248,12 @@ class PeerBook:
             dtype=record.dtype,
         )
 
+    def _last_layer(self, record: PeerRecord) -> int:
+        """Up to which layer a peer is of use."""
+        lacks_head = self.needs_head and not record.head
+        most = self._model_layers - 1 if lacks_head else self._model_layers
+        return min(record.last_layer, most)
 
-def _overlap(record: PeerRecord, first: int, last: int) -> bool:
-    """Whether a peer serves some of the layers ``[first, last)``."""
-    return record.first_layer < last and first < record.last_layer
+    def _overlap(self, record: PeerRecord, first: int, last: int) -> bool:
+        """Whether a peer serves some of the layers ``[first, last)``."""
+        return record.first_layer < last and first < self._last_layer(record)

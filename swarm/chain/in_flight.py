@@ -86,7 +86,7 @@ class InFlight:
             tokens += len(window.tokens)
             tail += window.tail
         asked = bool(windows) and windows[-1].epoch == result.epoch
-        if not asked or (tokens, tail) != (result.count, result.hidden.tokens):
+        if not asked or (tokens, tail) != (result.count, result.tail):
             raise NotAsked("it answered what was not asked")
         if result.epoch < self.epoch:
             return None

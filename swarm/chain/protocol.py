@@ -10,9 +10,10 @@ Only `ChainProtocol` changes them, and each of its methods is one change.
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from swarm.audit.guard import Guard
@@ -20,13 +21,16 @@ from swarm.chain.answer import ChainAnswer
 from swarm.chain.in_flight import InFlight, Matched, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
+from swarm.decoding.candidates import CandidateRow, contradiction, objection, read_candidates
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, Implausible
 from swarm.outputs import Measured
+from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Cancel,
+    ChangeTerms,
     Close,
     Fault,
     FaultCode,
@@ -36,13 +40,16 @@ from swarm.wire.messages import (
     Open,
     Opened,
     Progress,
+    Refined,
     Rerouted,
     Result,
     SessionId,
+    TermsChanged,
 )
 
 MAX_SET_ASIDE = 256  # results that came while replies were waited for
-LATE = (Progress, Rerouted, Accepting)  # replies that may come when they are no longer waited for
+# replies that may come when they are no longer waited for
+LATE = (Progress, Rerouted, Accepting, Refined, TermsChanged)
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -86,12 +93,16 @@ class Terms:
         hidden_size: the model's width; an answer of another width is a failure of the peer that
             sent it. None if it is not known.
         guard: an answer that is not possible for this model is a failure of the chain.
+        head: on which terms the last peer answers candidates; None for hidden states.
+        vocabulary: how many tokens candidates are chosen from.
     """
 
     fingerprint: str
     max_tokens: int
     hidden_size: int | None = None
     guard: Guard | None = None
+    head: HeadTerms | None = None
+    vocabulary: int = 0
 
 
 class ChainProtocol(Generic[P]):
@@ -150,6 +161,7 @@ class ChainProtocol(Generic[P]):
             next=onward,
             previous=previous,
             epoch=epoch,
+            head=self._terms.head if onward is None else None,
         )
 
     def opened(self, replies: Collection[Opened]) -> None:
@@ -260,6 +272,40 @@ class ChainProtocol(Generic[P]):
                 return answer
         return None
 
+    # The head of the last peer.
+
+    @property
+    def head(self) -> HeadTerms | None:
+        """On which terms the last peer answers candidates; None if it answers hidden states."""
+        return self._terms.head
+
+    def change_terms(self, head: HeadTerms) -> ChangeTerms:
+        """Take other terms for the answers from now on; return what has the last peer do so."""
+        self._terms = replace(self._terms, head=head)
+        return ChangeTerms(session=self.id, head=head)
+
+    def refined(
+        self, refined: Refined, serial: int, count: int, told: CandidateRow
+    ) -> CandidateRow:
+        """Return the row that a reply to a `Refine` carries.
+
+        Args:
+            told: what the peer told of this prediction before.
+
+        Raises:
+            Implausible: if it cannot be that.
+        """
+        assert self._terms.head is not None  # else nothing is refined
+        terms = self._terms.head.model_copy(update={"count": count} if count else {})
+        rows = self._candidates(refined.candidates, terms)
+        if refined.serial != serial or len(rows) != 1:
+            raise self._implausible("it refined another prediction")
+        if not count and len(rows[0].tokens) != self._terms.vocabulary:
+            raise self._implausible("it did not tell the logits of all tokens")
+        if why := contradiction(told, rows[0]):
+            raise self._implausible(why)
+        return rows[0]
+
     @property
     def deadline(self) -> float | None:
         """When the chain has been silent for too long; None while nothing is in flight."""
@@ -346,22 +392,43 @@ class ChainProtocol(Generic[P]):
             matched = self._flight.answered(result, at)
         except NotAsked as error:
             raise self.broken(last, str(error)) from None
-        hidden_size = self._terms.hidden_size
-        if hidden_size is not None and result.hidden.hidden != hidden_size:
-            wide = f"its answer is {result.hidden.hidden} wide, not {hidden_size}"
-            raise self.broken(last, wide)
+        self._check_kind(result)
         if matched is None:
             return None
-        hidden = self._plausible(result)
-        return ChainAnswer(matched.windows, hidden, self._measured(result, matched), at)
+        measured = self._measured(result, matched)
+        if self._terms.head is not None and result.candidates is not None:
+            rows = self._candidates(result.candidates, self._terms.head)
+            return ChainAnswer(matched.windows, torch.empty(0, 0), measured, at, tuple(rows))
+        return ChainAnswer(matched.windows, self._plausible(result), measured, at)
+
+    def _check_kind(self, result: Result) -> None:
+        """Raise `ChainBroken` if a result is not what the session was opened for."""
+        last = self.chain[-1]
+        if (result.candidates is None) == (self._terms.head is not None):
+            asked = "hidden states" if self._terms.head is None else "candidates"
+            raise self.broken(last, f"it was to answer {asked}, and did not")
+        hidden_size = self._terms.hidden_size
+        if result.hidden is not None and hidden_size not in (None, result.hidden.hidden):
+            wide = f"its answer is {result.hidden.hidden} wide, not {hidden_size}"
+            raise self.broken(last, wide)
+
+    def _candidates(self, answer: Candidates, terms: HeadTerms) -> list[CandidateRow]:
+        rows = read_candidates(answer, terms, self._terms.vocabulary)
+        for row in rows:
+            if why := objection(row, terms):
+                raise self._implausible(why)
+        return rows
+
+    def _implausible(self, why: str) -> Implausible:
+        last = self.chain[-1]
+        return Implausible(last.peer_id, last.layers, why)
 
     def _plausible(self, result: Result) -> Tensor:
+        assert result.hidden is not None  # checked before
         hidden = result.hidden.unpack()
         guard = self._terms.guard
-        objection = guard.objection(hidden) if guard else None
-        if objection:
-            last = self.chain[-1]
-            raise Implausible(last.peer_id, last.layers, objection)
+        if guard is not None and (why := guard.objection(hidden)):
+            raise self._implausible(why)
         return hidden
 
     def _measured(self, result: Result, matched: Matched) -> Measured:

@@ -321,7 +321,12 @@ class Router:
     def _missing(self, spans: Sequence[Span], peers: int, expected: bool = False) -> MissingLayers:
         checkpoint = self._checkpoint
         return MissingLayers(
-            checkpoint.plain_name, tuple(spans), checkpoint.num_layers, peers, expected
+            checkpoint.plain_name,
+            tuple(spans),
+            checkpoint.num_layers,
+            peers,
+            expected,
+            self.book.needs_head,
         )
 
     async def _check_weights(self) -> None:

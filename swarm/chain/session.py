@@ -9,16 +9,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply, Terms
 from swarm.chain.stage import ChainLink
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.outbox import Outbox
 from swarm.util.tasks import all_over, within
-from swarm.wire.messages import SESSION_ID_BYTES, Accepting, Hop, Message, Opened, Result
+from swarm.wire.candidates import MAX_CANDIDATES, HeadTerms
+from swarm.wire.messages import (
+    SESSION_ID_BYTES,
+    Accepting,
+    Hop,
+    Message,
+    Opened,
+    Refine,
+    Refined,
+    Result,
+    TermsChanged,
+)
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
+AGREE_TIMEOUT_S = 3.0  # for the last peer to take other terms
+REFINE_TIMEOUT_S = 30.0  # a megabyte over a thin uplink, behind a prompt that is being computed
 ACCEPT_TIMEOUT_S = 3.0  # for a peer to confirm whose frames it accepts
 GRACE_S = 0.01  # in which an event loop that was held up delivers what has come meanwhile
 # for saying goodbye; a peer that does not get it notices when the link is closed
@@ -138,6 +152,32 @@ class ChainSession:
         """
         self._outbox.put(self.protocol.send(window, self.clock()))
         await self._outbox.written()
+
+    async def agree(self, head: HeadTerms) -> None:
+        """Have the last peer answer by these terms from now on; nothing is in flight.
+
+        Raises `ChainBroken`.
+        """
+        if self.protocol.head != head:
+            last = self.chain[-1]
+            await self.tell(last, self.protocol.change_terms(head))
+            await self.expect(TermsChanged, [last], AGREE_TIMEOUT_S)
+
+    async def refine(self, serial: int, told: CandidateRow) -> CandidateRow:
+        """Return more of the prediction behind a token: `MAX_CANDIDATES` tokens, and then all.
+
+        Args:
+            told: what the last peer told of it before.
+
+        Raises:
+            ChainBroken: if a peer fails, or the last one does not answer in time.
+            Implausible: if the answer cannot be one of this model, or contradicts what was told.
+        """
+        last = self.chain[-1]
+        count = MAX_CANDIDATES if told.count < MAX_CANDIDATES else 0
+        await self.tell(last, Refine(session=self.protocol.id, serial=serial, count=count))
+        (refined,) = await self.expect(Refined, [last], REFINE_TIMEOUT_S)
+        return self.protocol.refined(refined, serial, count, told)
 
     async def withhold(self) -> None:
         """Drop what was booked and is not written yet: it is about to be void."""
@@ -277,7 +317,7 @@ class ChainSession:
         return self._counted(self._inbox.get_nowait())
 
     def _counted(self, arrival: Arrival) -> Event:
-        if isinstance(arrival.message, Result):
+        if isinstance(arrival.message, (Result, Refined)):
             self.bytes_received += arrival.nbytes
         return event_of(arrival)
 

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from swarm.cli.grouping import Command, grouped
-from swarm.cli.options import ModelName, Number, Text, audit_option, quantization_option
+from swarm.cli.options import (
+    ModelName,
+    Number,
+    Text,
+    audit_option,
+    head_option,
+    quantization_option,
+)
 from swarm.demo import locate
 
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
+    from swarm.client.head_choice import HeadChoice
     from swarm.config import Network
     from swarm.identity import Identity
     from swarm.request import Options
@@ -178,6 +186,7 @@ SWARM = (
     # emulated one-way delay
     click.option("--link-ms", default=0.0, type=Number(0, 1000), hidden=True),
     quantization_option,
+    head_option,
 )
 
 
@@ -205,6 +214,7 @@ class DecodingOptions:
     audit: float
     link_ms: float
     quantization: str
+    head: "HeadChoice"
 
     def of_text(self, keep: bool = False) -> "Options":
         """Return the options of one text, checked before anything is loaded.
@@ -253,6 +263,7 @@ class DecodingOptions:
             cache=state_dir(),
             audit_rate=self.audit,
             quantization=self.quantization,
+            head=self.head,
         )
 
 

@@ -144,6 +144,13 @@ audit_option = click.option(
     type=Number(0, 1),
     help="Share of texts that other peers compute again, to notice peers that lie; 0 never does.",
 )
+head_option = click.option(
+    "--head",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "local", "peer"]),
+    help="Who holds the model's LM head: this computer, or the last peer; auto: here, if it fits.",
+)
 quantization_option = click.option(
     "--quantization",
     default="none",

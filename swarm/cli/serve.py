@@ -17,6 +17,7 @@ from swarm.cli.options import (
     entrance,
     entrance_options,
     grace_option,
+    head_option,
     port_option,
     quantization_option,
 )
@@ -26,6 +27,7 @@ from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
+    from swarm.client.head_choice import HeadChoice
     from swarm.gateway.keys import ApiKeys
     from swarm.gateway.server import Settings
 
@@ -70,6 +72,7 @@ class GatewayClientOptions:
     speaks_for: int
     audit: float
     quantization: str
+    head: "HeadChoice"
 
 
 @click.command()
@@ -125,6 +128,7 @@ class GatewayClientOptions:
 @audit_option
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one JSON object.")
 @quantization_option
+@head_option
 @entrance_options
 @grouped(GatewayOptions, "gateway")
 @grouped(GatewayClientOptions, "options")
@@ -156,6 +160,7 @@ def serve(
             cache=state_dir(),
             audit_rate=options.audit,
             quantization=options.quantization,
+            head=options.head,
             speaks_for=options.speaks_for,
         )
         for model, draft in pairs

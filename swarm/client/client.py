@@ -19,6 +19,7 @@ from swarm.client.batch import DEFAULT_AT_ONCE, every_one
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
 from swarm.client.generation import Executors, GenerationStream
+from swarm.client.head_choice import holds_head
 from swarm.client.models import ClientModels
 from swarm.client.pinger import Pinger
 from swarm.client.prompt import encoded
@@ -46,8 +47,8 @@ class SwarmClient:
     """Generates text with a model that a swarm serves. Use it as an async context manager.
 
     Args:
-        model: local folder or hub id; only the tokenizer, the final norm and the LM head are
-            loaded.
+        model: local folder or hub id; only the tokenizer, and the final norm and the LM head if the
+            client holds them, are loaded.
         draft: local folder or hub id of a small model with the same tokenizer, or None to decode
             plainly.
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
@@ -67,12 +68,16 @@ class SwarmClient:
             suspicion are audited more often.
         quantization: ``int8`` or ``nf4`` for peers that store the weights in fewer bits, which is
             another swarm and gives other texts; by default the weights as they are.
+        head: who turns hidden states into predictions: the client (``local``), or the last peer of
+            the chain (``peer``), which then tells the likeliest tokens. The client needs no memory
+            for the head then, and decides all the same. ``auto`` is local if the head fits in
+            memory.
         speaks_for: how many clients a gateway speaks for. It may ask that many times what one
             client may ask of a peer, as far as the peer's operator allows.
 
     Raises:
-        ConfigError: for a malformed address or network name, an unknown quantization, an audit rate
-            that is no share, or a number of clients out of range, at once.
+        ConfigError: for a malformed address or network name, an unknown quantization or choice of
+            the head, an audit rate that is no share, or a number of clients out of range, at once.
         NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
     """
 
@@ -145,7 +150,8 @@ class SwarmClient:
     def _route(self, swarm: SwarmConnection, checkpoint: Checkpoint) -> Router:
         """Return a router that begins with what the client remembers of peers."""
         known = self._known.peers(checkpoint.fingerprint)
-        book = PeerBook(checkpoint.num_layers, self._health, known)
+        needs_head = self.models.head is None
+        book = PeerBook(checkpoint.num_layers, self._health, known, needs_head)
         clean = {peer_id: each.clean for peer_id, each in self._reputations.items() if each.clean}
         return Router(swarm.directory, swarm.connections, checkpoint, book, Ledger(clean))
 
@@ -197,7 +203,9 @@ class SwarmClient:
     def _load(self, checkpoint: Checkpoint) -> ClientModels:
         """Load what the client computes with. Reads all weights of a local folder, so it must not
         run on the event loop."""
-        models = ClientModels.of(checkpoint, self._settings.draft, self._settings.key_patterns)
+        settings = self._settings
+        head = holds_head(settings.head, checkpoint)
+        models = ClientModels.of(checkpoint, settings.draft, settings.key_patterns, head)
         _ = models.checkpoint.fingerprint
         return models
 
@@ -210,6 +218,7 @@ class SwarmClient:
 
         Raises:
             RequestError, SamplingError, RuleError: for values out of range, at once.
+            NeedsHead: for logits, hidden states or rejection sampling, if a peer holds the head.
             PromptTooLong, MissingLayers, WrongWeights, OtherQuantization, SwarmIncomplete: while
                 iterating.
         """
@@ -278,6 +287,7 @@ class SwarmClient:
 
         Raises:
             RequestError, PromptTooLong: if the model cannot take this text.
+            NeedsHead: if a peer holds the head.
             MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several
                 fail.
         """

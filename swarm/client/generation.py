@@ -28,13 +28,17 @@ from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
+from swarm.decoding.candidates import CandidateRow, head_terms
+from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.outputs import Generation, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.util.tasks import end
+from swarm.wire.candidates import HeadTerms
 from swarm.wire.messages import FaultCode
 
+CANDIDATES = 64  # that a peer tells of each prediction: half a kilobyte, and rarely too few
 OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
 
@@ -49,7 +53,8 @@ class Executors:
 class GenerationStream:
     """An async iterator of pieces; afterwards `result` sums up. Iterate once.
 
-    Raises `RequestError` for tokens that the model does not have.
+    Raises `RequestError` for tokens that the model does not have, and `NeedsHead` for what a client
+    without a head cannot do.
 
     Args:
         router: chooses the chain, and peers that take the place of others.
@@ -68,6 +73,12 @@ class GenerationStream:
         kept: SessionCache | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
+        if models.head is None:
+            request.check_needs_no_head()
+            biases = request.shaping.logit_bias
+            self._terms: HeadTerms | None = head_terms(request.sampling, biases, CANDIDATES)
+        else:
+            self._terms = None
         self._models = models
         self._prompt = tuple(prompt)
         self._request = request
@@ -147,11 +158,23 @@ class GenerationStream:
             # before a session is taken: an error would lose it
             request.check_prompt(prompt, self._models.checkpoint)
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
-            if kept is not None:
+            if kept is not None and await self._agree(kept[0]):
                 session, held = kept
                 return TextSequence(self._models, prompt, request, held), session, held
         sequence = TextSequence(self._models, prompt, request)
         return sequence, await self._open(sequence), NOTHING_HELD
+
+    async def _agree(self, session: ChainSession) -> bool:
+        """Have the last peer of a kept session answer by this text's terms; if it fails, close the
+        session and return False."""
+        if self._terms is None:
+            return True
+        try:
+            await session.agree(self._terms)
+        except ChainBroken:
+            await session.close()
+            return False
+        return True
 
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""
@@ -186,7 +209,14 @@ class GenerationStream:
         checkpoint = self._models.checkpoint
         session = ChainSession(
             chain,
-            Terms(checkpoint.fingerprint, max_tokens, checkpoint.hidden_size, self._models.guard),
+            Terms(
+                checkpoint.fingerprint,
+                max_tokens,
+                checkpoint.hidden_size,
+                self._models.guard,
+                self._terms,
+                checkpoint.vocab_size,
+            ),
         )
         try:
             await session.open()
@@ -206,7 +236,7 @@ class GenerationStream:
                 answer = await ahead.answer()
                 self._check_honesty(session)
                 repairs.answered(answer.at)
-                pieces = await self._judge(sequence, answer)
+                pieces = await self._judge(sequence, session, answer)
                 if pieces:
                     standby.answered(answer)
                 for piece in pieces:
@@ -253,34 +283,55 @@ class GenerationStream:
             [link.stage for link in session.chain],
             {peer_id: link.record.dtype for peer_id, link in session.parties.items()},
             session.max_tokens,
+            self._terms,
         )
         computed = len(sequence.prompt) - sequence.cached_tokens + sequence.decoder.counts.sent
         self._auditor.offer(evidence, computed)
 
-    async def _judge(self, sequence: TextSequence, answer: ChainAnswer) -> list[Piece]:
+    async def _judge(
+        self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer
+    ) -> list[Piece]:
         taken = sequence.take(answer.windows, answer.measured, answer.at)
         if not taken:
             return []
         self._measured = answer.measured
         rows, nodes = zip(*taken, strict=True)
-        hidden = answer.hidden[list(rows)]
         loop = asyncio.get_running_loop()
-        head = self._models.head
-        choosing = sequence.choosing(nodes)
-        judged = await loop.run_in_executor(
-            self._threads.judging, judge, head, hidden, choosing, self._request.hidden_states
-        )
-        sequence.decide(nodes, hidden, judged)
-        while (node := sequence.wanted) is not None:
-            assert node.output is not None
-            logits = await loop.run_in_executor(
-                self._threads.judging, head.logits, node.output[None]
+        if self._terms is not None:
+            told = [answer.candidates[row] for row in rows]
+            self._samples.answered(nodes, told)
+            await self._decide_told(sequence, session, nodes, told)
+        else:
+            hidden = answer.hidden[list(rows)]
+            head = self._models.own_head
+            choosing = sequence.choosing(nodes)
+            judged = await loop.run_in_executor(
+                self._threads.judging, judge, head, hidden, choosing, self._request.hidden_states
             )
-            sequence.tell(node, logits[0])
+            sequence.decide(nodes, hidden, judged)
+            while (node := sequence.wanted) is not None:
+                assert node.output is not None
+                logits = await loop.run_in_executor(
+                    self._threads.judging, head.logits, node.output[None]
+                )
+                sequence.tell(node, logits[0])
+            self._samples.answered(nodes, hidden)
         pieces = sequence.settle(len(nodes), answer.measured)
-        self._samples.answered(nodes, hidden)
         self._samples.settle()
         return pieces
+
+    @staticmethod
+    async def _decide_told(
+        sequence: TextSequence,
+        session: ChainSession,
+        nodes: Sequence[DraftNode],
+        told: Sequence[CandidateRow],
+    ) -> None:
+        """Decide by what the last peer told; ask it for more wherever that does not decide."""
+        sequence.decide_told(nodes, told)
+        while (node := sequence.decoder.undecided) is not None:
+            assert node.told is not None
+            sequence.decide_told([node], [await session.refine(node.serial, node.told)])
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from swarm.audit.guard import Guard
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.draft import DraftModel
 from swarm.model.head import Head
@@ -25,7 +25,7 @@ class ClientModels:
 
     checkpoint: Checkpoint
     tokenizer: PreTrainedTokenizerBase
-    head: Head
+    head: Head | None  # None: the last peer of the chain holds it
     draft: DraftModel | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
@@ -38,12 +38,13 @@ class ClientModels:
         draft: str | None,
         key_patterns: Mapping[str, str] = NO_PATTERNS,
         quantization: Quantization | None = None,
+        head: bool = True,
     ) -> "ClientModels":
         """Load the models; ``quantization`` is that of the peers' layers, and changes nothing here.
 
         Raise what `Checkpoint.open` and `of` raise.
         """
-        return cls.of(Checkpoint.open(model, quantization), draft, key_patterns)
+        return cls.of(Checkpoint.open(model, quantization), draft, key_patterns, head)
 
     @classmethod
     def of(
@@ -51,22 +52,31 @@ class ClientModels:
         checkpoint: Checkpoint,
         draft: str | None,
         key_patterns: Mapping[str, str] = NO_PATTERNS,
+        head: bool = True,
     ) -> "ClientModels":
-        """Load the models of a checkpoint.
+        """Load the models of a checkpoint; without ``head`` a peer has to hold it.
 
         Raise what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
         """
         tokenizer = checkpoint.tokenizer()
-        head = Head.load(checkpoint)
-        head.round()
+        own_head = Head.load(checkpoint) if head else None
+        if own_head is not None:
+            own_head.round()
         return cls(
             checkpoint,
             tokenizer,
-            head,
+            own_head,
             DraftModel.load(draft, checkpoint, tokenizer) if draft else None,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),
         )
+
+    @property
+    def own_head(self) -> Head:
+        """The client's own head. Raises `NeedsHead` if it has none."""
+        if self.head is None:
+            raise NeedsHead("this")
+        return self.head
 
 
 def make_lexicon(

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from swarm.audit.answers import Answers
-from swarm.audit.evidence import Evidence
+from swarm.audit.evidence import Answer, Evidence
 from swarm.audit.replay import places, replay_windows
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.client.models import ClientModels
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.errors import ChainSilent
 from swarm.util.tasks import within
@@ -45,7 +46,7 @@ class Reruns:
 
     async def written(self, evidence: Evidence) -> Answers:
         """Return the answers of the text's own chain."""
-        return await self._answers(evidence, evidence.hidden)
+        return await self._answers(evidence, evidence.candidates or evidence.hidden)
 
     async def run(self, chain: Sequence[ChainLink], evidence: Evidence) -> Answers:
         """Return a chain's answers at the positions of the evidence.
@@ -57,18 +58,24 @@ class Reruns:
         frames = list(replay_windows(evidence.replayed, evidence.prompt_tokens, self._rng))
         limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
         rows = await within(limit_s, self._replay(chain, evidence, frames))
-        return await self._answers(
-            evidence, torch.stack([rows[place] for place in evidence.positions])
-        )
+        return await self._answers(evidence, [rows[place] for place in evidence.positions])
 
     async def _replay(
         self, chain: Sequence[ChainLink], evidence: Evidence, frames: Sequence[Window]
-    ) -> dict[int, Tensor]:
-        """Return final hidden states ``[hidden]`` float32, before the final norm, by position."""
+    ) -> dict[int, Answer]:
+        """Return final hidden states ``[hidden]``, before the final norm, or candidates, by
+        position."""
         checkpoint, wanted = self._models.checkpoint, set(evidence.positions)
-        rows: dict[int, Tensor] = {}
+        rows: dict[int, Answer] = {}
         session = ChainSession(
-            chain, Terms(checkpoint.fingerprint, evidence.max_tokens, checkpoint.hidden_size)
+            chain,
+            Terms(
+                checkpoint.fingerprint,
+                evidence.max_tokens,
+                checkpoint.hidden_size,
+                head=evidence.head,
+                vocabulary=checkpoint.vocab_size,
+            ),
         )
         async with session:
             for frame in frames:
@@ -79,16 +86,21 @@ class Reruns:
                 while not answered:
                     answer = await _answer(session)
                     for window, part in answer.rows:
-                        told = zip(places(window), part.float(), strict=True)
+                        told = zip(places(window), part, strict=True)
                         rows |= {place: row for place, row in told if place in wanted}
                         answered = answered or window is frame
         return rows
 
-    async def _answers(self, evidence: Evidence, hidden: Tensor) -> Answers:
+    async def _answers(self, evidence: Evidence, rows: Tensor | Sequence[Answer]) -> Answers:
+        told = tuple(row for row in rows if isinstance(row, CandidateRow))
+        text, positions = evidence.replayed, evidence.positions
+        if told:
+            return Answers(text, positions, torch.empty(0, 0), told)
+        hidden = torch.stack([row.float() for row in rows if isinstance(row, Tensor)])
         norm = asyncio.get_running_loop().run_in_executor(
-            self._judging, self._models.head.normed, hidden
+            self._judging, self._models.own_head.normed, hidden
         )
-        return Answers(evidence.replayed, evidence.positions, await norm)
+        return Answers(text, positions, await norm)
 
 
 async def _answer(session: ChainSession) -> ChainAnswer:

@@ -55,14 +55,15 @@ class Scorer:
 
         Raises:
             RequestError, PromptTooLong: if the model cannot take these tokens.
+            NeedsHead: if the client has no head.
             MissingLayers, WrongWeights, OtherQuantization: if no chain is found.
             ChainBroken, ChainSilent: if `TRIES` chains failed, one after the other.
         """
         check_tokens(tokens, 0, self._models.checkpoint)
+        head = self._models.own_head
         hidden = await on_some_chain(
             self._router, lambda chain: self._over(chain, tokens), tries=TRIES
         )
-        head = self._models.head
         normed = await self._compute(head.normed, hidden)
         rows = hidden[-logits_to_keep:] if logits_to_keep else hidden
         chunks = [
@@ -84,6 +85,7 @@ class Scorer:
             parts: dict[int, Tensor] = {}  # by the place where they begin
             while len(parts) < len(asked):
                 for window, part in (await session.receive()).rows:
+                    assert isinstance(part, Tensor)  # no head of a peer was asked
                     parts[window.position] = part.float()
         return torch.cat([parts[window.position] for window in asked])
 

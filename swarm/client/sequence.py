@@ -13,6 +13,7 @@ from swarm.client.detokenizer import Detokenizer, StopStrings
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Ask, Decoder
 from swarm.decoding.draft_tree import DraftNode
@@ -94,6 +95,7 @@ class TextSequence:
             chunk=MAX_FRAME_TOKENS,
             held=held,
         )
+        self.decoder.likelihoods = request.logprobs is not None
         self.drafter = make_drafter(models, request)
         self.drafter_kind = kind_of(self.drafter)
         self.draft_error: str | None = None
@@ -237,6 +239,13 @@ class TextSequence:
         self._decisions += self.decoder.judge(
             answered, judged.logits, judged.normed, judged.choices
         )
+
+    def decide_told(self, answered: Sequence[DraftNode], told: Sequence[CandidateRow]) -> None:
+        """Commit what the last peer told of the predictions decides; `settle` returns the pieces.
+
+        While a node is `Decoder.undecided`, ask for more of its prediction, and call this again.
+        """
+        self._decisions += self.decoder.judge_told(answered, told)
 
     @property
     def wanted(self) -> DraftNode | None:

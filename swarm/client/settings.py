@@ -6,6 +6,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from swarm.client.head_choice import HeadChoice, check_head_choice
 from swarm.config import Network
 from swarm.errors import ConfigError
 from swarm.identity import Identity
@@ -30,6 +31,7 @@ class ClientOptions(TypedDict, total=False):
     audit_rate: float
     quantization: str | None
     speaks_for: int
+    head: HeadChoice
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class ClientSettings:
     """The arguments of `SwarmClient`, which says what they mean.
 
     Raises:
-        ConfigError: for an unknown quantization, an audit rate that is no share, or a number of
-            clients out of range.
+        ConfigError: for an unknown quantization or choice of the head, an audit rate that is no
+            share, or a number of clients out of range.
     """
 
     model: str
@@ -54,6 +56,7 @@ class ClientSettings:
     audit_rate: float = DEFAULT_AUDIT_RATE
     quantization: str | None = None
     speaks_for: int = 1
+    head: HeadChoice = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.speaks_for <= MAX_CLIENTS:
@@ -66,4 +69,5 @@ class ClientSettings:
                 "audit_rate",
                 f"{self.audit_rate} is no share of all texts; give a number from 0 to 1",
             )
+        check_head_choice(self.head)
         named(self.quantization)

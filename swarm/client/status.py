@@ -38,6 +38,7 @@ class PeerStatus:
 
     Attributes:
         layers: the span ``[a, b)`` that it serves.
+        head: it holds the model's head, too.
         rtt_ms: round trip; None if it does not answer.
         path: how it answers: direct or relay; None if it does not.
     """
@@ -51,6 +52,7 @@ class PeerStatus:
     software: str
     rtt_ms: float | None
     path: Path | None
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,4 +191,5 @@ def _peer(record: PeerRecord, answer: PingResult | None) -> PeerStatus:
         record.software,
         answer.rtt_ms if answer is not None else None,
         answer.path if answer is not None else None,
+        record.head,
     )

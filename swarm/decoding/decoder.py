@@ -24,10 +24,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -71,6 +73,10 @@ class Decoder:
         chunk: the most tokens of a window; longer prompts are cut, and the cuts do not wait for
             each other.
         held: what the chain holds of the prompt already: its beginning, but not all of it.
+
+    Attributes:
+        likelihoods: the log probabilities of what is decided are told, too.
+        undecided: the node of whose prediction too little was told for the next decision.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class Decoder:
             raise ValueError("the prompt has to go on from what is held")
         self.rule = rule
         self.shaping = shaping
+        self.likelihoods = False
+        self.undecided: DraftNode | None = None
         self.stop_ids = stop_ids
         self._ends_text = ends_text
         self.confidence = Confidence() if confidence is None else confidence
@@ -324,14 +332,33 @@ class Decoder:
             node.choice = choice
         for node, row in zip(answered, () if hidden is None else hidden, strict=False):
             node.hidden = row
+        return self._judge()
+
+    def judge_told(
+        self, answered: Sequence[DraftNode], told: Sequence[CandidateRow]
+    ) -> list[Decision]:
+        """Judge as `judge` does, by parts of the predictions.
+
+        Where such a part does not decide, judging stops, and `undecided` is its node. It goes on
+        when that node is given a fuller part.
+
+        Args:
+            answered: the nodes that `take` returned, or the one that was `undecided`.
+        """
+        for node, row in zip(answered, told, strict=True):
+            node.told = row
+        return self._judge()
+
+    def _judge(self) -> list[Decision]:
         committed: list[Decision] = []
-        while self._suffices(self.tree.tip) and not self.finish_reason:
-            for decision in self._decide():
+        self.undecided = None
+        while not self.finish_reason and (decisions := self._decide_at_tip()):
+            for decision in decisions:
                 committed.append(self._commit(decision))
                 if self.finish_reason:
                     break
         self._decided += committed
-        if self._decided and self.wanted is None:
+        if self._decided and self.wanted is None and self.undecided is None:
             self.counts.count_loop(sum(decision.kept for decision in self._decided))
             self._decided = []
         return committed
@@ -349,6 +376,15 @@ class Decoder:
     def _suffices(self, node: DraftNode) -> bool:
         return node.suffices(self.rule.needs)
 
+    def _decide_at_tip(self) -> list[Decision]:
+        """Judge what follows the tip as far as it can be judged now."""
+        tip = self.tree.tip
+        if tip.told is None:
+            return self._decide() if self._suffices(tip) else []
+        decisions = self._decide_from(tip.told)
+        self.undecided = None if decisions else tip
+        return decisions
+
     def _decide(self) -> list[Decision]:
         """Judge the main line as far as the target has answered."""
         line = list(self.tree.tip.line())
@@ -364,6 +400,18 @@ class Decoder:
             replace(each, logits=row, raw=node.logits, hidden=node.hidden)
             for each, row, node in told
         ]
+
+    def _decide_from(self, told: CandidateRow) -> list[Decision]:
+        """Judge what follows the tip by what was told of it; [] if that does not decide."""
+        row = PartialRow(told, self.tokens, self.shaping, self.rule.sampling)
+        following = self.tree.tip.main
+        drafted = following.drafted if following else None
+        if not self.rule.settles(row, self.tokens, drafted):
+            return []
+        if self.likelihoods and not row.log_probabilities_are_certain:
+            return []
+        (decision,) = self.rule.judge(row.logits[None], self.tokens, [drafted] if drafted else [])
+        return [replace(decision, logits=row.at_temperature_one())]
 
     def _commit(self, decision: Decision) -> Decision:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.rules.rule import Needs
@@ -33,6 +34,7 @@ class DraftNode:
         choice: what it chooses to follow, if that is known already.
         output: ``[hidden]``, the chain's answer here, of which logits can be made; None if they
             are known.
+        told: a part of that prediction, if the last peer tells no more.
         hidden: ``[hidden]``, its last hidden state here, if it is kept.
         alive: the text may still get here, or has just got here.
         kept: it is part of the text.
@@ -49,6 +51,7 @@ class DraftNode:
         self.logits: Tensor | None = None
         self.choice: int | None = None
         self.output: Tensor | None = None
+        self.told: CandidateRow | None = None
         self.hidden: Tensor | None = None
         self.alive = True
         self.kept = False

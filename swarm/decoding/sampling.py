@@ -95,6 +95,15 @@ class Sampling:
         rows = zip(best, tokens.tolist(), shares.tolist(), strict=True)
         return [_best_first(*row)[:count] for row in rows]
 
+    def scores(self, logits: Tensor, position: int) -> Tensor:
+        """Return the scores ``[vocabulary]`` float32; the best token belongs at ``position``.
+
+        Args:
+            logits: ``[vocabulary]``; the temperature is not 0.
+        """
+        noise = gumbel_noise(self.seed, position, logits.shape[-1])
+        return self._scaled(logits[None])[0] + noise
+
     def draw(
         self, scores: Tensor, position: int, purpose: NoisePurpose = NoisePurpose.CHOICE
     ) -> int:

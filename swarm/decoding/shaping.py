@@ -15,6 +15,7 @@ from torch import Tensor
 from swarm.errors import SamplingError
 
 MAX_BIASES = 1024  # each costs a little at every position
+ROUNDING = 1e-6  # relative, of float32
 MAX_BIAS = 100.0  # as OpenAI's: in effect it bans a token, or forces it
 
 
@@ -116,6 +117,34 @@ class Shaping:
             if token < logits.shape[-1]:
                 logits[:, token] += bias
         return logits
+
+    # What shaping does at most to tokens of which only a bound is known.
+
+    def changes_nothing(self, known: Tensor) -> bool:
+        """Return whether it leaves all tokens but the ``known`` ones, ``[k]`` ids, as they are."""
+        return self.repetition_penalty == 1.0 and not self._biases_besides(known)
+
+    def may_raise(self, known: Tensor) -> bool:
+        """Return whether it may raise the logit of another token than the ``known`` ones."""
+        raised = any(bias > 0 for bias in self._biases_besides(known))
+        return self.repetition_penalty < 1.0 or raised
+
+    def ceiling(self, logit: float, known: Tensor) -> float:
+        """Return the most that a logit of at most ``logit`` can become, for any token but the
+        ``known`` ones."""
+        raised = [bias for bias in self._biases_besides(known) if bias > 0]
+        if self.repetition_penalty >= 1.0 and not raised:
+            return logit
+        penalty = self.repetition_penalty
+        penalised = logit / penalty if logit > 0 else logit * penalty
+        most = max(logit, penalised) + max(raised, default=0.0)
+        return most + ROUNDING * (1.0 + abs(most))
+
+    def _biases_besides(self, known: Tensor) -> list[float]:
+        if not self.logit_bias:
+            return []
+        listed = set(known.tolist())
+        return [bias for token, bias in self.logit_bias if token not in listed and bias]
 
 
 NO_SHAPING = Shaping()

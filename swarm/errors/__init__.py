@@ -49,6 +49,7 @@ from swarm.errors.unreachable import (
 )
 from swarm.errors.usage import (
     ConfigError,
+    NeedsHead,
     PromptTooLong,
     RequestError,
     RuleError,
@@ -76,6 +77,7 @@ __all__ = [
     "MissingExtra",
     "MissingLayers",
     "ModelNotFound",
+    "NeedsHead",
     "NetworkUnreachable",
     "NoBootstrap",
     "NoChatTemplate",

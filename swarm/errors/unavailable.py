@@ -20,6 +20,7 @@ class MissingLayers(SwarmUnavailable):
         peers: how many peers answer.
         expected: the directory names peers for the missing layers, which do not answer or are still
             loading: it may be worth while to wait.
+        head: the peer of the last layer has to hold the model's head, too.
     """
 
     api_code = "missing_layers"
@@ -29,8 +30,17 @@ class MissingLayers(SwarmUnavailable):
     model_layers: int
     peers: int
     expected: bool = False
+    head: bool = False
 
     def __str__(self) -> str:
+        last = self.model_layers - 1, self.model_layers
+        if self.head and self.gaps == (last,):
+            return (
+                f"no peer that answers serves the last layer of {self.model} and holds its LM head,"
+                f" which this client lacks; start one with `swarm-peer join {self.model} --layers"
+                f" {last[0]}:{last[1]} --head`, or have the client hold the head itself"
+                " (--head local)"
+            )
         if not self.peers and self.gaps == ((0, self.model_layers),):
             return (
                 f"no peer serves {self.model}; start one with `swarm-peer join {self.model}"

@@ -29,6 +29,19 @@ class RequestError(UsageError):
         return f"{self.name} = {self.value!r} is not possible; give {self.allowed}"
 
 
+@dataclass(eq=False)
+class NeedsHead(UsageError):
+    """`what` needs whole predictions or hidden states, and the client has no head of its own."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} needs the model's head on this computer, and a peer holds it; open the"
+            " client with head='local' (--head local)"
+        )
+
+
 class SamplingError(RequestError):
     """A sampling parameter is out of its range."""
 

@@ -71,7 +71,8 @@ class SwarmModel:
     @property
     def device(self) -> torch.device:
         """The device of the LM head, for inputs; outputs are on the device of the inputs."""
-        return self.client.client.models.head.device
+        head = self.client.client.models.head
+        return torch.device("cpu") if head is None else head.device
 
     @property
     def tokenizer(self) -> Any:

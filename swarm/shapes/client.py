@@ -34,7 +34,7 @@ class ShapedClient(SwarmClient):
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:
         models = super()._load(checkpoint)
-        if self._dense:
+        if self._dense and models.head is not None:
             models.head.rounded = None
         if models.draft is None:
             return models

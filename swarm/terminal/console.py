@@ -202,7 +202,7 @@ def _peer_row(peer: "PeerStatus", model_layers: int, bar_width: int) -> "list[st
     return [
         f"\u2026{peer.peer_id[-8:]}",
         _bar(peer.layers, model_layers, bar_width),
-        f"{peer.layers[0]}:{peer.layers[1]}",
+        f"{peer.layers[0]}:{peer.layers[1]}{' +head' * peer.head}",
         peer.dtype,
         f"{peer.tokens_per_second:.0f}",
         f"{peer.free_cache_tokens}",

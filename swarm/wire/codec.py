@@ -12,8 +12,12 @@ from swarm.wire.fields import printable
 from swarm.wire.messages import Message
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 5
-SUPPORTED_VERSIONS = (4, PROTOCOL_VERSION)  # offered when a link begins: see `swarm.wire.handshake`
+PROTOCOL_VERSION = 6
+SUPPORTED_VERSIONS = (
+    4,
+    5,
+    PROTOCOL_VERSION,
+)  # offered when a link begins: see `swarm.wire.handshake`
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -40,6 +44,10 @@ _KINDS: dict[str, type[Message]] = {
         messages.Mirror,
         messages.Probe,
         messages.Progress,
+        messages.ChangeTerms,
+        messages.TermsChanged,
+        messages.Refine,
+        messages.Refined,
         messages.Close,
         messages.Ping,
         messages.Pong,
@@ -49,10 +57,18 @@ _KINDS: dict[str, type[Message]] = {
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # the version that a kind came with, where it is not the oldest
-_SINCE: dict[type[Message], int] = {messages.Behalf: 5}
+_SINCE: dict[type[Message], int] = {
+    messages.Behalf: 5,
+    messages.ChangeTerms: 6,
+    messages.TermsChanged: 6,
+    messages.Refine: 6,
+    messages.Refined: 6,
+}
 # fields that came later than their message, and with which version
 _FIELDS_SINCE: dict[type[Message], tuple[set[str], int]] = {
-    messages.Progress: ({"queued", "batches"}, 5)
+    messages.Progress: ({"queued", "batches"}, 5),
+    messages.Open: ({"head"}, 6),
+    messages.Result: ({"candidates"}, 6),
 }
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from swarm.config import NETWORK_NAME_PATTERN
 
 MAX_MODEL_LAYERS = 1_000
+MAX_VOCABULARY = 1 << 24  # tokens
 MAX_ADDRESS = 200  # characters: an address at a relay whose own name has up to 50
 MAX_TEXT = 300  # characters of an error message
 

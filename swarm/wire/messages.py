@@ -7,10 +7,13 @@ frames travel around the loop::
 
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
-`Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Ping` and `Fault` go directly
-between a client and a peer. The client that opened a session commands it, over the same link. A
-session's frames come over that link too, or from peers that its client names, which have proved
-their ids (`swarm.wire.handshake`).
+A last peer that holds the model's head answers candidates (`swarm.wire.candidates`) in place of
+hidden states, if the client asks for that.
+
+`Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Refine`, `Ping` and `Fault` go
+directly between a client and a peer. The client that opened a session commands it, over the same
+link. A session's frames come over that link too, or from peers that its client names, which have
+proved their ids (`swarm.wire.handshake`).
 """
 
 import enum
@@ -18,8 +21,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from swarm.wire.candidates import MAX_CANDIDATES, Candidates, HeadTerms
 from swarm.wire.fields import (
     MAX_MODEL_LAYERS,
+    MAX_VOCABULARY,
     Address,
     Certificate,
     Fingerprint,
@@ -32,7 +37,6 @@ from swarm.wire.token_tree import ReplayChunk
 
 SESSION_ID_BYTES = 16  # random
 MAX_SESSION_TOKENS = 1 << 20
-MAX_VOCABULARY = 1 << 24
 MAX_HOPS = 64
 MAX_CLIENTS = 10_000  # that a gateway may speak for
 MAX_SPEAKERS = 4  # the peer before, and some that may take its place
@@ -75,7 +79,7 @@ class Open(Message):
 
     Outputs go to ``next``, or back to the client. Frames come from the peer ``previous``, or from
     the client alone. Frames of epochs before ``epoch`` are stale: the peer may have taken part in
-    this session before.
+    this session before. With ``head`` the peer answers candidates, by its own head.
     """
 
     session: SessionId
@@ -86,11 +90,14 @@ class Open(Message):
     next: Hop | None = None
     previous: PeerId | None = None
     epoch: Epoch = 0
+    head: HeadTerms | None = None
 
     @model_validator(mode="after")
-    def _span_is_not_empty(self) -> "Open":
+    def _is_consistent(self) -> "Open":
         if self.first >= self.last:
             raise ValueError(f"layers {self.first}:{self.last} are no span")
+        if self.head is not None and self.next is not None:
+            raise ValueError("only the last peer answers candidates")
         return self
 
 
@@ -176,22 +183,35 @@ class Frame(Message):
 
 class Result(Message):
     """The answer to ``count`` tokens from serial ``first`` on: one frame, or several that were
-    computed together. It carries the final hidden states ``[tail, hidden]`` of the last ``tail``
-    tokens."""
+    computed together.
+
+    It carries the final hidden states ``[tail, hidden]`` of the last ``tail`` tokens or, if the
+    session was opened with ``head``, the candidates for what follows each of them.
+    """
 
     session: SessionId
     epoch: Epoch
     first: Annotated[Serial, Field(ge=1)]
     count: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
-    hidden: WireTensor
+    hidden: WireTensor | None = None
+    candidates: Candidates | None = None
     compute_ms: StageMs = ()
     queue_ms: StageMs = ()
 
     @model_validator(mode="after")
-    def _tail_fits(self) -> "Result":
-        if self.hidden.tokens > self.count:
-            raise ValueError(f"a tail of {self.hidden.tokens} does not fit {self.count} tokens")
+    def _is_consistent(self) -> "Result":
+        if (self.hidden is None) == (self.candidates is None):
+            raise ValueError("a result carries either hidden states or candidates")
+        if self.tail > self.count:
+            raise ValueError(f"a tail of {self.tail} does not fit {self.count} tokens")
         return self
+
+    @property
+    def tail(self) -> int:
+        """How many tokens it answers."""
+        if self.candidates is not None:
+            return len(self.candidates.counts)
+        return self.hidden.tokens if self.hidden is not None else 0
 
 
 class Cancel(Message):
@@ -276,6 +296,38 @@ class Progress(Message):
     passed: Serial
     queued: bool = False
     batches: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+
+class ChangeTerms(Message):
+    """Answer candidates by other terms from now on; the session was opened with ``head``."""
+
+    session: SessionId
+    head: HeadTerms
+
+
+class TermsChanged(Message):
+    """The answer to a `ChangeTerms`."""
+
+    session: SessionId
+
+
+class Refine(Message):
+    """Tell more of the prediction behind a token: its best ``count`` tokens, or all with 0.
+
+    The token has been answered, and still leads to what follows. `Refined` answers.
+    """
+
+    session: SessionId
+    serial: Annotated[Serial, Field(ge=1)]
+    count: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)]
+
+
+class Refined(Message):
+    """The answer to the `Refine` of the same token: candidates for one prediction."""
+
+    session: SessionId
+    serial: Annotated[Serial, Field(ge=1)]
+    candidates: Candidates
 
 
 class Close(Message):

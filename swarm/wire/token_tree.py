@@ -113,6 +113,16 @@ class TokenTree:
         """Return whether a frame of a newer epoch may name this root."""
         return root in (BEGINNING, self.root) or root in self._serials
 
+    def find(self, serial: int) -> tuple[int, int] | None:
+        """Return the row and the position in the text of a token from the root on; None if it is
+        not held."""
+        if serial == self.root and self.trunk:
+            return self.trunk - 1, self.trunk - 1
+        if serial not in self._serials:
+            return None
+        index = self._serials.index(serial)
+        return self.trunk + index, self.trunk + self._sees[index].bit_count() - 1
+
     def cancel(self, epoch: int, replays: bool = True) -> None:
         """Make frames of epochs before ``epoch`` stale, even if no newer frame has come yet.
 

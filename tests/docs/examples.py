@@ -6,8 +6,10 @@ from typing import Any
 import msgpack
 import torch
 
+from swarm.decoding.candidates import choose_candidates, whole_row
 from swarm.identity import Identity
 from swarm.wire import messages
+from swarm.wire.candidates import HeadTerms
 from swarm.wire.tensors import WireTensor
 
 SESSION = bytes(range(16))
@@ -23,6 +25,9 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     open_ = {**of, "fingerprint": "0123456789abcdef" * 2, "first": 4, "last": 8, "max_tokens": 700}
     yield messages.Open(**open_)
     yield messages.Open(**open_, next=hop, previous=alice.peer_id, epoch=3)
+    terms = HeadTerms(count=64, temperature=0.7, seed=5, wanted=bytes([3, 0, 0, 0, 9, 1, 0, 0]))
+    yield messages.Open(**open_, head=HeadTerms(count=64))
+    yield messages.Open(**open_, head=terms)
     yield messages.Opened(**of)
     yield messages.Opened(**of, branches=False)
     yield messages.Frame(**of, epoch=0, first=1, tail=1, tokens=(5, 300, 70_000))
@@ -37,6 +42,11 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Result(
         **of, epoch=0, first=1, count=256, hidden=WireTensor.pack(torch.zeros(0, 2))
     )
+    rows = torch.tensor([[0.5, -2.0, 3.0, 0.0, 1.0, 1.0, -1.0, 2.5, 0.25, -3.0]] * 2)
+    few = HeadTerms(count=8)
+    yield messages.Result(
+        **of, epoch=2, first=9, count=2, candidates=choose_candidates(rows, [7, 8], few)
+    )
     yield messages.Cancel(**of, epoch=4)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop, replay=2)
@@ -49,6 +59,14 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Mirror(**of, to=hop)
     yield messages.Probe(**of)
     yield messages.Progress(**of, epoch=2, last=17, passed=15)
+    yield messages.ChangeTerms(**of, head=terms)
+    yield messages.TermsChanged(**of)
+    yield messages.Refine(**of, serial=17, count=256)
+    yield messages.Refine(**of, serial=17, count=0)
+    yield messages.Refined(
+        **of, serial=17, candidates=choose_candidates(rows[:1], [7], HeadTerms(count=8))
+    )
+    yield messages.Refined(**of, serial=17, candidates=whole_row(rows[0], few))
     yield messages.Close(**of)
     yield messages.Ping(nonce=7)
     yield messages.Pong(nonce=(1 << 32) - 1)

@@ -10,6 +10,7 @@ from docs.markdown import ROOT, tables
 from swarm.network.dht.records import ModelRecord, PeerRecord
 from swarm.network.nat.dialback import DialRequest, DialResponse
 from swarm.wire import codec, handshake
+from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.messages import FaultCode, Hop
 from swarm.wire.tensors import WireTensor
 
@@ -17,7 +18,16 @@ PAGE = ROOT / "docs" / "protocol.md"
 KINDS: dict[str, type[BaseModel]] = {**handshake._KINDS, **codec._KINDS}
 PARTS = {
     each.__name__: each
-    for each in (Hop, WireTensor, PeerRecord, ModelRecord, DialRequest, DialResponse)
+    for each in (
+        Hop,
+        WireTensor,
+        HeadTerms,
+        Candidates,
+        PeerRecord,
+        ModelRecord,
+        DialRequest,
+        DialResponse,
+    )
 }
 TABLES = tables(PAGE)
 

@@ -226,9 +226,9 @@ def _hellos() -> Iterator[Json]:
         network = Network("office", key=key)
         with _nonces(*NONCES):
             dialling = DiallingSide(
-                LocalMember(ALICE, network), BOB.peer_id, binding, versions=(4, 5)
+                LocalMember(ALICE, network), BOB.peer_id, binding, versions=(5, 6)
             )
-            serving = ServingSide(LocalMember(BOB, network), binding, versions=(5,))
+            serving = ServingSide(LocalMember(BOB, network), binding, versions=(6,))
             welcome = serving.welcome(dialling.hello)
         introduction = dialling.welcomed(welcome)
         assert serving.introduced(introduction) == ALICE.peer_id

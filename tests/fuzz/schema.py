@@ -170,10 +170,38 @@ def _fix_frame(fields: Fields, random: Random) -> None:
 
 
 def _fix_result(fields: Fields, random: Random) -> None:
-    fields["count"] = max(fields["count"], fields["hidden"]["tokens"])
+    hidden, told = fields.get("hidden"), fields.get("candidates")
+    if (hidden is None) == (told is None):
+        fields["candidates"] = None
+        fields["hidden"] = hidden or {
+            "dtype": "float32",
+            "tokens": 0,
+            "hidden": 4,
+            "data": b"",
+        }
+    carried = fields.get("candidates")
+    tail = len(carried["counts"]) if carried else fields["hidden"]["tokens"]
+    fields["count"] = max(fields["count"], tail)
+
+
+def _fix_terms(fields: Fields, random: Random) -> None:
+    wanted = fields.get("wanted", b"")
+    fields["wanted"] = wanted[: len(wanted) // 4 * 4]
+
+
+def _fix_candidates(fields: Fields, random: Random) -> None:
+    counts = [random.choice((1, 8, 64)) for _ in range(min(len(fields["counts"]), 4))]
+    size = 4 * sum(counts)
+    fields["counts"] = counts
+    whole = len(counts) == 1 and random.random() < 0.5
+    fields["tokens"] = b"" if whole else random.randbytes(size)
+    fields["logits"] = random.randbytes(size)
+    fields["log_sums"] = random.randbytes(16 * len(counts))
 
 
 def _fix_open(fields: Fields, random: Random) -> None:
+    if fields.get("next") is not None:
+        fields["head"] = None
     fields["first"] = min(fields["first"], 999)
     fields["last"] = random.randint(fields["first"] + 1, 1000)
 
@@ -203,6 +231,8 @@ FIXES: dict[str, Callable[[Fields, Random], None]] = {
     "Frame": _fix_frame,
     "Result": _fix_result,
     "Open": _fix_open,
+    "HeadTerms": _fix_terms,
+    "Candidates": _fix_candidates,
     "PeerRecord": _fix_record,
     "ModelRecord": _fix_record,
     "DialRequest": _fix_address("address"),

@@ -28,6 +28,7 @@ from peers.sessions.limits import SessionLimits
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
 from swarm.model.span import Span, Work
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
@@ -229,6 +230,18 @@ class WatchedSpan:
             return self.span.forward(batch, first, last)
 
 
+class SharedHead:
+    """A head that several peers share, though each computes in a thread of its own."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._one_at_a_time = threading.Lock()
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        with self._one_at_a_time:
+            return self._head.logits(hidden)
+
+
 class Peer:
     """A peer without a directory: a real span behind a real port."""
 
@@ -241,6 +254,7 @@ class Peer:
         history_bytes: int = HISTORY_BYTES,
         limits: AccessLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        head: Any = None,
         **session_limits: float,
     ) -> None:
         self.span = span
@@ -255,7 +269,7 @@ class Peer:
             limits,
             clock,
         )
-        self.scheduler = Scheduler(span, self.handler.counters)
+        self.scheduler = Scheduler(span, self.handler.counters, head=head)
         self.budget = CacheBudget(cache_tokens)
         self.handler.take_up(self.scheduler, self.budget)
 

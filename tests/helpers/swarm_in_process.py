@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from helpers.loopback import (
     WORDS,
     Peer,
+    SharedHead,
     WatchedSpan,
     eventually,
     new_member,
@@ -28,10 +29,11 @@ from swarm.client.generation import Executors, GenerationStream
 from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
 from swarm.model.span import Span
 from swarm.network.dht.crawl import CrawlSample
 from swarm.network.dht.lookup import ModelEntry
-from swarm.network.dht.records import PeerRecord
+from swarm.network.dht.records import HEAD_TAG, PeerRecord
 from swarm.network.links.dialer import Dialer
 from swarm.network.pool import Connections
 from swarm.outputs import Generation
@@ -52,11 +54,20 @@ class Material:
 
     Attributes:
         models: of the client. The draft model has the target's weights, slightly changed.
+        head: that peers hold who end the model.
+        draft: the draft model's folder.
     """
 
     checkpoint: Checkpoint
     spans: Mapping[tuple[int, int], Span]
     models: ClientModels
+    head: SharedHead
+    draft: Path
+
+    @property
+    def without_head(self) -> "Material":
+        """The same for a client that has no head of its own."""
+        return replace(self, models=replace(self.models, head=None))
 
     @classmethod
     def load(cls, folder: Path, max_positions: int = 256) -> "Material":
@@ -72,7 +83,13 @@ class Material:
             tokenizer_of(WORDS).save_pretrained(folder / each)
         spans = [(first, last) for first in range(LAYERS) for last in range(first + 1, LAYERS + 1)]
         models = ClientModels.load(str(folder / "target"), str(folder / "draft"))
-        return cls(checkpoint, {span: Span.load(checkpoint, *span) for span in spans}, models)
+        return cls(
+            checkpoint,
+            {span: Span.load(checkpoint, *span) for span in spans},
+            models,
+            SharedHead(Head.load(checkpoint)),
+            folder / "draft",
+        )
 
 
 class Swarm:
@@ -87,6 +104,7 @@ class Swarm:
         self._checkpoint = material.checkpoint
         self._spans = material.spans
         self._models = material.models
+        self._head = material.head
         self.up: list[Peer] = []
         self.states: dict[str, str] = {}
         self.health = Health(time.monotonic, time.time)
@@ -98,7 +116,8 @@ class Swarm:
 
     def know(self, records: Sequence[PeerRecord]) -> None:
         """Start with a new router, as a client that knew these peers before."""
-        book = PeerBook(self._checkpoint.num_layers, self.health, records)
+        needs_head = self._models.head is None
+        book = PeerBook(self._checkpoint.num_layers, self.health, records, needs_head)
         self.router = Router(self, self._connections, self._checkpoint, book)
         self.kept = SessionCache(self.router.trust)
         self.router.trust.when_banned.append(self.kept.shed)
@@ -111,12 +130,21 @@ class Swarm:
         for first, last in spans:
             await self.join(self._spans[first, last], **options)
 
-    async def join(self, span: Span, **options: int) -> Peer:
-        """Add one peer that computes this span."""
+    async def join(self, span: Span, head: Any = None, **options: int) -> Peer:
+        """Add one peer that computes this span.
+
+        Where it ends the model, it holds the head, if the client has none.
+
+        Args:
+            head: in place of that.
+        """
         watched = WatchedSpan(span)
+        if head is None and self._models.head is None and span.last == LAYERS:
+            head = self._head
         peer = Peer(
             watched,
             self._checkpoint.fingerprint,
+            head=head,
             **{"cache_tokens": 4096, "max_positions": self._checkpoint.max_positions, **options},
         )  # type: ignore[arg-type]
         self.up.append(await peer.__aenter__())
@@ -149,6 +177,7 @@ class Swarm:
             model_layers=self._checkpoint.num_layers,
             state=self.states.get(peer.id, "online"),
             tokens_per_second=1000.0,
+            software="0" + HEAD_TAG * (peer.scheduler.head is not None),
         )
 
     def connected(self, peer: Peer) -> bool:

@@ -5,6 +5,13 @@ import pytest
 from hypothesis import strategies as st
 
 from swarm.wire import messages
+from swarm.wire.candidates import (
+    LEAST_CANDIDATES,
+    MAX_CANDIDATES,
+    MAX_SEED,
+    Candidates,
+    HeadTerms,
+)
 from swarm.wire.codec import (
     MAX_REASON,
     PROTOCOL_VERSION,
@@ -74,33 +81,60 @@ def frames(draw):
     )
 
 
+terms = st.builds(
+    HeadTerms,
+    count=st.integers(LEAST_CANDIDATES, MAX_CANDIDATES),
+    temperature=st.floats(0, 100),
+    seed=st.integers(0, MAX_SEED),
+    wanted=st.binary(max_size=10).map(lambda ids: ids * 4),
+)
+
+
+@st.composite
+def candidates(draw, rows=None):
+    count = draw(st.integers(0, 3)) if rows is None else rows
+    counts = tuple(draw(st.integers(1, 12)) for _ in range(count))
+    size = 4 * sum(counts)
+    whole = len(counts) == 1 and draw(st.booleans())
+    return Candidates(
+        counts=counts,
+        tokens=b"" if whole else draw(st.binary(min_size=size, max_size=size)),
+        logits=draw(st.binary(min_size=size, max_size=size)),
+        log_sums=bytes(16) * len(counts),
+    )
+
+
 @st.composite
 def results(draw):
-    hidden = draw(tensors())
-    count = draw(st.integers(max(1, hidden.tokens), MAX_FRAME_TOKENS))
+    carried = draw(st.one_of(tensors(), candidates()))
+    is_tensor = isinstance(carried, WireTensor)
+    tail = carried.tokens if is_tensor else len(carried.counts)
+    count = draw(st.integers(max(1, tail), MAX_FRAME_TOKENS))
     return Result(
         session=draw(sessions),
         epoch=draw(epochs),
         first=draw(firsts),
         count=count,
-        hidden=hidden,
         compute_ms=draw(stage_ms),
         queue_ms=draw(stage_ms),
+        **{"hidden" if is_tensor else "candidates": carried},
     )
 
 
 @st.composite
 def openings(draw):
     first = draw(st.integers(0, MAX_MODEL_LAYERS - 1))
+    onward = draw(st.none() | hops)
     return messages.Open(
         session=draw(sessions),
         fingerprint=draw(st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
         first=first,
         last=draw(st.integers(first + 1, MAX_MODEL_LAYERS)),
         max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
-        next=draw(st.none() | hops),
+        next=onward,
         previous=draw(st.none() | peer_ids),
         epoch=draw(epochs),
+        head=draw(st.none() | terms) if onward is None else None,
     )
 
 
@@ -131,6 +165,17 @@ KINDS = {
         passed=serials,
         queued=st.booleans(),
         batches=st.integers(0, 2**63 - 1),
+    ),
+    "changeterms": st.builds(messages.ChangeTerms, session=sessions, head=terms),
+    "termschanged": st.builds(messages.TermsChanged, session=sessions),
+    "refine": st.builds(
+        messages.Refine,
+        session=sessions,
+        serial=firsts,
+        count=st.integers(0, MAX_CANDIDATES),
+    ),
+    "refined": st.builds(
+        messages.Refined, session=sessions, serial=firsts, candidates=candidates(1)
     ),
     "close": st.builds(messages.Close, session=sessions),
     "ping": st.builds(messages.Ping, nonce=nonces),

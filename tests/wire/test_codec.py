@@ -12,6 +12,7 @@ from helpers.wire_messages import (
     envelope,
 )
 from swarm.wire import codec, messages
+from swarm.wire.candidates import HeadTerms
 from swarm.wire.codec import (
     MAX_MESSAGE_BYTES,
     WireError,
@@ -98,15 +99,26 @@ def test_a_clients_frame_takes_at_most_32_bytes_a_drafted_token_and_100_more():
         assert len(encode(frame)) <= 100 + 32 * count
 
 
+def opening(**fields: object) -> messages.Open:
+    return messages.Open(
+        session=bytes(16), fingerprint="0" * 32, first=0, last=1, max_tokens=1, **fields
+    )
+
+
 def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
     """On a link of version 4 nothing is said that came later."""
     assert decode(encode(Ping(nonce=1), 4), 4) == Ping(nonce=1)
     busy = messages.Progress(session=bytes(16), epoch=0, last=3, passed=2, queued=True, batches=7)
     idle = busy.model_copy(update={"queued": False, "batches": 0})
     assert [decode(encode(busy, version), version) for version in (4, 5)] == [idle, busy]
+    plain = opening(head=None)
+    headed = opening(head=HeadTerms(count=64))
+    assert [decode(encode(headed, version), version) for version in (5, 6)] == [plain, headed]
+    with pytest.raises(AssertionError):
+        encode(messages.Refine(session=bytes(16), serial=1, count=0), 5)
     with pytest.raises(AssertionError):
         encode(messages.Behalf(clients=4), 4)
     with pytest.raises(WireError, match="unknown kind 'behalf'"):
         decode(envelope("behalf", {"clients": 4}, 4), 4)
-    with pytest.raises(WireError, match="protocol version 5, this side speaks 4"):
+    with pytest.raises(WireError, match="protocol version 6, this side speaks 4"):
         decode(encode(Ping(nonce=1)), 4)

@@ -8,11 +8,13 @@ the defaults were found.
 from collections import deque
 from dataclasses import dataclass, field
 
+from swarm.decoding.partial import Interval, PartialRow
 from swarm.decoding.rules.lexicon import Fences, Lexicon
 from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
-from swarm.decoding.rules.signals import agreement, entropy_contrast, top1_gap
+from swarm.decoding.rules.signals import agreement, entropy, entropy_contrast, top1_gap
 
+MARGIN = 1e-3  # of a signal or a cost: sums over a vocabulary are rounded
 BUDGET_TOKENS = 100  # the budget holds for any 100 tokens in a row
 
 
@@ -65,6 +67,34 @@ class Adaptive:
             return MissVerdict(False, f"{cost:.2f} nats less likely")
         return self._pay(miss.position, cost)
 
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        if self._fences.inside(miss.history):
+            return True
+        if any(self.lexicon.key(each, miss.history) for each in (miss.choice, miss.drafted.token)):
+            return True
+        key = self._is_key(miss, row)
+        if key is not False:
+            return key is True
+        least, most = row.log_ratio(miss.choice, miss.drafted.token)
+        cost = max(0.0, least), max(0.0, most)
+        if _above(cost, self.tau):
+            return True
+        spent = sum(nats for at, nats in self._spent if at > miss.position - BUDGET_TOKENS)
+        affordable = _above((cost[0] + spent, cost[1] + spent), self.budget)
+        return _above(cost, self.tau) is False and affordable is not None
+
+    def _is_key(self, miss: Miss, row: PartialRow) -> bool | None:
+        """Return whether a signal marks the position as key; None if that is not certain."""
+        signals = [_above(row.top1_gap(), self.gap)]
+        if miss.draft is not None:
+            least, most = row.entropy()
+            draft = entropy(miss.draft)
+            signals.append(_above((draft - most, draft - least), self.contrast))
+            least, most = row.overlap(miss.draft)
+            signals.append(_above((-most, -least), -self.agreement))
+        # the first signal is the reason that is told
+        return next((signal for signal in signals if signal is not False), False)
+
     def _signal(self, miss: Miss) -> str:
         """Return the first signal that marks the position as key, or "" if none does."""
         if top1_gap(miss.target) > self.gap:
@@ -82,3 +112,11 @@ class Adaptive:
             return MissVerdict(False, "the budget is spent")
         self._spent.append((position, cost))
         return MissVerdict(True, f"{cost:.2f} nats less likely")
+
+
+def _above(value: Interval, limit: float) -> bool | None:
+    """Return whether a value is above a limit; None if that is not certain."""
+    least, most = value
+    if least > limit + MARGIN:
+        return True
+    return False if most < limit - MARGIN else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
 from swarm.decoding.sampling import NoisePurpose, uniform
@@ -23,3 +24,6 @@ class Chance:
     def verdict(self, miss: Miss) -> MissVerdict:
         drawn = uniform(miss.sampling.seed, miss.position, NoisePurpose.ACCEPT)
         return MissVerdict(drawn < self.rate, f"chance {self.rate:.2f}")
+
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        return True

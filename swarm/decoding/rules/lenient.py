@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
 from swarm.decoding.sampling import NoisePurpose, uniform
@@ -28,3 +29,6 @@ class Lenient:
         chance = min(1.0, math.exp(miss.log_p) / (self.l * q)) if q else 0.0
         drawn = uniform(miss.sampling.seed, miss.position, NoisePurpose.ACCEPT)
         return MissVerdict(drawn < chance, f"chance {chance:.2f}")
+
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        return row.is_whole

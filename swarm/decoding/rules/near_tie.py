@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
 
@@ -20,3 +21,6 @@ class NearTie:
         first, second = miss.target.topk(2).values.exp().tolist()
         p = miss.target[miss.drafted.token].exp().item()
         return MissVerdict(p >= second and p >= self.ratio * first, f"{p:.2f} beside {first:.2f}")
+
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        return row.is_whole

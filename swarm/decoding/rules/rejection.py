@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.rule import Decision, Needs, Rows
 from swarm.decoding.sampling import NoisePurpose, Sampling, uniform
 
@@ -51,6 +52,9 @@ class Rejection:
             token = self.sampling.draw(last, position, NoisePurpose.REDRAW)
             decisions.append(Decision(token, None))
         return decisions
+
+    def settles(self, row: PartialRow, history: Sequence[int], drafted: Drafted | None) -> bool:
+        return row.is_whole  # what is left of p - q may lie anywhere
 
     def _probabilities(self, row: Tensor | None) -> Tensor:
         assert row is not None  # see `needs`

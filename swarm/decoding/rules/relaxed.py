@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.rule import Decision, Needs, Rows, chosen
 from swarm.decoding.sampling import Sampling
 
@@ -77,6 +78,11 @@ class Relaxation(Protocol):
         """Decide about a miss. One that passes is committed: a relaxation may count its cost."""
         ...
 
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        """Return whether the verdict is certainly that of the whole prediction, of which ``row`` is
+        a part."""
+        ...
+
 
 @dataclass(frozen=True)
 class Relaxed:
@@ -117,3 +123,11 @@ class Relaxed:
                 break
             decisions.append(Decision(token, token, choice, miss.deficit_nats, reason))
         return decisions
+
+    def settles(self, row: PartialRow, history: Sequence[int], drafted: Drafted | None) -> bool:
+        if not row.choice_is_certain:
+            return False
+        if drafted is None or drafted.token == row.choice or row.is_whole or self.exact:
+            return True
+        miss = Miss(history, row.choice, drafted, row.logits, self.sampling)
+        return row.distribution_is_certain and self.relaxation.settles(miss, row)

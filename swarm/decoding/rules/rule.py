@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.sampling import Sampling
 
 Rows = Tensor | Sequence[Tensor | None]
@@ -78,6 +79,11 @@ class Rule(Protocol):
     """A way to judge drafted tokens. One object serves one generation."""
 
     @property
+    def sampling(self) -> Sampling:
+        """How the target chooses."""
+        ...
+
+    @property
     def needs(self) -> Needs:
         """What `judge` is given of each position, at least."""
         ...
@@ -104,6 +110,16 @@ class Rule(Protocol):
             drafted: the drafted tokens from there on, at most ``n``; behind the last, the target
                 chooses freely.
             choices: the target's choice at each position, where it is known already.
+        """
+        ...
+
+    def settles(self, row: PartialRow, history: Sequence[int], drafted: Drafted | None) -> bool:
+        """Return whether `judge` certainly decides from this part of a prediction what it decides
+        from the whole one.
+
+        Args:
+            history: all tokens before the predicted one.
+            drafted: there, if anything was.
         """
         ...
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.rule import Decision, Needs, Rows, chosen
 from swarm.decoding.sampling import Sampling
 
@@ -34,3 +35,6 @@ class Strict:
             if not decisions[-1].kept:
                 break
         return decisions
+
+    def settles(self, row: PartialRow, history: Sequence[int], drafted: Drafted | None) -> bool:
+        return row.choice_is_certain

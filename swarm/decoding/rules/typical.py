@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from swarm.decoding.partial import PartialRow
 from swarm.decoding.rules.relaxed import Miss, MissVerdict
 from swarm.decoding.rules.settings import Setting, check_settings
 from swarm.decoding.rules.signals import entropy
@@ -26,3 +27,6 @@ class Typical:
         threshold = min(self.epsilon, self.delta * math.exp(-entropy(miss.target)))
         p = math.exp(miss.log_p)
         return MissVerdict(p > threshold, f"p = {p:.2f}, threshold {threshold:.2f}")
+
+    def settles(self, miss: Miss, row: PartialRow) -> bool:
+        return row.is_whole

@@ -42,6 +42,10 @@ REFRESH_INTERVAL_S = RECORD_LIFETIME_S / 3  # so a record survives two failed re
 MAX_RECORD_BYTES = 1024  # hivemind answers with a whole key in one message of at most 4 MB
 MAX_NEIGHBOURS = 16
 
+# Behind the version of a peer's software, if it holds the model's head. A field of its own would
+# make the record invalid to older members: they take no field that they do not know.
+HEAD_TAG = "+head"
+
 PeerState = Literal["joining", "online", "draining", "offline"]
 # printed in terminals: no controls
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}\z")]
@@ -108,6 +112,11 @@ class PeerRecord(_Record):
                 f"no span [{self.first_layer}, {self.last_layer}) in {self.model_layers} layers"
             )
         return self
+
+    @property
+    def head(self) -> bool:
+        """Whether the peer ends the model and holds final norm and LM head as well."""
+        return self.last_layer == self.model_layers and self.software.endswith(HEAD_TAG)
 
     @property
     def block(self) -> int:

@@ -25,6 +25,7 @@ from swarm.model.span import Span
 CPU = torch.device("cpu")
 MB = 1 << 20
 NEEDS = Needs(
+    head_bytes=7 * MB,
     layer_bytes=(10 * MB,) * 8,
     entry_bytes=5 * MB,
     loading_bytes=MB,
