@@ -24,7 +24,7 @@ from unittest import mock
 
 PROGRAMS = ("peers.cli", "swarm.cli")
 IN_HOST = ["ip", "netns", "exec"]  # how `lab.internet` begins commands
-TESTS = Path(__file__).parents[1]
+PROCESS = Path(__file__).parent / "process.py"
 WARM = b"warm"  # the first message of the process
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # of `subprocess`
 # prefixes of variables that libraries read while they are imported
@@ -111,10 +111,8 @@ class Oven:
             if self._process is None:
                 self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
-                    command = [sys.executable, "-m", "warm.process"]
-                    self._process = subprocess.Popen(
-                        command, stdin=theirs, cwd=TESTS, preexec_fn=os.setpgrp
-                    )
+                    command = [sys.executable, str(PROCESS)]
+                    self._process = subprocess.Popen(command, stdin=theirs, preexec_fn=os.setpgrp)
                 assert self._socket.recv(MAX_ANSWER_BYTES) == WARM
 
     def use(self, requests: socket.socket) -> None:

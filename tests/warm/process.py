@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from warm import OVEN, WARM, WarmPopen
-
+TESTS = str(Path(__file__).parents[1])
 OURS = ("peers", "swarm")
 # modules of ours that import all libraries, and modules that libraries import when they are used
 MODULES = (
@@ -33,9 +32,10 @@ PYTHONS_OWN = {signal.SIGPIPE: signal.SIG_IGN, signal.SIGINT: signal.default_int
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path[0] = TESTS
     import_libraries()
     requests = socket.socket(fileno=os.dup(0))
-    requests.send(WARM)
+    requests.send(b"warm")
     program = next_program(requests)
     if tuple(program["program"][:2]) == STARTS_OTHERS:
         program = beside_a_warm_process(program)
@@ -79,6 +79,9 @@ def beside_a_warm_process(request: dict[str, Any]) -> dict[str, Any]:
 
     Returns the program here, and in each child of the copy the program that it is.
     """
+    # Not above: what `multiprocessing` spawns runs this file again, without the tests' modules.
+    from warm import OVEN, WarmPopen
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
