@@ -112,7 +112,7 @@ def test_a_character_that_is_cut_takes_no_neighbour_with_it(made):
 
 
 @pytest.mark.parametrize("name", tokenizer_kinds.KINDS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_whatever_the_ids_pieces_add_up_to_what_the_tokenizer_makes_of_them(name, data, made):
     """Of any tokens, also of those that are in no vocabulary, and behind any context."""

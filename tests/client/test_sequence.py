@@ -280,14 +280,14 @@ def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_s
     lookup, sampling, target, draft, plain
 ):
     expected = plain(**sampling)
-    for seed in range(3):
-        said, asked = stream(
-            target, options(window="auto", depth="auto", lookup=lookup, **sampling), draft, seed
-        )
-        assert said.token_ids == expected.token_ids
-        assert said.stats.draft_error is None
-        assert said.stats.accepted_tokens > 0
-        assert 1 < max(asked) <= STREAM_LEAVES
+    seed = SAMPLING.index(sampling)  # of what happens when
+    said, asked = stream(
+        target, options(window="auto", depth="auto", lookup=lookup, **sampling), draft, seed
+    )
+    assert said.token_ids == expected.token_ids
+    assert said.stats.draft_error is None
+    assert said.stats.accepted_tokens > 0
+    assert 1 < max(asked) <= STREAM_LEAVES
 
 
 def test_what_is_drafted_together_takes_its_time_once(draft):

@@ -28,7 +28,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     setups(),
     plans,
@@ -50,7 +50,7 @@ def test_the_output_is_that_of_plain_decoding(setup, plan, kinds, longer):
     assert counts.held <= counts.sent
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     setups(),
     plans,
@@ -239,10 +239,10 @@ class DecoderAgainstChain(RuleBasedStateMachine):
 
 
 TestDecoderAgainstChain = DecoderAgainstChain.TestCase
-TestDecoderAgainstChain.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestDecoderAgainstChain.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     setups(),
     plans,

@@ -25,7 +25,7 @@ def test_rules_are_compared_with_their_controls(tmp_path):
     picture = tmp_path / "plot.png"
     ended = swarm_eval(
         "--problems",
-        "3",
+        "2",
         "--workers",
         "1",
         "--tau",

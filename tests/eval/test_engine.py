@@ -13,8 +13,8 @@ from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_g
 
 PROMPTS = [problem.prompt for problem in islice(problems(31, held_out=True), 3)]
 NEW = 60
-# prompts, at three temperatures and four windows
-MANY = 200 if os.environ.get("SWARM_TEST_EVERY_WINDOW") else 6
+# prompts, at three temperatures and in three windows
+MANY = 200 if os.environ.get("SWARM_TEST_EVERY_WINDOW") else 2
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_strict_is_plain_for_the_same_seed(temperature, engine):
             engine.sample(
                 problem.prompt, variant, variant.options(temperature, seed, (), NEW)
             ).generation.token_ids
-            for variant in (PLAIN, *(ruled("strict", window) for window in (1, 4, 8, "auto")))
+            for variant in (PLAIN, *(ruled("strict", window) for window in (1, 8, "auto")))
         ]
         assert said.count(said[0]) == len(said), seed
 

@@ -12,7 +12,7 @@ from helpers.loopback import eventually, soon
 from swarm.demo.problems import problems
 
 STREAMS = 32
-TOKENS = 16
+TOKENS = 8
 AT_ONCE = 8
 # held for a text, by its reader, the gateway and its peers together: all are in here
 MOST_BYTES_EACH = 512 << 10

@@ -12,6 +12,7 @@ from helpers.swarm_in_thread import ThreadedSwarm
 from swarm import SwarmClient
 from swarm.demo import TARGET, locate
 from swarm.errors import ModelNotFound
+from swarm.gateway import availability
 from swarm.gateway.errors import error_reply
 from swarm.gateway.server import Settings, serving
 from swarm.model.checkpoint import Checkpoint
@@ -20,7 +21,10 @@ from swarm.model.quantization import QUANTIZATIONS
 PATHS = ["/v1/models", "/v1/models/other", "/health", "/ready", "/metrics", "/", "/swarm", "/speed"]
 
 
-async def test_no_answer_says_where_the_files_are(threaded: ThreadedSwarm):
+async def test_no_answer_says_where_the_files_are(
+    threaded: ThreadedSwarm, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(availability, "PATIENCE_S", 1.0)
     folder = Path(locate(TARGET))
     async with SwarmClient(str(folder), network=threaded.network) as client:
         peers = [peer.peer_id for peer in (await client.look()).peers]

@@ -53,7 +53,7 @@ def read_chat(**more):
     return read(json.dumps(chat("x", **more)).encode(), ChatBody)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     kind=st.sampled_from([ChatBody, TextBody]),
     fields=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6),
@@ -79,7 +79,7 @@ def test_hostile_fields_are_read_or_refused(kind, fields):
         assert len(reply.message) <= MAX_MESSAGE_CHARS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_hostile_bytes_are_refused(body):
     with pytest.raises(BadRequest):

@@ -92,7 +92,7 @@ async def _no_place(*_):
 
 async def test_comments_come_while_a_peer_is_replaced(demo):
     async with gateway_over(demo) as served:
-        lines = _lines(served, STREAM | {"max_tokens": 400, "logit_bias": {"2": -100}})
+        lines = _lines(served, STREAM | {"max_tokens": 150, "logit_bias": {"2": -100}})
         while not (await soon(anext(lines))).startswith("data: "):
             pass
         await served.swarm.up[1].die()

@@ -21,7 +21,7 @@ from swarm.model.head import Head
 from swarm.model.span import Span
 
 pytestmark = pytest.mark.usefixtures("rehearsed_again")
-CASES = 300
+CASES = 120
 ODD_VALUES: tuple[Any, ...] = (
     None,
     "x",

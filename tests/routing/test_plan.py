@@ -58,7 +58,7 @@ def with_neighbours(candidate, measured):
     return replace(candidate, neighbours_ms=near)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(swarms())
 def test_no_chain_has_a_shorter_loop(swarm):
     layers, candidates, measured = swarm
@@ -75,7 +75,7 @@ def test_no_chain_has_a_shorter_loop(swarm):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(3, 5),
     st.lists(st.tuples(*[st.integers(0, 9).map(float)] * 3), min_size=2, max_size=4),
@@ -154,7 +154,7 @@ def test_a_gap_is_named():
     assert (caught.value.gaps, caught.value.peers) == (((3, 8),), 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(swarms())
 def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swarm):
     layers, candidates, measured = swarm
@@ -174,7 +174,7 @@ def test_the_runner_up_is_the_best_chain_that_does_without_one_of_the_peers(swar
         )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(swarms(), st.randoms())
 def test_any_chain_is_predicted_as_it_is_now(swarm, rng):
     layers, candidates, measured = swarm
@@ -211,7 +211,7 @@ def dtypes_of(chain, candidates):
 DTYPES = st.lists(st.sampled_from(["float32", "bfloat16", "float16"]), min_size=1, max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(swarms(), DTYPES)
 def test_no_chain_costs_less_where_a_mixed_one_counts_as_longer(swarm, dtypes):
     layers, candidates, measured = swarm

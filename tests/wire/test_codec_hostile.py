@@ -30,7 +30,7 @@ from swarm.wire.codec import (
 from swarm.wire.messages import Ping
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\xc1")
@@ -38,7 +38,7 @@ def test_arbitrary_bytes_are_refused(data):
     decode_or_refuse(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from([PROTOCOL_VERSION, True, float(PROTOCOL_VERSION), PROTOCOL_VERSION + 1, None]),
     st.sampled_from(list(KINDS)) | any_data,
@@ -48,7 +48,7 @@ def test_arbitrary_data_in_an_envelope_is_refused(version, kind, fields):
     decode_or_refuse(envelope(kind, fields, version))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(any_message, st.data())
 def test_a_message_with_bytes_changed_is_a_message_or_refused(message, data):
     raw = bytearray(encode(message))
@@ -58,7 +58,7 @@ def test_a_message_with_bytes_changed_is_a_message_or_refused(message, data):
     decode_or_refuse(bytes(raw))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(any_message, any_data, st.data())
 def test_a_message_with_a_field_changed_is_a_message_or_refused(message, value, data):
     version, kind, fields = msgpack.unpackb(encode(message))

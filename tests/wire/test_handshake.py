@@ -263,7 +263,7 @@ def test_a_stranger_who_keeps_to_the_form_is_not_let_in(
         assert attack() == ALICE.peer_id
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_whatever_is_changed_on_the_way_is_noticed(data: st.DataObject) -> None:
     """In either direction, in any field, even where both versions are spoken."""
@@ -316,7 +316,7 @@ transcripts = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(transcripts, transcripts)
 def test_two_transcripts_are_never_signed_alike(one: Transcript, other: Transcript) -> None:
     assert (one.said_by(DIALLING) == other.said_by(DIALLING)) == (one == other)
@@ -349,7 +349,7 @@ def test_every_part_is_signed() -> None:
 # Bytes from outside.
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([Hello, Welcome, Introduction]))
 def test_bytes_that_are_no_hello_are_refused(data: bytes, kind: type[Message]) -> None:
     with pytest.raises(HelloError):

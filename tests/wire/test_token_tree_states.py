@@ -189,5 +189,5 @@ class Held(RuleBasedStateMachine):
             assert self.stream.trunk == len(self.root)
 
 
-Held.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+Held.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestHeld = Held.TestCase

@@ -13,7 +13,7 @@ from swarm.decoding.rules.rule import Decision
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import NoisePurpose, Sampling, uniform
 
-VOCABULARY, LENGTH, RUNS = 3, 3, 6000
+VOCABULARY, LENGTH, RUNS = 3, 3, 2000
 
 
 def model(name):
