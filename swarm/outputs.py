@@ -176,6 +176,7 @@ class Stats:
     # why the most part of the text was decoded plainly (`swarm.decoding.policy`); None if drafted
     plain_reason: PlainReason | None = None
     share: TimeShare | None = None  # of the text's time; None if no token was decided
+    head: Literal["local", "peer"] = "local"  # who holds the LM head: the client, or the last peer
     # mean time from taking an answer to having decided, the prompt's left out; None without answers
     judge_ms: float | None = None
 

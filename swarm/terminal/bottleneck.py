@@ -12,6 +12,7 @@ from swarm.outputs import Stats, TimeShare
 LEAST_TOKENS = 8  # shorter texts are mostly prompt
 LEAST_SHARE = 0.2  # of the text's time: less holds nothing back
 SELDOM = 0.5  # chance of acceptance below which a draft is seldom right
+NO_HEAD = "try --head peer, where a peer holds the model's head"
 FASTER_DRAFT = "try a smaller draft"
 
 
@@ -153,7 +154,10 @@ CAUSES = (
     ),
     Cause(
         lambda stats, share: share.judging,
-        lambda stats: f"judging takes {stats.judge_ms or 0.0:.0f} ms an answer here",
+        lambda stats: (
+            f"judging takes {stats.judge_ms or 0.0:.0f} ms an answer here"
+            + (f": {NO_HEAD}" if stats.head == "local" else "")
+        ),
     ),
     Cause(
         lambda stats, share: share.stages,

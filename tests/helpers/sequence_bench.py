@@ -28,6 +28,7 @@ def models(eos=frozenset(), draft=None):
         checkpoint=checkpoint,
         tokenizer=Tokenizer(),
         draft=draft,
+        head=None,
         lexicon=lexicon,
         confidence=Confidence(),
     )

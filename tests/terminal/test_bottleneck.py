@@ -44,7 +44,12 @@ TEXTS = {
     "judging": (
         {"links": 0.3, "judging": 0.5},
         {**DRAFTS, "judge_ms": 264.2},
-        "judging takes 264 ms an answer here",
+        "judging takes 264 ms an answer here: try --head peer, where a peer holds the model's head",
+    ),
+    "judging what a peer tells": (
+        {"links": 0.3, "judging": 0.5},
+        {**DRAFTS, "judge_ms": 90.0, "head": "peer"},
+        "judging takes 90 ms an answer here",
     ),
     "a draft that is seldom right": (
         {"links": 0.6, "stages": 0.2, "drafting": 0.1},
