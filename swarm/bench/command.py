@@ -12,6 +12,7 @@ from swarm.bench.figures import WayFigures, all_figures
 from swarm.bench.show import markdown, show_table
 from swarm.bench.ways import Way, ways_of
 from swarm.client.client import SwarmClient
+from swarm.client.head_choice import HeadChoice
 from swarm.config import Network
 from swarm.identity import Identity
 from swarm.request import Options
@@ -30,6 +31,7 @@ class BenchSettings:
         link_ms: emulated one-way delay of everything that the client sends.
         identity: None for a new one.
         lookup: whether to look tokens up in earlier text, too; None does without a draft model.
+        head: whether the client holds the LM head.
     """
 
     model: str
@@ -41,6 +43,7 @@ class BenchSettings:
     link_ms: float = 0.0
     identity: Identity | None = None
     lookup: bool | None = None
+    head: HeadChoice = "auto"
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -60,6 +63,7 @@ async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparis
         link_ms=settings.link_ms,
         identity=settings.identity,
         audit_rate=0.0,
+        head=settings.head,
     ) as client:
         return await decode_all(
             client,

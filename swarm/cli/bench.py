@@ -16,6 +16,7 @@ from swarm.cli.options import (
     entrance,
     entrance_options,
     format_options,
+    head_option,
 )
 from swarm.demo import locate
 from swarm.shapes.catalogue import SHAPES
@@ -41,6 +42,8 @@ class BenchOptions:
     peers: int | None
     link_ms: float | None
     before: bool
+    without_head: bool
+    head: str
 
 
 @click.command()
@@ -109,6 +112,12 @@ class BenchOptions:
     is_flag=True,
     help="Of a shape: also measure the client with a float32 head and draft model.",
 )
+@click.option(
+    "--without-head",
+    is_flag=True,
+    help="Of a shape: also measure a client that leaves the head to the last peer.",
+)
+@head_option
 @entrance_options
 @format_options
 @grouped(BenchOptions, "options")
@@ -128,7 +137,12 @@ def bench(model: str | None, options: BenchOptions, as_: str) -> None:
 def _bench_swarm(model: str | None, options: BenchOptions, as_: str) -> None:
     if model is None:
         raise click.UsageError("give MODEL to measure a swarm, or --shape NAME")
-    of_shapes = {"--alpha": options.alpha, "--peers": options.peers, "--before": options.before}
+    of_shapes = {
+        "--alpha": options.alpha,
+        "--peers": options.peers,
+        "--before": options.before,
+        "--without-head": options.without_head,
+    }
     _refuse(of_shapes, "is for --shape")
     draft = _draft(options)
     net, identity = entrance()
@@ -146,6 +160,7 @@ def _bench_swarm(model: str | None, options: BenchOptions, as_: str) -> None:
         plain_tokens=options.plain_tokens,
         link_ms=options.link_ms or 0.0,
         identity=identity,
+        head=options.head,  # type: ignore[arg-type]  # one of the choices
     )
     command.show(run(command.measure(settings, quiet=as_ == "json")), settings.ways, as_)
 
@@ -159,6 +174,7 @@ def _bench_shape(name: str, options: BenchOptions, as_: str) -> None:
         "--prompt": options.prompts,
     }
     _refuse(of_swarms, "is not for --shape, which comes with its own draft and texts")
+    from swarm.client.settings import ClientOptions
     from swarm.shapes import bench as shapes
     from swarm.shapes.script import Odds
     from swarm.shapes.show import show
@@ -172,7 +188,15 @@ def _bench_shape(name: str, options: BenchOptions, as_: str) -> None:
         count=options.count,
         max_new_tokens=options.max_new_tokens,
         plain_tokens=options.plain_tokens,
-        before=options.before,
+        client=ClientOptions(head=options.head),  # type: ignore[typeddict-item]  # likewise
+        others=tuple(
+            name
+            for name, asked in (
+                (shapes.AS_BEFORE, options.before),
+                (shapes.WITHOUT_HEAD, options.without_head),
+            )
+            if asked
+        ),
     )
     show(run(shapes.measure_shape(settings, quiet=as_ == "json")), as_)
 

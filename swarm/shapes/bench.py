@@ -31,11 +31,13 @@ from swarm.terminal.activity import activity
 
 WAYS = (PLAIN, PAPERS_WINDOW, STREAMING, BRANCHES)
 PROMPT_TOKENS = 32
-AS_BEFORE = "before"  # a client as it was before heads were certified and drafts quantized
 NOW = "now"
+AS_BEFORE = "before"  # a client as it was before heads were certified and drafts quantized
+WITHOUT_HEAD = "without a head"  # a client that leaves the head to the last peer
+OTHERS = {"before": AS_BEFORE, "without_head": WITHOUT_HEAD}  # by their names in JSON
 PEER_OPTIONS = ("--scripted", "--dtype", "bfloat16")  # hidden states as GPUs send them
 PEER_BYTES = 400 << 20  # of a peer process without weights
-FLOAT32_PER_BF16 = 2  # bytes that the client holds at most for one of the files
+HELD_PER_BYTE = 3  # of the files in 16 bits: float32, and a copy in 8 bits or what is being read
 
 
 @dataclass(eq=False)
@@ -63,7 +65,7 @@ class ShapeSettings:
         plain_tokens: length of the plain texts.
         link_ms: emulated one-way delay of every link.
         client: options of the client.
-        before: whether to measure the client as it was before, too.
+        others: clients that are measured beside the one of now.
     """
 
     shape: Shape
@@ -74,7 +76,7 @@ class ShapeSettings:
     max_new_tokens: int
     plain_tokens: int
     client: ClientOptions = field(default_factory=lambda: ClientOptions())
-    before: bool = False
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.peers > self.shape.layers:
@@ -84,7 +86,8 @@ class ShapeSettings:
 
 @dataclass(frozen=True)
 class ShapeResult:
-    """The comparisons of each client, by its name: `NOW`, and perhaps `AS_BEFORE`."""
+    """The comparisons of each client, by its name: `NOW`, and those of `OTHERS` that were asked
+    for."""
 
     settings: ShapeSettings
     stage_ms: tuple[float, ...]  # of each peer, for one position
@@ -108,11 +111,14 @@ class ShapeResult:
             "link_ms": settings.link_ms,
             **asdict(settings.odds),
         }
-        before = [row.as_dict() for row in self.rows(AS_BEFORE)] if settings.before else None
+        others = {
+            key: [row.as_dict() for row in self.rows(name)] if name in self.clients else None
+            for key, name in OTHERS.items()
+        }
         return {
             "shape": facts,
             "ways": [row.as_dict() for row in self.rows()],
-            "before": before,
+            **others,
             "prompts": [comparison.as_dict() for comparison in self.clients[NOW]],
         }
 
@@ -133,7 +139,7 @@ async def measure_shape(settings: ShapeSettings, quiet: bool = False) -> ShapeRe
         clients = {}
         target = str(folder / "target")
         async with LocalSwarm(target, spans, settings.link_ms, more=PEER_OPTIONS) as swarm:
-            for name in (AS_BEFORE, NOW) if settings.before else (NOW,):
+            for name in (NOW, *settings.others):
                 waiting_for(f"loading the client's models ({name})")
                 async with client_of(name, folder, guesser, swarm, settings) as client:
                     waiting_for("")
@@ -161,6 +167,8 @@ async def client_of(
         "link_ms": settings.link_ms,
         "audit_rate": 0.0,
     }
+    if name == WITHOUT_HEAD:
+        options["head"] = "peer"
     dense = name == AS_BEFORE
     async with ShapedClient(str(folder / "target"), guesser, dense=dense, **options) as client:
         yield client
@@ -193,7 +201,7 @@ def check_room(shape: Shape, peers: int) -> None:
     written = sum(file_bytes(shape))
     needs = {
         "memory": (
-            FLOAT32_PER_BF16 * written + peers * PEER_BYTES,
+            HELD_PER_BYTE * written + peers * PEER_BYTES,
             psutil.virtual_memory().available,
         ),
         "disk": (written, shutil.disk_usage(tempfile.gettempdir()).free),

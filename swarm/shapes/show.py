@@ -9,7 +9,7 @@ from rich.console import Console
 from swarm.bench.figures import WayFigures
 from swarm.bench.ways import BRANCHES
 from swarm.outputs import TimeShare
-from swarm.shapes.bench import AS_BEFORE, NOW, ShapeResult
+from swarm.shapes.bench import NOW, ShapeResult
 from swarm.shapes.catalogue import RTX_4090
 from swarm.terminal.bottleneck import bottleneck
 from swarm.terminal.tables import print_table
@@ -52,11 +52,12 @@ def cells(row: WayFigures, name: str = "") -> tuple[str, ...]:
 
 
 def all_cells(result: ShapeResult) -> list[tuple[str, ...]]:
-    """Return the rows of all clients; those of the client as it was before say so."""
-    rows = [cells(row) for row in result.rows(NOW)]
-    if AS_BEFORE in result.clients:
-        rows += [cells(row, f"{row.way}, {AS_BEFORE}") for row in result.rows(AS_BEFORE)]
-    return rows
+    """Return the rows of all clients; those of other clients than the one of now say so."""
+    return [
+        cells(row, "" if client == NOW else f"{row.way}, {client}")
+        for client in result.clients
+        for row in result.rows(client)
+    ]
 
 
 def show(result: ShapeResult, as_: str) -> None:

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from swarm.cli.main import app
 
-OF_SHAPES = (["--alpha", "0"], ["--peers", "2"], ["--before"])
+OF_SHAPES = (["--alpha", "0"], ["--peers", "2"], ["--before"], ["--without-head"])
 OF_SWARMS = (["--draft", "demo-draft"], ["--no-draft"], ["--lookup"], ["--no-lookup"])
 SHAPE = ["--shape", "llama-3.1-8b"]
 

@@ -15,7 +15,9 @@ from swarm.bench.ways import BRANCHES, PLAIN
 from swarm.shapes.catalogue import SHAPES
 from swarm.shapes.show import PARTS, cells, markdown
 
-COMMAND = [sys.executable, "-m", "swarm.cli", "bench", "--before", "--json", "--shape"]
+COMMAND = [sys.executable, "-m", "swarm.cli", "bench"]
+COMMAND += ["--before", "--without-head", "--json", "--shape"]
+CLIENTS = {"before": "before", "ways": "now", "without_head": "without a head"}
 COLOURS = ("tab:gray", "tab:green", "tab:red", "tab:blue", "gainsboro")  # of `PARTS`
 Told = dict[str, Any]  # what the command prints
 
@@ -94,7 +96,7 @@ def plot_sizes(all_told: Sequence[Told], file: Path) -> None:
 
 
 def _clients(told: Told) -> Iterator[tuple[str, list[WayFigures]]]:
-    for label, key in (("before", "before"), ("now", "ways")):
+    for key, label in CLIENTS.items():
         if told[key]:
             yield label, [figures_from(row) for row in told[key]]
 

@@ -1,7 +1,7 @@
 """A client of a small shape, with scripted spans behind real links, in this process."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -9,12 +9,13 @@ import psutil
 import pytest
 import torch
 
+from helpers.loopback import SharedHead
 from helpers.shapes import TINY
 from helpers.swarm_in_process import Material, Swarm, swarm_of
 from peers.compute.scripted import scripted
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.figures import WayFigures, all_figures
-from swarm.bench.ways import PAPERS_WINDOW, PLAIN
+from swarm.bench.ways import BRANCHES, PAPERS_WINDOW, PLAIN, Way
 from swarm.client.models import ClientModels
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
@@ -55,24 +56,32 @@ def written() -> Iterator[tuple[Path, Script]]:
 
 
 @pytest.fixture(scope="module")
-def comparison(written: tuple[Path, Script]) -> Comparison:
+def made(written: tuple[Path, Script]) -> Material:
     folder, script = written
     checkpoint = Checkpoint.open(str(folder / "target"))
     models = ClientModels.of(checkpoint, str(folder / "draft"))
+    assert models.draft is not None
     guesser = Guesser(script, Odds(ALPHA), TINY.vocab_size)
     models = replace(models, draft=LuckyDraft.of(models.draft, guesser))
     load = scripted(str(folder / "target"))
     spans = {each: load(checkpoint, *each, dtype=torch.bfloat16) for each in SPANS}
-    settings = ShapeSettings(TINY, Odds(ALPHA), 2, 0.0, 1, NEW, NEW)
+    head = SharedHead(spans[SPANS[-1]].head)
+    return Material(checkpoint, spans, models, head, folder / "draft")
 
+
+def compared(material: Material, ways: Sequence[Way]) -> Comparison:
     async def run() -> Comparison:
-        material = Material(checkpoint, spans, models)
         async with swarm_of(lambda: Swarm(material), *SPANS, max_positions=512) as swarm:
-            [prompt] = prompts(settings)
-            client = _Client(swarm, models)
-            return await compare(client, prompt, WAYS, max_new_tokens=NEW)
+            [prompt] = prompts(ShapeSettings(TINY, Odds(ALPHA), 2, 0.0, 1, NEW, NEW))
+            client = _Client(swarm, material.models)
+            return await compare(client, prompt, ways, max_new_tokens=NEW)
 
     return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def comparison(made: Material) -> Comparison:
+    return compared(made, WAYS)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,14 @@ def test_every_way_writes_the_script(comparison: Comparison, written: tuple[Path
         assert generation.token_ids == expected, way
         assert generation.stats.draft_error is None
     assert comparison.ways[PLAIN.name].text.split() == [f"w{token}" for token in expected]
+
+
+def test_a_client_without_a_head_writes_the_script_too(
+    made: Material, comparison: Comparison
+) -> None:
+    of_peers = compared(made.without_head, (PLAIN, BRANCHES))
+    for way, generation in of_peers.ways.items():
+        assert generation.token_ids == comparison.ways[way].token_ids, way
 
 
 def test_the_draft_is_right_as_often_as_it_should_be(

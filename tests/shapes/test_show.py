@@ -13,7 +13,8 @@ from swarm.shapes.show import COLUMNS, EXPLAINED, all_cells, markdown, show, tit
 
 
 def result(before: bool = True) -> ShapeResult:
-    settings = ShapeSettings(TINY, Odds(0.8), 2, 20.0, 1, 64, 16, before=before)
+    others = (AS_BEFORE,) if before else ()
+    settings = ShapeSettings(TINY, Odds(0.8), 2, 20.0, 1, 64, 16, others=others)
     clients = {NOW: [compared(WAYS)]}
     if before:
         clients[AS_BEFORE] = [compared(WAYS, **{"streaming": 12.0})]
@@ -48,6 +49,7 @@ def test_json_has_the_ways_and_what_they_waited_for(capsys):
     assert told["shape"]["alpha"] == 0.8
 
 
-def test_without_the_client_of_before_there_is_none(capsys):
+def test_a_client_that_was_not_measured_is_null(capsys):
     show(result(before=False), "json")
-    assert json.loads(capsys.readouterr().out)["before"] is None
+    told = json.loads(capsys.readouterr().out)
+    assert told["before"] is told["without_head"] is None
