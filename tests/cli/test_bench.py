@@ -1,9 +1,14 @@
 """`swarm bench` says what goes together before anything heavy is loaded."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
+from helpers.comparisons import compared
 from swarm.cli.main import app
+from swarm.shapes import bench
+from swarm.shapes.bench import ShapeResult, ShapeSettings
 
 OF_SHAPES = (["--alpha", "0"], ["--peers", "2"], ["--before"], ["--without-head"])
 OF_SWARMS = (["--draft", "demo-draft"], ["--no-draft"], ["--lookup"], ["--no-lookup"])
@@ -40,3 +45,38 @@ def test_a_draft_is_named_or_there_is_none():
 
 def test_an_unknown_shape_names_those_there_are():
     assert "gpt-oss-120b" in refused("--shape", "llama-9b")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[ShapeSettings]:
+    """What would be measured."""
+    settings_seen: list[ShapeSettings] = []
+
+    async def measured(settings: ShapeSettings, quiet: bool = False) -> ShapeResult:
+        settings_seen.append(settings)
+        clients = {name: [compared(bench.WAYS)] for name in (bench.NOW, *settings.others)}
+        return ShapeResult(settings, (4.3,), clients)
+
+    monkeypatch.setattr(bench, "measure_shape", measured)
+    return settings_seen
+
+
+def test_a_shape_is_measured_as_the_options_say(asked):
+    more = ["--alpha", "0.9", "--peers", "2", "--link-ms", "5", "--without-head", "--json"]
+    outcome = CliRunner().invoke(app, ["bench", *SHAPE, *more])
+    assert outcome.exit_code == 0, outcome.output
+    told = json.loads(outcome.stdout)
+    assert [way["way"] for way in told["ways"]] == [way.name for way in bench.WAYS]
+    assert told["before"] is None
+    assert len(told["without_head"]) == len(bench.WAYS)
+    [settings] = asked
+    assert (settings.shape.name, settings.odds.alpha) == ("llama-3.1-8b", 0.9)
+    assert (settings.peers, settings.link_ms, settings.count) == (2, 5.0, 3)
+
+
+def test_a_shape_comes_with_peers_and_links(asked):
+    outcome = CliRunner().invoke(app, ["bench", "--shape", "qwen3-235b-a22b"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "qwen3-235b-a22b, 8 peers of 4.3 ms, links of 20 ms" in outcome.stdout
+    [settings] = asked
+    assert (settings.peers, settings.link_ms, settings.odds.alpha) == (8, 20.0, 0.8)
