@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from swarm.outputs import Stats, TimeShare
 
 LEAST_TOKENS = 8  # shorter texts are mostly prompt
+LONG_PROMPT = 64  # tokens to read: fewer take about one loop
 LEAST_SHARE = 0.2  # of the text's time: less holds nothing back
 SELDOM = 0.5  # chance of acceptance below which a draft is seldom right
 NO_HEAD = "try --head peer, where a peer holds the model's head"
@@ -53,6 +54,12 @@ def time_spent(share: TimeShare) -> str:
 def _decided_plainly(stats: Stats, share: TimeShare) -> float:
     """The client did not draft, though it could: that explains all other times."""
     return float(stats.plain_reason in ("draft_failed", "draft_slow", "draft_wrong"))
+
+
+def _mostly_prompt(stats: Stats, share: TimeShare) -> float:
+    """Most of the text's time went by before its first token: that explains all other times."""
+    long = stats.prompt_tokens - stats.cached_tokens >= LONG_PROMPT
+    return float(long and stats.time_to_first_token_ms > stats.seconds * 1e3 / 2)
 
 
 def _why_plain(stats: Stats) -> str:
@@ -126,6 +133,13 @@ def _on_links_ms(stats: Stats) -> float:
 
 # Of equal shares the first is told.
 CAUSES = (
+    Cause(
+        _mostly_prompt,
+        lambda stats: (
+            f"reading {stats.prompt_tokens - stats.cached_tokens} tokens of the prompt took "
+            f"{stats.time_to_first_token_ms / 1e3:.1f} s"
+        ),
+    ),
     Cause(_decided_plainly, _why_plain),
     Cause(
         _undrafted,

@@ -92,6 +92,17 @@ TEXTS = {
         {**DRAFTS, "plain_reason": "draft_failed"},
         "drafting failed, so each token takes a loop of 110 ms",
     ),
+    "a long prompt": (
+        {"links": 0.1, "stages": 0.8},
+        {
+            **DRAFTS,
+            "plain_reason": "draft_slow",
+            "prompt_tokens": 3000,
+            "cached_tokens": 100,
+            "time_to_first_token_ms": 6210.0,
+        },
+        "reading 2900 tokens of the prompt took 6.2 s",
+    ),
     "repairs": (
         {"links": 0.2},
         {**DRAFTS, "failovers": (LOST,)},
