@@ -3,10 +3,12 @@
 from rich.console import Console
 
 from helpers.terminals import on_screens
+from helpers.text_stats import text_stats, time_share
 from swarm.bench.compare import Comparison
+from swarm.bench.ways import BRANCHES
 from swarm.client.meter import Meter, TextFacts
 from swarm.decoding.counts import Counts
-from swarm.demo.show import WAYS, _panels, _print_table
+from swarm.demo.show import WAYS, _panels, _print_table, _time_spent
 from swarm.outputs import Generation, Measured
 
 COLUMNS = ("tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "of bound")
@@ -56,3 +58,16 @@ def test_texts_are_whole_at_any_width(monkeypatch):
     for width, lines in on_screens(monkeypatch, lambda: Console().print(_panels(texts))).items():
         shown = "\n".join(lines).split()
         assert all(shown.count(word) == 3 for word in words), width
+
+
+def test_the_clients_share_of_the_longest_streamed_text_is_told():
+    share = time_share(links=0.5, judging=0.1, drafting=0.2)
+    short = text_stats(seconds=1.0)
+    long = text_stats(seconds=2.0, share=share)
+    comparisons = [
+        Comparison("", {BRANCHES.name: Generation("", (), (), stats)}) for stats in (short, long)
+    ]
+    assert str(_time_spent(comparisons)) == (
+        "The longest text by streaming: time: 50% on links, 0% computing on peers, 10% judging and "
+        "20% drafting here, 20% waiting."
+    )
