@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.local_chain import Chain, Session, assert_equal_logits, tokens, whole_logits
 from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
+from swarm.audit.tolerance import distances, tolerance
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
@@ -310,6 +311,22 @@ def test_a_span_in_16_bits(tmp_path: Path) -> None:
     got = half.forward([Work.behind(half.new_cache(), text)])[0]
     assert got.dtype == torch.bfloat16
     assert (got.float() - expected).norm() / expected.norm() < 0.05
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+def test_spans_in_bfloat16_are_the_whole_model_in_bfloat16(name: str, tmp_path: Path) -> None:
+    """In chunks of any size, within what audits tolerate of honest peers."""
+    model: Any = ARCHITECTURES[name].save(tmp_path / "model").to(torch.bfloat16)
+    checkpoint = Checkpoint.open(str(tmp_path / "model"))
+    text = tokens(40, seed=1)
+    with torch.inference_mode():
+        expected = model.model(input_ids=text[None]).last_hidden_state[0]
+    span = Span.load(checkpoint, 0, checkpoint.num_layers, dtype=torch.bfloat16)
+    for size in (1, 9, 40):
+        cache = span.new_cache()
+        outputs = [span.forward([Work.behind(cache, chunk)])[0] for chunk in text.split(size)]
+        normed = Head.load(checkpoint).normed(torch.cat(outputs))
+        assert tolerance({"bfloat16"}, experts=False).holds(distances(normed, expected)), size
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
