@@ -12,6 +12,7 @@ from swarm.network.links import handshake
 from swarm.network.links.handshake import HandshakeLimiter, HandshakeTicket
 from swarm.network.links.link import Link
 from swarm.network.links.websocket import PATH, accept
+from swarm.util.tasks import CATCH_UP_S, stood_still
 
 # bytes that are read before the handshake is over; more may follow right behind it
 MAX_AHEAD = 1 << 16
@@ -91,9 +92,16 @@ class _Caller(web.RequestHandler):
         if self._visit is None:
             cast(asyncio.Transport, transport).abort()
         else:
-            self._timer = self._loop.call_later(
-                handshake.HELLO_TIMEOUT_S, cast(asyncio.Transport, transport).abort
-            )
+            due = self._loop.time() + handshake.HELLO_TIMEOUT_S
+            self._timer = self._loop.call_at(due, self._time_is_up, due)
+
+    def _time_is_up(self, due: float) -> None:
+        if self.transport is None:
+            return
+        if stood_still(due):
+            self._timer = self._loop.call_later(CATCH_UP_S, self.transport.abort)
+        else:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -1,12 +1,13 @@
 import asyncio
 import contextlib
 import gc
+import time
 
 import pytest
 
 from helpers.loopback import soon
 from swarm.util import tasks
-from swarm.util.tasks import all_over, end, within
+from swarm.util.tasks import LATE_S, all_over, end, within
 
 
 async def test_what_takes_too_long_is_cancelled() -> None:
@@ -101,3 +102,26 @@ async def test_an_error_is_raised_when_all_are_over() -> None:
         await all_over(work("good", 9, False), work("late", 5, True), work("early", 1, True))
     assert ended == ["early", "late", "good"]
     await all_over()
+
+
+async def test_a_time_that_passes_while_our_loop_stands_still_is_not_up() -> None:
+    async def slowly() -> str:
+        for _ in range(20):  # turns of the loop, as what comes over a link takes some
+            await asyncio.sleep(0)
+        return "done"
+
+    waiting = asyncio.create_task(within(0.01, slowly()))
+    await asyncio.sleep(0)
+    time.sleep(2 * LATE_S)  # noqa: ASYNC251 (that is the point)
+    assert await soon(waiting) == "done"
+
+
+async def test_a_loop_that_stood_still_waits_no_longer_than_a_moment_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tasks, "CATCH_UP_S", 0.01)
+    waiting = asyncio.create_task(within(0.01, asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    time.sleep(2 * LATE_S)  # noqa: ASYNC251
+    with pytest.raises(asyncio.TimeoutError):
+        await soon(waiting)

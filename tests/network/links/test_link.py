@@ -10,11 +10,23 @@ from aiohttp import web
 
 import swarm.network.links.link as links
 import swarm.network.links.websocket as websockets
-from helpers.loopback import PATIENCE_S, Server, dialed, eventually, new_member, session_id, soon
+from helpers.loopback import (
+    PATIENCE_S,
+    Server,
+    ask,
+    dialed,
+    eventually,
+    new_member,
+    pong,
+    session_id,
+    soon,
+)
 from swarm.identity import Identity
+from swarm.network.links import handshake
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.websocket import PATH
+from swarm.util.tasks import LATE_S
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.messages import Fault, FaultCode, Message, Ping, Pong
 
@@ -279,6 +291,16 @@ async def test_a_link_that_is_cancelled_while_closing_is_cut_off() -> None:
         await asyncio.wait({closing}, timeout=PATIENCE_S)
         assert link._transport.is_closing()
         assert link.closed
+
+
+async def test_a_hello_that_comes_while_our_loop_stands_still_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its time is up when the loop goes on, and the rest of it has not been read yet."""
+    monkeypatch.setattr(handshake, "HELLO_TIMEOUT_S", 2.0)
+    async with Server(pong) as server, dialed(server) as link:
+        time.sleep(2.0 + 2 * LATE_S)  # noqa: ASYNC251 (that is the point)
+        assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
 
 
 async def test_more_links_than_an_http_pool_can_be_open_at_once(dialer: Dialer) -> None:
