@@ -110,8 +110,10 @@ def _listed(row: Tensor, position: int, terms: HeadTerms, sampling: Sampling) ->
 
 def _log_sums(rows: Tensor, temperature: float) -> bytes:
     exact = rows.double()
-    scaled = exact / max(temperature, LEAST_TEMPERATURE) if temperature else exact
-    sums = torch.stack([exact.logsumexp(-1), scaled.logsumexp(-1)], dim=-1)
+    plain = scaled = exact.logsumexp(-1)
+    if temperature:
+        scaled = (exact / max(temperature, LEAST_TEMPERATURE)).logsumexp(-1)
+    sums = torch.stack([plain, scaled], dim=-1)
     return sums.numpy().astype("<f8").tobytes()
 
 

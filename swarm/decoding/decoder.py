@@ -410,8 +410,10 @@ class Decoder:
             return []
         if self.likelihoods and not row.log_probabilities_are_certain:
             return []
-        (decision,) = self.rule.judge(row.logits[None], self.tokens, [drafted] if drafted else [])
-        return [replace(decision, logits=row.at_temperature_one())]
+        guesses = [drafted] if drafted else []
+        (decision,) = self.rule.judge(row.logits[None], self.tokens, guesses, [row.choice])
+        told_of = row.at_temperature_one() if self.likelihoods else None
+        return [replace(decision, logits=told_of)]
 
     def _commit(self, decision: Decision) -> Decision:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes

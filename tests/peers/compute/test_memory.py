@@ -2,6 +2,7 @@
 use."""
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -177,3 +178,16 @@ def test_the_tightest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(memories, "OWN_CGROUPS", own)
     monkeypatch.setattr(memories, "CGROUPS", root)
     assert free_bytes(CPU) == 1500
+
+
+def test_the_head_is_held_beside_the_last_layer_where_there_is_room() -> None:
+    first, last = (0, 8), (4, 8)
+    weights = 4 * 10 * MB + 2 * MB  # with what a batch takes
+    with_cache = weights + 4 * 4096 * 100
+    for spare, held in ((7 * MB - 1, False), (7 * MB, True)):
+        some = replace(room(with_cache + spare), head=None)
+        assert some.takes_head(last) == held
+        assert not some.takes_head((0, 4))
+        assert some.tokens_beside(last) == room(with_cache + spare * (not held)).tokens_beside(last)
+    assert not room(1 << 40).takes_head(first)
+    assert replace(room(0), head=True).takes_head(last)
