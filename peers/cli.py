@@ -115,8 +115,8 @@ def join(
     network = entered_through(node.named_network(), node.lan)
     import torch
 
-    from peers.compute.device import choose_device
     from peers.options import PeerOptions
+    from swarm.model.device import choose_device
     from swarm.model.quantization import named
 
     options = PeerOptions(

@@ -116,6 +116,20 @@ class TimeShare:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """Where a client computes its own part of a text."""
+
+    device: str | None = "cpu"  # of the LM head, which judges; None if a peer holds it
+    draft_device: str | None = None  # None without a draft model
+    draft_dtype: str | None = None  # of the draft model's weights
+    judging_threads: int = 1  # on the CPU
+    drafting_threads: int = 1
+
+
+ONE_CORE = Compute()
+
+
+@dataclass(frozen=True)
 class Stats:
     """Figures of one generation. Rates are None if nothing was drafted or decided."""
 
@@ -175,6 +189,7 @@ class Stats:
     drafter: DrafterKind | None = None  # that the text began with; None for plain decoding
     # why the most part of the text was decoded plainly (`swarm.decoding.policy`); None if drafted
     plain_reason: PlainReason | None = None
+    compute: Compute = ONE_CORE  # by the client
     share: TimeShare | None = None  # of the text's time; None if no token was decided
     head: Literal["local", "peer"] = "local"  # who holds the LM head: the client, or the last peer
     # mean time from taking an answer to having decided, the prompt's left out; None without answers

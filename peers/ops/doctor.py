@@ -14,13 +14,13 @@ import click
 
 from peers.access.listener import listening
 from peers.access.reachability import Reachability, judge, own_address
-from peers.compute.device import NoSuchDevice, choose_device
 from swarm.client.connect import connect
 from swarm.client.incomplete import unserved
 from swarm.client.status import ModelStatus, look
 from swarm.config import Network
 from swarm.errors import CannotListen, NoBootstrap, SwarmError
 from swarm.identity import Identity
+from swarm.model.device import NoSuchDevice, choose_device
 from swarm.network.dht.clock_check import clock_skew_s
 from swarm.network.dht.clock_skew import MAX_SKEW_S
 from swarm.network.dht.directory import Directory

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.progress import Progress
 
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.figures import WayFigures, all_figures
-from swarm.bench.show import markdown, show_table
+from swarm.bench.show import in_words, markdown, show_table
 from swarm.bench.ways import Way, ways_of
 from swarm.client.client import SwarmClient
 from swarm.client.head_choice import HeadChoice
 from swarm.config import Network
 from swarm.identity import Identity
+from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.request import Options
 
 WARM_UP_TOKENS = 8  # of each way, not measured: they warm links, caches and the draft's calibration
@@ -32,6 +33,7 @@ class BenchSettings:
         identity: None for a new one.
         lookup: whether to look tokens up in earlier text, too; None does without a draft model.
         head: whether the client holds the LM head.
+        compute: where the client computes.
     """
 
     model: str
@@ -44,6 +46,7 @@ class BenchSettings:
     identity: Identity | None = None
     lookup: bool | None = None
     head: HeadChoice = "auto"
+    compute: ComputeOptions = AUTOMATIC
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -64,6 +67,7 @@ async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparis
         identity=settings.identity,
         audit_rate=0.0,
         head=settings.head,
+        **asdict(settings.compute),
     ) as client:
         return await decode_all(
             client,
@@ -105,10 +109,14 @@ async def decode_all(
 def show(comparisons: Sequence[Comparison], ways: Sequence[Way], as_: str) -> None:
     """Print the figures as ``table``, ``markdown`` or ``json``."""
     rows: list[WayFigures] = all_figures(comparisons, ways)
+    compute = comparisons[0].plain.stats.compute
     if as_ == "json":
         prompts = [comparison.as_dict() for comparison in comparisons]
-        print(json.dumps({"ways": [row.as_dict() for row in rows], "prompts": prompts}))
+        ways_as_dict = [row.as_dict() for row in rows]
+        where = asdict(compute)
+        print(json.dumps({"ways": ways_as_dict, "compute": where, "prompts": prompts}))
     elif as_ == "markdown":
-        print(markdown(rows))
+        print(markdown(rows), in_words(compute), sep="\n\n")
     else:
         show_table(rows)
+        print(in_words(compute))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from swarm.bench.figures import WayFigures
+from swarm.outputs import Compute
 from swarm.terminal.tables import print_table
 
 COLUMNS = (
@@ -56,6 +57,23 @@ def show_table(rows: Sequence[WayFigures], title: str = "") -> None:
     console = Console()
     print_table(console, COLUMNS, [cells(row) for row in rows], title=title)
     console.print(EXPLAINED)
+
+
+def in_words(compute: Compute) -> str:
+    """Return a sentence about where the client computes."""
+    judging = "The client judges by a peer's head"
+    if compute.device is not None:
+        judging = f"The client judges on {_with_threads(compute.device, compute.judging_threads)}"
+    if compute.draft_device is None:
+        return f"{judging}."
+    drafting = _with_threads(compute.draft_device, compute.drafting_threads)
+    return f"{judging} and drafts in {compute.draft_dtype} on {drafting}."
+
+
+def _with_threads(device: str, threads: int) -> str:
+    if device != "cpu":
+        return device
+    return f"the CPU ({threads} thread{'s' * (threads != 1)})"
 
 
 def markdown(rows: Sequence[WayFigures]) -> str:

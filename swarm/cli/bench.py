@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,7 @@ from swarm.cli.options import (
     ModelName,
     Number,
     Text,
+    compute_options,
     entrance,
     entrance_options,
     format_options,
@@ -21,6 +23,9 @@ from swarm.cli.options import (
 from swarm.demo import locate
 from swarm.shapes.catalogue import SHAPES
 from swarm.terminal.signals import run
+
+if TYPE_CHECKING:
+    from swarm.model.compute import ComputeOptions
 
 LINK_MS = 20.0  # of a shape's links
 ALPHA = 0.8  # of a shape's draft
@@ -118,23 +123,26 @@ class BenchOptions:
     help="Of a shape: also measure a client that leaves the head to the last peer.",
 )
 @head_option
+@compute_options
 @entrance_options
 @format_options
 @grouped(BenchOptions, "options")
-def bench(model: str | None, options: BenchOptions, as_: str) -> None:
+def bench(model: str | None, options: BenchOptions, compute: "ComputeOptions", as_: str) -> None:
     """Measure all ways of decoding MODEL side by side, and how near each is to its bound.
 
     With --shape NAME, measure what a model of that size costs here.
     """
     if options.shape is None:
-        _bench_swarm(model, options, as_)
+        _bench_swarm(model, options, compute, as_)
     elif model is not None:
         raise click.UsageError("give MODEL or --shape, not both: a shape comes with its own peers")
     else:
-        _bench_shape(options.shape, options, as_)
+        _bench_shape(options.shape, options, compute, as_)
 
 
-def _bench_swarm(model: str | None, options: BenchOptions, as_: str) -> None:
+def _bench_swarm(
+    model: str | None, options: BenchOptions, compute: "ComputeOptions", as_: str
+) -> None:
     if model is None:
         raise click.UsageError("give MODEL to measure a swarm, or --shape NAME")
     of_shapes = {
@@ -161,11 +169,12 @@ def _bench_swarm(model: str | None, options: BenchOptions, as_: str) -> None:
         link_ms=options.link_ms or 0.0,
         identity=identity,
         head=options.head,  # type: ignore[arg-type]  # one of the choices
+        compute=compute,
     )
     command.show(run(command.measure(settings, quiet=as_ == "json")), settings.ways, as_)
 
 
-def _bench_shape(name: str, options: BenchOptions, as_: str) -> None:
+def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as_: str) -> None:
     of_swarms = {
         "--draft": options.draft,
         "--no-draft": options.no_draft,
@@ -188,7 +197,12 @@ def _bench_shape(name: str, options: BenchOptions, as_: str) -> None:
         count=options.count,
         max_new_tokens=options.max_new_tokens,
         plain_tokens=options.plain_tokens,
-        client=ClientOptions(head=options.head),  # type: ignore[typeddict-item]  # likewise
+        client=ClientOptions(
+            head=options.head,  # type: ignore[typeddict-item]  # one of the choices
+            device=compute.device,
+            draft_device=compute.draft_device,
+            draft_dtype=compute.draft_dtype,
+        ),
         others=tuple(
             name
             for name, asked in (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from swarm.chat.chat import Chat, Display
     from swarm.chat.reading import Terminal
+    from swarm.model.compute import ComputeOptions
 
 
 @click.command()
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 @decoding_options
 @entrance_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line and answer.")
-def chat(model: str, system: str, raw: bool, as_json: bool, decoding: DecodingOptions) -> None:
+def chat(
+    model: str,
+    system: str,
+    raw: bool,
+    as_json: bool,
+    decoding: DecodingOptions,
+    compute: "ComputeOptions",
+) -> None:
     """Talk with MODEL (a local folder or a hub id).
 
     In a terminal, /help lists the commands of the conversation. Otherwise every line of standard
@@ -42,7 +50,7 @@ def chat(model: str, system: str, raw: bool, as_json: bool, decoding: DecodingOp
     from swarm.request import context_tokens
 
     options = decoding.of_text(keep=True)
-    client = decoding.client(model, net, identity)
+    client = decoding.client(model, net, identity, compute)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
 
     async def converse() -> Chat:

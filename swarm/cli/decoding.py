@@ -1,7 +1,7 @@
 """How a text is decoded: the options that ``swarm generate`` and ``swarm chat`` share."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -12,6 +12,7 @@ from swarm.cli.options import (
     Number,
     Text,
     audit_option,
+    compute_options,
     head_option,
     quantization_option,
 )
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from swarm.client.head_choice import HeadChoice
     from swarm.config import Network
     from swarm.identity import Identity
+    from swarm.model.compute import ComputeOptions
     from swarm.request import Options
 
 # as in `swarm.decoding.rules`, which takes long to import
@@ -248,7 +250,13 @@ class DecodingOptions:
         Request.of(options)
         return options
 
-    def client(self, model: str, network: "Network", identity: "Identity | None") -> "SwarmClient":
+    def client(
+        self,
+        model: str,
+        network: "Network",
+        identity: "Identity | None",
+        compute: "ComputeOptions",
+    ) -> "SwarmClient":
         """Return a client of ``model``, which is not entered yet."""
         from swarm.client.client import SwarmClient
         from swarm.config import state_dir
@@ -264,11 +272,13 @@ class DecodingOptions:
             audit_rate=self.audit,
             quantization=self.quantization,
             head=self.head,
+            **asdict(compute),
         )
 
 
 def decoding_options(command: Command) -> Command:
-    """Add all options of a client and of one text, as one argument ``decoding``."""
+    """Add all options of a client and of one text, as the arguments ``decoding``, ``compute``."""
+    command = compute_options(command)
     command = grouped(DecodingOptions, "decoding")(command)
     for option in reversed((*DRAFTING, *VERIFYING, *SAMPLING, *SWARM)):
         command = option(command)

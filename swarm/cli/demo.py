@@ -1,11 +1,15 @@
 """``swarm demo``: a swarm on this machine."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.options import FILE, Number, Text, json_option
+from swarm.cli.options import FILE, Number, Text, compute_options, json_option
 from swarm.terminal.signals import run
+
+if TYPE_CHECKING:
+    from swarm.model.compute import ComputeOptions
 
 
 @click.command()
@@ -36,6 +40,7 @@ from swarm.terminal.signals import run
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve."
 )
+@compute_options
 @json_option
 def demo(
     peers: int,
@@ -44,6 +49,7 @@ def demo(
     picture: Path | None,
     served: bool,
     port: int,
+    compute: "ComputeOptions",
     as_json: bool,
 ) -> None:
     """Start a swarm of peer processes on this machine and compare three ways of decoding on it."""
@@ -54,8 +60,8 @@ def demo(
             )
         from swarm.gateway.demo import serve_demo
 
-        run(serve_demo(peers, link_ms, port))
+        run(serve_demo(peers, link_ms, port, compute))
         return
     from swarm.demo.show import run_demo
 
-    run(run_demo(peers, link_ms, prompts, as_json, picture))
+    run(run_demo(peers, link_ms, prompts, as_json, picture, compute))

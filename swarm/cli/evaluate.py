@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,7 @@ from swarm.cli.options import (
     ModelName,
     Number,
     bootstrap_option,
+    compute_options,
     format_options,
     identity_option,
     named_identity,
@@ -19,6 +21,9 @@ from swarm.cli.options import (
     network_option,
 )
 from swarm.demo import locate
+
+if TYPE_CHECKING:
+    from swarm.model.compute import ComputeOptions
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class ComparisonOptions:
     help="Processes; the default is half of the cores.",
 )
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens per loop, as PNG or SVG.")
+@compute_options
 @identity_option
 @bootstrap_option
 @network_option
@@ -126,6 +132,7 @@ class ComparisonOptions:
 def evaluate(
     task: TaskOptions,
     comparison: ComparisonOptions,
+    compute: "ComputeOptions",
     plot: Path | None,
     as_: str,
     bootstrap: tuple[str, ...],
@@ -159,5 +166,6 @@ def evaluate(
         network=named_network(bootstrap, network) if bootstrap else None,
         identity=named_identity(),
         quiet=as_ == "json",
+        compute=compute,
     )
     command.show(loaded, command.evaluate(loaded, settings), settings.margin, as_, plot)

@@ -14,6 +14,7 @@ from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
     from swarm.errors import SwarmIncomplete
+    from swarm.model.compute import ComputeOptions
     from swarm.outputs import Generation
 
 
@@ -29,14 +30,19 @@ if TYPE_CHECKING:
 @entrance_options
 @json_option
 def generate(
-    model: str, prompt: str, explain: bool, as_json: bool, decoding: DecodingOptions
+    model: str,
+    prompt: str,
+    explain: bool,
+    as_json: bool,
+    decoding: DecodingOptions,
+    compute: "ComputeOptions",
 ) -> None:
     """Continue PROMPT with MODEL (a local folder or a hub id)."""
     net, identity = entrance()
     from swarm.errors import SwarmIncomplete
 
     options = decoding.of_text()
-    client = decoding.client(model, net, identity)
+    client = decoding.client(model, net, identity, compute)
 
     async def write() -> "tuple[Generation, SwarmIncomplete | None]":
         with activity(as_json) as waiting_for:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarm.cli.grouping import option_group
 from swarm.demo import DRAFT, TARGET, locate
+from swarm.model.compute import DEVICE_NAMES, DRAFT_DTYPES, ComputeOptions, is_device
 from swarm.model.folder import look
 from swarm.model.quantization import QUANTIZATIONS
 from swarm.util import logs
@@ -57,6 +59,17 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [
             CompletionItem(incomplete, type="dir")
         ]
+
+
+class DeviceName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A device to compute on, which need not be there."""
+
+    name = "DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_device(str(value)):
+            self.fail(f"{value!r} is no device; give {DEVICE_NAMES}", param, ctx)
+        return str(value)
 
 
 class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
@@ -158,6 +171,34 @@ quantization_option = click.option(
     type=click.Choice(["none", *QUANTIZATIONS]),
     help="Store the layers' weights as they are, or in 8 or 4 bits. Each is a swarm of its own.",
 )
+
+
+compute_options = option_group(
+    ComputeOptions,
+    "compute",
+    click.option(
+        "--device",
+        type=DeviceName(),
+        default="auto",
+        show_default=True,
+        help=f"Where the client's own part of the model is computed: {DEVICE_NAMES}.",
+    ),
+    click.option(
+        "--draft-device",
+        type=DeviceName(),
+        default="auto",
+        show_default=True,
+        help="Where the draft model is computed; auto is the same as --device.",
+    ),
+    click.option(
+        "--draft-dtype",
+        type=click.Choice(DRAFT_DTYPES),
+        default="auto",
+        show_default=True,
+        help="Weights of the draft model; auto is the fastest here. The text stays the same.",
+    ),
+)
+"""Adds where a client computes, as the argument ``compute``."""
 
 
 def logging_options(group: Callable[..., Any]) -> Callable[..., Any]:

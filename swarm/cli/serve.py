@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from swarm.cli.options import (
     FILE,
     ModelName,
     audit_option,
+    compute_options,
     entrance,
     entrance_options,
     grace_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from swarm.client.head_choice import HeadChoice
     from swarm.gateway.keys import ApiKeys
     from swarm.gateway.server import Settings
+    from swarm.model.compute import ComputeOptions
 
 NO_DRAFT = "none"
 OPEN_WARNING = (
@@ -129,6 +131,7 @@ class GatewayClientOptions:
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one JSON object.")
 @quantization_option
 @head_option
+@compute_options
 @entrance_options
 @grouped(GatewayOptions, "gateway")
 @grouped(GatewayClientOptions, "options")
@@ -137,6 +140,7 @@ def serve(
     drafts: tuple[str, ...],
     gateway: GatewayOptions,
     options: GatewayClientOptions,
+    compute: "ComputeOptions",
     as_json: bool,
 ) -> None:
     """Serve MODEL to OpenAI clients and browsers, over the peers of a swarm."""
@@ -162,6 +166,7 @@ def serve(
             quantization=options.quantization,
             head=options.head,
             speaks_for=options.speaks_for,
+            **asdict(compute),
         )
         for model, draft in pairs
     ]

@@ -18,7 +18,8 @@ from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
-from swarm.client.generation import Executors, GenerationStream
+from swarm.client.cpu_threads import Executors
+from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
 from swarm.client.models import ClientModels
 from swarm.client.pinger import Pinger
@@ -31,12 +32,13 @@ from swarm.config import load_network
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft_dtype import check_compute
 from swarm.model.folder import folder_of, look
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
 from swarm.model.source import check_on_hub
 from swarm.network.known_peers import KnownPeers, Reputation
-from swarm.outputs import Audits, Generation
+from swarm.outputs import Audits, Compute, Generation
 from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
@@ -74,11 +76,18 @@ class SwarmClient:
             memory.
         speaks_for: how many clients a gateway speaks for. It may ask that many times what one
             client may ask of a peer, as far as the peer's operator allows.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` for the LM head; by default the first GPU,
+            if there is one and the model is not small.
+        draft_device: likewise for the draft model; by default the same as ``device``.
+        draft_dtype: ``float32``, ``bfloat16``, ``int8`` or ``nf4`` for the draft model's weights;
+            by default the fastest one on this computer, measured. The text does not depend on it.
 
     Raises:
-        ConfigError: for a malformed address or network name, an unknown quantization or choice of
-            the head, an audit rate that is no share, or a number of clients out of range, at once.
-        NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch: on entering.
+        ConfigError: for a malformed address or network name, an unknown quantization, choice of the
+            head, device or dtype, an audit rate that is no share, or a number of clients out of
+            range, at once.
+        NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch, NoSuchDevice: on
+            entering.
     """
 
     def __init__(self, model: str, **options: Unpack[ClientOptions]) -> None:
@@ -134,6 +143,7 @@ class SwarmClient:
             )
         )
         self._models = await loading
+        await self._models.threads.give_to(self._threads)
         self._pinger = Pinger(self._swarm.dialer, self._swarm.connections)
         life.push_async_callback(self._pinger.close)
         self._router = self._route(self._swarm, checkpoint)
@@ -184,6 +194,7 @@ class SwarmClient:
 
         Raises:
             ModelNotFound, DamagedModel, UnsupportedModel.
+            NoSuchDevice, ConfigError: if this computer cannot compute as it is asked to.
         """
         if self._checkpoint is None:
             self._checkpoint = await asyncio.to_thread(self._look)
@@ -194,6 +205,7 @@ class SwarmClient:
         checkpoint = Checkpoint.open(settings.model, named(settings.quantization))
         rehearsed(checkpoint)
         checkpoint.tokenizer()
+        check_compute(settings.compute)
         if settings.draft is not None:
             look(settings.draft, draft=True)
             if folder_of(settings.draft) is None:
@@ -204,8 +216,13 @@ class SwarmClient:
         """Load what the client computes with. Reads all weights of a local folder, so it must not
         run on the event loop."""
         settings = self._settings
-        head = holds_head(settings.head, checkpoint)
-        models = ClientModels.of(checkpoint, settings.draft, settings.key_patterns, head)
+        models = ClientModels.of(
+            checkpoint,
+            settings.draft,
+            settings.key_patterns,
+            holds_head(settings.head, checkpoint),
+            settings.compute,
+        )
         _ = models.checkpoint.fingerprint
         return models
 
@@ -294,6 +311,14 @@ class SwarmClient:
         return await Scorer(self.models, self._threads, self._router).read(
             self._ids(prompt), logits_to_keep
         )
+
+    @property
+    def compute(self) -> Compute:
+        """Where the client computes its own part, and in which dtype it drafts.
+
+        Raises RuntimeError outside of the ``async with`` block.
+        """
+        return self.models.compute
 
     @property
     def audits(self) -> Audits:

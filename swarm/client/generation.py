@@ -7,9 +7,8 @@ And the main loop judges the answers.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
@@ -23,6 +22,7 @@ from swarm.chain.standby import Standby
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
+from swarm.client.cpu_threads import Executors
 from swarm.client.judging import judge
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
@@ -40,14 +40,6 @@ from swarm.wire.messages import FaultCode
 
 CANDIDATES = 64  # that a peer tells of each prediction: half a kilobyte, and rarely too few
 OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
-
-
-@dataclass(frozen=True)
-class Executors:
-    """Where a client computes, so that the event loop stays free. One thread each."""
-
-    drafting: Executor
-    judging: Executor
 
 
 class GenerationStream:

@@ -9,7 +9,16 @@ from swarm.decoding.bound import time_bound_ms
 from swarm.decoding.counts import Counts
 from swarm.decoding.decoder import FinishReason
 from swarm.decoding.policy import PlainReason
-from swarm.outputs import DrafterKind, Failover, Measured, RouteStop, StageTimes, Stats
+from swarm.outputs import (
+    ONE_CORE,
+    Compute,
+    DrafterKind,
+    Failover,
+    Measured,
+    RouteStop,
+    StageTimes,
+    Stats,
+)
 from swarm.routing.chain import Stage
 
 
@@ -41,6 +50,7 @@ class TextFacts:
     drafter: DrafterKind | None = None
     plain_reason: PlainReason | None = None
     own_head: bool = True
+    compute: Compute = ONE_CORE
 
 
 @dataclass
@@ -159,6 +169,7 @@ class Meter:
             finish_reason=facts.finish_reason,
             drafter=facts.drafter,
             plain_reason=facts.plain_reason,
+            compute=facts.compute,
             share=self.path.share(),
             head="local" if facts.own_head else "peer",
             judge_ms=_mean(self.judge_s[1:] or self.judge_s) * 1e3 if self.judge_s else None,

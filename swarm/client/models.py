@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from swarm.audit.guard import Guard
+from swarm.client.cpu_threads import ONE_EACH, CpuThreads
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import AUTOMATIC, SMALL_WEIGHTS, ComputeOptions
+from swarm.model.device import choose_device
 from swarm.model.draft import DraftModel
 from swarm.model.head import Head
 from swarm.model.quantization import Quantization
+from swarm.outputs import Compute
 
 NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
 
@@ -30,6 +35,7 @@ class ClientModels:
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
+    threads: CpuThreads = ONE_EACH  # that a client drafts and judges with
 
     @classmethod
     def load(
@@ -39,12 +45,13 @@ class ClientModels:
         key_patterns: Mapping[str, str] = NO_PATTERNS,
         quantization: Quantization | None = None,
         head: bool = True,
+        options: ComputeOptions = AUTOMATIC,
     ) -> "ClientModels":
         """Load the models; ``quantization`` is that of the peers' layers, and changes nothing here.
 
         Raise what `Checkpoint.open` and `of` raise.
         """
-        return cls.of(Checkpoint.open(model, quantization), draft, key_patterns, head)
+        return cls.of(Checkpoint.open(model, quantization), draft, key_patterns, head, options)
 
     @classmethod
     def of(
@@ -53,22 +60,48 @@ class ClientModels:
         draft: str | None,
         key_patterns: Mapping[str, str] = NO_PATTERNS,
         head: bool = True,
+        options: ComputeOptions = AUTOMATIC,
     ) -> "ClientModels":
-        """Load the models of a checkpoint; without ``head`` a peer has to hold it.
+        """Load the models of a checkpoint to where ``options`` says.
 
-        Raise what `Checkpoint.tokenizer`, `Head.load`, `DraftModel.load` and `make_lexicon` raise.
+        Without ``head`` a peer has to hold it.
+
+        Raise what `Checkpoint.tokenizer`, `choose_device`, `Head.load`, `DraftModel.load` and
+        `make_lexicon` raise.
         """
         tokenizer = checkpoint.tokenizer()
-        own_head = Head.load(checkpoint) if head else None
-        if own_head is not None:
+        weights = checkpoint.vocab_size * checkpoint.hidden_size  # of the head
+        own_head = None
+        if head:
+            own_head = Head.load(checkpoint, device=choose_device(options.device, weights))
             own_head.round()
+        drafting = DraftModel.load(draft, checkpoint, tokenizer, options) if draft else None
+        beside = (
+            own_head is not None
+            and drafting is not None
+            and {own_head.device.type, drafting.device.type} == {"cpu"}
+            and max(weights, drafting.weights) >= SMALL_WEIGHTS
+        )
         return cls(
             checkpoint,
             tokenizer,
             own_head,
-            DraftModel.load(draft, checkpoint, tokenizer) if draft else None,
+            drafting,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),
+            threads=CpuThreads.shared(torch.get_num_threads(), beside),
+        )
+
+    @property
+    def compute(self) -> Compute:
+        """Where the client computes, and in which dtype it drafts."""
+        draft = self.draft
+        return Compute(
+            device=None if self.head is None else str(self.head.device),
+            draft_device=None if draft is None else str(draft.device),
+            draft_dtype=None if draft is None else draft.dtype,
+            judging_threads=self.threads.judging,
+            drafting_threads=self.threads.drafting,
         )
 
     @property

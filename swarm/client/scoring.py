@@ -14,7 +14,7 @@ from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
-from swarm.client.generation import Executors
+from swarm.client.cpu_threads import Executors
 from swarm.client.models import ClientModels
 from swarm.decoding.windows import windows
 from swarm.request import check_tokens

@@ -322,6 +322,7 @@ class TextSequence:
             failovers=failovers,
             finish_reason=decoder.finish_reason,
             route=route,
+            compute=self.models.compute,
         )
         return Generation(
             text="".join(piece.text for piece in self.pieces),

@@ -10,6 +10,7 @@ from swarm.client.head_choice import HeadChoice, check_head_choice
 from swarm.config import Network
 from swarm.errors import ConfigError
 from swarm.identity import Identity
+from swarm.model.compute import AUTO, ComputeOptions
 from swarm.model.quantization import named
 from swarm.wire.messages import MAX_CLIENTS
 
@@ -32,6 +33,9 @@ class ClientOptions(TypedDict, total=False):
     quantization: str | None
     speaks_for: int
     head: HeadChoice
+    device: str
+    draft_device: str
+    draft_dtype: str
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class ClientSettings:
     """The arguments of `SwarmClient`, which says what they mean.
 
     Raises:
-        ConfigError: for an unknown quantization or choice of the head, an audit rate that is no
-            share, or a number of clients out of range.
+        ConfigError: for an unknown quantization, choice of the head, device or dtype, an audit rate
+            that is no share, or a number of clients out of range.
     """
 
     model: str
@@ -57,6 +61,9 @@ class ClientSettings:
     quantization: str | None = None
     speaks_for: int = 1
     head: HeadChoice = "auto"
+    device: str = AUTO
+    draft_device: str = AUTO
+    draft_dtype: str = AUTO
 
     def __post_init__(self) -> None:
         if not 1 <= self.speaks_for <= MAX_CLIENTS:
@@ -71,3 +78,9 @@ class ClientSettings:
             )
         check_head_choice(self.head)
         named(self.quantization)
+        _ = self.compute
+
+    @property
+    def compute(self) -> ComputeOptions:
+        """Where the client computes."""
+        return ComputeOptions(self.device, self.draft_device, self.draft_dtype)

@@ -17,6 +17,7 @@ from swarm.bench.ways import BRANCHES, PAPERS_WINDOW, PLAIN
 from swarm.client.client import SwarmClient
 from swarm.demo.problems import problems
 from swarm.demo.swarm import demo_swarm
+from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.outputs import Generation, Piece, Stats
 from swarm.terminal.console import LEGEND, STYLES, time_and_bottleneck
 from swarm.terminal.tables import print_table
@@ -29,19 +30,25 @@ WAYS = (PLAIN, PAPERS_WINDOW, BRANCHES)
 
 
 async def run_demo(
-    peers: int, link_ms: float, prompts: Sequence[str], as_json: bool, picture: Path | None = None
+    peers: int,
+    link_ms: float,
+    prompts: Sequence[str],
+    as_json: bool,
+    picture: Path | None = None,
+    compute: ComputeOptions = AUTOMATIC,
 ) -> None:
     """Run the whole demonstration.
 
     Args:
         as_json: print one JSON object and nothing else.
         picture: an SVG file for the run as a terminal shows it.
+        compute: where the client computes.
     """
     width = PICTURE_WIDTH if picture else None
     console = Console(quiet=as_json, record=picture is not None, width=width)
     prompts = prompts or [p.prompt for p in islice(problems(SEED, held_out=True), PROMPTS)]
     console.print(f"Starting a bootstrap node and {peers} peers as processes on this machine ...")
-    async with demo_swarm(peers, link_ms) as (_, client):
+    async with demo_swarm(peers, link_ms, compute) as (_, client):
         stages = [link.stage for link in await client.find_chain()]
         names = [f"{each.first}:{each.last} ...{each.peer_id[-6:]}" for each in stages]
         route = "  >  ".join(names)

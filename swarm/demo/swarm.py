@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import torch
 
@@ -9,14 +10,18 @@ from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import AUTOMATIC, ComputeOptions
 
 
 @asynccontextmanager
-async def demo_swarm(peers: int, link_ms: float) -> AsyncIterator[tuple[LocalSwarm, SwarmClient]]:
+async def demo_swarm(
+    peers: int, link_ms: float, compute: ComputeOptions = AUTOMATIC
+) -> AsyncIterator[tuple[LocalSwarm, SwarmClient]]:
     """Start ``peers`` peers that share the demo target, and open a client that drafts for it.
 
     Args:
         link_ms: emulated delay of every link, one way.
+        compute: where the client computes.
 
     Raises:
         ProcessFailed, NotStarted: if the swarm does not come up.
@@ -30,6 +35,7 @@ async def demo_swarm(peers: int, link_ms: float) -> AsyncIterator[tuple[LocalSwa
             network=swarm.network,
             link_ms=link_ms,
             audit_rate=0.0,
+            **asdict(compute),
         )
         async with client:
             yield swarm, client

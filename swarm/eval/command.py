@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
 from swarm.identity import Identity
+from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.terminal import signals
 
 
@@ -31,6 +32,7 @@ class EvalSettings:
         network: a swarm to decode over; None to decode in worker processes.
         identity: the client's in that swarm; None for a new one.
         quiet: show no progress.
+        compute: where this computer computes.
     """
 
     model: str
@@ -45,6 +47,7 @@ class EvalSettings:
     network: Network | None
     identity: Identity | None = None
     quiet: bool = False
+    compute: ComputeOptions = AUTOMATIC
 
 
 def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
@@ -99,7 +102,9 @@ def _decode(
 
         if settings.network is None:
             workers = settings.workers or max(1, (os.cpu_count() or 2) // 2)
-            return run_in_process(evaluation, settings.model, settings.draft, workers, progress)
+            return run_in_process(
+                evaluation, settings.model, settings.draft, workers, progress, settings.compute
+            )
         return signals.run(_over_swarm(evaluation, settings, settings.network, progress))
 
 
@@ -115,5 +120,6 @@ async def _over_swarm(
         network=network,
         identity=settings.identity,
         audit_rate=0.0,
+        **asdict(settings.compute),
     ) as client:
         return await run_over_swarm(evaluation, client, progress)

@@ -12,6 +12,7 @@ from swarm.client.models import ClientModels, make_lexicon
 from swarm.client.sequence import TextSequence
 from swarm.decoding.windows import Window
 from swarm.eval.variant import Variant
+from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request
@@ -55,20 +56,20 @@ class Whole:
             use_cache=True,
             logits_to_keep=max(1, window.tail),
         ).logits[0, :, : self.vocab_size]
-        return logits.float() if window.tail else logits[:0].float()
+        return (logits if window.tail else logits[:0]).float().cpu()
 
 
 class InProcess:
     """Target and draft, whole, in this process. Use it from one thread."""
 
-    def __init__(self, model: str, draft: str | None) -> None:
+    def __init__(self, model: str, draft: str | None, compute: ComputeOptions = AUTOMATIC) -> None:
         """Raises `SwarmError` as `ClientModels.load` does."""
-        self.models = ClientModels.load(model, draft)
+        self.models = ClientModels.load(model, draft, options=compute)
         with without_progress_bar():
             loaded = AutoModelForCausalLM.from_pretrained(
                 model, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
             )
-        self.target: PreTrainedModel = loaded.eval()
+        self.target: PreTrainedModel = loaded.eval().to(self.models.own_head.device)
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
 
     def sample(self, prompt: str, variant: Variant, options: Options) -> EvalSample:

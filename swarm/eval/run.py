@@ -14,6 +14,8 @@ from swarm.errors import UsageError
 from swarm.eval.engine import EvalSample, InProcess
 from swarm.eval.tasks import Task
 from swarm.eval.variant import Variant
+from swarm.model.compute import AUTOMATIC, ComputeOptions
+from swarm.model.draft_dtype import check_compute
 
 AT_ONCE = 4  # generations side by side over a swarm
 
@@ -47,21 +49,25 @@ def run_in_process(
     draft: str | None,
     workers: int,
     progress: Callable[[int], None],
+    compute: ComputeOptions = AUTOMATIC,
 ) -> dict[str, list[EvalSample]]:
     """Decode in worker processes; return the samples of every variant, in the task's order.
 
     Args:
         progress: called with the number of samples that were completed since the last call.
+        compute: where the workers compute.
 
     Raises:
+        NoSuchDevice, ConfigError: if this computer cannot compute so.
         SwarmError: if the models cannot be loaded or a prompt cannot be decoded.
     """
+    check_compute(compute)
     jobs = list(_jobs(evaluation))
     # A forked torch may wait for threads that it does not have.
     context = multiprocessing.get_context("spawn")
     # Set before the workers start: each has one core, which several threads would only contend for.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(workers, context, _start_worker, (model, draft)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (model, draft, compute)) as pool:
         samples = []
         for sample in pool.map(_work, jobs, chunksize=1):
             samples.append(sample)
@@ -125,10 +131,10 @@ def _by_variant(
 _engine: InProcess | None = None  # of a worker process
 
 
-def _start_worker(model: str, draft: str | None) -> None:
+def _start_worker(model: str, draft: str | None, compute: ComputeOptions) -> None:
     global _engine
     torch.set_num_threads(1)
-    _engine = InProcess(model, draft)
+    _engine = InProcess(model, draft, compute)
 
 
 def _work(job: Job) -> EvalSample:

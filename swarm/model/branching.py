@@ -68,7 +68,7 @@ class BranchingModel:
             rows: indices of the tokens whose logits are returned.
 
         Returns:
-            ``[len(rows), head]``.
+            ``[len(rows), head]`` float32, on the CPU.
 
         Raises:
             SpanError: for a placement that does not fit the cache.
@@ -87,7 +87,7 @@ class BranchingModel:
                 logits_to_keep=len(rows) if last else upload(torch.tensor(rows), self.device),
             ).logits
         cache.advance(count)
-        return logits[0]
+        return logits[0].float().cpu()
 
     @torch.inference_mode()
     def _agrees_with(self, model: PreTrainedModel) -> bool:
@@ -98,7 +98,7 @@ class BranchingModel:
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.known, (CHECK_TOKENS,), generator=generator).tolist()
         ids = torch.tensor([tokens], device=self.device)
-        expected = model(input_ids=ids, use_cache=False).logits[0].float()
+        expected = model(input_ids=ids, use_cache=False).logits[0].float().cpu()
         reader = self.reader()
         tree = TokenTree()
         cut = CHECK_TOKENS * 2 // 3
@@ -110,7 +110,7 @@ class BranchingModel:
         assert branched is not None
         first = reader.read(start, placed, range(len(start)))
         second = reader.read(rest, branched, range(1, len(rest)))
-        error = (torch.cat([first, second]).float() - expected).norm() / expected.norm()
+        error = (torch.cat([first, second]) - expected).norm() / expected.norm()
         return bool(error <= (TOLERANCE if model.dtype == torch.float32 else ROUGH_TOLERANCE))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.decoding.drafting.drafter import Drafter
 from swarm.decoding.drafting.model import ModelDrafter
@@ -14,8 +14,9 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft_loading import load_draft
 from swarm.model.edge import explained
-from swarm.model.fit import check_draft, without_progress_bar
 from swarm.model.folder import look
 from swarm.model.tokenizer import read_tokenizer
 
@@ -24,6 +25,7 @@ from swarm.model.tokenizer import read_tokenizer
 # less, the draft was made for other languages, or we do not understand its spelling, and most of
 # its guesses would cost a forward pass for nothing. Estimated, not measured.
 MIN_COVERAGE = 0.25
+AS_IT_IS = ComputeOptions(device="cpu", draft_dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,33 @@ class DraftModel:
 
     Attributes:
         branching: the same weights, reading trees; None for a model that cannot.
+        dtype: the name of its weights' dtype, one of `swarm.model.compute.DRAFT_DTYPES`.
+        weights: how many it has.
     """
 
     model: PreTrainedModel
     vocabulary: Vocabulary
     branching: BranchingModel | None
+    dtype: str
+    weights: int
 
     @classmethod
     def load(
-        cls, name: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase
+        cls,
+        name: str,
+        target: Checkpoint,
+        tokenizer: PreTrainedTokenizerBase,
+        options: ComputeOptions = AS_IT_IS,
     ) -> "DraftModel":
         """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
+
+        Args:
+            options: by default it is loaded in float32 on the CPU.
 
         Raises:
             ModelNotFound, DamagedModel, UnsupportedModel: if there is no such model, or it cannot
                 be loaded.
+            NoSuchDevice, ConfigError: if this computer has no such device, or cannot quantize so.
             DraftMismatch: if less than MIN_COVERAGE of its vocabulary, or of the target's, is in
                 both.
         """
@@ -57,17 +71,14 @@ class DraftModel:
             # The vocabulary first: a draft that cannot serve need not be downloaded.
             own = read_tokenizer(name, name)
             vocabulary = _vocabulary(name, own, target, tokenizer)
-            with without_progress_bar():
-                model, report = AutoModelForCausalLM.from_pretrained(
-                    name,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                )
-        check_draft(name, model, report)
-        model.eval()
-        return cls(model, vocabulary, BranchingModel.of(model))
+            loaded = load_draft(name, options)
+        branching = BranchingModel.of(loaded.model)
+        return cls(loaded.model, vocabulary, branching, loaded.dtype, loaded.weights)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""

@@ -92,15 +92,18 @@ class Head:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits of raw outputs: [n, hidden] in any dtype -> [n, vocab] in float32."""
+        """Return the logits of raw outputs: [n, hidden] in any dtype -> [n, vocab] in float32.
+
+        The result is on the CPU, as that of `normed`.
+        """
         logits: Tensor = self._behind_layers(self._model, hidden).logits
-        return logits[0].float()
+        return logits[0].float().cpu()
 
     @torch.inference_mode()
     def normed(self, hidden: Tensor) -> Tensor:
         """Apply the final norm to raw outputs: [n, hidden] in any dtype -> the same in float32."""
         normed: Tensor = self._behind_layers(self._decoder, hidden).last_hidden_state
-        return normed[0].float()
+        return normed[0].float().cpu()
 
     @torch.inference_mode()
     def bounds(self, hidden: Tensor) -> tuple[Bounds, Refine]:

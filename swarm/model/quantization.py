@@ -68,8 +68,8 @@ class Quantization:
             return f"{self.name} needs {rows}, and one has {odd[1]}"
         return None
 
-    def check(self, device: "torch.device") -> None:
-        """Raise `ConfigError` if this computer cannot load it for that device."""
+    def check(self, device: "torch.device", field: str = "quantization") -> None:
+        """Raise `ConfigError` about ``field`` if this computer cannot load it for that device."""
         from transformers import utils
 
         available = {
@@ -81,13 +81,13 @@ class Quantization:
         if missing:
             needs = f"{self.name} needs {' and '.join(missing)}"
             problem = f"{needs}, or a newer one than is installed here; {INSTALL}"
-            raise ConfigError("quantization", problem)
+            raise ConfigError(field, problem)
         if device.type not in DEVICES:
             devices = " and ".join(DEVICES)
             problem = (
                 f"{self.name} weights are computed with on {devices} only, not on {device.type}"
             )
-            raise ConfigError("quantization", problem)
+            raise ConfigError(field, problem)
 
     def settings(self, without: list[str], dtype: "torch.dtype") -> Any:
         """Return `from_pretrained`'s ``quantization_config``, for all modules but ``without``."""

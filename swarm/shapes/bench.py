@@ -119,6 +119,7 @@ class ShapeResult:
             "shape": facts,
             "ways": [row.as_dict() for row in self.rows()],
             **others,
+            "compute": asdict(self.clients[NOW][0].plain.stats.compute),
             "prompts": [comparison.as_dict() for comparison in self.clients[NOW]],
         }
 
@@ -170,6 +171,9 @@ async def client_of(
     if name == WITHOUT_HEAD:
         options["head"] = "peer"
     dense = name == AS_BEFORE
+    if dense:
+        options["device"] = options["draft_device"] = "cpu"
+        options["draft_dtype"] = "float32"
     async with ShapedClient(str(folder / "target"), guesser, dense=dense, **options) as client:
         yield client
 

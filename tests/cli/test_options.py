@@ -1,10 +1,13 @@
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 
+from swarm.cli.main import app
 from swarm.cli.options import (
     bootstrap_option,
+    compute_options,
     identity_option,
     named_identity,
     named_network,
@@ -12,6 +15,7 @@ from swarm.cli.options import (
 )
 from swarm.config import Network, create_network_key, load_network_key
 from swarm.identity import Identity
+from swarm.model.compute import ComputeOptions
 
 
 def test_the_command_line_names_the_network_its_files_and_who_we_are(tmp_path: Path) -> None:
@@ -48,3 +52,26 @@ def test_the_command_line_names_the_network_its_files_and_who_we_are(tmp_path: P
     assert one is not None
     assert again is not None
     assert one.peer_id == again.peer_id
+
+
+@pytest.mark.parametrize("name", ["generate", "chat", "serve", "bench", "demo", "eval"])
+def test_every_command_that_decodes_says_where_the_client_computes(name: str) -> None:
+    options = {option for parameter in app.commands[name].params for option in parameter.opts}
+    assert {"--device", "--draft-device", "--draft-dtype"} <= options
+
+
+def test_where_the_client_computes_is_one_argument() -> None:
+    @click.command()
+    @compute_options
+    def command(compute: ComputeOptions) -> None:
+        click.echo(repr(compute))
+
+    def said(*arguments: str) -> str:
+        return CliRunner().invoke(command, arguments).output
+
+    assert said() == f"{ComputeOptions()!r}\n"
+    asked = ComputeOptions("cuda:1", "cpu", "int8")
+    given = ("--device", "cuda:1", "--draft-device", "cpu", "--draft-dtype", "int8")
+    assert said(*given) == f"{asked!r}\n"
+    assert "'gpu' is no device; give auto, cpu, cuda, cuda:N or mps" in said("--device", "gpu")
+    assert "'int4' is not one of" in said("--draft-dtype", "int4")

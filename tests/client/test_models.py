@@ -5,6 +5,8 @@ import torch
 from helpers.loopback import WORDS
 from helpers.models import VOCAB
 from swarm.client.models import ClientModels
+from swarm.model.compute import ComputeOptions
+from swarm.outputs import Compute
 
 
 def test_the_head_and_the_tokenizer_are_the_targets(target):
@@ -16,3 +18,25 @@ def test_the_head_and_the_tokenizer_are_the_targets(target):
 
 def test_the_draft_model_comes_with_them(target, draft):
     assert ClientModels.load(target, draft).draft.model.config.model_type == "qwen3"
+
+
+def test_the_models_say_where_they_compute(target, draft):
+    options = ComputeOptions(device="cpu", draft_dtype="int8")
+    threads = torch.get_num_threads()
+    assert ClientModels.load(target, draft, options=options).compute == Compute(
+        device="cpu",
+        draft_device="cpu",
+        draft_dtype="int8",
+        judging_threads=threads,  # they are small
+        drafting_threads=threads,
+    )
+    alone = ClientModels.load(target, None).compute
+    assert (alone.draft_device, alone.draft_dtype) == (None, None)
+
+
+def test_large_models_on_the_cpu_share_its_threads(target, draft, monkeypatch):
+    monkeypatch.setattr("swarm.client.models.SMALL_WEIGHTS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    compute = ClientModels.load(target, draft).compute
+    assert (compute.judging_threads, compute.drafting_threads) == (4, 4)
+    assert ClientModels.load(target, None).compute.judging_threads == 8

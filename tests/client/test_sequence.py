@@ -243,7 +243,9 @@ def draft(tmp_path_factory):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
-    return DraftModel(model, SameVocabulary(VOCAB), BranchingModel.of(model))
+    return DraftModel(
+        model, SameVocabulary(VOCAB), BranchingModel.of(model), "float32", model.num_parameters()
+    )
 
 
 def stream(target, request, draft, seed):

@@ -9,6 +9,7 @@ from swarm import BlockingClient, ClientOptions, SwarmClient
 from swarm.client.settings import ClientSettings
 from swarm.config import Network
 from swarm.errors import ConfigError
+from swarm.model.device import NoSuchDevice
 
 NETWORK = Network("test")
 
@@ -28,6 +29,9 @@ def test_the_options_of_the_client_are_those_that_it_documents() -> None:
         ("speaks_for", 0),
         ("speaks_for", 10**9),
         ("quantization", "int7"),
+        ("device", "gpu"),
+        ("draft_device", "cuda:x"),
+        ("draft_dtype", "int7"),
     ],
 )
 @pytest.mark.parametrize("client", [SwarmClient, BlockingClient])
@@ -41,3 +45,14 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
 def test_an_option_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="'drafts'"):
         SwarmClient("model", network=NETWORK, drafts="draft")  # type: ignore[call-arg]
+
+
+async def test_a_device_that_is_not_here_is_noticed_before_a_network_is_entered(
+    target: str, draft: str
+) -> None:
+    for client in (
+        SwarmClient(target, network=NETWORK, device="cuda:99"),
+        SwarmClient(target, draft=draft, network=NETWORK, draft_device="cuda:99"),
+    ):
+        with pytest.raises(NoSuchDevice, match="'cuda:99'"):
+            await client.check_models()

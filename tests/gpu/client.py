@@ -1,6 +1,5 @@
 """What a client computes on a device: its head, and its draft model."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
-from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import ComputeOptions
 from swarm.model.draft import DraftModel
 from swarm.model.head import Head
 from swarm.shapes.folder import write_draft, write_target
@@ -106,9 +105,8 @@ def _load(
     device: torch.device,
     dtype: str,
 ) -> DraftModel:
-    loaded = DraftModel.load(draft, target, tokenizer)
-    model = loaded.model.to(device, DTYPES[dtype])  # type: ignore[arg-type]
-    return replace(loaded, model=model, branching=BranchingModel.of(model))
+    options = ComputeOptions(device=str(device), draft_dtype=dtype)
+    return DraftModel.load(draft, target, tokenizer, options)
 
 
 def _pass_ms(model: DraftModel, leaves: int, steps: int) -> float:

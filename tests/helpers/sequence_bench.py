@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from helpers.models import VOCAB
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
+from swarm.outputs import ONE_CORE
 from swarm.request import Request
 
 PROMPT = [5, 6, 7, 8]
@@ -31,6 +32,7 @@ def models(eos=frozenset(), draft=None):
         head=None,
         lexicon=lexicon,
         confidence=Confidence(),
+        compute=ONE_CORE,
     )
 
 

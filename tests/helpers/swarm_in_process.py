@@ -25,7 +25,8 @@ from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
-from swarm.client.generation import Executors, GenerationStream
+from swarm.client.cpu_threads import Executors
+from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
 from swarm.model.checkpoint import Checkpoint

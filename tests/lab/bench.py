@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from lab.drafts import drafts
 from lab.ground import Ground, ground
 from lab.internet import Internet, congestion_control
 from lab.links import Link
@@ -57,6 +58,7 @@ class Results:
     weather: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
     sizes: list[dict[str, Any]]
+    draft: list[dict[str, Any]]
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -120,11 +122,24 @@ async def real_sizes(results: Results, emulated: bool) -> None:
         results.save()
 
 
+async def draft_models(results: Results, emulated: bool) -> None:
+    """Measure a draft model of 0.6B in every dtype, and beside a head that judges."""
+    for row in drafts():
+        results.draft.append(row)
+        results.save()
+        print(", ".join(f"{name} {_short(value)}" for name, value in row.items()), flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else f"{value}"
+
+
 SECTIONS: dict[str, Callable[[Results, bool], Awaitable[None]]] = {
     "matrix": matrix,
     "weather": weather,
     "sessions": sessions,
     "sizes": real_sizes,
+    "draft": draft_models,
 }
 
 
@@ -198,7 +213,7 @@ async def run(folder: Path, only: list[str]) -> None:
             f"{impossible} Members hold back their own messages instead: no jitter, loss or"
             " bandwidth."
         )
-    results = Results(folder, _facts(not impossible), [], [], [], [])
+    results = Results(folder, _facts(not impossible), [], [], [], [], [])
     started = time.perf_counter()
     for name, section in SECTIONS.items():
         if not only or name in only:

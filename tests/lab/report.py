@@ -12,6 +12,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from lab.drafts import draft_tables
 from lab.sizes import plot_sizes, size_tables
 from swarm.bench.figures import WayFigures, figures_from
 from swarm.bench.show import markdown
@@ -35,6 +36,8 @@ def write_report(folder: Path) -> None:
     if results["sessions"]:
         parts += ["", "## Sessions side by side (4 peers)", "", _session_table(results["sessions"])]
         _plot_sessions(results["sessions"], folder / "sessions.png")
+    if results.get("draft"):
+        parts += ["", "## Draft models on this CPU", "", *draft_tables(results["draft"])]
     if results["sizes"]:
         parts += ["", "## Real sizes", "", *size_tables(results["sizes"])]
         plot_sizes(results["sizes"], folder / "sizes.png")

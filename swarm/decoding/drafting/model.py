@@ -75,13 +75,16 @@ class ModelDrafter(Drafter):
         return drafted
 
     def _read(self, ids: list[int]) -> Tensor:
-        """Read ``ids`` into the cache; return the last one's logits, ``[1, draft head]``."""
+        """Read ``ids`` into the cache; return the last one's logits.
+
+        ``[1, draft head]`` float32, on the CPU.
+        """
         batch = torch.tensor([ids], device=self.model.device)
         logits: Tensor = self.model(
             input_ids=batch, past_key_values=self._cache, use_cache=True, logits_to_keep=1
         ).logits
         self._seen += ids
-        return logits[0]
+        return logits[0].float().cpu()
 
     def _rewind(self, length: int) -> None:
         if length < len(self._seen):

@@ -40,7 +40,7 @@ class TreeReader(Protocol):
             rows: indices of the tokens whose logits are returned.
 
         Returns:
-            ``[len(rows), head]``.
+            ``[len(rows), head]`` float32, on the CPU.
         """
         ...
 

@@ -1,0 +1,120 @@
+"""The dtype in which a draft model is fastest on this computer.
+
+A draft is a guess that the target judges. So its weights may be rounded as is fastest here, as long
+as it stays a good guess: what rounding costs in agreement is far below what it gains in time.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from swarm.model.compute import AUTO, SMALL_WEIGHTS, ComputeOptions
+from swarm.model.device import choose_device, has_bfloat16
+from swarm.model.int8_linear import Inputs, cpu_kernel, quantized
+from swarm.model.quantization import NF4
+
+LEAVES = 8  # of a draft's tree, in one pass: the rows of the products
+SAMPLE_WEIGHTS = 16_000_000  # more than the caches of most processors hold, even in 8 bits
+BLOCK_ROWS = 256  # of the sample: random, and then repeated
+RUNS = 3  # the fastest counts: others may be held up by other programs
+MEASURE_S = 0.25  # for the runs of one dtype
+WORTH = 1.2  # a rounder dtype must be faster by this factor
+
+
+@dataclass(frozen=True)
+class DraftPlacement:
+    """Where a draft model is loaded, and the name of the dtype of its weights."""
+
+    device: torch.device
+    dtype: str
+
+
+def check_compute(options: ComputeOptions) -> None:
+    """Check that this computer can do what is asked for, before anything is loaded.
+
+    Raises:
+        NoSuchDevice: if a device is not there.
+        ConfigError: if a library is missing, or does not know the device.
+    """
+    choose_device(options.device)
+    device = choose_device(options.drafts_on)
+    if options.draft_dtype == NF4.name:
+        NF4.check(device, "draft_dtype")
+
+
+def place(options: ComputeOptions, weights: int, columns: int) -> DraftPlacement:
+    """Return where a draft model computes, and in which dtype.
+
+    Args:
+        weights: of the model.
+        columns: the inputs of most of its linear layers.
+
+    Raises:
+        NoSuchDevice: if the device is not there.
+    """
+    device = choose_device(options.drafts_on, weights)
+    dtype = options.draft_dtype
+    if dtype == AUTO:
+        dtype = "float32" if weights < SMALL_WEIGHTS else _fastest(device, columns)
+    return DraftPlacement(device, dtype)
+
+
+def _fastest(device: torch.device, columns: int) -> str:
+    if device.type == "cpu":
+        return fastest_on_cpu(columns)
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def fastest_on_cpu(columns: int, clock: Callable[[], float] = time.perf_counter) -> str:
+    """Measure a product of `LEAVES` rows in every dtype, and return the fastest dtype's name.
+
+    Takes half a second. The threads are those of the caller.
+
+    Args:
+        clock: seconds.
+    """
+    x = torch.randn(LEAVES, columns)
+    block = torch.randn(BLOCK_ROWS, columns)
+    copies = max(1, SAMPLE_WEIGHTS // block.numel())
+    best = ""
+    best_s = float("inf")
+    for dtype, product_of in CANDIDATES.items():  # the most exact one first
+        took_s = _took_s(product_of(block, copies), x, clock)
+        if took_s * WORTH < best_s:
+            best, best_s = dtype, took_s
+    return best
+
+
+@torch.inference_mode()
+def _took_s(product: Callable[[Tensor], Tensor], x: Tensor, clock: Callable[[], float]) -> float:
+    """Return the seconds of the fastest of a few runs."""
+    product(x)
+    times: list[float] = []
+    while len(times) < RUNS and sum(times) < MEASURE_S:
+        started = clock()
+        product(x)
+        times.append(clock() - started)
+    return min(times)
+
+
+def _float32(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
+    weight = block.repeat(copies, 1)
+    return lambda x: linear(x, weight)
+
+
+def _bfloat16(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
+    weight = block.to(torch.bfloat16).repeat(copies, 1)
+    return lambda x: linear(x.to(torch.bfloat16), weight)
+
+
+def _int8(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
+    rounded, scale = quantized(block)
+    product = cpu_kernel()(rounded.repeat(copies, 1), scale.repeat(copies), Inputs())
+    return lambda x: product(x.clone())  # other inputs, which have to be rounded again
+
+
+CANDIDATES = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8}

@@ -1,0 +1,101 @@
+"""A draft model, read into the device and the dtype that suit it."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from swarm.errors import UnsupportedModel
+from swarm.model.compute import AUTO, ComputeOptions
+from swarm.model.draft_dtype import DraftPlacement, place
+from swarm.model.edge import reason
+from swarm.model.fit import check_draft, without_progress_bar
+from swarm.model.int8_linear import store_in_int8
+from swarm.model.quantization import NF4
+
+CHECK_TOKENS = 6
+ROUNDING_TOLERANCE = 0.3  # relative error of logits; models that we tried have less than 0.1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedDraft:
+    """A model, the name of the dtype of its weights, and their number."""
+
+    model: PreTrainedModel
+    dtype: str
+    weights: int
+
+
+def load_draft(name: str, options: ComputeOptions) -> LoadedDraft:
+    """Read a causal language model (local folder or hub id) whole.
+
+    Raises:
+        NoSuchDevice: if the device is not there.
+        ConfigError: if this computer cannot quantize so.
+        UnsupportedModel: if weights are missing, or if the model does not work in the dtype that is
+            asked for.
+        Exception: what transformers raises for a model that it cannot read.
+    """
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    with torch.device("meta"):
+        outline = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    weights = sum(parameter.numel() for parameter in outline.parameters())
+    columns = int(config.get_text_config(decoder=True).hidden_size)
+    placement = place(options, weights, columns)
+    try:
+        return LoadedDraft(_read(name, placement, outline), placement.dtype, weights)
+    except UnsupportedModel as error:
+        if options.draft_dtype != AUTO or placement.dtype != "int8":
+            raise
+        log.info("%s; it drafts in bfloat16 instead", error)
+        plainer = DraftPlacement(placement.device, "bfloat16")
+        return LoadedDraft(_read(name, plainer, outline), plainer.dtype, weights)
+
+
+def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> PreTrainedModel:
+    more: dict[str, Any] = {}
+    if placement.dtype == NF4.name:
+        NF4.check(placement.device, "draft_dtype")
+        head = outline.get_output_embeddings()
+        kept = [each for each, module in outline.named_modules() if module is head]
+        more["quantization_config"] = NF4.settings(kept, torch.bfloat16)
+        more["device_map"] = {"": "cpu"}  # or the loader would choose a GPU itself
+    dtype = torch.float32 if placement.dtype == "float32" else torch.bfloat16
+    with without_progress_bar():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+            **more,
+        )
+    check_draft(name, model, report)
+    model.eval().requires_grad_(False).to(placement.device)
+    if placement.dtype == "int8":
+        _round(model, name)
+    return model
+
+
+@torch.inference_mode()
+def _round(model: PreTrainedModel, name: str) -> None:
+    """Store the weights in 8 bits, if the model computes nearly the same with them."""
+    known = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(known, (1, CHECK_TOKENS), generator=generator).to(model.device)
+    expected = model(input_ids=tokens, use_cache=False).logits.float()
+    why = "its logits become others"
+    try:
+        store_in_int8(model)
+        logits = model(input_ids=tokens, use_cache=False).logits.float()
+        error = float((logits - expected).norm() / expected.norm())
+    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as failure:
+        why = reason(failure)
+        error = float("inf")
+    if not error <= ROUNDING_TOLERANCE:
+        problem = f"as a draft model it does not work in int8 ({why}); give another draft dtype"
+        raise UnsupportedModel(name, problem)

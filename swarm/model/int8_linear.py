@@ -1,0 +1,211 @@
+"""Linear layers whose weights are stored in 8 bits, for models that may be rounded: drafts.
+
+A weight is one of 255 steps of its row's scale. Inputs keep 14 bits: each row is the sum of a
+coarse and a fine 8-bit row, as in `swarm.model.rounded_head`. So one integer product of twice the
+rows has nearly the precision of float32 inputs. With 8-bit inputs alone, SmolLM2-135M chose another
+token than in float32 at 17 % of the places of a text, and with both rows at 5 %. Twice the rows
+cost little, because reading the weights takes most of the time.
+
+Peers' `--quantization int8` (`swarm.model.quantization`) is another thing: it is part of a model's
+fingerprint, by torchao, and every bit of it is prescribed.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from swarm.model.int8 import PACKS, Pack
+from swarm.model.rounded_head import MOST, STEP
+
+STEPS = 127  # of a weight's scale, on either side of 0
+LEAST_SCALE = 1e-30  # of a row of zeros, by which it may be divided
+BLOCK_WEIGHTS = 1 << 18  # rounded at a time: they stay in the processor's cache
+PROBE = (8, 512, 1024)  # rows, outputs and inputs of the product that the kernels are tried with
+PROBE_TOLERANCE = 0.02  # relative error; rounded weights and inputs make less than 0.01
+PROBE_RUNS = 3
+
+Product = Callable[[Tensor], Tensor]
+"""Multiplies ``[..., inputs]`` by a rounded weight: -> float32 ``[..., outputs]``."""
+Kernel = Callable[[Tensor, Tensor, "Inputs"], Product]
+"""Makes a product of a weight in int8 and the scales of its rows."""
+
+
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a weight ``[outputs, inputs]`` to int8, with a float32 scale ``[outputs]``.
+
+    ``weight`` is about ``int8 * scale[:, None]``.
+    """
+    rounded = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
+    rows = max(1, BLOCK_WEIGHTS // weight.shape[1])
+    for start in range(0, len(weight), rows):
+        block = slice(start, start + rows)
+        exact = weight[block].float()
+        scale[block] = exact.abs().amax(1).div_(STEPS).clamp_(min=LEAST_SCALE)
+        rounded[block] = torch.div(exact, scale[block, None]).round_()
+    return rounded, scale
+
+
+class Inputs:
+    """Rounds the inputs of products, once for layers that follow each other on the same input.
+
+    Use it from one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._of: Tensor | None = None
+        self._rows = torch.empty(0)
+        self._scales = torch.empty(0)
+
+    def rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return int8 rows ``[2n, inputs]`` and float32 scales ``[n, 1]`` for ``[..., inputs]``.
+
+        Row ``i`` of ``x``, of n in all, is about
+        ``(rows[i] + rows[n + i] / STEP) * scales[i]``.
+        """
+        if x is not self._of:
+            flat = x.reshape(-1, x.shape[-1]).float()
+            scales = flat.abs().amax(1, keepdim=True).div_(MOST).clamp_(min=LEAST_SCALE)
+            exact = flat / scales
+            coarse = exact.round()
+            fine = exact.sub_(coarse).mul_(STEP).round_()
+            self._rows = torch.cat((coarse, fine)).to(torch.int8)
+            self._scales = scales
+            self._of = x
+        return self._rows, self._scales
+
+
+def integer_product(pack: Pack, rounded: Tensor, scale: Tensor, inputs: Inputs) -> Product:
+    """Return a product of 8-bit integers.
+
+    Raises what torch raises where it has no such kernel.
+    """
+    integers = pack(rounded)
+
+    def product(x: Tensor) -> Tensor:
+        rows, scales = inputs.rounded(x)
+        coarse, fine = integers(rows).chunk(2)
+        out: Tensor = torch.add(coarse, fine, alpha=1 / STEP).mul_(scale).mul_(scales)
+        return out.view(*x.shape[:-1], -1)
+
+    return product
+
+
+def half_product(rounded: Tensor, scale: Tensor, inputs: Inputs) -> Product:
+    """Return a product of 8-bit weights and bfloat16 inputs, by torch's own kernel."""
+    halved = scale.to(torch.bfloat16)
+
+    def product(x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        out: Tensor = torch.ops.aten._weight_int8pack_mm(flat, rounded, halved)
+        return out.float().view(*x.shape[:-1], -1)
+
+    return product
+
+
+def plain_product(rounded: Tensor, scale: Tensor, inputs: Inputs) -> Product:
+    """Return a product that makes the weights wide again, on any device: the simple version."""
+
+    def product(x: Tensor) -> Tensor:
+        return linear(x.float(), rounded.float()) * scale
+
+    return product
+
+
+KERNELS: tuple[Kernel, ...] = (
+    *(functools.partial(integer_product, pack) for pack in PACKS),
+    half_product,
+)
+"""Of CPUs."""
+
+
+@functools.lru_cache
+def cpu_kernel() -> Kernel:
+    """Return the fastest of the kernels that are right on this processor."""
+    count, outputs, columns = PROBE
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, columns, generator=generator)
+    weight = torch.randn(outputs, columns, generator=generator)
+    rounded, scale = quantized(weight)
+    expected = linear(x, weight)
+    best: Kernel = plain_product
+    best_s = float("inf")
+    for kernel in KERNELS:
+        try:
+            product = kernel(rounded, scale, Inputs())
+            error = (product(x) - expected).norm() / expected.norm()
+        except (RuntimeError, AttributeError, NotImplementedError):
+            continue
+        if error <= PROBE_TOLERANCE and (took_s := _least_s(product, x)) < best_s:
+            best, best_s = kernel, took_s
+    return best
+
+
+def _least_s(product: Product, x: Tensor) -> float:
+    times = []
+    for _ in range(PROBE_RUNS):
+        started = time.perf_counter()
+        product(x.clone())
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+class Int8Linear(nn.Module):
+    """Takes the place of a linear layer; outputs are float32.
+
+    Args:
+        layer: left as it is.
+        inputs: shared by all layers of a model.
+    """
+
+    def __init__(self, layer: nn.Linear, inputs: Inputs) -> None:
+        super().__init__()
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        rounded, scale = quantized(layer.weight.detach())
+        kernel = cpu_kernel() if rounded.device.type == "cpu" else plain_product
+        self._product = kernel(rounded, scale, inputs)
+        self._bias = None if layer.bias is None else layer.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        out = self._product(x)
+        return out if self._bias is None else out.add_(self._bias)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Int8Linear":
+        return self  # it has no state but the weights, which copies of a model share
+
+
+@torch.no_grad()
+def store_in_int8(model: PreTrainedModel) -> None:
+    """Round a model's linear layers, its head included, in place.
+
+    The embedding of the tokens keeps its dtype, also where it shares weights with the head: a
+    forward reads only few of its rows. Everything else computes in float32, which costs a CPU less
+    than 16 bits.
+    """
+    inputs = Inputs()
+    embedding = model.get_input_embeddings()
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear:
+            model.set_submodule(name, Int8Linear(module, inputs))
+        elif module is not embedding:
+            _widen(module)
+    embedding.register_forward_hook(lambda module, arguments, rows: rows.float())
+
+
+def _widen(module: nn.Module) -> None:
+    """Make a module's own parameters and buffers float32."""
+    half = (torch.bfloat16, torch.float16)
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.dtype in half:
+            setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.dtype in half:
+            setattr(module, name, buffer.float())

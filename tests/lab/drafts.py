@@ -1,0 +1,159 @@
+"""The section on draft models: a pass over a tree in every dtype, and beside a head that judges.
+
+The model has the size of Qwen3-0.6B, with random weights. Dtypes take turns, pass by pass, so that
+their ratios are side by side.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from swarm.client.cpu_threads import CpuThreads, Executors
+from swarm.model.branching import BranchingModel
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft_loading import load_draft
+from swarm.model.int8_linear import Inputs, Int8Linear
+from swarm.shapes.catalogue import SHAPES
+from swarm.shapes.folder import write_draft
+from swarm.wire.token_tree import TokenTree
+
+SHAPE = SHAPES["qwen3-8b"]  # whose draft has a vocabulary of 152k
+DTYPES = ("float32", "bfloat16", "int8")  # the first one is how every draft was loaded before
+LEAVES = (1, 8)
+TEXT_TOKENS = 256  # that the cache holds
+PASSES = 15  # of each dtype; the median counts
+BESIDE_S = 5.0  # that drafting and judging go on side by side
+FRAME_ROWS = 4  # that the head judges at once
+Row = dict[str, Any]
+
+
+def drafts() -> Iterator[Row]:
+    """Measure passes in every dtype, then drafting beside judging."""
+    with tempfile.TemporaryDirectory(prefix="swarm-draft-") as folder:
+        write_draft(SHAPE, Path(folder))
+        options = {dtype: ComputeOptions(device="cpu", draft_dtype=dtype) for dtype in DTYPES}
+        models = {name: load_draft(folder, each).model for name, each in options.items()}
+    passes = {dtype: Passes(model) for dtype, model in models.items()}
+    for leaves in LEAVES:
+        taken = turns({dtype: each.of(leaves) for dtype, each in passes.items()})
+        before_ms = median(taken[DTYPES[0]])
+        for dtype, times in taken.items():
+            ms = median(times)
+            yield {"dtype": dtype, "leaves": leaves, "ms": ms, "speedup": before_ms / ms}
+    yield from beside(passes["int8"])
+
+
+class Passes:
+    """A draft model that has read a text, whose continuation it reads again and again."""
+
+    def __init__(self, model: Any, text_tokens: int = TEXT_TOKENS) -> None:
+        branching = BranchingModel.of(model)
+        assert branching is not None
+        self.reader = branching.reader()
+        self._text = text_tokens
+        self._tree = TokenTree()
+        self._next = 1
+        self.read(text_tokens)
+
+    def of(self, leaves: int) -> Callable[[], None]:
+        """Return a pass over tokens that all follow the text's last one."""
+        return lambda: self.read(leaves, leaves)
+
+    def read(self, count: int, leaves: int = 1) -> None:
+        root = 0 if self._next == 1 else self._text
+        parents = [self._next + place - root for place in range(count)] if leaves > 1 else ()
+        placement = self._tree.admit(0, root, self._next, count, parents)
+        assert placement is not None
+        self._next += count
+        tokens = [2 + place for place in range(count)]
+        self.reader.read(tokens, placement, range(count - leaves, count))
+
+
+def turns(works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Run all works in turn, and return the milliseconds of each run, after a warm-up."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(PASSES + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                taken[name].append((time.perf_counter() - started) * 1e3)
+    return taken
+
+
+def beside(passes: Passes) -> Iterator[Row]:
+    """Draft and judge at the same time, with all cores for both, and with the cores shared out."""
+    head = nn.Linear(SHAPE.hidden_size, SHAPE.vocab_size, bias=False, dtype=torch.bfloat16)
+    judging = Int8Linear(head, Inputs())
+    del head
+    threads = torch.get_num_threads()
+
+    @torch.inference_mode()
+    def judge() -> None:
+        judging(torch.randn(FRAME_ROWS, SHAPE.hidden_size))
+
+    for name, shared in (("all for both", False), ("shared out", True)):
+        given = CpuThreads.shared(threads, beside=shared)
+        with executors() as both:
+            draft_ms, judge_ms = asyncio.run(side_by_side(both, given, passes.of(8), judge))
+        yield {
+            "threads": name,
+            "drafting_threads": given.drafting,
+            "judging_threads": given.judging,
+            "draft_ms": draft_ms,
+            "judge_ms": judge_ms,
+        }
+
+
+@contextmanager
+def executors() -> Iterator[Executors]:
+    with ThreadPoolExecutor(1) as drafting, ThreadPoolExecutor(1) as judging:
+        yield Executors(drafting, judging)
+
+
+async def side_by_side(
+    both: Executors, threads: CpuThreads, draft: Callable[[], None], judge: Callable[[], None]
+) -> tuple[float, float]:
+    """Return the median milliseconds of drafting and of judging, beside each other."""
+    await threads.give_to(both)
+    loop = asyncio.get_running_loop()
+    until = time.perf_counter() + BESIDE_S
+    return tuple(  # type: ignore[return-value]  # two of them
+        await asyncio.gather(
+            loop.run_in_executor(both.drafting, _repeat, draft, until),
+            loop.run_in_executor(both.judging, _repeat, judge, until),
+        )
+    )
+
+
+def _repeat(work: Callable[[], None], until: float) -> float:
+    times = []
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - started) * 1e3)
+    return median(times)
+
+
+def draft_tables(rows: Sequence[Row]) -> list[str]:
+    """Return the two tables of the section."""
+    lines = ["| weights | leaves | a pass | as fast as float32 |", "|---|---:|---:|---:|"]
+    for row in rows:
+        if "dtype" in row:
+            cells = (row["dtype"], f"{row['leaves']}", f"{row['ms']:.0f} ms")
+            lines.append(f"| {' | '.join(cells)} | {row['speedup']:.1f}x |")
+    lines += ["", "| threads | drafting 8 leaves | judging 4 rows |", "|---|---:|---:|"]
+    for row in rows:
+        if "threads" in row:
+            name = f"{row['threads']} ({row['drafting_threads']} and {row['judging_threads']})"
+            lines.append(f"| {name} | {row['draft_ms']:.0f} ms | {row['judge_ms']:.0f} ms |")
+    return lines

@@ -1,0 +1,76 @@
+"""Draft models in the dtype that is asked for, and what becomes of those that do not work in it."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from helpers.models import ARCHITECTURES
+from swarm.errors import UnsupportedModel
+from swarm.model import draft_loading
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft_loading import load_draft
+from swarm.model.int8_linear import store_in_int8
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> PreTrainedModel:
+    return ARCHITECTURES["llama_tied"].save(tmp_path)
+
+
+@pytest.fixture
+def folder(saved: PreTrainedModel, tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+@pytest.fixture
+def weights(saved: PreTrainedModel) -> int:
+    return saved.num_parameters()  # the shared ones once
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        ("auto", torch.float32),  # it is small
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("int8", torch.bfloat16),  # the embedding
+    ],
+)
+def test_a_draft_is_read_into_its_dtype(
+    dtype: str, stored: torch.dtype, folder: str, weights: int
+) -> None:
+    loaded = load_draft(folder, ComputeOptions(device="cpu", draft_dtype=dtype))
+    model = loaded.model
+    assert loaded.dtype == ("float32" if dtype == "auto" else dtype)
+    assert loaded.weights == weights
+    assert model.get_input_embeddings().weight.dtype == stored
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def breaks(model: PreTrainedModel) -> None:
+    raise RuntimeError("no kernel")
+
+
+def forgets(model: PreTrainedModel) -> None:
+    store_in_int8(model)
+    model.get_input_embeddings().weight.data.zero_()
+
+
+@pytest.mark.parametrize("fault", [breaks, forgets])
+def test_a_model_that_does_not_work_in_int8_is_refused_or_drafts_in_bfloat16(
+    fault, folder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(draft_loading, "store_in_int8", fault)
+    with pytest.raises(UnsupportedModel, match="does not work in int8"):
+        load_draft(folder, ComputeOptions(device="cpu", draft_dtype="int8"))
+    monkeypatch.setattr("swarm.model.draft_dtype.SMALL_WEIGHTS", 0)
+    monkeypatch.setattr("swarm.model.draft_dtype.fastest_on_cpu", lambda columns: "int8")
+    with caplog.at_level(logging.INFO, logger=draft_loading.__name__):
+        loaded = load_draft(folder, ComputeOptions(device="cpu"))
+    assert loaded.dtype == "bfloat16"
+    assert loaded.model.dtype == torch.bfloat16
+    assert "drafts in bfloat16 instead" in caplog.text

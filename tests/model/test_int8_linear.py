@@ -1,0 +1,122 @@
+"""Linear layers in 8 bits: every kernel gives what the simple version gives, for any input."""
+
+import copy
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.models import ARCHITECTURES
+from swarm.model.branching import BranchingModel
+from swarm.model.int8 import PACKS
+from swarm.model.int8_linear import (
+    Inputs,
+    Int8Linear,
+    cpu_kernel,
+    half_product,
+    integer_product,
+    plain_product,
+    quantized,
+    store_in_int8,
+)
+from swarm.model.rounded_head import STEP
+
+# Relative errors. Steps of 1/127 of the largest weight are within the first, the 8 bits of a
+# bfloat16 within the second.
+ROUNDED = 0.02
+IN_HALF = 0.01
+IN_FOURTEEN_BITS = 1e-3
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_weight_is_within_half_a_step_and_stays_as_it_was() -> None:
+    weight = random(300, 2000)
+    weight[7] = 0.0
+    before = weight.clone()
+    rounded, scale = quantized(weight)
+    assert torch.equal(weight, before)
+    assert rounded.dtype == torch.int8
+    error = (rounded * scale[:, None] - weight).abs()
+    assert bool((error <= scale[:, None] * 0.5001).all())
+    assert not rounded[7].any()
+
+
+def test_inputs_keep_fourteen_bits_and_are_rounded_once() -> None:
+    x = random(2, 3, 64)
+    x[0, 0] = 0.0
+    x[1, 2, 5] = 1000.0  # an outlier, which leaves a single byte few steps for the others
+    inputs = Inputs()
+    rows, scales = inputs.rounded(x)
+    coarse, fine = rows.float().chunk(2)
+    flat = x.view(6, 64)
+    again = (coarse + fine / STEP) * scales
+    assert bool(((again - flat).abs() <= scales * 0.51 / STEP).all())
+    assert inputs.rounded(x)[0] is rows
+    assert inputs.rounded(x.clone())[0] is not rows
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tolerance"),
+    [
+        *((functools.partial(integer_product, pack), IN_FOURTEEN_BITS) for pack in PACKS),
+        (half_product, IN_HALF),
+    ],
+)
+def test_a_kernel_gives_what_the_simple_version_gives(kernel, tolerance: float) -> None:
+    rounded, scale = quantized(random(96, 128))
+    x = random(2, 5, 128)
+    try:
+        product = kernel(rounded, scale, Inputs())
+        out = product(x)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        pytest.skip("this processor, or this torch, has no such kernel")
+    expected = plain_product(rounded, scale, Inputs())(x)
+    assert out.shape == expected.shape == (2, 5, 96)
+    assert out.dtype == torch.float32
+    assert relative(out, expected) <= tolerance
+
+
+def test_the_fastest_kernel_is_a_right_one() -> None:
+    weight, x = random(64, 128), random(4, 128)
+    out = cpu_kernel()(*quantized(weight), Inputs())(x)
+    assert relative(out, x @ weight.T) <= ROUNDED
+
+
+def test_a_layer_adds_its_bias_and_copies_share_its_weights() -> None:
+    layer = nn.Linear(32, 16)
+    layer.bias.data.fill_(100.0)
+    rounded = Int8Linear(layer, Inputs())
+    x = random(1, 4, 32)
+    with torch.no_grad():
+        assert relative(rounded(x), layer(x)) <= ROUNDED
+    assert copy.deepcopy(rounded) is rounded
+
+
+@pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss", "falcon"])
+def test_a_model_in_int8_computes_nearly_the_same(name: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[name].save(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.inference_mode():
+        expected = model(input_ids=ids, use_cache=False).logits
+    branches = BranchingModel.of(model) is not None
+    model.to(torch.bfloat16)
+    store_in_int8(model)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits
+    assert logits.dtype == torch.float32
+    assert relative(logits, expected) <= 0.1
+    # tied or not, the embedding is as it was read
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    others = {p.dtype for n, p in model.named_parameters() if "embed" not in n and "wte" not in n}
+    assert others <= {torch.float32}
+    assert not any(type(module) is nn.Linear for module in model.modules())
+    assert (BranchingModel.of(model) is not None) == branches
