@@ -60,7 +60,9 @@ async def test_a_swarm_says_what_the_model_says(
     peers: int, reference: list[tuple[int, ...]]
 ) -> None:
     async with LocalSwarm(TARGET, even_spans(LAYERS, peers)) as swarm, _client(swarm) as client:
-        await _greedy_output_is_that_of_transformers(client, peers, reference)
+        # the more peers, the more processes compute for each token
+        count = len(WAYS) if peers == LAYERS and not EVERY_WAY else len(PROMPTS)
+        await _greedy_output_is_that_of_transformers(client, peers, reference[:count])
         if peers == UNEVEN:  # starting a swarm takes long
             await _and_to_the_end(client, reference)
             for temperature in (0.7, 1.0):
@@ -71,10 +73,10 @@ async def _greedy_output_is_that_of_transformers(
     client: SwarmClient, peers: int, reference: list[tuple[int, ...]]
 ) -> None:
     for shift in range(len(WAYS) if EVERY_WAY else 1):
-        ways = [WAYS[(i + shift) % len(WAYS)] for i in range(len(PROMPTS))]
+        ways = [WAYS[(i + shift) % len(WAYS)] for i in range(len(reference))]
         generations = await _generate_all(client, ways)
         assert [g.token_ids for g in generations] == [tokens[:NEW_TOKENS] for tokens in reference]
-        assert [len(g.route) for g in generations] == [peers] * len(PROMPTS)
+        assert [len(g.route) for g in generations] == [peers] * len(reference)
         drafted = [generation.stats.drafted_tokens > 0 for generation in generations]
         # Left to itself, a client may find that drafting does not pay on a busy machine.
         sized = [place for place, way in enumerate(ways) if "window" in way]

@@ -29,7 +29,7 @@ from swarm.outputs import Audits
 from swarm.request import Options, Request
 
 SPANS = ((0, 4), (4, 8))
-PROBLEM = min(islice(problems(7, held_out=True), 200), key=lambda problem: len(problem.text))
+PROBLEM = min(islice(problems(7, held_out=True), 16), key=lambda problem: len(problem.text))
 
 
 def demo_material() -> Material:
@@ -102,7 +102,8 @@ def named(material: Material, name: str) -> Material:
     """Return the same model under another name."""
     checkpoint = copy(material.checkpoint)
     checkpoint.name = name
-    return Material(checkpoint, material.spans, replace(material.models, checkpoint=checkpoint))
+    models = replace(material.models, checkpoint=checkpoint)
+    return replace(material, checkpoint=checkpoint, models=models)
 
 
 @asynccontextmanager

@@ -55,15 +55,15 @@ class Material:
 
     Attributes:
         models: of the client. The draft model has the target's weights, slightly changed.
-        head: that peers hold who end the model.
+        head: that peers hold who end the model, for clients that have none.
         draft: the draft model's folder.
     """
 
     checkpoint: Checkpoint
     spans: Mapping[tuple[int, int], Span]
     models: ClientModels
-    head: SharedHead
-    draft: Path
+    head: SharedHead | None = None
+    draft: Path | None = None
 
     @property
     def without_head(self) -> "Material":
