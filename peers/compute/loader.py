@@ -1,18 +1,21 @@
 """Loads layers into memory, in a thread, and measures how fast they compute here."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 
 import torch
 
-from peers.compute.memory import MemoryBudget
+from peers.compute.memory import DoesNotFit, MemoryBudget
 from peers.compute.scripted import ScriptedHead, ScriptedSpan
 from peers.compute.throughput import measure, tune_threads
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.partial import ReportProgress
 from swarm.model.span import Span
+
+log = logging.getLogger(__name__)
 
 
 class _Stopped(Exception):
@@ -82,7 +85,11 @@ class Loader:
             cancelled.set()
 
     async def load_head(self, span: Span) -> Head | ScriptedHead | None:
-        """Load final norm and LM head, in float32, if they are held beside this span."""
+        """Load final norm and LM head, in float32, if they are held beside this span.
+
+        Raises:
+            DoesNotFit: if memory runs out all the same, and the operator asked for the head.
+        """
         if not self._room.takes_head((span.first, span.last)):
             return None
 
@@ -94,7 +101,13 @@ class Loader:
             except (torch.OutOfMemoryError, MemoryError):  # other programs took it meanwhile
                 raise self._room.ran_out((span.first, span.last)) from None
 
-        return await asyncio.get_running_loop().run_in_executor(None, load)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, load)
+        except DoesNotFit:
+            if self._room.head:
+                raise
+            log.warning("there is no memory left for the model's head; serving without it")
+            return None
 
     async def measure(self, span: Span) -> float:
         """Return the tokens per second of a span, with the requested or the fastest CPU threads."""

@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from peers.faults import SessionFault
 from peers.sessions.downstream import Downstream
 from peers.sessions.inbox import Inbox, InboxFull
 from peers.sessions.limits import SessionLimits
+from peers.sessions.predictions import Predictions
 from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.links.link import Link
@@ -25,21 +24,16 @@ from swarm.wire.messages import (
     MAX_HOPS,
     AcceptFrom,
     Accepting,
-    ChangeTerms,
     FaultCode,
     Frame,
     Mirror,
     Open,
     Progress,
     Refine,
-    Refined,
     Reroute,
-    TermsChanged,
 )
 from swarm.wire.tensors import WireTensor, dtype_name
 from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, TokenTree
-
-MAX_REFINEMENTS = 16  # that wait; a client asks for one at a time
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +54,7 @@ class PeerSession:
     Attributes:
         since: when it was opened, on ``clock``.
         heard_at: when its last frame came, on ``clock``.
+        predictions: what it tells in place of hidden states, if the client asked for that.
     """
 
     def __init__(
@@ -90,8 +85,7 @@ class PeerSession:
         self._reroutes = 0  # followed so far
         self._queued = False  # waits for a turn of the scheduler, or has it
         self._mirror: Mirror | None = None  # not begun yet
-        self._terms = opening.head  # on which candidates are answered; None for hidden states
-        self._refinements: deque[Refine] = deque()  # not answered yet
+        self.predictions = Predictions(opening.head, scheduler)
         self._passing: asyncio.Task[None] | None = None  # sends to others, which may take time
         self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
@@ -166,31 +160,13 @@ class PeerSession:
         self._mirror = mirror
         self._arrived.set()
 
-    def change_terms(self, message: ChangeTerms) -> TermsChanged:
-        """Answer candidates by other terms from now on; return the answer.
-
-        Raises `SessionFault` if the session answers none.
-        """
-        self._check_answers_candidates()
-        self._terms = message.head
-        return TermsChanged(session=message.session)
-
     def refine(self, refine: Refine) -> None:
         """Tell more of one prediction when the computation is done. Never waits.
 
-        Raises `SessionFault` if the session answers no candidates, or too many requests wait.
+        Raises `SessionFault` if the session tells no candidates, or too many requests wait.
         """
-        self._check_answers_candidates()
-        if len(self._refinements) >= MAX_REFINEMENTS:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"{MAX_REFINEMENTS} refinements wait already")
-        self._refinements.append(refine)
+        self.predictions.ask(refine)
         self._arrived.set()
-
-    def _check_answers_candidates(self) -> None:
-        if self._terms is None:
-            raise SessionFault(
-                FaultCode.BAD_MESSAGE, "the session was opened without terms for the head"
-            )
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over a link that failed.
@@ -279,7 +255,7 @@ class PeerSession:
                 self._check_life()
                 if self._mirror is not None:
                     self._begin_mirror()
-                elif self._refinements:
+                elif self.predictions:
                     await self._refine()
                 elif not self._may_compute:
                     await self._follow()
@@ -309,7 +285,7 @@ class PeerSession:
         Raises `SessionFault` after a silence.
         """
         loop, silent = asyncio.get_running_loop(), False
-        while not (self._may_compute or self._may_follow or self._mirror or self._refinements):
+        while not (self._may_compute or self._may_follow or self._mirror or self.predictions):
             self._check_life()
             limits = self._limits
             patience_s = (
@@ -360,39 +336,14 @@ class PeerSession:
         self.downstream.keep(placement, computed.output)
         if self.tree.stale(frame.epoch, frame.replay is not None):
             return
-        candidates = None
-        if self._terms is not None and frame.replay is None:
-            answered = slice(frame.count - frame.tail, frame.count)
-            candidates, ms = await self._scheduler.candidates(
-                _finite(computed.output[answered]),
-                [position + 1 for position in placement.positions[answered]],
-                self._terms,
-            )
-            computed = replace(computed, compute_ms=computed.compute_ms + ms)
+        computed, candidates = await self.predictions.behind(frame, placement, computed)
         await self._interruptibly(self.downstream.send(frame, computed, candidates))
 
     async def _refine(self) -> None:
         """Tell more of one prediction while nothing is computed: the history now matches the token
         tree."""
-        refine = self._refinements.popleft()
-        place = self.tree.find(refine.serial)
-        history = self.downstream.history
-        terms = self._terms
-        assert terms is not None  # else nothing is refined
-        if place is None or history is None or place[0] >= history.length:
-            raise SessionFault(FaultCode.BAD_MESSAGE, f"token {refine.serial} is not held here")
-        row, position = place
-        hidden = history.rows(slice(row, row + 1))
-        if refine.count:
-            fuller = terms.model_copy(update={"count": refine.count})
-            candidates, _ = await self._scheduler.candidates(hidden, [position + 1], fuller)
-        else:
-            candidates = await self._scheduler.all_logits(hidden, terms)
-        await self._interruptibly(
-            self.downstream.answer(
-                Refined(session=refine.session, serial=refine.serial, candidates=candidates)
-            )
-        )
+        refined = await self.predictions.refine(self.tree, self.downstream.history)
+        await self._interruptibly(self.downstream.answer(refined))
 
     async def _interruptibly(self, sending: Coroutine[Any, Any, None]) -> None:
         """Wait until something has been sent, or a reroute makes that pointless."""
@@ -457,13 +408,6 @@ def _inputs(frame: Frame) -> Tensor:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
     return frame.hidden.unpack()
-
-
-def _finite(output: Tensor) -> Tensor:
-    """Return an output of these layers. Raise `SessionFault` if it is not finite."""
-    if not bool(torch.isfinite(output).all()):
-        raise SessionFault(FaultCode.INTERNAL, "what these layers computed is not finite")
-    return output
 
 
 def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:

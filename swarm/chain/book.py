@@ -256,4 +256,4 @@ class PeerBook:
 
     def _overlap(self, record: PeerRecord, first: int, last: int) -> bool:
         """Whether a peer serves some of the layers ``[first, last)``."""
-        return record.first_layer < last and first < self._last_layer(record)
+        return max(first, record.first_layer) < min(last, self._last_layer(record))

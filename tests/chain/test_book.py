@@ -42,6 +42,32 @@ def book_of(clock: Clock, known: Iterable[PeerRecord] = ()) -> PeerBook:
     return PeerBook(LAYERS, Health(clock, clock), known)
 
 
+def test_without_a_head_of_its_own_a_client_uses_the_last_layer_of_peers_that_hold_it(
+    clock: Clock,
+) -> None:
+    book = PeerBook(LAYERS, Health(clock, clock), needs_head=True)
+    records = {
+        IDS[0]: peer_record(IDS[0], first_layer=0, last_layer=4, model_layers=LAYERS),
+        IDS[2]: peer_record(IDS[2], first_layer=3, last_layer=4, model_layers=LAYERS),
+        IDS[3]: peer_record(
+            IDS[3], first_layer=2, last_layer=4, model_layers=LAYERS, software="1.0+head"
+        ),
+    }
+    for known, covered in (((IDS[0], IDS[2]), False), (records, True)):
+        book.survey_began()
+        book.surveyed([records[peer_id] for peer_id in known], True, clock())
+        there = [records[peer_id] for peer_id in known]
+        rtt_ms = dict.fromkeys(records, 10.0)
+        spans = {
+            each.peer_id: (each.first_layer, each.last_layer)
+            for each in book.candidates(ALL, [r for r in there if r.peer_id in asked(book)], rtt_ms)
+        }
+        assert spans[IDS[0]] == (0, 3)
+        assert IDS[2] not in spans
+        assert spans.get(IDS[3]) == ((2, 4) if covered else None)
+        assert book.promised([(3, 4)]) == covered
+
+
 def survey(book: PeerBook, at_s: float, ids: Iterable[str] = IDS, complete: bool = True) -> None:
     book.survey_began()
     book.surveyed([RECORDS[peer_id] for peer_id in ids], complete, at_s)
