@@ -122,6 +122,7 @@ class Compute:
     device: str | None = "cpu"  # of the LM head, which judges; None if a peer holds it
     draft_device: str | None = None  # None without a draft model
     draft_dtype: str | None = None  # of the draft model's weights
+    draft_vocab: int | None = None  # how many tokens the draft model's head computes
     judging_threads: int = 1  # on the CPU
     drafting_threads: int = 1
 

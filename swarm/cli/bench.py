@@ -202,6 +202,7 @@ def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as
             device=compute.device,
             draft_device=compute.draft_device,
             draft_dtype=compute.draft_dtype,
+            draft_vocab=compute.draft_vocab,
         ),
         others=tuple(
             name

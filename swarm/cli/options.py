@@ -11,7 +11,15 @@ import click
 
 from swarm.cli.grouping import option_group
 from swarm.demo import DRAFT, TARGET, locate
-from swarm.model.compute import DEVICE_NAMES, DRAFT_DTYPES, ComputeOptions, is_device
+from swarm.errors import ConfigError
+from swarm.model.compute import (
+    DEVICE_NAMES,
+    DRAFT_DTYPES,
+    MIN_DRAFT_VOCAB,
+    ComputeOptions,
+    draft_vocab_of,
+    is_device,
+)
 from swarm.model.folder import look
 from swarm.model.quantization import QUANTIZATIONS
 from swarm.util import logs
@@ -70,6 +78,20 @@ class DeviceName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if not is_device(str(value)):
             self.fail(f"{value!r} is no device; give {DEVICE_NAMES}", param, ctx)
         return str(value)
+
+
+class DraftVocab(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """The tokens that a draft model's head computes: a word, or how many."""
+
+    name = "auto|all|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        try:
+            return draft_vocab_of(str(value))
+        except ConfigError as error:
+            self.fail(error.problem, param, ctx)
 
 
 class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
@@ -196,6 +218,16 @@ compute_options = option_group(
         default="auto",
         show_default=True,
         help="Weights of the draft model; auto is the fastest here. The text stays the same.",
+    ),
+    click.option(
+        "--draft-vocab",
+        type=DraftVocab(),
+        default="auto",
+        show_default=True,
+        help=(
+            "Tokens that the draft model's head computes; auto are those that MODEL has, too, a"
+            f" number (from {MIN_DRAFT_VOCAB}) the most frequent of these."
+        ),
     ),
 )
 """Adds where a client computes, as the argument ``compute``."""

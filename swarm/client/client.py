@@ -81,11 +81,13 @@ class SwarmClient:
         draft_device: likewise for the draft model; by default the same as ``device``.
         draft_dtype: ``float32``, ``bfloat16``, ``int8`` or ``nf4`` for the draft model's weights;
             by default the fastest one on this computer, measured. The text does not depend on it.
+        draft_vocab: the tokens that the draft model's head computes: by default those that the
+            target has, too; ``all`` of its own; or a number, so many of these, the most frequent.
 
     Raises:
         ConfigError: for a malformed address or network name, an unknown quantization, choice of the
-            head, device or dtype, an audit rate that is no share, or a number of clients out of
-            range, at once.
+            head, device, dtype or draft vocabulary, an audit rate that is no share, or a number of
+            clients out of range, at once.
         NoBootstrap, ModelNotFound, DamagedModel, UnsupportedModel, DraftMismatch, NoSuchDevice: on
             entering.
     """

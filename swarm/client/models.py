@@ -100,6 +100,7 @@ class ClientModels:
             device=None if self.head is None else str(self.head.device),
             draft_device=None if draft is None else str(draft.device),
             draft_dtype=None if draft is None else draft.dtype,
+            draft_vocab=None if draft is None else draft.vocab,
             judging_threads=self.threads.judging,
             drafting_threads=self.threads.drafting,
         )

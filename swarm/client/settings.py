@@ -36,6 +36,7 @@ class ClientOptions(TypedDict, total=False):
     device: str
     draft_device: str
     draft_dtype: str
+    draft_vocab: int | str
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class ClientSettings:
     """The arguments of `SwarmClient`, which says what they mean.
 
     Raises:
-        ConfigError: for an unknown quantization, choice of the head, device or dtype, an audit rate
-            that is no share, or a number of clients out of range.
+        ConfigError: for an unknown quantization, choice of the head, device, dtype or draft
+            vocabulary, an audit rate that is no share, or a number of clients out of range.
     """
 
     model: str
@@ -64,6 +65,7 @@ class ClientSettings:
     device: str = AUTO
     draft_device: str = AUTO
     draft_dtype: str = AUTO
+    draft_vocab: int | str = AUTO
 
     def __post_init__(self) -> None:
         if not 1 <= self.speaks_for <= MAX_CLIENTS:
@@ -83,4 +85,4 @@ class ClientSettings:
     @property
     def compute(self) -> ComputeOptions:
         """Where the client computes."""
-        return ComputeOptions(self.device, self.draft_device, self.draft_dtype)
+        return ComputeOptions(self.device, self.draft_device, self.draft_dtype, self.draft_vocab)

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.decoding.drafting.drafter import Drafter
 from swarm.decoding.drafting.model import ModelDrafter
+from swarm.decoding.drafting.reduced import ReducedVocabulary
 from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation, Vocabulary
 from swarm.decoding.sampling import Sampling
@@ -14,7 +15,8 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.compute import ComputeOptions
+from swarm.model.compute import ALL, ComputeOptions
+from swarm.model.draft_head import rows_to_keep
 from swarm.model.draft_loading import load_draft
 from swarm.model.edge import explained
 from swarm.model.folder import look
@@ -25,7 +27,7 @@ from swarm.model.tokenizer import read_tokenizer
 # less, the draft was made for other languages, or we do not understand its spelling, and most of
 # its guesses would cost a forward pass for nothing. Estimated, not measured.
 MIN_COVERAGE = 0.25
-AS_IT_IS = ComputeOptions(device="cpu", draft_dtype="float32")
+AS_IT_IS = ComputeOptions(device="cpu", draft_dtype="float32", draft_vocab=ALL)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class DraftModel:
         branching: the same weights, reading trees; None for a model that cannot.
         dtype: the name of its weights' dtype, one of `swarm.model.compute.DRAFT_DTYPES`.
         weights: how many it has.
+        vocab: how many tokens its head computes.
     """
 
     model: PreTrainedModel
@@ -43,6 +46,7 @@ class DraftModel:
     branching: BranchingModel | None
     dtype: str
     weights: int
+    vocab: int
 
     @classmethod
     def load(
@@ -55,7 +59,7 @@ class DraftModel:
         """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
 
         Args:
-            options: by default it is loaded in float32 on the CPU.
+            options: by default it is loaded in float32 on the CPU, with all rows of its head.
 
         Raises:
             ModelNotFound, DamagedModel, UnsupportedModel: if there is no such model, or it cannot
@@ -71,9 +75,24 @@ class DraftModel:
             # The vocabulary first: a draft that cannot serve need not be downloaded.
             own = read_tokenizer(name, name)
             vocabulary = _vocabulary(name, own, target, tokenizer)
-            loaded = load_draft(name, options)
-        branching = BranchingModel.of(loaded.model)
-        return cls(loaded.model, vocabulary, branching, loaded.dtype, loaded.weights)
+
+            def choose_rows(head_rows: int) -> torch.Tensor | None:
+                if options.draft_vocab == ALL:
+                    return None
+                count = options.draft_vocab if isinstance(options.draft_vocab, int) else None
+                return rows_to_keep(vocabulary, own, head_rows, count, target.eos_token_ids)
+
+            loaded = load_draft(name, options, choose_rows)
+        if loaded.rows is not None:
+            vocabulary = ReducedVocabulary(vocabulary, loaded.rows)
+        return cls(
+            loaded.model,
+            vocabulary,
+            BranchingModel.of(loaded.model),
+            loaded.dtype,
+            loaded.weights,
+            loaded.vocab,
+        )
 
     @property
     def device(self) -> torch.device:

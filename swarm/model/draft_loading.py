@@ -1,6 +1,7 @@
 """A draft model, read into the device and the dtype that suit it."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from swarm.errors import UnsupportedModel
 from swarm.model.compute import AUTO, ComputeOptions
 from swarm.model.draft_dtype import DraftPlacement, place
+from swarm.model.draft_head import keep_rows
 from swarm.model.edge import reason
 from swarm.model.fit import check_draft, without_progress_bar
 from swarm.model.int8_linear import store_in_int8
@@ -18,20 +20,34 @@ from swarm.model.quantization import NF4
 CHECK_TOKENS = 6
 ROUNDING_TOLERANCE = 0.3  # relative error of logits; models that we tried have less than 0.1
 
+ChooseRows = Callable[[int], torch.Tensor | None]
+"""Given the rows of a draft model's head, returns those that stay; None for all of them."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoadedDraft:
-    """A model, the name of the dtype of its weights, and their number."""
+    """A draft model.
+
+    Attributes:
+        dtype: the name of its weights' dtype.
+        weights: how many it has.
+        vocab: how many tokens its head computes.
+        rows: which tokens these are, LongTensor ``[vocab]``; None for all.
+    """
 
     model: PreTrainedModel
     dtype: str
     weights: int
+    vocab: int
+    rows: torch.Tensor | None
 
 
-def load_draft(name: str, options: ComputeOptions) -> LoadedDraft:
-    """Read a causal language model (local folder or hub id) whole.
+def load_draft(
+    name: str, options: ComputeOptions, choose_rows: ChooseRows = lambda head_rows: None
+) -> LoadedDraft:
+    """Read a causal language model (local folder or hub id), with a head of the chosen rows.
 
     Raises:
         NoSuchDevice: if the device is not there.
@@ -46,17 +62,28 @@ def load_draft(name: str, options: ComputeOptions) -> LoadedDraft:
     weights = sum(parameter.numel() for parameter in outline.parameters())
     columns = int(config.get_text_config(decoder=True).hidden_size)
     placement = place(options, weights, columns)
+    head_rows = outline.get_output_embeddings().weight.shape[0]
+    rows = choose_rows(head_rows)
+
+    def read(placement: DraftPlacement) -> LoadedDraft:
+        model = _read(name, placement, outline)
+        kept = rows if rows is not None and keep_rows(model, rows) else None
+        if placement.dtype == "int8":
+            _round(model, name)
+        vocab = head_rows if kept is None else len(kept)
+        return LoadedDraft(model, placement.dtype, weights, vocab, kept)
+
     try:
-        return LoadedDraft(_read(name, placement, outline), placement.dtype, weights)
+        return read(placement)
     except UnsupportedModel as error:
         if options.draft_dtype != AUTO or placement.dtype != "int8":
             raise
         log.info("%s; it drafts in bfloat16 instead", error)
-        plainer = DraftPlacement(placement.device, "bfloat16")
-        return LoadedDraft(_read(name, plainer, outline), plainer.dtype, weights)
+        return read(DraftPlacement(placement.device, "bfloat16"))
 
 
 def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> PreTrainedModel:
+    """Read the whole model; for int8, in bfloat16."""
     more: dict[str, Any] = {}
     if placement.dtype == NF4.name:
         NF4.check(placement.device, "draft_dtype")
@@ -76,8 +103,6 @@ def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> Pre
         )
     check_draft(name, model, report)
     model.eval().requires_grad_(False).to(placement.device)
-    if placement.dtype == "int8":
-        _round(model, name)
     return model
 
 

@@ -57,7 +57,7 @@ def test_the_command_line_names_the_network_its_files_and_who_we_are(tmp_path: P
 @pytest.mark.parametrize("name", ["generate", "chat", "serve", "bench", "demo", "eval"])
 def test_every_command_that_decodes_says_where_the_client_computes(name: str) -> None:
     options = {option for parameter in app.commands[name].params for option in parameter.opts}
-    assert {"--device", "--draft-device", "--draft-dtype"} <= options
+    assert {"--device", "--draft-device", "--draft-dtype", "--draft-vocab"} <= options
 
 
 def test_where_the_client_computes_is_one_argument() -> None:
@@ -70,8 +70,9 @@ def test_where_the_client_computes_is_one_argument() -> None:
         return CliRunner().invoke(command, arguments).output
 
     assert said() == f"{ComputeOptions()!r}\n"
-    asked = ComputeOptions("cuda:1", "cpu", "int8")
+    asked = ComputeOptions("cuda:1", "cpu", "int8", 32_768)
     given = ("--device", "cuda:1", "--draft-device", "cpu", "--draft-dtype", "int8")
-    assert said(*given) == f"{asked!r}\n"
+    assert said(*given, "--draft-vocab", "32768") == f"{asked!r}\n"
     assert "'gpu' is no device; give auto, cpu, cuda, cuda:N or mps" in said("--device", "gpu")
     assert "'int4' is not one of" in said("--draft-dtype", "int4")
+    assert "give auto, all, or a number from 1024 on" in said("--draft-vocab", "many")

@@ -27,6 +27,7 @@ def test_the_models_say_where_they_compute(target, draft):
         device="cpu",
         draft_device="cpu",
         draft_dtype="int8",
+        draft_vocab=VOCAB,
         judging_threads=threads,  # they are small
         drafting_threads=threads,
     )

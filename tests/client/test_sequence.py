@@ -244,7 +244,12 @@ def draft(tmp_path_factory):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
     return DraftModel(
-        model, SameVocabulary(VOCAB), BranchingModel.of(model), "float32", model.num_parameters()
+        model,
+        SameVocabulary(VOCAB),
+        BranchingModel.of(model),
+        "float32",
+        model.num_parameters(),
+        VOCAB,
     )
 
 

@@ -32,6 +32,7 @@ def test_the_options_of_the_client_are_those_that_it_documents() -> None:
         ("device", "gpu"),
         ("draft_device", "cuda:x"),
         ("draft_dtype", "int7"),
+        ("draft_vocab", 7),
     ],
 )
 @pytest.mark.parametrize("client", [SwarmClient, BlockingClient])

@@ -12,13 +12,15 @@ from helpers.loopback import WORDS, tokenizer_of
 from helpers.model_files import add, edit
 from helpers.models import ARCHITECTURES, VOCAB
 from swarm.decoding.drafting.model import ModelDrafter
+from swarm.decoding.drafting.reduced import ReducedVocabulary
 from swarm.decoding.drafting.tree import TreeDrafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
 from swarm.errors import DraftMismatch, ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftModel
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft import AS_IT_IS, DraftModel
 
 SAMPLED = Sampling(1.0, seed=3)
 
@@ -29,9 +31,9 @@ def save(folder: Path, architecture, words) -> str:
     return str(folder)
 
 
-def load(draft, target) -> DraftModel:
+def load(draft, target, options=AS_IT_IS) -> DraftModel:
     checkpoint = Checkpoint.open(target)
-    return DraftModel.load(draft, checkpoint, checkpoint.tokenizer())
+    return DraftModel.load(draft, checkpoint, checkpoint.tokenizer(), options)
 
 
 def drafter(draft, sampling=SAMPLED):
@@ -101,6 +103,37 @@ def test_a_draft_that_knows_other_words_drafts_those_that_both_know(words, targe
     )
     assert len(drafted) == 20
     assert all(WORDS[token] in words for token in tokens(drafted))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "falcon"])
+def test_rows_of_tokens_that_the_target_does_not_have_are_not_computed(
+    architecture, target, tmp_path
+):
+    """And the drafts are the same, as a tree and one by one."""
+    words = [*WORDS[:40], *(f"x{i}" for i in range(VOCAB - 40))]
+    name = save(tmp_path / "draft", architecture, words)
+    whole = load(name, target)
+    reduced = load(name, target, ComputeOptions(device="cpu", draft_dtype="float32"))
+    assert (whole.vocab, reduced.vocab) == (VOCAB, 40)
+    assert isinstance(reduced.vocabulary, ReducedVocabulary)
+    for sampling in (Sampling(), SAMPLED):
+        one, other = drafter(reduced, sampling), drafter(whole, sampling)
+        for sequence in ([5, 6, 7], [5, 6, 7, 8, 9], [5, 90]):
+            drafted, expected = one.draft(sequence, 6), other.draft(sequence, 6)
+            assert tokens(drafted) == tokens(expected)
+            for guess, same in zip(drafted, expected, strict=True):
+                torch.testing.assert_close(guess.logits, same.logits)
+
+
+def test_a_number_keeps_the_most_frequent_and_those_that_end_a_text(target, draft, monkeypatch):
+    monkeypatch.setattr("swarm.model.compute.MIN_DRAFT_VOCAB", 1)
+    options = ComputeOptions(device="cpu", draft_dtype="float32", draft_vocab=20)
+    reduced = load(draft, target, options)
+    assert 20 <= reduced.vocab < 30
+    (guess,) = drafter(reduced).draft([5, 6, 7], 1)
+    says = guess.logits.isfinite().nonzero().flatten().tolist()
+    assert len(says) == reduced.vocab
+    assert Checkpoint.open(target).eos_token_ids <= set(says)
 
 
 def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):

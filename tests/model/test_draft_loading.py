@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from helpers.models import ARCHITECTURES
+from helpers.models import ARCHITECTURES, VOCAB
 from swarm.errors import UnsupportedModel
 from swarm.model import draft_loading
 from swarm.model.compute import ComputeOptions
@@ -49,6 +49,28 @@ def test_a_draft_is_read_into_its_dtype(
     assert model.get_input_embeddings().weight.dtype == stored
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_its_head_computes_the_rows_that_are_chosen(dtype: str, folder: str) -> None:
+    asked: list[int] = []
+    rows = torch.arange(3, 40)
+
+    def choose(head_rows: int) -> torch.Tensor:
+        asked.append(head_rows)
+        return rows
+
+    options = ComputeOptions(device="cpu", draft_dtype=dtype)
+    whole, reduced = load_draft(folder, options), load_draft(folder, options, choose)
+    assert (asked, whole.vocab, whole.rows) == ([VOCAB], VOCAB, None)
+    assert reduced.vocab == len(rows)
+    assert reduced.rows is rows
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        expected = whole.model(input_ids=ids).logits[..., rows].float()
+        logits = reduced.model(input_ids=ids).logits.float()
+    close = 1e-5 if dtype == "float32" else 0.1
+    torch.testing.assert_close(logits, expected, atol=close, rtol=close)
 
 
 def breaks(model: PreTrainedModel) -> None:
