@@ -1,9 +1,12 @@
 """Times of layers follow from published figures; the arithmetic is worked out by hand here."""
 
+from pathlib import Path
+
 import pytest
 
 from swarm.shapes.catalogue import BATCHES, RTX_4090, SHAPES, Gpu, Layer
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 UNIT = Gpu("unit", bytes_per_s=1e6, flop_per_s=1e6)
 
 
@@ -57,3 +60,11 @@ def test_every_table_grows_with_the_batch_and_fits_the_peers_by_default(shape):
     bits = layer.numel * layer.bits + layer.experts * layer.expert_numel * layer.expert_bits
     assert shape.layers / shape.peers * bits / 8 < 22e9  # of 24 GB
     assert RTX_4090.bytes_per_s < 1008e9
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_times_of_the_documentation_are_those_of_the_tables(shape):
+    times = dict(shape.layer_ms())
+    stages = [f"{shape.layers / shape.peers * times[n]:.1f}" for n in (1, 4, 16, 64)]
+    [row] = [line for line in DOCUMENT.read_text().splitlines() if f"| {shape.name} |" in line]
+    assert row.split(" | ")[2:] == [str(shape.peers), *stages[:-1], f"{stages[-1]} |"]
