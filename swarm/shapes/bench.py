@@ -170,11 +170,12 @@ async def client_of(
     }
     if name == WITHOUT_HEAD:
         options["head"] = "peer"
-    dense = name == AS_BEFORE
-    if dense:
-        options["device"] = options["draft_device"] = "cpu"
-        options["draft_dtype"] = "float32"
-    async with ShapedClient(str(folder / "target"), guesser, dense=dense, **options) as client:
+    as_before = name == AS_BEFORE
+    if as_before:
+        options = {**options, "head": "local", "device": "cpu"}
+        options = {**options, "draft_device": "cpu", "draft_dtype": "float32"}
+    target = str(folder / "target")
+    async with ShapedClient(target, guesser, as_before=as_before, **options) as client:
         yield client
 
 

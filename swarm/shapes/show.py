@@ -7,6 +7,7 @@ from dataclasses import astuple, fields
 from rich.console import Console
 
 from swarm.bench.figures import WayFigures
+from swarm.bench.show import in_words
 from swarm.bench.ways import BRANCHES
 from swarm.outputs import TimeShare
 from swarm.shapes.bench import NOW, ShapeResult
@@ -70,6 +71,8 @@ def show(result: ShapeResult, as_: str) -> None:
         console = Console()
         print_table(console, COLUMNS, all_cells(result), title=title(result))
         console.print(EXPLAINED + RTX_4090.name + ".")
+        for name, comparisons in result.clients.items():
+            console.print(f"{name.capitalize()}: {in_words(comparisons[0].plain.stats.compute)}")
         if why := held_back(result):
             console.print(f"By default it is no faster because {why}.")
 

@@ -1,4 +1,4 @@
-"""A client of a shape has a lucky draft, and computes all logits only if it is asked to."""
+"""A client of a shape has a lucky draft, and judges as before only if it is asked to."""
 
 import pytest
 
@@ -15,14 +15,14 @@ from swarm.shapes.script import Guesser, Odds
 NETWORK = Network("test")
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_the_models_of_a_client(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("as_before", [False, True])
+def test_the_models_of_a_client(as_before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = Head.round  # which leaves a small head as it is
     monkeypatch.setattr(Head, "round", lambda head: rounds(head, Plain))
     with models_of(TINY, lambda _: None) as (folder, script):
         guesser = Guesser(script, Odds(), TINY.vocab_size)
         target, draft = str(folder / "target"), str(folder / "draft")
-        client = ShapedClient(target, guesser, dense=dense, draft=draft, network=NETWORK)
+        client = ShapedClient(target, guesser, as_before=as_before, draft=draft, network=NETWORK)
         models = client._load(Checkpoint.open(target))
     assert isinstance(models.draft, LuckyDraft)
-    assert (models.head.rounded is None) == dense
+    assert (models.own_head.rounded is None) == as_before
