@@ -123,6 +123,7 @@ class Compute:
     draft_device: str | None = None  # None without a draft model
     draft_dtype: str | None = None  # of the draft model's weights
     draft_vocab: int | None = None  # how many tokens the draft model's head computes
+    draft_dtype_asked: bool = False  # by the user; else it is the fastest one here
     judging_threads: int = 1  # on the CPU
     drafting_threads: int = 1
 
@@ -192,7 +193,6 @@ class Stats:
     plain_reason: PlainReason | None = None
     compute: Compute = ONE_CORE  # by the client
     share: TimeShare | None = None  # of the text's time; None if no token was decided
-    head: Literal["local", "peer"] = "local"  # who holds the LM head: the client, or the last peer
     # mean time from taking an answer to having decided, the prompt's left out; None without answers
     judge_ms: float | None = None
 

@@ -32,7 +32,6 @@ class TextFacts:
         exact: whether the rule verifies exactly.
         draft_error: of a drafter that failed.
         plain_reason: why most of the text was decoded plainly.
-        own_head: whether the client holds the LM head.
         route: the stages to show; if it is empty, the places of the last loop.
     """
 
@@ -49,7 +48,6 @@ class TextFacts:
     route: Sequence[RouteStop] = ()
     drafter: DrafterKind | None = None
     plain_reason: PlainReason | None = None
-    own_head: bool = True
     compute: Compute = ONE_CORE
 
 
@@ -171,7 +169,6 @@ class Meter:
             plain_reason=facts.plain_reason,
             compute=facts.compute,
             share=self.path.share(),
-            head="local" if facts.own_head else "peer",
             judge_ms=_mean(self.judge_s[1:] or self.judge_s) * 1e3 if self.judge_s else None,
         )
 

@@ -101,6 +101,7 @@ class ClientModels:
             draft_device=None if draft is None else str(draft.device),
             draft_dtype=None if draft is None else draft.dtype,
             draft_vocab=None if draft is None else draft.vocab,
+            draft_dtype_asked=draft is not None and draft.asked,
             judging_threads=self.threads.judging,
             drafting_threads=self.threads.drafting,
         )

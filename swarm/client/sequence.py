@@ -318,7 +318,6 @@ class TextSequence:
             draft_error=self.draft_error,
             drafter=self.drafter_kind,
             plain_reason=self._plain_reason,
-            own_head=self.models.head is not None,
             failovers=failovers,
             finish_reason=decoder.finish_reason,
             route=route,

@@ -15,7 +15,7 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.compute import ALL, ComputeOptions
+from swarm.model.compute import ALL, AUTO, ComputeOptions
 from swarm.model.draft_head import rows_to_keep
 from swarm.model.draft_loading import load_draft
 from swarm.model.edge import explained
@@ -39,6 +39,7 @@ class DraftModel:
         dtype: the name of its weights' dtype, one of `swarm.model.compute.DRAFT_DTYPES`.
         weights: how many it has.
         vocab: how many tokens its head computes.
+        asked: whether this dtype was asked for; else it is the fastest one here.
     """
 
     model: PreTrainedModel
@@ -47,6 +48,7 @@ class DraftModel:
     dtype: str
     weights: int
     vocab: int
+    asked: bool = False
 
     @classmethod
     def load(
@@ -92,6 +94,7 @@ class DraftModel:
             loaded.dtype,
             loaded.weights,
             loaded.vocab,
+            asked=options.draft_dtype != AUTO,
         )
 
     @property

@@ -14,7 +14,8 @@ LONG_PROMPT = 64  # tokens to read: fewer take about one loop
 LEAST_SHARE = 0.2  # of the text's time: less holds nothing back
 SELDOM = 0.5  # chance of acceptance below which a draft is seldom right
 NO_HEAD = "try --head peer, where a peer holds the model's head"
-FASTER_DRAFT = "try a smaller draft"
+FASTEST_DTYPE = "try --draft-dtype auto, or a smaller draft"
+SMALLER_DRAFT = "try a smaller draft"
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,17 @@ def _why_plain(stats: Stats) -> str:
         return f"drafts are right too seldom to gain on {loop}, so none are sent: try another draft"
     return (
         f"drafting takes {_draft_ms(stats):.0f} ms a token here, too long to gain on {loop}, so "
-        f"none is done: {FASTER_DRAFT}"
+        f"none is done: {_faster_draft(stats)}"
     )
 
 
 def _draft_ms(stats: Stats) -> float:
     return stats.draft_ms_per_token or 0.0
+
+
+def _faster_draft(stats: Stats) -> str:
+    """Return what would make drafting faster here."""
+    return FASTEST_DTYPE if stats.compute.draft_dtype_asked else SMALLER_DRAFT
 
 
 def _loops(stats: Stats, share: TimeShare) -> float:
@@ -152,7 +158,7 @@ CAUSES = (
         _late,
         lambda stats: (
             f"drafting takes {_draft_ms(stats):.0f} ms a token here, and drafts come too late for "
-            f"a loop of {stats.loop_ms:.0f} ms: {FASTER_DRAFT}"
+            f"a loop of {stats.loop_ms:.0f} ms: {_faster_draft(stats)}"
         ),
     ),
     Cause(
@@ -164,13 +170,15 @@ CAUSES = (
     ),
     Cause(
         lambda stats, share: share.drafting,
-        lambda stats: f"drafting takes {_draft_ms(stats):.0f} ms a token here: {FASTER_DRAFT}",
+        lambda stats: (
+            f"drafting takes {_draft_ms(stats):.0f} ms a token here: {_faster_draft(stats)}"
+        ),
     ),
     Cause(
         lambda stats, share: share.judging,
         lambda stats: (
             f"judging takes {stats.judge_ms or 0.0:.0f} ms an answer here"
-            + (f": {NO_HEAD}" if stats.head == "local" else "")
+            + (f": {NO_HEAD}" if stats.compute.device is not None else "")
         ),
     ),
     Cause(

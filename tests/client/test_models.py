@@ -28,9 +28,11 @@ def test_the_models_say_where_they_compute(target, draft):
         draft_device="cpu",
         draft_dtype="int8",
         draft_vocab=VOCAB,
+        draft_dtype_asked=True,
         judging_threads=threads,  # they are small
         drafting_threads=threads,
     )
+    assert not ClientModels.load(target, draft).compute.draft_dtype_asked
     alone = ClientModels.load(target, None).compute
     assert (alone.draft_device, alone.draft_dtype) == (None, None)
 

@@ -16,8 +16,9 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
+from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.compute import ComputeOptions
+from swarm.model.compute import AUTO, DRAFT_DTYPES, ComputeOptions
 from swarm.model.draft import DraftModel
 from swarm.model.head import Head
 from swarm.shapes.folder import write_draft, write_target
@@ -28,8 +29,7 @@ HEAD_TOLERANCE = 1e-4  # relative error of the logits, in float32
 LEAVES = (1, 8)  # of a tree that is drafted in one forward
 TEXT_TOKENS = 64  # that the draft has read
 DRAFTED = 32  # tokens behind the text, at each of which a choice is compared
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-LEAST_AGREEMENT = {"float32": 1.0, "bfloat16": 0.8}
+LEAST_AGREEMENT = {"float32": 1.0, "bfloat16": 0.8, "int8": 0.8, "nf4": 0.5}
 
 
 def head_equals_the_cpus(sizes: Sizes, device: torch.device, folder: Path) -> Table:
@@ -76,7 +76,12 @@ def draft_equals_the_cpus(sizes: Sizes, device: torch.device, folder: Path) -> T
     paths = [tuple(expected[:place]) for place in range(len(expected))]
     table = Table(("dtype", "tokens", "equal", "at least"))
     for dtype, least in LEAST_AGREEMENT.items():
-        got = [guess.token for [guess] in drafter(device, dtype).draft_each(text, paths, 1)]
+        try:
+            guesses = drafter(device, dtype).draft_each(text, paths, 1)
+        except ConfigError as error:  # the extra is not installed
+            table.notes.append(f"{dtype}: not checked ({error})")
+            continue
+        got = [guess.token for [guess] in guesses]
         equal = sum(a == b for a, b in zip(got, expected, strict=True)) / len(expected)
         table.add(dtype, len(got), f"{equal:.0%}", f"{least:.0%}", passed=equal >= least)
     return table
@@ -88,12 +93,19 @@ def draft_times(sizes: Sizes, device: torch.device, folder: Path) -> Table:
     write_draft(sizes.shape, folder / "draft")
     target = Checkpoint.open(str(folder / "target"))
     tokenizer = target.tokenizer()
-    table = Table(("device", "dtype", *(f"ms, leaves: {each}" for each in LEAVES)))
+    table = Table(("device", "dtype", *(f"ms, leaves: {each}" for each in LEAVES), "auto"))
     for where in dict.fromkeys((device, CPU)):
-        for dtype in DTYPES:
-            model = _load(str(folder / "draft"), target, tokenizer, where, dtype)
+        chosen = _load(str(folder / "draft"), target, tokenizer, where, AUTO).dtype
+        for dtype in DRAFT_DTYPES:
+            if dtype == AUTO:
+                continue
+            try:
+                model = _load(str(folder / "draft"), target, tokenizer, where, dtype)
+            except ConfigError as error:
+                table.notes.append(f"{dtype} on {where}: not measured ({error})")
+                continue
             times = (f"{_pass_ms(model, leaves, sizes.steps):.1f}" for leaves in LEAVES)
-            table.add(where, dtype, *times)
+            table.add(where, dtype, *times, "chosen" if dtype == chosen else "")
             del model
     return table
 
@@ -105,7 +117,7 @@ def _load(
     device: torch.device,
     dtype: str,
 ) -> DraftModel:
-    options = ComputeOptions(device=str(device), draft_dtype=dtype)
+    options = ComputeOptions(device=str(device), draft_device=str(device), draft_dtype=dtype)
     return DraftModel.load(draft, target, tokenizer, options)
 
 

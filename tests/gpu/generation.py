@@ -24,7 +24,7 @@ WAYS: dict[str, Options] = {"plain": {"window": 0}, "streaming": {}}
 
 
 def text_equals_the_cpus(sizes: Sizes, device: torch.device, folder: Path) -> Table:
-    """Generate greedily over peers on the device; transformers on the CPU says what is right."""
+    """Generate greedily, with peers and client on the device; transformers says what is right."""
     prompts = [each.prompt for each in islice(problems(7, held_out=True), sizes.prompts)]
     expected = [_on_the_cpu(prompt, sizes.new_tokens) for prompt in prompts]
     found = asyncio.run(_generate(prompts, sizes.new_tokens, str(device)))
@@ -37,7 +37,7 @@ def text_equals_the_cpus(sizes: Sizes, device: torch.device, folder: Path) -> Ta
             time = time_spent(stats.share) if stats.share else ""
             row = (number, way, stats.new_tokens, *figures, "yes" if same else "NO", time)
             table.add(*row, passed=same)
-    table.notes.append(f"{PEERS} peer processes on {device} in float32")
+    table.notes.append(f"{PEERS} peer processes and the client, all on {device}, in float32")
     return table
 
 
@@ -61,6 +61,9 @@ async def _generate(
             draft=locate(DRAFT),
             network=swarm.network,
             audit_rate=0.0,
+            device=device,
+            draft_device=device,
+            draft_dtype="float32",
         )
         async with client:
             await client.generate(prompts[0], max_new_tokens=8)  # warm-up

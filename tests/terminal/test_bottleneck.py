@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.text_stats import text_stats, time_share
 from swarm.cli.generate import generate
-from swarm.outputs import Failover
+from swarm.outputs import Compute, Failover
 from swarm.terminal.bottleneck import bottleneck, time_spent
 from swarm.terminal.console import time_and_bottleneck
 
@@ -41,6 +41,11 @@ TEXTS = {
         DRAFTS,
         "drafting takes 130 ms a token here: try a smaller draft",
     ),
+    "drafting in a dtype that was asked for": (
+        {"links": 0.3, "drafting": 0.4},
+        {**DRAFTS, "compute": Compute(draft_dtype="float32", draft_dtype_asked=True)},
+        "drafting takes 130 ms a token here: try --draft-dtype auto, or a smaller draft",
+    ),
     "judging": (
         {"links": 0.3, "judging": 0.5},
         {**DRAFTS, "judge_ms": 264.2},
@@ -48,7 +53,7 @@ TEXTS = {
     ),
     "judging what a peer tells": (
         {"links": 0.3, "judging": 0.5},
-        {**DRAFTS, "judge_ms": 90.0, "head": "peer"},
+        {**DRAFTS, "judge_ms": 90.0, "compute": Compute(device=None)},
         "judging takes 90 ms an answer here",
     ),
     "a draft that is seldom right": (
