@@ -11,6 +11,7 @@ from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, ComputeOptions
+from swarm.model.draft_dtype import check_compute
 
 
 @asynccontextmanager
@@ -25,7 +26,9 @@ async def demo_swarm(
 
     Raises:
         ProcessFailed, NotStarted: if the swarm does not come up.
+        NoSuchDevice, ConfigError: if this computer cannot compute as it is asked to.
     """
+    check_compute(compute)  # before any process is started
     torch.set_num_threads(1)  # the peers need the other cores
     spans = even_spans(Checkpoint.open(locate(TARGET)).num_layers, peers)
     async with LocalSwarm(TARGET, spans, link_ms) as swarm:
