@@ -152,27 +152,28 @@ class _Certifying:
         best = lower.amax(dim=-1, keepdim=True)
         self._given_up |= ~best.isfinite()[:, 0]
         # Not ">=": what is not a number contends.
-        contend = (upper < best).logical_not_().logical_and_(lower != upper)
-        if self._take(contend):
+        if self._take(*(upper < best).logical_not_().nonzero(as_tuple=True)):
             lower, _ = scores()
         return [best_of(row) for row in lower]
 
-    def _take(self, wanted: Tensor) -> bool:
-        """Get the exact logits where ``wanted [n, vocabulary]``; return whether there are any.
+    def _take(self, rows: Tensor, tokens: Tensor) -> bool:
+        """Get the exact logits of some tokens; return whether there are any that were not exact.
 
         Gives up rows that want too many.
         """
-        counts = wanted.sum(dim=-1)
+        inexact = self._bounds.lower[rows, tokens] != self._bounds.upper[rows, tokens]
+        counts = torch.bincount(rows[inexact], minlength=len(self._refined))
         self._given_up |= counts > self._most
-        counts[self._given_up] = 0
-        if not counts.any():
+        wanted = inexact & ~self._given_up[rows]
+        rows = rows[wanted]
+        tokens = tokens[wanted]
+        if not len(rows):
             return False
-        rows, tokens = (wanted & ~self._given_up[:, None]).nonzero(as_tuple=True)
         logits = self._refine(rows, tokens)
         self._bounds.lower[rows, tokens] = logits
         self._bounds.upper[rows, tokens] = logits
         self._given_up[rows[~(logits < torch.inf)]] = True
-        self._refined += counts
+        self._refined += torch.bincount(rows, minlength=len(self._refined))
         return True
 
     # With top k or top p, one row at a time.
@@ -183,19 +184,15 @@ class _Certifying:
             if self._given_up[row]:
                 return None
             upper = self._bounds.upper[row]
-            likeliest = torch.zeros_like(upper, dtype=torch.bool)
-            likeliest[upper.topk(min(count, len(upper))).indices] = True
-            self._take_row(row, likeliest)
+            self._take_row(row, upper.topk(min(count, len(upper))).indices)
             choice = self._best_allowed(row)
             if choice is not None:
                 return choice
         self._given_up[row] = True
         return None
 
-    def _take_row(self, row: int, wanted: Tensor) -> None:
-        every = torch.zeros_like(self._bounds.upper, dtype=torch.bool)
-        every[row] = wanted & (self._bounds.lower[row] != self._bounds.upper[row])
-        self._take(every)
+    def _take_row(self, row: int, tokens: Tensor) -> None:
+        self._take(torch.full_like(tokens, row), tokens)
 
     def _best_allowed(self, row: int) -> int | None:
         """Return the token with the best score of those that top k and top p keep; None if the
@@ -211,7 +208,7 @@ class _Certifying:
             rivals &= nucleus.possible
             if not bool(rivals.any()):
                 return best
-            self._take_row(row, rivals)
+            self._take_row(row, rivals.nonzero()[:, 0])
         return None
 
     def _scaled_row(self, row: int) -> tuple[Tensor, Tensor]:

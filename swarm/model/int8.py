@@ -1,14 +1,13 @@
 """Products of int8 matrices on this computer's CPU, and which of them is the fastest."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 14  # rows that are packed together
 SAMPLE = 1 << 13  # rows that are measured: too many for the caches near the cores
 MEASURED_ROWS = 8  # of a frame while windows are in flight
 REPEATS = 3
@@ -116,8 +115,3 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def multiply(blocks: Sequence[Int8Product], factors: Tensor) -> Tensor:
-    """Return the product of a matrix in blocks of rows with ``factors``: see `Int8Product`."""
-    return torch.cat([block(factors) for block in blocks], dim=-1)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from swarm.model.int8 import BLOCK, Int8Product, Pack, multiply
+from swarm.model.int8 import Int8Product, Pack
 
 MOST = 63  # of a term: with 8 bits, older CPUs' instructions would saturate
 STEP = 128.0  # the second term counts in steps of the first one's by this
@@ -27,6 +27,7 @@ ROUNDINGS = 32 * 2.0**-24
 NORM_SLACK = 1.0 + 1e-4  # norms are sums in float32
 UNDERFLOW = 1e-16  # more than a norm loses where squares are too small for float32
 LEAST_ERROR = 1e-30  # more than a logit loses where it is
+BLOCK = 1 << 14  # rows of weights that are packed together
 QUANTIZED_AT_ONCE = 512  # rows: they stay in a CPU's cache
 REFINED_AT_ONCE = 1024
 
@@ -80,18 +81,24 @@ class RoundedHead:
         units = entered / scales
         first = units.round()
         second = ((units - first) * STEP).round_()
-        products = multiply(self._blocks, torch.cat([first, second]).to(torch.int8))
-        count = len(entered)
-        approximate = products[:count].add_(products[count:], alpha=1 / STEP)
-        approximate.mul_(self._scales).mul_(scales)
         rounding = entered.double() - scales.double() * (first.double() + second.double() / STEP)
-        norms = entered.double().norm(dim=1) * NORM_SLACK
-        lost = rounding.norm(dim=1) * NORM_SLACK
-        factors = torch.stack([norms, lost, torch.ones_like(norms)], dim=1).float()
-        error = factors @ self._error
-        if self._bias is not None:
-            approximate.add_(self._bias)
-        return approximate - error, approximate.add_(error)
+        norms = [entered.double().norm(dim=1) * NORM_SLACK, rounding.norm(dim=1) * NORM_SLACK]
+        sizes = torch.stack([*norms, torch.ones_like(norms[0])], dim=1).float()
+        terms = torch.cat([first, second]).to(torch.int8)
+        lower = torch.empty(len(entered), len(self._scales))
+        upper = torch.empty_like(lower)
+        # Block by block, so that what is done to the products finds them in the CPU's caches.
+        for start, block in zip(range(0, len(self._scales), BLOCK), self._blocks, strict=True):
+            columns = slice(start, start + BLOCK)
+            product = block(terms)
+            logits = product[: len(entered)].add_(product[len(entered) :], alpha=1 / STEP)
+            logits.mul_(self._scales[columns]).mul_(scales)
+            if self._bias is not None:
+                logits.add_(self._bias[columns])
+            error = sizes @ self._error[:, columns]
+            torch.sub(logits, error, out=lower[:, columns])
+            torch.add(logits, error, out=upper[:, columns])
+        return lower, upper
 
     def exact(self, entered: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits ``[m]`` of some tokens at some rows, which are in order.

@@ -23,6 +23,7 @@ import torch
 
 from lab.drafts import drafts
 from lab.ground import Ground, ground
+from lab.head_cost import head_cost
 from lab.internet import Internet, congestion_control
 from lab.links import Link
 from lab.report import write_report
@@ -59,6 +60,7 @@ class Results:
     sessions: list[dict[str, Any]]
     sizes: list[dict[str, Any]]
     draft: list[dict[str, Any]]
+    head: list[dict[str, Any]]
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -134,10 +136,17 @@ def _short(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else f"{value}"
 
 
+async def head(results: Results, emulated: bool) -> None:
+    """Measure the judging of frames with a real size of head."""
+    results.head = head_cost()
+    results.save()
+
+
 SECTIONS: dict[str, Callable[[Results, bool], Awaitable[None]]] = {
     "matrix": matrix,
     "weather": weather,
     "sessions": sessions,
+    "head": head,
     "sizes": real_sizes,
     "draft": draft_models,
 }
@@ -213,7 +222,7 @@ async def run(folder: Path, only: list[str]) -> None:
             f"{impossible} Members hold back their own messages instead: no jitter, loss or"
             " bandwidth."
         )
-    results = Results(folder, _facts(not impossible), [], [], [], [], [])
+    results = Results(folder, _facts(not impossible), [], [], [], [], [], [])
     started = time.perf_counter()
     for name, section in SECTIONS.items():
         if not only or name in only:

@@ -13,6 +13,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from lab.drafts import draft_tables
+from lab.head_cost import head_table
 from lab.sizes import plot_sizes, size_tables
 from swarm.bench.figures import WayFigures, figures_from
 from swarm.bench.show import markdown
@@ -41,6 +42,8 @@ def write_report(folder: Path) -> None:
     if results["sizes"]:
         parts += ["", "## Real sizes", "", *size_tables(results["sizes"])]
         plot_sizes(results["sizes"], folder / "sizes.png")
+    if results.get("head"):
+        parts += ["", "## Judging a frame", "", *head_table(results["head"])]
     (folder / "report.md").write_text("\n".join(parts) + "\n")
 
 

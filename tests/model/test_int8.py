@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swarm.model import int8
-from swarm.model.int8 import PACKS, Int8Product, Pack, Plain, fastest, multiply
+from swarm.model.int8 import PACKS, Int8Product, Pack, Plain, fastest
 
 MOST = 64
 
@@ -17,7 +17,7 @@ def test_products_are_exact(pack: Pack, rows: int, columns: int, count: int) -> 
     torch.manual_seed(1)
     matrix = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
     factors = torch.randint(-MOST, MOST + 1, (count, columns), dtype=torch.int8)
-    product = multiply([pack(matrix[:2]), pack(matrix[2:])], factors)
+    product = pack(matrix)(factors)
     assert torch.equal(product.double(), factors.double() @ matrix.double().t())
 
 
