@@ -82,7 +82,9 @@ class Payoff:
         return draft_ms > CHEAP_SHARE * loop_ms and drafting_ms * SURE_TOKENS > loop_ms
 
     def _pays(self, plain_ms: float | None) -> bool:
-        drafting_ms = self._token_ms[True].value
+        drafting_ms, loop_ms = self._token_ms[True].value, self._loop_ms.value
+        if (self._draft_ms.value or 0.0) >= (loop_ms or 0.0):
+            return False  # the text has gone on before a draft comes: a faster pace was chance
         return plain_ms is None or drafting_ms is None or drafting_ms * LEAST_GAIN < plain_ms
 
     def _change(self) -> None:

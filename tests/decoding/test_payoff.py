@@ -1,5 +1,7 @@
 """A draft that gains nothing is noticed, and given up for as long as that is so."""
 
+from dataclasses import replace
+
 import pytest
 
 from swarm.decoding.payoff import DRAFTING_LOOPS, PLAIN_LOOPS, RETRY_LOOPS
@@ -75,6 +77,21 @@ def test_what_drafting_takes_from_everything_else_counts(slower):
     """The loops with drafts promise a gain; beside the loops without them there is none."""
     drafted = write(Streaming(), 600, 0.5, 30.0, slower)
     assert (share(drafted[100:]) > 0.9) == (slower == 1.0)
+
+
+def test_a_draft_that_comes_too_late_is_not_kept_because_of_a_chance_in_the_pace():
+    """Other programs slow the plain loops down, while these are compared."""
+    policy = Streaming()
+    drafted = []
+    for number in range(300):
+        drafts = policy.plan().window > 0
+        slow = answer(drafts, 0.0, 1450.0, 1.0)
+        policy.observe(
+            replace(slow, elapsed_ms=slow.elapsed_ms * (1.0 if drafts else 1.0 + number % 3))
+        )
+        drafted.append(drafts)
+    assert share(drafted[50:]) < 0.3
+    assert policy.plan().reason == "draft_slow"
 
 
 def test_it_drafts_again_once_the_draft_is_good_enough():
