@@ -26,9 +26,10 @@ from swarm.model.rounded_head import MOST, STEP
 STEPS = 127  # of a weight's scale, on either side of 0
 LEAST_SCALE = 1e-30  # of a row of zeros, by which it may be divided
 BLOCK_WEIGHTS = 1 << 18  # rounded at a time: they stay in the processor's cache
-PROBE = (8, 512, 1024)  # rows, outputs and inputs of the product that the kernels are tried with
+PROBE = (8, 4096, 1024)  # rows, outputs and inputs of the product that the kernels are tried with
 PROBE_TOLERANCE = 0.02  # relative error; rounded weights and inputs make less than 0.01
-PROBE_RUNS = 3
+PROBE_RUNS = 8  # the fastest counts: others may be held up by other programs
+PROBE_WORTH = 1.2  # a later kernel, with less exact inputs, must be faster by this factor
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies ``[..., inputs]`` by a rounded weight: -> float32 ``[..., outputs]``."""
@@ -142,7 +143,7 @@ def cpu_kernel() -> Kernel:
             error = (product(x) - expected).norm() / expected.norm()
         except (RuntimeError, AttributeError, NotImplementedError):
             continue
-        if error <= PROBE_TOLERANCE and (took_s := _least_s(product, x)) < best_s:
+        if error <= PROBE_TOLERANCE and (took_s := _least_s(product, x)) * PROBE_WORTH < best_s:
             best, best_s = kernel, took_s
     return best
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from helpers.models import ARCHITECTURES
+from swarm.model import int8_linear
 from swarm.model.branching import BranchingModel
 from swarm.model.int8 import PACKS
 from swarm.model.int8_linear import (
@@ -83,6 +84,19 @@ def test_a_kernel_gives_what_the_simple_version_gives(kernel, tolerance: float) 
     assert out.shape == expected.shape == (2, 5, 96)
     assert out.dtype == torch.float32
     assert relative(out, expected) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("times_s", "place"), [((1.0, 1.0), 0), ((1.0, 0.9), 0), ((1.0, 0.5), 1), ((0.5, 1.0), 0)]
+)
+def test_a_later_kernel_has_to_be_clearly_faster(
+    times_s: tuple[float, float], place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = [lambda *parts: plain_product(*parts) for _ in times_s]
+    times = iter(times_s)
+    monkeypatch.setattr(int8_linear, "KERNELS", kernels)
+    monkeypatch.setattr(int8_linear, "_least_s", lambda product, x: next(times))
+    assert cpu_kernel.__wrapped__() is kernels[place]
 
 
 def test_the_fastest_kernel_is_a_right_one() -> None:
