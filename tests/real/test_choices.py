@@ -20,7 +20,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.int8 import Plain
 
-POSITIONS = int(os.environ.get("SWARM_TEST_POSITIONS", "400"))
+POSITIONS = int(os.environ.get("SWARM_TEST_POSITIONS", "200"))
 CHUNK = 512
 FRAME = 8
 DOCS = Path(__file__).parents[2] / "docs"
