@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from swarm.network.links.link import Link
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 
 @dataclass

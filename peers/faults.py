@@ -1,7 +1,8 @@
 """Faults that a session's client has to know: of this peer, of the next one, or its own."""
 
+from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_TEXT
-from swarm.wire.messages import Fault, FaultCode, Open
+from swarm.wire.messages import Fault, Open
 
 
 class SessionFault(Exception):

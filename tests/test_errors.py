@@ -52,7 +52,7 @@ from swarm.errors import (
     WrongWeights,
 )
 from swarm.gateway.errors import BadRequest, Busy, ErrorReply, error_reply
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 BASES = {UsageError, LocalError, NetworkUnreachable, SwarmUnavailable, RemoteViolation}
 NO_MODULES = {"__main__", "start"}  # they run a command when they are imported

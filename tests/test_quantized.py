@@ -14,7 +14,8 @@ from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import QUANTIZATIONS, Quantization, settle
 from swarm.model.span import Span
-from swarm.wire.messages import Fault, FaultCode
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault
 
 STAGES = [(0, 4), (4, 8)]
 NEW = 40

@@ -14,7 +14,7 @@ from peers.compute.cache_budget import MAX_RETRY_MS, MIN_RETRY_MS, CacheFull
 from peers.faults import SessionFault
 from swarm.network.links.link import Link
 from swarm.util.rates import TokenBuckets
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,16 @@ from peers.sessions.next_links import NextLinks
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.wire.candidates import Candidates
-from swarm.wire.messages import FaultCode, Frame, Hop, Open, Refined, Reroute, Rerouted, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import (
+    Frame,
+    Hop,
+    Open,
+    Refined,
+    Reroute,
+    Rerouted,
+    Result,
+)
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
 

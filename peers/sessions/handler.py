@@ -21,6 +21,7 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.codec import WireError
+from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_TEXT
 from swarm.wire.messages import (
     AcceptFrom,
@@ -29,7 +30,6 @@ from swarm.wire.messages import (
     ChangeTerms,
     Close,
     Fault,
-    FaultCode,
     Frame,
     Message,
     Mirror,

@@ -9,7 +9,8 @@ from peers.faults import SessionFault
 from peers.sessions.registry import SessionRegistry
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
-from swarm.wire.messages import FaultCode, Message, Open, SessionId
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Message, Open, SessionId
 
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
 

@@ -10,7 +10,8 @@ from peers.compute.history import History
 from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
 from swarm.wire.candidates import Candidates, HeadTerms
-from swarm.wire.messages import ChangeTerms, FaultCode, Frame, Refine, Refined, TermsChanged
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import ChangeTerms, Frame, Refine, Refined, TermsChanged
 from swarm.wire.token_tree import Placement, TokenTree
 
 MAX_REFINEMENTS = 16  # that wait; a client asks for one at a time

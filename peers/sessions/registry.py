@@ -24,7 +24,8 @@ from peers.sessions.session import PeerSession
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
-from swarm.wire.messages import Fault, FaultCode, Hop, Open, Opened, SessionId
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Hop, Open, Opened, SessionId
 from swarm.wire.token_tree import MAX_TAIL
 
 MAX_OVER = 256  # ended sessions that are remembered: frames may still be on their way to them

@@ -20,11 +20,11 @@ from swarm.model.cache import KVCache
 from swarm.model.span import Work
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     MAX_HOPS,
     AcceptFrom,
     Accepting,
-    FaultCode,
     Frame,
     Mirror,
     Open,

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from typing import Generic, Protocol, TypeVar
 
 from swarm.routing.chain import Stage
-from swarm.wire.messages import Fault, FaultCode, Hop
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Hop
 
 
 class ChainPeer(Protocol):

@@ -26,6 +26,7 @@ from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, Implausible
 from swarm.outputs import Measured
 from swarm.wire.candidates import Candidates, HeadTerms
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
@@ -33,7 +34,6 @@ from swarm.wire.messages import (
     ChangeTerms,
     Close,
     Fault,
-    FaultCode,
     Frame,
     Hop,
     Message,

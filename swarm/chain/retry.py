@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from swarm.chain.stage import ChainLink
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 PAUSE_S = 0.5  # between two searches for peers that are expected
 

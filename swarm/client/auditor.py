@@ -25,7 +25,7 @@ from swarm.client.models import ClientModels
 from swarm.client.rerun import Reruns
 from swarm.errors import ChainBroken, MissingLayers, SwarmError
 from swarm.outputs import Audits
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 MAX_WAITING = 4  # texts that wait to be audited; others are let go
 

@@ -36,7 +36,7 @@ from swarm.outputs import Generation, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.util.tasks import end
 from swarm.wire.candidates import HeadTerms
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 CANDIDATES = 64  # that a peer tells of each prediction: half a kilobyte, and rarely too few
 OPEN_TRIES = 5  # peers that may refuse or fail before a session is open

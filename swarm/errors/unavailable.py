@@ -8,7 +8,7 @@ from swarm.errors.bases import ExitCode, SwarmError, SwarmUnavailable
 
 if TYPE_CHECKING:
     from swarm.outputs import Generation
-    from swarm.wire.messages import FaultCode
+    from swarm.wire.faults import FaultCode
 
 
 @dataclass(eq=False)

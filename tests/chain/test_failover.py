@@ -33,11 +33,11 @@ from swarm.errors import ChainSilent
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
 from swarm.routing.health import Health
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Fault,
-    FaultCode,
     Message,
     Probe,
     Progress,

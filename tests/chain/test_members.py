@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from helpers.plain_peers import PlainPeer, fault, hop, plain_peer
 from swarm.chain.members import Members
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 NAMES = "abcdef"
 

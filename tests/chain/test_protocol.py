@@ -16,11 +16,11 @@ from swarm.chain.answer import ChainAnswer
 from swarm.chain.protocol import ChainProtocol, Event, Lost, Received, Terms
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Accepting,
     Cancel,
     Close,
-    FaultCode,
     Frame,
     Message,
     Open,

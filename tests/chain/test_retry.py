@@ -9,7 +9,7 @@ from helpers.loopback import soon
 from swarm.chain import retry
 from swarm.chain.retry import on_some_chain
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers
-from swarm.wire.messages import FaultCode
+from swarm.wire.faults import FaultCode
 
 
 class Source:

@@ -21,11 +21,11 @@ from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
 from swarm.identity import Identity
 from swarm.network.links.link import Link
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Fault,
-    FaultCode,
     Frame,
     Message,
     Open,

@@ -10,6 +10,7 @@ from swarm.decoding.candidates import choose_candidates, whole_row
 from swarm.identity import Identity
 from swarm.wire import messages
 from swarm.wire.candidates import HeadTerms
+from swarm.wire.faults import FaultCode
 from swarm.wire.tensors import WireTensor
 
 SESSION = bytes(range(16))
@@ -71,15 +72,13 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Ping(nonce=7)
     yield messages.Pong(nonce=(1 << 32) - 1)
     yield messages.Behalf(clients=4)
-    for code in messages.FaultCode:
+    for code in FaultCode:
         yield messages.Fault(code=code, text="why", session=SESSION)
-    yield messages.Fault(code=messages.FaultCode.BAD_MESSAGE, text="no [version, kind, fields]")
+    yield messages.Fault(code=FaultCode.BAD_MESSAGE, text="no [version, kind, fields]")
     yield messages.Fault(
-        code=messages.FaultCode.NEXT_UNREACHABLE, text="", session=SESSION, peer=bob.peer_id
+        code=FaultCode.NEXT_UNREACHABLE, text="", session=SESSION, peer=bob.peer_id
     )
-    yield messages.Fault(
-        code=messages.FaultCode.BUSY, text="later", session=SESSION, retry_ms=250.0
-    )
+    yield messages.Fault(code=FaultCode.BUSY, text="later", session=SESSION, retry_ms=250.0)
 
 
 def broken_messages() -> Iterator[tuple[str, bytes]]:

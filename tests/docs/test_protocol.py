@@ -11,7 +11,8 @@ from swarm.network.dht.records import ModelRecord, PeerRecord
 from swarm.network.nat.dialback import DialRequest, DialResponse
 from swarm.wire import codec, handshake
 from swarm.wire.candidates import Candidates, HeadTerms
-from swarm.wire.messages import FaultCode, Hop
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Hop
 from swarm.wire.tensors import WireTensor
 
 PAGE = ROOT / "docs" / "protocol.md"

@@ -29,6 +29,7 @@ from swarm.network.dht import keys, records, rpc_auth
 from swarm.network.dht.validator import RecordValidator, _signed_bytes
 from swarm.wire import codec, handshake, messages
 from swarm.wire.codec import WireError
+from swarm.wire.faults import FaultCode
 from swarm.wire.handshake import (
     DIALLING,
     SERVING,
@@ -75,7 +76,7 @@ def to_json(value: Any) -> Json:
         return to_json(value.model_dump(mode="python"))
     if isinstance(value, dict):
         return {key: to_json(each) for key, each in value.items()}
-    if isinstance(value, messages.FaultCode):
+    if isinstance(value, FaultCode):
         return value.value
     return [to_json(each) for each in value] if isinstance(value, list | tuple) else value
 

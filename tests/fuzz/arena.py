@@ -20,10 +20,10 @@ from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Close,
     Fault,
-    FaultCode,
     Frame,
     Hop,
     Message,

@@ -20,7 +20,8 @@ from swarm.errors import SwarmError
 from swarm.network.links.link import Link
 from swarm.util.tasks import within
 from swarm.wire.codec import encode
-from swarm.wire.messages import Fault, FaultCode, Frame, Message, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Frame, Message, Result
 
 LIMIT_S = 120.0  # of real time for a text of a few words: anything longer hangs
 WAYS: tuple[dict[str, Any], ...] = ({}, {"window": 0}, {"window": 4, "depth": 1}, {"standby": True})

@@ -25,9 +25,9 @@ from swarm.routing.chain import Stage
 from swarm.util.tasks import end, within
 from swarm.wire import codec
 from swarm.wire.codec import WireError
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Fault,
-    FaultCode,
     Frame,
     Message,
     Open,

@@ -20,9 +20,9 @@ from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.links.link import Link
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Fault,
-    FaultCode,
     Hop,
     Message,
     Open,

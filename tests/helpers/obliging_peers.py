@@ -16,12 +16,12 @@ from swarm.chain.stage import ChainLink
 from swarm.network.links.connection import Arrival
 from swarm.network.links.link import LinkClosed
 from swarm.routing.chain import Stage
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Close,
     Fault,
-    FaultCode,
     Frame,
     Hop,
     Message,

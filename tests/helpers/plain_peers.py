@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from swarm.routing.chain import Stage
-from swarm.wire.messages import Fault, FaultCode, Hop
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Hop
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,15 @@ from swarm.decoding.windows import Window
 from swarm.network.links.connection import Connection
 from swarm.network.links.link import Link
 from swarm.routing.chain import Stage
-from swarm.wire.messages import Fault, FaultCode, Frame, Message, Open, Opened, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import (
+    Fault,
+    Frame,
+    Message,
+    Open,
+    Opened,
+    Result,
+)
 from swarm.wire.tensors import WireTensor
 
 FINGERPRINT = "0" * 32

@@ -19,8 +19,9 @@ from swarm.wire.codec import (
     decode,
     encode,
 )
+from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_ADDRESS, MAX_MODEL_LAYERS, MAX_TEXT, printable
-from swarm.wire.messages import Fault, FaultCode, Frame, Result
+from swarm.wire.messages import Fault, Frame, Result
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
 SESSION = bytes(range(16))

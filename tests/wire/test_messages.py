@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_ADDRESS, MAX_TEXT, printable
 from swarm.wire.messages import (
     MAX_HOPS,
@@ -17,7 +18,6 @@ from swarm.wire.messages import (
     Cancel,
     Close,
     Fault,
-    FaultCode,
     Frame,
     Hop,
     Mirror,

@@ -12,6 +12,7 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.util.rates import ConcurrencyLimit
 from swarm.util.tasks import within
 from swarm.wire.codec import WireError
+from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_TEXT
 from swarm.wire.handshake import (
     MAX_HELLO_BYTES,
@@ -26,7 +27,7 @@ from swarm.wire.handshake import (
     decode,
     encode,
 )
-from swarm.wire.messages import Fault, FaultCode
+from swarm.wire.messages import Fault
 
 HELLO_TIMEOUT_S = 3.0
 MAX_UNFINISHED = 512  # hellos of a process that have begun

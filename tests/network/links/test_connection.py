@@ -11,7 +11,8 @@ from swarm.network.links import connection as connections
 from swarm.network.links.connection import Arrival, Connection
 from swarm.network.links.link import Link, LinkClosed
 from swarm.wire.codec import WireError
-from swarm.wire.messages import Close, Fault, FaultCode, Opened, Ping, Pong
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Close, Fault, Opened, Ping, Pong
 
 Script = Callable[[Link], Awaitable[None]]
 

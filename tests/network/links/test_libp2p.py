@@ -15,7 +15,8 @@ from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
-from swarm.wire.messages import Fault, FaultCode, Ping, Pong
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Ping, Pong
 
 BIG = Fault(code=FaultCode.INTERNAL, text="x" * 300, session=session_id())
 

@@ -28,7 +28,8 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.websocket import PATH
 from swarm.util.tasks import LATE_S
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
-from swarm.wire.messages import Fault, FaultCode, Message, Ping, Pong
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Message, Ping, Pong
 
 NOBODY = Identity.generate().peer_id
 

@@ -26,7 +26,16 @@ from swarm.model.span import Span
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.rates import Rate
-from swarm.wire.messages import Close, Fault, FaultCode, Hop, Opened, Ping, Pong, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import (
+    Close,
+    Fault,
+    Hop,
+    Opened,
+    Ping,
+    Pong,
+    Result,
+)
 
 BOUNDLESS = Rate(1e9, 1e9)
 

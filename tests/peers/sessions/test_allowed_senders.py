@@ -20,13 +20,13 @@ from helpers.models import LAYERS
 from peers.sessions.session import PeerSession
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Cancel,
     Close,
     Fault,
-    FaultCode,
     Message,
     Mirror,
     Opened,

@@ -27,7 +27,8 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import Link
 from swarm.util.rates import Rate
-from swarm.wire.messages import Close, Fault, FaultCode, Message, Opened, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Close, Fault, Message, Opened, Result
 
 MIDDLE = 2
 # no client opens so many so fast

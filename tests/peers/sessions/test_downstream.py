@@ -20,7 +20,16 @@ from peers.sessions.next_links import NextLinks
 from swarm.identity import Identity
 from swarm.network.links.dialer import Dialer
 from swarm.util.tasks import end
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Message, Reroute, Rerouted, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import (
+    Fault,
+    Frame,
+    Hop,
+    Message,
+    Reroute,
+    Rerouted,
+    Result,
+)
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 from swarm.wire.token_tree import Placement, TokenTree
 

@@ -32,11 +32,11 @@ from peers.compute.scheduler import MAX_DECODE_TOKENS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
 from swarm.network.links.link import LinkClosed
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Cancel,
     Close,
     Fault,
-    FaultCode,
     Opened,
     Ping,
     Pong,

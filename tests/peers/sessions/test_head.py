@@ -13,10 +13,10 @@ from swarm.model.head import Head
 from swarm.model.span import Span, Work
 from swarm.network.links.link import Link
 from swarm.wire.candidates import HeadTerms
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     ChangeTerms,
     Fault,
-    FaultCode,
     Opened,
     Refine,
     Refined,

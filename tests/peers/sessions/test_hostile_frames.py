@@ -35,10 +35,10 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links import link as links
 from swarm.network.links.link import Link, LinkClosed
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     MAX_HOPS,
     Fault,
-    FaultCode,
     Frame,
     Opened,
     Ping,

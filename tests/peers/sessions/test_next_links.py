@@ -12,7 +12,8 @@ from peers.sessions.next_links import NextLinks
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
-from swarm.wire.messages import Fault, FaultCode, Hop, Pong
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Hop, Pong
 
 FAULT = Fault(code=FaultCode.INTERNAL, text="it hurts", session=session_id())
 

@@ -31,10 +31,10 @@ from helpers.models import LAYERS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import Link
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Close,
     Fault,
-    FaultCode,
     Opened,
     Ping,
     Pong,

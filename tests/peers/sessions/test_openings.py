@@ -34,13 +34,8 @@ from peers.sessions import openings
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.util.tasks import end
-from swarm.wire.messages import (
-    Close,
-    Fault,
-    FaultCode,
-    Opened,
-    Result,
-)
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Close, Fault, Opened, Result
 from swarm.wire.token_tree import MAX_TAIL
 
 

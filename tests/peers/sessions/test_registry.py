@@ -19,7 +19,8 @@ from peers.sessions.registry import MAX_OVER, SessionRegistry, check_opening
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import LinkClosed
-from swarm.wire.messages import Fault, FaultCode, Hop, Message, Opened
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Hop, Message, Opened
 from swarm.wire.token_tree import MAX_TAIL
 
 FINGERPRINT = "0" * 32

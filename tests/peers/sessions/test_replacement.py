@@ -23,7 +23,15 @@ from helpers.models import LAYERS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire import token_tree
-from swarm.wire.messages import Close, Fault, FaultCode, Opened, Reroute, Rerouted, Result
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import (
+    Close,
+    Fault,
+    Opened,
+    Reroute,
+    Rerouted,
+    Result,
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from helpers.session_bench import Other, stage, stick
 from peers.faults import SessionFault
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.wire.messages import Fault, FaultCode, Frame, Hop, Progress, Rerouted
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Fault, Frame, Hop, Progress, Rerouted
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from peers.faults import SessionFault
 from peers.sessions.inbox import MAX_LOST_TOKENS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
-from swarm.wire.messages import FaultCode, Frame
+from swarm.wire.faults import FaultCode
+from swarm.wire.messages import Frame
 
 HELD_MS = 500.0  # far longer than a tiny span computes for on a busy machine
 

@@ -29,10 +29,10 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links import replica_feed
 from swarm.wire import token_tree
+from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Close,
     Fault,
-    FaultCode,
     Message,
     Mirror,
     Probe,
