@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
+from swarm.client.drafters import kind_of, make_drafter
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
@@ -17,23 +18,14 @@ from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Ask, Decoder
 from swarm.decoding.draft_tree import DraftNode
-from swarm.decoding.drafting.combined import Cascade
-from swarm.decoding.drafting.drafter import Drafted, Drafter
-from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
-from swarm.outputs import DrafterKind, Failover, Generation, Likely, Measured, Piece, RouteStop
+from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-
-# Tokens that have to match for a lookup that was not requested, without a draft model. In novel
-# texts of SmolLM2-135M it finds a match at 9 % of the positions; 60 % of these are right
-# (docs/verification.md).
-LEAST_MATCH = 3
-MOST_MATCH = 6
-SURE_MATCH = 6  # tokens that have to match for a lookup to be preferred to a draft model
 
 log = logging.getLogger(__name__)
 
@@ -385,32 +377,3 @@ class TextSequence:
 def _own(row: Tensor | None) -> Tensor | None:
     """Copy a tensor: a view would keep its whole answer in memory."""
     return None if row is None else row.clone()
-
-
-def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
-    """Return the drafter: the draft model, a lookup, both, or none.
-
-    With both, the lookup goes first where a longer match makes it likely. A lookup costs the client
-    nothing, and the peers positions where it is wrong, so one that was not requested needs a longer
-    match.
-    """
-    stop_ids = request.stop_ids(models.checkpoint)
-    if request.window == 0:
-        return None
-    if models.draft is None:
-        if request.lookup is None:
-            return LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
-        return LookupDrafter(stop_ids=stop_ids) if request.lookup else None
-    drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
-    if not request.lookup:
-        return drafter
-    return Cascade([LookupDrafter(SURE_MATCH, SURE_MATCH, stop_ids), drafter], stop_ids)
-
-
-def kind_of(drafter: Drafter | None) -> DrafterKind | None:
-    """Return what a drafter that `make_drafter` returned asks."""
-    if drafter is None:
-        return None
-    if isinstance(drafter, Cascade):
-        return "lookup and model"
-    return "lookup" if isinstance(drafter, LookupDrafter) else "model"

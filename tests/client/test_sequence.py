@@ -9,7 +9,6 @@ import torch
 from helpers.models import ARCHITECTURES, VOCAB
 from helpers.sequence_bench import NEW, PROMPT, STOP, Tokenizer, models, options
 from helpers.simulated_chain import SimulatedChain
-from swarm.client import sequence as turn_module
 from swarm.client.sequence import Draft, TextSequence
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.vocabulary import SameVocabulary
@@ -313,25 +312,6 @@ def test_what_is_drafted_together_takes_its_time_once(draft):
 @pytest.mark.parametrize("window", [4, "auto"])
 def test_lookup_needs_no_model(window, lookup, target, plain):
     assert run(target, options(lookup=lookup, window=window)).token_ids == plain().token_ids
-
-
-def test_lookup_goes_before_the_draft_model():
-    class Draft:
-        def drafter(self, *_):
-            return "the model's"
-
-    both = turn_module.make_drafter(models(draft=Draft()), options(lookup=True))
-    assert both.drafters[1] == "the model's"
-    assert turn_module.make_drafter(models(draft=Draft()), options()) == "the model's"
-    assert turn_module.make_drafter(models(draft=Draft()), options(window=0, lookup=True)) is None
-    assert turn_module.make_drafter(models(), options(lookup=False)) is None
-
-
-def test_without_a_draft_model_what_was_said_before_is_looked_up_but_takes_more_to_be_believed():
-    unasked = turn_module.make_drafter(models(), options())
-    asked = turn_module.make_drafter(models(), options(lookup=True))
-    assert (unasked.min_match, asked.min_match) == (3, 2)
-    assert turn_module.make_drafter(models(), options(window=0)) is None
 
 
 def test_relaxed_tokens_say_what_the_target_would_have_said(target, plain):
