@@ -12,6 +12,7 @@ from torch import Tensor
 from peers.compute.cache_budget import Reservation
 from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
+from peers.sessions.checks import check_frame, check_place
 from peers.sessions.downstream import Downstream
 from peers.sessions.inbox import Inbox, InboxFull
 from peers.sessions.limits import SessionLimits
@@ -22,7 +23,6 @@ from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
-    MAX_HOPS,
     AcceptFrom,
     Accepting,
     Frame,
@@ -32,8 +32,7 @@ from swarm.wire.messages import (
     Refine,
     Reroute,
 )
-from swarm.wire.tensors import WireTensor, dtype_name
-from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, Placement, TokenTree
+from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, TokenTree
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class PeerSession:
         """
         if self.tree.stale(frame.epoch, frame.replay is not None):
             return
-        self._check(frame)
+        check_frame(frame, self.opening.first, self._scheduler.span)
         self.heard_at = self._clock()
         self.cancel(frame.epoch, replays=False)
         try:
@@ -215,7 +214,13 @@ class PeerSession:
             frame.replay is not None,
         )
         assert placement is not None  # nothing that waits is stale
-        self._check_place(placement, frame.count)
+        check_place(
+            placement,
+            frame.count,
+            max_tokens=self.opening.max_tokens,
+            max_positions=self._limits.max_positions,
+            branches=self._scheduler.span.branches,
+        )
         self._begun = frame, placement
         return Work(self._cache, _inputs(frame), placement)
 
@@ -358,48 +363,6 @@ class PeerSession:
         if not passing.cancelled():
             passing.result()
 
-    def _check(self, frame: Frame) -> None:
-        """Check what does not depend on earlier frames. Raise `SessionFault`."""
-        span = self._scheduler.span
-        problem = ""
-        if (frame.tokens is not None) != (self.opening.first == 0):
-            problem = "tokens go to layer 0, hidden states to later layers"
-        elif frame.tokens is not None and max(frame.tokens) >= span.vocab_size:
-            problem = f"token ids must be below {span.vocab_size}"
-        elif frame.hidden is not None and frame.hidden.hidden != span.hidden_size:
-            problem = f"hidden states must be {span.hidden_size} wide"
-        # the next peer would refuse it, and blame us
-        elif max(len(frame.compute_ms), len(frame.queue_ms)) >= MAX_HOPS:
-            problem = f"a frame passes {MAX_HOPS} peers at most"
-        if problem:
-            raise SessionFault(FaultCode.BAD_MESSAGE, problem)
-        if frame.hidden is not None and not _fits(frame.hidden, span.dtype):
-            raise SessionFault(
-                FaultCode.NOT_FINITE, f"hidden states are not finite in {span.dtype}"
-            )
-
-    def _check_place(self, placement: Placement, count: int) -> None:
-        """Check what depends on earlier frames: room, the model's context, and branches.
-
-        Raises:
-            SessionFault: if the tokens have no place there.
-        """
-        rows = placement.start + count
-        most = self.opening.max_tokens
-        problem = ""
-        context = self._limits.max_positions
-        if rows > most:
-            problem = (
-                f"the session was opened for {most} tokens, and this makes {rows}, losing branches"
-                " included"
-            )
-        elif context is not None and max(placement.positions) >= context:
-            problem = f"the model's context ends at {context} tokens"
-        elif placement.sees is not None and not self._scheduler.span.branches:
-            problem = "this model takes no branches: each token must follow the one sent before it"
-        if problem:
-            raise SessionFault(FaultCode.BAD_MESSAGE, problem)
-
 
 def _inputs(frame: Frame) -> Tensor:
     """Return a span's input: token ids ``[n]`` at the model's start, else hidden states
@@ -408,10 +371,3 @@ def _inputs(frame: Frame) -> Tensor:
         return torch.tensor(frame.tokens)
     assert frame.hidden is not None  # a frame carries one of the two
     return frame.hidden.unpack()
-
-
-def _fits(hidden: WireTensor, dtype: torch.dtype) -> bool:
-    """Whether all values are finite, also in the dtype that computes: its range may be smaller."""
-    if not hidden.is_finite:
-        return False
-    return hidden.dtype == dtype_name(dtype) or WireTensor.pack(hidden.unpack().to(dtype)).is_finite

@@ -22,7 +22,7 @@ from helpers.liars import (
 )
 from helpers.loopback import soon
 from helpers.swarm_in_process import Material, Swarm, swarm_of
-from peers.sessions import downstream, session
+from peers.sessions import checks, downstream
 from swarm.audit.guard import Guard
 from swarm.audit.tolerance import Tolerance
 from swarm.chain import choice
@@ -203,7 +203,7 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
     monkeypatch.setattr(
         downstream, "_packed", WireTensor.pack
     )  # peers notice what is not finite themselves, if they want
-    monkeypatch.setattr(session, "_fits", lambda *_: True)
+    monkeypatch.setattr(checks, "_fits", lambda *_: True)
     async with swarm_of(make_fresh) as swarm:
         liar = await join_liar(
             swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.loopback import Peer, ask, dialed, opening, soon, tokens_frame
 from peers.access.control import AccessControl
-from peers.sessions import downstream, session
+from peers.sessions import checks, downstream
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.wire.messages import Opened, Result
@@ -43,13 +43,13 @@ async def unpaced(*_: Any, **__: Any) -> None:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Disable the counting of messages and the checks of tensors within the block."""
-    kept = AccessControl.pace, AccessControl.banned, session._fits, downstream._packed
+    kept = AccessControl.pace, AccessControl.banned, checks._fits, downstream._packed
     AccessControl.pace, AccessControl.banned = unpaced, lambda *_: False  # type: ignore[method-assign, assignment]
-    session._fits, downstream._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
+    checks._fits, downstream._packed = lambda *_: True, WireTensor.pack  # type: ignore[assignment]
     try:
         yield
     finally:
-        AccessControl.pace, AccessControl.banned, session._fits, downstream._packed = kept  # type: ignore[method-assign]
+        AccessControl.pace, AccessControl.banned, checks._fits, downstream._packed = kept  # type: ignore[method-assign]
 
 
 async def loops(checkpoint: Checkpoint, count: int) -> dict[bool, list[float]]:

@@ -29,7 +29,7 @@ from helpers.loopback import (
     tokens_frame,
 )
 from helpers.models import LAYERS, VOCAB
-from peers.sessions import downstream
+from peers.sessions import checks, downstream
 from peers.sessions import session as sessions
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -105,7 +105,7 @@ async def test_hidden_states_of_another_width_are_not_computed(
     defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not defended:
-        monkeypatch.setattr(sessions.PeerSession, "_check", lambda *_: None)
+        monkeypatch.setattr(sessions, "check_frame", lambda *_: None)
     async with lone_peer(WatchedSpan(spans[1]), tiny) as (peer, link):  # type: ignore[arg-type]
         assert isinstance(await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS)), Opened)
         fault = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN + 1)))
@@ -125,7 +125,7 @@ async def test_what_is_no_number_is_not_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not defended:
-        monkeypatch.setattr(sessions, "_fits", lambda *_: True)
+        monkeypatch.setattr(checks, "_fits", lambda *_: True)
     async with watched(spans[1], tiny) as (seen, _, before):
         await before.send(hidden_frame(1, spoilt(value)))
         await before.send(Ping(nonce=1))
