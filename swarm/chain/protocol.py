@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
 
-from swarm.audit.guard import Guard
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.in_flight import InFlight, Matched, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
-from swarm.decoding.candidates import CandidateRow, contradiction, objection, read_candidates
+from swarm.chain.terms import Terms
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
-from swarm.errors import ChainBroken, Implausible
+from swarm.errors import ChainBroken
 from swarm.outputs import Measured
-from swarm.wire.candidates import Candidates, HeadTerms
+from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
@@ -81,28 +80,6 @@ class Outgoing(Generic[P]):
 
     to: P
     message: Message
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a session is opened for.
-
-    Attributes:
-        fingerprint: of the model.
-        max_tokens: that every peer reserves room for.
-        hidden_size: the model's width; an answer of another width is a failure of the peer that
-            sent it. None if it is not known.
-        guard: an answer that is not possible for this model is a failure of the chain.
-        head: on which terms the last peer answers candidates; None for hidden states.
-        vocabulary: how many tokens candidates are chosen from.
-    """
-
-    fingerprint: str
-    max_tokens: int
-    hidden_size: int | None = None
-    guard: Guard | None = None
-    head: HeadTerms | None = None
-    vocabulary: int = 0
 
 
 class ChainProtocol(Generic[P]):
@@ -295,16 +272,7 @@ class ChainProtocol(Generic[P]):
         Raises:
             Implausible: if it cannot be that.
         """
-        assert self._terms.head is not None  # else nothing is refined
-        terms = self._terms.head.model_copy(update={"count": count} if count else {})
-        rows = self._candidates(refined.candidates, terms)
-        if refined.serial != serial or len(rows) != 1:
-            raise self._implausible("it refined another prediction")
-        if not count and len(rows[0].tokens) != self._terms.vocabulary:
-            raise self._implausible("it did not tell the logits of all tokens")
-        if why := contradiction(told, rows[0]):
-            raise self._implausible(why)
-        return rows[0]
+        return self._terms.refined(refined, serial, count, told, self.chain[-1])
 
     @property
     def deadline(self) -> float | None:
@@ -392,44 +360,15 @@ class ChainProtocol(Generic[P]):
             matched = self._flight.answered(result, at)
         except NotAsked as error:
             raise self.broken(last, str(error)) from None
-        self._check_kind(result)
+        self._terms.check_kind(result, last)
         if matched is None:
             return None
         measured = self._measured(result, matched)
-        if self._terms.head is not None and result.candidates is not None:
-            rows = self._candidates(result.candidates, self._terms.head)
+        if result.candidates is not None:
+            rows = self._terms.candidates(result.candidates, last)
             return ChainAnswer(matched.windows, torch.empty(0, 0), measured, at, tuple(rows))
-        return ChainAnswer(matched.windows, self._plausible(result), measured, at)
-
-    def _check_kind(self, result: Result) -> None:
-        """Raise `ChainBroken` if a result is not what the session was opened for."""
-        last = self.chain[-1]
-        if (result.candidates is None) == (self._terms.head is not None):
-            asked = "hidden states" if self._terms.head is None else "candidates"
-            raise self.broken(last, f"it was to answer {asked}, and did not")
-        hidden_size = self._terms.hidden_size
-        if result.hidden is not None and hidden_size not in (None, result.hidden.hidden):
-            wide = f"its answer is {result.hidden.hidden} wide, not {hidden_size}"
-            raise self.broken(last, wide)
-
-    def _candidates(self, answer: Candidates, terms: HeadTerms) -> list[CandidateRow]:
-        rows = read_candidates(answer, terms, self._terms.vocabulary)
-        for row in rows:
-            if why := objection(row, terms):
-                raise self._implausible(why)
-        return rows
-
-    def _implausible(self, why: str) -> Implausible:
-        last = self.chain[-1]
-        return Implausible(last.peer_id, last.layers, why)
-
-    def _plausible(self, result: Result) -> Tensor:
-        assert result.hidden is not None  # checked before
-        hidden = result.hidden.unpack()
-        guard = self._terms.guard
-        if guard is not None and (why := guard.objection(hidden)):
-            raise self._implausible(why)
-        return hidden
+        hidden = self._terms.hidden_states(result, last)
+        return ChainAnswer(matched.windows, hidden, measured, at)
 
     def _measured(self, result: Result, matched: Matched) -> Measured:
         """Credit times to peers only if every peer of the chain has told its own."""

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply, Terms
+from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply
 from swarm.chain.stage import ChainLink
+from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent

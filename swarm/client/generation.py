@@ -13,12 +13,12 @@ from dataclasses import replace
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.failover import Repairer
-from swarm.chain.protocol import Terms
 from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
+from swarm.chain.terms import Terms
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor

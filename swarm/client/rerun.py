@@ -12,9 +12,9 @@ from swarm.audit.answers import Answers
 from swarm.audit.evidence import Answer, Evidence
 from swarm.audit.replay import places, replay_windows
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
+from swarm.chain.terms import Terms
 from swarm.client.models import ClientModels
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from swarm.chain.protocol import Terms
 from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
+from swarm.chain.terms import Terms
 from swarm.client.cpu_threads import Executors
 from swarm.client.models import ClientModels
 from swarm.decoding.windows import windows

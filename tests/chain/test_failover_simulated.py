@@ -16,10 +16,10 @@ from helpers.obliging_peers import WIDTH, ObligingPeer, obliging_peers
 from helpers.virtual_time import run_in_virtual_time
 from swarm.audit.ledger import Ledger
 from swarm.chain.failover import Repair, Repairer
-from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
+from swarm.chain.terms import Terms
 from swarm.chain.trust import Trust
 from swarm.decoding.windows import ResumePoint, Window
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from helpers.plain_peers import PlainPeer, fault, plain_peer
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.protocol import ChainProtocol, Event, Lost, Received, Terms
+from swarm.chain.protocol import ChainProtocol, Event, Lost, Received
+from swarm.chain.terms import Terms
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
 from swarm.wire.faults import FaultCode

@@ -17,6 +17,7 @@ from peers.compute import scheduler
 from swarm.audit.guard import Guard
 from swarm.audit.tolerance import Tolerance
 from swarm.chain import choice, protocol
+from swarm.chain import terms as chain_terms
 from swarm.client import generation
 from swarm.client.scoring import Scorer
 from swarm.decoding.candidates import choose_candidates
@@ -204,8 +205,8 @@ async def test_what_cannot_be_an_answer_of_a_head_is_not_taken_for_one(
 
     monkeypatch.setattr(scheduler, "choose_candidates", lie)
     if not defended:
-        monkeypatch.setattr(protocol, "objection", lambda *_: None)
-        monkeypatch.setattr(protocol, "contradiction", lambda *_: None)
+        monkeypatch.setattr(chain_terms, "objection", lambda *_: None)
+        monkeypatch.setattr(chain_terms, "contradiction", lambda *_: None)
     async with swarm_of(make_without, *STAGES) as swarm:
         last = swarm.up[-1].id
         writing = soon(swarm.write(window=0, patience_s=0.0, logprobs=1))

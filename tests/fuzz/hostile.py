@@ -14,9 +14,9 @@ from fuzz.arena import PATIENCE_S, SkippingLoop, pair, run, settle
 from fuzz.mutate import changed
 from fuzz.schema import IDENTITIES, valid
 from helpers.records import peer_record
-from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
+from swarm.chain.terms import Terms
 from swarm.decoding.windows import Window
 from swarm.errors import SwarmError
 from swarm.network.links.connection import Connection

@@ -11,9 +11,9 @@ import torch
 
 from helpers.clock import Clock
 from helpers.loopback import Server, dialed
-from swarm.chain.protocol import Terms
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
+from swarm.chain.terms import Terms
 from swarm.decoding.windows import Window
 from swarm.network.links.connection import Connection
 from swarm.network.links.link import Link

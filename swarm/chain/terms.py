@@ -1,0 +1,100 @@
+"""What a session is opened for, and whether the chain's answers can be what was asked for."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from swarm.audit.guard import Guard
+from swarm.chain.members import ChainPeer
+from swarm.decoding.candidates import CandidateRow, contradiction, objection, read_candidates
+from swarm.errors import ChainBroken, Implausible
+from swarm.wire.candidates import Candidates, HeadTerms
+from swarm.wire.messages import Refined, Result
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a session is opened for.
+
+    Attributes:
+        fingerprint: of the model.
+        max_tokens: that every peer reserves room for.
+        hidden_size: the model's width; an answer of another width is a failure of the peer that
+            sent it. None if it is not known.
+        guard: an answer that is not possible for this model is a failure of the chain.
+        head: on which terms the last peer answers candidates; None for hidden states.
+        vocabulary: how many tokens candidates are chosen from.
+    """
+
+    fingerprint: str
+    max_tokens: int
+    hidden_size: int | None = None
+    guard: Guard | None = None
+    head: HeadTerms | None = None
+    vocabulary: int = 0
+
+    def check_kind(self, result: Result, last: ChainPeer) -> None:
+        """Raise `ChainBroken` if a result is not of the kind and width that were asked for."""
+        if (result.candidates is None) == (self.head is not None):
+            asked = "hidden states" if self.head is None else "candidates"
+            raise _broken(last, f"it was to answer {asked}, and did not")
+        if result.hidden is not None and self.hidden_size not in (None, result.hidden.hidden):
+            wide = f"its answer is {result.hidden.hidden} wide, not {self.hidden_size}"
+            raise _broken(last, wide)
+
+    def hidden_states(self, result: Result, last: ChainPeer) -> Tensor:
+        """Return the hidden states ``[tail, hidden]`` of a result that `check_kind` let pass.
+
+        Raises:
+            Implausible: if they cannot be an answer of this model.
+        """
+        assert result.hidden is not None  # checked before
+        hidden = result.hidden.unpack()
+        if self.guard is not None and (why := self.guard.objection(hidden)):
+            raise _implausible(last, why)
+        return hidden
+
+    def candidates(self, answer: Candidates, last: ChainPeer, count: int = 0) -> list[CandidateRow]:
+        """Return the rows of the last peer's candidates.
+
+        Args:
+            count: how many were asked for by a `Refine`; 0 for as many as the terms say.
+
+        Raises:
+            Implausible: if they cannot be what the terms ask for.
+        """
+        assert self.head is not None  # else there are no candidates
+        head = self.head.model_copy(update={"count": count} if count else {})
+        rows = read_candidates(answer, head, self.vocabulary)
+        for row in rows:
+            if why := objection(row, head):
+                raise _implausible(last, why)
+        return rows
+
+    def refined(
+        self, refined: Refined, serial: int, count: int, told: CandidateRow, last: ChainPeer
+    ) -> CandidateRow:
+        """Return the row that the last peer's reply to a `Refine` carries.
+
+        Args:
+            told: what the peer told of this prediction before.
+
+        Raises:
+            Implausible: if it cannot be that.
+        """
+        rows = self.candidates(refined.candidates, last, count)
+        if refined.serial != serial or len(rows) != 1:
+            raise _implausible(last, "it refined another prediction")
+        if not count and len(rows[0].tokens) != self.vocabulary:
+            raise _implausible(last, "it did not tell the logits of all tokens")
+        if why := contradiction(told, rows[0]):
+            raise _implausible(last, why)
+        return rows[0]
+
+
+def _broken(peer: ChainPeer, why: str) -> ChainBroken:
+    return ChainBroken(peer.peer_id, peer.layers, why)
+
+
+def _implausible(peer: ChainPeer, why: str) -> Implausible:
+    return Implausible(peer.peer_id, peer.layers, why)
