@@ -87,7 +87,7 @@ class TextSequence:
             chunk=MAX_FRAME_TOKENS,
             held=held,
         )
-        self.decoder.likelihoods = request.logprobs is not None
+        self.decoder.verifier.likelihoods = request.logprobs is not None
         self.drafter = make_drafter(models, request)
         self.drafter_kind = kind_of(self.drafter)
         self.draft_error: str | None = None
@@ -213,7 +213,8 @@ class TextSequence:
         """Return how to choose what follows some nodes; None if their logits are needed."""
         request = self.request
         decoder = self.decoder
-        if decoder.rule.needs is Needs.LOGITS or request.logprobs is not None or request.logits:
+        needs_logits = decoder.verifier.rule.needs is Needs.LOGITS
+        if needs_logits or request.logprobs is not None or request.logits:
             return None
         paths = tuple(tuple(decoder.tree.path(node)) for node in nodes)
         return Choosing(request.sampling, request.shaping, tuple(decoder.tokens), paths)
@@ -305,7 +306,7 @@ class TextSequence:
             bytes_sent=bytes_sent,
             bytes_received=bytes_received,
             seed=sampling.seed if sampling.temperature else None,
-            exact=decoder.rule.exact,
+            exact=decoder.verifier.rule.exact,
             rule=str(self.request.verification),
             draft_error=self.draft_error,
             drafter=self.drafter_kind,

@@ -19,7 +19,7 @@ goes on; otherwise all that was sent ahead is void, and the epoch rises.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
-from itertools import chain, repeat, takewhile
+from itertools import chain, repeat
 from typing import Literal
 
 from torch import Tensor
@@ -29,10 +29,11 @@ from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.partial import PartialRow
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
+from swarm.decoding.token_stream import TokenStream
+from swarm.decoding.verifier import Verifier
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 
 MAX_TREE = 512  # living nodes behind the tip, most of them second choices that are never sent
@@ -75,7 +76,7 @@ class Decoder:
         held: what the chain holds of the prompt already: its beginning, but not all of it.
 
     Attributes:
-        likelihoods: the log probabilities of what is decided are told, too.
+        verifier: decides by the rule and the shaping.
         undecided: the node of whose prediction too little was told for the next decision.
     """
 
@@ -98,9 +99,7 @@ class Decoder:
             )
         if held.tokens != tuple(prompt[: min(len(held.tokens), len(prompt) - 1)]):
             raise ValueError("the prompt has to go on from what is held")
-        self.rule = rule
-        self.shaping = shaping
-        self.likelihoods = False
+        self.verifier = Verifier(rule, shaping)
         self.undecided: DraftNode | None = None
         self.stop_ids = stop_ids
         self._ends_text = ends_text
@@ -109,23 +108,18 @@ class Decoder:
         self.plan = SpeculationPlan()
         self.tokens = list(prompt)
         self.tree = DraftTree(DraftNode(prompt[-1], len(prompt) - 1))
-        self.epoch = held.epoch
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
-        # The part of the prompt that was not sent yet, its last token left out: that is the tip.
-        self._unread = list(prompt[len(held.tokens) : -1])
         self._limit = len(prompt) + max_new_tokens
-        # The serial of the last token that every peer holds, whatever fails: the last one of the
-        # text that was answered. Before there is an answer, the end of the last whole chunk of the
-        # prompt.
-        self._root = held.root
-        self._serial = held.last  # the last one given
+        self._stream = TokenStream(prompt[len(held.tokens) : -1], held)
         self._run = 0  # drafted tokens accepted in a row
-        self._windows_ahead = 0  # sent since the text left the drafted path
-        # For each window in flight, by its first serial: the nodes whose answers are wanted.
-        self._awaited: dict[int, tuple[DraftNode, ...]] = {}
         self._asked: Ask | None = None
         self._decided: list[Decision] = []  # by the last answer, while more is wanted of it
+
+    @property
+    def epoch(self) -> int:
+        """Of the next window; it rises when all that was sent ahead becomes void."""
+        return self._stream.epoch
 
     @property
     def streams(self) -> bool:
@@ -141,7 +135,8 @@ class Decoder:
     def pause_ms(self) -> float:
         """The least time between the last window and the next one."""
         return max(
-            self.plan.pace_ms, min(self.plan.calm_ms, self.plan.pace_ms * (1 + self._windows_ahead))
+            self.plan.pace_ms,
+            min(self.plan.calm_ms, self.plan.pace_ms * (1 + self._stream.windows_ahead)),
         )
 
     # Drafting.
@@ -207,18 +202,19 @@ class Decoder:
         the text has ended."""
         if self.finish_reason or self._waits:
             return None
-        if len(self._unread) >= self.chunk:
+        unread = len(self._stream.unread)
+        if unread >= self.chunk:
             return self._send(self.chunk, ())
         if not self.streams and (self._asked or self._next_ask()):
             return None
-        nodes = self._sendable()[: self.chunk - len(self._unread)]
-        return self._send(len(self._unread), nodes) if nodes else None
+        nodes = self._sendable()[: self.chunk - unread]
+        return self._send(unread, nodes) if nodes else None
 
     @property
     def _waits(self) -> bool:
         """Whether the chain has to answer before more may be sent."""
-        judged = sum(bool(nodes) for nodes in self._awaited.values())
-        return judged >= self.plan.depth or len(self._awaited) >= MAX_DEPTH
+        stream = self._stream
+        return stream.asking >= self.plan.depth or stream.in_flight >= MAX_DEPTH
 
     def _sendable(self) -> list[DraftNode]:
         """Return the tip, if the chain does not hold it, and the likeliest drafted tokens; parents
@@ -231,40 +227,13 @@ class Decoder:
         return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
 
     def _send(self, unread: int, nodes: Sequence[DraftNode]) -> Window:
-        """Give serials to ``unread`` tokens of the prompt and to ``nodes``, and await their
-        answers."""
-        first = self._serial + 1
-        root = self._root
-        parents = [first - root, *[1] * (unread - 1)] if unread else []
-        position = len(self.tokens) - 1 - len(self._unread) if unread else nodes[0].position
-        self._serial += unread
-        before = self._serial if unread else root  # what the tip follows
-        self.tree.send(nodes, self._serial + 1)
-        for node in nodes:
-            self._serial += 1
-            parents.append(self._serial - (before if node.parent is None else node.parent.serial))
-        self._windows_ahead += 1
-        if nodes and nodes[0] is self.tree.tip:
-            self._windows_ahead = 0
-            self.counts.waits += 1
-            self.counts.held += 1
-        tokens = (*self._unread[:unread], *(node.token for node in nodes))
-        del self._unread[:unread]
-        if not nodes:
-            self._root = self._serial
-        self._awaited[first] = tuple(nodes)
+        window = self._stream.send(self.tree, nodes, unread)
         if nodes:
-            self.counts.count_frame(len(nodes), len(self._awaited))
-        follows = all(distance == 1 for distance in parents)
-        return Window(
-            epoch=self.epoch,
-            root=root,
-            first=first,
-            tokens=tokens,
-            parents=None if follows else tuple(parents),
-            tail=len(nodes),
-            position=position,
-        )
+            if nodes[0] is self.tree.tip:
+                self.counts.waits += 1
+                self.counts.held += 1
+            self.counts.count_frame(len(nodes), self._stream.in_flight)
+        return window
 
     def resume(self) -> ResumePoint:
         """Begin a newer epoch because a peer has lost everything; return what the peer that takes
@@ -275,15 +244,11 @@ class Decoder:
         token of the text but the last one.
         """
         self.withdraw()
-        self.epoch += 1
-        self._awaited.clear()
         self.counts.held -= bool(self.tree.tip.serial)  # it will be sent, and counted, once more
         self.tree.unsend()
         if not self.counts.loops:
-            self._root = 0
-            self._unread = self.tokens[:-1]
-            return ResumePoint(self.epoch, 0, self._serial, ())
-        return ResumePoint(self.epoch, self._root, self._serial, tuple(self.tokens[:-1]))
+            return self._stream.restart(self.tokens[:-1])
+        return self._stream.resume(self.tokens[:-1])
 
     @property
     def held(self) -> ResumePoint | None:
@@ -291,7 +256,7 @@ class Decoder:
         None before there was an answer."""
         if not self.counts.loops:
             return None
-        return ResumePoint(self.epoch + 1, self._root, self._serial, tuple(self.tokens[:-1]))
+        return self._stream.held(self.tokens[:-1])
 
     # Judging.
 
@@ -302,12 +267,7 @@ class Decoder:
         still get to. Hand them to `judge` before the next answer is taken. The answer has a row for
         each of the windows' tails; those of a window that became void are worth nothing.
         """
-        rows: list[tuple[int, DraftNode]] = []
-        start = 0
-        for window in windows:
-            nodes = self._awaited.pop(window.first, ())
-            rows += [(start + row, node) for row, node in enumerate(nodes) if node.alive]
-            start += window.tail
+        rows = self._stream.answered(windows)
         return [] if self.finish_reason else rows
 
     def judge(
@@ -370,50 +330,16 @@ class Decoder:
         Hand them to `judge`: what it then returns is decided by the same answer as before.
         """
         tip = self.tree.tip
-        waits = tip.choice is not None and not self.finish_reason and not self._suffices(tip)
-        return tip if waits else None
-
-    def _suffices(self, node: DraftNode) -> bool:
-        return node.suffices(self.rule.needs)
+        if tip.choice is None or self.finish_reason or self.verifier.may_judge(tip):
+            return None
+        return tip
 
     def _decide_at_tip(self) -> list[Decision]:
         """Judge what follows the tip as far as it can be judged now."""
         tip = self.tree.tip
-        if tip.told is None:
-            return self._decide() if self._suffices(tip) else []
-        decisions = self._decide_from(tip.told)
-        self.undecided = None if decisions else tip
+        decisions = self.verifier.decide(tip, self.tokens)
+        self.undecided = tip if tip.told is not None and not decisions else None
         return decisions
-
-    def _decide(self) -> list[Decision]:
-        """Judge the main line as far as the target has answered."""
-        line = list(self.tree.tip.line())
-        answered = list(takewhile(self._suffices, line))
-        drafted = [node.drafted for node in line[1 : len(answered) + 1] if node.drafted]
-        shaped = self.shaping.apply_known(
-            [node.logits for node in answered], self.tokens, [node.token for node in answered[1:]]
-        )
-        choices = [node.choice for node in answered]
-        decisions = self.rule.judge(shaped, self.tokens, drafted, choices)
-        told = zip(decisions, shaped, line, strict=False)
-        return [
-            replace(each, logits=row, raw=node.logits, hidden=node.hidden)
-            for each, row, node in told
-        ]
-
-    def _decide_from(self, told: CandidateRow) -> list[Decision]:
-        """Judge what follows the tip by what was told of it; [] if that does not decide."""
-        row = PartialRow(told, self.tokens, self.shaping, self.rule.sampling)
-        following = self.tree.tip.main
-        drafted = following.drafted if following else None
-        if not self.rule.settles(row, self.tokens, drafted):
-            return []
-        if self.likelihoods and not row.log_probabilities_are_certain:
-            return []
-        guesses = [drafted] if drafted else []
-        (decision,) = self.rule.judge(row.logits[None], self.tokens, guesses, [row.choice])
-        told_of = row.at_temperature_one() if self.likelihoods else None
-        return [replace(decision, logits=told_of)]
 
     def _commit(self, decision: Decision) -> Decision:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes
@@ -424,7 +350,7 @@ class Decoder:
         )
         self.confidence.observe([child.confidence for child in choices], place)
         sent_ahead = any(child.serial for child in choices)
-        self._root = self.tree.tip.serial
+        self._stream.root = self.tree.tip.serial
         tip = self.tree.advance(decision.token)
         decision = replace(decision, branch=bool(place and tip.serial))
         self.tokens.append(decision.token)
@@ -433,8 +359,7 @@ class Decoder:
         if tip.serial:
             self.counts.held += 1
         elif sent_ahead:
-            self.epoch += 1
-            self._awaited.clear()
+            self._stream.flush()
             self.counts.flushes += 1
         ended = self._ends_text(decision.token)
         if ended or decision.token in self.stop_ids:

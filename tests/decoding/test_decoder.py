@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.decoder_bench import GREEDY, STOP, STREAM, VOCABULARY, Target, decoder_for, run
-from swarm.decoding.decoder import Decoder
+from helpers.decoder_bench import STOP, STREAM, VOCABULARY, Target, decoder_for, run
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import SpeculationPlan
-from swarm.decoding.rules.rule import Decision, Needs
+from swarm.decoding.rules.rule import Decision
 from swarm.decoding.windows import ResumePoint, Window
 
 
@@ -334,24 +333,6 @@ def test_a_window_that_is_waited_for_is_one_line():
     decoder.propose(decoder.ask(), [guesses([2], 3, 4)])
     ask = decoder.ask()
     assert (ask.paths, ask.count) == (((2,),), 3)
-
-
-def test_the_rule_sees_no_more_drafts_than_there_are_predictions():
-    class Recorder:
-        exact = True
-        needs = Needs.LOGITS
-
-        def judge(self, logits, history, drafted, choices):
-            self.seen = len(logits), list(history), [guess.token for guess in drafted]
-            return GREEDY.judge(logits, history, drafted)
-
-    recorder = Recorder()
-    decoder = Decoder([1], recorder, max_new_tokens=20)
-    decoder.plan = STREAM
-    window = decoder.next_window()
-    propose(decoder, [2, 3])
-    answer(decoder, window, 2)
-    assert recorder.seen == (1, [1], [2])
 
 
 @pytest.mark.parametrize("wrong", [{"prompt": []}, {"max_new_tokens": 0}, {"chunk": 1}])
