@@ -1,9 +1,8 @@
 """How many CPU threads a client drafts and judges with, when it does both at the same time.
 
 torch's threads of one product wait for each other. If two products run side by side with all cores
-each, every one of these threads may be without a core, and all others wait for it: measured on two
-busy cores, a pass of a draft model of 0.6B took 2.6 s with two threads, and 0.2 s with one. So
-drafting and judging never have more threads together than there are cores.
+each, every one of these threads may be without a core, and all others wait for it. So drafting and
+judging never have more threads together than there are cores.
 """
 
 import asyncio
