@@ -44,7 +44,7 @@ def test_the_widest_window_fits_a_frame():
 @pytest.mark.parametrize(
     ("changes", "plan"),
     [
-        ({"window": 0}, SpeculationPlan()),
+        ({"window": 0}, SpeculationPlan(reason="requested")),
         ({"window": 5, "depth": 1}, SpeculationPlan(5)),
         (
             {"window": 5, "depth": 3, "branches": 2},
