@@ -6,7 +6,7 @@ change the effect of a penalty.
 """
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -56,19 +56,10 @@ class Shaping:
             logits: ``[n, vocabulary]``; row ``i`` predicts the token behind ``history`` and
                 ``path[:i]``.
         """
-        if self == NO_SHAPING:
-            return logits
-        logits = logits.float().clone()
-        if self.repetition_penalty != 1.0:
-            occurred = set(history)
-            self._penalise(logits, occurred)
-            for i, token in enumerate(path, 1):
-                self._penalise(logits[i:], {token} - occurred)
-                occurred.add(token)
-        return self._biased(logits)
+        return self.apply_each(logits, history, (path[:i] for i in range(len(logits))))
 
     def apply_each(
-        self, logits: Tensor, history: Sequence[int], paths: Sequence[Sequence[int]]
+        self, logits: Tensor, history: Sequence[int], paths: Iterable[Sequence[int]]
     ) -> Tensor:
         """Return the shaped rows, as `apply` does, of places on different paths.
 
@@ -87,12 +78,17 @@ class Shaping:
             self._penalise(logits, occurred)
             for row, path in zip(logits, paths, strict=True):
                 self._penalise(row[None], set(path) - occurred)
-        return self._biased(logits)
+        for token, bias in self.logit_bias:
+            if token < logits.shape[-1]:
+                logits[:, token] += bias
+        return logits
 
     def apply_known(
         self, rows: Sequence[Tensor | None], history: Sequence[int], path: Sequence[int]
     ) -> list[Tensor | None]:
         """Return ``[vocabulary]`` rows, shaped as by `apply`; None for those that are None."""
+        if self == NO_SHAPING:
+            return list(rows)
         known = [i for i, row in enumerate(rows) if row is not None]
         shaped: list[Tensor | None] = [None] * len(rows)
         if known:
@@ -111,12 +107,6 @@ class Shaping:
         values = logits[:, known]
         penalty = self.repetition_penalty
         logits[:, known] = torch.where(values > 0, values / penalty, values * penalty)
-
-    def _biased(self, logits: Tensor) -> Tensor:
-        for token, bias in self.logit_bias:
-            if token < logits.shape[-1]:
-                logits[:, token] += bias
-        return logits
 
     # What shaping does at most to tokens of which only a bound is known.
 
