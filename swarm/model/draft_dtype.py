@@ -14,8 +14,9 @@ from torch.nn.functional import linear
 
 from swarm.model.compute import AUTO, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device, has_bfloat16
-from swarm.model.int8_linear import Inputs, cpu_kernel, quantized
+from swarm.model.int8_linear import Inputs, cpu_kernel
 from swarm.model.quantization import NF4
+from swarm.model.rounding import rounded_weight
 
 LEAVES = 8  # of a draft's tree, in one pass: the rows of the products
 SAMPLE_WEIGHTS = 16_000_000  # more than the caches of most processors hold, even in 8 bits
@@ -112,7 +113,7 @@ def _bfloat16(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
 
 
 def _int8(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
-    rounded, scale = quantized(block)
+    rounded, scale = rounded_weight(block)
     product = cpu_kernel()(rounded.repeat(copies, 1), scale.repeat(copies), Inputs())
     return lambda x: product(x.clone())  # other inputs, which have to be rounded again
 

@@ -81,7 +81,7 @@ def fastest(weight: Tensor, most: int, terms: int) -> Pack | None:
     """
     sample = weight[:SAMPLE]
     rows = torch.ones(MEASURED_ROWS, sample.shape[-1], dtype=sample.dtype)
-    best = _seconds(lambda: torch.nn.functional.linear(rows, sample))
+    best = least_s(lambda: torch.nn.functional.linear(rows, sample))
     chosen = None
     for pack in PACKS:
         try:
@@ -89,7 +89,7 @@ def fastest(weight: Tensor, most: int, terms: int) -> Pack | None:
                 continue
             product = pack(torch.ones(sample.shape, dtype=torch.int8))
             factors = torch.ones(terms * MEASURED_ROWS, sample.shape[-1], dtype=torch.int8)
-            taken = _seconds(lambda: product(factors))  # noqa: B023
+            taken = least_s(lambda: product(factors))  # noqa: B023
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             continue  # not on this computer, or not in this version of torch
         if taken < best:
@@ -107,10 +107,14 @@ def _is_exact(pack: Pack, columns: int, most: int) -> bool:
     return torch.equal(pack(matrix)(factors), expected)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def least_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Return the seconds of the fastest run, behind one that does not count.
+
+    Others may be held up by other programs.
+    """
     work()
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)

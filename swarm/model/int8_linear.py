@@ -1,17 +1,14 @@
 """Linear layers whose weights are stored in 8 bits, for models that may be rounded: drafts.
 
-A weight is one of 255 steps of its row's scale. Inputs keep 14 bits: each row is the sum of a
-coarse and a fine 8-bit row, as in `swarm.model.rounded_head`. So one integer product of twice the
-rows has nearly the precision of float32 inputs. With 8-bit inputs alone, SmolLM2-135M chose another
-token than in float32 at 17 % of the places of a text, and with both rows at 5 %. Twice the rows
-cost little, because reading the weights takes most of the time.
+A weight is one of 255 steps of its row's scale, and inputs keep 14 bits (`swarm.model.rounding`).
+With 8-bit inputs alone, SmolLM2-135M chose another token than in float32 at 17 % of the places of a
+text, and with 14 bits at 5 %.
 
 Peers' `--quantization int8` (`swarm.model.quantization`) is another thing: it is part of a model's
 fingerprint, by torchao, and every bit of it is prescribed.
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,37 +17,18 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from swarm.model.int8 import PACKS, Pack
-from swarm.model.rounded_head import MOST, STEP
+from swarm.model.int8 import PACKS, Pack, least_s
+from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
 
-STEPS = 127  # of a weight's scale, on either side of 0
-LEAST_SCALE = 1e-30  # of a row of zeros, by which it may be divided
-BLOCK_WEIGHTS = 1 << 18  # rounded at a time: they stay in the processor's cache
 PROBE = (8, 4096, 1024)  # rows, outputs and inputs of the product that the kernels are tried with
 PROBE_TOLERANCE = 0.02  # relative error; rounded weights and inputs make less than 0.01
-PROBE_RUNS = 8  # the fastest counts: others may be held up by other programs
+PROBE_RUNS = 8
 PROBE_WORTH = 1.2  # a later kernel, with less exact inputs, must be faster by this factor
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies ``[..., inputs]`` by a rounded weight: -> float32 ``[..., outputs]``."""
 Kernel = Callable[[Tensor, Tensor, "Inputs"], Product]
 """Makes a product of a weight in int8 and the scales of its rows."""
-
-
-def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a weight ``[outputs, inputs]`` to int8, with a float32 scale ``[outputs]``.
-
-    ``weight`` is about ``int8 * scale[:, None]``.
-    """
-    rounded = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-    scale = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    rows = max(1, BLOCK_WEIGHTS // weight.shape[1])
-    for start in range(0, len(weight), rows):
-        block = slice(start, start + rows)
-        exact = weight[block].float()
-        scale[block] = exact.abs().amax(1).div_(STEPS).clamp_(min=LEAST_SCALE)
-        rounded[block] = torch.div(exact, scale[block, None]).round_()
-    return rounded, scale
 
 
 class Inputs:
@@ -65,19 +43,9 @@ class Inputs:
         self._scales = torch.empty(0)
 
     def rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return int8 rows ``[2n, inputs]`` and float32 scales ``[n, 1]`` for ``[..., inputs]``.
-
-        Row ``i`` of ``x``, of n in all, is about
-        ``(rows[i] + rows[n + i] / STEP) * scales[i]``.
-        """
+        """Return what `rounded_inputs` does of ``[..., inputs]``, as n rows."""
         if x is not self._of:
-            flat = x.reshape(-1, x.shape[-1]).float()
-            scales = flat.abs().amax(1, keepdim=True).div_(MOST).clamp_(min=LEAST_SCALE)
-            exact = flat / scales
-            coarse = exact.round()
-            fine = exact.sub_(coarse).mul_(STEP).round_()
-            self._rows = torch.cat((coarse, fine)).to(torch.int8)
-            self._scales = scales
+            self._rows, self._scales = rounded_inputs(x.reshape(-1, x.shape[-1]).float())
             self._of = x
         return self._rows, self._scales
 
@@ -133,7 +101,7 @@ def cpu_kernel() -> Kernel:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, columns, generator=generator)
     weight = torch.randn(outputs, columns, generator=generator)
-    rounded, scale = quantized(weight)
+    rounded, scale = rounded_weight(weight)
     expected = linear(x, weight)
     best: Kernel = plain_product
     best_s = float("inf")
@@ -143,18 +111,12 @@ def cpu_kernel() -> Kernel:
             error = (product(x) - expected).norm() / expected.norm()
         except (RuntimeError, AttributeError, NotImplementedError):
             continue
-        if error <= PROBE_TOLERANCE and (took_s := _least_s(product, x)) * PROBE_WORTH < best_s:
+        if not error <= PROBE_TOLERANCE:
+            continue
+        took_s = least_s(lambda: product(x.clone()), PROBE_RUNS)  # noqa: B023
+        if took_s * PROBE_WORTH < best_s:
             best, best_s = kernel, took_s
     return best
-
-
-def _least_s(product: Product, x: Tensor) -> float:
-    times = []
-    for _ in range(PROBE_RUNS):
-        started = time.perf_counter()
-        product(x.clone())
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 class Int8Linear(nn.Module):
@@ -169,7 +131,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features = layer.in_features
         self.out_features = layer.out_features
-        rounded, scale = quantized(layer.weight.detach())
+        rounded, scale = rounded_weight(layer.weight.detach())
         kernel = cpu_kernel() if rounded.device.type == "cpu" else plain_product
         self._product = kernel(rounded, scale, inputs)
         self._bias = None if layer.bias is None else layer.bias.detach().float()

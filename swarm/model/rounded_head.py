@@ -5,8 +5,8 @@ rounded row and ``y`` for the rounded input::
 
     w·x = q·y + (w - q)·x + q·(x - y),   so   |w·x - q·y| <= |w - q| |x| + |q| |x - y|
 
-by Cauchy and Schwarz. The norms of weights are computed once. An input is rounded to two int8
-terms, together 14 bits, so that nearly all of the error is that of the weights. A product of int8
+by Cauchy and Schwarz. The norms of weights are computed once. An input keeps 14 bits
+(`swarm.model.rounding`), so that nearly all of the error is that of the weights. A product of int8
 is exact, and reads a quarter of the bytes.
 """
 
@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from swarm.model.int8 import Int8Product, Pack
+from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
 
-MOST = 63  # of a term: with 8 bits, older CPUs' instructions would saturate
-STEP = 128.0  # the second term counts in steps of the first one's by this
-TERMS = 2
-MOST_FACTOR = 64  # the largest absolute value of a term, the second one's included
 # Roundings of float32, of 2^-24 each, between the exact product and a bound or a logit. There are
 # about 10; 32 leave room.
 ROUNDINGS = 32 * 2.0**-24
@@ -60,13 +57,12 @@ class RoundedHead:
         for start in range(first, last, QUANTIZED_AT_ONCE):
             end = min(start + QUANTIZED_AT_ONCE, last)
             rows = self._weight[start:end]
-            scales = (rows.abs().amax(dim=1) / 127).clamp_(min=1e-30)
-            units = rows.div(scales[:, None]).round_().clamp_(-127, 127)
+            units, scales = rounded_weight(rows)
             rounded[start - first : end - first] = units
-            units.mul_(scales[:, None])
-            kept = units.norm(dim=1) * NORM_SLACK + UNDERFLOW
-            lost = units.sub_(rows).norm(dim=1) * NORM_SLACK + UNDERFLOW
             self._scales[start:end] = scales
+            stand_for = units.float().mul_(scales[:, None])
+            kept = stand_for.norm(dim=1) * NORM_SLACK + UNDERFLOW
+            lost = stand_for.sub_(rows).norm(dim=1) * NORM_SLACK + UNDERFLOW
             self._error[0, start:end] = lost + ROUNDINGS * (kept + lost)
             self._error[1, start:end] = kept
         return rounded
@@ -77,14 +73,11 @@ class RoundedHead:
         Args:
             entered: ``[n, hidden]`` float32, the input of the LM head.
         """
-        scales = (entered.abs().amax(dim=1, keepdim=True) / MOST).clamp_(min=1e-30)
-        units = entered / scales
-        first = units.round()
-        second = ((units - first) * STEP).round_()
-        rounding = entered.double() - scales.double() * (first.double() + second.double() / STEP)
+        terms, scales = rounded_inputs(entered)
+        coarse, fine = terms.double().chunk(2)
+        rounding = entered.double() - scales.double() * (coarse + fine / STEP)
         norms = [entered.double().norm(dim=1) * NORM_SLACK, rounding.norm(dim=1) * NORM_SLACK]
         sizes = torch.stack([*norms, torch.ones_like(norms[0])], dim=1).float()
-        terms = torch.cat([first, second]).to(torch.int8)
         lower = torch.empty(len(entered), len(self._scales))
         upper = torch.empty_like(lower)
         # Block by block, so that what is done to the products finds them in the CPU's caches.

@@ -19,10 +19,9 @@ from swarm.model.int8_linear import (
     half_product,
     integer_product,
     plain_product,
-    quantized,
     store_in_int8,
 )
-from swarm.model.rounded_head import STEP
+from swarm.model.rounding import STEP, rounded_weight
 
 # Relative errors. Steps of 1/127 of the largest weight are within the first, the 8 bits of a
 # bfloat16 within the second.
@@ -37,18 +36,6 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
-
-
-def test_a_weight_is_within_half_a_step_and_stays_as_it_was() -> None:
-    weight = random(300, 2000)
-    weight[7] = 0.0
-    before = weight.clone()
-    rounded, scale = quantized(weight)
-    assert torch.equal(weight, before)
-    assert rounded.dtype == torch.int8
-    error = (rounded * scale[:, None] - weight).abs()
-    assert bool((error <= scale[:, None] * 0.5001).all())
-    assert not rounded[7].any()
 
 
 def test_inputs_keep_fourteen_bits_and_are_rounded_once() -> None:
@@ -73,7 +60,7 @@ def test_inputs_keep_fourteen_bits_and_are_rounded_once() -> None:
     ],
 )
 def test_a_kernel_gives_what_the_simple_version_gives(kernel, tolerance: float) -> None:
-    rounded, scale = quantized(random(96, 128))
+    rounded, scale = rounded_weight(random(96, 128))
     x = random(2, 5, 128)
     try:
         product = kernel(rounded, scale, Inputs())
@@ -95,13 +82,13 @@ def test_a_later_kernel_has_to_be_clearly_faster(
     kernels = [lambda *parts: plain_product(*parts) for _ in times_s]
     times = iter(times_s)
     monkeypatch.setattr(int8_linear, "KERNELS", kernels)
-    monkeypatch.setattr(int8_linear, "_least_s", lambda product, x: next(times))
+    monkeypatch.setattr(int8_linear, "least_s", lambda work, repeats: next(times))
     assert cpu_kernel.__wrapped__() is kernels[place]
 
 
 def test_the_fastest_kernel_is_a_right_one() -> None:
     weight, x = random(64, 128), random(4, 128)
-    out = cpu_kernel()(*quantized(weight), Inputs())(x)
+    out = cpu_kernel()(*rounded_weight(weight), Inputs())(x)
     assert relative(out, x @ weight.T) <= ROUNDED
 
 
