@@ -1,11 +1,13 @@
 """The result of a generation is plain data, as the SDK and ``--json`` promise."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from swarm.client.meter import Meter, TextFacts
+from helpers.text_stats import FACTS
+from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
 from swarm.outputs import Generation, Measured, Piece, RouteStop
 
@@ -17,16 +19,7 @@ def stats():
     meter.loop(Measured(500.0, (50.0,)), 2, 2)
     return meter.stats(
         Counts(loops=1, drafted=1, accepted=1),
-        TextFacts(
-            prompt_tokens=5,
-            bytes_sent=70,
-            bytes_received=90,
-            seed=None,
-            exact=True,
-            rule="strict",
-            draft_error=None,
-            finish_reason="stop",
-        ),
+        replace(FACTS, prompt_tokens=5, bytes_sent=70, bytes_received=90, finish_reason="stop"),
     )
 
 

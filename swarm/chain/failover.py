@@ -27,14 +27,7 @@ from swarm.errors import ChainBroken, ChainSilent, Implausible, MissingLayers, S
 from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import (
-    Close,
-    Frame,
-    Probe,
-    Progress,
-    Reroute,
-    Rerouted,
-)
+from swarm.wire.messages import Close, Frame, Probe, Progress, Reroute, Rerouted
 from swarm.wire.token_tree import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes

@@ -1,8 +1,8 @@
 """Sizes of published models, and the time that one of their layers takes on a GPU.
 
-Sizes are those of the publishers' config.json. Times are worked out, not measured: nobody has
-published the time of a span of layers by batch size. `Gpu` holds the published figures that they
-follow from.
+Sizes are those of the publishers' config.json. Times are worked out, not measured: there
+are no published times of a span of layers by batch size. `Gpu` holds the published figures that
+they follow from.
 """
 
 from dataclasses import dataclass

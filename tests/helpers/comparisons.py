@@ -1,11 +1,13 @@
 """Comparisons of ways of decoding with given speeds, for tests of figures and tables."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from helpers.clock import Clock
+from helpers.text_stats import FACTS
 from swarm.bench.compare import Comparison
 from swarm.bench.ways import PLAIN, Way
-from swarm.client.meter import Meter, TextFacts
+from swarm.client.meter import Meter
 from swarm.decoding.counts import Counts
 from swarm.outputs import Generation, Measured
 
@@ -27,17 +29,7 @@ def generation(tokens_per_second: float, tokens: tuple[int, ...] = (1, 2, 3, 4))
     )
     stats = meter.stats(
         counts,
-        TextFacts(
-            prompt_tokens=1,
-            bytes_sent=400,
-            bytes_received=800,
-            seed=None,
-            exact=True,
-            rule="strict",
-            draft_error=None,
-            failovers=(),
-            finish_reason="length",
-        ),
+        replace(FACTS, prompt_tokens=1, bytes_sent=400, bytes_received=800),
     )
     return Generation("", tuple(tokens), (), stats)
 
