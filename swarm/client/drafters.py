@@ -1,8 +1,9 @@
-"""Which drafter a request gets: the draft model, a lookup in the text, both, or none."""
+"""Which drafters a request gets: the draft model, a lookup in the text, both, or none."""
+
+from collections.abc import Collection
 
 from swarm.client.models import ClientModels
-from swarm.decoding.drafting.combined import Cascade
-from swarm.decoding.drafting.drafter import Drafter
+from swarm.decoding.drafting.drafter import Drafter, Source
 from swarm.decoding.drafting.lookup import LookupDrafter
 from swarm.outputs import DrafterKind
 from swarm.request import Request
@@ -12,33 +13,31 @@ from swarm.request import Request
 # (docs/verification.md).
 LEAST_MATCH = 3
 MOST_MATCH = 6
-SURE_MATCH = 6  # tokens that have to match for a lookup to be preferred to a draft model
 
 
-def make_drafter(models: ClientModels, request: Request) -> Drafter | None:
-    """Return the drafter: the draft model, a lookup, both, or none.
+def make_drafters(models: ClientModels, request: Request) -> dict[Source, Drafter]:
+    """Return the drafters of one text, by their source, the cheapest first.
 
-    With both, the lookup goes first where a longer match makes it likely. A lookup costs the client
-    nothing, and the peers positions where it is wrong, so one that was not requested needs a longer
-    match.
+    A lookup costs the client nothing, and the peers positions where it is wrong, so one that was
+    not requested needs a longer match.
     """
-    stop_ids = request.stop_ids(models.checkpoint)
     if request.window == 0:
-        return None
-    if models.draft is None:
-        if request.lookup is None:
-            return LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
-        return LookupDrafter(stop_ids=stop_ids) if request.lookup else None
-    drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
-    if not request.lookup:
-        return drafter
-    return Cascade([LookupDrafter(SURE_MATCH, SURE_MATCH, stop_ids), drafter], stop_ids)
+        return {}
+    stop_ids = request.stop_ids(models.checkpoint)
+    drafters: dict[Source, Drafter] = {}
+    if request.lookup:
+        drafters[Source.COPY] = LookupDrafter(2, MOST_MATCH, stop_ids)
+    elif request.lookup is None and models.draft is None:
+        drafters[Source.COPY] = LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
+    if models.draft is not None:
+        drafters[Source.MODEL] = models.draft.drafter(request.sampling, request.shaping, stop_ids)
+    return drafters
 
 
-def kind_of(drafter: Drafter | None) -> DrafterKind | None:
-    """Return what a drafter that `make_drafter` returned asks."""
-    if drafter is None:
+def kind_of(sources: Collection[Source]) -> DrafterKind | None:
+    """Return what drafts that come from these sources are called."""
+    if not sources:
         return None
-    if isinstance(drafter, Cascade):
-        return "lookup and model"
-    return "lookup" if isinstance(drafter, LookupDrafter) else "model"
+    if Source.COPY not in sources:
+        return "model"
+    return "lookup" if len(sources) == 1 else "lookup and model"

@@ -10,13 +10,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
-from swarm.client.drafters import kind_of, make_drafter
+from swarm.client.drafters import kind_of, make_drafters
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
+from swarm.decoding.ask import Ask
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.certificate import Choosing
-from swarm.decoding.decoder import Ask, Decoder
+from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Draft:
-    """A drafter's answer to an `Ask`: guesses for each of its nodes, or the error that ended it."""
+    """A drafter's answer to an `Ask`: a line for each of its nodes, or the error that ended it."""
 
     guesses: Sequence[Sequence[Drafted]] = ()
     seconds: float = 0.0
@@ -88,8 +89,8 @@ class TextSequence:
             held=held,
         )
         self.decoder.verifier.likelihoods = request.logprobs is not None
-        self.drafter = make_drafter(models, request)
-        self.drafter_kind = kind_of(self.drafter)
+        self.drafters = make_drafters(models, request)
+        self.drafter_kind = kind_of(self.drafters)
         self.draft_error: str | None = None
         self.pieces: list[Piece] = []
         self.meter = Meter()
@@ -118,11 +119,12 @@ class TextSequence:
 
         It touches only the drafter, and may run in a thread of its own.
         """
-        if self.drafter is None:
+        drafter = self.drafters.get(ask.source)
+        if drafter is None:
             return Draft()
         started = time.perf_counter()
         try:
-            guesses = self.drafter.draft_each(ask.text, ask.paths, ask.count)
+            guesses = drafter.draft_each(ask.text, ask.paths, ask.count)
         except Exception as error:
             # Only guesses are missing. The result reports the error, and drafting is not retried.
             log.warning("drafting failed, going on without: %r", error)
@@ -130,16 +132,22 @@ class TextSequence:
         return Draft(guesses, time.perf_counter() - started)
 
     def propose(self, ask: Ask, draft: Draft) -> None:
-        """Take a draft. A drafter that fails ends drafting, not the generation."""
+        """Take a draft. A drafter that fails is not asked again; the generation goes on."""
+        if ask.source is self.decoder.sources[-1]:
+            self._count_draft(draft)
+        else:  # the pace of the text is that of the costliest source
+            self.meter.path.drafted(draft.seconds)
         if draft.error is not None:
-            self.drafter = None
+            self.drafters.pop(ask.source, None)
             self.draft_error = draft.error
+        self.decoder.propose(ask, draft.guesses)
+
+    def _count_draft(self, draft: Draft) -> None:
         tokens = max(map(len, draft.guesses), default=0)
         if self.meter.drafts:  # the first one reads the prompt
             self._draft_ms += draft.seconds * 1e3
             self._draft_tokens += tokens
         self.meter.drafted(tokens, draft.seconds)
-        self.decoder.propose(ask, draft.guesses)
 
     # Sending.
 
@@ -162,7 +170,8 @@ class TextSequence:
         return self.decoder.pause_ms / 1e3
 
     def _replan(self) -> None:
-        if self.drafter is None:
+        self.decoder.sources = tuple(self.drafters)
+        if not self.drafters:
             self.decoder.plan = SpeculationPlan(reason=self._no_drafter)
             return
         plan = self.policy.plan()

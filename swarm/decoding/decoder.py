@@ -2,33 +2,33 @@
 to flush.
 
 The text is the prompt and what was generated; its last token is the *tip* of a tree of drafted
-tokens (`swarm.decoding.draft_tree`). What is sent is on its way through the chain or held by it,
-under serial numbers (`swarm.wire.token_tree`). The target's answer at a token predicts what follows
-it, so judging goes on as long as the tip has an answer::
+tokens (`swarm.decoding.draft_tree`), which several sources grow (`Source`). What is sent is on its
+way through the chain or held by it, under serial numbers (`swarm.wire.token_tree`). The target's
+answer at a token predicts what follows it, so judging goes on as long as the tip has an answer::
 
-    p r o m p t o u t|d1 d2 d3 ...      the main line: the draft's first choices
-                    ^|   e3 e4 ...      where it was unsure, its second choice too
+    p r o m p t o u t|d1 d2 d3 ...      the main line: the likeliest first choices
+                    ^|   e3 e4 ...      a second choice, or what another source guesses
                    tip
 
 One window in flight is the synchronous scheme of DSD (arXiv 2511.11733), an empty tree is plain
-decoding, many windows in flight are streaming. A rule decides on a token by the draft's first
-choice alone. If the decided token was sent ahead, as the first choice or as another one, the stream
-goes on; otherwise all that was sent ahead is void, and the epoch rises.
+decoding, many windows in flight are streaming. A rule decides on a token by one first choice alone.
+If the decided token was sent ahead, as that choice or as another one, the stream goes on; otherwise
+all that was sent ahead is void, and the epoch rises.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from heapq import nlargest
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Literal
 
 from torch import Tensor
 
+from swarm.decoding.ask import Ask, next_ask
 from swarm.decoding.candidates import CandidateRow
-from swarm.decoding.confidence import Confidence
+from swarm.decoding.confidence import Confidence, Guess
 from swarm.decoding.counts import Counts
 from swarm.decoding.draft_tree import DraftNode, DraftTree
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -38,25 +38,11 @@ from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 
 MAX_TREE = 512  # living nodes behind the tip, most of them second choices that are never sent
 MAX_SENT_AHEAD = 128  # of these, those that were sent: sessions reserve room for them
+# Where the chain takes one token for a place, the first source that guesses one has it. So a source
+# that others come after guesses there only what is at least this likely.
+SURE_CHANCE = 0.7
 
 FinishReason = Literal["stop", "length", "swarm_incomplete"]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What to draft next: at most ``count`` tokens behind each of some nodes.
-
-    Attributes:
-        nodes: at least one, the likeliest first.
-        text: all committed tokens.
-        paths: for each node, the tokens behind the text up to and including the node; empty for the
-            tip.
-    """
-
-    nodes: tuple[DraftNode, ...]
-    text: tuple[int, ...]
-    paths: tuple[tuple[int, ...], ...]
-    count: int
 
 
 class Decoder:
@@ -76,6 +62,7 @@ class Decoder:
         held: what the chain holds of the prompt already: its beginning, but not all of it.
 
     Attributes:
+        sources: which may be asked, the cheapest first. May be changed at any time.
         verifier: decides by the rule and the shaping.
         undecided: the node of whose prediction too little was told for the next decision.
     """
@@ -105,6 +92,7 @@ class Decoder:
         self._ends_text = ends_text
         self.confidence = Confidence() if confidence is None else confidence
         self.chunk = chunk
+        self.sources: tuple[Source, ...] = (Source.MODEL,)
         self.plan = SpeculationPlan()
         self.tokens = list(prompt)
         self.tree = DraftTree(DraftNode(prompt[-1], len(prompt) - 1))
@@ -142,9 +130,10 @@ class Decoder:
     # Drafting.
 
     def ask(self) -> Ask | None:
-        """Return what a drafter should draft now, if anything.
+        """Return what a source should draft now, if anything.
 
-        The answer goes to `propose`, even an empty one.
+        The cheapest source goes first, as long as there is something to ask it. The answer goes to
+        `propose`, even an empty one.
         """
         ask = self._next_ask()
         self._asked = ask or self._asked
@@ -160,40 +149,54 @@ class Decoder:
         if ask is not self._asked:
             return
         self._asked = None
-        for node, guesses in zip(ask.nodes, chain(drafted, repeat(())), strict=False):
+        for node, lag, line in zip(ask.nodes, ask.lags, chain(drafted, repeat(())), strict=False):
             if node.alive and not self.finish_reason:  # else the text went elsewhere meanwhile
-                self._grow(node, guesses[: ask.count])
+                self._grow(node, line[: min(ask.count, self._room(node))], ask.source, lag)
 
     def withdraw(self) -> None:
         """Forget what was asked: the drafter will not answer, and may be asked the same again."""
         self._asked = None
 
-    def _grow(self, node: DraftNode, guesses: Sequence[Drafted]) -> None:
-        stop = next(
-            (i for i, guess in enumerate(guesses, 1) if guess.token in self.stop_ids), len(guesses)
+    def _grow(self, node: DraftNode, line: Sequence[Drafted], source: Source, lag: int) -> None:
+        plan = self.plan
+        stop = next((i for i, each in enumerate(line, 1) if each.token in self.stop_ids), None)
+        line = line[:stop]
+        if plan.branches == 1 and source is not self.sources[-1]:
+            line = self._sure(line, lag)
+        self.counts.drafted += self.tree.grow(
+            node,
+            line,
+            self.confidence,
+            source=source,
+            branches=plan.branches,
+            lag=lag,
+            least_chance=plan.least_chance,
         )
-        self.counts.drafted += stop
-        self.tree.grow(node, guesses[:stop], self.plan.branches, self.confidence)
+
+    def _sure(self, line: Sequence[Drafted], lag: int) -> Sequence[Drafted]:
+        """Return the beginning of a line in which every token is sure to follow the one before."""
+        for behind, each in enumerate(line):
+            guess = Guess(each.source, 0, each.confidence, each.matched, lag + behind)
+            if self.confidence.chance(guess) < SURE_CHANCE:
+                return line[:behind]
+        return line
 
     def _next_ask(self) -> Ask | None:
         if self.finish_reason or self._asked or not self.plan.window or self._waits:
             return None
-        likely = self.tree.likely(self.tree.open, self.plan.least_chance)
-        leaves, count = (
-            (self.plan.leaves, 1) if self.streams else (1, self.plan.window - len(self.tree.nodes))
-        )
-        nodes = nlargest(leaves, filter(self._may_grow, likely), key=lambda node: node.log_chance)
-        if not nodes or count < 1 or len(self.tree.nodes) >= MAX_TREE:
+        if len(self.tree.nodes) >= MAX_TREE:
             return None
-        paths = tuple(tuple(self.tree.path(node)) for node in nodes)
-        return Ask(
-            tuple(nodes), tuple(self.tokens), paths, min(count, self._limit - 2 - nodes[0].position)
+        asks = (
+            next_ask(source, self.tree, self.plan, self.tokens, self._room)
+            for source in self.sources
         )
+        return next(filter(None, asks), None)
 
-    def _may_grow(self, node: DraftNode) -> bool:
+    def _room(self, node: DraftNode) -> int:
+        """Return how many tokens may be drafted behind a node."""
         # The last token of the text need not be drafted: the target's answer at the token before it
         # decides it.
-        return node.position < self._limit - 2 and node.token not in self.stop_ids
+        return 0 if node.token in self.stop_ids else max(0, self._limit - 2 - node.position)
 
     # Sending.
 
@@ -345,14 +348,13 @@ class Decoder:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes
         void."""
         choices = self.tree.tip.children
-        place = next(
-            (rank for rank, child in enumerate(choices) if child.token == decision.token), None
-        )
-        self.confidence.observe([child.confidence for child in choices], place)
+        for child in choices:
+            for vote in child.votes:
+                self.confidence.observe(vote.guess, child.token == decision.token)
         sent_ahead = any(child.serial for child in choices)
         self._stream.root = self.tree.tip.serial
         tip = self.tree.advance(decision.token)
-        decision = replace(decision, branch=bool(place and tip.serial))
+        decision = replace(decision, branch=bool(tip.serial) and not decision.kept)
         self.tokens.append(decision.token)
         self.counts.count(decision, self._run)
         self._run = self._run + 1 if decision.kept else 0

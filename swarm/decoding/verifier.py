@@ -43,15 +43,15 @@ class Verifier:
 
     def _decide_line(self, tip: DraftNode, text: Sequence[int]) -> list[Decision]:
         """Judge the main line as far as the target has answered."""
-        line = list(tip.line())
-        answered = list(takewhile(self.may_judge, line))
-        drafted = [node.drafted for node in line[1 : len(answered) + 1] if node.drafted]
+        line = takewhile(lambda each: self.may_judge(each[0]), tip.line(self.rule.needs_drawn))
+        answered, proposals = zip(*line, strict=True)
+        drafted = [proposal for proposal in proposals if proposal]
         shaped = self.shaping.apply_known(
             [node.logits for node in answered], text, [node.token for node in answered[1:]]
         )
         choices = [node.choice for node in answered]
         decisions = self.rule.judge(shaped, text, drafted, choices)
-        told = zip(decisions, shaped, line, strict=False)
+        told = zip(decisions, shaped, answered, strict=False)
         return [
             replace(each, logits=row, raw=node.logits, hidden=node.hidden)
             for each, row, node in told
@@ -62,8 +62,7 @@ class Verifier:
     ) -> list[Decision]:
         """Judge what follows the tip by what was told of it; [] if that does not decide."""
         row = PartialRow(told, text, self.shaping, self.rule.sampling)
-        following = tip.main
-        drafted = following.drafted if following else None
+        drafted = tip.proposal(self.rule.needs_drawn)
         if not self.rule.settles(row, text, drafted):
             return []
         if self.likelihoods and not row.log_probabilities_are_certain:

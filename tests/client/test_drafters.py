@@ -1,23 +1,33 @@
-"""The drafter that fits a request and the client's models."""
+"""The drafters that fit a request and the client's models."""
 
 from helpers.sequence_bench import models, options
-from swarm.client.drafters import make_drafter
+from swarm.client.drafters import kind_of, make_drafters
+from swarm.decoding.drafting.drafter import Source
 
 
-def test_lookup_goes_before_the_draft_model():
-    class Draft:
-        def drafter(self, *_):
-            return "the model's"
+class Draft:
+    def drafter(self, *_):
+        return "the model's"
 
-    both = make_drafter(models(draft=Draft()), options(lookup=True))
-    assert both.drafters[1] == "the model's"
-    assert make_drafter(models(draft=Draft()), options()) == "the model's"
-    assert make_drafter(models(draft=Draft()), options(window=0, lookup=True)) is None
-    assert make_drafter(models(), options(lookup=False)) is None
+
+def test_lookup_is_asked_before_the_draft_model():
+    both = make_drafters(models(draft=Draft()), options(lookup=True))
+    assert list(both) == [Source.COPY, Source.MODEL]
+    assert both[Source.MODEL] == "the model's"
+    assert make_drafters(models(draft=Draft()), options()) == {Source.MODEL: "the model's"}
+    assert make_drafters(models(draft=Draft()), options(window=0, lookup=True)) == {}
+    assert make_drafters(models(), options(lookup=False)) == {}
 
 
 def test_without_a_draft_model_what_was_said_before_is_looked_up_but_takes_more_to_be_believed():
-    unasked = make_drafter(models(), options())
-    asked = make_drafter(models(), options(lookup=True))
+    unasked = make_drafters(models(), options())[Source.COPY]
+    asked = make_drafters(models(), options(lookup=True))[Source.COPY]
     assert (unasked.min_match, asked.min_match) == (3, 2)
-    assert make_drafter(models(), options(window=0)) is None
+    assert make_drafters(models(), options(window=0)) == {}
+
+
+def test_what_the_sources_are_called():
+    assert kind_of([]) is None
+    assert kind_of([Source.COPY]) == "lookup"
+    assert kind_of([Source.MODEL]) == "model"
+    assert kind_of([Source.COPY, Source.MODEL]) == "lookup and model"

@@ -10,7 +10,7 @@ from helpers.models import ARCHITECTURES, VOCAB
 from helpers.sequence_bench import NEW, PROMPT, STOP, Tokenizer, models, options
 from helpers.simulated_chain import SimulatedChain
 from swarm.client.sequence import Draft, TextSequence
-from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.streaming import STREAM_LEAVES
 from swarm.errors import PromptTooLong, RequestError
@@ -35,7 +35,7 @@ def run(target, request, drafter=None, eos=frozenset()):
     """Drive a turn to its end; the chain reads everything again for every window."""
     turn = TextSequence(models(eos), PROMPT, request)
     if drafter is not None:
-        turn.drafter = drafter
+        turn.drafters = {Source.MODEL: drafter}
     sent = []
     while not turn.decoder.finish_reason:
         while ask := turn.ask():

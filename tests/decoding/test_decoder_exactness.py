@@ -17,6 +17,7 @@ from helpers.decoder_bench import (
     receive,
     run,
     setups,
+    sources,
 )
 from helpers.simulated_chain import SimulatedChain
 from swarm.decoding.decoder import MAX_SENT_AHEAD
@@ -115,6 +116,10 @@ class DecoderAgainstChain(RuleBasedStateMachine):
     def change_the_plan(self, plan):
         self.decoder.plan = plan
 
+    @rule(sources=sources)
+    def change_the_sources(self, sources):
+        self.decoder.sources = sources
+
     @precondition(lambda self: not self.asked)
     @rule()
     def ask(self):
@@ -128,7 +133,8 @@ class DecoderAgainstChain(RuleBasedStateMachine):
                 1 <= len(set(self.asked.nodes)) == len(self.asked.nodes) <= self.decoder.plan.leaves
             )
             assert self.asked.count >= 1
-            assert 1 in (self.asked.count, len(self.asked.nodes)), (
+            assert self.asked.source in self.decoder.sources
+            assert self.asked.source.is_free or 1 in (self.asked.count, len(self.asked.nodes)), (
                 "a line, or one token behind each of several"
             )
             assert self.decoder.ask() is None, "one question at a time"
@@ -210,8 +216,10 @@ class DecoderAgainstChain(RuleBasedStateMachine):
         tree = self.decoder.tree
         assert tree.unsent == [node for node in tree.nodes if not node.serial]
         assert tree.sent == sum(node.serial > 0 for node in tree.nodes)
-        assert all(node is tree.tip or node in tree.nodes for node in tree.open)
-        assert not any(node.children for node in tree.open)
+        for source in self.decoder.sources:
+            for node in tree.unexplored(source, 0.0):
+                assert node is tree.tip or node in tree.nodes
+                assert source not in node.proposals
 
     @invariant()
     def there_is_always_a_way_on(self):

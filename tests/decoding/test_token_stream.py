@@ -11,7 +11,7 @@ PROMPT = (1, 2, 3)
 
 def new_tree(*drafted: Drafted) -> DraftTree:
     tree = DraftTree(DraftNode(PROMPT[-1], len(PROMPT) - 1))
-    tree.grow(tree.tip, drafted, 2, Confidence())
+    tree.grow(tree.tip, drafted, Confidence(), branches=2)
     return tree
 
 

@@ -19,7 +19,7 @@ TEXT = [1]
 def tree(*drafted: int) -> DraftTree:
     """A tip, and a line of drafted tokens behind it."""
     grown = DraftTree(DraftNode(TEXT[-1], 0))
-    grown.grow(grown.tip, [Drafted(token) for token in drafted], 1, Confidence())
+    grown.grow(grown.tip, [Drafted(token) for token in drafted], Confidence())
     return grown
 
 
@@ -39,6 +39,7 @@ def told(choice: int) -> CandidateRow:
 def test_the_rule_sees_no_more_drafts_than_there_are_predictions():
     class Recorder:
         exact = True
+        needs_drawn = False
         needs = Needs.LOGITS
 
         def judge(self, logits, history, drafted, choices):
@@ -56,7 +57,7 @@ def test_the_rule_sees_no_more_drafts_than_there_are_predictions():
 
 def test_the_main_line_is_judged_as_far_as_it_is_answered():
     tip = tree(2, 3, 4).tip
-    for node, choice in zip(tip.line(), [2, 3], strict=False):
+    for (node, _), choice in zip(tip.line(), [2, 3], strict=False):
         node.logits = prediction(choice)
     assert [each.token for each in Verifier(GREEDY, NO_SHAPING).decide(tip, TEXT)] == [2, 3]
 

@@ -1,13 +1,14 @@
 """A deterministic target, drafters of every kind, and the loop of a generation: no model."""
 
 import zlib
+from dataclasses import replace
 
 import torch
 from hypothesis import strategies as st
 
 from helpers.simulated_chain import SimulatedChain
 from swarm.decoding.decoder import Decoder
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.policy import SpeculationPlan
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
@@ -62,16 +63,21 @@ def guess(target, text, kind):
 
 
 def draft(target, ask, kind, count):
-    """So many tokens behind each of the nodes."""
+    """So many tokens behind each of the nodes. Each source has a kind of its own."""
+    shift = {Source.MODEL: 0, Source.COPY: 2, Source.FEATURES: 4}[ask.source]
+    kind = KINDS[(KINDS.index(kind) + shift) % len(KINDS)]
     lines = [([*ask.text, *path], []) for path in ask.paths]
     for text, drafted in lines:
         for _ in range(count):
-            drafted.append(guess(target, text, kind))
+            drafted.append(replace(guess(target, text, kind), source=ask.source, matched=8))
             text.append(drafted[-1].token)
     return [drafted for _, drafted in lines]
 
 
 KINDS = ["right", "wrong", "second", "mostly", "random", "stop"]
+sources = st.sampled_from(
+    [(Source.MODEL,), (Source.COPY,), (Source.COPY, Source.MODEL), tuple(Source)]
+)
 plans = st.builds(
     SpeculationPlan,
     window=st.integers(0, 8),
@@ -89,12 +95,17 @@ def setups(draw):
     return (
         target,
         prompt,
-        {"max_new_tokens": draw(st.integers(1, 40)), "chunk": draw(st.integers(9, 30))},
+        {
+            "max_new_tokens": draw(st.integers(1, 40)),
+            "chunk": draw(st.integers(9, 30)),
+            "sources": draw(sources),
+        },
     )
 
 
-def decoder_for(prompt, plan=None, rule=GREEDY, **settings):
+def decoder_for(prompt, plan=None, rule=GREEDY, *, sources=(Source.MODEL,), **settings):
     decoder = Decoder(prompt, rule, stop_ids=frozenset({STOP}), **settings)
+    decoder.sources = sources
     decoder.plan = plan or SpeculationPlan()
     return decoder
 

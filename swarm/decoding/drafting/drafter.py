@@ -2,9 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from torch import Tensor
+
+
+class Source(Enum):
+    """Where a guess comes from.
+
+    Every source has its own drafter. The decoder asks them one by one, and its tree merges what
+    they return. They stand in the order in which they are asked: a cheaper one comes first.
+    """
+
+    COPY = "copy"  # what followed the same tokens before
+    FEATURES = "features"  # a head that reads the target's hidden states
+    MODEL = "model"  # a language model of its own
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a guess costs the client next to nothing."""
+        return self is Source.COPY
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,16 +32,21 @@ class Drafted:
     Attributes:
         logits: ``[vocabulary]``, the draft's own, shaped as the target's are (`Shaping`), before
             temperature; None if the guess came from no distribution, such as a copy out of the
-            prompt.
-        confidence: the draft's confidence in the token, 0 to 1 (`Sampling.rank`); None if it has
-            none.
+            prompt. With logits, ``token`` is drawn by them (`Sampling.rank`): rules rely on it.
+        confidence: the source's own estimate of the chance that the target chooses the token, 0 to
+            1: a model's probability (`Sampling.rank`); of a copy, the share of this token among
+            those that followed the same tokens before. None if the source has none.
         others: its next choices with its confidence in each, the best first.
+        matched: of a copy, how many tokens before this one are the same at the place that it is
+            copied from; drafted tokens count as if they were part of the text.
     """
 
     token: int
     logits: Tensor | None = None
     confidence: float | None = None
     others: tuple[tuple[int, float], ...] = ()
+    source: Source = Source.MODEL
+    matched: int = 0
 
 
 class Drafter(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.model import common_prefix
 
 
@@ -43,15 +43,19 @@ class LookupDrafter(Drafter):
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """See `Drafter.draft`. The guesses have no logits."""
         self._follow(sequence)
-        ends = (self._latest.get(run) for run in reversed(self._runs(len(sequence))))
-        end = next((end for end in ends if end is not None), None)
+        runs = reversed(self._runs(len(sequence)))
+        found = ((self._latest[run], len(run)) for run in runs if run in self._latest)
+        end, matched = next(found, (None, 0))
         if end is None:
             return []
         tokens = self._seen[end : end + count]
         while len(tokens) < count:
             tokens.append(tokens[end - len(sequence)])
         stop = next((i for i, token in enumerate(tokens, 1) if token in self.stop_ids), count)
-        return [Drafted(token) for token in tokens[:stop]]
+        return [
+            Drafted(token, source=Source.COPY, matched=matched + place)
+            for place, token in enumerate(tokens[:stop])
+        ]
 
     def _follow(self, sequence: Sequence[int]) -> None:
         """Index every run of ``sequence`` but those that end where it ends."""

@@ -24,6 +24,7 @@ class Rejection:
 
     sampling: Sampling
     exact = True
+    needs_drawn = True
     needs = Needs.LOGITS
 
     def judge(

@@ -91,6 +91,7 @@ class Relaxed:
     sampling: Sampling
     relaxation: Relaxation
     needs = Needs.CHOICE_AND_MISSES
+    needs_drawn = False
 
     @property
     def exact(self) -> bool:

@@ -93,6 +93,12 @@ class Rule(Protocol):
         """Whether the text is distributed as the target's own would be."""
         ...
 
+    @property
+    def needs_drawn(self) -> bool:
+        """Whether it judges the token that a source drew from its distribution, where there is one,
+        and not the likeliest one (`DraftNode.proposal`)."""
+        ...
+
     def judge(
         self,
         logits: Rows,

@@ -19,6 +19,7 @@ class Strict:
 
     sampling: Sampling
     exact = True
+    needs_drawn = False
     needs = Needs.CHOICE
 
     def judge(

@@ -1,13 +1,16 @@
 """Rejection sampling draws several positions from the target's distribution; bias is found."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.confidence import Confidence
+from swarm.decoding.draft_tree import DraftNode, DraftTree
+from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.rules.rejection import Rejection
 from swarm.decoding.rules.rule import Decision
 from swarm.decoding.rules.strict import Strict
@@ -53,6 +56,23 @@ def from_nowhere(_, prefix):
     return Drafted((len(prefix) + sum(prefix)) % VOCABULARY)
 
 
+def beside_a_copy(drawn):
+    """What is judged of a model's guess and of a copy, which is as likely as two tokens of three.
+
+    See `DraftNode.proposal`.
+    """
+
+    def guess(sampling, prefix):
+        tree, model = DraftTree(DraftNode(0, 0)), from_a_model(sampling, prefix)
+        sure = float(sampling.probabilities(model.logits)[model.token])
+        tree.grow(tree.tip, [replace(model, confidence=sure)], Confidence())
+        copied = Drafted(0, source=Source.COPY, matched=5)
+        tree.grow(tree.tip, [copied], Confidence(), source=Source.COPY, branches=2)
+        return tree.tip.proposal(drawn)
+
+    return guess
+
+
 def p_value(rule_class, window, guess, **sampling):
     """That the texts of RUNS seeds were drawn from the target: chi-square over all texts."""
     how = Sampling(**sampling)
@@ -82,6 +102,7 @@ def p_value(rule_class, window, guess, **sampling):
         (3, from_a_model, {"temperature": 1.0}),
         (2, from_a_model, {"temperature": 0.7, "top_k": 2}),
         (2, from_nowhere, {"temperature": 1.0}),
+        (2, beside_a_copy(Rejection.needs_drawn), {"temperature": 1.0}),
     ],
 )
 def test_texts_are_distributed_as_the_targets_own(window, guess, sampling):
@@ -117,6 +138,11 @@ class Forgetful(Rejection):
 @pytest.mark.parametrize("biased", [TooKind, Forgetful])
 def test_a_biased_rule_is_found_out(biased):
     assert p_value(biased, 2, from_a_model, temperature=1.0) < 1e-6
+
+
+def test_to_judge_the_likelier_of_a_copy_and_a_drawn_token_is_biased():
+    """Likely tokens would be judged by their distribution, and unlikely ones never."""
+    assert p_value(Rejection, 2, beside_a_copy(drawn=False), temperature=1.0) < 1e-6
 
 
 def test_greedily_it_is_strict():
