@@ -1,21 +1,17 @@
 """The tasks of an evaluation: questions, and checks of their answers."""
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from swarm.demo.problems import answer_of, problems
 from swarm.errors import UsageError
 from swarm.eval.sandbox import run_python
+from swarm.util.json_lines import UnreadableData, read_json_lines
 
-MAX_DATA_BYTES = 64 << 20  # unpacked; the published files are below 10 MB
 SHOTS = 4  # worked examples before a GSM8K question
 TASKS = ("arithmetic", "gsm8k", "humaneval")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
@@ -137,26 +133,11 @@ def _passes(line: dict[str, str], text: str) -> bool:
 
 def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
     """Yield the objects of a JSON-lines file, each with these fields as text."""
-    for number, line in enumerate(_read(task, file).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry: Any = json.loads(line)
-        except ValueError:
-            entry = None
-        is_object = isinstance(entry, dict)
-        if not is_object or not all(isinstance(entry.get(field), str) for field in fields):
-            why = f"is no JSON object with the texts {', '.join(fields)}"
-            raise TaskError(task, f"{file}, line {number}, {why}")
-        yield entry
-
-
-def _read(task: str, file: Path) -> str:
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            content = opened.read(MAX_DATA_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise TaskError(task, f"{file} cannot be read ({error})") from None
-    if len(content) > MAX_DATA_BYTES:
-        raise TaskError(task, f"{file} is larger than {MAX_DATA_BYTES >> 20} MB")
-    return content.decode("utf-8", errors="replace")
+        for number, entry in read_json_lines(file):
+            if not all(isinstance(entry.get(field), str) for field in fields):
+                why = f"is no JSON object with the texts {', '.join(fields)}"
+                raise UnreadableData(file, why, number)
+            yield entry
+    except UnreadableData as error:
+        raise TaskError(task, str(error)) from None

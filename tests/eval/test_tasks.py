@@ -87,7 +87,7 @@ def test_humaneval_runs_the_completion(packed, tmp_path):
             "gsm8k",
             '{"question": "x", "answer": "1"}\nnot json',
             {},
-            "line 2, is no JSON object with the texts question",
+            "line 2, is no JSON object",
         ),
         ("gsm8k", '{"question": 5, "answer": "1"}', {}, "line 1"),
         ("humaneval", '{"prompt": "x"}', {"run_generated_code": True}, "prompt, test, entry_point"),
