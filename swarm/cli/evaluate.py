@@ -1,6 +1,6 @@
 """``swarm eval``: the effect of verification rules on answers and speed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class TaskOptions:
     data: Path | None
     train: Path | None
     run_generated_code: bool
+    new_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,12 @@ class ComparisonOptions:
     help="Draft model.",
 )
 @click.option(
-    "--task", default="arithmetic", show_default=True, help="arithmetic, gsm8k or humaneval."
+    "--task",
+    default="arithmetic",
+    show_default=True,
+    help="arithmetic, gsm8k, humaneval, ifeval or spec_bench.",
 )
-@click.option("--data", type=FILE, help="File of questions for gsm8k and humaneval.")
+@click.option("--data", type=FILE, help="File of questions; arithmetic makes its own.")
 @click.option(
     "--train", type=FILE, help="File of worked examples that precede each question of gsm8k."
 )
@@ -79,6 +83,11 @@ class ComparisonOptions:
 )
 @click.option(
     "--problems", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Questions."
+)
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(1, 100_000),
+    help="Tokens of an answer at most; the default depends on the task.",
 )
 @click.option(
     "--rule",
@@ -151,6 +160,8 @@ def evaluate(
         train=task.train,
         run_generated_code=task.run_generated_code,
     )
+    if task.new_tokens:
+        loaded = replace(loaded, max_new_tokens=task.new_tokens)
     from swarm.eval import command
 
     settings = command.EvalSettings(

@@ -11,9 +11,9 @@ from rich.progress import Progress
 
 from swarm.client.client import SwarmClient
 from swarm.config import Network
-from swarm.eval.engine import EvalSample
 from swarm.eval.report import report
 from swarm.eval.run import Evaluation, run_in_process, run_over_swarm
+from swarm.eval.sample import EvalSample
 from swarm.eval.show import markdown, plot, show_table
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
@@ -64,9 +64,8 @@ def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
     samples = _decode(task, variants, settings)
     blind = []
     for rule in (ruled(each, settings.window).name for each in settings.rules):
-        generations = [sample.generation for sample in samples[rule]]
-        if any(generation.stats.relaxed_tokens for generation in generations):
-            control = at_equal_gain(generations, settings.window)
+        if any(sample.relaxed for sample in samples[rule]):
+            control = at_equal_gain(samples[rule], settings.window)
             blind.append(replace(control, name=f"random, as much as {rule}"))
     return {**samples, **(_decode(task, blind, settings) if blind else {})}
 
@@ -78,11 +77,14 @@ def show(
     rows = report(task, samples, margin)
     if as_ == "json":
         content = [row.as_dict() for row in rows]
-        print(json.dumps({"task": task.name, "margin": margin, "rows": content}))
+        facts = {"task": task.name, "note": task.note, "margin": margin, "rows": content}
+        print(json.dumps(facts))
     elif as_ == "markdown":
         print(markdown(rows))
     else:
         show_table(rows, margin)
+    if task.note and as_ != "json":
+        print(f"\n{task.note}.")
     if picture:
         plot(rows, picture)
 
@@ -95,7 +97,7 @@ def _decode(
     shown = console.is_terminal and not settings.quiet
     with Progress(console=console, disable=not shown) as bar:
         title = f"{len(variants)} ways, {len(task.items)} items"
-        job = bar.add_task(title, total=evaluation.jobs)
+        job = bar.add_task(title, total=evaluation.texts)
 
         def progress(done: int) -> None:
             bar.advance(job, done)

@@ -2,16 +2,25 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from swarm.client.conversation import Message, by_template
 from swarm.client.models import ClientModels, make_lexicon
+from swarm.client.prompt import encoded
 from swarm.client.sequence import TextSequence
+from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
+from swarm.errors import NoChatTemplate
+from swarm.eval.lockstep import Assignment, Lockstep
+from swarm.eval.rule_writer import DraftWriter, RuleWriter
+from swarm.eval.sample import EvalSample
 from swarm.eval.variant import Variant
+from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
@@ -19,15 +28,21 @@ from swarm.request import Options, Request
 
 
 @dataclass(frozen=True)
-class EvalSample:
-    """A generation and its likelihood.
+class Decoding:
+    """How prompts are decoded: each in all variants.
 
     Attributes:
-        mean_log_p: mean over its tokens of log p under the target; None if not computed.
+        chat: whether a prompt is a user's message; else it is a text to be continued.
     """
 
-    generation: Generation
-    mean_log_p: float | None
+    variants: tuple[Variant, ...]
+    temperature: float
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    chat: bool = False
+
+    def options(self, variant: Variant, seed: int) -> Options:
+        return variant.options(self.temperature, seed, self.stop, self.max_new_tokens)
 
 
 class Whole:
@@ -60,7 +75,12 @@ class Whole:
 
 
 class InProcess:
-    """Target and draft, whole, in this process. Use it from one thread."""
+    """Target and draft, whole, in this process. Use it from one thread.
+
+    Attributes:
+        lockstep: decodes many texts at once; None if a model cannot read several texts in one
+            forward.
+    """
 
     def __init__(self, model: str, draft: str | None, compute: ComputeOptions = AUTOMATIC) -> None:
         """Raises `SwarmError` as `ClientModels.load` does."""
@@ -70,13 +90,66 @@ class InProcess:
                 model, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
             )
         self.target: PreTrainedModel = loaded.eval().to(self.models.own_head.device)
+        branching = BranchingModel.of(self.target)
+        drafts = self.models.draft is None or self.models.draft.branching is not None
+        self.lockstep = Lockstep(self.models, branching) if branching and drafts else None
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
 
-    def sample(self, prompt: str, variant: Variant, options: Options) -> EvalSample:
-        """Decode one prompt. Raises what `TextSequence` raises."""
-        ids = self.models.tokenizer(prompt).input_ids
-        generation = self._generate(ids, variant, Request.of(options))
-        return EvalSample(generation, self._mean_log_p(ids, generation.token_ids))
+    def encode(self, prompt: str, *, chat: bool = False) -> list[int]:
+        """Return the token ids of a prompt.
+
+        A user's message gets the form that the target's chat template gives it, if there is one.
+        """
+        if chat:
+            with suppress(NoChatTemplate):
+                render = by_template(self.models.tokenizer, self.models.checkpoint.name)
+                return render([Message(role="user", content=prompt)])
+        return encoded(self.models.tokenizer, prompt)
+
+    def decode(
+        self, prompts: Sequence[str], seeds: Sequence[int], how: Decoding
+    ) -> list[list[EvalSample]]:
+        """Decode prompts; return the samples of each prompt, in the order of the variants.
+
+        Raises what `TextSequence` raises.
+        """
+        texts = [self.encode(prompt, chat=how.chat) for prompt in prompts]
+        windows = [each.window for each in how.variants]
+        if self.lockstep is None or "auto" in windows:
+            return [
+                [self.sample(ids, each, how.options(each, seed)) for each in how.variants]
+                for ids, seed in zip(texts, seeds, strict=True)
+            ]
+        assignments = [
+            Assignment(
+                ids,
+                [self._writer(each, ids, how.options(each, seed)) for each in how.variants],
+                Sampling(how.temperature, seed=seed),
+                how.max_new_tokens,
+                how.stop,
+            )
+            for ids, seed in zip(texts, seeds, strict=True)
+        ]
+        self.lockstep.run(assignments)
+        return [[writer.sample for writer in each.writers] for each in assignments]
+
+    def sample(self, prompt: Sequence[int], variant: Variant, options: Options) -> EvalSample:
+        """Decode one prompt as a client does, window by window.
+
+        Raises what `TextSequence` raises.
+        """
+        generation = self._generate(prompt, variant, Request.of(options))
+        return EvalSample.of(generation, self._mean_log_p(prompt, generation.token_ids))
+
+    def _writer(self, variant: Variant, prompt: Sequence[int], options: Options) -> RuleWriter:
+        models = self._models_for(variant)
+        request = Request.of(options)
+        request.check_prompt(prompt, models.checkpoint)
+        rule = request.verification.rule(request.sampling, models.lexicon)
+        if variant.draft_alone:
+            return DraftWriter(rule)
+        assert variant.window != "auto"  # see `decode`
+        return RuleWriter(rule, variant.window)
 
     def _generate(self, prompt: Sequence[int], variant: Variant, request: Request) -> Generation:
         turn = TextSequence(self._models_for(variant), prompt, request)

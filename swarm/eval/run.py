@@ -3,21 +3,24 @@
 import asyncio
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
 from swarm.client.client import SwarmClient
-from swarm.errors import UsageError
-from swarm.eval.engine import EvalSample, InProcess
-from swarm.eval.tasks import Task
+from swarm.client.conversation import Message
+from swarm.errors import NoChatTemplate, UsageError
+from swarm.eval.engine import Decoding, InProcess
+from swarm.eval.sample import EvalSample
+from swarm.eval.tasks import Item, Task
 from swarm.eval.variant import Variant
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.draft_dtype import check_compute
 
 AT_ONCE = 4  # generations side by side over a swarm
+TOGETHER = 4  # prompts that a worker decodes in the same forwards
 
 
 @dataclass(eq=False)
@@ -39,8 +42,13 @@ class Evaluation:
     temperature: float = 0.0
 
     @property
-    def jobs(self) -> int:
+    def texts(self) -> int:
         return len(self.variants) * len(self.task.items)
+
+    @property
+    def decoding(self) -> Decoding:
+        task = self.task
+        return Decoding(self.variants, self.temperature, task.max_new_tokens, task.stop, task.chat)
 
 
 def run_in_process(
@@ -62,16 +70,19 @@ def run_in_process(
         SwarmError: if the models cannot be loaded or a prompt cannot be decoded.
     """
     check_compute(compute)
-    jobs = list(_jobs(evaluation))
+    prompts = [item.prompt for item in evaluation.task.items]
+    starts = range(0, len(prompts), TOGETHER)
+    jobs = [(start, prompts[start : start + TOGETHER]) for start in starts]
     # A forked torch may wait for threads that it does not have.
     context = multiprocessing.get_context("spawn")
     # Set before the workers start: each has one core, which several threads would only contend for.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(workers, context, _start_worker, (model, draft, compute)) as pool:
-        samples = []
-        for sample in pool.map(_work, jobs, chunksize=1):
-            samples.append(sample)
-            progress(1)
+    given = (model, draft, compute, evaluation.decoding)
+    with ProcessPoolExecutor(workers, context, _start_worker, given) as pool:
+        samples: list[list[EvalSample]] = []
+        for decoded in pool.map(_work, jobs, chunksize=1):
+            samples += decoded
+            progress(sum(map(len, decoded)))
     return _by_variant(evaluation, samples)
 
 
@@ -88,56 +99,68 @@ async def run_over_swarm(
         if variant.draft_alone or variant.without:
             raise EvalError(f"{variant.name!r} runs in process only; leave out --bootstrap")
     slots = asyncio.Semaphore(AT_ONCE)
+    how = evaluation.decoding
 
-    async def one(prompt: str, variant: Variant, seed: int) -> EvalSample:
+    async def one(item: Item, variant: Variant, seed: int) -> EvalSample:
         async with slots:
-            options = variant.options(
-                evaluation.temperature, seed, evaluation.task.stop, evaluation.task.max_new_tokens
+            generation = await client.generate(
+                _prompt(client, item, how.chat), **how.options(variant, seed)
             )
-            generation = await client.generate(prompt, **options)
             progress(1)
-            return EvalSample(generation, None)
+            return EvalSample.of(generation)
 
     # Python 3.10 has no TaskGroup: on a failure the other tasks are cancelled here.
     tasks = [
-        asyncio.create_task(one(item.prompt, variant, seed))
+        asyncio.create_task(one(item, variant, seed))
         for seed, item in enumerate(evaluation.task.items)
         for variant in evaluation.variants
     ]
     try:
-        return _by_variant(evaluation, await asyncio.gather(*tasks))
+        samples = await asyncio.gather(*tasks)
+        count = len(evaluation.variants)
+        each = [samples[start : start + count] for start in range(0, len(samples), count)]
+        return _by_variant(evaluation, each)
     finally:
         for task in tasks:
             task.cancel()
 
 
-Job = tuple[str, Variant, float, int, tuple[str, ...], int]
-
-
-def _jobs(evaluation: Evaluation) -> Iterator[Job]:
-    task = evaluation.task
-    for seed, item in enumerate(task.items):
-        for variant in evaluation.variants:
-            yield item.prompt, variant, evaluation.temperature, seed, task.stop, task.max_new_tokens
+def _prompt(client: SwarmClient, item: Item, chat: bool) -> str | list[int]:
+    """Return a prompt in the form that the model's chat template gives it, if it has one."""
+    if not chat:
+        return item.prompt
+    try:
+        return client.chat_prompt([Message(role="user", content=item.prompt)])
+    except NoChatTemplate:
+        return item.prompt
 
 
 def _by_variant(
-    evaluation: Evaluation, samples: Sequence[EvalSample]
+    evaluation: Evaluation, samples: Sequence[Sequence[EvalSample]]
 ) -> dict[str, list[EvalSample]]:
-    count = len(evaluation.variants)
-    return {variant.name: list(samples[i::count]) for i, variant in enumerate(evaluation.variants)}
+    """Turn the samples of each item, in the order of the variants, into those of each variant."""
+    return {
+        variant.name: [each[index] for each in samples]
+        for index, variant in enumerate(evaluation.variants)
+    }
 
 
 _engine: InProcess | None = None  # of a worker process
+_decoding: Decoding | None = None
 
 
-def _start_worker(model: str, draft: str | None, compute: ComputeOptions) -> None:
-    global _engine
+def _start_worker(
+    model: str, draft: str | None, compute: ComputeOptions, decoding: Decoding
+) -> None:
+    global _engine, _decoding
     torch.set_num_threads(1)
     _engine = InProcess(model, draft, compute)
+    _decoding = decoding
 
 
-def _work(job: Job) -> EvalSample:
+def _work(job: tuple[int, list[str]]) -> list[list[EvalSample]]:
+    """Decode some prompts, the first of which has this seed."""
     assert _engine is not None
-    prompt, variant, temperature, seed, stop, max_new_tokens = job
-    return _engine.sample(prompt, variant, variant.options(temperature, seed, stop, max_new_tokens))
+    assert _decoding is not None
+    seed, prompts = job
+    return _engine.decode(prompts, range(seed, seed + len(prompts)), _decoding)

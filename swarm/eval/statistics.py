@@ -1,13 +1,18 @@
 """Intervals and tests for shares and ratios. Pure functions; all intervals are 95 %."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 Z = 1.959964  # of the normal distribution, 97.5 %
+RESAMPLES = 2000
+
+Interval = tuple[float, float]
+Ratio = tuple[Sequence[float], Sequence[float]]  # numerators and denominators, one for each item
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Difference:
     high: float
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> Interval:
     """Return the score interval of a share (Wilson 1927); ``trials`` is at least 1."""
     p = successes / trials
     z2 = Z * Z / trials
@@ -63,16 +68,69 @@ def non_inferior(difference: Difference, margin: float) -> bool:
     return difference.low > -margin
 
 
+def bootstrap(
+    items: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], *, seed: int
+) -> Interval:
+    """Return the percentile interval of a statistic, by resampling the items.
+
+    Args:
+        items: how many there are, at least 1.
+        statistic: given the indices of resampled items, ``[resamples, items]``, returns its value
+            in each resample, ``[resamples]``. NaN where it has none.
+    """
+    picks = np.random.default_rng(seed).integers(0, items, (RESAMPLES, items))
+    low, high = np.nanpercentile(statistic(picks), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def bootstrap_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], *, seed: int, resamples: int = 2000
-) -> tuple[float, float]:
+    numerators: Sequence[float], denominators: Sequence[float], *, seed: int
+) -> Interval:
     """Return the percentile interval of a ratio of sums, by resampling the items."""
     above = np.asarray(numerators, dtype=float)
     below = np.asarray(denominators, dtype=float)
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(above), (resamples, len(above)))
-    low, high = np.percentile(above[picks].sum(axis=1) / below[picks].sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    return bootstrap(
+        len(above), lambda picks: above[picks].sum(axis=1) / below[picks].sum(axis=1), seed=seed
+    )
+
+
+def bootstrap_ratio_difference(before: Ratio, after: Ratio, *, seed: int) -> Interval:
+    """Return the percentile interval of the ratio ``after`` minus the ratio ``before``.
+
+    Both are ratios of sums over the same items in order, which are resampled together.
+    """
+    sums = [np.asarray(each, dtype=float) for each in (*after, *before)]
+
+    def difference(picks: NDArray[np.intp]) -> NDArray[np.float64]:
+        above, below, above_before, below_before = (each[picks].sum(axis=1) for each in sums)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have nothing
+            ratios: NDArray[np.float64] = above / below - above_before / below_before
+        return ratios
+
+    return bootstrap(len(sums[0]), difference, seed=seed)
+
+
+def rouge_l(one: Sequence[Hashable], other: Sequence[Hashable]) -> float:
+    """Return how alike two sequences are, 0 to 1: ROUGE-L's F1 (Lin 2004).
+
+    It is twice the length of the longest common subsequence over the sum of both lengths.
+    """
+    if not one and not other:
+        return 1.0
+    return 2 * common_subsequence(one, other) / (len(one) + len(other))
+
+
+def common_subsequence(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    """Return the length of the longest common subsequence (Hyyrö 2004, bit-parallel)."""
+    places: dict[Hashable, int] = {}
+    for at, element in enumerate(one):
+        places[element] = places.get(element, 0) | 1 << at
+    everywhere = (1 << len(one)) - 1
+    row = everywhere  # a 0 for each element of a common subsequence
+    for element in other:
+        matches = row & places.get(element, 0)
+        row = (row + matches | row - matches) & everywhere
+    return len(one) - row.bit_count()
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:

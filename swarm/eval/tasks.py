@@ -1,19 +1,25 @@
 """The tasks of an evaluation: questions, and checks of their answers."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 from swarm.demo.problems import answer_of, problems
 from swarm.errors import UsageError
+from swarm.eval.instructions import UNCHECKED, Check, UnknownInstruction, check_of
 from swarm.eval.sandbox import run_python
 from swarm.util.json_lines import UnreadableData, read_json_lines
 
 SHOTS = 4  # worked examples before a GSM8K question
-TASKS = ("arithmetic", "gsm8k", "humaneval")
+TASKS = ("arithmetic", "gsm8k", "humaneval", "ifeval", "spec_bench")
+# Spec-Bench's conversations are MT-Bench's, in eight categories of its own.
+MT_BENCH = frozenset(
+    ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+)
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
@@ -30,20 +36,33 @@ class TaskError(UsageError):
 
 @dataclass(frozen=True)
 class Item:
-    """One question; ``check`` returns whether a continuation of the prompt is right."""
+    """One question.
+
+    Attributes:
+        check: returns whether an answer is right; None where no program can tell.
+        kind: of work, where a task has several.
+    """
 
     prompt: str
-    check: Callable[[str], bool]
+    check: Check | None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions of one kind, and where their answers end."""
+    """Questions of one kind, and where their answers end.
+
+    Attributes:
+        chat: whether a prompt is a user's message; else it is a text to be continued.
+        note: what the reader of a report has to know; empty if there is nothing.
+    """
 
     name: str
     items: tuple[Item, ...]
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    chat: bool = False
+    note: str = ""
 
 
 def load_task(
@@ -72,6 +91,10 @@ def load_task(
         raise TaskError(name, "name the file of questions with --data")
     if name == "gsm8k":
         return gsm8k(count, data, train)
+    if name == "ifeval":
+        return ifeval(count, data)
+    if name == "spec_bench":
+        return spec_bench(count, data)
     if not run_generated_code:
         why = "it runs the code that the model writes; allow it with --run-generated-code"
         raise TaskError(name, why)
@@ -89,10 +112,10 @@ def gsm8k(count: int, data: Path, train: Path | None = None) -> Task:
     """Return grade-school problems (Cobbe et al. 2021): JSON lines, ``question`` and ``answer``."""
     before = ""
     if train is not None:
-        for shot in islice(_lines("gsm8k", train, "question", "answer"), SHOTS):
+        for shot in islice(_lines("gsm8k", train, question=str, answer=str), SHOTS):
             before += f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n"
     items = []
-    for line in islice(_lines("gsm8k", data, "question", "answer"), count):
+    for line in islice(_lines("gsm8k", data, question=str, answer=str), count):
         check = partial(_ends_in, final_number(line["answer"]))
         items.append(Item(f"{before}Question: {line['question']}\nAnswer:", check))
     return Task("gsm8k", tuple(items), max_new_tokens=400, stop=("\nQuestion:",))
@@ -103,10 +126,53 @@ def humaneval(count: int, data: Path) -> Task:
 
     JSON lines with ``prompt``, ``test`` and ``entry_point``.
     """
-    lines = islice(_lines("humaneval", data, "prompt", "test", "entry_point"), count)
+    lines = islice(_lines("humaneval", data, prompt=str, test=str, entry_point=str), count)
     items = tuple(Item(line["prompt"], partial(_passes, line)) for line in lines)
     stop = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
     return Task("humaneval", items, max_new_tokens=512, stop=stop)
+
+
+def ifeval(count: int, data: Path) -> Task:
+    """Return prompts with instructions that a program can check (Zhou et al. 2023).
+
+    An answer is right if it follows all of them, as in the strict accuracy of prompts. Prompts with
+    an instruction that has no check here are left out, and the task's note says so.
+
+    JSON lines with ``prompt``, ``instruction_id_list`` and ``kwargs``.
+    """
+    items = []
+    left_out = 0
+    for line in _lines("ifeval", data, prompt=str, instruction_id_list=list, kwargs=list):
+        kinds = line["instruction_id_list"]
+        if any(each in kinds for each in UNCHECKED):
+            left_out += 1
+            continue
+        try:
+            checks = [check_of(*each) for each in zip_longest(kinds, line["kwargs"])]
+        except UnknownInstruction as error:
+            raise TaskError("ifeval", f"{data}: {error}, in {line['prompt'][:60]!r}") from None
+        items.append(Item(line["prompt"], partial(_follows, checks)))
+    why = "; ".join(f"{kind} {reason}" for kind, reason in UNCHECKED.items())
+    note = f"{left_out} prompts of {len(items) + left_out} are left out, which no check fits: {why}"
+    return Task(
+        "ifeval", tuple(items[:count]), max_new_tokens=1280, chat=True, note=note * bool(left_out)
+    )
+
+
+def spec_bench(count: int, data: Path) -> Task:
+    """Return prompts of six kinds of work, in turns (Xia et al. 2024); no program checks answers.
+
+    Of a conversation only the first question is asked. JSON lines with ``category`` and ``turns``.
+    """
+    kinds: dict[str, list[Item]] = {}
+    for line in _lines("spec_bench", data, category=str, turns=list):
+        question = next(iter(line["turns"]), None)
+        if not isinstance(question, str):
+            raise TaskError("spec_bench", f"{data}: an entry has no text in its turns")
+        kind = "conversation" if line["category"] in MT_BENCH else line["category"]
+        kinds.setdefault(kind, []).append(Item(question, None, kind))
+    in_turns = filter(None, chain.from_iterable(zip_longest(*kinds.values())))
+    return Task("spec_bench", tuple(islice(in_turns, count)), max_new_tokens=1024, chat=True)
 
 
 def final_number(text: str) -> float | None:
@@ -131,13 +197,18 @@ def _passes(line: dict[str, str], text: str) -> bool:
     return run_python(source).passed
 
 
-def _lines(task: str, file: Path, *fields: str) -> Iterator[dict[str, str]]:
-    """Yield the objects of a JSON-lines file, each with these fields as text."""
+def _follows(checks: Sequence[Check], text: str) -> bool:
+    return bool(text.strip()) and all(check(text) for check in checks)
+
+
+def _lines(task: str, file: Path, **fields: type) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON-lines file, each with these fields, which are texts or lists."""
     try:
         for number, entry in read_json_lines(file):
-            if not all(isinstance(entry.get(field), str) for field in fields):
-                why = f"is no JSON object with the texts {', '.join(fields)}"
-                raise UnreadableData(file, why, number)
+            if not all(isinstance(entry.get(field), kind) for field, kind in fields.items()):
+                words: dict[type, str] = {str: "a text", list: "a list"}
+                named = ", ".join(f"{field} ({words[kind]})" for field, kind in fields.items())
+                raise UnreadableData(file, f"is no JSON object with {named}", number)
             yield entry
     except UnreadableData as error:
         raise TaskError(task, str(error)) from None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from swarm.decoding.rules.choose import Verification
-from swarm.outputs import Generation
+from swarm.eval.sample import EvalSample
 from swarm.request import Options, WindowSize
 
 
@@ -32,6 +32,7 @@ class Variant:
             verify=self.verify,
             window=self.window,
             depth=1,  # tokens per loop are defined only if every window is waited for
+            lookup=False,  # rules read the draft model's distributions
             temperature=temperature,
             seed=seed,
             stop=stop,
@@ -56,11 +57,10 @@ CLASSES = (
 )
 
 
-def at_equal_gain(generations: Sequence[Generation], window: int) -> Variant:
+def at_equal_gain(samples: Sequence[EvalSample], window: int) -> Variant:
     """Return the blind control to a relaxed rule: it accepts the same share of misses at random."""
-    stats = [generation.stats for generation in generations]
-    passed = sum(s.relaxed_tokens for s in stats)
-    refused = sum(s.rejections for s in stats)
+    passed = sum(sample.relaxed for sample in samples)
+    refused = sum(sample.overruled for sample in samples)
     return ruled(f"random:rate={passed / max(1, passed + refused):.3f}", window)
 
 

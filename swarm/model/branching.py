@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
-from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
+from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, Work, turns_by_length
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
@@ -56,9 +57,12 @@ class BranchingModel:
 
     def reader(self) -> TreeReader:
         """Return a reader with its own, empty cache."""
-        return _Reader(self, KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL))
+        return _Reader(self, self.new_cache())
 
-    @torch.inference_mode()
+    def new_cache(self) -> KVCache:
+        """Return an empty cache of one text."""
+        return KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL)
+
     def read(
         self, cache: KVCache, tokens: Sequence[int], placement: Placement, rows: Sequence[int]
     ) -> Tensor:
@@ -73,20 +77,40 @@ class BranchingModel:
         Raises:
             SpanError: for a placement that does not fit the cache.
         """
-        count = len(tokens)
+        return self._read([Work(cache, torch.tensor(tokens), placement)], rows)
+
+    def read_together(self, batch: Sequence[Work]) -> Tensor:
+        """Read tokens of several texts in one forward, each text with its own cache.
+
+        Returns:
+            The logits behind the last token of each, ``[len(batch), head]`` float32, on the CPU.
+
+        Raises:
+            SpanError: for a placement that does not fit its cache.
+        """
+        counts = [len(work.inputs) for work in batch]
+        return self._read(batch, [end - 1 for end in accumulate(counts)])
+
+    @torch.inference_mode()
+    def _read(self, batch: Sequence[Work], rows: Sequence[int]) -> Tensor:
+        for work in batch:
+            work.cache.place(work.placement)
+        views = [AttentionView.of(work.placement, len(work.inputs), self.device) for work in batch]
+        packed = PackedCache([work.cache for work in batch], views)
+        tokens = torch.cat([work.inputs for work in batch])
+        positions = [each for work in batch for each in work.placement.positions]
         # Nearly always true: then no rows have to be gathered.
-        last = list(rows) == list(range(count - len(rows), count))
-        cache.place(placement)
-        packed = PackedCache([cache], [AttentionView.of(placement, count, self.device)])
+        last = list(rows) == list(range(len(tokens) - len(rows), len(tokens)))
         with running(packed):
             logits: Tensor = self._model(
-                input_ids=upload(torch.tensor([tokens]), self.device),
-                position_ids=upload(torch.tensor([placement.positions]), self.device),
+                input_ids=upload(tokens[None], self.device),
+                position_ids=upload(torch.tensor([positions]), self.device),
                 past_key_values=packed,
                 use_cache=True,
                 logits_to_keep=len(rows) if last else upload(torch.tensor(rows), self.device),
             ).logits
-        cache.advance(count)
+        for work in batch:
+            work.cache.advance(len(work.inputs))
         return logits[0].float().cpu()
 
     @torch.inference_mode()

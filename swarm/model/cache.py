@@ -100,6 +100,14 @@ class KVCache:
         values[:, start:] = value
         return keys, values
 
+    def copy(self) -> "KVCache":
+        """Return a cache that holds the same rows, for a text that parts from this one's."""
+        same = KVCache(self.first, self.last, self.limit)
+        same.length = self.length
+        same._keys = [None if tensor is None else tensor.clone() for tensor in self._keys]
+        same._values = [None if tensor is None else tensor.clone() for tensor in self._values]
+        return same
+
     @property
     def nbytes(self) -> int:
         """Memory held, room for growth included."""

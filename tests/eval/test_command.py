@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from helpers.terminals import on_screens
-from swarm.eval.report import ReportRow, report
-from swarm.eval.show import BRIEF, COLUMNS, cells, markdown, plot, show_table
+from swarm.eval.report import Answers, ReportRow, report
+from swarm.eval.sample import EvalSample
+from swarm.eval.show import cells, columns, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task
+from swarm.outputs import Piece
 
 PATIENCE_S = 300.0
 
@@ -73,90 +76,112 @@ def test_what_cannot_be_evaluated_is_one_sentence(arguments, words):
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-class Stats:
-    def __init__(self, tokens, loops, **more):
-        self.new_tokens = tokens
-        self.loops = loops
-        self.drafted_tokens = 0
-        self.accepted_tokens = 0
-        self.relaxed_tokens = 0
-        self.deficit_nats = 0.0
-        self.finish_reason = "stop"
-        self.__dict__.update(more)
+def sample(text, tokens, loops, mean_log_p=None, *, relaxed=0, drafted=0, reason="stop"):
+    """Return a text whose first tokens cost half a nat each."""
+    pieces = [Piece(at, "", "relaxed", at, 99, deficit_nats=0.5) for at in range(relaxed)]
+    pieces += [Piece(at, "", "drafted", at) for at in range(relaxed, drafted)]
+    pieces += [Piece(at, "", "target") for at in range(len(pieces), tokens)]
+    return EvalSample(text, tuple(pieces), reason, loops, drafted + 1 if drafted else 0, mean_log_p)
 
 
-class Sample:
-    def __init__(self, text, tokens, loops, mean_log_p=None, **stats):
-        self.mean_log_p = mean_log_p
-        self.generation = type(
-            "Generation", (), {"text": text, "stats": Stats(tokens, loops, **stats), "pieces": ()}
-        )
+def task(check):
+    return Task("test", tuple(Item("?", check) for _ in range(4)), 10)
 
 
-TASK = Task("test", tuple(Item("?", lambda text: text == "right") for _ in range(4)), 10)
+def right(text):
+    return text == "right"
+
+
+PLAIN_SAMPLES = [sample("right", 10, 10, -1.0) for _ in range(3)] + [
+    sample("wrong", 20, 20, -2.0, reason="length")
+]
+OTHERS = [
+    *[sample("right", 10, 2, relaxed=1, drafted=8)] * 2,
+    sample("wrong", 10, 2),
+    sample("right", 30, 6),
+]
 
 
 def test_a_report_adds_up(tmp_path):
-    plain = [Sample("right", 10, 10, -1.0) for _ in range(3)] + [
-        Sample("wrong", 20, 20, -2.0, finish_reason="length")
-    ]
-    other = [
-        Sample(
-            "right", 10, 2, relaxed_tokens=1, deficit_nats=0.5, drafted_tokens=9, accepted_tokens=8
-        )
-    ] * 2
-    other += [Sample("wrong", 10, 2), Sample("right", 30, 6)]
-    first, second = report(TASK, {"plain target": plain, "rule": other}, margin=0.01)
-    assert (first.accuracy, first.difference, first.p_value, first.tokens_per_loop) == (
+    samples = {"plain target": PLAIN_SAMPLES, "rule": OTHERS}
+    first, second = report(task(right), samples, margin=0.01)
+    assert (first.answers.accuracy, first.answers.difference, first.answers.p_value) == (
         0.75,
         0.0,
         1.0,
-        1.0,
     )
+    assert (first.tokens_per_loop, first.agreement) == (1.0, 1.0)
     assert (first.mean_log_p, first.no_stop, first.acceptance) == (
         pytest.approx(-70 / 50),
         0.25,
         None,
     )
-    assert (second.accuracy, second.difference, second.tokens_per_loop) == (0.75, 0.0, 5.0)
+    assert first.log_p_difference_interval == (0.0, 0.0)
+    assert (second.answers.accuracy, second.answers.difference, second.tokens_per_loop) == (
+        0.75,
+        0.0,
+        5.0,
+    )
     assert (second.relaxed_per_100, second.deficit_per_100) == (
         pytest.approx(200 / 60),
         pytest.approx(100 / 60),
     )
     assert (second.acceptance, second.length_drift) == (pytest.approx(8 / 9), pytest.approx(0.2))
+    assert second.agreement == pytest.approx((1 + 1 + 1 + 2 * 20 / 50) / 4)
     assert second.mean_log_p is None
-    assert not second.non_inferior  # four items rule nothing out
+    assert second.log_p_difference_interval is None
+    assert not second.answers.non_inferior  # four items rule nothing out
     assert markdown([first, second]).count("\n") == 3
+    assert first.as_dict()["accuracy"] == 0.75
     plot([first, second], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_answers_that_no_program_checks_are_not_reported(tmp_path, capsys):
+    rows = report(task(None), {"plain target": PLAIN_SAMPLES, "rule": OTHERS}, margin=0.01)
+    assert [row.answers for row in rows] == [None, None]
+    assert "accuracy" not in rows[0].as_dict()
+    assert "right" not in markdown(rows)
+    assert "agrees" in markdown(rows)
+    show_table(rows, 0.01)
+    assert "to plain" not in capsys.readouterr().out
+    plot(rows, tmp_path / "plot.svg")
+    assert "agreement" in (tmp_path / "plot.svg").read_text()
 
 
 def test_the_table_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
     row = ReportRow(
         name="random, as much as adaptive:tau=0.5",
         items=1000,
-        accuracy=0.9876,
-        accuracy_interval=(0.95, 0.99),
-        difference=-0.0123,
-        difference_interval=(-0.0234, 0.0045),
-        p_value=0.0123,
-        non_inferior=False,
+        answers=Answers(
+            accuracy=0.9876,
+            accuracy_interval=(0.95, 0.99),
+            difference=-0.0123,
+            difference_interval=(-0.0234, 0.0045),
+            p_value=0.0123,
+            non_inferior=False,
+        ),
         tokens_per_loop=12.34,
         tokens_per_loop_interval=(11.11, 13.13),
         acceptance=0.4567,
         relaxed_per_100=1.0,
         deficit_per_100=12.34,
-        mean_log_p=None,
+        mean_log_p=-0.123,
+        log_p_difference_interval=(-0.01, 0.02),
         length_drift=0.0,
+        agreement=0.789,
+        agreement_interval=(0.777, 0.799),
         no_stop=0.0,
         overruled={},
         acceptance_in_window=(),
         acceptance_in_text=(),
     )
-    for width, lines in on_screens(monkeypatch, lambda: show_table([row, row], 0.01)).items():
-        text = " ".join(" ".join(lines).split())
-        figures = [
-            cell for column, cell in zip(COLUMNS, cells(row), strict=True) if column in BRIEF
-        ]
-        assert all(word in text for word in row.name.split()), width
-        assert all(shown in text for shown in (*BRIEF, *figures[1:])), width
+    unchecked = replace(row, answers=None)
+    for shown_row in (row, unchecked):
+        chosen = columns([shown_row], brief=True)
+        figures = [cells(shown_row)[column] for column in chosen]
+        screens = on_screens(monkeypatch, lambda: show_table([shown_row, shown_row], 0.01))  # noqa: B023
+        for width, lines in screens.items():
+            text = " ".join(" ".join(lines).split())
+            assert all(word in text for word in row.name.split()), width
+            assert all(shown in text for shown in (*chosen, *figures[1:])), width

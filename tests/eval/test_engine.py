@@ -8,8 +8,11 @@ import torch
 
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
-from swarm.eval.engine import InProcess
+from swarm.eval.engine import Decoding, InProcess
+from swarm.eval.sample import EvalSample
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
+from swarm.model.branching import BranchingModel
+from swarm.request import Request
 
 PROMPTS = [problem.prompt for problem in islice(problems(31, held_out=True), 3)]
 NEW = 60
@@ -23,7 +26,7 @@ def engine():
 
 
 def sample(engine, variant, prompt=PROMPTS[0]):
-    return engine.sample(prompt, variant, variant.options(0.0, 0, (), NEW))
+    return engine.sample(engine.encode(prompt), variant, variant.options(0.0, 0, (), NEW))
 
 
 def greedy(model, engine, prompt):
@@ -36,12 +39,8 @@ def greedy(model, engine, prompt):
 def test_plain_and_strict_are_what_transformers_says(prompt, engine):
     expected = greedy(engine.target, engine, prompt)
     strict = sample(engine, ruled("strict", 8), prompt)
-    assert (
-        sample(engine, PLAIN, prompt).generation.token_ids
-        == strict.generation.token_ids
-        == expected
-    )
-    assert strict.generation.stats.loops < len(expected) / 2
+    assert sample(engine, PLAIN, prompt).token_ids == strict.token_ids == expected
+    assert strict.loops < len(expected) / 2
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
@@ -49,22 +48,22 @@ def test_strict_is_plain_for_the_same_seed(temperature, engine):
     for seed, problem in enumerate(islice(problems(32, held_out=True), MANY)):
         said = [
             engine.sample(
-                problem.prompt, variant, variant.options(temperature, seed, (), NEW)
-            ).generation.token_ids
+                engine.encode(problem.prompt), variant, variant.options(temperature, seed, (), NEW)
+            ).token_ids
             for variant in (PLAIN, *(ruled("strict", window) for window in (1, 8, "auto")))
         ]
         assert said.count(said[0]) == len(said), seed
 
 
 def test_the_draft_alone_is_the_draft(engine):
-    said = sample(engine, DRAFT_ALONE).generation.token_ids
+    said = sample(engine, DRAFT_ALONE).token_ids
     assert said == greedy(engine.models.draft.model, engine, PROMPTS[0])
-    assert said != sample(engine, PLAIN).generation.token_ids
+    assert said != sample(engine, PLAIN).token_ids
 
 
 def test_how_likely_the_target_finds_a_text(engine):
     found = sample(engine, PLAIN)
-    prompt, new = engine.models.tokenizer(PROMPTS[0]).input_ids, list(found.generation.token_ids)
+    prompt, new = engine.models.tokenizer(PROMPTS[0]).input_ids, list(found.token_ids)
     with torch.inference_mode():
         log_p = engine.target(input_ids=torch.tensor([prompt + new])).logits[0].log_softmax(-1)
     by_hand = [float(log_p[len(prompt) + i - 1, token]) for i, token in enumerate(new)]
@@ -78,7 +77,7 @@ def test_a_class_of_key_tokens_can_be_switched_off(engine):
         {
             piece.reason
             for prompt in PROMPTS
-            for piece in sample(engine, variant, prompt).generation.pieces
+            for piece in sample(engine, variant, prompt).pieces
             if piece.key
         }
         for variant in variants
@@ -88,10 +87,90 @@ def test_a_class_of_key_tokens_can_be_switched_off(engine):
 
 
 def test_the_blind_control_lets_as_many_misses_pass(engine):
-    generation = sample(engine, ruled("adaptive", 8)).generation
+    relaxed = sample(engine, ruled("adaptive", 8))
+    share = relaxed.relaxed / (relaxed.relaxed + relaxed.overruled)
+    assert at_equal_gain([relaxed], 8).verify == f"random:rate={share:.3f}"
+
+
+def test_a_sample_counts_what_the_client_counts(engine):
+    prompt = engine.encode(PROMPTS[1])
+    variant = ruled("adaptive", 8)
+    options = variant.options(0.0, 0, (), NEW)
+    generation = engine._generate(prompt, variant, Request.of(options))
+    counted = EvalSample.of(generation)
     stats = generation.stats
-    share = stats.relaxed_tokens / (stats.relaxed_tokens + stats.rejections)
-    assert at_equal_gain([generation], 8).verify == f"random:rate={share:.3f}"
+    assert (counted.tokens, counted.accepted, counted.overruled, counted.relaxed) == (
+        stats.new_tokens,
+        stats.accepted_tokens,
+        stats.rejections,
+        stats.relaxed_tokens,
+    )
+    assert counted.deficit_nats == pytest.approx(stats.deficit_nats)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("stop", [(), (" so", "#")])
+def test_many_texts_in_lockstep_are_those_decoded_one_by_one(temperature, stop, engine):
+    variants = (
+        PLAIN,
+        DRAFT_ALONE,
+        ruled("strict", 3),
+        ruled("adaptive", 8),
+        ruled("typical", 5),
+        ruled("random:rate=0.7", 8),
+        ruled("rejection", 4),
+        Variant("no names", "adaptive", 8, frozenset({"name"})),
+    )
+    # So short that some texts end by their length, with drafts up to the end.
+    how = Decoding(variants, temperature, 25, stop)
+    together = engine.decode(PROMPTS, range(3), how)
+    for seed, (prompt, samples) in enumerate(zip(PROMPTS, together, strict=True)):
+        for variant, decoded in zip(variants, samples, strict=True):
+            alone = engine.sample(engine.encode(prompt), variant, how.options(variant, seed))
+            assert decoded.text == alone.text, variant
+            assert [_facts(piece) for piece in decoded.pieces] == [
+                _facts(piece) for piece in alone.pieces
+            ]
+            assert (decoded.finish_reason, decoded.loops) == (alone.finish_reason, alone.loops)
+            assert decoded.mean_log_p == pytest.approx(alone.mean_log_p, abs=1e-3)
+            assert decoded.deficit_nats == pytest.approx(alone.deficit_nats, abs=1e-3)
+
+
+def _facts(piece):
+    return (piece.token_id, piece.origin, piece.drafted_id, piece.choice_id, piece.key)
+
+
+def test_writers_that_agree_share_a_forward(engine, monkeypatch):
+    read = []
+    together = BranchingModel.read_together
+
+    def counted(model, batch):
+        read.append(len(batch))
+        return together(model, batch)
+
+    monkeypatch.setattr(BranchingModel, "read_together", counted)
+    variants = (PLAIN, *(ruled("strict", window) for window in (2, 4, 8)))
+    engine.decode(PROMPTS[:1], [0], Decoding(variants, 0.0, 20))
+    assert set(read) == {1}
+
+
+def test_models_that_read_one_text_at_a_time_are_evaluated_too(engine, monkeypatch):
+    how = Decoding((PLAIN, ruled("adaptive", 8)), 0.0, 20)
+    together = engine.decode(PROMPTS[:1], [0], how)
+    monkeypatch.setattr(engine, "lockstep", None)
+    alone = engine.decode(PROMPTS[:1], [0], how)
+    assert [[each.token_ids for each in samples] for samples in together] == [
+        [each.token_ids for each in samples] for samples in alone
+    ]
+
+
+def test_a_users_message_gets_the_form_of_the_chat_template(engine, monkeypatch):
+    tokenizer = engine.models.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    assert engine.encode("Hi", chat=True) == engine.encode("Hi")
+    template = "{% for message in messages %}Q: {{ message.content }} A:{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    assert tokenizer.decode(engine.encode("Hi", chat=True)) == "Q: Hi A:"
 
 
 def test_sweeps_and_ablations_are_variants_of_one_rule():

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from swarm.eval.statistics import (
     bootstrap_ratio,
+    bootstrap_ratio_difference,
+    common_subsequence,
     mcnemar_exact,
     non_inferior,
     paired_difference,
+    rouge_l,
     wilson,
 )
 
@@ -88,3 +91,55 @@ def test_a_ratio_lies_in_its_interval_and_the_seed_decides():
         == bootstrap_ratio(tokens, loops, seed=1)
         != bootstrap_ratio(tokens, loops, seed=2)
     )
+
+
+def test_a_difference_of_ratios_resamples_items_together():
+    tokens, loops = [10, 20, 30, 40] * 20, [2, 5, 6, 9] * 20
+    same = bootstrap_ratio_difference((tokens, loops), (tokens, loops), seed=1)
+    assert same == (0.0, 0.0)
+    faster = [loop - 1 for loop in loops]
+    low, high = bootstrap_ratio_difference((tokens, loops), (tokens, faster), seed=1)
+    truth = sum(tokens) / sum(faster) - sum(tokens) / sum(loops)
+    assert 0 < low < truth < high
+
+
+def test_a_resample_without_anything_has_no_ratio():
+    low, high = bootstrap_ratio_difference(([1, 0], [1, 1]), ([1, 0], [1, 0]), seed=1)
+    assert (low, high) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        ("", "", 0),
+        ("abc", "", 0),
+        ("abcde", "abcde", 5),
+        ("abcbdab", "bdcaba", 4),
+        ("aaaa", "aa", 2),
+        ("abc", "xyz", 0),
+        ("xaxbxc", "abc", 3),
+    ],
+)
+def test_the_longest_common_subsequence(one, other, common):
+    assert common_subsequence(one, other) == common_subsequence(other, one) == common
+
+
+def test_the_longest_common_subsequence_is_that_of_the_textbook():
+    rng = random.Random(2)
+    for _ in range(200):
+        one, other = ([rng.randrange(4) for _ in range(rng.randrange(90))] for _ in range(2))
+        best = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+        for i, left in enumerate(one):
+            for j, right in enumerate(other):
+                best[i + 1][j + 1] = (
+                    best[i][j] + 1 if left == right else max(best[i][j + 1], best[i + 1][j])
+                )
+        assert common_subsequence(one, other) == best[-1][-1]
+
+
+def test_likeness_is_rouge_l():
+    # "police killed the gunman" and "police kill the gunman" (Lin 2004): 3 of 4 words
+    reference = ["police", "killed", "the", "gunman"]
+    assert rouge_l(reference, ["police", "kill", "the", "gunman"]) == 0.75
+    assert rouge_l([], []) == 1.0
+    assert rouge_l([1], []) == 0.0

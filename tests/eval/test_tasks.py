@@ -21,6 +21,15 @@ ADD = {
 }
 
 
+NO_COMMA = "punctuation:no_comma"
+
+
+def instructed(*kinds, arguments=ADD, prompt="Write a poem."):
+    """Return a line of IFEval's; by default the first instruction has no arguments."""
+    arguments = {} if arguments is ADD else arguments
+    return json.dumps({"prompt": prompt, "instruction_id_list": list(kinds), "kwargs": [arguments]})
+
+
 def lines(path, *entries):
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return path
@@ -76,6 +85,46 @@ def test_humaneval_runs_the_completion(packed, tmp_path):
     assert not item.check("    import os; os._exit(0)\n")
 
 
+def test_ifeval_asks_what_can_be_checked(tmp_path):
+    data = tmp_path / "ifeval.jsonl"
+    both = {
+        "prompt": "In capitals, without commas.",
+        "instruction_id_list": [NO_COMMA, "change_case:english_capital"],
+        "kwargs": [{}, {"language": None}],
+    }
+    german = instructed("language:response_language", arguments={"language": "de"})
+    data.write_text(f"{instructed(NO_COMMA)}\n{german}\n{json.dumps(both)}\n")
+    task = load_task("ifeval", 5, data=data)
+    first, second = task.items
+    assert task.chat
+    assert first.check("Roses are red")
+    assert not first.check("Roses, red")
+    assert not first.check(" \n")  # an empty answer follows nothing
+    assert second.check("ROSES")
+    assert not second.check("ROSES, RED")
+    assert not second.check("Roses")
+    assert "1 prompts of 3 are left out" in task.note
+    assert "language:response_language needs a model" in task.note
+    assert load_task("ifeval", 1, data=data).items[0].prompt == first.prompt
+
+
+def test_spec_bench_takes_turns_between_kinds_of_work(tmp_path):
+    data = lines(
+        tmp_path / "spec_bench.jsonl",
+        *({"category": kind, "turns": [f"{kind}?", "and then?"]} for kind in ("writing", "stem")),
+        *({"category": "rag", "turns": [f"rag {i}?"]} for i in range(3)),
+    )
+    task = load_task("spec_bench", 4, data=data)
+    assert [(item.kind, item.prompt) for item in task.items] == [
+        ("conversation", "writing?"),
+        ("rag", "rag 0?"),
+        ("conversation", "stem?"),
+        ("rag", "rag 1?"),
+    ]
+    assert task.chat
+    assert {item.check for item in task.items} == {None}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "how", "words"),
     [
@@ -90,7 +139,17 @@ def test_humaneval_runs_the_completion(packed, tmp_path):
             "line 2, is no JSON object",
         ),
         ("gsm8k", '{"question": 5, "answer": "1"}', {}, "line 1"),
-        ("humaneval", '{"prompt": "x"}', {"run_generated_code": True}, "prompt, test, entry_point"),
+        ("humaneval", '{"prompt": "x"}', {"run_generated_code": True}, "entry_point (a text)"),
+        ("ifeval", None, {}, "--data"),
+        ("ifeval", '{"prompt": "x", "kwargs": [{}]}', {}, "instruction_id_list (a list)"),
+        ("ifeval", instructed("poetry:rhymes"), {}, "no check of the instruction 'poetry:rhymes'"),
+        ("ifeval", instructed(["punctuation:no_comma"]), {}, "no check of the instruction ["),
+        ("ifeval", instructed(NO_COMMA, arguments={"commas": 3}), {}, "takes no arguments"),
+        ("ifeval", instructed(NO_COMMA, arguments=None), {}, "no arguments by name"),
+        ("ifeval", instructed(NO_COMMA, NO_COMMA), {}, "no arguments by name"),
+        ("ifeval", instructed("keywords:existence", arguments={"keywords": "x"}), {}, "keywords"),
+        ("spec_bench", '{"category": "qa", "turns": [7]}', {}, "no text in its turns"),
+        ("spec_bench", '{"category": "qa", "turns": "x"}', {}, "turns (a list)"),
     ],
 )
 def test_a_task_that_cannot_be_set_says_what_is_needed(name, content, how, words, tmp_path):
@@ -119,6 +178,8 @@ def test_the_published_solutions_pass():
     assert all(
         item.prompt for item in load_task("gsm8k", 2000, data=folder / "gsm8k_test.jsonl").items
     )
+    assert len(load_task("ifeval", 1000, data=folder / "ifeval.jsonl").items) == 446
+    assert len(load_task("spec_bench", 1000, data=folder / "spec_bench.jsonl").items) == 480
     with gzip.open(folder / "HumanEval.jsonl.gz", "rt") as file:
         for entry in map(json.loads, islice(file, 10)):
             program = (

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
+from swarm.model.span import Work
 from swarm.wire.token_tree import Placement, TokenTree
 
 TEXT = [5, 6, 7, 8, 9, 10, 11, 12]
@@ -46,6 +47,29 @@ def test_it_is_the_model_or_it_is_none(name: str, tmp_path: Path) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> PreTrainedModel:
     return ARCHITECTURES["llama_tied"].save(tmp_path)
+
+
+def test_texts_read_together_do_not_see_each_other(model: PreTrainedModel) -> None:
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    texts = [TEXT, TEXT[:3], [30, 31, 32, 33]]
+    caches = [branching.new_cache() for _ in texts]
+    for begin, end in ((0, 2), (2, None)):
+        works = [
+            Work.behind(cache, torch.tensor(text[begin:end]))
+            for cache, text in zip(caches, texts, strict=True)
+        ]
+        said = branching.read_together(works)
+    for row, text in zip(said, texts, strict=True):
+        torch.testing.assert_close(row, alone(model, text), rtol=1e-4, atol=1e-4)
+    # Two texts that part go on from the same rows.
+    parted = caches[1].copy()
+    works = [
+        Work.behind(cache, torch.tensor([token]))
+        for cache, token in ((caches[1], 40), (parted, 41))
+    ]
+    for row, token in zip(branching.read_together(works), (40, 41), strict=True):
+        torch.testing.assert_close(row, alone(model, [*TEXT[:3], token]), rtol=1e-4, atol=1e-4)
 
 
 def test_the_weights_are_in_memory_once_and_the_model_stays_as_it_is(

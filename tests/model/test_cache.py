@@ -71,6 +71,18 @@ def test_going_back_is_setting_a_length() -> None:
     assert keys[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 100, 101]
 
 
+def test_a_copy_goes_its_own_way() -> None:
+    cache = KVCache(3, 5, limit=4 * BLOCK_TOKENS)
+    append(cache, 10, 0)
+    copy = cache.copy()
+    assert (copy.first, copy.last, copy.limit, copy.length) == (3, 5, 4 * BLOCK_TOKENS, 10)
+    mine, _ = append(cache, 2, 100)
+    theirs, _ = append(copy, 2, 200)
+    assert mine[0, 8:, 0].tolist() == [8, 9, 100, 101]
+    assert theirs[0, 8:, 0].tolist() == [8, 9, 200, 201]
+    assert KVCache(0, 1).copy().length == 0
+
+
 def test_rows_that_are_kept_move_together_in_all_layers() -> None:
     cache = KVCache(4, 7)
     append(cache, 10, 0)
