@@ -52,6 +52,8 @@ class ScriptedSpan(Span):
         sleep: waits for some seconds.
     """
 
+    taps = False
+
     def __init__(
         self,
         script: Script,
@@ -134,6 +136,8 @@ class ScriptedHead:
         rows: ``[vocabulary, hidden]``, the head's weight.
         sleep: waits for some seconds.
     """
+
+    taps = False
 
     def __init__(
         self, script: Script, rows: torch.Tensor, sleep: Callable[[float], None] = time.sleep

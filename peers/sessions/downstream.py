@@ -11,6 +11,7 @@ from peers.counters import Counters
 from peers.faults import SessionFault
 from peers.sessions import replay as replay
 from peers.sessions.next_links import NextLinks
+from swarm.model.taps import Taps
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.wire.candidates import Candidates
@@ -23,6 +24,7 @@ from swarm.wire.messages import (
     Reroute,
     Rerouted,
     Result,
+    Tapped,
 )
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
@@ -86,12 +88,20 @@ class Downstream:
                 self.history.add(output)
 
     async def send(
-        self, frame: Frame, computed: Computed, candidates: Candidates | None = None
+        self,
+        frame: Frame,
+        computed: Computed,
+        candidates: Candidates | None = None,
+        taps: Taps | None = None,
     ) -> None:
         """Send on what was computed for a frame, unless the next peer is lost.
 
+        The next peer comes before the client, which waits for the one behind it. An answer comes
+        after the taps: then the client has these when it drafts again.
+
         Args:
             candidates: what the client gets in place of hidden states, if it asked for that.
+            taps: what it gets of outputs within the layers.
 
         Raises:
             SessionFault: if the client is gone, or the output must not be sent.
@@ -112,10 +122,12 @@ class Downstream:
                 self._standby[1].put(frame.model_copy(update=again))
             if replay != -1:
                 await self._pass(frame.model_copy(update={"replay": replay, **times}))
+            await self._tell_taps(frame, taps)
         elif frame.replay is None:
             hidden = None
             if candidates is None:
                 hidden = _packed(computed.output[frame.count - frame.tail :])
+            await self._tell_taps(frame, taps)
             await self.answer(
                 Result(
                     session=frame.session,
@@ -248,7 +260,18 @@ class Downstream:
             if fault is not None:
                 await self.tell(fault)
 
-    async def answer(self, message: Result | Rerouted | Refined) -> None:
+    async def _tell_taps(self, frame: Frame, taps: Taps | None) -> None:
+        if taps is None:
+            return
+        first = frame.first + frame.count - frame.tail
+        layers = taps.terms.layers
+        for part in taps.outputs:
+            await self.answer(
+                Tapped(session=frame.session, first=first, layers=layers, outputs=part)
+            )
+            first += part.tokens
+
+    async def answer(self, message: Result | Tapped | Rerouted | Refined) -> None:
         """Send an answer to the client. Raise `SessionFault` if it is gone."""
         try:
             await self.opener.send(message)

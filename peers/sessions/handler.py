@@ -250,7 +250,7 @@ class Handler:
 
     async def _change_terms(self, link: Link, session: PeerSession, message: ChangeTerms) -> None:
         try:
-            changed = session.predictions.change(message)
+            changed = session.change_terms(message)
         except SessionFault as fault:
             self.sessions.fail(session, fault, by_client=True)
         else:

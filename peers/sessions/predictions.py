@@ -11,7 +11,7 @@ from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
 from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import ChangeTerms, Frame, Refine, Refined, TermsChanged
+from swarm.wire.messages import Frame, Refine, Refined
 from swarm.wire.token_tree import Placement, TokenTree
 
 MAX_REFINEMENTS = 16  # that wait; a client asks for one at a time
@@ -34,14 +34,13 @@ class Predictions:
         """How many refinements wait."""
         return len(self._asked)
 
-    def change(self, message: ChangeTerms) -> TermsChanged:
-        """Tell candidates on other terms from now on; return the answer.
+    def change(self, terms: HeadTerms) -> None:
+        """Tell candidates on other terms from now on.
 
         Raises `SessionFault` if the session tells none.
         """
         self._needed()
-        self._terms = message.head
-        return TermsChanged(session=message.session)
+        self._terms = terms
 
     def ask(self, refine: Refine) -> None:
         """Note what `refine` is to answer.

@@ -176,7 +176,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         self._admission.reserve(link, opening.max_tokens)
         self._counters.opened += 1
         self._idle.clear()
-        return Opened(session=opening.session, branches=span.branches)
+        return Opened(session=opening.session, branches=span.branches, taps=span.taps)
 
     def _check(self, link: Link, opening: Open) -> Served:
         """Return what the session will use. Raises `SessionFault` if it cannot be served."""

@@ -19,18 +19,21 @@ from peers.sessions.limits import SessionLimits
 from peers.sessions.predictions import Predictions
 from swarm.model.cache import KVCache
 from swarm.model.span import Work
+from swarm.model.taps import Taps
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
+    ChangeTerms,
     Frame,
     Mirror,
     Open,
     Progress,
     Refine,
     Reroute,
+    TermsChanged,
 )
 from swarm.wire.token_tree import MAX_TAIL, OutOfOrder, TokenTree
 
@@ -54,6 +57,7 @@ class PeerSession:
         since: when it was opened, on ``clock``.
         heard_at: when its last frame came, on ``clock``.
         predictions: what it tells in place of hidden states, if the client asked for that.
+        taps: which outputs of layers it tells besides.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class PeerSession:
         self._queued = False  # waits for a turn of the scheduler, or has it
         self._mirror: Mirror | None = None  # not begun yet
         self.predictions = Predictions(opening.head, scheduler)
+        self.taps = opening.taps
         self._passing: asyncio.Task[None] | None = None  # sends to others, which may take time
         self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
@@ -159,6 +164,19 @@ class PeerSession:
         self._mirror = mirror
         self._arrived.set()
 
+    def change_terms(self, message: ChangeTerms) -> TermsChanged:
+        """Answer by other terms from now on; return the answer.
+
+        Raises `SessionFault` for taps of other layers, and for candidates where there are none.
+        """
+        terms = message.taps
+        if terms is not None and terms.within(*self.layers) != terms:
+            raise SessionFault(FaultCode.BAD_MESSAGE, "these layers do not have all taps")
+        if message.head is not None:
+            self.predictions.change(message.head)
+        self.taps = terms
+        return TermsChanged(session=message.session)
+
     def refine(self, refine: Refine) -> None:
         """Tell more of one prediction when the computation is done. Never waits.
 
@@ -221,8 +239,9 @@ class PeerSession:
             max_positions=self._limits.max_positions,
             branches=self._scheduler.span.branches,
         )
-        self._begun = frame, placement
-        return Work(self._cache, _inputs(frame), placement)
+        taps = Taps(self.taps, frame.tail) if self.taps is not None else None
+        self._begun = frame, placement, taps
+        return Work(self._cache, _inputs(frame), placement, taps)
 
     @property
     def _room(self) -> int:
@@ -337,12 +356,12 @@ class PeerSession:
 
     async def _pass_on(self, computed: Computed) -> None:
         """Keep an output, and send it on if it is not stale."""
-        frame, placement = self._begun
+        frame, placement, taps = self._begun
         self.downstream.keep(placement, computed.output)
         if self.tree.stale(frame.epoch, frame.replay is not None):
             return
         computed, candidates = await self.predictions.behind(frame, placement, computed)
-        await self._interruptibly(self.downstream.send(frame, computed, candidates))
+        await self._interruptibly(self.downstream.send(frame, computed, candidates, taps))
 
     async def _refine(self) -> None:
         """Tell more of one prediction while nothing is computed: the history now matches the token

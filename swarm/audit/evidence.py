@@ -11,6 +11,7 @@ from torch import Tensor
 from swarm.decoding.candidates import CandidateRow
 from swarm.routing.chain import Stage
 from swarm.wire.candidates import HeadTerms
+from swarm.wire.taps import TapTerms
 
 MAX_SAMPLES = 64  # positions of a text whose hidden states are kept: 0.5 MB for a large model
 MAX_PENDING = 512  # answered positions of which it is not known yet whether the text gets there
@@ -51,6 +52,7 @@ class Evidence:
         max_tokens: for which sessions were opened.
         candidates: the answers of a last peer that holds the head, in place of hidden states.
         head: the terms on which it gave them.
+        taps: the outputs of layers that its peers told besides: an audit is not to be told apart.
     """
 
     tokens: tuple[int, ...]
@@ -64,6 +66,7 @@ class Evidence:
     max_tokens: int
     candidates: tuple[CandidateRow, ...] = ()
     head: HeadTerms | None = None
+    taps: TapTerms | None = None
 
     @property
     def replayed(self) -> tuple[int, ...]:
@@ -123,6 +126,7 @@ class Samples:
         parties: Mapping[str, str],
         max_tokens: int,
         head: HeadTerms | None = None,
+        taps: TapTerms | None = None,
     ) -> Evidence | None:
         """Return the evidence of the finished text; None if no position was sampled.
 
@@ -131,6 +135,7 @@ class Samples:
             parties: the dtype of every peer that ever had a part in the session, by its id.
             max_tokens: for which sessions were opened.
             head: the terms of candidates, if the last peer answered these.
+            taps: the outputs of layers that were told.
         """
         if not self._chosen:
             return None
@@ -148,4 +153,5 @@ class Samples:
             max_tokens=max_tokens,
             candidates=tuple(row for _, row, _ in chosen if not isinstance(row, Tensor)),
             head=head,
+            taps=taps,
         )

@@ -7,6 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from swarm.chain.tap_book import TappedToken
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.outputs import Measured
@@ -24,6 +25,8 @@ class ChainAnswer:
         at: when it arrived, by the session's clock; it may have waited for its reader since.
         candidates: what the last peer told of the predictions behind these tokens, in place of
             hidden states.
+        taps: outputs of the tapped layers that became whole since the last answer: of these tokens
+            as a rule, and of some before or behind them.
     """
 
     windows: tuple[Window, ...]
@@ -31,6 +34,7 @@ class ChainAnswer:
     measured: Measured
     at: float
     candidates: tuple[CandidateRow, ...] = ()
+    taps: tuple[TappedToken, ...] = ()
 
     @property
     def epoch(self) -> int:

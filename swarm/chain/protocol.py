@@ -10,15 +10,17 @@ Only `ChainProtocol` changes them, and each of its methods is one change.
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
 
 from swarm.chain.answer import ChainAnswer
+from swarm.chain.events import Event, Lost, Outgoing, Received
 from swarm.chain.in_flight import InFlight, Matched, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
+from swarm.chain.tap_book import TapBook
 from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
@@ -43,43 +45,16 @@ from swarm.wire.messages import (
     Rerouted,
     Result,
     SessionId,
+    Tapped,
     TermsChanged,
 )
+from swarm.wire.taps import TapTerms
 
 MAX_SET_ASIDE = 256  # results that came while replies were waited for
 # replies that may come when they are no longer waited for
 LATE = (Progress, Rerouted, Accepting, Refined, TermsChanged)
 
 Reply = TypeVar("Reply", bound=Message)
-
-
-@dataclass(frozen=True)
-class Received:
-    """A message came from a peer; ``at`` is when, in seconds of the session's clock."""
-
-    peer_id: str
-    message: Message
-    at: float
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The connection to a peer ended, and why."""
-
-    peer_id: str
-    why: str
-    at: float
-
-
-Event = Received | Lost
-
-
-@dataclass(frozen=True)
-class Outgoing(Generic[P]):
-    """A message to send to a peer."""
-
-    to: P
-    message: Message
 
 
 class ChainProtocol(Generic[P]):
@@ -103,6 +78,7 @@ class ChainProtocol(Generic[P]):
         self._senders = AcceptedSenders()
         self._flight = InFlight()
         self._set_aside: deque[Received] = deque(maxlen=MAX_SET_ASIDE)
+        self._taps = TapBook()
 
     # Who takes part.
 
@@ -139,11 +115,13 @@ class ChainProtocol(Generic[P]):
             previous=previous,
             epoch=epoch,
             head=self._terms.head if onward is None else None,
+            taps=self._terms.taps_of(peer),
         )
 
-    def opened(self, replies: Collection[Opened]) -> None:
+    def opened(self, peers: Sequence[P], replies: Sequence[Opened]) -> None:
         """Note what peers can do on which the session is open now."""
         self.branches = self.branches and all(reply.branches for reply in replies)
+        self._taps.opened(peers, replies)
 
     def admit(self, peer: P, onward: Hop | None) -> None:
         """Take a peer's messages from now on; it sends to ``onward``, or to the client."""
@@ -173,6 +151,7 @@ class ChainProtocol(Generic[P]):
         on."""
         self._flight.rest()
         self._set_aside.clear()
+        self._taps.clear()
         return [Outgoing(peer, self._cancel()) for peer in self.chain]
 
     def close(self) -> list[Outgoing[P]]:
@@ -235,6 +214,9 @@ class ChainProtocol(Generic[P]):
         if isinstance(event.message, LATE):
             return None
         self._flight.progressed(event.at)
+        if isinstance(event.message, Tapped):
+            self._tapped(event.peer_id, event.message)
+            return None
         if not isinstance(event.message, Result):
             raise self.failure(event)
         return self._answer(event.peer_id, event.message, event.at)
@@ -249,17 +231,27 @@ class ChainProtocol(Generic[P]):
                 return answer
         return None
 
-    # The head of the last peer.
+    # What the peers tell of the model.
 
     @property
     def head(self) -> HeadTerms | None:
         """On which terms the last peer answers candidates; None if it answers hidden states."""
         return self._terms.head
 
-    def change_terms(self, head: HeadTerms) -> ChangeTerms:
-        """Take other terms for the answers from now on; return what has the last peer do so."""
-        self._terms = replace(self._terms, head=head)
-        return ChangeTerms(session=self.id, head=head)
+    @property
+    def taps(self) -> TapTerms | None:
+        """Which outputs of layers are told; None if none are, or a peer that has one cannot."""
+        cannot = any(self._terms.taps_of(peer) for peer in self.chain if not self._taps.can(peer))
+        return None if cannot else self._terms.taps
+
+    def change_terms(self, head: HeadTerms | None, taps: TapTerms | None) -> list[Outgoing[P]]:
+        """Take other terms for the answers from now on; return what has the peers do so."""
+        before, self._terms = self._terms, replace(self._terms, head=head, taps=taps)
+        changed = self._terms.changed(before, self.chain, self._taps.can)
+        return [
+            Outgoing(peer, ChangeTerms(session=self.id, head=head, taps=taps))
+            for peer, head, taps in changed
+        ]
 
     def refined(
         self, refined: Refined, serial: int, count: int, told: CandidateRow
@@ -311,11 +303,16 @@ class ChainProtocol(Generic[P]):
             return event.message
         if isinstance(event.message, LATE):
             return None
+        if isinstance(event.message, Tapped):
+            self._tapped(event.peer_id, event.message)
+            return None
         raise self.failure(event)
 
     def disturbs(self, event: Event) -> bool:
         """Return whether an event matters while the session rests."""
-        harmless = isinstance(event, Received) and isinstance(event.message, (Result, *LATE))
+        harmless = isinstance(event, Received) and isinstance(
+            event.message, (Result, Tapped, *LATE)
+        )
         return self._is_news(event) and not harmless
 
     # Whom to blame.
@@ -364,11 +361,17 @@ class ChainProtocol(Generic[P]):
         if matched is None:
             return None
         measured = self._measured(result, matched)
+        hidden, rows = torch.empty(0, 0), tuple[CandidateRow, ...]()
         if result.candidates is not None:
-            rows = self._terms.candidates(result.candidates, last)
-            return ChainAnswer(matched.windows, torch.empty(0, 0), measured, at, tuple(rows))
-        hidden = self._terms.hidden_states(result, last)
-        return ChainAnswer(matched.windows, hidden, measured, at)
+            rows = tuple(self._terms.candidates(result.candidates, last))
+        else:
+            hidden = self._terms.hidden_states(result, last)
+        taps = self._taps.take_whole(self._terms.taps)
+        return ChainAnswer(matched.windows, hidden, measured, at, rows, taps)
+
+    def _tapped(self, peer_id: str, tapped: Tapped) -> None:
+        outputs = self._terms.outputs(tapped, self._members[peer_id])
+        self._taps.add(tapped.first, tapped.layers, outputs)
 
     def _measured(self, result: Result, matched: Matched) -> Measured:
         """Credit times to peers only if every peer of the chain has told its own."""

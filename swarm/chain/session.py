@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from swarm.chain.answer import ChainAnswer
-from swarm.chain.protocol import ChainProtocol, Event, Lost, Outgoing, Received, Reply
+from swarm.chain.events import Event, Lost, Outgoing, Received
+from swarm.chain.protocol import ChainProtocol, Reply
 from swarm.chain.stage import ChainLink
 from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
@@ -27,8 +28,10 @@ from swarm.wire.messages import (
     Refine,
     Refined,
     Result,
+    Tapped,
     TermsChanged,
 )
+from swarm.wire.taps import MAX_TAPS, TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
@@ -39,6 +42,8 @@ GRACE_S = 0.01  # in which an event loop that was held up delivers what has come
 # for saying goodbye; a peer that does not get it notices when the link is closed
 CLOSE_TIMEOUT_S = 2.0
 MAX_ARRIVALS = 256  # answers and faults that wait, beside one answer for each chunk of a prompt
+# with each answer may come outputs of layers, from so many peers
+MESSAGES_AN_ANSWER = 1 + MAX_TAPS
 
 
 class ChainSession:
@@ -70,7 +75,7 @@ class ChainSession:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(
-            MAX_ARRIVALS + terms.max_tokens // MAX_FRAME_TOKENS
+            MESSAGES_AN_ANSWER * (MAX_ARRIVALS + terms.max_tokens // MAX_FRAME_TOKENS)
         )
         self._outbox: Outbox[Sequence[Outgoing[ChainLink]]] = Outbox(self._tell_all)
 
@@ -110,7 +115,7 @@ class ChainSession:
         for link in links:
             link.connection.subscribe(self.protocol.id, self._inbox)
         await self._tell_all(openings)
-        self.protocol.opened(await self.expect(Opened, links, OPEN_TIMEOUT_S))
+        self.protocol.opened(links, await self.expect(Opened, links, OPEN_TIMEOUT_S))
 
     def admit(self, link: ChainLink, onward: Hop | None) -> None:
         """Take the messages of a peer on which the session is open; it sends to ``onward``."""
@@ -154,15 +159,17 @@ class ChainSession:
         self._outbox.put(self.protocol.send(window, self.clock()))
         await self._outbox.written()
 
-    async def agree(self, head: HeadTerms) -> None:
-        """Have the last peer answer by these terms from now on; nothing is in flight.
+    async def agree(self, head: HeadTerms | None, taps: TapTerms | None = None) -> None:
+        """Have the peers answer by these terms from now on; nothing is in flight.
+
+        Args:
+            head: None for a session that was opened without.
 
         Raises `ChainBroken`.
         """
-        if self.protocol.head != head:
-            last = self.chain[-1]
-            await self.tell(last, self.protocol.change_terms(head))
-            await self.expect(TermsChanged, [last], AGREE_TIMEOUT_S)
+        changes = self.protocol.change_terms(head, taps)
+        await self._tell_all(changes)
+        await self.expect(TermsChanged, [each.to for each in changes], AGREE_TIMEOUT_S)
 
     async def refine(self, serial: int, told: CandidateRow) -> CandidateRow:
         """Return more of the prediction behind a token: `MAX_CANDIDATES` tokens, and then all.
@@ -318,7 +325,7 @@ class ChainSession:
         return self._counted(self._inbox.get_nowait())
 
     def _counted(self, arrival: Arrival) -> Event:
-        if isinstance(arrival.message, (Result, Refined)):
+        if isinstance(arrival.message, (Result, Tapped, Refined)):
             self.bytes_received += arrival.nbytes
         return event_of(arrival)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic
 
+from swarm.chain.events import Event, Lost
 from swarm.chain.members import P
-from swarm.chain.protocol import Event, Lost
 from swarm.wire.messages import Fault, Hop, Opened, Progress, Rerouted
 
 SEEK_S = 10.0  # between two searches for a spare of the same layers

@@ -1,15 +1,18 @@
 """What a session is opened for, and whether the chain's answers can be what was asked for."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from swarm.audit.guard import Guard
-from swarm.chain.members import ChainPeer
+from swarm.chain.members import ChainPeer, P
 from swarm.decoding.candidates import CandidateRow, contradiction, objection, read_candidates
 from swarm.errors import ChainBroken, Implausible
 from swarm.wire.candidates import Candidates, HeadTerms
-from swarm.wire.messages import Refined, Result
+from swarm.wire.messages import Refined, Result, Tapped
+from swarm.wire.taps import TapTerms
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Terms:
         guard: an answer that is not possible for this model is a failure of the chain.
         head: on which terms the last peer answers candidates; None for hidden states.
         vocabulary: how many tokens candidates are chosen from.
+        taps: which outputs of layers the peers tell besides.
     """
 
     fingerprint: str
@@ -32,6 +36,25 @@ class Terms:
     guard: Guard | None = None
     head: HeadTerms | None = None
     vocabulary: int = 0
+    taps: TapTerms | None = None
+
+    def taps_of(self, peer: ChainPeer) -> TapTerms | None:
+        """Return which outputs one peer tells."""
+        return None if self.taps is None else self.taps.within(peer.stage.first, peer.stage.last)
+
+    def changed(
+        self, before: "Terms", chain: Sequence[P], taps: Callable[[P], bool]
+    ) -> Iterator[tuple[P, HeadTerms | None, TapTerms | None]]:
+        """Yield each peer of a chain to which other terms applied before, and its own ones now.
+
+        Args:
+            taps: whether a peer tells outputs of its layers on request.
+        """
+        for peer in chain:
+            last, able = peer is chain[-1], taps(peer)
+            own = self.head if last else None, self.taps_of(peer) if able else None
+            if own != (before.head if last else None, before.taps_of(peer) if able else None):
+                yield peer, *own
 
     def check_kind(self, result: Result, last: ChainPeer) -> None:
         """Raise `ChainBroken` if a result is not of the kind and width that were asked for."""
@@ -53,6 +76,25 @@ class Terms:
         if self.guard is not None and (why := self.guard.objection(hidden)):
             raise _implausible(last, why)
         return hidden
+
+    def outputs(self, tapped: Tapped, peer: ChainPeer) -> Tensor:
+        """Return the outputs of layers ``[tokens, layers, hidden]`` that a peer tells, in float32.
+
+        Nothing is judged by them: what a peer invents costs speed alone.
+
+        Raises:
+            ChainBroken: if they are not those that were asked for, or not finite.
+        """
+        asked, told = self.taps_of(peer), tapped.outputs
+        if asked is None or tapped.layers != asked.layers:
+            raise _broken(peer, "it told outputs of layers that it was not asked for")
+        if self.hidden_size not in (None, told.hidden):
+            wide = f"outputs of its layers are {told.hidden} wide, not {self.hidden_size}"
+            raise _broken(peer, wide)
+        outputs = told.unpack()
+        if not bool(torch.isfinite(outputs).all()):
+            raise _broken(peer, "outputs of its layers are not finite")
+        return outputs
 
     def candidates(self, answer: Candidates, last: ChainPeer, count: int = 0) -> list[CandidateRow]:
         """Return the rows of the last peer's candidates.

@@ -157,10 +157,8 @@ class GenerationStream:
         return sequence, await self._open(sequence), NOTHING_HELD
 
     async def _agree(self, session: ChainSession) -> bool:
-        """Have the last peer of a kept session answer by this text's terms; if it fails, close the
+        """Have the peers of a kept session answer by this text's terms; if one fails, close the
         session and return False."""
-        if self._terms is None:
-            return True
         try:
             await session.agree(self._terms)
         except ChainBroken:
@@ -276,6 +274,7 @@ class GenerationStream:
             {peer_id: link.record.dtype for peer_id, link in session.parties.items()},
             session.max_tokens,
             self._terms,
+            session.protocol.taps,
         )
         computed = len(sequence.prompt) - sequence.cached_tokens + sequence.decoder.counts.sent
         self._auditor.offer(evidence, computed)

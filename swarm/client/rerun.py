@@ -75,6 +75,7 @@ class Reruns:
                 checkpoint.hidden_size,
                 head=evidence.head,
                 vocabulary=checkpoint.vocab_size,
+                taps=evidence.taps,
             ),
         )
         async with session:

@@ -16,6 +16,7 @@ from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
+from swarm.model.taps import TapHooks, Taps
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
@@ -33,12 +34,14 @@ FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 class Work:
     """Tokens of one session for one forward, and their rows in its cache.
 
-    `inputs` is LongTensor [n] of token ids for layer 0, Tensor [n, hidden] for other layers.
+    `inputs` is LongTensor [n] of token ids for layer 0, Tensor [n, hidden] for other layers. The
+    forward fills in the `taps`.
     """
 
     cache: KVCache
     inputs: torch.Tensor
     placement: Placement
+    taps: Taps | None = None
 
     @classmethod
     def behind(cls, cache: KVCache, inputs: torch.Tensor) -> "Work":
@@ -65,9 +68,12 @@ class Span:
 
     Attributes:
         packs: whether sessions share one forward; if not, `forward` runs them one after another.
+        taps: whether it catches outputs of its layers on request.
         nbytes: memory of the weights.
         nbytes_per_token: memory of one cached position in all layers.
     """
+
+    taps = True
 
     def __init__(
         self, model: nn.Module, decoder: str, layers: str, first: int, last: int, config: Any
@@ -88,6 +94,7 @@ class Span:
         self._config: Any = self._decoder.config
         self._layers_name = layers.rpartition(".")[2]
         self._layers: Any = model.get_submodule(layers)
+        self._tap_hooks = TapHooks(self._layers, self.hidden_size)
         self._routes: dict[tuple[int, int], _Route] = {}
         self._entering = -1
         self._leaving = -1
@@ -255,7 +262,8 @@ class Span:
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
         own = [position for work in batch for position in work.placement.positions]
         positions = upload(torch.tensor(own), self.device)
-        with running(packed):
+        tapped = [(work.taps, work.inputs.shape[0]) for work in batch]
+        with running(packed), self._tap_hooks.catching(tapped):
             row = self._forward(route, upload(inputs, self.device), positions, packed)
         return list(row.split_with_sizes(packed.counts))
 
@@ -303,10 +311,10 @@ class Span:
             config._attn_implementation = self._config._attn_implementation
             layers = nn.ModuleList(self._layers[key[0] : key[1]])
             route = self._routes[key] = _Route(*key, layers, config)
-            self._tap(*key)
+            self._hook_ends(*key)
         return route
 
-    def _tap(self, first: int, last: int) -> None:
+    def _hook_ends(self, first: int, last: int) -> None:
         """Hook the layers where hidden states enter and leave.
 
         They enter behind the embedding stage and leave before the final norm, whatever a model does

@@ -12,12 +12,9 @@ from swarm.wire.fields import printable
 from swarm.wire.messages import Message
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 6
-SUPPORTED_VERSIONS = (
-    4,
-    5,
-    PROTOCOL_VERSION,
-)  # offered when a link begins: see `swarm.wire.handshake`
+PROTOCOL_VERSION = 7
+# offered when a link begins: see `swarm.wire.handshake`
+SUPPORTED_VERSIONS = (4, 5, 6, PROTOCOL_VERSION)
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -36,6 +33,7 @@ _KINDS: dict[str, type[Message]] = {
         messages.Opened,
         messages.Frame,
         messages.Result,
+        messages.Tapped,
         messages.Cancel,
         messages.Reroute,
         messages.Rerouted,
@@ -63,12 +61,15 @@ _SINCE: dict[type[Message], int] = {
     messages.TermsChanged: 6,
     messages.Refine: 6,
     messages.Refined: 6,
+    messages.Tapped: 7,
 }
 # fields that came later than their message, and with which version
-_FIELDS_SINCE: dict[type[Message], tuple[set[str], int]] = {
-    messages.Progress: ({"queued", "batches"}, 5),
-    messages.Open: ({"head"}, 6),
-    messages.Result: ({"candidates"}, 6),
+_FIELDS_SINCE: dict[type[Message], dict[str, int]] = {
+    messages.Progress: {"queued": 5, "batches": 5},
+    messages.Open: {"head": 6, "taps": 7},
+    messages.Opened: {"taps": 7},
+    messages.Result: {"candidates": 6},
+    messages.ChangeTerms: {"taps": 7},
 }
 
 
@@ -92,8 +93,9 @@ def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     Fields at their default, and those that the version does not have, are left out.
     """
     assert speaks(version, type(message)), f"version {version} has no {kind_of(message)}"
-    later, since = _FIELDS_SINCE.get(type(message), (set(), version))
-    fields = message.model_dump(exclude_defaults=True, exclude=later if version < since else None)
+    since = _FIELDS_SINCE.get(type(message), {})
+    later = {field for field, first in since.items() if version < first}
+    fields = message.model_dump(exclude_defaults=True, exclude=later or None)
     data: bytes = msgpack.packb([version, kind_of(message), fields])
     return data
 

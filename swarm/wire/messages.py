@@ -8,7 +8,8 @@ frames travel around the loop::
     client --Frame(tokens)--> p1 --Frame(hidden)--> p2 --...--> pN --Result(hidden)--> client
 
 A last peer that holds the model's head answers candidates (`swarm.wire.candidates`) in place of
-hidden states, if the client asks for that.
+hidden states, if the client asks for that. On request any peer also tells the client outputs of its
+layers (`Tapped`, `swarm.wire.taps`).
 
 `Cancel`, `Close`, `Reroute`, `AcceptFrom`, `Mirror`, `Probe`, `Refine`, `Ping` and `Fault` go
 directly between a client and a peer. The client that opened a session commands it, over the same
@@ -32,6 +33,7 @@ from swarm.wire.fields import (
     ReasonText,
     StrictModel,
 )
+from swarm.wire.taps import LayerOutputs, TapLayers, TapTerms, ascend
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 from swarm.wire.token_tree import ReplayChunk
 
@@ -79,7 +81,8 @@ class Open(Message):
 
     Outputs go to ``next``, or back to the client. Frames come from the peer ``previous``, or from
     the client alone. Frames of epochs before ``epoch`` are stale: the peer may have taken part in
-    this session before. With ``head`` the peer answers candidates, by its own head.
+    this session before. With ``head`` the peer answers candidates, by its own head. With ``taps``
+    it also tells outputs of some of its layers (`Tapped`).
     """
 
     session: SessionId
@@ -91,6 +94,7 @@ class Open(Message):
     previous: PeerId | None = None
     epoch: Epoch = 0
     head: HeadTerms | None = None
+    taps: TapTerms | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Open":
@@ -98,17 +102,21 @@ class Open(Message):
             raise ValueError(f"layers {self.first}:{self.last} are no span")
         if self.head is not None and self.next is not None:
             raise ValueError("only the last peer answers candidates")
+        if self.taps is not None and self.taps.within(self.first, self.last) != self.taps:
+            raise ValueError(f"layers {self.first}:{self.last} do not have all taps")
         return self
 
 
 class Opened(Message):
     """The answer to `Open`: the session is open, and the next peer answered.
 
-    ``branches``: whether a token may have several continuations.
+    ``branches``: whether a token may have several continuations. ``taps``: whether the peer tells
+    outputs of its layers on request.
     """
 
     session: SessionId
     branches: bool = True
+    taps: bool = False
 
 
 class Frame(Message):
@@ -214,6 +222,24 @@ class Result(Message):
         return self.hidden.tokens if self.hidden is not None else 0
 
 
+class Tapped(Message):
+    """Outputs of ``layers`` at tokens that are answered, from serial ``first`` on; see `TapTerms`.
+
+    Each peer sends those of its own layers straight to the client, in one part or several.
+    """
+
+    session: SessionId
+    first: Annotated[Serial, Field(ge=1)]
+    layers: TapLayers
+    outputs: LayerOutputs
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Tapped":
+        if not ascend(self.layers) or len(self.layers) != self.outputs.layers:
+            raise ValueError(f"outputs of {self.outputs.layers} layers for {self.layers}")
+        return self
+
+
 class Cancel(Message):
     """Drop frames of epochs before ``epoch``, also those that wait: they are stale."""
 
@@ -299,10 +325,11 @@ class Progress(Message):
 
 
 class ChangeTerms(Message):
-    """Answer candidates by other terms from now on; the session was opened with ``head``."""
+    """Answer by other terms from now on: candidates, if opened with ``head``, and taps or none."""
 
     session: SessionId
-    head: HeadTerms
+    head: HeadTerms | None = None
+    taps: TapTerms | None = None
 
 
 class TermsChanged(Message):

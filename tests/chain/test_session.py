@@ -16,7 +16,7 @@ from helpers.scripted_peers import (
     result,
 )
 from swarm.chain import session as sessions
-from swarm.chain.protocol import Received
+from swarm.chain.events import Received
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
 from swarm.identity import Identity

@@ -12,7 +12,8 @@ from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow, choose_candidates, whole_row
 from swarm.errors import ChainBroken, Implausible
 from swarm.wire.candidates import Candidates, HeadTerms
-from swarm.wire.messages import Refined, Result
+from swarm.wire.messages import Refined, Result, Tapped
+from swarm.wire.taps import LayerOutputs, TapTerms
 from swarm.wire.tensors import WireTensor
 
 SESSION = b"0" * 16
@@ -81,3 +82,44 @@ def test_what_cannot_be_more_of_a_prediction_is_refused() -> None:
         refined(candidates(64, ROW + 1.0), 64)
     with pytest.raises(Implausible):
         refined(candidates(8), 64)
+
+
+def tapped(outputs: torch.Tensor, layers: tuple[int, ...] = (0,)) -> Tapped:
+    (packed,) = LayerOutputs.pack(outputs, float8=False)
+    return Tapped(session=SESSION, first=1, layers=layers, outputs=packed)
+
+
+def test_outputs_of_layers_are_those_that_this_peer_was_asked_for() -> None:
+    terms = dataclasses.replace(FOR_STATES, taps=TapTerms(layers=(0, 2)))
+    assert terms.outputs(tapped(torch.ones(2, 1, WIDTH)), LAST).tolist() == [[[1.0] * WIDTH]] * 2
+    nothing_asked = plain_peer("other", 1)
+    for peer, message in (
+        (LAST, tapped(torch.ones(1, 1, WIDTH), (2,))),
+        (LAST, tapped(torch.ones(1, 2, WIDTH), (0, 2))),
+        (nothing_asked, tapped(torch.ones(1, 1, WIDTH), (1,))),
+    ):
+        with pytest.raises(ChainBroken, match="was not asked for") as caught:
+            terms.outputs(message, peer)
+        assert caught.value.peer_id == peer.peer_id
+    with pytest.raises(ChainBroken, match="5 wide, not 4"):
+        terms.outputs(tapped(torch.ones(1, 1, WIDTH + 1)), LAST)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ChainBroken, match="not finite"):
+            terms.outputs(tapped(torch.full((1, 1, WIDTH), value)), LAST)
+
+
+def test_terms_change_for_the_peers_that_they_concern() -> None:
+    chain = [plain_peer("a", 0), plain_peer("b", 1), plain_peer("c", 2)]
+    taps = TapTerms(layers=(0, 2))
+    tapping = dataclasses.replace(FOR_CANDIDATES, taps=taps)
+    able = {"a", "b"}.__contains__
+
+    def changed(now: Terms, before: Terms) -> list[tuple[str, object, object]]:
+        found = now.changed(before, chain, lambda peer: able(peer.peer_id))
+        return [(peer.peer_id, head, taps) for peer, head, taps in found]
+
+    assert changed(tapping, tapping) == []
+    assert changed(tapping, FOR_CANDIDATES) == [("a", None, TapTerms(layers=(0,)))]
+    assert changed(FOR_STATES, tapping) == [("a", None, None), ("c", None, None)]
+    other = dataclasses.replace(tapping, head=HeadTerms(count=64))
+    assert changed(other, tapping) == [("c", HeadTerms(count=64), None)]

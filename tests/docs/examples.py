@@ -11,6 +11,7 @@ from swarm.identity import Identity
 from swarm.wire import messages
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
+from swarm.wire.taps import LayerOutputs, TapTerms
 from swarm.wire.tensors import WireTensor
 
 SESSION = bytes(range(16))
@@ -29,8 +30,10 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     terms = HeadTerms(count=64, temperature=0.7, seed=5, wanted=bytes([3, 0, 0, 0, 9, 1, 0, 0]))
     yield messages.Open(**open_, head=HeadTerms(count=64))
     yield messages.Open(**open_, head=terms)
+    taps = TapTerms(layers=(4, 7))
+    yield messages.Open(**open_, taps=taps)
     yield messages.Opened(**of)
-    yield messages.Opened(**of, branches=False)
+    yield messages.Opened(**of, branches=False, taps=True)
     yield messages.Frame(**of, epoch=0, first=1, tail=1, tokens=(5, 300, 70_000))
     yield messages.Frame(**of, epoch=2, root=3, first=9, tail=2, parents=(6, 2), tokens=(7, 8))
     yield messages.Frame(
@@ -48,6 +51,10 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Result(
         **of, epoch=2, first=9, count=2, candidates=choose_candidates(rows, [7, 8], few)
     )
+    states = torch.tensor([[[0.5, -2.0], [1.0, 0.25]], [[3.0, 0.0], [0.0, 0.0]]])
+    for float8 in (True, False):
+        for outputs in LayerOutputs.pack(states.to(torch.bfloat16), float8):
+            yield messages.Tapped(**of, first=9, layers=taps.layers, outputs=outputs)
     yield messages.Cancel(**of, epoch=4)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop)
     yield messages.Reroute(**of, epoch=5, root=12, next=hop, replay=2)
@@ -61,6 +68,7 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Probe(**of)
     yield messages.Progress(**of, epoch=2, last=17, passed=15)
     yield messages.ChangeTerms(**of, head=terms)
+    yield messages.ChangeTerms(**of, taps=TapTerms(layers=(4,), float8=False))
     yield messages.TermsChanged(**of)
     yield messages.Refine(**of, serial=17, count=256)
     yield messages.Refine(**of, serial=17, count=0)

@@ -13,6 +13,7 @@ from swarm.wire import codec, handshake
 from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import Hop
+from swarm.wire.taps import LayerOutputs, TapTerms
 from swarm.wire.tensors import WireTensor
 
 PAGE = ROOT / "docs" / "protocol.md"
@@ -24,6 +25,8 @@ PARTS = {
         WireTensor,
         HeadTerms,
         Candidates,
+        TapTerms,
+        LayerOutputs,
         PeerRecord,
         ModelRecord,
         DialRequest,

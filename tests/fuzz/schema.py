@@ -204,6 +204,30 @@ def _fix_open(fields: Fields, random: Random) -> None:
         fields["head"] = None
     fields["first"] = min(fields["first"], 999)
     fields["last"] = random.randint(fields["first"] + 1, 1000)
+    if fields.get("taps") is not None:
+        fields["taps"]["layers"] = [random.randrange(fields["first"], fields["last"])]
+
+
+def _fix_taps(fields: Fields, random: Random) -> None:
+    fields["layers"] = sorted(set(fields["layers"]))
+
+
+def _fix_outputs(fields: Fields, random: Random) -> None:
+    fields["tokens"], fields["hidden"] = min(fields["tokens"], 20), min(fields["hidden"], 64)
+    _fill_outputs(fields, random)
+
+
+def _fill_outputs(fields: Fields, random: Random) -> None:
+    rows, float8 = fields["tokens"] * fields["layers"], fields["dtype"] == "float8_e4m3fn"
+    size = 1 if float8 else 4 if fields["dtype"] == "float32" else 2
+    fields["data"] = random.randbytes(size * rows * fields["hidden"])
+    fields["scales"] = random.randbytes(4 * rows * float8)
+
+
+def _fix_tapped(fields: Fields, random: Random) -> None:
+    _fix_taps(fields, random)
+    fields["outputs"]["layers"] = len(fields["layers"])
+    _fill_outputs(fields["outputs"], random)
 
 
 def _fix_record(fields: Fields, random: Random) -> None:
@@ -233,6 +257,9 @@ FIXES: dict[str, Callable[[Fields, Random], None]] = {
     "Open": _fix_open,
     "HeadTerms": _fix_terms,
     "Candidates": _fix_candidates,
+    "TapTerms": _fix_taps,
+    "LayerOutputs": _fix_outputs,
+    "Tapped": _fix_tapped,
     "PeerRecord": _fix_record,
     "ModelRecord": _fix_record,
     "DialRequest": _fix_address("address"),

@@ -2,6 +2,7 @@
 
 import msgpack
 import pytest
+import torch
 from hypothesis import strategies as st
 
 from swarm.wire import messages
@@ -22,6 +23,7 @@ from swarm.wire.codec import (
 from swarm.wire.faults import FaultCode
 from swarm.wire.fields import MAX_ADDRESS, MAX_MODEL_LAYERS, MAX_TEXT, printable
 from swarm.wire.messages import Fault, Frame, Result
+from swarm.wire.taps import MAX_TAPS, LayerOutputs, TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
 SESSION = bytes(range(16))
@@ -123,27 +125,48 @@ def results(draw):
 
 
 @st.composite
+def taps(draw, least=0, most=MAX_MODEL_LAYERS):
+    layers = draw(st.sets(st.integers(least, most - 1), min_size=1, max_size=MAX_TAPS))
+    return TapTerms(layers=tuple(sorted(layers)), float8=draw(st.booleans()))
+
+
+@st.composite
+def tapped(draw):
+    terms = draw(taps())
+    shape = draw(st.integers(1, 3)), len(terms.layers), draw(st.integers(1, 4))
+    (outputs,) = LayerOutputs.pack(torch.zeros(shape), terms.float8)
+    return messages.Tapped(
+        session=draw(sessions), first=draw(firsts), layers=terms.layers, outputs=outputs
+    )
+
+
+@st.composite
 def openings(draw):
     first = draw(st.integers(0, MAX_MODEL_LAYERS - 1))
+    last = draw(st.integers(first + 1, MAX_MODEL_LAYERS))
     onward = draw(st.none() | hops)
     return messages.Open(
         session=draw(sessions),
         fingerprint=draw(st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
         first=first,
-        last=draw(st.integers(first + 1, MAX_MODEL_LAYERS)),
+        last=last,
         max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
         next=onward,
         previous=draw(st.none() | peer_ids),
         epoch=draw(epochs),
         head=draw(st.none() | terms) if onward is None else None,
+        taps=draw(st.none() | taps(first, last)),
     )
 
 
 KINDS = {
     "open": openings(),
-    "opened": st.builds(messages.Opened, session=sessions, branches=st.booleans()),
+    "opened": st.builds(
+        messages.Opened, session=sessions, branches=st.booleans(), taps=st.booleans()
+    ),
     "frame": frames(),
     "result": results(),
+    "tapped": tapped(),
     "cancel": st.builds(messages.Cancel, session=sessions, epoch=epochs),
     "reroute": st.builds(
         messages.Reroute,
@@ -167,7 +190,9 @@ KINDS = {
         queued=st.booleans(),
         batches=st.integers(0, 2**63 - 1),
     ),
-    "changeterms": st.builds(messages.ChangeTerms, session=sessions, head=terms),
+    "changeterms": st.builds(
+        messages.ChangeTerms, session=sessions, head=st.none() | terms, taps=st.none() | taps()
+    ),
     "termschanged": st.builds(messages.TermsChanged, session=sessions),
     "refine": st.builds(
         messages.Refine,

@@ -20,6 +20,7 @@ from swarm.wire.codec import (
     encode,
 )
 from swarm.wire.messages import Frame, Ping
+from swarm.wire.taps import TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
 
 
@@ -114,11 +115,16 @@ def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
     plain = opening(head=None)
     headed = opening(head=HeadTerms(count=64))
     assert [decode(encode(headed, version), version) for version in (5, 6)] == [plain, headed]
+    both = opening(head=HeadTerms(count=64), taps=TapTerms(layers=(0,)))
+    expected = [plain, headed, both]
+    assert [decode(encode(both, version), version) for version in (5, 6, 7)] == expected
+    with pytest.raises(WireError, match="unknown kind 'tapped'"):
+        decode(envelope("tapped", {}, 6), 6)
     with pytest.raises(AssertionError):
         encode(messages.Refine(session=bytes(16), serial=1, count=0), 5)
     with pytest.raises(AssertionError):
         encode(messages.Behalf(clients=4), 4)
     with pytest.raises(WireError, match="unknown kind 'behalf'"):
         decode(envelope("behalf", {"clients": 4}, 4), 4)
-    with pytest.raises(WireError, match="protocol version 6, this side speaks 4"):
+    with pytest.raises(WireError, match="protocol version 7, this side speaks 4"):
         decode(encode(Ping(nonce=1)), 4)

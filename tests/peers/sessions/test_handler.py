@@ -51,7 +51,9 @@ async def test_frames_are_answered_with_what_the_span_computes(
 ) -> None:
     whole = spans[2]
     async with lone_peer(whole, tiny) as (peer, link):
-        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(session=session_id())
+        assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(
+            session=session_id(), taps=True
+        )
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
         first = await ask(link, tokens_frame(1, (3, 4, 5), tail=1))
         close_to(first, expected(whole, (3, 4, 5))[-1:])
@@ -115,7 +117,7 @@ async def test_a_model_that_takes_no_branches_says_so_when_a_session_is_opened(
     monkeypatch.setattr(Span, "branches", False)
     async with lone_peer(spans[2], tiny) as (_, link):
         assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(
-            session=session_id(), branches=False
+            session=session_id(), branches=False, taps=True
         )
         assert isinstance(await ask(link, tokens_frame(1, (3, 4))), Result)
         fault = await ask(link, tokens_frame(3, (5, 6), parents=(1, 2)))

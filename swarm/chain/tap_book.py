@@ -1,0 +1,75 @@
+"""Outputs of layers that the peers of one session tell: a book without I/O.
+
+Each peer tells those of its own layers, in its own time. A token's outputs are *whole* when all
+layers that the session taps have been told.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swarm.chain.members import ChainPeer
+from swarm.wire.messages import Opened
+from swarm.wire.taps import TapTerms
+
+MAX_TOKENS = 1024  # whose outputs are told in part, or wait: the prompt's, and those in flight
+
+
+@dataclass(frozen=True)
+class TappedToken:
+    """A token's outputs of all tapped layers.
+
+    Attributes:
+        serial: of the token.
+        outputs: ``[layers, hidden]`` float32.
+    """
+
+    serial: int
+    outputs: Tensor
+
+
+class TapBook:
+    """Outputs come in by `add`, and leave by `take_whole`.
+
+    What is not completed is forgotten, the oldest first: a drafter can do without.
+    """
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[int, dict[int, Tensor]] = OrderedDict()  # by serial and layer
+        self._able: set[str] = set()  # ids of peers that tell outputs on request
+
+    def opened(self, peers: Sequence[ChainPeer], replies: Sequence[Opened]) -> None:
+        """Note which peers tell outputs on request."""
+        pairs = zip(peers, replies, strict=True)
+        self._able |= {peer.peer_id for peer, reply in pairs if reply.taps}
+
+    def can(self, peer: ChainPeer) -> bool:
+        """Return whether a peer tells outputs on request."""
+        return peer.peer_id in self._able
+
+    def add(self, first: int, layers: tuple[int, ...], outputs: Tensor) -> None:
+        """Note outputs ``[tokens, layers, hidden]`` of some layers, from serial ``first`` on."""
+        for serial, of_token in enumerate(outputs, first):
+            told = self._told.setdefault(serial, {})
+            told |= zip(layers, of_token, strict=True)
+        while len(self._told) > MAX_TOKENS:
+            self._told.popitem(last=False)
+
+    def take_whole(self, terms: TapTerms | None) -> tuple[TappedToken, ...]:
+        """Return the tokens of which all outputs are told, by their serials, and forget them."""
+        if terms is None:
+            return ()
+        layers = set(terms.layers)
+        whole = sorted(serial for serial, told in self._told.items() if told.keys() >= layers)
+        taken = [(serial, self._told.pop(serial)) for serial in whole]
+        return tuple(
+            TappedToken(serial, torch.stack([told[layer] for layer in terms.layers]))
+            for serial, told in taken
+        )
+
+    def clear(self) -> None:
+        """Forget everything: another text goes on."""
+        self._told.clear()
