@@ -30,7 +30,8 @@ def make_drafters(models: ClientModels, request: Request) -> dict[Source, Drafte
     elif request.lookup is None and models.draft is None:
         drafters[Source.COPY] = LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
     if models.draft is not None:
-        drafters[Source.MODEL] = models.draft.drafter(request.sampling, request.shaping, stop_ids)
+        drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
+        drafters[models.draft.source] = drafter
     return drafters
 
 

@@ -16,7 +16,7 @@ from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device
-from swarm.model.draft import DraftModel
+from swarm.model.draft_choice import Draft, load_any_draft
 from swarm.model.head import Head
 from swarm.model.quantization import Quantization
 from swarm.outputs import Compute
@@ -31,7 +31,7 @@ class ClientModels:
     checkpoint: Checkpoint
     tokenizer: PreTrainedTokenizerBase
     head: Head | None  # None: the last peer of the chain holds it
-    draft: DraftModel | None
+    draft: Draft | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
@@ -66,8 +66,8 @@ class ClientModels:
 
         Without ``head`` a peer has to hold it.
 
-        Raise what `Checkpoint.tokenizer`, `choose_device`, `Head.load`, `DraftModel.load` and
-        `make_lexicon` raise.
+        Raise what `Checkpoint.tokenizer`, `choose_device`, `Head.load`, `load_any_draft`
+        and `make_lexicon` raise.
         """
         tokenizer = checkpoint.tokenizer()
         weights = checkpoint.vocab_size * checkpoint.hidden_size  # of the head
@@ -75,7 +75,7 @@ class ClientModels:
         if head:
             own_head = Head.load(checkpoint, device=choose_device(options.device, weights))
             own_head.round()
-        drafting = DraftModel.load(draft, checkpoint, tokenizer, options) if draft else None
+        drafting = load_any_draft(draft, checkpoint, tokenizer, options) if draft else None
         beside = (
             own_head is not None
             and drafting is not None

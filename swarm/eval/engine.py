@@ -15,13 +15,14 @@ from swarm.client.prompt import encoded
 from swarm.client.sequence import TextSequence
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
-from swarm.errors import NoChatTemplate
+from swarm.errors import ConfigError, NoChatTemplate
 from swarm.eval.lockstep import Assignment, Lockstep
 from swarm.eval.rule_writer import DraftWriter, RuleWriter
 from swarm.eval.sample import EvalSample
 from swarm.eval.variant import Variant
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
+from swarm.model.draft import DraftModel
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request
@@ -188,5 +189,8 @@ class InProcess:
 
     @property
     def _draft_model(self) -> PreTrainedModel:
-        assert self.models.draft is not None
-        return self.models.draft.model
+        draft = self.models.draft
+        if not isinstance(draft, DraftModel):
+            problem = "it is a head of the target, which cannot write alone; give a draft model"
+            raise ConfigError("draft", problem)
+        return draft.model

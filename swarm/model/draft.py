@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from swarm.decoding.drafting.drafter import Drafter
+from swarm.decoding.drafting.drafter import Drafter, Source
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.reduced import ReducedVocabulary
 from swarm.decoding.drafting.tree import TreeDrafter
@@ -96,6 +96,11 @@ class DraftModel:
             loaded.vocab,
             asked=options.draft_dtype != AUTO,
         )
+
+    @property
+    def source(self) -> Source:
+        """Which source its guesses come from."""
+        return Source.MODEL
 
     @property
     def device(self) -> torch.device:

@@ -19,6 +19,7 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+PICKLED_HEAD = "pytorch_model.bin"  # of a head that reads hidden states: `swarm.model.heads.files`
 # Files beside config.json that mark quantized weights: ModelOpt, AutoGPTQ, AutoAWQ.
 QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
@@ -85,7 +86,14 @@ def look(model: str, draft: bool = False) -> None:
         if (path / GENERATION_FILE).is_file() and not draft:
             generation = read_json(path.name, path / GENERATION_FILE)
             token_ids(path.name, GENERATION_FILE, generation.get("eos_token_id"))
-        headers(path.name, path)
+        if not (draft and config.get("num_hidden_layers") == 1 and is_pickled_head(path)):
+            headers(path.name, path)
+
+
+def is_pickled_head(folder: Path) -> bool:
+    """Return whether a folder has no other weights than one pickled file."""
+    safe = any(True for _ in folder.glob("*.safetensors"))
+    return not safe and (folder / PICKLED_HEAD).is_file()
 
 
 def folder_of(model: str) -> Path | None:

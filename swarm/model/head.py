@@ -61,6 +61,26 @@ class Head:
         )
         return cls(model, anatomy)
 
+    @classmethod
+    def norm_of(cls, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> "Head":
+        """Read the norm alone, in float32: a head of which only `normed` may be called.
+
+        Raises UnsupportedModel.
+        """
+        from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
+
+        anatomy = rehearsed(checkpoint)
+        norm = [name for name in anatomy.head if name.startswith(f"{anatomy.decoder}.")]
+        model = build(
+            checkpoint,
+            anatomy,
+            layers=range(0),
+            modules=norm or anatomy.head,
+            dtype=torch.float32,
+            device=device,
+        )
+        return cls(model, anatomy)
+
     @torch.inference_mode()
     def round(self, pack: Pack | None = None) -> None:
         """Make an int8 copy of the LM head, where `bounds` is then faster than `logits`.

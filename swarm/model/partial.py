@@ -9,7 +9,7 @@ never read. This module knows no architecture by name.
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from swarm.errors import SwarmError, UnsupportedModel
 from swarm.model.anatomy import Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.fit import Outline, check_report, load
+from swarm.model.fit import Outline, check_report, load, unfit
 from swarm.model.folder import unplain
 from swarm.model.quantization import settle
 
@@ -99,6 +99,34 @@ def build(
         settle(model)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return whole
+
+
+def build_layer(
+    checkpoint: Checkpoint,
+    parts: Parts,
+    config: PreTrainedConfig,
+    tensors: Mapping[str, str],
+) -> PreTrainedModel:
+    """Build a model of one layer, in float32 on the CPU, and nothing before or behind it.
+
+    Args:
+        config: of the model, whose only layer it is.
+        tensors: by their names in such a model, the checkpoint's tensors of the layer.
+
+    Raises:
+        UnsupportedModel: if one of the layer's tensors is missing, or has another shape.
+    """
+    cutting = _Cutting(parts, range(1), frozenset())
+    counter = _Counter(cutting, torch.float32.itemsize, None)
+    promises = {name: _Promise(checkpoint, stored, counter) for name, stored in tensors.items()}
+    model, report = load(checkpoint, cutting.model_class(), config, promises, torch.float32)
+    for keys in ("missing_keys", "mismatched_keys"):
+        if report[keys]:
+            raise unfit(
+                checkpoint, f"those of {min(report[keys])} are not there, or of another shape"
+            )
+    layer: PreTrainedModel = model.eval().requires_grad_(False)
+    return layer
 
 
 class _Cutting:

@@ -10,6 +10,7 @@ from swarm.client.cpu_threads import CpuThreads
 from swarm.client.models import ClientModels
 from swarm.client.settings import ClientOptions
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft import DraftModel
 from swarm.shapes.drafting import LuckyDraft
 from swarm.shapes.script import Guesser
 
@@ -41,6 +42,6 @@ class ShapedClient(SwarmClient):
             models.own_head.rounded = None
             all_threads = CpuThreads.shared(torch.get_num_threads(), beside=False)
             models = replace(models, threads=all_threads)
-        if models.draft is None:
+        if not isinstance(models.draft, DraftModel):
             return models
         return replace(models, draft=LuckyDraft.of(models.draft, self._guesser))

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from swarm.decoding.drafting.feature import Feature
+
 
 class Source(Enum):
     """Where a guess comes from.
@@ -54,6 +56,21 @@ class Drafter(Protocol):
 
     Sequences of consecutive calls may go back and branch off: a drafter reuses what they share.
     """
+
+    @property
+    def prompt_features(self) -> int | None:
+        """How many positions of a prompt's end are worth being answered for this drafter.
+
+        None for a drafter that does not read the target's answers, as by default.
+        """
+        return None
+
+    def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
+        """Take what the target has answered since the last call; ``text`` is committed.
+
+        By default, does nothing.
+        """
+        return None
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """Return at most ``count`` tokens that may follow ``sequence``."""

@@ -1,0 +1,369 @@
+"""Drafting with a head that reads the target's hidden states (`swarm.model.heads`).
+
+For every token the head reads the token and a *feature*, which belongs to the token before it: the
+target's answer there if it has come, else the head's own state, which stands for that answer. What
+the head has read so lies in its cache in two parts::
+
+    s e t t l e d   t e x t|t1 t2 t3 ...     in flight: read by states of the head
+    read by true features  |      u3 u4 ...
+                        root
+
+An answer settles the tokens that it decides. They are read again by their true features, in one
+pass together with what is still in flight behind them, which keeps the states that it was read by
+(the glue pass of Kumar et al. 2026, "Speculative speculative decoding", arXiv 2603.03251). So
+attention sees the newer keys at once, and nothing is replayed token by token.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
+from swarm.decoding.drafting.feature import Feature
+from swarm.decoding.drafting.model import CHOICES
+from swarm.decoding.drafting.vocabulary import Vocabulary
+from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import NO_SHAPING, Shaping
+from swarm.wire.token_tree import Placement
+
+READ_TOKENS = 256  # of a text in a pass, whose memory grows with them
+MAX_IN_FLIGHT = 512  # tokens that are read again in one pass
+MAX_STEPS = 8  # passes for one path: tokens that others drafted are read one after the other
+
+T = TypeVar("T")
+
+
+class FeatureReader(Protocol):
+    """A head with its own cache: one row for each token that it has read.
+
+    Attributes:
+        known: how many token ids there are embeddings of.
+        context: the positions that the head was made for.
+    """
+
+    @property
+    def known(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    def enter(self, outputs: Tensor) -> Tensor:
+        """Turn answers of the target ``[n, hidden]`` into features ``[n, width]``."""
+        ...
+
+    def read(self, tokens: Sequence[int], features: Tensor, placement: Placement) -> Tensor:
+        """Read tokens, each by a feature ``[n, width]``, into the rows of ``placement``.
+
+        Its positions are rotary positions: that of a token in the text, less one.
+
+        Returns:
+            The states ``[n, width]``, each of which may be the feature of a token behind it.
+        """
+        ...
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return what follows the tokens of some states, ``[n, head]`` float32, on the CPU."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class _Token:
+    """A token of the text or behind it.
+
+    Attributes:
+        feature: the target's own, once it has answered here.
+        state: the head's, once it has read the token.
+        sees: while it is in flight, the rows behind the root that it attends to: bit ``i`` is the
+            row ``i`` behind the root's. 0 for the root.
+        row: whether it has a row behind the root.
+    """
+
+    token: int
+    position: int
+    parent: "_Token | None" = None
+    feature: Tensor | None = None
+    state: Tensor | None = None
+    sees: int = 0
+    row: bool = False
+    children: dict[int, "_Token"] = field(default_factory=dict)  # by token
+
+    def child(self, token: int) -> "_Token":
+        """Return what ``token`` is behind this one, which may be new."""
+        found = self.children.get(token)
+        if found is None:
+            found = self.children[token] = _Token(token, self.position + 1, self)
+        return found
+
+    @property
+    def read_by(self) -> Tensor | None:
+        """The feature to read it by; None while neither the target nor the head has one."""
+        assert self.parent is not None  # the root is not read again
+        return self.parent.state if self.parent.feature is None else self.parent.feature
+
+
+@dataclass(eq=False, slots=True)
+class _Leaf:
+    """A path behind the text, which grows by the drafted tokens."""
+
+    tokens: list[int]
+    end: _Token
+    drafted: list[Drafted] = field(default_factory=list)
+
+
+class FeatureDrafter(Drafter):
+    """Drafts by a head. Call `answered` before `draft_each` with what has become known.
+
+    It drafts nothing until there are features of the text's end. Its cache begins where they
+    begin, so a text that goes on costs no more than its features.
+
+    Args:
+        reader: one that has read nothing yet.
+        vocabulary: turns the head's predictions into those of the target's tokens, which it reads.
+        stop_ids: tokens that end a text.
+        prompt_features: how many positions of a prompt's end it is worth to have answered.
+    """
+
+    def __init__(
+        self,
+        reader: FeatureReader,
+        sampling: Sampling,
+        vocabulary: Vocabulary,
+        shaping: Shaping = NO_SHAPING,
+        stop_ids: frozenset[int] = frozenset(),
+        prompt_features: int = 512,
+    ) -> None:
+        self.reader = reader
+        self.sampling = sampling
+        self.vocabulary = vocabulary
+        self.shaping = shaping
+        self.stop_ids = stop_ids
+        self._prompt_features = prompt_features
+        self._root: _Token | None = None  # the last settled token
+        self._text: list[int] = []  # the text up to the root
+        self._waiting: dict[int, Tensor] = {}  # by position: features of tokens behind the root
+        self._settled = 0  # rows of the cache up to the root, its own included
+        self._rows = 0  # behind them
+
+    @property
+    def prompt_features(self) -> int:
+        """See `Drafter.prompt_features`."""
+        return self._prompt_features
+
+    @torch.inference_mode()
+    def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
+        """Take what the target has answered since the last call; ``text`` is committed."""
+        if not features:
+            return
+        entered = self.reader.enter(torch.stack([each.output for each in features]))
+        for each, feature in zip(features, entered, strict=True):
+            if not each.path and each.position < self.reader.context:
+                self._waiting[each.position] = feature
+            elif each.path and self._root is not None and self._goes_on(text):
+                self._end(text, each.path).feature = feature
+
+    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
+        """See `Drafter.draft` and `draft_each`."""
+        return self.draft_each(sequence, [()], count)[0]
+
+    @torch.inference_mode()
+    def draft_each(
+        self, text: Sequence[int], paths: Sequence[Sequence[int]], count: int
+    ) -> list[list[Drafted]]:
+        """See `Drafter.draft_each`.
+
+        Drafts nothing beyond the head's context, nothing behind a stop token, nothing behind more
+        than MAX_STEPS tokens that it has not read, and nothing while the target's answers at the
+        end of the text are not known.
+        """
+        if count < 1 or len(text) >= self.reader.context:
+            return [[] for _ in paths]
+        settling = self._settle(text)
+        if self._root is None:
+            return [[] for _ in paths]
+        leaves = [_Leaf(list(path), self._end(text, path)) for path in paths]
+        growing = leaves
+        for _ in range(count):
+            growing = [leaf for leaf in growing if self._readable(leaf.end)]
+            self._reach([leaf.end for leaf in growing], settling)
+            settling = []
+            growing = [leaf for leaf in growing if leaf.end.state is not None]
+            if not growing:
+                break
+            states = torch.stack([_present(leaf.end.state) for leaf in growing])
+            logits = self.vocabulary.project(self.reader.logits(states))
+            for leaf, guess in zip(growing, self._choose(logits, text, growing), strict=True):
+                leaf.drafted.append(guess)
+                leaf.tokens.append(guess.token)
+                leaf.end = leaf.end.child(guess.token)
+            growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.stop_ids]
+        return [leaf.drafted for leaf in leaves]
+
+    def _choose(
+        self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
+    ) -> Iterator[Drafted]:
+        """Yield the head's choice behind each leaf, given ``[len(leaves), vocabulary]``."""
+        logits = self.shaping.apply_each(logits, text, [leaf.tokens for leaf in leaves])
+        positions = [len(text) + len(leaf.tokens) for leaf in leaves]
+        ranked = self.sampling.rank(logits, positions, CHOICES)
+        for row, ((token, confidence), *others) in zip(logits, ranked, strict=True):
+            # A copy: a view of one leaf's row would keep the rows of all leaves.
+            yield Drafted(token, row.clone(), confidence, tuple(others), Source.FEATURES)
+
+    # Where a token lies.
+
+    def _goes_on(self, text: Sequence[int]) -> bool:
+        """Return whether a text begins with what is settled."""
+        return list(text[: len(self._text)]) == self._text
+
+    def _end(self, text: Sequence[int], path: Sequence[int]) -> _Token:
+        """Return the token at the end of a path behind the text, which goes on from the root."""
+        token = _present(self._root)
+        for each in (*text[len(self._text) :], *path):
+            token = token.child(each)
+        return token
+
+    def _readable(self, end: _Token) -> bool:
+        """Return whether the head can read the tokens up to this one and predict the next."""
+        unread = [token.token for token in self._unread([end])]
+        return end.position < self.reader.context and max(unread, default=0) < self.reader.known
+
+    # What is settled.
+
+    def _settle(self, text: Sequence[int]) -> list[_Token]:
+        """Move the root along the text, as far as features allow; return the tokens on its way,
+        which have to be read."""
+        if not self._goes_on(text):
+            self._forget()
+        way = self._way_on(text)
+        end = way[-1] if way else self._root
+        if end is None or end.position < len(text) - 1:
+            begin = self._answered_from(text)
+            if begin < len(text):
+                self._forget()
+                self._root = _Token(text[begin - 1], begin - 1)
+                self._text = list(text[:begin])
+                way = self._way_on(text)
+        if way:
+            self._root = way[-1]
+            self._text = list(text[: self._root.position + 1])
+            at = self._root.position
+            self._waiting = {each: row for each, row in self._waiting.items() if each >= at}
+        return way
+
+    def _way_on(self, text: Sequence[int]) -> list[_Token]:
+        """Return the text's tokens behind the root, up to the first that nothing is known to read
+        by."""
+        way: list[_Token] = []
+        token = self._root
+        if token is None:
+            return way
+        for each in text[len(self._text) :]:
+            if token.feature is None:
+                token.feature = self._waiting.get(token.position)
+            if token.feature is None and token.state is None:
+                break
+            token = token.child(each)
+            way.append(token)
+        return way
+
+    def _answered_from(self, text: Sequence[int]) -> int:
+        """Return the first position from which all tokens of the text can be read by features that
+        wait; its length if the last one cannot."""
+        begin = len(text)
+        while begin - 2 in self._waiting:
+            begin -= 1
+        return begin
+
+    def _forget(self) -> None:
+        """Drop everything that was read."""
+        self._root = None
+        self._text = []
+        self._settled = 0
+        self._rows = 0
+
+    # What is read.
+
+    def _reach(self, ends: Sequence[_Token], settling: Sequence[_Token]) -> None:
+        """Read what was settled, and the tokens up to some ends, as far as MAX_STEPS allows."""
+        while len(settling) > READ_TOKENS:
+            self._read(settling[:READ_TOKENS], [])
+            settling = settling[READ_TOKENS:]
+        again = self._in_flight(ends) if settling else []
+        for _ in range(MAX_STEPS):
+            ready = [token for token in self._unread(ends) if token.read_by is not None]
+            if not (settling or ready):
+                break
+            self._read(settling, [*again, *ready])
+            settling = again = []
+
+    def _in_flight(self, ends: Sequence[_Token]) -> list[_Token]:
+        """Return the tokens that have rows behind the root, parents first.
+
+        If they are too many, those that do not lead to the ends lose their rows.
+        """
+        found = [each for each in _present(self._root).children.values() if each.row]
+        for token in found:
+            found += [each for each in token.children.values() if each.row]
+        if len(found) <= MAX_IN_FLIGHT:
+            return found
+        lead = {id(token) for end in ends for token in self._line(end)}
+        for token in found:
+            token.row = id(token) in lead
+        return [token for token in found if token.row]
+
+    def _read(self, settling: Sequence[_Token], flying: Sequence[_Token]) -> None:
+        """Read tokens into rows: those behind the root anew, if there is something to settle.
+
+        Args:
+            settling: tokens of the text, which follow each other.
+            flying: tokens behind them, parents first.
+        """
+        if settling:
+            self._rows = 0
+        first = self._rows
+        for index, token in enumerate((*settling, *flying), first):
+            token.sees = _present(token.parent).sees | 1 << index
+        tokens = [*settling, *flying]
+        line = all(token.sees == (2 << index) - 1 for index, token in enumerate(tokens, first))
+        placement = Placement(
+            start=self._settled + first,
+            keep=(),
+            positions=tuple(token.position - 1 for token in tokens),
+            trunk=self._settled,
+            sees=None if line else tuple(token.sees for token in tokens),
+        )
+        features = torch.stack([_present(token.read_by) for token in tokens])
+        states = self.reader.read([token.token for token in tokens], features, placement)
+        for token, state in zip(tokens, states, strict=True):
+            token.state = state
+            token.row = True
+        if settling:
+            for token in flying:
+                token.sees >>= len(settling)
+            self._settled += len(settling)
+            settling[-1].sees = 0
+            settling[-1].parent = None
+        self._rows = first + len(flying)
+
+    def _line(self, end: _Token) -> Iterator[_Token]:
+        """Yield a token behind the root and those before it, without the root."""
+        token = end
+        while token is not self._root:
+            yield token
+            token = _present(token.parent)
+
+    def _unread(self, ends: Sequence[_Token]) -> list[_Token]:
+        """Return the tokens without rows that lead from the root to some ends, parents first."""
+        found: dict[int, _Token] = {}
+        for end in ends:
+            without = [token for token in self._line(end) if not token.row]
+            found.update((id(token), token) for token in reversed(without))
+        return list(found.values())
+
+
+def _present(value: T | None) -> T:
+    assert value is not None
+    return value

@@ -1,0 +1,222 @@
+"""A published head, read and made ready to draft for one target."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from swarm.decoding.drafting.drafter import Drafter, Source
+from swarm.decoding.drafting.features import FeatureDrafter
+from swarm.decoding.drafting.frequency import most_frequent
+from swarm.decoding.drafting.reduced import ReducedVocabulary
+from swarm.decoding.drafting.vocabulary import SameVocabulary, Vocabulary
+from swarm.decoding.sampling import Sampling
+from swarm.decoding.shaping import Shaping
+from swarm.errors import DamagedModel, UnsupportedModel
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import ALL, AUTO, ComputeOptions
+from swarm.model.draft_dtype import place
+from swarm.model.draft_head import WORTH_SHARE
+from swarm.model.edge import explained
+from swarm.model.head import Head
+from swarm.model.heads.eagle import eagle_head, is_eagle, own_name
+from swarm.model.heads.embedding import Embedding, lm_head_of
+from swarm.model.heads.files import HeadFiles
+from swarm.model.heads.head import FeatureHead
+from swarm.model.heads.mtp import mtp_head
+from swarm.model.heads.reader import HeadParts
+from swarm.model.int8_linear import Inputs, Int8Linear
+from swarm.model.quantization import NF4
+
+MTP = "mtp"  # names the layer inside the target's own checkpoint
+# Tokens whose rows of the target's LM head a head has, unless asked otherwise: the most frequent
+# ones. The whole LM head of a large vocabulary takes longer than the head's layer.
+HEAD_VOCAB = 32_768
+PROMPT_FEATURES = 512  # positions of a prompt's end that are answered for a head
+MAX_HEAD_LAYERS = 8
+OWN_ROWS = "lm_head.weight"
+OFFSETS = "d2t"
+
+
+@dataclass(frozen=True)
+class FeatureDraft:
+    """A head that drafts, shared by all generations of a client: a `DraftModel` for its users.
+
+    Attributes:
+        dtype: the name of its weights' dtype, one of `swarm.model.compute.DRAFT_DTYPES`.
+        weights: how many it has, those of its LM head included.
+        vocab: how many tokens its LM head computes.
+        asked: whether this dtype was asked for; else it is the fastest one here.
+        prompt_features: how many positions of a prompt's end are answered for it.
+    """
+
+    parts: HeadParts
+    vocabulary: Vocabulary
+    dtype: str
+    weights: int
+    vocab: int
+    asked: bool = False
+    prompt_features: int = PROMPT_FEATURES
+
+    @property
+    def branching(self) -> None:
+        """A head reads no text by itself."""
+        return None
+
+    @property
+    def source(self) -> Source:
+        """Which source its guesses come from."""
+        return Source.FEATURES
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.head.device
+
+    def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
+        """Return a drafter for one generation, with its own cache."""
+        return FeatureDrafter(
+            self.parts.reader(),
+            sampling,
+            self.vocabulary,
+            shaping,
+            stop_ids,
+            self.prompt_features,
+        )
+
+
+def load_head(
+    name: str,
+    target: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    options: ComputeOptions,
+) -> FeatureDraft | None:
+    """Load the head that a draft's name means; None if it names another kind of draft.
+
+    Args:
+        name: a local folder, a hub id, or MTP.
+        tokenizer: of the target.
+
+    Raises:
+        DamagedModel, UnsupportedModel: if it cannot be read, or is not for this target.
+        NoSuchDevice: if this computer has no such device.
+    """
+    if name == MTP:
+        return _ready(name, mtp_head(target), None, target, tokenizer, options)
+    files = HeadFiles.find(name)
+    if files is None or not is_eagle(files.shapes):
+        return None
+    head = _read_eagle(files, target)
+    return _ready(files.name, head, files, target, tokenizer, options)
+
+
+def _read_eagle(files: HeadFiles, target: Checkpoint) -> FeatureHead:
+    def unfit(why: str) -> UnsupportedModel:
+        return UnsupportedModel(files.name, f"its weights do not fit its configuration ({why})")
+
+    with explained(unfit):
+        with torch.device("meta"):
+            head = eagle_head(files.config, files.shapes)
+        decoder = head.decoder
+        _check_width(files.name, int(decoder.config.hidden_size), target)
+        if len(decoder.layers) > MAX_HEAD_LAYERS:
+            raise UnsupportedModel(files.name, f"a head has {MAX_HEAD_LAYERS} layers at most")
+        decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
+        places = {own_name(each): each for each in files.shapes}
+        wanted = [each for each in head.state_dict() if each in places]
+        head.load_state_dict(
+            {each: files.tensor(places[each]).float() for each in wanted},
+            assign=True,
+            strict=False,
+        )
+    _check_complete(files.name, head)
+    return head
+
+
+def _check_width(name: str, width: int, target: Checkpoint) -> None:
+    if width != target.hidden_size:
+        sizes = f"of {width:,} dimensions, and those of {target.name} have {target.hidden_size:,}"
+        raise UnsupportedModel(name, f"it is a head for hidden states {sizes}")
+
+
+def _check_complete(name: str, head: nn.Module) -> None:
+    missing = [each for each, tensor in head.named_parameters() if tensor.is_meta]
+    if missing:
+        raise UnsupportedModel(name, f"its checkpoint lacks the weights of {missing[0]}")
+
+
+def _ready(
+    name: str,
+    head: FeatureHead,
+    files: HeadFiles | None,
+    target: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    options: ComputeOptions,
+) -> FeatureDraft:
+    """Give a head its LM head, put it where it computes fastest, and join it with the target's
+    parts."""
+    rows = _own_tokens(files, target) if files is not None else None
+    if rows is not None:
+        assert files is not None
+        lm_head = files.tensor(OWN_ROWS)
+    else:
+        rows = _frequent(target, tokenizer, options)
+        lm_head = lm_head_of(target) if rows is None else lm_head_of(target)[rows]
+    with torch.device("meta"):
+        head.lm_head = nn.Linear(lm_head.shape[1], lm_head.shape[0], bias=False)
+    head.lm_head.weight = nn.Parameter(lm_head)
+    weights = sum(parameter.numel() for parameter in head.parameters())
+    placement = place(options, weights, target.hidden_size)
+    if placement.dtype == NF4.name:
+        raise UnsupportedModel(name, "a head cannot draft in nf4; give another draft dtype")
+    dtype = torch.bfloat16 if placement.dtype == "bfloat16" else torch.float32
+    head = head.to(placement.device, dtype).eval().requires_grad_(False)
+    if placement.dtype == "int8":
+        _store_in_int8(head)
+    vocabulary: Vocabulary = SameVocabulary(target.vocab_size)
+    if rows is not None:
+        vocabulary = ReducedVocabulary(vocabulary, rows)
+    final_norm = Head.norm_of(target) if head.wiring.normed_features else None
+    return FeatureDraft(
+        HeadParts(head, Embedding.of(target), final_norm),
+        vocabulary,
+        placement.dtype,
+        weights,
+        len(lm_head),
+        asked=options.draft_dtype != AUTO,
+    )
+
+
+def _own_tokens(files: HeadFiles, target: Checkpoint) -> Tensor | None:
+    """Return which tokens the head's own LM head is for, in the order of its rows; None for a head
+    that uses the target's."""
+    shape = files.shapes.get(OWN_ROWS)
+    offsets = files.shapes.get(OFFSETS)
+    if shape is None or offsets is None:
+        return None
+    tokens = torch.arange(offsets[0]) + files.tensor(OFFSETS).long()
+    in_order = bool((tokens.diff() > 0).all() and (tokens >= 0).all())
+    if not len(tokens) or shape != (len(tokens), target.hidden_size) or not in_order:
+        raise DamagedModel(files.name, OFFSETS, f"does not fit the rows of {OWN_ROWS}")
+    if int(tokens[-1]) >= target.vocab_size:
+        raise UnsupportedModel(files.name, f"it predicts tokens that {target.name} does not have")
+    return tokens
+
+
+def _frequent(
+    target: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: ComputeOptions
+) -> Tensor | None:
+    """Return the tokens whose rows of the target's LM head are worth their time; None for all."""
+    count = options.draft_vocab if isinstance(options.draft_vocab, int) else HEAD_VOCAB
+    if options.draft_vocab == ALL or count > WORTH_SHARE * target.vocab_size:
+        return None
+    tokens = most_frequent(tokenizer, range(target.vocab_size), count, target.eos_token_ids)
+    return torch.tensor(tokens)
+
+
+@torch.no_grad()
+def _store_in_int8(head: FeatureHead) -> None:
+    inputs = Inputs()
+    for name, module in list(head.named_modules()):
+        if type(module) is nn.Linear:
+            head.set_submodule(name, Int8Linear(module, inputs))
