@@ -65,6 +65,12 @@ class Drafter(Protocol):
         """
         return None
 
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The layers of the target whose outputs it reads in place of the answers; none, as by
+        default."""
+        return ()
+
     def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
         """Take what the target has answered since the last call; ``text`` is committed.
 

@@ -13,7 +13,8 @@ class Feature:
         position: of the token in the text.
         path: for a token that is only drafted, the tokens behind the text up to and including it;
             empty for a token of the text.
-        output: ``[hidden]``, the raw output of the last layer.
+        output: ``[hidden]``, the raw output of the last layer; or ``[taps, hidden]``, those of the
+            layers that the drafter reads (`Drafter.taps`).
     """
 
     position: int

@@ -124,6 +124,7 @@ class FeatureDrafter(Drafter):
         vocabulary: turns the head's predictions into those of the target's tokens, which it reads.
         stop_ids: tokens that end a text.
         prompt_features: how many positions of a prompt's end it is worth to have answered.
+        taps: the layers of the target that the head reads; none for the last one's answers.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class FeatureDrafter(Drafter):
         shaping: Shaping = NO_SHAPING,
         stop_ids: frozenset[int] = frozenset(),
         prompt_features: int = 512,
+        taps: tuple[int, ...] = (),
     ) -> None:
         self.reader = reader
         self.sampling = sampling
@@ -141,6 +143,7 @@ class FeatureDrafter(Drafter):
         self.shaping = shaping
         self.stop_ids = stop_ids
         self._prompt_features = prompt_features
+        self._taps = taps
         self._root: _Token | None = None  # the last settled token
         self._text: list[int] = []  # the text up to the root
         self._waiting: dict[int, Tensor] = {}  # by position: features of tokens behind the root
@@ -151,6 +154,11 @@ class FeatureDrafter(Drafter):
     def prompt_features(self) -> int:
         """See `Drafter.prompt_features`."""
         return self._prompt_features
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """See `Drafter.taps`."""
+        return self._taps
 
     @torch.inference_mode()
     def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:

@@ -49,7 +49,7 @@ class FeatureHead(nn.Module):
     def __init__(
         self,
         decoder: PreTrainedModel,
-        fc: nn.Linear,
+        fc: nn.Module,
         wiring: Wiring,
         *,
         embedding_norm: nn.Module | None = None,
@@ -76,6 +76,10 @@ class FeatureHead(nn.Module):
         """In which it computes: that of its norms, where its weights are rounded to integers."""
         dtype: torch.dtype = next(self.decoder.parameters()).dtype
         return dtype
+
+    def enter(self, outputs: Tensor) -> Tensor:
+        """Return features ``[n, hidden]`` made of what the target's layers gave."""
+        return outputs
 
     def forward(self, embedded: Tensor, features: Tensor, **how: Any) -> Tensor:
         """Return the states of some tokens.

@@ -1,11 +1,13 @@
 """A published head, read and made ready to draft for one target."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from swarm.decoding.drafting.blocks import BlockDrafter
 from swarm.decoding.drafting.drafter import Drafter, Source
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.drafting.frequency import most_frequent
@@ -20,7 +22,11 @@ from swarm.model.draft_dtype import place
 from swarm.model.draft_head import WORTH_SHARE
 from swarm.model.edge import explained
 from swarm.model.head import Head
-from swarm.model.heads.eagle import eagle_head, is_eagle, own_name
+from swarm.model.heads import eagle, eagle3
+from swarm.model.heads.block import BlockHead
+from swarm.model.heads.block_loading import BlockParts, give_bias, is_block, read_block_head
+from swarm.model.heads.eagle import eagle_head, is_eagle
+from swarm.model.heads.eagle3 import eagle3_head, is_eagle3, tapped_layers
 from swarm.model.heads.embedding import Embedding, lm_head_of
 from swarm.model.heads.files import HeadFiles
 from swarm.model.heads.head import FeatureHead
@@ -37,6 +43,7 @@ PROMPT_FEATURES = 512  # positions of a prompt's end that are answered for a hea
 MAX_HEAD_LAYERS = 8
 OWN_ROWS = "lm_head.weight"
 OFFSETS = "d2t"
+KEPT = "t2d"  # of each of the target's tokens, whether there is a row for it
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,17 @@ class FeatureDraft:
         vocab: how many tokens its LM head computes.
         asked: whether this dtype was asked for; else it is the fastest one here.
         prompt_features: how many positions of a prompt's end are answered for it.
+        taps: the layers of the target whose outputs it reads; none for the last one's answers.
     """
 
-    parts: HeadParts
+    parts: HeadParts | BlockParts
     vocabulary: Vocabulary
     dtype: str
     weights: int
     vocab: int
     asked: bool = False
     prompt_features: int = PROMPT_FEATURES
+    taps: tuple[int, ...] = ()
 
     @property
     def branching(self) -> None:
@@ -75,14 +84,10 @@ class FeatureDraft:
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""
-        return FeatureDrafter(
-            self.parts.reader(),
-            sampling,
-            self.vocabulary,
-            shaping,
-            stop_ids,
-            self.prompt_features,
-        )
+        how = (sampling, self.vocabulary, shaping, stop_ids, self.prompt_features, self.taps)
+        if isinstance(self.parts, BlockParts):
+            return BlockDrafter(self.parts.reader(), *how)
+        return FeatureDrafter(self.parts.reader(), *how)
 
 
 def load_head(
@@ -104,19 +109,51 @@ def load_head(
     if name == MTP:
         return _ready(name, mtp_head(target), None, target, tokenizer, options)
     files = HeadFiles.find(name)
-    if files is None or not is_eagle(files.shapes):
+    if files is None:
         return None
-    head = _read_eagle(files, target)
+    if is_block(files.shapes):
+        block, taps = read_block_head(files, target)
+        return _ready(files.name, block, files, target, tokenizer, options, taps)
+    if is_eagle3(files.shapes):
+        head, taps = _read_eagle3(files, target)
+        return _ready(files.name, head, files, target, tokenizer, options, taps)
+    if not is_eagle(files.shapes):
+        return None
+    head = _read(files, target, lambda: eagle_head(files.config, files.shapes), eagle.own_name)
     return _ready(files.name, head, files, target, tokenizer, options)
 
 
-def _read_eagle(files: HeadFiles, target: Checkpoint) -> FeatureHead:
+def _read_eagle3(files: HeadFiles, target: Checkpoint) -> tuple[FeatureHead, tuple[int, ...]]:
+    def make() -> FeatureHead:
+        return eagle3_head(files.config, files.shapes, target.hidden_size)
+
+    head = _read(files, target, make, eagle3.own_name)
+    with explained(lambda why: UnsupportedModel(files.name, why)):
+        taps = tapped_layers(files.config, target.num_layers)
+        if len(taps) * target.hidden_size != files.shapes["fc.weight"][1]:
+            raise ValueError(f"it reads {len(taps)} layers, which do not fit its weights")
+    return head, taps
+
+
+def _read(
+    files: HeadFiles,
+    target: Checkpoint,
+    make: Callable[[], FeatureHead],
+    own_name: Callable[[str], str | None],
+) -> FeatureHead:
+    """Return a head with the published weights.
+
+    Args:
+        make: returns one without.
+        own_name: where a published tensor lies in it.
+    """
+
     def unfit(why: str) -> UnsupportedModel:
         return UnsupportedModel(files.name, f"its weights do not fit its configuration ({why})")
 
     with explained(unfit):
         with torch.device("meta"):
-            head = eagle_head(files.config, files.shapes)
+            head = make()
         decoder = head.decoder
         _check_width(files.name, int(decoder.config.hidden_size), target)
         if len(decoder.layers) > MAX_HEAD_LAYERS:
@@ -147,24 +184,21 @@ def _check_complete(name: str, head: nn.Module) -> None:
 
 def _ready(
     name: str,
-    head: FeatureHead,
+    head: FeatureHead | BlockHead,
     files: HeadFiles | None,
     target: Checkpoint,
     tokenizer: PreTrainedTokenizerBase,
     options: ComputeOptions,
+    taps: tuple[int, ...] = (),
 ) -> FeatureDraft:
     """Give a head its LM head, put it where it computes fastest, and join it with the target's
     parts."""
-    rows = _own_tokens(files, target) if files is not None else None
-    if rows is not None:
-        assert files is not None
-        lm_head = files.tensor(OWN_ROWS)
-    else:
-        rows = _frequent(target, tokenizer, options)
-        lm_head = lm_head_of(target) if rows is None else lm_head_of(target)[rows]
+    lm_head, rows = lm_head_for(files, target, tokenizer, options, own=bool(taps))
     with torch.device("meta"):
         head.lm_head = nn.Linear(lm_head.shape[1], lm_head.shape[0], bias=False)
     head.lm_head.weight = nn.Parameter(lm_head)
+    if isinstance(head, BlockHead) and files is not None:
+        give_bias(head, files, rows)
     weights = sum(parameter.numel() for parameter in head.parameters())
     placement = place(options, weights, target.hidden_size)
     if placement.dtype == NF4.name:
@@ -176,15 +210,45 @@ def _ready(
     vocabulary: Vocabulary = SameVocabulary(target.vocab_size)
     if rows is not None:
         vocabulary = ReducedVocabulary(vocabulary, rows)
-    final_norm = Head.norm_of(target) if head.wiring.normed_features else None
     return FeatureDraft(
-        HeadParts(head, Embedding.of(target), final_norm),
+        _parts(head, target),
         vocabulary,
         placement.dtype,
         weights,
         len(lm_head),
         asked=options.draft_dtype != AUTO,
+        taps=taps,
     )
+
+
+def _parts(head: FeatureHead | BlockHead, target: Checkpoint) -> HeadParts | BlockParts:
+    embedding = Embedding.of(target)
+    if isinstance(head, BlockHead):
+        if head.wiring.mask_token >= len(embedding):
+            why = f"its mask is the token {head.wiring.mask_token}, and there are {len(embedding)}"
+            raise UnsupportedModel(target.name, why)
+        return BlockParts(head, embedding)
+    final_norm = Head.norm_of(target) if head.wiring.normed_features else None
+    return HeadParts(head, embedding, final_norm)
+
+
+def lm_head_for(
+    files: HeadFiles | None,
+    target: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    options: ComputeOptions,
+    own: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the LM head of a head, and the tokens that its rows are for; None for all.
+
+    Args:
+        own: if it has one for all tokens, that is not a copy of the target's.
+    """
+    tokens = _own_tokens(files, target) if files is not None else None
+    if files is not None and (tokens is not None or (own and OWN_ROWS in files.shapes)):
+        return files.tensor(OWN_ROWS)[: target.vocab_size], tokens
+    rows = _frequent(target, tokenizer, options)
+    return (lm_head_of(target) if rows is None else lm_head_of(target)[rows]), rows
 
 
 def _own_tokens(files: HeadFiles, target: Checkpoint) -> Tensor | None:
@@ -195,6 +259,9 @@ def _own_tokens(files: HeadFiles, target: Checkpoint) -> Tensor | None:
     if shape is None or offsets is None:
         return None
     tokens = torch.arange(offsets[0]) + files.tensor(OFFSETS).long()
+    if KEPT in files.shapes:  # some publishers give the tokens themselves
+        kept = files.tensor(KEPT).bool().nonzero().flatten()
+        tokens = kept if kept.equal(files.tensor(OFFSETS).long()) else tokens
     in_order = bool((tokens.diff() > 0).all() and (tokens >= 0).all())
     if not len(tokens) or shape != (len(tokens), target.hidden_size) or not in_order:
         raise DamagedModel(files.name, OFFSETS, f"does not fit the rows of {OWN_ROWS}")
@@ -215,7 +282,7 @@ def _frequent(
 
 
 @torch.no_grad()
-def _store_in_int8(head: FeatureHead) -> None:
+def _store_in_int8(head: nn.Module) -> None:
     inputs = Inputs()
     for name, module in list(head.named_modules()):
         if type(module) is nn.Linear:

@@ -57,7 +57,7 @@ class HeadReader(FeatureReader):
         """See `FeatureReader.enter`."""
         norm = self.parts.final_norm
         features = outputs if norm is None else norm.normed(outputs)
-        return features.to(self._device, self._dtype)
+        return self.parts.head.enter(features.to(self._device, self._dtype))
 
     def read(self, tokens: Sequence[int], features: Tensor, placement: Placement) -> Tensor:
         """See `FeatureReader.read`."""
