@@ -91,7 +91,8 @@ class InFlight:
         if result.epoch < self.epoch:
             return None
         loop_s = at - sent_at
-        if tail == tokens:  # a prompt's loops say nothing of decoding
+        # a prompt's loops say nothing of decoding
+        if tail == tokens and not any(window.features for window in windows):
             self._loop_s = ewma(self._loop_s, loop_s, FADE)
         return Matched(tuple(windows), loop_s)
 

@@ -282,6 +282,8 @@ class GenerationStream:
     async def _judge(
         self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer
     ) -> list[Piece]:
+        if sequence.decoder.book is not None:
+            sequence.decoder.book.prompt(answer.windows, answer.hidden)
         taken = sequence.take(answer.windows, answer.measured, answer.at)
         if not taken:
             return []

@@ -20,6 +20,7 @@ from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.sampling import log_probabilities
@@ -77,6 +78,8 @@ class TextSequence:
         self.cached_tokens = len(held.tokens)
         self.branches = True
         self.policy = request.policy()
+        drafters = make_drafters(models, request)
+        prompt_features = max((each.prompt_features or 0 for each in drafters.values()), default=0)
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),
@@ -87,10 +90,11 @@ class TextSequence:
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
             held=held,
+            book=FeatureBook(prompt_features, held.features) if prompt_features else None,
         )
         self.decoder.verifier.likelihoods = request.logprobs is not None
-        self.drafters = make_drafters(models, request)
-        self.drafter_kind = kind_of(self.drafters)
+        self.drafters = drafters
+        self.drafter_kind = kind_of(drafters)
         self.draft_error: str | None = None
         self.pieces: list[Piece] = []
         self.meter = Meter()
@@ -124,6 +128,7 @@ class TextSequence:
             return Draft()
         started = time.perf_counter()
         try:
+            drafter.answered(ask.text, ask.features)
             guesses = drafter.draft_each(ask.text, ask.paths, ask.count)
         except Exception as error:
             # Only guesses are missing. The result reports the error, and drafting is not retried.
@@ -238,6 +243,8 @@ class TextSequence:
         """
         for node, output in zip(answered, outputs, strict=True):
             node.output = output
+        if self.decoder.book is not None:
+            self.decoder.book.answered(answered, outputs)
         self._decisions += self.decoder.judge(
             answered, judged.logits, judged.normed, judged.choices
         )

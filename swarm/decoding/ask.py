@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.policy import SpeculationPlan
 
 
@@ -18,6 +19,8 @@ class Ask:
         paths: for each node, the tokens behind the text up to and including the node; empty for the
             tip.
         lags: for each node, that of the first token drafted there (`Guess.lag`).
+        features: the target's answers that have become known since the last one, for a source that
+            reads them.
     """
 
     source: Source
@@ -26,6 +29,7 @@ class Ask:
     paths: tuple[tuple[int, ...], ...]
     lags: tuple[int, ...]
     count: int
+    features: tuple[Feature, ...] = ()
 
 
 def next_ask(

@@ -29,6 +29,7 @@ from swarm.decoding.confidence import Confidence, Guess
 from swarm.decoding.counts import Counts
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted, Source
+from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -60,6 +61,7 @@ class Decoder:
         chunk: the most tokens of a window; longer prompts are cut, and the cuts do not wait for
             each other.
         held: what the chain holds of the prompt already: its beginning, but not all of it.
+        book: of the target's answers, where a drafter reads them.
 
     Attributes:
         sources: which may be asked, the cheapest first. May be changed at any time.
@@ -79,6 +81,7 @@ class Decoder:
         confidence: Confidence | None = None,
         chunk: int = 256,
         held: ResumePoint = NOTHING_HELD,
+        book: FeatureBook | None = None,
     ) -> None:
         if not prompt or max_new_tokens < 1 or chunk < 2:
             raise ValueError(
@@ -99,7 +102,9 @@ class Decoder:
         self.counts = Counts()
         self.finish_reason: FinishReason | None = None
         self._limit = len(prompt) + max_new_tokens
-        self._stream = TokenStream(prompt[len(held.tokens) : -1], held)
+        self.book = book
+        answered_from = None if book is None else book.answered_from(len(prompt))
+        self._stream = TokenStream(prompt[len(held.tokens) : -1], held, answered_from)
         self._run = 0  # drafted tokens accepted in a row
         self._asked: Ask | None = None
         self._decided: list[Decision] = []  # by the last answer, while more is wanted of it
@@ -136,6 +141,8 @@ class Decoder:
         `propose`, even an empty one.
         """
         ask = self._next_ask()
+        if ask is not None and self.book is not None and ask.source is Source.FEATURES:
+            ask = replace(ask, features=self.book.take(self.tree))
         self._asked = ask or self._asked
         return ask
 
@@ -155,6 +162,8 @@ class Decoder:
 
     def withdraw(self) -> None:
         """Forget what was asked: the drafter will not answer, and may be asked the same again."""
+        if self._asked is not None and self.book is not None:
+            self.book.give_back()
         self._asked = None
 
     def _grow(self, node: DraftNode, line: Sequence[Drafted], source: Source, lag: int) -> None:
@@ -259,7 +268,10 @@ class Decoder:
         None before there was an answer."""
         if not self.counts.loops:
             return None
-        return self._stream.held(self.tokens[:-1])
+        held = self._stream.held(self.tokens[:-1])
+        if self.book is None:
+            return held
+        return replace(held, features=self.book.held(len(held.tokens)))
 
     # Judging.
 

@@ -16,6 +16,8 @@ class TokenStream:
         unread: the part of the prompt that the chain does not hold, its last token left out: that
             is the tip.
         held: what the chain holds of the prompt already.
+        answered_from: the first position of the prompt whose answer is wanted for the drafter; None
+            for none.
 
     Attributes:
         epoch: of the next window.
@@ -26,11 +28,14 @@ class TokenStream:
         windows_ahead: sent since the text left the drafted path.
     """
 
-    def __init__(self, unread: Sequence[int], held: ResumePoint) -> None:
+    def __init__(
+        self, unread: Sequence[int], held: ResumePoint, answered_from: int | None = None
+    ) -> None:
         self.epoch = held.epoch
         self.unread = list(unread)
         self.root = held.root
         self.windows_ahead = 0
+        self._answered_from = answered_from
         self._serial = held.last  # the last one given
         # For each window in flight, by its first serial: the nodes whose answers are wanted.
         self._awaited: dict[int, tuple[DraftNode, ...]] = {}
@@ -68,6 +73,9 @@ class TokenStream:
             self.root = self._serial
         self.windows_ahead = 0 if tree.tip in nodes[:1] else self.windows_ahead + 1
         self._awaited[first] = tuple(nodes)
+        features = 0
+        if self._answered_from is not None:
+            features = max(0, min(unread, position + unread - self._answered_from))
         follows = all(distance == 1 for distance in parents)
         return Window(
             epoch=self.epoch,
@@ -75,8 +83,9 @@ class TokenStream:
             first=first,
             tokens=tokens,
             parents=None if follows else tuple(parents),
-            tail=len(nodes),
+            tail=features + len(nodes),
             position=position,
+            features=features,
         )
 
     def answered(self, windows: Iterable[Window]) -> list[tuple[int, DraftNode]]:
@@ -90,7 +99,9 @@ class TokenStream:
         start = 0
         for window in windows:
             nodes = self._awaited.pop(window.first, ())
-            rows += [(start + row, node) for row, node in enumerate(nodes) if node.alive]
+            rows += [
+                (row, node) for row, node in enumerate(nodes, start + window.features) if node.alive
+            ]
             start += window.tail
         return rows
 

@@ -4,7 +4,9 @@ Serials, epochs and roots are those of `swarm.wire.token_tree`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from swarm.decoding.drafting.feature import Feature
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Window:
             the one before it, and the first one follows the last one that was sent.
         tail: how many of the last tokens' predictions are wanted back.
         position: of the first token in the text.
+        features: how many of these predictions, the first ones, are of a prompt's tokens, and only
+            wanted for the drafter.
     """
 
     epoch: int
@@ -26,6 +30,7 @@ class Window:
     parents: tuple[int, ...] | None
     tail: int
     position: int
+    features: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class ResumePoint:
         root: the serial of the last of the tokens.
         last: the last serial that was given; those of the next window follow it.
         tokens: the beginning of the text.
+        features: what the target answered at the last of these tokens, where a drafter reads it.
     """
 
     epoch: int
     root: int
     last: int
     tokens: tuple[int, ...]
+    features: tuple[Feature, ...] = field(default=(), compare=False)
 
 
 NOTHING_HELD = ResumePoint(epoch=0, root=0, last=0, tokens=())

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from swarm.client.conversation import Message, by_template
@@ -20,6 +20,7 @@ from swarm.eval.lockstep import Assignment, Lockstep
 from swarm.eval.rule_writer import DraftWriter, RuleWriter
 from swarm.eval.sample import EvalSample
 from swarm.eval.variant import Variant
+from swarm.model.anatomy import find_layers
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.draft import DraftModel
@@ -58,6 +59,23 @@ class Whole:
         # Without a config no layer drops old tokens: every layer can be rolled back.
         self._cache = DynamicCache()
         self._length = 0
+
+    def answer_with_outputs(self, window: Window) -> tuple[Tensor, Tensor]:
+        """Return what `answer` does, and the outputs ``[tail, hidden]`` of the last layer."""
+        caught: list[Tensor] = []
+
+        def catch(layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            caught.append(output if isinstance(output, Tensor) else output[0])
+
+        config = self.model.config.get_text_config(decoder=True)
+        layers = self.model.get_submodule(find_layers(self.model, "the target", config))
+        hook = list(layers.children())[-1].register_forward_hook(catch)
+        try:
+            logits = self.answer(window)
+        finally:
+            hook.remove()
+        outputs = caught[-1].reshape(len(window.tokens), -1)
+        return logits, outputs[len(window.tokens) - window.tail :].float().cpu()
 
     @torch.inference_mode()
     def answer(self, window: Window) -> Tensor:
@@ -164,12 +182,20 @@ class InProcess:
                 turn.propose(ask, turn.draft(ask))
             for window in list(iter(turn.next_window, None)):
                 started = time.perf_counter()
-                logits = whole.answer(window)
+                book = turn.decoder.book
+                outputs = None
+                if book is None:
+                    logits = whole.answer(window)
+                else:
+                    logits, outputs = whole.answer_with_outputs(window)
+                    book.prompt([window], outputs)
                 took_ms = (time.perf_counter() - started) * 1e3
                 measured = Measured(took_ms, (took_ms,))
                 taken = turn.take([window], measured)
                 rows = [row for row, _ in taken]
                 nodes = [node for _, node in taken]
+                if book is not None and outputs is not None:
+                    book.answered(nodes, outputs[rows])
                 turn.judge(nodes, logits[rows], measured)
         return turn.sum_up()
 

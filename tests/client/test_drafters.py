@@ -6,6 +6,8 @@ from swarm.decoding.drafting.drafter import Source
 
 
 class Draft:
+    source = Source.MODEL
+
     def drafter(self, *_):
         return "the model's"
 

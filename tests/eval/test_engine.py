@@ -6,8 +6,10 @@ from itertools import islice
 import pytest
 import torch
 
+from helpers.feature_heads import save_eagle, save_target
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
+from swarm.errors import ConfigError
 from swarm.eval.engine import Decoding, InProcess
 from swarm.eval.sample import EvalSample
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
@@ -162,6 +164,18 @@ def test_models_that_read_one_text_at_a_time_are_evaluated_too(engine, monkeypat
     assert [[each.token_ids for each in samples] for samples in together] == [
         [each.token_ids for each in samples] for samples in alone
     ]
+
+
+def test_a_head_drafts_in_this_process_too(tmp_path):
+    target = str(save_target(tmp_path / "target"))
+    engine = InProcess(target, str(save_eagle(tmp_path / "head")))
+    prompt = [5, 6, 7, 8, 9]
+    hot = [ruled("strict", 4).options(8.0, 3, (), 24), PLAIN.options(8.0, 3, (), 24)]
+    drafted = engine.sample(prompt, ruled("strict", 4), hot[0])
+    assert drafted.token_ids == engine.sample(prompt, PLAIN, hot[1]).token_ids
+    assert drafted.loops < len(drafted.token_ids) / 2  # noise decides, and the head has the same
+    with pytest.raises(ConfigError, match="cannot write alone"):
+        engine.sample(prompt, DRAFT_ALONE, DRAFT_ALONE.options(0.0, 0, (), 9))
 
 
 def test_a_users_message_gets_the_form_of_the_chat_template(engine, monkeypatch):

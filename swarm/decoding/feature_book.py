@@ -1,0 +1,110 @@
+"""The target's answers to one text, kept for a drafter that reads them."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from swarm.decoding.draft_tree import DraftNode, DraftTree
+from swarm.decoding.drafting.feature import Feature
+from swarm.decoding.windows import Window
+
+# More than a tree and a prompt's end. If a drafter is not asked for as long, the oldest are lost.
+MAX_KEPT = 1024
+# The answer at a text's very first token is not wanted for a drafter: in many models it has a size
+# of its own, which is not what a client takes for plausible.
+FIRST_ANSWERED = 1
+
+
+@dataclass(eq=False, slots=True)
+class _Answer:
+    """An answer, and whether the drafter has it."""
+
+    at: DraftNode | int  # a node, or a position of the prompt
+    output: Tensor
+    given: bool = False
+
+    @property
+    def position(self) -> int:
+        return self.at if isinstance(self.at, int) else self.at.position
+
+    @property
+    def kept(self) -> bool:
+        """Whether the token is part of the text."""
+        return isinstance(self.at, int) or self.at.kept
+
+
+class FeatureBook:
+    """Answers come in, and each goes to the drafter once.
+
+    Args:
+        count: how many of the last positions are kept for a text that goes on from this one; as
+            many positions of a prompt's end are answered.
+        known: features of the beginning of the prompt.
+    """
+
+    def __init__(self, count: int, known: Iterable[Feature] = ()) -> None:
+        self.count = count
+        self._answers: deque[_Answer] = deque(maxlen=max(MAX_KEPT, count))
+        self._answers += (_Answer(each.position, each.output) for each in known)
+        self._lent: list[_Answer] = []  # given by the last `take`
+
+    def answered_from(self, prompt: int) -> int:
+        """Return the first position of a prompt of so many tokens that is worth an answer."""
+        return max(FIRST_ANSWERED, prompt - self.count)
+
+    def prompt(self, windows: Sequence[Window], outputs: Tensor) -> None:
+        """Note the answers ``[rows, hidden]`` to some windows, as far as they are the prompt's."""
+        for row, position in _prompt_rows(windows):
+            self._answers.append(_Answer(position, outputs[row].clone()))
+
+    def answered(self, nodes: Sequence[DraftNode], outputs: Tensor) -> None:
+        """Note the answers ``[len(nodes), hidden]`` at some nodes."""
+        for node, output in zip(nodes, outputs, strict=True):
+            # A copy: a view of the row would keep the whole answer.
+            self._answers.append(_Answer(node, output.clone()))
+
+    def take(self, tree: DraftTree) -> tuple[Feature, ...]:
+        """Return what the drafter does not have, where ``tree`` is behind the text."""
+        living = [each for each in self._answers if each.kept or _lives(each.at)]
+        self._answers.clear()
+        self._answers += living
+        self._lent = [each for each in living if not each.given]
+        for each in self._lent:
+            each.given = True
+        return tuple(Feature(each.position, _path(each, tree), each.output) for each in self._lent)
+
+    def give_back(self) -> None:
+        """Note that the drafter may not have got what the last `take` returned."""
+        for each in self._lent:
+            each.given = False
+
+    def held(self, length: int) -> tuple[Feature, ...]:
+        """Return the features of the last positions of a text's first ``length`` tokens, without a
+        gap, the first position first."""
+        known = {each.position: each.output for each in self._answers if each.kept}
+        start = length
+        while start - 1 in known and length - start < self.count:
+            start -= 1
+        return tuple(Feature(each, (), known[each]) for each in range(start, length))
+
+
+def _prompt_rows(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
+    """Yield the rows of an answer that belong to a prompt, and their positions."""
+    start = 0
+    for window in windows:
+        end = window.position + len(window.tokens) - (window.tail - window.features)
+        for row in range(window.features):
+            yield start + row, end - window.features + row
+        start += window.tail
+
+
+def _lives(at: DraftNode | int) -> bool:
+    return isinstance(at, DraftNode) and at.alive
+
+
+def _path(answer: _Answer, tree: DraftTree) -> tuple[int, ...]:
+    if isinstance(answer.at, int) or answer.kept:
+        return ()
+    return tuple(tree.path(answer.at))

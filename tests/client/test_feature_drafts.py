@@ -1,0 +1,178 @@
+"""Drafts by a head that reads the target's hidden states: over real peers, and texts stay exact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from helpers.feature_heads import save_eagle
+from helpers.loopback import soon
+from helpers.strikes import killing
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+from swarm.client import sequence
+from swarm.decoding.drafting.feature import Feature
+from swarm.decoding.drafting.features import FeatureDrafter
+from swarm.decoding.feature_book import FIRST_ANSWERED
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft_choice import load_any_draft
+from swarm.model.heads.loading import FeatureDraft
+from swarm.outputs import Generation
+
+# The noise decides nearly everything, and the draft has the same: so even a random head is right.
+HOT = {"temperature": 8.0, "seed": 5}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "window": {"depth": 1, "window": 4},
+    "sampled": {"temperature": 0.7, "seed": 5},
+    "hot": HOT,
+    "hot window": {**HOT, "depth": 1, "window": 4},
+    "along one line": {**HOT, "branches": 1},
+    "with a lookup": {**HOT, "lookup": True},
+    "penalty": {**HOT, "repetition_penalty": 1.3},
+    "rejection": {"temperature": 8.0, "seed": 5, "window": 4, "depth": 1, "verify": "strict"},
+}
+PLAIN = {"window": 0}
+
+
+@pytest.fixture(scope="module")
+def with_head(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    folder = save_eagle(tmp_path_factory.mktemp("head"))
+    options = ComputeOptions(device="cpu", draft_dtype="float32")
+    models = material.models
+    draft = load_any_draft(str(folder), material.checkpoint, models.tokenizer, options)
+    assert isinstance(draft, FeatureDraft)
+    return replace(material, models=replace(models, draft=draft))
+
+
+@dataclass
+class Told:
+    """What the drafters of some texts were told."""
+
+    features: list[tuple[tuple[int, ...], Feature]] = field(default_factory=list)
+
+    @property
+    def positions(self) -> list[int]:
+        return [feature.position for _, feature in self.features if not feature.path]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    noted = Told()
+    answered = FeatureDrafter.answered
+
+    def note(self: FeatureDrafter, text: Any, features: Any) -> None:
+        noted.features += [(tuple(text), feature) for feature in features]
+        answered(self, text, features)
+
+    monkeypatch.setattr(FeatureDrafter, "answered", note)
+    return noted
+
+
+@pytest.fixture(scope="module")
+def outputs(material: Material) -> Callable[[tuple[int, ...]], Tensor]:
+    """Return the raw outputs ``[n, hidden]`` of the whole target's last layer."""
+    folder = Path(material.checkpoint._source.path)  # type: ignore[attr-defined]
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    caught: list[Tensor] = []
+    model.model.layers[-1].register_forward_hook(lambda *each: caught.append(each[2]))
+
+    @torch.inference_mode()
+    def run(tokens: tuple[int, ...]) -> Tensor:
+        model(torch.tensor([tokens]))
+        return caught.pop().reshape(len(tokens), -1)
+
+    return run
+
+
+async def write(swarm: Swarm, **options: Any) -> Generation:
+    return await soon(swarm.write(**options))
+
+
+async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        for name, options in REQUESTS.items():
+            sampling = {
+                key: options[key]
+                for key in options.keys() & {"temperature", "seed", "repetition_penalty"}
+            }
+            plain = await write(swarm, **sampling, **PLAIN)
+            text = await write(swarm, **options)
+            assert text.token_ids == plain.token_ids, name
+            assert text.stats.draft_error is None
+            assert text.stats.drafted_tokens > 0, name
+            if "temperature" in options and options["temperature"] > 1:
+                assert text.stats.accepted_tokens > NEW / 4, name
+
+
+async def test_the_drafter_gets_every_answer_once_and_as_it_came(
+    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        text = await write(swarm, **HOT)
+    whole = outputs((*PROMPT, *text.token_ids))
+    for before, feature in told.features:
+        line = (*before, *feature.path)
+        row = outputs(line)[-1] if feature.path else whole[feature.position]
+        torch.testing.assert_close(feature.output, row, rtol=1e-3, atol=1e-4)
+        assert feature.position < len(line)
+    assert told.positions == list(range(FIRST_ANSWERED, told.positions[-1] + 1))
+    assert told.positions[-1] > len(PROMPT) + NEW / 2
+
+
+async def test_of_a_long_prompt_the_end_is_answered_chunk_by_chunk(
+    with_head: Material, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence, "MAX_FRAME_TOKENS", 16)
+    draft = with_head.models.draft
+    assert isinstance(draft, FeatureDraft)
+    models = replace(with_head.models, draft=replace(draft, prompt_features=40))
+    prompt = [3 + i * 7 % 90 for i in range(100)]
+    async with swarm_of(lambda: Swarm(replace(with_head, models=models)), *STAGES) as swarm:
+        plain = await write(swarm, prompt=prompt, **HOT, **PLAIN)
+        told.features.clear()
+        text = await write(swarm, prompt=prompt, **HOT)
+    assert text.token_ids == plain.token_ids
+    assert told.positions[:40] == list(range(60, 100))
+
+
+async def test_a_text_that_goes_on_knows_the_answers_of_the_one_before(
+    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        first = await write(swarm, **HOT, keep=True)
+        prompt = [*PROMPT, *first.token_ids, 11, 12, 13]
+        plain = await write(swarm, prompt=prompt, **HOT, **PLAIN)
+        told.features.clear()
+        second = await write(swarm, prompt=prompt, **HOT, keep=True)
+    assert second.token_ids == plain.token_ids
+    assert second.stats.cached_tokens > 0
+    assert told.positions[: len(prompt) - 1] == list(range(FIRST_ANSWERED, len(prompt)))
+    whole = outputs((*prompt, *second.token_ids))
+    for _, feature in told.features:
+        if not feature.path:
+            expected = whole[feature.position]
+            torch.testing.assert_close(feature.output, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stages", [(0,), (2,), (0, 1, 2)])
+async def test_whatever_fails_texts_and_answers_stay_the_same(
+    stages: tuple[int, ...],
+    with_head: Material,
+    told: Told,
+    outputs: Callable[[tuple[int, ...]], Tensor],
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
+        plain = await write(swarm, **HOT, **PLAIN)
+        text = await write(swarm, strike=killing(*stages), **HOT)
+    assert text.token_ids == plain.token_ids
+    whole = outputs((*PROMPT, *text.token_ids))
+    for _, feature in told.features:
+        if not feature.path:
+            expected = whole[feature.position]
+            torch.testing.assert_close(feature.output, expected, rtol=1e-3, atol=1e-4)
+    assert sorted(set(told.positions)) == list(range(FIRST_ANSWERED, max(told.positions) + 1))
