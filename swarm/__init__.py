@@ -6,6 +6,8 @@ The names listed in ``__all__`` are the SDK's; everything else may change with a
 import importlib
 from typing import TYPE_CHECKING
 
+from swarm.util.huge_pages import use_huge_pages
+
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
     from swarm.client.conversation import Message
@@ -147,6 +149,8 @@ _HOMES = {
     "swarm.outputs": ("Generation", "Piece", "Stats"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+use_huge_pages()  # here, because every program of ours imports this package before torch
 
 
 def __getattr__(name: str) -> object:

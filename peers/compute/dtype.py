@@ -5,15 +5,14 @@ eight times as fast in bfloat16 as in float32; another one takes longer. No list
 decides which: both are measured.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import linear
 
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.measuring import Clock, cpu_clock, one_thread
 
 ROWS = (4, 16)  # of frames with drafts; a single row waits for memory in any dtype
 MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32, a tenth of a second in all
@@ -60,18 +59,18 @@ def checkpoint_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return own if own in TRAVELLING else torch.float32
 
 
-def measure_bfloat16(width: int, clock: Callable[[], float] = time.perf_counter) -> bool:
+def measure_bfloat16(width: int, clock: Clock = cpu_clock) -> bool:
     """Return whether products of `ROWS` rows with bfloat16 weights are faster by `WORTH`.
 
-    One thread computes, so that other programs on these cores disturb it little. The dtypes take
-    turns, and the least time of each counts.
+    One thread computes, and its own time counts, so that other programs on these cores disturb it
+    little. The dtypes take turns, and the least time of each counts.
 
     Args:
         width: of the model's hidden states.
         clock: seconds.
     """
     height = max(1, min(4 * width, MAX_WEIGHTS // width))
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         weights = torch.randn(height, width)
         least_s: dict[tuple[int, torch.dtype], float] = {}
         cases = [
@@ -89,13 +88,3 @@ def measure_bfloat16(width: int, clock: Callable[[], float] = time.perf_counter)
         sum(least_s[rows, dtype] for rows in ROWS) for dtype in (torch.float32, torch.bfloat16)
     )
     return full >= WORTH * half
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

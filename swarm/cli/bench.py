@@ -32,6 +32,19 @@ ALPHA = 0.8  # of a shape's draft
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How much is decoded by default."""
+
+    texts: int
+    new_tokens: int
+    plain_tokens: int
+
+
+OF_A_SWARM = Amount(texts=3, new_tokens=128, plain_tokens=32)
+OF_A_SHAPE = Amount(texts=1, new_tokens=48, plain_tokens=16)  # some tokens a second
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """What is measured. None is the default of what is measured."""
 
@@ -39,9 +52,9 @@ class BenchOptions:
     no_draft: bool
     lookup: bool | None
     prompts: tuple[str, ...]
-    count: int
-    max_new_tokens: int
-    plain_tokens: int
+    count: int | None
+    max_new_tokens: int | None
+    plain_tokens: int | None
     shape: str | None
     alpha: float | None
     peers: int | None
@@ -49,6 +62,19 @@ class BenchOptions:
     before: bool
     without_head: bool
     head: str
+
+    def amount(self, default: Amount) -> Amount:
+        """Return how much to decode: what was asked for, or the default."""
+        return Amount(
+            self.count or default.texts,
+            self.max_new_tokens or default.new_tokens,
+            self.plain_tokens or default.plain_tokens,
+        )
+
+
+def _default(part: str) -> str:
+    """Return a part of the default amounts as the help shows it."""
+    return f"[default: {getattr(OF_A_SWARM, part)}, of a shape {getattr(OF_A_SHAPE, part)}]"
 
 
 @click.command()
@@ -70,24 +96,18 @@ class BenchOptions:
 )
 @click.option(
     "--count",
-    default=3,
-    show_default=True,
     type=click.IntRange(1, 1000),
-    help="Word problems, or texts of a shape.",
+    help=f"Word problems, or texts of a shape. {_default('texts')}",
 )
 @click.option(
     "--max-new-tokens",
-    default=128,
-    show_default=True,
     type=click.IntRange(2, MAX_TOKENS),
-    help="Length of the texts.",
+    help=f"Length of the texts. {_default('new_tokens')}",
 )
 @click.option(
     "--plain-tokens",
-    default=32,
-    show_default=True,
     type=click.IntRange(2, MAX_TOKENS),
-    help="Length of the texts of plain decoding.",
+    help=f"Length of the texts of plain decoding. {_default('plain_tokens')}",
 )
 @click.option(
     "--shape",
@@ -157,15 +177,16 @@ def _bench_swarm(
     from swarm.bench import command
     from swarm.demo.problems import problems  # any language model can continue word problems
 
-    word_problems = islice(problems(seed=6, held_out=True), options.count)
+    amount = options.amount(OF_A_SWARM)
+    word_problems = islice(problems(seed=6, held_out=True), amount.texts)
     settings = command.BenchSettings(
         model=locate(model),
         draft=draft,
         lookup=options.lookup,
         network=net,
         prompts=options.prompts or tuple(problem.prompt for problem in word_problems),
-        max_new_tokens=options.max_new_tokens,
-        plain_tokens=options.plain_tokens,
+        max_new_tokens=amount.new_tokens,
+        plain_tokens=amount.plain_tokens,
         link_ms=options.link_ms or 0.0,
         identity=identity,
         head=options.head,  # type: ignore[arg-type]  # one of the choices
@@ -189,14 +210,15 @@ def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as
     from swarm.shapes.show import show
 
     shape = SHAPES[name]
+    amount = options.amount(OF_A_SHAPE)
     settings = shapes.ShapeSettings(
         shape=shape,
         odds=Odds(ALPHA if options.alpha is None else options.alpha),
         peers=options.peers or shape.peers,
         link_ms=LINK_MS if options.link_ms is None else options.link_ms,
-        count=options.count,
-        max_new_tokens=options.max_new_tokens,
-        plain_tokens=options.plain_tokens,
+        count=amount.texts,
+        max_new_tokens=amount.new_tokens,
+        plain_tokens=amount.plain_tokens,
         client=ClientOptions(
             head=options.head,  # type: ignore[typeddict-item]  # one of the choices
             device=compute.device,

@@ -4,7 +4,6 @@ A draft is a guess that the target judges. So its weights may be rounded as is f
 as it stays a good guess: what rounding costs in agreement is far below what it gains in time.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,15 +13,15 @@ from torch.nn.functional import linear
 
 from swarm.model.compute import AUTO, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device, has_bfloat16
-from swarm.model.int8_linear import Inputs, cpu_kernel
+from swarm.model.int8_linear import cpu_kernel
+from swarm.model.measuring import Clock, cpu_clock, least_s
 from swarm.model.quantization import NF4
 from swarm.model.rounding import rounded_weight
 
 LEAVES = 8  # of a draft's tree, in one pass: the rows of the products
 SAMPLE_WEIGHTS = 16_000_000  # more than the caches of most processors hold, even in 8 bits
 BLOCK_ROWS = 256  # of the sample: random, and then repeated
-RUNS = 3  # the fastest counts: others may be held up by other programs
-MEASURE_S = 0.25  # for the runs of one dtype
+RUNS = 3  # the fastest counts
 WORTH = 1.2  # a rounder dtype must be faster by this factor
 
 
@@ -70,13 +69,11 @@ def _fastest(device: torch.device, columns: int) -> str:
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def fastest_on_cpu(columns: int, clock: Callable[[], float] = time.perf_counter) -> str:
+@torch.inference_mode()
+def fastest_on_cpu(columns: int, clock: Clock = cpu_clock) -> str:
     """Measure a product of `LEAVES` rows in every dtype, and return the fastest dtype's name.
 
-    Takes half a second. The threads are those of the caller.
-
-    Args:
-        clock: seconds.
+    Takes half a second.
     """
     x = torch.randn(LEAVES, columns)
     block = torch.randn(BLOCK_ROWS, columns)
@@ -84,22 +81,11 @@ def fastest_on_cpu(columns: int, clock: Callable[[], float] = time.perf_counter)
     best = ""
     best_s = float("inf")
     for dtype, product_of in CANDIDATES.items():  # the most exact one first
-        took_s = _took_s(product_of(block, copies), x, clock)
+        product = product_of(block, copies)
+        took_s = least_s(lambda: product(x), RUNS, clock)  # noqa: B023
         if took_s * WORTH < best_s:
             best, best_s = dtype, took_s
     return best
-
-
-@torch.inference_mode()
-def _took_s(product: Callable[[Tensor], Tensor], x: Tensor, clock: Callable[[], float]) -> float:
-    """Return the seconds of the fastest of a few runs."""
-    product(x)
-    times: list[float] = []
-    while len(times) < RUNS and sum(times) < MEASURE_S:
-        started = clock()
-        product(x)
-        times.append(clock() - started)
-    return min(times)
 
 
 def _float32(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
@@ -114,8 +100,7 @@ def _bfloat16(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
 
 def _int8(block: Tensor, copies: int) -> Callable[[Tensor], Tensor]:
     rounded, scale = rounded_weight(block)
-    product = cpu_kernel()(rounded.repeat(copies, 1), scale.repeat(copies), Inputs())
-    return lambda x: product(x.clone())  # other inputs, which have to be rounded again
+    return cpu_kernel()(rounded.repeat(copies, 1), scale.repeat(copies))
 
 
 CANDIDATES = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8}

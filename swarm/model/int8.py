@@ -1,6 +1,5 @@
 """Products of int8 matrices on this computer's CPU, and which of them is the fastest."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from swarm.model.measuring import least_s
+
 SAMPLE = 1 << 13  # rows that are measured: too many for the caches near the cores
 MEASURED_ROWS = 8  # of a frame while windows are in flight
-REPEATS = 3
 
 
 class Int8Product(Protocol):
@@ -105,17 +105,3 @@ def _is_exact(pack: Pack, columns: int, most: int) -> bool:
     factors = (signs * most).to(torch.int8)
     expected = (factors.double() @ matrix.double().t()).float()
     return torch.equal(pack(matrix)(factors), expected)
-
-
-def least_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the seconds of the fastest run, behind one that does not count.
-
-    Others may be held up by other programs.
-    """
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)

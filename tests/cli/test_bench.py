@@ -71,7 +71,15 @@ def test_a_shape_is_measured_as_the_options_say(asked):
     assert len(told["without_head"]) == len(bench.WAYS)
     [settings] = asked
     assert (settings.shape.name, settings.odds.alpha) == ("llama-3.1-8b", 0.9)
-    assert (settings.peers, settings.link_ms, settings.count) == (2, 5.0, 3)
+    assert (settings.peers, settings.link_ms) == (2, 5.0)
+
+
+def test_a_shape_writes_little_unless_more_is_asked_for(asked):
+    more = ["--count", "3", "--max-new-tokens", "128", "--plain-tokens", "32"]
+    for arguments in (SHAPE, [*SHAPE, *more]):
+        assert CliRunner().invoke(app, ["bench", *arguments]).exit_code == 0
+    amounts = [(each.count, each.max_new_tokens, each.plain_tokens) for each in asked]
+    assert amounts == [(1, 48, 16), (3, 128, 32)]
 
 
 def test_a_shape_comes_with_peers_and_links(asked):

@@ -21,7 +21,7 @@ from swarm.client.cpu_threads import CpuThreads, Executors
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_loading import load_draft
-from swarm.model.int8_linear import Inputs, Int8Linear
+from swarm.model.int8_linear import Int8Linear
 from swarm.shapes.catalogue import SHAPES
 from swarm.shapes.folder import write_draft
 from swarm.wire.token_tree import TokenTree
@@ -93,7 +93,7 @@ def turns(works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
 def beside(passes: Passes) -> Iterator[Row]:
     """Draft and judge at the same time, with all cores for both, and with the cores shared out."""
     head = nn.Linear(SHAPE.hidden_size, SHAPE.vocab_size, bias=False, dtype=torch.bfloat16)
-    judging = Int8Linear(head, Inputs())
+    judging = Int8Linear(head)
     del head
     threads = torch.get_num_threads()
 

@@ -16,7 +16,8 @@ from swarm.shapes.catalogue import SHAPES
 from swarm.shapes.show import PARTS, cells, markdown
 
 COMMAND = [sys.executable, "-m", "swarm.cli", "bench"]
-COMMAND += ["--before", "--without-head", "--json", "--shape"]
+COMMAND += ["--before", "--without-head", "--json"]
+COMMAND += ["--max-new-tokens", "32", "--plain-tokens", "10", "--shape"]
 CLIENTS = {"before": "before", "ways": "now", "without_head": "without a head"}
 COLOURS = ("tab:gray", "tab:green", "tab:red", "tab:blue", "gainsboro")  # of `PARTS`
 Told = dict[str, Any]  # what the command prints

@@ -13,7 +13,7 @@ from swarm.model import int8_linear
 from swarm.model.branching import BranchingModel
 from swarm.model.int8 import PACKS
 from swarm.model.int8_linear import (
-    Inputs,
+    Int8Group,
     Int8Linear,
     cpu_kernel,
     half_product,
@@ -21,7 +21,7 @@ from swarm.model.int8_linear import (
     plain_product,
     store_in_int8,
 )
-from swarm.model.rounding import STEP, rounded_weight
+from swarm.model.rounding import rounded_weight
 
 # Relative errors. Steps of 1/127 of the largest weight are within the first, the 8 bits of a
 # bfloat16 within the second.
@@ -38,20 +38,6 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
 
 
-def test_inputs_keep_fourteen_bits_and_are_rounded_once() -> None:
-    x = random(2, 3, 64)
-    x[0, 0] = 0.0
-    x[1, 2, 5] = 1000.0  # an outlier, which leaves a single byte few steps for the others
-    inputs = Inputs()
-    rows, scales = inputs.rounded(x)
-    coarse, fine = rows.float().chunk(2)
-    flat = x.view(6, 64)
-    again = (coarse + fine / STEP) * scales
-    assert bool(((again - flat).abs() <= scales * 0.51 / STEP).all())
-    assert inputs.rounded(x)[0] is rows
-    assert inputs.rounded(x.clone())[0] is not rows
-
-
 @pytest.mark.parametrize(
     ("kernel", "tolerance"),
     [
@@ -63,11 +49,11 @@ def test_a_kernel_gives_what_the_simple_version_gives(kernel, tolerance: float) 
     rounded, scale = rounded_weight(random(96, 128))
     x = random(2, 5, 128)
     try:
-        product = kernel(rounded, scale, Inputs())
+        product = kernel(rounded, scale)
         out = product(x)
     except (RuntimeError, AttributeError, NotImplementedError):
         pytest.skip("this processor, or this torch, has no such kernel")
-    expected = plain_product(rounded, scale, Inputs())(x)
+    expected = plain_product(rounded, scale)(x)
     assert out.shape == expected.shape == (2, 5, 96)
     assert out.dtype == torch.float32
     assert relative(out, expected) <= tolerance
@@ -88,18 +74,38 @@ def test_a_later_kernel_has_to_be_clearly_faster(
 
 def test_the_fastest_kernel_is_a_right_one() -> None:
     weight, x = random(64, 128), random(4, 128)
-    out = cpu_kernel()(*rounded_weight(weight), Inputs())(x)
+    out = cpu_kernel()(*rounded_weight(weight))(x)
     assert relative(out, x @ weight.T) <= ROUNDED
 
 
 def test_a_layer_adds_its_bias_and_copies_share_its_weights() -> None:
     layer = nn.Linear(32, 16)
     layer.bias.data.fill_(100.0)
-    rounded = Int8Linear(layer, Inputs())
+    rounded = Int8Linear(layer)
     x = random(1, 4, 32)
     with torch.no_grad():
         assert relative(rounded(x), layer(x)) <= ROUNDED
     assert copy.deepcopy(rounded) is rounded
+
+
+def test_layers_of_a_group_share_one_product_and_keep_nothing_of_it() -> None:
+    layers = [nn.Linear(32, size) for size in (16, 8, 24)]
+    layers[1] = nn.Linear(32, 8, bias=False)
+    group = Int8Group(layers)
+    products = []
+    multiply = group._product
+    group._product = lambda x: products.append(x) or multiply(x)
+    rounded = [Int8Linear(layer, group, place) for place, layer in enumerate(layers)]
+    for x in (random(1, 4, 32), random(2, 3, 32)):
+        with torch.no_grad():
+            for own, layer in zip(rounded, layers, strict=True):
+                assert relative(own(x), layer(x)) <= ROUNDED
+    assert len(products) == 2
+    assert group._read is None
+    assert group._outputs == [None, None, None]
+    with torch.no_grad():
+        assert relative(rounded[2](x), layers[2](x)) <= ROUNDED  # also out of its turn
+        assert relative(rounded[2](x), layers[2](x)) <= ROUNDED
 
 
 @pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss", "falcon"])

@@ -32,7 +32,7 @@ from swarm.model.heads.files import HeadFiles
 from swarm.model.heads.head import FeatureHead
 from swarm.model.heads.mtp import mtp_head
 from swarm.model.heads.reader import HeadParts
-from swarm.model.int8_linear import Inputs, Int8Linear
+from swarm.model.int8_linear import Int8Linear
 from swarm.model.quantization import NF4
 
 MTP = "mtp"  # names the layer inside the target's own checkpoint
@@ -283,7 +283,6 @@ def _frequent(
 
 @torch.no_grad()
 def _store_in_int8(head: nn.Module) -> None:
-    inputs = Inputs()
     for name, module in list(head.named_modules()):
         if type(module) is nn.Linear:
-            head.set_submodule(name, Int8Linear(module, inputs))
+            head.set_submodule(name, Int8Linear(module))

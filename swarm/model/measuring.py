@@ -1,0 +1,44 @@
+"""Measuring products on a CPU that does other work meanwhile.
+
+What counts is the time that one thread computes. How long work takes by the clock on the wall
+depends on the other programs, and with several threads on which of them wait for each other. The
+matrices must not stay in the processor's caches, since those of a model do not.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+Clock = Callable[[], float]
+"""Returns seconds."""
+
+REPEATS = 3
+ENOUGH_S = 0.25  # of runs; where one takes long, others tell no more
+# Windows counts a thread's time in steps of 16 ms.
+cpu_clock: Clock = time.perf_counter if sys.platform == "win32" else time.thread_time
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While open, products of this thread take no other threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def least_s(work: Callable[[], object], repeats: int = REPEATS, clock: Clock = cpu_clock) -> float:
+    """Return the seconds of the fastest run on one thread, behind one that does not count."""
+    with one_thread():
+        work()
+        times: list[float] = []
+        while len(times) < repeats and sum(times) < ENOUGH_S:
+            started = clock()
+            work()
+            times.append(clock() - started)
+        return min(times)
