@@ -5,6 +5,7 @@ states that tokens in flight were read by.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,18 @@ def save_target(folder: Path, more: dict[str, Tensor] | None = None, **settings:
     """Save a Llama with random weights, and further tensors in its checkpoint."""
     Architecture("llama", settings).save(folder)
     tokenizer_of(WORDS).save_pretrained(folder)
+    add_tensors(folder, more or {})
+    return folder
+
+
+def add_tensors(folder: Path, more: dict[str, Tensor]) -> None:
+    """Put further tensors into a checkpoint."""
     if more:
         index = folder / "model.safetensors.index.json"
         listed = json.loads(index.read_text())
         save_file(more, folder / "further.safetensors", {"format": "pt"})
         listed["weight_map"] |= dict.fromkeys(more, "further.safetensors")
         index.write_text(json.dumps(listed))
-    return folder
 
 
 def target_tensors(folder: Path) -> dict[str, Tensor]:
@@ -199,6 +205,8 @@ class Reference:
     """What a head says, with the target's tensors and its own.
 
     Attributes:
+        run_layer: runs one layer over ``[n, hidden]``, given its tensors, their prefix and its
+            positions.
         answered: how many of the target's answers the last call knew.
         read_by: the feature that the last token of every line was read by.
         states: of every line that was read.
@@ -207,6 +215,7 @@ class Reference:
     names: Names
     target: dict[str, Tensor]
     head: dict[str, Tensor]
+    run_layer: Callable[[dict[str, Tensor], str, Tensor, Tensor], Tensor] = run_layer
     answered: int = 0
     read_by: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     states: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
@@ -223,7 +232,7 @@ class Reference:
         x = torch.cat((embedded, entered), dim=-1)
         x = linear(x, self.head[f"{fc}.weight"], self.head.get(f"{fc}.bias"))
         for layer in self.names.layers:
-            x = run_layer(self.head, layer, x, torch.arange(len(x)))
+            x = self.run_layer(self.head, layer, x, torch.arange(len(x)))
         return self._normed(x[-1]) if self.names.carries_normed else x[-1]
 
     def _normed(self, state: Tensor) -> Tensor:
