@@ -11,7 +11,7 @@ from swarm.decoding.policy import PlainReason
 from swarm.decoding.rules.rule import Origin
 from swarm.routing.chain import Stage
 
-DrafterKind = Literal["model", "lookup", "lookup and model"]
+DrafterKind = Literal["model", "head", "lookup", "lookup and model", "lookup and head"]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,12 @@ def _default(part: str) -> str:
 
 @click.command()
 @click.argument("model", type=ModelName(), required=False)
-@click.option("--draft", type=ModelName(draft=True), metavar="PATH|none", help="Draft model.")
+@click.option(
+    "--draft",
+    type=ModelName(draft=True),
+    metavar="PATH|mtp|none",
+    help="Draft model, or a head for MODEL; mtp is the one inside MODEL's own checkpoint.",
+)
 @click.option("--no-draft", is_flag=True, help="The same as --draft none, the default.")
 @click.option(
     "--lookup/--no-lookup",

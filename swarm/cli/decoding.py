@@ -87,8 +87,8 @@ DRAFTING = (
         "--draft",
         type=ModelName(draft=True),
         default="none",
-        metavar="PATH|none",
-        help="Draft model.",
+        metavar="PATH|mtp|none",
+        help="Draft model, or a head for MODEL; mtp is the one inside MODEL's own checkpoint.",
     ),
     click.option(
         "--lookup/--no-lookup",

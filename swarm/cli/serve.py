@@ -84,7 +84,10 @@ class GatewayClientOptions:
     "drafts",
     multiple=True,
     metavar="PATH|MODEL=PATH",
-    help="Draft model: one for all, or one for MODEL or its name; may be given several times.",
+    help=(
+        "Draft model or head (mtp: MODEL's own): one for all, or one for MODEL or its name; may be"
+        " given several times."
+    ),
 )
 @click.option(
     "--host",

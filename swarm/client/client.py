@@ -32,11 +32,10 @@ from swarm.config import load_network
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft_choice import find_draft
 from swarm.model.draft_dtype import check_compute
-from swarm.model.folder import folder_of, look
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
-from swarm.model.source import check_on_hub
 from swarm.network.known_peers import KnownPeers, Reputation
 from swarm.outputs import Audits, Compute, Generation
 from swarm.request import Options, Request
@@ -51,8 +50,9 @@ class SwarmClient:
     Args:
         model: local folder or hub id; only the tokenizer, and the final norm and the LM head if the
             client holds them, are loaded.
-        draft: local folder or hub id of a small model with the same tokenizer, or None to decode
-            plainly.
+        draft: local folder or hub id of a small model with the same tokenizer, or of a head that
+            reads this model's hidden states; ``mtp`` is the head inside this model's own
+            checkpoint. None drafts without a model.
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
         bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the
             environment.
@@ -209,9 +209,7 @@ class SwarmClient:
         checkpoint.tokenizer()
         check_compute(settings.compute)
         if settings.draft is not None:
-            look(settings.draft, draft=True)
-            if folder_of(settings.draft) is None:
-                check_on_hub(settings.draft)
+            find_draft(settings.draft, checkpoint)
         return checkpoint
 
     def _load(self, checkpoint: Checkpoint) -> ClientModels:

@@ -39,6 +39,8 @@ def kind_of(sources: Collection[Source]) -> DrafterKind | None:
     """Return what drafts that come from these sources are called."""
     if not sources:
         return None
+    if Source.FEATURES in sources:
+        return "lookup and head" if Source.COPY in sources else "head"
     if Source.COPY not in sources:
         return "model"
     return "lookup" if len(sources) == 1 else "lookup and model"

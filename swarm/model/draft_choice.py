@@ -5,9 +5,26 @@ from transformers import PreTrainedTokenizerBase
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft import DraftModel
-from swarm.model.heads.loading import FeatureDraft, load_head
+from swarm.model.folder import folder_of, look
+from swarm.model.heads.loading import MTP, FeatureDraft, load_head
+from swarm.model.heads.mtp import find_mtp
+from swarm.model.source import check_on_hub
 
 Draft = DraftModel | FeatureDraft
+
+
+def find_draft(name: str, target: Checkpoint) -> None:
+    """Check that there is a draft of this name for a target, before anything is loaded.
+
+    Raises:
+        ModelNotFound, DamagedModel, UnsupportedModel: if there is none.
+    """
+    if name == MTP:
+        find_mtp(target)
+        return
+    look(name, draft=True)
+    if folder_of(name) is None:
+        check_on_hub(name)
 
 
 def load_any_draft(

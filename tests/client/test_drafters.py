@@ -33,3 +33,5 @@ def test_what_the_sources_are_called():
     assert kind_of([Source.COPY]) == "lookup"
     assert kind_of([Source.MODEL]) == "model"
     assert kind_of([Source.COPY, Source.MODEL]) == "lookup and model"
+    assert kind_of([Source.FEATURES]) == "head"
+    assert kind_of([Source.COPY, Source.FEATURES]) == "lookup and head"

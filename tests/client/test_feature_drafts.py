@@ -34,7 +34,6 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "along one line": {**HOT, "branches": 1},
     "with a lookup": {**HOT, "lookup": True},
     "penalty": {**HOT, "repetition_penalty": 1.3},
-    "rejection": {"temperature": 8.0, "seed": 5, "window": 4, "depth": 1, "verify": "strict"},
 }
 PLAIN = {"window": 0}
 

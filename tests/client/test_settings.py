@@ -2,13 +2,15 @@
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from helpers.feature_heads import behind_the_last, save_target
 from swarm import BlockingClient, ClientOptions, SwarmClient
 from swarm.client.settings import ClientSettings
 from swarm.config import Network
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, UnsupportedModel
 from swarm.model.device import NoSuchDevice
 
 NETWORK = Network("test")
@@ -57,3 +59,12 @@ async def test_a_device_that_is_not_here_is_noticed_before_a_network_is_entered(
     ):
         with pytest.raises(NoSuchDevice, match="'cuda:99'"):
             await client.check_models()
+
+
+async def test_a_head_inside_the_model_s_own_checkpoint_is_looked_for_there(
+    target: str, tmp_path: Path
+) -> None:
+    own = save_target(tmp_path / "target", behind_the_last(4))
+    await SwarmClient(str(own), draft="mtp", network=NETWORK).check_models()
+    with pytest.raises(UnsupportedModel, match="no layer that predicts further tokens"):
+        await SwarmClient(target, draft="mtp", network=NETWORK).check_models()

@@ -85,7 +85,7 @@ def mtp_head(target: Checkpoint) -> FeatureHead:
     Raises:
         UnsupportedModel: if there is none, or if it lacks a part.
     """
-    layout = _find(target)
+    layout = find_mtp(target)
     parts = rehearsed(target)
     own = re.escape(layout.layer) + r"\.(.+)"
     others = ("embed_tokens.weight", "shared_head.head.weight")
@@ -120,8 +120,12 @@ def mtp_head(target: Checkpoint) -> FeatureHead:
     )
 
 
-def _find(target: Checkpoint) -> Layout:
-    """Return the layout of the layer that the checkpoint has."""
+def find_mtp(target: Checkpoint) -> Layout:
+    """Return the layout of the layer that the checkpoint has, and where its parts lie.
+
+    Raises:
+        UnsupportedModel: if there is none, or if it lacks a norm.
+    """
     names = set(target.tensor_names())
     for layout in LAYOUTS:
         fc = layout.at(target.num_layers, "").fc
