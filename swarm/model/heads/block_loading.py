@@ -15,9 +15,8 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.heads.block import MARKOV_IN, MARKOV_OUT, BlockHead, BlockWiring, ContextCache
 from swarm.model.heads.embedding import Embedding
-from swarm.model.heads.files import HeadFiles
+from swarm.model.heads.files import LAYER_CONFIG, HeadFiles
 
-LAYER_CONFIG = "transformer_layer_config"  # of speculators
 SPECULATORS_TYPE = "speculators_model_type"
 DEFAULT_SIZE = 16
 MAX_BLOCK = 64

@@ -65,7 +65,7 @@ def eagle_head(config: Mapping[str, Any], tensors: Collection[str] = ()) -> Feat
         tensors: the names of those that will be loaded; they tell which biases and norms it has.
     """
     settings = {key: value for key, value in config.items() if key not in OTHERS}
-    own = LlamaConfig(**settings, vocab_size=1)
+    own = LlamaConfig(**settings, vocab_size=1, bos_token_id=None, eos_token_id=None)
     decoder = LlamaModel(own)
     decoder.embed_tokens = nn.Identity()  # the target's is used
     decoder.norm = nn.Identity()

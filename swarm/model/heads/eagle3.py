@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from swarm.model.heads.files import LAYER_CONFIG
 from swarm.model.heads.head import FeatureHead, Wiring
 
 MIDLAYER = "midlayer."
 FIRST_LAYER = "layers.0."
 HIDDEN_NORM = "hidden_norm.weight"
 AUX_LAYERS = "eagle_aux_hidden_state_layer_ids"
-LAYER_CONFIG = "transformer_layer_config"  # of speculators
 NOT_OF_LAYERS = (
     "architectures",
     "auto_map",

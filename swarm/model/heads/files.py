@@ -15,6 +15,8 @@ from swarm.model.source import CheckpointSource, Folder, Hub
 
 MAX_PICKLED_BYTES = 8 << 30
 FEW_LAYERS = 2
+MAX_LAYERS = 8  # of a head: its layers are made before its weights are read
+LAYER_CONFIG = "transformer_layer_config"  # where speculators' configurations have the layers
 # Settings that only heads have.
 MARKS = frozenset({"draft_vocab_size", "eagle_config", "dflash_config", "speculators_model_type"})
 
@@ -76,11 +78,25 @@ class HeadFiles:
         config = read_json(model, place)
         layers = config.get("num_hidden_layers")
         few = type(layers) is int and layers <= FEW_LAYERS
-        return cls.open(model) if few or not MARKS.isdisjoint(config) else None
+        if not few and MARKS.isdisjoint(config):
+            return None
+        files = cls.open(model)
+        _check_layers(files.name, config)
+        return files
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, memory-mapped where it can be. Raises KeyError and DamagedModel."""
         return self._tensors.tensor(self._names[name])
+
+
+def _check_layers(name: str, config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel for a configuration with more layers than a head has."""
+    inner = config.get(LAYER_CONFIG)
+    for each in (config, inner if isinstance(inner, dict) else {}):
+        layers = each.get("num_hidden_layers", 1)
+        if type(layers) is not int or not 1 <= layers <= MAX_LAYERS:
+            why = f"it says that it has {str(layers)[:20]} layers, and a head has 1 to {MAX_LAYERS}"
+            raise UnsupportedModel(name, why)
 
 
 class _Tensors(Protocol):

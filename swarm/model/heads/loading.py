@@ -40,7 +40,6 @@ MTP = "mtp"  # names the layer inside the target's own checkpoint
 # ones. The whole LM head of a large vocabulary takes longer than the head's layer.
 HEAD_VOCAB = 32_768
 PROMPT_FEATURES = 512  # positions of a prompt's end that are answered for a head
-MAX_HEAD_LAYERS = 8
 OWN_ROWS = "lm_head.weight"
 OFFSETS = "d2t"
 KEPT = "t2d"  # of each of the target's tokens, whether there is a row for it
@@ -156,8 +155,6 @@ def _read(
             head = make()
         decoder = head.decoder
         _check_width(files.name, int(decoder.config.hidden_size), target)
-        if len(decoder.layers) > MAX_HEAD_LAYERS:
-            raise UnsupportedModel(files.name, f"a head has {MAX_HEAD_LAYERS} layers at most")
         decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
         places = {own_name(each): each for each in files.shapes}
         wanted = [each for each in head.state_dict() if each in places]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,11 +46,11 @@ class HeadReader(FeatureReader):
     parts: HeadParts
     cache: KVCache
 
-    @property
+    @cached_property
     def known(self) -> int:
         return len(self.parts.embedding)
 
-    @property
+    @cached_property
     def context(self) -> int:
         return int(self.parts.head.decoder.config.max_position_embeddings)
 
@@ -80,10 +81,10 @@ class HeadReader(FeatureReader):
         """See `FeatureReader.logits`."""
         return self.parts.head.logits(states).float().cpu()
 
-    @property
+    @cached_property
     def _dtype(self) -> torch.dtype:
         return self.parts.head.dtype
 
-    @property
+    @cached_property
     def _device(self) -> torch.device:
         return self.parts.head.device

@@ -219,6 +219,20 @@ def test_a_head_that_its_configuration_does_not_describe_says_so(settings, why, 
         load(folder, target)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_hidden_layers": 10**9, "draft_vocab_size": 9},
+        {"transformer_layer_config": {"num_hidden_layers": 10**9}},
+        {"draft_vocab_size": 9, "num_hidden_layers": 99},
+    ],
+)
+def test_a_head_of_many_layers_is_refused_before_they_are_made(settings, target, tmp_path):
+    folder = damage(save_eagle(tmp_path / "head"), **settings)
+    with pytest.raises(UnsupportedModel, match="a head has 1 to 8"):
+        load(folder, target)
+
+
 @pytest.mark.parametrize("tokens", [[5, 4, 6, 7, 8, 9], [-1, 2, 3, 4, 5, 6], [3, 4, 5]])
 def test_a_vocabulary_that_does_not_fit_says_so(tokens, target, tmp_path):
     numbers = torch.tensor(tokens)
