@@ -6,8 +6,8 @@ target, and its own states are predictions of such, which the target's LM head r
 Tensors: ``fc.weight [hidden, 2 * hidden]``, perhaps ``fc.bias``, and ``layers.N.*`` as in Llama,
 where the first layer has no ``input_layernorm``. A copy of the target's embedding is not read.
 HASS adds ``embedding_layernorm`` and ``hidden_states_layernorm``. A head with a vocabulary of its
-own has its rows as ``lm_head.weight [n, hidden]``, and in ``d2t [n]`` how far each row's token is
-from the row's number.
+own has in ``d2t [n]`` how far each row's token is from the row's number; the rows are its
+``lm_head.weight [n, hidden]``, or else the target's.
 """
 
 from collections.abc import Collection, Mapping

@@ -242,25 +242,26 @@ def lm_head_for(
         own: if it has one for all tokens, that is not a copy of the target's.
     """
     tokens = _own_tokens(files, target) if files is not None else None
-    if files is not None and (tokens is not None or (own and OWN_ROWS in files.shapes)):
+    has_rows = files is not None and OWN_ROWS in files.shapes
+    if files is not None and has_rows and (tokens is not None or own):
         return files.tensor(OWN_ROWS)[: target.vocab_size], tokens
-    rows = _frequent(target, tokenizer, options)
+    rows = _frequent(target, tokenizer, options) if tokens is None else tokens
     return (lm_head_of(target) if rows is None else lm_head_of(target)[rows]), rows
 
 
 def _own_tokens(files: HeadFiles, target: Checkpoint) -> Tensor | None:
-    """Return which tokens the head's own LM head is for, in the order of its rows; None for a head
-    that uses the target's."""
-    shape = files.shapes.get(OWN_ROWS)
+    """Return which tokens the head predicts, in the order of its LM head's rows; None for a head
+    that does not say."""
     offsets = files.shapes.get(OFFSETS)
-    if shape is None or offsets is None:
+    if offsets is None:
         return None
     tokens = torch.arange(offsets[0]) + files.tensor(OFFSETS).long()
     if KEPT in files.shapes:  # some publishers give the tokens themselves
         kept = files.tensor(KEPT).bool().nonzero().flatten()
         tokens = kept if kept.equal(files.tensor(OFFSETS).long()) else tokens
     in_order = bool((tokens.diff() > 0).all() and (tokens >= 0).all())
-    if not len(tokens) or shape != (len(tokens), target.hidden_size) or not in_order:
+    fits = files.shapes.get(OWN_ROWS) in (None, (len(tokens), target.hidden_size))
+    if not len(tokens) or not fits or not in_order:
         raise DamagedModel(files.name, OFFSETS, f"does not fit the rows of {OWN_ROWS}")
     if int(tokens[-1]) >= target.vocab_size:
         raise UnsupportedModel(files.name, f"it predicts tokens that {target.name} does not have")

@@ -156,6 +156,18 @@ def test_a_head_with_a_vocabulary_of_its_own_predicts_no_other_tokens(target, tm
     torch.testing.assert_close(guess.logits[tokens], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_head_may_name_the_tokens_whose_rows_are_the_target_s(target, tmp_path):
+    tokens = torch.tensor([3, 4, 9, 30, 31, 80])
+    save_eagle(tmp_path / "head", more={"d2t": tokens - torch.arange(6)})
+    draft = load(tmp_path / "head", target)
+    assert draft.vocab == 6
+    [guess] = drafted(draft, 1)
+    reference = Reference(EAGLE, target_tensors(target), target_tensors(tmp_path / "head"))
+    [expected] = reference.read(OUTPUTS, tuple(TEXT))
+    torch.testing.assert_close(guess.logits[tokens], expected[tokens], rtol=1e-3, atol=1e-3)
+    assert int((guess.logits > float("-inf")).sum()) == 6
+
+
 def test_the_most_frequent_rows_of_the_target_s_lm_head_are_enough(target, tmp_path, monkeypatch):
     save_eagle(tmp_path / "head")
     whole = load(tmp_path / "head", target)
