@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from swarm.decoding.acceptance import SourceAcceptance
 from swarm.decoding.decoder import FinishReason
 from swarm.decoding.policy import PlainReason
 from swarm.decoding.rules.rule import Origin
@@ -195,6 +196,9 @@ class Stats:
     share: TimeShare | None = None  # of the text's time; None if no token was decided
     # mean time from taking an answer to having decided, the prompt's left out; None without answers
     judge_ms: float | None = None
+    # first choices of each source of drafts that were decided and kept, by their distance behind
+    # the last answer (`swarm.decoding.acceptance`)
+    acceptance_by_source: tuple[SourceAcceptance, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """``swarm bench``: measure all ways of decoding on a user's own swarm."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Console
 from rich.progress import Progress
 
 from swarm.bench.compare import Comparison, compare
 from swarm.bench.figures import WayFigures, all_figures
+from swarm.bench.prompts import fitting_prompts
 from swarm.bench.show import in_words, markdown, show_table
 from swarm.bench.ways import Way, ways_of
 from swarm.client.client import SwarmClient
@@ -17,6 +18,7 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.request import Options
+from swarm.util.prompt_files import Prompt
 
 WARM_UP_TOKENS = 8  # of each way, not measured: they warm links, caches and the draft's calibration
 
@@ -39,7 +41,7 @@ class BenchSettings:
     model: str
     draft: str | None
     network: Network
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     max_new_tokens: int
     plain_tokens: int
     link_ms: float = 0.0
@@ -50,11 +52,21 @@ class BenchSettings:
 
     @property
     def ways(self) -> tuple[Way, ...]:
+        """All ways of decoding with this draft."""
         return ways_of(self.draft is not None, self.lookup)
 
 
-async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparison]:
+async def measure(
+    settings: BenchSettings,
+    ways: Sequence[Way],
+    *,
+    peers: Collection[str] = (),
+    quiet: bool = False,
+) -> list[Comparison]:
     """Decode each prompt in all ways before the next, with a progress bar in a terminal.
+
+    Args:
+        peers: ids of the peers that the chain may have; all of the swarm if there are none.
 
     Raises:
         SwarmError: what `SwarmClient` raises.
@@ -66,12 +78,13 @@ async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparis
         link_ms=settings.link_ms,
         identity=settings.identity,
         audit_rate=0.0,
+        allow=peers,
         head=settings.head,
         **asdict(settings.compute),
     ) as client:
         return await decode_all(
             client,
-            settings.ways,
+            ways,
             settings.prompts,
             max_new_tokens=settings.max_new_tokens,
             plain_tokens=settings.plain_tokens,
@@ -82,26 +95,40 @@ async def measure(settings: BenchSettings, quiet: bool = False) -> list[Comparis
 async def decode_all(
     client: SwarmClient,
     ways: Sequence[Way],
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     plain_tokens: int,
     quiet: bool = False,
 ) -> list[Comparison]:
-    """Decode each prompt in all ways with an open client, after a warm-up."""
+    """Decode each prompt in all ways with an open client, after a warm-up.
+
+    Prompts that are too long for the model are left out, unless all are.
+
+    Raises:
+        PromptTooLong: if all prompts are too long.
+    """
     console = Console(stderr=True)
     shown = console.is_terminal and not quiet
     with Progress(console=console, transient=True, disable=not shown) as bar:
-        job = bar.add_task("prompts", total=len(prompts))
+        fitting = fitting_prompts(client, prompts, max_new_tokens)
+        if left_out := len(prompts) - len(fitting):
+            console.print(f"{left_out} prompts are too long for the model, and are left out")
+        job = bar.add_task("prompts", total=len(fitting))
         for way in ways:
             options: Options = {**way.options, "max_new_tokens": WARM_UP_TOKENS}
-            await client.generate(prompts[0], **options)
+            await client.generate(fitting[0][1], **options)
         comparisons = []
-        for prompt in prompts:
+        for prompt, ids in fitting:
             comparison = await compare(
-                client, prompt, ways, max_new_tokens=max_new_tokens, plain_tokens=plain_tokens
+                client,
+                prompt.text,
+                ways,
+                max_new_tokens=max_new_tokens,
+                plain_tokens=plain_tokens,
+                ids=ids,
             )
-            comparisons.append(comparison)
+            comparisons.append(replace(comparison, kind=prompt.kind))
             bar.advance(job)
         return comparisons
 

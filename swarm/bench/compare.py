@@ -13,10 +13,15 @@ from swarm.request import Options
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt, decoded plainly and in other ways, by their names."""
+    """One prompt, decoded plainly and in other ways, by their names.
+
+    Attributes:
+        kind: of work that the prompt asks for.
+    """
 
     prompt: str
     ways: dict[str, Generation]
+    kind: str = "prompt"
 
     @property
     def plain(self) -> Generation:
@@ -53,7 +58,8 @@ class Comparison:
             for way in self.ways
         }
         ways = {way: {**generation.as_dict(), **more[way]} for way, generation in self.ways.items()}
-        return {"prompt": self.prompt, "ways": ways, "identical": all(map(self.agrees, self.ways))}
+        identical = all(map(self.agrees, self.ways))
+        return {"prompt": self.prompt, "kind": self.kind, "ways": ways, "identical": identical}
 
 
 async def _unseen(way: str, piece: Piece) -> None:
@@ -68,6 +74,7 @@ async def compare(
     max_new_tokens: int,
     plain_tokens: int | None = None,
     show: Callable[[str, Piece], Awaitable[None]] = _unseen,
+    ids: Sequence[int] | None = None,
 ) -> Comparison:
     """Decode ``prompt`` in one way after the other.
 
@@ -75,12 +82,13 @@ async def compare(
         ways: must contain the plain one.
         plain_tokens: a shorter length for the plain text, whose speed does not depend on it.
         show: called with every piece and the name of its way.
+        ids: the token ids of the prompt; by default those of its text.
     """
     generations = {}
     for way in ways:
         most = plain_tokens if way is PLAIN and plain_tokens else max_new_tokens
         options: Options = {**way.options, "max_new_tokens": most}
-        stream = client.stream(prompt, **options)
+        stream = client.stream(prompt if ids is None else ids, **options)
         async for piece in stream:
             await show(way.name, piece)
         generations[way.name] = stream.result

@@ -7,6 +7,7 @@ from typing import Any
 
 from swarm.bench.compare import Comparison
 from swarm.bench.ways import PLAIN, Way
+from swarm.decoding.acceptance import SourceAcceptance, together
 from swarm.outputs import Stats, TimeShare
 
 
@@ -35,6 +36,7 @@ class WayFigures:
         judge_ms: until an answer is judged; None without answers.
         draft_ms: until a drafted line is one token longer; None if nothing was drafted.
         share: of the time of all texts, by what they waited for.
+        acceptance: of the drafts of all texts, by source and lag.
     """
 
     way: str
@@ -58,6 +60,7 @@ class WayFigures:
     judge_ms: float | None
     draft_ms: float | None
     share: TimeShare | None
+    acceptance: tuple[SourceAcceptance, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,6 +74,10 @@ def figures_from(plain: Mapping[str, Any]) -> WayFigures:
             **plain,
             "speedup_range": tuple(plain["speedup_range"]),
             "share": None if share is None else TimeShare(**share),
+            "acceptance": tuple(
+                SourceAcceptance(each["source"], tuple(each["judged"]), tuple(each["accepted"]))
+                for each in plain["acceptance"]
+            ),
         }
     )
 
@@ -108,6 +115,7 @@ def figures(comparisons: Sequence[Comparison], way: Way) -> WayFigures:
         judge_ms=_median(s.judge_ms for s in stats),
         draft_ms=_median(s.draft_ms_per_token for s in stats),
         share=_share(stats),
+        acceptance=together(s.acceptance_by_source for s in stats),
     )
 
 

@@ -78,5 +78,10 @@ def _with_threads(device: str, threads: int) -> str:
 
 def markdown(rows: Sequence[WayFigures]) -> str:
     """Return the same table for a document."""
-    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *map(cells, rows)]
+    return markdown_table(COLUMNS, [cells(row) for row in rows])
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for a document."""
+    lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

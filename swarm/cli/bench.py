@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
+    FILE,
     MAX_TOKENS,
     NO_MODEL,
     ModelName,
@@ -26,6 +28,7 @@ from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
     from swarm.model.compute import ComputeOptions
+    from swarm.util.prompt_files import Prompt
 
 LINK_MS = 20.0  # of a shape's links
 ALPHA = 0.8  # of a shape's draft
@@ -48,10 +51,13 @@ OF_A_SHAPE = Amount(texts=1, new_tokens=48, plain_tokens=16)  # some tokens a se
 class BenchOptions:
     """What is measured. None is the default of what is measured."""
 
-    draft: str | None
+    drafts: tuple[str, ...]
     no_draft: bool
     lookup: bool | None
-    prompts: tuple[str, ...]
+    all_drafts: bool
+    texts: tuple[str, ...]
+    prompts: Path | None
+    kinds: tuple[str, ...]
     count: int | None
     max_new_tokens: int | None
     plain_tokens: int | None
@@ -81,9 +87,14 @@ def _default(part: str) -> str:
 @click.argument("model", type=ModelName(), required=False)
 @click.option(
     "--draft",
+    "drafts",
+    multiple=True,
     type=ModelName(draft=True),
     metavar="PATH|mtp|none",
-    help="Draft model, or a head for MODEL; mtp is the one inside MODEL's own checkpoint.",
+    help=(
+        "Draft model, or a head for MODEL; mtp is the one inside MODEL's own checkpoint. With"
+        " --drafts it may be given several times."
+    ),
 )
 @click.option("--no-draft", is_flag=True, help="The same as --draft none, the default.")
 @click.option(
@@ -92,17 +103,36 @@ def _default(part: str) -> str:
     help="Also draft by looking up earlier text; the default without a draft model.",
 )
 @click.option(
+    "--drafts",
+    "all_drafts",
+    is_flag=True,
+    help="Compare sources of drafts instead: copies, each --draft, and each with copies.",
+)
+@click.option(
     "--prompt",
-    "prompts",
+    "texts",
     multiple=True,
     type=Text(),
     metavar="TEXT",
     help="Prompt instead of word problems; may be given several times.",
 )
 @click.option(
+    "--prompts",
+    type=FILE,
+    help="File of prompts, as Spec-Bench, GSM8K, HumanEval and IFEval are published.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=Text(),
+    metavar="KIND",
+    help="Of these prompts, take one kind of work, such as rag; may be given several times.",
+)
+@click.option(
     "--count",
     type=click.IntRange(1, 1000),
-    help=f"Word problems, or texts of a shape. {_default('texts')}",
+    help=f"Word problems, prompts of each kind, or texts of a shape. {_default('texts')}",
 )
 @click.option(
     "--max-new-tokens",
@@ -177,19 +207,20 @@ def _bench_swarm(
         "--without-head": options.without_head,
     }
     _refuse(of_shapes, "is for --shape")
-    draft = _draft(options)
+    drafts = _drafts(options)
+    amount = options.amount(OF_A_SWARM)
+    prompts = _prompts(options, amount.texts)
     net, identity = entrance()
     from swarm.bench import command
-    from swarm.demo.problems import problems  # any language model can continue word problems
+    from swarm.bench.drafts import measure_drafts
+    from swarm.bench.show_drafts import show_drafts
 
-    amount = options.amount(OF_A_SWARM)
-    word_problems = islice(problems(seed=6, held_out=True), amount.texts)
     settings = command.BenchSettings(
         model=locate(model),
-        draft=draft,
+        draft=drafts[0] if drafts else None,
         lookup=options.lookup,
         network=net,
-        prompts=options.prompts or tuple(problem.prompt for problem in word_problems),
+        prompts=prompts,
         max_new_tokens=amount.new_tokens,
         plain_tokens=amount.plain_tokens,
         link_ms=options.link_ms or 0.0,
@@ -197,16 +228,24 @@ def _bench_swarm(
         head=options.head,  # type: ignore[arg-type]  # one of the choices
         compute=compute,
     )
-    command.show(run(command.measure(settings, quiet=as_ == "json")), settings.ways, as_)
+    quiet = as_ == "json"
+    if options.all_drafts:
+        show_drafts(run(measure_drafts(settings, drafts, quiet=quiet)), as_)
+    else:
+        ways = settings.ways
+        command.show(run(command.measure(settings, ways, quiet=quiet)), ways, as_)
 
 
 def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as_: str) -> None:
     of_swarms = {
-        "--draft": options.draft,
+        "--draft": options.drafts,
         "--no-draft": options.no_draft,
         "--lookup": options.lookup is True,
         "--no-lookup": options.lookup is False,
-        "--prompt": options.prompts,
+        "--drafts": options.all_drafts,
+        "--prompt": options.texts,
+        "--prompts": options.prompts,
+        "--kind": options.kinds,
     }
     _refuse(of_swarms, "is not for --shape, which comes with its own draft and texts")
     from swarm.client.settings import ClientOptions
@@ -243,12 +282,30 @@ def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as
     show(run(shapes.measure_shape(settings, quiet=as_ == "json")), as_)
 
 
-def _draft(options: BenchOptions) -> str | None:
-    if options.draft in (None, NO_MODEL):
-        return None
-    if options.no_draft:
+def _drafts(options: BenchOptions) -> tuple[str, ...]:
+    """Return the draft models, without repetitions: one at most unless sources are compared."""
+    drafts = tuple(dict.fromkeys(locate(each) for each in options.drafts if each != NO_MODEL))
+    if drafts and options.no_draft:
         raise click.UsageError("give --draft or --no-draft, not both")
-    return locate(options.draft)
+    if len(drafts) > 1 and not options.all_drafts:
+        raise click.UsageError("give one --draft, or --drafts to compare several")
+    return drafts
+
+
+def _prompts(options: BenchOptions, count: int) -> "tuple[Prompt, ...]":
+    from swarm.demo.problems import problems  # any language model can continue word problems
+    from swarm.util.prompt_files import Prompt, read_prompts
+
+    if options.texts and options.prompts:
+        raise click.UsageError("give --prompt or --prompts, not both")
+    if options.kinds and not options.prompts:
+        raise click.UsageError("--kind is for --prompts")
+    if options.prompts:
+        return read_prompts(options.prompts, options.kinds, count)
+    word_problems = islice(problems(seed=6, held_out=True), count)
+    return tuple(
+        Prompt(text) for text in options.texts or (problem.prompt for problem in word_problems)
+    )
 
 
 def _refuse(given: Mapping[str, object], why: str) -> None:

@@ -170,6 +170,7 @@ class Meter:
             compute=facts.compute,
             share=self.path.share(),
             judge_ms=_mean(self.judge_s[1:] or self.judge_s) * 1e3 if self.judge_s else None,
+            acceptance_by_source=counts.acceptance.by_source,
         )
 
     @property

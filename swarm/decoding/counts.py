@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from swarm.decoding.acceptance import AcceptanceCounts
+from swarm.decoding.confidence import Guess
 from swarm.decoding.rules.rule import Decision
 
 
@@ -29,6 +31,7 @@ class Counts:
         judged_at: first choices judged, by their place since the last miss.
         kept_at: first choices accepted, likewise.
         histogram: loops by the number of drafted tokens they accepted.
+        acceptance: first choices of each source of drafts, by lag.
     """
 
     loops: int = 0
@@ -49,6 +52,7 @@ class Counts:
     judged_at: list[int] = field(default_factory=list)
     kept_at: list[int] = field(default_factory=list)
     histogram: list[int] = field(default_factory=list)
+    acceptance: AcceptanceCounts = field(default_factory=AcceptanceCounts)
 
     def count_loop(self, kept: int) -> None:
         """Count an answer that decided something and accepted ``kept`` drafted tokens."""
@@ -62,6 +66,11 @@ class Counts:
         self.sent += tokens
         self.in_flight += in_flight
         self.most_in_flight = max(self.most_in_flight, in_flight)
+
+    def count_vote(self, guess: Guess, right: bool) -> None:
+        """Count a guess at a place that was decided, if it was its source's first choice."""
+        if guess.rank == 0:
+            self.acceptance.count(guess.source.value, guess.lag, right)
 
     def count(self, decision: Decision, place: int) -> None:
         """Count the decision about the ``place``-th drafted position since the last miss."""

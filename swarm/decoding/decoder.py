@@ -362,7 +362,9 @@ class Decoder:
         choices = self.tree.tip.children
         for child in choices:
             for vote in child.votes:
-                self.confidence.observe(vote.guess, child.token == decision.token)
+                right = child.token == decision.token
+                self.confidence.observe(vote.guess, right)
+                self.counts.count_vote(vote.guess, right)
         sent_ahead = any(child.serial for child in choices)
         self._stream.root = self.tree.tip.serial
         tip = self.tree.advance(decision.token)

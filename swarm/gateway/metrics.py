@@ -25,6 +25,7 @@ from swarm.outputs import Audits, Stats
 MAX_POSITIONS = 32  # of a window that are counted by themselves: each is a series of its own
 MODEL = "model_name"
 CODE = "code"
+SOURCE = "source"
 FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 CLIENT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 TEXT_S = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -178,6 +179,10 @@ class _SpeculationMetrics:
             "Drafted tokens kept, by their place in a loop.",
             "position",
         )
+        self._judged_of = counter(
+            "swarm_drafts_judged", "First choices of a source of drafts that were decided.", SOURCE
+        )
+        self._accepted_of = counter("swarm_drafts_accepted", "Of these, those kept.", SOURCE)
 
     def add(self, model: str, stats: Stats) -> None:
         self._drafts.labels(model).inc(stats.loops)
@@ -185,6 +190,9 @@ class _SpeculationMetrics:
         self._accepted.labels(model).inc(stats.accepted_tokens)
         for position, kept in enumerate(kept_at(stats.acceptance_histogram)):
             self._accepted_at.labels(model, str(position)).inc(kept)
+        for each in stats.acceptance_by_source:
+            self._judged_of.labels(model, each.source).inc(sum(each.judged))
+            self._accepted_of.labels(model, each.source).inc(sum(each.accepted))
 
 
 class _AuditMetrics(Collector):

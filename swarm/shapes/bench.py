@@ -28,6 +28,7 @@ from swarm.shapes.client import ShapedClient
 from swarm.shapes.folder import file_bytes, write_draft, write_target
 from swarm.shapes.script import Guesser, Odds, Script, prompt_of
 from swarm.terminal.activity import activity
+from swarm.util.prompt_files import Prompt
 
 WAYS = (PLAIN, PAPERS_WINDOW, STREAMING, BRANCHES)
 PROMPT_TOKENS = 32
@@ -147,7 +148,7 @@ async def measure_shape(settings: ShapeSettings, quiet: bool = False) -> ShapeRe
                     clients[name] = await decode_all(
                         client,
                         WAYS,
-                        prompts(settings),
+                        [Prompt(text) for text in prompts(settings)],
                         max_new_tokens=settings.max_new_tokens,
                         plain_tokens=settings.plain_tokens,
                         quiet=quiet,

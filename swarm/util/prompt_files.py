@@ -84,7 +84,7 @@ def _prompt(entry: Mapping[str, Any]) -> Prompt | None:
     turns = entry.get("turns")
     if isinstance(turns, list) and turns and isinstance(turns[0], str):
         return Prompt(
-            _clean(turns[0]), "mt_bench" if kind in MT_BENCH else kind or "turns", question=True
+            _clean(turns[0]), "conversation" if kind in MT_BENCH else kind or "turns", question=True
         )
     if isinstance(question := entry.get("question"), str):
         return Prompt(_clean(question), kind or "question", question=True)

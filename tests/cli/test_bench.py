@@ -6,12 +6,17 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.comparisons import compared
+from swarm.bench import drafts
+from swarm.bench.drafts import ClientFigures, DraftsReport, ways_from
 from swarm.cli.main import app
+from swarm.demo import locate
 from swarm.shapes import bench
 from swarm.shapes.bench import ShapeResult, ShapeSettings
+from swarm.util.prompt_files import Prompt
 
 OF_SHAPES = (["--alpha", "0"], ["--peers", "2"], ["--before"], ["--without-head"])
 OF_SWARMS = (["--draft", "demo-draft"], ["--no-draft"], ["--lookup"], ["--no-lookup"])
+ADDRESS = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 SHAPE = ["--shape", "llama-3.1-8b"]
 
 
@@ -34,13 +39,53 @@ def test_options_of_shapes_are_refused_for_a_swarm(option):
     assert f"{option[0]} is for --shape" in refused("demo-target", *option)
 
 
-@pytest.mark.parametrize("option", [*OF_SWARMS, ["--prompt", "Hello"]], ids=lambda each: each[0])
+@pytest.mark.parametrize(
+    "option",
+    [*OF_SWARMS, ["--prompt", "Hello"], ["--kind", "rag"], ["--drafts"], ["--prompts", __file__]],
+    ids=lambda each: each[0],
+)
 def test_options_of_swarms_are_refused_for_a_shape(option):
     assert "is not for --shape" in refused(*SHAPE, *option)
 
 
 def test_a_draft_is_named_or_there_is_none():
     assert "not both" in refused("demo-target", "--draft", "demo-draft", "--no-draft")
+
+
+def test_several_drafts_are_for_comparing_sources():
+    said = refused("demo-target", "--draft", "demo-draft", "--draft", "demo-target")
+    assert "--drafts to compare" in said
+
+
+def test_prompts_are_given_or_read():
+    file = ["--prompts", __file__]
+    assert "not both" in refused("demo-target", *file, "--prompt", "Hello")
+    assert "--kind is for --prompts" in refused("demo-target", "--kind", "rag")
+    outcome = CliRunner().invoke(app, ["bench", "demo-target", *file])
+    assert "line 1, is no JSON object" in str(outcome.exception)
+
+
+def test_sources_are_compared_as_the_options_say(monkeypatch, tmp_path):
+    asked = []
+
+    async def measured(settings, drafts, *, quiet):
+        asked.append((settings, drafts, quiet))
+        ways = ways_from(None, "", copies=True)
+        return DraftsReport((ClientFigures(ways, (compared(ways),)),))
+
+    monkeypatch.setattr(drafts, "measure_drafts", measured)
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"category": "qa", "turns": ["Who?"]}\n{"category": "rag", "turns": ["x"]}\n')
+    drafts_given = ["--draft", "demo-draft", "--draft", "none", "--draft", "demo-target"]
+    prompts_given = ["--prompts", str(file), "--kind", "rag"]
+    arguments = ["demo-target", "--drafts", *drafts_given, *prompts_given]
+    outcome = CliRunner().invoke(app, ["bench", *arguments, "--bootstrap", ADDRESS, "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    assert [way["way"] for way in json.loads(outcome.stdout)["ways"]] == ["plain", "copies"]
+    [(settings, given, quiet)] = asked
+    assert given == (locate("demo-draft"), locate("demo-target"))
+    assert settings.prompts == (Prompt("x", "rag", question=True),)
+    assert quiet
 
 
 def test_an_unknown_shape_names_those_there_are():

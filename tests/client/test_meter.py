@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.client.meter import Meter, TextFacts
+from swarm.decoding.acceptance import SourceAcceptance
 from swarm.decoding.counts import Counts
 from swarm.outputs import Measured, RouteStop, StageTimes
 from swarm.routing.chain import Stage
@@ -161,6 +162,7 @@ def test_before_anything_happened_there_are_no_rates(meter):
 def test_what_a_rule_let_pass_is_told(meter):
     counts = Counts(accepted=5, relaxed=2, deficit_nats=0.7, rejected=3, key=1)
     counts.judged_at, counts.kept_at, counts.histogram = [4, 2], [3, 1], [1, 0, 2]
+    counts.acceptance.count("model", 2, True)
     stats = sum_up(meter, counts, exact=False, rule="adaptive:tau=1", draft_error="it broke")
     assert (stats.verification, stats.rule, stats.draft_error) == (
         "relaxed",
@@ -174,3 +176,4 @@ def test_what_a_rule_let_pass_is_told(meter):
         3,
     )
     assert (stats.acceptance_by_position, stats.acceptance_histogram) == ((0.75, 0.5), (1, 0, 2))
+    assert stats.acceptance_by_source == (SourceAcceptance("model", (0, 1), (0, 1)),)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.decoder_bench import STOP, STREAM, VOCABULARY, Target, decoder_for, run
+from swarm.decoding.acceptance import SourceAcceptance
 from swarm.decoding.confidence import Guess
 from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.policy import SpeculationPlan
@@ -407,6 +408,22 @@ def test_every_guess_at_a_place_is_learned_from():
     answer(decoder, window, 2)
     after = [decoder.confidence.chance(each) for each in (*right, wrong)]
     assert [now > then for now, then in zip(after, before, strict=True)] == [True, True, False]
+
+
+def test_first_choices_are_counted_by_source_and_lag():
+    decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=BOTH)
+    first = decoder.next_window()
+    decoder.propose(decoder.ask(), [copies(2, 3)])
+    decoder.propose(decoder.ask(), [[]])
+    ask = decoder.ask()
+    decoder.propose(ask, [guesses([4], 2) if path == () else [] for path in ask.paths])
+    second = decoder.next_window()
+    answer(decoder, first, 2)
+    answer(decoder, second, 5)
+    assert decoder.counts.acceptance.by_source == (
+        SourceAcceptance("copy", (1, 1), (1, 0)),
+        SourceAcceptance("model", (1,), (0,)),  # its second choice was right
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"prompt": []}, {"max_new_tokens": 0}, {"chunk": 1}])

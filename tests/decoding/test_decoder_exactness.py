@@ -210,6 +210,15 @@ class DecoderAgainstChain(RuleBasedStateMachine):
             for kept, judged in zip(counts.kept_at, counts.judged_at[1:], strict=False)
         )
         assert counts.held <= counts.sent
+        sources = counts.acceptance.by_source
+        assert {each.source for each in sources} <= {each.value for each in self.decoder.sources}
+        right = sum(sum(each.accepted) for each in sources)  # whether a rule judged it or not
+        assert counts.accepted <= right <= len(self.decisions) * len(self.decoder.sources)
+        assert all(
+            kept <= judged
+            for each in sources
+            for kept, judged in zip(each.accepted, each.judged, strict=True)
+        )
 
     @invariant()
     def the_tree_knows_what_was_sent_and_what_may_grow(self):

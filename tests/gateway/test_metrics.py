@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from helpers.text_stats import text_stats, time_share
+from swarm.decoding.acceptance import SourceAcceptance
 from swarm.gateway.admission import AdmissionControl
 from swarm.gateway.metrics import MAX_POSITIONS, Metrics, kept_at
 from swarm.outputs import Audits
@@ -12,6 +13,20 @@ def test_places_of_kept_tokens_follow_from_how_many_each_loop_kept():
     assert kept_at((2, 0, 3, 1)) == [4, 4, 1]  # three loops kept two tokens, and one kept three
     assert kept_at(()) == kept_at((5,)) == []
     assert len(kept_at((0,) * 100)) == MAX_POSITIONS
+
+
+def test_drafts_are_counted_by_their_source():
+    metrics = Metrics(AdmissionControl())
+    counted = (SourceAcceptance("copy", (2, 1), (1, 1)), SourceAcceptance("model", (9,), (5,)))
+    for _ in range(2):
+        stats = text_stats(drafted_tokens=12, acceptance_by_source=counted)
+        metrics.finished("tiny", stats, 1.0)
+    assert {
+        'swarm_drafts_judged_total{model_name="tiny",source="copy"} 6.0',
+        'swarm_drafts_accepted_total{model_name="tiny",source="copy"} 4.0',
+        'swarm_drafts_judged_total{model_name="tiny",source="model"} 18.0',
+        'swarm_drafts_accepted_total{model_name="tiny",source="model"} 10.0',
+    } <= set(metrics.text().decode().splitlines())
 
 
 @dataclass

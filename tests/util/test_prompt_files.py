@@ -24,7 +24,10 @@ def lines(folder, *entries):
             {"question_id": 1, "category": "rag", "turns": ["Who?", "Why?"]},
             Prompt("Who?", "rag", question=True),
         ),
-        ({"category": "coding", "turns": ["Sort."]}, Prompt("Sort.", "mt_bench", question=True)),
+        (
+            {"category": "coding", "turns": ["Sort."]},
+            Prompt("Sort.", "conversation", question=True),
+        ),
         ({"question": "How many?", "answer": "7"}, Prompt("How many?", "question", question=True)),
         ({"prompt": "def f():", "entry_point": "f"}, Prompt("def f():", "program")),
         ({"key": 1, "prompt": "Write."}, Prompt("Write.", "prompt", question=True)),
