@@ -208,8 +208,8 @@ class Reference:
         run_layer: runs one layer over ``[n, hidden]``, given its tensors, their prefix and its
             positions.
         answered: how many of the target's answers the last call knew.
-        read_by: the feature that the last token of every line was read by.
-        states: of every line that was read.
+        read_by: of every line that was read since, the feature that its last token was read by.
+        states: of every line that was ever read.
     """
 
     names: Names
@@ -246,23 +246,20 @@ class Reference:
         """The logits behind some lines, after a call of a drafter that knows the target's answers
         at the first tokens of the text.
 
-        With newer answers than the last call all lines are read anew, and those with them that can
-        be read by what was known before. Then the others are read, one token after the other.
+        With newer answers than the last call, all that leads to these lines is read anew: in one
+        pass what can be read by states that were known before, and then the rest, one token after
+        the other.
         """
-        missing = [
-            end[:size]
-            for end in ends
-            for size in range(2, len(end) + 1)
-            if end[:size] not in self.states
-        ]
-        anew = list(self.states) if len(outputs) > self.answered else []
+        if len(outputs) > self.answered:
+            self.answered = len(outputs)
+            self.read_by.clear()
+        leading = {end[:size] for end in ends for size in range(2, len(end) + 1)}
+        missing = leading - self.read_by.keys()
         answered = len(outputs) + 1  # lines of so many tokens are read by true features alone
-        ready = [line for line in missing if len(line) <= answered or line[:-1] in self.states]
-        self.answered = len(outputs)
-        self._read({*anew, *ready}, outputs)
-        for line in sorted(missing, key=len):
-            if line not in self.states:
-                self._read({line}, outputs)
+        ready = {line for line in missing if len(line) <= answered or line[:-1] in self.states}
+        self._read(ready, outputs)
+        for line in sorted(missing - ready, key=len):
+            self._read({line}, outputs)
         return [self.logits(self.states[end]) for end in ends]
 
     def _read(self, lines: set[tuple[int, ...]], outputs: list[Tensor]) -> None:

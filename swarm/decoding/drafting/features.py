@@ -9,8 +9,8 @@ the head has read so lies in its cache in two parts::
                         root
 
 An answer settles the tokens that it decides. They are read again by their true features, in one
-pass together with what is still in flight behind them, which keeps the states that it was read by
-(the glue pass of Kumar et al. 2026, "Speculative speculative decoding", arXiv 2603.03251). So
+pass with what leads from them to the next drafts, which is read by the states that the head had
+there (the glue pass of Kumar et al. 2026, "Speculative speculative decoding", arXiv 2603.03251). So
 attention sees the newer keys at once, and nothing is replayed token by token.
 """
 
@@ -30,7 +30,6 @@ from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.wire.token_tree import Placement
 
 READ_TOKENS = 256  # of a text in a pass, whose memory grows with them
-MAX_IN_FLIGHT = 512  # tokens that are read again in one pass
 MAX_STEPS = 8  # passes for one path: tokens that others drafted are read one after the other
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ class _Token:
         state: the head's, once it has read the token.
         sees: while it is in flight, the rows behind the root that it attends to: bit ``i`` is the
             row ``i`` behind the root's. 0 for the root.
-        row: whether it has a row behind the root.
+        era: of the drafter when it was read: it has a row as long as that lasts.
     """
 
     token: int
@@ -87,7 +86,7 @@ class _Token:
     feature: Tensor | None = None
     state: Tensor | None = None
     sees: int = 0
-    row: bool = False
+    era: int = -1
     children: dict[int, "_Token"] = field(default_factory=dict)  # by token
 
     def child(self, token: int) -> "_Token":
@@ -149,6 +148,7 @@ class FeatureDrafter(Drafter):
         self._waiting: dict[int, Tensor] = {}  # by position: features of tokens behind the root
         self._settled = 0  # rows of the cache up to the root, its own included
         self._rows = 0  # behind them
+        self._era = 0  # a new one begins when tokens are settled
 
     @property
     def prompt_features(self) -> int:
@@ -295,42 +295,32 @@ class FeatureDrafter(Drafter):
     # What is read.
 
     def _reach(self, ends: Sequence[_Token], settling: Sequence[_Token]) -> None:
-        """Read what was settled, and the tokens up to some ends, as far as MAX_STEPS allows."""
+        """Read what was settled, and the tokens up to some ends, as far as MAX_STEPS allows.
+
+        Behind what is settled, all tokens lose their rows. Those that lead to the ends are read
+        again now, and others when they are wanted.
+        """
+        if settling:
+            self._era += 1
+            self._rows = 0
         while len(settling) > READ_TOKENS:
             self._read(settling[:READ_TOKENS], [])
             settling = settling[READ_TOKENS:]
-        again = self._in_flight(ends) if settling else []
         for _ in range(MAX_STEPS):
             ready = [token for token in self._unread(ends) if token.read_by is not None]
             if not (settling or ready):
                 break
-            self._read(settling, [*again, *ready])
-            settling = again = []
-
-    def _in_flight(self, ends: Sequence[_Token]) -> list[_Token]:
-        """Return the tokens that have rows behind the root, parents first.
-
-        If they are too many, those that do not lead to the ends lose their rows.
-        """
-        found = [each for each in _present(self._root).children.values() if each.row]
-        for token in found:
-            found += [each for each in token.children.values() if each.row]
-        if len(found) <= MAX_IN_FLIGHT:
-            return found
-        lead = {id(token) for end in ends for token in self._line(end)}
-        for token in found:
-            token.row = id(token) in lead
-        return [token for token in found if token.row]
+            self._read(settling, ready)
+            settling = []
 
     def _read(self, settling: Sequence[_Token], flying: Sequence[_Token]) -> None:
-        """Read tokens into rows: those behind the root anew, if there is something to settle.
+        """Read tokens into rows behind those that are there.
 
         Args:
-            settling: tokens of the text, which follow each other.
+            settling: tokens of the text, which follow each other; then there is no row behind the
+                root yet.
             flying: tokens behind them, parents first.
         """
-        if settling:
-            self._rows = 0
         first = self._rows
         for index, token in enumerate((*settling, *flying), first):
             token.sees = _present(token.parent).sees | 1 << index
@@ -347,7 +337,7 @@ class FeatureDrafter(Drafter):
         states = self.reader.read([token.token for token in tokens], features, placement)
         for token, state in zip(tokens, states, strict=True):
             token.state = state
-            token.row = True
+            token.era = self._era
         if settling:
             for token in flying:
                 token.sees >>= len(settling)
@@ -367,7 +357,7 @@ class FeatureDrafter(Drafter):
         """Return the tokens without rows that lead from the root to some ends, parents first."""
         found: dict[int, _Token] = {}
         for end in ends:
-            without = [token for token in self._line(end) if not token.row]
+            without = [token for token in self._line(end) if token.era != self._era]
             found.update((id(token), token) for token in reversed(without))
         return list(found.values())
 

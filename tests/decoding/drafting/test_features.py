@@ -255,19 +255,24 @@ def test_a_long_prompt_is_read_in_pieces(eagle, monkeypatch):
     assert drafter.reader.passes == [3, 3, 2]
 
 
-def test_too_much_in_flight_is_not_read_again(eagle, monkeypatch):
-    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 4)
+def test_branches_are_read_again_when_they_are_wanted(eagle):
+    """Not at each answer: only what leads to the drafts that are asked for."""
     text, outputs = some(9), outputs_of(12)
-    drafter = eagle.drafter()
+    drafter, reference = eagle.drafter(), eagle.reference()
     drafter.answered(text, features(outputs[:8]))
     [guess] = drafter.draft(text, 1)
-    paths = [(guess.token, token) for token, _ in guess.others]
-    drafter.draft_each(text, [(guess.token, *some(1, seed)) for seed in range(9)], 1)
+    reference.read(outputs[:8], tuple(text))
+    main, other = guess.token, guess.others[0][0]
+    lines = [(main, 5), (main, 6), (main, 5, 7), (other,)]
+    drafter.draft_each(text, lines, 1)
+    reference.read(outputs[:8], *((*text, *line) for line in lines))
     drafter.reader.forget()
-    text.append(guess.token)
+    text.append(main)
     drafter.answered(text, features(outputs[:9], 8))
-    drafter.draft_each(text, [paths[0][1:]], 1)
-    assert drafter.reader.forget() == [2]
+    for path, read in (((5, 7), 3), ((6,), 1)):
+        [[guess]] = drafter.draft_each(text, [path], 1)
+        assert drafter.reader.forget() == [read]
+        check([guess], reference.read(outputs[:9], (*text, *path)))
 
 
 def test_many_tokens_of_others_are_not_caught_up_with_at_once(eagle):
