@@ -7,8 +7,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from swarm.chain.tap_book import TappedToken
 from swarm.decoding.candidates import CandidateRow
+from swarm.decoding.drafting.feature import TappedToken
 from swarm.decoding.windows import Window
 from swarm.outputs import Measured
 

@@ -6,29 +6,16 @@ layers that the session taps have been told.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from swarm.chain.members import ChainPeer
+from swarm.decoding.drafting.feature import TappedToken
 from swarm.wire.messages import Opened
 from swarm.wire.taps import TapTerms
 
 MAX_TOKENS = 1024  # whose outputs are told in part, or wait: the prompt's, and those in flight
-
-
-@dataclass(frozen=True)
-class TappedToken:
-    """A token's outputs of all tapped layers.
-
-    Attributes:
-        serial: of the token.
-        outputs: ``[layers, hidden]`` float32.
-    """
-
-    serial: int
-    outputs: Tensor
 
 
 class TapBook:

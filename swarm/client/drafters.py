@@ -1,10 +1,16 @@
 """Which drafters a request gets: the draft model, a lookup in the text, both, or none."""
 
-from collections.abc import Collection
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from swarm.client.models import ClientModels
-from swarm.decoding.drafting.drafter import Drafter, Source
+from swarm.decoding.ask import Ask
+from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.lookup import LookupDrafter
+from swarm.decoding.feature_book import FeatureBook
+from swarm.decoding.windows import ResumePoint
 from swarm.outputs import DrafterKind
 from swarm.request import Request
 
@@ -13,26 +19,86 @@ from swarm.request import Request
 # (docs/verification.md).
 LEAST_MATCH = 3
 MOST_MATCH = 6
+PREDICTED = 32  # positions of a prompt's end that a peer predicts for nothing but their states
+
+log = logging.getLogger(__name__)
 
 
-def make_drafters(models: ClientModels, request: Request) -> dict[Source, Drafter]:
+@dataclass(frozen=True)
+class Draft:
+    """A drafter's answer to an `Ask`: a line for each of its nodes, or the error that ended it."""
+
+    guesses: Sequence[Sequence[Drafted]] = ()
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def draft_for(ask: Ask, drafter: Drafter | None) -> Draft:
+    """Draft for an `Ask`; nothing without a drafter."""
+    if drafter is None:
+        return Draft()
+    started = time.perf_counter()
+    try:
+        drafter.answered(ask.text, ask.features)
+        guesses = drafter.draft_each(ask.text, ask.paths, ask.count)
+    except Exception as error:
+        # Only guesses are missing. The result reports the error, and drafting is not retried.
+        log.warning("drafting failed, going on without: %r", error)
+        return Draft(error=f"{type(error).__name__}: {error}")
+    return Draft(guesses, time.perf_counter() - started)
+
+
+def make_drafters(
+    models: ClientModels, request: Request, heads: bool = True
+) -> dict[Source, Drafter]:
     """Return the drafters of one text, by their source, the cheapest first.
 
     A lookup costs the client nothing, and the peers positions where it is wrong, so one that was
     not requested needs a longer match.
+
+    Args:
+        heads: take a head that reads the target's states.
     """
     if request.window == 0:
         return {}
+    draft = models.draft
+    if draft is not None and draft.source is Source.FEATURES and not heads:
+        draft = None
     stop_ids = request.stop_ids(models.checkpoint)
     drafters: dict[Source, Drafter] = {}
     if request.lookup:
         drafters[Source.COPY] = LookupDrafter(2, MOST_MATCH, stop_ids)
-    elif request.lookup is None and models.draft is None:
+    elif request.lookup is None and draft is None:
         drafters[Source.COPY] = LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
-    if models.draft is not None:
-        drafter = models.draft.drafter(request.sampling, request.shaping, stop_ids)
-        drafters[models.draft.source] = drafter
+    if draft is not None:
+        drafters[draft.source] = draft.drafter(request.sampling, request.shaping, stop_ids)
     return drafters
+
+
+def head_failure(models: ClientModels, request: Request) -> str | None:
+    """Return why a head that reads the target's states is not to be asked; None if it may be, or
+    there is none."""
+    if models.draft is None or models.draft.source is not Source.FEATURES or request.window == 0:
+        return None
+    return models.confidence.calibration.failure or None
+
+
+def make_book(
+    models: ClientModels, drafters: Mapping[Source, Drafter], held: ResumePoint
+) -> FeatureBook | None:
+    """Return what keeps the target's states for a drafter that reads them, if there is one.
+
+    A client without a head is told predictions in place of the last layer's outputs. So it taps
+    that layer, and has its peer predict less of the prompt.
+    """
+    reading = next((each for each in drafters.values() if each.prompt_features), None)
+    if reading is None:
+        return None
+    count = reading.prompt_features or 0
+    if reading.taps or models.head is not None:
+        return FeatureBook(count, held.features, reading.taps)
+    last = models.checkpoint.num_layers - 1
+    return FeatureBook(min(count, PREDICTED), held.features, (last,), alone=True)
 
 
 def kind_of(sources: Collection[Source]) -> DrafterKind | None:

@@ -39,6 +39,10 @@ from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
 
 CANDIDATES = 64  # that a peer tells of each prediction: half a kilobyte, and rarely too few
+NO_TAPS = (
+    "a peer of the chain cannot tell what its layers give, and the head reads that; its software is"
+    " older"
+)
 OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
 
@@ -150,20 +154,23 @@ class GenerationStream:
             # before a session is taken: an error would lose it
             request.check_prompt(prompt, self._models.checkpoint)
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
-            if kept is not None and await self._agree(kept[0]):
+            if kept is not None:
                 session, held = kept
-                return TextSequence(self._models, prompt, request, held), session, held
+                sequence = TextSequence(self._models, prompt, request, held)
+                if await self._agree(session, sequence):
+                    return sequence, session, held
         sequence = TextSequence(self._models, prompt, request)
         return sequence, await self._open(sequence), NOTHING_HELD
 
-    async def _agree(self, session: ChainSession) -> bool:
+    async def _agree(self, session: ChainSession, sequence: TextSequence) -> bool:
         """Have the peers of a kept session answer by this text's terms; if one fails, close the
         session and return False."""
         try:
-            await session.agree(self._terms)
+            await session.agree(self._terms, sequence.taps)
         except ChainBroken:
             await session.close()
             return False
+        _use_taps(session, sequence)
         return True
 
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
@@ -206,6 +213,7 @@ class GenerationStream:
                 self._models.guard,
                 self._terms,
                 checkpoint.vocab_size,
+                sequence.taps,
             ),
         )
         try:
@@ -214,6 +222,7 @@ class GenerationStream:
             await session.close()
             raise
         sequence.branches = session.protocol.branches
+        _use_taps(session, sequence)
         return session
 
     async def _run(
@@ -283,6 +292,7 @@ class GenerationStream:
         self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer
     ) -> list[Piece]:
         if sequence.decoder.book is not None:
+            sequence.decoder.book.tapped(answer.taps)
             sequence.decoder.book.prompt(answer.windows, answer.hidden)
         taken = sequence.take(answer.windows, answer.measured, answer.at)
         if not taken:
@@ -325,6 +335,12 @@ class GenerationStream:
         while (node := sequence.decoder.undecided) is not None:
             assert node.told is not None
             sequence.decide_told([node], [await session.refine(node.serial, node.told)])
+
+
+def _use_taps(session: ChainSession, sequence: TextSequence) -> None:
+    """Have a text do without a head whose layers the chain does not tell the outputs of."""
+    if sequence.taps is not None and session.protocol.taps is None:
+        sequence.leave_head(NO_TAPS)
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

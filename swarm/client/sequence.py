@@ -1,16 +1,21 @@
 """The client's side of one generation: drafter, decoder, head and text, without any network."""
 
-import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
-from swarm.client.drafters import kind_of, make_drafters
+from swarm.client.drafters import (
+    Draft,
+    draft_for,
+    head_failure,
+    kind_of,
+    make_book,
+    make_drafters,
+)
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
@@ -19,26 +24,15 @@ from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
-from swarm.decoding.drafting.drafter import Drafted
-from swarm.decoding.feature_book import FeatureBook
+from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
 from swarm.request import Request
+from swarm.wire.taps import TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A drafter's answer to an `Ask`: a line for each of its nodes, or the error that ended it."""
-
-    guesses: Sequence[Sequence[Drafted]] = ()
-    seconds: float = 0.0
-    error: str | None = None
 
 
 class _Written(NamedTuple):
@@ -78,8 +72,7 @@ class TextSequence:
         self.cached_tokens = len(held.tokens)
         self.branches = True
         self.policy = request.policy()
-        drafters = make_drafters(models, request)
-        prompt_features = max((each.prompt_features or 0 for each in drafters.values()), default=0)
+        drafters = make_drafters(models, request, heads=head_failure(models, request) is None)
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),
@@ -90,12 +83,12 @@ class TextSequence:
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
             held=held,
-            book=FeatureBook(prompt_features, held.features) if prompt_features else None,
+            book=make_book(models, drafters, held),
         )
         self.decoder.verifier.likelihoods = request.logprobs is not None
         self.drafters = drafters
         self.drafter_kind = kind_of(drafters)
-        self.draft_error: str | None = None
+        self.draft_error = head_failure(models, request)
         self.pieces: list[Piece] = []
         self.meter = Meter()
         self._texts = Detokenizer(models.tokenizer, prompt)
@@ -110,6 +103,18 @@ class TextSequence:
 
     # Drafting.
 
+    @property
+    def taps(self) -> TapTerms | None:
+        """Which outputs of the target's layers the chain should tell."""
+        book = self.decoder.book
+        return TapTerms(layers=book.taps) if book is not None and book.taps else None
+
+    def leave_head(self, why: str) -> None:
+        """Go on without a head that reads the target's states; ``why`` is reported."""
+        if Source.FEATURES in self.drafters:
+            self.draft_error = why
+            self.drafters = make_drafters(self.models, self.request, heads=False)
+
     def ask(self) -> Ask | None:
         """Return what to draft now, if anything, for `draft`, whose result goes to `propose`."""
         self._replan()
@@ -123,18 +128,7 @@ class TextSequence:
 
         It touches only the drafter, and may run in a thread of its own.
         """
-        drafter = self.drafters.get(ask.source)
-        if drafter is None:
-            return Draft()
-        started = time.perf_counter()
-        try:
-            drafter.answered(ask.text, ask.features)
-            guesses = drafter.draft_each(ask.text, ask.paths, ask.count)
-        except Exception as error:
-            # Only guesses are missing. The result reports the error, and drafting is not retried.
-            log.warning("drafting failed, going on without: %r", error)
-            return Draft(error=f"{type(error).__name__}: {error}")
-        return Draft(guesses, time.perf_counter() - started)
+        return draft_for(ask, self.drafters.get(ask.source))
 
     def propose(self, ask: Ask, draft: Draft) -> None:
         """Take a draft. A drafter that fails is not asked again; the generation goes on."""
@@ -175,6 +169,8 @@ class TextSequence:
         return self.decoder.pause_ms / 1e3
 
     def _replan(self) -> None:
+        if failure := head_failure(self.models, self.request):
+            self.leave_head(failure)
         self.decoder.sources = tuple(self.drafters)
         if not self.drafters:
             self.decoder.plan = SpeculationPlan(reason=self._no_drafter)

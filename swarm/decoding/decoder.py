@@ -240,6 +240,8 @@ class Decoder:
 
     def _send(self, unread: int, nodes: Sequence[DraftNode]) -> Window:
         window = self._stream.send(self.tree, nodes, unread)
+        if self.book is not None:
+            self.book.sent(window, nodes)
         if nodes:
             if nodes[0] is self.tree.tip:
                 self.counts.waits += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.decoding.draft_tree import DraftNode, DraftTree
-from swarm.decoding.drafting.feature import Feature
+from swarm.decoding.drafting.feature import Feature, TappedToken
 from swarm.decoding.windows import Window
 
 # More than a tree and a prompt's end. If a drafter is not asked for as long, the oldest are lost.
@@ -42,10 +42,22 @@ class FeatureBook:
         count: how many of the last positions are kept for a text that goes on from this one; as
             many positions of a prompt's end are answered.
         known: features of the beginning of the prompt.
+        taps: layers whose outputs come in place of answers (`tapped`); none for answers.
+        alone: the only tap is the last layer, whose outputs are what answers would be.
     """
 
-    def __init__(self, count: int, known: Iterable[Feature] = ()) -> None:
+    def __init__(
+        self,
+        count: int,
+        known: Iterable[Feature] = (),
+        taps: tuple[int, ...] = (),
+        alone: bool = False,
+    ) -> None:
         self.count = count
+        self.taps = taps
+        self._alone = alone
+        # Of tokens whose outputs are awaited, by serial: where they lie in the text.
+        self._places: dict[int, DraftNode | int] = {}
         self._answers: deque[_Answer] = deque(maxlen=max(MAX_KEPT, count))
         self._answers += (_Answer(each.position, each.output) for each in known)
         self._lent: list[_Answer] = []  # given by the last `take`
@@ -56,14 +68,41 @@ class FeatureBook:
 
     def prompt(self, windows: Sequence[Window], outputs: Tensor) -> None:
         """Note the answers ``[rows, hidden]`` to some windows, as far as they are the prompt's."""
+        if self.taps:
+            return
         for row, position in _prompt_rows(windows):
             self._answers.append(_Answer(position, outputs[row].clone()))
 
     def answered(self, nodes: Sequence[DraftNode], outputs: Tensor) -> None:
         """Note the answers ``[len(nodes), hidden]`` at some nodes."""
+        if self.taps:
+            return
         for node, output in zip(nodes, outputs, strict=True):
             # A copy: a view of the row would keep the whole answer.
             self._answers.append(_Answer(node, output.clone()))
+
+    def sent(self, window: Window, nodes: Sequence[DraftNode]) -> None:
+        """Note where the tokens of a window lie whose outputs will be told.
+
+        Args:
+            nodes: its last tokens; the others are the prompt's.
+        """
+        if not self.taps:
+            return
+        prompt = len(window.tokens) - len(nodes)
+        for index in range(prompt - window.features, prompt):
+            self._places[window.first + index] = window.position + index
+        self._places |= {node.serial: node for node in nodes}
+        for serial in list(self._places)[:-MAX_KEPT]:
+            del self._places[serial]
+
+    def tapped(self, tokens: Iterable[TappedToken]) -> None:
+        """Note what the tapped layers gave at some tokens that were sent."""
+        for token in tokens:
+            at = self._places.pop(token.serial, None)
+            if at is not None:
+                output = token.outputs[0] if self._alone else token.outputs
+                self._answers.append(_Answer(at, output))
 
     def take(self, tree: DraftTree) -> tuple[Feature, ...]:
         """Return what the drafter does not have, where ``tree`` is behind the text."""

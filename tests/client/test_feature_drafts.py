@@ -15,6 +15,7 @@ from helpers.loopback import soon
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.client import sequence
+from swarm.decoding import calibration
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.feature_book import FIRST_ANSWERED
@@ -36,6 +37,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "penalty": {**HOT, "repetition_penalty": 1.3},
 }
 PLAIN = {"window": 0}
+
+
+@pytest.fixture(autouse=True)
+def _random_heads_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "ENOUGH", 10**9)
 
 
 @pytest.fixture(scope="module")

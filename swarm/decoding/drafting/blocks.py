@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.drafting.vocabulary import Vocabulary
@@ -238,4 +238,4 @@ class BlockDrafter(Drafter):
         ranked = self.sampling.rank(logits, positions, CHOICES)
         for row, ((token, confidence), *others) in zip(logits, ranked, strict=True):
             # A copy: a view of one leaf's row would keep the rows of all leaves.
-            yield Drafted(token, row.clone(), confidence, tuple(others))
+            yield Drafted(token, row.clone(), confidence, tuple(others), Source.FEATURES)

@@ -1,8 +1,21 @@
-"""What a drafter is told of the target's answers."""
+"""What a drafter is told of the target."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TappedToken:
+    """What some layers of the target gave at a token.
+
+    Attributes:
+        serial: of the token (`swarm.wire.token_tree`).
+        outputs: ``[layers, hidden]`` float32.
+    """
+
+    serial: int
+    outputs: Tensor
 
 
 @dataclass(frozen=True, eq=False)

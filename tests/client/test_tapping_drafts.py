@@ -1,0 +1,205 @@
+"""Drafts by heads that read several layers: over real peers, and texts stay exact."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from helpers.feature_heads import save_eagle
+from helpers.loopback import soon
+from helpers.models import LAYERS
+from helpers.strikes import killing
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+from helpers.tapping_heads import TAPS, save_dspark, save_specforge
+from swarm.decoding import calibration
+from swarm.decoding.confidence import Confidence
+from swarm.decoding.drafting.blocks import BlockDrafter
+from swarm.decoding.drafting.feature import Feature
+from swarm.decoding.drafting.features import FeatureDrafter
+from swarm.decoding.feature_book import FIRST_ANSWERED
+from swarm.model.compute import ComputeOptions
+from swarm.model.draft_choice import load_any_draft
+from swarm.outputs import Generation
+
+# The noise decides nearly everything, and the draft has the same: so even a random head is right.
+HOT = {"temperature": 8.0, "seed": 5}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"temperature": 0.7, "seed": 5},
+    "hot": HOT,
+    "hot window": {**HOT, "depth": 1, "window": 4},
+}
+PLAIN = {"window": 0}
+HEADS = {"EAGLE-3": save_specforge, "DSpark": save_dspark}
+Told = list[tuple[tuple[int, ...], Feature]]
+
+
+@pytest.fixture(autouse=True)
+def _random_heads_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "ENOUGH", 10**9)
+
+
+def with_draft(material: Material, folder: Path) -> Material:
+    options = ComputeOptions(device="cpu", draft_dtype="float32")
+    models = material.models
+    draft = load_any_draft(str(folder), material.checkpoint, models.tokenizer, options)
+    return replace(material, models=replace(models, draft=draft, confidence=Confidence()))
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def with_head(
+    request: pytest.FixtureRequest, material: Material, tmp_path_factory: pytest.TempPathFactory
+) -> Material:
+    return with_draft(material, HEADS[request.param](tmp_path_factory.mktemp("head")))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What the drafters of some texts were told."""
+    noted: Told = []
+    for drafter in (FeatureDrafter, BlockDrafter):
+
+        def note(self: Any, text: Any, features: Any, answered: Any = drafter.answered) -> None:
+            noted.extend((tuple(text), feature) for feature in features)
+            answered(self, text, features)
+
+        monkeypatch.setattr(drafter, "answered", note)
+    return noted
+
+
+@pytest.fixture(scope="module")
+def outputs(material: Material) -> Callable[[tuple[int, ...]], Tensor]:
+    """Return the outputs ``[n, layers, hidden]`` of all layers of the whole target."""
+    folder = Path(material.checkpoint._source.path)  # type: ignore[attr-defined]
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    caught: list[Tensor] = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda *each: caught.append(each[2]))
+
+    @torch.inference_mode()
+    def run(tokens: tuple[int, ...]) -> Tensor:
+        caught.clear()
+        model(torch.tensor([tokens]))
+        return torch.stack([each.reshape(len(tokens), -1) for each in caught], dim=1)
+
+    return run
+
+
+def positions(told: Told) -> list[int]:
+    return sorted({feature.position for _, feature in told if not feature.path})
+
+
+def assert_as_computed(told: Told, text: tuple[int, ...], whole: Tensor) -> None:
+    """What was told are the tapped layers' outputs, in eight bits."""
+    for _, feature in told:
+        if not feature.path:
+            expected = whole[feature.position, list(TAPS)]
+            assert feature.output.shape == expected.shape
+            assert (feature.output - expected).norm() < 0.05 * expected.norm()
+
+
+async def write(swarm: Swarm, **options: Any) -> Generation:
+    return await soon(swarm.write(**options))
+
+
+async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        for name, options in REQUESTS.items():
+            sampling = {key: options[key] for key in options.keys() & {"temperature", "seed"}}
+            plain = await write(swarm, **sampling, **PLAIN)
+            text = await write(swarm, **options)
+            assert text.token_ids == plain.token_ids, name
+            assert text.stats.draft_error is None
+            assert text.stats.drafted_tokens > 0, name
+            assert text.stats.bytes_received > plain.stats.bytes_received
+            if "hot" in name:
+                assert text.stats.accepted_tokens > NEW / 4, name
+
+
+@pytest.mark.parametrize("stages", [(), (1,), (0, 1, 2)], ids=str)
+async def test_whatever_fails_the_drafter_gets_what_the_layers_gave(
+    stages: tuple[int, ...],
+    with_head: Material,
+    told: Told,
+    outputs: Callable[[tuple[int, ...]], Tensor],
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
+        plain = await write(swarm, **HOT, **PLAIN)
+        text = await write(swarm, strike=killing(*stages) if stages else None, **HOT)
+    assert text.token_ids == plain.token_ids
+    line = (*PROMPT, *text.token_ids)
+    assert_as_computed(told, line, outputs(line))
+    known = positions(told)
+    assert known[-1] > len(PROMPT) + NEW / 2
+    if not stages:
+        assert known == list(range(FIRST_ANSWERED, known[-1] + 1))
+
+
+async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
+    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        first = await write(swarm, **HOT, keep=True)
+        prompt = [*PROMPT, *first.token_ids, 11, 12, 13]
+        plain = await write(swarm, prompt=prompt, **HOT, **PLAIN, keep=True)
+        assert plain.stats.cached_tokens > 0
+        told.clear()
+        # the session is that of the plain text, and its peers tell outputs again
+        prompt = [*prompt, *plain.token_ids, 14]
+        second = await write(swarm, prompt=prompt, **HOT, keep=True)
+    assert second.stats.cached_tokens > 0
+    line = (*prompt, *second.token_ids)
+    assert_as_computed(told, line, outputs(line))
+    assert positions(told)[-1] > len(prompt)
+
+
+async def test_older_peers_leave_the_text_without_the_head(
+    with_head: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        monkeypatch.setattr(swarm.up[1].span, "taps", False, raising=False)
+        plain = await write(swarm, **HOT, **PLAIN)
+        text = await write(swarm, **HOT)
+    assert text.token_ids == plain.token_ids
+    assert text.stats.draft_error is not None
+    assert "cannot tell what its layers give" in text.stats.draft_error
+
+
+async def test_a_client_without_a_head_taps_the_last_layer(
+    material: Material,
+    told: Told,
+    outputs: Callable[[tuple[int, ...]], Tensor],
+    tmp_path: Path,
+) -> None:
+    lacking = with_draft(material, save_eagle(tmp_path / "head")).without_head
+    async with swarm_of(lambda: Swarm(lacking), *STAGES) as swarm:
+        plain = await write(swarm, **HOT, **PLAIN)
+        text = await write(swarm, **HOT)
+    assert text.token_ids == plain.token_ids
+    assert text.stats.draft_error is None
+    assert text.stats.drafted_tokens > 0
+    line = (*PROMPT, *text.token_ids)
+    whole = outputs(line)
+    assert positions(told)[-1] > len(PROMPT) + NEW / 2
+    for _, feature in told:
+        if not feature.path:
+            expected = whole[feature.position, LAYERS - 1]
+            assert (feature.output - expected).norm() < 0.05 * expected.norm()
+
+
+async def test_a_head_that_was_not_trained_for_this_is_left_with_one_sentence(
+    with_head: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "ENOUGH", 24)
+    fresh = replace(with_head, models=replace(with_head.models, confidence=Confidence()))
+    async with swarm_of(lambda: Swarm(fresh), *STAGES) as swarm:
+        plain = await write(swarm, **PLAIN)
+        texts = [await write(swarm) for _ in range(3)]
+    assert {text.token_ids for text in texts} == {plain.token_ids}
+    assert texts[0].stats.drafted_tokens > 0
+    assert "does not read what it was trained on" in (texts[-1].stats.draft_error or "")
