@@ -46,7 +46,8 @@ class Options(TypedDict, total=False):
     # choices of the draft for one place that are sent at most, if it streams; 1 is the first alone
     branches: int
     verify: str  # the rule that judges drafted tokens, "strict" or such as "adaptive:tau=0.5"
-    # draft by looking up earlier text, too; None: only if there is no draft model
+    # draft what followed the same tokens before, too; None: without a draft model only where that
+    # is likely enough to be worth the peers' time
     lookup: bool | None
     temperature: float  # 0 is greedy
     top_k: int  # 0 and -1 keep all tokens

@@ -33,7 +33,7 @@ class BenchSettings:
             on it.
         link_ms: emulated one-way delay of everything that the client sends.
         identity: None for a new one.
-        lookup: whether to look tokens up in earlier text, too; None does without a draft model.
+        lookup: as `Options.lookup`; False leaves out the ways that copy earlier text.
         head: whether the client holds the LM head.
         compute: where the client computes.
     """

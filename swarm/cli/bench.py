@@ -100,7 +100,7 @@ def _default(part: str) -> str:
 @click.option(
     "--lookup/--no-lookup",
     default=None,
-    help="Also draft by looking up earlier text; the default without a draft model.",
+    help="Copy what followed the same tokens before, too; by default where that is likely.",
 )
 @click.option(
     "--drafts",

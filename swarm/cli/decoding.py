@@ -93,7 +93,7 @@ DRAFTING = (
     click.option(
         "--lookup/--no-lookup",
         default=None,
-        help="Also draft by looking up earlier text; the default without a draft model.",
+        help="Copy what followed the same tokens before, too; by default where that is likely.",
     ),
     click.option(
         "--window",

@@ -1,4 +1,4 @@
-"""Which drafters a request gets: the draft model, a lookup in the text, both, or none."""
+"""Which drafters a request gets: copies of earlier text, the draft model, both, or none."""
 
 import logging
 import time
@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 from swarm.client.models import ClientModels
 from swarm.decoding.ask import Ask
+from swarm.decoding.drafting.copying import CopyDrafter
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
-from swarm.decoding.drafting.lookup import LookupDrafter
 from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.windows import ResumePoint
 from swarm.outputs import DrafterKind
 from swarm.request import Request
 
-# Tokens that have to match for a lookup that was not requested, without a draft model. In novel
-# texts of SmolLM2-135M it finds a match at 9 % of the positions; 60 % of these are right
-# (docs/verification.md).
-LEAST_MATCH = 3
-MOST_MATCH = 6
+# Without a draft model, the least chance of a copy that is worth the peers' time, unless it was
+# requested. Below, texts are hardly faster, and take many more positions (docs/verification.md).
+LEAST_COPY = 0.15
 PREDICTED = 32  # positions of a prompt's end that a peer predicts for nothing but their states
 
 log = logging.getLogger(__name__)
@@ -53,9 +51,6 @@ def make_drafters(
 ) -> dict[Source, Drafter]:
     """Return the drafters of one text, by their source, the cheapest first.
 
-    A lookup costs the client nothing, and the peers positions where it is wrong, so one that was
-    not requested needs a longer match.
-
     Args:
         heads: take a head that reads the target's states.
     """
@@ -66,10 +61,8 @@ def make_drafters(
         draft = None
     stop_ids = request.stop_ids(models.checkpoint)
     drafters: dict[Source, Drafter] = {}
-    if request.lookup:
-        drafters[Source.COPY] = LookupDrafter(2, MOST_MATCH, stop_ids)
-    elif request.lookup is None and draft is None:
-        drafters[Source.COPY] = LookupDrafter(LEAST_MATCH, MOST_MATCH, stop_ids)
+    if request.lookup is not False:
+        drafters[Source.COPY] = CopyDrafter(stop_ids)
     if draft is not None:
         drafters[draft.source] = draft.drafter(request.sampling, request.shaping, stop_ids)
     return drafters

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from swarm.client.detokenizer import Detokenizer, StopStrings
 from swarm.client.drafters import (
+    LEAST_COPY,
     Draft,
     draft_for,
     head_failure,
@@ -176,6 +177,8 @@ class TextSequence:
             self.decoder.plan = SpeculationPlan(reason=self._no_drafter)
             return
         plan = self.policy.plan()
+        if self.request.lookup is None and self.decoder.sources == (Source.COPY,):
+            plan = replace(plan, least_chance=max(plan.least_chance, LEAST_COPY))
         self.decoder.plan = plan if self.branches else replace(plan, branches=1)
 
     @property

@@ -19,7 +19,7 @@ EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of bi
 MATCHED = (2, 3, 4, 5, 6, 8, 12, 16, 24, 32)  # likewise of matches, in tokens
 LAGS = (2, 3, 4, 6, 8, 12, 16, 24)  # likewise of lags, in tokens
 # Of a copy, before anything is known: by the bin of its match.
-COPIED = (0.05, 0.2, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9, 0.93, 0.95)
+COPIED = (0.05, 0.3, 0.4, 0.45, 0.55, 0.6, 0.7, 0.8, 0.85, 0.92, 0.95)
 PRIOR_UNSURE = 0.7  # for guesses without a confidence
 # A coarser bin counts as this many observations of the next finer one; the source's own estimate
 # as many of the coarsest.

@@ -12,20 +12,18 @@ class Draft:
         return "the model's"
 
 
-def test_lookup_is_asked_before_the_draft_model():
-    both = make_drafters(models(draft=Draft()), options(lookup=True))
-    assert list(both) == [Source.COPY, Source.MODEL]
-    assert both[Source.MODEL] == "the model's"
-    assert make_drafters(models(draft=Draft()), options()) == {Source.MODEL: "the model's"}
-    assert make_drafters(models(draft=Draft()), options(window=0, lookup=True)) == {}
+def test_copies_are_drafted_before_the_draft_model_unless_they_are_switched_off():
+    for lookup in (None, True):
+        both = make_drafters(models(draft=Draft()), options(lookup=lookup))
+        assert list(both) == [Source.COPY, Source.MODEL]
+        assert both[Source.MODEL] == "the model's"
+        assert list(make_drafters(models(), options(lookup=lookup))) == [Source.COPY]
+    assert list(make_drafters(models(draft=Draft()), options(lookup=False))) == [Source.MODEL]
     assert make_drafters(models(), options(lookup=False)) == {}
 
 
-def test_without_a_draft_model_what_was_said_before_is_looked_up_but_takes_more_to_be_believed():
-    unasked = make_drafters(models(), options())[Source.COPY]
-    asked = make_drafters(models(), options(lookup=True))[Source.COPY]
-    assert (unasked.min_match, asked.min_match) == (3, 2)
-    assert make_drafters(models(), options(window=0)) == {}
+def test_plain_decoding_has_no_drafter():
+    assert make_drafters(models(draft=Draft()), options(window=0, lookup=True)) == {}
 
 
 def test_what_the_sources_are_called():

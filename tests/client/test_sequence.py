@@ -297,7 +297,9 @@ def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_s
 
 
 def test_what_is_drafted_together_takes_its_time_once(draft):
-    turn = TextSequence(models(draft=draft), PROMPT, options(window="auto", depth="auto"))
+    turn = TextSequence(
+        models(draft=draft), PROMPT, options(window="auto", depth="auto", lookup=False)
+    )
     turn.propose(
         turn.ask(), Draft([[Drafted(9, None, 0.5, ((10, 0.2), (11, 0.1)))]], seconds=0.002)
     )
