@@ -16,7 +16,7 @@ If the decided token was sent ahead, as that choice or as another one, the strea
 all that was sent ahead is void, and the epoch rises.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Literal
@@ -39,8 +39,8 @@ from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 
 MAX_TREE = 512  # living nodes behind the tip, most of them second choices that are never sent
 MAX_SENT_AHEAD = 128  # of these, those that were sent: sessions reserve room for them
-# Where the chain takes one token for a place, the first source that guesses one has it. So a source
-# that others come after guesses there only what is at least this likely.
+# A guess that is less likely, given what is before it, waits until all sources were asked there:
+# those that come later may know better, and what is sent costs the peers a position.
 SURE_CHANCE = 0.7
 
 FinishReason = Literal["stop", "length", "swarm_incomplete"]
@@ -171,6 +171,7 @@ class Decoder:
         stop = next((i for i, each in enumerate(line, 1) if each.token in self.stop_ids), None)
         line = line[:stop]
         if plan.branches == 1 and source is not self.sources[-1]:
+            # The chain takes one token for a place: the first source that guesses one has it.
             line = self._sure(line, lag)
         self.counts.drafted += self.tree.grow(
             node,
@@ -233,10 +234,25 @@ class Decoder:
         come first."""
         tip = self.tree.tip
         room = MAX_SENT_AHEAD - self.tree.sent
-        unsent = self.tree.likely(self.tree.unsent, self.plan.least_chance)
+        unsent = list(self._settled(self.tree.likely(self.tree.unsent, self.plan.least_chance)))
         # no token is likelier than its parent, and the sort is stable
         unsent.sort(key=lambda node: -node.log_chance)
         return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
+
+    def _settled(self, nodes: Iterable[DraftNode]) -> Iterator[DraftNode]:
+        """Yield those of some nodes that need not wait for a source that was not asked there.
+
+        Args:
+            nodes: parents before their children.
+        """
+        waiting: set[DraftNode | None] = set()
+        for node in nodes:
+            assert node.parent is not None  # it follows the tip
+            settled = node.chance >= SURE_CHANCE or node.parent.asked.issuperset(self.sources)
+            if settled and node.parent not in waiting:
+                yield node
+            else:
+                waiting.add(node)
 
     def _send(self, unread: int, nodes: Sequence[DraftNode]) -> Window:
         window = self._stream.send(self.tree, nodes, unread)

@@ -374,6 +374,25 @@ def test_a_copy_goes_out_before_the_model_has_spoken():
     assert decoder.next_window().tokens == (2, 3, 4)
 
 
+def test_a_doubtful_copy_waits_for_the_model():
+    decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=BOTH)
+    decoder.next_window()
+    decoder.propose(decoder.ask(), [copies(2, 3, matched=3)])
+    decoder.propose(decoder.ask(), [[]])
+    assert decoder.next_window() is None
+    ask = decoder.ask()
+    assert ask.source is Source.MODEL
+    decoder.propose(ask, [guesses([2]) if path == () else [] for path in ask.paths])
+    assert decoder.next_window().tokens[:2] == (2, 3)
+
+
+def test_a_doubtful_copy_does_not_wait_where_nothing_else_is_asked():
+    decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=(Source.COPY,))
+    decoder.next_window()
+    decoder.propose(decoder.ask(), [copies(2, 3, matched=3)])
+    assert decoder.next_window().tokens == (2, 3)
+
+
 def test_a_branch_of_another_source_saves_the_stream():
     decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=BOTH)
     first = decoder.next_window()

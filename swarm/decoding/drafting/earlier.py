@@ -29,7 +29,7 @@ class EarlierTexts:
     def __init__(self, most: int = MOST_TOKENS) -> None:
         self._most = most
         self._recent: deque[list[int]] = deque(maxlen=RECENT)
-        self.parts = (SuffixAutomaton(),)
+        self.parts: tuple[SuffixAutomaton, ...] = (SuffixAutomaton(),)
 
     def add(self, text: Sequence[int]) -> None:
         """Add a text, its prompt included."""
