@@ -18,7 +18,7 @@ from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
-from swarm.client.cpu_threads import Executors
+from swarm.client.cpu_threads import Cores, Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
 from swarm.client.models import ClientModels
@@ -32,6 +32,7 @@ from swarm.config import load_network
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.draft import DraftModel
 from swarm.model.draft_choice import find_draft
 from swarm.model.draft_dtype import check_compute
 from swarm.model.quantization import named
@@ -145,7 +146,7 @@ class SwarmClient:
             )
         )
         self._models = await loading
-        await self._models.threads.give_to(self._threads)
+        self._share_cores(self._models)
         self._pinger = Pinger(self._swarm.dialer, self._swarm.connections)
         life.push_async_callback(self._pinger.close)
         self._router = self._route(self._swarm, checkpoint)
@@ -158,6 +159,13 @@ class SwarmClient:
         )
         auditing = asyncio.create_task(self._auditor.run())
         life.push_async_callback(end, auditing)
+
+    def _share_cores(self, models: ClientModels) -> None:
+        """Let drafting and judging have all cores while the other one has nothing to do."""
+        cores = Cores(models.threads)
+        self._threads = cores.share(self._threads)
+        if isinstance(models.draft, DraftModel) and models.draft.branching is not None:
+            models.draft.branching.before_layers = cores.renew_drafting
 
     def _route(self, swarm: SwarmConnection, checkpoint: Checkpoint) -> Router:
         """Return a router that begins with what the client remembers of peers."""

@@ -2,12 +2,12 @@
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swarm.decoding.drafting.tree import TreeReader
@@ -32,6 +32,7 @@ class BranchingModel:
     Attributes:
         known: how many token ids the model has an embedding of.
         context: the positions that the model was made for.
+        before_layers: is called before each layer of a forward.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -43,6 +44,11 @@ class BranchingModel:
         self.known: int = model.get_input_embeddings().weight.shape[0]
         self.context: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         self._layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.before_layers: Callable[[], None] = lambda: None
+        for module in self._model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self._layers:
+                for layer in module:
+                    layer.register_forward_pre_hook(lambda *_: self.before_layers())
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "BranchingModel | None":

@@ -1,12 +1,15 @@
-"""Drafting and judging share the CPU's cores, and leave the rest of the process alone."""
+"""Drafting and judging share the CPU's cores, and have all of them while they are alone."""
 
-import asyncio
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from swarm.client.cpu_threads import CpuThreads, Executors
+from swarm.client.cpu_threads import Cores, CpuThreads, Executors
+
+SHARED = CpuThreads(drafting=3, judging=2, alone=5)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 16])
@@ -14,21 +17,62 @@ def test_large_models_never_have_more_threads_than_there_are(threads: int) -> No
     shared = CpuThreads.shared(threads, beside=True)
     assert shared.drafting >= shared.judging >= 1
     assert shared.drafting + shared.judging == max(2, threads)
-    assert CpuThreads.shared(threads, beside=False) == CpuThreads(threads, threads)
+    assert shared.alone == threads
+    assert CpuThreads.shared(threads, beside=False) == CpuThreads(threads, threads, threads)
 
 
-async def test_each_thread_gets_its_own_number_and_others_keep_theirs() -> None:
+@pytest.fixture
+def executors() -> Iterator[Executors]:
     before = torch.get_num_threads()
-    with (
-        ThreadPoolExecutor(1) as drafting,
-        ThreadPoolExecutor(1) as judging,
-        ThreadPoolExecutor(1) as other,
-    ):
-        await CpuThreads(drafting=3, judging=5).give_to(Executors(drafting, judging))
-        loop = asyncio.get_running_loop()
-        counts = [
-            await loop.run_in_executor(each, torch.get_num_threads)
-            for each in (drafting, judging, other)
-        ]
-    assert counts == [3, 5, before]
-    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as drafting, ThreadPoolExecutor(1) as judging:
+        yield Executors(drafting, judging)
+    assert torch.get_num_threads() == before  # of this thread
+    torch.set_num_threads(before)  # threads that start later take the last one that was set
+
+
+def test_each_has_all_cores_while_the_other_one_does_nothing(executors: Executors) -> None:
+    shared = Cores(SHARED).share(executors)
+    for _ in range(2):
+        assert shared.drafting.submit(torch.get_num_threads).result() == SHARED.alone
+        assert shared.judging.submit(torch.get_num_threads).result() == SHARED.alone
+
+
+def test_judging_beside_a_draft_has_its_share_and_the_draft_gives_up_the_rest(
+    executors: Executors,
+) -> None:
+    cores = Cores(SHARED)
+    shared = cores.share(executors)
+    drafts, judged = threading.Event(), threading.Event()
+    seen = []
+
+    def draft() -> None:
+        seen.append(torch.get_num_threads())
+        drafts.set()
+        judges.wait(10)
+        cores.renew_drafting()  # as before a layer
+        seen.append(torch.get_num_threads())
+        judged.set()
+
+    judges = threading.Event()
+
+    def judge() -> int:
+        judges.set()
+        judged.wait(10)
+        return torch.get_num_threads()
+
+    drafting = shared.drafting.submit(draft)
+    drafts.wait(10)
+    assert shared.judging.submit(judge).result() == SHARED.judging
+    drafting.result()
+    assert seen == [SHARED.alone, SHARED.drafting]
+
+
+def test_work_that_fails_gives_its_cores_back(executors: Executors) -> None:
+    shared = Cores(SHARED).share(executors)
+    failed = shared.judging.submit(lambda: 1 / 0)
+    assert isinstance(failed.exception(), ZeroDivisionError)
+    assert shared.drafting.submit(torch.get_num_threads).result() == SHARED.alone
+
+
+def test_where_nothing_is_shared_the_executors_stay_as_they_are(executors: Executors) -> None:
+    assert Cores(CpuThreads.shared(4, beside=False)).share(executors) is executors

@@ -8,7 +8,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swarm.decoding.sampling import MAX_SEED, Sampling, gumbel_noise, restrict
+from swarm.decoding.sampling import (
+    MAX_SEED,
+    TOP_BLOCK,
+    Sampling,
+    gumbel_noise,
+    restrict,
+    top_tokens,
+)
 from swarm.errors import SamplingError
 
 SEEDS = st.integers(0, MAX_SEED)
@@ -257,3 +264,12 @@ def test_the_choices_in_order_begin_with_the_chosen_one(sampling):
 def test_the_order_of_equals_does_not_matter():
     assert Sampling().rank(torch.zeros(1, 5), [0], 3)[0][0] == (0, pytest.approx(0.2))
     assert len(Sampling().rank(torch.zeros(1, 2), [0], 4)[0]) == 2
+
+
+@pytest.mark.parametrize("vocabulary", [3, TOP_BLOCK - 1, 5 * TOP_BLOCK, 9 * TOP_BLOCK + 7])
+@pytest.mark.parametrize("place", [None, "first", "last"])
+def test_the_best_tokens_of_a_large_vocabulary_are_those_of_the_whole(vocabulary, place):
+    scores = logits_of(3, rows=4, vocabulary=vocabulary)
+    if place is not None:  # all of them in one block, or behind the last whole one
+        scores[:, slice(0, 3) if place == "first" else slice(-3, None)] += 100.0
+    assert torch.equal(top_tokens(scores, 3), scores.topk(3).indices)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swarm.client.cpu_threads import CpuThreads, Executors
+from swarm.client.cpu_threads import Cores, CpuThreads, Executors
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_loading import load_draft
@@ -104,7 +104,8 @@ def beside(passes: Passes) -> Iterator[Row]:
     for name, shared in (("all for both", False), ("shared out", True)):
         given = CpuThreads.shared(threads, beside=shared)
         with executors() as both:
-            draft_ms, judge_ms = asyncio.run(side_by_side(both, given, passes.of(8), judge))
+            shared_out = Cores(given).share(both)
+            draft_ms, judge_ms = asyncio.run(side_by_side(shared_out, passes.of(8), judge))
         yield {
             "threads": name,
             "drafting_threads": given.drafting,
@@ -121,10 +122,9 @@ def executors() -> Iterator[Executors]:
 
 
 async def side_by_side(
-    both: Executors, threads: CpuThreads, draft: Callable[[], None], judge: Callable[[], None]
+    both: Executors, draft: Callable[[], None], judge: Callable[[], None]
 ) -> tuple[float, float]:
     """Return the median milliseconds of drafting and of judging, beside each other."""
-    await threads.give_to(both)
     loop = asyncio.get_running_loop()
     until = time.perf_counter() + BESIDE_S
     return tuple(  # type: ignore[return-value]  # two of them

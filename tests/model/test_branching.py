@@ -49,6 +49,17 @@ def model(tmp_path: Path) -> PreTrainedModel:
     return ARCHITECTURES["llama_tied"].save(tmp_path)
 
 
+def test_before_every_layer_it_may_be_told_what_it_computes_with(model: PreTrainedModel) -> None:
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    calls = []
+    branching.before_layers = lambda: calls.append("layer")
+    branching.reader().read(TEXT, TokenTree().admit(0, 0, 1, len(TEXT)), [0])
+    assert len(calls) == model.config.num_hidden_layers
+    model(input_ids=torch.tensor([TEXT]))  # the model that it was made of stays as it is
+    assert len(calls) == model.config.num_hidden_layers
+
+
 def test_texts_read_together_do_not_see_each_other(model: PreTrainedModel) -> None:
     branching = BranchingModel.of(model)
     assert branching is not None
