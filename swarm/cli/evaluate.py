@@ -130,6 +130,18 @@ class ComparisonOptions:
     type=click.IntRange(0, 256),
     help="Processes; the default is half of the cores.",
 )
+@click.option(
+    "--study",
+    type=FILE,
+    help="Instead, study what single misses do to the target's text; FILE keeps what was found.",
+)
+@click.option(
+    "--probes",
+    default=0.25,
+    show_default=True,
+    type=Number(0, 1),
+    help="Share of the misses whose consequences a study tries.",
+)
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens per loop, as PNG or SVG.")
 @compute_options
 @identity_option
@@ -142,6 +154,8 @@ def evaluate(
     task: TaskOptions,
     comparison: ComparisonOptions,
     compute: "ComputeOptions",
+    study: Path | None,
+    probes: float,
     plot: Path | None,
     as_: str,
     bootstrap: tuple[str, ...],
@@ -179,4 +193,7 @@ def evaluate(
         quiet=as_ == "json",
         compute=compute,
     )
+    if study:
+        command.study(loaded, settings, study, probes, as_)
+        return
     command.show(loaded, command.evaluate(loaded, settings), settings.margin, as_, plot)

@@ -12,9 +12,12 @@ from rich.progress import Progress
 from swarm.client.client import SwarmClient
 from swarm.config import Network
 from swarm.eval.report import report
-from swarm.eval.run import Evaluation, run_in_process, run_over_swarm
+from swarm.eval.run import EvalError, Evaluation, run_in_process, run_over_swarm
 from swarm.eval.sample import EvalSample
 from swarm.eval.show import markdown, plot, show_table
+from swarm.eval.study_file import read_study, write_study
+from swarm.eval.study_report import study_facts, study_markdown, study_tables
+from swarm.eval.study_run import StudyPlan, run_study
 from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
 from swarm.identity import Identity
@@ -49,6 +52,11 @@ class EvalSettings:
     quiet: bool = False
     compute: ComputeOptions = AUTOMATIC
 
+    @property
+    def processes(self) -> int:
+        """Worker processes: as many as were asked for, or half of the cores."""
+        return self.workers or max(1, (os.cpu_count() or 2) // 2)
+
 
 def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
     """Decode all variants: rules, controls, and a blind rule of equal gain for each relaxed one."""
@@ -68,6 +76,43 @@ def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
             control = at_equal_gain(samples[rule], settings.window)
             blind.append(replace(control, name=f"random, as much as {rule}"))
     return {**samples, **(_decode(task, blind, settings) if blind else {})}
+
+
+def study(task: Task, settings: EvalSettings, file: Path, share: float, as_: str) -> None:
+    """Study single misses, and print the tables.
+
+    Goes on with what stands in ``file`` of the same settings.
+
+    Args:
+        share: of the misses that are probed.
+    """
+    if settings.network is not None:
+        raise EvalError("a study runs in process only; leave out --bootstrap")
+    rules = tuple(dict.fromkeys(settings.rules))
+    plan = StudyPlan(task, rules, settings.temperature, share)
+    head = {
+        "task": task.name,
+        "new_tokens": task.max_new_tokens,
+        "model": Path(settings.model).name,
+        "draft": Path(settings.draft).name,
+        "rules": list(rules),
+        "temperature": settings.temperature,
+        "share": share,
+    }
+    texts = read_study(file, head)
+    with _progress(settings) as bar:
+        job = bar.add_task("studying misses", total=len(task.items), completed=len(texts))
+        for found in run_study(
+            plan, settings.model, settings.draft, settings.processes, settings.compute, len(texts)
+        ):
+            texts += found
+            write_study(file, head, texts)
+            bar.advance(job, len(found))
+    tables = study_tables(texts[: len(task.items)], rules)
+    if as_ == "json":
+        print(json.dumps({**head, "note": task.note, "tables": study_facts(tables)}))
+    else:
+        print(study_markdown(tables))
 
 
 def show(
@@ -93,9 +138,7 @@ def _decode(
     task: Task, variants: Sequence[Variant], settings: EvalSettings
 ) -> dict[str, list[EvalSample]]:
     evaluation = Evaluation(task, tuple(variants), settings.temperature)
-    console = Console(stderr=True)
-    shown = console.is_terminal and not settings.quiet
-    with Progress(console=console, disable=not shown) as bar:
+    with _progress(settings) as bar:
         title = f"{len(variants)} ways, {len(task.items)} items"
         job = bar.add_task(title, total=evaluation.texts)
 
@@ -103,11 +146,20 @@ def _decode(
             bar.advance(job, done)
 
         if settings.network is None:
-            workers = settings.workers or max(1, (os.cpu_count() or 2) // 2)
             return run_in_process(
-                evaluation, settings.model, settings.draft, workers, progress, settings.compute
+                evaluation,
+                settings.model,
+                settings.draft,
+                settings.processes,
+                progress,
+                settings.compute,
             )
         return signals.run(_over_swarm(evaluation, settings, settings.network, progress))
+
+
+def _progress(settings: EvalSettings) -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, disable=settings.quiet or not console.is_terminal)
 
 
 async def _over_swarm(

@@ -26,7 +26,7 @@ from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.draft import DraftModel
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
-from swarm.request import Options, Request
+from swarm.request import Options, Request, check_tokens
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,14 @@ class InProcess:
         generation = self._generate(prompt, variant, Request.of(options))
         return EvalSample.of(generation, self._mean_log_p(prompt, generation.token_ids))
 
+    def check(self, prompt: Sequence[int], new_tokens: int) -> None:
+        """Raise `RequestError` or `PromptTooLong` if the target cannot take a prompt."""
+        check_tokens(prompt, new_tokens, self.models.checkpoint)
+
     def _writer(self, variant: Variant, prompt: Sequence[int], options: Options) -> RuleWriter:
         models = self._models_for(variant)
         request = Request.of(options)
-        request.check_prompt(prompt, models.checkpoint)
+        self.check(prompt, request.max_new_tokens)
         rule = request.verification.rule(request.sampling, models.lexicon)
         if variant.draft_alone:
             return DraftWriter(rule)

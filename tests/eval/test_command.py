@@ -61,6 +61,23 @@ def test_rules_are_compared_with_their_controls(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_study_goes_on_where_it_was(tmp_path):
+    file = str(tmp_path / "study.jsonl")
+    common = ("--new-tokens", "30", "--workers", "1", "--study", file, "--format", "json")
+    first = swarm_eval("--problems", "1", *common)
+    assert first.returncode == 0, first.stderr
+    kept = (tmp_path / "study.jsonl").read_text()
+    second = swarm_eval("--problems", "3", *common)
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "study.jsonl").read_text().startswith(kept)
+    assert len((tmp_path / "study.jsonl").read_text().splitlines()) == 1 + 3
+    rules, by_mark = json.loads(second.stdout)["tables"]
+    assert [row["name"] for row in rules["rows"]] == ["all misses", "adaptive"]
+    assert by_mark["rows"][0]["name"] == "not key"
+    other = swarm_eval("--problems", "3", *common, "--probes", "0.5")
+    assert (other.returncode, "other settings" in other.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
