@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -46,7 +46,7 @@ class ComparisonOptions:
     draft: str
     rules: tuple[str, ...]
     tau: tuple[float, ...]
-    ablate: bool
+    ablate: Literal["groups", "each"] | None
     window: int
     temperature: float
     margin: float  # percentage points
@@ -105,7 +105,10 @@ class ComparisonOptions:
     help="Also compare the adaptive rule at this tau; may be given several times.",
 )
 @click.option(
-    "--ablate", is_flag=True, help="Also compare without each signal, and each class of key tokens."
+    "--ablate",
+    type=click.Choice(["groups", "each"]),
+    help="Also compare the adaptive rule without all signals, all classes of key tokens, and both;"
+    " or without each of them, too.",
 )
 @click.option(
     "--window",

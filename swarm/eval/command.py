@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -31,6 +32,8 @@ class EvalSettings:
 
     Attributes:
         tau: values of the sweep.
+        ablate: the adaptive rule is compared without all signals, all classes and both, and perhaps
+            without each of them.
         margin: accuracy that a variant may lose and still count as not inferior, 0 to 1.
         network: a swarm to decode over; None to decode in worker processes.
         identity: the client's in that swarm; None for a new one.
@@ -44,7 +47,7 @@ class EvalSettings:
     window: int
     temperature: float
     tau: tuple[float, ...]
-    ablate: bool
+    ablate: Literal["groups", "each"] | None
     margin: float
     workers: int
     network: Network | None
@@ -66,7 +69,7 @@ def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
         *([] if settings.network else [DRAFT_ALONE]),
         *(ruled(rule, settings.window) for rule in ("strict", *settings.rules)),
         *sweep(relaxed, "tau", settings.tau, settings.window),
-        *(ablation(relaxed, settings.window) if settings.ablate else []),
+        *_ablation(relaxed, settings),
     ]
     variants = list({variant.name: variant for variant in variants}.values())
     samples = _decode(task, variants, settings)
@@ -155,6 +158,12 @@ def _decode(
                 settings.compute,
             )
         return signals.run(_over_swarm(evaluation, settings, settings.network, progress))
+
+
+def _ablation(rule: str, settings: EvalSettings) -> list[Variant]:
+    if settings.ablate is None:
+        return []
+    return ablation(rule, settings.window, each=settings.ablate == "each")
 
 
 def _progress(settings: EvalSettings) -> Progress:

@@ -139,11 +139,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Beside:
-    """Differences of two groups of misses: see `Consequences`."""
+    """Differences of two groups of misses (`Consequences`); None where there is no other group."""
 
-    alike: Estimate
-    log_p: Estimate
-    lost: Estimate
+    alike: Estimate | None = None
+    log_p: Estimate | None = None
+    lost: Estimate | None = None
 
 
 def marks(miss: MissFacts, rule: Adaptive) -> list[str]:

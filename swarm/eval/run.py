@@ -20,7 +20,7 @@ from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.draft_dtype import check_compute
 
 AT_ONCE = 4  # generations side by side over a swarm
-TOGETHER = 4  # prompts that a worker decodes in the same forwards
+TOGETHER = 8  # prompts that a worker decodes in the same forwards
 
 
 @dataclass(eq=False)

@@ -122,11 +122,11 @@ COLUMNS = (
     "nats",
     "probes",
     "rest alike",
-    "beside",
+    "beside, 95 %",
     "log p of the rest",
-    "beside",
+    "beside, 95 %",
     "answers lost",
-    "beside",
+    "beside, 95 %",
 )
 
 
@@ -152,17 +152,18 @@ def study_facts(tables: Sequence[StudyTable]) -> list[dict[str, Any]]:
 
 def _cells(row: StudyRow) -> list[str]:
     of = row.consequences
+    beside = row.beside or Beside()
     return [
         row.name,
         _shown(of.per_100, "{:.1f}"),
         _shown(of.nats, "{:.2f}"),
         str(of.probes),
         _shown(of.alike, "{:.1%}"),
-        _shown(row.beside and row.beside.alike, "{:+.1%}", interval=True),
+        _shown(beside.alike, "{:+.1%}", interval=True),
         _shown(of.log_p, "{:+.3f}"),
-        _shown(row.beside and row.beside.log_p, "{:+.3f}", interval=True),
+        _shown(beside.log_p, "{:+.3f}", interval=True),
         _shown(of.lost, "{:+.1f}"),
-        _shown(row.beside and row.beside.lost, "{:+.1f}", interval=True),
+        _shown(beside.lost, "{:+.1f}", interval=True),
     ]
 
 

@@ -1,6 +1,6 @@
 """The ways of decoding that an evaluation compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm.decoding.rules.choose import Verification
@@ -76,15 +76,31 @@ def sweep(verify: str, setting: str, values: tuple[float, ...], window: int) -> 
     return [ruled(str(rule), window) for rule in rules]
 
 
-def ablation(verify: str, window: int) -> list[Variant]:
-    """Return an adaptive rule without one signal or one class of key tokens, and without all."""
+def ablation(verify: str, window: int, *, each: bool) -> list[Variant]:
+    """Return an adaptive rule without all signals, all classes of key tokens, and both.
+
+    Args:
+        each: also without each signal and each class alone.
+    """
     base = Verification.parse(verify)
-    signals = [(f"the signal {name}", {name: value}) for name, value in SIGNALS_OFF.items()]
-    variants = []
-    for name, off in [*signals, ("all signals", SIGNALS_OFF)]:
-        rule = Verification(base.name, {**base.settings, **off})
-        variants.append(ruled(str(rule), window, f"without {name}"))
-    classes = [(f"the class {name}", {name}) for name in CLASSES]
-    for name, without in [*classes, ("all classes", set(CLASSES))]:
-        variants.append(Variant(f"without {name}", str(base), window, frozenset(without)))
-    return variants
+    signals: list[tuple[str, Mapping[str, float]]] = []
+    classes: list[tuple[str, frozenset[str]]] = []
+    if each:
+        signals += [(f"the signal {name}", {name: off}) for name, off in SIGNALS_OFF.items()]
+        classes += [(f"the class {name}", frozenset({name})) for name in CLASSES]
+    signals.append(("all signals", SIGNALS_OFF))
+    classes.append(("all classes", frozenset(CLASSES)))
+    ways = [
+        *((name, off, frozenset[str]()) for name, off in signals),
+        *((name, dict[str, float](), without) for name, without in classes),
+        ("all signals and classes", SIGNALS_OFF, frozenset(CLASSES)),
+    ]
+    return [
+        Variant(
+            f"without {name}",
+            str(Verification(base.name, {**base.settings, **off})),
+            window,
+            without,
+        )
+        for name, off, without in ways
+    ]

@@ -192,8 +192,15 @@ def test_sweeps_and_ablations_are_variants_of_one_rule():
         "adaptive:budget=5,tau=0.5",
         "adaptive:budget=5,tau=1",
     ]
-    names = [variant.name for variant in ablation("adaptive", 8)]
+    groups = [variant.name for variant in ablation("adaptive", 8, each=False)]
+    assert groups == [
+        "without all signals",
+        "without all classes",
+        "without all signals and classes",
+    ]
+    names = [variant.name for variant in ablation("adaptive", 8, each=True)]
     assert len(set(names)) == len(names) > 10
+    assert set(groups) < set(names)
     assert {
         "without the signal gap",
         "without all signals",

@@ -140,7 +140,7 @@ def test_a_file_keeps_a_study(texts, tmp_path):
     write_study(file, settings, texts[:1])
     write_study(file, settings, texts)
     assert read_study(file, settings) == texts
-    assert [each.name for each in tmp_path.iterdir()] == ["study.jsonl"]
+    assert [each.name for each in tmp_path.glob("study*")] == ["study.jsonl"]
 
 
 @pytest.mark.parametrize(
