@@ -23,6 +23,7 @@ from swarm.eval.tasks import Task
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
 from swarm.identity import Identity
 from swarm.model.compute import AUTOMATIC, ComputeOptions
+from swarm.model.heads.loading import names_head
 from swarm.terminal import signals
 
 
@@ -63,15 +64,7 @@ class EvalSettings:
 
 def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
     """Decode all variants: rules, controls, and a blind rule of equal gain for each relaxed one."""
-    relaxed = next((rule for rule in settings.rules if rule.startswith("adaptive")), "adaptive")
-    variants = [
-        PLAIN,
-        *([] if settings.network else [DRAFT_ALONE]),
-        *(ruled(rule, settings.window) for rule in ("strict", *settings.rules)),
-        *sweep(relaxed, "tau", settings.tau, settings.window),
-        *_ablation(relaxed, settings),
-    ]
-    variants = list({variant.name: variant for variant in variants}.values())
+    variants = variants_of(settings)
     samples = _decode(task, variants, settings)
     blind = []
     for rule in (ruled(each, settings.window).name for each in settings.rules):
@@ -79,6 +72,20 @@ def evaluate(task: Task, settings: EvalSettings) -> dict[str, list[EvalSample]]:
             control = at_equal_gain(samples[rule], settings.window)
             blind.append(replace(control, name=f"random, as much as {rule}"))
     return {**samples, **(_decode(task, blind, settings) if blind else {})}
+
+
+def variants_of(settings: EvalSettings) -> list[Variant]:
+    """Return what is compared, the blind rules left out: their gain is that of the others."""
+    relaxed = next((rule for rule in settings.rules if rule.startswith("adaptive")), "adaptive")
+    alone = settings.network is None and not names_head(settings.draft)
+    variants = [
+        PLAIN,
+        *([DRAFT_ALONE] if alone else []),
+        *(ruled(rule, settings.window) for rule in ("strict", *settings.rules)),
+        *sweep(relaxed, "tau", settings.tau, settings.window),
+        *_ablation(relaxed, settings),
+    ]
+    return list({variant.name: variant for variant in variants}.values())
 
 
 def study(task: Task, settings: EvalSettings, file: Path, share: float, as_: str) -> None:

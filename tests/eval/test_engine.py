@@ -1,6 +1,7 @@
 """Decoding in process is decoding over a swarm without the swarm."""
 
 import os
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -10,6 +11,7 @@ from helpers.feature_heads import save_eagle, save_target
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
 from swarm.errors import ConfigError
+from swarm.eval.command import EvalSettings, variants_of
 from swarm.eval.engine import Decoding, InProcess
 from swarm.eval.sample import EvalSample
 from swarm.eval.variant import DRAFT_ALONE, PLAIN, Variant, ablation, at_equal_gain, ruled, sweep
@@ -176,6 +178,20 @@ def test_a_head_drafts_in_this_process_too(tmp_path):
     assert drafted.loops < len(drafted.token_ids) / 2  # noise decides, and the head has the same
     with pytest.raises(ConfigError, match="cannot write alone"):
         engine.sample(prompt, DRAFT_ALONE, DRAFT_ALONE.options(0.0, 0, (), 9))
+
+
+def test_a_head_of_the_target_drafts_but_does_not_write_alone(tmp_path):
+    target = str(save_target(tmp_path / "target"))
+    head = str(save_eagle(tmp_path / "head"))
+    settings = EvalSettings(target, head, ("typical",), 3, 0.0, (), None, 0.01, 1, None)
+    variants = variants_of(settings)
+    assert [variant.name for variant in variants] == ["plain target", "strict", "typical"]
+    assert DRAFT_ALONE in variants_of(replace(settings, draft=locate(DRAFT)))
+    ((plain, strict, _),) = InProcess(target, head).decode(
+        ["one two three"], [0], Decoding(tuple(variants), 0.0, 8)
+    )
+    assert plain.token_ids == strict.token_ids
+    assert strict.drafted
 
 
 def test_a_users_message_gets_the_form_of_the_chat_template(engine, monkeypatch):

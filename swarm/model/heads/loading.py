@@ -89,6 +89,18 @@ class FeatureDraft:
         return FeatureDrafter(self.parts.reader(), *how)
 
 
+def names_head(name: str) -> bool:
+    """Return whether a draft's name means a head of the target, which cannot write alone.
+
+    Args:
+        name: a local folder, a hub id, or MTP.
+    """
+    files = None if name == MTP else HeadFiles.find(name)
+    if files is None:
+        return name == MTP
+    return is_block(files.shapes) or is_eagle3(files.shapes) or is_eagle(files.shapes)
+
+
 def load_head(
     name: str,
     target: Checkpoint,
