@@ -60,6 +60,17 @@ class DraftsReport:
             rows += [row for row in client.rows(kind) if row.way != PLAIN.name]
         return rows
 
+    @property
+    def draft_errors(self) -> dict[str, str]:
+        """Why a source was not asked any more, by its way."""
+        return {
+            way: generation.stats.draft_error
+            for client in self.clients
+            for comparison in client.comparisons
+            for way, generation in comparison.ways.items()
+            if generation.stats.draft_error is not None
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {

@@ -51,6 +51,8 @@ def show_drafts(report: DraftsReport, as_: str) -> None:
         else:
             print_table(console, columns, rows, title=title)
             console.print(explained, end="\n\n")
+    for way, error in report.draft_errors.items():
+        print(f"{way}: drafting ended ({error}).")
     print(in_words(report.clients[-1].compute))
 
 

@@ -66,6 +66,20 @@ def report() -> DraftsReport:
     return DraftsReport(tuple(clients))
 
 
+@pytest.mark.parametrize("as_", ["table", "markdown"])
+def test_why_a_source_was_left_is_said(report, as_, capsys):
+    last = report.clients[-1]
+    [one, *others] = last.comparisons
+    head = one.ways["head"]
+    left = dataclasses.replace(head, stats=dataclasses.replace(head.stats, draft_error="it is off"))
+    one = dataclasses.replace(one, ways={**one.ways, "head": left})
+    client = dataclasses.replace(last, comparisons=(one, *others))
+    show_drafts(dataclasses.replace(report, clients=(*report.clients[:-1], client)), as_)
+    assert "head: drafting ended (it is off)." in capsys.readouterr().out
+    show_drafts(report, as_)
+    assert "drafting ended" not in capsys.readouterr().out
+
+
 def with_acceptance(comparison):
     """Give each way but the plain one the counts of its sources."""
     counts = {"copies": (COPY,), "head": (MODEL,), "head and copies": (COPY, MODEL)}

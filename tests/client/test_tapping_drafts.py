@@ -25,6 +25,7 @@ from swarm.decoding.feature_book import FIRST_ANSWERED
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_choice import load_any_draft
 from swarm.outputs import Generation
+from swarm.wire.taps import LayerOutputs
 
 # The noise decides nearly everything, and the draft has the same: so even a random head is right.
 HOT = {"temperature": 8.0, "seed": 5}
@@ -203,3 +204,59 @@ async def test_a_head_that_was_not_trained_for_this_is_left_with_one_sentence(
     assert {text.token_ids for text in texts} == {plain.token_ids}
     assert texts[0].stats.drafted_tokens > 0
     assert "does not read what it was trained on" in (texts[-1].stats.draft_error or "")
+
+
+def lying(peer: Any, lie: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a peer tell something else of its layers than they gave."""
+    forward = peer.span.forward
+
+    def changed(batch: Any, first: int, last: int) -> Any:
+        outputs = forward(batch, first, last)
+        for work in batch:
+            if work.taps is not None and work.taps.outputs:
+                told = torch.cat([part.unpack() for part in work.taps.outputs])
+                work.taps.outputs = LayerOutputs.pack(lie(told), work.taps.terms.float8)
+        return outputs
+
+    monkeypatch.setattr(peer.span, "forward", changed)
+
+
+@pytest.mark.threat("false-taps")
+async def test_invented_outputs_leave_the_text_as_it_is(
+    with_head: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+        lying(swarm.up[1], torch.randn_like, monkeypatch)
+        plain = await write(swarm, **HOT, **PLAIN)
+        text = await write(swarm, **HOT)
+    assert text.token_ids == plain.token_ids
+    assert text.stats.failovers == ()
+
+
+@pytest.mark.threat("broken-taps")
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda told: torch.full_like(told, float("nan")),
+        lambda told: told[..., :-1],
+        lambda told: torch.cat((told, told), dim=1),
+    ],
+    ids=["not finite", "narrow", "of more layers"],
+)
+async def test_a_peer_that_tells_broken_outputs_is_replaced(
+    lie: Callable[[Tensor], Tensor], with_head: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES, STAGES[1]) as swarm:
+        plain = await write(swarm, **HOT, **PLAIN)
+        swarm.states[swarm.up[3].id] = "joining"  # so the chain has the other one at first
+        swarm.survey_anew()
+
+        def lie_once_the_other_may_step_in(told: Tensor) -> Tensor:
+            swarm.states.clear()
+            swarm.survey_anew()
+            return lie(told)
+
+        lying(swarm.up[1], lie_once_the_other_may_step_in, monkeypatch)
+        text = await write(swarm, **HOT)
+        assert [each.peers for each in text.stats.failovers] == [(swarm.up[1].id,)]
+    assert text.token_ids == plain.token_ids
