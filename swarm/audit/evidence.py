@@ -53,6 +53,7 @@ class Evidence:
         candidates: the answers of a last peer that holds the head, in place of hidden states.
         head: the terms on which it gave them.
         taps: the outputs of layers that its peers told besides: an audit is not to be told apart.
+        answered_from: likewise the first position of the prompt that was answered for a drafter.
     """
 
     tokens: tuple[int, ...]
@@ -67,6 +68,7 @@ class Evidence:
     candidates: tuple[CandidateRow, ...] = ()
     head: HeadTerms | None = None
     taps: TapTerms | None = None
+    answered_from: int | None = None
 
     @property
     def replayed(self) -> tuple[int, ...]:
@@ -127,6 +129,7 @@ class Samples:
         max_tokens: int,
         head: HeadTerms | None = None,
         taps: TapTerms | None = None,
+        answered_from: int | None = None,
     ) -> Evidence | None:
         """Return the evidence of the finished text; None if no position was sampled.
 
@@ -136,6 +139,7 @@ class Samples:
             max_tokens: for which sessions were opened.
             head: the terms of candidates, if the last peer answered these.
             taps: the outputs of layers that were told.
+            answered_from: the first position of the prompt that was answered for a drafter.
         """
         if not self._chosen:
             return None
@@ -154,4 +158,5 @@ class Samples:
             candidates=tuple(row for _, row, _ in chosen if not isinstance(row, Tensor)),
             head=head,
             taps=taps,
+            answered_from=answered_from,
         )

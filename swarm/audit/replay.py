@@ -10,15 +10,24 @@ MOST_AT_ONCE = 8  # tokens in a window, a usual run of accepted drafts
 
 
 def replay_windows(
-    tokens: Sequence[int], prompt_tokens: int, rng: random.Random
+    tokens: Sequence[int],
+    prompt_tokens: int,
+    rng: random.Random,
+    answered_from: int | None = None,
 ) -> Iterator[Window]:
     """Return the windows of a session that computes ``tokens``, prompt first.
 
-    Answers are wanted from the prompt's last token on. A window that asks for answers has to be
-    answered before the next one is sent. The prompt's chunks before its last ask for none: their
-    answers are empty, and need not be waited for.
+    Answers are wanted from the prompt's last token on. A window that asks for these has to be
+    answered before the next one is sent. The prompt's chunks before its last do not: they need not
+    be waited for.
+
+    Args:
+        answered_from: the first position of the prompt that is answered for a drafter; None for
+            none, and then those chunks' answers are empty.
     """
-    return windows(tokens, _sizes(prompt_tokens, rng), answered_from=prompt_tokens - 1)
+    predicted_from = prompt_tokens - 1
+    first = predicted_from if answered_from is None else min(answered_from, predicted_from)
+    return windows(tokens, _sizes(prompt_tokens, rng), first, predicted_from)
 
 
 def _sizes(prompt_tokens: int, rng: random.Random) -> Iterator[int]:

@@ -276,6 +276,7 @@ class GenerationStream:
         """Offer the text and the samples of its answers to the auditor."""
         if self._auditor is None:
             return
+        book = sequence.decoder.book
         evidence = self._samples.evidence(
             sequence.decoder.tokens,
             len(sequence.prompt),
@@ -284,6 +285,7 @@ class GenerationStream:
             session.max_tokens,
             self._terms,
             session.protocol.taps,
+            None if book is None else book.answered_from(len(sequence.prompt)),
         )
         computed = len(sequence.prompt) - sequence.cached_tokens + sequence.decoder.counts.sent
         self._auditor.offer(evidence, computed)

@@ -55,7 +55,11 @@ class Reruns:
             ChainBroken, ChainSilent: if the chain fails.
             asyncio.TimeoutError: if it takes too long.
         """
-        frames = list(replay_windows(evidence.replayed, evidence.prompt_tokens, self._rng))
+        frames = list(
+            replay_windows(
+                evidence.replayed, evidence.prompt_tokens, self._rng, evidence.answered_from
+            )
+        )
         limit_s = RUN_TIMEOUT_S + WINDOW_TIMEOUT_S * len(frames)
         rows = await within(limit_s, self._replay(chain, evidence, frames))
         return await self._answers(evidence, [rows[place] for place in evidence.positions])
@@ -82,8 +86,8 @@ class Reruns:
             for frame in frames:
                 self.token_layers += len(frame.tokens) * checkpoint.num_layers
                 await session.send(frame)
-                # a chunk whose answer has nothing in it may be answered later
-                answered = not frame.tail
+                # a chunk whose answer predicts nothing may be answered later
+                answered = frame.tail == frame.features
                 while not answered:
                     answer = await _answer(session)
                     for window, part in answer.rows:

@@ -56,13 +56,14 @@ NOTHING_HELD = ResumePoint(epoch=0, root=0, last=0, tokens=())
 
 
 def windows(
-    tokens: Sequence[int], sizes: Iterable[int], answered_from: int = 0
+    tokens: Sequence[int], sizes: Iterable[int], answered_from: int = 0, predicted_from: int = 0
 ) -> Iterator[Window]:
     """Yield the windows of a known text, one after the other, in one epoch.
 
     Args:
         sizes: the most tokens of each window; enough of them for the whole text.
-        answered_from: the first position whose prediction is wanted.
+        answered_from: the first position whose answer is wanted.
+        predicted_from: the first whose answer is wanted for more than a drafter.
     """
     start = 0
     for size in sizes:
@@ -70,5 +71,7 @@ def windows(
         if start == end:
             return
         tail = max(0, end - max(start, answered_from))
-        yield Window(0, start, start + 1, tuple(tokens[start:end]), None, tail, start)
+        features = max(0, min(end, predicted_from) - max(start, answered_from))
+        chunk = tuple(tokens[start:end])
+        yield Window(0, start, start + 1, chunk, None, tail, start, features)
         start = end

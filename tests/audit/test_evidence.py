@@ -77,6 +77,13 @@ def test_what_never_settles_is_bounded() -> None:
     assert len(samples._pending) == module.MAX_PENDING
 
 
+def test_a_replay_asks_at_the_prompt_s_end_if_the_text_did() -> None:
+    frames = list(replay_windows(list(range(620)), 600, random.Random(1), answered_from=500))
+    asked = [(frame.tail, frame.features) for frame in frames if frame.position < 600]
+    assert asked == [(0, 0), (12, 12), (88, 87)]
+    assert not any(frame.features for frame in frames if frame.position >= 600)
+
+
 @given(prompt=st.integers(1, 600), new=st.integers(0, 60), seed=st.integers(0, 1000))
 def test_a_replay_tells_all_tokens_in_the_order_of_a_text(prompt: int, new: int, seed: int) -> None:
     tokens = list(range(prompt + new))

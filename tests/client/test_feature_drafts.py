@@ -11,14 +11,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from helpers.feature_heads import save_eagle
-from helpers.loopback import soon
+from helpers.loopback import eventually, soon
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+from swarm.chain.session import ChainSession
 from swarm.client import sequence
 from swarm.decoding import calibration
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.feature_book import FIRST_ANSWERED
+from swarm.decoding.windows import Window
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_choice import load_any_draft
 from swarm.model.heads.loading import FeatureDraft
@@ -162,6 +164,30 @@ async def test_a_text_that_goes_on_knows_the_answers_of_the_one_before(
         if not feature.path:
             expected = whole[feature.position]
             torch.testing.assert_close(feature.output, expected, rtol=1e-3, atol=1e-4)
+
+
+async def test_an_audit_asks_for_the_same_answers_as_the_text_that_it_checks(
+    with_head: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a peer could be honest to audits alone."""
+    asked: dict[bytes, list[tuple[int, int]]] = {}
+    send = ChainSession.send
+
+    async def note(self: ChainSession, window: Window) -> None:
+        if window.position < len(prompt):
+            asked.setdefault(self.protocol.id, []).append((window.position, window.tail))
+        await send(self, window)
+
+    monkeypatch.setattr(ChainSession, "send", note)
+    prompt = [5, 6, 7, 8, 9] * 4
+    async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
+        async with swarm.audits() as auditor:
+            await write(swarm, prompt=prompt, **HOT)
+            await eventually(lambda: auditor.audits.texts == 1)
+        assert auditor.audits.disagreements == 0
+    (text, *audits) = asked.values()
+    assert text == [(0, len(prompt) - FIRST_ANSWERED)]
+    assert all(audit == text for audit in audits)
 
 
 @pytest.mark.parametrize("stages", [(0,), (2,), (0, 1, 2)])

@@ -82,7 +82,7 @@ async def test_audits_cannot_be_told_from_texts(
     Client and link are the same in all.
     """
 
-    def prefill(tokens: Sequence[int], prompt_tokens: int, _: random.Random) -> list[Window]:
+    def prefill(tokens: Sequence[int], prompt_tokens: int, *_: object) -> list[Window]:
         return [Window(0, 0, 1, tuple(tokens), None, len(tokens) - prompt_tokens + 1, 0)]
 
     if not defended:
