@@ -312,7 +312,7 @@ class Repairer:
         session, link = self._session, spare.link
         late = session.protocol.broken(link, "it stood by, and was not told everything")
         try:
-            session.admit(link, spare.onward)
+            session.admit(link, spare.onward, spare.taps)
             if behind is not None:
                 await session.accept_from(behind, spare.member, link.peer_id)
             await within(HAND_OVER_TIMEOUT_S, self._standby.finish_feed(spare))

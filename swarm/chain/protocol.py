@@ -121,11 +121,17 @@ class ChainProtocol(Generic[P]):
     def opened(self, peers: Sequence[P], replies: Sequence[Opened]) -> None:
         """Note what peers can do on which the session is open now."""
         self.branches = self.branches and all(reply.branches for reply in replies)
-        self._taps.opened(peers, replies)
+        for peer, reply in zip(peers, replies, strict=True):
+            self._taps.opened(peer, reply.taps)
 
-    def admit(self, peer: P, onward: Hop | None) -> None:
-        """Take a peer's messages from now on; it sends to ``onward``, or to the client."""
+    def admit(self, peer: P, onward: Hop | None, taps: bool = False) -> None:
+        """Take a peer's messages from now on; it sends to ``onward``, or to the client.
+
+        Args:
+            taps: it has said that it tells outputs of its layers on request.
+        """
         self._members.admit(peer, onward)
+        self._taps.opened(peer, taps)
 
     def follow(self, peer: P, onward: Hop | None) -> None:
         """Note who comes next after a peer: it may blame that one, and no other."""

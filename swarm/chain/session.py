@@ -117,9 +117,9 @@ class ChainSession:
         await self._tell_all(openings)
         self.protocol.opened(links, await self.expect(Opened, links, OPEN_TIMEOUT_S))
 
-    def admit(self, link: ChainLink, onward: Hop | None) -> None:
-        """Take the messages of a peer on which the session is open; it sends to ``onward``."""
-        self.protocol.admit(link, onward)
+    def admit(self, link: ChainLink, onward: Hop | None, taps: bool) -> None:
+        """Take the messages of a peer on which the session is open; see `ChainProtocol.admit`."""
+        self.protocol.admit(link, onward, taps)
         link.connection.subscribe(self.protocol.id, self._inbox)
 
     def leave(self, links: Collection[ChainLink]) -> None:

@@ -31,6 +31,7 @@ class Spare(Generic[P]):
         onward: where it would send its outputs; None for the client.
         since: when it was up to date last, or began.
         opened: the session is open there.
+        taps: it tells outputs of its layers on request.
         fed: its feeder was told to feed it.
         reaches: it has a link to its onward peer, as far as it has told.
         ready: it holds what was answered lately.
@@ -45,6 +46,7 @@ class Spare(Generic[P]):
     onward: Hop | None
     since: float
     opened: bool = False
+    taps: bool = False
     fed: bool = False
     reaches: bool = True
     ready: bool = False
@@ -140,6 +142,7 @@ class Spares(Generic[P]):
         message = event.message
         if isinstance(message, Opened):
             spare.opened = message.branches or not branches
+            spare.taps = message.taps
             spare.failure = "" if spare.opened else "it takes no branches"
         elif isinstance(message, Rerouted):
             spare.reaches = True

@@ -5,14 +5,12 @@ layers that the session taps have been told.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from swarm.chain.members import ChainPeer
 from swarm.decoding.drafting.feature import TappedToken
-from swarm.wire.messages import Opened
 from swarm.wire.taps import TapTerms
 
 MAX_TOKENS = 1024  # whose outputs are told in part, or wait: the prompt's, and those in flight
@@ -28,10 +26,10 @@ class TapBook:
         self._told: OrderedDict[int, dict[int, Tensor]] = OrderedDict()  # by serial and layer
         self._able: set[str] = set()  # ids of peers that tell outputs on request
 
-    def opened(self, peers: Sequence[ChainPeer], replies: Sequence[Opened]) -> None:
-        """Note which peers tell outputs on request."""
-        pairs = zip(peers, replies, strict=True)
-        self._able |= {peer.peer_id for peer, reply in pairs if reply.taps}
+    def opened(self, peer: ChainPeer, taps: bool) -> None:
+        """Note whether a peer tells outputs on request."""
+        if taps:
+            self._able.add(peer.peer_id)
 
     def can(self, peer: ChainPeer) -> bool:
         """Return whether a peer tells outputs on request."""

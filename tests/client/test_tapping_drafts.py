@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from helpers.feature_heads import save_eagle
-from helpers.loopback import soon
+from helpers.loopback import eventually, soon
 from helpers.models import LAYERS
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
@@ -139,6 +139,29 @@ async def test_whatever_fails_the_drafter_gets_what_the_layers_gave(
     assert known[-1] > len(PROMPT) + NEW / 2
     if not stages:
         assert known == list(range(FIRST_ANSWERED, known[-1] + 1))
+
+
+async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
+    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+) -> None:
+    async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
+        stream, session = swarm.stream(**HOT, standby=True, keep=True), None
+        at = 0
+        async for _ in stream:
+            at += 1
+            if at == NEW // 2:
+                await eventually(lambda: len(stream.standby) == len(STAGES))
+                session = stream._session
+                assert session is not None
+                assert session.protocol.taps is not None
+                await killing(1)(swarm, stream)
+        assert [each.standby for each in stream.result.stats.failovers] == [True]
+        assert session is not None
+        assert session.protocol.taps is not None
+        told_before = positions(told)
+        assert told_before[-1] > len(PROMPT) + NEW * 3 / 4
+        line = (*PROMPT, *stream.result.token_ids)
+    assert_as_computed(told, line, outputs(line))
 
 
 async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
