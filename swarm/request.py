@@ -25,6 +25,7 @@ DEFAULT_NEW_TOKENS = 256
 REMARK_TOKENS = 256  # room for what a user says between two texts of a conversation
 DEFAULT_PATIENCE_S = 30.0
 MAX_PATIENCE_S = 3600.0
+MAX_OWNER_CHARS = 256
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKENS = 256
@@ -49,6 +50,8 @@ class Options(TypedDict, total=False):
     # draft what followed the same tokens before, too; None: without a draft model only where that
     # is likely enough to be worth the peers' time
     lookup: bool | None
+    # whose earlier texts it may be drafted from, and whose text it is; None: no one's
+    owner: str | None
     temperature: float  # 0 is greedy
     top_k: int  # 0 and -1 keep all tokens
     top_p: float  # 0 keeps the likeliest token alone
@@ -85,6 +88,7 @@ class Request:
     branches: int = STREAM_BRANCHES
     verification: Verification = field(default_factory=Verification)
     lookup: bool | None = None
+    owner: str | None = ""
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()
@@ -114,6 +118,10 @@ class Request:
         if not 1 <= self.branches <= CHOICES:
             raise RequestError(
                 "branches", self.branches, f"1 (the draft's first choice alone) to {CHOICES}"
+            )
+        if len(self.owner or "") > MAX_OWNER_CHARS:
+            raise RequestError(
+                "owner", self.owner, f"a name of at most {MAX_OWNER_CHARS} characters"
             )
         if not 0 <= self.patience_s <= MAX_PATIENCE_S:
             raise RequestError(
@@ -167,6 +175,11 @@ class Request:
     def stop_ids(self, checkpoint: Checkpoint) -> frozenset[int]:
         """Return the tokens that end the text."""
         return checkpoint.eos_token_ids if self.stop_token_ids is None else self.stop_token_ids
+
+    @property
+    def copies(self) -> bool:
+        """Whether the text is drafted by copying what followed the same tokens before."""
+        return self.window != 0 and self.lookup is not False
 
     def policy(self) -> SpeculationPolicy:
         """Return a new policy: how far one generation drafts and sends ahead."""

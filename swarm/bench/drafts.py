@@ -15,7 +15,7 @@ from swarm.bench.figures import WayFigures, figures
 from swarm.bench.ways import PLAIN, Way
 from swarm.outputs import Compute
 
-COPIES = Way("copies", {"lookup": True})
+COPIES = Way("copies")  # as clients do by default
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def ways_from(draft: str | None, name: str, copies: bool) -> tuple[Way, ...]:
     if draft is None:
         return (PLAIN, COPIES) if copies else (PLAIN,)
     alone = Way(name, {"lookup": False})
-    return (PLAIN, alone, Way(f"{name} and copies", {"lookup": True})) if copies else (PLAIN, alone)
+    return (PLAIN, alone, Way(f"{name} and copies")) if copies else (PLAIN, alone)
 
 
 def names_of(drafts: Sequence[str]) -> list[str]:

@@ -51,6 +51,7 @@ class GatewayOptions:
     concurrency: int
     queue: int
     grace: float
+    remember: bool
 
     def settings(self, keys: "ApiKeys") -> "Settings":
         """Return the gateway's settings. ``keys`` are those of `api_keys`."""
@@ -64,6 +65,7 @@ class GatewayOptions:
             places=self.concurrency,
             waiting=self.queue,
             grace_s=self.grace,
+            remember=self.remember,
         )
 
 
@@ -128,6 +130,12 @@ class GatewayClientOptions:
         "Clients behind this gateway: peers multiply what one client may ask by this, within"
         " bounds."
     ),
+)
+@click.option(
+    "--remember/--no-remember",
+    default=True,
+    show_default=True,
+    help="Keep texts in memory, to draft later ones of the same API key from them.",
 )
 @grace_option(10.0, "Seconds for running answers when it stops.")
 @audit_option

@@ -21,6 +21,7 @@ from swarm.client.conversation import Message, by_template
 from swarm.client.cpu_threads import Cores, Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
+from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.pinger import Pinger
 from swarm.client.prompt import encoded
@@ -105,6 +106,7 @@ class SwarmClient:
             if each.banned_until
         }
         self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
+        self._memory = TextMemory()
         self._checkpoint: Checkpoint | None = None
         self._models: ClientModels | None = None
 
@@ -250,7 +252,14 @@ class SwarmClient:
         request = Request.of(options)
         ids = self._ids(prompt)
         return GenerationStream(
-            self.models, ids, request, self._threads, self._router, self._auditor, self._kept
+            self.models,
+            ids,
+            request,
+            self._threads,
+            self._router,
+            self._auditor,
+            self._kept,
+            self._memory,
         )
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:

@@ -9,6 +9,7 @@ from swarm.client.models import ClientModels
 from swarm.decoding.ask import Ask
 from swarm.decoding.drafting.copying import CopyDrafter
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.windows import ResumePoint
 from swarm.outputs import DrafterKind
@@ -16,7 +17,7 @@ from swarm.request import Request
 
 # Without a draft model, the least chance of a copy that is worth the peers' time, unless it was
 # requested. Below, texts are hardly faster, and take many more positions (docs/verification.md).
-LEAST_COPY = 0.15
+LEAST_COPY = 0.2
 PREDICTED = 32  # positions of a prompt's end that a peer predicts for nothing but their states
 
 log = logging.getLogger(__name__)
@@ -47,11 +48,16 @@ def draft_for(ask: Ask, drafter: Drafter | None) -> Draft:
 
 
 def make_drafters(
-    models: ClientModels, request: Request, heads: bool = True
+    models: ClientModels,
+    request: Request,
+    earlier: EarlierTexts | None = None,
+    *,
+    heads: bool = True,
 ) -> dict[Source, Drafter]:
     """Return the drafters of one text, by their source, the cheapest first.
 
     Args:
+        earlier: texts that may be copied, besides the text itself.
         heads: take a head that reads the target's states.
     """
     if request.window == 0:
@@ -61,8 +67,8 @@ def make_drafters(
         draft = None
     stop_ids = request.stop_ids(models.checkpoint)
     drafters: dict[Source, Drafter] = {}
-    if request.lookup is not False:
-        drafters[Source.COPY] = CopyDrafter(stop_ids)
+    if request.copies:
+        drafters[Source.COPY] = CopyDrafter(stop_ids, earlier)
     if draft is not None:
         drafters[draft.source] = draft.drafter(request.sampling, request.shaping, stop_ids)
     return drafters

@@ -24,12 +24,14 @@ from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
 from swarm.client.cpu_threads import Executors
 from swarm.client.judging import judge
+from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
 from swarm.decoding.candidates import CandidateRow, head_terms
 from swarm.decoding.draft_tree import DraftNode
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.outputs import Generation, Measured, Piece, RouteStop
@@ -56,6 +58,7 @@ class GenerationStream:
         router: chooses the chain, and peers that take the place of others.
         auditor: is offered the text when it is finished.
         kept: sessions that this text may go on from; its own is kept there if the request says so.
+        memory: earlier texts, which this one is drafted from and joins.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class GenerationStream:
         router: Router,
         auditor: Auditor | None = None,
         kept: SessionCache | None = None,
+        memory: TextMemory | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
         if models.head is None:
@@ -82,6 +86,9 @@ class GenerationStream:
         self._router = router
         self._auditor = auditor
         self._kept = kept if request.keep else None
+        self._earlier: EarlierTexts | None = None
+        if memory is not None and request.owner is not None and request.copies:
+            self._earlier = memory.of(request.owner)
         self._samples = Samples()
         self._result: Generation | None = None
         self._session: ChainSession | None = None
@@ -136,6 +143,7 @@ class GenerationStream:
                         self._forget(failure.peer_id, session)
             self._result = self._sum_up(sequence, session, repairs)
             self._offer(sequence, session)
+            self._remember(sequence)
             finished = True
         except SwarmIncomplete as error:
             sequence.decoder.finish_reason = "swarm_incomplete"
@@ -156,10 +164,10 @@ class GenerationStream:
             kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
             if kept is not None:
                 session, held = kept
-                sequence = TextSequence(self._models, prompt, request, held)
+                sequence = TextSequence(self._models, prompt, request, held, self._earlier)
                 if await self._agree(session, sequence):
                     return sequence, session, held
-        sequence = TextSequence(self._models, prompt, request)
+        sequence = TextSequence(self._models, prompt, request, earlier=self._earlier)
         return sequence, await self._open(sequence), NOTHING_HELD
 
     async def _agree(self, session: ChainSession, sequence: TextSequence) -> bool:
@@ -289,6 +297,11 @@ class GenerationStream:
         )
         computed = len(sequence.prompt) - sequence.cached_tokens + sequence.decoder.counts.sent
         self._auditor.offer(evidence, computed)
+
+    def _remember(self, sequence: TextSequence) -> None:
+        """Add the text to the earlier ones, in the thread in which these are read."""
+        if self._earlier is not None:
+            self._threads.drafting.submit(self._earlier.add, tuple(sequence.decoder.tokens))
 
     async def _judge(
         self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer

@@ -26,6 +26,7 @@ from swarm.decoding.certificate import Choosing
 from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.sampling import log_probabilities
@@ -51,6 +52,7 @@ class TextSequence:
 
     Args:
         held: the part of the prompt that the chain holds already.
+        earlier: texts that may be copied, besides the text itself.
 
     Attributes:
         max_tokens: that a session has to have room for.
@@ -64,6 +66,7 @@ class TextSequence:
         prompt: Sequence[int],
         request: Request,
         held: ResumePoint = NOTHING_HELD,
+        earlier: EarlierTexts | None = None,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models = models
@@ -73,7 +76,8 @@ class TextSequence:
         self.cached_tokens = len(held.tokens)
         self.branches = True
         self.policy = request.policy()
-        drafters = make_drafters(models, request, heads=head_failure(models, request) is None)
+        heads = head_failure(models, request) is None
+        drafters = make_drafters(models, request, earlier, heads=heads)
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),

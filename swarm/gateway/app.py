@@ -13,7 +13,7 @@ from aiohttp import web
 from swarm.gateway.browsers import check_host, check_origin
 from swarm.gateway.errors import ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
-from swarm.gateway.keys import ApiKeys
+from swarm.gateway.keys import ApiKeys, Owners
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import is_open
 from swarm.gateway.prompts import ParserThreads
@@ -37,6 +37,7 @@ class Gateway:
     Args:
         threads: parse bodies.
         keys: authorize requests.
+        owners: whose texts requests may be drafted from.
         names: of this host, beside its addresses.
     """
 
@@ -46,12 +47,14 @@ class Gateway:
         metrics: Metrics,
         threads: ParserThreads,
         keys: ApiKeys,
+        owners: Owners,
         names: Collection[str] = (),
     ) -> None:
         self._service = service
         self._metrics = metrics
         self._threads = threads
         self._keys = keys
+        self._owners = owners
         self._names = names
         self._intake = Intake()
         self._since = int(time.time())
@@ -92,7 +95,9 @@ class Gateway:
                 explain=body.explain,
                 usage_chunk=body.include_usage,
             )
-            async with aclosing(self._service.generate(body, reservation.release)) as events:
+            owner = self._owners.of(request.headers.get("Authorization"))
+            texts = self._service.generate(body, reservation.release, owner)
+            async with aclosing(texts) as events:
                 if body.stream:
                     return await self._stream(request, events, reply)
                 generations = {

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import ConfigError
@@ -65,6 +66,33 @@ class ApiKeys:
         key = header[len(SCHEME) :].strip() if header.lower().startswith(SCHEME) else ""
         given = _digest(key)
         return any([hmac.compare_digest(given, digest) for digest in self._digests])
+
+    def name_of(self, authorization: str | None) -> str:
+        """Return a name for the key of a request that was admitted: its hash."""
+        key = (authorization or "")[len(SCHEME) :].strip()
+        return hashlib.sha256(b"owner:" + key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Whose earlier texts a request may be drafted from: those of its own API key.
+
+    Attributes:
+        remember: texts are kept for that at all.
+        local: only this host can send requests, so that those without a key are its user's.
+    """
+
+    keys: ApiKeys
+    remember: bool
+    local: bool
+
+    def of(self, authorization: str | None) -> str | None:
+        """Return the owner of an admitted request (`Options.owner`)."""
+        if not self.remember:
+            return None
+        if self.keys:
+            return self.keys.name_of(authorization)
+        return "" if self.local else None
 
 
 def _digest(key: str) -> bytes:

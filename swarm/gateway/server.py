@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from swarm.errors import CannotListen
 from swarm.gateway.admission import PLACES, WAITING, AdmissionControl
 from swarm.gateway.app import Gateway, refuse
-from swarm.gateway.keys import ApiKeys
+from swarm.gateway.keys import ApiKeys, Owners
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import add_pages
 from swarm.gateway.prompts import ParserThreads
@@ -36,11 +36,17 @@ class Settings:
     places: int = PLACES  # generations at once
     waiting: int = WAITING  # generations that may wait for a place
     grace_s: float = GRACE_S
+    remember: bool = True  # earlier texts, to draft later ones of the same API key from them
 
     @property
     def open_to_all(self) -> bool:
         """Whether everyone who reaches this host may use the gateway."""
         return not self.keys and not _is_local(self.host)
+
+    @property
+    def owners(self) -> Owners:
+        """Whose earlier texts a request may be drafted from."""
+        return Owners(self.keys, self.remember, _is_local(self.host))
 
 
 @asynccontextmanager
@@ -58,7 +64,8 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
     speedometer = Speedometer()
     threads = ParserThreads()
     service = Service(engines, admission, metrics, speedometer, threads)
-    app = Gateway(service, metrics, threads, settings.keys, settings.names).app()
+    gateway = Gateway(service, metrics, threads, settings.keys, settings.owners, settings.names)
+    app = gateway.app()
     async with AsyncExitStack() as stack:
         stack.enter_context(threads)
         watch = await stack.enter_async_context(Watch(service.look))

@@ -125,7 +125,7 @@ class Service:
         return body.texts
 
     async def generate(
-        self, body: Body, prompts_read: Callable[[], None]
+        self, body: Body, prompts_read: Callable[[], None], owner: str | None = None
     ) -> AsyncGenerator[TextEvent, None]:
         """Generate all requested texts side by side, once there are places for all of them.
 
@@ -134,6 +134,7 @@ class Service:
 
         Args:
             prompts_read: called once the prompts are token ids.
+            owner: `Options.owner` of all texts.
 
         Raises:
             What `check` raises, and BadRequest, PromptTooLong: before anything is generated.
@@ -149,7 +150,7 @@ class Service:
             prompts_read()
             of_texts = [prompts[number // body.n] for number in range(count)]
             options = [
-                self._options(body, prompt, number) for number, prompt in enumerate(of_texts)
+                self._options(body, prompt, number, owner) for number, prompt in enumerate(of_texts)
             ]
             first = None
             while first is None:
@@ -184,11 +185,14 @@ class Service:
         """Return which peers serve which layers of each model. Raise `DirectoryDown`."""
         return list(await asyncio.gather(*(engine.look() for engine in self.engines.values())))
 
-    def _options(self, body: Body, prompt: Sequence[int], number: int) -> Options:
+    def _options(
+        self, body: Body, prompt: Sequence[int], number: int, owner: str | None
+    ) -> Options:
         requested, default = body.new_tokens
         room = context_tokens(self.engine(body.model).models.checkpoint) - len(prompt)
         options = body.options(number)
         options["max_new_tokens"] = requested or max(1, min(default, room))
+        options["owner"] = owner
         return options
 
     async def _text(

@@ -3,6 +3,7 @@
 from helpers.sequence_bench import models, options
 from swarm.client.drafters import kind_of, make_drafters
 from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.drafting.earlier import EarlierTexts
 
 
 class Draft:
@@ -20,6 +21,13 @@ def test_copies_are_drafted_before_the_draft_model_unless_they_are_switched_off(
         assert list(make_drafters(models(), options(lookup=lookup))) == [Source.COPY]
     assert list(make_drafters(models(draft=Draft()), options(lookup=False))) == [Source.MODEL]
     assert make_drafters(models(), options(lookup=False)) == {}
+
+
+def test_earlier_texts_are_copied_too():
+    earlier = EarlierTexts()
+    earlier.add([7, 8, 9])
+    copies = make_drafters(models(), options(), earlier)[Source.COPY]
+    assert [guess.token for guess in copies.draft([6, 7], 2)] == [8, 9]
 
 
 def test_plain_decoding_has_no_drafter():

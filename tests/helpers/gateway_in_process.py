@@ -57,6 +57,7 @@ class InProcessClient:
             self.swarm._threads,
             self.swarm.router,
             kept=self.swarm.kept,
+            memory=self.swarm.memory,
         )
 
     @property

@@ -27,6 +27,7 @@ from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
 from swarm.client.cpu_threads import Executors
 from swarm.client.generation import GenerationStream
+from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
 from swarm.model.checkpoint import Checkpoint
@@ -110,6 +111,7 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
+        self.memory: TextMemory | None = None  # texts of one test do not draft those of another
         self._threads = Executors(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(new_member())
         self._connections = Connections(self._dialer)
@@ -195,7 +197,14 @@ class Swarm:
             {"max_new_tokens": NEW, "logit_bias": {2: -100.0}, "patience_s": 5.0, **options}
         )
         return GenerationStream(
-            self._models, prompt, request, self._threads, self.router, self.auditor, self.kept
+            self._models,
+            prompt,
+            request,
+            self._threads,
+            self.router,
+            self.auditor,
+            self.kept,
+            self.memory,
         )
 
     async def write(
@@ -208,6 +217,10 @@ class Swarm:
             if said == at and strike is not None:
                 await strike(self, stream)
         return stream.result
+
+    async def drafted(self) -> None:
+        """Wait until the drafting thread has done all that was asked of it."""
+        await asyncio.get_running_loop().run_in_executor(self._threads.drafting, int)
 
     async def close(self) -> None:
         for peer in self.up:
