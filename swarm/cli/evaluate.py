@@ -140,10 +140,11 @@ class ComparisonOptions:
 )
 @click.option(
     "--probes",
-    default=0.25,
+    default=0.5,
     show_default=True,
     type=Number(0, 1),
-    help="Share of the misses whose consequences a study tries.",
+    help="Share of the misses that cost at most 1 nat whose consequences a study tries; of dearer"
+    " ones, a tenth of it.",
 )
 @click.option("--plot", type=FILE, help="Draw accuracy over tokens per loop, as PNG or SVG.")
 @compute_options

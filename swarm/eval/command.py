@@ -94,7 +94,7 @@ def study(task: Task, settings: EvalSettings, file: Path, share: float, as_: str
     Goes on with what stands in ``file`` of the same settings.
 
     Args:
-        share: of the misses that are probed.
+        share: of the cheap misses that are probed, see `Scout`.
     """
     if settings.network is not None:
         raise EvalError("a study runs in process only; leave out --bootstrap")

@@ -16,8 +16,12 @@ SEED = 1
 COST_BINS = (0.25, 0.5, 1.0, 2.0, np.inf)
 Chosen = Callable[[MissFacts], bool]
 
-_FIGURES = ("misses", "nats", "probes", "alike", "log_p", "tokens", "own_log_p", "own_tokens")
-_MORE = ("checked", "lost", "gained")
+# Sums over misses. Those behind the first three are of probes, each by its weight.
+_FIGURES = (
+    *("misses", "nats", "probes"),
+    *("weight", "alike", "log_p", "tokens", "own_log_p", "own_tokens"),
+    *("checked", "lost", "gained"),
+)
 Sums = NDArray[np.float64]  # [resamples, bins, figures]; the first resample has each text once
 
 
@@ -68,7 +72,7 @@ class Study:
     def consequences(self, chosen: Chosen) -> Consequences:
         """Return what follows from the misses that are chosen."""
         sums = self._sums(chosen).sum(axis=1)
-        of = dict(zip((*_FIGURES, *_MORE), sums.T, strict=True))
+        of = dict(zip(_FIGURES, sums.T, strict=True))
         return Consequences(
             per_100=_estimate(100 * of["misses"] / self._drafted),
             nats=_estimate(_ratio(of["nats"], of["misses"])),
@@ -90,7 +94,7 @@ class Study:
         if not at_equal_cost:
             mine = mine.sum(axis=1, keepdims=True)
             theirs = theirs.sum(axis=1, keepdims=True)
-        weights = mine[..., _FIGURES.index("probes")]
+        weights = _at(mine, "weight")
 
         def difference(figure: Callable[[Sums], Sums]) -> Estimate:
             gaps = figure(mine) - figure(theirs)
@@ -134,7 +138,7 @@ class Study:
     def _figures(self) -> NDArray[np.float64]:
         """The figures of each miss."""
         rows = [_figures_of(text, miss) for text in self.texts for miss in text.misses]
-        return np.array(rows, dtype=float).reshape(-1, len(_FIGURES) + len(_MORE))
+        return np.array(rows, dtype=float).reshape(-1, len(_FIGURES))
 
 
 @dataclass(frozen=True)
@@ -163,12 +167,10 @@ def _figures_of(text: TextFacts, miss: MissFacts) -> list[float]:
     nats = min(miss.deficit_nats, 1e3)
     probe = miss.probe
     if probe is None:
-        return [1.0, nats, *[0.0] * (len(_FIGURES) + len(_MORE) - 2)]
+        return [1.0, nats, *[0.0] * (len(_FIGURES) - 2)]
     rest = text.rest(miss)
     checked = probe.right is not None and text.right is not None
-    return [
-        1.0,
-        nats,
+    of_probe = (
         1.0,
         rouge_l(probe.tokens, text.tokens[rest]),
         sum(probe.log_p),
@@ -178,16 +180,17 @@ def _figures_of(text: TextFacts, miss: MissFacts) -> list[float]:
         checked,
         checked and bool(text.right) and not probe.right,
         checked and not text.right and bool(probe.right),
-    ]
+    )
+    return [1.0, nats, 1.0, *(probe.weight * figure for figure in of_probe)]
 
 
 def _at(sums: Sums, figure: str) -> Sums:
-    found: Sums = sums[..., (*_FIGURES, *_MORE).index(figure)]
+    found: Sums = sums[..., _FIGURES.index(figure)]
     return found
 
 
 def _alike(sums: Sums) -> Sums:
-    return _ratio(_at(sums, "alike"), _at(sums, "probes"))
+    return _ratio(_at(sums, "alike"), _at(sums, "weight"))
 
 
 def _log_p(sums: Sums) -> Sums:

@@ -19,6 +19,9 @@ from swarm.eval.lockstep import EndedText, Position, Writer
 from swarm.eval.tasks import Item
 
 REST_TOKENS = 48  # behind a miss, that are compared with the target's own text
+# No rule but a blind one lets many dearer misses pass. So these are probed less often.
+CHEAP_NATS = 1.0
+DEAR_SHARE = 0.1  # of the share of cheap misses that are probed
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Probe:
         tokens: behind the drafted one, at most `REST_TOKENS`.
         log_p: of each of them under the target.
         right: whether the answer is right; None if no program can tell.
+        weight: how many misses of about this cost it stands for.
     """
 
     tokens: tuple[int, ...]
     log_p: tuple[float, ...]
     right: bool | None
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Scout:
 
     Args:
         start: tokens of the prompt.
-        share: of the misses that are probed.
+        share: of the misses up to `CHEAP_NATS` that are probed; of dearer ones, `DEAR_SHARE` of it.
     """
 
     item: Item
@@ -166,8 +171,9 @@ class Scout:
             miss = self.judge.facts(position, self.start)
             self._misses.append(miss)
             drawn = uniform(position.sampling.seed, len(position.history), NoisePurpose.ACCEPT)
-            if drawn < self.share:
-                self._probers[miss.position] = Prober(self.item)
+            share = self.share * (1.0 if miss.deficit_nats <= CHEAP_NATS else DEAR_SHARE)
+            if drawn < share:
+                self._probers[miss.position] = Prober(self.item, 1 / share)
                 ways.append((miss.drafted, self._probers[miss.position]))
         return ways
 
@@ -201,6 +207,7 @@ class Prober:
     """
 
     item: Item
+    weight: float
     _tokens: list[int] = field(default_factory=list, init=False)
     _log_p: list[float] = field(default_factory=list, init=False)
     _right: bool | None = field(default=None, init=False)
@@ -224,9 +231,9 @@ class Prober:
     @property
     def probe(self) -> Probe:
         """What was found, once the text has ended."""
-        return Probe(
-            tuple(self._tokens[:REST_TOKENS]), tuple(self._log_p[:REST_TOKENS]), self._right
-        )
+        tokens = tuple(self._tokens[:REST_TOKENS])
+        log_p = tuple(self._log_p[:REST_TOKENS])
+        return Probe(tokens, log_p, self._right, self.weight)
 
 
 def _is_right(item: Item, ended: EndedText) -> bool | None:

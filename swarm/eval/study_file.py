@@ -54,5 +54,7 @@ def _facts(file: Path, number: int, line: dict[str, Any]) -> TextFacts:
 def _miss(line: dict[str, Any]) -> MissFacts:
     probe = line.pop("probe")
     if probe is not None:
-        probe = Probe(tuple(probe["tokens"]), tuple(probe["log_p"]), probe["right"])
+        probe["tokens"] = tuple(probe["tokens"])
+        probe["log_p"] = tuple(probe["log_p"])
+        probe = Probe(**probe)
     return MissFacts(classes=tuple(line.pop("classes")), probe=probe, **line)

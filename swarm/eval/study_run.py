@@ -25,7 +25,7 @@ class StudyPlan:
 
     Attributes:
         rules: whose verdicts are noted.
-        share: of the misses that are probed.
+        share: of the cheap misses that are probed, see `Scout`.
     """
 
     task: Task

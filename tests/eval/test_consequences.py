@@ -19,10 +19,10 @@ def miss(position=0, nats=0.1, probe=None, classes=(), **more):
     return MissFacts(position, 1, 2, nats, classes=classes, probe=probe, **{**facts, **more})
 
 
-def probe(alike, right=True, log_p=-1.0):
+def probe(alike, right=True, log_p=-1.0, weight=1.0):
     """Return a probe whose rest shares so many of ten tokens with the target's text."""
     tokens = (*REST[:alike], *range(100, 110 - alike))
-    return Probe(tokens, (log_p,) * 10, right)
+    return Probe(tokens, (log_p,) * 10, right, weight)
 
 
 def text(*misses, right=True, kind="", drafted=10):
@@ -49,6 +49,15 @@ def test_consequences_add_up():
     assert found.lost.value == pytest.approx(100 * (1 - 1) / 2)
     low, high = found.alike.interval
     assert (low, high) == pytest.approx((0.4, 0.8))
+
+
+def test_a_probe_counts_as_often_as_it_stands_for_misses():
+    study = Study([text(miss(probe=probe(4)), miss(probe=probe(8, right=False, weight=3.0)))])
+    found = study.consequences(everything)
+    assert found.probes == 2
+    assert found.alike.value == pytest.approx((0.4 + 3 * 0.8) / 4)
+    assert found.lost.value == pytest.approx(75)
+    assert found.per_100.value == pytest.approx(20)
 
 
 def test_answers_that_no_program_checks_have_no_losses():

@@ -13,7 +13,7 @@ from swarm.eval.consequences import marks
 from swarm.eval.engine import InProcess
 from swarm.eval.lockstep import Position
 from swarm.eval.run import EvalError
-from swarm.eval.study import REST_TOKENS, Prober
+from swarm.eval.study import CHEAP_NATS, REST_TOKENS, Prober
 from swarm.eval.study_file import read_study, write_study
 from swarm.eval.study_report import adaptive_rule
 from swarm.eval.study_run import StudyPlan, study_items
@@ -69,7 +69,7 @@ def test_the_text_is_the_targets_own(engine, texts):
 def test_a_probe_takes_one_drafted_token_and_then_the_targets_choices(engine, texts):
     for prompt, text in zip(PROMPTS, texts, strict=True):
         ids = engine.encode(prompt)
-        for miss in text.misses[:4]:
+        for miss in [each for each in text.misses if each.probe][:4]:
             assert miss.choice == text.tokens[miss.position]
             taken = (*text.tokens[: miss.position], miss.drafted)
             stopped = miss.drafted in engine.models.checkpoint.eos_token_ids
@@ -107,7 +107,7 @@ def test_facts_are_those_of_the_rules(engine, texts):
 
 @pytest.mark.parametrize(("check", "goes_on"), [(None, False), (says_seven, True)])
 def test_a_probe_ends_where_it_is_no_longer_looked_at(check, goes_on):
-    prober = Prober(Item("?", check))
+    prober = Prober(Item("?", check), 1.0)
     position = Position([1], torch.tensor([0.0, 1.0]), None, Sampling(), 9)
     assert all(list(prober.write(position)) == [(1, prober)] for _ in range(REST_TOKENS))
     assert list(prober.write(position)) == [(1, prober)] * goes_on
@@ -117,14 +117,16 @@ def test_a_probe_ends_where_it_is_no_longer_looked_at(check, goes_on):
 def test_without_a_check_no_answer_is_right_or_wrong(engine, plan):
     (text,) = study_items(engine, plan, [Item(PROMPTS[0], None)], 0)
     assert text.right is None
-    assert {miss.probe.right for miss in text.misses} == {None}
+    assert {miss.probe.right for miss in text.misses if miss.probe} == {None}
 
 
 def test_only_a_share_of_the_misses_is_probed(engine, plan):
     task = plan.task
     some = study_items(engine, StudyPlan(task, RULES, 0.0, 0.4), task.items, 0)
-    probed = [miss.probe is not None for text in some for miss in text.misses]
-    assert 0 < sum(probed) < len(probed)
+    cheap = [each for text in some for each in text.misses if each.deficit_nats <= CHEAP_NATS]
+    probed = [each for each in cheap if each.probe]
+    assert 0 < len(probed) < len(cheap)
+    assert {each.probe.weight for each in probed} == {1 / 0.4}
 
 
 def test_models_that_read_one_text_at_a_time_cannot_be_studied(engine, plan, monkeypatch):
