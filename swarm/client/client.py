@@ -166,8 +166,10 @@ class SwarmClient:
         """Let drafting and judging have all cores while the other one has nothing to do."""
         cores = Cores(models.threads)
         self._threads = cores.share(self._threads)
+        if not models.threads.tuned:
+            return
         if isinstance(models.draft, DraftModel) and models.draft.branching is not None:
-            models.draft.branching.before_layers = cores.renew_drafting
+            models.draft.branching.watch = cores
 
     def _route(self, swarm: SwarmConnection, checkpoint: Checkpoint) -> Router:
         """Return a router that begins with what the client remembers of peers."""

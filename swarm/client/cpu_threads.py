@@ -3,16 +3,21 @@
 torch's threads of one product wait for each other. If two products run side by side with all cores
 each, every one of these threads may be without a core, and all others wait for it. So drafting and
 judging never have more threads together than there are cores. While one of them has nothing to do,
-the other one may use all.
+the other one may use all. If other programs keep the cores busy, fewer are faster
+(`swarm.client.thread_count`).
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
+
+from swarm.client.thread_count import ThreadCount
 
 T = TypeVar("T")
 
@@ -30,56 +35,79 @@ class CpuThreads:
     """torch's threads on the CPU for each of them.
 
     Attributes:
-        drafting, judging: while both compute.
-        alone: while only one of them does.
+        drafting, judging: at most, while both compute.
+        alone: at most, while only one of them does.
+        tuned: whether fewer are taken where that is faster. Small models compute on one core
+            whatever they may use.
     """
 
     drafting: int
     judging: int
     alone: int
+    tuned: bool = False
 
     @classmethod
-    def shared(cls, threads: int, beside: bool) -> "CpuThreads":
+    def shared(cls, threads: int, beside: bool, large: bool = False) -> "CpuThreads":
         """Share out threads.
 
         Args:
             threads: that there are.
-            beside: whether both compute on the CPU, with a model large enough to use many cores.
-                Small models compute on one core whatever they may use; nothing changes for them.
+            beside: whether both compute on the CPU, one of them with a large model.
+            large: whether one of them computes on the CPU with a large model.
         """
         if not beside:
-            return cls(drafting=threads, judging=threads, alone=threads)
+            return cls(drafting=threads, judging=threads, alone=threads, tuned=large)
         judging = max(1, threads // 2)
-        return cls(drafting=max(1, threads - judging), judging=judging, alone=threads)
+        drafting = max(1, threads - judging)
+        return cls(drafting=drafting, judging=judging, alone=threads, tuned=True)
 
 
 class Cores:
-    """Gives all threads to drafting or judging while the other one does not compute."""
+    """Gives all threads to drafting or judging while the other one does not compute.
 
-    def __init__(self, threads: CpuThreads) -> None:
+    Drafting has fewer where that is faster. For that it watches the draft model's forwards.
+    """
+
+    def __init__(self, threads: CpuThreads, clock: Callable[[], float] = time.perf_counter) -> None:
         self.threads = threads
-        self._drafting = 0  # works in progress
+        self._clock = clock
+        self._drafting = 0  # works that run
         self._judging = 0
+        self._judged = 0  # works so far
+        self._count = ThreadCount(sorted({threads.alone, threads.drafting, 1}, reverse=True))
 
     def share(self, executors: Executors) -> Executors:
         """Return executors for the same threads, in which each work has its share of the cores."""
-        if self.threads.drafting == self.threads.judging == self.threads.alone:
+        if not self.threads.tuned:
             return executors
         return Executors(
             _Sharing(executors.drafting, self._draft), _Sharing(executors.judging, self._judge)
         )
 
-    def renew_drafting(self) -> None:
-        """Give the drafting thread what it may use from now on, since judging may have begun.
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """While open, the calling thread runs a forward of the draft model."""
+        count = self._for_drafting
+        judged = self._judged + self._judging
+        started = self._clock()
+        _set_own(count)
+        yield
+        if judged == self._judged:  # nothing was judged meanwhile
+            self._count.note(count, self._clock() - started)
 
-        It takes microseconds, so that it may be called between the layers of a model.
-        """
-        _set_own(self.threads.drafting if self._judging else self.threads.alone)
+    def layer(self) -> None:
+        """Before each layer, give the draft model what it may use now: judging may have begun."""
+        _set_own(self._for_drafting)
+
+    @property
+    def _for_drafting(self) -> int:
+        count = self._count.next()
+        return min(count, self.threads.drafting) if self._judging else count
 
     def _draft(self, work: Callable[..., T], *arguments: Any) -> T:
         self._drafting += 1
         try:
-            self.renew_drafting()
+            _set_own(self._for_drafting)
             return work(*arguments)
         finally:
             self._drafting -= 1
@@ -91,6 +119,7 @@ class Cores:
             return work(*arguments)
         finally:
             self._judging -= 1
+            self._judged += 1
 
 
 class _Sharing(Executor):

@@ -76,12 +76,13 @@ class ClientModels:
             own_head = Head.load(checkpoint, device=choose_device(options.device, weights))
             own_head.round()
         drafting = load_any_draft(draft, checkpoint, tokenizer, options) if draft else None
-        beside = (
-            own_head is not None
-            and drafting is not None
-            and {own_head.device.type, drafting.device.type} == {"cpu"}
-            and max(weights, drafting.weights) >= SMALL_WEIGHTS
-        )
+        on_cpu = []  # weights of the models there
+        if own_head is not None and own_head.device.type == "cpu":
+            on_cpu.append(weights)
+        if drafting is not None and drafting.device.type == "cpu":
+            on_cpu.append(drafting.weights)
+        large = max(on_cpu, default=0) >= SMALL_WEIGHTS
+        beside = large and len(on_cpu) == 2
         return cls(
             checkpoint,
             tokenizer,
@@ -89,7 +90,7 @@ class ClientModels:
             drafting,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),
-            threads=CpuThreads.shared(torch.get_num_threads(), beside),
+            threads=CpuThreads.shared(torch.get_num_threads(), beside, large),
         )
 
     @property

@@ -17,6 +17,7 @@ suffice.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -152,7 +153,7 @@ class _Certifying:
         best = lower.amax(dim=-1, keepdim=True)
         self._given_up |= ~best.isfinite()[:, 0]
         # Not ">=": what is not a number contends.
-        if self._take(*(upper < best).logical_not_().nonzero(as_tuple=True)):
+        if self._take(*_places((upper < best).logical_not_())):
             lower, _ = scores()
         return [best_of(row) for row in lower]
 
@@ -219,6 +220,13 @@ class _Certifying:
         lower = one.shape(self._bounds.lower[row : row + 1])
         upper = one.shape(self._bounds.upper[row : row + 1])
         return choosing.sampling.scale(lower)[0], choosing.sampling.scale(upper)[0]
+
+
+def _places(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows and the tokens that are marked in ``[n, vocabulary]``, in order."""
+    flat = torch.from_numpy(np.flatnonzero(marked.numpy()))  # ten times as fast as torch's
+    vocabulary = marked.shape[-1]
+    return flat // vocabulary, flat % vocabulary
 
 
 def _first_kept(lower: Tensor, upper: Tensor, noise: Tensor, nucleus: Nucleus) -> int | None:

@@ -2,9 +2,11 @@
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,18 @@ from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
 
+class ForwardWatch(Protocol):
+    """Is told, in the thread that computes, where a forward is."""
+
+    def forward(self) -> AbstractContextManager[None]:
+        """Return what is open while a forward runs."""
+        ...
+
+    def layer(self) -> None:
+        """A layer is about to begin."""
+        ...
+
+
 class BranchingModel:
     """Gives each token of a tree the logits that its own path alone gives.
 
@@ -32,7 +46,7 @@ class BranchingModel:
     Attributes:
         known: how many token ids the model has an embedding of.
         context: the positions that the model was made for.
-        before_layers: is called before each layer of a forward.
+        watch: is told of each forward and of its layers, if there is one.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -44,11 +58,11 @@ class BranchingModel:
         self.known: int = model.get_input_embeddings().weight.shape[0]
         self.context: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         self._layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
-        self.before_layers: Callable[[], None] = lambda: None
+        self.watch: ForwardWatch | None = None
         for module in self._model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == self._layers:
                 for layer in module:
-                    layer.register_forward_pre_hook(lambda *_: self.before_layers())
+                    layer.register_forward_pre_hook(self._before_layer)
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "BranchingModel | None":
@@ -107,7 +121,7 @@ class BranchingModel:
         positions = [each for work in batch for each in work.placement.positions]
         # Nearly always true: then no rows have to be gathered.
         last = list(rows) == list(range(len(tokens) - len(rows), len(tokens)))
-        with running(packed):
+        with running(packed), self.watch.forward() if self.watch else nullcontext():
             logits: Tensor = self._model(
                 input_ids=upload(tokens[None], self.device),
                 position_ids=upload(torch.tensor([positions]), self.device),
@@ -118,6 +132,10 @@ class BranchingModel:
         for work in batch:
             work.cache.advance(len(work.inputs))
         return logits[0].float().cpu()
+
+    def _before_layer(self, *_: object) -> None:
+        if self.watch is not None:
+            self.watch.layer()
 
     @torch.inference_mode()
     def _agrees_with(self, model: PreTrainedModel) -> bool:

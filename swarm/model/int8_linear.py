@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from swarm.model.int8 import PACKS, Pack
-from swarm.model.measuring import least_s
+from swarm.model.measuring import least_in_turn_s
 from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
 from swarm.model.same_input import same_input
 
@@ -87,20 +87,27 @@ def cpu_kernel() -> Kernel:
     weight = torch.randn(outputs, columns, generator=generator)
     rounded, scale = rounded_weight(weight)
     expected = linear(x, weight)
-    best: Kernel = plain_product
-    best_s = float("inf")
+    right: dict[Kernel, Callable[[], object]] = {}
     for kernel in KERNELS:
         try:
             products = [kernel(rounded.clone(), scale) for _ in range(PROBE_COPIES)]
             error = (products[0](x) - expected).norm() / expected.norm()
         except (RuntimeError, AttributeError, NotImplementedError):
             continue
-        if not error <= PROBE_TOLERANCE:
-            continue
-        took_s = least_s(lambda: [product(x) for product in products], PROBE_RUNS)  # noqa: B023
+        if error <= PROBE_TOLERANCE:
+            right[kernel] = functools.partial(_multiply_all, products, x)
+    best: Kernel = plain_product
+    best_s = float("inf")
+    times_s = least_in_turn_s(list(right.values()), PROBE_RUNS) if right else []
+    for kernel, took_s in zip(right, times_s, strict=True):
         if took_s * PROBE_WORTH < best_s:
             best, best_s = kernel, took_s
     return best
+
+
+def _multiply_all(products: Sequence[Product], x: Tensor) -> None:
+    for product in products:
+        product(x)
 
 
 class Int8Group:

@@ -7,7 +7,7 @@ matrices must not stay in the processor's caches, since those of a model do not.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -34,11 +34,25 @@ def one_thread() -> Iterator[None]:
 
 def least_s(work: Callable[[], object], repeats: int = REPEATS, clock: Clock = cpu_clock) -> float:
     """Return the seconds of the fastest run on one thread, behind one that does not count."""
+    [least] = least_in_turn_s([work], repeats, clock)
+    return least
+
+
+def least_in_turn_s(
+    works: Sequence[Callable[[], object]], repeats: int = REPEATS, clock: Clock = cpu_clock
+) -> list[float]:
+    """Return the same for each of some works.
+
+    They take turns: so what makes the computer slow for a while, such as other programs that read
+    much memory, makes it slow for all of them.
+    """
     with one_thread():
-        work()
-        times: list[float] = []
-        while len(times) < repeats and sum(times) < ENOUGH_S:
-            started = clock()
+        for work in works:
             work()
-            times.append(clock() - started)
-        return min(times)
+        times: list[list[float]] = [[] for _ in works]
+        while len(times[0]) < repeats and max(map(sum, times)) < ENOUGH_S:
+            for work, taken in zip(works, times, strict=True):
+                started = clock()
+                work()
+                taken.append(clock() - started)
+        return [min(taken) for taken in times]

@@ -9,7 +9,7 @@ import torch
 
 from swarm.client.cpu_threads import Cores, CpuThreads, Executors
 
-SHARED = CpuThreads(drafting=3, judging=2, alone=5)
+SHARED = CpuThreads(drafting=3, judging=2, alone=5, tuned=True)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 16])
@@ -49,7 +49,7 @@ def test_judging_beside_a_draft_has_its_share_and_the_draft_gives_up_the_rest(
         seen.append(torch.get_num_threads())
         drafts.set()
         judges.wait(10)
-        cores.renew_drafting()  # as before a layer
+        cores.layer()
         seen.append(torch.get_num_threads())
         judged.set()
 
@@ -76,3 +76,24 @@ def test_work_that_fails_gives_its_cores_back(executors: Executors) -> None:
 
 def test_where_nothing_is_shared_the_executors_stay_as_they_are(executors: Executors) -> None:
     assert Cores(CpuThreads.shared(4, beside=False)).share(executors) is executors
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_drafting_has_fewer_threads_where_all_are_slower(
+    executors: Executors, disturbed: bool
+) -> None:
+    now_s = 0.0
+    cores = Cores(SHARED, lambda: now_s)
+    shared = cores.share(executors)
+
+    def draft() -> int:
+        nonlocal now_s
+        with cores.forward():
+            now_s += 8.0 if torch.get_num_threads() == SHARED.alone else 1.0
+            if disturbed:  # it was slow because it had to share the cores
+                shared.judging.submit(torch.get_num_threads).result()
+            return torch.get_num_threads()
+
+    counts = [shared.drafting.submit(draft).result() for _ in range(20)]
+    assert counts[0] == SHARED.alone
+    assert counts[-1] == (SHARED.alone if disturbed else SHARED.drafting)

@@ -3,6 +3,8 @@
 (What it says along every path of a tree is tested with the drafter that asks it.)
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,15 +51,30 @@ def model(tmp_path: Path) -> PreTrainedModel:
     return ARCHITECTURES["llama_tied"].save(tmp_path)
 
 
-def test_before_every_layer_it_may_be_told_what_it_computes_with(model: PreTrainedModel) -> None:
+class Watching:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        self.told.append("begins")
+        yield
+        self.told.append("ends")
+
+    def layer(self) -> None:
+        self.told.append("layer")
+
+
+def test_a_watch_is_told_of_forwards_and_their_layers(model: PreTrainedModel) -> None:
     branching = BranchingModel.of(model)
     assert branching is not None
-    calls = []
-    branching.before_layers = lambda: calls.append("layer")
+    watch = branching.watch = Watching()
     branching.reader().read(TEXT, TokenTree().admit(0, 0, 1, len(TEXT)), [0])
-    assert len(calls) == model.config.num_hidden_layers
+    assert watch.told == ["begins", *["layer"] * model.config.num_hidden_layers, "ends"]
     model(input_ids=torch.tensor([TEXT]))  # the model that it was made of stays as it is
-    assert len(calls) == model.config.num_hidden_layers
+    assert watch.told[-1] == "ends"
 
 
 def test_texts_read_together_do_not_see_each_other(model: PreTrainedModel) -> None:

@@ -67,3 +67,16 @@ def test_what_is_faster_than_float32_is_used(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(int8, "PACKS", (slow, Plain, absent))
     monkeypatch.setattr(torch.nn.functional, "linear", waiting)
     assert fastest(torch.ones(512, 64), MOST, 2) is Plain
+
+
+@pytest.mark.parametrize(
+    ("times_s", "place"),
+    [((3.0, 1.0, 1.0), 0), ((3.0, 1.0, 0.9), 0), ((3.0, 1.0, 0.5), 1), ((1.0, 2.0, 0.9), 1)],
+)
+def test_a_later_way_has_to_be_clearly_faster(
+    times_s: tuple[float, ...], place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = [lambda matrix: Plain(matrix), lambda matrix: Plain(matrix)]
+    monkeypatch.setattr(int8, "PACKS", ways)
+    monkeypatch.setattr(int8, "least_in_turn_s", lambda works, repeats: times_s)
+    assert fastest(torch.ones(64, 64), MOST, 2) is ways[place]

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from swarm.model.measuring import cpu_clock, least_s, one_thread
+from swarm.model.measuring import cpu_clock, least_in_turn_s, least_s, one_thread
 
 
 def test_one_thread_computes_and_then_as_many_as_before() -> None:
@@ -37,3 +37,11 @@ def test_the_fastest_run_counts_and_long_ones_are_not_repeated(
     took_s = [after - before for before, after in zip(*[iter(reading_s)] * 2, strict=True)]
     assert fastest_s == min(took_s)
     assert worked == [1] * (1 + runs)  # the first one warms up
+
+
+def test_works_take_turns() -> None:
+    worked: list[str] = []
+    works = [lambda: worked.append("a"), lambda: worked.append("b")]
+    readings = iter([0.0, 0.02, 1.0, 1.03, 2.0, 2.01, 3.0, 3.05])
+    assert least_in_turn_s(works, 2, lambda: next(readings)) == pytest.approx([0.01, 0.03])
+    assert worked == ["a", "b"] * 3
