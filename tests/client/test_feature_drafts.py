@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from helpers.feature_heads import save_eagle
+from helpers.feature_heads import behind_the_last, beside_the_model, save_eagle, save_target
 from helpers.loopback import eventually, soon
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
@@ -21,6 +21,7 @@ from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.feature_book import FIRST_ANSWERED
 from swarm.decoding.windows import Window
+from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_choice import load_any_draft
 from swarm.model.heads.loading import FeatureDraft
@@ -114,6 +115,23 @@ async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
             assert text.stats.drafted_tokens > 0, name
             if "temperature" in options and options["temperature"] > 1:
                 assert text.stats.accepted_tokens > NEW / 4, name
+
+
+@pytest.mark.parametrize("tensors", [behind_the_last(4), beside_the_model()], ids=["GLM", "Qwen"])
+async def test_texts_stay_exact_with_the_layer_inside_the_target_s_own_checkpoint(
+    tensors: dict[str, Tensor], material: Material, tmp_path: Path
+) -> None:
+    own = Checkpoint.open(str(save_target(tmp_path / "target", tensors)))
+    options = ComputeOptions(device="cpu", draft_dtype="float32")
+    draft = load_any_draft("mtp", own, material.models.tokenizer, options)
+    with_layer = replace(material, models=replace(material.models, draft=draft))
+    async with swarm_of(lambda: Swarm(with_layer), *STAGES) as swarm:
+        for sampling in ({}, HOT):
+            plain = await write(swarm, **sampling, **PLAIN)
+            text = await write(swarm, **sampling)
+            assert text.token_ids == plain.token_ids
+            assert text.stats.draft_error is None
+    assert text.stats.accepted_tokens > NEW / 4
 
 
 async def test_the_drafter_gets_every_answer_once_and_as_it_came(
