@@ -16,7 +16,7 @@ If the decided token was sent ahead, as that choice or as another one, the strea
 all that was sent ahead is void, and the epoch rises.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Literal
@@ -25,8 +25,9 @@ from torch import Tensor
 
 from swarm.decoding.ask import Ask, next_ask
 from swarm.decoding.candidates import CandidateRow
-from swarm.decoding.confidence import Confidence, Guess
+from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
+from swarm.decoding.doubt import settled, sure_beginning
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.feature_book import FeatureBook
@@ -39,9 +40,6 @@ from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 
 MAX_TREE = 512  # living nodes behind the tip, most of them second choices that are never sent
 MAX_SENT_AHEAD = 128  # of these, those that were sent: sessions reserve room for them
-# A guess that is less likely, given what is before it, waits until all sources were asked there:
-# those that come later may know better, and what is sent costs the peers a position.
-SURE_CHANCE = 0.7
 
 FinishReason = Literal["stop", "length", "swarm_incomplete"]
 
@@ -172,7 +170,7 @@ class Decoder:
         line = line[:stop]
         if plan.branches == 1 and source is not self.sources[-1]:
             # The chain takes one token for a place: the first source that guesses one has it.
-            line = self._sure(line, lag)
+            line = sure_beginning(line, lag, self.confidence)
         self.counts.drafted += self.tree.grow(
             node,
             line,
@@ -182,14 +180,6 @@ class Decoder:
             lag=lag,
             least_chance=plan.least_chance,
         )
-
-    def _sure(self, line: Sequence[Drafted], lag: int) -> Sequence[Drafted]:
-        """Return the beginning of a line in which every token is sure to follow the one before."""
-        for behind, each in enumerate(line):
-            guess = Guess(each.source, 0, each.confidence, each.matched, lag + behind)
-            if self.confidence.chance(guess) < SURE_CHANCE:
-                return line[:behind]
-        return line
 
     def _next_ask(self) -> Ask | None:
         if self.finish_reason or self._asked or not self.plan.window or self._waits:
@@ -234,25 +224,11 @@ class Decoder:
         come first."""
         tip = self.tree.tip
         room = MAX_SENT_AHEAD - self.tree.sent
-        unsent = list(self._settled(self.tree.likely(self.tree.unsent, self.plan.least_chance)))
+        likely = self.tree.likely(self.tree.unsent, self.plan.least_chance)
+        unsent = list(settled(likely, self.sources))
         # no token is likelier than its parent, and the sort is stable
         unsent.sort(key=lambda node: -node.log_chance)
         return [tip] * (not tip.serial) + unsent[: max(0, min(self.plan.window, room))]
-
-    def _settled(self, nodes: Iterable[DraftNode]) -> Iterator[DraftNode]:
-        """Yield those of some nodes that need not wait for a source that was not asked there.
-
-        Args:
-            nodes: parents before their children.
-        """
-        waiting: set[DraftNode | None] = set()
-        for node in nodes:
-            assert node.parent is not None  # it follows the tip
-            settled = node.chance >= SURE_CHANCE or node.parent.asked.issuperset(self.sources)
-            if settled and node.parent not in waiting:
-                yield node
-            else:
-                waiting.add(node)
 
     def _send(self, unread: int, nodes: Sequence[DraftNode]) -> Window:
         window = self._stream.send(self.tree, nodes, unread)

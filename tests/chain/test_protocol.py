@@ -3,19 +3,17 @@ window is answered once, by its own rows, and only members are blamed."""
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from helpers.chain_answers import SESSION, TAPS, TERMS, Sent, result, tapped
 from helpers.plain_peers import PlainPeer, fault, plain_peer
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.events import Event, Lost, Received
 from swarm.chain.protocol import ChainProtocol
-from swarm.chain.terms import Terms
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
 from swarm.wire.faults import FaultCode
@@ -29,52 +27,7 @@ from swarm.wire.messages import (
     Opened,
     Progress,
     Result,
-    Tapped,
 )
-from swarm.wire.taps import LayerOutputs, TapTerms
-from swarm.wire.tensors import WireTensor
-
-SESSION = b"0" * 16
-WIDTH = 4
-TAPS = TapTerms(layers=(0, 1))
-TERMS = Terms("0" * 32, max_tokens=64, hidden_size=WIDTH, taps=TAPS)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A window on its way, and when it was sent."""
-
-    window: Window
-    at: float
-
-    @property
-    def count(self) -> int:
-        return len(self.window.tokens)
-
-
-def result(sent: Sequence[Sent]) -> Result:
-    """What a chain answers that has computed these windows together; a row's values are the serial
-    of its token."""
-    serials = [
-        serial
-        for window in (each.window for each in sent)
-        for serial in range(
-            window.first + len(window.tokens) - window.tail, window.first + len(window.tokens)
-        )
-    ]
-    rows = torch.tensor(serials, dtype=torch.float32).reshape(-1, 1).expand(-1, WIDTH)
-    return Result(
-        session=SESSION,
-        epoch=sent[0].window.epoch,
-        first=sent[0].window.first,
-        count=sum(each.count for each in sent),
-        hidden=WireTensor.pack(rows.contiguous()),
-    )
-
-
-def tapped(serial: int, layer: int) -> Tapped:
-    (outputs,) = LayerOutputs.pack(torch.full((1, 1, WIDTH), float(layer)), float8=False)
-    return Tapped(session=SESSION, first=serial, layers=(layer,), outputs=outputs)
 
 
 def rows_belong_to_their_windows(answer: ChainAnswer) -> bool:
@@ -382,35 +335,3 @@ class ProtocolAgainstPeers(RuleBasedStateMachine):
 
 TestProtocolAgainstPeers = ProtocolAgainstPeers.TestCase
 TestProtocolAgainstPeers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-def test_outputs_of_layers_come_with_the_answer_when_all_are_told() -> None:
-    chain = [plain_peer("firstpeer0", 0), plain_peer("lastpeer00", 1)]
-    protocol = ChainProtocol(SESSION, chain, TERMS)
-    openings = [each.message for each in protocol.join(chain, None, 0, None)]
-    assert [each.taps for each in openings if isinstance(each, Open)] == [
-        TapTerms(layers=(0,)),
-        TapTerms(layers=(1,)),
-    ]
-    assert protocol.taps is None, "it is not known yet whether the peers tell any"
-    protocol.opened(chain, [Opened(session=SESSION, taps=True)] * 2)
-    assert protocol.taps == TAPS
-    for serial in (1, 2):
-        window = Window(0, serial - 1, serial, (5,), None, 1, serial - 1)
-        protocol.send(window, 0.0)
-        for name in ("firstpeer0", "lastpeer00")[: 3 - serial]:
-            told = tapped(serial, int(name == "lastpeer00"))
-            assert protocol.answer(Received(name, told, 0.0)) is None
-        answer = protocol.answer(Received("lastpeer00", result([Sent(window, 0.0)]), 0.0))
-        assert answer is not None
-        # of the second token, the last peer does not tell any
-        assert [each.serial for each in answer.taps] == [1][: 2 - serial]
-
-
-def test_a_peer_that_cannot_tell_outputs_leaves_the_session_without() -> None:
-    chain = [plain_peer("firstpeer0", 0), plain_peer("lastpeer00", 1)]
-    protocol = ChainProtocol(SESSION, chain, TERMS)
-    protocol.join(chain, None, 0, None)
-    protocol.opened(chain, [Opened(session=SESSION, taps=True), Opened(session=SESSION)])
-    assert protocol.taps is None
-    assert [each.to.peer_id for each in protocol.change_terms(None, None)] == ["firstpeer0"]

@@ -110,6 +110,35 @@ def decoder_for(prompt, plan=None, rule=GREEDY, *, sources=(Source.MODEL,), **se
     return decoder
 
 
+def guesses(tokens, *others):
+    """Drafted tokens, surer than not, each with the same other choices."""
+    return [Drafted(token, None, 0.9, tuple((other, 0.05) for other in others)) for token in tokens]
+
+
+def copies(*tokens, matched=8):
+    return [
+        Drafted(token, source=Source.COPY, matched=matched + place)
+        for place, token in enumerate(tokens)
+    ]
+
+
+def propose(decoder, tokens, *others):
+    """Answer what the decoder asks for, token by token if it asks so."""
+    left = list(tokens)
+    while left and (ask := decoder.ask()):
+        decoder.propose(ask, [guesses(left[: ask.count], *others)])
+        del left[: ask.count]
+
+
+def answer(decoder, window, *choices):
+    """Answer ``window`` with the target choosing ``choices``, and token 0 after them."""
+    taken = decoder.take([window])
+    logits = torch.zeros(window.tail, VOCABULARY)
+    for row, choice in zip(logits, choices, strict=False):
+        row[choice] = 1.0
+    return decoder.judge([node for _, node in taken], logits[[row for row, _ in taken]])
+
+
 def by_logits(decoder, nodes, logits):
     return decoder.judge(nodes, logits)
 
