@@ -61,12 +61,12 @@ def packed_attention(
     rule = MaskRule(causal_mask_function) if attention_mask is None else attention_mask
     if len(pending) == 1:
         keys, values = pending[0]
-        mask = rule.draw(0, packed.views[0], query.shape[1] // keys.shape[0], query)
+        mask = rule.draw(0, packed.views[0], query.shape[1] // keys.shape[0], keys)
         return attend(query, keys, values, mask, scaling, softcap, s_aux), None
     outputs = []
     for session, part in enumerate(query.split_with_sizes(packed.counts, dim=2)):
         keys, values = pending[session]
-        mask = rule.draw(session, packed.views[session], part.shape[1] // keys.shape[0], part)
+        mask = rule.draw(session, packed.views[session], part.shape[1] // keys.shape[0], keys)
         outputs.append(attend(part, keys, values, mask, scaling, softcap, s_aux))
     return torch.cat(outputs, dim=1), None
 
@@ -83,14 +83,17 @@ def attend(
     """Attend within one session -> [1, n, heads, v].
 
     Args:
-        query: [1, heads, n, d].
-        keys: [kv heads, len, d].
+        query: [1, heads, n, d]; the result has its dtype.
+        keys: [kv heads, len, d], in any dtype, which is the one to compute in.
         values: [kv heads, len, v].
         mask: additive, [heads / kv heads * n, len].
         scaling: of the scores; None for 1 / sqrt(d).
         softcap: bounds the scores to (-softcap, softcap) by tanh.
         sinks: [heads].
     """
+    if query.dtype != keys.dtype:
+        out = attend(query.to(keys.dtype), keys, values, mask, scaling, softcap, sinks)
+        return out.to(query.dtype)
     _, heads, count, head_dim = query.shape
     groups = keys.shape[0]
     # Query heads that share keys lie one after another along the rows: no key is ever copied.

@@ -47,6 +47,7 @@ class BranchingModel:
         known: how many token ids the model has an embedding of.
         context: the positions that the model was made for.
         watch: is told of each forward and of its layers, if there is one.
+        cache_dtype: of keys and values; None for that in which they are computed.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -59,6 +60,7 @@ class BranchingModel:
         self.context: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         self._layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
         self.watch: ForwardWatch | None = None
+        self.cache_dtype: torch.dtype | None = None
         for module in self._model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == self._layers:
                 for layer in module:
@@ -81,7 +83,7 @@ class BranchingModel:
 
     def new_cache(self) -> KVCache:
         """Return an empty cache of one text."""
-        return KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL)
+        return KVCache(0, self._layers, MAX_SESSION_TOKENS + MAX_TAIL, self.cache_dtype)
 
     def read(
         self, cache: KVCache, tokens: Sequence[int], placement: Placement, rows: Sequence[int]

@@ -20,12 +20,22 @@ class KVCache:
     `place` does rollback and pruning. Sliding-window layers keep all rows too (their mask applies
     the window), so a rollback always finds its rows. There is never room for more than `limit`
     rows, which the session has reserved. Use it from one thread at a time.
+
+    Args:
+        dtype: of keys and values; None for that in which they are computed.
     """
 
-    def __init__(self, first: int, last: int, limit: int = MAX_SESSION_TOKENS) -> None:
+    def __init__(
+        self,
+        first: int,
+        last: int,
+        limit: int = MAX_SESSION_TOKENS,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.first = first
         self.last = last
         self.limit = limit
+        self.dtype = dtype
         self.length = 0
         self._placed: Placement | None = None  # the last placement, until `advance`
         # For each layer [kv heads, room, head dim].
@@ -102,7 +112,7 @@ class KVCache:
 
     def copy(self) -> "KVCache":
         """Return a cache that holds the same rows, for a text that parts from this one's."""
-        same = KVCache(self.first, self.last, self.limit)
+        same = KVCache(self.first, self.last, self.limit, self.dtype)
         same.length = self.length
         same._keys = [None if tensor is None else tensor.clone() for tensor in self._keys]
         same._values = [None if tensor is None else tensor.clone() for tensor in self._values]
@@ -128,7 +138,7 @@ class KVCache:
         # the waste small.
         room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
         room = min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
-        grown = new.new_empty((new.shape[0], room, new.shape[2]))
+        grown = new.new_empty((new.shape[0], room, new.shape[2]), dtype=self.dtype)
         if old is not None:
             grown[:, : self.length] = old[:, : self.length]
         return grown

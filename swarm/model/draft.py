@@ -17,7 +17,7 @@ from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ALL, AUTO, ComputeOptions
 from swarm.model.draft_head import rows_to_keep
-from swarm.model.draft_loading import load_draft
+from swarm.model.draft_loading import branching_of, load_draft
 from swarm.model.edge import explained
 from swarm.model.folder import look
 from swarm.model.tokenizer import read_tokenizer
@@ -90,7 +90,7 @@ class DraftModel:
         return cls(
             loaded.model,
             vocabulary,
-            BranchingModel.of(loaded.model),
+            branching_of(loaded),
             loaded.dtype,
             loaded.weights,
             loaded.vocab,

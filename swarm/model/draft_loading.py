@@ -9,8 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from swarm.errors import UnsupportedModel
+from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTO, ComputeOptions
-from swarm.model.draft_dtype import DraftPlacement, place
+from swarm.model.draft_dtype import DraftPlacement, fastest_cache_dtype, place
 from swarm.model.draft_head import keep_rows
 from swarm.model.edge import reason
 from swarm.model.fit import check_draft, without_progress_bar
@@ -80,6 +81,17 @@ def load_draft(
             raise
         log.info("%s; it drafts in bfloat16 instead", error)
         return read(DraftPlacement(placement.device, "bfloat16"))
+
+
+def branching_of(draft: LoadedDraft) -> BranchingModel | None:
+    """Return the model as one that reads trees, or None if it cannot.
+
+    Where its weights are rounded, its keys and values may be, too.
+    """
+    branching = BranchingModel.of(draft.model)
+    if branching is not None and draft.dtype == "int8" and branching.device.type == "cpu":
+        branching.cache_dtype = fastest_cache_dtype()
+    return branching
 
 
 def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from torch import nn
 from swarm.client.cpu_threads import Cores, CpuThreads, Executors
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_loading import load_draft
+from swarm.model.draft_loading import branching_of, load_draft
 from swarm.model.int8_linear import Int8Linear
 from swarm.shapes.catalogue import SHAPES
 from swarm.shapes.folder import write_draft
@@ -41,7 +41,7 @@ def drafts() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="swarm-draft-") as folder:
         write_draft(SHAPE, Path(folder))
         options = {dtype: ComputeOptions(device="cpu", draft_dtype=dtype) for dtype in DTYPES}
-        models = {name: load_draft(folder, each).model for name, each in options.items()}
+        models = {name: branching_of(load_draft(folder, each)) for name, each in options.items()}
     passes = {dtype: Passes(model) for dtype, model in models.items()}
     for leaves in LEAVES:
         taken = turns({dtype: each.of(leaves) for dtype, each in passes.items()})
@@ -55,8 +55,7 @@ def drafts() -> Iterator[Row]:
 class Passes:
     """A draft model that has read a text, whose continuation it reads again and again."""
 
-    def __init__(self, model: Any, text_tokens: int = TEXT_TOKENS) -> None:
-        branching = BranchingModel.of(model)
+    def __init__(self, branching: BranchingModel | None, text_tokens: int = TEXT_TOKENS) -> None:
         assert branching is not None
         self.reader = branching.reader()
         self._text = text_tokens

@@ -7,10 +7,11 @@ import torch
 from helpers.models import ARCHITECTURES
 from lab.drafts import PASSES, Passes, draft_tables, turns
 from swarm.decoding.drafting.tree import TreeReader
+from swarm.model.branching import BranchingModel
 
 
 def test_passes_read_leaves_behind_the_text_again_and_again(tmp_path: Path) -> None:
-    passes = Passes(ARCHITECTURES["llama"].save(tmp_path), text_tokens=8)
+    passes = Passes(BranchingModel.of(ARCHITECTURES["llama"].save(tmp_path)), text_tokens=8)
     reader: TreeReader = passes.reader
     read = []
     passes.reader = Recording(reader, read)

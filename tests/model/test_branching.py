@@ -77,6 +77,23 @@ def test_a_watch_is_told_of_forwards_and_their_layers(model: PreTrainedModel) ->
     assert watch.told[-1] == "ends"
 
 
+@pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss"])
+def test_keys_and_values_may_be_in_another_dtype(name: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[name].save(tmp_path)
+    branching = BranchingModel.of(model)
+    assert branching is not None
+    branching.cache_dtype = torch.bfloat16
+    reader, stream = branching.reader(), TokenTree()
+    reader.read(TEXT[:6], stream.admit(0, 0, 1, 6), [5])
+    said = reader.read([TEXT[6], 20, TEXT[7]], stream.admit(0, 6, 7, 3, (1, 2, 2)), [2, 1])
+    assert said.dtype == torch.float32
+    cache = reader.cache  # type: ignore[attr-defined]
+    assert {tensor.dtype for tensor in cache._keys} == {torch.bfloat16}
+    assert cache.copy().dtype == torch.bfloat16
+    expected = torch.stack([alone(model, TEXT), alone(model, [*TEXT[:6], 20])])
+    assert (said - expected).norm() / expected.norm() < 0.02
+
+
 def test_texts_read_together_do_not_see_each_other(model: PreTrainedModel) -> None:
     branching = BranchingModel.of(model)
     assert branching is not None

@@ -54,6 +54,21 @@ def test_the_fastest_dtype_is_taken_if_it_is_worth_the_rounding(
     assert fastest_on_cpu(64, clock_of(*times)) == dtype  # each run is as long as `MEASURE_S`
 
 
+@pytest.mark.parametrize(
+    ("times_s", "dtype"), [([2.0, 1.0], torch.bfloat16), ([1.0, 2.0], torch.float32)]
+)
+def test_keys_and_values_take_the_dtype_in_which_attention_is_faster(
+    times_s: list[float], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(works, repeats: int) -> list[float]:
+        for work in works:
+            work()
+        return times_s
+
+    monkeypatch.setattr(draft_dtype, "least_in_turn_s", measured)
+    assert draft_dtype.fastest_cache_dtype.__wrapped__() == dtype
+
+
 def test_every_dtype_is_measured_on_the_same_product() -> None:
     x = torch.randn(8, 64)
     block = torch.randn(16, 64)

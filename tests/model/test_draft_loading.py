@@ -11,7 +11,7 @@ from helpers.models import ARCHITECTURES, VOCAB
 from swarm.errors import UnsupportedModel
 from swarm.model import draft_loading
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_loading import load_draft
+from swarm.model.draft_loading import branching_of, load_draft
 from swarm.model.int8_linear import store_in_int8
 
 
@@ -49,6 +49,16 @@ def test_a_draft_is_read_into_its_dtype(
     assert model.get_input_embeddings().weight.dtype == stored
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_keys_and_values_are_rounded_where_weights_are_and_it_is_faster(
+    dtype: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft_loading, "fastest_cache_dtype", lambda: torch.bfloat16)
+    branching = branching_of(load_draft(folder, ComputeOptions(device="cpu", draft_dtype=dtype)))
+    assert branching is not None
+    assert branching.cache_dtype == (torch.bfloat16 if dtype == "int8" else None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
