@@ -4,6 +4,7 @@ import torch
 
 from swarm.decoding import feature_book as module
 from swarm.decoding.draft_tree import DraftNode, DraftTree
+from swarm.decoding.drafting.feature import TappedToken
 from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.token_stream import TokenStream
 from swarm.decoding.windows import NOTHING_HELD, Window
@@ -105,3 +106,50 @@ def test_the_end_of_a_prompt_is_answered_with_the_chunks_that_it_lies_in():
 def test_the_first_token_of_all_is_not_worth_an_answer():
     assert FeatureBook(512).answered_from(10) == 1
     assert FeatureBook(4).answered_from(10) == 6
+
+
+def tapped(*tokens):
+    """What two layers gave at some tokens, by serial; the first value is given back."""
+    return [TappedToken(serial, torch.tensor([[value], [0.0]])) for serial, value in tokens]
+
+
+def given_of_two(features):
+    return [(each.position, each.path, int(each.output[0])) for each in features]
+
+
+def test_outputs_of_layers_go_to_the_places_of_their_serials_whenever_they_come():
+    drafts = tree()
+    first, second = drafts.nodes
+    for serial, node in enumerate((drafts.tip, first, second), 5):
+        node.serial = serial
+    book = FeatureBook(8, taps=(0, 3))
+    # a prompt of four tokens, of which three are answered, then its last one and two drafts
+    book.sent(window(0, 4, 3, 3), [])
+    book.sent(window(4, 3, 3, 0), [drafts.tip, first, second])
+    book.answered([drafts.tip], outputs(99))  # is not read
+    book.tapped(tapped((2, 1), (5, 4), (1, 98), (77, 97)))
+    assert given_of_two(book.take(drafts)) == [(1, (), 1), (4, (), 4)]
+    book.tapped(tapped((7, 6)))  # before its token is answered
+    assert given_of_two(book.take(drafts)) == [(6, (5, 6), 6)]
+    drafts.advance(5)
+    drafts.advance(6)
+    book.tapped(tapped((3, 2), (6, 5), (2, 96)))  # late, and one of them twice
+    assert given_of_two(book.take(drafts)) == [(2, (), 2), (5, (), 5)]
+    assert given_of_two(book.held(7)) == [(4, (), 4), (5, (), 5), (6, (), 6)]
+
+
+def test_places_that_are_never_told_of_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MAX_KEPT", 4)
+    book = FeatureBook(2, taps=(0, 3))
+    book.sent(window(0, 9, 9, 9), [])
+    book.tapped(tapped((5, 1), (6, 2)))
+    assert given_of_two(book.take(tree(9))) == [(5, (), 2)]
+
+
+def test_the_last_layer_alone_gives_what_answers_would_be():
+    drafts = tree()
+    drafts.tip.serial = 5
+    book = FeatureBook(8, taps=(3,), alone=True)
+    book.sent(window(4, 1, 1, 0), [drafts.tip])
+    book.tapped([TappedToken(5, torch.tensor([[7.0]]))])
+    assert given(book.take(drafts)) == [(4, (), 7)]
