@@ -138,6 +138,8 @@ class Decoder:
         The cheapest source goes first, as long as there is something to ask it. The answer goes to
         `propose`, even an empty one.
         """
+        if self.book is not None:
+            self.book.reopen()
         ask = self._next_ask()
         if ask is not None and self.book is not None and ask.source is Source.FEATURES:
             ask = replace(ask, features=self.book.take(self.tree))
@@ -156,6 +158,8 @@ class Decoder:
         self._asked = None
         for node, lag, line in zip(ask.nodes, ask.lags, chain(drafted, repeat(())), strict=False):
             if node.alive and not self.finish_reason:  # else the text went elsewhere meanwhile
+                if not line and self.book is not None and ask.source is Source.FEATURES:
+                    self.book.beyond(node)
                 self._grow(node, line[: min(ask.count, self._room(node))], ask.source, lag)
 
     def withdraw(self) -> None:

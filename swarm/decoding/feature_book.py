@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.decoding.draft_tree import DraftNode, DraftTree
+from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.feature import Feature, TappedToken
 from swarm.decoding.windows import Window
 
@@ -61,6 +62,7 @@ class FeatureBook:
         self._answers: deque[_Answer] = deque(maxlen=max(MAX_KEPT, count))
         self._answers += (_Answer(each.position, each.output) for each in known)
         self._lent: list[_Answer] = []  # given by the last `take`
+        self._beyond: list[DraftNode] = []
 
     def answered_from(self, prompt: int) -> int:
         """Return the first position of a prompt of so many tokens that is worth an answer."""
@@ -103,6 +105,20 @@ class FeatureBook:
             if at is not None:
                 output = token.outputs[0] if self._alone else token.outputs
                 self._answers.append(_Answer(at, output))
+
+    def beyond(self, node: DraftNode) -> None:
+        """Note that the drafter had no guess behind a node.
+
+        It guesses so far behind what it knows of the target, and no further.
+        """
+        self._beyond.append(node)
+
+    def reopen(self) -> None:
+        """Have the drafter asked there again, if something has come that it does not have."""
+        if self._beyond and any(not each.given for each in self._answers):
+            for node in self._beyond:
+                node.asked.discard(Source.FEATURES)
+            self._beyond.clear()
 
     def take(self, tree: DraftTree) -> tuple[Feature, ...]:
         """Return what the drafter does not have, where ``tree`` is behind the text."""

@@ -91,17 +91,23 @@ def outputs(material: Material) -> Callable[[tuple[int, ...]], Tensor]:
     return run
 
 
-def positions(told: Told) -> list[int]:
-    return sorted({feature.position for _, feature in told if not feature.path})
+def of_text(told: Told, line: tuple[int, ...]) -> dict[int, Tensor]:
+    """Return what was told of the tokens of a text, by position, also while they were drafts."""
+    return {
+        feature.position: feature.output
+        for text, feature in told
+        if not feature.path or line[: feature.position + 1] == (*text, *feature.path)
+    }
 
 
-def assert_as_computed(told: Told, text: tuple[int, ...], whole: Tensor) -> None:
-    """What was told are the tapped layers' outputs, in eight bits."""
-    for _, feature in told:
-        if not feature.path:
-            expected = whole[feature.position, list(TAPS)]
-            assert feature.output.shape == expected.shape
-            assert (feature.output - expected).norm() < 0.05 * expected.norm()
+def assert_as_computed(told: Told, line: tuple[int, ...], whole: Tensor) -> list[int]:
+    """What was told are the tapped layers' outputs, in eight bits; return of which positions."""
+    known = of_text(told, line)
+    for position, output in known.items():
+        expected = whole[position, list(TAPS)]
+        assert output.shape == expected.shape
+        assert (output - expected).norm() < 0.05 * expected.norm()
+    return sorted(known)
 
 
 async def write(swarm: Swarm, **options: Any) -> Generation:
@@ -134,8 +140,7 @@ async def test_whatever_fails_the_drafter_gets_what_the_layers_gave(
         text = await write(swarm, strike=killing(*stages) if stages else None, **HOT)
     assert text.token_ids == plain.token_ids
     line = (*PROMPT, *text.token_ids)
-    assert_as_computed(told, line, outputs(line))
-    known = positions(told)
+    known = assert_as_computed(told, line, outputs(line))
     assert known[-1] > len(PROMPT) + NEW / 2
     if not stages:
         assert known == list(range(FIRST_ANSWERED, known[-1] + 1))
@@ -158,10 +163,8 @@ async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
         assert [each.standby for each in stream.result.stats.failovers] == [True]
         assert session is not None
         assert session.protocol.taps is not None
-        told_before = positions(told)
-        assert told_before[-1] > len(PROMPT) + NEW * 3 / 4
         line = (*PROMPT, *stream.result.token_ids)
-    assert_as_computed(told, line, outputs(line))
+    assert assert_as_computed(told, line, outputs(line))[-1] > len(PROMPT) + NEW * 3 / 4
 
 
 async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
@@ -178,8 +181,7 @@ async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
         second = await write(swarm, prompt=prompt, **HOT, keep=True)
     assert second.stats.cached_tokens > 0
     line = (*prompt, *second.token_ids)
-    assert_as_computed(told, line, outputs(line))
-    assert positions(told)[-1] > len(prompt)
+    assert assert_as_computed(told, line, outputs(line))[-1] > len(prompt)
 
 
 async def test_older_peers_leave_the_text_without_the_head(
@@ -208,12 +210,11 @@ async def test_a_client_without_a_head_taps_the_last_layer(
     assert text.stats.draft_error is None
     assert text.stats.drafted_tokens > 0
     line = (*PROMPT, *text.token_ids)
-    whole = outputs(line)
-    assert positions(told)[-1] > len(PROMPT) + NEW / 2
-    for _, feature in told:
-        if not feature.path:
-            expected = whole[feature.position, LAYERS - 1]
-            assert (feature.output - expected).norm() < 0.05 * expected.norm()
+    whole, known = outputs(line), of_text(told, line)
+    assert max(known) > len(PROMPT) + NEW / 2
+    for position, output in known.items():
+        expected = whole[position, LAYERS - 1]
+        assert (output - expected).norm() < 0.05 * expected.norm()
 
 
 async def test_a_head_that_was_not_trained_for_this_is_left_with_one_sentence(

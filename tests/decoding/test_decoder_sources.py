@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import torch
+
 from helpers.decoder_bench import STREAM, answer, copies, decoder_for, guesses
 from swarm.decoding.acceptance import SourceAcceptance
 from swarm.decoding.confidence import Guess
-from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.drafting.drafter import Drafted, Source
+from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.policy import SpeculationPlan
 from swarm.decoding.rules.rule import Decision
 
@@ -108,3 +111,25 @@ def test_first_choices_are_counted_by_source_and_lag():
         SourceAcceptance("copy", (1, 1), (1, 0)),
         SourceAcceptance("model", (1,), (0,)),  # its second choice was right
     )
+
+
+def test_a_head_is_asked_again_where_it_had_no_guess_once_more_is_known():
+    """It guesses so far behind an answer, and no further: else the stream would stand still."""
+    book = FeatureBook(4)
+    decoder = decoder_for([1, 2, 3], max_new_tokens=9, book=book)
+    decoder.sources = (Source.FEATURES,)
+    decoder.plan = replace(STREAM, branches=1)
+    ask = decoder.ask()
+    assert ask is not None
+    decoder.propose(ask, [[Drafted(4, None, 0.9, source=Source.FEATURES)]])
+    beyond = decoder.ask()
+    assert beyond is not None
+    decoder.propose(beyond, [[]])
+    assert decoder.ask() is None
+    book.answered([decoder.tree.tip], torch.zeros(1, 2))
+    again = decoder.ask()
+    assert again is not None
+    assert again.nodes == beyond.nodes
+    assert len(again.features) == 1
+    decoder.propose(again, [[]])
+    assert decoder.ask() is None, "nothing new is known"
