@@ -18,6 +18,7 @@ from swarm.cli.bench import bench
 from swarm.cli.chat import chat
 from swarm.cli.completion import completion
 from swarm.cli.demo import demo
+from swarm.cli.distill import distill
 from swarm.cli.evaluate import evaluate
 from swarm.cli.generate import generate
 from swarm.cli.options import logging_options
@@ -50,7 +51,7 @@ def app() -> None:
     console.settle_colours()
 
 
-for command in (generate, chat, serve, status, bench, demo, evaluate, completion):
+for command in (generate, chat, serve, status, bench, demo, evaluate, distill, completion):
     app.add_command(command)
 
 

@@ -31,11 +31,13 @@ class Reading:
 
     Attributes:
         hidden_states: ``[n, hidden]`` float32, of the last layer behind the final norm.
+        outputs: ``[n, hidden]`` float32, the same before the final norm.
         logits: ``[m, vocabulary]`` float32 of the last ``m`` tokens, as many as were asked for;
             each scores the token after it.
     """
 
     hidden_states: Tensor
+    outputs: Tensor
     logits: Tensor
 
 
@@ -69,7 +71,7 @@ class Scorer:
         chunks = [
             await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)
         ]
-        return Reading(normed, torch.cat(chunks))
+        return Reading(normed, hidden, torch.cat(chunks))
 
     async def _over(self, chain: Sequence[ChainLink], tokens: Sequence[int]) -> Tensor:
         """Final hidden states ``[n, hidden]`` before the final norm."""

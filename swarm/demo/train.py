@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qw
 from swarm.demo import MODELS, TARGET
 from swarm.demo.problems import drills, problems
 from swarm.demo.tokenizer import train_tokenizer
+from swarm.distill.muon import Muon
 from swarm.util.averages import ewma
 
 WARMUP_SHARE = 0.02  # of the training
@@ -119,42 +120,6 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
                 inputs[row, : len(ids)] = torch.tensor(ids)
                 labels[row, context : len(ids)] = torch.tensor(ids[context:])
             yield inputs, labels
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum with an orthogonalised update (Jordan et al. 2024), in float32.
-
-    `torch.optim.Muon` iterates in bfloat16, which takes fifty times as long on a CPU without
-    bfloat16 units.
-    """
-
-    def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
-                average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonalize(matrix.grad.lerp(average, group["momentum"]))
-                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                matrix.add_(update, alpha=-group["lr"] * scale)
-
-
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Return roughly the nearest matrix with orthonormal rows or columns.
-
-    By a quintic Newton-Schulz iteration (Jordan et al. 2024).
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    orthogonal: Tensor = x if matrix.shape[0] <= matrix.shape[1] else x.T
-    return orthogonal
 
 
 def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
