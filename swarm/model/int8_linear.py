@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from swarm.model.fused_norm import fuse_norms
 from swarm.model.int8 import PACKS, Pack
 from swarm.model.measuring import least_in_turn_s
 from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
@@ -187,6 +188,7 @@ def store_in_int8(model: PreTrainedModel) -> None:
     for module in model.modules():
         if module is not embedding:
             _widen(module)
+    fuse_norms(model)
     embedding.register_forward_hook(lambda module, arguments, rows: rows.float())
 
 
