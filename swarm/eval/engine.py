@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from swarm.client.conversation import Message, by_template
 from swarm.client.models import ClientModels, make_lexicon
 from swarm.client.prompt import encoded
 from swarm.client.sequence import TextSequence
+from swarm.decoding.drafting.feature import TappedToken
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
 from swarm.errors import ConfigError, NoChatTemplate
@@ -60,8 +62,11 @@ class Whole:
         self._cache = DynamicCache()
         self._length = 0
 
-    def answer_with_outputs(self, window: Window) -> tuple[Tensor, Tensor]:
-        """Return what `answer` does, and the outputs ``[tail, hidden]`` of the last layer."""
+    def answer_with_outputs(
+        self, window: Window, taps: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `answer` does, and outputs ``[tail, layers, hidden]``: of the tapped layers,
+        or else of the last one."""
         caught: list[Tensor] = []
 
         def catch(layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -69,13 +74,16 @@ class Whole:
 
         config = self.model.config.get_text_config(decoder=True)
         layers = self.model.get_submodule(find_layers(self.model, "the target", config))
-        hook = list(layers.children())[-1].register_forward_hook(catch)
+        each = list(layers.children())
+        hooks = [each[layer].register_forward_hook(catch) for layer in taps or (-1,)]
         try:
             logits = self.answer(window)
         finally:
-            hook.remove()
-        outputs = caught[-1].reshape(len(window.tokens), -1)
-        return logits, outputs[len(window.tokens) - window.tail :].float().cpu()
+            for hook in hooks:
+                hook.remove()
+        rows = [output.reshape(len(window.tokens), -1) for output in caught]
+        outputs = torch.stack(rows, dim=1)[len(window.tokens) - window.tail :]
+        return logits, outputs.float().cpu()
 
     @torch.inference_mode()
     def answer(self, window: Window) -> Tensor:
@@ -191,15 +199,17 @@ class InProcess:
                 if book is None:
                     logits = whole.answer(window)
                 else:
-                    logits, outputs = whole.answer_with_outputs(window)
-                    book.prompt([window], outputs)
+                    logits, outputs = whole.answer_with_outputs(window, book.taps)
+                    first = window.first + len(window.tokens) - window.tail
+                    book.tapped(map(TappedToken, count(first), outputs))
+                    book.prompt([window], outputs[:, 0])
                 took_ms = (time.perf_counter() - started) * 1e3
                 measured = Measured(took_ms, (took_ms,))
                 taken = turn.take([window], measured)
                 rows = [row for row, _ in taken]
                 nodes = [node for _, node in taken]
                 if book is not None and outputs is not None:
-                    book.answered(nodes, outputs[rows])
+                    book.answered(nodes, outputs[rows, 0])
                 turn.judge(nodes, logits[rows], measured)
         return turn.sum_up()
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.feature_heads import save_eagle, save_target
+from helpers.tapping_heads import save_dspark, save_specforge
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
 from swarm.errors import ConfigError
@@ -168,9 +169,10 @@ def test_models_that_read_one_text_at_a_time_are_evaluated_too(engine, monkeypat
     ]
 
 
-def test_a_head_drafts_in_this_process_too(tmp_path):
+@pytest.mark.parametrize("save", [save_eagle, save_specforge, save_dspark])
+def test_a_head_drafts_in_this_process_too(save, tmp_path):
     target = str(save_target(tmp_path / "target"))
-    engine = InProcess(target, str(save_eagle(tmp_path / "head")))
+    engine = InProcess(target, str(save(tmp_path / "head")))
     prompt = [5, 6, 7, 8, 9]
     hot = [ruled("strict", 4).options(8.0, 3, (), 24), PLAIN.options(8.0, 3, (), 24)]
     drafted = engine.sample(prompt, ruled("strict", 4), hot[0])
