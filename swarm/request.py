@@ -52,6 +52,8 @@ class Options(TypedDict, total=False):
     lookup: bool | None
     # whose earlier texts it may be drafted from, and whose text it is; None: no one's
     owner: str | None
+    # let the draft learn from what the target chooses; False takes it as it is
+    learn: bool
     temperature: float  # 0 is greedy
     top_k: int  # 0 and -1 keep all tokens
     top_p: float  # 0 keeps the likeliest token alone
@@ -89,6 +91,7 @@ class Request:
     verification: Verification = field(default_factory=Verification)
     lookup: bool | None = None
     owner: str | None = ""
+    learn: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
     stop: tuple[str, ...] = ()

@@ -46,6 +46,7 @@ SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "depth": _auto,
     "branches": int,
     "lookup": _lookup,
+    "learn": _switch,
     "standby": _switch,
     "patience": float,
 }

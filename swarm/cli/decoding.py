@@ -96,6 +96,12 @@ DRAFTING = (
         help="Copy what followed the same tokens before, too; by default where that is likely.",
     ),
     click.option(
+        "--learn/--no-learn",
+        default=True,
+        show_default=True,
+        help="Let the draft learn from what MODEL chooses; the text stays the same.",
+    ),
+    click.option(
         "--window",
         type=Auto(),
         default="auto",
@@ -198,6 +204,7 @@ class DecodingOptions:
 
     draft: str
     lookup: bool | None
+    learn: bool
     window: int | Literal["auto"]
     depth: int | Literal["auto"]
     branches: int
@@ -231,6 +238,7 @@ class DecodingOptions:
 
         options = Options(
             lookup=self.lookup,
+            learn=self.learn,
             window=self.window,
             depth=self.depth,
             branches=self.branches,

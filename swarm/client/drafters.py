@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from swarm.client.models import ClientModels
 from swarm.decoding.ask import Ask
 from swarm.decoding.drafting.copying import CopyDrafter
+from swarm.decoding.drafting.correction import CorrectedShaping, Correction
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.feature_book import FeatureBook
@@ -70,8 +71,23 @@ def make_drafters(
     if request.copies:
         drafters[Source.COPY] = CopyDrafter(stop_ids, earlier)
     if draft is not None:
-        drafters[draft.source] = draft.drafter(request.sampling, request.shaping, stop_ids)
+        correction = correction_of(models, request)
+        shaping = request.shaping
+        if correction is not None:
+            shaping = CorrectedShaping(asked=shaping, correction=correction)
+        drafters[draft.source] = draft.drafter(request.sampling, shaping, stop_ids)
     return drafters
+
+
+def correction_of(models: ClientModels, request: Request) -> Correction | None:
+    """Return what corrects the draft's errors and learns from this text; None if nothing does.
+
+    Rules other than `strict` may write what was drafted: a seed would not give the same text twice.
+    """
+    learns = request.learn and request.verification.name == "strict"
+    if models.corrections is None or request.owner is None or not learns:
+        return None
+    return models.corrections.of(request.owner)
 
 
 def head_failure(models: ClientModels, request: Request) -> str | None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from swarm.audit.guard import Guard
 from swarm.client.cpu_threads import ONE_EACH, CpuThreads
 from swarm.decoding.confidence import Confidence
+from swarm.decoding.drafting.correction import Corrections
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
@@ -34,6 +35,7 @@ class ClientModels:
     draft: Draft | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
+    corrections: Corrections | None = None  # of the draft's errors; None corrects nothing
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
     threads: CpuThreads = ONE_EACH  # that a client drafts and judges with
 
@@ -90,6 +92,7 @@ class ClientModels:
             drafting,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),
+            Corrections(checkpoint.vocab_size) if drafting else None,
             threads=CpuThreads.shared(torch.get_num_threads(), beside, large),
         )
 

@@ -11,6 +11,7 @@ from swarm.client.detokenizer import Detokenizer, StopStrings
 from swarm.client.drafters import (
     LEAST_COPY,
     Draft,
+    correction_of,
     draft_for,
     head_failure,
     kind_of,
@@ -90,6 +91,7 @@ class TextSequence:
             held=held,
             book=make_book(models, drafters, held),
         )
+        self.decoder.correction = correction_of(models, request)
         self.decoder.verifier.likelihoods = request.logprobs is not None
         self.drafters = drafters
         self.drafter_kind = kind_of(drafters)

@@ -29,8 +29,10 @@ from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
 from swarm.decoding.doubt import settled, sure_beginning
 from swarm.decoding.draft_tree import DraftNode, DraftTree
+from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.drafting.drafter import Drafted, Source
 from swarm.decoding.feature_book import FeatureBook
+from swarm.decoding.learning import learn
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Rule
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -63,6 +65,7 @@ class Decoder:
 
     Attributes:
         sources: which may be asked, the cheapest first. May be changed at any time.
+        correction: learns from the drafts that were decided; None learns nothing.
         verifier: decides by the rule and the shaping.
         undecided: the node of whose prediction too little was told for the next decision.
     """
@@ -92,6 +95,7 @@ class Decoder:
         self.stop_ids = stop_ids
         self._ends_text = ends_text
         self.confidence = Confidence() if confidence is None else confidence
+        self.correction: Correction | None = None
         self.chunk = chunk
         self.sources: tuple[Source, ...] = (Source.MODEL,)
         self.plan = SpeculationPlan()
@@ -357,14 +361,10 @@ class Decoder:
     def _commit(self, decision: Decision) -> Decision:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes
         void."""
-        choices = self.tree.tip.children
-        for child in choices:
-            for vote in child.votes:
-                right = child.token == decision.token
-                self.confidence.observe(vote.guess, right)
-                self.counts.count_vote(vote.guess, right)
-        sent_ahead = any(child.serial for child in choices)
-        self._stream.root = self.tree.tip.serial
+        tip = self.tree.tip
+        learn(tip, decision.token, self.confidence, self.counts, self.correction)
+        sent_ahead = any(child.serial for child in tip.children)
+        self._stream.root = tip.serial
         tip = self.tree.advance(decision.token)
         decision = replace(decision, branch=bool(tip.serial) and not decision.kept)
         self.tokens.append(decision.token)

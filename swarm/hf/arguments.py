@@ -15,7 +15,7 @@ from swarm.request import Options
 # Options of ours that have no name in transformers.
 OWN = frozenset(
     {
-        *("window", "depth", "branches", "verify", "lookup", "owner", "logit_bias"),
+        *("window", "depth", "branches", "verify", "lookup", "owner", "learn", "logit_bias"),
         *("patience_s", "standby", "keep"),
     }
 )

@@ -18,6 +18,7 @@ VALUES = {
     "depth": ("1", 1),
     "branches": ("2", 2),
     "lookup": ("on", True),
+    "learn": ("off", False),
     "standby": ("off", False),
     "patience": ("5", 5.0),
 }

@@ -1,15 +1,21 @@
 """The drafters that fit a request and the client's models."""
 
 from helpers.sequence_bench import models, options
-from swarm.client.drafters import kind_of, make_drafters
+from swarm.client.drafters import correction_of, kind_of, make_drafters
+from swarm.decoding.drafting.correction import CorrectedShaping, Corrections
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
+from swarm.decoding.shaping import Shaping
 
 
 class Draft:
     source = Source.MODEL
 
-    def drafter(self, *_):
+    def __init__(self):
+        self.shapings = []
+
+    def drafter(self, _, shaping, *__):
+        self.shapings.append(shaping)
         return "the model's"
 
 
@@ -32,6 +38,22 @@ def test_earlier_texts_are_copied_too():
 
 def test_plain_decoding_has_no_drafter():
     assert make_drafters(models(draft=Draft()), options(window=0, lookup=True)) == {}
+
+
+def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
+    held = models(draft=Draft(), corrections=Corrections(10))
+    correction = correction_of(held, options())
+    assert correction is not None
+    assert correction_of(held, options(owner="somebody")) is not correction
+    assert correction_of(held, options()) is correction
+    for changed in ({"learn": False}, {"verify": "adaptive"}, {"verify": "rejection"}):
+        assert correction_of(held, options(**changed)) is None
+    assert correction_of(held, options(owner=None)) is None
+    shaping = held.draft.shapings
+    make_drafters(held, options(repetition_penalty=1.1))
+    make_drafters(held, options(learn=False))
+    asked = Shaping(1.1)
+    assert shaping == [CorrectedShaping(asked=asked, correction=correction), Shaping()]
 
 
 def test_what_the_sources_are_called():

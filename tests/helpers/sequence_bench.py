@@ -20,7 +20,7 @@ class Tokenizer:
         return "".join(f"{'abcdefgh'[i % 8]}{i};" for i in ids)
 
 
-def models(eos=frozenset(), draft=None):
+def models(eos=frozenset(), draft=None, corrections=None):
     checkpoint = SimpleNamespace(vocab_size=VOCAB, max_positions=512, eos_token_ids=frozenset(eos))
     lexicon = Lexicon(
         Tokenizer().decode, frozenset(eos), without=frozenset({"number", "part of a word"})
@@ -32,6 +32,7 @@ def models(eos=frozenset(), draft=None):
         head=None,
         lexicon=lexicon,
         confidence=Confidence(),
+        corrections=corrections,
         compute=ONE_CORE,
     )
 

@@ -1,0 +1,29 @@
+"""What is learned from a decided place: chances of guesses, the draft's errors, statistics."""
+
+from swarm.decoding.confidence import Confidence
+from swarm.decoding.counts import Counts
+from swarm.decoding.draft_tree import DraftNode
+from swarm.decoding.drafting.correction import Correction
+
+
+def learn(
+    place: DraftNode,
+    token: int,
+    confidence: Confidence,
+    counts: Counts,
+    correction: Correction | None = None,
+) -> None:
+    """Learn from all that was guessed behind a place, where ``token`` follows.
+
+    Args:
+        correction: of the source that draws its guesses from a distribution; None learns nothing.
+    """
+    for child in place.children:
+        for vote in child.votes:
+            right = child.token == token
+            confidence.observe(vote.guess, right)
+            counts.count_vote(vote.guess, right)
+    if correction is not None:
+        for drafted in place.proposals.values():
+            if drafted.logits is not None:
+                correction.learn(place.token, drafted, token)
