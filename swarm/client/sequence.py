@@ -229,7 +229,11 @@ class TextSequence:
         return self.settle(len(answered), measured)
 
     def choosing(self, nodes: Sequence[DraftNode]) -> Choosing | None:
-        """Return how to choose what follows some nodes; None if their logits are needed."""
+        """Return how to choose what follows some nodes; None if logits are made in any case: they
+        are needed, or the head is too small for bounds."""
+        head = self.models.head
+        if head is None or head.rounded is None:
+            return None
         request = self.request
         decoder = self.decoder
         needs_logits = decoder.verifier.rule.needs is Needs.LOGITS

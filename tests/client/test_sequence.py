@@ -2,6 +2,7 @@
 of every kind."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -359,3 +360,18 @@ def test_prompts_that_cannot_be_are_refused():
         TextSequence(models(), [], options())
     with pytest.raises(PromptTooLong):
         TextSequence(models(), [5] * 500, options())
+
+
+def test_how_to_choose_is_only_told_to_a_head_that_chooses_by_bounds():
+    for head, by_bounds in (
+        (None, False),
+        (SimpleNamespace(rounded=None), False),
+        (SimpleNamespace(rounded=object()), True),
+    ):
+        with_head = models()
+        with_head.head = head
+        turn = TextSequence(with_head, PROMPT, options())
+        choosing = turn.choosing([turn.decoder.tree.tip])
+        assert (choosing is not None) == by_bounds
+        if choosing is not None:
+            assert choosing.text == tuple(PROMPT)
