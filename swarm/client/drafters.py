@@ -83,7 +83,11 @@ def correction_of(models: ClientModels, request: Request) -> Correction | None:
     """Return what corrects the draft's errors and learns from this text; None if nothing does.
 
     Rules other than `strict` may write what was drafted: a seed would not give the same text twice.
+    A head is calibrated as it is: corrected, one that is connected wrongly might pass.
     """
+    head = models.draft is not None and models.draft.source is Source.FEATURES
+    if head and not models.confidence.calibration.over:
+        return None
     learns = request.learn and request.verification.name == "strict"
     if models.corrections is None or request.owner is None or not learns:
         return None

@@ -35,6 +35,11 @@ class Calibration:
         pairs = zip(self.kept, self.judged, strict=True)
         return tuple(kept / judged if judged else None for kept, judged in pairs)
 
+    @property
+    def over(self) -> bool:
+        """Whether enough was seen at every lag."""
+        return min(self.judged) >= ENOUGH
+
     def observe(self, lag: int, accepted: bool) -> None:
         """Note what became of a first choice, at a place that the text got to."""
         if lag > LAGS or self.failure:

@@ -2,6 +2,7 @@
 
 from helpers.sequence_bench import models, options
 from swarm.client.drafters import correction_of, kind_of, make_drafters
+from swarm.decoding.calibration import ENOUGH
 from swarm.decoding.drafting.correction import CorrectedShaping, Corrections
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
@@ -54,6 +55,18 @@ def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
     make_drafters(held, options(learn=False))
     asked = Shaping(1.1)
     assert shaping == [CorrectedShaping(asked=asked, correction=correction), Shaping()]
+
+
+def test_a_head_is_calibrated_before_it_is_corrected():
+    draft = Draft()
+    draft.source = Source.FEATURES
+    held = models(draft=draft, corrections=Corrections(10))
+    calibration = held.confidence.calibration
+    for lag in (1, 2, 3, 4):
+        assert correction_of(held, options()) is None
+        for _ in range(ENOUGH):
+            calibration.observe(lag, True)
+    assert correction_of(held, options()) is not None
 
 
 def test_what_the_sources_are_called():
