@@ -78,6 +78,9 @@ async def compare(
 ) -> Comparison:
     """Decode ``prompt`` in one way after the other.
 
+    Each way is an owner of its own: it copies and learns from its own texts alone. Those of another
+    way would tell it all that it is about to write.
+
     Args:
         ways: must contain the plain one.
         plain_tokens: a shorter length for the plain text, whose speed does not depend on it.
@@ -85,9 +88,9 @@ async def compare(
         ids: the token ids of the prompt; by default those of its text.
     """
     generations = {}
-    for way in ways:
+    for number, way in enumerate(ways):
         most = plain_tokens if way is PLAIN and plain_tokens else max_new_tokens
-        options: Options = {**way.options, "max_new_tokens": most}
+        options: Options = {"owner": f"way {number}", **way.options, "max_new_tokens": most}
         stream = client.stream(prompt if ids is None else ids, **options)
         async for piece in stream:
             await show(way.name, piece)

@@ -33,6 +33,7 @@ class Variant:
             window=self.window,
             depth=1,  # tokens per loop are defined only if every window is waited for
             lookup=False,  # rules read the draft model's distributions
+            learn=False,  # all rules judge the same draft
             temperature=temperature,
             seed=seed,
             stop=stop,

@@ -117,8 +117,9 @@ async def test_the_prompt_is_decoded_in_one_way_after_the_other():
         client, "hello", WAYS, max_new_tokens=20, plain_tokens=9, show=show
     ) == comparison(1, 2)
     assert client.asked == [
-        ("hello", {**way.options, "max_new_tokens": most})
-        for way, most in zip(WAYS, (9, 20, 20), strict=True)
+        # with an owner of its own, no way copies what the one before has written
+        ("hello", {"owner": f"way {number}", **way.options, "max_new_tokens": most})
+        for number, (way, most) in enumerate(zip(WAYS, (9, 20, 20), strict=True))
     ]
     assert shown == [(way.name, token) for way in WAYS for token in (1, 2)]
 
