@@ -118,9 +118,8 @@ class TextSequence:
 
     def leave_head(self, why: str) -> None:
         """Go on without a head that reads the target's states; ``why`` is reported."""
-        if Source.FEATURES in self.drafters:
+        if self.drafters.pop(Source.FEATURES, None) is not None:
             self.draft_error = why
-            self.drafters = make_drafters(self.models, self.request, heads=False)
 
     def ask(self) -> Ask | None:
         """Return what to draft now, if anything, for `draft`, whose result goes to `propose`."""

@@ -12,6 +12,7 @@ from helpers.sequence_bench import NEW, PROMPT, STOP, Tokenizer, models, options
 from helpers.simulated_chain import SimulatedChain
 from swarm.client.sequence import Draft, TextSequence
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.streaming import STREAM_LEAVES
 from swarm.errors import PromptTooLong, RequestError
@@ -234,6 +235,20 @@ def test_a_drafter_that_fails_ends_drafting_and_not_the_generation(target, plain
     assert said.token_ids == plain().token_ids
     assert said.stats.draft_error == "ZeroDivisionError: no more ideas"
     assert (drafter.calls, said.stats.accepted_tokens) == (3, 8)
+
+
+def test_a_text_that_leaves_its_head_goes_on_with_the_same_copies():
+    class Head(Drafter):
+        pass
+
+    earlier = EarlierTexts()
+    earlier.add([*PROMPT, 9, 10])
+    head = SimpleNamespace(source=Source.FEATURES, drafter=lambda *_: Head())
+    turn = TextSequence(models(draft=head), PROMPT, options(), earlier=earlier)
+    turn.leave_head("it is not for this model")
+    assert list(turn.drafters) == [Source.COPY]
+    assert [guess.token for guess in turn.drafters[Source.COPY].draft(PROMPT, 2)] == [9, 10]
+    assert turn.draft_error == "it is not for this model"
 
 
 @pytest.fixture(scope="module")
