@@ -39,7 +39,8 @@ class TapBook:
         """Note outputs ``[tokens, layers, hidden]`` of some layers, from serial ``first`` on."""
         for serial, of_token in enumerate(outputs, first):
             told = self._told.setdefault(serial, {})
-            told |= zip(layers, of_token, strict=True)
+            # A copy: a view of one token's row would keep the outputs of the whole message.
+            told |= zip(layers, of_token.clone(), strict=True)
         while len(self._told) > MAX_TOKENS:
             self._told.popitem(last=False)
 

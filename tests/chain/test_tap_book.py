@@ -44,3 +44,11 @@ def test_what_is_never_completed_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     assert [each.serial for each in book.take_whole(TERMS)] == []
     book.add(6, (1, 4, 6), outputs([6], 1, 4, 6))
     assert [each.serial for each in book.take_whole(TERMS)] == [6]
+
+
+def test_a_token_that_waits_keeps_its_own_outputs_alone() -> None:
+    book = TapBook()
+    told = outputs([5, 6, 7, 8], 1, 4)
+    book.add(5, (1, 4), told)
+    kept = [row for of_token in book._told.values() for row in of_token.values()]
+    assert all(row.untyped_storage().nbytes() < told.untyped_storage().nbytes() for row in kept)
