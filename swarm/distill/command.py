@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -65,6 +66,9 @@ def distill(settings: DistillSettings, prompts: Iterable[Prompt], show: ShowProg
     texts = list(corpus)
     held_out = texts[::HELD_OUT][:MOST_HELD_OUT]
     learned = [text for at, text in enumerate(texts) if at % HELD_OUT]
+    if not learned:
+        problem = f"a head needs at least two, and there are {len(texts)}; give more, or prompts"
+        raise ConfigError("texts", problem)
     frozen = load_frozen(settings, checkpoint, learned)
     head = new_head(checkpoint, frozen, learned)
     seconds = settings.minutes * 60
@@ -129,14 +133,17 @@ def fill(
     if corpus.written >= settings.tokens:
         return
     if settings.texts is not None:
-        if not corpus.texts:
-            target = LocalTarget.load(settings.model, checkpoint, settings.device, settings.writing)
-            tokenizer = checkpoint.tokenizer()
-            written = read_texts(settings.texts, tokenizer, LONGEST)
-            for group in _groups(written, settings.tokens):
-                corpus.append(list(target.read(group)))
-                share = min(1.0, corpus.written / settings.tokens)
-                show("reading", share, f"{corpus.written:,} tokens")
+        target: LocalTarget | None = None  # loaded if there is something to read
+        written = read_texts(settings.texts, checkpoint.tokenizer(), LONGEST)
+        unread = islice(written, corpus.texts, None)
+        for group in _groups(unread, settings.tokens - corpus.written):
+            if target is None:
+                target = LocalTarget.load(
+                    settings.model, checkpoint, settings.device, settings.writing
+                )
+            corpus.append(list(target.read(group)))
+            share = min(1.0, corpus.written / settings.tokens)
+            show("reading", share, f"{corpus.written:,} tokens")
         return
 
     def writing(share: float, rate: float) -> None:

@@ -42,7 +42,7 @@ class Corpus:
         self._fingerprint = fingerprint
         self._hidden = hidden
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("*.tmp"):  # of an interrupted run
+        for left in folder.glob("part-*.tmp"):  # of an interrupted run
             left.unlink()
         named = ((PART.fullmatch(each.name), each) for each in folder.iterdir())
         self._parts = sorted(each for match, each in named if match)

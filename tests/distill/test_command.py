@@ -105,6 +105,32 @@ def test_a_folder_without_texts_is_refused(settings: DistillSettings, tmp_path: 
         distill(replace(settings, texts=tmp_path), (), quietly)
 
 
+def test_texts_behind_those_of_an_interrupted_run_are_read_too(
+    settings: DistillSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "AT_ONCE", 2)
+    target = Checkpoint.open(settings.model)
+    corpus = Corpus(settings.out / "texts", target.fingerprint, target.hidden_size)
+    command.fill(corpus, replace(settings, tokens=100), target, (), quietly)
+    first = corpus.texts
+    assert 0 < first < TEXTS
+    command.fill(corpus, settings, target, (), quietly)
+    assert corpus.texts == TEXTS
+    monkeypatch.delattr(command, "LocalTarget")  # nothing is left to read
+    command.fill(corpus, settings, target, (), quietly)
+    assert corpus.texts == TEXTS
+    prompts = {tuple(text.tokens.tolist()) for text in corpus}
+    assert len(prompts) > first
+
+
+def test_a_single_text_is_too_few(settings: DistillSettings, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Problem: Mia has 48 shells.")
+    with pytest.raises(ConfigError, match="a head needs at least two, and there are 1"):
+        distill(replace(settings, texts=folder), (), quietly)
+
+
 def test_a_line_without_a_text_is_named(settings: DistillSettings, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n')
     with pytest.raises(UnreadableData, match=r"a.jsonl, line 1, has no text 'text'"):
