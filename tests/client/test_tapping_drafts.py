@@ -59,6 +59,11 @@ def with_head(
     return with_draft(material, HEADS[request.param](tmp_path_factory.mktemp("head")))
 
 
+@pytest.fixture(scope="module")
+def with_eagle3(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return with_draft(material, save_specforge(tmp_path_factory.mktemp("head")))
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """What the drafters of some texts were told."""
@@ -147,9 +152,9 @@ async def test_whatever_fails_the_drafter_gets_what_the_layers_gave(
 
 
 async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
-    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+    with_eagle3: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
 ) -> None:
-    async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
+    async with swarm_of(lambda: Swarm(with_eagle3), *STAGES, *STAGES) as swarm:
         stream, session = swarm.stream(**HOT, standby=True, keep=True), None
         at = 0
         async for _ in stream:
@@ -168,9 +173,9 @@ async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
 
 
 async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
-    with_head: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
+    with_eagle3: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
 ) -> None:
-    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+    async with swarm_of(lambda: Swarm(with_eagle3), *STAGES) as swarm:
         first = await write(swarm, **HOT, keep=True)
         prompt = [*PROMPT, *first.token_ids, 11, 12, 13]
         plain = await write(swarm, prompt=prompt, **HOT, **PLAIN, keep=True)
@@ -185,9 +190,9 @@ async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
 
 
 async def test_older_peers_leave_the_text_without_the_head(
-    with_head: Material, monkeypatch: pytest.MonkeyPatch
+    with_eagle3: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+    async with swarm_of(lambda: Swarm(with_eagle3), *STAGES) as swarm:
         monkeypatch.setattr(swarm.up[1].span, "taps", False, raising=False)
         plain = await write(swarm, **HOT, **PLAIN)
         text = await write(swarm, **HOT)
@@ -247,9 +252,9 @@ def lying(peer: Any, lie: Callable[[Tensor], Tensor], monkeypatch: pytest.Monkey
 
 @pytest.mark.threat("false-taps")
 async def test_invented_outputs_leave_the_text_as_it_is(
-    with_head: Material, monkeypatch: pytest.MonkeyPatch
+    with_eagle3: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with swarm_of(lambda: Swarm(with_head), *STAGES) as swarm:
+    async with swarm_of(lambda: Swarm(with_eagle3), *STAGES) as swarm:
         lying(swarm.up[1], torch.randn_like, monkeypatch)
         plain = await write(swarm, **HOT, **PLAIN)
         text = await write(swarm, **HOT)
@@ -268,9 +273,9 @@ async def test_invented_outputs_leave_the_text_as_it_is(
     ids=["not finite", "narrow", "of more layers"],
 )
 async def test_a_peer_that_tells_broken_outputs_is_replaced(
-    lie: Callable[[Tensor], Tensor], with_head: Material, monkeypatch: pytest.MonkeyPatch
+    lie: Callable[[Tensor], Tensor], with_eagle3: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with swarm_of(lambda: Swarm(with_head), *STAGES, STAGES[1]) as swarm:
+    async with swarm_of(lambda: Swarm(with_eagle3), *STAGES, STAGES[1]) as swarm:
         plain = await write(swarm, **HOT, **PLAIN)
         swarm.states[swarm.up[3].id] = "joining"  # so the chain has the other one at first
         swarm.survey_anew()
