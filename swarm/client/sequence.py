@@ -118,8 +118,8 @@ class TextSequence:
 
     def leave_head(self, why: str) -> None:
         """Go on without a head that reads the target's states; ``why`` is reported."""
-        if self.drafters.pop(Source.FEATURES, None) is not None:
-            self.draft_error = why
+        if Source.FEATURES in self.drafters:
+            self._leave(Source.FEATURES, why)
 
     def ask(self) -> Ask | None:
         """Return what to draft now, if anything, for `draft`, whose result goes to `propose`."""
@@ -143,9 +143,15 @@ class TextSequence:
         else:  # the pace of the text is that of the costliest source
             self.meter.path.drafted(draft.seconds)
         if draft.error is not None:
-            self.drafters.pop(ask.source, None)
-            self.draft_error = draft.error
+            self._leave(ask.source, draft.error)
         self.decoder.propose(ask, draft.guesses)
+
+    def _leave(self, source: Source, why: str) -> None:
+        """Do not ask a source any more; ``why`` is reported."""
+        self.drafters.pop(source, None)
+        self.draft_error = why
+        if source is Source.FEATURES and self.decoder.book is not None:
+            self.decoder.book.close()
 
     def _count_draft(self, draft: Draft) -> None:
         tokens = max(map(len, draft.guesses), default=0)

@@ -22,7 +22,7 @@ FIRST_ANSWERED = 1
 class _Answer:
     """An answer, and whether the drafter has it."""
 
-    at: DraftNode | int  # a node, or a position of the prompt
+    at: DraftNode | int  # a node, or the position of a token of the text
     output: Tensor
     given: bool = False
 
@@ -38,6 +38,9 @@ class _Answer:
 
 class FeatureBook:
     """Answers come in, and each goes to the drafter once.
+
+    The nodes of tokens that are part of the text are let go when the drafter is asked: each may
+    hold a prediction over the whole vocabulary.
 
     Args:
         count: how many of the last positions are kept for a text that goes on from this one; as
@@ -63,6 +66,7 @@ class FeatureBook:
         self._answers += (_Answer(each.position, each.output) for each in known)
         self._lent: list[_Answer] = []  # given by the last `take`
         self._beyond: list[DraftNode] = []
+        self._closed = False
 
     def answered_from(self, prompt: int) -> int:
         """Return the first position of a prompt of so many tokens that is worth an answer."""
@@ -70,14 +74,14 @@ class FeatureBook:
 
     def prompt(self, windows: Sequence[Window], outputs: Tensor) -> None:
         """Note the answers ``[rows, hidden]`` to some windows, as far as they are the prompt's."""
-        if self.taps:
+        if self.taps or self._closed:
             return
         for row, position in _prompt_rows(windows):
             self._answers.append(_Answer(position, outputs[row].clone()))
 
     def answered(self, nodes: Sequence[DraftNode], outputs: Tensor) -> None:
         """Note the answers ``[len(nodes), hidden]`` at some nodes."""
-        if self.taps:
+        if self.taps or self._closed:
             return
         for node, output in zip(nodes, outputs, strict=True):
             # A copy: a view of the row would keep the whole answer.
@@ -89,7 +93,7 @@ class FeatureBook:
         Args:
             nodes: its last tokens; the others are the prompt's.
         """
-        if not self.taps:
+        if not self.taps or self._closed:
             return
         prompt = len(window.tokens) - len(nodes)
         for index in range(prompt - window.features, prompt):
@@ -111,7 +115,7 @@ class FeatureBook:
 
         It guesses so far behind what it knows of the target, and no further.
         """
-        self._beyond.append(node)
+        self._beyond = [*(each for each in self._beyond if each.alive), node]
 
     def reopen(self) -> None:
         """Have the drafter asked there again, if something has come that it does not have."""
@@ -122,9 +126,12 @@ class FeatureBook:
 
     def take(self, tree: DraftTree) -> tuple[Feature, ...]:
         """Return what the drafter does not have, where ``tree`` is behind the text."""
-        living = [each for each in self._answers if each.kept or _lives(each.at)]
+        living = [each for each in self._answers if _lives(each.at)]
+        for each in living:
+            each.at = _settled(each.at)
         self._answers.clear()
         self._answers += living
+        self._places = {serial: _settled(at) for serial, at in self._places.items() if _lives(at)}
         self._lent = [each for each in living if not each.given]
         for each in self._lent:
             each.given = True
@@ -134,6 +141,14 @@ class FeatureBook:
         """Note that the drafter may not have got what the last `take` returned."""
         for each in self._lent:
             each.given = False
+
+    def close(self) -> None:
+        """Forget everything, and note nothing any more: no drafter reads it."""
+        self._closed = True
+        self._answers.clear()
+        self._places.clear()
+        self._beyond.clear()
+        self._lent = []
 
     def held(self, length: int) -> tuple[Feature, ...]:
         """Return the features of the last positions of a text's first ``length`` tokens, without a
@@ -156,7 +171,13 @@ def _prompt_rows(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
 
 
 def _lives(at: DraftNode | int) -> bool:
-    return isinstance(at, DraftNode) and at.alive
+    """Return whether a token is part of the text, or may become it."""
+    return isinstance(at, int) or at.kept or at.alive
+
+
+def _settled(at: DraftNode | int) -> DraftNode | int:
+    """Return the position of a token that is part of the text, in place of its node."""
+    return at.position if isinstance(at, DraftNode) and at.kept else at
 
 
 def _path(answer: _Answer, tree: DraftTree) -> tuple[int, ...]:

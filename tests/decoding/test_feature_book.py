@@ -1,5 +1,8 @@
 """A book of answers gives each to the drafter once, and keeps those of the text's end."""
 
+import gc
+import weakref
+
 import torch
 
 from swarm.decoding import feature_book as module
@@ -153,3 +156,30 @@ def test_the_last_layer_alone_gives_what_answers_would_be():
     book.sent(window(4, 1, 1, 0), [drafts.tip])
     book.tapped([TappedToken(5, torch.tensor([[7.0]]))])
     assert given(book.take(drafts)) == [(4, (), 7)]
+
+
+def test_nodes_of_the_text_are_let_go_with_their_predictions():
+    drafts = tree()
+    book = FeatureBook(8)
+    first = drafts.nodes[0]
+    prediction = weakref.ref(first)
+    book.answered([drafts.tip, first], outputs(1, 2))
+    book.take(drafts)
+    drafts.advance(first.token)
+    book.take(drafts)
+    drafts.advance(6)
+    del first
+    gc.collect()
+    assert prediction() is None
+    assert given(book.held(6)) == [(4, (), 1), (5, (), 2)]
+
+
+def test_a_book_that_no_drafter_reads_any_more_holds_nothing():
+    drafts = tree()
+    book = FeatureBook(8)
+    book.answered([drafts.tip], outputs(1))
+    book.close()
+    book.answered([drafts.tip], outputs(1))
+    book.prompt([window(0, 3, 3, 2)], outputs(1, 2, 3))
+    assert book.take(drafts) == ()
+    assert book.held(4) == ()
