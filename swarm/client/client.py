@@ -21,6 +21,7 @@ from swarm.client.conversation import Message, by_template
 from swarm.client.cpu_threads import Cores, Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
+from swarm.client.learned import OWN, LearnedBiases
 from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.pinger import Pinger
@@ -65,8 +66,8 @@ class SwarmClient:
         allow: if any are named, only these peers are used.
         identity: the client's key; by default a new one each time. A swarm with a list of members
             knows its clients by it.
-        cache: a folder where good peers and nodes, and peers that lied, are noted for the next
-            start; None notes nothing.
+        cache: a folder where good peers and nodes, peers that lied, and what the draft has learned
+            are noted for the next start; None notes nothing.
         audit_rate: the least probability that a text is computed again by other peers, in the
             background, to notice peers that lie; 0 audits nothing. Peers that are new or under
             suspicion are audited more often.
@@ -109,6 +110,7 @@ class SwarmClient:
         self._memory = TextMemory()
         self._checkpoint: Checkpoint | None = None
         self._models: ClientModels | None = None
+        self._learned: LearnedBiases | None = None
 
     @property
     def models(self) -> ClientModels:
@@ -180,7 +182,8 @@ class SwarmClient:
         return Router(swarm.directory, swarm.connections, checkpoint, book, Ledger(clean))
 
     async def _remember(self) -> None:
-        """Note which nodes and peers were good and which peers lied, for the next start."""
+        """Note which nodes and peers were good, which peers lied, and what the draft has learned,
+        for the next start."""
         try:
             nodes = await self._swarm.directory.contacts()
         except DirectoryDown:
@@ -193,6 +196,8 @@ class SwarmClient:
         }
         fingerprint = self.models.checkpoint.fingerprint
         self._known.remember(nodes, fingerprint, self._router.good, reputations)
+        if self._learned is not None and self.models.corrections is not None:
+            self._learned.write(self.models.corrections.of(OWN))
 
     @staticmethod
     def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:
@@ -235,7 +240,10 @@ class SwarmClient:
             holds_head(settings.head, checkpoint),
             settings.compute,
         )
-        _ = models.checkpoint.fingerprint
+        fingerprint = models.checkpoint.fingerprint
+        if models.corrections is not None and settings.draft is not None:
+            self._learned = LearnedBiases(settings.cache, fingerprint, settings.draft)
+            self._learned.read(models.corrections.of(OWN))
         return models
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> GenerationStream:

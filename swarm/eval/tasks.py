@@ -13,13 +13,10 @@ from swarm.errors import UsageError
 from swarm.eval.instructions import UNCHECKED, Check, UnknownInstruction, check_of
 from swarm.eval.sandbox import run_python
 from swarm.util.json_lines import UnreadableData, read_json_lines
+from swarm.util.prompt_files import MT_BENCH
 
 SHOTS = 4  # worked examples before a GSM8K question
 TASKS = ("arithmetic", "gsm8k", "humaneval", "ifeval", "spec_bench")
-# Spec-Bench's conversations are MT-Bench's, in eight categories of its own.
-MT_BENCH = frozenset(
-    ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-)
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 

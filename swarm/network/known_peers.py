@@ -5,10 +5,7 @@ One JSON file a network. Nothing in it is trusted more than what the DHT says: a
 has to answer with the certificate in its record.
 """
 
-import contextlib
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.config import is_multiaddr
 from swarm.network.dht.records import PeerRecord
+from swarm.util.files import write_whole
 from swarm.wire.fields import Fingerprint, PeerId
 
 MAX_NODES = 16
@@ -129,7 +127,7 @@ class KnownPeers:
             standings=_most_important(known),
         )
         try:
-            _write(self._file, page.model_dump_json(indent=1, by_alias=True))
+            write_whole(self._file, page.model_dump_json(indent=1, by_alias=True))
         except OSError as error:
             log.info("%s was not written: %s", self._file, error)
 
@@ -144,20 +142,6 @@ class KnownPeers:
         except (OSError, ValidationError) as error:
             log.info("%s is not read: %s", self._file, error)
         return _Page()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the whole file or nothing: other processes may read or write it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def _today(reputation: Reputation) -> Reputation:

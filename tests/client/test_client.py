@@ -2,6 +2,7 @@
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,22 @@ async def test_many_prompts_give_what_each_gives_alone(threaded: ThreadedSwarm):
         assert [each.token_ids for each in together] == [each.token_ids for each in alone]
         reading = await client.read(PROMPTS[0])
         assert int(reading.logits[-1].argmax()) == alone[0].token_ids[0]
+
+
+async def test_what_a_draft_has_learned_comes_back_at_the_next_start(
+    threaded: ThreadedSwarm, tmp_path: Path
+):
+    taught = []
+    for new_tokens in (NEW, 1):
+        async with SwarmClient(
+            locate(TARGET), draft=locate(DRAFT), network=threaded.network, cache=tmp_path
+        ) as client:
+            assert client.models.corrections is not None
+            taught.append(client.models.corrections.of("").most_moved(10))
+            for prompt in PROMPTS:
+                await client.generate(prompt, max_new_tokens=new_tokens)
+    assert taught[0] == ()
+    assert taught[1]
 
 
 def test_equal_prompts_differ_and_come_again_with_the_seed(blocking: BlockingClient):

@@ -10,6 +10,7 @@ it an addition of vectors. docs/drafting.md has what it gains.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ MOST = 4.0  # nats: what a bias may become
 MAX_PREVIOUS = 8192  # tokens behind which others have biases: with these, at most 4 MB
 MAX_OWNERS = 16
 MAX_BEHIND = 32  # tokens that have biases behind one token
+
+
+class TokenBias(NamedTuple):
+    """A token's bias in nats, and the sum of its squared gradients, and 1."""
+
+    token: int
+    nats: float
+    squares: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,22 @@ class Correction:
         self._nats = np.zeros(size, np.float32)
         self._squares = np.ones(size, np.float32)
         self._behind: dict[int, _Biases] = {}  # by the token before; those last learned come last
+
+    def begin_with(self, biases: Iterable[TokenBias]) -> None:
+        """Take what was learned before, as far as the vocabulary has these tokens."""
+        for bias in biases:
+            if bias.token < len(self._nats):
+                self._nats[bias.token] = min(max(bias.nats, -MOST), MOST)
+                self._squares[bias.token] = max(bias.squares, 1.0)
+
+    def most_moved(self, count: int) -> tuple[TokenBias, ...]:
+        """Return the biases of single tokens that differ most from 0, at most ``count``."""
+        order = np.argsort(-np.abs(self._nats), kind="stable")[:count].tolist()
+        return tuple(
+            TokenBias(token, float(self._nats[token]), float(self._squares[token]))
+            for token in order
+            if self._nats[token]
+        )
 
     def learn(self, previous: int, drafted: Drafted, chosen: int) -> None:
         """Learn from a decided place.
