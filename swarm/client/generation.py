@@ -161,7 +161,8 @@ class GenerationStream:
         if self._kept is not None:
             # before a session is taken: an error would lose it
             request.check_prompt(prompt, self._models.checkpoint)
-            kept = await self._kept.take(prompt, request.session_tokens(len(prompt)))
+            tokens = request.session_tokens(len(prompt))
+            kept = await self._kept.take(prompt, tokens, request.owner)
             if kept is not None:
                 session, held = kept
                 sequence = TextSequence(self._models, prompt, request, held, self._earlier)
@@ -184,7 +185,7 @@ class GenerationStream:
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""
         if self._kept is not None and held is not None:
-            await self._kept.put(session, held)
+            await self._kept.put(session, held, self._request.owner)
         else:
             await session.close()
 

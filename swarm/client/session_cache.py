@@ -7,6 +7,7 @@ keys and values as long as the session is open, so that only the rest has to be 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from swarm.chain.session import ChainSession
 from swarm.chain.trust import Trust
@@ -16,6 +17,15 @@ from swarm.util.tasks import end
 
 KEEP_S = 60.0  # peers may take back the cache of sessions that are silent for longer
 MOST_KEPT = 8  # of one client: each reserves cache for a whole text on every peer of its chain
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a session holds, whose text that is, and until when it is kept."""
+
+    held: ResumePoint
+    owner: str | None
+    until: float
 
 
 class SessionCache:
@@ -40,17 +50,19 @@ class SessionCache:
         self._keep_s = keep_s
         self._most = most
         self._clock = clock
-        # what each session holds, and until when it is kept; the oldest first
-        self._kept: dict[ChainSession, tuple[ResumePoint, float]] = {}
+        self._kept: dict[ChainSession, _Kept] = {}  # the oldest first
         self._expiring: asyncio.Task[None] | None = None  # while there are any
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def put(self, session: ChainSession, held: ResumePoint) -> None:
+    async def put(self, session: ChainSession, held: ResumePoint, owner: str | None = None) -> None:
         """Keep a session; if there are too many, the oldest is closed.
 
         A session that a peer has left or lied in is closed at once.
+
+        Args:
+            owner: `Options.owner` of its text.
         """
         try:
             await session.rest()
@@ -60,28 +72,32 @@ class SessionCache:
         if self._trust.liar(session):
             await session.close()
             return
-        self._kept[session] = held, self._clock() + self._keep_s
+        self._kept[session] = _Kept(held, owner, self._clock() + self._keep_s)
         if self._expiring is None or self._expiring.done():
             self._expiring = asyncio.create_task(self._expire())
         if len(self._kept) > self._most:
             await self._let_go(next(iter(self._kept)))
 
     async def take(
-        self, prompt: Sequence[int], tokens: int
+        self, prompt: Sequence[int], tokens: int, owner: str | None = None
     ) -> tuple[ChainSession, ResumePoint] | None:
         """Return a session that holds a beginning of a prompt, and give it up to the caller.
 
         It is the one with the longest beginning and with room for ``tokens`` in all; None without
         one. Sessions that have broken, or whose peers would not be chosen now, are closed.
+
+        Args:
+            owner: `Options.owner` of the prompt. A text does not go on from another owner's: that
+                it comes faster would tell what the other one has asked.
         """
         while fitting := [
-            (len(held.tokens), session)
-            for session, (held, _) in self._kept.items()
-            if session.max_tokens >= tokens and goes_on(prompt, held)
+            (len(kept.held.tokens), session)
+            for session, kept in self._kept.items()
+            if kept.owner == owner and session.max_tokens >= tokens and goes_on(prompt, kept.held)
         ]:
             _, session = max(fitting, key=lambda each: each[0])
             if self._trust.would_use(session) and session.undisturbed():
-                return session, self._kept.pop(session)[0]
+                return session, self._kept.pop(session).held
             await self._let_go(session)
         return None
 
@@ -103,9 +119,9 @@ class SessionCache:
 
     async def _expire(self) -> None:
         while self._kept:
-            session, (_, due) = next(iter(self._kept.items()))
-            await asyncio.sleep(max(0.0, due - self._clock()))
-            if session in self._kept and self._clock() >= due:
+            session, kept = next(iter(self._kept.items()))
+            await asyncio.sleep(max(0.0, kept.until - self._clock()))
+            if session in self._kept and self._clock() >= kept.until:
                 await self._let_go(session)
 
 

@@ -56,6 +56,16 @@ async def test_the_next_turn_goes_on_where_the_last_one_ended(
         assert [stop.peer_id for stop in second.route] == [stop.peer_id for stop in first.route]
 
 
+async def test_a_text_does_not_go_on_from_that_of_another_owner(make: Callable[[], Swarm]) -> None:
+    async with swarm_of(make, *STAGES) as swarm:
+        first = await swarm.write(keep=True, owner="me")
+        for owner in ("you", None):
+            other = await swarm.write(prompt=next_prompt(first), keep=True, owner=owner)
+            assert other.stats.cached_tokens == 0
+        mine = await swarm.write(prompt=next_prompt(first), keep=True, owner="me")
+        assert mine.stats.cached_tokens == len(PROMPT) + NEW - 1
+
+
 async def test_a_peer_that_dies_in_the_next_turn_is_replaced(
     make: Callable[[], Swarm], next_text: tuple[int, ...]
 ) -> None:
