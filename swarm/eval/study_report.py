@@ -8,7 +8,10 @@ from swarm.decoding.rules.adaptive import Adaptive
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.eval.consequences import Beside, Chosen, Consequences, Estimate, Study, marks
-from swarm.eval.study import TextFacts
+from swarm.eval.study import MissFacts, TextFacts
+
+# Of fewer probes no consequences are shown: resampling a handful of texts would feign certainty.
+LEAST_PROBES = 10
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def _by_mark(study: Study, rule: Adaptive) -> Iterator[StudyRow]:
     groups: dict[str, Chosen] = {
         "key by anything": lambda miss: bool(marks(miss, rule)),
         "key by a class": lambda miss: bool(miss.classes),
-        "key by a signal": lambda miss: any("signal" in mark for mark in marks(miss, rule)),
+        "key by a class alone": lambda miss: bool(miss.classes) and not _signals(miss, rule),
+        "key by a signal": lambda miss: bool(_signals(miss, rule)),
+        "key by a signal alone": lambda miss: bool(_signals(miss, rule)) and not miss.classes,
     }
     for mark in sorted(found):
         groups[mark] = _marked(mark, rule)
@@ -100,6 +105,10 @@ def _by_mark(study: Study, rule: Adaptive) -> Iterator[StudyRow]:
         marked = cheap(chosen)
         beside = study.beside(marked, unmarked, at_equal_cost=True)
         yield StudyRow(name, study.consequences(marked), beside)
+
+
+def _signals(miss: MissFacts, rule: Adaptive) -> list[str]:
+    return marks(miss, rule)[len(miss.classes) :]
 
 
 def _marked(mark: str, rule: Adaptive) -> Chosen:
@@ -153,11 +162,11 @@ def study_facts(tables: Sequence[StudyTable]) -> list[dict[str, Any]]:
 def _cells(row: StudyRow) -> list[str]:
     of = row.consequences
     beside = row.beside or Beside()
+    counts = [row.name, _shown(of.per_100, "{:.1f}"), _shown(of.nats, "{:.2f}"), str(of.probes)]
+    if of.probes < LEAST_PROBES:
+        return [*counts, *["-"] * (len(COLUMNS) - len(counts))]
     return [
-        row.name,
-        _shown(of.per_100, "{:.1f}"),
-        _shown(of.nats, "{:.2f}"),
-        str(of.probes),
+        *counts,
         _shown(of.alike, "{:.1%}"),
         _shown(beside.alike, "{:+.1%}", interval=True),
         _shown(of.log_p, "{:+.3f}"),

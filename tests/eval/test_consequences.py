@@ -64,7 +64,12 @@ def test_answers_that_no_program_checks_have_no_losses():
     study = Study([text(miss(probe=probe(5, right=None)), right=None)])
     assert math.isnan(study.consequences(everything).lost.value)
     tables = study_tables(study.texts, ["adaptive", "typical"])
-    assert "answers lost |" in study_markdown(study_tables([text(miss(probe=probe(5)))], []))
+    checked = study_tables([text(miss(probe=probe(5)))], [])
+    assert "answers lost |" in study_markdown(checked)
+    # One probe shows nothing, and is not shown.
+    assert "| all misses | 10.0 | 0.10 | 1 | - | - | - | - | - | - |" in study_markdown(checked)
+    many = study_tables([text(*[miss(probe=probe(5))] * 12)], [])
+    assert "| 12 | 50.0% |" in study_markdown(many)
     assert "answers lost |" not in study_markdown(tables)
 
 
@@ -136,7 +141,9 @@ def test_the_tables_have_rules_marks_and_kinds_of_work():
         "not key",
         "key by anything",
         "key by a class",
+        "key by a class alone",
         "key by a signal",
+        "key by a signal alone",
         "the class number",
     ]
     assert [row.name for row in by_kind.rows] == [

@@ -27,6 +27,9 @@ class Adaptive:
     more than ``gap``, the target is surer than the draft by more than ``contrast``, or the two
     overlap by less than ``agreement``. High entropy alone is never a reason to relax.
 
+    In greedy decoding the gap of a miss within ``tau`` is at most ``tanh(tau / 2)``, so that a
+    larger ``gap`` marks no more than ``tau`` refuses.
+
     ``tau = 0`` or ``budget = 0`` is strict verification.
     """
 

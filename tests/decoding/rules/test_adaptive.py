@@ -1,5 +1,7 @@
 """Key tokens strictly, others within a bound that can be counted."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.rules.adaptive import BUDGET_TOKENS, Adaptive
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.decoding.rules.relaxed import Miss, Relaxed
+from swarm.decoding.rules.signals import top1_gap
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import Sampling
 
@@ -83,6 +86,22 @@ def test_high_entropy_alone_lets_nothing_pass():
         "2.71 nats less likely",
         False,
     )
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
+def test_in_greedy_decoding_tau_bounds_the_gap(tau):
+    rng = torch.Generator().manual_seed(3)
+    rows = (torch.randn(2000, 6, generator=rng) * 2).log_softmax(-1)
+    misses = [
+        (row, drafted)
+        for row in rows
+        for drafted in range(6)
+        if 0 < row.max() - row[drafted] <= tau
+    ]
+    most = max(top1_gap(row) for row, _ in misses)
+    assert 0.7 * math.tanh(tau / 2) < most <= math.tanh(tau / 2) + 1e-6
+    two = torch.tensor([0.0, -tau]).log_softmax(-1)
+    assert top1_gap(two) == pytest.approx(math.tanh(tau / 2))
 
 
 def test_what_is_less_likely_than_tau_is_no_near_tie():
