@@ -138,7 +138,7 @@ class TextSequence:
 
     def propose(self, ask: Ask, draft: Draft) -> None:
         """Take a draft. A drafter that fails is not asked again; the generation goes on."""
-        if ask.source is self.decoder.sources[-1]:
+        if self.decoder.sources[-1:] == (ask.source,):  # it may have been left meanwhile
             self._count_draft(draft)
         else:  # the pace of the text is that of the costliest source
             self.meter.path.drafted(draft.seconds)

@@ -176,7 +176,7 @@ class Decoder:
         plan = self.plan
         stop = next((i for i, each in enumerate(line, 1) if each.token in self.stop_ids), None)
         line = line[:stop]
-        if plan.branches == 1 and source is not self.sources[-1]:
+        if plan.branches == 1 and self.sources[-1:] != (source,):
             # The chain takes one token for a place: the first source that guesses one has it.
             line = sure_beginning(line, lag, self.confidence)
         self.counts.drafted += self.tree.grow(

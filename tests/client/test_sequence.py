@@ -251,6 +251,22 @@ def test_a_text_that_leaves_its_head_goes_on_with_the_same_copies():
     assert turn.draft_error == "it is not for this model"
 
 
+def test_a_head_that_is_left_while_it_drafts_may_answer():
+    class Head(Drafter):
+        def draft(self, sequence, count):
+            return [Drafted(9, source=Source.FEATURES)]
+
+    head = SimpleNamespace(source=Source.FEATURES, drafter=lambda *_: Head())
+    turn = TextSequence(models(draft=head), PROMPT, options(lookup=False))
+    ask = turn.ask()
+    answer = turn.draft(ask)
+    turn.leave_head("it is not for this model")
+    assert turn.next_window() is None  # it waits for the answer
+    turn.propose(ask, answer)
+    assert turn.next_window() is not None
+    assert turn.ask() is None
+
+
 @pytest.fixture(scope="module")
 def draft(tmp_path_factory):
     """A model that agrees with the target now and then, and reads trees."""
