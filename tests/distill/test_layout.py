@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.feature_heads import save_target
+from helpers.swarm_in_thread import ThreadedSwarm
+from swarm.client.sync import BlockingClient
 from swarm.distill.frozen import Frozen
 from swarm.distill.layout import Origin, published, save_head
 from swarm.distill.trainable_head import TrainableHead, shape_for
@@ -80,3 +82,21 @@ def test_the_names_are_those_that_other_engines_load(
     config = json.loads((folder / "config.json").read_text())
     assert config["num_hidden_layers"] == 1
     assert config["draft_vocab_size"] == len(TOKENS)
+
+
+@pytest.mark.timeout(300)
+def test_a_saved_head_drafts_in_a_swarm_and_changes_no_text(
+    threaded: ThreadedSwarm, tmp_path: Path
+) -> None:
+    target = Checkpoint.open(threaded.model)
+    frozen = Frozen.load(target, torch.float32, "cpu").keeping(range(0, 768, 2))
+    origin = Origin(target.name, target.fingerprint, target.vocab_size)
+    save_head(random_head(target), frozen, origin, tmp_path)
+    texts = []
+    for draft in (None, str(tmp_path)):
+        client = BlockingClient(threaded.model, draft=draft, network=threaded.network)
+        with client:
+            texts.append(client.generate("Problem: Tom has 3 coins.", max_new_tokens=12))
+    plain, drafted = texts
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.stats.drafted_tokens > 0
