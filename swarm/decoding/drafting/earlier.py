@@ -1,12 +1,13 @@
 """Earlier texts that a new one may be copied from."""
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
 
 from swarm.decoding.drafting.model import common_prefix
 from swarm.decoding.drafting.suffixes import SuffixAutomaton
 
-MOST_TOKENS = 1 << 15  # 5 MB
+MOST_TOKENS = 1 << 15  # 4 MB in English texts, and 1 MB at most for the recent ones
 RECENT = 8  # texts that a new one is compared with
 OVERLAP = 32  # tokens of what is known already that lead to what is new
 
@@ -28,14 +29,14 @@ class EarlierTexts:
 
     def __init__(self, most: int = MOST_TOKENS) -> None:
         self._most = most
-        self._recent: deque[list[int]] = deque(maxlen=RECENT)
+        self._recent: deque[array[int]] = deque(maxlen=RECENT)
         self.parts: tuple[SuffixAutomaton, ...] = (SuffixAutomaton(),)
 
     def add(self, text: Sequence[int]) -> None:
         """Add a text, its prompt included."""
         text = list(text)
-        known = max((common_prefix(recent, text) for recent in self._recent), default=0)
-        self._recent.append(text[: self._most])
+        known = max((common_prefix(list(recent), text) for recent in self._recent), default=0)
+        self._recent.append(array("i", text[: self._most]))
         if known == len(text):
             return
         half = self._most // 2

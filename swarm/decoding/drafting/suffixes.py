@@ -30,7 +30,7 @@ class SuffixAutomaton:
     """All runs of tokens of a text, which grows.
 
     Memory: less than two states a token, of about 50 bytes each, and 300 bytes for each that more
-    than one token follows (`states`); 120 bytes a token in English texts.
+    than one token follows (`states`); 130 bytes a token in English texts.
 
     Tokens are at least 0. Between texts that have nothing to do with each other stands a gap
     (`break_off`): no run goes across.
