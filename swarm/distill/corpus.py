@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from swarm.distill.texts import Text
@@ -84,8 +84,6 @@ class Corpus:
 
     def _read(self, part: Path) -> list[Text]:
         try:
-            from safetensors import safe_open
-
             with safe_open(part, framework="pt") as opened:
                 fingerprint = (opened.metadata() or {}).get("fingerprint")
             tensors = load_file(part)

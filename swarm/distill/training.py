@@ -161,7 +161,7 @@ class Training:
             ConfigError: if the file is damaged, or the state of another head.
         """
         try:
-            state = torch.load(checkpoint, weights_only=True)
+            state = torch.load(checkpoint, weights_only=True, map_location="cpu")
             self.head.load_state_dict(state["head"])
             for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(stored)
