@@ -8,7 +8,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from swarm.decoding.decoder import MAX_SENT_AHEAD
-from swarm.decoding.drafting.model import CHOICES
+from swarm.decoding.drafting.choices import CHOICES
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPolicy
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling

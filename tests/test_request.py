@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swarm.decoding.drafting.model import CHOICES
+from swarm.decoding.drafting.choices import CHOICES
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
 from swarm.errors import PromptTooLong, RequestError, SamplingError

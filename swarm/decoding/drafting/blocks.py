@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from swarm.decoding.drafting.choices import choose_each
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.feature import Feature
-from swarm.decoding.drafting.model import CHOICES
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -232,10 +232,6 @@ class BlockDrafter(Drafter):
     def _choose(
         self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
     ) -> Iterator[Drafted]:
-        """Yield the head's choice behind each leaf, given ``[len(leaves), vocabulary]``."""
-        logits = self.shaping.apply_each(logits, text, [leaf.tokens for leaf in leaves])
-        positions = [len(text) + len(leaf.tokens) for leaf in leaves]
-        ranked = self.sampling.rank(logits, positions, CHOICES)
-        for row, ((token, confidence), *others) in zip(logits, ranked, strict=True):
-            # A copy: a view of one leaf's row would keep the rows of all leaves.
-            yield Drafted(token, row.clone(), confidence, tuple(others), Source.FEATURES)
+        """Return the choice behind each leaf, given ``[len(leaves), vocabulary]``."""
+        paths = [leaf.tokens for leaf in leaves]
+        return choose_each(logits, text, paths, self.sampling, self.shaping, Source.FEATURES)

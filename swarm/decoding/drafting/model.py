@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from swarm.decoding.drafting.choices import CHOICES
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
-
-CHOICES = 4  # choices of the draft returned for a place; plans take fewer
 
 
 class ModelDrafter(Drafter):

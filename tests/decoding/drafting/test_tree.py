@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from helpers.models import ARCHITECTURES, VOCAB, WINDOW, Architecture
 from swarm.decoding.drafting import tree as module
-from swarm.decoding.drafting.model import CHOICES, ModelDrafter
+from swarm.decoding.drafting.choices import CHOICES
+from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.tree import TreeDrafter, TreeReader
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.sampling import Sampling
