@@ -74,7 +74,7 @@ def test_a_study_goes_on_where_it_was(tmp_path):
     rules, by_mark = json.loads(second.stdout)["tables"]
     assert [row["name"] for row in rules["rows"]] == ["all misses", "adaptive"]
     assert by_mark["rows"][0]["name"] == "not key"
-    other = swarm_eval("--problems", "3", *common, "--probes", "0.5")
+    other = swarm_eval("--problems", "3", *common, "--probes", "0.25")
     assert (other.returncode, "other settings" in other.stderr) == (2, True)
 
 
