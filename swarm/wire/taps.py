@@ -16,12 +16,13 @@ from swarm.wire.fields import MAX_MODEL_LAYERS, Dtype, StrictModel
 from swarm.wire.tensors import (
     MAX_FRAME_TOKENS,
     MAX_HIDDEN_SIZE,
-    MAX_TENSOR_BYTES,
     dtype_name,
 )
 
 MAX_TAPS = 8  # of a session: published drafters take three to five
-MAX_TAPPED_BYTES = 1 << 20  # of a message, so that none keeps an answer waiting behind it for long
+# Of a message, so that none keeps an answer waiting behind it for long. All taps of one token have
+# room, even of the widest model.
+MAX_TAPPED_BYTES = 4 * MAX_TAPS * MAX_HIDDEN_SIZE
 SCALE_BYTES = 4
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = 448.0
@@ -68,7 +69,7 @@ class LayerOutputs(StrictModel):
     tokens: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
     layers: Annotated[int, Field(ge=1, le=MAX_TAPS)]
     hidden: Annotated[int, Field(ge=1, le=MAX_HIDDEN_SIZE)]
-    data: Annotated[bytes, Field(max_length=MAX_TENSOR_BYTES)]
+    data: Annotated[bytes, Field(max_length=MAX_TAPPED_BYTES)]
     scales: Annotated[bytes, Field(max_length=SCALE_BYTES * MAX_TAPS * MAX_FRAME_TOKENS)] = b""
 
     @model_validator(mode="after")
@@ -85,11 +86,11 @@ class LayerOutputs(StrictModel):
         """Pack outputs ``[tokens, layers, hidden]`` of a dtype that may travel, on any device.
 
         Returns:
-            Parts of at most `MAX_TAPPED_BYTES`, or of one token.
+            Parts of at most `MAX_TAPPED_BYTES`.
         """
         dtype: Dtype | Float8 = "float8_e4m3fn" if float8 else dtype_name(outputs.dtype)
         a_token = outputs[0].numel() * _torch_dtype(dtype).itemsize
-        step = max(1, min(MAX_FRAME_TOKENS, MAX_TAPPED_BYTES // a_token))
+        step = min(MAX_FRAME_TOKENS, MAX_TAPPED_BYTES // a_token)
         parts = (outputs[start : start + step] for start in range(0, len(outputs), step))
         return tuple(cls._pack_part(part, dtype) for part in parts)
 

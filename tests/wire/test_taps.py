@@ -45,8 +45,14 @@ def test_many_outputs_come_in_parts(float8: bool, monkeypatch: pytest.MonkeyPatc
     parts = LayerOutputs.pack(OUTPUTS, float8)
     assert [part.tokens for part in parts] == [2, 2, 1]
     assert unpacked(parts).allclose(OUTPUTS, atol=0.2)
-    monkeypatch.setattr(taps, "MAX_TAPPED_BYTES", 1)
-    assert [part.tokens for part in LayerOutputs.pack(OUTPUTS, float8)] == [1] * 5
+
+
+def test_a_token_of_the_widest_model_has_room_and_no_message_is_larger() -> None:
+    (part,) = LayerOutputs.pack(torch.zeros(1, taps.MAX_TAPS, taps.MAX_HIDDEN_SIZE), float8=False)
+    assert len(part.data) == taps.MAX_TAPPED_BYTES
+    larger = part.model_dump() | {"tokens": 2, "data": 2 * part.data}
+    with pytest.raises(ValueError, match="at most 1048576 bytes"):
+        LayerOutputs.model_validate(larger)
 
 
 @pytest.mark.parametrize("float8", [True, False])
