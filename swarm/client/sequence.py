@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from swarm.client.drafters import (
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
+from swarm.client.pieces import Written, piece_of
 from swarm.decoding.ask import Ask
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.certificate import Choosing
@@ -30,19 +30,11 @@ from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
-from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
-from swarm.outputs import Failover, Generation, Likely, Measured, Piece, RouteStop
+from swarm.outputs import Failover, Generation, Measured, Piece, RouteStop
 from swarm.request import Request
 from swarm.wire.taps import TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS
-
-
-class _Written(NamedTuple):
-    """The text of a committed token, and the number of characters of text before it."""
-
-    offset: int
-    text: str
 
 
 class TextSequence:
@@ -101,7 +93,7 @@ class TextSequence:
         self._texts = Detokenizer(models.tokenizer, prompt)
         self._stops = StopStrings(request.stop)
         self._chars = 0  # of the text so far, with those that a stop string may still cut
-        self._written: list[_Written] = []  # committed tokens that are not yet pieces
+        self._written: list[Written] = []  # committed tokens that are not yet pieces
         self._decisions: list[Decision] = []  # committed tokens, likewise
         self._draft_ms = 0.0  # spent on drafts since the last answer
         self._draft_tokens = 0  # by which the longest line grew in this time
@@ -287,7 +279,10 @@ class TextSequence:
         if not decisions:
             return []
         self._learn(positions, measured, len(decisions))
-        pieces = [self._piece(*each) for each in zip(decisions, self._written, strict=True)]
+        pieces = [
+            piece_of(decision, written, self.request, self.models.lexicon)
+            for decision, written in zip(decisions, self._written, strict=True)
+        ]
         if self.decoder.finish_reason:
             pieces[-1] = self._with_the_rest(pieces[-1])
         self._written.clear()
@@ -363,7 +358,7 @@ class TextSequence:
         """Turn a committed token into text; return whether it completes a stop string."""
         offset, text = self._chars, self._texts.push(token)
         self._chars += len(text)
-        self._written.append(_Written(offset, self._stops.push(text)))
+        self._written.append(Written(offset, self._stops.push(text)))
         return self._stops.found
 
     def _with_the_rest(self, piece: Piece) -> Piece:
@@ -373,38 +368,3 @@ class TextSequence:
         """
         rest = self._stops.push(self._texts.flush()) + self._stops.flush()
         return replace(piece, text=piece.text + rest) if rest else piece
-
-    def _piece(self, decision: Decision, written: _Written) -> Piece:
-        choice = decision.token if decision.choice is None else decision.choice
-        lost = choice if decision.kept else decision.drafted
-        logprob, likely = self._likelihood(decision)
-        return Piece(
-            token_id=decision.token,
-            text=written.text,
-            offset=written.offset,
-            origin=decision.origin,
-            drafted_id=decision.drafted,
-            choice_id=choice,
-            instead_of="" if lost in (None, decision.token) else self.models.lexicon.spell(lost),
-            deficit_nats=decision.deficit_nats,
-            key=decision.key,
-            reason=decision.reason,
-            logprob=logprob,
-            likely=likely,
-            logits=_own(decision.raw) if self.request.logits else None,
-            hidden_state=_own(decision.hidden) if self.request.hidden_states else None,
-        )
-
-    def _likelihood(self, decision: Decision) -> tuple[float | None, tuple[Likely, ...]]:
-        if self.request.logprobs is None or decision.logits is None:
-            return None, ()
-        logprob, likeliest = log_probabilities(
-            decision.logits, decision.token, self.request.logprobs
-        )
-        spell = self.models.lexicon.spell
-        return logprob, tuple(Likely(token, spell(token), each) for token, each in likeliest)
-
-
-def _own(row: Tensor | None) -> Tensor | None:
-    """Copy a tensor: a view would keep its whole answer in memory."""
-    return None if row is None else row.clone()

@@ -95,9 +95,3 @@ def own_name(published: str) -> str | None:
     if published.startswith("layers."):
         return f"decoder.{published}"
     return NAMES.get(published)
-
-
-def published_name(own: str) -> str:
-    """Return the published name of a tensor of a `FeatureHead` that `eagle_head` made."""
-    by_own = {name: published for published, name in NAMES.items()}
-    return by_own.get(own, own.removeprefix("decoder."))
