@@ -1,7 +1,7 @@
 """Memory in huge pages for torch's large tensors.
 
-A forward reads all weights of a model from memory. In pages of 4 KB, a processor spends a good part
-of that time on finding out where the pages lie.
+A forward reads all weights of a model from memory. In pages of 4 KB, a processor spends a part of
+that time on finding out where the pages lie.
 """
 
 import os

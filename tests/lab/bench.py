@@ -126,7 +126,7 @@ async def real_sizes(results: Results, emulated: bool) -> None:
 
 async def draft_models(results: Results, emulated: bool) -> None:
     """Measure a draft model of 0.6B in every dtype, and beside a head that judges."""
-    for row in drafts():
+    async for row in drafts():
         results.draft.append(row)
         results.save()
         print(", ".join(f"{name} {_short(value)}" for name, value in row.items()), flush=True)

@@ -7,7 +7,7 @@ their ratios are side by side.
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +36,7 @@ FRAME_ROWS = 4  # that the head judges at once
 Row = dict[str, Any]
 
 
-def drafts() -> Iterator[Row]:
+async def drafts() -> AsyncIterator[Row]:
     """Measure passes in every dtype, then drafting beside judging."""
     with tempfile.TemporaryDirectory(prefix="swarm-draft-") as folder:
         write_draft(SHAPE, Path(folder))
@@ -49,7 +49,8 @@ def drafts() -> Iterator[Row]:
         for dtype, times in taken.items():
             ms = median(times)
             yield {"dtype": dtype, "leaves": leaves, "ms": ms, "speedup": before_ms / ms}
-    yield from beside(passes["int8"])
+    async for row in beside(passes["int8"]):
+        yield row
 
 
 class Passes:
@@ -89,7 +90,7 @@ def turns(works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
     return taken
 
 
-def beside(passes: Passes) -> Iterator[Row]:
+async def beside(passes: Passes) -> AsyncIterator[Row]:
     """Draft and judge at the same time, with all cores for both, and with the cores shared out."""
     head = nn.Linear(SHAPE.hidden_size, SHAPE.vocab_size, bias=False, dtype=torch.bfloat16)
     judging = Int8Linear(head)
@@ -104,7 +105,7 @@ def beside(passes: Passes) -> Iterator[Row]:
         given = CpuThreads.shared(threads, beside=shared)
         with executors() as both:
             shared_out = Cores(given).share(both)
-            draft_ms, judge_ms = asyncio.run(side_by_side(shared_out, passes.of(8), judge))
+            draft_ms, judge_ms = await side_by_side(shared_out, passes.of(8), judge)
         yield {
             "threads": name,
             "drafting_threads": given.drafting,
