@@ -49,7 +49,7 @@ BY_MODEL = {
 
 def numeric() -> Iterator[tuple[str, click.Command, click.Option]]:
     """Return all options that are no words, files or switches."""
-    words = {"text", "file", "choice", "boolean", "path", "MODEL", "TEXT", "REGEX"}
+    words = {"text", "file", "directory", "choice", "boolean", "path", "MODEL", "TEXT", "REGEX"}
     for group in (swarm, swarm_peer):
         for name, command in group.commands.items():
             for option in command.params:

@@ -240,7 +240,9 @@ async def test_a_peer_that_always_agrees_with_the_draft_is_banned(
         await swarm.add(whole, whole)
         swarm.survey_anew()
         async with swarm.audits() as audits:
-            text = await soon(swarm.write(window=3, depth=1, max_new_tokens=FEW))
+            text = await soon(
+                swarm.write(window=3, depth=1, max_new_tokens=FEW, learn=False)  # plain drafts
+            )
             await soon(audits.settle())
             assert text.stats.draft_acceptance_rate == 1.0
             assert text.stats.loops < 20, "the windows in which it is found out"
