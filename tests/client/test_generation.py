@@ -150,7 +150,7 @@ async def test_a_new_first_peer_may_serve_a_part_of_its_layers(
     make: Callable[[], Swarm], expected: tuple[int, ...]
 ) -> None:
     async with swarm_of(make, (0, 1), (1, 3), (3, 4)) as swarm:
-        stream, said = swarm.stream(), 0
+        stream, said = swarm.stream(lookup=False), 0
         async for _ in stream:
             said += 1
             if said == NEW // 3:

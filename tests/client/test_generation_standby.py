@@ -117,7 +117,7 @@ async def write_joined_by(
 ) -> Generation:
     """Peers of these spans come when the text has begun, some of them too small for any session; as
     soon as one stands by, something happens."""
-    stream, said = swarm.stream(standby=True), 0
+    stream, said = swarm.stream(standby=True, window=0), 0  # no token is ahead of the failure
     async for _ in stream:
         said += 1
         if said == 1:

@@ -155,7 +155,9 @@ async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
     with_eagle3: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
 ) -> None:
     async with swarm_of(lambda: Swarm(with_eagle3), *STAGES, *STAGES) as swarm:
-        stream, session = swarm.stream(**HOT, standby=True, keep=True), None
+        # Short windows: the drafter is asked again and again, also behind the failure.
+        ways = {**HOT, "depth": 1, "window": 2, "lookup": False}
+        stream, session = swarm.stream(**ways, standby=True, keep=True), None
         at = 0
         async for _ in stream:
             at += 1

@@ -127,7 +127,9 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                 locate(TARGET), draft=locate(DRAFT), network=network, audit_rate=0.0
             )
             await life.enter_async_context(client)
-            url = await life.enter_async_context(serving([client], Settings(port=0, grace_s=1.0)))
+            # Copies of the same answer would end before they can be stopped.
+            settings = Settings(port=0, grace_s=1.0, remember=False)
+            url = await life.enter_async_context(serving([client], settings))
             browser = await (
                 await life.enter_async_context(playwright.async_playwright())
             ).chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -210,7 +210,13 @@ class Swarm:
     async def write(
         self, strike: Strike | None = None, at: int = NEW // 3, **options: Any
     ) -> Generation:
-        """Generate a text, and call ``strike`` after ``at`` tokens."""
+        """Generate a text, and call ``strike`` after ``at`` tokens.
+
+        Nothing is copied then unless that is asked for: these texts repeat themselves, and the rest
+        of one would be on its way before the strike.
+        """
+        if strike is not None:
+            options = {"lookup": False, **options}
         stream, said = self.stream(**options), 0
         async for _ in stream:
             said += 1
