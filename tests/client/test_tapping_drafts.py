@@ -29,6 +29,8 @@ from swarm.wire.taps import LayerOutputs
 
 # The noise decides nearly everything, and the draft has the same: so even a random head is right.
 HOT = {"temperature": 8.0, "seed": 5}
+# The drafter is asked again and again, up to the text's end.
+SHORT_WINDOWS = {**HOT, "depth": 1, "window": 2, "lookup": False}
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampled": {"temperature": 0.7, "seed": 5},
@@ -142,7 +144,7 @@ async def test_whatever_fails_the_drafter_gets_what_the_layers_gave(
 ) -> None:
     async with swarm_of(lambda: Swarm(with_head), *STAGES, *STAGES) as swarm:
         plain = await write(swarm, **HOT, **PLAIN)
-        text = await write(swarm, strike=killing(*stages) if stages else None, **HOT)
+        text = await write(swarm, strike=killing(*stages) if stages else None, **SHORT_WINDOWS)
     assert text.token_ids == plain.token_ids
     line = (*PROMPT, *text.token_ids)
     known = assert_as_computed(told, line, outputs(line))
@@ -155,9 +157,7 @@ async def test_a_peer_that_stood_by_tells_outputs_from_then_on(
     with_eagle3: Material, told: Told, outputs: Callable[[tuple[int, ...]], Tensor]
 ) -> None:
     async with swarm_of(lambda: Swarm(with_eagle3), *STAGES, *STAGES) as swarm:
-        # Short windows: the drafter is asked again and again, also behind the failure.
-        ways = {**HOT, "depth": 1, "window": 2, "lookup": False}
-        stream, session = swarm.stream(**ways, standby=True, keep=True), None
+        stream, session = swarm.stream(**SHORT_WINDOWS, standby=True, keep=True), None
         at = 0
         async for _ in stream:
             at += 1
