@@ -16,13 +16,13 @@ from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
 from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
+from swarm.client.by_owner import ByOwner
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
 from swarm.client.cpu_threads import Cores, Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
 from swarm.client.learned import OWN, LearnedBiases
-from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.pinger import Pinger
 from swarm.client.prompt import encoded
@@ -31,6 +31,7 @@ from swarm.client.session_cache import SessionCache
 from swarm.client.settings import ClientOptions, ClientSettings
 from swarm.client.status import ModelStatus, entry_of, look_at
 from swarm.config import load_network
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -45,6 +46,8 @@ from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
 from swarm.wire.handshake import LocalMember
+
+MAX_REMEMBERED = 32  # owners whose earlier texts are kept, 5 MB each
 
 
 class SwarmClient:
@@ -107,7 +110,7 @@ class SwarmClient:
             if each.banned_until
         }
         self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
-        self._memory = TextMemory()
+        self._memory = ByOwner(EarlierTexts, MAX_REMEMBERED)
         self._checkpoint: Checkpoint | None = None
         self._models: ClientModels | None = None
         self._learned: LearnedBiases | None = None

@@ -22,9 +22,9 @@ from swarm.chain.terms import Terms
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
+from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import Executors
 from swarm.client.judging import judge
-from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
@@ -70,7 +70,7 @@ class GenerationStream:
         router: Router,
         auditor: Auditor | None = None,
         kept: SessionCache | None = None,
-        memory: TextMemory | None = None,
+        memory: ByOwner[EarlierTexts] | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
         if models.head is None:

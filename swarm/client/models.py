@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from swarm.audit.guard import Guard
+from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import ONE_EACH, CpuThreads
 from swarm.decoding.confidence import Confidence
-from swarm.decoding.drafting.correction import Corrections
+from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
@@ -22,6 +24,7 @@ from swarm.model.head import Head
 from swarm.model.quantization import Quantization
 from swarm.outputs import Compute
 
+MAX_CORRECTED = 16  # owners of texts that a draft learns from
 NO_PATTERNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -35,7 +38,7 @@ class ClientModels:
     draft: Draft | None
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
-    corrections: Corrections | None = None  # of the draft's errors; None corrects nothing
+    corrections: ByOwner[Correction] | None = None  # of the draft's errors; None corrects nothing
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
     threads: CpuThreads = ONE_EACH  # that a client drafts and judges with
 
@@ -92,7 +95,7 @@ class ClientModels:
             drafting,
             make_lexicon(checkpoint, tokenizer, key_patterns),
             Confidence(),
-            Corrections(checkpoint.vocab_size) if drafting else None,
+            new_corrections(checkpoint.vocab_size) if drafting else None,
             threads=CpuThreads.shared(torch.get_num_threads(), beside, large),
         )
 
@@ -116,6 +119,11 @@ class ClientModels:
         if self.head is None:
             raise NeedsHead("this")
         return self.head
+
+
+def new_corrections(vocabulary: int, owners: int = MAX_CORRECTED) -> ByOwner[Correction]:
+    """Return what is to be learned of one draft's errors, of so many owners at most."""
+    return ByOwner(partial(Correction, vocabulary), owners)
 
 
 def make_lexicon(

@@ -2,8 +2,9 @@
 
 from helpers.sequence_bench import models, options
 from swarm.client.drafters import correction_of, kind_of, make_drafters
+from swarm.client.models import new_corrections
 from swarm.decoding.calibration import ENOUGH
-from swarm.decoding.drafting.correction import CorrectedShaping, Corrections
+from swarm.decoding.drafting.correction import CorrectedShaping
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.shaping import Shaping
@@ -42,10 +43,10 @@ def test_plain_decoding_has_no_drafter():
 
 
 def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
-    held = models(draft=Draft(), corrections=Corrections(10))
+    held = models(draft=Draft(), corrections=new_corrections(10))
     correction = correction_of(held, options())
     assert correction is not None
-    assert correction_of(held, options(owner="somebody")) is not correction
+    assert correction_of(held, options(owner="another")) is not correction
     assert correction_of(held, options()) is correction
     for changed in ({"learn": False}, {"verify": "adaptive"}, {"verify": "rejection"}):
         assert correction_of(held, options(**changed)) is None
@@ -60,7 +61,7 @@ def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
 def test_a_head_is_calibrated_before_it_is_corrected():
     draft = Draft()
     draft.source = Source.FEATURES
-    held = models(draft=draft, corrections=Corrections(10))
+    held = models(draft=draft, corrections=new_corrections(10))
     calibration = held.confidence.calibration
     for lag in (1, 2, 3, 4):
         assert correction_of(held, options()) is None

@@ -6,7 +6,8 @@ import openai
 import pytest
 
 from helpers.gateway_in_process import PROBLEM, chat, gateway_over
-from swarm.client.memory import TextMemory
+from swarm.client.by_owner import ByOwner
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
 from swarm.gateway.intake import MAX_BODY_BYTES
@@ -259,12 +260,12 @@ async def test_keys_are_asked_for_where_there_are_some(demo):
 async def test_texts_are_kept_for_the_key_that_asked_for_them(demo):
     keys = [KEY, OTHER_KEY]
     async with gateway_over(demo, key=KEY, keys=ApiKeys(keys)) as served:
-        memory = served.swarm.memory = TextMemory()
+        memory = served.swarm.memory = ByOwner(EarlierTexts, 2)
         for key in (*keys, KEY):
             headers = {"Authorization": f"Bearer {key}"}
             status, _, _ = await served.post("/v1/chat/completions", chat(max_tokens=2), headers)
             assert status == 200
-        assert len(memory._texts) == len(keys)
+        assert len(memory) == len(keys)
 
 
 async def test_other_peoples_pages_are_kept_out(served):

@@ -25,11 +25,12 @@ from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
+from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import Executors
 from swarm.client.generation import GenerationStream
-from swarm.client.memory import TextMemory
 from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
+from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span
@@ -111,7 +112,8 @@ class Swarm:
         self.states: dict[str, str] = {}
         self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
-        self.memory: TextMemory | None = None  # texts of one test do not draft those of another
+        # texts of one test do not draft those of another
+        self.memory: ByOwner[EarlierTexts] | None = None
         self._threads = Executors(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(new_member())
         self._connections = Connections(self._dialer)

@@ -24,7 +24,6 @@ TOKEN_STEP = 0.2  # nats, of a token's first one
 PAIR_STEP = 0.5  # likewise of a pair
 MOST = 4.0  # nats: what a bias may become
 MAX_PREVIOUS = 8192  # tokens behind which others have biases: with these, at most 4 MB
-MAX_OWNERS = 16
 MAX_BEHIND = 32  # tokens that have biases behind one token
 
 
@@ -113,30 +112,6 @@ class Correction:
             if biases is not None:
                 row[torch.from_numpy(biases.tokens)] += torch.from_numpy(biases.nats).to(row)
         return corrected
-
-
-class Corrections:
-    """The corrections of one draft: one for each owner of texts, of those whose texts came last.
-
-    What one user's texts teach shows in the speed of a text. So it is not shared with others.
-
-    Args:
-        size: of the target's vocabulary.
-        most: owners that are remembered.
-    """
-
-    def __init__(self, size: int, most: int = MAX_OWNERS) -> None:
-        self._size = size
-        self._most = most
-        self._by_owner: dict[str, Correction] = {}
-
-    def of(self, owner: str) -> Correction:
-        """Return the correction for the texts of an owner."""
-        correction = self._by_owner.pop(owner, None) or Correction(self._size)
-        self._by_owner[owner] = correction
-        if len(self._by_owner) > self._most:
-            del self._by_owner[next(iter(self._by_owner))]
-        return correction
 
 
 def _stepped(

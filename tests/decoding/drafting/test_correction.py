@@ -11,7 +11,6 @@ from swarm.decoding.drafting.correction import (
     MOST,
     CorrectedShaping,
     Correction,
-    Corrections,
 )
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.shaping import Shaping
@@ -108,16 +107,6 @@ def test_few_tokens_have_biases_behind_one_token_those_learned_last():
     behind = correction.apply(torch.zeros(2, 200), [7, 8])
     pairs = (behind[0] - behind[1]).nonzero().flatten().tolist()
     assert pairs == list(range(100 - MAX_BEHIND, 100))
-
-
-def test_each_owner_has_a_correction_and_only_the_latest_are_kept():
-    corrections = Corrections(SIZE, most=2)
-    first = corrections.of("a")
-    corrections.of("b")
-    assert corrections.of("a") is first
-    corrections.of("c")
-    assert corrections.of("a") is first
-    assert corrections.of("b") is not first
 
 
 def test_what_was_asked_for_is_done_to_the_corrected_logits():
