@@ -1,11 +1,11 @@
 """Prompts as token ids of a model, as far as it can take them."""
 
-import contextlib
 from collections.abc import Sequence
 
 from swarm.client.client import SwarmClient
+from swarm.client.conversation import asking
 from swarm.client.prompt import encoded
-from swarm.errors import NoChatTemplate, PromptTooLong
+from swarm.errors import PromptTooLong
 from swarm.request import Request
 from swarm.util.prompt_files import Prompt
 
@@ -39,7 +39,7 @@ def fitting_prompts(
 
 def prompt_ids(client: SwarmClient, prompt: Prompt) -> list[int]:
     """Return the token ids of a prompt; a question's by the chat template, if there is one."""
+    models = client.models
     if prompt.question:
-        with contextlib.suppress(NoChatTemplate):
-            return client.chat_prompt([{"role": "user", "content": prompt.text}])
-    return encoded(client.models.tokenizer, prompt.text)
+        return asking(models.tokenizer, models.checkpoint.name)(prompt.text)
+    return encoded(models.tokenizer, prompt.text)

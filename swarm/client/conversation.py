@@ -114,6 +114,19 @@ def as_plain_text(tokenizer: Any) -> Render:
     return render
 
 
+def asking(tokenizer: Any, model: str) -> Callable[[str], list[int]]:
+    """Return a function that turns a question into the token ids of a prompt.
+
+    It goes through the chat template, or is a plain text if the model has none. Raises what
+    `by_template` raises for a model that has one.
+    """
+    try:
+        render = by_template(tokenizer, model)
+    except NoChatTemplate:
+        render = as_plain_text(tokenizer)
+    return lambda question: render([Message(role="user", content=question)])
+
+
 def fit(
     conversation: Conversation, question: str, render: Render, tokens: int
 ) -> tuple[Conversation, list[int]]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from swarm.client.conversation import Message, by_template
+from swarm.client.conversation import asking
 from swarm.client.models import ClientModels, make_lexicon
 from swarm.client.prompt import encoded
 from swarm.client.sequence import TextSequence
 from swarm.decoding.drafting.feature import TappedToken
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import Window
-from swarm.errors import ConfigError, NoChatTemplate
+from swarm.errors import ConfigError
 from swarm.eval.lockstep import Assignment, Lockstep
 from swarm.eval.rule_writer import DraftWriter, RuleWriter
 from swarm.eval.sample import EvalSample
@@ -128,9 +127,7 @@ class InProcess:
         A user's message gets the form that the target's chat template gives it, if there is one.
         """
         if chat:
-            with suppress(NoChatTemplate):
-                render = by_template(self.models.tokenizer, self.models.checkpoint.name)
-                return render([Message(role="user", content=prompt)])
+            return asking(self.models.tokenizer, self.models.checkpoint.name)(prompt)
         return encoded(self.models.tokenizer, prompt)
 
     def decode(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from swarm.client.client import SwarmClient
-from swarm.client.conversation import Message
-from swarm.errors import NoChatTemplate, UsageError
+from swarm.client.conversation import asking
+from swarm.errors import UsageError
 from swarm.eval.engine import Decoding, InProcess
 from swarm.eval.sample import EvalSample
 from swarm.eval.tasks import Item, Task
@@ -129,10 +129,7 @@ def _prompt(client: SwarmClient, item: Item, chat: bool) -> str | list[int]:
     """Return a prompt in the form that the model's chat template gives it, if it has one."""
     if not chat:
         return item.prompt
-    try:
-        return client.chat_prompt([Message(role="user", content=item.prompt)])
-    except NoChatTemplate:
-        return item.prompt
+    return asking(client.models.tokenizer, client.models.checkpoint.name)(item.prompt)
 
 
 def _by_variant(

@@ -13,7 +13,7 @@ from swarm.errors import UsageError
 from swarm.eval.instructions import UNCHECKED, Check, UnknownInstruction, check_of
 from swarm.eval.sandbox import run_python
 from swarm.util.json_lines import UnreadableData, read_json_lines
-from swarm.util.prompt_files import MT_BENCH
+from swarm.util.prompt_files import kind_of_work
 
 SHOTS = 4  # worked examples before a GSM8K question
 TASKS = ("arithmetic", "gsm8k", "humaneval", "ifeval", "spec_bench")
@@ -166,7 +166,7 @@ def spec_bench(count: int, data: Path) -> Task:
         question = next(iter(line["turns"]), None)
         if not isinstance(question, str):
             raise TaskError("spec_bench", f"{data}: an entry has no text in its turns")
-        kind = "conversation" if line["category"] in MT_BENCH else line["category"]
+        kind = kind_of_work(line["category"])
         kinds.setdefault(kind, []).append(Item(question, None, kind))
     in_turns = filter(None, chain.from_iterable(zip_longest(*kinds.values())))
     return Task("spec_bench", tuple(islice(in_turns, count)), max_new_tokens=1024, chat=True)

@@ -18,7 +18,7 @@ from swarm.util.json_lines import UnreadableData, read_json_lines
 
 # Spec-Bench takes over the categories of MT-Bench (Zheng et al. 2023) as one kind of work (Xia et
 # al. 2024, arXiv 2401.07851, section 4).
-MT_BENCH = frozenset(
+_MT_BENCH = frozenset(
     {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
 )
 
@@ -68,6 +68,11 @@ def read_prompts(
     return tuple(prompts)
 
 
+def kind_of_work(category: str) -> str:
+    """Return the kind of work that Spec-Bench counts a category as."""
+    return "conversation" if category in _MT_BENCH else category
+
+
 def _prompts(file: Path) -> Iterator[Prompt]:
     for number, entry in read_json_lines(file):
         prompt = _prompt(entry)
@@ -83,9 +88,7 @@ def _prompt(entry: Mapping[str, Any]) -> Prompt | None:
     kind = category if isinstance(category, str) else None
     turns = entry.get("turns")
     if isinstance(turns, list) and turns and isinstance(turns[0], str):
-        return Prompt(
-            _clean(turns[0]), "conversation" if kind in MT_BENCH else kind or "turns", question=True
-        )
+        return Prompt(_clean(turns[0]), kind_of_work(kind or "turns"), question=True)
     if isinstance(question := entry.get("question"), str):
         return Prompt(_clean(question), kind or "question", question=True)
     if not isinstance(text := entry.get("prompt"), str):
