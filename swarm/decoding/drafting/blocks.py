@@ -5,15 +5,15 @@ these are given to the block as known, and what follows them is masked. All leav
 pass, one block each, and a pass predicts all that its blocks have room for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import choose_each
-from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
+from swarm.decoding.drafting.choices import HeadDrafter
+from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
@@ -104,7 +104,7 @@ class _Ahead:
         return tuple(text[self.text : self.end + 1]) == self.path
 
 
-class BlockDrafter(Drafter):
+class BlockDrafter(HeadDrafter):
     """Drafts by a block head. Call `answered` before `draft_each` with what has become known.
 
     It drafts nothing behind more unanswered tokens than a block has room for.
@@ -127,26 +127,11 @@ class BlockDrafter(Drafter):
         prompt_features: int = 512,
         taps: tuple[int, ...] = (),
     ) -> None:
+        super().__init__(sampling, vocabulary, shaping, stop_ids, prompt_features, taps)
         self.reader = reader
-        self.sampling = sampling
-        self.vocabulary = vocabulary
-        self.shaping = shaping
-        self.stop_ids = stop_ids
-        self._prompt_features = prompt_features
-        self._taps = taps
         self._text: list[int] = []  # as of the last call
         self._known: set[int] = set()  # positions in the context
         self._ahead: list[_Ahead] = []  # outputs at tokens that are only drafted
-
-    @property
-    def prompt_features(self) -> int:
-        """See `Drafter.prompt_features`."""
-        return self._prompt_features
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """See `Drafter.taps`."""
-        return self._taps
 
     @torch.inference_mode()
     def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
@@ -168,10 +153,6 @@ class BlockDrafter(Drafter):
         if news:
             self._known |= news.keys()
             self.reader.add(torch.stack(list(news.values())), list(news))
-
-    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """See `Drafter.draft` and `draft_each`."""
-        return self.draft_each(sequence, [()], count)[0]
 
     @torch.inference_mode()
     def draft_each(
@@ -223,15 +204,9 @@ class BlockDrafter(Drafter):
         """
         states = torch.stack([slots[id(leaf)][self._slot(leaf)] for leaf in leaves])
         before = [leaf.block[-1] for leaf in leaves]
-        logits = self.vocabulary.project(self.reader.logits(states, before))
-        for leaf, guess in zip(leaves, self._choose(logits, text, leaves), strict=True):
+        predicted = self.reader.logits(states, before)
+        chosen = self._choose(predicted, text, [leaf.tokens for leaf in leaves])
+        for leaf, guess in zip(leaves, chosen, strict=True):
             leaf.drafted.append(guess)
             leaf.block.append(guess.token)
             leaf.tokens.append(guess.token)
-
-    def _choose(
-        self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
-    ) -> Iterator[Drafted]:
-        """Return the choice behind each leaf, given ``[len(leaves), vocabulary]``."""
-        paths = [leaf.tokens for leaf in leaves]
-        return choose_each(logits, text, paths, self.sampling, self.shaping, Source.FEATURES)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.earlier import EarlierTexts
-from swarm.decoding.drafting.model import common_prefix
+from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.drafting.suffixes import NO_MATCH, Match, SuffixAutomaton
 
 CHOICES = 3  # of what followed a match, that are returned

@@ -4,7 +4,7 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
-from swarm.decoding.drafting.model import common_prefix
+from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.drafting.suffixes import SuffixAutomaton
 
 MOST_TOKENS = 1 << 15  # 4 MB in English texts, and 1 MB at most for the recent ones

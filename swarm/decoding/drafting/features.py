@@ -21,8 +21,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import choose_each
-from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
+from swarm.decoding.drafting.choices import HeadDrafter
+from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
@@ -112,7 +112,7 @@ class _Leaf:
     drafted: list[Drafted] = field(default_factory=list)
 
 
-class FeatureDrafter(Drafter):
+class FeatureDrafter(HeadDrafter):
     """Drafts by a head. Call `answered` before `draft_each` with what has become known.
 
     It drafts nothing until there are features of the text's end. Its cache begins where they
@@ -136,13 +136,8 @@ class FeatureDrafter(Drafter):
         prompt_features: int = 512,
         taps: tuple[int, ...] = (),
     ) -> None:
+        super().__init__(sampling, vocabulary, shaping, stop_ids, prompt_features, taps)
         self.reader = reader
-        self.sampling = sampling
-        self.vocabulary = vocabulary
-        self.shaping = shaping
-        self.stop_ids = stop_ids
-        self._prompt_features = prompt_features
-        self._taps = taps
         self._root: _Token | None = None  # the last settled token
         self._text: list[int] = []  # the text up to the root
         self._waiting: dict[int, Tensor] = {}  # by position: features of tokens behind the root
@@ -150,31 +145,18 @@ class FeatureDrafter(Drafter):
         self._rows = 0  # behind them
         self._era = 0  # a new one begins when tokens are settled
 
-    @property
-    def prompt_features(self) -> int:
-        """See `Drafter.prompt_features`."""
-        return self._prompt_features
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """See `Drafter.taps`."""
-        return self._taps
-
     @torch.inference_mode()
     def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
         """Take what the target has answered since the last call; ``text`` is committed."""
         if not features:
             return
         entered = self.reader.enter(torch.stack([each.output for each in features]))
+        goes_on = self._root is not None and self._goes_on(text)
         for each, feature in zip(features, entered, strict=True):
             if not each.path and each.position < self.reader.context:
                 self._waiting[each.position] = feature
-            elif each.path and self._root is not None and self._goes_on(text):
+            elif each.path and goes_on:
                 self._end(text, each.path).feature = feature
-
-    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """See `Drafter.draft` and `draft_each`."""
-        return self.draft_each(sequence, [()], count)[0]
 
     @torch.inference_mode()
     def draft_each(
@@ -201,20 +183,14 @@ class FeatureDrafter(Drafter):
             if not growing:
                 break
             states = torch.stack([_present(leaf.end.state) for leaf in growing])
-            logits = self.vocabulary.project(self.reader.logits(states))
-            for leaf, guess in zip(growing, self._choose(logits, text, growing), strict=True):
+            predicted = self.reader.logits(states)
+            chosen = self._choose(predicted, text, [leaf.tokens for leaf in growing])
+            for leaf, guess in zip(growing, chosen, strict=True):
                 leaf.drafted.append(guess)
                 leaf.tokens.append(guess.token)
                 leaf.end = leaf.end.child(guess.token)
             growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.stop_ids]
         return [leaf.drafted for leaf in leaves]
-
-    def _choose(
-        self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
-    ) -> Iterator[Drafted]:
-        """Return the choice behind each leaf, given ``[len(leaves), vocabulary]``."""
-        paths = [leaf.tokens for leaf in leaves]
-        return choose_each(logits, text, paths, self.sampling, self.shaping, Source.FEATURES)
 
     # Where a token lies.
 

@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from itertools import compress, count
-from operator import ne
 
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from swarm.decoding.drafting.choices import CHOICES
 from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -89,12 +88,3 @@ class ModelDrafter(Drafter):
         if length < len(self._seen):
             self._cache.crop(length - len(self._seen))  # a negative count drops from the end
             del self._seen[length:]
-
-
-def common_prefix(a: list[int], b: Sequence[int]) -> int:
-    """Return how many leading tokens two sequences share."""
-    # Without a Python loop: every call of a drafter compares the whole sequence, which mostly only
-    # grew.
-    if a == list(b[: len(a)]):
-        return len(a)
-    return next(compress(count(), map(ne, a, b)), min(len(a), len(b)))

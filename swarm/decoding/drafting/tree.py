@@ -1,15 +1,15 @@
 """Drafting several branches in one forward: eight tokens cost little more than one token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import choose_each
-from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
-from swarm.decoding.drafting.model import common_prefix
+from swarm.decoding.drafting.choices import PathDrafter
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.drafting.vocabulary import Vocabulary
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -63,7 +63,7 @@ class _Leaf:
     drafted: list[Drafted] = field(default_factory=list)
 
 
-class TreeDrafter(Drafter):
+class TreeDrafter(PathDrafter):
     """Drafts what a `ModelDrafter` drafts, with one forward pass for all paths.
 
     The cache holds a *trunk*, which leads to the *root*, and a tree of tokens behind the root. The
@@ -85,18 +85,11 @@ class TreeDrafter(Drafter):
         shaping: Shaping = NO_SHAPING,
         stop_ids: frozenset[int] = frozenset(),
     ) -> None:
+        super().__init__(sampling, vocabulary, shaping, stop_ids)
         self.reader = reader
-        self.sampling = sampling
-        self.vocabulary = vocabulary
-        self.shaping = shaping
-        self.stop_ids = stop_ids
         self._tokens = TokenTree()
         self._root = _Held(BEGINNING)
         self._trunk: list[int] = []  # the draft's own tokens up to the root, its own included
-
-    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """See `Drafter.draft` and `draft_each`."""
-        return self.draft_each(sequence, [()], count)[0]
 
     @torch.inference_mode()
     def draft_each(
@@ -115,8 +108,9 @@ class TreeDrafter(Drafter):
             growing = [leaf for leaf in growing if self._readable(len(own), leaf.own)]
             if not growing:
                 break
-            logits = self.vocabulary.project(self._read(own, [leaf.own for leaf in growing]))
-            for leaf, guess in zip(growing, self._choose(logits, text, growing), strict=True):
+            predicted = self._read(own, [leaf.own for leaf in growing])
+            chosen = self._choose(predicted, text, [leaf.tokens for leaf in growing])
+            for leaf, guess in zip(growing, chosen, strict=True):
                 leaf.drafted.append(guess)
                 leaf.tokens.append(guess.token)
                 leaf.own += self.vocabulary.encode([guess.token])
@@ -127,13 +121,6 @@ class TreeDrafter(Drafter):
         """Return whether the model can read a path behind ``text`` tokens and predict the next."""
         fits = 0 < text + len(path) < self.reader.context
         return fits and max(path, default=0) < self.reader.known
-
-    def _choose(
-        self, logits: Tensor, text: Sequence[int], leaves: Sequence[_Leaf]
-    ) -> Iterator[Drafted]:
-        """Return the choice behind each leaf, given ``[len(leaves), vocabulary]``."""
-        paths = [leaf.tokens for leaf in leaves]
-        return choose_each(logits, text, paths, self.sampling, self.shaping, Source.MODEL)
 
     def _read(self, text: list[int], paths: Sequence[list[int]]) -> Tensor:
         """Return the logits behind the text and each of the paths, ``[len(paths), head]``."""
