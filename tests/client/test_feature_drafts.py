@@ -1,36 +1,38 @@
 """Drafts by a head that reads the target's hidden states: over real peers, and texts stay exact."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
+from helpers.feature_drafts import (
+    HOT,
+    PLAIN,
+    SHORT_WINDOWS,
+    Told,
+    note_what_is_told,
+    outputs_of_layers,
+    with_draft,
+    write,
+)
 from helpers.feature_heads import behind_the_last, beside_the_model, save_eagle, save_target
-from helpers.loopback import eventually, soon
+from helpers.loopback import eventually
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from swarm.chain.session import ChainSession
 from swarm.client import sequence
 from swarm.decoding import calibration
-from swarm.decoding.drafting.feature import Feature
-from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.feature_book import FIRST_ANSWERED
 from swarm.decoding.windows import Window
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
 from swarm.model.draft_choice import load_any_draft
 from swarm.model.heads.loading import FeatureDraft
-from swarm.outputs import Generation
 
-# The noise decides nearly everything, and the draft has the same: so even a random head is right.
-HOT = {"temperature": 8.0, "seed": 5}
-# The drafter is asked again and again, up to the text's end.
-SHORT_WINDOWS = {**HOT, "depth": 1, "window": 2, "lookup": False}
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "window": {"depth": 1, "window": 4},
@@ -41,7 +43,6 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "with a lookup": {**HOT, "lookup": True},
     "penalty": {**HOT, "repetition_penalty": 1.3},
 }
-PLAIN = {"window": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -51,56 +52,21 @@ def _random_heads_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def with_head(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    folder = save_eagle(tmp_path_factory.mktemp("head"))
-    options = ComputeOptions(device="cpu", draft_dtype="float32")
-    models = material.models
-    draft = load_any_draft(str(folder), material.checkpoint, models.tokenizer, options)
-    assert isinstance(draft, FeatureDraft)
-    return replace(material, models=replace(models, draft=draft))
-
-
-@dataclass
-class Told:
-    """What the drafters of some texts were told."""
-
-    features: list[tuple[tuple[int, ...], Feature]] = field(default_factory=list)
-
-    @property
-    def positions(self) -> list[int]:
-        return [feature.position for _, feature in self.features if not feature.path]
+    with_eagle = with_draft(material, save_eagle(tmp_path_factory.mktemp("head")))
+    assert isinstance(with_eagle.models.draft, FeatureDraft)
+    return with_eagle
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    noted = Told()
-    answered = FeatureDrafter.answered
-
-    def note(self: FeatureDrafter, text: Any, features: Any) -> None:
-        noted.features += [(tuple(text), feature) for feature in features]
-        answered(self, text, features)
-
-    monkeypatch.setattr(FeatureDrafter, "answered", note)
-    return noted
+    return note_what_is_told(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def outputs(material: Material) -> Callable[[tuple[int, ...]], Tensor]:
     """Return the raw outputs ``[n, hidden]`` of the whole target's last layer."""
-    folder = Path(material.checkpoint._source.path)  # type: ignore[attr-defined]
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    caught: list[Tensor] = []
-    model.model.layers[-1].register_forward_hook(lambda *each: caught.append(each[2]))
-
-    @torch.inference_mode()
-    def run(tokens: tuple[int, ...]) -> Tensor:
-        model(torch.tensor([tokens]))
-        return caught.pop().reshape(len(tokens), -1)
-
-    return run
-
-
-async def write(swarm: Swarm, **options: Any) -> Generation:
-    return await soon(swarm.write(**options))
+    run = outputs_of_layers(material)
+    return lambda tokens: run(tokens)[:, -1]
 
 
 async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:

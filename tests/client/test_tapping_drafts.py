@@ -8,50 +8,40 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
+from helpers.feature_drafts import (
+    HOT,
+    PLAIN,
+    SHORT_WINDOWS,
+    Told,
+    note_what_is_told,
+    outputs_of_layers,
+    with_draft,
+    write,
+)
 from helpers.feature_heads import save_eagle
-from helpers.loopback import eventually, soon
+from helpers.loopback import eventually
 from helpers.models import LAYERS
 from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from helpers.tapping_heads import TAPS, save_dspark, save_specforge
 from swarm.decoding import calibration
 from swarm.decoding.confidence import Confidence
-from swarm.decoding.drafting.blocks import BlockDrafter
-from swarm.decoding.drafting.feature import Feature
-from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.feature_book import FIRST_ANSWERED
-from swarm.model.compute import ComputeOptions
-from swarm.model.draft_choice import load_any_draft
-from swarm.outputs import Generation
 from swarm.wire.taps import LayerOutputs
 
-# The noise decides nearly everything, and the draft has the same: so even a random head is right.
-HOT = {"temperature": 8.0, "seed": 5}
-# The drafter is asked again and again, up to the text's end.
-SHORT_WINDOWS = {**HOT, "depth": 1, "window": 2, "lookup": False}
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampled": {"temperature": 0.7, "seed": 5},
     "hot": HOT,
     "hot window": {**HOT, "depth": 1, "window": 4},
 }
-PLAIN = {"window": 0}
 HEADS = {"EAGLE-3": save_specforge, "DSpark": save_dspark}
-Told = list[tuple[tuple[int, ...], Feature]]
 
 
 @pytest.fixture(autouse=True)
 def _random_heads_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "ENOUGH", 10**9)
-
-
-def with_draft(material: Material, folder: Path) -> Material:
-    options = ComputeOptions(device="cpu", draft_dtype="float32")
-    models = material.models
-    draft = load_any_draft(str(folder), material.checkpoint, models.tokenizer, options)
-    return replace(material, models=replace(models, draft=draft, confidence=Confidence()))
 
 
 @pytest.fixture(scope="module", params=HEADS)
@@ -68,41 +58,19 @@ def with_eagle3(material: Material, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    """What the drafters of some texts were told."""
-    noted: Told = []
-    for drafter in (FeatureDrafter, BlockDrafter):
-
-        def note(self: Any, text: Any, features: Any, answered: Any = drafter.answered) -> None:
-            noted.extend((tuple(text), feature) for feature in features)
-            answered(self, text, features)
-
-        monkeypatch.setattr(drafter, "answered", note)
-    return noted
+    return note_what_is_told(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def outputs(material: Material) -> Callable[[tuple[int, ...]], Tensor]:
-    """Return the outputs ``[n, layers, hidden]`` of all layers of the whole target."""
-    folder = Path(material.checkpoint._source.path)  # type: ignore[attr-defined]
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    caught: list[Tensor] = []
-    for layer in model.model.layers:
-        layer.register_forward_hook(lambda *each: caught.append(each[2]))
-
-    @torch.inference_mode()
-    def run(tokens: tuple[int, ...]) -> Tensor:
-        caught.clear()
-        model(torch.tensor([tokens]))
-        return torch.stack([each.reshape(len(tokens), -1) for each in caught], dim=1)
-
-    return run
+    return outputs_of_layers(material)
 
 
 def of_text(told: Told, line: tuple[int, ...]) -> dict[int, Tensor]:
     """Return what was told of the tokens of a text, by position, also while they were drafts."""
     return {
         feature.position: feature.output
-        for text, feature in told
+        for text, feature in told.features
         if not feature.path or line[: feature.position + 1] == (*text, *feature.path)
     }
 
@@ -115,10 +83,6 @@ def assert_as_computed(told: Told, line: tuple[int, ...], whole: Tensor) -> list
         assert output.shape == expected.shape
         assert (output - expected).norm() < 0.05 * expected.norm()
     return sorted(known)
-
-
-async def write(swarm: Swarm, **options: Any) -> Generation:
-    return await soon(swarm.write(**options))
 
 
 async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
@@ -182,7 +146,7 @@ async def test_a_text_that_goes_on_knows_the_outputs_of_the_one_before(
         prompt = [*PROMPT, *first.token_ids, 11, 12, 13]
         plain = await write(swarm, prompt=prompt, **HOT, **PLAIN, keep=True)
         assert plain.stats.cached_tokens > 0
-        told.clear()
+        told.features.clear()
         # the session is that of the plain text, and its peers tell outputs again
         prompt = [*prompt, *plain.token_ids, 14]
         second = await write(swarm, prompt=prompt, **HOT, keep=True)
