@@ -74,7 +74,7 @@ def test_what_may_be_continued_and_what_may_be_sent(tree):
     tree.send([two, three], first=4)
     assert (two.serial, three.serial, tree.unsent, tree.sent) == (4, 5, [five, six], 2)
     grow(tree, six)
-    assert tree.unexplored(Source.MODEL, 0.0) == [three], "nobody is asked again what follows 6"
+    assert tree.unexplored(Source.MODEL, 0.0) == [three], "it is not asked again what follows 6"
     tree.advance(2)
     assert (tree.unexplored(Source.MODEL, 0.0), tree.unsent, tree.sent) == ([three], [], 1)
     tip = tree.advance(9)
