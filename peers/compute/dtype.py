@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import linear
 
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.measuring import Clock, cpu_clock, one_thread
+from swarm.model.kernels.measuring import Clock, cpu_clock, one_thread
 
 ROWS = (4, 16)  # of frames with drafts; a single row waits for memory in any dtype
 MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32, a tenth of a second in all

@@ -35,9 +35,9 @@ from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftModel
-from swarm.model.draft_choice import find_draft
-from swarm.model.draft_dtype import check_compute
+from swarm.model.drafts.choice import find_draft
+from swarm.model.drafts.draft import DraftModel
+from swarm.model.drafts.dtype import check_compute
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
 from swarm.network.known_peers import KnownPeers, Reputation

@@ -19,7 +19,7 @@ from swarm.errors import ConfigError, NeedsHead
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device
-from swarm.model.draft_choice import Draft, load_any_draft
+from swarm.model.drafts.choice import Draft, load_any_draft
 from swarm.model.head import Head
 from swarm.model.quantization import Quantization
 from swarm.outputs import Compute

@@ -6,12 +6,12 @@ code. A token whose upper score is below the best lower score cannot win. The lo
 the *contenders*, are computed exactly; then the choice is that of exact logits, ties included.
 
 The bounds may come from anywhere. A client with an int8 copy of the LM head has approximations, and
-the greatest error that each of them may have (`swarm.model.rounded_head`). An answer that lists the
-logits of some tokens has equal bounds for these; for all others it has the lower bound -inf, and as
-the upper one what the least listed logit leaves them (`swarm.decoding.partial` does the same for
-such answers from the listed tokens alone, and a test holds the two together). A caller that cannot
-compute a single logit allows no contenders (``most = 0``), and asks for more where that does not
-suffice.
+the greatest error that each of them may have (`swarm.model.kernels.rounded_head`). An answer that
+lists the logits of some tokens has equal bounds for these; for all others it has the lower bound
+-inf, and as the upper one what the least listed logit leaves them (`swarm.decoding.partial` does
+the same for such answers from the listed tokens alone, and a test holds the two together). A caller
+that cannot compute a single logit allows no contenders (``most = 0``), and asks for more where that
+does not suffice.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, ComputeOptions
-from swarm.model.draft_dtype import check_compute
+from swarm.model.drafts.dtype import check_compute
 
 
 @asynccontextmanager

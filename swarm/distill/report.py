@@ -13,8 +13,8 @@ from swarm.distill.texts import Text
 from swarm.distill.trainable_head import TrainableHead
 from swarm.distill.unroll import Rollouts, unroll
 from swarm.errors import ConfigError
-from swarm.model.draft import AS_IT_IS
-from swarm.model.draft_loading import load_draft
+from swarm.model.drafts.draft import AS_IT_IS
+from swarm.model.drafts.loading import load_draft
 
 EVAL_TOKENS = 2048  # of a batch
 

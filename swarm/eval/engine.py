@@ -24,7 +24,7 @@ from swarm.eval.variant import Variant
 from swarm.model.anatomy import find_layers
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.fit import without_progress_bar
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request, check_tokens

@@ -17,7 +17,7 @@ from swarm.eval.sample import EvalSample
 from swarm.eval.tasks import Item, Task
 from swarm.eval.variant import Variant
 from swarm.model.compute import AUTOMATIC, ComputeOptions
-from swarm.model.draft_dtype import check_compute
+from swarm.model.drafts.dtype import check_compute
 
 AT_ONCE = 4  # generations side by side over a swarm
 TOGETHER = 8  # prompts that a worker decodes in the same forwards

@@ -16,7 +16,7 @@ from swarm.eval.run import TOGETHER, EvalError
 from swarm.eval.study import MissJudge, Scout, TextFacts
 from swarm.eval.tasks import Item, Task
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_dtype import check_compute
+from swarm.model.drafts.dtype import check_compute
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 from swarm.decoding.certificate import Bounds, Refine
 from swarm.model.anatomy import LayersStandIn, Parts, replace_layers
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.int8 import Pack, fastest
+from swarm.model.kernels.int8 import Pack, fastest
+from swarm.model.kernels.rounded_head import RoundedHead
+from swarm.model.kernels.rounding import MOST_FACTOR, TERMS
 from swarm.model.lm_head import Finish, LmHeadStandIn, stand_in_for
 from swarm.model.partial import build
-from swarm.model.rounded_head import RoundedHead
-from swarm.model.rounding import MOST_FACTOR, TERMS
 
 HOLDS_WITHIN = 1e-5  # of the largest logit: float32's sums of thousands of products
 LEAST_ROUNDED = 1 << 24  # weights; a smaller head takes a millisecond as it is

@@ -10,7 +10,7 @@ from swarm.client.cpu_threads import CpuThreads
 from swarm.client.models import ClientModels
 from swarm.client.settings import ClientOptions
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.shapes.drafting import LuckyDraft
 from swarm.shapes.script import Guesser
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.shapes.script import Guesser
 
 

@@ -30,7 +30,7 @@ from swarm.decoding.feature_book import FIRST_ANSWERED
 from swarm.decoding.windows import Window
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_choice import load_any_draft
+from swarm.model.drafts.choice import load_any_draft
 from swarm.model.heads.loading import FeatureDraft
 
 REQUESTS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.swarm_in_process import STAGES, Material, Swarm, swarm_of
 from swarm.model.head import Head
-from swarm.model.int8 import Plain
+from swarm.model.kernels.int8 import Plain
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.streaming import STREAM_LEAVES
 from swarm.errors import PromptTooLong, RequestError
 from swarm.model.branching import BranchingModel
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.outputs import Measured
 
 MEASURED = Measured(50.0, (1.0,), (0.0,))

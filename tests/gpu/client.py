@@ -19,7 +19,7 @@ from swarm.demo.problems import problems
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTO, DRAFT_DTYPES, ComputeOptions
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.head import Head
 from swarm.shapes.folder import write_draft, write_target
 from swarm.wire.token_tree import TokenTree

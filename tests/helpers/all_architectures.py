@@ -22,7 +22,7 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.int8 import Plain
+from swarm.model.kernels.int8 import Plain
 from swarm.model.miniature import miniatures
 from swarm.model.span import Span, Work
 

@@ -17,7 +17,7 @@ from swarm.decoding.drafting.blocks import BlockDrafter
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_choice import load_any_draft
+from swarm.model.drafts.choice import load_any_draft
 from swarm.outputs import Generation
 
 # The noise decides nearly everything, and the draft has the same: so even a random head is right.

@@ -20,8 +20,8 @@ from torch import nn
 from swarm.client.cpu_threads import Cores, CpuThreads, Executors
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_loading import branching_of, load_draft
-from swarm.model.int8_linear import Int8Linear
+from swarm.model.drafts.loading import branching_of, load_draft
+from swarm.model.kernels.int8_linear import Int8Linear
 from swarm.shapes.catalogue import SHAPES
 from swarm.shapes.folder import write_draft
 from swarm.wire.token_tree import TokenTree

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from helpers.model_files import edit, shard
 from swarm.errors import DamagedModel, ExitCode, ModelNotFound, SwarmError
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.edge import QUIET
 from swarm.model.folder import look
 from swarm.model.head import Head

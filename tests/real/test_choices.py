@@ -18,7 +18,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.int8 import Plain
+from swarm.model.kernels.int8 import Plain
 
 POSITIONS = int(os.environ.get("SWARM_TEST_POSITIONS", "200"))
 CHUNK = 512

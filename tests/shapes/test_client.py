@@ -6,7 +6,7 @@ from helpers.shapes import TINY
 from swarm.config import Network
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.int8 import Plain
+from swarm.model.kernels.int8 import Plain
 from swarm.shapes.bench import models_of
 from swarm.shapes.client import ShapedClient
 from swarm.shapes.drafting import LuckyDraft

@@ -6,7 +6,7 @@ import torch
 
 from helpers.shapes import TINY
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.head import Head
 from swarm.model.rehearsal import rehearsed
 from swarm.shapes.folder import file_bytes, write_draft, write_target

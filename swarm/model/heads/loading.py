@@ -18,8 +18,8 @@ from swarm.decoding.shaping import Shaping
 from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ALL, AUTO, ComputeOptions
-from swarm.model.draft_dtype import place
-from swarm.model.draft_head import WORTH_SHARE
+from swarm.model.drafts.dtype import place
+from swarm.model.drafts.reduced_head import WORTH_SHARE
 from swarm.model.edge import explained
 from swarm.model.head import Head
 from swarm.model.heads import eagle, eagle3
@@ -32,7 +32,7 @@ from swarm.model.heads.files import HeadFiles
 from swarm.model.heads.head import FeatureHead
 from swarm.model.heads.mtp import mtp_head
 from swarm.model.heads.reader import HeadParts
-from swarm.model.int8_linear import Int8Linear
+from swarm.model.kernels.int8_linear import Int8Linear
 from swarm.model.quantization import NF4
 
 MTP = "mtp"  # names the layer inside the target's own checkpoint

@@ -21,7 +21,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_choice import load_any_draft
+from swarm.model.drafts.choice import load_any_draft
 from swarm.model.heads.eagle3 import Eagle3Head, eagle3_head
 
 TAPS = (1, 2, 3)

@@ -28,8 +28,8 @@ from swarm.decoding.shaping import NO_SHAPING
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft import DraftModel
-from swarm.model.draft_choice import load_any_draft
+from swarm.model.drafts.choice import load_any_draft
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.folder import look
 from swarm.model.heads import loading, mtp
 from swarm.model.heads.loading import FeatureDraft

@@ -26,7 +26,7 @@ from swarm.decoding.shaping import NO_SHAPING
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_choice import Draft, load_any_draft
+from swarm.model.drafts.choice import Draft, load_any_draft
 from swarm.model.heads.eagle3 import tapped_layers
 
 PLAIN = ComputeOptions(device="cpu", draft_dtype="float32")

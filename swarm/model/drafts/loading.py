@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from swarm.errors import UnsupportedModel
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTO, ComputeOptions
-from swarm.model.draft_dtype import DraftPlacement, fastest_cache_dtype, place
-from swarm.model.draft_head import keep_rows
+from swarm.model.drafts.dtype import DraftPlacement, fastest_cache_dtype, place
+from swarm.model.drafts.reduced_head import keep_rows
 from swarm.model.edge import reason
 from swarm.model.fit import check_draft, without_progress_bar
-from swarm.model.int8_linear import store_in_int8
+from swarm.model.kernels.int8_linear import store_in_int8
 from swarm.model.quantization import NF4
 
 CHECK_TOKENS = 6

@@ -4,7 +4,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft import DraftModel
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.folder import folder_of, look
 from swarm.model.heads.loading import MTP, FeatureDraft, load_head
 from swarm.model.heads.mtp import find_mtp

@@ -11,7 +11,7 @@ from helpers.loopback import WORDS, tokenizer_of
 from helpers.models import ARCHITECTURES, VOCAB
 from swarm.decoding.drafting.vocabulary import SameVocabulary, Translation
 from swarm.model.branching import BranchingModel
-from swarm.model.draft_head import keep_rows, rows_to_keep
+from swarm.model.drafts.reduced_head import keep_rows, rows_to_keep
 
 ROWS = torch.tensor([40, 3, 96, 7, 8])
 TOKENS = torch.tensor([[5, 6, 7, 96]])

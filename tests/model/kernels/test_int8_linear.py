@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from helpers.models import ARCHITECTURES
-from swarm.model import int8_linear
 from swarm.model.branching import BranchingModel
-from swarm.model.int8 import PACKS
-from swarm.model.int8_linear import (
+from swarm.model.kernels import int8_linear
+from swarm.model.kernels.int8 import PACKS
+from swarm.model.kernels.int8_linear import (
     Int8Group,
     Int8Linear,
     cpu_kernel,
@@ -21,7 +21,7 @@ from swarm.model.int8_linear import (
     plain_product,
     store_in_int8,
 )
-from swarm.model.rounding import rounded_weight
+from swarm.model.kernels.rounding import rounded_weight
 
 # Relative errors. Steps of 1/127 of the largest weight are within the first, the 8 bits of a
 # bfloat16 within the second.

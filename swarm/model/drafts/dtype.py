@@ -14,10 +14,10 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from swarm.model.compute import AUTO, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device, has_bfloat16
-from swarm.model.int8_linear import cpu_kernel
-from swarm.model.measuring import Clock, cpu_clock, least_in_turn_s, least_s
+from swarm.model.kernels.int8_linear import cpu_kernel
+from swarm.model.kernels.measuring import Clock, cpu_clock, least_in_turn_s, least_s
+from swarm.model.kernels.rounding import rounded_weight
 from swarm.model.quantization import NF4
-from swarm.model.rounding import rounded_weight
 
 LEAVES = 8  # of a draft's tree, in one pass: the rows of the products
 SAMPLE_WEIGHTS = 16_000_000  # more than the caches of most processors hold, even in 8 bits

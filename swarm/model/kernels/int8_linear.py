@@ -1,8 +1,8 @@
 """Linear layers whose weights are stored in 8 bits, for models that may be rounded: drafts.
 
-A weight is one of 255 steps of its row's scale, and inputs keep 14 bits (`swarm.model.rounding`).
-With 8-bit inputs alone, SmolLM2-135M chose another token than in float32 at 17 % of the places of a
-text, and with 14 bits at 5 %.
+A weight is one of 255 steps of its row's scale, and inputs keep 14 bits
+(`swarm.model.kernels.rounding`). With 8-bit inputs alone, SmolLM2-135M chose another token than in
+float32 at 17 % of the places of a text, and with 14 bits at 5 %.
 
 Peers' `--quantization int8` (`swarm.model.quantization`) is another thing: it is part of a model's
 fingerprint, by torchao, and every bit of it is prescribed.
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from swarm.model.fused_norm import fuse_norms
-from swarm.model.int8 import PACKS, Pack
-from swarm.model.measuring import least_in_turn_s
-from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
-from swarm.model.same_input import same_input
+from swarm.model.kernels.fused_norm import fuse_norms
+from swarm.model.kernels.int8 import PACKS, Pack
+from swarm.model.kernels.measuring import least_in_turn_s
+from swarm.model.kernels.rounding import STEP, rounded_inputs, rounded_weight
+from swarm.model.kernels.same_input import same_input
 
 PROBE = (8, 4096, 1024)  # rows, outputs and inputs of the product that the kernels are tried with
 PROBE_COPIES = 8  # of its weights: too many for the caches near the cores

@@ -6,8 +6,8 @@ rounded row and ``y`` for the rounded input::
     w·x = q·y + (w - q)·x + q·(x - y),   so   |w·x - q·y| <= |w - q| |x| + |q| |x - y|
 
 by Cauchy and Schwarz. The norms of weights are computed once. An input keeps 14 bits
-(`swarm.model.rounding`), so that nearly all of the error is that of the weights. A product of int8
-is exact, and reads a quarter of the bytes.
+(`swarm.model.kernels.rounding`), so that nearly all of the error is that of the weights. A product
+of int8 is exact, and reads a quarter of the bytes.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from swarm.model.int8 import Int8Product, Pack
-from swarm.model.rounding import STEP, rounded_inputs, rounded_weight
+from swarm.model.kernels.int8 import Int8Product, Pack
+from swarm.model.kernels.rounding import STEP, rounded_inputs, rounded_weight
 
 # Roundings of float32, of 2^-24 each, between the exact product and a bound or a logit. There are
 # about 10; 32 leave room.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers.models import ARCHITECTURES
-from swarm.model.fused_norm import FusedNorm, fuse_norms
+from swarm.model.kernels.fused_norm import FusedNorm, fuse_norms
 
 
 @pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss"])

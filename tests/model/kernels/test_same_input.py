@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from helpers.models import ARCHITECTURES
-from swarm.model.same_input import same_input
+from swarm.model.kernels.same_input import same_input
 
 
 def in_layer_0(groups: list[list[str]]) -> list[list[str]]:

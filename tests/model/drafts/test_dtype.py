@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from swarm.errors import ConfigError
-from swarm.model import draft_dtype
 from swarm.model.compute import SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import NoSuchDevice
-from swarm.model.draft_dtype import (
+from swarm.model.drafts import dtype as module
+from swarm.model.drafts.dtype import (
     CANDIDATES,
     WORTH,
     DraftPlacement,
@@ -50,7 +50,7 @@ def clock_of(*durations_s: float):
 def test_the_fastest_dtype_is_taken_if_it_is_worth_the_rounding(
     times: tuple[float, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft_dtype, "SAMPLE_WEIGHTS", 1000)
+    monkeypatch.setattr(module, "SAMPLE_WEIGHTS", 1000)
     assert fastest_on_cpu(64, clock_of(*times)) == dtype  # each run is as long as `MEASURE_S`
 
 
@@ -65,8 +65,8 @@ def test_keys_and_values_take_the_dtype_in_which_attention_is_faster(
             work()
         return times_s
 
-    monkeypatch.setattr(draft_dtype, "least_in_turn_s", measured)
-    assert draft_dtype.fastest_cache_dtype.__wrapped__() == dtype
+    monkeypatch.setattr(module, "least_in_turn_s", measured)
+    assert module.fastest_cache_dtype.__wrapped__() == dtype
 
 
 def test_every_dtype_is_measured_on_the_same_product() -> None:
@@ -83,7 +83,7 @@ def test_a_small_model_and_a_named_dtype_are_not_measured(monkeypatch: pytest.Mo
     def measured(columns: int) -> str:
         raise AssertionError("it is measured")
 
-    monkeypatch.setattr(draft_dtype, "fastest_on_cpu", measured)
+    monkeypatch.setattr(module, "fastest_on_cpu", measured)
     on_cpu = ComputeOptions(device="cpu")
     assert place(on_cpu, SMALL_WEIGHTS - 1, 64) == DraftPlacement(CPU, "float32")
     named = ComputeOptions(device="cpu", draft_dtype="int8")
@@ -97,8 +97,8 @@ def test_a_gpu_drafts_in_16_bits_if_it_computes_in_them(
     supported: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = torch.device("cuda")
-    monkeypatch.setattr(draft_dtype, "choose_device", lambda name, weights: gpu)
-    monkeypatch.setattr(draft_dtype, "has_bfloat16", lambda device: supported)
+    monkeypatch.setattr(module, "choose_device", lambda name, weights: gpu)
+    monkeypatch.setattr(module, "has_bfloat16", lambda device: supported)
     assert place(ComputeOptions(), SMALL_WEIGHTS, 64) == DraftPlacement(gpu, dtype)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swarm.model.measuring import least_in_turn_s
+from swarm.model.kernels.measuring import least_in_turn_s
 
 SAMPLE = 1 << 13  # rows that are measured: too many for the caches near the cores
 MEASURED_ROWS = 8  # of a frame while windows are in flight

@@ -16,8 +16,8 @@ from swarm.errors import DraftMismatch, ModelNotFound
 from swarm.model.branching import BranchingModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ALL, AUTO, ComputeOptions
-from swarm.model.draft_head import rows_to_keep
-from swarm.model.draft_loading import branching_of, load_draft
+from swarm.model.drafts.loading import branching_of, load_draft
+from swarm.model.drafts.reduced_head import rows_to_keep
 from swarm.model.edge import explained
 from swarm.model.folder import look
 from swarm.model.tokenizer import read_tokenizer

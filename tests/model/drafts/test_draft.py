@@ -20,7 +20,7 @@ from swarm.decoding.shaping import NO_SHAPING
 from swarm.errors import DraftMismatch, ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft import AS_IT_IS, DraftModel
+from swarm.model.drafts.draft import AS_IT_IS, DraftModel
 
 SAMPLED = Sampling(1.0, seed=3)
 

@@ -15,9 +15,9 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.int8 import PACKS, Pack, Plain
+from swarm.model.kernels.int8 import PACKS, Pack, Plain
+from swarm.model.kernels.rounded_head import RoundedHead
 from swarm.model.lm_head import Finish
-from swarm.model.rounded_head import RoundedHead
 
 
 @pytest.fixture(autouse=True)

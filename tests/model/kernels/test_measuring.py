@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from swarm.model.measuring import cpu_clock, least_in_turn_s, least_s, one_thread
+from swarm.model.kernels.measuring import cpu_clock, least_in_turn_s, least_s, one_thread
 
 
 def test_one_thread_computes_and_then_as_many_as_before() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from swarm.model.rounding import rounded_weight
+from swarm.model.kernels.rounding import rounded_weight
 
 
 def test_a_weight_is_within_half_a_step_and_stays_as_it_was() -> None:

@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from helpers.models import ARCHITECTURES, VOCAB
 from swarm.errors import UnsupportedModel
-from swarm.model import draft_loading
 from swarm.model.compute import ComputeOptions
-from swarm.model.draft_loading import branching_of, load_draft
-from swarm.model.int8_linear import store_in_int8
+from swarm.model.drafts import loading as module
+from swarm.model.drafts.loading import branching_of, load_draft
+from swarm.model.kernels.int8_linear import store_in_int8
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_draft_is_read_into_its_dtype(
 def test_keys_and_values_are_rounded_where_weights_are_and_it_is_faster(
     dtype: str, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft_loading, "fastest_cache_dtype", lambda: torch.bfloat16)
+    monkeypatch.setattr(module, "fastest_cache_dtype", lambda: torch.bfloat16)
     branching = branching_of(load_draft(folder, ComputeOptions(device="cpu", draft_dtype=dtype)))
     assert branching is not None
     assert branching.cache_dtype == (torch.bfloat16 if dtype == "int8" else None)
@@ -96,12 +96,12 @@ def forgets(model: PreTrainedModel) -> None:
 def test_a_model_that_does_not_work_in_int8_is_refused_or_drafts_in_bfloat16(
     fault, folder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(draft_loading, "store_in_int8", fault)
+    monkeypatch.setattr(module, "store_in_int8", fault)
     with pytest.raises(UnsupportedModel, match="does not work in int8"):
         load_draft(folder, ComputeOptions(device="cpu", draft_dtype="int8"))
-    monkeypatch.setattr("swarm.model.draft_dtype.SMALL_WEIGHTS", 0)
-    monkeypatch.setattr("swarm.model.draft_dtype.fastest_on_cpu", lambda columns: "int8")
-    with caplog.at_level(logging.INFO, logger=draft_loading.__name__):
+    monkeypatch.setattr("swarm.model.drafts.dtype.SMALL_WEIGHTS", 0)
+    monkeypatch.setattr("swarm.model.drafts.dtype.fastest_on_cpu", lambda columns: "int8")
+    with caplog.at_level(logging.INFO, logger=module.__name__):
         loaded = load_draft(folder, ComputeOptions(device="cpu"))
     assert loaded.dtype == "bfloat16"
     assert loaded.model.dtype == torch.bfloat16

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from swarm.model import int8
-from swarm.model.int8 import PACKS, Int8Product, Pack, Plain, fastest
+from swarm.model.kernels import int8
+from swarm.model.kernels.int8 import PACKS, Int8Product, Pack, Plain, fastest
 
 MOST = 64
 
