@@ -50,8 +50,10 @@ class Options(TypedDict, total=False):
     # draft what followed the same tokens before, too; None: without a draft model only where that
     # is likely enough to be worth the peers' time
     lookup: bool | None
-    # whose earlier texts it may be drafted from, and whose text it is; None: no one's
+    # whose text it is: it goes on from sessions of that owner alone; None: no one's
     owner: str | None
+    # draft it from earlier texts of its owner, and let it join them; False keeps nothing of it
+    remember: bool
     # let the draft learn from what the target chooses; False takes it as it is
     learn: bool
     temperature: float  # 0 is greedy
@@ -91,6 +93,7 @@ class Request:
     verification: Verification = field(default_factory=Verification)
     lookup: bool | None = None
     owner: str | None = ""
+    remember: bool = True
     learn: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
@@ -183,6 +186,11 @@ class Request:
     def copies(self) -> bool:
         """Whether the text is drafted by copying what followed the same tokens before."""
         return self.window != 0 and self.lookup is not False
+
+    @property
+    def remembered_for(self) -> str | None:
+        """The owner for whose later texts something of this one is kept; None keeps nothing."""
+        return self.owner if self.remember else None
 
     def policy(self) -> SpeculationPolicy:
         """Return a new policy: how far one generation drafts and sends ahead."""

@@ -89,9 +89,9 @@ def correction_of(models: ClientModels, request: Request) -> Correction | None:
     if head and not models.confidence.calibration.over:
         return None
     learns = request.learn and request.verification.name == "strict"
-    if models.corrections is None or request.owner is None or not learns:
+    if models.corrections is None or request.remembered_for is None or not learns:
         return None
-    return models.corrections.of(request.owner)
+    return models.corrections.of(request.remembered_for)
 
 
 def head_failure(models: ClientModels, request: Request) -> str | None:

@@ -87,8 +87,8 @@ class GenerationStream:
         self._auditor = auditor
         self._kept = kept if request.keep else None
         self._earlier: EarlierTexts | None = None
-        if memory is not None and request.owner is not None and request.copies:
-            self._earlier = memory.of(request.owner)
+        if memory is not None and request.remembered_for is not None and request.copies:
+            self._earlier = memory.of(request.remembered_for)
         self._samples = Samples()
         self._result: Generation | None = None
         self._session: ChainSession | None = None

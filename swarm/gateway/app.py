@@ -37,7 +37,7 @@ class Gateway:
     Args:
         threads: parse bodies.
         keys: authorize requests.
-        owners: whose texts requests may be drafted from.
+        owners: whose the texts of requests are.
         names: of this host, beside its addresses.
     """
 

@@ -75,21 +75,17 @@ class ApiKeys:
 
 @dataclass(frozen=True)
 class Owners:
-    """Whose earlier texts a request may be drafted from: those of its own API key.
+    """Whose the texts of a request are: those of its API key.
 
     Attributes:
-        remember: texts are kept for that at all.
         local: only this host can send requests, so that those without a key are its user's.
     """
 
     keys: ApiKeys
-    remember: bool
     local: bool
 
     def of(self, authorization: str | None) -> str | None:
         """Return the owner of an admitted request (`Options.owner`)."""
-        if not self.remember:
-            return None
         if self.keys:
             return self.keys.name_of(authorization)
         return "" if self.local else None

@@ -45,8 +45,8 @@ class Settings:
 
     @property
     def owners(self) -> Owners:
-        """Whose earlier texts a request may be drafted from."""
-        return Owners(self.keys, self.remember, _is_local(self.host))
+        """Whose the texts of a request are."""
+        return Owners(self.keys, _is_local(self.host))
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
     metrics = Metrics(admission)
     speedometer = Speedometer()
     threads = ParserThreads()
-    service = Service(engines, admission, metrics, speedometer, threads)
+    service = Service(engines, admission, metrics, speedometer, threads, remember=settings.remember)
     gateway = Gateway(service, metrics, threads, settings.keys, settings.owners, settings.names)
     app = gateway.app()
     async with AsyncExitStack() as stack:

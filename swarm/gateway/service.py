@@ -67,6 +67,7 @@ class Service:
     Args:
         threads: tokenize prompts.
         clock: returns seconds.
+        remember: `Options.remember` of all texts.
 
     Raises:
         ConfigError: for two models of one name.
@@ -80,6 +81,7 @@ class Service:
         speedometer: Speedometer,
         threads: ParserThreads,
         clock: Callable[[], float] = time.monotonic,
+        remember: bool = True,
     ) -> None:
         self.engines: Mapping[str, Engine] = {
             engine.models.checkpoint.name: engine for engine in engines
@@ -99,6 +101,7 @@ class Service:
         self._speedometer = speedometer
         self._threads = threads
         self._clock = clock
+        self._remember = remember
 
     def engine(self, model: str) -> Engine:
         """Return the engine of a model. Raise `UnknownModel`."""
@@ -193,6 +196,7 @@ class Service:
         options = body.options(number)
         options["max_new_tokens"] = requested or max(1, min(default, room))
         options["owner"] = owner
+        options["remember"] = self._remember
         return options
 
     async def _text(

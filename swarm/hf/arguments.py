@@ -15,8 +15,8 @@ from swarm.request import Options
 # Options of ours that have no name in transformers.
 OWN = frozenset(
     {
-        *("window", "depth", "branches", "verify", "lookup", "owner", "learn", "logit_bias"),
-        *("patience_s", "standby", "keep"),
+        *("window", "depth", "branches", "verify", "lookup", "owner", "remember", "learn"),
+        *("logit_bias", "patience_s", "standby", "keep"),
     }
 )
 OUTPUTS = ("scores", "logits", "hidden_states")  # that may be returned for every token

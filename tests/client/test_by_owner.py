@@ -42,7 +42,7 @@ async def test_a_text_joins_those_of_its_owner_and_no_others(
             assert (await soon(swarm.write(**options))).token_ids == expected
             await soon(swarm.drafted())  # it is added in the drafting thread
 
-        for nothing in ({"owner": None}, {"lookup": False}, {"window": 0}):
+        for nothing in ({"owner": None}, {"remember": False}, {"lookup": False}, {"window": 0}):
             await write(**nothing)
         assert len(memory) == 0
         await write(owner="me")

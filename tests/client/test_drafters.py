@@ -50,7 +50,8 @@ def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
     assert correction_of(held, options()) is correction
     for changed in ({"learn": False}, {"verify": "adaptive"}, {"verify": "rejection"}):
         assert correction_of(held, options(**changed)) is None
-    assert correction_of(held, options(owner=None)) is None
+    for nothing in ({"owner": None}, {"remember": False}):
+        assert correction_of(held, options(**nothing)) is None
     shaping = held.draft.shapings
     make_drafters(held, options(repetition_penalty=1.1))
     make_drafters(held, options(learn=False))

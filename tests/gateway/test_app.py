@@ -268,6 +268,28 @@ async def test_texts_are_kept_for_the_key_that_asked_for_them(demo):
         assert len(memory) == len(keys)
 
 
+async def test_a_key_owns_its_chats_also_where_no_texts_are_kept(demo, monkeypatch):
+    keys = ApiKeys([KEY, OTHER_KEY])
+    async with gateway_over(demo, key=KEY, keys=keys, remember=False) as served:
+        memory = served.swarm.memory = ByOwner(EarlierTexts, 2)
+        template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+        monkeypatch.setattr(served.swarm._models.tokenizer, "chat_template", template)
+
+        async def cached(body, key):
+            headers = {"Authorization": f"Bearer {key}"}
+            _, _, answer = await served.post("/v1/chat/completions", body, headers)
+            message = answer["choices"][0]["message"]
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"], message
+
+        first = chat(PROBLEM.prompt, max_tokens=16)
+        _, message = await cached(first, KEY)
+        turns = [*first["messages"], message, {"role": "user", "content": " So"}]
+        following = first | {"messages": turns}
+        assert (await cached(following, OTHER_KEY))[0] == 0
+        assert (await cached(following, KEY))[0] > 0
+        assert len(memory) == 0
+
+
 async def test_other_peoples_pages_are_kept_out(served):
     own, foreign = {"Origin": served.url}, {"Origin": "https://evil.example"}
     assert (await served.post("/v1/chat/completions", chat(max_tokens=1), own))[0] == 200

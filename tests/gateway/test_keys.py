@@ -49,19 +49,13 @@ def test_a_file_without_keys_does_not_open_the_gateway(tmp_path):
 
 
 def test_each_key_owns_texts_of_its_own():
-    owners = Owners(ApiKeys([ONE, OTHER]), remember=True, local=True)
+    owners = Owners(ApiKeys([ONE, OTHER]), local=True)
     one, other = (owners.of(f"Bearer {key}") for key in (ONE, OTHER))
     assert one == owners.of(f"bearer  {ONE} ") != other
     assert ONE not in one, "a key is not kept"
     assert None not in (one, other)
 
 
-@pytest.mark.parametrize(
-    ("remember", "local", "owner"), [(True, True, ""), (True, False, None), (False, True, None)]
-)
-def test_without_keys_texts_are_kept_where_only_this_host_asks(remember, local, owner):
-    assert Owners(ApiKeys(), remember, local).of(None) == owner
-
-
-def test_nothing_is_kept_if_it_is_switched_off():
-    assert Owners(ApiKeys([ONE]), remember=False, local=True).of(f"Bearer {ONE}") is None
+@pytest.mark.parametrize(("local", "owner"), [(True, ""), (False, None)])
+def test_without_keys_texts_are_someones_where_only_this_host_asks(local, owner):
+    assert Owners(ApiKeys(), local).of(None) == owner
