@@ -8,14 +8,12 @@ model is never run.
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.edge import explained
@@ -32,7 +30,6 @@ from swarm.model.folder import (
 )
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import CheckpointSource, Folder, Hub
-from swarm.model.tokenizer import read_tokenizer
 from swarm.wire.fields import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
@@ -67,14 +64,11 @@ class Checkpoint:
         self.name = name if quantization is None else f"{name}-{quantization.name}"
         self.quantization = quantization
         self._source = source
-        self._lock = threading.Lock()
-        self._open_files: dict[str, Any] = {}
-        path = source.fetch(CONFIG_FILE)
-        self._raw_config = read_json(name, path)
+        self._raw_config = source.config()
         check_plain(name, self._raw_config, source.files)
         check_sizes(name, self._raw_config)
         with explained(lambda why: _unreadable(name, why)):
-            config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+            config = source.read_config()
             self.config: PreTrainedConfig = config.get_text_config(decoder=True)
         self.wrapper: str | None = None if self.config is config else config.model_type
         for field, most in MOST.items():
@@ -204,19 +198,7 @@ class Checkpoint:
             KeyError: for an unknown name.
             DamagedModel: where it cannot be read.
         """
-        file = self._weight_map[name]
-        with self._lock:
-            if file not in self._open_files:
-                path = self._source.fetch(file)
-                with explained(
-                    lambda why: DamagedModel(self.name, file, f"cannot be opened ({why})")
-                ):
-                    self._open_files[file] = safe_open(path, framework="pt", device="cpu")
-            with explained(
-                lambda why: DamagedModel(self.name, file, f"cannot be read at {name} ({why})")
-            ):
-                tensor: torch.Tensor = self._open_files[file].get_tensor(name)
-        return tensor
+        return self._source.tensor(self._weight_map[name], name)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer. Raises DamagedModel."""
@@ -224,8 +206,7 @@ class Checkpoint:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        where, options = self._source.tokenizer_location
-        return read_tokenizer(self.name, where, **options)
+        return self._source.tokenizer()
 
     @cached_property
     def _generation(self) -> dict[str, Any]:

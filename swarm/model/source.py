@@ -1,17 +1,31 @@
 """Where a checkpoint's files come from: a local folder, or the Hugging Face hub."""
 
 import logging
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import huggingface_hub
+import torch
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model.edge import explained, reason
-from swarm.model.folder import INDEX_FILE, SINGLE_FILE, Stored, headers, weight_map
+from swarm.model.folder import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    Stored,
+    headers,
+    read_json,
+    weight_map,
+)
 from swarm.model.hashes import file_sha256
+from swarm.model.tokenizer import read_tokenizer
 
 HUB_TIMEOUT_S = 10.0
 
@@ -37,13 +51,20 @@ class CheckpointSource(Protocol):
     """The files of one checkpoint."""
 
     @property
-    def tokenizer_location(self) -> tuple[str, dict[str, Any]]:
-        """Where transformers finds the tokenizer, and the keyword arguments to read it there."""
-        ...
-
-    @property
     def files(self) -> list[str]:
         """The names of all files."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Return the content of the model's config.json. Raises DamagedModel and ModelNotFound."""
+        ...
+
+    def read_config(self) -> PreTrainedConfig:
+        """Return the configuration as transformers reads it, which may raise any exception."""
+        ...
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the model's tokenizer. Raises DamagedModel."""
         ...
 
     def fetch(self, file: str) -> Path:
@@ -58,22 +79,69 @@ class CheckpointSource(Protocol):
         """Return how tensors lie in their files, as far as that is known without a fetch."""
         ...
 
+    def tensor(self, file: str, name: str) -> torch.Tensor:
+        """Read a tensor of a file, in its stored dtype; any thread may. Raises DamagedModel."""
+        ...
+
     def sha256(self, file: str) -> str:
         """Return a file's hash as hex."""
         ...
 
 
-class Folder:
+class SafetensorsFiles(ABC):
+    """A checkpoint as on the hub: JSON files, and weights in safetensors files.
+
+    Args:
+        name: of the model, for messages.
+        tokenizer: where transformers finds the tokenizer, and the keyword arguments to read it.
+    """
+
+    def __init__(self, name: str, tokenizer: tuple[str, dict[str, Any]]) -> None:
+        self._name = name
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._open_files: dict[str, Any] = {}
+
+    @abstractmethod
+    def fetch(self, file: str) -> Path:
+        """Return the path of a file in a local folder. Raises ModelNotFound and DamagedModel."""
+
+    def config(self) -> dict[str, Any]:
+        return read_json(self._name, self.fetch(CONFIG_FILE))
+
+    def read_config(self) -> PreTrainedConfig:
+        folder = self.fetch(CONFIG_FILE).parent
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        where, options = self._tokenizer
+        return read_tokenizer(self._name, where, **options)
+
+    def tensor(self, file: str, name: str) -> torch.Tensor:
+        with self._lock:
+            if file not in self._open_files:
+                path = self.fetch(file)
+                with explained(
+                    lambda why: DamagedModel(self._name, file, f"cannot be opened ({why})")
+                ):
+                    self._open_files[file] = safe_open(path, framework="pt", device="cpu")
+            with explained(
+                lambda why: DamagedModel(self._name, file, f"cannot be read at {name} ({why})")
+            ):
+                tensor: torch.Tensor = self._open_files[file].get_tensor(name)
+        return tensor
+
+
+class Folder(SafetensorsFiles):
     """A checkpoint in a local folder. It checks that all weight files are there and whole."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Raises DamagedModel and UnsupportedModel."""
-        self._name = name
+        super().__init__(name, (str(path), {"local_files_only": True}))
         self.path = path
         self._tensors = headers(name, path)
         self.files = [each.name for each in path.iterdir() if each.is_file()]
-        options: dict[str, Any] = {"local_files_only": True}
-        self.tokenizer_location = (str(path), options)
 
     def fetch(self, file: str) -> Path:
         path = self.path / file
@@ -91,25 +159,25 @@ class Folder:
         return file_sha256(self.fetch(file))
 
 
-class Hub:
+class Hub(SafetensorsFiles):
     """A checkpoint on the Hugging Face hub, pinned to its commit at the time of opening."""
 
     def __init__(self, repo: str) -> None:
         """Raises ModelNotFound."""
-        self._repo = repo
 
         def unknown(why: str) -> ModelNotFound:
             return ModelNotFound(repo, f"it is no folder, and the hub says: {why}")
 
         with explained(unknown):
             info = huggingface_hub.HfApi().model_info(repo, files_metadata=True)
+        super().__init__(repo, (repo, {"revision": info.sha}))
+        self._repo = repo
         self._revision: str | None = info.sha
         self._stored: dict[str, Stored] | None = None
         self._sha256 = {
             file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()
         }
         self.files = list(self._sha256)
-        self.tokenizer_location: tuple[str, dict[str, Any]] = (repo, {"revision": info.sha})
 
     def fetch(self, file: str) -> Path:
         def unfetched(why: str) -> ModelNotFound:

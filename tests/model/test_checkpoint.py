@@ -16,7 +16,6 @@ from transformers import AutoConfig, dynamic_module_utils
 from helpers.loopback import WORDS, tokenizer_of
 from helpers.models import ARCHITECTURES, LAYERS, VOCAB
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
-from swarm.model import checkpoint as module
 from swarm.model import hashes, source
 from swarm.model.checkpoint import Checkpoint
 
@@ -288,7 +287,7 @@ def test_code_that_comes_with_a_model_is_not_run(
         monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
         trusting = functools.partial(AutoConfig.from_pretrained, trust_remote_code=True)
         monkeypatch.setattr(
-            module.AutoConfig, "from_pretrained", lambda where, **_: trusting(where)
+            source.AutoConfig, "from_pretrained", lambda where, **_: trusting(where)
         )
         Checkpoint.open(str(folder))
     else:
