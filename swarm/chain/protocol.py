@@ -8,7 +8,6 @@ Only `ChainProtocol` changes them, and each of its methods is one change.
 `swarm.chain.session` is its shell: connections, a queue, and a timer.
 """
 
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -20,6 +19,7 @@ from swarm.chain.events import Event, Lost, Outgoing, Received
 from swarm.chain.in_flight import InFlight, Matched, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
+from swarm.chain.set_aside import SetAside
 from swarm.chain.tap_book import TapBook
 from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
@@ -50,7 +50,6 @@ from swarm.wire.messages import (
 )
 from swarm.wire.taps import TapTerms
 
-MAX_SET_ASIDE = 256  # results that came while replies were waited for
 # replies that may come when they are no longer waited for
 LATE = (Progress, Rerouted, Accepting, Refined, TermsChanged)
 
@@ -77,7 +76,7 @@ class ChainProtocol(Generic[P]):
         self._members = Members[P]()
         self._senders = AcceptedSenders()
         self._flight = InFlight()
-        self._set_aside: deque[Received] = deque(maxlen=MAX_SET_ASIDE)
+        self._set_aside = SetAside(terms.most_waiting_bytes)
         self._taps = TapBook()
 
     # Who takes part.
@@ -232,8 +231,8 @@ class ChainProtocol(Generic[P]):
 
         Raises what `answer` raises.
         """
-        while self._set_aside:
-            if answer := self.answer(self._set_aside.popleft()):
+        while event := self._set_aside.take():
+            if answer := self.answer(event):
                 return answer
         return None
 
@@ -250,9 +249,15 @@ class ChainProtocol(Generic[P]):
         cannot = any(self._terms.taps_of(peer) for peer in self.chain if not self._taps.can(peer))
         return None if cannot else self._terms.taps
 
+    @property
+    def most_waiting_bytes(self) -> int:
+        """How many bytes of messages may wait to be read."""
+        return self._terms.most_waiting_bytes
+
     def change_terms(self, head: HeadTerms | None, taps: TapTerms | None) -> list[Outgoing[P]]:
         """Take other terms for the answers from now on; return what has the peers do so."""
         before, self._terms = self._terms, replace(self._terms, head=head, taps=taps)
+        self._set_aside.most_bytes = self._terms.most_waiting_bytes
         changed = self._terms.changed(before, self.chain, self._taps.can)
         return [
             Outgoing(peer, ChangeTerms(session=self.id, head=head, taps=taps))
@@ -302,7 +307,7 @@ class ChainProtocol(Generic[P]):
         if isinstance(event, Lost):
             raise self.failure(event)
         if isinstance(event.message, Result):
-            self._set_aside.append(event)
+            self._set_aside.put(event, event.message)
             return None
         if isinstance(event.message, kind):
             self._flight.progressed(event.at)

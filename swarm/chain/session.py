@@ -14,7 +14,8 @@ from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent
-from swarm.network.links.connection import Arrival, Connection
+from swarm.network.links.arrivals import Arrival, ArrivalQueue
+from swarm.network.links.connection import Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.outbox import Outbox
 from swarm.util.tasks import all_over, within
@@ -74,8 +75,9 @@ class ChainSession:
         self.clock = clock
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(
-            MESSAGES_AN_ANSWER * (MAX_ARRIVALS + terms.max_tokens // MAX_FRAME_TOKENS)
+        self._inbox = ArrivalQueue(
+            MESSAGES_AN_ANSWER * (MAX_ARRIVALS + terms.max_tokens // MAX_FRAME_TOKENS),
+            terms.most_waiting_bytes,
         )
         self._outbox: Outbox[Sequence[Outgoing[ChainLink]]] = Outbox(self._tell_all)
 
@@ -168,6 +170,7 @@ class ChainSession:
         Raises `ChainBroken`.
         """
         changes = self.protocol.change_terms(head, taps)
+        self._inbox.most_bytes = self.protocol.most_waiting_bytes
         await self._tell_all(changes)
         await self.expect(TermsChanged, [each.to for each in changes], AGREE_TIMEOUT_S)
 

@@ -18,9 +18,11 @@ from swarm.chain.sent_tokens import SentTokens
 from swarm.chain.session import ChainSession, event_of
 from swarm.chain.spares import Spare, Spares
 from swarm.chain.stage import ChainLink, take_leave
+from swarm.chain.terms import REPLY_BYTES
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
 from swarm.errors import ChainBroken
-from swarm.network.links.connection import Arrival, Connection
+from swarm.network.links.arrivals import Arrival, ArrivalQueue
+from swarm.network.links.connection import Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.util.tasks import all_over, end, within
@@ -68,7 +70,7 @@ class Standby:
         self._clock = session.clock
         self._spares = Spares[ChainLink]()
         self._feeds: dict[Spare[ChainLink], ReplicaFeed[_FeedLink]] = {}  # of the client's own
-        self._inbox: asyncio.Queue[Arrival] = asyncio.Queue(MAX_ARRIVALS)
+        self._inbox = ArrivalQueue(MAX_ARRIVALS, REPLY_BYTES)
         self._sent = SentTokens(self._id, held)
         self._epoch = 0  # of the last answer
         self._answered = 0  # its last serial

@@ -14,6 +14,7 @@ from swarm.decoding.drafting.feature import TappedToken
 from swarm.wire.taps import TapTerms
 
 MAX_TOKENS = 1024  # whose outputs are told in part, or wait: the prompt's, and those in flight
+MAX_BYTES = 1 << 26  # of their outputs: all of them for four layers of 4,096 dimensions
 
 
 class TapBook:
@@ -24,6 +25,7 @@ class TapBook:
 
     def __init__(self) -> None:
         self._told: OrderedDict[int, dict[int, Tensor]] = OrderedDict()  # by serial and layer
+        self._nbytes = 0  # of these outputs
         self._able: set[str] = set()  # ids of peers that tell outputs on request
 
     def opened(self, peer: ChainPeer, taps: bool) -> None:
@@ -40,9 +42,12 @@ class TapBook:
         for serial, of_token in enumerate(outputs, first):
             told = self._told.setdefault(serial, {})
             # A copy: a view of one token's row would keep the outputs of the whole message.
+            before = _nbytes(told)
             told |= zip(layers, of_token.clone(), strict=True)
-        while len(self._told) > MAX_TOKENS:
-            self._told.popitem(last=False)
+            self._nbytes += _nbytes(told) - before
+        while len(self._told) > MAX_TOKENS or self._nbytes > MAX_BYTES:
+            _, told = self._told.popitem(last=False)
+            self._nbytes -= _nbytes(told)
 
     def take_whole(self, terms: TapTerms | None) -> tuple[TappedToken, ...]:
         """Return the tokens of which all outputs are told, by their serials, and forget them."""
@@ -51,6 +56,7 @@ class TapBook:
         layers = set(terms.layers)
         whole = sorted(serial for serial, told in self._told.items() if told.keys() >= layers)
         taken = [(serial, self._told.pop(serial)) for serial in whole]
+        self._nbytes -= sum(_nbytes(told) for _, told in taken)
         return tuple(
             TappedToken(serial, torch.stack([told[layer] for layer in terms.layers]))
             for serial, told in taken
@@ -59,3 +65,8 @@ class TapBook:
     def clear(self) -> None:
         """Forget everything: another text goes on."""
         self._told.clear()
+        self._nbytes = 0
+
+
+def _nbytes(told: dict[int, Tensor]) -> int:
+    return sum(output.nbytes for output in told.values())

@@ -13,6 +13,13 @@ from swarm.errors import ChainBroken, Implausible
 from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.messages import Refined, Result, Tapped
 from swarm.wire.taps import TapTerms
+from swarm.wire.tensors import FLOAT_BYTES, MAX_HIDDEN_SIZE
+
+# Positions whose answers may wait to be read: those of a prompt's end, and several times those that
+# a text is ahead.
+MAX_ROWS = 2048
+ROW_BYTES = 256  # of one row's message, beside its values
+REPLY_BYTES = 1 << 23  # of messages of other kinds: a refined prediction is the longest
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Terms:
         head: on which terms the last peer answers candidates; None for hidden states.
         vocabulary: how many tokens candidates are chosen from.
         taps: which outputs of layers the peers tell besides.
+        rows: positions whose answers may wait to be read.
     """
 
     fingerprint: str
@@ -37,6 +45,20 @@ class Terms:
     head: HeadTerms | None = None
     vocabulary: int = 0
     taps: TapTerms | None = None
+    rows: int = MAX_ROWS
+
+    @property
+    def most_waiting_bytes(self) -> int:
+        """How many bytes of messages may wait to be read.
+
+        At 4,096 dimensions that is 40 MiB, and with three taps in 8 bits 66 MiB.
+        """
+        hidden = self.hidden_size or MAX_HIDDEN_SIZE
+        row = ROW_BYTES + FLOAT_BYTES * hidden
+        if self.taps is not None:
+            tap = ROW_BYTES + (1 if self.taps.float8 else FLOAT_BYTES) * hidden
+            row += tap * len(self.taps.layers)
+        return REPLY_BYTES + self.rows * row
 
     def taps_of(self, peer: ChainPeer) -> TapTerms | None:
         """Return which outputs one peer tells."""

@@ -103,21 +103,35 @@ def head_failure(models: ClientModels, request: Request) -> str | None:
 
 
 def make_book(
-    models: ClientModels, drafters: Mapping[Source, Drafter], held: ResumePoint
+    models: ClientModels,
+    drafters: Mapping[Source, Drafter],
+    held: ResumePoint,
+    goes_on: bool,
 ) -> FeatureBook | None:
     """Return what keeps the target's states for a drafter that reads them, if there is one.
 
     A client without a head is told predictions in place of the last layer's outputs. So it taps
     that layer, and has its peer predict less of the prompt.
+
+    Args:
+        goes_on: another text may go on from this one.
     """
     reading = next((each for each in drafters.values() if each.prompt_features), None)
     if reading is None:
         return None
     count = reading.prompt_features or 0
+    hidden = models.checkpoint.hidden_size
     if reading.taps or models.head is not None:
-        return FeatureBook(count, held.features, reading.taps)
-    last = models.checkpoint.num_layers - 1
-    return FeatureBook(min(count, PREDICTED), held.features, (last,), alone=True)
+        width = hidden * max(1, len(reading.taps))
+        return FeatureBook(count, held.features, reading.taps, width=width, goes_on=goes_on)
+    return FeatureBook(
+        min(count, PREDICTED),
+        held.features,
+        (models.checkpoint.num_layers - 1,),
+        alone=True,
+        width=hidden,
+        goes_on=goes_on,
+    )
 
 
 def kind_of(sources: Collection[Source]) -> DrafterKind | None:

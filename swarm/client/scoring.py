@@ -13,7 +13,7 @@ from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
-from swarm.chain.terms import Terms
+from swarm.chain.terms import MAX_ROWS, Terms
 from swarm.client.cpu_threads import Executors
 from swarm.client.models import ClientModels
 from swarm.decoding.windows import windows
@@ -78,7 +78,13 @@ class Scorer:
         checkpoint, models = self._models.checkpoint, self._models
         session = ChainSession(
             chain,
-            Terms(checkpoint.fingerprint, len(tokens), checkpoint.hidden_size, models.guard),
+            Terms(
+                checkpoint.fingerprint,
+                len(tokens),
+                checkpoint.hidden_size,
+                models.guard,
+                rows=max(len(tokens), MAX_ROWS),  # all are sent before the first answer is read
+            ),
         )
         async with session:
             asked = list(windows(tokens, repeat(MAX_FRAME_TOKENS)))

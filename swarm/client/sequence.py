@@ -81,7 +81,7 @@ class TextSequence:
             confidence=models.confidence,
             chunk=MAX_FRAME_TOKENS,
             held=held,
-            book=make_book(models, drafters, held),
+            book=make_book(models, drafters, held, request.keep),
         )
         self.decoder.correction = correction_of(models, request)
         self.decoder.verifier.likelihoods = request.logprobs is not None

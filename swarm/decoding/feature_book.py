@@ -13,6 +13,8 @@ from swarm.decoding.windows import Window
 
 # More than a tree and a prompt's end. If a drafter is not asked for as long, the oldest are lost.
 MAX_KEPT = 1024
+MAX_BYTES = 1 << 26  # of the same: for all of them at 16,384 values each
+VALUE_BYTES = 4
 # The answer at a text's very first token is not wanted for a drafter: in many models it has a size
 # of its own, which is not what a client takes for plausible.
 FIRST_ANSWERED = 1
@@ -40,14 +42,19 @@ class FeatureBook:
     """Answers come in, and each goes to the drafter once.
 
     The nodes of tokens that are part of the text are let go when the drafter is asked: each may
-    hold a prediction over the whole vocabulary.
+    hold a prediction over the whole vocabulary. What the drafter has is forgotten then, too, but
+    for the last positions where another text may go on.
+
+    At most `MAX_KEPT` answers are kept, and `MAX_BYTES` of them.
 
     Args:
-        count: how many of the last positions are kept for a text that goes on from this one; as
-            many positions of a prompt's end are answered.
+        count: how many positions of a prompt's end are answered, and of a text's end kept for
+            another one that goes on from there; fewer if they do not fit.
         known: features of the beginning of the prompt.
         taps: layers whose outputs come in place of answers (`tapped`); none for answers.
         alone: the only tap is the last layer, whose outputs are what answers would be.
+        width: values of one answer, of all taps together.
+        goes_on: another text may go on from this one (`held`).
     """
 
     def __init__(
@@ -56,13 +63,17 @@ class FeatureBook:
         known: Iterable[Feature] = (),
         taps: tuple[int, ...] = (),
         alone: bool = False,
+        width: int = 1,
+        goes_on: bool = True,
     ) -> None:
-        self.count = count
+        most = max(1, min(MAX_KEPT, MAX_BYTES // (VALUE_BYTES * width)))
+        self.count = min(count, most)
         self.taps = taps
         self._alone = alone
+        self._goes_on = goes_on
         # Of tokens whose outputs are awaited, by serial: where they lie in the text.
         self._places: dict[int, DraftNode | int] = {}
-        self._answers: deque[_Answer] = deque(maxlen=max(MAX_KEPT, count))
+        self._answers: deque[_Answer] = deque(maxlen=most)
         self._answers += (_Answer(each.position, each.output) for each in known)
         self._lent: list[_Answer] = []  # given by the last `take`
         self._beyond: list[DraftNode] = []
@@ -126,7 +137,12 @@ class FeatureBook:
 
     def take(self, tree: DraftTree) -> tuple[Feature, ...]:
         """Return what the drafter does not have, where ``tree`` is behind the text."""
-        living = [each for each in self._answers if _lives(each.at)]
+        kept_from = tree.tip.position + 1 - self.count if self._goes_on else tree.tip.position + 1
+        living = [
+            each
+            for each in self._answers
+            if _lives(each.at) and (not each.given or each.position >= kept_from)
+        ]
         for each in living:
             each.at = _settled(each.at)
         self._answers.clear()

@@ -84,3 +84,8 @@ class Candidates(StrictModel):
         if len(self.log_sums) != math.prod((LOG_SUMS, LOG_SUM_BYTES, len(self.counts))):
             raise ValueError(f"{len(self.log_sums)} bytes of sums for {len(self.counts)} rows")
         return self
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of ids, logits and sums."""
+        return len(self.tokens) + len(self.logits) + len(self.log_sums)

@@ -12,7 +12,8 @@ from swarm.wire.fields import Dtype, StrictModel
 
 MAX_FRAME_TOKENS = 256  # a window or a chunk of a prompt: longer prompts travel in chunks
 MAX_HIDDEN_SIZE = 32_768  # twice the widest open model today
-MAX_TENSOR_BYTES = 4 * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
+FLOAT_BYTES = 4  # of a value in the widest dtype that travels
+MAX_TENSOR_BYTES = FLOAT_BYTES * MAX_FRAME_TOKENS * MAX_HIDDEN_SIZE
 
 _DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,

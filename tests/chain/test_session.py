@@ -17,6 +17,7 @@ from helpers.scripted_peers import (
 )
 from swarm.chain import session as sessions
 from swarm.chain.events import Received
+from swarm.chain.terms import Terms
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
 from swarm.identity import Identity
@@ -32,7 +33,9 @@ from swarm.wire.messages import (
     Opened,
     Probe,
     Progress,
+    Result,
 )
+from swarm.wire.tensors import WireTensor
 
 
 async def test_a_session_is_opened_on_every_peer_and_closed_again() -> None:
@@ -305,3 +308,18 @@ async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() ->
         await session.tell(chain.links[1], Probe(session=session.protocol.id))
         await session.expect(Progress, [chain.links[1]], 20.0)
         await soon(session.accepted(chain.links[1], new))
+
+
+async def test_a_peer_that_sends_more_bytes_than_were_asked_for_is_left() -> None:
+    wide = WireTensor(dtype="float32", tokens=256, hidden=4096, data=bytes(4 * 256 * 4096))
+
+    async def flood(link: Link, message: Message) -> None:
+        await good(link, message)
+        if isinstance(message, Open):
+            many = Result(session=message.session, epoch=0, first=1, count=256, hidden=wide)
+            for _ in range(4):
+                await link.send(many)
+
+    async with chain_of(flood) as chain, chain.session(hidden_size=16) as session:
+        await eventually(lambda: chain.links[0].connection.closed)
+        assert session._inbox.nbytes <= Terms("", 64, hidden_size=16).most_waiting_bytes

@@ -46,6 +46,16 @@ def test_what_is_never_completed_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     assert [each.serial for each in book.take_whole(TERMS)] == [6]
 
 
+def test_the_bytes_of_what_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap_book, "MAX_BYTES", 6 * 4)
+    book = TapBook()
+    book.add(1, (1,), outputs([1, 2, 3], 1))
+    book.add(2, (1, 4, 6), outputs([2, 3], 1, 4, 6))  # displaces the first
+    assert [each.serial for each in book.take_whole(TERMS)] == [2, 3]
+    book.add(4, (1, 4, 6), outputs([4, 5], 1, 4, 6))  # there is room again
+    assert [each.serial for each in book.take_whole(TERMS)] == [4, 5]
+
+
 def test_a_token_that_waits_keeps_its_own_outputs_alone() -> None:
     book = TapBook()
     told = outputs([5, 6, 7, 8], 1, 4)

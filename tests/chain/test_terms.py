@@ -123,3 +123,15 @@ def test_terms_change_for_the_peers_that_they_concern() -> None:
     assert changed(FOR_STATES, tapping) == [("a", None, None), ("c", None, None)]
     other = dataclasses.replace(tapping, head=HeadTerms(count=64))
     assert changed(other, tapping) == [("c", HeadTerms(count=64), None)]
+
+
+def test_what_may_wait_to_be_read_is_counted_in_bytes_of_what_was_asked_for():
+    wide = dataclasses.replace(FOR_STATES, hidden_size=4096)
+    assert 40 << 20 < wide.most_waiting_bytes < 41 << 20
+    taps = TapTerms(layers=(2, 16, 29))
+    tapping = dataclasses.replace(wide, taps=taps)
+    assert 65 << 20 < tapping.most_waiting_bytes < 67 << 20
+    exact = dataclasses.replace(wide, taps=taps.model_copy(update={"float8": False}))
+    assert exact.most_waiting_bytes > 2 * tapping.most_waiting_bytes
+    unknown = dataclasses.replace(FOR_STATES, hidden_size=None)
+    assert unknown.most_waiting_bytes > wide.most_waiting_bytes

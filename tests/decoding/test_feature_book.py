@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import pytest
 import torch
 
 from swarm.decoding import feature_book as module
@@ -90,6 +91,28 @@ def test_a_drafter_that_is_not_asked_costs_bounded_memory(monkeypatch):
     book = FeatureBook(2)
     book.prompt([window(0, 8, 8, 8)], outputs(*range(8)))
     assert [position for position, _, _ in given(book.take(tree(9)))] == [4, 5, 6, 7]
+
+
+def test_large_answers_are_fewer(monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 4 * 4 * 3)
+    book = FeatureBook(8, width=4)
+    assert book.answered_from(10) == 7
+    book.prompt([window(0, 8, 8, 8)], torch.ones(8, 4))
+    assert [each.position for each in book.take(tree(9))] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(("goes_on", "kept"), [(True, [7, 8, 9]), (False, [9])])
+def test_what_the_drafter_has_is_forgotten_but_for_where_another_text_goes_on(goes_on, kept):
+    book = FeatureBook(3, goes_on=goes_on)
+    drafts = tree(8)
+    book.prompt([window(0, 8, 8, 8)], outputs(*range(8)))
+    assert len(book.take(drafts)) == 8
+    book.answered([drafts.tip], outputs(8))
+    book.take(drafts)
+    drafts.advance(5)
+    book.answered([drafts.tip], outputs(9))
+    assert given(book.take(drafts)) == [(9, (), 9)]
+    assert [each.position for each in book._answers] == kept
 
 
 def test_the_end_of_a_prompt_is_answered_with_the_chunks_that_it_lies_in():

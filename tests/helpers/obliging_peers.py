@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from swarm.chain.stage import ChainLink
-from swarm.network.links.connection import Arrival
+from swarm.network.links.arrivals import Arrival, ArrivalQueue
 from swarm.network.links.link import LinkClosed
 from swarm.routing.chain import Stage
 from swarm.wire.faults import FaultCode
@@ -63,9 +63,9 @@ class PlainConnection:
         self.rtt_ms = 2e3 * DELAY_S
         self.closed = False
         self._peer = peer
-        self._inboxes: dict[bytes, asyncio.Queue[Arrival]] = {}
+        self._inboxes: dict[bytes, ArrivalQueue] = {}
 
-    def subscribe(self, session: bytes, inbox: "asyncio.Queue[Arrival]") -> None:
+    def subscribe(self, session: bytes, inbox: ArrivalQueue) -> None:
         self._inboxes[session] = inbox
         if self.closed:
             self._lose(inbox)
@@ -93,7 +93,7 @@ class PlainConnection:
         if inbox is not None and not self.closed:
             inbox.put_nowait(Arrival(self.peer_id, message, self._peer.loop.time(), 1))
 
-    def _lose(self, inbox: "asyncio.Queue[Arrival]") -> None:
+    def _lose(self, inbox: ArrivalQueue) -> None:
         lost = LinkClosed("127.0.0.1:1", "the other side left")
         inbox.put_nowait(Arrival(self.peer_id, lost, self._peer.loop.time()))
 

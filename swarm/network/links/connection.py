@@ -4,28 +4,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from swarm.network.links.arrivals import Arrival, ArrivalQueue
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.messages import Message, Ping, Pong, SessionId
 
 PING_TIMEOUT_S = 3.0
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A message for a session, or the reason why no more will come.
-
-    Attributes:
-        at: when it came, in seconds of the connection's clock; the session may read it much later.
-    """
-
-    peer_id: str
-    message: Message | LinkClosed | WireError
-    at: float
-    nbytes: int = 0
 
 
 class Connection:
@@ -42,7 +28,7 @@ class Connection:
         self.link = link
         self.rtt_ms = link.rtt_ms
         self._clock = clock
-        self._inboxes: dict[SessionId, asyncio.Queue[Arrival]] = {}
+        self._inboxes: dict[SessionId, ArrivalQueue] = {}
         # when it was answered; None if it is lost
         self._pings: dict[int, asyncio.Future[float | None]] = {}
         self._nonces = itertools.count()
@@ -59,14 +45,14 @@ class Connection:
         """Whether no session and no ping waits for this peer."""
         return not self._inboxes and not self._pings
 
-    def subscribe(self, session: SessionId, inbox: "asyncio.Queue[Arrival]") -> None:
+    def subscribe(self, session: SessionId, inbox: ArrivalQueue) -> None:
         """Deliver messages of a session to ``inbox``.
 
         A peer that sends more than it holds breaks the protocol.
         """
         self._inboxes[session] = inbox
         if self._ended is not None:
-            _put_last(inbox, Arrival(self.peer_id, self._ended, self._clock()))
+            inbox.put_last(Arrival(self.peer_id, self._ended, self._clock()))
 
     def unsubscribe(self, session: SessionId) -> None:
         self._inboxes.pop(session, None)
@@ -121,7 +107,7 @@ class Connection:
                 if not answered.done():
                     answered.set_result(None)
             for inbox in self._inboxes.values():
-                _put_last(inbox, Arrival(self.peer_id, ended, self._clock()))
+                inbox.put_last(Arrival(self.peer_id, ended, self._clock()))
         await self.link.close()
 
     def _deliver(self, message: Message, nbytes: int) -> None:
@@ -140,11 +126,5 @@ class Connection:
         try:
             inbox.put_nowait(Arrival(self.peer_id, message, self._clock(), nbytes))
         except asyncio.QueueFull:
-            raise WireError(f"more than {inbox.maxsize} messages that were not asked for") from None
-
-
-def _put_last(inbox: "asyncio.Queue[Arrival]", arrival: Arrival) -> None:
-    """Deliver the end of a connection, in place of an older message if the inbox is full."""
-    if inbox.full():
-        inbox.get_nowait()
-    inbox.put_nowait(arrival)
+            waiting = f"{inbox.qsize()} messages wait already, of {inbox.nbytes} bytes"
+            raise WireError(f"{waiting}; no more were asked for") from None

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.loopback import Server, dialed, eventually, listen, pong, session_id, soon
 from swarm.network.links import connection as connections
-from swarm.network.links.connection import Arrival, Connection
+from swarm.network.links.arrivals import Arrival, ArrivalQueue
+from swarm.network.links.connection import Connection
 from swarm.network.links.link import Link, LinkClosed
 from swarm.wire.codec import WireError
 from swarm.wire.faults import FaultCode
@@ -39,8 +40,8 @@ def saying(*messages: Opened | Fault | Ping | Pong) -> Script:
     return script
 
 
-def inbox(size: int = 8) -> "asyncio.Queue[Arrival]":
-    return asyncio.Queue(size)
+def inbox(size: int = 8, most_bytes: int = 1 << 20) -> ArrivalQueue:
+    return ArrivalQueue(size, most_bytes)
 
 
 async def test_a_ping_measures_the_round_trip() -> None:
@@ -101,9 +102,11 @@ async def test_a_session_that_nobody_reads_holds_up_nobody() -> None:
         await soon(connection.ping())
 
 
-async def test_a_peer_that_overfills_an_inbox_loses_its_link_and_the_session_hears_of_it() -> None:
+@pytest.mark.parametrize("box", [inbox(4), inbox(most_bytes=100)], ids=["messages", "bytes"])
+async def test_a_peer_that_overfills_an_inbox_loses_its_link_and_the_session_hears_of_it(
+    box: ArrivalQueue,
+) -> None:
     async with connected(saying(*[Opened(session=session_id(1))] * 5)) as connection:
-        box = inbox(4)
         connection.subscribe(session_id(1), box)
         await connection.send(Close(session=session_id(1)))
         await eventually(lambda: connection.closed)
