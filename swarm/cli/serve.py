@@ -52,6 +52,7 @@ class GatewayOptions:
     queue: int
     grace: float
     remember: bool
+    strict: bool
 
     def settings(self, keys: "ApiKeys") -> "Settings":
         """Return the gateway's settings. ``keys`` are those of `api_keys`."""
@@ -66,6 +67,7 @@ class GatewayOptions:
             waiting=self.queue,
             grace_s=self.grace,
             remember=self.remember,
+            strict=self.strict,
         )
 
 
@@ -136,6 +138,11 @@ class GatewayClientOptions:
     default=True,
     show_default=True,
     help="Keep texts in memory, to draft later ones of the same API key from them.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse requests with unknown fields, instead of ignoring these and naming them.",
 )
 @grace_option(10.0, "Seconds for running answers when it stops.")
 @audit_option

@@ -5,18 +5,24 @@ No I/O, no network.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any
 
-from swarm.client.control_tokens import TooManyControlTokens, control_tokens
+from typing_extensions import NotRequired, TypedDict
+
+from swarm.client.chat_template import ChatTemplate
 from swarm.client.prompt import encoded
-from swarm.errors import NoChatTemplate, TemplateRefuses
+from swarm.errors import NoChatTemplate
 
 
 class Message(TypedDict):
     """One message, as in chat templates and OpenAI's API."""
 
-    role: str  # system, developer, user or assistant
+    role: str  # system, developer, user, assistant or tool
     content: str
+    reasoning_content: NotRequired[str]  # what the assistant thought before it answered
+    tool_calls: NotRequired[list[dict[str, Any]]]  # of the assistant, in OpenAI's form
+    tool_call_id: NotRequired[str]  # of a tool's message: the call that it answers
+    name: NotRequired[str]  # of the tool that answers
 
 
 @dataclass(frozen=True)
@@ -68,41 +74,8 @@ def by_template(tokenizer: Any, model: str) -> Render:
     Raise `NoChatTemplate` at once. The returned function raises `TemplateRefuses` for messages that
     the template refuses, and `TooManyControlTokens`.
     """
-    template = _template(tokenizer)
-    if not template:
-        raise NoChatTemplate(model)
-    control = control_tokens(tokenizer, template)
-    knows_developers = "developer" in template
-
-    def escaped(message: Message) -> Message:
-        role = message["role"]
-        if role == "developer" and not knows_developers:
-            role = "system"
-        return Message(role=role, content=control.broken(message["content"], role))
-
-    def render(messages: Sequence[Message]) -> list[int]:
-        try:
-            chat = tokenizer.apply_chat_template(
-                [escaped(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            return control.encode(chat)
-        except TooManyControlTokens:  # a bound of ours, not of the template
-            raise
-        except Exception as error:  # a template is a program of the model's: it may raise anything
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise TemplateRefuses(model, why) from error
-
-    return render
-
-
-def _template(tokenizer: Any) -> str:
-    """Return the source of the template for plain chats; empty if there is none."""
-    template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):  # by name, for several purposes
-        template = template.get("default")
-    return template or ""
+    template = ChatTemplate(tokenizer, model)
+    return lambda messages: template.render(messages).ids
 
 
 def as_plain_text(tokenizer: Any) -> Render:

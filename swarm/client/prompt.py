@@ -17,3 +17,9 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
         if added == [bos]:
             del ids[0]
     return ids
+
+
+def encoded_bare(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of a text, without those that the tokenizer puts before every text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids

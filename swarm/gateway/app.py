@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from swarm.gateway.browsers import check_host, check_origin
+from swarm.gateway.chat import template_of, unread_fields
 from swarm.gateway.errors import ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
 from swarm.gateway.keys import ApiKeys, Owners
@@ -21,6 +22,7 @@ from swarm.gateway.replies import ChatShape, Reply, Shape, TextShape
 from swarm.gateway.requests import B, Body, ChatBody, TextBody, read
 from swarm.gateway.service import EndEvent, Engine, Service, TextEvent, TokenEvent
 from swarm.gateway.sse import EventStream, SlowReader
+from swarm.gateway.unknown import as_header
 from swarm.request import context_tokens
 
 # served under any name of this host and without a key: they reveal nothing
@@ -39,6 +41,7 @@ class Gateway:
         keys: authorize requests.
         owners: whose the texts of requests are.
         names: of this host, beside its addresses.
+        strict: refuse fields that are unknown, instead of ignoring them.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Gateway:
         keys: ApiKeys,
         owners: Owners,
         names: Collection[str] = (),
+        strict: bool = False,
     ) -> None:
         self._service = service
         self._metrics = metrics
@@ -56,6 +60,7 @@ class Gateway:
         self._keys = keys
         self._owners = owners
         self._names = names
+        self._strict = strict
         self._intake = Intake()
         self._since = int(time.time())
 
@@ -86,6 +91,8 @@ class Gateway:
             body = await self._read(request, kind, reservation)
             self._service.check(body)
             models = self._service.engine(body.model).models
+            if isinstance(body, ChatBody):
+                body.ignore(*unread_fields(template_of(models.tokenizer), body))
             reply = Reply(
                 shape,
                 body.model,
@@ -94,33 +101,39 @@ class Gateway:
                 logprobs=body.num_logprobs is not None,
                 explain=body.explain,
                 usage_chunk=body.include_usage,
+                ignored=body.ignored,
             )
+            headers = as_header(body.ignored)
             owner = self._owners.of(request.headers.get("Authorization"))
             texts = self._service.generate(body, reservation.release, owner)
             async with aclosing(texts) as events:
                 if body.stream:
-                    return await self._stream(request, events, reply)
+                    return await self._stream(request, events, reply, headers)
                 generations = {
                     event.index: event.generation
                     async for event in events
                     if isinstance(event, EndEvent)
                 }
                 in_order = [generations[index] for index in sorted(generations)]
-                return web.json_response(reply.whole(in_order))
+                return web.json_response(reply.whole(in_order), headers=headers)
 
     async def _read(self, request: web.Request, kind: type[B], reservation: BodyReservation) -> B:
         data = await self._intake.read(request, reservation)
-        return await self._threads.run(len(data), partial(read, data, kind))
+        return await self._threads.run(len(data), partial(read, data, kind, self._strict))
 
     async def _stream(
-        self, request: web.Request, events: AsyncGenerator[TextEvent, None], reply: Reply
+        self,
+        request: web.Request,
+        events: AsyncGenerator[TextEvent, None],
+        reply: Reply,
+        headers: Mapping[str, str],
     ) -> web.StreamResponse:
         """Stream the reply.
 
         A failure before the first event is answered with its own status; a later one becomes the
         last event.
         """
-        stream = EventStream(request)
+        stream = EventStream(request, headers)
         with suppress(ConnectionResetError, SlowReader):
             try:
                 await self._send(stream, events, reply)

@@ -12,10 +12,11 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
+from swarm.client.chat_template import ChatPrompt
 from swarm.client.models import ClientModels
-from swarm.client.prompt import encoded
+from swarm.client.prompt import encoded, encoded_bare
 from swarm.errors import PromptTooLong
-from swarm.gateway.chat import chat_prompt, chat_text
+from swarm.gateway.chat import chat_prompt, chat_text, template_of
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.request import context_tokens
@@ -57,8 +58,8 @@ class ParserThreads:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[list[int]]:
-    """Return the token ids of all prompts of a body, and drop their texts from it.
+async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[ChatPrompt]:
+    """Return all prompts of a body, and drop their texts from it.
 
     Raises:
         BadRequest, PromptTooLong: if one is invalid, or cannot fit the model's context.
@@ -71,24 +72,25 @@ async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -
     for prompt in body.prompt:
         if isinstance(prompt, str):
             await room.check(prompt, models, threads)
-            prompt = await threads.run(_nbytes(prompt), partial(encoded, models.tokenizer, prompt))
+            encode = encoded if body.add_special_tokens else encoded_bare
+            prompt = await threads.run(_nbytes(prompt), partial(encode, models.tokenizer, prompt))
         elif len(prompt) > room.tokens:
             raise PromptTooLong(len(prompt), room.new_tokens, room.context_tokens)
-        prompts.append(prompt)
+        prompts.append(ChatPrompt(prompt))
     body.prompt.clear()
     return prompts
 
 
 async def _of_chat(
     body: ChatBody, models: ClientModels, threads: ParserThreads, room: "_ContextRoom"
-) -> list[int]:
-    messages, tokenizer = body.messages, models.tokenizer
-    nbytes = sum(_nbytes(message.content) for message in messages)
+) -> ChatPrompt:
+    template = template_of(models.tokenizer)
+    nbytes = body.nbytes
     if nbytes > room.tokens:
-        text = await threads.run(nbytes, partial(chat_text, tokenizer, messages))
+        text = await threads.run(nbytes, partial(chat_text, template, body))
         await room.check(text, models, threads)
-    prompt = await threads.run(nbytes, partial(chat_prompt, tokenizer, messages))
-    messages.clear()
+    prompt = await threads.run(nbytes, partial(chat_prompt, template, body))
+    body.messages.clear()
     return prompt
 
 

@@ -79,6 +79,7 @@ class Reply:
         logprobs: whether to tell log probabilities.
         explain: whether to tell every token's fate.
         usage_chunk: whether the stream ends with a chunk of usage.
+        ignored: fields of the request that had no effect.
     """
 
     shape: Shape
@@ -88,6 +89,7 @@ class Reply:
     logprobs: bool = False
     explain: bool = False
     usage_chunk: bool = False
+    ignored: Sequence[str] = ()
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     _sent: dict[int, _SentChoice] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class Reply:
                 **_route(generation.route),
                 **_stats(generation.stats),
                 **self._pieces(generation.pieces),
+                **self._ignored(),
             }
             for generation in generations
         ]
@@ -121,6 +124,8 @@ class Reply:
             return None
         sent = self._sent.setdefault(index, _SentChoice())
         swarm = self._pieces([piece])
+        if not sent.started:
+            swarm |= self._ignored()
         chain = tuple((stop.peer_id, stop.layers) for stop in route)
         if chain != sent.chain:
             swarm |= _route(route)
@@ -143,7 +148,10 @@ class Reply:
             "logprobs": None,
             "finish_reason": generation.stats.finish_reason,
         }
-        return self._chunk([choice], {**_route(generation.route), **_stats(generation.stats)})
+        swarm = {**_route(generation.route), **_stats(generation.stats)}
+        if not sent.started:
+            swarm |= self._ignored()
+        return self._chunk([choice], swarm)
 
     def usage(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """Return the chunk that follows all texts if ``usage_chunk``."""
@@ -154,6 +162,9 @@ class Reply:
 
     def _pieces(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         return {"pieces": [_fate(piece) for piece in pieces]} if self.explain else {}
+
+    def _ignored(self) -> dict[str, Any]:
+        return {"ignored": list(self.ignored)} if self.ignored else {}
 
     def _chunk(self, choices: Sequence[dict[str, Any]], swarm: dict[str, Any]) -> dict[str, Any]:
         more: dict[str, Any] = {"swarm": swarm} if swarm else {}

@@ -1,21 +1,15 @@
 """The bodies of requests: parsed, bounded, and turned into options of the SDK.
 
-Unknown fields are refused, because a misspelt one would silently change the text. Fields of
-OpenAI's that have no effect here (`IGNORED`) are dropped. Fields that would change the text in a
-way that we do not support (`REFUSED`) are accepted only with values that change nothing.
-
-Some clients send every field that they know, with values that stand for the default: -1 tokens, an
-empty stop string. These count as the default. A whole number may be written as 4096.0.
+What becomes of fields that are not part of the interface: `swarm.gateway.unknown`.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -24,188 +18,45 @@ from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
-from swarm.request import MAX_LOGPROBS, Depth, Options, WindowSize
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.gateway.messages import MESSAGE, ChatMessage
+from swarm.gateway.thinking import (
+    MAX_VARIABLES,
+    Effort,
+    Reasoning,
+    Thinking,
+    as_thinking,
+    thinking_variables,
+)
+from swarm.gateway.unknown import MAX_NAMES, Known, settle
+from swarm.gateway.values import (
+    NewTokens,
+    Part,
+    Seed,
+    Stops,
+    TokenBiases,
+    Whole,
+    check_ids,
+    read_likely,
+    read_prompts,
+    read_switch,
+    read_whole,
+)
+from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, Depth, Options, WindowSize
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
-MAX_WHOLE = (1 << 63) - 1  # of any whole number but a seed: no arithmetic on huge integers
 MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
-MAX_KEY_CHARS = 32  # of a wrong key that an error quotes
 TEXT_TOKENS = 16  # new tokens of a completion by default, as in OpenAI's API
 CHAT_TOKENS = 256  # likewise of a chat; each reserves cache on all peers
 
-IGNORED = frozenset(
-    {
-        *("user", "safety_identifier", "metadata", "store", "service_tier"),
-        *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
-    }
-)
-PENALTY = "use repetition_penalty"
-# values that change nothing, and what to do instead
-REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
-    "presence_penalty": ((0,), PENALTY),
-    "frequency_penalty": ((0,), PENALTY),
-    "best_of": ((0, 1), "ask for several texts with n"),
-    "top_logprobs": ((0,), "say how many with logprobs"),
-    "echo": ((False,), "the prompt is yours already"),
-    "suffix": (("",), "text is only added at the end"),
-    "min_p": ((0,), "use top_p or top_k"),
-    "min_tokens": ((0,), "ban tokens with logit_bias"),
-    "ignore_eos": ((False,), "ban the end of text with logit_bias"),
-    "tools": (([],), "describe them in a message"),
-    "tool_choice": (("none", "auto"), "no tools are called"),
-    "functions": (([],), "describe them in a message"),
-    "function_call": (("none", "auto"), "no functions are called"),
-    "response_format": (({"type": "text"},), "ask for the format in a message"),
-    "modalities": ((["text"],), "only text is generated"),
-    "audio": ((), "only text is generated"),
-    "prediction": ((), "the draft model predicts already"),
-    "web_search_options": ((), "nothing is searched"),
-    "reasoning_effort": ((), "say in a message how much to think"),
-    "verbosity": ((), "say in a message how much to write"),
-}
 
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _whole(value: object) -> object:
-    """Read a whole number as `_integer` does, clamped to `MAX_WHOLE`.
-
-    Only a field without a bound accepts `MAX_WHOLE` (``top_k``: all tokens); others refuse it by
-    their own bound.
-    """
-    value = _integer(value)
-    return max(-MAX_WHOLE, min(value, MAX_WHOLE)) if type(value) is int else value
-
-
-def _integer(value: object) -> object:
-    """Read 4096.0 as 4096: some languages have only one type of number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _count(value: object) -> object:
-    """Read a number of tokens; 0 and -1 set no limit, as in other servers."""
-    value = _whole(value)
-    return None if type(value) is int and value in (-1, 0) else value
-
-
-def _seed(value: object) -> object:
-    """Read any integer, however large; -1 stands for a random seed, as in other servers."""
-    value = _integer(value)
-    if type(value) is not int:
-        return value
-    return None if value == -1 else value & MAX_SEED
-
-
-def _likely(value: object) -> object:
-    """Read a completion's ``logprobs``, a number of tokens; false, as in a chat, stands for none.
-
-    Raise ValueError for true, which gives no number.
-    """
-    if value is True:
-        raise ValueError(
-            f"give the number of most likely tokens to return, from 0 to {MAX_LOGPROBS}"
-        )
-    return None if value is False else _whole(value)
-
-
-def _switch(value: object) -> object:
-    """Read a chat's ``logprobs``; 0 stands for false, as in a completion."""
-    return False if type(value) is int and value == 0 else value
-
-
-def _prompts(value: object) -> object:
-    """Read one prompt, text or token ids, as a list of one prompt."""
-    if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int)):
-        return [value]
-    return value
-
-
-def _plausible(prompts: list[str | list[int]]) -> list[str | list[int]]:
-    """Return the prompts, or raise ValueError for a token id beyond `MAX_WHOLE`.
-
-    Smaller ids that the model does not have are refused, and quoted, where the model is known.
-    """
-    for ids in prompts:
-        if isinstance(ids, list) and ids and max(max(ids), -min(ids)) > MAX_WHOLE:
-            raise ValueError(f"no token id is beyond {MAX_WHOLE}")
-    return prompts
-
-
-def _token_ids(biases: dict[str, float]) -> dict[str, float]:
-    """Return the biases, or raise ValueError for a key that is no token id."""
-    for key in biases:
-        if not (key.isascii() and key.isdecimal() and len(key) < 10):
-            raise ValueError(f"{key[:MAX_KEY_CHARS]!r} is no token id")
-    return biases
-
-
-def _text(value: object) -> object:
-    """Read a message's content, whose parts are joined by newlines."""
-    if value is None:
-        return ""
-    if not isinstance(value, list):
-        return value
-    texts = [
-        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-        for part in value
-    ]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError('content parts have to be like {"type": "text", "text": "..."}')
-    return "\n".join(map(str, texts))
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, fields: Any) -> Any:
-        """Drop fields that are null."""
-        if not isinstance(fields, dict):
-            return fields
-        return {name: value for name, value in fields.items() if value is not None}
-
-
-class ChatMessage(_Part):
-    """One message of a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text)] = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _alone(cls, fields: Any) -> Any:
-        """Drop empty fields, which answers sent back as messages have, and the name.
-
-        Chat templates do not use names.
-        """
-        if not isinstance(fields, dict):
-            return fields
-        return {
-            key: value
-            for key, value in fields.items()
-            if key != "name" and value not in (None, [], "")
-        }
-
-
-class StreamOptions(_Part):
+class StreamOptions(Part):
     include_usage: bool = False
     include_obfuscation: bool = False  # no effect: links are encrypted, or the reader's own
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-NewTokens = Annotated[
-    Annotated[int, Field(ge=1, le=MAX_SESSION_TOKENS)] | None,
-    BeforeValidator(_count),
-]
-
-
-class Body(_Part):
+class Body(Part):
     """The fields that chats and completions have in common.
 
     None stands for the default of the SDK, if nothing else is said.
@@ -216,19 +67,37 @@ class Body(_Part):
     stream_options: StreamOptions | None = None
     n: Whole = Field(default=1, ge=1, le=MAX_CHOICES)
     max_tokens: NewTokens = None
-    seed: Annotated[int | None, BeforeValidator(_seed)] = None
+    seed: Seed = None
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = 1.0
     top_k: Whole = 0
     repetition_penalty: float = 1.0
-    logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] = Field(
-        default={}, max_length=MAX_BIASES
-    )
-    stop: Annotated[list[str], BeforeValidator(_listed)] = []
+    logit_bias: TokenBiases = Field(default={}, max_length=MAX_BIASES)
+    stop: Stops = Field(default=[])
+    stop_token_ids: list[Whole] = Field(default=[], max_length=MAX_STOP_TOKENS)
     verify: str = Field(default="strict", max_length=256)
-    window: Annotated[WindowSize, BeforeValidator(_whole)] = "auto"
-    depth: Annotated[Depth, BeforeValidator(_whole)] = "auto"
+    window: Annotated[WindowSize, BeforeValidator(read_whole)] = "auto"
+    depth: Annotated[Depth, BeforeValidator(read_whole)] = "auto"
     explain: bool = False  # return every token's fate
+    _ignored: list[str] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def known(cls) -> Known:
+        """Return the names of all fields, and of the fields of objects in them."""
+        return {
+            **dict.fromkeys(cls.model_fields),
+            "stream_options": dict.fromkeys(StreamOptions.model_fields),
+        }
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names of fields that have no effect on the text."""
+        return tuple(self._ignored)
+
+    def ignore(self, *names: str) -> None:
+        """Note fields that have no effect on the text, for the reply to name them."""
+        room = MAX_NAMES - len(self._ignored)
+        self._ignored += names[:room]
 
     @property
     def include_usage(self) -> bool:
@@ -269,6 +138,7 @@ class Body(_Part):
             "repetition_penalty": self.repetition_penalty,
             "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
             "stop": self.stop,
+            "stop_token_ids": self.stop_token_ids or None,
             "verify": self.verify,
             "window": self.window,
             "depth": self.depth,
@@ -282,7 +152,14 @@ class ChatBody(Body):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: NewTokens = None
-    logprobs: Annotated[bool, BeforeValidator(_switch)] = False
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
+    chat_template_kwargs: dict[str, Any] = Field(default={}, max_length=MAX_VARIABLES)
+    enable_thinking: bool | None = None
+    thinking: Annotated[Thinking | None, BeforeValidator(as_thinking)] = None
+    reasoning: Reasoning | None = None
+    reasoning_effort: Effort | None = None
+    logprobs: Annotated[bool, BeforeValidator(read_switch)] = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @model_validator(mode="after")
@@ -296,6 +173,39 @@ class ChatBody(Body):
         ):
             raise ValueError("max_tokens and max_completion_tokens differ; give only one of them")
         return self
+
+    @classmethod
+    def known(cls) -> Known:
+        return {
+            **super().known(),
+            "messages": MESSAGE,
+            "thinking": dict.fromkeys(Thinking.model_fields),
+            "reasoning": dict.fromkeys(Reasoning.model_fields),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all texts that the template reads."""
+        return sum(message.nbytes for message in self.messages)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the answer goes on from the end of the last message."""
+        last = self.messages[-1]
+        return last.role == "assistant" and (last.prefix or self.continue_final_message)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables for the chat template."""
+        asked = [self.thinking.switch if self.thinking else None, self.enable_thinking]
+        if self.reasoning is not None:
+            asked.append(self.reasoning.switch)
+        return thinking_variables(asked, self.effort) | self.chat_template_kwargs
+
+    @property
+    def effort(self) -> str | None:
+        """How much the model is to think."""
+        return self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
 
     @property
     def new_tokens(self) -> tuple[int | None, int]:
@@ -314,11 +224,12 @@ class TextBody(Body):
     """``POST /v1/completions``."""
 
     prompt: Annotated[
-        list[str | list[int]], BeforeValidator(_prompts), AfterValidator(_plausible)
+        list[str | list[int]], BeforeValidator(read_prompts), AfterValidator(check_ids)
     ] = Field(min_length=1, max_length=MAX_CHOICES)
-    logprobs: Annotated[int | None, BeforeValidator(_likely)] = Field(
+    logprobs: Annotated[int | None, BeforeValidator(read_likely)] = Field(
         default=None, ge=0, le=MAX_LOGPROBS
     )
+    add_special_tokens: bool = True  # those that the tokenizer puts before every text
 
     @property
     def prompts(self) -> int:
@@ -332,31 +243,26 @@ class TextBody(Body):
 B = TypeVar("B", bound=Body)
 
 
-def read(body: bytes, kind: type[B]) -> B:
+def read(body: bytes, kind: type[B], strict: bool = False) -> B:
     """Parse a body.
 
     Raise `BadRequest`, which names the field, for anything that is not a body of this kind.
+
+    Args:
+        strict: refuse unknown fields, which are ignored otherwise.
     """
-    fields = read_object(body.removeprefix(BYTE_ORDER_MARK))
-    for name, value in list(fields.items()):
-        if name not in kind.model_fields and (name in IGNORED or _changes_nothing(name, value)):
-            del fields[name]
+    return validated(read_object(body.removeprefix(BYTE_ORDER_MARK)), kind, strict)
+
+
+def validated(fields: dict[str, Any], kind: type[B], strict: bool = False) -> B:
+    """Return the body with these fields. Arguments and errors are those of `read`."""
+    ignored = settle(fields, kind.known(), strict)
     try:
-        return kind.model_validate(fields)
+        asked = kind.model_validate(fields)
     except ValidationError as error:
         raise _first(error) from None
-
-
-def _changes_nothing(name: str, value: object) -> bool:
-    """Tell whether a field may be dropped. Raise `BadRequest` for an unsupported value."""
-    if name not in REFUSED:
-        return False
-    harmless, instead = REFUSED[name]
-    if value is not None and value not in harmless:
-        raise BadRequest(
-            f"this is not supported; leave it out ({instead})", name, "unsupported_parameter"
-        )
-    return True
+    asked.ignore(*ignored)
+    return asked
 
 
 def _first(error: ValidationError) -> BadRequest:
@@ -366,9 +272,5 @@ def _first(error: ValidationError) -> BadRequest:
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]
     ).lstrip(".")
     where = where[:MAX_PARAM_CHARS]
-    if wrong["type"] == "extra_forbidden":
-        return BadRequest(
-            "this field is unknown; docs/gateway.md lists all fields", where, "unknown_parameter"
-        )
     problem = wrong["msg"].removeprefix("Value error, ")
     return BadRequest(problem[:1].lower() + problem[1:], where or None)

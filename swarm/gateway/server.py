@@ -36,6 +36,7 @@ class Settings:
     places: int = PLACES  # generations at once
     waiting: int = WAITING  # generations that may wait for a place
     grace_s: float = GRACE_S
+    strict: bool = False  # refuse unknown fields, instead of ignoring and naming them
     remember: bool = True  # earlier texts, to draft later ones of the same API key from them
 
     @property
@@ -64,7 +65,15 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
     speedometer = Speedometer()
     threads = ParserThreads()
     service = Service(engines, admission, metrics, speedometer, threads, remember=settings.remember)
-    gateway = Gateway(service, metrics, threads, settings.keys, settings.owners, settings.names)
+    gateway = Gateway(
+        service,
+        metrics,
+        threads,
+        settings.keys,
+        settings.owners,
+        settings.names,
+        settings.strict,
+    )
     app = gateway.app()
     async with AsyncExitStack() as stack:
         stack.enter_context(threads)

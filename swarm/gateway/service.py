@@ -151,7 +151,7 @@ class Service:
         async with self._admission.admit(body.model, count):
             prompts = await prompts_of(body, engine.models, self._threads)
             prompts_read()
-            of_texts = [prompts[number // body.n] for number in range(count)]
+            of_texts = [prompts[number // body.n].ids for number in range(count)]
             options = [
                 self._options(body, prompt, number, owner) for number, prompt in enumerate(of_texts)
             ]
@@ -192,8 +192,11 @@ class Service:
         self, body: Body, prompt: Sequence[int], number: int, owner: str | None
     ) -> Options:
         requested, default = body.new_tokens
-        room = context_tokens(self.engine(body.model).models.checkpoint) - len(prompt)
+        checkpoint = self.engine(body.model).models.checkpoint
+        room = context_tokens(checkpoint) - len(prompt)
         options = body.options(number)
+        if stop_token_ids := options.get("stop_token_ids"):
+            options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))
         options["owner"] = owner
         options["remember"] = self._remember

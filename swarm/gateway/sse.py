@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -20,6 +20,7 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
+NO_HEADERS: Mapping[str, str] = {}
 DONE = "[DONE]"
 
 T = TypeVar("T")
@@ -39,11 +40,11 @@ class EventStream:
     is room in it. Close the stream at the end.
     """
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self._request = request
         self._clock = asyncio.get_running_loop().time
         self._due = self._clock() + OPEN_AFTER_S  # when a comment ends the silence
-        self.response = web.StreamResponse(headers=HEADERS)
+        self.response = web.StreamResponse(headers={**HEADERS, **headers})
 
     @property
     def is_open(self) -> bool:

@@ -4,9 +4,9 @@ import pytest
 
 from helpers.gateway_in_process import PROBLEM
 from swarm.client.control_tokens import MAX_BREAKS
-from swarm.gateway.chat import chat_prompt
+from swarm.gateway import chat
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import ChatMessage
+from swarm.gateway.requests import ChatBody, ChatMessage
 
 
 def said(*contents):
@@ -14,6 +14,12 @@ def said(*contents):
         ChatMessage(role=("user", "assistant")[at % 2], content=content)
         for at, content in enumerate(contents)
     ]
+
+
+def chat_prompt(tokenizer, messages, **more):
+    """Return the token ids of a chat's prompt."""
+    body = ChatBody(model="m", messages=messages, **more)
+    return chat.chat_prompt(chat.template_of(tokenizer), body).ids
 
 
 def test_a_question_becomes_what_the_model_was_trained_on(demo):

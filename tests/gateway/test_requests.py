@@ -11,7 +11,8 @@ from swarm.decoding.sampling import MAX_SEED
 from swarm.demo import TARGET
 from swarm.errors import SwarmError
 from swarm.gateway.errors import MAX_MESSAGE_CHARS, BadRequest, error_reply
-from swarm.gateway.requests import IGNORED, MAX_CHOICES, REFUSED, ChatBody, TextBody, read
+from swarm.gateway.requests import MAX_CHOICES, ChatBody, TextBody, read
+from swarm.gateway.unknown import DROPPED, REFUSED
 from swarm.request import Request
 
 JSON = st.recursive(
@@ -21,7 +22,7 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
-NAMES = sorted({*ChatBody.model_fields, *TextBody.model_fields, *IGNORED, *REFUSED})
+NAMES = sorted({*ChatBody.model_fields, *TextBody.model_fields, *DROPPED, *REFUSED})
 VALUES = JSON | st.sampled_from(
     [
         *(
@@ -158,16 +159,16 @@ def test_an_answer_may_come_back_as_a_message():
         ({"temperature": True}, "temperature", "valid number"),
         ({"n": MAX_CHOICES + 1}, "n", "less than or equal"),
         ({"messages": []}, "messages", "at least 1"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'system'"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "messages[0].role", "'system'"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content",
             "parts have to be like",
         ),
         (
-            {"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]},
-            "messages[0].tool_calls",
-            "field is unknown",
+            {"messages": [{"role": "user", "content": "x", "prefix": True}]},
+            "messages[0]",
+            "only messages of the assistant",
         ),
         ({"logit_bias": {"five": 1}}, "logit_bias", "'five' is no token id"),
         ({"top_logprobs": 2}, None, "needs logprobs"),
