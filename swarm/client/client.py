@@ -16,7 +16,6 @@ from swarm.chain.router import Router
 from swarm.chain.stage import ChainLink
 from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
-from swarm.client.by_owner import ByOwner
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
 from swarm.client.cpu_threads import Cores, Executors
@@ -30,8 +29,8 @@ from swarm.client.scoring import Reading, Scorer
 from swarm.client.session_cache import SessionCache
 from swarm.client.settings import ClientOptions, ClientSettings
 from swarm.client.status import ModelStatus, entry_of, look_at
+from swarm.client.text_memory import TextMemory
 from swarm.config import load_network
-from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
@@ -46,8 +45,6 @@ from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
 from swarm.wire.handshake import LocalMember
-
-MAX_REMEMBERED = 32  # owners whose earlier texts are kept, 5 MB each
 
 
 class SwarmClient:
@@ -110,7 +107,7 @@ class SwarmClient:
             if each.banned_until
         }
         self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
-        self._memory = ByOwner(EarlierTexts, MAX_REMEMBERED)
+        self._memory = TextMemory()
         self._checkpoint: Checkpoint | None = None
         self._models: ClientModels | None = None
         self._learned: LearnedBiases | None = None
@@ -161,6 +158,7 @@ class SwarmClient:
         self._kept = SessionCache(self._router.trust)
         self._router.trust.when_banned.append(self._kept.shed)
         life.push_async_callback(self._kept.close)
+        life.push_async_callback(self._memory.close)
         self._auditor = Auditor(
             self._router, self._models, self._threads.judging, settings.audit_rate
         )

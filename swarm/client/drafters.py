@@ -88,7 +88,8 @@ def correction_of(models: ClientModels, request: Request) -> Correction | None:
     head = models.draft is not None and models.draft.source is Source.FEATURES
     if head and not models.confidence.calibration.over:
         return None
-    learns = request.learn and request.verification.name == "strict"
+    drafts = models.draft is not None and request.window != 0
+    learns = drafts and request.learn and request.verification.name == "strict"
     if models.corrections is None or request.remembered_for is None or not learns:
         return None
     return models.corrections.of(request.remembered_for)

@@ -22,13 +22,13 @@ from swarm.chain.terms import Terms
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
-from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import Executors
 from swarm.client.judging import judge
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
+from swarm.client.text_memory import TextMemory
 from swarm.decoding.candidates import CandidateRow, head_terms
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.earlier import EarlierTexts
@@ -70,7 +70,7 @@ class GenerationStream:
         router: Router,
         auditor: Auditor | None = None,
         kept: SessionCache | None = None,
-        memory: ByOwner[EarlierTexts] | None = None,
+        memory: TextMemory | None = None,
     ) -> None:
         request.check_vocabulary(models.checkpoint)
         if models.head is None:
@@ -86,6 +86,7 @@ class GenerationStream:
         self._router = router
         self._auditor = auditor
         self._kept = kept if request.keep else None
+        self._memory = memory
         self._earlier: EarlierTexts | None = None
         if memory is not None and request.remembered_for is not None and request.copies:
             self._earlier = memory.of(request.remembered_for)
@@ -300,9 +301,9 @@ class GenerationStream:
         self._auditor.offer(evidence, computed)
 
     def _remember(self, sequence: TextSequence) -> None:
-        """Add the text to the earlier ones, in the thread in which these are read."""
-        if self._earlier is not None:
-            self._threads.drafting.submit(self._earlier.add, tuple(sequence.decoder.tokens))
+        """Have the text join the earlier ones."""
+        if self._memory is not None and self._earlier is not None:
+            self._memory.add(self._earlier, sequence.decoder.tokens, self._threads.drafting)
 
     async def _judge(
         self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer

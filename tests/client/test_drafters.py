@@ -52,11 +52,21 @@ def test_a_draft_is_corrected_and_learns_unless_the_text_would_depend_on_it():
         assert correction_of(held, options(**changed)) is None
     for nothing in ({"owner": None}, {"remember": False}):
         assert correction_of(held, options(**nothing)) is None
+    assert len(held.corrections) == 2
     shaping = held.draft.shapings
     make_drafters(held, options(repetition_penalty=1.1))
     make_drafters(held, options(learn=False))
     asked = Shaping(1.1)
     assert shaping == [CorrectedShaping(asked=asked, correction=correction), Shaping()]
+
+
+def test_what_learns_from_no_draft_takes_no_owner_s_place():
+    for held, plain in (
+        (models(draft=Draft(), corrections=new_corrections(10)), {"window": 0}),
+        (models(corrections=new_corrections(10)), {}),
+    ):
+        assert correction_of(held, options(**plain, owner="me")) is None
+        assert len(held.corrections) == 0
 
 
 def test_a_head_is_calibrated_before_it_is_corrected():

@@ -6,8 +6,7 @@ import openai
 import pytest
 
 from helpers.gateway_in_process import PROBLEM, chat, gateway_over
-from swarm.client.by_owner import ByOwner
-from swarm.decoding.drafting.earlier import EarlierTexts
+from swarm.client.text_memory import TextMemory
 from swarm.demo import TARGET
 from swarm.demo.problems import answer_of
 from swarm.gateway.intake import MAX_BODY_BYTES
@@ -260,7 +259,7 @@ async def test_keys_are_asked_for_where_there_are_some(demo):
 async def test_texts_are_kept_for_the_key_that_asked_for_them(demo):
     keys = [KEY, OTHER_KEY]
     async with gateway_over(demo, key=KEY, keys=ApiKeys(keys)) as served:
-        memory = served.swarm.memory = ByOwner(EarlierTexts, 2)
+        memory = served.swarm.memory = TextMemory(2)
         for key in (*keys, KEY):
             headers = {"Authorization": f"Bearer {key}"}
             status, _, _ = await served.post("/v1/chat/completions", chat(max_tokens=2), headers)
@@ -271,7 +270,7 @@ async def test_texts_are_kept_for_the_key_that_asked_for_them(demo):
 async def test_a_key_owns_its_chats_also_where_no_texts_are_kept(demo, monkeypatch):
     keys = ApiKeys([KEY, OTHER_KEY])
     async with gateway_over(demo, key=KEY, keys=keys, remember=False) as served:
-        memory = served.swarm.memory = ByOwner(EarlierTexts, 2)
+        memory = served.swarm.memory = TextMemory(2)
         template = "{% for message in messages %}{{ message.content }}{% endfor %}"
         monkeypatch.setattr(served.swarm._models.tokenizer, "chat_template", template)
 

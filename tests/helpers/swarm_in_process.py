@@ -25,12 +25,11 @@ from helpers.models import ARCHITECTURES, LAYERS
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
-from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels
 from swarm.client.session_cache import SessionCache
-from swarm.decoding.drafting.earlier import EarlierTexts
+from swarm.client.text_memory import TextMemory
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span
@@ -113,7 +112,7 @@ class Swarm:
         self.health = Health(time.monotonic, time.time)
         self.auditor: Auditor | None = None
         # texts of one test do not draft those of another
-        self.memory: ByOwner[EarlierTexts] | None = None
+        self.memory: TextMemory | None = None
         self._threads = Executors(ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         self._dialer = Dialer(new_member())
         self._connections = Connections(self._dialer)
@@ -226,14 +225,12 @@ class Swarm:
                 await strike(self, stream)
         return stream.result
 
-    async def drafted(self) -> None:
-        """Wait until the drafting thread has done all that was asked of it."""
-        await asyncio.get_running_loop().run_in_executor(self._threads.drafting, int)
-
     async def close(self) -> None:
         for peer in self.up:
             peer.span.go_on.set()
         await self.kept.close()
+        if self.memory is not None:
+            await self.memory.close()
         await self._connections.close()
         await self._dialer.close()
         for peer in self.up:
