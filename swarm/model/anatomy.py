@@ -21,6 +21,7 @@ from swarm.model.quantization import Shape
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
 # A name that transformers does not know: then a forward without layers makes no masks.
 NO_ATTENTION = "absent"
+MAX_RETURNED = 2  # by a layer: its output, and what the next layer gets beside it
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Parts:
         model_class: the class of the whole model.
         decoder: the module whose forward runs the layers.
         layers: the list of layers.
-        tuples: whether a layer returns a tuple, whose first element is its output.
+        returned: how many elements the tuple has that a layer returns, its output first; 0 if it
+            returns no tuple.
         embedding: the modules that run before the first layer, in order of execution.
         head: those that run after the last layer.
         tied: the embedding whose weights the head uses, or None.
@@ -40,7 +42,7 @@ class Parts:
     model_class: type[PreTrainedModel]
     decoder: str
     layers: str
-    tuples: bool
+    returned: int
     embedding: tuple[str, ...]
     head: tuple[str, ...]
     tied: str | None
@@ -137,7 +139,7 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
         return UnsupportedModel(name, f"its layers are not run by one decoder ({why})")
 
     with explained(undecodable):
-        order, tuples = _order_of_execution(model, decoder, layers)
+        order, returned = _order_of_execution(model, decoder, layers)
     if order.count(layers) > 1:
         raise UnsupportedModel(name, "it runs its layers more than once for each token")
     boundary = order.index(layers) if layers in order else 0
@@ -146,7 +148,7 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
         raise UnsupportedModel(name, why)
     before = tuple(dict.fromkeys(order[:boundary]))
     behind = tuple(dict.fromkeys(order[boundary + 1 :]))
-    return Parts(type(model), decoder, layers, tuples, embedding=before, head=behind, tied=tied)
+    return Parts(type(model), decoder, layers, returned, embedding=before, head=behind, tied=tied)
 
 
 def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
@@ -172,10 +174,11 @@ class LayersStandIn(nn.Module):
         output: the last layer's output, [1, n, hidden]; None to return the first layer's input.
     """
 
-    def __init__(self, as_tuple: bool) -> None:
+    def __init__(self, returned: int) -> None:
+        """`returned`: elements of the tuple that a layer returns; 0 for no tuple."""
         super().__init__()
         self.output: torch.Tensor | None = None
-        self._as_tuple = as_tuple
+        self._returned = returned
 
     def __getattr__(self, name: str) -> Any:
         # Decoders read attributes of their layers, such as an attention type; any value will do.
@@ -186,7 +189,7 @@ class LayersStandIn(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         output = hidden_states if self.output is None else self.output
-        return (output,) if self._as_tuple else output
+        return (output, *[None] * (self._returned - 1)) if self._returned else output
 
 
 def replace_layers(
@@ -217,16 +220,14 @@ def find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> 
     raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
 
 
-def _order_of_execution(
-    model: PreTrainedModel, decoder: str, layers: str
-) -> tuple[list[str], bool]:
+def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tuple[list[str], int]:
     """Return the modules outside the layers in the order in which they run.
 
     Containers are left out, unless they own weights themselves; so are modules that never run.
 
     Returns:
         The names, with `layers` where the layers run (a module that runs twice is named twice), and
-        whether the layers return tuples.
+        how many elements the tuple has that a layer returns.
     """
     order: list[str] = []
     owners = set(owners_of_weights(model))
@@ -237,9 +238,9 @@ def _order_of_execution(
         module.register_forward_pre_hook(lambda module, args, name=name: order.append(name))
     ids = torch.zeros((1, 1), dtype=torch.long, device="meta")
     config = model.get_submodule(decoder).config
-    for as_tuple in (False, True):  # some decoders expect their layers to return a tuple
+    for returned in range(MAX_RETURNED + 1):  # some decoders expect a tuple of their layers
         model.get_submodule(decoder).config = config
-        stand_in = LayersStandIn(as_tuple)
+        stand_in = LayersStandIn(returned)
         stand_in.register_forward_pre_hook(lambda module, args: order.append(layers))
         replace_layers(model, decoder, layers, stand_in)
         order.clear()
@@ -248,5 +249,5 @@ def _order_of_execution(
                 model(input_ids=ids, use_cache=False)
         except Exception:  # from the model's own code, which may use the layers in any way
             continue
-        return order, as_tuple
-    return [], False
+        return order, returned
+    return [], 0

@@ -1,12 +1,12 @@
 """Attention over a packed row: every session attends over its own keys and values only.
 
-Registered with transformers under the name PACKED, together with the mask function of
-`swarm.model.masks`.
+Registered with transformers under the name PACKED, together with a mask function.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from swarm.model.cache import PackedCache
-from swarm.model.masks import MaskRule, NotPackable, keep_rule
+from swarm.model.masks import MaskRule, NotPackable
 
 PACKED = "swarm_packed"
 
@@ -41,34 +41,51 @@ def packed_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    indices: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function: query [1, heads, total, head dim] -> [1, total, heads, value dim].
 
     transformers prescribes the parameters. `softcap` bounds scores (Gemma 2), `s_aux` [heads] are
-    attention sinks (gpt-oss).
+    attention sinks (gpt-oss), `indices` [1, total, chosen] name the rows that a token attends to
+    (DeepSeek sparse attention).
 
     Raises:
-        NotPackable: if layers share or change cached keys, or bias scores by position.
+        NotPackable: if layers change cached keys and get the new ones only, or bias scores by
+            position.
     """
     packed = _running.get()
-    pending = packed.pending
-    biased = kwargs.get("position_bias") is not None
-    if pending is None or key is not packed.returned or biased:
-        why = "its layers share or change keys after they were cached, or bias scores by position"
-        raise NotPackable(why)
-    packed.pending = None
-    rule = MaskRule(causal_mask_function) if attention_mask is None else attention_mask
-    if len(pending) == 1:
-        keys, values = pending[0]
-        mask = rule.draw(0, packed.views[0], query.shape[1] // keys.shape[0], keys)
-        return attend(query, keys, values, mask, scaling, softcap, s_aux), None
+    if kwargs.get("position_bias") is not None:
+        raise NotPackable("its layers bias scores by position")
+    rule = attention_mask or MaskRule(causal_mask_function, packed.views, key.device)
+    chosen = None if indices is None else _chosen(indices, packed)
     outputs = []
-    for session, part in enumerate(query.split_with_sizes(packed.counts, dim=2)):
-        keys, values = pending[session]
-        mask = rule.draw(session, packed.views[session], part.shape[1] // keys.shape[0], keys)
+    queries = query.split_with_sizes(packed.counts, dim=2)
+    for session, (keys, values) in enumerate(packed.sessions(key, value)):
+        part = queries[session]
+        only = None if chosen is None else chosen[session]
+        mask = rule.draw(session, part.shape[1] // keys.shape[0], keys, only)
         outputs.append(attend(part, keys, values, mask, scaling, softcap, s_aux))
-    return torch.cat(outputs, dim=1), None
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), None
+
+
+def _chosen(indices: torch.Tensor, packed: PackedCache) -> list[torch.Tensor]:
+    """Return for each session which of its rows each of its tokens has chosen: bool [count, rows].
+
+    Args:
+        indices: [1, total, chosen], of rows, all sessions' counted through. Rows that a token may
+            not see may be among them.
+    """
+    total = sum(packed.row_counts)
+    chosen = indices.new_zeros((indices.shape[1], total), dtype=torch.bool)
+    chosen.scatter_(1, indices[0].long(), True)
+    own = zip(
+        chosen.split_with_sizes(packed.counts),
+        accumulate(packed.row_counts),
+        packed.row_counts,
+        strict=True,
+    )
+    return [rows[:, end - count : end] for rows, end, count in own]
 
 
 def attend(
@@ -133,6 +150,24 @@ def _attend_by_hand(
     sink = sink.expand(1, groups, -1, rows.shape[2] // sink.shape[2], 1).reshape(1, groups, -1, 1)
     shares = torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1, dtype=torch.float32)[..., :-1]
     return torch.matmul(shares.to(rows.dtype), values)
+
+
+def keep_rule(
+    *args: Any,
+    mask_function: Callable[..., torch.Tensor] = causal_mask_function,
+    device: torch.device | None = None,
+    **kwargs: Any,
+) -> MaskRule:
+    """The mask function, which transformers calls once a forward for every kind of layer.
+
+    Returns the rule of a mask instead of the mask, because each session needs its own mask.
+
+    Raises:
+        NotPackable: for masks that depend on more than positions.
+    """
+    if kwargs.get("attention_mask") is not None or kwargs.get("use_vmap"):
+        raise NotPackable("its masks depend on more than positions")
+    return MaskRule(mask_function, _running.get().views, device)
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -50,7 +50,9 @@ class BranchingModel:
         cache_dtype: of keys and values; None for that in which they are computed.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, gathers: bool = False) -> None:
+        """`gathers`: see `PackedCache`."""
+        self._gathers = gathers
         # Copies only the modules: deepcopy takes the tensors in the memo for copied already.
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self._model = copy.deepcopy(model, tensors)
@@ -71,11 +73,14 @@ class BranchingModel:
         """Return a branching model, or None for a model that cannot branch: see `Span.branches`."""
         if turns_by_length(model.config):
             return None
-        try:
-            branching = cls(model)
-            return branching if branching._agrees_with(model) else None
-        except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError):
-            return None
+        for gathers in (False, True):
+            try:
+                branching = cls(model, gathers)
+                if branching._agrees_with(model):
+                    return branching
+            except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError):
+                continue
+        return None
 
     def reader(self) -> TreeReader:
         """Return a reader with its own, empty cache."""
@@ -118,7 +123,7 @@ class BranchingModel:
         for work in batch:
             work.cache.place(work.placement)
         views = [AttentionView.of(work.placement, len(work.inputs), self.device) for work in batch]
-        packed = PackedCache([work.cache for work in batch], views)
+        packed = PackedCache([work.cache for work in batch], views, self._gathers)
         tokens = torch.cat([work.inputs for work in batch])
         positions = [each for work in batch for each in work.placement.positions]
         # Nearly always true: then no rows have to be gathered.

@@ -1,28 +1,37 @@
-"""Keys and values: a `KVCache` for each session, a `PackedCache` for one forward over several."""
+"""What layers keep of tokens: a `KVCache` for each session, a `PackedCache` for one forward."""
 
 from collections.abc import Sequence
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import Cache
 
 from swarm.errors import SpanError
 from swarm.model.device import upload
-from swarm.model.masks import AttentionView
+from swarm.model.masks import AttentionView, NotPackable
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
 BLOCK_TOKENS = 64  # room grows in whole blocks: decoding does not allocate at every token
+# Names of rows.
+KEYS = "keys"
+VALUES = "values"
+INDEX_KEYS = "index keys"
 
 
 class KVCache:
-    """Keys and values of one session in the layers [first, last): one row a token, `length` rows.
+    """What the layers [first, last) keep of one session: one row a token, `length` rows.
+
+    A layer keeps a few named tensors of rows: keys and values; or, in their place, the latent that
+    both are expanded from, and the part of a key that turns with the position; and the keys of an
+    indexer, which chooses the rows to attend to. All of them roll back alike.
 
     `place` does rollback and pruning. Sliding-window layers keep all rows too (their mask applies
     the window), so a rollback always finds its rows. There is never room for more than `limit`
     rows, which the session has reserved. Use it from one thread at a time.
 
     Args:
-        dtype: of keys and values; None for that in which they are computed.
+        dtype: of all rows; None for that in which they are computed.
     """
 
     def __init__(
@@ -38,9 +47,8 @@ class KVCache:
         self.dtype = dtype
         self.length = 0
         self._placed: Placement | None = None  # the last placement, until `advance`
-        # For each layer [kv heads, room, head dim].
-        self._keys: list[torch.Tensor | None] = [None] * (last - first)
-        self._values: list[torch.Tensor | None] = [None] * (last - first)
+        # By layer, as the model counts them, and name: [heads, room, width].
+        self._rows: dict[tuple[int, str], torch.Tensor] = {}
 
     def fits(self, placement: Placement, count: int = 0) -> bool:
         """Return whether the placement's rows are there, with `count` more within the limit."""
@@ -69,7 +77,7 @@ class KVCache:
             moved_rows = f"{len(keep)} of them moved"
             problem = f"a cache of {self.length} rows cannot keep {start}, {moved_rows}"
             raise SpanError(self.first, self.last, problem)
-        written = [tensor for tensor in (*self._keys, *self._values) if tensor is not None]
+        written = list(self._rows.values())
         if keep and written:
             with torch.inference_mode():  # outside of it, a forward's tensors may not be written
                 rows = upload(torch.tensor(keep), written[0].device)
@@ -88,49 +96,43 @@ class KVCache:
     def write(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values [kv heads, n, head dim] of absolute `layer` after `length` rows.
+        """Append keys and values [kv heads, n, head dim] of a layer: see `append`."""
+        return self.append(layer, KEYS, key), self.append(layer, VALUES, value)
+
+    def append(self, layer: int, name: str, new: torch.Tensor) -> torch.Tensor:
+        """Store rows [heads, n, width] of absolute `layer` after `length` rows.
 
         Until `advance` the new rows do not count: a forward that fails half-way leaves the session
         as it was.
 
         Returns:
-            Views of all rows up to the last new one, [kv heads, length + n, head dim].
+            A view of all rows of this name up to the last new one, [heads, length + n, width].
         """
-        slot = layer - self.first
-        start = self.length
-        end = start + key.shape[1]
-        keys = self._keys[slot]
-        values = self._values[slot]
-        if keys is None or values is None or keys.shape[1] < end:
-            keys = self._keys[slot] = self._grown(keys, key, end)
-            values = self._values[slot] = self._grown(values, value, end)
-        keys = keys[:, :end]
-        values = values[:, :end]
-        keys[:, start:] = key
-        values[:, start:] = value
-        return keys, values
+        key = (layer, name)
+        end = self.length + new.shape[1]
+        rows = self._rows.get(key)
+        if rows is None or rows.shape[1] < end:
+            rows = self._rows[key] = self._grown(rows, new, end)
+        rows = rows[:, :end]
+        rows[:, self.length :] = new
+        return rows
 
     def copy(self) -> "KVCache":
         """Return a cache that holds the same rows, for a text that parts from this one's."""
         same = KVCache(self.first, self.last, self.limit, self.dtype)
         same.length = self.length
-        same._keys = [None if tensor is None else tensor.clone() for tensor in self._keys]
-        same._values = [None if tensor is None else tensor.clone() for tensor in self._values]
+        same._rows = {key: rows.clone() for key, rows in self._rows.items()}
         return same
 
     @property
     def nbytes(self) -> int:
         """Memory held, room for growth included."""
-        return sum(tensor.nbytes for tensor in (*self._keys, *self._values) if tensor is not None)
+        return sum(rows.nbytes for rows in self._rows.values())
 
     @property
     def nbytes_per_token(self) -> int:
         """Memory of one row in all layers; 0 before the first forward."""
-        return sum(
-            tensor.nbytes // tensor.shape[1]
-            for tensor in (*self._keys, *self._values)
-            if tensor is not None
-        )
+        return sum(rows.nbytes // rows.shape[1] for rows in self._rows.values())
 
     def _grown(self, old: torch.Tensor | None, new: torch.Tensor, needed: int) -> torch.Tensor:
         """Return a copy of `old` with room for `needed` rows, an eighth more if that is allowed."""
@@ -148,19 +150,28 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     """The cache that layers use in one forward over the tokens of several sessions.
 
     The packed row holds `views[i].count` tokens of `caches[i]`, side by side. `update` stores the
-    tokens of every session in its own cache, and leaves the sessions' full keys and values in
-    `pending` for `swarm.model.attention`.
+    tokens of every session in its own cache. `swarm.model.attention` finds the sessions' keys and
+    values by the keys that a layer hands to it: see `sessions`.
+
+    Args:
+        gathers: whether layers get the rows of all sessions, one session after the other, and not
+            only the new ones. Layers need them that change what was cached before they attend to
+            it, row by row: those that cache a latent, and expand keys and values from it.
     """
 
-    def __init__(self, caches: Sequence[KVCache], views: Sequence[AttentionView]) -> None:
+    def __init__(
+        self, caches: Sequence[KVCache], views: Sequence[AttentionView], gathers: bool = False
+    ) -> None:
         self.layers: list[object] = []  # the base class's methods find no layers of their own
         self.layer_class_to_replicate = None
         self.offloading = False
         self.caches = caches
         self.views = views
         self.counts = [view.count for view in views]
-        self.pending: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-        self.returned: torch.Tensor | None = None
+        self.row_counts = [view.start + view.count for view in views]
+        self._gathers = gathers
+        # By the keys that `update` returned: as long as a layer holds these, another may use them.
+        self._cached = WeakTensorKeyDictionary()
 
     def update(
         self,
@@ -173,21 +184,51 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         """Store [1, kv heads, total, head dim].
 
         Returns:
-            With a single session, all its keys and values, for a model with its own attention code;
-            otherwise the arguments: only `swarm.model.attention` can use several sessions.
+            All keys and values of all sessions, if it gathers or there is but one; otherwise the
+            arguments. `sessions` knows them again.
         """
-        if len(self.caches) == 1:
-            keys, values = self.caches[0].write(layer_idx, key_states[0], value_states[0])
-            self.pending = [(keys, values)]
-            key_states = keys.unsqueeze(0)
-            value_states = values.unsqueeze(0)
-        else:
-            split_keys = key_states[0].split_with_sizes(self.counts, dim=1)
-            split_values = value_states[0].split_with_sizes(self.counts, dim=1)
-            sessions = zip(self.caches, split_keys, split_values, strict=True)
-            self.pending = [cache.write(layer_idx, key, value) for cache, key, value in sessions]
-        self.returned = key_states
+        split_keys = key_states[0].split_with_sizes(self.counts, dim=1)
+        split_values = value_states[0].split_with_sizes(self.counts, dim=1)
+        sessions = zip(self.caches, split_keys, split_values, strict=True)
+        cached = [cache.write(layer_idx, key, value) for cache, key, value in sessions]
+        if self._gathers or len(cached) == 1:
+            key_states = _side_by_side([keys for keys, _ in cached], key_states.dtype)
+            value_states = _side_by_side([values for _, values in cached], value_states.dtype)
+        self._cached[key_states] = cached
         return key_states, value_states
+
+    def update_indexer(self, key_states: torch.Tensor, layer_idx: int) -> torch.Tensor:
+        """Store an indexer's keys [1, total, width], and return those of all sessions.
+
+        Raises:
+            NotPackable: for several sessions, unless it gathers.
+        """
+        if not self._gathers and len(self.caches) > 1:
+            raise NotPackable("it chooses the rows that it attends to")
+        sessions = zip(self.caches, key_states.split_with_sizes(self.counts, dim=1), strict=True)
+        rows = [cache.append(layer_idx, INDEX_KEYS, new) for cache, new in sessions]
+        return _side_by_side(rows, key_states.dtype)[0]
+
+    def sessions(
+        self, keys: torch.Tensor, values: torch.Tensor
+    ) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the keys and values of each session, [heads, rows, dim], to attend to.
+
+        Args:
+            keys: [1, heads, rows, dim]: those that `update` returned to this or an earlier layer,
+                or, if it gathers, what the layer made of them.
+            values: likewise.
+
+        Raises:
+            NotPackable: if it cannot be told whose they are.
+        """
+        if keys in self._cached:
+            cached: Sequence[tuple[torch.Tensor, torch.Tensor]] = self._cached[keys]
+            return cached
+        if not self._gathers or keys.shape[2] != sum(self.row_counts):
+            raise NotPackable("its layers change keys after they were cached")
+        each = (all_[0].split_with_sizes(self.row_counts, dim=1) for all_ in (keys, values))
+        return list(zip(*each, strict=True))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions before this forward; meaningful only with a single session."""
@@ -199,3 +240,9 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """Length and offset of the keys, for the masks of a model with its own attention code."""
         return self.views[0].start + query_length, 0
+
+
+def _side_by_side(sessions: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Return [1, heads, all rows, width], one session after the other."""
+    rows = sessions[0] if len(sessions) == 1 else torch.cat(list(sessions), dim=1)
+    return rows.unsqueeze(0).to(dtype)

@@ -33,7 +33,7 @@ class Head:
         """`model` needs only its head."""
         self._model = model
         self._decoder = model.get_submodule(parts.decoder)
-        self._layers = LayersStandIn(parts.tuples)
+        self._layers = LayersStandIn(parts.returned)
         replace_layers(model, parts.decoder, parts.layers, self._layers)
         parameter = next(model.parameters())
         self.dtype: torch.dtype = parameter.dtype

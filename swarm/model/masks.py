@@ -1,8 +1,4 @@
-"""Attention masks: the model's rule (causal, sliding, chunked) over a session's tree of tokens.
-
-The mask function of this module is registered with transformers. It returns the rule of a mask
-instead of the mask, because every session of a packed row needs its own mask.
-"""
+"""Attention masks: the model's rule (causal, sliding, chunked) over a session's tree of tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,16 +60,33 @@ class MaskRule:
     """Which positions may see which, for one kind of layer in one forward.
 
     `allows(batch, head, query positions, key positions)` is broadcast over index tensors, as
-    transformers defines it. Masks are kept: all layers of a kind share them.
+    transformers defines it. Masks are kept: all layers of a kind share them. A layer that reads the
+    mask itself gets that of all sessions by indexing, as it would a tensor's.
+
+    Args:
+        views: of the sessions of the packed row.
+        device: of the layers.
     """
 
-    def __init__(self, allows: Callable[..., torch.Tensor]) -> None:
+    def __init__(
+        self,
+        allows: Callable[..., torch.Tensor],
+        views: Sequence[AttentionView],
+        device: torch.device | None = None,
+    ) -> None:
         self._allows = allows
+        self._views = views
+        self._device = device
         self._plain = allows is causal_mask_function
         self._drawn: dict[tuple[int, int], torch.Tensor | None] = {}
+        self._whole: torch.Tensor | None = None
 
     def draw(
-        self, session: int, view: AttentionView, repeat: int, like: torch.Tensor
+        self,
+        session: int,
+        repeat: int,
+        like: torch.Tensor,
+        chosen: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """Return the additive mask [repeat * count, start + count] in the dtype of `like`.
 
@@ -82,25 +95,47 @@ class MaskRule:
         Args:
             session: its index in the packed row.
             repeat: query heads of a group, whose rows lie one after another.
+            chosen: bool [count, start + count], the rows that each token attends to of those that
+                it may see; None for all.
         """
+        mask = self._drawn_once(session, repeat, like)
+        if chosen is None:
+            return mask
+        if mask is None:
+            mask = torch.zeros((), dtype=like.dtype, device=chosen.device)
+        return mask.masked_fill(~chosen.repeat(repeat, 1), float("-inf"))
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Return a part of the mask of all sessions, bool [1, 1, tokens, rows]; True is seen."""
+        if self._whole is None:
+            blocks = [self._allowed(view) for view in self._views]
+            whole = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+            self._whole = whole[None, None]
+        return self._whole[index]
+
+    def _drawn_once(self, session: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
+        view = self._views[session]
         if view.count == 1 and self._plain and view.seen is None:
             return None
         key = (session, repeat)
         if key not in self._drawn:
-            shape = (view.count, view.start + view.count)
-            mask = torch.zeros(shape, dtype=like.dtype, device=like.device)
-            if view.seen is None:
-                mask.masked_fill_(~self._along_rows(view, like.device), float("-inf"))
-            elif self._plain:  # all rows of the trunk, and the rows that are seen behind it
-                mask[:, view.trunk :].masked_fill_(~view.seen, float("-inf"))
-            else:
-                mask.masked_fill_(~self._along_paths(view), float("-inf"))
+            allowed = self._allowed(view)
+            mask = torch.zeros(allowed.shape, dtype=like.dtype, device=allowed.device)
+            mask.masked_fill_(~allowed, float("-inf"))
             self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
         return self._drawn[key]
 
-    def _along_rows(self, view: AttentionView, device: torch.device) -> torch.Tensor:
+    def _allowed(self, view: AttentionView) -> torch.Tensor:
+        """Return which rows each token may see, bool [count, start + count]."""
+        if view.seen is None:
+            return self._along_rows(view)
+        if self._plain:  # all rows of the trunk, and the rows that are seen behind it
+            return torch.nn.functional.pad(view.seen, (view.trunk, 0), value=True)
+        return self._along_paths(view)
+
+    def _along_rows(self, view: AttentionView) -> torch.Tensor:
         """Return what is allowed if a row is its token's position."""
-        rows = torch.arange(view.start + view.count, device=device)
+        rows = torch.arange(view.start + view.count, device=self._device)
         return self._allows(0, 0, rows[view.start :, None], rows[None, :])
 
     def _along_paths(self, view: AttentionView) -> torch.Tensor:
@@ -114,16 +149,3 @@ class MaskRule:
         trunk = torch.arange(view.trunk, device=view.seen.device)[None, :]
         in_trunk = self._allows(0, 0, own, trunk)
         return torch.cat((in_trunk, self._allows(0, 0, own, behind) & view.seen), dim=1)
-
-
-def keep_rule(
-    *args: Any, mask_function: Callable[..., torch.Tensor] = causal_mask_function, **kwargs: Any
-) -> MaskRule:
-    """The mask function, which transformers calls once a forward for every kind of layer.
-
-    Raises:
-        NotPackable: for masks that depend on more than positions.
-    """
-    if kwargs.get("attention_mask") is not None or kwargs.get("use_vmap"):
-        raise NotPackable("its masks depend on more than positions")
-    return MaskRule(mask_function)

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 VOCAB = 64
-INNER = 64  # width between the two halves of an MLP
+INNER = 64  # width between the two halves of an MLP, or of a projection
 WIDE = 128  # width of a model whose heads do not set its width
 EXPERTS = 4
 CHOSEN_EXPERTS = 2
@@ -31,8 +31,11 @@ EXPERT_COUNTS = re.compile(
     r"(num|n|moe_num)_?(local|routed)?_experts|num_experts_?\w*(?<!tok)(?<!token)"
 )
 CHOSEN = re.compile(r"experts_per_tok|top_?k$|moe_k$|num_selected")
+INDEX_HEADS = "index_n_heads"
+# Fewer heads of an indexer score many rows 0, and which of these it chooses is chance.
+LEAST_INDEX_HEADS = 16
 GROUPS = re.compile(r"n_group|topk_group|num_expert_group")
-INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim")
+INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim|lora_rank")
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def _shrunk_number(name: str, value: int, scale: _Scale) -> int:
         small = min(value, EXPERTS)
     elif name.endswith("shared_layers"):
         small = value if scale.small_layers == scale.layers else min(value, scale.small_layers // 2)
+    elif name == INDEX_HEADS:
+        small = min(value, LEAST_INDEX_HEADS)
     elif HEADS.search(name) and scale.heads and value > 1:
         small = max(1, value * scale.small_heads // scale.heads)
     elif value == scale.width and not NOT_SIZES.search(name):

@@ -90,6 +90,7 @@ class Span:
         self.nbytes = weight_bytes(model)
         self.nbytes_per_token = 0
         self.packs = True
+        self._gathers = False  # see PackedCache; only where layers do not run packed otherwise
         self._decoder: Any = model.get_submodule(decoder)
         self._config: Any = self._decoder.config
         self._layers_name = layers.rpartition(".")[2]
@@ -213,12 +214,12 @@ class Span:
             inputs = torch.randint(self.vocab_size, (CHECK_TOKENS,), generator=generator)
         try:
             expected = self.once(inputs)
-            self._attend_by(PACKED)
-            why = self._differs(inputs, expected)
-            if why:
-                self.packs = False
-                self._attend_by(MODELS_OWN_ATTENTION)
+            why = None
+            for self.packs, self._gathers in ((True, False), (True, True), (False, False)):
+                self._attend_by(PACKED if self.packs else MODELS_OWN_ATTENTION)
                 why = self._differs(inputs, expected)
+                if not why:
+                    break
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
@@ -258,7 +259,7 @@ class Span:
         views = [
             AttentionView.of(work.placement, work.inputs.shape[0], self.device) for work in batch
         ]
-        packed = PackedCache([work.cache for work in batch], views)
+        packed = PackedCache([work.cache for work in batch], views, self._gathers)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
         own = [position for work in batch for position in work.placement.positions]
         positions = upload(torch.tensor(own), self.device)

@@ -10,21 +10,28 @@ BEGIN, END = "<!-- written by `python -m tests.docs` -->\n", "<!-- up to here --
 
 # Published models of each model type, so that a reader finds theirs.
 FAMILIES = {
+    "axk1": "A.X K1",
     "bloom": "BLOOM, BLOOMZ",
     "cohere": "Command R, Command R+, Aya 23",
     "cohere2": "Command R7B, Command A",
+    "deepseek_v2": "DeepSeek V2, V2-Lite, V2.5",
+    "deepseek_v3": "DeepSeek V3, V3.1, R1, Kimi K2",
+    "deepseek_v32": "DeepSeek V3.2",
     "exaone4": "EXAONE 4.0",
     "falcon": "Falcon 7B, 40B, 180B",
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3 (text)",
     "glm4": "GLM-4-0414",
+    "glm4_moe_lite": "GLM-4.7-Flash",
+    "glm_moe_dsa": "GLM-5, GLM-5.2",
     "gpt_neox": "GPT-NeoX-20B, Pythia",
     "gpt_oss": "gpt-oss, in an unquantized copy",
     "granite": "Granite 3",
     "helium": "Helium 1",
     "llama": "Llama 1 to 3.3, TinyLlama, Vicuna, SmolLM 2",
     "mamba": "Mamba",
+    "minicpm3": "MiniCPM3-4B",
     "ministral": "Ministral 8B",
     "mistral": "Mistral 7B, Mistral Nemo",
     "mixtral": "Mixtral 8x7B, 8x22B",
@@ -42,6 +49,7 @@ FAMILIES = {
     "smollm3": "SmolLM 3",
     "stablelm": "StableLM 2",
     "starcoder2": "StarCoder 2",
+    "youtu": "Youtu-LLM",
 }
 
 

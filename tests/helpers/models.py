@@ -36,6 +36,30 @@ EXPERTS = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }
+# Multi-head latent attention: keys and values of all heads are expanded from a latent.
+LATENT = {
+    "q_lora_rank": 12,
+    "kv_lora_rank": 10,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "head_dim": REMOVED,
+    "num_key_value_heads": 4,
+    "rope_interleave": True,
+}
+GROUPED_EXPERTS = {
+    **EXPERTS,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "topk_method": "group_limited_greedy",
+    "first_k_dense_replace": 1,
+    "mlp_layer_types": ["dense"] + ["sparse"] * (LAYERS - 1),
+    "routed_scaling_factor": 1.5,
+}
+# An indexer, which chooses fewer rows than the tests have. With few heads many rows would score 0.
+SPARSE = {"index_topk": 4, "index_n_heads": 32, "index_head_dim": 8}
 GRANITE = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
@@ -137,6 +161,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt_oss": Architecture("gpt_oss", {**ALTERNATING, **EXPERTS}),
     "helium": Architecture("helium"),
     "seed_oss": Architecture("seed_oss"),
+    "deepseek_v2": Architecture("deepseek_v2", {**LATENT, **GROUPED_EXPERTS}),
+    "deepseek_v3": Architecture("deepseek_v3", {**LATENT, **GROUPED_EXPERTS}),
+    "deepseek_v32": Architecture("deepseek_v32", {**LATENT, **GROUPED_EXPERTS, **SPARSE}),
+    "glm_moe_dsa": Architecture("glm_moe_dsa", {**LATENT, **GROUPED_EXPERTS, **SPARSE}),
+    "glm4_moe_lite": Architecture("glm4_moe_lite", {**LATENT, **GROUPED_EXPERTS}),
+    "axk1": Architecture("axk1", {**LATENT, **GROUPED_EXPERTS}),
+    "minicpm3": Architecture("minicpm3", LATENT),
+    "youtu": Architecture("youtu", LATENT),
     "bloom": Architecture("bloom", {"n_layer": LAYERS, "n_head": 4}),
     "mamba": Architecture("mamba", {"state_size": 4, "conv_kernel": 2}),
 }

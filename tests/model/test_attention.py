@@ -48,8 +48,9 @@ def test_attention_of_one_session(
     keys = torch.randn(HEADS, start + count, KEY_DIM, generator=generator)
     values = torch.randn(HEADS, start + count, VALUE_DIM, generator=generator)
     sink = torch.randn(heads, generator=generator) if sinks else None
-    rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window))
-    mask = rule.draw(0, AttentionView(start, count, start, None), heads // HEADS, query)
+    view = AttentionView(start, count, start, None)
+    rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window), [view])
+    mask = rule.draw(0, heads // HEADS, query)
     got = attend(query, keys, values, mask, 0.3, softcap, sink)
     torch.testing.assert_close(
         got, plain_attention(query, keys, values, start, window, softcap, sink)

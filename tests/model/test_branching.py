@@ -77,7 +77,7 @@ def test_a_watch_is_told_of_forwards_and_their_layers(model: PreTrainedModel) ->
     assert watch.told[-1] == "ends"
 
 
-@pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss"])
+@pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss", "minicpm3"])
 def test_keys_and_values_may_be_in_another_dtype(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path)
     branching = BranchingModel.of(model)
@@ -88,13 +88,15 @@ def test_keys_and_values_may_be_in_another_dtype(name: str, tmp_path: Path) -> N
     said = reader.read([TEXT[6], 20, TEXT[7]], stream.admit(0, 6, 7, 3, (1, 2, 2)), [2, 1])
     assert said.dtype == torch.float32
     cache = reader.cache  # type: ignore[attr-defined]
-    assert {tensor.dtype for tensor in cache._keys} == {torch.bfloat16}
+    assert {rows.dtype for rows in cache._rows.values()} == {torch.bfloat16}
     assert cache.copy().dtype == torch.bfloat16
     expected = torch.stack([alone(model, TEXT), alone(model, [*TEXT[:6], 20])])
     assert (said - expected).norm() / expected.norm() < 0.02
 
 
-def test_texts_read_together_do_not_see_each_other(model: PreTrainedModel) -> None:
+@pytest.mark.parametrize("name", ["llama_tied", "deepseek_v3"])
+def test_texts_read_together_do_not_see_each_other(name: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[name].save(tmp_path)
     branching = BranchingModel.of(model)
     assert branching is not None
     texts = [TEXT, TEXT[:3], [30, 31, 32, 33]]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import SpanError
 from swarm.model.cache import BLOCK_TOKENS, KVCache, PackedCache
-from swarm.model.masks import AttentionView
+from swarm.model.masks import AttentionView, NotPackable
 from swarm.wire.token_tree import Placement
 
 HEADS, KEY_DIM, VALUE_DIM = 2, 4, 6
@@ -142,14 +142,58 @@ def test_it_behaves_as_a_list(steps: list[tuple[int, float, set[int]]]) -> None:
         assert values[-1, :, -1].tolist() == [-entry for entry in model]
 
 
-def test_a_packed_row_is_dealt_out_to_its_sessions() -> None:
-    first, second = KVCache(0, 1), KVCache(0, 1)
-    append(first, 3, 0)
-    packed = PackedCache(
-        [first, second], [AttentionView(3, 1, 3, None), AttentionView(0, 2, 0, None)]
-    )
+@pytest.fixture
+def two() -> tuple[list[KVCache], list[AttentionView]]:
+    """Two sessions in one forward: one token behind three, and the first two of another one."""
+    caches = [KVCache(0, 1), KVCache(0, 1)]
+    append(caches[0], 3, 0)
+    return caches, [AttentionView(3, 1, 3, None), AttentionView(0, 2, 0, None)]
+
+
+Two = tuple[list[KVCache], list[AttentionView]]
+
+
+def test_a_packed_row_is_dealt_out_to_its_sessions(two: Two) -> None:
+    packed = PackedCache(*two)
     key, value = states(3, 50)
-    packed.update(key[None], value[None], 0)
-    assert packed.pending is not None
-    assert [keys[0, :, 0].tolist() for keys, _ in packed.pending] == [[0, 1, 2, 50], [51, 52]]
-    assert (first.length, second.length) == (3, 0)
+    returned = packed.update(key[None], value[None], 0)
+    assert [each.shape[2] for each in returned] == [3, 3]
+    sessions = packed.sessions(*returned)
+    assert [keys[0, :, 0].tolist() for keys, _ in sessions] == [[0, 1, 2, 50], [51, 52]]
+    assert [cache.length for cache in two[0]] == [3, 0]
+    packed.update(key[None], value[None], 1)
+    assert packed.sessions(*returned) is sessions  # a layer may attend to an earlier one's
+    with pytest.raises(NotPackable):
+        packed.sessions(returned[0] + 1, returned[1])
+
+
+def test_a_layer_may_change_the_rows_of_all_sessions_before_it_attends_to_them(two: Two) -> None:
+    packed = PackedCache(*two, gathers=True)
+    key, value = states(3, 50)
+    keys, values = packed.update(key[None], value[None], 0)
+    assert keys.shape == (1, HEADS, 6, KEY_DIM)
+    sessions = packed.sessions(2 * keys, values[..., :1])
+    assert [keys[0, :, 0].tolist() for keys, _ in sessions] == [[0, 2, 4, 100], [102, 104]]
+    assert [values[0, :, 0].tolist() for _, values in sessions] == [[0, -1, -2, -50], [-51, -52]]
+    with pytest.raises(NotPackable):
+        packed.sessions(keys[:, :, 1:], values[:, :, 1:])
+
+
+def test_keys_of_an_indexer_are_rows_like_others(two: Two) -> None:
+    caches, views = two
+    new = torch.tensor([[[7.0], [8.0], [9.0]]])
+    with pytest.raises(NotPackable):
+        PackedCache(*two).update_indexer(new, 0)
+    before = torch.tensor([[[1.0], [2.0], [3.0]]])
+    caches[0].place(placement(0))
+    PackedCache(caches[:1], [AttentionView(0, 3, 0, None)]).update_indexer(before, 0)
+    caches[0].advance(3)
+    rows = PackedCache(caches, views, gathers=True).update_indexer(new, 0)
+    assert rows.tolist() == [[[1], [2], [3], [7], [8], [9]]]
+    for cache, count in zip(caches, (1, 2), strict=True):
+        cache.advance(count)
+    caches[0].place(placement(2, 3))  # the third row gives way to the fourth
+    last = AttentionView(2, 1, 2, None)
+    rows = PackedCache(caches[:1], [last]).update_indexer(new[:, 2:], 0)
+    assert rows.tolist() == [[[1], [7], [9]]]
+    assert caches[0].nbytes_per_token == (HEADS * (KEY_DIM + VALUE_DIM) + 1) * 4

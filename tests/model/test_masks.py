@@ -11,7 +11,8 @@ from transformers.masking_utils import (
     sliding_window_overlay,
 )
 
-from swarm.model.masks import AttentionView, MaskRule, NotPackable, keep_rule, matrix
+from swarm.model.attention import keep_rule
+from swarm.model.masks import AttentionView, MaskRule, NotPackable, matrix
 
 NO_PADDING = torch.zeros(1, dtype=torch.long)
 RULES = {
@@ -22,7 +23,7 @@ RULES = {
 
 
 def allowed(name: str, view: AttentionView, repeat: int = 1) -> list[list[bool]]:
-    mask = MaskRule(RULES[name]).draw(0, view, repeat, torch.empty(0))
+    mask = MaskRule(RULES[name], [view]).draw(0, repeat, torch.empty(0))
     if mask is None:
         return [[True] * (view.start + view.count)] * view.count
     assert set(mask.flatten().tolist()) <= {0.0, float("-inf")}
@@ -78,23 +79,47 @@ def test_a_line_is_seen_along_its_rows(name: str, start: int, count: int) -> Non
 
 def test_one_token_that_sees_everything_needs_no_mask() -> None:
     like = torch.empty(0)
-    assert MaskRule(causal_mask_function).draw(0, AttentionView(9, 1, 9, None), 2, like) is None
-    assert MaskRule(RULES["sliding"]).draw(0, AttentionView(9, 1, 9, None), 2, like) is not None
-    assert (
-        MaskRule(causal_mask_function).draw(0, AttentionView(9, 1, 8, matrix([0b10], 2)), 2, like)
-        is not None
-    )
+    line, branch = AttentionView(9, 1, 9, None), AttentionView(9, 1, 8, matrix([0b10], 2))
+    assert MaskRule(causal_mask_function, [line]).draw(0, 2, like) is None
+    assert MaskRule(RULES["sliding"], [line]).draw(0, 2, like) is not None
+    assert MaskRule(causal_mask_function, [branch]).draw(0, 2, like) is not None
 
 
 def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_group() -> None:
-    rule, like = MaskRule(causal_mask_function), torch.empty(0, dtype=torch.bfloat16)
+    like = torch.empty(0, dtype=torch.bfloat16)
     view = AttentionView(2, 3, 2, None)
-    mask = rule.draw(0, view, 2, like)
+    rule = MaskRule(causal_mask_function, [view, view])
+    mask = rule.draw(0, 2, like)
     assert mask is not None
     assert mask.dtype == torch.bfloat16
     assert torch.equal(mask[:3], mask[3:])
-    assert rule.draw(0, view, 2, like) is mask
-    assert rule.draw(1, view, 2, like) is not mask
+    assert rule.draw(0, 2, like) is mask
+    assert rule.draw(1, 2, like) is not mask
+
+
+def test_rows_that_a_token_does_not_choose_are_masked_beside_those_that_it_may_not_see() -> None:
+    view, like = AttentionView(2, 2, 2, None), torch.empty(0)
+    chosen = torch.tensor([[True, False, True, True], [False, True, True, True]])
+    mask = MaskRule(causal_mask_function, [view]).draw(0, 2, like, chosen)
+    assert mask is not None
+    seen = [[True, False, True, False], [False, True, True, True]]
+    assert (mask == 0).tolist() == 2 * seen
+    alone = MaskRule(causal_mask_function, [AttentionView(3, 1, 3, None)])
+    mask = alone.draw(0, 2, like, chosen[1:])
+    assert mask is not None
+    assert (mask == 0).tolist() == 2 * seen[1:]
+
+
+def test_a_layer_may_read_the_mask_of_all_sessions_in_which_none_sees_another() -> None:
+    line, branch = AttentionView(1, 2, 1, None), AttentionView(2, 1, 1, matrix([0b10], 2))
+    rule = MaskRule(causal_mask_function, [line, branch], torch.device("cpu"))
+    assert rule[:, 0, :, :].tolist() == [
+        [
+            [True, True, False, False, False, False],
+            [True, True, True, False, False, False],
+            [False, False, False, True, False, True],
+        ]
+    ]
 
 
 @settings(deadline=None)

@@ -65,7 +65,7 @@ class HeadReader(FeatureReader):
         embedded = self.parts.embedding.rows(tokens).to(self._device, self._dtype)
         self.cache.place(placement)
         view = AttentionView.of(placement, len(tokens), self._device)
-        packed = PackedCache([self.cache], [view])
+        packed = PackedCache([self.cache], [view], gathers=True)
         with running(packed):
             states: Tensor = self.parts.head(
                 embedded[None],
