@@ -1,6 +1,7 @@
 """Turn tokens into text, piece by piece, up to a stop string."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -32,6 +33,12 @@ class Detokenizer:
         self._ids = self._window(context)
         self._text = self._decode(self._ids)
         self._shown = len(self._text)  # characters that have appeared, or belong to the context
+
+    def copy(self) -> "Detokenizer":
+        """Return another one, which goes on from here on its own."""
+        other = copy(self)
+        other._characters = copy(self._characters)
+        return other
 
     def push(self, token_id: int) -> str:
         """Return the text that became certain with this token, perhaps none."""

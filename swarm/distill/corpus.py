@@ -87,21 +87,25 @@ class Corpus:
             with safe_open(part, framework="pt") as opened:
                 fingerprint = (opened.metadata() or {}).get("fingerprint")
             tensors = load_file(part)
-            tokens = tensors["tokens"].long()
+            tokens = tensors["tokens"].long().flatten()
             states = tensors["states"]
-            starts = [0, *tensors["ends"].tolist()]
-            prompts = tensors["prompts"].tolist()
+            ends = tensors["ends"].flatten().tolist()
+            prompts = tensors["prompts"].flatten().tolist()
         except (SafetensorError, OSError, KeyError) as error:
-            problem = f"{part} cannot be read ({error}); delete it, or give another folder"
-            raise ConfigError("out", problem) from None
-        fits = states.shape == (len(tokens), self._hidden) and starts[-1] == len(tokens)
-        if fingerprint != self._fingerprint or not fits:
+            raise _unreadable(part, str(error)) from None
+        if fingerprint != self._fingerprint or states.shape[1:] != (self._hidden,):
             problem = f"{self.folder} holds texts of another target; give another folder"
             raise ConfigError("out", problem)
-        return [
-            Text(tokens[start:end], states[start:end], prompt)
-            for start, end, prompt in zip(starts, starts[1:], prompts)  # noqa: B905
-        ]
+        if not len(tokens) == len(states) == max(ends, default=0) or len(ends) != len(prompts):
+            raise _unreadable(part, "its tensors have lengths that do not fit each other")
+        bounds = list(zip([0, *ends], ends, prompts, strict=False))  # the last end begins no text
+        if not all(0 <= prompt <= end - start for start, end, prompt in bounds):
+            raise _unreadable(part, "a text in it ends before its prompt does")
+        return [Text(tokens[start:end], states[start:end], prompt) for start, end, prompt in bounds]
+
+
+def _unreadable(part: Path, why: str) -> ConfigError:
+    return ConfigError("out", f"{part} cannot be read ({why}); delete it, or give another folder")
 
 
 def sixteen_bits(states: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from swarm.distill.texts import Text
 from swarm.distill.trainable_head import TrainableHead
 from swarm.distill.unroll import Rollouts, unroll
 from swarm.errors import ConfigError
+from swarm.model.branching import context_of
 from swarm.model.drafts.draft import AS_IT_IS
 from swarm.model.drafts.loading import load_draft
 
@@ -89,7 +90,8 @@ def _measured(head: TrainableHead, batch: Batch, frozen: Frozen, lags: int) -> B
 def measure_draft(name: str, texts: Sequence[Text], lags: int, vocab: int) -> tuple[ByLag, int]:
     """Return the same for an independent draft model, and how many weights it reads a token.
 
-    Its chances do not depend on the lag: it reads the tokens alone.
+    Its chances do not depend on the lag: it reads the tokens alone. Of texts that are longer than
+    its context, it reads the beginning.
 
     Args:
         vocab: tokens that the target has.
@@ -104,8 +106,9 @@ def measure_draft(name: str, texts: Sequence[Text], lags: int, vocab: int) -> tu
         raise ConfigError("compare", problem)
     counts = ByLag((0,) * (lags + 1))
     for text in texts:
-        choices = loaded.model(text.tokens[None]).logits[0].argmax(-1)
-        right = choices[1:-1] == text.tokens[2:]
+        tokens = text.tokens[: context_of(loaded.model)]
+        choices = loaded.model(tokens[None]).logits[0].argmax(-1)
+        right = choices[1:-1] == tokens[2:]
         runs = right[max(text.prompt - 1, 0) :]
         if len(runs) >= lags:
             counts += ByLag.of(runs.unfold(0, lags, 1))

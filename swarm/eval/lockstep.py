@@ -9,6 +9,7 @@ does, window by window.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -123,11 +124,31 @@ class _Reading:
 
 
 @dataclass(eq=False)
+class _Spelling:
+    """The text of the new tokens, up to a stop string."""
+
+    tokens: Detokenizer
+    stops: StopStrings
+    text: str = ""
+
+    def push(self, token: int) -> None:
+        self.text += self.stops.push(self.tokens.push(token))
+
+    def whole(self) -> str:
+        """Return the text with all that was held back. Call it once, at the end."""
+        return self.text + self.stops.push(self.tokens.flush()) + self.stops.flush()
+
+    def copy(self) -> "_Spelling":
+        return _Spelling(self.tokens.copy(), copy(self.stops), self.text)
+
+
+@dataclass(eq=False)
 class _Branch:
     """A text, and the writers that have written it so far."""
 
     task: Assignment[Writer]
     tokens: list[int]  # the prompt's included
+    spelling: _Spelling
     target: _Reading
     draft: _Reading | None
     writers: list[Writer] = field(default_factory=list)
@@ -138,7 +159,8 @@ class _Branch:
 
     def copy(self) -> "_Branch":
         draft = None if self.draft is None else self.draft.copy()
-        return _Branch(self.task, list(self.tokens), self.target.copy(), draft)
+        spelling = self.spelling.copy()
+        return _Branch(self.task, list(self.tokens), spelling, self.target.copy(), draft)
 
 
 class Lockstep:
@@ -173,7 +195,9 @@ class Lockstep:
             own = [*vocabulary.opening, *vocabulary.encode(prompt)]
             draft = _Reading(self.draft.new_cache(), own)
         target = _Reading(self.target.new_cache(), list(prompt))
-        return _Branch(task, prompt, target, draft, list(task.writers))
+        detokenizer = Detokenizer(self.models.tokenizer, prompt)
+        spelling = _Spelling(detokenizer, StopStrings(task.stop))
+        return _Branch(task, prompt, spelling, target, draft, list(task.writers))
 
     def _guess(self, branches: Sequence[_Branch]) -> list[Drafted | None]:
         """Return the draft's choice at the end of each text where a writer wants it."""
@@ -216,6 +240,7 @@ class Lockstep:
     def _append(self, branch: _Branch, token: int, writers: list[Writer]) -> bool:
         """Append a token to a text; return whether the text goes on."""
         branch.tokens.append(token)
+        branch.spelling.push(token)
         branch.writers = writers
         branch.target.unread.append(token)
         if branch.draft is not None and self.models.draft is not None:
@@ -229,18 +254,11 @@ class Lockstep:
 
     def _ended(self, branch: _Branch) -> EndedText | None:
         """Return the whole text if the last token ends it, else None."""
-        stopped = branch.tokens[-1] in self._stop_ids
-        if branch.left and not stopped and not branch.task.stop:
-            return None
-        new = branch.tokens[len(branch.task.prompt) :]
-        spelling = Detokenizer(self.models.tokenizer, branch.task.prompt)
-        stops = StopStrings(branch.task.stop)
-        text = "".join(stops.push(spelling.push(token)) for token in new)
-        stopped = stopped or stops.found
+        stopped = branch.tokens[-1] in self._stop_ids or branch.spelling.stops.found
         if branch.left and not stopped:
             return None
-        text += stops.push(spelling.flush()) + stops.flush()
-        return EndedText(tuple(new), text, "stop" if stopped else "length")
+        new = tuple(branch.tokens[len(branch.task.prompt) :])
+        return EndedText(new, branch.spelling.whole(), "stop" if stopped else "length")
 
 
 def _read(model: BranchingModel, readings: Sequence[_Reading]) -> Tensor:

@@ -34,6 +34,11 @@ class ForwardWatch(Protocol):
         ...
 
 
+def context_of(model: PreTrainedModel) -> int:
+    """Return the positions that a model was made for."""
+    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+
+
 class BranchingModel:
     """Gives each token of a tree the logits that its own path alone gives.
 
@@ -59,7 +64,7 @@ class BranchingModel:
         self._model.config._attn_implementation = PACKED
         self.device = model.device
         self.known: int = model.get_input_embeddings().weight.shape[0]
-        self.context: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+        self.context = context_of(model)
         self._layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
         self.watch: ForwardWatch | None = None
         self.cache_dtype: torch.dtype | None = None

@@ -159,6 +159,19 @@ def test_a_token_costs_the_same_however_long_the_text_is(tokenizer):
     assert max(lengths) == CONTEXT + 1
 
 
+def test_a_copy_goes_on_by_itself(made):
+    for tokenizer in made.values():
+        ids, other = ids_of(tokenizer, "naïve 日本 café"), ids_of(tokenizer, "日 end")
+        for cut in range(len(ids) + 1):  # also within a character
+            texts = Detokenizer(tokenizer)
+            begun = "".join(map(texts.push, ids[:cut]))
+            copied = texts.copy()
+            rest = "".join(map(texts.push, ids[cut:])) + texts.flush()
+            assert begun + rest == whole(tokenizer, ids)
+            rest = "".join(map(copied.push, other)) + copied.flush()
+            assert begun + rest == whole(tokenizer, ids[:cut] + other)
+
+
 def test_the_context_is_not_repeated(tokenizer):
     context = ids_of(tokenizer, "Problem: " * 20 + TEXT)
     assert "".join(stream(tokenizer, ids_of(tokenizer, " so 3."), context)) == " so 3."

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from swarm.distill.corpus import Corpus, sixteen_bits
 from swarm.distill.texts import Text
@@ -45,6 +46,30 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part = tmp_path / "part-000000.safetensors"
     part.write_bytes(part.read_bytes()[:40])
     with pytest.raises(ConfigError, match=r"part-000000.safetensors cannot be read .*delete it"):
+        Corpus(tmp_path, FINGERPRINT, HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("prompts", [2], "lengths that do not fit"),
+        ("prompts", [2, 1, 1], "lengths that do not fit"),
+        ("ends", [5, 7], "lengths that do not fit"),
+        ("tokens", [1, 2], "lengths that do not fit"),
+        ("prompts", [2, 4], "ends before its prompt"),
+        ("prompts", [-1, 1], "ends before its prompt"),
+        ("ends", [8, 8], "ends before its prompt"),
+    ],
+)
+def test_a_part_whose_tensors_do_not_fit_each_other_is_named(
+    name: str, values: list[int], words: str, tmp_path: Path
+) -> None:
+    Corpus(tmp_path, FINGERPRINT, HIDDEN).append([text(5, 2), text(3, 1)])
+    part = tmp_path / "part-000000.safetensors"
+    tensors = load_file(part)
+    tensors[name] = torch.tensor(values, dtype=tensors[name].dtype)
+    save_file(tensors, part, {"fingerprint": FINGERPRINT})
+    with pytest.raises(ConfigError, match=f"part-000000.safetensors cannot be read .*{words}"):
         Corpus(tmp_path, FINGERPRINT, HIDDEN)
 
 

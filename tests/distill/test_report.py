@@ -1,9 +1,13 @@
 """Chances by lag out of right and wrong drafts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from swarm.distill.report import ByLag
+from helpers.models import VOCAB, Architecture
+from swarm.distill.report import ByLag, measure_draft
+from swarm.distill.texts import Text
 
 
 def test_chances_are_of_runs_in_which_all_before_was_right() -> None:
@@ -22,3 +26,11 @@ def test_counts_add_up() -> None:
 def test_nothing_measured_has_no_chances() -> None:
     assert ByLag((0, 0, 0)).chances == (0.0, 0.0)
     assert ByLag((0, 0, 0)).alpha == 0.0
+
+
+def test_a_draft_reads_no_text_beyond_its_context(tmp_path: Path) -> None:
+    Architecture("gpt2", {"max_position_embeddings": 16}).save(tmp_path)  # 16 learned positions
+    text = Text(torch.arange(40), torch.zeros(40, 1), prompt=4)
+    measured, weights = measure_draft(str(tmp_path), [text], lags=2, vocab=VOCAB)
+    assert measured.reached[0] == 16 - 4 - 2
+    assert weights > 0

@@ -159,6 +159,19 @@ def test_writers_that_agree_share_a_forward(engine, monkeypatch):
     assert set(read) == {1}
 
 
+def test_a_stop_string_is_looked_for_in_what_is_new(engine, monkeypatch):
+    decoded = []
+    decode = type(engine.models.tokenizer).decode
+
+    def counted(tokenizer, ids, **options):
+        decoded.append(len(ids))
+        return decode(tokenizer, ids, **options)
+
+    monkeypatch.setattr(type(engine.models.tokenizer), "decode", counted)
+    ((sample,),) = engine.decode(PROMPTS[:1], [0], Decoding((PLAIN,), 0.0, NEW, ("nowhere",)))
+    assert len(decoded) <= 5 * len(sample.token_ids)
+
+
 def test_models_that_read_one_text_at_a_time_are_evaluated_too(engine, monkeypatch):
     how = Decoding((PLAIN, ruled("adaptive", 8)), 0.0, 20)
     together = engine.decode(PROMPTS[:1], [0], how)
