@@ -5,6 +5,7 @@ the layers, and to the head if it runs behind them; some belong to both.
 """
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +155,8 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
 def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
     """Return the configuration for a decoder with only the layers [first, last).
 
-    Every list with one entry a layer is sliced. The layers themselves keep the whole configuration.
+    Every list with one entry a layer is sliced, also one that the configuration works out from the
+    number of a layer (Jamba). The layers themselves keep the whole configuration.
     """
     num_layers = int(config.num_hidden_layers)
     narrowed = copy.copy(config)
@@ -164,7 +166,24 @@ def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
         if isinstance(value, (list, tuple)) and len(value) == num_layers:
             fields[key] = value[first:last]
     fields[narrowed.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = last - first
+    worked_out = {
+        name: value[first:last] for name, value in _properties(config) if len(value) == num_layers
+    }
+    if worked_out:
+        narrowed.__class__ = type(type(config).__name__, (type(config),), worked_out)
     return narrowed
+
+
+def _properties(config: PreTrainedConfig) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the lists and tuples that a configuration's class works out, by their names."""
+    for name in set(dir(type(config))).difference(dir(PreTrainedConfig)):
+        if isinstance(getattr(type(config), name, None), property):
+            try:
+                value = getattr(config, name)
+            except Exception:  # it may only make sense for other models of the class
+                continue
+            if isinstance(value, (list, tuple)):
+                yield name, value
 
 
 class LayersStandIn(nn.Module):

@@ -32,6 +32,11 @@ def running(packed: PackedCache) -> Iterator[None]:
         _running.reset(token)
 
 
+def running_now() -> PackedCache | None:
+    """Return the cache of the forward that runs in this thread, if one does."""
+    return _running.get(None)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -1,14 +1,21 @@
-"""What layers keep of tokens: a `KVCache` for each session, a `PackedCache` for one forward."""
+"""What layers keep of tokens: a `KVCache` for each session, a `PackedCache` for one forward.
 
+Of most layers that is keys and values, one row a token; of recurrent layers it is a state.
+"""
+
+import sys
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import Cache
 
 from swarm.errors import SpanError
 from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
+from swarm.model.recurrent.interface import StateAccess
+from swarm.model.recurrent.states import States
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
@@ -32,6 +39,8 @@ class KVCache:
 
     Args:
         dtype: of all rows; None for that in which they are computed.
+        states: of recurrent layers, if there are any. A rollback to a row between two of them makes
+            the next forward begin before that row: see `begins`.
     """
 
     def __init__(
@@ -40,15 +49,22 @@ class KVCache:
         last: int,
         limit: int = MAX_SESSION_TOKENS,
         dtype: torch.dtype | None = None,
+        states: States | None = None,
     ) -> None:
         self.first = first
         self.last = last
         self.limit = limit
         self.dtype = dtype
         self.length = 0
+        self.states = states
         self._placed: Placement | None = None  # the last placement, until `advance`
         # By layer, as the model counts them, and name: [heads, room, width].
         self._rows: dict[tuple[int, str], torch.Tensor] = {}
+
+    @property
+    def begins(self) -> int:
+        """The row where the next forward has to begin: at the newest state, or behind all rows."""
+        return self.length if self.states is None else self.states.row
 
     def fits(self, placement: Placement, count: int = 0) -> bool:
         """Return whether the placement's rows are there, with `count` more within the limit."""
@@ -58,6 +74,8 @@ class KVCache:
         kept = 0 <= moved_to <= start <= self.length and all(
             moved_to < row < self.length for row in keep
         )
+        if self.states is not None:
+            kept = kept and not keep and self.states.reaches(start)
         return (kept or placement is self._placed) and start + count <= self.limit
 
     def place(self, placement: Placement) -> None:
@@ -85,11 +103,20 @@ class KVCache:
                 moving = [tensor.index_select(1, rows) for tensor in written]
                 for tensor, moved in zip(written, moving, strict=True):
                     tensor[:, start - len(keep) : start] = moved
+        if self.states is not None:
+            self.states.place(start, placement.trunk)
         self.length = start
         self._placed = placement
 
-    def advance(self, tokens: int) -> None:
-        """Make the `tokens` rows that every layer has written part of the session."""
+    def advance(self, tokens: int, inputs: torch.Tensor | None = None) -> None:
+        """Make the `tokens` rows that every layer has written part of the session.
+
+        Args:
+            inputs: of these rows, [tokens(, hidden)]; needed where there are states.
+        """
+        if self.states is not None:
+            assert inputs is not None  # a rollback may need them again
+            self.states.advance(inputs)
         self.length += tokens
         self._placed = None
 
@@ -100,26 +127,27 @@ class KVCache:
         return self.append(layer, KEYS, key), self.append(layer, VALUES, value)
 
     def append(self, layer: int, name: str, new: torch.Tensor) -> torch.Tensor:
-        """Store rows [heads, n, width] of absolute `layer` after `length` rows.
+        """Store rows [heads, n, width] of absolute `layer` from row `begins` on.
 
         Until `advance` the new rows do not count: a forward that fails half-way leaves the session
         as it was.
 
         Returns:
-            A view of all rows of this name up to the last new one, [heads, length + n, width].
+            A view of all rows of this name up to the last new one, [heads, begins + n, width].
         """
         key = (layer, name)
-        end = self.length + new.shape[1]
+        end = self.begins + new.shape[1]
         rows = self._rows.get(key)
         if rows is None or rows.shape[1] < end:
             rows = self._rows[key] = self._grown(rows, new, end)
         rows = rows[:, :end]
-        rows[:, self.length :] = new
+        rows[:, self.begins :] = new
         return rows
 
     def copy(self) -> "KVCache":
         """Return a cache that holds the same rows, for a text that parts from this one's."""
-        same = KVCache(self.first, self.last, self.limit, self.dtype)
+        states = None if self.states is None else self.states.copy()
+        same = KVCache(self.first, self.last, self.limit, self.dtype, states)
         same.length = self.length
         same._rows = {key: rows.clone() for key, rows in self._rows.items()}
         return same
@@ -127,7 +155,8 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Memory held, room for growth included."""
-        return sum(rows.nbytes for rows in self._rows.values())
+        held = sum(rows.nbytes for rows in self._rows.values())
+        return held + (0 if self.states is None else self.states.nbytes)
 
     @property
     def nbytes_per_token(self) -> int:
@@ -146,7 +175,7 @@ class KVCache:
         return grown
 
 
-class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
+class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is untyped here
     """The cache that layers use in one forward over the tokens of several sessions.
 
     The packed row holds `views[i].count` tokens of `caches[i]`, side by side. `update` stores the
@@ -167,7 +196,9 @@ class PackedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.offloading = False
         self.caches = caches
         self.views = views
-        self.counts = [view.count for view in views]
+        StateAccess.__init__(
+            self, [cache.states for cache in caches], [view.count for view in views]
+        )
         self.row_counts = [view.start + view.count for view in views]
         self._gathers = gathers
         # By the keys that `update` returned: as long as a layer holds these, another may use them.
@@ -246,3 +277,14 @@ def _side_by_side(sessions: Sequence[torch.Tensor], dtype: torch.dtype) -> torch
     """Return [1, heads, all rows, width], one session after the other."""
     rows = sessions[0] if len(sessions) == 1 else torch.cat(list(sessions), dim=1)
     return rows.unsqueeze(0).to(dtype)
+
+
+def packed_cache_of(decoder: nn.Module) -> type[PackedCache]:
+    """Return the class of caches for a decoder, which may ask for a kind of its own (MiniMax)."""
+    module = type(decoder).__module__
+    own = tuple(
+        each
+        for each in vars(sys.modules[module]).values()
+        if isinstance(each, type) and issubclass(each, Cache) and each.__module__ == module
+    )
+    return type("PackedCache", (PackedCache, *own), {}) if own else PackedCache

@@ -1,7 +1,9 @@
 """A span: some consecutive decoder layers, run for many sessions at once."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -9,13 +11,15 @@ from torch import nn
 
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
-from swarm.model.attention import PACKED, running
-from swarm.model.cache import KVCache, PackedCache
+from swarm.model.attention import PACKED, running, running_now
+from swarm.model.cache import KVCache, PackedCache, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
+from swarm.model.recurrent.mixers import Mixers, find_mixers
+from swarm.model.recurrent.states import States
 from swarm.model.taps import TapHooks, Taps
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
@@ -26,6 +30,7 @@ TOLERANCE = 1e-3
 ROUGH_TOLERANCE = 0.1  # in 16 bits, where two correct ways of attending differ visibly
 # Rotary embeddings that turn a whole row by its largest position.
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+CACHE_ARGUMENTS = ("past_key_values", "cache_params")  # names that decoders give it
 # Exceptions of a model's own code, when it runs in a way that it was not made for.
 FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 
@@ -50,6 +55,20 @@ class Work:
         positions = tuple(range(start, start + inputs.shape[0]))
         return cls(cache, inputs, Placement(start, (), positions, trunk=start, sees=None))
 
+    def with_replay(self) -> "Work":
+        """Return the work with the rows before it that have to be computed once more.
+
+        These are on a line: only there a cache begins before the rows that it holds.
+        """
+        states = self.cache.states
+        replayed = None if states is None else states.replayed()
+        if replayed is None:
+            return self
+        row = self.cache.begins
+        positions = (*range(row, row + len(replayed)), *self.placement.positions)
+        inputs = torch.cat([replayed, self.inputs.to(replayed.dtype)])
+        return Work(self.cache, inputs, Placement(row, (), positions, row, sees=None), self.taps)
+
 
 @dataclass(frozen=True)
 class _Route:
@@ -68,12 +87,17 @@ class Span:
 
     Attributes:
         packs: whether sessions share one forward; if not, `forward` runs them one after another.
+        recurrent: whether some layers keep states, which a text can roll back to but not cut.
+        stepwise: whether these layers read one token at a time once they have a state.
         taps: whether it catches outputs of its layers on request.
         nbytes: memory of the weights.
         nbytes_per_token: memory of one cached position in all layers.
+        nbytes_of_states: memory of all states of one session at one row.
     """
 
     taps = True
+    recurrent = False
+    nbytes_of_states = 0
 
     def __init__(
         self, model: nn.Module, decoder: str, layers: str, first: int, last: int, config: Any
@@ -91,8 +115,16 @@ class Span:
         self.nbytes_per_token = 0
         self.packs = True
         self._gathers = False  # see PackedCache; only where layers do not run packed otherwise
+        self._model = model
         self._decoder: Any = model.get_submodule(decoder)
         self._config: Any = self._decoder.config
+        self._packed_cache = packed_cache_of(self._decoder)
+        accepted = signature(self._decoder.forward).parameters
+        self._cache_argument = next(
+            filter(accepted.__contains__, CACHE_ARGUMENTS), CACHE_ARGUMENTS[0]
+        )
+        self._mixers = Mixers((), running_now)
+        self._layers_path = layers
         self._layers_name = layers.rpartition(".")[2]
         self._layers: Any = model.get_submodule(layers)
         self._tap_hooks = TapHooks(self._layers, self.hidden_size)
@@ -149,7 +181,7 @@ class Span:
         The same models branch that pack: others make their own masks, or turn a row by its largest
         position, by which one branch would change another.
         """
-        return self.packs
+        return self.packs and not self.recurrent
 
     def new_cache(
         self, first: int | None = None, last: int | None = None, limit: int = MAX_SESSION_TOKENS
@@ -160,7 +192,8 @@ class Span:
         it has to run the same ones every time.
         """
         route = self._route(first, last)
-        return KVCache(route.first, route.last, limit)
+        states = States() if self.recurrent else None
+        return KVCache(route.first, route.last, limit, states=states)
 
     def forward(
         self, batch: Sequence[Work], first: int | None = None, last: int | None = None
@@ -180,14 +213,16 @@ class Span:
         self._check(batch, route)
         for work in batch:
             work.cache.place(work.placement)
+        whole = [work.with_replay() for work in batch]
         with torch.inference_mode():
             if self.packs:
-                outputs = self._run(route, batch)
+                outputs = self._run(route, whole)
             else:
-                outputs = [self._run(route, [work])[0] for work in batch]
+                outputs = [self._run(route, [work])[0] for work in whole]
         for work in batch:
-            work.cache.advance(work.inputs.shape[0])
-        return outputs
+            work.cache.advance(work.inputs.shape[0], work.inputs)
+        sizes = [work.inputs.shape[0] for work in batch]
+        return [output[-size:] for output, size in zip(outputs, sizes, strict=True)]
 
     def once(
         self, inputs: torch.Tensor, first: int | None = None, last: int | None = None
@@ -200,8 +235,16 @@ class Span:
             positions = torch.arange(len(inputs), device=self.device)
             return self._forward(self._route(first, last), inputs.to(self.device), positions, None)
 
-    def choose_attention(self, name: str) -> None:
+    @property
+    def stepwise(self) -> bool:
+        return self._mixers.stepwise
+
+    def choose_attention(self, name: str, stepwise: bool = False) -> None:
         """Use packed attention if it gives what the model's own attention gives, else the latter.
+
+        Args:
+            stepwise: whether layers that keep states must read one token at a time, as it was found
+                of a miniature: in 16 bits the difference may be too small to see.
 
         Raises:
             UnsupportedModel: about the model of this ``name``, if chunks do not give what one piece
@@ -214,12 +257,8 @@ class Span:
             inputs = torch.randint(self.vocab_size, (CHECK_TOKENS,), generator=generator)
         try:
             expected = self.once(inputs)
-            why = None
-            for self.packs, self._gathers in ((True, False), (True, True), (False, False)):
-                self._attend_by(PACKED if self.packs else MODELS_OWN_ATTENTION)
-                why = self._differs(inputs, expected)
-                if not why:
-                    break
+            self._find_mixers(inputs)
+            why = self._first_that_fits(inputs, expected, stepwise)
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
@@ -229,6 +268,23 @@ class Span:
             raise UnsupportedModel(name, why)
         if turns_by_length(self._config):
             self.packs = False
+
+    def _first_that_fits(
+        self, inputs: torch.Tensor, expected: torch.Tensor, stepwise: bool
+    ) -> str | None:
+        """Choose the fastest way to run that is right; return what is wrong with the last, if all.
+
+        The layers get the rows of new tokens, or of all; else sessions run one after another.
+        """
+        why = None
+        for self.packs, self._gathers in ((True, False), (True, True), (False, False)):
+            self._attend_by(PACKED if self.packs else MODELS_OWN_ATTENTION)
+            for steps in (stepwise, True) if self.recurrent and not stepwise else (stepwise,):
+                self._mixers.stepwise = steps
+                why = self._differs(inputs, expected)
+                if not why:
+                    return None
+        return why
 
     def _check(self, batch: Sequence[Work], route: _Route) -> None:
         shape = (self.hidden_size,) if route.first else ()
@@ -259,7 +315,7 @@ class Span:
         views = [
             AttentionView.of(work.placement, work.inputs.shape[0], self.device) for work in batch
         ]
-        packed = PackedCache([work.cache for work in batch], views, self._gathers)
+        packed = self._packed_cache([work.cache for work in batch], views, self._gathers)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
         own = [position for work in batch for position in work.placement.positions]
         positions = upload(torch.tensor(own), self.device)
@@ -292,7 +348,7 @@ class Span:
             decoder(
                 **{key: inputs},
                 position_ids=positions.unsqueeze(0),
-                past_key_values=packed,
+                **{self._cache_argument: packed},
                 use_cache=packed is not None,
             )
             output = self._output
@@ -339,6 +395,18 @@ class Span:
 
             exit_.register_forward_hook(catch)
 
+    def _find_mixers(self, inputs: torch.Tensor) -> None:
+        """Find the modules that keep states, and make each run on one session at a time."""
+
+        def run(states: States) -> None:
+            cache = KVCache(self.first, self.last, states=states)
+            with suppress(NotPackable, *FAILURES):  # what that is about, the check will find
+                self.forward([Work.behind(cache, inputs)])
+
+        mixers = find_mixers(self._model, self._layers_path, run)
+        self.recurrent = bool(mixers)
+        self._mixers = Mixers(mixers, running_now)
+
     def _attend_by(self, implementation: str) -> None:
         self._config._attn_implementation = implementation
         self._routes.clear()
@@ -358,17 +426,34 @@ class Span:
                 chunk = _beside(inputs[:1], chunk)
             outputs = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])
             rest = outputs[1][-len(inputs) + cut :]
+            if self.recurrent:
+                rest = torch.cat([rest[:-1], self._rolled_back(cache, neighbour, inputs)])
         except (NotPackable, *FAILURES) as error:
             if not self.packs:
                 raise
             return f"it does not run packed ({error})"
         self.nbytes_per_token = cache.nbytes_per_token
+        if cache.states is not None:
+            self.nbytes_of_states = cache.states.nbytes_each
         difference = torch.cat([start, rest]).float() - expected.float()
         error_norm = difference.norm() / expected.float().norm()
         if not error_norm <= (TOLERANCE if self.dtype == torch.float32 else ROUGH_TOLERANCE):
             how = f"relative error {error_norm:.2g}"
             return f"its layers give another result in chunks than in one piece ({how})"
         return None
+
+    def _rolled_back(
+        self, cache: KVCache, neighbour: KVCache, inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the last token's output once more, after a rollback between two states.
+
+        The neighbour reads as many tokens as the cache then does, so both are one batch.
+        """
+        last = len(inputs) - 1
+        trunk = CHECK_TOKENS * 2 // 3
+        again = Work(cache, inputs[last:], Placement(last, (), (last,), trunk, sees=None))
+        beside = Work.behind(neighbour, inputs[:2])
+        return self.forward([again, beside])[0]
 
 
 def _beside(branch: torch.Tensor, work: Work) -> Work:

@@ -94,9 +94,9 @@ def test_a_damaged_model_is_told_before_the_network(
 @pytest.fixture
 def unsupported(tmp_path: Path) -> str:
     """Save a valid model of a class that cannot be served."""
-    ARCHITECTURES["mamba"].save(tmp_path / "mamba")
-    tokenizer_of(WORDS).save_pretrained(tmp_path / "mamba")
-    return str(tmp_path / "mamba")
+    ARCHITECTURES["xlstm"].save(tmp_path / "xlstm")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "xlstm")
+    return str(tmp_path / "xlstm")
 
 
 async def test_a_model_of_an_unsupported_class_is_told_before_the_network(

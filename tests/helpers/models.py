@@ -170,7 +170,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "minicpm3": Architecture("minicpm3", LATENT),
     "youtu": Architecture("youtu", LATENT),
     "bloom": Architecture("bloom", {"n_layer": LAYERS, "n_head": 4}),
-    "mamba": Architecture("mamba", {"state_size": 4, "conv_kernel": 2}),
+    "xlstm": Architecture("xlstm"),
 }
 
 # Architectures whose sessions cannot share one forward, and why. They are served one after another.
@@ -183,8 +183,5 @@ UNPACKED: dict[str, str] = {
 
 # Architectures that cannot be served at all, and why.
 UNSUPPORTED: dict[str, str] = {
-    "mamba": (
-        "it has a state instead of keys and values, and a state cannot be rolled back to any"
-        " position"
-    ),
+    "xlstm": "its parts before and after the layers cannot be told apart",
 }

@@ -102,7 +102,7 @@ def test_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("model_type", ["ctrl", "jamba"])
+@pytest.mark.parametrize("model_type", ["ctrl"])
 def test_a_model_whose_parts_do_not_add_up_is_refused(model_type: str) -> None:
     config = AutoConfig.for_model(model_type)
     with pytest.raises(UnsupportedModel, match="do not give what the whole model gives"):
