@@ -15,7 +15,9 @@ from peers.compute.scheduler import MAX_BATCH_TOKENS
 from swarm.errors import LocalError
 from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.fit import check_fit
 from swarm.model.quantization import Quantization, Shape
+from swarm.model.stored.forms import CHUNK, GPU_CHUNK
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -29,6 +31,9 @@ MARGIN = 0.1
 # loaded at first use.
 OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
 FLOAT_BYTES = 4
+# Of each published weight while it is widened: codes, float32, and the dtype of the computation.
+WIDENING_BYTES = 16
+MOST_WIDENED = {"cpu": 8 * CHUNK, "cuda": GPU_CHUNK}  # at a time; rows of blocks are wide
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -87,6 +92,7 @@ class Needs:
         """Work out from the model's skeleton and configuration. Raise UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
         quantization = checkpoint.quantization
+        packing = check_fit(checkpoint, anatomy) if checkpoint.is_packed else None
         scratch_bytes = quantization.scratch_bytes if quantization else 0
         quantized = (
             (shape for linears in anatomy.layer_linears for shape in linears)
@@ -107,18 +113,25 @@ class Needs:
         )
         by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
         rows = MAX_FRAME_TOKENS * heads
+        layer_bytes = [
+            _layer_bytes(numel, linears, size, quantization)
+            for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
+        ]
+        largest = anatomy.largest_numel
+        if packing is not None:
+            largest = packing.largest_plain
+            for layer, (numel, nbytes) in enumerate(packing.layers):
+                layer_bytes[layer] += nbytes - numel * size
+            widest = min(packing.largest, MOST_WIDENED.get(device.type, packing.largest))
         return cls(
-            layer_bytes=tuple(
-                _layer_bytes(numel, linears, size, quantization)
-                for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
-            ),
+            layer_bytes=tuple(layer_bytes),
             entry_bytes=anatomy.embedding_numel * size,
-            loading_bytes=max(anatomy.largest_numel * FLOAT_BYTES, widest * scratch_bytes),
+            loading_bytes=max(largest * FLOAT_BYTES, widest * scratch_bytes),
             cache_bytes=2 * kv_heads * head_dim * size,
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
             # A quantized weight is made as wide as what is computed with it, one at a time.
             batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES
-            + widest * size,
+            + widest * (size if quantization else WIDENING_BYTES),
             # Scores that are worked out by hand, one by one, are there several times over; else
             # only the mask is.
             position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),

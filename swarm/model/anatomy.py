@@ -78,6 +78,9 @@ def study(checkpoint: Checkpoint) -> Anatomy:
     model = skeleton(checkpoint.name, checkpoint.config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)
+    if checkpoint.quantization is not None and checkpoint.is_packed:
+        why = "its weights are quantized by their publisher, and are served in these bits alone"
+        raise UnsupportedModel(checkpoint.name, why)
     layers = list(model.get_submodule(find_layers(model, checkpoint.name, checkpoint.config)))
     weights = [dict(layer.named_parameters()) for layer in layers]
     layer_numel = tuple(sum(parameter.numel() for parameter in layer.values()) for layer in weights)

@@ -22,7 +22,6 @@ from swarm.model.folder import (
     CONFIG_FILE,
     GENERATION_FILE,
     Stored,
-    check_plain,
     check_sizes,
     folder_of,
     read_json,
@@ -30,6 +29,9 @@ from swarm.model.folder import (
 )
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import CheckpointSource, Folder, Hub
+from swarm.model.stored.method import find_method
+from swarm.model.stored.weight import PackedWeight
+from swarm.model.stored.weights import Weights
 from swarm.wire.fields import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
@@ -65,12 +67,16 @@ class Checkpoint:
         self.quantization = quantization
         self._source = source
         self._raw_config = source.config()
-        check_plain(name, self._raw_config, source.files)
+        self._method = find_method(
+            name, self._raw_config, source.files, lambda file: read_json(name, source.fetch(file))
+        )
         check_sizes(name, self._raw_config)
         with explained(lambda why: _unreadable(name, why)):
             config = source.read_config()
             self.config: PreTrainedConfig = config.get_text_config(decoder=True)
         self.wrapper: str | None = None if self.config is config else config.model_type
+        if hasattr(self.config, "quantization_config"):  # or the loader would quantize as it can
+            del self.config.quantization_config
         for field, most in MOST.items():
             _check_size(name, self.config, field, most)
 
@@ -173,15 +179,25 @@ class Checkpoint:
         return _digest([config, [[file, self._source.sha256(file)] for file in files]])
 
     def tensor_names(self) -> list[str]:
-        return sorted(self._weight_map)
+        """Return the names of all weights; one that is stored as several tensors has one name."""
+        return sorted(self._weights.files)
 
     def file_of(self, name: str) -> str:
-        """Return the file that holds a tensor. Raises KeyError for an unknown name."""
-        return self._weight_map[name]
+        """Return the file that holds a weight. Raises KeyError for an unknown name."""
+        return self._weights.files[name]
 
     def stored(self) -> Mapping[str, Stored]:
-        """Return how tensors lie in their files: all of a folder's, none of a hub model's."""
-        return self._source.stored()
+        """Return how weights lie in their files: all of a folder's, none of a hub model's."""
+        return self._weights.stored
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its publisher has quantized any of its weights."""
+        return self._weights.packed
+
+    def packed(self) -> Mapping[str, PackedWeight]:
+        """Return how the weights are stored that are packed, as far as `stored` knows them."""
+        return self._weights.outlines
 
     def load(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Read exactly these tensors, in their stored dtypes.
@@ -192,12 +208,17 @@ class Checkpoint:
         return {name: self.tensor(name) for name in names}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one tensor; of a hub model, fetch its file first.
+        """Read one weight, in its stored bits; of a hub model, fetch its file first.
+
+        One that is stored packed comes as a `PackedTensor`.
 
         Raises:
             KeyError: for an unknown name.
             DamagedModel: where it cannot be read.
         """
+        return self._weights.tensor(name, self._read)
+
+    def _read(self, name: str) -> torch.Tensor:
         return self._source.tensor(self._weight_map[name], name)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -214,6 +235,10 @@ class Checkpoint:
         if GENERATION_FILE not in self._source.files:
             return {}
         return read_json(self.name, self._source.fetch(GENERATION_FILE))
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return Weights(self.name, self._method, self._weight_map, self._source.stored())
 
     @cached_property
     def _weight_map(self) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, find_layers
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import CONFIG_FILE, PLAIN_DTYPES, Stored
+from swarm.model.stored.packed import PackedTensor
 
 # Tensors in the layers of published checkpoints that are not parameters:
 HARMLESS = re.compile(
@@ -47,8 +48,37 @@ OTHER_PARTS = re.compile(
     re.IGNORECASE,
 )
 
-_fitting: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
+_fitting: "weakref.WeakKeyDictionary[Checkpoint, Packing]" = weakref.WeakKeyDictionary()
 _one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What of a model stays packed in memory.
+
+    Attributes:
+        layers: of each layer, how many weights are packed, and in how many bytes.
+        largest: weights of the largest matrix that is widened.
+        largest_plain: weights of the largest parameter that is not packed.
+    """
+
+    layers: tuple[tuple[int, int], ...]
+    largest: int
+    largest_plain: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, layers: str) -> "Packing":
+        """Return the packing of a whole model whose list of layers has this name."""
+        in_layers: list[tuple[int, int]] = []
+        largest = 0
+        for layer in model.get_submodule(layers).children():
+            packed = [each for each in layer.parameters() if isinstance(each, PackedTensor)]
+            nbytes = sum(part.nbytes for each in packed for part in each.form.tensors())
+            in_layers.append((sum(each.numel() for each in packed), nbytes))
+            matrices = (each.shape[-1] * each.shape[-2] for each in packed)
+            largest = max(largest, *matrices, 0)
+        plain = (each for each in model.parameters() if not isinstance(each, PackedTensor))
+        return cls(tuple(in_layers), largest, max(each.numel() for each in plain))
 
 
 @dataclass(frozen=True)
@@ -120,22 +150,26 @@ class Outline:
         return bool(NORM.fullmatch(rest[0])) and not OTHER_PARTS.search(rest[0])
 
 
-def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
+def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> Packing | None:
     """Compare the names and shapes of a checkpoint's tensors with those of its model.
 
     Does nothing if the shapes are not known before the files are fetched; loading finds the same.
+
+    Returns:
+        What of the model stays packed; None if that is not known.
 
     Raises:
         UnsupportedModel: for the reasons of `check_report`.
     """
     stored = checkpoint.stored()
     if not stored:
-        return
+        return None
     with _one_at_a_time:
         if checkpoint not in _fitting:
             model, report = _load_shapes(checkpoint, anatomy, stored)
             check_report(checkpoint, report, Outline.of(model, anatomy.layers))
-            _fitting.add(checkpoint)
+            _fitting[checkpoint] = Packing.of(model, anatomy.layers)
+        return _fitting[checkpoint]
 
 
 def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: Outline) -> None:
@@ -186,16 +220,16 @@ def check_draft(name: str, model: PreTrainedModel, report: Mapping[str, Any]) ->
 
 
 class _Shape:
-    """A checkpoint tensor of which only the shape is known, with the interface of the loader."""
+    """A weight of which only the shape is known, with the interface of the loader."""
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        self._shape = shape
+    def __init__(self, empty: torch.Tensor) -> None:
+        self._empty = empty
 
     def __getitem__(self, index: object) -> "_Shape":
         return self
 
     def to(self, device: object = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return torch.empty(self._shape, dtype=dtype, device="meta")
+        return self._empty.to(dtype=dtype)
 
 
 def _load_shapes(
@@ -217,7 +251,15 @@ def _load_shapes(
     members = {"_finalize_model_loading": staticmethod(finalize), "__module__": whole.__module__}
     # The same name, because transformers looks conversions up by it.
     on_meta = type(whole.__name__, (whole,), members)
-    shapes = {name: _Shape(each.shape) for name, each in stored.items()}
+    packed = checkpoint.packed()
+    shapes = {
+        name: _Shape(
+            packed[name].empty(torch.float32)
+            if name in packed
+            else torch.empty(each.shape, device="meta")
+        )
+        for name, each in stored.items()
+    }
     return load(checkpoint, on_meta, copy.deepcopy(checkpoint.config), shapes, torch.float32)
 
 

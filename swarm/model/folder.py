@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
+from swarm.model.stored.method import find_method
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PICKLED_HEAD = "pytorch_model.bin"  # of a head that reads hidden states: `swarm.model.heads.files`
-# Files beside config.json that mark quantized weights: ModelOpt, AutoGPTQ, AutoAWQ.
-QUANTIZATION_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
-QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
-MAX_NESTING = 4  # of configurations that hold others
 MAX_JSON_BYTES = 256 << 20  # the largest tokenizers have some 40 MB
 MAX_HEADER_BYTES = 100 << 20  # safetensors' own limit
 MAX_DIMENSIONS = 16
@@ -47,8 +44,8 @@ UNMERGED = (
     "merge it into the model first"
 )
 UNPLAIN = (
-    "its weights are quantized, and we quantize plain ones ourselves: "
-    "give the model that it was made of"
+    "its weights are quantized in a way that is not read: "
+    "give another copy, or the model that it was made of"
 )
 NO_GGUF = (
     "GGUF files are not read, but safetensors: "
@@ -80,7 +77,8 @@ def look(model: str, draft: bool = False) -> None:
     if path is not None:
         config = read_json(path.name, path / CONFIG_FILE)
         if not draft:
-            check_plain(path.name, config, [each.name for each in path.iterdir()])
+            files = [each.name for each in path.iterdir()]
+            find_method(path.name, config, files, lambda file: read_json(path.name, path / file))
         check_sizes(path.name, config)
         token_ids(path.name, CONFIG_FILE, config.get("eos_token_id"))
         if (path / GENERATION_FILE).is_file() and not draft:
@@ -118,16 +116,6 @@ def folder_of(model: str) -> Path | None:
             raise UnsupportedModel(str(path), NO_GGUF)
         raise ModelNotFound(str(path), f"the folder has no {CONFIG_FILE}")
     return path
-
-
-def check_plain(model: str, config: Mapping[str, Any], files: Collection[str]) -> None:
-    """Raise UnsupportedModel if the configuration, or a file beside it, marks quantized weights."""
-    beside = next((file for file in QUANTIZATION_FILES if file in files), None)
-    if beside is not None:
-        raise UnsupportedModel(model, f"{UNPLAIN} ({beside} says so)")
-    key = _quantized(config)
-    if key is not None:
-        raise UnsupportedModel(model, f"{UNPLAIN} ({key} in {CONFIG_FILE} says so)")
 
 
 def check_sizes(model: str, config: Mapping[str, Any]) -> None:
@@ -330,12 +318,3 @@ def _tensor(model: str, file: str, name: str, entry: Any) -> tuple[Stored, tuple
     if not sound:
         raise DamagedModel(model, file, f"has a header that does not say where {name[:100]!r} lies")
     return Stored(dtype, shape), (start, stop)
-
-
-def _quantized(config: Any, nesting: int = 0) -> str | None:
-    """Return the key that marks quantized weights, in a configuration or one nested in it."""
-    if not isinstance(config, Mapping) or nesting > MAX_NESTING:
-        return None
-    own = next((key for key in QUANTIZATION_KEYS if config.get(key)), None)
-    nested = (_quantized(value, nesting + 1) for value in config.values())
-    return own or next(filter(None, nested), None)

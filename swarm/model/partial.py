@@ -22,6 +22,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.fit import Outline, check_report, load, unfit
 from swarm.model.folder import unplain
 from swarm.model.quantization import settle
+from swarm.model.stored.packed import PackedTensor
 
 ReportProgress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), in the dtype of the computation.
@@ -97,6 +98,7 @@ def build(
     check_report(checkpoint, report, cutting.outline)
     if quantizing:
         settle(model)
+    _widen_outside(model, anatomy.layers)
     whole: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return whole
 
@@ -127,6 +129,14 @@ def build_layer(
             )
     layer: PreTrainedModel = model.eval().requires_grad_(False)
     return layer
+
+
+def _widen_outside(model: nn.Module, layers: str) -> None:
+    """Widen what is packed outside the layers: an embedding is read by rows, a head as a whole."""
+    for name, parameter in list(model.named_parameters()):
+        if isinstance(parameter, PackedTensor) and not name.startswith(f"{layers}."):
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(parameter.widen()))
 
 
 class _Cutting:

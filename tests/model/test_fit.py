@@ -178,6 +178,6 @@ def test_a_language_model_inside_another_one_is_told(model: Path, tmp_path: Path
     for load in (lambda: Head.load(checkpoint), lambda: Span.load(checkpoint, 0, 1)):
         with pytest.raises(UnsupportedModel, match="a part of a llava model"):
             load()
-    edit(model / "config.json", quantization_config={"quant_method": "fp8"})
-    with pytest.raises(UnsupportedModel, match="quantization_config"):
+    edit(model / "config.json", quantization_config={"quant_method": "vptq"})
+    with pytest.raises(UnsupportedModel, match="quantized in a way that is not read: 'vptq'"):
         look(str(model))

@@ -14,6 +14,11 @@ from torch.nn import functional
 
 from swarm.model.stored.layout import Layout
 
+# How many weights are widened at a time: as many as stay in the cache of a core; more for a GPU, for
+# which few large operations are faster.
+CHUNK = 1 << 18
+GPU_CHUNK = 1 << 24
+
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -72,6 +77,28 @@ class Matrix(Form):
     def widen(self, dtype: torch.dtype) -> torch.Tensor:
         rows, columns = self.shape
         return self.layout.widen(self.parts, (rows, columns), dtype)
+
+    def linear(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        rows, columns = self.shape
+        chunk = CHUNK if inputs.device.type == "cpu" else GPU_CHUNK
+        unit = max(self.layout.rows_of(part) for part in self.parts)  # a multiple of the others
+        count = max(1, chunk // columns // unit) * unit
+        if count >= rows:
+            return super().linear(inputs, bias)
+        outputs = []
+        for start in range(0, rows, count):
+            stop = min(start + count, rows)
+            own = None if bias is None else bias[start:stop]
+            outputs.append(functional.linear(inputs, self._widen(start, stop, inputs.dtype), own))
+        return torch.cat(outputs, dim=-1)
+
+    def _widen(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the rows [start, stop), which begin and end with a row of each part."""
+        parts = {}
+        for name, part in self.parts.items():
+            rows = self.layout.rows_of(name)
+            parts[name] = part[start // rows : -(-stop // rows)] if rows else part
+        return self.layout.widen(parts, (stop - start, self.shape[1]), dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,19 @@ import torch
 
 from swarm.model.folder import Stored
 
-ITEM_BITS = {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16}
-ITEM_BITS |= {"I32": 32, "F32": 32, "I64": 64}
+DTYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""Dtypes of parts, as safetensors calls them."""
 
 
 class Layout(ABC):
@@ -38,10 +49,17 @@ class Layout(ABC):
     ) -> torch.Tensor:
         """Return the matrix [rows, columns] in a floating-point dtype, on its parts' device."""
 
+    def rows_of(self, part: str) -> int:
+        """Return how many of the matrix's rows one row of a part is for; 0 for all of them.
+
+        The largest number is a multiple of the others.
+        """
+        return 1
+
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Return the memory of all parts of a matrix [rows, columns]."""
         stored = self.shapes(shape).values()
-        return sum(prod(each.shape) * ITEM_BITS[each.dtype] // 8 for each in stored)
+        return sum(prod(each.shape) * DTYPES[each.dtype].itemsize for each in stored)
 
 
 def part_name(weight: str, part: str) -> str:

@@ -1,0 +1,91 @@
+"""A chain of peers computes with a checkpoint's published bits what they mean, and keeps them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
+from helpers.models import LAYERS, Architecture
+from helpers.published import GPT_OSS, PUBLISHED, Published, publish
+from peers.compute.memory import Needs
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.folder import look
+from swarm.model.span import Span, Work
+from swarm.model.stored.packed import PackedTensor
+
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "moe_intermediate_size": 32}
+DENSE = Architecture("llama", SIZES)
+# Dense in one layer; experts, of which a token hits two of eight, in the others.
+EXPERTS = Architecture(
+    "qwen3_moe",
+    {**SIZES, "num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [1]},
+)
+# Experts that are one tensor in the checkpoint, and have biases, clamps and interleaved gates.
+INTERLEAVED = Architecture(
+    "gpt_oss",
+    {
+        **SIZES,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
+    },
+)
+
+
+def packed_parameters(span: Span) -> dict[str, PackedTensor]:
+    named = span._decoder.named_parameters()
+    return {name: each for name, each in named if isinstance(each, PackedTensor)}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "published"),
+    [
+        *((EXPERTS, each) for each in PUBLISHED.values()),
+        (DENSE, PUBLISHED["fp8 blocks"]),
+        (DENSE, PUBLISHED["int4"]),
+        (INTERLEAVED, GPT_OSS),
+    ],
+    ids=[*PUBLISHED, "dense fp8", "dense int4", "gpt-oss"],
+)
+def test_two_spans_give_what_the_meant_weights_give(
+    architecture: Architecture, published: Published, tmp_path: Path
+) -> None:
+    """In chunks, and beside a neighbour."""
+    folder, model = publish(architecture, published, tmp_path)
+    look(str(folder))
+    chain = Chain(Checkpoint.open(str(folder)))
+    text, other = tokens(9, seed=1), tokens(6, seed=2)
+    session, neighbour = chain.open(), chain.open()
+    first = chain.run((session, text[:5]))[0]
+    second, beside = chain.run((session, text[5:]), (neighbour, other))
+    assert_equal_logits(torch.cat([first, second]), whole_logits(model, text))
+    assert_equal_logits(beside, whole_logits(model, other))
+    for span in chain.spans:
+        assert span.packs
+        assert packed_parameters(span)
+
+
+@pytest.mark.parametrize("name", ["fp8 blocks", "int4", "modelopt nvfp4", "gpt-oss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_known_before_anything_is_loaded(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    architecture = INTERLEAVED if name == "gpt-oss" else EXPERTS
+    published = GPT_OSS if name == "gpt-oss" else PUBLISHED[name]
+    folder, _ = publish(architecture, published, tmp_path)
+    checkpoint = Checkpoint.open(str(folder))
+    needs = Needs.of(checkpoint, dtype, torch.device("cpu"))
+    for first, last in ((0, 2), (2, LAYERS)):
+        span = Span.load(checkpoint, first, last, dtype=dtype)
+        assert span.dtype == dtype
+        assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
+        output = span.forward([_text(span)])[0]
+        assert output.dtype == dtype
+        assert output.isfinite().all()
+
+
+def _text(span: Span) -> Work:
+    inputs = torch.randn(5, span.hidden_size) if span.first else tokens(5, seed=1)
+    return Work.behind(span.new_cache(), inputs)
