@@ -23,7 +23,7 @@ LINEAR = re.compile(r".*layers\.\d+\..*(_proj|_kqv|w[123]|fc[12]|linear)\.weight
 
 Tensors = dict[str, torch.Tensor]
 Pack = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
-"""Given a matrix [rows, columns], returns its parts (beginning with ``weight``), and its meaning."""
+"""Given a matrix [rows, columns], returns its parts by their names, and its meaning."""
 
 
 @dataclass(frozen=True)

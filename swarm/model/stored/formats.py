@@ -109,7 +109,7 @@ def _float4(parts: Parts, numbers: str, scale: str) -> PackedWeight:
 
 
 def _blocks(parts: Parts, method: Method) -> PackedWeight:
-    """Read gpt-oss's experts: blocks [experts, rows, groups, 16], scales [experts, rows, groups]."""
+    """Read gpt-oss's blocks [experts, rows, groups, 16] and scales [experts, rows, groups]."""
     blocks = parts["weight_blocks"]
     scales = parts["weight_scales"]
     if (blocks.dtype, scales.dtype) != ("U8", "U8"):

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from swarm.model.stored.layout import Layout
 
-# How many weights are widened at a time: as many as stay in the cache of a core; more for a GPU, for
-# which few large operations are faster.
+# How many weights are widened at a time: as many as stay in the cache of a core. A GPU is faster at
+# few large operations.
 CHUNK = 1 << 18
 GPU_CHUNK = 1 << 24
 

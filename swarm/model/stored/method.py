@@ -143,7 +143,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _fp8(settings: Mapping[str, Any]) -> Method:
-    """Read the settings of DeepSeek, Qwen, MiniMax and others; transformers' FineGrainedFP8Config."""
+    """Read the settings of DeepSeek, Qwen and MiniMax: transformers' FineGrainedFP8Config."""
     block = settings.get("weight_block_size")
     blocks = (_block(block),) if block else (WHOLE, BY_ROW)
     # Experts may have 4 bits in groups, of which their tensors tell.
@@ -171,7 +171,7 @@ def _modelopt(settings: Mapping[str, Any]) -> Method:
 
 
 def _compressed_tensors(settings: Mapping[str, Any]) -> Method:
-    """Read the settings of https://github.com/vllm-project/compressed-tensors, QuantizationConfig."""
+    """Read a QuantizationConfig of https://github.com/vllm-project/compressed-tensors."""
     groups = [_mapping(each) for each in _mapping(settings.get("config_groups")).values()]
     formats = {settings.get("format") or "dense", *(group.get("format") for group in groups)}
     for each in formats - {None}:
