@@ -12,6 +12,8 @@ from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate
+from swarm.wire.codec import speaks
+from swarm.wire.messages import Tapped
 
 NEAREST = 64  # peers whose round trip is the shortest: they are asked again in every search
 MAX_MEASURED = 4 * NEAREST  # round trips that are remembered, the shortest ones
@@ -246,6 +248,7 @@ class PeerBook:
                 ids[key]: tenths / 10 for key, tenths in record.neighbours if key in ids
             },
             dtype=record.dtype,
+            taps=speaks(record.protocol, Tapped),
         )
 
     def _last_layer(self, record: PeerRecord) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from swarm.audit.ledger import Ledger
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.plan import Candidate, Route, plan, predict, runner_up
+from swarm.routing.taps import WORTH, Tapping
 
 STICKY = 1.15  # a chain that was good stays unless another one is better by this factor
 
@@ -65,7 +66,11 @@ def best_two(candidates: Sequence[Candidate], layers: int) -> list[Choice]:
 
 
 def choose(
-    candidates: Sequence[Candidate], layers: int, last: Route | None, ledger: Ledger
+    candidates: Sequence[Candidate],
+    layers: int,
+    last: Route | None,
+    ledger: Ledger,
+    tapping: Tapping | None = None,
 ) -> Route:
     """Return the chain to use.
 
@@ -73,13 +78,17 @@ def choose(
     others serve their layers, it is without the worse ones of those who accuse each other, and has
     one suspect at most: then the next audit tells whether that one lied.
 
+    Args:
+        tapping: outputs of layers that are to be told. A chain that tells them is taken, unless it
+            costs more than `WORTH` times as much as one that does not.
+
     Raises:
         MissingLayers: if the candidates leave a gap.
     """
     for worse in ledger.worse:
         candidates = _without(worse, candidates, layers)
     while True:
-        found = _stay(last, plan(candidates, layers), candidates)
+        found = _stay(last, _best(candidates, layers, tapping), candidates, tapping)
         chosen = {stage.peer_id for stage in found.stages}
         doubtful = [peer_id for peer_id in ledger.suspects if peer_id in chosen][:-1]
         fewer = next(
@@ -119,10 +128,31 @@ def second(candidates: Sequence[Candidate], layers: int, dtype: str) -> Route | 
     return min(filter(None, alone), key=lambda each: each.loop_ms, default=None)
 
 
-def _stay(last: Route | None, found: Route, candidates: Sequence[Candidate]) -> Route:
+def _best(candidates: Sequence[Candidate], layers: int, tapping: Tapping | None) -> Route:
+    """The chain that costs least, or the one that does so among those that tell what is read."""
+    best = plan(candidates, layers)
+    if tapping is None or tapping.told_by(best.stages, candidates):
+        return best
+    telling = tapping.among(candidates)
+    if gaps(telling, layers):
+        return best
+    found = plan(telling, layers)
+    return found if found.cost_ms <= WORTH * best.cost_ms else best
+
+
+def _stay(
+    last: Route | None,
+    found: Route,
+    candidates: Sequence[Candidate],
+    tapping: Tapping | None,
+) -> Route:
     """The last chain, if its peers are still there and it is nearly as good as the one found."""
     again = predict(last.stages, candidates) if last else None
-    return found if again is None or again.cost_ms > STICKY * found.cost_ms else again
+    if again is None or again.cost_ms > STICKY * found.cost_ms:
+        return found
+    if tapping is None or tapping.told_by(again.stages, candidates):
+        return again
+    return found if tapping.told_by(found.stages, candidates) else again
 
 
 def _without(peer_id: str, candidates: Sequence[Candidate], layers: int) -> Sequence[Candidate]:

@@ -250,6 +250,11 @@ class ChainProtocol(Generic[P]):
         return None if cannot else self._terms.taps
 
     @property
+    def tellers(self) -> frozenset[str]:
+        """The ids of the peers that hold a layer whose outputs are told."""
+        return frozenset(peer.peer_id for peer in self.chain if self._terms.taps_of(peer))
+
+    @property
     def most_waiting_bytes(self) -> int:
         """How many bytes of messages may wait to be read."""
         return self._terms.most_waiting_bytes

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from swarm.chain.stage import ChainLink
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers
+from swarm.routing.taps import Tapping
 from swarm.wire.faults import FaultCode
 
 PAUSE_S = 0.5  # between two searches for peers that are expected
@@ -20,7 +21,7 @@ T = TypeVar("T")
 class ChainSource(Protocol):
     """The part of a `Router` that finds chains, and is told of peers that failed."""
 
-    async def chain(self, avoid: Collection[str]) -> list[ChainLink]: ...
+    async def chain(self, avoid: Collection[str], tapping: Tapping | None) -> list[ChainLink]: ...
     def broke(self, failure: ChainBroken) -> None: ...
 
 
@@ -30,6 +31,7 @@ async def on_some_chain(
     *,
     tries: int,
     patience_s: float = 0.0,
+    tapping: Tapping | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Return the result of ``work`` on the best chain. If a peer of it fails, the work begins anew
@@ -41,6 +43,7 @@ async def on_some_chain(
     Args:
         tries: chains that may fail. A peer that is busy is avoided, too, but has not failed.
         patience_s: how long to wait for layers that no peer serves now.
+        tapping: which outputs of layers the peers of the chain should tell.
         clock: seconds, monotonic.
 
     Raises:
@@ -53,7 +56,7 @@ async def on_some_chain(
     refused: ChainBroken | None = None
     while True:
         try:
-            return await work(await source.chain(avoid))
+            return await work(await source.chain(avoid, tapping))
         except MissingLayers as missing:
             if not missing.expected or clock() >= deadline_s:
                 raise refused or missing from None

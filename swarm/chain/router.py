@@ -28,6 +28,7 @@ from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate, Route
+from swarm.routing.taps import Tapping
 from swarm.util.singleflight import SingleFlight
 
 if TYPE_CHECKING:  # it imports transformers, which `swarm status` does not need
@@ -130,8 +131,13 @@ class Router:
 
     # Chains and parts of chains.
 
-    async def chain(self, avoid: Collection[str] = ()) -> list[ChainLink]:
+    async def chain(
+        self, avoid: Collection[str] = (), tapping: Tapping | None = None
+    ) -> list[ChainLink]:
         """Return the best chain that is known now; the last one again if it is nearly as good.
+
+        Args:
+            tapping: which outputs of layers its peers should tell.
 
         Raises:
             MissingLayers: if the peers that answer leave layers out.
@@ -139,7 +145,8 @@ class Router:
             OtherQuantization: if the weights are served, but stored another way.
         """
         found = await self._whole_model(avoid)
-        chosen = choose(found.candidates, self._checkpoint.num_layers, self._last, self.ledger)
+        layers = self._checkpoint.num_layers
+        chosen = choose(found.candidates, layers, self._last, self.ledger, tapping)
         self._last = chosen
         links = found.links(chosen)
         kept = {record.peer_id for record in self.book.nearest}

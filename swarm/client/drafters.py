@@ -86,7 +86,7 @@ def correction_of(models: ClientModels, request: Request) -> Correction | None:
     A head is calibrated as it is: corrected, one that is connected wrongly might pass.
     """
     head = models.draft is not None and models.draft.source is Source.FEATURES
-    if head and not models.confidence.calibration.over:
+    if head and not models.calibrations.passed:
         return None
     drafts = models.draft is not None and request.window != 0
     learns = drafts and request.learn and request.verification.name == "strict"
@@ -95,12 +95,19 @@ def correction_of(models: ClientModels, request: Request) -> Correction | None:
     return models.corrections.of(request.remembered_for)
 
 
-def head_failure(models: ClientModels, request: Request) -> str | None:
+def head_failure(
+    models: ClientModels, request: Request, tellers: frozenset[str] | None = None
+) -> str | None:
     """Return why a head that reads the target's states is not to be asked; None if it may be, or
-    there is none."""
+    there is none.
+
+    Args:
+        tellers: the peers that tell outputs of layers for it; None before these are known.
+    """
     if models.draft is None or models.draft.source is not Source.FEATURES or request.window == 0:
         return None
-    return models.confidence.calibration.failure or None
+    calibrations = models.calibrations
+    return (calibrations.fault if tellers is None else calibrations.failure(tellers)) or None
 
 
 def make_book(

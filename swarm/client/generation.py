@@ -36,6 +36,7 @@ from swarm.decoding.windows import NOTHING_HELD, ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.outputs import Generation, Measured, Piece, RouteStop
 from swarm.request import Request
+from swarm.routing.taps import Tapping
 from swarm.util.tasks import end
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
@@ -140,6 +141,7 @@ class GenerationStream:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.repair(failure, sequence.decoder.resume)
+                    _use_taps(session, sequence)
                     if isinstance(failure, ChainBroken):
                         self._forget(failure.peer_id, session)
             self._result = self._sum_up(sequence, session, repairs)
@@ -207,8 +209,13 @@ class GenerationStream:
                 spare = 0 if failure.code is FaultCode.BUSY else spare
                 raise
 
+        tapping = None
+        if sequence.taps is not None:
+            tapping = Tapping(sequence.taps.layers, self._models.calibrations.doubted)
         patience_s = self._request.patience_s
-        return await on_some_chain(self._router, open_on, tries=OPEN_TRIES, patience_s=patience_s)
+        return await on_some_chain(
+            self._router, open_on, tries=OPEN_TRIES, patience_s=patience_s, tapping=tapping
+        )
 
     async def _open_on(
         self, chain: Sequence[ChainLink], sequence: TextSequence, max_tokens: int
@@ -355,9 +362,14 @@ class GenerationStream:
 
 
 def _use_taps(session: ChainSession, sequence: TextSequence) -> None:
-    """Have a text do without a head whose layers the chain does not tell the outputs of."""
-    if sequence.taps is not None and session.protocol.taps is None:
+    """Calibrate a head by the peers that tell outputs of layers, or have the text do without it if
+    the chain does not tell them."""
+    if sequence.taps is None:
+        return
+    if session.protocol.taps is None:
         sequence.leave_head(NO_TAPS)
+    else:
+        sequence.told_by(session.protocol.tellers)
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from swarm.audit.guard import Guard
 from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import ONE_EACH, CpuThreads
+from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.rules.lexicon import Lexicon
@@ -39,6 +40,7 @@ class ClientModels:
     lexicon: Lexicon  # shared by all generations, so that every token is classified once
     confidence: Confidence  # in the draft, learned by all generations together
     corrections: ByOwner[Correction] | None = None  # of the draft's errors; None corrects nothing
+    calibrations: Calibrations = field(default_factory=Calibrations)  # of a head
     guard: Guard = field(default_factory=Guard)  # of the target's answers, which learns likewise
     threads: CpuThreads = ONE_EACH  # that a client drafts and judges with
 

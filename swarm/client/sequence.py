@@ -86,6 +86,9 @@ class TextSequence:
         self.decoder.correction = correction_of(models, request)
         self.decoder.verifier.likelihoods = request.logprobs is not None
         self.drafters = drafters
+        self._tellers: frozenset[str] | None = None
+        if Source.FEATURES in drafters and self.taps is None:
+            self.told_by(frozenset())
         self.drafter_kind = kind_of(drafters)
         self.draft_error = head_failure(models, request)
         self.pieces: list[Piece] = []
@@ -107,6 +110,11 @@ class TextSequence:
         """Which outputs of the target's layers the chain should tell."""
         book = self.decoder.book
         return TapTerms(layers=book.taps) if book is not None and book.taps else None
+
+    def told_by(self, tellers: frozenset[str]) -> None:
+        """Note which peers tell outputs of layers from now on: a head is calibrated by these."""
+        self._tellers = tellers
+        self.decoder.calibration = self.models.calibrations.of(tellers)
 
     def leave_head(self, why: str) -> None:
         """Go on without a head that reads the target's states; ``why`` is reported."""
@@ -173,7 +181,7 @@ class TextSequence:
         return self.decoder.pause_ms / 1e3
 
     def _replan(self) -> None:
-        if failure := head_failure(self.models, self.request):
+        if failure := head_failure(self.models, self.request, self._tellers):
             self.leave_head(failure)
         self.decoder.sources = tuple(self.drafters)
         if not self.drafters:

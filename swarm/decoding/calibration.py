@@ -9,11 +9,15 @@ target has just answered, published ones keep .5 to .95, and hardly less behind.
 """
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 LAGS = 4  # the first ones are looked at
 ENOUGH = 64  # guesses of a lag
 LEAST_FIRST = 0.1  # kept right behind an answer; a head with less is worth nothing
 LEAST_SHARE = 0.2  # of that share, further behind
+MAX_CHAINS = 64  # sets of peers that are told apart
+MAX_FAILED = 3  # of these, before the head is at fault
+NOT_TRUSTED = "; or a peer tells wrong outputs of its layers: with others the head is tried again"
 
 
 @dataclass
@@ -36,9 +40,9 @@ class Calibration:
         return tuple(kept / judged if judged else None for kept, judged in pairs)
 
     @property
-    def over(self) -> bool:
-        """Whether enough was seen at every lag."""
-        return min(self.judged) >= ENOUGH
+    def passed(self) -> bool:
+        """Whether enough was seen at every lag, and nothing is wrong."""
+        return not self.failure and min(self.judged) >= ENOUGH
 
     def observe(self, lag: int, accepted: bool) -> None:
         """Note what became of a first choice, at a place that the text got to."""
@@ -74,3 +78,66 @@ class Calibration:
             rate if judged >= ENOUGH else None
             for rate, judged in zip(self.rates, self.judged, strict=True)
         ]
+
+
+class Calibrations:
+    """The calibrations of one head, by the peers that tell the outputs of layers that it reads.
+
+    Such outputs are checked by nothing else: a peer that invents them costs the head its guesses.
+    So a head is at fault only if it fails without outputs of any peer, with two sets of peers that
+    have no peer in common, or with `MAX_FAILED` sets. Until then it is left on chains with the
+    peers that it has failed with.
+    """
+
+    def __init__(self) -> None:
+        self._by_tellers: dict[frozenset[str], Calibration] = {}
+
+    def of(self, tellers: frozenset[str]) -> Calibration:
+        """Return the calibration with the outputs of these peers; no peers, for a head that reads
+        answers alone."""
+        found = self._by_tellers.pop(tellers, None) or Calibration()
+        self._by_tellers[tellers] = found
+        if len(self._by_tellers) > MAX_CHAINS:
+            del self._by_tellers[next(iter(self._by_tellers))]
+        return found
+
+    @property
+    def passed(self) -> bool:
+        """Whether the head is connected as it was trained: one calibration has passed."""
+        return any(each.passed for each in self._by_tellers.values())
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the head itself, in a sentence; empty while that is not known."""
+        failed = self._failed
+        if not failed or self.passed:
+            return ""
+        apart = any(one.isdisjoint(other) for one, other in combinations(failed, 2))
+        if apart or frozenset() in failed or len(failed) >= MAX_FAILED:
+            return next(iter(failed.values()))
+        return ""
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """The peers whose outputs may have made the head fail."""
+        if self.fault:
+            return frozenset()
+        good = [tellers for tellers, each in self._by_tellers.items() if each.passed]
+        return frozenset().union(*self._failed).difference(*good)
+
+    def failure(self, tellers: frozenset[str]) -> str:
+        """Return why the head is not to be asked where these peers tell outputs, in a sentence;
+        empty if it is."""
+        failed = self._failed
+        if not failed:
+            return ""
+        if fault := self.fault:
+            return fault
+        if tellers in failed:
+            return failed[tellers] + NOT_TRUSTED
+        doubted = self.passed and not self.doubted.isdisjoint(tellers)
+        return next(iter(failed.values())) + NOT_TRUSTED if doubted else ""
+
+    @property
+    def _failed(self) -> dict[frozenset[str], str]:
+        return {at: each.failure for at, each in self._by_tellers.items() if each.failure}

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from swarm.decoding.calibration import Calibration
 from swarm.decoding.drafting.drafter import Source
 from swarm.util.averages import FadingMean
 
@@ -53,13 +52,9 @@ class Confidence:
 
     Every guess belongs to several bins, from a coarse one to a fine one. The finest has the last
     word as far as it has seen enough: each has the next coarser one as its prior.
-
-    Attributes:
-        calibration: of a head that reads the target's states.
     """
 
     def __init__(self) -> None:
-        self.calibration = Calibration()
         self._accepted: defaultdict[Hashable, FadingMean] = defaultdict(lambda: FadingMean(FADE))
 
     def chance(self, guess: Guess) -> float:
@@ -72,8 +67,6 @@ class Confidence:
 
     def observe(self, guess: Guess, accepted: bool) -> None:
         """Learn from a guess at a place that the text got to."""
-        if guess.source is Source.FEATURES and not guess.rank:
-            self.calibration.observe(guess.lag, accepted)
         for bin in _bins(guess):
             self._accepted[bin].add(accepted)
 

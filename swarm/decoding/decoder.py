@@ -24,6 +24,7 @@ from typing import Literal
 from torch import Tensor
 
 from swarm.decoding.ask import Ask, next_ask
+from swarm.decoding.calibration import Calibration
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.counts import Counts
@@ -66,6 +67,7 @@ class Decoder:
     Attributes:
         sources: which may be asked, the cheapest first. May be changed at any time.
         correction: learns from the drafts that were decided; None learns nothing.
+        calibration: of a head that reads the target's states; None without one.
         verifier: decides by the rule and the shaping.
         undecided: the node of whose prediction too little was told for the next decision.
     """
@@ -96,6 +98,7 @@ class Decoder:
         self._ends_text = ends_text
         self.confidence = Confidence() if confidence is None else confidence
         self.correction: Correction | None = None
+        self.calibration: Calibration | None = None
         self.chunk = chunk
         self.sources: tuple[Source, ...] = (Source.MODEL,)
         self.plan = SpeculationPlan()
@@ -362,7 +365,7 @@ class Decoder:
         """Append a token to the text. Only here the text grows, and what was sent ahead becomes
         void."""
         tip = self.tree.tip
-        learn(tip, decision.token, self.confidence, self.counts, self.correction)
+        learn(tip, decision.token, self.confidence, self.counts, self.correction, self.calibration)
         sent_ahead = any(child.serial for child in tip.children)
         self._stream.root = tip.serial
         tip = self.tree.advance(decision.token)

@@ -40,6 +40,7 @@ class Candidate:
         layer_ms: time that one layer takes for one frame.
         neighbours_ms: one-way times to other peers that it has measured, by their ids.
         dtype: that it computes in; empty where that does not matter.
+        taps: it tells outputs of its layers on request.
     """
 
     peer_id: str
@@ -50,6 +51,7 @@ class Candidate:
     layer_ms: float = 0.0
     neighbours_ms: Mapping[str, float] = field(default_factory=dict)
     dtype: str = ""
+    taps: bool = True
 
 
 @dataclass(frozen=True)

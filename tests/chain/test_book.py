@@ -42,6 +42,13 @@ def book_of(clock: Clock, known: Iterable[PeerRecord] = ()) -> PeerBook:
     return PeerBook(LAYERS, Health(clock, clock), known)
 
 
+def test_peers_of_older_protocols_tell_no_outputs_of_their_layers(clock: Clock) -> None:
+    records = [peer_record(IDS[0], protocol=6), peer_record(IDS[1], protocol=7)]
+    rtt_ms = dict.fromkeys(IDS, 10.0)
+    found = book_of(clock).candidates(Wanted(0, records[0].model_layers), records, rtt_ms)
+    assert [each.taps for each in found] == [False, True]
+
+
 def test_without_a_head_of_its_own_a_client_uses_the_last_layer_of_peers_that_hold_it(
     clock: Clock,
 ) -> None:

@@ -11,6 +11,7 @@ from swarm.chain.choice import STICKY, best_two, choose, replacement, second
 from swarm.errors import MissingLayers
 from swarm.routing.chain import Stage, gaps
 from swarm.routing.plan import MIXED, Candidate
+from swarm.routing.taps import Tapping
 
 LAYERS = 4
 FULL, HALF = "float32", "bfloat16"
@@ -91,6 +92,31 @@ def test_the_last_chain_stays_if_it_is_nearly_as_good_but_not_for_mixing_dtypes(
     again = choose([first, alike, faster], LAYERS, same, Ledger())
     assert again.stages == same.stages
     assert again.loop_ms == 100.0 < STICKY * 90.0
+
+
+def test_a_chain_that_tells_what_is_read_is_preferred_unless_it_is_far_longer() -> None:
+    old = Candidate("old", 0, LAYERS, 10.0, layer_ms=10.0, taps=False)
+    new = replace(old, peer_id="new", layer_ms=15.0, taps=True)
+    tapping = Tapping((0, 3))
+
+    def chosen(*candidates: Candidate, tapping: Tapping | None = tapping) -> list[str]:
+        return _ids(choose(candidates, LAYERS, None, Ledger(), tapping).stages)
+
+    assert chosen(old, new, tapping=None) == ["old"]
+    assert chosen(old, new) == ["new"]
+    assert chosen(old, replace(new, layer_ms=30.0)) == ["old"]
+    assert chosen(old) == ["old"]
+    assert chosen(old, new, tapping=Tapping((0, 3), frozenset({"new"}))) == ["old"]
+    # the old one may go on behind what is read
+    assert chosen(old, new, tapping=Tapping((1,))) == ["new", "old"]
+
+
+def test_the_last_chain_does_not_stay_if_it_does_not_tell_what_is_read() -> None:
+    old = Candidate("old", 0, LAYERS, 10.0, layer_ms=10.0, taps=False)
+    new = replace(old, peer_id="new", taps=True)
+    last = choose([old], LAYERS, None, Ledger())
+    assert _ids(choose([old, new], LAYERS, last, Ledger()).stages) == ["old"]
+    assert _ids(choose([old, new], LAYERS, last, Ledger(), Tapping((1,))).stages) == ["new"]
 
 
 def test_a_choice_says_in_which_dtype_each_peer_computes() -> None:

@@ -9,6 +9,7 @@ from helpers.loopback import soon
 from swarm.chain import retry
 from swarm.chain.retry import on_some_chain
 from swarm.errors import ChainBroken, ChainSilent, MissingLayers
+from swarm.routing.taps import Tapping
 from swarm.wire.faults import FaultCode
 
 
@@ -22,7 +23,7 @@ class Source:
         self.asked: list[set[str]] = []
         self.blamed: list[str] = []
 
-    async def chain(self, avoid: Collection[str]) -> Any:
+    async def chain(self, avoid: Collection[str], tapping: Tapping | None) -> Any:
         self.asked.append(set(avoid))
         self.now += 1.0
         for peer in self.peers:

@@ -73,7 +73,7 @@ def test_a_head_is_calibrated_before_it_is_corrected():
     draft = Draft()
     draft.source = Source.FEATURES
     held = models(draft=draft, corrections=new_corrections(10))
-    calibration = held.confidence.calibration
+    calibration = held.calibrations.of(frozenset())
     for lag in (1, 2, 3, 4):
         assert correction_of(held, options()) is None
         for _ in range(ENOUGH):

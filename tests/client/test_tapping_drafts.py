@@ -26,6 +26,7 @@ from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
 from helpers.tapping_heads import TAPS, save_dspark, save_specforge
 from swarm.decoding import calibration
+from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.feature_book import FIRST_ANSWERED
 from swarm.wire.taps import LayerOutputs
@@ -188,12 +189,39 @@ async def test_a_client_without_a_head_taps_the_last_layer(
         assert (output - expected).norm() < 0.05 * expected.norm()
 
 
+def afresh(material: Material) -> Material:
+    """Return the same with nothing known of the head."""
+    fresh = {"confidence": Confidence(), "calibrations": Calibrations()}
+    return replace(material, models=replace(material.models, **fresh))
+
+
+async def test_a_head_that_has_failed_with_a_peer_s_outputs_is_used_with_another_s(
+    with_eagle3: Material,
+) -> None:
+    material = afresh(with_eagle3)
+    async with swarm_of(lambda: Swarm(material), *STAGES) as swarm:
+        doubted = swarm.up[1]
+        text = await write(swarm, **SHORT_WINDOWS)
+        assert text.stats.drafted_tokens > 0
+        (tellers,) = material.models.calibrations._by_tellers
+        assert doubted.id in tellers
+        material.models.calibrations.of(tellers).failure = "its guesses are wrong"
+        text = await write(swarm, **SHORT_WINDOWS)
+        assert "with others the head is tried again" in (text.stats.draft_error or "")
+        for stage in STAGES:
+            await swarm.add(stage)
+        swarm.survey_anew()
+        text = await write(swarm, **SHORT_WINDOWS)
+        assert text.stats.draft_error is None
+        assert text.stats.drafted_tokens > 0
+        assert not tellers & {stop.peer_id for stop in text.route}
+
+
 async def test_a_head_that_was_not_trained_for_this_is_left_with_one_sentence(
     with_head: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "ENOUGH", 24)
-    fresh = replace(with_head, models=replace(with_head.models, confidence=Confidence()))
-    async with swarm_of(lambda: Swarm(fresh), *STAGES) as swarm:
+    async with swarm_of(lambda: Swarm(afresh(with_head)), *STAGES) as swarm:
         plain = await write(swarm, **PLAIN)
         texts = [await write(swarm) for _ in range(3)]
     assert {text.token_ids for text in texts} == {plain.token_ids}

@@ -3,9 +3,14 @@ left alone."""
 
 import pytest
 
-from swarm.decoding.calibration import ENOUGH, LAGS, Calibration
-from swarm.decoding.confidence import Confidence, Guess
-from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.calibration import (
+    ENOUGH,
+    LAGS,
+    MAX_CHAINS,
+    MAX_FAILED,
+    Calibration,
+    Calibrations,
+)
 
 
 def calibrated(*rates: float) -> Calibration:
@@ -45,17 +50,75 @@ def test_a_wrong_state_keeps_first_tokens_alone(rates: tuple[float, ...]) -> Non
     assert "does not go on with the states" in calibrated(*rates).failure
 
 
-def test_only_first_choices_of_heads_count() -> None:
-    confidence = Confidence()
-    for guess in (
-        Guess(Source.FEATURES, 1, 0.5),
-        Guess(Source.MODEL, 0, 0.5),
-        Guess(Source.COPY, 0, None, 5),
-        Guess(Source.FEATURES, 0, 0.5, lag=LAGS + 1),
-    ):
-        for _ in range(2 * ENOUGH):
-            confidence.observe(guess, False)
-    assert confidence.calibration == Calibration()
-    for _ in range(2 * ENOUGH):
-        confidence.observe(Guess(Source.FEATURES, 0, 0.5), False)
-    assert confidence.calibration.failure
+NOBODY = frozenset[str]()
+ONE, TWO, OTHERS = frozenset("a"), frozenset("ab"), frozenset("cd")
+
+
+def passes(calibrations: Calibrations, tellers: frozenset[str]) -> None:
+    for lag in range(1, LAGS + 1):
+        for _ in range(ENOUGH):
+            calibrations.of(tellers).observe(lag, True)
+
+
+def fails(calibrations: Calibrations, tellers: frozenset[str]) -> None:
+    for _ in range(ENOUGH):
+        calibrations.of(tellers).observe(1, False)
+
+
+def test_a_head_that_reads_answers_alone_is_at_fault_if_it_fails() -> None:
+    calibrations = Calibrations()
+    fails(calibrations, NOBODY)
+    assert "does not read what it was trained on" in calibrations.fault
+    assert calibrations.failure(NOBODY) == calibrations.fault
+    assert not calibrations.doubted
+
+
+def test_peers_that_a_head_has_failed_with_are_doubted_and_others_tried() -> None:
+    calibrations = Calibrations()
+    fails(calibrations, TWO)
+    assert not calibrations.fault
+    assert "or a peer tells wrong outputs" in calibrations.failure(TWO)
+    assert calibrations.doubted == TWO
+    assert not calibrations.failure(OTHERS)
+    assert not calibrations.failure(ONE)
+
+
+def test_a_head_that_passes_with_others_is_left_with_the_doubted_ones_alone() -> None:
+    calibrations = Calibrations()
+    fails(calibrations, TWO)
+    passes(calibrations, OTHERS)
+    assert calibrations.passed
+    assert calibrations.failure(TWO)
+    assert calibrations.failure(frozenset("bc"))
+    assert not calibrations.failure(OTHERS)
+    passes(calibrations, ONE)  # so it was the other one
+    assert calibrations.doubted == frozenset("b")
+    assert not calibrations.failure(frozenset("ac"))
+
+
+def test_a_head_that_fails_with_different_peers_is_at_fault() -> None:
+    calibrations = Calibrations()
+    fails(calibrations, TWO)
+    fails(calibrations, OTHERS)
+    assert calibrations.fault
+    assert calibrations.failure(frozenset("e")) == calibrations.fault
+    assert not calibrations.doubted
+
+
+def test_a_head_is_tried_with_few_sets_of_peers() -> None:
+    calibrations = Calibrations()
+    for number in range(MAX_FAILED):
+        assert not calibrations.fault
+        fails(calibrations, frozenset({"a", str(number)}))
+    assert calibrations.fault
+
+
+def test_the_sets_of_peers_that_are_told_apart_are_bounded() -> None:
+    calibrations = Calibrations()
+    first = calibrations.of(ONE)
+    for number in range(MAX_CHAINS):
+        assert calibrations.of(ONE) is first
+        calibrations.of(frozenset({str(number)}))
+    for number in range(MAX_CHAINS):
+        calibrations.of(frozenset({f"{number} again"}))
+    assert calibrations.of(ONE) is not first

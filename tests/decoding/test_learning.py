@@ -2,11 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from helpers.decoder_bench import STREAM, VOCABULARY, answer, copies, decoder_for, guesses
+from swarm.decoding.calibration import LAGS, Calibration
+from swarm.decoding.confidence import Confidence, Guess
+from swarm.decoding.counts import Counts
+from swarm.decoding.draft_tree import DraftNode, Vote
 from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.drafting.drafter import Source
+from swarm.decoding.learning import learn
 
 
 def test_what_a_model_guessed_is_corrected_by_what_is_decided_and_copies_are_not():
@@ -24,3 +30,23 @@ def test_what_a_model_guessed_is_corrected_by_what_is_decided_and_copies_are_not
     biases = correction.apply(torch.zeros(1, VOCABULARY), [1])[0]
     assert biases[2] > 0 > biases[5] > biases[3]
     assert biases[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("guess", "judged"),
+    [
+        (Guess(Source.FEATURES, 0, 0.5, lag=1), 1),
+        (Guess(Source.FEATURES, 1, 0.5, lag=1), 0),
+        (Guess(Source.FEATURES, 0, 0.5, lag=LAGS + 1), 0),
+        (Guess(Source.MODEL, 0, 0.5, lag=1), 0),
+        (Guess(Source.COPY, 0, None, 5, lag=1), 0),
+    ],
+)
+def test_a_head_is_calibrated_by_its_first_choices_alone(guess: Guess, judged: int):
+    place = DraftNode(7, 3)
+    child = DraftNode(8, 4, place)
+    child.votes.append(Vote(guess, 0.5))
+    place.children.append(child)
+    calibration = Calibration()
+    learn(place, 8, Confidence(), Counts(), calibration=calibration)
+    assert calibration.judged[0] == calibration.kept[0] == judged

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from helpers.loopback import soon
 from helpers.swarm_in_process import Material, Swarm
+from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.blocks import BlockDrafter
 from swarm.decoding.drafting.feature import Feature
@@ -57,7 +58,8 @@ def with_draft(material: Material, folder: Path) -> Material:
     options = ComputeOptions(device="cpu", draft_dtype="float32")
     models = material.models
     draft = load_any_draft(str(folder), material.checkpoint, models.tokenizer, options)
-    return replace(material, models=replace(models, draft=draft, confidence=Confidence()))
+    fresh = {"confidence": Confidence(), "calibrations": Calibrations()}
+    return replace(material, models=replace(models, draft=draft, **fresh))
 
 
 def outputs_of_layers(material: Material) -> Callable[[tuple[int, ...]], Tensor]:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from helpers.models import VOCAB
+from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.outputs import ONE_CORE
@@ -32,6 +33,7 @@ def models(eos=frozenset(), draft=None, corrections=None):
         head=None,
         lexicon=lexicon,
         confidence=Confidence(),
+        calibrations=Calibrations(),
         corrections=corrections,
         compute=ONE_CORE,
     )
