@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from swarm.model.cache import PackedCache
+from swarm.model.latent import attend_to_latents, hands_on_latents
 from swarm.model.masks import MaskRule, NotPackable
 
 PACKED = "swarm_packed"
@@ -66,11 +67,19 @@ def packed_attention(
     chosen = None if indices is None else _chosen(indices, packed)
     outputs = []
     queries = query.split_with_sizes(packed.counts, dim=2)
-    for session, (keys, values) in enumerate(packed.sessions(key, value)):
-        part = queries[session]
-        only = None if chosen is None else chosen[session]
-        mask = rule.draw(session, part.shape[1] // keys.shape[0], keys, only)
-        outputs.append(attend(part, keys, values, mask, scaling, softcap, s_aux))
+    for session, (part, rows) in enumerate(zip(queries, packed.sessions(key, value), strict=True)):
+
+        def one(
+            query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, session: int = session
+        ) -> torch.Tensor:
+            only = None if chosen is None else chosen[session]
+            mask = rule.draw(session, query.shape[1] // keys.shape[0], keys, only)
+            return attend(query, keys, values, mask, scaling, softcap, s_aux)
+
+        if hands_on_latents(module):
+            outputs.append(attend_to_latents(module, part, rows, one))
+        else:
+            outputs.append(one(part, *rows))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), None
 
 

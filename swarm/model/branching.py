@@ -16,6 +16,7 @@ from swarm.decoding.drafting.tree import TreeReader
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
+from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.span import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, Work, turns_by_length
 from swarm.wire.messages import MAX_SESSION_TOKENS
@@ -62,6 +63,7 @@ class BranchingModel:
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self._model = copy.deepcopy(model, tensors)
         self._model.config._attn_implementation = PACKED
+        hand_on_latents(self._model, PACKED)
         self.device = model.device
         self.known: int = model.get_input_embeddings().weight.shape[0]
         self.context = context_of(model)

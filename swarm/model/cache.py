@@ -231,11 +231,8 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
     def update_indexer(self, key_states: torch.Tensor, layer_idx: int) -> torch.Tensor:
         """Store an indexer's keys [1, total, width], and return those of all sessions.
 
-        Raises:
-            NotPackable: for several sessions, unless it gathers.
+        The rows of one session follow those of the one before: the mask is that of all of them.
         """
-        if not self._gathers and len(self.caches) > 1:
-            raise NotPackable("it chooses the rows that it attends to")
         sessions = zip(self.caches, key_states.split_with_sizes(self.counts, dim=1), strict=True)
         rows = [cache.append(layer_idx, INDEX_KEYS, new) for cache, new in sessions]
         return _side_by_side(rows, key_states.dtype)[0]

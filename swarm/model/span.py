@@ -15,6 +15,7 @@ from swarm.model.attention import PACKED, running, running_now
 from swarm.model.cache import KVCache, PackedCache, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
+from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
@@ -127,6 +128,7 @@ class Span:
         self._layers_path = layers
         self._layers_name = layers.rpartition(".")[2]
         self._layers: Any = model.get_submodule(layers)
+        hand_on_latents(self._layers, PACKED)
         self._tap_hooks = TapHooks(self._layers, self.hidden_size)
         self._routes: dict[tuple[int, int], _Route] = {}
         self._entering = -1

@@ -60,6 +60,12 @@ GROUPED_EXPERTS = {
 }
 # An indexer, which chooses fewer rows than the tests have. With few heads many rows would score 0.
 SPARSE = {"index_topk": 4, "index_n_heads": 32, "index_head_dim": 8}
+GEMMA4 = {
+    **ALTERNATING,
+    "global_head_dim": 16,
+    "final_logit_softcapping": 3.0,
+    "tie_word_embeddings": True,
+}
 GRANITE = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
@@ -103,6 +109,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma": Architecture("gemma", {"tie_word_embeddings": True}),
     "gemma2": Architecture(
         "gemma2", {**ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+    ),
+    "gemma4_text": Architecture("gemma4_text", {**GEMMA4, "hidden_size_per_layer_input": 0}),
+    "gemma4_text_moe": Architecture(
+        "gemma4_text",
+        {
+            **GEMMA4,
+            **EXPERTS,
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "top_k_experts": 2,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
     ),
     "gemma3_text": Architecture("gemma3_text", {**ALTERNATING, "tie_word_embeddings": True}),
     "phi": Architecture("phi"),

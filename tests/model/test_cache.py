@@ -182,13 +182,11 @@ def test_a_layer_may_change_the_rows_of_all_sessions_before_it_attends_to_them(t
 def test_keys_of_an_indexer_are_rows_like_others(two: Two) -> None:
     caches, views = two
     new = torch.tensor([[[7.0], [8.0], [9.0]]])
-    with pytest.raises(NotPackable):
-        PackedCache(*two).update_indexer(new, 0)
     before = torch.tensor([[[1.0], [2.0], [3.0]]])
     caches[0].place(placement(0))
     PackedCache(caches[:1], [AttentionView(0, 3, 0, None)]).update_indexer(before, 0)
     caches[0].advance(3)
-    rows = PackedCache(caches, views, gathers=True).update_indexer(new, 0)
+    rows = PackedCache(caches, views).update_indexer(new, 0)
     assert rows.tolist() == [[[1], [2], [3], [7], [8], [9]]]
     for cache, count in zip(caches, (1, 2), strict=True):
         cache.advance(count)

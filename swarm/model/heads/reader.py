@@ -14,6 +14,7 @@ from swarm.model.device import upload
 from swarm.model.head import Head
 from swarm.model.heads.embedding import Embedding
 from swarm.model.heads.head import FeatureHead
+from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement
@@ -35,6 +36,7 @@ class HeadParts:
     def reader(self) -> "HeadReader":
         """Return a reader with its own, empty cache."""
         self.head.decoder.config._attn_implementation = PACKED
+        hand_on_latents(self.head.decoder, PACKED)
         layers = int(self.head.decoder.config.num_hidden_layers)
         return HeadReader(self, KVCache(0, layers, MAX_SESSION_TOKENS + MAX_TAIL))
 
@@ -65,7 +67,7 @@ class HeadReader(FeatureReader):
         embedded = self.parts.embedding.rows(tokens).to(self._device, self._dtype)
         self.cache.place(placement)
         view = AttentionView.of(placement, len(tokens), self._device)
-        packed = PackedCache([self.cache], [view], gathers=True)
+        packed = PackedCache([self.cache], [view])
         with running(packed):
             states: Tensor = self.parts.head(
                 embedded[None],
