@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from swarm.client.settings import ClientOptions
     from swarm.client.sync import BlockingClient
     from swarm.config import Network, load_network
+    from swarm.decoding.constraint import Constraint
     from swarm.errors import (
         BatchFailed,
         ChainBroken,
@@ -61,6 +62,7 @@ __all__ = [
     "ChainSilent",
     "ClientOptions",
     "ConfigError",
+    "Constraint",
     "DamagedModel",
     "DirectoryDown",
     "DraftMismatch",
@@ -108,6 +110,7 @@ _HOMES = {
     "swarm.client.client": ("SwarmClient",),
     "swarm.client.settings": ("ClientOptions",),
     "swarm.config": ("Network", "load_network"),
+    "swarm.decoding.constraint": ("Constraint",),
     "swarm.client.conversation": ("Message",),
     "swarm.errors": (
         "BatchFailed",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from swarm.decoding.constraint import Constraint
 from swarm.decoding.decoder import MAX_SENT_AHEAD
 from swarm.decoding.drafting.choices import CHOICES
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPolicy
@@ -60,8 +61,15 @@ class Options(TypedDict, total=False):
     top_k: int  # 0 and -1 keep all tokens
     top_p: float  # 0 keeps the likeliest token alone
     seed: int | None  # of the sampling noise; the same seed gives the same text. None draws one
+    min_p: float  # keeps tokens with this share of the likeliest one's probability; 0 keeps all
     repetition_penalty: float  # above 1 discourages tokens that occurred before
+    # nats, from -2 to 2, taken from tokens that the answer holds; and for each time that it does
+    presence_penalty: float
+    frequency_penalty: float
     logit_bias: Mapping[int, float]  # token id to nats
+    # what the answer has to look like: a JSON schema, a regular expression, a grammar or a choice
+    constraint: Constraint | None
+    min_tokens: int  # that the answer has before it may end by a stop token or string
     # the text ends before the first of these strings; an empty one is ignored
     stop: Sequence[str]
     # tokens that end the text; None: the end tokens of the model
@@ -97,6 +105,8 @@ class Request:
     learn: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
+    constraint: Constraint | None = None
+    min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] | None = None
     logprobs: int | None = None
@@ -109,6 +119,9 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise RequestError("max_new_tokens", self.max_new_tokens, "a positive number of tokens")
+        if not 0 <= self.min_tokens <= self.max_new_tokens:
+            allowed = "at most as many tokens as max_new_tokens"
+            raise RequestError("min_tokens", self.min_tokens, allowed)
         if self.window != "auto" and not (
             isinstance(self.window, int) and 0 <= self.window <= MAX_WINDOW
         ):
@@ -161,11 +174,14 @@ class Request:
         given: dict[str, Any] = dict(options)
         seed = given.pop("seed", None)
         sampling = {
-            name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given
+            name: given.pop(name)
+            for name in ("temperature", "top_k", "top_p", "min_p")
+            if name in given
         }
         if sampling.get("top_k") == -1:
             sampling["top_k"] = 0
-        shaping = {name: given.pop(name) for name in ("repetition_penalty",) if name in given}
+        penalties = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+        shaping = {name: given.pop(name) for name in penalties if name in given}
         stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         stop_token_ids = given.pop("stop_token_ids", None)

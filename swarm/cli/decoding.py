@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from swarm.cli.grouping import Command, grouped
 from swarm.cli.options import (
+    FILE,
     ModelName,
     Number,
     Text,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
     from swarm.client.head_choice import HeadChoice
     from swarm.config import Network
+    from swarm.decoding.constraint import Constraint
     from swarm.identity import Identity
     from swarm.model.compute import ComputeOptions
     from swarm.request import Options
@@ -155,6 +158,12 @@ SAMPLING = (
     ),
     click.option("--top-k", default=0, show_default=True, help="0 keeps all tokens."),
     click.option(
+        "--min-p",
+        default=0.0,
+        show_default=True,
+        help="Least share of the likeliest token's probability; 0 keeps all tokens.",
+    ),
+    click.option(
         "--seed", type=int, help="Seed of the sampling; the same seed gives the same text."
     ),
     click.option(
@@ -162,6 +171,18 @@ SAMPLING = (
         default=1.0,
         show_default=True,
         help="Above 1 makes tokens of the text so far less likely.",
+    ),
+    click.option(
+        "--presence-penalty",
+        default=0.0,
+        show_default=True,
+        help="Nats (-2 to 2) to take from tokens that the answer holds.",
+    ),
+    click.option(
+        "--frequency-penalty",
+        default=0.0,
+        show_default=True,
+        help="The same for each time that it holds them.",
     ),
     click.option(
         "--logit-bias",
@@ -174,6 +195,21 @@ SAMPLING = (
         type=Text(),
         multiple=True,
         help="End before this text; may be given several times.",
+    ),
+)
+CONSTRAINING = (
+    click.option(
+        "--json-schema",
+        type=FILE,
+        metavar="FILE",
+        help="The answer is JSON that this schema allows.",
+    ),
+    click.option("--regex", type=Text(), help="The answer matches this regular expression."),
+    click.option(
+        "--grammar",
+        type=FILE,
+        metavar="FILE",
+        help="The answer is in the language of this Lark grammar.",
     ),
 )
 SWARM = (
@@ -214,10 +250,16 @@ class DecodingOptions:
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     seed: int | None
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     logit_bias: tuple[tuple[int, float], ...]  # (token id, nats)
     stop: tuple[str, ...]
+    json_schema: Path | None
+    regex: str | None
+    grammar: Path | None
     patience_s: float
     standby: bool
     audit: float
@@ -233,6 +275,7 @@ class DecodingOptions:
 
         Raises:
             What `Request.of` raises.
+            ConfigError: for more than one constraint, or a file that cannot be read.
         """
         from swarm.request import Options, Request
 
@@ -247,16 +290,46 @@ class DecodingOptions:
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
+            min_p=self.min_p,
             seed=self.seed,
             repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
             logit_bias=dict(self.logit_bias),
             stop=self.stop,
+            constraint=self._constraint(),
             patience_s=self.patience_s,
             standby=self.standby,
             keep=keep,
         )
         Request.of(options)
         return options
+
+    def _constraint(self) -> "Constraint | None":
+        from swarm.decoding.constraint import Constraint
+        from swarm.errors import ConfigError
+
+        given = {
+            name: text
+            for name, text in (
+                ("json_schema", self.json_schema),
+                ("regex", self.regex),
+                ("grammar", self.grammar),
+            )
+            if text is not None
+        }
+        if not given:
+            return None
+        if len(given) > 1:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError("constraint", f"{options} exclude each other; give one of them")
+        ((kind, text),) = given.items()
+        if isinstance(text, Path):
+            try:
+                text = text.read_text("utf-8")
+            except (OSError, ValueError) as error:
+                raise ConfigError(kind, f"{text} cannot be read ({error})") from None
+        return Constraint(kind, text)
 
     def client(
         self,
@@ -288,6 +361,6 @@ def decoding_options(command: Command) -> Command:
     """Add all options of a client and of one text, as the arguments ``decoding``, ``compute``."""
     command = compute_options(command)
     command = grouped(DecodingOptions, "decoding")(command)
-    for option in reversed((*DRAFTING, *VERIFYING, *SAMPLING, *SWARM)):
+    for option in reversed((*DRAFTING, *VERIFYING, *SAMPLING, *CONSTRAINING, *SWARM)):
         command = option(command)
     return command

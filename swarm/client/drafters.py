@@ -11,7 +11,9 @@ from swarm.decoding.drafting.copying import CopyDrafter
 from swarm.decoding.drafting.correction import CorrectedShaping, Correction
 from swarm.decoding.drafting.drafter import Drafted, Drafter, Source
 from swarm.decoding.drafting.earlier import EarlierTexts
+from swarm.decoding.drafting.forced import ForcedDrafter, Forcing
 from swarm.decoding.feature_book import FeatureBook
+from swarm.decoding.shaping import Shaping
 from swarm.decoding.windows import ResumePoint
 from swarm.outputs import DrafterKind
 from swarm.request import Request
@@ -54,12 +56,16 @@ def make_drafters(
     earlier: EarlierTexts | None = None,
     *,
     heads: bool = True,
+    shaping: Shaping | None = None,
+    forcing: Forcing | None = None,
 ) -> dict[Source, Drafter]:
     """Return the drafters of one text, by their source, the cheapest first.
 
     Args:
         earlier: texts that may be copied, besides the text itself.
         heads: take a head that reads the target's states.
+        shaping: of this text; by default the request's.
+        forcing: the constraint of the answer, if there is one.
     """
     if request.window == 0:
         return {}
@@ -67,12 +73,14 @@ def make_drafters(
     if draft is not None and draft.source is Source.FEATURES and not heads:
         draft = None
     stop_ids = request.stop_ids(models.checkpoint)
+    shaping = request.shaping if shaping is None else shaping
     drafters: dict[Source, Drafter] = {}
+    if forcing is not None:
+        drafters[Source.FORCED] = ForcedDrafter(forcing, shaping.prompt_tokens)
     if request.copies:
         drafters[Source.COPY] = CopyDrafter(stop_ids, earlier)
     if draft is not None:
         correction = correction_of(models, request)
-        shaping = request.shaping
         if correction is not None:
             shaping = CorrectedShaping(asked=shaping, correction=correction)
         drafters[draft.source] = draft.drafter(request.sampling, shaping, stop_ids)
@@ -144,6 +152,7 @@ def make_book(
 
 def kind_of(sources: Collection[Source]) -> DrafterKind | None:
     """Return what drafts that come from these sources are called."""
+    sources = set(sources) - {Source.FORCED}
     if not sources:
         return None
     if Source.FEATURES in sources:

@@ -23,6 +23,7 @@ from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
 from swarm.client.cpu_threads import Executors
+from swarm.client.grammar import GrammarMask
 from swarm.client.judging import judge
 from swarm.client.models import ClientModels
 from swarm.client.repairs import Repairs
@@ -161,6 +162,7 @@ class GenerationStream:
     async def _begin(self) -> tuple[TextSequence, ChainSession, ResumePoint]:
         """Go on in a kept session if it holds a beginning of this text, or open a new one."""
         request, prompt = self._request, self._prompt
+        grammar = await self._compile()
         if self._kept is not None:
             # before a session is taken: an error would lose it
             request.check_prompt(prompt, self._models.checkpoint)
@@ -168,11 +170,23 @@ class GenerationStream:
             kept = await self._kept.take(prompt, tokens, request.owner)
             if kept is not None:
                 session, held = kept
-                sequence = TextSequence(self._models, prompt, request, held, self._earlier)
+                sequence = TextSequence(self._models, prompt, request, held, self._earlier, grammar)
                 if await self._agree(session, sequence):
                     return sequence, session, held
-        sequence = TextSequence(self._models, prompt, request, earlier=self._earlier)
+        sequence = TextSequence(
+            self._models, prompt, request, earlier=self._earlier, grammar=grammar
+        )
         return sequence, await self._open(sequence), NOTHING_HELD
+
+    async def _compile(self) -> GrammarMask | None:
+        """Return the mask of the request's constraint, if there is one."""
+        constraint = self._request.constraint
+        if constraint is None:
+            return None
+        ends = self._request.stop_ids(self._models.checkpoint)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads.judging, self._models.grammars.mask, constraint, ends
+        )
 
     async def _agree(self, session: ChainSession, sequence: TextSequence) -> bool:
         """Have the peers of a kept session answer by this text's terms; if one fails, close the

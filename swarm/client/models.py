@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from swarm.audit.guard import Guard
 from swarm.client.by_owner import ByOwner
 from swarm.client.cpu_threads import ONE_EACH, CpuThreads
+from swarm.client.grammar import Grammars
 from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
 from swarm.decoding.drafting.correction import Correction
@@ -100,6 +101,11 @@ class ClientModels:
             new_corrections(checkpoint.vocab_size) if drafting else None,
             threads=CpuThreads.shared(torch.get_num_threads(), beside, large),
         )
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiles constraints of answers; shared by all generations."""
+        return Grammars(self.tokenizer, self.checkpoint.vocab_size)
 
     @property
     def compute(self) -> Compute:

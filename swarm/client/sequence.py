@@ -17,6 +17,7 @@ from swarm.client.drafters import (
     make_book,
     make_drafters,
 )
+from swarm.client.grammar import GrammarMask
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
@@ -28,6 +29,7 @@ from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
+from swarm.decoding.mask import Mask, NotBefore
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
@@ -46,6 +48,7 @@ class TextSequence:
     Args:
         held: the part of the prompt that the chain holds already.
         earlier: texts that may be copied, besides the text itself.
+        grammar: the mask of the answer, if the request constrains it.
 
     Attributes:
         max_tokens: that a session has to have room for.
@@ -60,6 +63,7 @@ class TextSequence:
         request: Request,
         held: ResumePoint = NOTHING_HELD,
         earlier: EarlierTexts | None = None,
+        grammar: GrammarMask | None = None,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models = models
@@ -70,11 +74,15 @@ class TextSequence:
         self.branches = True
         self.policy = request.policy()
         heads = head_failure(models, request) is None
-        drafters = make_drafters(models, request, earlier, heads=heads)
+        self._grammar = grammar
+        self.shaping = request.shaping.of_text(len(prompt), self._masks())
+        drafters = make_drafters(
+            models, request, earlier, heads=heads, shaping=self.shaping, forcing=grammar
+        )
         self.decoder = Decoder(
             prompt,
             request.verification.rule(request.sampling, models.lexicon),
-            shaping=request.shaping,
+            shaping=self.shaping,
             max_new_tokens=request.max_new_tokens,
             stop_ids=request.stop_ids(models.checkpoint),
             ends_text=self._write,
@@ -102,6 +110,15 @@ class TextSequence:
         self._draft_tokens = 0  # by which the longest line grew in this time
         self._plans: Counter[PlainReason | None] = Counter()  # answers, by why nothing was drafted
         self._kept = 0  # drafted tokens, up to the last answer
+
+    def _masks(self) -> list[Mask]:
+        """Return what the answer may not go on with."""
+        masks: list[Mask] = [] if self._grammar is None else [self._grammar]
+        checkpoint = self.models.checkpoint
+        ends = self.request.stop_ids(checkpoint)
+        if self.request.min_tokens and ends:
+            masks.append(NotBefore(self.request.min_tokens, ends, checkpoint.vocab_size))
+        return masks
 
     # Drafting.
 
@@ -188,7 +205,8 @@ class TextSequence:
             self.decoder.plan = SpeculationPlan(reason=self._no_drafter)
             return
         plan = self.policy.plan()
-        if self.request.lookup is None and self.decoder.sources == (Source.COPY,):
+        without_model = set(self.decoder.sources) - {Source.FORCED} == {Source.COPY}
+        if self.request.lookup is None and without_model:
             plan = replace(plan, least_chance=max(plan.least_chance, LEAST_COPY))
         self.decoder.plan = plan if self.branches else replace(plan, branches=1)
 
@@ -245,7 +263,7 @@ class TextSequence:
         if needs_logits or request.logprobs is not None or request.logits:
             return None
         paths = tuple(tuple(decoder.tree.path(node)) for node in nodes)
-        return Choosing(request.sampling, request.shaping, tuple(decoder.tokens), paths)
+        return Choosing(request.sampling, self.shaping, tuple(decoder.tokens), paths)
 
     def decide(self, answered: Sequence[DraftNode], outputs: Tensor, judged: Judged) -> None:
         """Commit what the chain's answers at some tokens decide; `settle` returns the pieces.
@@ -363,11 +381,16 @@ class TextSequence:
         return max(self._plans, key=self._plans.__getitem__) if self._plans else None
 
     def _write(self, token: int) -> bool:
-        """Turn a committed token into text; return whether it completes a stop string."""
+        """Turn a committed token into text; return whether it ends the text: it completes a stop
+        string, or all that the constraint allows."""
         offset, text = self._chars, self._texts.push(token)
         self._chars += len(text)
-        self._written.append(Written(offset, self._stops.push(text)))
-        return self._stops.found
+        answer = self.decoder.tokens[len(self.prompt) :]
+        may_end = len(answer) >= self.request.min_tokens
+        self._written.append(Written(offset, self._stops.push(text) if may_end else text))
+        if self._stops.found:
+            return True
+        return self._grammar is not None and self._grammar.ends(answer)
 
     def _with_the_rest(self, piece: Piece) -> Piece:
         """Return the last piece with all text that was held back. May be called twice.

@@ -140,7 +140,8 @@ class _Certifying:
         """
         rows = range(len(self._bounds.lower))
         noise = torch.stack([self._noise(row) for row in rows])
-        lower, upper = map(self._choosing.sampling.scale, self._shaped())
+        sampling = self._choosing.sampling
+        lower, upper = (sampling.floor(sampling.scale(shaped)) for shaped in self._shaped())
         return lower.add_(noise), upper.add_(noise)
 
     def _noise(self, row: int) -> Tensor:

@@ -32,6 +32,7 @@ from swarm.decoding.doubt import settled, sure_beginning
 from swarm.decoding.draft_tree import DraftNode, DraftTree
 from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.drafting.drafter import Drafted, Source
+from swarm.decoding.drafting.lawful import lawful
 from swarm.decoding.feature_book import FeatureBook
 from swarm.decoding.learning import learn
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
@@ -53,7 +54,8 @@ class Decoder:
     Args:
         prompt: at least one token id.
         rule: judges drafted tokens.
-        shaping: penalties and biases, applied to the target's logits before they are judged.
+        shaping: penalties, biases and masks, applied to the target's logits before they are judged.
+            Nothing is drafted that a mask bans.
         max_new_tokens: at least 1.
         stop_ids: tokens that end the text; nothing is drafted behind them.
         ends_text: called with every committed token in order; True ends the text, as a stop token
@@ -179,6 +181,8 @@ class Decoder:
         plan = self.plan
         stop = next((i for i, each in enumerate(line, 1) if each.token in self.stop_ids), None)
         line = line[:stop]
+        if masks := self.verifier.shaping.masks:
+            line = lawful(masks, self._answer(node), line)
         if plan.branches == 1 and self.sources[-1:] != (source,):
             # The chain takes one token for a place: the first source that guesses one has it.
             line = sure_beginning(line, lag, self.confidence)
@@ -191,6 +195,11 @@ class Decoder:
             lag=lag,
             least_chance=plan.least_chance,
         )
+
+    def _answer(self, node: DraftNode) -> list[int]:
+        """Return the tokens behind the prompt, up to and including a node."""
+        written = self.tokens[self.verifier.shaping.prompt_tokens :]
+        return [*written, *self.tree.path(node)]
 
     def _next_ask(self) -> Ask | None:
         if self.finish_reason or self._asked or not self.plan.window or self._waits:

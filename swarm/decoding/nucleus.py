@@ -1,4 +1,4 @@
-"""Which tokens top k and top p keep, as far as bounds of a row tell."""
+"""Which tokens top k, top p and min p keep, as far as bounds of a row tell."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ EDGE_TOKENS = 1024  # among which the edge of the nucleus is looked for
 
 
 class Nucleus:
-    """The tokens that `swarm.decoding.sampling.restrict` keeps in any row between two bounds.
+    """The tokens that `Sampling.restricted` keeps in any row between two bounds.
 
     Args:
         lower: ``[vocabulary]``, scaled by the temperature.
@@ -35,6 +35,8 @@ class Nucleus:
             self._least = lower.double().exp_().masked_fill_(~self._among_top_k, 0.0)
             self._most = upper.double().exp_().masked_fill_(~self.possible, 0.0)
             self.possible = self.possible & (upper >= self._edge())
+        if sampling.min_p:
+            self.possible = self.possible & (upper >= sampling.least)
 
     def _edge(self) -> float:
         """Return a bound below which no logit can be kept by top p."""

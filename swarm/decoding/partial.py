@@ -75,7 +75,9 @@ class PartialRow:
         self._best = float(self._known.max())
         # An unlisted token has at most the last of the best logits, and shaping may raise it.
         last = float(row.logits[min(row.plain, len(row.logits)) - 1])
-        self._ceiling = shaping.ceiling(last, row.tokens) if self._unlisted else -math.inf
+        self._ceiling = (
+            shaping.ceiling(last, row.tokens, len(history)) if self._unlisted else -math.inf
+        )
         self._weights = ((self._known.double() - self._best) / self._at).exp()
         self._tail = self._tail_mass(last)
         self._inside = self._restriction()
@@ -136,7 +138,8 @@ class PartialRow:
         if self._best <= self._ceiling or self._inside is None or not math.isfinite(self._tail[1]):
             return False
         sampling = self._sampling
-        if not sampling.temperature or (not sampling.top_k and sampling.top_p >= 1.0):
+        restricts = sampling.top_k or sampling.top_p < 1.0 or sampling.min_p
+        if not sampling.temperature or not restricts:
             return True
         inside = self._inside
         return inside.others_out and bool((inside.certainly_in | inside.certainly_out).all())
@@ -270,7 +273,7 @@ class PartialRow:
 
     def _changed(self) -> int:
         """Return the most unlisted tokens that shaping changes."""
-        return len(set(self._history)) + len(self._shaping.logit_bias)
+        return min(self._unlisted, self._shaping.most_changed(self._history, len(self.logits)))
 
     def _unlisted_weight(self) -> float:
         """Return the most that exp((logit - best) / T) of an unlisted token can be."""
@@ -278,7 +281,7 @@ class PartialRow:
             return 0.0
         return math.exp((self._ceiling - self._best) / self._at)
 
-    # What top k and top p leave in.
+    # What top k, top p and min p leave in.
 
     def _left_in(self) -> Tensor:
         assert self._inside is not None
@@ -293,6 +296,23 @@ class PartialRow:
         return known + low, known + high
 
     def _restriction(self) -> "_Inside | None":
+        """Return what is certain of top k, top p and min p; None if nothing is."""
+        sampling = self._sampling
+        if not math.isfinite(self._best):  # a mask bans all listed tokens
+            return None
+        inside = self._by_rank()
+        if inside is None or not (sampling.min_p and sampling.temperature and self._unlisted):
+            return inside
+        margin = SCORE_MARGIN * (1.0 + abs(sampling.least))
+        relative = (self._known - self._best) / self._at
+        others_out = (self._ceiling - self._best) / self._at < sampling.least - margin
+        return _Inside(
+            inside.certainly_in & (relative >= sampling.least + margin),
+            inside.certainly_out | (relative < sampling.least - margin),
+            inside.others_out or others_out,
+        )
+
+    def _by_rank(self) -> "_Inside | None":
         """Return what is certain of top k and top p; None if nothing is."""
         sampling = self._sampling
         count = len(self.listed)

@@ -7,6 +7,7 @@ speculative decoding with one seed choose the same tokens, strict verification i
 draft model that uses the same noise agrees with the target more often.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -39,8 +40,9 @@ class NoisePurpose(IntEnum):
 class Sampling:
     """How tokens are chosen.
 
-    ``temperature = 0`` is greedy; ``top_k = 0`` and ``top_p = 1`` keep every token, ``top_p = 0``
-    the likeliest alone.
+    ``temperature = 0`` is greedy; ``top_k = 0``, ``top_p = 1`` and ``min_p = 0`` keep every token,
+    ``top_p = 0`` the likeliest alone. ``min_p`` keeps the tokens with at least this share of the
+    likeliest one's probability (Nguyen et al. 2024, "Min-p Sampling", arXiv 2407.01082).
 
     Raises:
         SamplingError: for a value out of range.
@@ -50,6 +52,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
@@ -60,6 +63,9 @@ class Sampling:
         if not 0.0 <= self.top_p <= 1.0:
             allowed = "a number from 0 (the likeliest token) up to 1 (all tokens)"
             raise SamplingError("top_p", self.top_p, allowed)
+        if not 0.0 <= self.min_p <= 1.0:
+            allowed = "a share of the likeliest token's probability, from 0 (all tokens) to 1"
+            raise SamplingError("min_p", self.min_p, allowed)
         if not 0 <= self.seed <= MAX_SEED:
             raise SamplingError("seed", self.seed, f"an integer from 0 to {MAX_SEED}")
 
@@ -127,8 +133,8 @@ class Sampling:
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Return the logarithm of the distribution that `choose` draws from.
 
-        ``[vocabulary]`` float32; -inf for tokens outside top k and top p. If sampling is greedy,
-        the logarithm of the softmax at temperature 1 over all tokens.
+        ``[vocabulary]`` float32; -inf for tokens outside top k, top p and min p. If sampling is
+        greedy, the logarithm of the softmax at temperature 1 over all tokens.
         """
         if self.temperature == 0.0:
             return logits.float().cpu().log_softmax(dim=-1)
@@ -149,8 +155,27 @@ class Sampling:
         relative = logits - logits.amax(dim=-1, keepdim=True)
         return relative.div_(max(self.temperature, LEAST_TEMPERATURE))
 
+    def floor(self, logits: Tensor) -> Tensor:
+        """Set the logits of tokens below min p to -inf, in place; return them.
+
+        Never decreasing in any logit.
+
+        Args:
+            logits: ``[..., vocabulary]``, of `scale`.
+        """
+        return logits.masked_fill_(logits < self.least, -torch.inf) if self.min_p else logits
+
+    @property
+    def least(self) -> float:
+        """The least of the logits of `scale` that min p keeps."""
+        return math.log(self.min_p) if self.min_p else -math.inf
+
+    def restricted(self, logits: Tensor) -> Tensor:
+        """Return the logits of `scale` with -inf for tokens outside top k, top p and min p."""
+        return self.floor(restrict(logits, self.top_k, self.top_p))
+
     def _scaled(self, logits: Tensor) -> Tensor:
-        return restrict(self.scale(logits), self.top_k, self.top_p)
+        return self.restricted(self.scale(logits))
 
 
 def log_probabilities(

@@ -1,4 +1,4 @@
-"""Changes to the logits before a token is chosen: the repetition penalty and logit biases.
+"""Changes to the logits before a token is chosen: penalties, logit biases and masks.
 
 The logits of target and draft are shaped alike, at every position by the tokens before it, drafted
 tokens included: a drafted token is judged only if all before it were accepted. So drafting does not
@@ -6,28 +6,35 @@ change the effect of a penalty.
 """
 
 import math
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from swarm.decoding.mask import Mask, put_out
 from swarm.errors import SamplingError
 
 MAX_BIASES = 1024  # each costs a little at every position
 ROUNDING = 1e-6  # relative, of float32
 MAX_BIAS = 100.0  # as OpenAI's: in effect it bans a token, or forces it
+MAX_PENALTY = 2.0  # nats, likewise
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """Penalties and biases. The default changes nothing.
+    """Penalties, biases and masks. The default changes nothing.
 
     Attributes:
         repetition_penalty: divides positive and multiplies negative logits of tokens that occurred
             before, the prompt included (Keskar et al. 2019, CTRL, section 4.1; as transformers
             does).
         logit_bias: (token id, nats added) pairs.
+        presence_penalty: nats taken from tokens that the answer holds already, as in OpenAI's API.
+        frequency_penalty: likewise, for each time that it holds them.
+        masks: which tokens the answer may not go on with.
+        prompt_tokens: how many tokens of a history stand before the answer; see `of_text`.
 
     Raises:
         SamplingError: for a value out of range.
@@ -35,8 +42,17 @@ class Shaping:
 
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    masks: tuple[Mask, ...] = ()
+    prompt_tokens: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("presence_penalty", "frequency_penalty"):
+            nats = getattr(self, name)
+            if not -MAX_PENALTY <= nats <= MAX_PENALTY:
+                allowed = f"nats from {-MAX_PENALTY:g} to {MAX_PENALTY:g}; 0 is none"
+                raise SamplingError(name, nats, allowed)
         penalty = self.repetition_penalty
         if not (math.isfinite(penalty) and 0.01 <= penalty <= 100.0):
             allowed = "a number from 0.01 to 100; 1 is none"
@@ -48,6 +64,17 @@ class Shaping:
             if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
                 allowed = f"token ids with biases of at most {MAX_BIAS:g} nats"
                 raise SamplingError("logit_bias", (token, bias), allowed)
+
+    def of_text(self, prompt_tokens: int, masks: Sequence[Mask] = ()) -> "Shaping":
+        """Return the shaping of one text: what penalties and masks of the answer count from."""
+        if not (masks or self._counts):
+            return self
+        return replace(self, masks=tuple(masks), prompt_tokens=prompt_tokens)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether it depends on how often the answer holds a token."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
     def apply(self, logits: Tensor, history: Sequence[int], path: Sequence[int] = ()) -> Tensor:
         """Return the shaped rows: the same tensor if there is nothing to change, else a new one.
@@ -73,14 +100,23 @@ class Shaping:
         if self == NO_SHAPING:
             return logits
         logits = logits.float().clone()
+        paths = list(paths)
         if self.repetition_penalty != 1.0:
             occurred = set(history)
             self._penalise(logits, occurred)
             for row, path in zip(logits, paths, strict=True):
                 self._penalise(row[None], set(path) - occurred)
+        answer = tuple(history[self.prompt_tokens :])
+        if self._counts:
+            counts = Counter(answer)
+            for row, path in zip(logits, paths, strict=True):
+                self._charge(row, counts + Counter(path))
         for token, bias in self.logit_bias:
             if token < logits.shape[-1]:
                 logits[:, token] += bias
+        for mask in self.masks:
+            for row, path in zip(logits, paths, strict=True):
+                put_out(row, mask.banned((*answer, *path)))
         return logits
 
     def apply_known(
@@ -108,27 +144,45 @@ class Shaping:
         penalty = self.repetition_penalty
         logits[:, known] = torch.where(values > 0, values / penalty, values * penalty)
 
+    def _charge(self, row: Tensor, counts: Mapping[int, int]) -> None:
+        """Take the penalties of an answer's tokens from their logits ``[vocabulary]``, in place."""
+        known = {token: count for token, count in counts.items() if token < len(row)}
+        if known:
+            tokens = torch.tensor(list(known), device=row.device)
+            counted = torch.tensor(list(known.values()), dtype=row.dtype, device=row.device)
+            row[tokens] -= counted * self.frequency_penalty + self.presence_penalty
+
     # What shaping does at most to tokens of which only a bound is known.
 
     def changes_nothing(self, known: Tensor) -> bool:
         """Return whether it leaves all tokens but the ``known`` ones, ``[k]`` ids, as they are."""
-        return self.repetition_penalty == 1.0 and not self._biases_besides(known)
+        untouched = self.repetition_penalty == 1.0 and not self._counts and not self.masks
+        return untouched and not self._biases_besides(known)
 
     def may_raise(self, known: Tensor) -> bool:
         """Return whether it may raise the logit of another token than the ``known`` ones."""
         raised = any(bias > 0 for bias in self._biases_besides(known))
-        return self.repetition_penalty < 1.0 or raised
+        rewarded = self.presence_penalty < 0 or self.frequency_penalty < 0
+        return self.repetition_penalty < 1.0 or raised or rewarded
 
-    def ceiling(self, logit: float, known: Tensor) -> float:
+    def ceiling(self, logit: float, known: Tensor, length: int) -> float:
         """Return the most that a logit of at most ``logit`` can become, for any token but the
-        ``known`` ones."""
-        raised = [bias for bias in self._biases_besides(known) if bias > 0]
-        if self.repetition_penalty >= 1.0 and not raised:
+        ``known`` ones, behind a history of ``length`` tokens."""
+        if not self.may_raise(known):
             return logit
+        raised = [bias for bias in self._biases_besides(known) if bias > 0]
         penalty = self.repetition_penalty
         penalised = logit / penalty if logit > 0 else logit * penalty
-        most = max(logit, penalised) + max(raised, default=0.0)
+        answer = max(0, length - self.prompt_tokens)
+        reward = max(0.0, -self.presence_penalty) + answer * max(0.0, -self.frequency_penalty)
+        most = max(logit, penalised) + max(raised, default=0.0) + reward
         return most + ROUNDING * (1.0 + abs(most))
+
+    def most_changed(self, history: Sequence[int], vocabulary: int) -> int:
+        """Return how many tokens it changes at most."""
+        if self.masks:
+            return vocabulary
+        return min(vocabulary, len(set(history)) + len(self.logit_bias))
 
     def _biases_besides(self, known: Tensor) -> list[float]:
         if not self.logit_bias:

@@ -49,6 +49,7 @@ from swarm.errors.unreachable import (
 )
 from swarm.errors.usage import (
     ConfigError,
+    ConstraintFailed,
     NeedsHead,
     PromptTooLong,
     RequestError,
@@ -66,6 +67,7 @@ __all__ = [
     "ChainSilent",
     "ClockOff",
     "ConfigError",
+    "ConstraintFailed",
     "DamagedModel",
     "DirectoryDown",
     "DraftMismatch",

@@ -47,6 +47,16 @@ class SamplingError(RequestError):
 
 
 @dataclass(eq=False)
+class ConstraintFailed(UsageError):
+    """A constraint became too complex in the midst of a text; `why` is the parser's reason."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"the constraint is too complex to go on ({self.why}); give a simpler one"
+
+
+@dataclass(eq=False)
 class PromptTooLong(UsageError):
     """The prompt and the new tokens exceed `limit`: the model's context, or the longest session
     that the protocol allows."""

@@ -37,6 +37,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "window": {"depth": 1},
     "sampled": SAMPLED,
     "warm": {"temperature": 1.0, "seed": 7},
+    "penalties": {**SAMPLED, "presence_penalty": 1.0, "frequency_penalty": 0.5, "min_p": 0.02},
     "top k": {**SAMPLED, "top_k": 20},
     "top p": {**SAMPLED, "top_p": 0.9},
     "penalty": {"repetition_penalty": 1.3},

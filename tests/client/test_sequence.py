@@ -87,14 +87,22 @@ def plain(target):
     return of
 
 
+SAMPLED = ["greedy", "0.7", "1.0 with a penalty", "min p"]
 SAMPLING = [
     {},
     {"temperature": 0.7, "seed": 3},
     {"temperature": 1.0, "top_k": 9, "seed": 4, "repetition_penalty": 1.2},
+    {
+        "temperature": 1.0,
+        "min_p": 0.1,
+        "seed": 5,
+        "presence_penalty": 1.5,
+        "frequency_penalty": 0.5,
+    },
 ]
 
 
-@pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.7", "1.0 with a penalty"])
+@pytest.mark.parametrize("sampling", SAMPLING, ids=SAMPLED)
 @pytest.mark.parametrize("window", [1, 4, 16, "auto"])
 @pytest.mark.parametrize("kind", DISTORTIONS)
 def test_whatever_is_drafted_the_output_is_that_of_plain_decoding(
@@ -280,7 +288,7 @@ def stream(target, request, draft, seed):
     return turn.sum_up(), asked
 
 
-@pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.7", "1.0 with a penalty"])
+@pytest.mark.parametrize("sampling", SAMPLING, ids=SAMPLED)
 @pytest.mark.parametrize("lookup", [False, True], ids=["model", "lookup and model"])
 def test_streaming_branches_that_are_drafted_together_says_what_plain_decoding_says(
     lookup, sampling, target, draft, plain

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.masks import EveryThird
 from swarm.decoding.certificate import Bounds, Certificate, Choosing, certify
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
@@ -21,11 +22,16 @@ samplings = st.builds(
     top_k=st.sampled_from([0, 0, 1, 2, 20, 299, 300, 1000]),
     top_p=st.sampled_from([1.0, 1.0, 0.0, 0.3, 0.9, 0.9999]),
     seed=st.integers(0, 99),
+    min_p=st.sampled_from([0.0, 0.0, 1e-4, 0.05, 0.9, 1.0]),
 )
 shapings = st.builds(
     Shaping,
     repetition_penalty=st.sampled_from([1.0, 1.0, 0.5, 1.3, 100.0]),
     logit_bias=st.sampled_from([(), ((5, 3.0), (8, -100.0), (3000, 1.0)), ((299, 100.0),)]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.5, -2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.7, -1.0]),
+    masks=st.sampled_from([(), (), (EveryThird(VOCABULARY),)]),
+    prompt_tokens=st.integers(0, len(TEXT)),
 )
 
 

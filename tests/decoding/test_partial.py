@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.masks import EveryThird
 from swarm.decoding.candidates import (
     CandidateRow,
     choose_candidates,
@@ -31,11 +32,16 @@ samplings = st.builds(
     top_k=st.sampled_from([0, 0, 1, 5, 20, 300]),
     top_p=st.sampled_from([1.0, 1.0, 0.0, 0.3, 0.9, 0.99]),
     seed=st.integers(0, 1000),
+    min_p=st.sampled_from([0.0, 0.0, 1e-3, 0.1, 1.0]),
 )
 shapings = st.builds(
     Shaping,
     repetition_penalty=st.sampled_from([1.0, 1.0, 1.3, 0.7]),
     logit_bias=st.sampled_from([(), ((3, 4.0), (9, -100.0)), ((7, -2.0),)]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.5, -2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.7, -1.0]),
+    masks=st.sampled_from([(), (), (EveryThird(VOCABULARY),)]),
+    prompt_tokens=st.integers(0, len(HISTORY)),
 )
 
 
@@ -86,7 +92,8 @@ def test_it_is_certain_wherever_bounds_of_every_logit_are(
     choosing = Choosing(sampling, shaping, HISTORY, ((),))
     (choice,) = certify(bounds, choosing, lambda *_: lower[:0], most=0).choices
     if choice is not None:
-        assert partial.choice_is_certain or shaping.repetition_penalty < 1.0
+        rewards = min(shaping.presence_penalty, shaping.frequency_penalty) < 0
+        assert partial.choice_is_certain or shaping.repetition_penalty < 1.0 or rewards
         assert partial.choice == choice or not partial.choice_is_certain
 
 

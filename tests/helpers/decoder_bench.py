@@ -64,7 +64,7 @@ def guess(target, text, kind):
 
 def draft(target, ask, kind, count):
     """So many tokens behind each of the nodes. Each source has a kind of its own."""
-    shift = {Source.MODEL: 0, Source.COPY: 2, Source.FEATURES: 4}[ask.source]
+    shift = {Source.MODEL: 0, Source.COPY: 2, Source.FEATURES: 4, Source.FORCED: 0}[ask.source]
     kind = KINDS[(KINDS.index(kind) + shift) % len(KINDS)]
     lines = [([*ask.text, *path], []) for path in ask.paths]
     for text, drafted in lines:

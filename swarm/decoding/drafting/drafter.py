@@ -17,6 +17,7 @@ class Source(Enum):
     they return. They stand in the order in which they are asked: a cheaper one comes first.
     """
 
+    FORCED = "forced"  # what a constraint makes the text go on with
     COPY = "copy"  # what followed the same tokens before
     FEATURES = "features"  # a head that reads the target's hidden states
     MODEL = "model"  # a language model of its own
@@ -24,7 +25,7 @@ class Source(Enum):
     @property
     def is_free(self) -> bool:
         """Whether a guess costs the client next to nothing."""
-        return self is Source.COPY
+        return self in (Source.FORCED, Source.COPY)
 
 
 @dataclass(frozen=True, eq=False)
