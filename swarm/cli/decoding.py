@@ -306,15 +306,13 @@ class DecodingOptions:
         return options
 
     def _constraint(self) -> "Constraint | None":
-        from swarm.decoding.constraint import Constraint
+        from swarm.decoding.constraint import KINDS, Constraint, Kind
         from swarm.errors import ConfigError
 
-        given = {
-            name: text
-            for name, text in (
-                ("json_schema", self.json_schema),
-                ("regex", self.regex),
-                ("grammar", self.grammar),
+        given: dict[Kind, Path | str] = {
+            kind: text
+            for kind, text in zip(
+                KINDS[:3], (self.json_schema, self.regex, self.grammar), strict=True
             )
             if text is not None
         }

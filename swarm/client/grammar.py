@@ -23,6 +23,8 @@ from swarm.errors import ConstraintFailed, RequestError
 MAX_COMPILED = 16  # constraints of which the beginning of a parse is kept
 KEPT_BYTES = 8 << 20  # of masks of one text
 MAX_REASON_CHARS = 300
+# Between the parts of JSON: an indented line, and no more, or a model could write spaces for ever.
+SPACES = r"[ \t]?(\r?\n[ \t]{0,32})?"
 
 
 class GrammarMask:
@@ -170,7 +172,9 @@ def _grammar(constraint: Constraint) -> str:
     """Return a constraint as a grammar of llguidance."""
     matcher = llguidance.LLMatcher
     if constraint.kind == "json_schema":
-        grammar: str = matcher.grammar_from_json_schema(constraint.text)
+        grammar: str = matcher.grammar_from_json_schema(
+            constraint.text, {"whitespace_pattern": SPACES}
+        )
     elif constraint.kind == "regex":
         grammar = matcher.grammar_from_regex(constraint.text)
     elif constraint.kind == "choice":

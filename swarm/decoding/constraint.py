@@ -39,8 +39,8 @@ class Constraint:
                 raise RequestError(self.kind, self.text[:50], "a JSON object, the schema")
         elif self.kind == "choice":
             choices = _json(self.kind, self.text)
-            texts = isinstance(choices, list) and all(isinstance(each, str) for each in choices)
-            if not texts or not 0 < len(choices) <= MAX_CHOICES or not all(choices):
+            listed = choices if isinstance(choices, list) else []
+            if not 0 < len(listed) <= MAX_CHOICES or not all(map(_is_choice, listed)):
                 allowed = f"a list of 1 to {MAX_CHOICES} strings, none of them empty"
                 raise RequestError(self.kind, self.text[:50], allowed)
 
@@ -48,6 +48,10 @@ class Constraint:
 def json_object() -> Constraint:
     """Return the constraint of any JSON object."""
     return Constraint("json_schema", ANY_OBJECT)
+
+
+def _is_choice(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _json(kind: str, text: str) -> object:

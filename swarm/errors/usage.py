@@ -48,12 +48,12 @@ class SamplingError(RequestError):
 
 @dataclass(eq=False)
 class ConstraintFailed(UsageError):
-    """A constraint became too complex in the midst of a text; `why` is the parser's reason."""
+    """A constraint cannot be followed to the end of a text; `why` is the parser's reason."""
 
     why: str
 
     def __str__(self) -> str:
-        return f"the constraint is too complex to go on ({self.why}); give a simpler one"
+        return f"the constraint cannot be followed further ({self.why}); give a simpler one"
 
 
 @dataclass(eq=False)

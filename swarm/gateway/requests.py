@@ -18,6 +18,13 @@ from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
+from swarm.gateway.formats import (
+    GUIDED,
+    ResponseFormat,
+    StructuredOutputs,
+    constraint_of,
+    guided,
+)
 from swarm.gateway.messages import MESSAGE, ChatMessage
 from swarm.gateway.thinking import (
     MAX_VARIABLES,
@@ -71,21 +78,38 @@ class Body(Part):
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = 1.0
     top_k: Whole = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     logit_bias: TokenBiases = Field(default={}, max_length=MAX_BIASES)
     stop: Stops = Field(default=[])
     stop_token_ids: list[Whole] = Field(default=[], max_length=MAX_STOP_TOKENS)
+    ignore_eos: bool = False
+    min_tokens: Whole = Field(default=0, ge=0)
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     verify: str = Field(default="strict", max_length=256)
     window: Annotated[WindowSize, BeforeValidator(read_whole)] = "auto"
     depth: Annotated[Depth, BeforeValidator(read_whole)] = "auto"
     explain: bool = False  # return every token's fate
     _ignored: list[str] = PrivateAttr(default_factory=list)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _guided(cls, fields: Any) -> Any:
+        return guided(fields) if isinstance(fields, dict) else fields
+
+    @model_validator(mode="after")
+    def _has_one_format(self) -> "Body":
+        constraint_of(self.response_format, self.structured_outputs)
+        return self
+
     @classmethod
     def known(cls) -> Known:
         """Return the names of all fields, and of the fields of objects in them."""
         return {
-            **dict.fromkeys(cls.model_fields),
+            **dict.fromkeys((*cls.model_fields, *GUIDED)),
             "stream_options": dict.fromkeys(StreamOptions.model_fields),
         }
 
@@ -135,10 +159,15 @@ class Body(Part):
             "top_p": self.top_p,
             "top_k": self.top_k,
             "seed": None if self.seed is None else (self.seed + number) & MAX_SEED,
+            "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
             "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids or None,
+            "min_tokens": self.min_tokens,
+            "constraint": constraint_of(self.response_format, self.structured_outputs),
             "verify": self.verify,
             "window": self.window,
             "depth": self.depth,

@@ -195,7 +195,10 @@ class Service:
         checkpoint = self.engine(body.model).models.checkpoint
         room = context_tokens(checkpoint) - len(prompt)
         options = body.options(number)
-        if stop_token_ids := options.get("stop_token_ids"):
+        stop_token_ids = options.get("stop_token_ids") or ()
+        if body.ignore_eos:
+            options["stop_token_ids"] = set(stop_token_ids)
+        elif stop_token_ids:
             options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))
         options["owner"] = owner

@@ -185,9 +185,9 @@ async def test_models_are_listed_and_found(served):
     [
         (chat(typical_p=0.5), 400, "typical_p", "unsupported_parameter", "top_p"),
         (
-            chat(presence_penalty=1),
+            chat(dry_multiplier=1),
             400,
-            "presence_penalty",
+            "dry_multiplier",
             "unsupported_parameter",
             "repetition_penalty",
         ),

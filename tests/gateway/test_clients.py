@@ -1,11 +1,14 @@
-"""Clients of other projects work unchanged: curl, and Hugging Face's InferenceClient."""
+"""Clients of other projects work unchanged: curl, OpenAI's, and Hugging Face's InferenceClient."""
 
 import asyncio
 import json
+from typing import Literal
 
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from openai import AsyncOpenAI, BadRequestError
+from pydantic import BaseModel, Field
 
 from helpers.gateway_in_process import PROBLEM, chat
 from helpers.loopback import soon
@@ -35,6 +38,25 @@ async def test_curl_gets_replies_streams_and_errors(served):
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
     status = await _curl("-o", "/dev/null", "-w", "%{http_code} %{content_type}", *where, "{")
     assert status.startswith("400 application/json")
+
+
+class Task(BaseModel):
+    kind: Literal["sum", "product"]
+    steps: list[bool] = Field(max_length=2)
+
+
+async def test_openais_package_parses_an_answer_that_a_schema_constrains(served):
+    async with AsyncOpenAI(base_url=f"{served.url}/v1", api_key="no key") as client:
+        options = {"model": TARGET, "messages": MESSAGES, "max_tokens": 500, "seed": 1}
+        reply = await soon(client.chat.completions.parse(response_format=Task, **options))
+        assert isinstance(reply.choices[0].message.parsed, Task)
+        async with client.chat.completions.stream(response_format=Task, **options) as stream:
+            final = await soon(stream.get_final_completion())
+        assert isinstance(final.choices[0].message.parsed, Task)
+        with pytest.raises(BadRequestError, match="unclosed group"):
+            await soon(
+                client.chat.completions.create(extra_body={"guided_regex": "a(b"}, **options)
+            )
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_an_answer_may_come_back_as_a_message():
         ({"seed": True}, "seed", "valid integer"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, None, "give only one of them"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"json_schema": {"type": "object"}}, "json_schema", "response_format"),
     ],
     ids=lambda value: None,
 )
