@@ -74,6 +74,8 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     # tokens that end the text; None: the end tokens of the model
     stop_token_ids: Collection[int] | None
+    # special tokens that have text all the same, such as those that mark calls of tools
+    spelled_tokens: Collection[int]
     # return every token's log probability, and those of this many likeliest tokens
     logprobs: int | None
     logits: bool  # return every token's logits: 4 bytes for each token of the vocabulary
@@ -109,6 +111,7 @@ class Request:
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] | None = None
+    spelled_tokens: frozenset[int] = frozenset()
     logprobs: int | None = None
     logits: bool = False
     hidden_states: bool = False
@@ -185,12 +188,14 @@ class Request:
         stop, bias = given.pop("stop", ()), given.pop("logit_bias", {})
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         stop_token_ids = given.pop("stop_token_ids", None)
+        spelled = frozenset(given.pop("spelled_tokens", ()))
         return cls(
             verification=Verification.parse(given.pop("verify", "strict")),
             sampling=Sampling(**sampling, seed=secrets.randbits(32) if seed is None else seed),
             shaping=Shaping(**shaping, logit_bias=tuple(bias.items())),
             stop=tuple(each for each in stops if each),
             stop_token_ids=None if stop_token_ids is None else frozenset(stop_token_ids),
+            spelled_tokens=spelled,
             **given,
         )
 

@@ -23,6 +23,7 @@ from swarm.cli.options import (
     quantization_option,
 )
 from swarm.demo import locate
+from swarm.dialogue.formats import BY_NAME
 from swarm.model.folder import folder_of, look
 from swarm.terminal.signals import run
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from swarm.model.compute import ComputeOptions
 
 NO_DRAFT = "none"
+TOOL_FORMATS = sorted(BY_NAME)
 OPEN_WARNING = (
     "warning: everyone who can reach this address may use this gateway, and the connection is not"
     " encrypted; give --api-keys FILE, and put a TLS proxy in front of it"
@@ -53,6 +55,7 @@ class GatewayOptions:
     grace: float
     remember: bool
     strict: bool
+    tool_parser: str | None
 
     def settings(self, keys: "ApiKeys") -> "Settings":
         """Return the gateway's settings. ``keys`` are those of `api_keys`."""
@@ -68,6 +71,7 @@ class GatewayOptions:
             grace_s=self.grace,
             remember=self.remember,
             strict=self.strict,
+            tool_parser=self.tool_parser,
         )
 
 
@@ -143,6 +147,11 @@ class GatewayClientOptions:
     "--strict",
     is_flag=True,
     help="Refuse requests with unknown fields, instead of ignoring these and naming them.",
+)
+@click.option(
+    "--tool-parser",
+    type=click.Choice(TOOL_FORMATS),
+    help="How the models write calls of tools; by default their chat templates tell.",
 )
 @grace_option(10.0, "Seconds for running answers when it stops.")
 @audit_option

@@ -37,12 +37,14 @@ class Rendering:
         variables: by name, for templates that have such: ``enable_thinking``.
         continues: the last message is one of the assistant's, and the answer goes on from its end.
         opening: text that the answer is made to begin with.
+        thoughts: the tags of thoughts, which an opening ends if the template begins them.
     """
 
     tools: Sequence[Fields] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
     opening: str = ""
+    thoughts: tuple[str, str] | None = None
 
 
 PLAIN = Rendering()
@@ -119,7 +121,8 @@ class ChatTemplate:
         for form in FORMS:
             try:
                 chat = [self._message(message, form) for message in messages]
-                return str(self._tokenizer.apply_chat_template(chat, **options)) + given.opening
+                text = str(self._tokenizer.apply_chat_template(chat, **options))
+                return text + _opening(given, text)
             except TooManyControlTokens:  # a bound of ours, not of the template
                 raise
             except Exception as error:  # a program of the model's may raise anything
@@ -155,6 +158,14 @@ class ChatTemplate:
         if isinstance(value, Sequence):
             return [self._escaped(inner, role) for inner in value]
         return value
+
+
+def _opening(given: Rendering, text: str) -> str:
+    """Return what is added to a rendered chat, which may end with the beginning of thoughts."""
+    if not given.opening or given.thoughts is None:
+        return given.opening
+    begin, end = given.thoughts
+    return f"{end}\n\n{given.opening}" if text.rstrip().endswith(begin) else given.opening
 
 
 def _thoughts(text: str, template: ChatTemplate) -> Fields:

@@ -1,6 +1,6 @@
 """Turn tokens into text, piece by piece, up to a stop string."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +17,8 @@ SAMPLE = "日"  # three bytes of UTF-8
 class Detokenizer:
     """Turns token ids into text as they come.
 
-    Special tokens have no text, and a character appears when it is complete.
+    Special tokens have no text, but for those that are ``spelled``. A character appears when it is
+    complete.
 
     All pieces and the result of `flush`, joined, are the tokenizer's text of all ids at once, with
     special tokens skipped and spaces not cleaned up. One thing differs on purpose: where a
@@ -25,9 +26,15 @@ class Detokenizer:
     broken one; here complete ones stay, as in SentencePiece itself.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context: Sequence[int] = (),
+        spelled: Collection[int] = (),
+    ) -> None:
         """Start after ``context``: ids before the first one, on which its spelling may depend."""
         self._tokenizer = tokenizer
+        self._spelled = spelled
         self._bytes = _byte_tokens(tokenizer)
         self._characters = _Characters(self._begun(context))
         self._ids = self._window(context)
@@ -42,6 +49,10 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """Return the text that became certain with this token, perhaps none."""
+        if token_id in self._spelled:
+            before = self.flush()
+            self._advance(token_id, self._decode([*self._ids, token_id]))
+            return before + str(self._tokenizer.convert_ids_to_tokens(token_id))
         if token_id in self._bytes.values:
             if not self._text:
                 self._stand_on(self._bytes.anchor)

@@ -101,7 +101,7 @@ class TextSequence:
         self.draft_error = head_failure(models, request)
         self.pieces: list[Piece] = []
         self.meter = Meter()
-        self._texts = Detokenizer(models.tokenizer, prompt)
+        self._texts = Detokenizer(models.tokenizer, prompt, request.spelled_tokens)
         self._stops = StopStrings(request.stop)
         self._chars = 0  # of the text so far, with those that a stop string may still cut
         self._written: list[Written] = []  # committed tokens that are not yet pieces

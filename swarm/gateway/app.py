@@ -3,23 +3,25 @@
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
+from swarm.client.chat_template import ChatPrompt
+from swarm.gateway.asked import asked_of
 from swarm.gateway.browsers import check_host, check_origin
-from swarm.gateway.chat import template_of, unread_fields
 from swarm.gateway.errors import ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
 from swarm.gateway.keys import ApiKeys, Owners
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import is_open
 from swarm.gateway.prompts import ParserThreads
-from swarm.gateway.replies import ChatShape, Reply, Shape, TextShape
-from swarm.gateway.requests import B, Body, ChatBody, TextBody, read
+from swarm.gateway.protocols.openai import OpenAiChat, OpenAiText
+from swarm.gateway.protocols.protocol import Protocol, Reply, ReplyTerms
+from swarm.gateway.requests import Body
 from swarm.gateway.service import EndEvent, Engine, Service, TextEvent, TokenEvent
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.gateway.unknown import as_header
@@ -42,6 +44,7 @@ class Gateway:
         owners: whose the texts of requests are.
         names: of this host, beside its addresses.
         strict: refuse fields that are unknown, instead of ignoring them.
+        tool_parser: how models write calls of tools; None: as their chat templates tell.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Gateway:
         owners: Owners,
         names: Collection[str] = (),
         strict: bool = False,
+        tool_parser: str | None = None,
     ) -> None:
         self._service = service
         self._metrics = metrics
@@ -61,6 +65,7 @@ class Gateway:
         self._owners = owners
         self._names = names
         self._strict = strict
+        self._tool_parser = tool_parser
         self._intake = Intake()
         self._since = int(time.time())
 
@@ -79,33 +84,33 @@ class Gateway:
     # Texts.
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, ChatBody, ChatShape())
+        return await self._answer(request, OpenAiChat())
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, TextBody, TextShape())
+        return await self._answer(request, OpenAiText())
 
-    async def _answer(
-        self, request: web.Request, kind: type[Body], shape: Shape
-    ) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, protocol: Protocol) -> web.StreamResponse:
         async with self._intake.reservation() as reservation:
-            body = await self._read(request, kind, reservation)
+            body = await self._read(request, protocol, reservation)
             self._service.check(body)
             models = self._service.engine(body.model).models
-            if isinstance(body, ChatBody):
-                body.ignore(*unread_fields(template_of(models.tokenizer), body))
-            reply = Reply(
-                shape,
-                body.model,
+            asked = asked_of(body, models.tokenizer, self._tool_parser)
+            terms = ReplyTerms(
                 models.checkpoint.fingerprint,
                 models.lexicon.spell,
-                logprobs=body.num_logprobs is not None,
-                explain=body.explain,
-                usage_chunk=body.include_usage,
-                ignored=body.ignored,
+                asked.form,
+                asked.opening,
+                body.ignored,
             )
-            headers = as_header(body.ignored)
+            reply = protocol.reply(body, terms)
+
+            def prompts_read(prompts: Sequence[ChatPrompt]) -> None:
+                reservation.release()
+                reply.begin(prompts)
+
             owner = self._owners.of(request.headers.get("Authorization"))
-            texts = self._service.generate(body, reservation.release, owner)
+            texts = self._service.generate(asked, prompts_read, owner)
+            headers = as_header(body.ignored)
             async with aclosing(texts) as events:
                 if body.stream:
                     return await self._stream(request, events, reply, headers)
@@ -117,9 +122,11 @@ class Gateway:
                 in_order = [generations[index] for index in sorted(generations)]
                 return web.json_response(reply.whole(in_order), headers=headers)
 
-    async def _read(self, request: web.Request, kind: type[B], reservation: BodyReservation) -> B:
+    async def _read(
+        self, request: web.Request, protocol: Protocol, reservation: BodyReservation
+    ) -> Body:
         data = await self._intake.read(request, reservation)
-        return await self._threads.run(len(data), partial(read, data, kind, self._strict))
+        return await self._threads.run(len(data), partial(protocol.read, data, self._strict))
 
     async def _stream(
         self,
@@ -133,7 +140,7 @@ class Gateway:
         A failure before the first event is answered with its own status; a later one becomes the
         last event.
         """
-        stream = EventStream(request, headers)
+        stream = EventStream(request, headers, reply.content_type, reply.heartbeat)
         with suppress(ConnectionResetError, SlowReader):
             try:
                 await self._send(stream, events, reply)
@@ -142,7 +149,7 @@ class Gateway:
             except Exception as error:
                 if not stream.is_open:
                     raise
-                await stream.send(self._error_reply(error).body)
+                await stream.write(*reply.failed(self._error_reply(error)))
             await stream.close()
         return stream.response
 
@@ -150,16 +157,17 @@ class Gateway:
         self, stream: EventStream, events: AsyncGenerator[TextEvent, None], reply: Reply
     ) -> None:
         generations = []
+        first = True
         while (event := await stream.while_waiting(_next(events))) is not None:
+            frames = reply.opened() if first else []
+            first = False
             if isinstance(event, TokenEvent):
-                chunk = reply.piece(event.index, event.piece, event.route)
+                frames += reply.token(event)
             else:
                 generations.append(event.generation)
-                chunk = reply.end(event.index, event.generation)
-            if chunk is not None:
-                await stream.send(chunk)
-        if reply.usage_chunk:
-            await stream.send(reply.usage(generations))
+                frames += reply.ended(event)
+            await stream.write(*frames)
+        await stream.write(*reply.closed(generations))
 
     # Models, health and metrics.
 

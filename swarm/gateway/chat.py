@@ -1,23 +1,108 @@
-"""Turn a chat into a prompt, by the chat template that comes with the model's tokenizer."""
+"""Turn a chat into a prompt, and tell what form its answer has, by the model's chat template."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from swarm.client.chat_template import ChatPrompt, ChatTemplate, Rendering
 from swarm.client.control_tokens import TooManyControlTokens
-from swarm.dialogue.in_words import calls_in_words
+from swarm.dialogue.answer import AnswerForm
+from swarm.dialogue.formats import BY_NAME, thought_tags, tool_format
+from swarm.dialogue.in_words import calls_in_words, tools_in_words
+from swarm.dialogue.tools import Tools
 from swarm.errors import NoChatTemplate, TemplateRefuses
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import ChatBody
 from swarm.gateway.thinking import EFFORT, SWITCHES
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+@dataclass(frozen=True)
+class Chat:
+    """A chat on its way to a model: its template, and the form of its answer.
+
+    Attributes:
+        opening: with which the answer has to begin, because it has to call a tool.
+    """
+
+    body: ChatBody
+    template: ChatTemplate
+    form: AnswerForm
+    opening: str = ""
+
+    @classmethod
+    def of(
+        cls, body: ChatBody, tokenizer: PreTrainedTokenizerBase, tool_parser: str | None = None
+    ) -> "Chat":
+        """Prepare a chat, and note the fields that this model does not read.
+
+        Args:
+            tool_parser: how the model writes calls; by default its template tells.
+
+        Raises:
+            BadRequest: if the model has no template, or cannot be made to call the chosen tool.
+        """
+        schemas = body.schemas
+        template = template_of(tokenizer, with_tools=bool(schemas))
+        calls = BY_NAME[tool_parser] if tool_parser else tool_format(template.source)
+        form = AnswerForm(
+            calls,
+            thought_tags(template.source),
+            Tools(schemas) if schemas else None,
+            body.parallel_tool_calls,
+        )
+        body.ignore(*unread_fields(template, body))
+        return cls(body, template, form, _opening(body, form))
+
+    def text(self) -> str:
+        """Return approximately the text that the model sees of a chat, to estimate its length."""
+        messages, rendering = self._rendering()
+        try:
+            return self.template.text(messages, rendering)
+        except Exception:  # the template refuses the chat; `prompt` raises the reason
+            return "".join(message.content for message in self.body.messages)
+
+    def prompt(self) -> ChatPrompt:
+        """Return the prompt after which the assistant's answer begins.
+
+        Raises:
+            BadRequest: if the template refuses the chat, or the messages hold too many control
+                tokens.
+        """
+        messages, rendering = self._rendering()
+        try:
+            return self.template.render(messages, rendering)
+        except TemplateRefuses as refusal:
+            raise BadRequest(
+                f"the model's chat template refuses them ({refusal.why})", "messages"
+            ) from None
+        except TooManyControlTokens as error:
+            raise BadRequest(str(error), "messages") from None
+
+    def _rendering(self) -> tuple[list[dict[str, Any]], Rendering]:
+        """Return the messages and all else for the template."""
+        body = self.body
+        messages: list[dict[str, Any]] = [dict(message.as_message()) for message in body.messages]
+        tools = body.schemas
+        if not self.template.mentions("tool_calls"):
+            messages = calls_in_words(messages)
+        if tools and not self.template.mentions("tools"):
+            messages = tools_in_words(messages, tools)
+            tools = []
+        return messages, Rendering(
+            tools=tools,
+            variables=body.variables,
+            continues=body.continues,
+            opening=self.opening,
+            thoughts=self.form.tags,
+        )
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase, with_tools: bool = False) -> ChatTemplate:
     """Return the model's chat template. Raise `BadRequest` if it has none."""
     try:
-        return ChatTemplate(tokenizer, "this model")
+        return ChatTemplate(tokenizer, "this model", with_tools)
     except NoChatTemplate:
         problem = (
             "this model has no chat template; ask POST /v1/completions to continue a text instead"
@@ -34,43 +119,27 @@ def unread_fields(template: ChatTemplate, body: ChatBody) -> Iterator[str]:
         "reasoning": switch or template.takes(EFFORT),
         "reasoning_effort": switch or template.takes(EFFORT),
     }
-    yield from (
-        name for name, is_read in read.items() if not is_read and name in body.model_fields_set
-    )
+    given = body.model_fields_set
+    yield from (name for name, is_read in read.items() if not is_read and name in given)
     for name in body.chat_template_kwargs:
         if not template.takes(name):
             yield f"chat_template_kwargs.{name}"
 
 
-def chat_text(template: ChatTemplate, body: ChatBody) -> str:
-    """Return approximately the text that the model sees of a chat, to estimate its length."""
-    messages, rendering = _of(template, body)
-    try:
-        return template.text(messages, rendering)
-    except Exception:  # the template refuses the chat; `chat_prompt` raises the reason
-        return "".join(message.content for message in body.messages)
-
-
-def chat_prompt(template: ChatTemplate, body: ChatBody) -> ChatPrompt:
-    """Return the prompt after which the assistant's answer begins.
-
-    Raises:
-        BadRequest: if the template refuses the chat, or the messages hold too many control tokens.
-    """
-    messages, rendering = _of(template, body)
-    try:
-        return template.render(messages, rendering)
-    except TemplateRefuses as refusal:
-        raise BadRequest(
-            f"the model's chat template refuses them ({refusal.why})", "messages"
-        ) from None
-    except TooManyControlTokens as error:
-        raise BadRequest(str(error), "messages") from None
-
-
-def _of(template: ChatTemplate, body: ChatBody) -> tuple[list[dict[str, Any]], Rendering]:
-    """Return the messages and all else for the template."""
-    messages: list[dict[str, Any]] = [dict(message.as_message()) for message in body.messages]
-    if not template.mentions("tool_calls"):
-        messages = calls_in_words(messages)
-    return messages, Rendering(variables=body.variables, continues=body.continues)
+def _opening(body: ChatBody, form: AnswerForm) -> str:
+    """Return the text that makes an answer call a tool, if it has to. Raise `BadRequest`."""
+    choice = body.tool_choice
+    if choice.mode != "required" or form.format is None:
+        return ""
+    name = choice.name
+    if name is None and len(body.schemas) == 1:
+        name = body.schemas[0]["function"]["name"]
+    if name is not None and form.format.named:
+        return form.format.named.format(name=name)
+    if choice.name is None and form.format.opening:
+        return form.format.opening
+    raise BadRequest(
+        "this model's form of calls has no way to choose a tool; use auto",
+        "tool_choice",
+        "unsupported_parameter",
+    )

@@ -16,9 +16,9 @@ from swarm.client.chat_template import ChatPrompt
 from swarm.client.models import ClientModels
 from swarm.client.prompt import encoded, encoded_bare
 from swarm.errors import PromptTooLong
-from swarm.gateway.chat import chat_prompt, chat_text, template_of
+from swarm.gateway.chat import Chat
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import Body, ChatBody, TextBody
+from swarm.gateway.requests import TextBody
 from swarm.request import context_tokens
 
 SHORT_BYTES = 32 << 10  # of a text that does not wait behind longer ones
@@ -58,39 +58,40 @@ class ParserThreads:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-async def prompts_of(body: Body, models: ClientModels, threads: ParserThreads) -> list[ChatPrompt]:
-    """Return all prompts of a body, and drop their texts from it.
+async def prompts_of(
+    asked: TextBody | Chat, models: ClientModels, threads: ParserThreads
+) -> list[ChatPrompt]:
+    """Return all prompts of a request, and drop their texts from it.
 
     Raises:
         BadRequest, PromptTooLong: if one is invalid, or cannot fit the model's context.
     """
+    body = asked.body if isinstance(asked, Chat) else asked
     room = _ContextRoom(context_tokens(models.checkpoint), body.new_tokens[0] or 1)
-    if isinstance(body, ChatBody):
-        return [await _of_chat(body, models, threads, room)]
-    assert isinstance(body, TextBody)
+    if isinstance(asked, Chat):
+        return [await _of_chat(asked, models, threads, room)]
     prompts = []
-    for prompt in body.prompt:
+    for prompt in asked.prompt:
         if isinstance(prompt, str):
             await room.check(prompt, models, threads)
-            encode = encoded if body.add_special_tokens else encoded_bare
+            encode = encoded if asked.add_special_tokens else encoded_bare
             prompt = await threads.run(_nbytes(prompt), partial(encode, models.tokenizer, prompt))
         elif len(prompt) > room.tokens:
             raise PromptTooLong(len(prompt), room.new_tokens, room.context_tokens)
         prompts.append(ChatPrompt(prompt))
-    body.prompt.clear()
+    asked.prompt.clear()
     return prompts
 
 
 async def _of_chat(
-    body: ChatBody, models: ClientModels, threads: ParserThreads, room: "_ContextRoom"
+    chat: Chat, models: ClientModels, threads: ParserThreads, room: "_ContextRoom"
 ) -> ChatPrompt:
-    template = template_of(models.tokenizer)
-    nbytes = body.nbytes
+    nbytes = chat.body.nbytes
     if nbytes > room.tokens:
-        text = await threads.run(nbytes, partial(chat_text, template, body))
+        text = await threads.run(nbytes, chat.text)
         await room.check(text, models, threads)
-    prompt = await threads.run(nbytes, partial(chat_prompt, template, body))
-    body.messages.clear()
+    prompt = await threads.run(nbytes, chat.prompt)
+    chat.body.messages.clear()
     return prompt
 
 

@@ -3,6 +3,7 @@
 What becomes of fields that are not part of the interface: `swarm.gateway.unknown`.
 """
 
+import json
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -34,6 +35,7 @@ from swarm.gateway.thinking import (
     as_thinking,
     thinking_variables,
 )
+from swarm.gateway.tools import MAX_TOOLS, TOOL, Choice, Tool, ToolChoice, offered
 from swarm.gateway.unknown import MAX_NAMES, Known, settle
 from swarm.gateway.values import (
     NewTokens,
@@ -92,6 +94,7 @@ class Body(Part):
     verify: str = Field(default="strict", max_length=256)
     window: Annotated[WindowSize, BeforeValidator(read_whole)] = "auto"
     depth: Annotated[Depth, BeforeValidator(read_whole)] = "auto"
+    skip_special_tokens: bool = True  # in the text
     explain: bool = False  # return every token's fate
     _ignored: list[str] = PrivateAttr(default_factory=list)
 
@@ -181,6 +184,9 @@ class ChatBody(Body):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: NewTokens = None
+    tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
+    tool_choice: Choice = ToolChoice()
+    parallel_tool_calls: bool = True
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default={}, max_length=MAX_VARIABLES)
@@ -188,11 +194,20 @@ class ChatBody(Body):
     thinking: Annotated[Thinking | None, BeforeValidator(as_thinking)] = None
     reasoning: Reasoning | None = None
     reasoning_effort: Effort | None = None
+    _offered: list[Tool] = PrivateAttr(default_factory=list)
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """The functions that the answer may call, in OpenAI's form."""
+        return [tool.as_schema() for tool in self._offered]
+
     logprobs: Annotated[bool, BeforeValidator(read_switch)] = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     @model_validator(mode="after")
     def _agrees(self) -> "ChatBody":
+        self._offered = offered(self.tools, self.tool_choice)
+        self.ignore(*(f"tools[{at}]" for at, each in enumerate(self.tools) if not each.is_function))
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true")
         if (
@@ -208,6 +223,8 @@ class ChatBody(Body):
         return {
             **super().known(),
             "messages": MESSAGE,
+            "tools": TOOL,
+            "tool_choice": None,
             "thinking": dict.fromkeys(Thinking.model_fields),
             "reasoning": dict.fromkeys(Reasoning.model_fields),
         }
@@ -215,7 +232,7 @@ class ChatBody(Body):
     @property
     def nbytes(self) -> int:
         """The size of all texts that the template reads."""
-        return sum(message.nbytes for message in self.messages)
+        return sum(message.nbytes for message in self.messages) + len(json.dumps(self.schemas))
 
     @property
     def continues(self) -> bool:

@@ -36,6 +36,7 @@ class Settings:
     places: int = PLACES  # generations at once
     waiting: int = WAITING  # generations that may wait for a place
     grace_s: float = GRACE_S
+    tool_parser: str | None = None  # how models write calls; None: as their templates tell
     strict: bool = False  # refuse unknown fields, instead of ignoring and naming them
     remember: bool = True  # earlier texts, to draft later ones of the same API key from them
 
@@ -73,6 +74,7 @@ async def serving(engines: Sequence[Engine], settings: Settings) -> AsyncIterato
         settings.owners,
         settings.names,
         settings.strict,
+        settings.tool_parser,
     )
     app = gateway.app()
     async with AsyncExitStack() as stack:

@@ -10,11 +10,13 @@ from typing import Protocol
 from typing_extensions import Unpack
 
 from swarm.chain.stage import ChainLink
+from swarm.client.chat_template import ChatPrompt
 from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels
 from swarm.client.status import ModelStatus
 from swarm.errors import ConfigError, SwarmError
 from swarm.gateway.admission import AdmissionControl
+from swarm.gateway.asked import Asked
 from swarm.gateway.availability import Availability
 from swarm.gateway.errors import BadRequest, UnknownModel, error_reply
 from swarm.gateway.merge import merged
@@ -128,7 +130,10 @@ class Service:
         return body.texts
 
     async def generate(
-        self, body: Body, prompts_read: Callable[[], None], owner: str | None = None
+        self,
+        asked: Asked,
+        prompts_read: Callable[[Sequence[ChatPrompt]], None],
+        owner: str | None = None,
     ) -> AsyncGenerator[TextEvent, None]:
         """Generate all requested texts side by side, once there are places for all of them.
 
@@ -136,7 +141,7 @@ class Service:
         sessions with them.
 
         Args:
-            prompts_read: called once the prompts are token ids.
+            prompts_read: called with the prompts once they are token ids.
             owner: `Options.owner` of all texts.
 
         Raises:
@@ -145,15 +150,17 @@ class Service:
             SwarmError: what `SwarmClient.stream` raises, at any time.
         """
         arrived_at = self._clock()
+        body = asked.body
         count = self.check(body)
         engine = self.engine(body.model)
         availability = self._availability[body.model]
         async with self._admission.admit(body.model, count):
-            prompts = await prompts_of(body, engine.models, self._threads)
-            prompts_read()
+            prompts = await prompts_of(asked.source, engine.models, self._threads)
+            prompts_read(prompts)
             of_texts = [prompts[number // body.n].ids for number in range(count)]
             options = [
-                self._options(body, prompt, number, owner) for number, prompt in enumerate(of_texts)
+                self._options(asked, prompt, number, owner)
+                for number, prompt in enumerate(of_texts)
             ]
             first = None
             while first is None:
@@ -189,8 +196,9 @@ class Service:
         return list(await asyncio.gather(*(engine.look() for engine in self.engines.values())))
 
     def _options(
-        self, body: Body, prompt: Sequence[int], number: int, owner: str | None
+        self, asked: Asked, prompt: Sequence[int], number: int, owner: str | None
     ) -> Options:
+        body = asked.body
         requested, default = body.new_tokens
         checkpoint = self.engine(body.model).models.checkpoint
         room = context_tokens(checkpoint) - len(prompt)
@@ -201,6 +209,7 @@ class Service:
         elif stop_token_ids:
             options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))
+        options["spelled_tokens"] = asked.spelled
         options["owner"] = owner
         options["remember"] = self._remember
         return options

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -15,15 +16,37 @@ OPEN_AFTER_S = 2.0
 COMMENT_EVERY_S = 10.0  # of silence
 COMMENT = b": still here\n\n"  # readers ignore comments
 WRITE_TIMEOUT_S = 30.0  # for the reader, for whom the generation and its peers wait
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 NO_HEADERS: Mapping[str, str] = {}
-DONE = "[DONE]"
 
 T = TypeVar("T")
+
+
+class Frame(Protocol):
+    """A part of a stream."""
+
+    def encode(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """One server-sent event: JSON, or text as it is. Some protocols name their events."""
+
+    data: dict[str, Any] | str
+    name: str | None = None
+
+    def encode(self) -> bytes:
+        data = self.data if isinstance(self.data, str) else as_json(self.data)
+        name = f"event: {self.name}\n" if self.name else ""
+        return f"{name}data: {data}\n\n".encode("utf-8", "replace")
+
+
+DONE = ServerEvent("[DONE]")
+
+
+def as_json(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 class SlowReader(RemoteViolation):
@@ -38,13 +61,26 @@ class EventStream:
 
     The buffer of the connection bounds the data that wait for the reader: sending waits until there
     is room in it. Close the stream at the end.
+
+    Args:
+        headers: beside the usual ones.
+        heartbeat: what is sent after a long silence.
     """
 
-    def __init__(self, request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        headers: Mapping[str, str] = NO_HEADERS,
+        content_type: str = EVENT_STREAM,
+        heartbeat: bytes = COMMENT,
+    ) -> None:
         self._request = request
+        self._heartbeat = heartbeat
         self._clock = asyncio.get_running_loop().time
-        self._due = self._clock() + OPEN_AFTER_S  # when a comment ends the silence
-        self.response = web.StreamResponse(headers={**HEADERS, **headers})
+        self._due = self._clock() + OPEN_AFTER_S  # when a heartbeat ends the silence
+        self.response = web.StreamResponse(
+            headers={"Content-Type": content_type, **HEADERS, **headers}
+        )
 
     @property
     def is_open(self) -> bool:
@@ -52,25 +88,28 @@ class EventStream:
         return self.response.prepared
 
     async def open(self) -> None:
-        """Send the headers. Raise what `send` raises."""
+        """Send the headers. Raise what `write` raises."""
         if not self.is_open:
             await self._in_time(self.response.prepare(self._request))
 
-    async def send(self, data: dict[str, Any] | str) -> None:
-        """Send one event.
+    async def send(self, data: dict[str, Any]) -> None:
+        """Send one server-sent event. Raise what `write` raises."""
+        await self.write(ServerEvent(data))
+
+    async def write(self, *frames: Frame) -> None:
+        """Send parts of the stream.
 
         Raises:
-            SlowReader: if the reader does not take it in time.
+            SlowReader: if the reader does not take them in time.
             ConnectionResetError: if the reader has left.
         """
-        if not isinstance(data, str):
-            data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        await self._write(f"data: {data}\n\n".encode("utf-8", "replace"))
+        if frames:
+            await self._write(b"".join(frame.encode() for frame in frames))
 
     async def while_waiting(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of ``work``, and send comments while it takes long.
+        """Return the result of ``work``, and send heartbeats while it takes long.
 
-        Raise what ``work`` raises, and what `send` raises.
+        Raise what ``work`` raises, and what `write` raises.
         """
         working = asyncio.create_task(work)
         try:
@@ -79,13 +118,13 @@ class EventStream:
                 done, _ = await asyncio.wait({working}, timeout=until_due_s)
                 if done:
                     return working.result()
-                await self._write(COMMENT)
+                await self._write(self._heartbeat)
         finally:
             await end(working)
 
     async def close(self) -> None:
-        """Send the last event and the end of the body. Raise what `send` raises."""
-        await self.send(DONE)
+        """Send the end of the body. Raise what `write` raises."""
+        await self.open()
         await self._in_time(self.response.write_eof())
 
     async def _write(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ Known = Mapping[str, "Known | None"]
 DROPPED = frozenset(
     {
         *("user", "safety_identifier", "metadata", "store", "service_tier"),
-        *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
+        *("prompt_cache_key", "prompt_cache_retention"),
     }
 )
 INSTEAD = "use top_p, top_k or min_p"
@@ -32,8 +32,6 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "top_logprobs": ((0,), "say how many with logprobs"),
     "echo": ((False,), "the prompt is yours already"),
     "suffix": (("",), "text is only added at the end"),
-    "tools": (([],), "describe them in a message"),
-    "tool_choice": (("none", "auto"), "no tools are called"),
     "functions": (([],), "give them as tools"),
     "function_call": (("none", "auto"), "say it with tool_choice"),
     "grammar": (("",), "give it as guided_grammar, in the language of Lark"),

@@ -245,3 +245,14 @@ def test_what_cannot_become_a_stop_string_is_shown_at_once():
         "",
     ]
     assert watched.found
+
+
+def test_a_special_token_is_spelled_if_its_marks_are_wanted(tokenizer):
+    special = tokenizer.eos_token_id
+    a, b = ids_of(tokenizer, "a"), ids_of(tokenizer, "b")
+    half = ids_of(tokenizer, "日")[:2]
+    texts = Detokenizer(tokenizer, (), {special})
+    pieces = [texts.push(token) for token in [*a, special, *b, *half, special]]
+    name = tokenizer.eos_token
+    assert "".join(pieces).replace(" ", "") == f"a{name}b{REPLACEMENT}{name}"
+    assert texts.flush() == ""

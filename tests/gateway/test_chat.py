@@ -4,7 +4,7 @@ import pytest
 
 from helpers.gateway_in_process import PROBLEM
 from swarm.client.control_tokens import MAX_BREAKS
-from swarm.gateway import chat
+from swarm.gateway.chat import Chat
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import ChatBody, ChatMessage
 
@@ -18,8 +18,7 @@ def said(*contents):
 
 def chat_prompt(tokenizer, messages, **more):
     """Return the token ids of a chat's prompt."""
-    body = ChatBody(model="m", messages=messages, **more)
-    return chat.chat_prompt(chat.template_of(tokenizer), body).ids
+    return Chat.of(ChatBody(model="m", messages=messages, **more), tokenizer).prompt().ids
 
 
 def test_a_question_becomes_what_the_model_was_trained_on(demo):

@@ -9,8 +9,10 @@ import pytest
 from helpers.loopback import soon
 from swarm.demo import TARGET
 from swarm.errors import PromptTooLong
+from swarm.gateway import prompts
+from swarm.gateway.asked import asked_of
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, ParserThreads, prompts_of
+from swarm.gateway.prompts import SHORT_BYTES, SLICE_CHARS, ParserThreads
 from swarm.gateway.requests import ChatBody, TextBody
 
 WORDS = "Mia has 12 coins. A friend brings 30 more coins. "
@@ -42,6 +44,11 @@ def models(demo):
 def threads():
     with ParserThreads() as threads:
         yield threads
+
+
+async def prompts_of(body, models, threads):
+    """Return the prompts of a body."""
+    return await prompts.prompts_of(asked_of(body, models.tokenizer).source, models, threads)
 
 
 def _text(prompt, **more):
@@ -80,8 +87,8 @@ async def test_what_fits_is_read_as_ever(models, threads):
     read = models.tokenizer._tokenizer
     texts = [WORDS, WORDS * 60, "", "好 😀" * 50]
     assert any(len(text) > 1024 for text in texts)
-    prompts = await prompts_of(_text(texts), models, threads)
-    assert [prompt.ids for prompt in prompts] == [read(text).input_ids for text in texts]
+    found = await prompts_of(_text(texts), models, threads)
+    assert [prompt.ids for prompt in found] == [read(text).input_ids for text in texts]
 
 
 async def test_at_the_edge_the_exact_count_decides(models, threads):

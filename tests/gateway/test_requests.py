@@ -176,8 +176,10 @@ def test_an_answer_may_come_back_as_a_message():
         ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
         ({"seed": True}, "seed", "valid integer"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, None, "give only one of them"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"json_schema": {"type": "object"}}, "json_schema", "response_format"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", "required"),
+        ({"tool_choice": "required"}, None, "needs tools"),
+        ({"tool_choice": "maybe"}, "tool_choice", "has to be"),
     ],
     ids=lambda value: None,
 )

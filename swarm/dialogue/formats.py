@@ -1,0 +1,162 @@
+"""Which form a model's answers have, by the text of its chat template."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from swarm.dialogue.events import Reasoning, Text
+from swarm.dialogue.families import deepseek, glm, harmony, hermes, invoke, kimi, llama, mistral
+from swarm.dialogue.families import qwen_xml as qwen
+from swarm.dialogue.reader import Parsing, Reader
+from swarm.dialogue.tools import Tools
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How calls of tools are written.
+
+    Attributes:
+        signs: texts of which a chat template has one if its model writes calls so.
+        parse: reads an answer.
+        markers: special tokens that the parser has to see.
+        opening: with which a call of some tool begins; empty if that needs its name.
+        named: with which a call begins whose name, ``{name}``, is given.
+        short_ids: the template wants ids of nine letters and digits.
+    """
+
+    name: str
+    signs: tuple[str, ...]
+    parse: Callable[[Reader, Tools], Parsing[None]]
+    markers: tuple[str, ...] = ()
+    opening: str = ""
+    named: str = ""
+    short_ids: bool = False
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether thoughts are part of the format."""
+        return self.parse is harmony.harmony
+
+
+HERMES = ToolFormat(
+    "hermes",
+    (hermes.OPEN,),
+    hermes.hermes,
+    (hermes.OPEN, hermes.CLOSE),
+    '<tool_call>\n{"name": "',
+    '<tool_call>\n{{"name": "{name}", "arguments": ',
+)
+# The first one of which the template has a sign is taken: later signs are parts of earlier forms.
+FORMATS = (
+    ToolFormat(
+        "harmony",
+        (harmony.CHANNEL,),
+        harmony.harmony,
+        harmony.MARKERS,
+        named="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>",
+    ),
+    ToolFormat(
+        "kimi",
+        (kimi.SECTION,),
+        kimi.kimi,
+        kimi.MARKERS,
+        named=f"{kimi.SECTION}{kimi.CALL}functions.{{name}}:0{kimi.ARGUMENTS}",
+    ),
+    ToolFormat("deepseek_tags", (invoke.DSML,), invoke.deepseek_tags),
+    ToolFormat(
+        "deepseek",
+        (deepseek.CALLS,),
+        deepseek.deepseek,
+        deepseek.MARKERS,
+        opening=deepseek.CALLS + deepseek.CALL,
+    ),
+    ToolFormat(
+        "minimax",
+        (invoke.MINIMAX.open,),
+        invoke.minimax,
+        (invoke.MINIMAX.open, invoke.MINIMAX.close),
+        '<minimax:tool_call>\n<invoke name="',
+        '<minimax:tool_call>\n<invoke name="{name}">\n',
+    ),
+    ToolFormat(
+        "mistral",
+        (mistral.CALLS,),
+        mistral.mistral,
+        (mistral.CALLS, mistral.ARGUMENTS, mistral.ID),
+        opening=mistral.CALLS,
+        short_ids=True,
+    ),
+    ToolFormat(
+        "glm",
+        (glm.KEY,),
+        glm.glm,
+        (glm.OPEN, glm.CLOSE),
+        "<tool_call>",
+        "<tool_call>{name}\n",
+    ),
+    ToolFormat(
+        "qwen_xml",
+        (qwen.FUNCTION,),
+        qwen.qwen_xml,
+        (qwen.OPEN, qwen.CLOSE),
+        "<tool_call>\n<function=",
+        "<tool_call>\n<function={name}>\n",
+    ),
+    ToolFormat(
+        "granite",
+        (hermes.GRANITE,),
+        hermes.granite,
+        (hermes.GRANITE,),
+        '<|tool_call|>[{"name": "',
+        '<|tool_call|>[{{"name": "{name}", "arguments": ',
+    ),
+    HERMES,
+    ToolFormat(
+        "llama",
+        (llama.TAG, '"parameters"'),
+        llama.llama,
+        (llama.TAG,),
+        '{"name": "',
+        '{{"name": "{name}", "parameters": ',
+    ),
+)
+BY_NAME = {each.name: each for each in FORMATS}
+
+# The tags of thoughts, and of their end.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+
+
+def tool_format(template: str) -> ToolFormat:
+    """Return the form in which a model with this chat template writes calls.
+
+    A template without any sign leaves it to our words (`swarm.dialogue.in_words`): Hermes.
+    """
+    for each in FORMATS:
+        if any(sign in template for sign in each.signs):
+            return each
+    return HERMES
+
+
+def thought_tags(template: str) -> tuple[str, str] | None:
+    """Return the tags of thoughts that a chat template knows, if any."""
+    return next((tags for tags in THOUGHTS if tags[1] in template or tags[0] in template), None)
+
+
+def thoughts(read: Reader, tags: tuple[str, str], begun: bool) -> Parsing[None]:
+    """Read the thoughts at the beginning of an answer, if there are any.
+
+    Args:
+        begun: the prompt has opened them.
+    """
+    opening, closing = tags
+    if not begun:
+        space = yield from read.skip()
+        if not (yield from read.accept(opening)):
+            if space:
+                yield Text(space)
+            return
+    yield from read.until((closing,), Reasoning)
