@@ -107,7 +107,7 @@ def join(
     scripted: bool,
     as_json: bool,
 ) -> None:
-    """Serve layers of MODEL (a local folder or a hub id) to the swarm.
+    """Serve layers of MODEL (a folder, a GGUF file, or a hub id) to the swarm.
 
     How many fit is worked out before anything is loaded. SIGTERM, Ctrl-C and the end of its
     terminal let the peer leave in order; a second one ends it at once.

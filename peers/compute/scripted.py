@@ -14,7 +14,7 @@ import torch
 from swarm.errors import ConfigError, SpanError
 from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.folder import folder_of
+from swarm.model.folder import path_of
 from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span, Work
 from swarm.shapes.script import SCRIPT_FILE, Script, between
@@ -33,7 +33,7 @@ def scripted(model: str) -> LoadSpan:
         ConfigError: for a model with real layers.
         DamagedModel: if its script cannot be read.
     """
-    folder = folder_of(model)
+    folder = path_of(model)
     if folder is None or not (folder / SCRIPT_FILE).is_file():
         problem = f"{model} has no {SCRIPT_FILE}: its layers are real ones, so serve these"
         raise ConfigError("--scripted", problem)

@@ -35,7 +35,7 @@ def chat(
     decoding: DecodingOptions,
     compute: "ComputeOptions",
 ) -> None:
-    """Talk with MODEL (a local folder or a hub id).
+    """Talk with MODEL (a folder, a GGUF file, or a hub id).
 
     In a terminal, /help lists the commands of the conversation. Otherwise every line of standard
     input is a question.

@@ -59,7 +59,7 @@ class ComparisonOptions:
     type=ModelName(),
     default="demo-target",
     show_default=True,
-    help="Target model: a folder or a hub id.",
+    help="Target model: a folder, a GGUF file, or a hub id.",
 )
 @click.option(
     "--draft",

@@ -37,7 +37,7 @@ def generate(
     decoding: DecodingOptions,
     compute: "ComputeOptions",
 ) -> None:
-    """Continue PROMPT with MODEL (a local folder or a hub id)."""
+    """Continue PROMPT with MODEL (a folder, a GGUF file, or a hub id)."""
     net, identity = entrance()
     from swarm.errors import SwarmIncomplete
 

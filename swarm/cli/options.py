@@ -50,9 +50,8 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip() or "\0" in str(value):
-            self.fail(
-                "give a checkpoint folder, a Hugging Face model id, or demo-target", param, ctx
-            )
+            choices = "a checkpoint folder, a GGUF file, a Hugging Face model id, or demo-target"
+            self.fail(f"give {choices}", param, ctx)
         if value != NO_MODEL:
             look(locate(str(value)), self._draft)
         return str(value)

@@ -24,7 +24,7 @@ from swarm.cli.options import (
 )
 from swarm.demo import locate
 from swarm.dialogue.formats import BY_NAME
-from swarm.model.folder import folder_of, look
+from swarm.model.folder import look, name_of, path_of
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
@@ -244,6 +244,6 @@ def _pairs(models: Sequence[str], drafts: Sequence[str]) -> list[tuple[str, str 
 
 
 def _name(model: str) -> str:
-    """Return the name of a model's folder, or its hub id: its checkpoint's, unquantized."""
-    folder = folder_of(locate(model))
-    return model if folder is None else folder.name
+    """Return the name of a model's folder or file, or its hub id: its checkpoint's, unquantized."""
+    path = path_of(locate(model))
+    return model if path is None else name_of(path)

@@ -51,10 +51,10 @@ class SwarmClient:
     """Generates text with a model that a swarm serves. Use it as an async context manager.
 
     Args:
-        model: local folder or hub id; only the tokenizer, and the final norm and the LM head if the
-            client holds them, are loaded.
-        draft: local folder or hub id of a small model with the same tokenizer, or of a head that
-            reads this model's hidden states; ``mtp`` is the head inside this model's own
+        model: folder, GGUF file or hub id; only the tokenizer, and the final norm and the LM head
+            if the client holds them, are loaded.
+        draft: folder, GGUF file or hub id of a small model with the same tokenizer, or of a head
+            that reads this model's hidden states; ``mtp`` is the head inside this model's own
             checkpoint. None drafts without a model.
         key_patterns: key tokens of your own, for relaxed verification: name to regular expression.
         bootstrap: multiaddrs of bootstrap nodes; by default those of ``bootstrap.toml`` or the

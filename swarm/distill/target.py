@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from swarm.distill.corpus import sixteen_bits
 from swarm.distill.roomy_cache import roomy_cache
@@ -16,8 +16,8 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import SMALL_WEIGHTS
 from swarm.model.device import choose_device, has_bfloat16
 from swarm.model.edge import explained
-from swarm.model.fit import without_progress_bar
 from swarm.model.rehearsal import rehearsed
+from swarm.model.whole import outline_of, read_whole
 
 COMPACT_SHARE = 0.75  # of a batch: when fewer still write, the others are dropped from its cache
 OVER = -1  # in the place of a text that has ended
@@ -56,18 +56,11 @@ class LocalTarget:
         with explained(
             lambda why: UnsupportedModel(checkpoint.name, f"it cannot be loaded: {why}")
         ):
-            with torch.device("meta"):
-                outline = AutoModelForCausalLM.from_config(checkpoint.config)
+            outline = outline_of(checkpoint.config)
             weights = sum(parameter.numel() for parameter in outline.parameters())
             place = choose_device(device, weights)
             rough = weights >= SMALL_WEIGHTS and has_bfloat16(place)
-            with without_progress_bar():
-                model = AutoModelForCausalLM.from_pretrained(
-                    name,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.bfloat16 if rough else torch.float32,
-                )
+            model, _ = read_whole(name, torch.bfloat16 if rough else torch.float32)
         return cls(checkpoint, model.eval().requires_grad_(False).to(place), writing)
 
     def write(

@@ -41,8 +41,8 @@ class ModelNotFound(LocalError):
 
     def __str__(self) -> str:
         return (
-            f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder or a Hugging"
-            " Face model id."
+            f"Model {self.model!r} was not found: {self.why}. Give a checkpoint folder, a GGUF"
+            " file, or a Hugging Face model id."
         )
 
 

@@ -7,7 +7,7 @@ from itertools import count
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from swarm.client.conversation import asking
 from swarm.client.models import ClientModels, make_lexicon
@@ -25,7 +25,7 @@ from swarm.model.anatomy import find_layers
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.drafts.draft import DraftModel
-from swarm.model.fit import without_progress_bar
+from swarm.model.whole import read_whole
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request, check_tokens
 
@@ -111,10 +111,7 @@ class InProcess:
     def __init__(self, model: str, draft: str | None, compute: ComputeOptions = AUTOMATIC) -> None:
         """Raises `SwarmError` as `ClientModels.load` does."""
         self.models = ClientModels.load(model, draft, options=compute)
-        with without_progress_bar():
-            loaded = AutoModelForCausalLM.from_pretrained(
-                model, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
+        loaded, _ = read_whole(model, torch.float32)
         self.target: PreTrainedModel = loaded.eval().to(self.models.own_head.device)
         branching = BranchingModel.of(self.target)
         drafts = self.models.draft is None or self.models.draft.branching is not None

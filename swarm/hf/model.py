@@ -46,7 +46,7 @@ class SwarmModel:
 
     @classmethod
     def from_pretrained(cls, model: str, **options: Unpack[ClientOptions]) -> "SwarmModel":
-        """Enter a swarm that serves ``model``, a local folder or hub id.
+        """Enter a swarm that serves ``model``, a folder, a GGUF file or a hub id.
 
         Args:
             options: those of `SwarmClient`: ``draft``, ``bootstrap``, and more.

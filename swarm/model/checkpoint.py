@@ -23,10 +23,13 @@ from swarm.model.folder import (
     GENERATION_FILE,
     Stored,
     check_sizes,
-    folder_of,
+    name_of,
+    path_of,
     read_json,
     token_ids,
 )
+from swarm.model.gguf.file import is_gguf
+from swarm.model.gguf.source import Gguf
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import CheckpointSource, Folder, Hub
 from swarm.model.stored.method import find_method
@@ -37,8 +40,6 @@ from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
 # 128 bits: no accidental collision, and short enough for every record and handshake.
 FINGERPRINT_HEX = 32
-# Values that depend on where the model was saved, and with which version.
-VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 MAX_VOCAB = 1 << 24
 MOST = {
     "num_hidden_layers": MAX_MODEL_LAYERS,
@@ -82,20 +83,22 @@ class Checkpoint:
 
     @classmethod
     def open(cls, model: str, quantization: Quantization | None = None) -> "Checkpoint":
-        """Open a local folder or a hub id.
+        """Open a local folder, a GGUF file, or a hub id.
 
-        Reads configuration and index, and of a folder the weights' headers. A quantized model is
-        another model: it has another name and another fingerprint.
+        Reads configuration and index, and of a folder or a file the weights' headers. A quantized
+        model is another model: it has another name and another fingerprint.
 
         Raises:
             ModelNotFound: when there is neither.
             DamagedModel: when a file of it is damaged or missing.
             UnsupportedModel: when it cannot be read safely, or its weights are quantized already.
         """
-        path = folder_of(model)
+        path = path_of(model)
         if path is None:
             return cls(model, Hub(model), quantization)
-        return cls(path.name, Folder(path.name, path), quantization)
+        name = name_of(path)
+        source = Gguf(name, path) if is_gguf(path) else Folder(name, path)
+        return cls(name, source, quantization)
 
     @property
     def plain_name(self) -> str:
@@ -172,9 +175,7 @@ class Checkpoint:
 
     @cached_property
     def _plain_fingerprint(self) -> str:
-        config = {
-            key: value for key, value in self._raw_config.items() if key not in VOLATILE_CONFIG_KEYS
-        }
+        config = self._source.published_config()
         files = sorted(set(self._weight_map.values()))
         return _digest([config, [[file, self._source.sha256(file)] for file in files]])
 
@@ -238,7 +239,9 @@ class Checkpoint:
 
     @cached_property
     def _weights(self) -> Weights:
-        return Weights(self.name, self._method, self._weight_map, self._source.stored())
+        source = self._source
+        stored = source.stored()
+        return Weights(self.name, self._method, self._weight_map, stored, source.packed())
 
     @cached_property
     def _weight_map(self) -> Mapping[str, str]:

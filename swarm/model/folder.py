@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
+from swarm.model.gguf.config import architecture_of, config_of
+from swarm.model.gguf.file import GgufFile, is_gguf, stem_of, wholes_in
+from swarm.model.gguf.places import places
 from swarm.model.stored.method import find_method
 
 CONFIG_FILE = "config.json"
@@ -25,6 +28,7 @@ SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 MAX_JSON_BYTES = 256 << 20  # the largest tokenizers have some 40 MB
 MAX_HEADER_BYTES = 100 << 20  # safetensors' own limit
 MAX_DIMENSIONS = 16
+MAX_NAMED = 5  # files in a message
 PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 NARROW_FLOATS = re.compile(r"F[468]_|F4|U?I4")  # values that need scales to be understood
 ITEM_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
@@ -48,8 +52,8 @@ UNPLAIN = (
     "give another copy, or the model that it was made of"
 )
 NO_GGUF = (
-    "GGUF files are not read, but safetensors: "
-    "give the folder or hub id of the model that it was made from"
+    "there is no such file; one on the hub has to be downloaded first, such as by: "
+    "hf download REPOSITORY FILE"
 )
 
 
@@ -62,7 +66,7 @@ class Stored:
 
 
 def look(model: str, draft: bool = False) -> None:
-    """Check a model as far as its folder shows; a hub id is not looked up.
+    """Check a model as far as its folder or its GGUF file shows; a hub id is not looked up.
 
     Args:
         draft: whether it will only draft: the library loads it whole, also if its publisher has
@@ -73,8 +77,12 @@ def look(model: str, draft: bool = False) -> None:
         DamagedModel: if a file is damaged or missing.
         UnsupportedModel: if its weights are stored in a way that cannot be served.
     """
-    path = folder_of(model)
-    if path is not None:
+    path = path_of(model)
+    if path is not None and is_gguf(path):
+        file = GgufFile(name_of(path), path)
+        metadata = file.metadata()
+        places(metadata, architecture_of(metadata), config_of(metadata, file))
+    elif path is not None:
         config = read_json(path.name, path / CONFIG_FILE)
         if not draft:
             files = [each.name for each in path.iterdir()]
@@ -94,28 +102,40 @@ def is_pickled_head(folder: Path) -> bool:
     return not safe and (folder / PICKLED_HEAD).is_file()
 
 
-def folder_of(model: str) -> Path | None:
-    """Return the folder that a model's name means; None for a hub id.
+def path_of(model: str) -> Path | None:
+    """Return the folder or the GGUF file that a model's name means; None for a hub id.
 
     Raises:
-        ModelNotFound: if there is no such folder, or no model in it.
-        UnsupportedModel: for a GGUF file, or a folder of them.
+        ModelNotFound: if there is no such folder or file, or no model in it.
+        UnsupportedModel: for a folder with several GGUF files.
     """
     path = Path(model).expanduser()
-    if model.lower().endswith(".gguf"):
-        raise UnsupportedModel(model, NO_GGUF)
     if path.is_file():
+        if is_gguf(path):
+            return path.absolute()  # a link to it may have another name
         raise ModelNotFound(model, "it is a file")
     if not path.is_dir():
+        if is_gguf(path):
+            raise ModelNotFound(model, NO_GGUF)
         if path.is_absolute() or model.startswith((".", "~")):
             raise ModelNotFound(model, "there is no such folder")
         return None
     path = path.resolve()
-    if not (path / CONFIG_FILE).is_file():
-        if any(path.glob("*.gguf")):
-            raise UnsupportedModel(str(path), NO_GGUF)
+    if (path / CONFIG_FILE).is_file():
+        return path
+    found = wholes_in(path)
+    if not found:
         raise ModelNotFound(str(path), f"the folder has no {CONFIG_FILE}")
-    return path
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:MAX_NAMED])
+        why = f"the folder has {len(found)} GGUF files, which are models of their own ({names})"
+        raise UnsupportedModel(str(path), f"{why}: name one of them")
+    return found[0]
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a model in a folder or a GGUF file. It holds no path."""
+    return stem_of(path) if is_gguf(path) else path.name
 
 
 def check_sizes(model: str, config: Mapping[str, Any]) -> None:

@@ -24,10 +24,14 @@ from swarm.model.folder import (
     read_json,
     weight_map,
 )
+from swarm.model.gguf.file import is_gguf
 from swarm.model.hashes import file_sha256
+from swarm.model.stored.weight import PackedWeight
 from swarm.model.tokenizer import read_tokenizer
 
 HUB_TIMEOUT_S = 10.0
+# Values that depend on where the model was saved, and with which version.
+VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,10 @@ class CheckpointSource(Protocol):
         """Return the content of the model's config.json. Raises DamagedModel and ModelNotFound."""
         ...
 
+    def published_config(self) -> dict[str, Any]:
+        """Return what makes the model besides its weights: empty where their file says it all."""
+        ...
+
     def read_config(self) -> PreTrainedConfig:
         """Return the configuration as transformers reads it, which may raise any exception."""
         ...
@@ -77,6 +85,10 @@ class CheckpointSource(Protocol):
 
     def stored(self) -> Mapping[str, Stored]:
         """Return how tensors lie in their files, as far as that is known without a fetch."""
+        ...
+
+    def packed(self) -> Mapping[str, PackedWeight]:
+        """Return the weights that are packed in one tensor, which `tensor` returns packed."""
         ...
 
     def tensor(self, file: str, name: str) -> torch.Tensor:
@@ -109,6 +121,10 @@ class SafetensorsFiles(ABC):
     def config(self) -> dict[str, Any]:
         return read_json(self._name, self.fetch(CONFIG_FILE))
 
+    def published_config(self) -> dict[str, Any]:
+        config = self.config()
+        return {key: value for key, value in config.items() if key not in VOLATILE_CONFIG_KEYS}
+
     def read_config(self) -> PreTrainedConfig:
         folder = self.fetch(CONFIG_FILE).parent
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -117,6 +133,9 @@ class SafetensorsFiles(ABC):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         where, options = self._tokenizer
         return read_tokenizer(self._name, where, **options)
+
+    def packed(self) -> Mapping[str, PackedWeight]:
+        return {}
 
     def tensor(self, file: str, name: str) -> torch.Tensor:
         with self._lock:
@@ -178,6 +197,8 @@ class Hub(SafetensorsFiles):
             file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()
         }
         self.files = list(self._sha256)
+        if CONFIG_FILE not in self.files:
+            self._check_form()
 
     def fetch(self, file: str) -> Path:
         def unfetched(why: str) -> ModelNotFound:
@@ -185,6 +206,13 @@ class Hub(SafetensorsFiles):
 
         with explained(unfetched):
             return Path(huggingface_hub.hf_hub_download(self._repo, file, revision=self._revision))
+
+    def _check_form(self) -> None:
+        """Raise UnsupportedModel for a repository that holds GGUF files alone."""
+        found = [file for file in self.files if is_gguf(Path(file))]
+        if found:
+            why = f"it holds GGUF files: download one and give its path (hf download {self._repo}"
+            raise UnsupportedModel(self._repo, f"{why} {found[0]})")
 
     def weights(self) -> dict[str, str]:
         if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:

@@ -54,7 +54,7 @@ def test_version_is_said() -> None:
         (("generate", "model", "\udcff"), "not text in this terminal's encoding"),
         (
             ("generate", "", "prompt"),
-            "give a checkpoint folder, a Hugging Face model id, or demo-target",
+            "give a checkpoint folder, a GGUF file, a Hugging Face model id, or demo-target",
         ),
         (("demo", "--peers", "9"), "9 is not in the range"),
         (("demo", "--link-ms", "-1"), "-1.0 is not in the range"),

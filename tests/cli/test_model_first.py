@@ -22,7 +22,7 @@ from swarm.cli.serve import _serve as gateway
 from swarm.client.client import SwarmClient
 from swarm.client.status import look, routes
 from swarm.config import Network
-from swarm.errors import ModelNotFound, UnsupportedModel
+from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.gateway.server import Settings
 from swarm.network.dht.directory import Directory
 
@@ -66,7 +66,7 @@ def without_layers(model: Path) -> tuple[Path, str]:
 def gguf(model: Path) -> tuple[Path, str]:
     file = model / "model.gguf"
     file.write_bytes(b"GGUF")
-    return file, "GGUF files are not read"
+    return file, "model.gguf ends within its header"
 
 
 @pytest.mark.parametrize("damage", [truncated, without_layers, gguf])
@@ -171,5 +171,5 @@ async def test_the_state_of_a_damaged_model_is_not_asked_for(
 
     monkeypatch.setattr(Directory, "join", enter)
     for ask in (look, routes):
-        with pytest.raises(UnsupportedModel, match="GGUF"):
+        with pytest.raises(DamagedModel, match="gguf"):
             await ask(NOWHERE, str(gguf(model)[0]))

@@ -111,14 +111,12 @@ def test_complex_weights_are_told(
     assert "quantize" not in str(caught.value)
 
 
-def test_a_gguf_file_is_told_apart_from_a_model_that_is_not_there(tmp_path: Path) -> None:
-    file = tmp_path / "model-q4.gguf"
-    file.write_bytes(b"GGUF" + bytes(100))
-    for name in (str(file), str(tmp_path), "someone/model-q4.gguf"):
-        with pytest.raises(UnsupportedModel, match="GGUF files are not read"):
-            look(name)
-        with pytest.raises(UnsupportedModel, match="GGUF files are not read"):
-            Checkpoint.open(name)
+def test_a_file_that_is_no_model_is_told_apart_from_one_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF" + bytes(100))
+    for name in (str(tmp_path), str(tmp_path / "model-q4.gguf")):
+        for open_it in (look, Checkpoint.open):
+            with pytest.raises(DamagedModel, match=r"model-q4\.gguf has the version 0"):
+                open_it(name)
     (tmp_path / "weights").write_bytes(b"")
     with pytest.raises(ModelNotFound, match="it is a file"):
         look(str(tmp_path / "weights"))

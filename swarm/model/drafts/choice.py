@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
 from swarm.model.drafts.draft import DraftModel
-from swarm.model.folder import folder_of, look
+from swarm.model.folder import look, path_of
 from swarm.model.heads.loading import MTP, FeatureDraft, load_head
 from swarm.model.heads.mtp import find_mtp
 from swarm.model.source import check_on_hub
@@ -23,7 +23,7 @@ def find_draft(name: str, target: Checkpoint) -> None:
         find_mtp(target)
         return
     look(name, draft=True)
-    if folder_of(name) is None:
+    if path_of(name) is None:
         check_on_hub(name)
 
 

@@ -20,6 +20,7 @@ from swarm.model.drafts.loading import branching_of, load_draft
 from swarm.model.drafts.reduced_head import rows_to_keep
 from swarm.model.edge import explained
 from swarm.model.folder import look
+from swarm.model.gguf.source import gguf_of
 from swarm.model.tokenizer import read_tokenizer
 
 # The least share of the smaller vocabulary that is in both: the smaller, so that a large vocabulary
@@ -58,7 +59,7 @@ class DraftModel:
         tokenizer: PreTrainedTokenizerBase,
         options: ComputeOptions = AS_IT_IS,
     ) -> "DraftModel":
-        """Load a draft model (local folder or hub id) whole; ``tokenizer`` is the target's.
+        """Load a draft model (folder, GGUF file or hub id) whole; ``tokenizer`` is the target's.
 
         Args:
             options: by default it is loaded in float32 on the CPU, with all rows of its head.
@@ -75,7 +76,8 @@ class DraftModel:
             lambda why: ModelNotFound(name, f"it cannot be loaded as a draft model ({why})")
         ):
             # The vocabulary first: a draft that cannot serve need not be downloaded.
-            own = read_tokenizer(name, name)
+            gguf = gguf_of(name)
+            own = read_tokenizer(name, name) if gguf is None else gguf.tokenizer()
             vocabulary = _vocabulary(name, own, target, tokenizer)
 
             def choose_rows(head_rows: int) -> torch.Tensor | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from swarm.errors import UnsupportedModel
 from swarm.model.branching import BranchingModel
@@ -14,9 +14,10 @@ from swarm.model.compute import AUTO, ComputeOptions
 from swarm.model.drafts.dtype import DraftPlacement, fastest_cache_dtype, place
 from swarm.model.drafts.reduced_head import keep_rows
 from swarm.model.edge import reason
-from swarm.model.fit import check_draft, without_progress_bar
+from swarm.model.fit import check_draft
 from swarm.model.kernels.int8_linear import store_in_int8
 from swarm.model.quantization import NF4
+from swarm.model.whole import outline_of, read_whole, whole_config
 
 CHECK_TOKENS = 6
 ROUNDING_TOLERANCE = 0.3  # relative error of logits; models that we tried have less than 0.1
@@ -48,7 +49,7 @@ class LoadedDraft:
 def load_draft(
     name: str, options: ComputeOptions, choose_rows: ChooseRows = lambda head_rows: None
 ) -> LoadedDraft:
-    """Read a causal language model (local folder or hub id), with a head of the chosen rows.
+    """Read a causal language model (folder, GGUF file, hub id), with a head of the chosen rows.
 
     Raises:
         NoSuchDevice: if the device is not there.
@@ -57,9 +58,8 @@ def load_draft(
             asked for.
         Exception: what transformers raises for a model that it cannot read.
     """
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    with torch.device("meta"):
-        outline = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    config = whole_config(name)
+    outline = outline_of(config)
     weights = sum(parameter.numel() for parameter in outline.parameters())
     columns = int(config.get_text_config(decoder=True).hidden_size)
     placement = place(options, weights, columns)
@@ -104,15 +104,7 @@ def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> Pre
         more["quantization_config"] = NF4.settings(kept, torch.bfloat16)
         more["device_map"] = {"": "cpu"}  # or the loader would choose a GPU itself
     dtype = torch.float32 if placement.dtype == "float32" else torch.bfloat16
-    with without_progress_bar():
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            output_loading_info=True,
-            **more,
-        )
+    model, report = read_whole(name, dtype, **more)
     check_draft(name, model, report)
     model.eval().requires_grad_(False).to(placement.device)
     return model

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model.edge import explained
-from swarm.model.folder import CONFIG_FILE, PICKLED_HEAD, folder_of, is_pickled_head, read_json
+from swarm.model.folder import (
+    CONFIG_FILE,
+    PICKLED_HEAD,
+    is_pickled_head,
+    name_of,
+    path_of,
+    read_json,
+)
+from swarm.model.gguf.file import is_gguf
 from swarm.model.source import CheckpointSource, Folder, Hub
 
 MAX_PICKLED_BYTES = 8 << 30
@@ -49,13 +57,15 @@ class HeadFiles:
         Raises:
             ModelNotFound, DamagedModel, UnsupportedModel: see `Checkpoint.open`.
         """
-        path = folder_of(model)
+        path = path_of(model)
         if path is None:
             hub = Hub(model)
             config = read_json(model, hub.fetch(CONFIG_FILE))
             pickled = PICKLED_HEAD in hub.files and not any(map(_is_safe, hub.files))
             tensors = _Pickled(model, hub.fetch(PICKLED_HEAD)) if pickled else _Safe(model, hub)
             return cls(model, config, tensors)
+        if is_gguf(path):
+            raise UnsupportedModel(name_of(path), "heads are not read from GGUF files")
         config = read_json(path.name, path / CONFIG_FILE)
         if is_pickled_head(path):
             return cls(path.name, config, _Pickled(path.name, path / PICKLED_HEAD))
@@ -71,7 +81,9 @@ class HeadFiles:
             DamagedModel, UnsupportedModel: see `Checkpoint.open`.
         """
         try:
-            path = folder_of(model)
+            path = path_of(model)
+            if path is not None and is_gguf(path):
+                return None
             place = Hub(model).fetch(CONFIG_FILE) if path is None else path / CONFIG_FILE
         except ModelNotFound:
             return None

@@ -7,6 +7,7 @@ are called. So transformers' loader renames, stacks and joins packed weights as 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 
@@ -21,6 +22,7 @@ from swarm.model.stored.weight import PackedWeight
 
 WIDE = "BF16"  # what packed weights are taken for until a dtype is asked for
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NONE: Mapping[str, PackedWeight] = MappingProxyType({})
 FLOAT8 = frozenset({"F8_E4M3", "F8_E5M2"})
 
 
@@ -39,16 +41,23 @@ class Weights:
         model: its name, for messages.
         files: tensor -> file.
         stored: how the tensors lie in these, as far as that is known.
+        bare: weights that are packed in a tensor of their own name, which reading it returns so.
     """
 
     def __init__(
-        self, model: str, method: Method, files: Mapping[str, str], stored: Mapping[str, Stored]
+        self,
+        model: str,
+        method: Method,
+        files: Mapping[str, str],
+        stored: Mapping[str, Stored],
+        bare: Mapping[str, PackedWeight] = NONE,
     ) -> None:
         """Raises DamagedModel and UnsupportedModel."""
         self._model = model
         self._method = method
         self._files = files
         self._stored = stored
+        self._bare = bare
         self._packed: dict[str, _Tensors] = {}
         claimed: set[str] = set()
         for each in FORMATS:
@@ -72,7 +81,7 @@ class Weights:
     @property
     def packed(self) -> bool:
         """Whether any weight is stored packed."""
-        return bool(self._packed)
+        return bool(self._packed or self._bare)
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -87,11 +96,12 @@ class Weights:
         Raises:
             DamagedModel: where tensors of a weight do not fit together.
         """
-        return {
+        found = {
             name: self._recognise(name, tensors, self._stored)
             for name, tensors in self._packed.items()
             if all(part in self._stored for part in tensors.names.values())
         }
+        return found | dict(self._bare)
 
     @cached_property
     def stored(self) -> dict[str, Stored]:

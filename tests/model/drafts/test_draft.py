@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from helpers.gguf_files import Q4_0, convert, vocabulary
 from helpers.loopback import WORDS, tokenizer_of
 from helpers.model_files import add, edit
 from helpers.models import ARCHITECTURES, VOCAB
@@ -20,6 +21,7 @@ from swarm.decoding.shaping import NO_SHAPING
 from swarm.errors import DraftMismatch, ModelNotFound, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
+from swarm.model.drafts.choice import find_draft
 from swarm.model.drafts.draft import AS_IT_IS, DraftModel
 
 SAMPLED = Sampling(1.0, seed=3)
@@ -134,6 +136,23 @@ def test_a_number_keeps_the_most_frequent_and_those_that_end_a_text(target, draf
     says = guess.logits.isfinite().nonzero().flatten().tolist()
     assert len(says) == reduced.vocab
     assert Checkpoint.open(target).eos_token_ids <= set(says)
+
+
+@pytest.mark.parametrize("options", [AS_IT_IS, ComputeOptions(device="cpu", draft_dtype="int8")])
+def test_a_draft_may_be_a_gguf_file(options, tmp_path):
+    """It drafts as the same weights do from a folder, in the dtype that is asked for."""
+    plain = ARCHITECTURES["llama"].save(tmp_path / "plain")
+    content, whole = convert(plain, Q4_0, vocabulary(plain.config, WORDS))
+    file = str(content.write(tmp_path / "draft.gguf"))
+    whole.save_pretrained(tmp_path / "wide")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "wide")
+    target = save(tmp_path / "target", "llama", WORDS)
+    expected = tokens(drafter(load(str(tmp_path / "wide"), target, options)).draft([5, 6, 7], 4))
+    loaded = load(file, target, options)
+    assert loaded.vocabulary == SameVocabulary(VOCAB)
+    assert loaded.dtype == options.draft_dtype
+    assert tokens(drafter(loaded).draft([5, 6, 7], 4)) == expected
+    find_draft(file, Checkpoint.open(target))
 
 
 def test_a_draft_that_shares_too_little_is_refused(target, tmp_path):
