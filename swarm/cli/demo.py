@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.options import FILE, Number, Text, compute_options, json_option
+from swarm.cli.options import FILE, Number, Text, compute_options, count_option, json_option
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--peers", default=4, show_default=True, type=click.IntRange(1, 8), help="Peer processes."
-)
+@count_option("--peers", 4, (1, 8), "Peer processes.")
 @click.option(
     "--link-ms",
     default=20.0,
@@ -37,9 +35,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Serve the swarm to browsers and OpenAI clients until Ctrl-C, instead.",
 )
-@click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --serve."
-)
+@count_option("--port", 8000, (0, 65535), "For --serve.")
 @compute_options
 @json_option
 def demo(

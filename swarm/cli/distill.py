@@ -15,6 +15,7 @@ from swarm.cli.options import (
     ModelName,
     Number,
     bootstrap_option,
+    count_option,
     format_options,
     identity_option,
     named_identity,
@@ -67,13 +68,7 @@ class DistillOptions:
     type=FOLDER,
     help="Folder of earlier texts of MODEL, .txt or .jsonl, instead of prompts.",
 )
-@click.option(
-    "--tokens",
-    default=400_000,
-    show_default=True,
-    type=click.IntRange(100, MOST_TOKENS),
-    help="Tokens that MODEL writes, at most.",
-)
+@count_option("--tokens", 400_000, (100, MOST_TOKENS), "Tokens that MODEL writes, at most.")
 @click.option(
     "--minutes",
     default=10.0,
@@ -81,37 +76,20 @@ class DistillOptions:
     type=Number(0.01, 100_000),
     help="For all, writing and training.",
 )
-@click.option(
-    "--passes",
-    default=12,
-    show_default=True,
-    type=click.IntRange(1, 1000),
-    help="Of the training over the texts, at most.",
-)
-@click.option(
-    "--max-new-tokens",
-    default=256,
-    show_default=True,
-    type=click.IntRange(4, MAX_TOKENS),
-    help="Length of a text.",
-)
+@count_option("--passes", 12, (1, 1000), "Of the training over the texts, at most.")
+@count_option("--max-new-tokens", 256, (4, MAX_TOKENS), "Length of a text.")
 @click.option(
     "--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy."
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of sampling.")
-@click.option(
+@count_option("--seed", 0, (0, None), "Of sampling.")
+@count_option(
     "--vocab",
-    default=8192,
-    show_default=True,
-    type=click.IntRange(16, 1 << 24),
-    help="Tokens that the head can draft, the most frequent ones of the texts.",
+    8192,
+    (16, 1 << 24),
+    "Tokens that the head can draft, the most frequent ones of the texts.",
 )
-@click.option(
-    "--lag",
-    default=16,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="How many tokens behind MODEL's last answer the head learns to draft.",
+@count_option(
+    "--lag", 16, (1, 64), "How many tokens behind MODEL's last answer the head learns to draft."
 )
 @click.option(
     "--compare", type=ModelName(draft=True), metavar="DRAFT", help="Measure a draft model, too."

@@ -14,6 +14,7 @@ from swarm.cli.options import (
     Number,
     bootstrap_option,
     compute_options,
+    count_option,
     format_options,
     identity_option,
     named_identity,
@@ -81,9 +82,7 @@ class ComparisonOptions:
 @click.option(
     "--run-generated-code", is_flag=True, help="Allow humaneval to run code of the model."
 )
-@click.option(
-    "--problems", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Questions."
-)
+@count_option("--problems", 100, (1, 100_000), "Questions.")
 @click.option(
     "--new-tokens",
     type=click.IntRange(1, 100_000),
@@ -110,13 +109,7 @@ class ComparisonOptions:
     help="Also compare the adaptive rule without all signals, all classes of key tokens, and both;"
     " or without each of them, too.",
 )
-@click.option(
-    "--window",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Drafted tokens per loop.",
-)
+@count_option("--window", 8, (1, 64), "Drafted tokens per loop.")
 @click.option(
     "--temperature", default=0.0, show_default=True, type=Number(0, 100), help="0 is greedy."
 )

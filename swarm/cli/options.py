@@ -141,6 +141,15 @@ def _downloaded() -> list[str]:
     ]
 
 
+def count_option(
+    name: str, default: int, between: tuple[int, int | None], text: str
+) -> Callable[..., Any]:
+    """An option that is a number ``between`` two others, both included; None is no bound."""
+    return click.option(
+        name, default=default, show_default=True, type=click.IntRange(*between), help=text
+    )
+
+
 def port_option(default: int) -> Callable[..., Any]:
     """The port that a program listens on."""
     return click.option(

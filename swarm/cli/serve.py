@@ -15,6 +15,7 @@ from swarm.cli.options import (
     ModelName,
     audit_option,
     compute_options,
+    count_option,
     entrance,
     entrance_options,
     grace_option,
@@ -113,29 +114,13 @@ class GatewayClientOptions:
     metavar="NAME",
     help="Name of this host that browsers may use.",
 )
-@click.option(
-    "--concurrency",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1, 4096),
-    help="Texts generated at once.",
-)
-@click.option(
-    "--queue",
-    default=64,
-    show_default=True,
-    type=click.IntRange(0, 65536),
-    help="Texts that may wait beyond these.",
-)
-@click.option(
+@count_option("--concurrency", 32, (1, 4096), "Texts generated at once.")
+@count_option("--queue", 64, (0, 65536), "Texts that may wait beyond these.")
+@count_option(
     "--speaks-for",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 10_000),
-    help=(
-        "Clients behind this gateway: peers multiply what one client may ask by this, within"
-        " bounds."
-    ),
+    1,
+    (1, 10_000),
+    "Clients behind this gateway: peers multiply what one client may ask by this, within bounds.",
 )
 @click.option(
     "--remember/--no-remember",

@@ -13,16 +13,16 @@ import torch
 
 from swarm.client.sync import BlockingClient
 from swarm.distill.author import SwarmAuthor
+from swarm.distill.batch_loss import Lags
 from swarm.distill.collecting import AT_ONCE, Author, Enough, collect
 from swarm.distill.corpus import Corpus
-from swarm.distill.earlier import read_texts
 from swarm.distill.frozen import Frozen, frequent_tokens
 from swarm.distill.layout import Origin, save_head
-from swarm.distill.learning import Lags
 from swarm.distill.prompts import prompt_ids
 from swarm.distill.report import Report, measure, measure_draft
 from swarm.distill.settings import DistillSettings
 from swarm.distill.target import LocalTarget
+from swarm.distill.text_files import read_texts
 from swarm.distill.texts import Text, Written
 from swarm.distill.trainable_head import TrainableHead, shape_for
 from swarm.distill.training import Progress, Recipe, Training
@@ -32,6 +32,7 @@ from swarm.model.compute import SMALL_WEIGHTS
 from swarm.model.device import choose_device, has_bfloat16
 from swarm.model.folder import CONFIG_FILE, read_json
 from swarm.terminal.progress import ShowProgress
+from swarm.util.files import remove_unfinished
 from swarm.util.prompt_files import Prompt
 
 CORPUS = "texts"
@@ -59,6 +60,7 @@ def distill(settings: DistillSettings, prompts: Iterable[Prompt], show: ShowProg
     """
     checkpoint = Checkpoint.open(settings.model)
     check_folder(settings.out, checkpoint.fingerprint)
+    remove_unfinished(settings.out)
     corpus = Corpus(settings.out / CORPUS, checkpoint.fingerprint, checkpoint.hidden_size)
     check_room(settings, corpus)
     began = time.monotonic()

@@ -5,7 +5,6 @@ A part is a safetensors file of some texts, one behind the other: ``tokens`` int
 and ``prompts`` int64, how many tokens it was given.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from swarm.distill.texts import Text
 from swarm.errors import ConfigError
+from swarm.util.files import remove_unfinished, whole_file
 
 PART = re.compile(r"part-(\d{6})\.safetensors")
 LARGEST_FLOAT16 = 6e4  # states beyond it are kept in bfloat16
@@ -42,8 +42,7 @@ class Corpus:
         self._fingerprint = fingerprint
         self._hidden = hidden
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("part-*.tmp"):  # of an interrupted run
-            left.unlink()
+        remove_unfinished(folder)
         named = ((PART.fullmatch(each.name), each) for each in folder.iterdir())
         self._parts = sorted(each for match, each in named if match)
         self.texts = 0
@@ -67,9 +66,8 @@ class Corpus:
             "prompts": torch.tensor([text.prompt for text in texts]),
         }
         path = self.folder / f"part-{len(self._parts):06d}.safetensors"
-        unfinished = path.with_suffix(".tmp")
-        save_file(tensors, unfinished, {"fingerprint": self._fingerprint})
-        os.replace(unfinished, path)
+        with whole_file(path) as unfinished:
+            save_file(tensors, unfinished, {"fingerprint": self._fingerprint})
         self._parts.append(path)
         self._count(texts)
 

@@ -1,6 +1,5 @@
 """Training a head: passes over the texts for a given time, from one checkpoint to the next."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swarm.distill.batch_loss import Lags, batch_loss, draw_rollouts
 from swarm.distill.batches import LEAST_WRITTEN, Batch, batches
 from swarm.distill.frozen import Frozen
-from swarm.distill.learning import Lags, batch_loss, draw_rollouts
 from swarm.distill.loss import Weights
 from swarm.distill.muon import Muon
 from swarm.distill.texts import Text
@@ -21,6 +20,7 @@ from swarm.distill.trainable_head import TrainableHead
 from swarm.errors import ConfigError
 from swarm.model.device import has_bfloat16
 from swarm.util.averages import ewma
+from swarm.util.files import whole_file
 
 WARMUP_SHARE = 0.02  # of the training
 DECAY_SHARE = 0.6  # of the training
@@ -150,9 +150,8 @@ class Training:
             "seconds": self.seconds,
             "passes": self.passes,
         }
-        unfinished = checkpoint.with_suffix(".tmp")
-        torch.save(state, unfinished)
-        os.replace(unfinished, checkpoint)
+        with whole_file(checkpoint) as unfinished:
+            torch.save(state, unfinished)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a state that `save` wrote.

@@ -1,7 +1,6 @@
 """The file of a study: JSON lines, its settings first, then the facts of each text in order."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from swarm.eval.run import EvalError
 from swarm.eval.study import MissFacts, Probe, TextFacts
+from swarm.util.files import write_whole
 from swarm.util.json_lines import UnreadableData, read_json_lines
 
 FORMAT = 1
@@ -32,9 +32,7 @@ def read_study(file: Path, settings: Mapping[str, Any]) -> list[TextFacts]:
 def write_study(file: Path, settings: Mapping[str, Any], texts: Sequence[TextFacts]) -> None:
     """Write a study's file as a whole: an interruption leaves the old one or the new one."""
     lines = [_head(settings), *map(asdict, texts)]
-    new = file.with_name(f"{file.name}.new")
-    new.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    os.replace(new, file)
+    write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _head(settings: Mapping[str, Any]) -> dict[str, Any]:

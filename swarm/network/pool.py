@@ -18,7 +18,7 @@ from swarm.util.singleflight import SingleFlight
 from swarm.util.tasks import end
 
 MAX_CANDIDATES = 64  # peers that one search pings
-CHOICES = 4  # peers that serve a layer; of these the one that serves most after it is pinged
+PEERS_A_LAYER = 4  # that serve it; of these the one that serves most after it is pinged
 # one address has over the next one: a computer behind NAT does not say that it cannot be dialled
 HEAD_START_S = 1.0
 # for a search as a whole, however many dead addresses a record has
@@ -59,7 +59,7 @@ def _way_through(records: Sequence[S]) -> list[S]:
     while ahead := [record for record in records if record.last_layer > reached]:
         reached = max(reached, min(record.first_layer for record in ahead))
         here = [record for record in ahead if record.first_layer <= reached]
-        farthest = max(here[:CHOICES], key=lambda record: record.last_layer)
+        farthest = max(here[:PEERS_A_LAYER], key=lambda record: record.last_layer)
         way.append(farthest)
         reached = farthest.last_layer
     return way

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from swarm.distill.corpus import Corpus, sixteen_bits
 from swarm.distill.texts import Text
 from swarm.errors import ConfigError
+from swarm.util.files import UNFINISHED
 
 HIDDEN = 4
 FINGERPRINT = "0123456789abcdef"
@@ -24,14 +25,14 @@ def test_texts_are_read_as_they_were_written(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, FINGERPRINT, HIDDEN)
     corpus.append(first)
     corpus.append(second)
-    (tmp_path / "part-000002.tmp").write_bytes(b"half")  # of an interrupted run
+    (tmp_path / f"part-000002{UNFINISHED}").write_bytes(b"half")  # of a run that was killed
     again = Corpus(tmp_path, FINGERPRINT, HIDDEN)
     assert (again.texts, again.written) == (corpus.texts, corpus.written) == (3, 9)
     for one, other in zip(again, [*first, *second], strict=True):
         assert one.prompt == other.prompt
         assert torch.equal(one.tokens, other.tokens)
         assert torch.equal(one.states, other.states)
-    assert not list(tmp_path.glob("*.tmp"))
+    assert len(list(tmp_path.glob("part-*"))) == 2
 
 
 @pytest.mark.parametrize(("fingerprint", "hidden"), [("another", HIDDEN), (FINGERPRINT, 8)])

@@ -7,7 +7,7 @@ from swarm.decoding.drafting.earlier import EarlierTexts
 from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.drafting.suffixes import NO_MATCH, Match, SuffixAutomaton
 
-CHOICES = 3  # of what followed a match, that are returned
+FOLLOWERS = 3  # tokens that followed a match, that are returned
 REACH = 64  # last tokens of the text that are looked up in earlier ones that grew
 
 
@@ -100,5 +100,5 @@ def _walk(runs: SuffixAutomaton, match: Match, tokens: Sequence[int]) -> Match:
 def _guess(runs: SuffixAutomaton, match: Match) -> Drafted:
     following = runs.following(match)
     total = sum(times for _, times in following)
-    (token, share), *others = ((token, times / total) for token, times in following[:CHOICES])
+    (token, share), *others = ((token, times / total) for token, times in following[:FOLLOWERS])
     return Drafted(token, None, share, tuple(others), Source.COPY, match.length)
