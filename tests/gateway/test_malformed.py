@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import zlib
 
 from helpers.loopback import soon
@@ -98,15 +99,20 @@ TAKEN = {
 
 
 async def _ask(url, data):
-    """Send some bytes, and return head and body of the answer."""
+    """Send some bytes, and return head and body of the answer.
+
+    The connection stays open for seconds where the gateway waits for the rest of a body.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     try:
         writer.write(data)
-        answer = await soon(reader.read())
+        head = await soon(reader.readuntil(b"\r\n\r\n"))
+        length = re.search(rb"^Content-Length: (\d+)\r$", head, re.MULTILINE)
+        assert length, head
+        body = await soon(reader.readexactly(int(length[1])))
     finally:
         writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return head, body
+    return head.removesuffix(b"\r\n\r\n"), body
 
 
 def _told(head, body):
