@@ -39,9 +39,8 @@ async def client(swarm: LocalSwarm) -> AsyncIterator[SwarmClient]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def expected(client: SwarmClient) -> list[Generation]:
-    """Return the undisturbed texts. None of them is remembered: a copy would end before it can be
-    disturbed."""
-    return [await client.generate(prompt, max_new_tokens=NEW, owner=None) for prompt in PROMPTS]
+    """Return the undisturbed texts."""
+    return list(await client.generate_many(PROMPTS, max_new_tokens=NEW, owner=None))
 
 
 async def write(
@@ -52,8 +51,12 @@ async def write(
     strike: Callable[[int], None],
     **options: float,
 ) -> Generation:
-    """Generate a text; in the middle, do something to the process that serves a stage."""
-    stream, said = client.stream(prompt, max_new_tokens=NEW, **options), 0
+    """Generate a text; in the middle, do something to the process that serves a stage.
+
+    Nothing is copied: the rest of the text would be on its way before.
+    """
+    text = {"max_new_tokens": NEW, "lookup": False, "owner": None}
+    stream, said = client.stream(prompt, **text, **options), 0
     async for _ in stream:
         said += 1
         if said == NEW // 4:

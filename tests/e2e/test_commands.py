@@ -10,7 +10,6 @@ import pytest
 from warm import orphans_become_our_children
 
 from helpers.loopback import children, eventually
-from swarm.client.client import SwarmClient
 from swarm.client.sync import BlockingClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
@@ -46,9 +45,12 @@ def running() -> Iterator[Callable[[], int]]:
 async def test_generate_status_and_the_sdk_agree() -> None:
     async with LocalSwarm(TARGET, [(0, 5), (3, 8)]) as swarm:
         where = ("--bootstrap", swarm.bootstrap, "--network", swarm.network.name)
-        said = json.loads(
-            await _swarm("generate", TARGET, PROMPT, "--draft", DRAFT, "--json", *where)
+        as_json, text, status = await asyncio.gather(
+            _swarm("generate", TARGET, PROMPT, "--draft", DRAFT, "--json", *where),
+            _swarm("generate", TARGET, PROMPT, "--draft", "none", *where),
+            _swarm("status", "--json", *where),
         )
+        said = json.loads(as_json)
         assert set(said) == {"text", "token_ids", "route", "stats"}
         assert set(said["stats"]) >= STATS
         assert said["stats"]["verification"] == "exact"
@@ -63,25 +65,25 @@ async def test_generate_status_and_the_sdk_agree() -> None:
             stop["rtt_ms"] > 0 and stop["peer_id"].startswith("12D3KooW") for stop in said["route"]
         )
 
-        text = await _swarm("generate", TARGET, PROMPT, "--draft", "none", *where)
         assert text == said["text"] + "\n"
 
-        (report,) = json.loads(await _swarm("status", "--json", *where))
+        (report,) = json.loads(status)
         assert (report["model"], report["model_layers"], report["missing"]) == (TARGET, 8, [])
         assert [peer["layers"] for peer in report["peers"]] == [[0, 5], [3, 8]]
-        assert "All layers are served" in await _swarm("status", TARGET, *where)
 
-        async with SwarmClient(locate(TARGET), network=swarm.network) as client:
-            assert [peer.layers for peer in (await client.look()).peers] == [(0, 5), (3, 8)]
-
-        generation, pieces = await asyncio.to_thread(_blocking, swarm)
+        generation, pieces, layers = await asyncio.to_thread(_blocking, swarm)
         assert generation == said["text"]
         assert pieces == said["text"]
+        assert layers == [(0, 5), (3, 8)]
 
 
-def _blocking(swarm: LocalSwarm) -> tuple[str, str]:
+def _blocking(swarm: LocalSwarm) -> tuple[str, str, list[tuple[int, int]]]:
     with BlockingClient(locate(TARGET), draft=locate(DRAFT), network=swarm.network) as client:
-        return client.generate(PROMPT).text, "".join(piece.text for piece in client.stream(PROMPT))
+        return (
+            client.generate(PROMPT).text,
+            "".join(piece.text for piece in client.stream(PROMPT)),
+            [peer.layers for peer in client.run(client.client.look()).peers],
+        )
 
 
 async def test_demo_compares_three_ways_of_decoding_and_stops_everything(
@@ -103,24 +105,31 @@ async def test_demo_compares_three_ways_of_decoding_and_stops_everything(
 
 
 async def test_an_interrupted_demo_leaves_no_process_behind(running: Callable[[], int]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "swarm.cli", "demo", "--peers", "1"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        await asyncio.wait_for(process.stdout.readuntil(b"Found through the DHT"), HANG_S)
-        assert running() > 3  # the demo, a bootstrap node and a peer, both with a daemon
+    demos = await asyncio.gather(_started_demo(), _started_demo())
+    assert running() > 3 * len(demos)  # each: it, a bootstrap node and a peer, both with a daemon
+    for number, process in zip((signal.SIGINT, signal.SIGTERM), demos, strict=True):
         process.send_signal(number)
+    for number, process in zip((signal.SIGINT, signal.SIGTERM), demos, strict=True):
         _, err = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode == 128 + number
         assert "Traceback" not in err.decode()
-        await _all_have_ended(running)
+    await _all_have_ended(running, demos=len(demos))
 
 
-async def _all_have_ended(running: Callable[[], int]) -> None:
-    assert running() <= 1  # what forked the demo's processes, and ends by itself a moment later
+async def _started_demo() -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "swarm.cli", "demo", "--peers", "1", "--link-ms", "200"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"Found through the DHT"), HANG_S)
+    return process
+
+
+async def _all_have_ended(running: Callable[[], int], demos: int = 1) -> None:
+    # what forked a demo's processes ends by itself a moment later
+    assert running() <= demos
     await eventually(lambda: not running())
 
 

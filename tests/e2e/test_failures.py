@@ -15,10 +15,13 @@ import pytest_asyncio
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers.local_swarm import add_peer
 from swarm.demo import TARGET, locate
 from swarm.demo.local import LocalSwarm
 
 HANG_S = 300.0  # for a command to end
+# a loop a token, and never the end
+ENDLESS = ("--window", "0", "--max-new-tokens", "400", "--logit-bias", "2=-100")
 DEAD_NODE = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 pytestmark = pytest.mark.usefixtures("warmly")
@@ -117,31 +120,24 @@ async def test_status_says_which_layers_are_missing(half: LocalSwarm) -> None:
     assert "no peer serves layers 4:8" in ended.out
 
 
-async def test_a_peer_that_dies_without_a_successor_ends_the_generation() -> None:
-    """The only peer for layers 4 to 7 is killed: nothing hangs, and the text stays."""
-    async with LocalSwarm(TARGET, [(0, 4), (4, 8)], link_ms=30.0) as swarm:
-        process = await asyncio.create_subprocess_exec(
-            *_command(
-                "generate",
-                TARGET,
-                "Problem: ",
-                "--max-new-tokens",
-                "400",
-                "--network",
-                swarm.network.name,
-            ),
-            *("--bootstrap", swarm.bootstrap, "--link-ms", "30", "--patience", "2"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        said = await asyncio.wait_for(process.stdout.read(10), HANG_S)
-        assert said
-        swarm.peers[1].send_signal(signal.SIGKILL)
-        _, err = await asyncio.wait_for(process.communicate(), HANG_S)
-        assert process.returncode == 4
-        assert "layers 4:8" in err.decode()
-        assert "Traceback" not in err.decode()
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_peer_that_dies_without_a_successor_ends_the_generation(half: LocalSwarm) -> None:
+    """The only peer for layers 4 to 7 joins and is killed: nothing hangs, and the text stays."""
+    only = await add_peer(half, 4, 8)
+    process = await asyncio.create_subprocess_exec(
+        *_command("generate", TARGET, "Problem: ", *ENDLESS, "--network", half.network.name),
+        *("--bootstrap", half.bootstrap, "--link-ms", "30", "--patience", "2"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    said = await asyncio.wait_for(process.stdout.read(10), HANG_S)
+    assert said
+    only.send_signal(signal.SIGKILL)
+    _, err = await asyncio.wait_for(process.communicate(), HANG_S)
+    assert process.returncode == 4
+    assert "layers 4:8" in err.decode()
+    assert "Traceback" not in err.decode()
 
 
 def _other_weights(folder: Path) -> Path:

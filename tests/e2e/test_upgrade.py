@@ -26,13 +26,10 @@ async def test_a_text_waits_for_its_only_peer_to_be_restarted(tmp_path: Path) ->
         async with SwarmClient(
             locate(TARGET), draft=locate(DRAFT), network=swarm.network, link_ms=LINK_MS
         ) as client:
-            # not remembered: a copy would end before the restart
             expected = await client.generate(PROMPT, max_new_tokens=NEW, owner=None)
-            stream, said, upgrade = (
-                client.stream(PROMPT, max_new_tokens=NEW, patience_s=120.0),
-                0,
-                None,
-            )
+            # Nothing is copied: the rest of the text would be on its way before the restart.
+            text = {"max_new_tokens": NEW, "lookup": False, "owner": None}
+            stream, said, upgrade = client.stream(PROMPT, patience_s=120.0, **text), 0, None
             async for _ in stream:
                 said += 1
                 if said == NEW // 4:
