@@ -1,6 +1,6 @@
 """A text is the same whether its client chooses by bounds or by logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,12 +11,13 @@ from swarm.model.kernels.int8 import Plain
 
 
 @pytest.fixture(scope="module")
-def rounded(material: Material) -> Head:
+def rounded(material: Material) -> Iterator[Head]:
     """The client's head, with an int8 copy."""
     head = material.models.head
     head.round(Plain)
     assert head.rounded is not None
-    return head
+    yield head
+    head.rounded = None  # other modules share the head
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from helpers.dial_back import bootstrap
 from helpers.liars import chains_stay, make_fresh, roomy
 from helpers.loopback import children
 from helpers.model_folders import draft, target
-from helpers.swarm_in_process import expected, make, material
+from helpers.swarm_in_process import expected, loaded_material, make, material
 from helpers.swarm_in_thread import threaded
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "clock",
     "draft",
     "expected",
+    "loaded_material",
     "make",
     "make_fresh",
     "material",

@@ -22,6 +22,7 @@ from helpers.loopback import (
     tokenizer_of,
 )
 from helpers.models import ARCHITECTURES, LAYERS
+from swarm.audit.guard import Guard
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
 from swarm.client.auditor import Auditor
@@ -249,9 +250,16 @@ async def swarm_of(
     await swarm.close()
 
 
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+@pytest.fixture(scope="session")
+def loaded_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Load the models once for all modules, which must leave them as they are."""
     return Material.load(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def material(loaded_material: Material) -> Material:
+    """Return the models, with a client that has not seen the answers of other modules' peers."""
+    return replace(loaded_material, models=replace(loaded_material.models, guard=Guard()))
 
 
 @pytest.fixture
@@ -259,12 +267,12 @@ def make(material: Material) -> Callable[[], Swarm]:
     return lambda: Swarm(material)
 
 
-@pytest.fixture(scope="module")
-def expected(material: Material) -> tuple[int, ...]:
+@pytest.fixture(scope="session")
+def expected(loaded_material: Material) -> tuple[int, ...]:
     """Return the token ids that an undisturbed chain generates."""
 
     async def write() -> Generation:
-        async with swarm_of(lambda: Swarm(material), *STAGES) as swarm:
+        async with swarm_of(lambda: Swarm(loaded_material), *STAGES) as swarm:
             return await swarm.write()
 
     return asyncio.run(write()).token_ids
