@@ -24,7 +24,8 @@ from swarm.sim.lies import (
 
 STAGES = [(0, 2), (2, 4)]
 CHUNKED = 257  # tokens of a prompt that travels in a frame and one of a single token
-LENGTHS = (1, 256, CHUNKED, 700, 2049)  # of prompts: within one frame, and in several
+SEVERAL = 700  # tokens of a prompt that travels in three frames
+LENGTHS = (1, 256, CHUNKED, SEVERAL, 2049)  # of prompts: within one frame, and in several
 ROOM = {"cache_tokens": 1 << 14}
 # tokens of a text: with the prompt's answer fewer than 20 windows, if each window is one token
 FEW = 16
