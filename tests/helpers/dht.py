@@ -17,6 +17,7 @@ from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils import MSGPackSerializer
 
+from helpers.loopback import PATIENCE_S
 from helpers.records import peer_record
 from swarm.config import Network
 from swarm.identity import Identity
@@ -53,8 +54,8 @@ def daemons() -> list[int]:
     ]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not await condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         await asyncio.sleep(0.02)
