@@ -36,7 +36,7 @@ class EvalSettings:
         ablate: the adaptive rule is compared without all signals, all classes and both, and perhaps
             without each of them.
         margin: accuracy that a variant may lose and still count as not inferior, 0 to 1.
-        network: a swarm to decode over; None to decode in worker processes.
+        network: a swarm to decode over; None to decode in workers.
         identity: the client's in that swarm; None for a new one.
         quiet: show no progress.
         compute: where this computer computes.

@@ -1,10 +1,7 @@
-"""Running variants over a task: in worker processes, or over a swarm."""
+"""Running variants over a task: in workers, or over a swarm."""
 
 import asyncio
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +13,7 @@ from swarm.eval.engine import Decoding, InProcess
 from swarm.eval.sample import EvalSample
 from swarm.eval.tasks import Item, Task
 from swarm.eval.variant import Variant
+from swarm.eval.workers import in_workers
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.drafts.dtype import check_compute
 
@@ -59,7 +57,7 @@ def run_in_process(
     progress: Callable[[int], None],
     compute: ComputeOptions = AUTOMATIC,
 ) -> dict[str, list[EvalSample]]:
-    """Decode in worker processes; return the samples of every variant, in the task's order.
+    """Decode in workers; return the samples of every variant, in the task's order.
 
     Args:
         progress: called with the number of samples that were completed since the last call.
@@ -73,16 +71,11 @@ def run_in_process(
     prompts = [item.prompt for item in evaluation.task.items]
     starts = range(0, len(prompts), TOGETHER)
     jobs = [(start, prompts[start : start + TOGETHER]) for start in starts]
-    # A forked torch may wait for threads that it does not have.
-    context = multiprocessing.get_context("spawn")
-    # Set before the workers start: each has one core, which several threads would only contend for.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     given = (model, draft, compute, evaluation.decoding)
-    with ProcessPoolExecutor(workers, context, _start_worker, given) as pool:
-        samples: list[list[EvalSample]] = []
-        for decoded in pool.map(_work, jobs, chunksize=1):
-            samples += decoded
-            progress(sum(map(len, decoded)))
+    samples: list[list[EvalSample]] = []
+    for decoded in in_workers(workers, _start_worker, given, _work, jobs):
+        samples += decoded
+        progress(sum(map(len, decoded)))
     return _by_variant(evaluation, samples)
 
 
@@ -142,7 +135,7 @@ def _by_variant(
     }
 
 
-_engine: InProcess | None = None  # of a worker process
+_engine: InProcess | None = None  # of a worker
 _decoding: Decoding | None = None
 
 

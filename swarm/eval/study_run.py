@@ -1,9 +1,6 @@
-"""Running a study in worker processes."""
+"""Running a study in workers."""
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +12,7 @@ from swarm.eval.lockstep import Assignment
 from swarm.eval.run import TOGETHER, EvalError
 from swarm.eval.study import MissJudge, Scout, TextFacts
 from swarm.eval.tasks import Item, Task
+from swarm.eval.workers import in_workers
 from swarm.model.compute import ComputeOptions
 from swarm.model.drafts.dtype import check_compute
 
@@ -47,12 +45,8 @@ def run_study(
     check_compute(compute)
     items = plan.task.items
     jobs = [(start, items[start : start + TOGETHER]) for start in range(done, len(items), TOGETHER)]
-    # As in `swarm.eval.run.run_in_process`.
-    context = multiprocessing.get_context("spawn")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     given = (model, draft, compute, plan)
-    with ProcessPoolExecutor(workers, context, _start_worker, given) as pool:
-        yield from pool.map(_work, jobs, chunksize=1)
+    yield from in_workers(workers, _start_worker, given, _work, jobs)
 
 
 def study_items(
@@ -76,7 +70,7 @@ def study_items(
     return [each.writers[0].facts for each in assignments]
 
 
-_engine: InProcess | None = None  # of a worker process
+_engine: InProcess | None = None  # of a worker
 _plan: StudyPlan | None = None
 
 

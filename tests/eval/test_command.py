@@ -30,7 +30,7 @@ def test_rules_are_compared_with_their_controls(tmp_path):
         "--problems",
         "2",
         "--workers",
-        "1",
+        "2",  # a process for each eight problems
         "--tau",
         "0",
         "--plot",
