@@ -108,7 +108,7 @@ async def test_answers_become_the_conversation_and_can_be_taken_back(
 async def test_a_stop_ends_the_answer_and_not_the_chat(make: Callable[[], Swarm]) -> None:
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
-        chat = chat_of(swarm, page, max_new_tokens=200, keep=False)
+        chat = chat_of(swarm, page, max_new_tokens=200, window=0, keep=False)
         # again and again, as people do
         page.on_piece = lambda: len(page.pieces) >= 5 and chat.stop()
         await say(chat, "w5 w6")
@@ -264,7 +264,7 @@ async def test_every_answer_is_a_line_of_json(
 async def test_a_chat_that_is_cancelled_ends_its_answer(make: Callable[[], Swarm]) -> None:
     page = Page()
     async with swarm_of(make, *STAGES) as swarm:
-        chat = chat_of(swarm, page, max_new_tokens=200, keep=False)
+        chat = chat_of(swarm, page, max_new_tokens=200, window=0, keep=False)
         asking = asyncio.create_task(chat.ask("w5"))
         await eventually(lambda: len(page.pieces) > 3)
         asking.cancel()

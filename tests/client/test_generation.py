@@ -10,7 +10,7 @@ import pytest
 
 from helpers.loopback import Peer, eventually, soon
 from helpers.strikes import WAY_NAMES, WAYS, hanging, killing
-from helpers.swarm_in_process import NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
+from helpers.swarm_in_process import LITTLE_AHEAD, NEW, PROMPT, STAGES, Strike, Swarm, swarm_of
 from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream
 from peers.sessions.limits import LONGEST_LIFE_S
@@ -150,7 +150,7 @@ async def test_a_new_first_peer_may_serve_a_part_of_its_layers(
     make: Callable[[], Swarm], expected: tuple[int, ...]
 ) -> None:
     async with swarm_of(make, (0, 1), (1, 3), (3, 4)) as swarm:
-        stream, said = swarm.stream(lookup=False), 0
+        stream, said = swarm.stream(**LITTLE_AHEAD), 0
         async for _ in stream:
             said += 1
             if said == NEW // 3:

@@ -92,7 +92,9 @@ async def _no_place(*_):
 
 async def test_comments_come_while_a_peer_is_replaced(demo):
     async with gateway_over(demo) as served:
-        lines = _lines(served, STREAM | {"max_tokens": 150, "logit_bias": {"2": -100}})
+        # a loop a token, and never the end
+        endless = {"max_tokens": 150, "logit_bias": {"2": -100}, "window": 0}
+        lines = _lines(served, STREAM | endless)
         while not (await soon(anext(lines))).startswith("data: "):
             pass
         await served.swarm.up[1].die()

@@ -47,6 +47,8 @@ from swarm.util.tasks import end
 PROMPT = [5, 6, 7, 8, 9]
 NEW = 32
 STAGES = [(0, 1), (1, 3), (3, 4)]
+# It streams, and a few tokens at most are on their way.
+LITTLE_AHEAD: dict[str, Any] = {"lookup": False, "window": 2, "depth": 2}
 
 Strike = Callable[["Swarm", GenerationStream], Awaitable[None]]
 
@@ -214,11 +216,11 @@ class Swarm:
     ) -> Generation:
         """Generate a text, and call ``strike`` after ``at`` tokens.
 
-        Nothing is copied then unless that is asked for: these texts repeat themselves, and the rest
-        of one would be on its way before the strike.
+        Nothing is copied then, and little is drafted ahead, unless that is asked for: the rest of a
+        text could be on its way before the strike.
         """
         if strike is not None:
-            options = {"lookup": False, **options}
+            options = {**LITTLE_AHEAD, **options}
         stream, said = self.stream(**options), 0
         async for _ in stream:
             said += 1
