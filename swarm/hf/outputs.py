@@ -62,7 +62,7 @@ def assemble(call: GenerateCall, rows: Sequence[GeneratedRow]) -> Tensor | Swarm
 def scores(call: GenerateCall, number: int, row: GeneratedRow) -> Tensor:
     """Return one row's processed logits ``[tokens, vocabulary]``, as transformers computes them.
 
-    Penalties and biases are applied, and when sampling, temperature, top k and top p.
+    Penalties and biases are applied, and when sampling, temperature, top k, top p and min p.
     """
     request = Request.of(call.options)
     logits = _stacked(row, _logits)
@@ -70,7 +70,9 @@ def scores(call: GenerateCall, number: int, row: GeneratedRow) -> Tensor:
     sampling = request.sampling
     if not sampling.temperature:
         return shaped
-    return restrict(shaped / sampling.temperature, sampling.top_k, sampling.top_p)
+    kept = restrict(shaped / sampling.temperature, sampling.top_k, sampling.top_p)
+    best = kept.amax(dim=-1, keepdim=True)
+    return kept.masked_fill(kept - best < sampling.least, -torch.inf)
 
 
 def _logits(piece: Piece) -> Tensor | None:

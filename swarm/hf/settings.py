@@ -24,7 +24,7 @@ HONOURED = frozenset(
     {
         *("max_length", "max_new_tokens", "max_time", "stop_strings", "eos_token_id"),
         *("pad_token_id", "bos_token_id", "do_sample", "temperature", "top_k", "top_p"),
-        *("repetition_penalty", "num_return_sequences", "return_dict_in_generate"),
+        *("min_p", "repetition_penalty", "num_return_sequences", "return_dict_in_generate"),
         *("output_scores", "output_logits", "output_hidden_states"),
     }
 )
@@ -40,7 +40,7 @@ WITHOUT_EFFECT = frozenset(
         *("max_matching_ngram_size", "transformers_version"),
     }
 )
-ONLY_WHEN_SAMPLING = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+ONLY_WHEN_SAMPLING = frozenset({"top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 # Values of refused fields that change nothing, as None, False and empty ones always do.
 NEUTRAL: Mapping[str, float] = {
     "num_beams": 1,
@@ -141,6 +141,7 @@ def sampling(config: GenerationConfig) -> Options:
         "temperature": temperature,
         "top_k": DEFAULT_TOP_K if config.top_k is None else config.top_k,
         "top_p": 1.0 if config.top_p is None else config.top_p,
+        "min_p": 0.0 if config.min_p is None else config.min_p,
     }
 
 

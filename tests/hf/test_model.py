@@ -10,6 +10,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     MaxLengthCriteria,
+    MinPLogitsWarper,
     TextIteratorStreamer,
 )
 from transformers.generation.streamers import BaseStreamer
@@ -119,6 +120,18 @@ def test_scores_logits_and_hidden_states_are_those_of_transformers(model, theirs
     assert [generation.token_ids for generation in ours.generations] == [
         tuple(row.tolist()) for row in ours.sequences[:, -5:]
     ]
+
+
+def test_tokens_below_min_p_are_not_sampled(model, batch):
+    wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    sampled = {"do_sample": True, "temperature": 2.0, "top_k": 0, "min_p": 0.3, "seed": 7}
+    ours = model.generate(**batch, **sampled, **wanted, max_new_tokens=4)
+    reference = MinPLogitsWarper(0.3)
+    for logits, scores in zip(ours.logits, ours.scores, strict=True):
+        rows = logits.abs().sum(dim=-1) > 0  # others have ended
+        expected = reference(None, logits[rows] / 2.0)
+        torch.testing.assert_close(scores[rows], expected)
+        assert expected.isinf().any()
 
 
 def test_scores_of_sampled_tokens_are_warped(model, batch):

@@ -104,9 +104,10 @@ def test_defaults_of_sampling_are_those_of_transformers():
         "temperature": 1.0,
         "top_k": 50,
         "top_p": 1.0,
+        "min_p": 0.0,
     }
-    given = GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=0.9)
-    assert sampling(given) == {"temperature": 0.5, "top_k": 0, "top_p": 0.9}
+    given = GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=0.9, min_p=0.1)
+    assert sampling(given) == {"temperature": 0.5, "top_k": 0, "top_p": 0.9, "min_p": 0.1}
 
 
 @pytest.mark.parametrize(
