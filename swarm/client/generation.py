@@ -252,7 +252,6 @@ class GenerationStream:
         except BaseException:
             await session.close()
             raise
-        sequence.branches = session.protocol.branches
         _use_taps(session, sequence)
         return session
 
@@ -260,6 +259,7 @@ class GenerationStream:
         self, sequence: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby
     ) -> AsyncGenerator[Piece, None]:
         """Decode until the text ends or the chain breaks."""
+        sequence.branches = session.protocol.branches  # of a new, a kept, or a repaired session
         ahead = Ahead(sequence, session, standby, self._threads.drafting)
         try:
             while not sequence.decoder.finish_reason:

@@ -53,7 +53,7 @@ class TextSequence:
     Attributes:
         max_tokens: that a session has to have room for.
         branches: whether the chain takes several continuations of one token. May be denied before
-            the first frame.
+            a frame is sent.
     """
 
     def __init__(

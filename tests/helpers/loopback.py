@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from warm import OVEN
 
-from helpers.models import ARCHITECTURES, LAYERS, VOCAB
+from helpers.models import ARCHITECTURES, LAYERS, VOCAB, Architecture
 from helpers.records import peer_record
 from peers.access.limits import AccessLimits
 from peers.access.listener import listening
@@ -192,11 +192,12 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=WORDS[0])
 
 
-def tiny_checkpoint(folder: Path, max_positions: int = 256) -> Checkpoint:
-    """Save a Llama with random weights and `LAYERS` layers."""
-    replace(ARCHITECTURES["llama"], settings={"max_position_embeddings": max_positions}).save(
-        folder
-    )
+def tiny_checkpoint(
+    folder: Path, max_positions: int = 256, architecture: Architecture = ARCHITECTURES["llama"]
+) -> Checkpoint:
+    """Save a model with random weights and `LAYERS` layers."""
+    settings = {**architecture.settings, "max_position_embeddings": max_positions}
+    replace(architecture, settings=settings).save(folder)
     return Checkpoint.open(str(folder))
 
 

@@ -21,7 +21,7 @@ from helpers.loopback import (
     tiny_checkpoint,
     tokenizer_of,
 )
-from helpers.models import ARCHITECTURES, LAYERS
+from helpers.models import ARCHITECTURES, LAYERS, Architecture
 from swarm.audit.guard import Guard
 from swarm.chain.book import PeerBook
 from swarm.chain.router import Router
@@ -75,10 +75,15 @@ class Material:
         return replace(self, models=replace(self.models, head=None))
 
     @classmethod
-    def load(cls, folder: Path, max_positions: int = 256) -> "Material":
+    def load(
+        cls,
+        folder: Path,
+        max_positions: int = 256,
+        architecture: Architecture = ARCHITECTURES["llama"],
+    ) -> "Material":
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SWARM_CACHE", str(folder / "cache"))
-            checkpoint = tiny_checkpoint(folder / "target", max_positions)
+            checkpoint = tiny_checkpoint(folder / "target", max_positions, architecture)
             assert checkpoint.fingerprint
         draft = ARCHITECTURES["llama"].save(folder / "draft")
         for parameter in draft.parameters():
