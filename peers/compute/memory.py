@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from transformers import PreTrainedConfig
 
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import MAX_BATCH_TOKENS
@@ -17,6 +18,7 @@ from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.fit import check_fit
 from swarm.model.quantization import Quantization, Shape
+from swarm.model.row_widths import RowWidths
 from swarm.model.stored.forms import CHUNK, GPU_CHUNK
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS
@@ -78,7 +80,7 @@ class Needs:
     layer_bytes: tuple[int, ...]  # weights, by layer
     entry_bytes: int  # weights before the first layer
     loading_bytes: int  # besides the weights, while they are loaded
-    cache_bytes: int  # keys and values of one token in one layer
+    cache_bytes: tuple[int, ...]  # what a layer keeps of one token, by layer
     # of one token that was sent on and may be sent again; 0 if that lies in another memory
     kept_bytes: int
     batch_bytes: int  # activations of the largest batch
@@ -102,10 +104,9 @@ class Needs:
         widest = max((rows * columns for rows, columns in quantized), default=0)
         # without any it is refused when it is loaded
         heads = int(getattr(config, "num_attention_heads", None) or 1)
-        # A configuration file may hold what its model does not know.
-        shares = "num_key_value_heads" in type(config)().to_dict()
-        kv_heads = int((shares and config.num_key_value_heads) or heads)
-        head_dim = _head_dim(checkpoint, heads)
+        kv_heads = _kv_heads(config, heads)
+        widths = RowWidths.of(checkpoint)
+        likely_width = 2 * kv_heads * _head_dim(checkpoint, heads)
         inner = max(
             checkpoint.hidden_size,
             # no module is wider than all weights together
@@ -113,6 +114,8 @@ class Needs:
         )
         by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
         rows = MAX_FRAME_TOKENS * heads
+        shared = 1 if widths.expanded else kv_heads  # heads that attend to one latent share a mask
+        indexing = int(getattr(config, "index_n_heads", None) or 0)  # heads that choose rows
         layer_bytes = [
             _layer_bytes(numel, linears, size, quantization)
             for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
@@ -127,14 +130,18 @@ class Needs:
             layer_bytes=tuple(layer_bytes),
             entry_bytes=anatomy.embedding_numel * size,
             loading_bytes=max(largest * FLOAT_BYTES, widest * scratch_bytes),
-            cache_bytes=2 * kv_heads * head_dim * size,
+            cache_bytes=tuple(
+                (likely_width if width is None else width) * size for width in widths.cached
+            ),
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
             # A quantized weight is made as wide as what is computed with it, one at a time.
             batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES
             + widest * (size if quantization else WIDENING_BYTES),
             # Scores that are worked out by hand, one by one, are there several times over; else
-            # only the mask is.
-            position_bytes=rows * 3 * FLOAT_BYTES if by_hand else rows // kv_heads * (size + 1),
+            # only the mask is, and what is expanded from latents, in three pieces.
+            position_bytes=(rows * 3 * FLOAT_BYTES if by_hand else rows // shared * (size + 1))
+            + 3 * widths.expanded * size
+            + 2 * MAX_FRAME_TOKENS * indexing * FLOAT_BYTES,
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
             head_bytes=(checkpoint.vocab_size + 1) * checkpoint.hidden_size * FLOAT_BYTES,
         )
@@ -143,19 +150,30 @@ class Needs:
         """Return the bytes of the layers [first, last), with what precedes the model's first."""
         return sum(self.layer_bytes[first:last]) + (self.entry_bytes if first == 0 else 0)
 
-    def total(self, weights: int, layers: int, cache_tokens: int) -> int:
-        """Return the bytes that ``layers`` layers with these ``weights`` bytes need at most."""
+    def cached(self, first: int, last: int) -> int:
+        """Return the bytes that the layers [first, last) keep of one token."""
+        return sum(self.cache_bytes[first:last])
+
+    def total(self, weights: int, cached: int, cache_tokens: int) -> int:
+        """Return the bytes that layers need at most.
+
+        Args:
+            weights: their bytes.
+            cached: the bytes that they keep of one token.
+        """
         kept = min(cache_tokens * self.kept_bytes, HISTORY_BYTES)
         attention = min(cache_tokens, self.context) * self.position_bytes
-        serving = cache_tokens * layers * self.cache_bytes + kept + self.batch_bytes + attention
+        serving = cache_tokens * cached + kept + self.batch_bytes + attention
         return weights + max(serving, self.loading_bytes)
 
     def capacity(self, has_bytes: int, cache_tokens: int) -> int:
         """Return how many consecutive layers fit, wherever they lie in the model."""
         count = len(self.layer_bytes)
         for layers in range(1, count + 1):
-            heaviest = max(sum(self.layer_bytes[i : i + layers]) for i in range(count - layers + 1))
-            if self.total(heaviest + self.entry_bytes, layers, cache_tokens) > has_bytes:
+            spans = [(i, i + layers) for i in range(count - layers + 1)]
+            heaviest = max(sum(self.layer_bytes[first:last]) for first, last in spans)
+            cached = max(self.cached(first, last) for first, last in spans)
+            if self.total(heaviest + self.entry_bytes, cached, cache_tokens) > has_bytes:
                 return layers - 1
         return count
 
@@ -223,7 +241,8 @@ class MemoryBudget:
         capacity = self.needs.capacity(self.has_bytes, self._least_tokens)
         if not capacity:
             weights = max(self.needs.layer_bytes) + self.needs.entry_bytes
-            raise self._too_small(None, self.needs.total(weights, 1, self._least_tokens), 0)
+            wanted = self.needs.total(weights, max(self.needs.cache_bytes), self._least_tokens)
+            raise self._too_small(None, wanted, 0)
         return capacity
 
     def check(self, layers: Span) -> None:
@@ -279,7 +298,7 @@ class MemoryBudget:
         return self._total(layers, self._least_tokens) <= self.has_bytes
 
     def _total(self, layers: Span, tokens: int) -> int:
-        return self.needs.total(self.needs.weights(*layers), layers[1] - layers[0], tokens)
+        return self.needs.total(self.needs.weights(*layers), self.needs.cached(*layers), tokens)
 
     def _too_small(self, layers: Span | None, wanted: int, fit: int) -> DoesNotFit:
         return DoesNotFit(layers, self.model, str(self.memory.device), wanted, self.has_bytes, fit)
@@ -356,6 +375,18 @@ def _layer_bytes(
         return numel * size
     plain = numel - sum(rows * columns for rows, columns in linears)
     return plain * size + sum(quantization.nbytes(shape) for shape in linears)
+
+
+def _kv_heads(config: PreTrainedConfig, heads: int) -> int:
+    """Return how many heads of keys and values a layer has: the fewest that any layer has."""
+    name = "num_key_value_heads"
+    # A configuration file may hold what its model does not know.
+    if name not in type(config)().to_dict():
+        return heads
+    named = config.to_dict()  # layers may differ, and then the configuration's attribute raises
+    layers = named.get("per_layer_config") or {}
+    found = [named.get(name), *(each.get(name) for each in layers.values())]
+    return min((int(each) for each in found if each), default=heads)
 
 
 def _head_dim(checkpoint: Checkpoint, heads: int) -> int:

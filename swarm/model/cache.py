@@ -159,6 +159,11 @@ class KVCache:
         return held + (0 if self.states is None else self.states.nbytes)
 
     @property
+    def numel_per_token(self) -> int:
+        """Numbers in one row of all layers; 0 before the first forward."""
+        return sum(rows.shape[0] * rows.shape[2] for rows in self._rows.values())
+
+    @property
     def nbytes_per_token(self) -> int:
         """Memory of one row in all layers; 0 before the first forward."""
         return sum(rows.nbytes // rows.shape[1] for rows in self._rows.values())

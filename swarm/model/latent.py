@@ -8,7 +8,7 @@ attend to the latents themselves, as if there were one head of keys and values; 
 expand its rows first (section 2.1.2 calls it absorbing). Both give the same but for float noise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,9 +27,15 @@ def hand_on_latents(layers: nn.Module, implementation: str) -> None:
     Args:
         implementation: of attention, the one that takes it so. With others they go on expanding.
     """
+    for module in latent_modules(layers):
+        vars(module)[OWN] = _Unexpanded(module, implementation)
+
+
+def latent_modules(layers: nn.Module) -> Iterator[Any]:
+    """Yield the modules of latent attention within some layers, as far as names tell."""
     for module in layers.modules():
         if hasattr(type(module), OWN) and all(hasattr(module, name) for name in NEEDS):
-            vars(module)[OWN] = _Unexpanded(module, implementation)
+            yield module
 
 
 def hands_on_latents(module: nn.Module) -> bool:
