@@ -37,7 +37,8 @@ class Rendering:
         variables: by name, for templates that have such: ``enable_thinking``.
         continues: the last message is one of the assistant's, and the answer goes on from its end.
         opening: text that the answer is made to begin with.
-        thoughts: the tags of thoughts, which an opening ends if the template begins them.
+        thoughts: the tags of thoughts.
+        without_thoughts: thoughts that the template begins are ended at once.
     """
 
     tools: Sequence[Fields] = ()
@@ -45,6 +46,7 @@ class Rendering:
     continues: bool = False
     opening: str = ""
     thoughts: tuple[str, str] | None = None
+    without_thoughts: bool = False
 
 
 PLAIN = Rendering()
@@ -162,7 +164,7 @@ class ChatTemplate:
 
 def _opening(given: Rendering, text: str) -> str:
     """Return what is added to a rendered chat, which may end with the beginning of thoughts."""
-    if not given.opening or given.thoughts is None:
+    if not given.without_thoughts or given.thoughts is None:
         return given.opening
     begin, end = given.thoughts
     return f"{end}\n\n{given.opening}" if text.rstrip().endswith(begin) else given.opening

@@ -23,6 +23,7 @@ from swarm.errors import ConstraintFailed, RequestError
 MAX_COMPILED = 16  # constraints of which the beginning of a parse is kept
 KEPT_BYTES = 8 << 20  # of masks of one text
 MAX_REASON_CHARS = 300
+LAYOUT_KEY = "x-guidance"  # a schema's own white space and separators, as llguidance has them
 # Between the parts of JSON: an indented line, and no more, or a model could write spaces for ever.
 SPACES = r"[ \t]?(\r?\n[ \t]{0,32})?"
 
@@ -172,8 +173,10 @@ def _grammar(constraint: Constraint) -> str:
     """Return a constraint as a grammar of llguidance."""
     matcher = llguidance.LLMatcher
     if constraint.kind == "json_schema":
+        schema = json.loads(constraint.text)
+        has_layout = isinstance(schema, dict) and LAYOUT_KEY in schema
         grammar: str = matcher.grammar_from_json_schema(
-            constraint.text, {"whitespace_pattern": SPACES}
+            constraint.text, None if has_layout else {"whitespace_pattern": SPACES}
         )
     elif constraint.kind == "regex":
         grammar = matcher.grammar_from_regex(constraint.text)

@@ -19,7 +19,10 @@ class ToolFormat:
         parse: reads an answer.
         markers: special tokens that the parser has to see.
         opening: with which a call of some tool begins; empty if that needs its name.
+        object_key: behind an opening, a call is a JSON object with ``name`` and this key; empty if
+            it is none.
         named: with which a call begins whose name, ``{name}``, is given.
+        named_json: whether the arguments follow as JSON behind ``named``.
         short_ids: the template wants ids of nine letters and digits.
     """
 
@@ -28,7 +31,9 @@ class ToolFormat:
     parse: Callable[[Reader, Tools], Parsing[None]]
     markers: tuple[str, ...] = ()
     opening: str = ""
+    object_key: str = ""
     named: str = ""
+    named_json: bool = False
     short_ids: bool = False
 
     @property
@@ -42,8 +47,8 @@ HERMES = ToolFormat(
     (hermes.OPEN,),
     hermes.hermes,
     (hermes.OPEN, hermes.CLOSE),
-    '<tool_call>\n{"name": "',
-    '<tool_call>\n{{"name": "{name}", "arguments": ',
+    opening="<tool_call>\n",
+    object_key="arguments",
 )
 # The first one of which the template has a sign is taken: later signs are parts of earlier forms.
 FORMATS = (
@@ -53,6 +58,7 @@ FORMATS = (
         harmony.harmony,
         harmony.MARKERS,
         named="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>",
+        named_json=True,
     ),
     ToolFormat(
         "kimi",
@@ -60,6 +66,7 @@ FORMATS = (
         kimi.kimi,
         kimi.MARKERS,
         named=f"{kimi.SECTION}{kimi.CALL}functions.{{name}}:0{kimi.ARGUMENTS}",
+        named_json=True,
     ),
     ToolFormat("deepseek_tags", (invoke.DSML,), invoke.deepseek_tags),
     ToolFormat(
@@ -74,15 +81,16 @@ FORMATS = (
         (invoke.MINIMAX.open,),
         invoke.minimax,
         (invoke.MINIMAX.open, invoke.MINIMAX.close),
-        '<minimax:tool_call>\n<invoke name="',
-        '<minimax:tool_call>\n<invoke name="{name}">\n',
+        opening='<minimax:tool_call>\n<invoke name="',
+        named='<minimax:tool_call>\n<invoke name="{name}">\n',
     ),
     ToolFormat(
         "mistral",
         (mistral.CALLS,),
         mistral.mistral,
         (mistral.CALLS, mistral.ARGUMENTS, mistral.ID),
-        opening=mistral.CALLS,
+        opening=f"{mistral.CALLS}[",
+        object_key="arguments",
         short_ids=True,
     ),
     ToolFormat(
@@ -90,24 +98,24 @@ FORMATS = (
         (glm.KEY,),
         glm.glm,
         (glm.OPEN, glm.CLOSE),
-        "<tool_call>",
-        "<tool_call>{name}\n",
+        opening="<tool_call>",
+        named="<tool_call>{name}\n",
     ),
     ToolFormat(
         "qwen_xml",
         (qwen.FUNCTION,),
         qwen.qwen_xml,
         (qwen.OPEN, qwen.CLOSE),
-        "<tool_call>\n<function=",
-        "<tool_call>\n<function={name}>\n",
+        opening="<tool_call>\n<function=",
+        named="<tool_call>\n<function={name}>\n",
     ),
     ToolFormat(
         "granite",
         (hermes.GRANITE,),
         hermes.granite,
         (hermes.GRANITE,),
-        '<|tool_call|>[{"name": "',
-        '<|tool_call|>[{{"name": "{name}", "arguments": ',
+        opening="<|tool_call|>[",
+        object_key="arguments",
     ),
     HERMES,
     ToolFormat(
@@ -115,8 +123,7 @@ FORMATS = (
         (llama.TAG, '"parameters"'),
         llama.llama,
         (llama.TAG,),
-        '{"name": "',
-        '{{"name": "{name}", "parameters": ',
+        object_key="parameters",
     ),
 )
 BY_NAME = {each.name: each for each in FORMATS}

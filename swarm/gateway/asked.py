@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.decoding.constraint import Constraint
 from swarm.dialogue.answer import AnswerForm
 from swarm.gateway.chat import Chat
 from swarm.gateway.requests import Body, ChatBody, TextBody
@@ -31,7 +32,12 @@ class Asked:
     @property
     def opening(self) -> str:
         """The text that an answer is made to begin with."""
-        return self.source.opening if isinstance(self.source, Chat) else ""
+        return self.source.forced.opening if isinstance(self.source, Chat) else ""
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the answers have to look like behind their opening."""
+        return self.source.constraint
 
 
 def asked_of(

@@ -8,12 +8,14 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.client.chat_template import ChatPrompt, ChatTemplate, Rendering
 from swarm.client.control_tokens import TooManyControlTokens
+from swarm.decoding.constraint import Constraint
 from swarm.dialogue.answer import AnswerForm
 from swarm.dialogue.formats import BY_NAME, thought_tags, tool_format
 from swarm.dialogue.in_words import calls_in_words, tools_in_words
 from swarm.dialogue.tools import Tools
 from swarm.errors import NoChatTemplate, TemplateRefuses
 from swarm.gateway.errors import BadRequest
+from swarm.gateway.forced_calls import FREE, ForcedCall, forced_call
 from swarm.gateway.requests import ChatBody
 from swarm.gateway.thinking import EFFORT, SWITCHES
 
@@ -23,13 +25,13 @@ class Chat:
     """A chat on its way to a model: its template, and the form of its answer.
 
     Attributes:
-        opening: with which the answer has to begin, because it has to call a tool.
+        forced: the call that the answer has to begin with, if any.
     """
 
     body: ChatBody
     template: ChatTemplate
     form: AnswerForm
-    opening: str = ""
+    forced: ForcedCall = FREE
 
     @classmethod
     def of(
@@ -53,7 +55,13 @@ class Chat:
             body.parallel_tool_calls,
         )
         body.ignore(*unread_fields(template, body))
-        return cls(body, template, form, _opening(body, form))
+        forced = forced_call(body.tool_choice, schemas, calls)
+        return cls(body, template, form, forced)
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the answer has to look like behind its opening."""
+        return self.forced.constraint or self.body.constraint
 
     def text(self) -> str:
         """Return approximately the text that the model sees of a chat, to estimate its length."""
@@ -94,8 +102,9 @@ class Chat:
             tools=tools,
             variables=body.variables,
             continues=body.continues,
-            opening=self.opening,
+            opening=self.forced.opening,
             thoughts=self.form.tags,
+            without_thoughts=bool(self.forced.opening) or self.constraint is not None,
         )
 
 
@@ -124,22 +133,3 @@ def unread_fields(template: ChatTemplate, body: ChatBody) -> Iterator[str]:
     for name in body.chat_template_kwargs:
         if not template.takes(name):
             yield f"chat_template_kwargs.{name}"
-
-
-def _opening(body: ChatBody, form: AnswerForm) -> str:
-    """Return the text that makes an answer call a tool, if it has to. Raise `BadRequest`."""
-    choice = body.tool_choice
-    if choice.mode != "required" or form.format is None:
-        return ""
-    name = choice.name
-    if name is None and len(body.schemas) == 1:
-        name = body.schemas[0]["function"]["name"]
-    if name is not None and form.format.named:
-        return form.format.named.format(name=name)
-    if choice.name is None and form.format.opening:
-        return form.format.opening
-    raise BadRequest(
-        "this model's form of calls has no way to choose a tool; use auto",
-        "tool_choice",
-        "unsupported_parameter",
-    )

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from swarm.decoding.constraint import Constraint
 from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
 from swarm.gateway.bounded_json import read_object
@@ -127,6 +128,11 @@ class Body(Part):
         self._ignored += names[:room]
 
     @property
+    def constraint(self) -> Constraint | None:
+        """The format that the answer has to have."""
+        return constraint_of(self.response_format, self.structured_outputs)
+
+    @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -170,7 +176,7 @@ class Body(Part):
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids or None,
             "min_tokens": self.min_tokens,
-            "constraint": constraint_of(self.response_format, self.structured_outputs),
+            "constraint": self.constraint,
             "verify": self.verify,
             "window": self.window,
             "depth": self.depth,

@@ -210,6 +210,7 @@ class Service:
             options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))
         options["spelled_tokens"] = asked.spelled
+        options["constraint"] = asked.constraint
         options["owner"] = owner
         options["remember"] = self._remember
         return options
