@@ -18,6 +18,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
+from swarm.model.stored.experts import expert_parameters, matrices
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
 # A name that transformers does not know: then a forward without layers makes no masks.
@@ -56,7 +57,8 @@ class Anatomy(Parts):
     Attributes:
         layer_numel: weights of each layer.
         embedding_numel: weights of the embedding stage.
-        layer_linears: the shapes of each layer's linear layers, which may be quantized.
+        layer_linears: the shapes of each layer's linear layers and of the matrices of its experts,
+            which may be quantized.
         largest_numel: weights of the largest tensor in the layers or the embedding stage.
         sinks: whether the layers attend to learned sinks.
     """
@@ -105,7 +107,10 @@ def study(checkpoint: Checkpoint) -> Anatomy:
 
 def _linears(layer: nn.Module) -> tuple[Shape, ...]:
     linears = (each for each in layer.modules() if isinstance(each, nn.Linear))
-    return tuple((each.out_features, each.in_features) for each in linears)
+    shapes = [(each.out_features, each.in_features) for each in linears]
+    for owner, _, parameter in expert_parameters(layer):
+        shapes += matrices(owner, parameter)
+    return tuple(shapes)
 
 
 def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:

@@ -8,6 +8,7 @@ never read. This module knows no architecture by name.
 """
 
 import copy
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -21,7 +22,8 @@ from swarm.model.anatomy import Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.fit import Outline, check_report, load, unfit
 from swarm.model.folder import unplain
-from swarm.model.quantization import settle
+from swarm.model.quantization import Quantization, settle
+from swarm.model.stored.experts import pack_matrix, store_in_fewer_bits
 from swarm.model.stored.packed import PackedTensor
 
 ReportProgress = Callable[[int, int], None]
@@ -30,6 +32,7 @@ ReportProgress = Callable[[int, int], None]
 Any thread may call it, one at a time.
 """
 
+AN_EXPERT = re.compile(r"\.experts\.[0-9]+\..*weight$")
 PLAIN_TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -81,9 +84,12 @@ def build(
     # Without a head there is nothing to tie the embedding to.
     tied = anatomy.tied is not None and kept.issuperset((anatomy.tied, *anatomy.head))
     config.tie_word_embeddings = tied
-    cutting = _Cutting(anatomy, layers, kept)
+    cutting = _Cutting(anatomy, layers, kept, checkpoint.quantization)
     counter = _Counter(cutting, dtype.itemsize, progress)
-    promises = {name: _Promise(checkpoint, name, counter) for name in checkpoint.tensor_names()}
+    promises = {
+        name: _Promise(checkpoint, name, counter, cutting.narrowing)
+        for name in checkpoint.tensor_names()
+    }
     quantizing = _quantizing(checkpoint, anatomy, dtype, device) if layers else {}
 
     try:
@@ -147,10 +153,18 @@ class _Cutting:
         numel: how many weights are left; 0 before the loader made it.
     """
 
-    def __init__(self, parts: Parts, layers: range, modules: frozenset[str]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        layers: range,
+        modules: frozenset[str],
+        quantization: Quantization | None = None,
+    ) -> None:
         self._parts = parts
         self._layers = layers
         self._modules = modules
+        self._quantization = quantization
+        self._fused = False  # whether experts are one parameter, and not a linear layer each
         self.outline: Outline | None = None
         self.numel = 0
 
@@ -166,9 +180,16 @@ class _Cutting:
             self.outline = Outline.of(model, self._parts.layers)
             cut(model, self._parts, self._layers, self._modules)
             self.numel = sum(parameter.numel() for parameter in model.parameters())
+            if self._quantization is not None:
+                store_in_fewer_bits(model.get_submodule(self._parts.layers), self._quantization)
+                self._fused = not any(AN_EXPERT.search(name) for name in self.outline.tensors)
 
         members = {"__init__": cut_down, "__module__": whole.__module__}
         return type(whole.__name__, (whole,), members)
+
+    def narrowing(self, name: str) -> Quantization | None:
+        """Return how a tensor is stored as soon as it is read: one of many that become experts."""
+        return self._quantization if self._fused and AN_EXPERT.search(name) else None
 
 
 class _Counter:
@@ -211,8 +232,15 @@ class _Promise:
         failure: why it could not be read, if it could not.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, counter: _Counter) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        name: str,
+        counter: _Counter,
+        narrowing: Callable[[str], Quantization | None] = lambda name: None,
+    ) -> None:
         self.failure: Exception | None = None
+        self._narrowing = narrowing
         self._checkpoint = checkpoint
         self._name = name
         self._counter = counter
@@ -224,6 +252,9 @@ class _Promise:
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 raise UnsupportedModel(self._checkpoint.name, unplain(self._name, dtype))
             self._counter.add(tensor.numel())
+            quantization = self._narrowing(self._name)
+            if quantization is not None and tensor.dim() == 2:
+                tensor = pack_matrix(tensor, quantization)
         except Exception as error:
             self.failure = error
             raise

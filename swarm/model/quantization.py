@@ -56,12 +56,11 @@ class Quantization:
         """Return why a layer cannot be stored so, in words; None if it can.
 
         Args:
-            shapes: of the linear layers in it.
+            shapes: of the linear layers and of the matrices of experts in it.
             numel: how many weights the layer has in all.
         """
         if 2 * sum(rows * columns for rows, columns in shapes) < numel:
-            where = "but in experts, or stored another way"
-            return f"most of its weights are not in linear layers ({where})"
+            return "most of its weights are in other layers than linear ones and experts"
         odd = next((shape for shape in shapes if self.block and shape[1] % self.block), None)
         if odd is not None:
             rows = f"rows of whole blocks of {self.block} weights"
