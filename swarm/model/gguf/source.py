@@ -15,25 +15,12 @@ from swarm.model.gguf.layout import Blocks, widen
 from swarm.model.gguf.places import Place, places
 from swarm.model.gguf.tokenizer import make_tokenizer
 from swarm.model.hashes import file_sha256
-from swarm.model.stored.packed import PackedTensor
 from swarm.model.stored.weight import PackedWeight
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WIDE = torch.bfloat16  # what packed weights are taken for until a dtype is asked for
 LAYERS = "model.layers."
 WEIGHTS = "model.gguf"  # a file's own name is its owner's choice: it does not change the model
-
-
-class Promise:
-    """A tensor that is read, and widened, when transformers' loader takes its content."""
-
-    def __init__(self, source: "Gguf", name: str) -> None:
-        self._source = source
-        self._name = name
-
-    def __getitem__(self, index: object) -> Tensor:
-        tensor = self._source.tensor(WEIGHTS, self._name)
-        return tensor.widen() if isinstance(tensor, PackedTensor) else tensor
 
 
 class Gguf:
@@ -115,10 +102,6 @@ class Gguf:
         if place.offset:
             tensor = tensor.float() - place.offset
         return tensor.reshape(place.shape)
-
-    def wide(self) -> dict[str, Promise]:
-        """Return all tensors for transformers' loader, which gets none of them packed."""
-        return {name: Promise(self, name) for name in self._places}
 
     def sha256(self, file: str) -> str:
         hashes = [file_sha256(path) for path in self._file.paths]
