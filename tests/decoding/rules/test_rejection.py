@@ -16,7 +16,7 @@ from swarm.decoding.rules.rule import Decision
 from swarm.decoding.rules.strict import Strict
 from swarm.decoding.sampling import NoisePurpose, Sampling, uniform
 
-VOCABULARY, LENGTH, RUNS = 3, 3, 2000
+VOCABULARY, LENGTH, RUNS = 3, 3, 1000
 
 
 def model(name):
