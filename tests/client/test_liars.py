@@ -24,7 +24,7 @@ from helpers.liars import (
 from helpers.loopback import soon
 from helpers.swarm_in_process import Material, Swarm, swarm_of
 from peers.sessions import checks, downstream
-from swarm.audit.guard import Guard
+from swarm.audit.guard import ENOUGH, Guard
 from swarm.audit.tolerance import Tolerance
 from swarm.chain import choice
 from swarm.client import rerun
@@ -209,11 +209,12 @@ async def test_what_cannot_be_an_answer_is_not_taken_for_one(
         liar = await join_liar(
             swarm, material, saying(lambda _, outputs: broken(outputs), lambda _: lying), stage
         )
-        options = {"window": 0, "max_new_tokens": 80}
-        expected = (await soon(swarm.write(**options))).token_ids
+        # sizes are judged by those of so many answers
+        usual = FEW + ENOUGH if name.startswith("too") else FEW
+        expected = (await soon(swarm.write(window=0, max_new_tokens=usual))).token_ids
         lying = True
         if not defended:
             monkeypatch.setattr(Guard, "objection", lambda *_: None)
-        text = await soon(swarm.write(**options))
-        assert (text.token_ids == expected) == defended
+        text = await soon(swarm.write(window=0, max_new_tokens=FEW))
+        assert (text.token_ids == expected[:FEW]) == defended
         assert (liar.id in swarm.router.ledger.suspects) == defended

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.local_swarm import replace_peer
 from lab.internet import Internet
 from lab.links import Link
 from swarm.demo import TARGET
@@ -32,8 +33,10 @@ async def test_a_peer_behind_nat_serves_through_a_relay_and_directly_once_the_wa
         async with LocalSwarm(TARGET, SPANS, hosts=internet) as swarm:
             relayed = await generate(internet, swarm)
             assert await paths(internet, swarm) == {0: "direct", 4: "relay"}
-        internet.open(PEER)
-        async with LocalSwarm(TARGET, SPANS, hosts=internet) as swarm:
+            internet.open(PEER)
+            swarm.peers[1].terminate()
+            await swarm.peers[1].wait()
+            await replace_peer(swarm, 1)
             direct = await generate(internet, swarm)
             assert await paths(internet, swarm) == {0: "direct", 4: "direct"}
         assert relayed == direct

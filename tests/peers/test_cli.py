@@ -74,9 +74,16 @@ async def test_a_bootstrap_node_leaves_when_it_is_asked_to(how: str) -> None:
         await eventually(lambda: not Path(f"/proc/{daemon}").exists())
 
 
-@pytest.mark.parametrize("command", ["bootstrap", "join"])
 @pytest.mark.parametrize(
-    ("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("end of input", 0)]
+    ("command", "how", "code"),
+    [
+        ("join", "SIGINT", 130),
+        ("join", "SIGTERM", 143),
+        ("join", "SIGHUP", 129),
+        ("join", "end of input", 0),
+        ("bootstrap", "SIGTERM", 143),  # all signals take the same way
+        ("bootstrap", "end of input", 0),
+    ],
 )
 async def test_what_is_told_to_stop_during_its_start_goes_no_further(
     command: str, how: str, code: int, tiny: Checkpoint
