@@ -24,7 +24,8 @@ from docs.examples import STREAMS, Said, broken_messages, every_message
 from swarm.config import Network
 from swarm.demo import DRAFT, locate
 from swarm.identity import Identity
-from swarm.model.checkpoint import VOLATILE_CONFIG_KEYS, Checkpoint
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.source import VOLATILE_CONFIG_KEYS
 from swarm.network.dht import keys, records, rpc_auth
 from swarm.network.dht.validator import RecordValidator, _signed_bytes
 from swarm.wire import codec, handshake, messages
