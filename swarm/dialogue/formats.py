@@ -160,10 +160,10 @@ def thoughts(read: Reader, tags: tuple[str, str], begun: bool) -> Parsing[None]:
         begun: the prompt has opened them.
     """
     opening, closing = tags
-    if not begun:
-        space = yield from read.skip()
-        if not (yield from read.accept(opening)):
-            if space:
-                yield Text(space)
-            return
+    space = yield from read.skip()
+    opened = yield from read.accept(opening)  # some models repeat what the prompt has opened
+    if not opened and not begun:
+        if space:
+            yield Text(space)
+        return
     yield from read.until((closing,), Reasoning)

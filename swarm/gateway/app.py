@@ -13,12 +13,14 @@ from aiohttp import web
 from swarm.client.chat_template import ChatPrompt
 from swarm.gateway.asked import asked_of
 from swarm.gateway.browsers import check_host, check_origin
-from swarm.gateway.errors import ErrorReply, WrongKey, error_reply
+from swarm.gateway.errors import BadRequest, ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
-from swarm.gateway.keys import ApiKeys, Owners
+from swarm.gateway.keys import ApiKeys, Owners, authorization
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.pages import is_open
-from swarm.gateway.prompts import ParserThreads
+from swarm.gateway.prompts import ParserThreads, prompts_of
+from swarm.gateway.protocols.anthropic import AnthropicCount, AnthropicMessages
+from swarm.gateway.protocols.envelopes import envelope_of
 from swarm.gateway.protocols.openai import OpenAiChat, OpenAiText
 from swarm.gateway.protocols.protocol import Protocol, Reply, ReplyTerms
 from swarm.gateway.requests import Body
@@ -29,6 +31,7 @@ from swarm.request import context_tokens
 
 # served under any name of this host and without a key: they reveal nothing
 PROBES = frozenset({"/health", "/ready"})
+NO_EMBEDDINGS = "models here write text; for embeddings, run a model of embeddings beside this"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,6 +77,9 @@ class Gateway:
         app.on_response_prepare.append(_sign)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/messages", self._messages)
+        app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
@@ -88,6 +94,20 @@ class Gateway:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, OpenAiText())
+
+    async def _messages(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, AnthropicMessages())
+
+    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
+        async with self._intake.reservation() as reservation:
+            body = await self._read(request, AnthropicCount(), reservation)
+            models = self._service.engine(body.model).models
+            asked = asked_of(body, models.tokenizer, self._tool_parser)
+            (prompt,) = await prompts_of(asked.source, models, self._threads)
+            return web.json_response({"input_tokens": len(prompt.ids)})
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        raise BadRequest(NO_EMBEDDINGS, status=404)
 
     async def _answer(self, request: web.Request, protocol: Protocol) -> web.StreamResponse:
         async with self._intake.reservation() as reservation:
@@ -108,7 +128,7 @@ class Gateway:
                 reservation.release()
                 reply.begin(prompts)
 
-            owner = self._owners.of(request.headers.get("Authorization"))
+            owner = self._owners.of(authorization(request.headers))
             texts = self._service.generate(asked, prompts_read, owner)
             headers = as_header(body.ignored)
             async with aclosing(texts) as events:
@@ -215,7 +235,7 @@ class Gateway:
         try:
             return await handler(request)
         except Exception as error:
-            return self._error_reply(error).response()
+            return self._error_reply(error).response(envelope_of(request.path))
 
     def _error_reply(self, error: Exception) -> ErrorReply:
         """Count an error, and return the answer to it."""
@@ -230,9 +250,7 @@ class Gateway:
             check_origin(request.method, host, request.headers.get("Origin"))
             if not self._keys:
                 check_host(host, self._names)
-            elif not is_open(request.path) and not self._keys.admit(
-                request.headers.get("Authorization")
-            ):
+            elif not is_open(request.path) and not self._keys.admit(authorization(request.headers)):
                 raise WrongKey
         return await handler(request)
 

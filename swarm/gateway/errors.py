@@ -4,6 +4,7 @@ The body of such a reply is ``{"error": {"message", "type", "param", "code"}}``.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,8 +162,13 @@ class ErrorReply:
             named["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
         return named
 
-    def response(self) -> web.Response:
-        return web.json_response(self.body, status=self.status, headers=self.headers)
+    def response(self, envelope: "Envelope | None" = None) -> web.Response:
+        """Return the response, in OpenAI's envelope or another one."""
+        body = self.body if envelope is None else envelope(self)
+        return web.json_response(body, status=self.status, headers=self.headers)
+
+
+Envelope = Callable[[ErrorReply], dict[str, Any]]
 
 
 def error_reply(error: BaseException) -> ErrorReply:

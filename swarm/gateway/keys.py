@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,12 @@ class ApiKeys:
         """Return a name for the key of a request that was admitted: its hash."""
         key = (authorization or "")[len(SCHEME) :].strip()
         return hashlib.sha256(b"owner:" + key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def authorization(headers: Mapping[str, str]) -> str | None:
+    """Return the ``Authorization`` of a request; Anthropic's clients send ``x-api-key`` instead."""
+    key = headers.get("x-api-key")
+    return headers.get("Authorization") or (f"Bearer {key}" if key is not None else None)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,12 @@ TRANSCRIPTS = {
         [Reasoning("Two numbers."), Text("It is 3.")],
         begun=True,
     ),
+    "qwen3, opened by the prompt and again": Transcript(
+        QWEN3,
+        "<think>\nTwo.\n</think>\nIt is 3.",
+        [Reasoning("Two."), Text("It is 3.")],
+        begun=True,
+    ),
     "qwen3, thoughts that are cut": Transcript(
         QWEN3, "<think>\nTwo numbers, and", [Reasoning("Two numbers, and")]
     ),

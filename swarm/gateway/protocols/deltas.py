@@ -3,7 +3,7 @@
 import json
 import secrets
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from swarm.dialogue.events import CallArguments, CallBegun, Event, Reasoning, Text
@@ -78,12 +78,8 @@ def message_of(events: Iterable[Event], new_id: Callable[[], str] = new_call_id)
     return message
 
 
-def arguments_of(calls: Sequence[Fields]) -> list[Any]:
-    """Return the arguments of some calls as objects; those that are no JSON are empty."""
-    return [_object(call["function"]["arguments"]) for call in calls]
-
-
-def _object(text: str) -> Any:
+def object_of(text: str) -> Fields:
+    """Return the arguments of a call as an object; an empty one if they are broken."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

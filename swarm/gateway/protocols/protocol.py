@@ -13,6 +13,7 @@ from swarm.gateway.requests import Body
 from swarm.gateway.service import EndEvent, TokenEvent
 from swarm.gateway.sse import COMMENT, EVENT_STREAM, Frame
 from swarm.outputs import Generation
+from swarm.request import MAX_STOP_CHARS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class ReplyTerms:
     form: AnswerForm
     opening: str = ""
     ignored: tuple[str, ...] = ()
+
+    def stop_string(self, generation: Generation, stops: Sequence[str]) -> str | None:
+        """Return the stop string that ended a text, if one did."""
+        end = "".join(map(self.spell, generation.token_ids[-MAX_STOP_CHARS:]))
+        found = [(end.rfind(stop), stop) for stop in stops if stop and stop in end]
+        return max(found)[1] if found else None
 
     def answer(self, prompt: ChatPrompt) -> "Answer":
         """Return the events of one text, which follows this prompt."""

@@ -1,0 +1,127 @@
+"""The body of Anthropic's Messages, read as a chat."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from swarm.gateway.errors import BadRequest
+
+Fields = dict[str, Any]
+
+SAME = ("model", "stream", "temperature", "top_p", "top_k", "max_tokens", "thinking")
+RENAMED = {"stop_sequences": "stop"}
+SKIPPED_BLOCKS = frozenset({"redacted_thinking"})
+
+
+def as_chat(fields: Mapping[str, Any]) -> Fields:
+    """Return the fields of a chat of OpenAI's that asks for the same; unknown ones stay.
+
+    Raise `BadRequest` for what no chat here can hold, such as images.
+    """
+    chat = {name: value for name, value in fields.items() if name not in ("system", "messages")}
+    for theirs, ours in RENAMED.items():
+        if theirs in chat:
+            chat[ours] = chat.pop(theirs)
+    messages: list[Any] = []
+    if system := _text(fields.get("system"), "system"):
+        messages.append({"role": "system", "content": system})
+    given = fields.get("messages")
+    for index, message in enumerate(given if isinstance(given, list) else []):
+        if not isinstance(message, dict):
+            raise BadRequest("a message has to be an object", f"messages[{index}]")
+        messages += _messages(message, f"messages[{index}]")
+    if messages and messages[-1].get("role") == "assistant":
+        messages[-1]["prefix"] = True  # the answer goes on from there
+    chat["messages"] = messages
+    if isinstance(tools := chat.get("tools"), list):
+        chat["tools"] = [_tool(tool) for tool in tools]
+    choice = chat.get("tool_choice")
+    if isinstance(choice, dict) and choice.pop("disable_parallel_tool_use", False):
+        chat["parallel_tool_calls"] = False
+    output = chat.get("output_config")
+    if isinstance(output, dict) and isinstance(effort := output.get("effort"), str):
+        del chat["output_config"]
+        chat["reasoning_effort"] = effort
+        if isinstance(schema := output.get("format"), dict):
+            chat["response_format"] = _format(schema)
+    return chat
+
+
+def _messages(message: Fields, where: str) -> Iterator[Fields]:
+    """Yield the messages of a chat that one message becomes: results of tools are their own."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        yield dict(message)
+        return
+    made: Fields = {**message, "content": ""}
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Fields] = []
+    for index, block in enumerate(content):
+        at = f"{where}.content[{index}]"
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            texts.append(_string(block, "text", at))
+        elif kind == "thinking":
+            thoughts.append(_string(block, "thinking", at))
+        elif kind == "tool_use":
+            calls.append(_call(block))
+        elif kind == "tool_result":
+            yield {
+                "role": "tool",
+                "tool_call_id": block.get("tool_use_id"),
+                "content": _text(block.get("content"), f"{at}.content"),
+            }
+        elif kind not in SKIPPED_BLOCKS:
+            raise BadRequest("only text, thoughts, calls and their results can be read", at)
+    made["content"] = "\n".join(texts)
+    if thoughts:
+        made["reasoning_content"] = "\n".join(thoughts)
+    if calls:
+        made["tool_calls"] = calls
+    if texts or thoughts or calls or not content:
+        yield made
+
+
+def _string(block: Mapping[str, Any], name: str, where: str) -> str:
+    text = block.get(name)
+    if not isinstance(text, str):
+        raise BadRequest("this has to be a string", f"{where}.{name}")
+    return text
+
+
+def _text(content: object, where: str) -> str:
+    """Return content as text: a string, or blocks of text."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise BadRequest("this has to be a string or a list of text blocks", where)
+    texts = []
+    for index, block in enumerate(content):
+        if not isinstance(block, dict) or block.get("type") != "text":
+            raise BadRequest("only blocks of text can be read", f"{where}[{index}]")
+        texts.append(_string(block, "text", f"{where}[{index}]"))
+    return "\n".join(texts)
+
+
+def _call(block: Mapping[str, Any]) -> Fields:
+    function = {"name": block.get("name"), "arguments": json.dumps(block.get("input") or {})}
+    return {"id": block.get("id"), "type": "function", "function": function}
+
+
+def _tool(tool: object) -> object:
+    """Return a tool in OpenAI's form; those of Anthropic's servers have a type of their own."""
+    if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
+        return tool
+    function = {
+        "name": tool.get("name"),
+        "description": tool.get("description"),
+        "parameters": tool.get("input_schema"),
+    }
+    return {"type": "function", "function": function}
+
+
+def _format(schema: Mapping[str, Any]) -> Fields:
+    return {"type": "json_schema", "json_schema": {"schema": schema.get("schema")}}
